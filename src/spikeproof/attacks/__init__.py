@@ -1,0 +1,1 @@
+"""Attacks: threat, gradient source, step and schedule, assembled from small parts."""

@@ -1,0 +1,53 @@
+"""What can go wrong, said in three parts: what was expected, what came, what to try."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["DamagedError", "InputError", "SpikeproofError", "suggest"]
+
+
+class SpikeproofError(Exception):
+    """Anything that spikeproof reports to its user as one message instead of a traceback."""
+
+
+class InputError(SpikeproofError, ValueError):
+    """The user gave something that cannot be used.
+
+    Args:
+        expected: what would have been accepted.
+        got: what came instead.
+        try_: what to do next, a full sentence.
+
+    Example:
+        >>> print(InputError("Latency needs at least one time step", "steps=0", "Try steps=8."))
+        Latency needs at least one time step: got steps=0. Try steps=8.
+    """
+
+    def __init__(self, expected: str, got: str, try_: str) -> None:
+        super().__init__(f"{expected}: got {got}. {try_}")
+        self.expected, self.got, self.try_ = expected, got, try_
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+        return type(self), (self.expected, self.got, self.try_)
+
+
+class DamagedError(SpikeproofError):
+    """A stored file is not what was written there."""
+
+
+def suggest(name: str, options: Iterable[str]) -> str:
+    """A sentence that names the closest option, or all of them when none is close.
+
+    Example:
+        >>> suggest("latncy", ["direct", "latency"])
+        "Did you mean 'latency'?"
+        >>> suggest("x", ["direct", "latency"])
+        "Choose one of 'direct', 'latency'."
+    """
+    options = sorted(options)
+    close = difflib.get_close_matches(name, options, n=1)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"Choose one of {', '.join(map(repr, options))}." if options else "Nothing is known under any name here."

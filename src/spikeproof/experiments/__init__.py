@@ -1,0 +1,1 @@
+"""Studies: specifications, content-addressed cells, and the machines that compute them."""

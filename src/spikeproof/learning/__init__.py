@@ -1,0 +1,1 @@
+"""Learning rules: how the weights of a network come about."""

@@ -1,0 +1,1 @@
+"""Reports: stored cells become one self-contained page, figures and tables."""
