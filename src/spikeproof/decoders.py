@@ -1,0 +1,115 @@
+"""Read-outs: how the output layer's activity over time becomes a decision.
+
+A decoder gives one score per class. `decide` turns scores into a class and never invents one: a tie for the
+best score, all classes silent included, and scores that are not finite are no decision, reported as -1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+__all__ = ["UNDECIDED", "Count", "FirstSpike", "MeanPotential", "decide", "silent"]
+
+UNDECIDED = -1
+
+
+@dataclass(frozen=True)
+class Count:
+    r"""Spike count: the class whose output neuron fires most often.
+
+    .. math:: y_k = \sum_t o_k[t]
+
+    Shapes:
+        outputs `[T, B, K]` in {0, 1} -> logits `[B, K]` in 0..T
+
+    Example:
+        >>> Count()(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])).tolist()
+        [[2.0, 1.0]]
+
+    Source:
+        Ding et al. 2023 (`spike_count`); Diehl & Cook 2015.
+    """
+
+    reads_spikes: ClassVar[bool] = True
+
+    def __call__(self, outputs: Float[Tensor, "T B K"]) -> Float[Tensor, "B K"]:
+        return outputs.sum(0)
+
+
+@dataclass(frozen=True)
+class MeanPotential:
+    r"""Mean potential of output neurons that integrate and never fire.
+
+    .. math:: y_k = \frac{1}{T}\sum_t v_k[t]
+
+    Shapes:
+        outputs `[T, B, K]` -> logits `[B, K]`
+
+    Example:
+        >>> MeanPotential()(torch.tensor([[[1.0, 0.0]], [[2.0, 1.0]]])).tolist()
+        [[1.5, 0.5]]
+
+    Source:
+        SNN-RAT and its successors, `net(x).mean(0)`.
+    """
+
+    reads_spikes: ClassVar[bool] = False
+
+    def __call__(self, outputs: Float[Tensor, "T B K"]) -> Float[Tensor, "B K"]:
+        return outputs.mean(0)
+
+
+@dataclass(frozen=True)
+class FirstSpike:
+    r"""First spike: the class whose output neuron fires first.
+
+    .. math:: y_k = -t_k, \quad t_k = \sum_{t=0}^{T-1} \prod_{u \le t} (1 - o_k[u])
+
+    `t_k` is the number of steps before the first spike, T for a neuron that stays silent. Written as a
+    polynomial in the spikes, its derivative is exact in this sense: by each `o_k[u]` it equals the change of
+    `t_k` when that one spike is added or taken away. So silent neurons learn too, at every step, and no
+    arg-max has to choose a step for them.
+
+    Shapes:
+        outputs `[T, B, K]` in {0, 1} -> logits `[B, K]` in -T..0
+
+    Example:
+        >>> FirstSpike()(torch.tensor([[[0.0, 0.0]], [[1.0, 0.0]]])).tolist()
+        [[-1.0, -2.0]]
+
+    Source:
+        Decision as in Ding et al. 2023 (first-spike decoding); the multilinear form of the time is ours.
+    """
+
+    reads_spikes: ClassVar[bool] = True
+
+    def __call__(self, outputs: Float[Tensor, "T B K"]) -> Float[Tensor, "B K"]:
+        return -torch.cumprod(1 - outputs, 0).sum(0)
+
+
+def decide(logits: Float[Tensor, "B K"]) -> Int64[Tensor, "B"]:
+    """The class with the one best score, or -1 where there is none.
+
+    Example:
+        >>> decide(torch.tensor([[1.0, 3.0], [2.0, 2.0], [float("nan"), 1.0]])).tolist()
+        [1, -1, -1]
+    """
+    best, choice = logits.max(-1)
+    unique = (logits == best[:, None]).sum(-1) == 1
+    usable = unique & logits.isfinite().all(-1)
+    return torch.where(usable, choice, UNDECIDED)
+
+
+def silent(outputs: Float[Tensor, "T B K"]) -> Bool[Tensor, "B"]:
+    """Whether the output layer did nothing at all, over all steps and classes.
+
+    Example:
+        >>> silent(torch.tensor([[[0.0, 0.0], [0.0, 1.0]]])).tolist()
+        [True, False]
+    """
+    return (outputs == 0).all(-1).all(0)

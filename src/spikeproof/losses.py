@@ -1,0 +1,217 @@
+"""Losses per example: what training minimises over outputs in time, and what an attack maximises on logits.
+
+Training losses see the outputs `[T, B, K]` and the logits `[B, K]`; attack objectives see logits alone, since
+a foreign model has nothing else. None of them applies a soft-max twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from spikeproof.errors import InputError
+
+__all__ = [
+    "DLR",
+    "TET",
+    "CountMSE",
+    "CrossEntropy",
+    "LogitCrossEntropy",
+    "Loss",
+    "Margin",
+    "Objective",
+]
+
+
+class Loss:
+    """A training loss."""
+
+    def __call__(
+        self, outputs: Float[Tensor, "T B K"], logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        """Loss per example."""
+        raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    r"""Cross-entropy on the decoder's logits, which trains every decoder.
+
+    .. math:: L = -\log \mathrm{softmax}(y / \vartheta)_{label}
+
+    With `Count` it is the cross-entropy of spike counts, with `FirstSpike` that of negative spike times.
+
+    Args:
+        temperature: scale of the logits, in their unit, positive.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0]])
+        >>> round(CrossEntropy()(logits[None], logits, torch.tensor([0])).item(), 4)
+        0.1269
+
+    Source:
+        Ding et al. 2023 (`spike_latency2` for first spikes, with temperature 1).
+    """
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise InputError(
+                "CrossEntropy needs a positive temperature", f"temperature={self.temperature}", "Try 1.0."
+            )
+
+    def __call__(
+        self, outputs: Float[Tensor, "T B K"], logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        return F.cross_entropy(logits / self.temperature, y, reduction="none")
+
+
+@dataclass(frozen=True)
+class CountMSE(Loss):
+    r"""Squared distance of spike counts from wanted counts; counts beyond their aim cost nothing.
+
+    .. math:: L = \frac{1}{2}\sum_k \delta_k^2,\quad \delta_k = (n_k - \hat n_k)/T
+
+    with :math:`\delta_k = 0` where the label's neuron fires more, or another fires less, than wanted.
+
+    Args:
+        desired: wanted number of spikes of the label's neuron, at least 0.
+        undesired: tolerated number of spikes of every other neuron, at least 0.
+
+    Example:
+        >>> outputs = torch.tensor([[[1.0, 1.0]], [[1.0, 0.0]]])
+        >>> CountMSE(desired=2, undesired=0)(outputs, outputs.sum(0), torch.tensor([0])).item()
+        0.125
+
+    Source:
+        Ding et al. 2023 and TSSL-BP (`spike_count`), summed once over classes instead of once per step.
+    """
+
+    desired: float = 6.0
+    undesired: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.undesired < self.desired:
+            raise InputError(
+                "CountMSE needs 0 <= undesired < desired",
+                f"desired={self.desired}, undesired={self.undesired}",
+                "Try desired about 3/4 of the steps and undesired=1.",
+            )
+
+    def __call__(
+        self, outputs: Float[Tensor, "T B K"], logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        counts = outputs.sum(0)
+        label = F.one_hot(y, counts.shape[-1]).bool()
+        short = (self.desired - counts).clamp(min=0)
+        excess = (counts - self.undesired).clamp(min=0)
+        return 0.5 * (torch.where(label, short, excess) / outputs.shape[0]).square().sum(-1)
+
+
+@dataclass(frozen=True)
+class TET(Loss):
+    r"""Temporal efficient training: cross-entropy at every step, plus a pull of outputs towards a constant.
+
+    .. math:: L = (1-\lambda)\frac{1}{T}\sum_t CE(o[t], y) + \lambda\,\mathrm{mean}_{t,k}(o_k[t]-\phi)^2
+
+    Args:
+        lam: weight of the pull, in [0, 1].
+        phi: the constant, in the unit of the outputs.
+
+    Example:
+        >>> outputs = torch.zeros(3, 1, 2)
+        >>> round(TET(lam=0.0)(outputs, outputs.mean(0), torch.tensor([0])).item(), 4)
+        0.6931
+
+    Source:
+        Deng et al. 2022 (TET), eq. (10)-(11).
+    """
+
+    lam: float = 1e-3
+    phi: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lam <= 1:
+            raise InputError("TET needs lam in [0, 1]", f"lam={self.lam}", "Try 0.001.")
+
+    def __call__(
+        self, outputs: Float[Tensor, "T B K"], logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        steps, batch, classes = outputs.shape
+        each = F.cross_entropy(outputs.reshape(-1, classes), y.repeat(steps), reduction="none")
+        pull = (outputs - self.phi).square().mean((0, 2))
+        return (1 - self.lam) * each.view(steps, batch).mean(0) + self.lam * pull
+
+
+class Objective:
+    """What an attack maximises."""
+
+    def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """Value per example, larger where the model does worse."""
+        raise NotImplementedError(f"{type(self).__name__} defines no objective")
+
+
+@dataclass(frozen=True)
+class LogitCrossEntropy(Objective):
+    """Cross-entropy of the logits.
+
+    Example:
+        >>> round(LogitCrossEntropy()(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
+        0.1269
+
+    Source:
+        Goodfellow et al. 2015, section 4.
+    """
+
+    def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]) -> Float[Tensor, "B"]:
+        return F.cross_entropy(logits, y, reduction="none")
+
+
+@dataclass(frozen=True)
+class Margin(Objective):
+    r"""Best other logit minus the label's: positive exactly where another class wins, zero at a tie.
+
+    .. math:: \max_{k \ne y} z_k - z_y
+
+    Example:
+        >>> Margin()(torch.tensor([[2.0, 0.5]]), torch.tensor([0])).item()
+        -1.5
+
+    Source:
+        Carlini & Wagner 2017, section V.A (f6).
+    """
+
+    def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]) -> Float[Tensor, "B"]:
+        label = F.one_hot(y, logits.shape[-1]).bool()
+        return logits.masked_fill(label, -torch.inf).amax(-1) - logits.masked_fill(~label, -torch.inf).amax(
+            -1
+        )
+
+
+@dataclass(frozen=True)
+class DLR(Objective):
+    r"""Difference of logits ratio: the margin, free of the logits' scale. Needs three classes or more.
+
+    .. math:: -\frac{z_y - \max_{k \ne y} z_k}{z_{\pi_1} - z_{\pi_3} + 10^{-12}}
+
+    Raises:
+        InputError: fewer than three classes.
+
+    Example:
+        >>> DLR()(torch.tensor([[2.0, 0.5, 1.0]]), torch.tensor([0])).item()
+        -0.666...
+
+    Source:
+        Croce & Hein 2020 (AutoAttack), eq. (6).
+    """
+
+    def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]) -> Float[Tensor, "B"]:
+        if logits.shape[-1] < 3:
+            raise InputError("DLR needs at least three classes", f"{logits.shape[-1]}", "Use Margin().")
+        top = logits.topk(3, -1).values
+        return Margin()(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)

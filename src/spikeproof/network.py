@@ -1,0 +1,362 @@
+"""Networks over time, and the classifier: encoder, normalisation, network and decoder in one stateless module.
+
+An architecture is a frozen dataclass that builds layers. With an integrate-and-fire neuron it is a spiking
+network; with the neuron `ReLU()` it is its exact ANN twin, the same layers with the same number of weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from spikeproof.decoders import Count, silent
+from spikeproof.encoders import BackwardRule, Direct, with_backward
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.neurons import LIF, Integrator, Neuron, ReLU, Spiking, Unroll
+from spikeproof.protocols import Decoder, Encoder
+from spikeproof.surrogates import ATan, Surrogate
+
+__all__ = [
+    "MLP",
+    "Architecture",
+    "Classifier",
+    "ConvNet",
+    "Inference",
+    "ModelSpec",
+    "Normalise",
+    "OverTime",
+    "SpikingNetwork",
+    "substitute",
+]
+
+
+class OverTime(nn.Sequential):
+    """Layers without memory, applied to all time steps at once by merging time and batch.
+
+    An input that is one image seen T times (direct coding) is computed once.
+
+    Shapes:
+        `[T, B, *F]` -> `[T, B, *G]`
+    """
+
+    def forward(self, x: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *G"]:
+        steps = x.shape[0]
+        constant = steps > 1 and x.stride(0) == 0
+        merged = x[0] if constant else x.flatten(0, 1)
+        out: Tensor = super().forward(merged)  # type: ignore[no-untyped-call]
+        return out.expand(steps, *out.shape) if constant else out.view(steps, -1, *out.shape[1:])
+
+
+class SpikingNetwork(nn.Module):
+    """Layers one after the other, each over all time steps.
+
+    Shapes:
+        `[T, B, *F]` -> outputs `[T, B, K]`
+    """
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(
+        self, spikes: Float[Tensor, "T B *F"], tally: list[Tensor] | None = None
+    ) -> Float[Tensor, "T B K"]:
+        """Outputs; the number of spikes per example of every spiking layer is appended to `tally`."""
+        x = spikes
+        for layer in self.layers:
+            x = layer(x)
+            if tally is not None and isinstance(layer, Spiking) and not isinstance(layer.neuron, ReLU):
+                tally.append((x.detach() != 0).flatten(2).sum((0, 2)))
+        return x
+
+
+class Parts(NamedTuple):
+    """What every layer of a network is made of."""
+
+    neuron: Neuron
+    spike: Surrogate
+    reads_spikes: bool
+
+    def spiking(self) -> Spiking:
+        return Spiking(self.neuron, self.spike)
+
+    def readout(self) -> nn.Module:
+        return self.spiking() if self.reads_spikes else Integrator(self.neuron)
+
+
+class Architecture:
+    """Layer sizes; builds a network for a kind of neuron."""
+
+    def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
+        """A network with fresh weights from PyTorch's current generator."""
+        raise NotImplementedError(f"{type(self).__name__} builds nothing")
+
+
+def _widths(part: object, name: str, widths: tuple[int, ...]) -> None:
+    if not all(width >= 1 for width in widths):
+        raise InputError(
+            f"{type(part).__name__} needs positive layer sizes", f"{name}={widths}", "Try (400,)."
+        )
+
+
+@dataclass(frozen=True)
+class MLP(Architecture):
+    """Fully connected layers.
+
+    Args:
+        hidden: neurons per hidden layer, each at least 1; empty for a linear read-out.
+
+    Source:
+        Ding et al. 2023, part 1 (one hidden layer of 100); TSSL-BP (400-400).
+    """
+
+    hidden: tuple[int, ...] = (400,)
+
+    def __post_init__(self) -> None:
+        _widths(self, "hidden", self.hidden)
+
+    def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
+        channels, height, width = inputs
+        layers: list[nn.Module] = []
+        size = channels * height * width
+        for i, hidden in enumerate(self.hidden):
+            layers += [OverTime(*[nn.Flatten()][i:], nn.Linear(size, hidden)), parts.spiking()]
+            size = hidden
+        layers += [OverTime(*[nn.Flatten()][len(self.hidden) :], nn.Linear(size, classes)), parts.readout()]
+        return SpikingNetwork(layers)
+
+
+@dataclass(frozen=True)
+class ConvNet(Architecture):
+    """Blocks of 3x3 convolution, neurons and 2x2 average pooling, then fully connected layers.
+
+    Args:
+        channels: output channels of each block, each at least 1.
+        hidden: neurons per fully connected hidden layer, each at least 1.
+        batch_norm: normalise convolutions over the merged axes of time and batch.
+
+    Source:
+        The customary small convolutional SNN (e.g. TSSL-BP's 15C5-P2-40C5-P2-300, with 3x3 kernels).
+    """
+
+    channels: tuple[int, ...] = (16, 32)
+    hidden: tuple[int, ...] = ()
+    batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        _widths(self, "channels", self.channels)
+        _widths(self, "hidden", self.hidden)
+
+    def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
+        depth, height, width = inputs
+        layers: list[nn.Module] = []
+        for channels in self.channels:
+            if min(height, width) < 2:
+                raise InputError(
+                    "ConvNet halves the image once per block",
+                    f"{len(self.channels)} blocks for images {inputs}",
+                    "Use fewer channels entries.",
+                )
+            convolution: list[nn.Module] = [
+                nn.Conv2d(depth, channels, 3, padding=1, bias=not self.batch_norm)
+            ]
+            if self.batch_norm:
+                convolution.append(nn.BatchNorm2d(channels))
+            layers += [OverTime(*convolution), parts.spiking(), OverTime(nn.AvgPool2d(2))]
+            depth, height, width = channels, height // 2, width // 2
+        head = MLP(self.hidden).build((depth, height, width), classes, parts)
+        return SpikingNetwork([*layers, *head.layers])
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Subtract a mean and divide by a standard deviation, per channel and inside the model.
+
+    Applied at every step after encoding, so a silent input becomes the value -mean/std.
+
+    Args:
+        mean: per channel, in pixel value.
+        std: per channel, in pixel value, positive.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+            raise InputError(
+                "Normalise needs as many positive std as mean values",
+                f"mean={self.mean}, std={self.std}",
+                "Give one pair per channel.",
+            )
+
+    def __call__(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H W"]:
+        mean, std = (x.new_tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
+        return (x - mean) / std
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything a model is, but for its weights.
+
+    Args:
+        encoder: the code.
+        network: the architecture.
+        neuron: the neuron; `ReLU()` makes the ANN twin.
+        surrogate: the spike function.
+        decoder: the read-out.
+        input_shape: channels, height, width.
+        classes: number of classes, at least 2.
+        normalise: input normalisation inside the model, or None.
+
+    Raises:
+        InputError: parts that do not fit each other.
+
+    Example:
+        >>> spec = ModelSpec(Direct(4), MLP((8,)), LIF(), ATan(), Count(), (1, 8, 8), 10)
+        >>> spec.build(Key.of(0))(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+
+    encoder: Encoder
+    network: Architecture
+    neuron: Neuron
+    surrogate: Surrogate
+    decoder: Decoder
+    input_shape: tuple[int, int, int]
+    classes: int
+    normalise: Normalise | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
+            raise InputError(
+                "input_shape is (channels, height, width)", f"{self.input_shape}", "Try (1, 28, 28)."
+            )
+        if self.classes < 2:
+            raise InputError("A classifier needs two classes", f"classes={self.classes}", "Try 10.")
+        if isinstance(self.neuron, ReLU) and self.decoder.reads_spikes:
+            raise InputError(
+                "The ANN twin has no output spikes to read",
+                f"neuron={self.neuron!r} with decoder={self.decoder!r}",
+                "Use the decoder mean-potential, the mean of its logits.",
+            )
+        if self.normalise and len(self.normalise.mean) != self.input_shape[0]:
+            raise InputError(
+                f"Normalise needs {self.input_shape[0]} channel(s)",
+                f"{self.normalise!r}",
+                "Match the images.",
+            )
+
+    def build(self, key: Key) -> Classifier:
+        """A model with fresh weights drawn under `key`; PyTorch's global generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key.fold("weights").seed())
+            parts = Parts(self.neuron, self.surrogate, self.decoder.reads_spikes)
+            network = self.network.build(self.input_shape, self.classes, parts)
+            for module in network.modules():
+                if isinstance(module, (nn.Linear, nn.Conv2d)):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+        return Classifier(self, network)
+
+
+class Inference(NamedTuple):
+    """What one forward pass tells about each example."""
+
+    logits: Float[Tensor, "B K"]
+    silent: Bool[Tensor, "B"]
+    spikes: Float[Tensor, "B"]  # input spikes and spikes of every layer
+
+
+class Classifier(nn.Module):
+    """Images in [0, 1] to logits, through code, network and decoder; every call starts at rest.
+
+    Shapes:
+        images `[B, C, H, W]` in [0, 1] -> logits `[B, K]`
+    """
+
+    def __init__(self, spec: ModelSpec, network: SpikingNetwork) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder: Encoder = spec.encoder
+        self.network = network
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether equal images can get different logits."""
+        return self.encoder.stochastic
+
+    def outputs(
+        self, images: Float[Tensor, "B C H W"], key: Key | None = None, tally: list[Tensor] | None = None
+    ) -> Float[Tensor, "T B K"]:
+        """Activity of the output layer over time."""
+        shape = self.spec.input_shape
+        if images.ndim != 4 or tuple(images.shape[1:]) != shape:
+            raise InputError(
+                f"The model expects images [B, {', '.join(map(str, shape))}]",
+                f"shape {list(images.shape)}",
+                "Add the batch or channel axis, or use a model that was built for this size.",
+            )
+        dtype = next(self.network.parameters()).dtype
+        encoded = self.encoder(images, None if key is None else key.fold("encoder"))
+        if tally is not None and self.encoder.spiking:
+            tally.append((encoded.detach() != 0).flatten(2).sum((0, 2)))
+        x = encoded.to(dtype)
+        out: Tensor = self.network(self.spec.normalise(x) if self.spec.normalise else x, tally)
+        return out
+
+    def forward(self, images: Float[Tensor, "B C H W"], key: Key | None = None) -> Float[Tensor, "B K"]:
+        return self.spec.decoder(self.outputs(images, key))
+
+    @torch.no_grad()
+    def infer(self, images: Float[Tensor, "B C H W"], key: Key | None = None) -> Inference:
+        """Logits together with what the decision rests on."""
+        tally: list[Tensor] = []
+        outputs = self.outputs(images, key, tally)
+        spikes = torch.stack(tally).sum(0) if tally else torch.zeros(len(images), device=images.device)
+        return Inference(self.spec.decoder(outputs), silent(outputs), spikes.float())
+
+
+def substitute(
+    model: Classifier,
+    *,
+    spike: Surrogate | None = None,
+    backward: BackwardRule | None = None,
+    unroll: Unroll | None = None,
+) -> Classifier:
+    """The same model, sharing every tensor, with other parts that change gradients and no spike.
+
+    The original is untouched. Take the twin before `torch.compile`.
+
+    Args:
+        model: the model to look through.
+        spike: another surrogate for every spiking layer.
+        backward: another backward rule for the encoder.
+        unroll: another loop over time for every spiking layer.
+
+    Raises:
+        InputError: the rule does not fit the encoder.
+
+    Example:
+        >>> spec = ModelSpec(Direct(4), MLP((8,)), LIF(), ATan(2.0), Count(), (1, 8, 8), 10)
+        >>> model = spec.build(Key.of(0)); x = torch.rand(2, 1, 8, 8)
+        >>> torch.equal(model(x), substitute(model, spike=ATan(9.0))(x))
+        True
+    """
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, shared)
+    if backward is not None:
+        twin.encoder = with_backward(twin.encoder, backward)
+    for layer in twin.modules():
+        if isinstance(layer, Spiking):
+            layer.spike = layer.spike if spike is None else spike
+            layer.unroll = layer.unroll if unroll is None else unroll
+    return twin

@@ -1,0 +1,103 @@
+"""The seams: what an encoder, a decoder, a network, a model and a threat promise each other.
+
+Axes: `T` time, `B` batch, `C H W` image, `F` features, `K` classes. Time comes first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+
+__all__ = ["Decoder", "Encoder", "Model", "Network", "Threat", "check_range"]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Images become spikes or currents over time."""
+
+    @property
+    def steps(self) -> int:
+        """Number of time steps `T`."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether equal images under different keys give different spikes."""
+
+    @property
+    def spiking(self) -> bool:
+        """Whether the output is spikes in {0, 1}; otherwise it is a current."""
+
+    def __call__(self, x: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "T B *F"]:
+        """Encode values in [0, 1]."""
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """What the output layer did over time becomes one score per class."""
+
+    reads_spikes: ClassVar[bool]
+
+    def __call__(self, outputs: Float[Tensor, "T B K"]) -> Float[Tensor, "B K"]:
+        """Logits."""
+
+
+class Network(Protocol):
+    """Spikes in, outputs out; two equal calls give equal results."""
+
+    def __call__(self, spikes: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B K"]:
+        """Run over all time steps, from rest."""
+
+
+class Model(Protocol):
+    """Images in, logits out: all that attacks and evaluation ever see."""
+
+    def __call__(self, images: Float[Tensor, "B *F"], key: Any = None, /) -> Float[Tensor, "B K"]:
+        """Logits; randomness, if any, comes from `key`."""
+
+
+@runtime_checkable
+class Threat(Protocol):
+    """The set of inputs an attacker may choose from, around each clean input."""
+
+    @property
+    def epsilon(self) -> float:
+        """Size of the set."""
+
+    def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
+        """A random member of the set."""
+
+    def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The member of the set that belongs to `x_adv`."""
+
+    def contains(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B"]:
+        """Whether `x_adv` is a member."""
+
+    def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
+        """How far `x_adv` is from `x`, in the unit of epsilon."""
+
+    def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The unit step that raises a linear function with this gradient most."""
+
+
+def check_range(x: Float[Tensor, "..."], who: str) -> None:
+    """Refuse values outside [0, 1], NaN included.
+
+    Raises:
+        InputError: some value is below 0, above 1 or not a number.
+    """
+    if x.numel() == 0:
+        return
+    low, high = (bound.item() for bound in torch.aminmax(x.detach()))
+    if not (low >= 0 and high <= 1):
+        raise InputError(
+            f"{who} expects values in [0, 1]",
+            f"min {low:.4g}, max {high:.4g}, shape {list(x.shape)}",
+            "Scale images to [0, 1]; if they are normalised, undo that and give the model its `normalise` "
+            "part instead.",
+        )

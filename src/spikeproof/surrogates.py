@@ -1,0 +1,234 @@
+"""Spike functions: one forward, the step at threshold, and many derivatives to put in its place.
+
+Forward, every surrogate is the Heaviside step, 1 where `x >= 0`, with `x = v - threshold`. Backward it is the
+derivative g(x) of a smooth function; each g integrates to 1 unless its docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.errors import InputError
+
+__all__ = [
+    "ATan",
+    "FastSigmoid",
+    "Gaussian",
+    "Rectangle",
+    "Sigmoid",
+    "StraightThroughSpike",
+    "Surrogate",
+    "Triangle",
+]
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, surrogate: Surrogate) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.surrogate = surrogate
+        return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return grads[0] * ctx.surrogate.derivative(x), None
+
+
+class Surrogate:
+    """The Heaviside step, 1 where x >= 0, differentiated as `self.derivative(x)`."""
+
+    def __call__(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        spikes: Tensor = _Step.apply(x, self)  # type: ignore[no-untyped-call]
+        return spikes
+
+    def derivative(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """g(x), the value that stands for the derivative of the step."""
+        raise NotImplementedError(f"{type(self).__name__} defines no derivative")
+
+
+def _positive(part: object, **values: float) -> None:
+    for name, value in values.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise InputError(
+                f"{type(part).__name__} needs a positive {name}", f"{name}={value}", "Try the default."
+            )
+
+
+@dataclass(frozen=True)
+class Sigmoid(Surrogate):
+    r"""The derivative of a logistic sigmoid.
+
+    .. math:: g(x) = a\,\sigma(ax)\,(1-\sigma(ax))
+
+    Args:
+        alpha: slope `a`, per unit of potential, positive; height at 0 is a/4.
+
+    Example:
+        >>> Sigmoid(4.0).derivative(torch.tensor(0.0)).item()
+        1.0
+
+    Source:
+        Ding et al. 2023 use a = 5; SpikingJelly's default is 4.
+    """
+
+    alpha: float = 4.0
+
+    def __post_init__(self) -> None:
+        _positive(self, alpha=self.alpha)
+
+    def derivative(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        s = torch.sigmoid(self.alpha * x)
+        return self.alpha * s * (1 - s)
+
+
+@dataclass(frozen=True)
+class ATan(Surrogate):
+    r"""The derivative of an arctangent, with heavy tails.
+
+    .. math:: g(x) = \frac{a/2}{1+(\pi a x/2)^2}
+
+    Args:
+        alpha: twice the height at 0, per unit of potential, positive.
+
+    Example:
+        >>> ATan(2.0).derivative(torch.tensor(0.0)).item()
+        1.0
+
+    Source:
+        Fang et al. 2021 (PLIF), section 3.3.
+    """
+
+    alpha: float = 2.0
+
+    def __post_init__(self) -> None:
+        _positive(self, alpha=self.alpha)
+
+    def derivative(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return self.alpha / 2 / (1 + (math.pi / 2 * self.alpha * x) ** 2)
+
+
+@dataclass(frozen=True)
+class Triangle(Surrogate):
+    r"""A triangle of area 1 that is zero beyond `width` on either side.
+
+    .. math:: g(x) = \max(0,\ w-|x|)/w^2
+
+    Args:
+        width: half of the base `w`, in units of potential, positive.
+
+    Example:
+        >>> Triangle(2.0).derivative(torch.tensor([0.0, 1.0, 2.0])).tolist()
+        [0.5, 0.25, 0.0]
+
+    Source:
+        Bellec et al. 2018; SNN-RAT uses w = 1.
+    """
+
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(self, width=self.width)
+
+    def derivative(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return (self.width - x.abs()).clamp(min=0) / self.width**2
+
+
+@dataclass(frozen=True)
+class Rectangle(Surrogate):
+    r"""A rectangle of area 1.
+
+    .. math:: g(x) = 1[|x| < w/2]/w
+
+    Args:
+        width: full width `w`, in units of potential, positive.
+
+    Example:
+        >>> Rectangle(2.0).derivative(torch.tensor([0.0, 0.9, 1.0])).tolist()
+        [0.5, 0.5, 0.0]
+
+    Source:
+        Wu et al. 2018 (STBP), eq. (24).
+    """
+
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(self, width=self.width)
+
+    def derivative(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return (x.abs() < self.width / 2).to(x.dtype) / self.width
+
+
+@dataclass(frozen=True)
+class Gaussian(Surrogate):
+    r"""The density of a normal distribution.
+
+    .. math:: g(x) = \exp(-x^2/2\sigma^2)/(\sqrt{2\pi}\,\sigma)
+
+    Args:
+        sigma: standard deviation, in units of potential, positive.
+
+    Example:
+        >>> round(Gaussian(1.0).derivative(torch.tensor(0.0)).item(), 4)
+        0.3989
+
+    Source:
+        Wu et al. 2018 (STBP), eq. (27).
+    """
+
+    sigma: float = 0.4
+
+    def __post_init__(self) -> None:
+        _positive(self, sigma=self.sigma)
+
+    def derivative(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return torch.exp(-0.5 * (x / self.sigma) ** 2) / (math.sqrt(2 * math.pi) * self.sigma)
+
+
+@dataclass(frozen=True)
+class FastSigmoid(Surrogate):
+    r"""The derivative of a fast sigmoid.
+
+    .. math:: g(x) = \frac{a/2}{(1+a|x|)^2}
+
+    Args:
+        alpha: slope `a`, per unit of potential, positive. SuperSpike omits the factor a/2.
+
+    Example:
+        >>> FastSigmoid(2.0).derivative(torch.tensor([0.0, 0.5])).tolist()
+        [1.0, 0.25]
+
+    Source:
+        Zenke & Ganguli 2018 (SuperSpike), section 2.
+    """
+
+    alpha: float = 2.0
+
+    def __post_init__(self) -> None:
+        _positive(self, alpha=self.alpha)
+
+    def derivative(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return self.alpha / 2 / (1 + self.alpha * x.abs()) ** 2
+
+
+@dataclass(frozen=True)
+class StraightThroughSpike(Surrogate):
+    """The identity backward, at every distance from threshold: g(x) = 1, of no finite area.
+
+    Example:
+        >>> StraightThroughSpike().derivative(torch.tensor([-9.0, 9.0])).tolist()
+        [1.0, 1.0]
+
+    Source:
+        Bengio, Leonard & Courville 2013; a member of Oezdenizci & Legenstein's 2024 attack ensemble.
+    """
+
+    def derivative(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return torch.ones_like(x)
