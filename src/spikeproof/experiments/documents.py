@@ -1,0 +1,195 @@
+"""A YAML text as plain data in which every value knows its line.
+
+Only mappings, lists, strings, numbers, booleans and null are accepted: a tag such as `!!python/object` is
+refused before anything is constructed, and so are duplicate keys, several documents in one file, and files
+too large, too deep or too repetitive (an alias may stand for a part, but not for a million parts).
+Numbers follow YAML 1.2, so `1e-3` is a number and `8/255` and `no` are text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spikeproof.errors import InputError
+
+__all__ = ["Document", "Place", "parse", "read"]
+
+MAX_BYTES = 256 * 1024
+MAX_PARTS = 20_000
+MAX_DEPTH = 20
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+
+Place = tuple[str | int, ...]
+"""The way from the top of a document to one value in it."""
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's way to say it
+
+
+for _tag, _pattern, _first in (
+    ("null", re.compile(r"(null|~|)$"), "n~\0"),
+    ("bool", re.compile(r"(true|false)$"), "tf"),
+    ("int", re.compile(r"[-+]?\d{1,18}$"), "-+0123456789"),
+    ("float", _NUMBER, "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", _pattern, ["" if c == "\0" else c for c in _first]
+    )
+
+
+@dataclass
+class Document:
+    """Plain data, and for each path into it the words that tell a reader where it stands.
+
+    Args:
+        data: mappings, lists and leaves.
+        marks: path -> place, such as `("models", 0, "rule")` -> `"study.yaml:12"`.
+        origin: the place of everything without a mark.
+    """
+
+    data: Any
+    marks: dict[Place, str] = field(default_factory=dict)
+    origin: str = "study"
+
+    def where(self, path: Place) -> str:
+        """The place of the value at `path`, or of the closest thing around it that has one.
+
+        Example:
+            >>> parse("a:\\n  - b: 1\\n", "study.yaml").where(("a", 0, "b", "missing"))
+            'study.yaml:2'
+        """
+        return next(
+            (self.marks[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.marks), self.origin
+        )
+
+
+def read(path: Path) -> Document:
+    """The document in a file of at most 256 KiB.
+
+    Raises:
+        InputError: the file cannot be read, is too large, or `parse` refuses it.
+    """
+    try:
+        if not path.is_file():
+            raise InputError(
+                "A study is a YAML file", f"{path}, which is none", "Name a file or a built-in study."
+            )
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(
+            "A study is a file that can be read", f"{path} ({error.strerror})", "Check it."
+        ) from error
+    if len(content) > MAX_BYTES:
+        raise InputError(
+            "A study is at most 256 KiB long", f"{path}, which is longer", "Is this a study file?"
+        )
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError("A study is UTF-8 text", f"{path}, which is not", "Is this a study file?") from error
+    return parse(text, path.name)
+
+
+def parse(text: str, origin: str) -> Document:
+    """The document written in `text`.
+
+    Raises:
+        InputError: with `origin` and the line, whenever the text is not plain YAML.
+
+    Example:
+        >>> parse("epsilons: [0, 8/255, 1e-3]", "study.yaml").data
+        {'epsilons': [0, '8/255', 0.001]}
+    """
+    try:
+        node = yaml.compose(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f"{origin}:{mark.line + 1}" if mark else origin
+        raise InputError(
+            f"{line}: expected one YAML document", str(error.problem), "Correct this line."
+        ) from error
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"{origin}: expected YAML text", str(error).split("\n")[0], "Correct the file."
+        ) from error
+    except RecursionError as error:
+        raise _too_large(origin) from error
+    document = Document({}, origin=origin)
+    if node is not None:
+        document.data = _Reader(document).value(node, ())
+    return document
+
+
+@dataclass
+class _Reader:
+    document: Document
+    parts: int = 0
+
+    def value(self, node: yaml.Node, path: Place) -> Any:
+        self.parts += 1
+        place = self.document.marks[path] = f"{self.document.origin}:{node.start_mark.line + 1}"
+        if self.parts > MAX_PARTS or len(path) > MAX_DEPTH:
+            raise _too_large(place)
+        if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
+            return {key: self.value(child, (*path, key)) for key, child in self.items(node)}
+        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+            return [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode):
+            return _leaf(node, place)
+        raise _unknown_tag(node, place)
+
+    def items(self, node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
+        seen = set()
+        for key, child in node.value:
+            place = f"{self.document.origin}:{key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode) or not key.tag.endswith(
+                (":str", ":int", ":float", ":bool")
+            ):
+                raise InputError(f"{place}: a key is a word", "something else", "Write 'key: value'.")
+            if key.value in seen:
+                raise InputError(
+                    f"{place}: a key stands once", f"{key.value!r} a second time", "Remove one of the two."
+                )
+            seen.add(key.value)
+            yield key.value, child
+
+
+def _leaf(node: yaml.ScalarNode, place: str) -> str | int | float | bool | None:
+    match node.tag.removeprefix("tag:yaml.org,2002:"):
+        case "str":
+            return str(node.value)
+        case "int" if _NUMBER.match(node.value):
+            return int(node.value)
+        case "float" if _NUMBER.match(node.value) and math.isfinite(float(node.value)):
+            return float(node.value)
+        case "bool":
+            return bool(node.value == "true")
+        case "null":
+            return None
+    raise _unknown_tag(node, place)
+
+
+def _unknown_tag(node: yaml.Node, place: str) -> InputError:
+    got = f"{node.value!r:.40} as {node.tag.removeprefix('tag:yaml.org,2002:')}"
+    return InputError(
+        f"{place}: expected a mapping, a list, text, a finite number, true, false or null",
+        got if isinstance(node, yaml.ScalarNode) else f"the tag {node.tag}",
+        "Write it without a tag.",
+    )
+
+
+def _too_large(place: str) -> InputError:
+    return InputError(
+        f"{place}: a study has at most {MAX_PARTS} parts, {MAX_DEPTH} levels deep",
+        "more",
+        "Write fewer aliases and shallower lists.",
+    )

@@ -1,0 +1,231 @@
+"""Where work is done: one call, `run(work, tasks)`, and the same set of outcomes behind every member.
+
+A task that fails becomes a `Failure` and the others go on. A task may make others possible: `then` names
+them once its outcome is known, and they run before those that already wait.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+__all__ = ["Executor", "Failure", "Processes", "Progress", "Serial", "Work"]
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class Progress(NamedTuple):
+    """How far a task is: `done` of `total`, and a word about it."""
+
+    done: int
+    total: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong with one task.
+
+    Args:
+        error: one line for the reader.
+        trace: the traceback, empty where there is none.
+    """
+
+    error: str
+    trace: str = ""
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """The failure that an exception means."""
+        return cls(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+
+
+Work = Callable[[Task, Callable[[Progress], None]], Result]
+Then = Callable[[Task, Any], Iterable[Task]]
+Heard = Callable[[Task, Progress], None]
+
+
+def nothing_follows(task: object, outcome: object) -> tuple[()]:
+    """No outcome makes another task possible."""
+    return ()
+
+
+def nobody_listens(task: object, progress: Progress) -> None:
+    """Progress goes unheard."""
+
+
+class Executor(Protocol):
+    """Runs tasks: any order, any machine, the same set of outcomes."""
+
+    def run(
+        self,
+        work: Work[Task, Result],
+        tasks: Iterable[Task],
+        *,
+        then: Then[Task] = nothing_follows,
+        heard: Heard[Task] = nobody_listens,
+    ) -> Iterator[tuple[Task, Result | Failure]]:
+        """Do `work(task, tell)` for every task and for those that `then(task, outcome)` adds."""
+        ...
+
+
+class Serial:
+    """One task after another, in this process.
+
+    Example:
+        >>> work = lambda task, tell: 10 / task
+        >>> [outcome for task, outcome in Serial().run(work, [2, 5])]
+        [5.0, 2.0]
+    """
+
+    def run(
+        self,
+        work: Work[Task, Result],
+        tasks: Iterable[Task],
+        *,
+        then: Then[Task] = nothing_follows,
+        heard: Heard[Task] = nobody_listens,
+    ) -> Iterator[tuple[Task, Result | Failure]]:
+        """See `Executor.run`."""
+        waiting = deque(tasks)
+        while waiting:
+            task = waiting.popleft()
+            outcome: Result | Failure
+            try:
+                outcome = work(task, lambda progress, task=task: heard(task, progress))  # type: ignore[misc]
+            except Exception as error:  # a failed cell is a finding, not the end of the grid
+                outcome = Failure.of(error)
+            yield task, outcome
+            waiting.extendleft(reversed(list(then(task, outcome))))
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Each task in one of several fresh processes of this machine.
+
+    A process that dies takes only its current task with it. `work`, tasks and outcomes travel between
+    processes, so they must be things that `pickle` can carry; nothing of it is stored.
+
+    Args:
+        workers: number of processes, at least 1; fewer are started when fewer tasks wait.
+    """
+
+    workers: int
+
+    def run(
+        self,
+        work: Work[Task, Result],
+        tasks: Iterable[Task],
+        *,
+        then: Then[Task] = nothing_follows,
+        heard: Heard[Task] = nobody_listens,
+    ) -> Iterator[tuple[Task, Result | Failure]]:
+        """See `Executor.run`."""
+        waiting = deque(tasks)
+        crew: list[_Worker[Task]] = []
+        try:
+            while waiting or any(worker.busy for worker in crew):
+                _dispatch(work, waiting, crew, self.workers)
+                for worker in _speaking(crew):
+                    message = worker.receive()
+                    task = worker.task[0]
+                    if isinstance(message, Progress):
+                        heard(task, message)
+                        continue
+                    worker.task.clear()
+                    if not worker.alive:
+                        crew.remove(worker)
+                        worker.stop()
+                    yield task, message
+                    waiting.extendleft(reversed(list(then(task, message))))
+        finally:
+            for worker in crew:
+                worker.stop()
+
+
+def _dispatch(work: Work[Task, Any], waiting: deque[Task], crew: list[_Worker[Task]], limit: int) -> None:
+    while waiting:
+        idle = next((worker for worker in crew if not worker.busy), None)
+        if idle is None:
+            if len(crew) >= limit:
+                return
+            crew.append(idle := _Worker(work))
+        idle.give(waiting.popleft())
+
+
+def _speaking(crew: list[_Worker[Task]]) -> list[_Worker[Task]]:
+    ready = wait([worker.pipe for worker in crew if worker.busy])
+    return [worker for worker in crew if worker.pipe in ready]
+
+
+class _Worker(Generic[Task]):
+    """One process and the task it holds, if any."""
+
+    def __init__(self, work: Work[Task, Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe: Connection
+        self.pipe, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.task: list[Task] = []
+        self.alive = True
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.task)
+
+    def give(self, task: Task) -> None:
+        self.task.append(task)
+        with suppress(OSError):  # it died while idle; receive() will say so
+            self.pipe.send(task)
+
+    def receive(self) -> Any:
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            self.alive = False
+            self.process.join(timeout=5)
+            return Failure(f"the worker process died (exit code {self.process.exitcode})")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.join()
+        self.pipe.close()
+
+
+def _serve(pipe: Connection, work: Work[Any, Any]) -> None:
+    """The life of a worker: receive a task, answer with its outcome, until the driver is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interrupt means
+    threading.Thread(target=_die_with_the_driver, daemon=True).start()
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, OSError):
+            return
+        pipe.send(_outcome(work, task, pipe.send))
+
+
+def _outcome(work: Work[Any, Any], task: Any, tell: Callable[[Any], None]) -> Any:
+    try:
+        return work(task, tell)
+    except Exception as error:  # a failed cell is a finding, not the end of the grid
+        return Failure.of(error)
+
+
+def _die_with_the_driver() -> None:
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        wait([driver.sentinel])
+        os._exit(1)

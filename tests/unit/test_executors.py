@@ -1,0 +1,89 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from spikeproof.experiments.executors import Failure, Processes, Progress, Serial
+
+EXECUTORS = [Serial(), Processes(1), Processes(2)]
+
+
+def work(task, tell):
+    tell(Progress(1, 2, f"at {task}"))
+    if task == 13:
+        raise ValueError("unlucky")
+    if task == "die":
+        os._exit(3)
+    if task == "slow":
+        time.sleep(60)
+    return task * 2
+
+
+def halves(task, outcome):
+    return [task // 2] if not isinstance(outcome, Failure) and task > 1 else []
+
+
+def brief(outcome):
+    return outcome.error if isinstance(outcome, Failure) else outcome
+
+
+@pytest.mark.parametrize("executor", EXECUTORS, ids=repr)
+def test_every_executor_has_the_same_outcomes(executor):
+    heard = []
+    outcomes = executor.run(work, [8, 13, 3], then=halves, heard=lambda *event: heard.append(event))
+    assert sorted((task, brief(outcome)) for task, outcome in outcomes) == [
+        (1, 2),
+        (1, 2),
+        (2, 4),
+        (3, 6),
+        (4, 8),
+        (8, 16),
+        (13, "ValueError: unlucky"),
+    ]
+    assert (13, Progress(1, 2, "at 13")) in heard
+    assert len(heard) == 7
+
+
+def test_a_failure_carries_its_traceback():
+    ((_, failure),) = Serial().run(work, [13])
+    assert "raise ValueError" in failure.trace
+
+
+def test_what_follows_runs_before_what_waits():
+    assert [task for task, _ in Serial().run(work, [4, 7], then=halves)] == [4, 2, 1, 7, 3, 1]
+
+
+def test_a_worker_that_dies_takes_only_its_task_with_it():
+    outcomes = dict(Processes(1).run(work, [5, "die", 6]))
+    assert outcomes[5] == 10
+    assert outcomes[6] == 12
+    assert outcomes["die"].error == "the worker process died (exit code 3)"
+
+
+def test_stopping_early_ends_the_workers():
+    start = time.monotonic()
+    outcomes = Processes(2).run(work, ["slow", 1])
+    assert next(outcomes) == (1, 2)
+    outcomes.close()
+    assert time.monotonic() - start < 30
+
+
+def test_workers_end_when_the_driver_is_killed(tmp_path):
+    module = tmp_path / "forever.py"
+    module.write_text(
+        "import os, time\n"
+        "from spikeproof.experiments.executors import Processes\n"
+        "def work(task, tell):\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    list(Processes(1).run(work, [1]))\n"
+    )
+    driver = subprocess.Popen([sys.executable, str(module)], stdout=subprocess.PIPE)
+    assert int(driver.stdout.readline()) != driver.pid
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate(timeout=20)  # the pipe closes only when the worker is gone too
+    assert driver.returncode == -signal.SIGKILL
