@@ -1,0 +1,322 @@
+"""Parts as plain data: a frozen dataclass is its own configuration, and this is how it is written and read.
+
+A catalogue says, for each kind of part, which names stand for which classes; nothing registers itself.
+`build` makes a part from a name and its options, `describe` does the reverse and leaves nothing out, so that
+`build(kind, describe(part, catalogue), catalogue) == part`. A dataclass that stands in no table of the
+catalogue, such as a group of parts, is written by its fields alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import pydantic
+
+from spikeproof.errors import InputError, suggest
+
+__all__ = ["Catalogue", "Where", "address", "build", "canonical", "describe", "summary"]
+
+Catalogue = Mapping[Any, Mapping[str, type]]
+"""Kind of part -> name -> class, such as `{Encoder: {"latency": Latency}}`."""
+
+Where = Callable[[tuple[str | int, ...]], str]
+"""The way from the top of a spec to one value in it -> words such as `study.yaml:12`."""
+
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+def build(kind: Any, spec: Any, catalogue: Catalogue, where: Where | None = None) -> Any:
+    """The part that a spec stands for.
+
+    Args:
+        kind: a kind of part in the catalogue, or any dataclass.
+        spec: a name, `"latency"`; a name with options, `{"name": "latency", "steps": 8}`; or the same in
+            short, `{"latency": {"steps": 8}}`. For a dataclass outside the catalogue, its fields.
+        catalogue: which names stand for which classes.
+        where: puts a place in front of error messages; without it that is the path itself.
+
+    Raises:
+        InputError: an unknown name or option, a missing option, a value of another type, or one that the part
+            itself refuses. Text is never read as a number, but for the form `1e-3`, which some YAML readers
+            hand over as text.
+
+    Example:
+        >>> from spikeproof.neurons import LIF, BySubtraction, Neuron, Reset, ToZero
+        >>> catalogue = {Neuron: {"lif": LIF}, Reset: {"to-zero": ToZero, "by-subtraction": BySubtraction}}
+        >>> build(Neuron, {"lif": {"tau": 0.01, "reset": "to-zero"}}, catalogue)
+        LIF(threshold=1.0, reset=ToZero(), detach_reset=False, synapse=None, tau=0.01, dt=0.001)
+        >>> build(Neuron, {"lif": {"tua": 0.01}}, catalogue)
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: lif.tua: 'lif' has no such option: got 'tua'. Did you mean 'tau'?
+    """
+    return _Builder(catalogue, where or _path).value(kind, spec, ())
+
+
+def describe(part: object, catalogue: Catalogue) -> dict[str, Any]:
+    """A part as plain data, with every option written out: equal parts have equal descriptions.
+
+    Raises:
+        InputError: the part, or one inside it, is no dataclass or has no name in the catalogue.
+
+    Example:
+        >>> from spikeproof.neurons import LIF, BySubtraction, Neuron, Reset
+        >>> catalogue = {Neuron: {"lif": LIF}, Reset: {"by-subtraction": BySubtraction}}
+        >>> describe(LIF(tau=1), catalogue)["tau"], describe(LIF(), catalogue)["reset"]
+        (1.0, {'name': 'by-subtraction'})
+    """
+    if not dataclasses.is_dataclass(part) or isinstance(part, type):
+        raise InputError("Only dataclasses can be described", repr(part), "Make the part a frozen dataclass.")
+    name = _name(type(part), catalogue)
+    hints = _hints(type(part))
+    options = {name: _plain(hints[name], getattr(part, name), catalogue) for name in _options(type(part))}
+    return options if name is None else {"name": name, **options}
+
+
+def canonical(data: object) -> str:
+    """The one JSON text of plain data: sorted keys, no spaces, the shortest digits that give each float back.
+
+    Raises:
+        InputError: the data holds a number that is not finite, or something that JSON has no form for.
+
+    Example:
+        >>> canonical({"b": (1, 2.0), "a": None})
+        '{"a":null,"b":[1,2.0]}'
+    """
+    try:
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "Plain data is mappings, lists, text, finite numbers, booleans and null",
+            f"{data!r:.200} ({error})",
+            "Describe parts first, and leave out what is not finite.",
+        ) from error
+
+
+def address(data: object) -> str:
+    """The name of a result: 32 hexadecimal digits of the SHA-256 of what it was computed from.
+
+    Example:
+        >>> address({"a": 1, "b": 2}) == address({"b": 2, "a": 1})
+        True
+    """
+    return hashlib.sha256(canonical(data).encode()).hexdigest()[:32]
+
+
+def summary(cls: type) -> str:
+    """The first sentence of a class's docstring, on one line.
+
+    Example:
+        >>> from spikeproof.decoders import Count
+        >>> summary(Count)
+        'Spike count: the class whose output neuron fires most often.'
+    """
+    paragraph = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+    return re.split(r"(?<=\.)\s+(?=[A-Z`])", paragraph, maxsplit=1)[0]
+
+
+def _path(path: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, path))
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _options(cls: Any) -> dict[str, bool]:
+    """The names of a dataclass's options, and whether each must be given."""
+    missing = dataclasses.MISSING
+    return {
+        f.name: f.default is missing and f.default_factory is missing
+        for f in dataclasses.fields(cls)
+        if f.init
+    }
+
+
+def _name(cls: type, catalogue: Catalogue) -> str | None:
+    named = (name for table in catalogue.values() for name, member in table.items() if member is cls)
+    return next(named, None)
+
+
+class _Hint(NamedTuple):
+    """A field's type: what it holds, whether None may stand there instead, and whether it is a list."""
+
+    holds: Any
+    optional: bool
+    many: tuple[Any, ...] | None = None
+
+    @classmethod
+    def of(cls, hint: Any) -> _Hint:
+        if typing.get_origin(hint) in (typing.Union, types.UnionType):
+            rest = [member for member in typing.get_args(hint) if member is not types.NoneType]
+            if len(rest) == 1:
+                return cls.of(rest[0])._replace(optional=True)
+        if typing.get_origin(hint) is tuple:
+            return cls(hint, False, typing.get_args(hint))
+        return cls(hint, False)
+
+    def elements(self, count: int) -> list[Any] | None:
+        """The types of `count` elements, or None when there must be another number of them."""
+        assert self.many is not None
+        if self.many[1:] == (Ellipsis,):
+            return [self.many[0]] * count
+        return list(self.many) if len(self.many) == count else None
+
+
+def _plain(hint: Any, value: Any, catalogue: Catalogue) -> Any:
+    field = _Hint.of(hint)
+    if value is None and field.optional:
+        return None
+    if field.holds in catalogue and type(value) not in catalogue[field.holds].values():
+        raise InputError(
+            f"A part needs a name to be written down; {field.holds.__name__} knows "
+            f"{', '.join(map(repr, sorted(catalogue[field.holds])))}",
+            repr(value),
+            "Use one of these, or keep results of your own part outside the store.",
+        )
+    if dataclasses.is_dataclass(value):
+        return describe(value, catalogue)
+    if field.many is not None and isinstance(value, (tuple, list)):
+        hints = field.elements(len(value)) or [Any] * len(value)
+        return [_plain(one, element, catalogue) for one, element in zip(hints, value, strict=True)]
+    return _leaf(field.holds, value, f"{type(value).__name__} in a part: ")
+
+
+class _Builder:
+    def __init__(self, catalogue: Catalogue, where: Where) -> None:
+        self.catalogue, self.where = catalogue, where
+
+    def value(self, hint: Any, data: Any, path: tuple[str | int, ...]) -> Any:
+        field = _Hint.of(hint)
+        if data is None and field.optional:
+            return None
+        if field.holds in self.catalogue:
+            return self.member(field.holds, data, path)
+        if dataclasses.is_dataclass(field.holds):
+            return self.part(field.holds, str(getattr(field.holds, "__name__", "part")), data, path)
+        if field.many is not None:
+            return self.elements(field, data, path)
+        return _leaf(field.holds, data, self.at(path))
+
+    def member(self, kind: Any, data: Any, path: tuple[str | int, ...]) -> Any:
+        table = self.catalogue[kind]
+        match data:
+            case str():
+                name, options, inside = data, {}, path
+            case Mapping() if "name" in data:
+                name, options, inside = data["name"], {k: v for k, v in data.items() if k != "name"}, path
+            case Mapping() if len(data) == 1:
+                ((name, options),) = data.items()
+                inside = (*path, name)
+            case _:
+                raise InputError(
+                    f"{self.at(path)}expected a name of kind {kind.__name__}, with options or without",
+                    _shown(data),
+                    f"Write a name such as {min(table)!r}, or {{{min(table)}: {{option: value}}}}.",
+                )
+        if not isinstance(name, str) or name not in table:
+            raise InputError(
+                f"{self.at(inside)}expected a name of kind {kind.__name__}",
+                _shown(name),
+                suggest(str(name), table),
+            )
+        return self.part(table[name], name, {} if options is None else options, inside)
+
+    def part(self, cls: Any, name: str, data: Any, path: tuple[str | int, ...]) -> Any:
+        options = _options(cls)
+        if not isinstance(data, Mapping):
+            raise InputError(
+                f"{self.at(path)}expected the options of {name!r}",
+                _shown(data),
+                f"Write option: value, with {_listed(options)}.",
+            )
+        for key in data:
+            if key not in options:
+                raise InputError(
+                    f"{self.at((*path, key))}{name!r} has no such option",
+                    _shown(key),
+                    suggest(str(key), options) if options else "It takes no options.",
+                )
+        for key, required in options.items():
+            if required and key not in data:
+                raise InputError(f"{self.at(path)}{name!r} needs {key!r}", _listed(data), f"Add {key}.")
+        hints = _hints(cls)
+        values = {key: self.value(hints[key], value, (*path, key)) for key, value in data.items()}
+        try:
+            return cls(**values)
+        except InputError as error:
+            raise InputError(f"{self.at(path)}{error.expected}", error.got, error.try_) from error
+
+    def elements(self, field: _Hint, data: Any, path: tuple[str | int, ...]) -> tuple[Any, ...]:
+        hints = field.elements(len(data)) if isinstance(data, (list, tuple)) else None
+        if hints is None:
+            raise _refused(field.holds, data, self.at(path))
+        return tuple(
+            self.value(hint, value, (*path, i))
+            for i, (hint, value) in enumerate(zip(hints, data, strict=True))
+        )
+
+    def at(self, path: tuple[str | int, ...]) -> str:
+        place = self.where(path)
+        return f"{place}: " if place else ""
+
+
+@functools.cache
+def _adapter(hint: Any) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(hint, config=pydantic.ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def _leaf(hint: Any, data: Any, place: str) -> Any:
+    if hint is float and isinstance(data, str) and _EXPONENT.fullmatch(data):
+        data = float(data)
+    try:
+        value = _adapter(hint).validate_python(data)
+    except pydantic.ValidationError as error:
+        raise _refused(hint, data, place) from error
+    return value + 0.0 if isinstance(value, float) else value  # one zero, not two
+
+
+def _refused(hint: Any, data: Any, place: str) -> InputError:
+    return InputError(f"{place}expected {_spelt(hint)}", _shown(data), _advice(hint, data))
+
+
+def _spelt(hint: Any) -> str:
+    words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        if arguments[1:] == (Ellipsis,):
+            return f"a list, each element {_spelt(arguments[0])}"
+        return f"a list of {len(arguments)} elements"
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join("null" if a is types.NoneType else _spelt(a) for a in arguments)
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    return words.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _advice(hint: Any, data: Any) -> str:
+    if isinstance(data, str) and hint in (int, float):
+        return "Write the number without quotes, such as 8 or 0.001."
+    if typing.get_origin(hint) is tuple:
+        return "Write it as a list, such as [16, 32]."
+    if hint is int and isinstance(data, float) and math.isfinite(data):
+        return f"Write a whole number, such as {round(data)}."
+    return "Correct this value."
+
+
+def _shown(data: object) -> str:
+    text = repr(data)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, names)) or "no options"
