@@ -1,4 +1,4 @@
-"""Networks over time, and the classifier: encoder, normalisation, network and decoder in one stateless module.
+"""Networks over time, and the classifier: encoder, network and decoder in one stateless module.
 
 An architecture is a frozen dataclass that builds layers. With an integrate-and-fire neuron it is a spiking
 network; with the neuron `ReLU()` it is its exact ANN twin, the same layers with the same number of weights.
@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from spikeproof.decoders import Count, silent
-from spikeproof.encoders import BackwardRule, Direct, with_backward
+from spikeproof.decoders import silent
+from spikeproof.encoders import BackwardRule, with_backward
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.neurons import LIF, Integrator, Neuron, ReLU, Spiking, Unroll
+from spikeproof.neurons import Integrator, Neuron, ReLU, Spiking, Synapse, Unroll
 from spikeproof.protocols import Decoder, Encoder
-from spikeproof.surrogates import ATan, Surrogate
+from spikeproof.surrogates import Surrogate
 
 __all__ = [
     "MLP",
@@ -32,6 +33,7 @@ __all__ = [
     "ModelSpec",
     "Normalise",
     "OverTime",
+    "PooledConv2d",
     "SpikingNetwork",
     "substitute",
 ]
@@ -52,6 +54,25 @@ class OverTime(nn.Sequential):
         merged = x[0] if constant else x.flatten(0, 1)
         out: Tensor = super().forward(merged)  # type: ignore[no-untyped-call]
         return out.expand(steps, *out.shape) if constant else out.view(steps, -1, *out.shape[1:])
+
+
+class PooledConv2d(nn.Conv2d):
+    """A 3x3 convolution and a 2x2 average pooling, computed as one 4x4 convolution of stride 2.
+
+    Both are linear, so averaging the kernel over the four shifts of a pooling window gives the same result
+    (to rounding) without ever making the large map: several times faster on a CPU.
+
+    Shapes:
+        `[B, C, H, W]` -> `[B, channels, H // 2, W // 2]`
+    """
+
+    def __init__(self, inputs: int, channels: int, *, bias: bool) -> None:
+        super().__init__(inputs, channels, 3, padding=1, bias=bias)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D I J"]:
+        padded = F.pad(self.weight, (1, 1, 1, 1))
+        kernel = F.avg_pool2d(padded, 2, stride=1)
+        return F.conv2d(x, kernel, self.bias, stride=2, padding=1)
 
 
 class SpikingNetwork(nn.Module):
@@ -84,11 +105,12 @@ class Parts(NamedTuple):
     spike: Surrogate
     reads_spikes: bool
 
-    def spiking(self) -> Spiking:
-        return Spiking(self.neuron, self.spike)
+    def hidden(self) -> list[nn.Module]:
+        spiking = Spiking(self.neuron, self.spike)
+        return [spiking] if self.neuron.synapse is None else [spiking, Synapse(self.neuron.synapse)]
 
     def readout(self) -> nn.Module:
-        return self.spiking() if self.reads_spikes else Integrator(self.neuron)
+        return Spiking(self.neuron, self.spike) if self.reads_spikes else Integrator(self.neuron)
 
 
 class Architecture:
@@ -127,7 +149,7 @@ class MLP(Architecture):
         layers: list[nn.Module] = []
         size = channels * height * width
         for i, hidden in enumerate(self.hidden):
-            layers += [OverTime(*[nn.Flatten()][i:], nn.Linear(size, hidden)), parts.spiking()]
+            layers += [OverTime(*[nn.Flatten()][i:], nn.Linear(size, hidden)), *parts.hidden()]
             size = hidden
         layers += [OverTime(*[nn.Flatten()][len(self.hidden) :], nn.Linear(size, classes)), parts.readout()]
         return SpikingNetwork(layers)
@@ -135,7 +157,9 @@ class MLP(Architecture):
 
 @dataclass(frozen=True)
 class ConvNet(Architecture):
-    """Blocks of 3x3 convolution, neurons and 2x2 average pooling, then fully connected layers.
+    """Blocks of 3x3 convolution, 2x2 average pooling and neurons, then fully connected layers.
+
+    Pooling comes before the neurons, so what travels from block to block are spikes.
 
     Args:
         channels: output channels of each block, each at least 1.
@@ -164,12 +188,9 @@ class ConvNet(Architecture):
                     f"{len(self.channels)} blocks for images {inputs}",
                     "Use fewer channels entries.",
                 )
-            convolution: list[nn.Module] = [
-                nn.Conv2d(depth, channels, 3, padding=1, bias=not self.batch_norm)
-            ]
-            if self.batch_norm:
-                convolution.append(nn.BatchNorm2d(channels))
-            layers += [OverTime(*convolution), parts.spiking(), OverTime(nn.AvgPool2d(2))]
+            norm = [nn.BatchNorm2d(channels)] if self.batch_norm else []
+            convolution = PooledConv2d(depth, channels, bias=not self.batch_norm)
+            layers += [OverTime(convolution, *norm), *parts.hidden()]
             depth, height, width = channels, height // 2, width // 2
         head = MLP(self.hidden).build((depth, height, width), classes, parts)
         return SpikingNetwork([*layers, *head.layers])
@@ -220,6 +241,10 @@ class ModelSpec:
         InputError: parts that do not fit each other.
 
     Example:
+        >>> from spikeproof.decoders import Count
+        >>> from spikeproof.encoders import Direct
+        >>> from spikeproof.neurons import LIF
+        >>> from spikeproof.surrogates import ATan
         >>> spec = ModelSpec(Direct(4), MLP((8,)), LIF(), ATan(), Count(), (1, 8, 8), 10)
         >>> spec.build(Key.of(0))(torch.rand(2, 1, 8, 8)).shape
         torch.Size([2, 10])
@@ -346,6 +371,10 @@ def substitute(
         InputError: the rule does not fit the encoder.
 
     Example:
+        >>> from spikeproof.decoders import Count
+        >>> from spikeproof.encoders import Direct
+        >>> from spikeproof.neurons import LIF
+        >>> from spikeproof.surrogates import ATan
         >>> spec = ModelSpec(Direct(4), MLP((8,)), LIF(), ATan(2.0), Count(), (1, 8, 8), 10)
         >>> model = spec.build(Key.of(0)); x = torch.rand(2, 1, 8, 8)
         >>> torch.equal(model(x), substitute(model, spike=ATan(9.0))(x))

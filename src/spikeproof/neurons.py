@@ -1,9 +1,9 @@
 """Spiking neurons: a pure step, the loop over time, and a thin layer that holds neither weights nor state.
 
-A neuron is a frozen dataclass with a `step`: (current, state, spike function) -> (spikes, state). `unroll`
-repeats it. `lif_unroll` computes the same spikes and the same gradient for leaky and non-leaky
-integrate-and-fire neurons with one hand-written backward pass, a few times faster. `Spiking` is the layer; its
-parts `spike` and `unroll` are what `spikeproof.network.substitute` exchanges.
+A neuron is a frozen dataclass with a `step`: (current, state, spike function) -> (spikes, state).
+`unroll` repeats it. `lif_unroll` computes the same spikes and the same gradient for leaky and
+non-leaky integrate-and-fire neurons with one hand-written backward pass, a few times faster. `Spiking` is
+the layer; its parts `spike` and `unroll` are what `spikeproof.network.substitute` exchanges.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ __all__ = [
     "Reset",
     "Spiking",
     "State",
+    "Synapse",
     "ToZero",
     "lif_unroll",
     "psp_filter",
@@ -47,7 +48,7 @@ class State(NamedTuple):
 class Reset:
     """What a spike does to the membrane potential."""
 
-    def __call__(self, v: Tensor, z: Tensor, threshold: float) -> Tensor:
+    def __call__(self, v: Tensor, z: Tensor, threshold: float, out: Tensor | None = None) -> Tensor:
         """The potential after the spikes `z`."""
         raise NotImplementedError(f"{type(self).__name__} defines no reset")
 
@@ -64,8 +65,8 @@ class ToZero(Reset):
         Wu et al. 2018 (STBP), eq. (5).
     """
 
-    def __call__(self, v: Tensor, z: Tensor, threshold: float) -> Tensor:
-        return v * (1 - z)
+    def __call__(self, v: Tensor, z: Tensor, threshold: float, out: Tensor | None = None) -> Tensor:
+        return torch.mul(v, 1 - z, out=out)
 
     def slope(self, v: Tensor, z: Tensor, threshold: float) -> tuple[Tensor | float, Tensor | float]:
         return 1 - z, -v
@@ -79,8 +80,8 @@ class BySubtraction(Reset):
         Rueckauer et al. 2017, section 2.1.
     """
 
-    def __call__(self, v: Tensor, z: Tensor, threshold: float) -> Tensor:
-        return v - threshold * z
+    def __call__(self, v: Tensor, z: Tensor, threshold: float, out: Tensor | None = None) -> Tensor:
+        return torch.sub(v, z, alpha=threshold, out=out)
 
     def slope(self, v: Tensor, z: Tensor, threshold: float) -> tuple[Tensor | float, Tensor | float]:
         return 1.0, -threshold
@@ -263,33 +264,44 @@ def unroll(
     return torch.stack(spikes), state
 
 
+BLOCK = 1 << 17  # neurons per pass of the fused loop: their state stays in the processor's cache
+
+
 class _IntegrateAndFire(torch.autograd.Function):
-    """The loop of `unroll`, with the gradient recursion written out instead of recorded."""
+    """The loop of `unroll`, block by block, with the gradient recursion written out instead of recorded."""
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, v: Tensor, neuron: IntegrateAndFire, spike: Surrogate) -> Any:
-        potentials, spikes = torch.empty_like(current), torch.empty_like(current)
-        decay, threshold, reset = neuron.decay, neuron.threshold, neuron.reset
-        for t in range(current.shape[0]):
-            before = torch.add(decay * v, current[t], out=potentials[t])
-            z = torch.ge(before - threshold, 0, out=spikes[t])
-            v = reset(before, z, threshold)
+        shape, current = current.shape, current.flatten(1)
+        potentials, spikes, end = torch.empty_like(current), torch.empty_like(current), v.flatten().clone()
+        for block in _blocks(current):
+            v = end[block]
+            for i, before, z in zip(current[:, block], potentials[:, block], spikes[:, block], strict=True):
+                torch.add(v.mul_(neuron.decay), i, out=before)
+                torch.ge(before, neuron.threshold, out=z)
+                neuron.reset(before, z, neuron.threshold, out=v)
         ctx.save_for_backward(potentials, spikes)
         ctx.neuron, ctx.spike = neuron, spike
-        return spikes, v
+        return spikes.view(shape), end.view(shape[1:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (potentials, spikes), neuron = ctx.saved_tensors, ctx.neuron
-        g_spikes, carried = grads
-        slope = ctx.spike.derivative(potentials - neuron.threshold)
+        g_spikes, g_end = grads[0].flatten(1), grads[1].flatten().clone()
         g_current = torch.empty_like(potentials)
-        for t in range(potentials.shape[0] - 1, -1, -1):
-            by_v, by_z = neuron.reset.slope(potentials[t], spikes[t], neuron.threshold)
-            g_z = g_spikes[t] if neuron.detach_reset else g_spikes[t] + carried * by_z
-            torch.addcmul(carried * by_v, g_z, slope[t], out=g_current[t])
-            carried = neuron.decay * g_current[t]
-        return g_current, carried, None, None
+        for block in _blocks(potentials):
+            slope = ctx.spike.derivative(potentials[:, block] - neuron.threshold)
+            carried = g_end[block]
+            for t in range(potentials.shape[0] - 1, -1, -1):
+                by_v, by_z = neuron.reset.slope(potentials[t, block], spikes[t, block], neuron.threshold)
+                g_z = g_spikes[t, block] if neuron.detach_reset else g_spikes[t, block] + carried * by_z
+                g = torch.addcmul(carried.mul_(by_v), g_z, slope[t], out=g_current[t, block])
+                torch.mul(g, neuron.decay, out=carried)
+        return g_current.view(grads[0].shape), g_end.view(grads[1].shape), None, None
+
+
+def _blocks(x: Float[Tensor, "T N"]) -> list[slice]:
+    return [slice(start, start + BLOCK) for start in range(0, x.shape[1], BLOCK)]
 
 
 def lif_unroll(
@@ -322,7 +334,7 @@ class Spiking(nn.Module):
         unroll: the loop over time, exchangeable by `substitute`.
 
     Shapes:
-        current `[T, B, *F]` -> spikes `[T, B, *F]`, or their trace where the neuron has a synapse
+        current `[T, B, *F]` -> spikes `[T, B, *F]`
 
     Example:
         >>> Spiking(IF())(torch.full((3, 1), 0.6)).flatten().tolist()
@@ -337,10 +349,28 @@ class Spiking(nn.Module):
 
     def forward(self, current: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
         rest = State(torch.zeros_like(current[0]))
-        return self.unroll(current, rest, self.neuron, self.spike)[0]
+        return self.unroll(current.contiguous(), rest, self.neuron, self.spike)[0]
 
     def extra_repr(self) -> str:
         return f"{self.neuron!r}, spike={self.spike!r}"
+
+
+class Synapse(nn.Module):
+    """Spikes on their way to the next layer, as a postsynaptic trace.
+
+    Shapes:
+        spikes `[T, B, *F]` -> trace `[T, B, *F]`
+    """
+
+    def __init__(self, psp: PSP) -> None:
+        super().__init__()
+        self.psp = psp
+
+    def forward(self, spikes: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
+        return psp_filter(spikes, self.psp)
+
+    def extra_repr(self) -> str:
+        return repr(self.psp)
 
 
 class Integrator(nn.Module):

@@ -111,7 +111,7 @@ class ATan(Surrogate):
         _positive(self, alpha=self.alpha)
 
     def derivative(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        return self.alpha / 2 / (1 + (math.pi / 2 * self.alpha * x) ** 2)
+        return (math.pi / 2 * self.alpha * x).square().add(1).reciprocal() * (self.alpha / 2)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Threats: the set of images an attacker may choose from, around each clean image and inside the box [0, 1].
+"""Threats: the set of images an attacker may choose from, around each clean image, in the box [0, 1].
 
 A threat knows its set (`start`, `project`, `contains`, `distance`) and the direction in which a linear function
 rises fastest within it (`steepest`). Its size is `epsilon`, in units of pixel value: 8/255 is 8/255, never 8.
@@ -149,7 +149,8 @@ class L2(Ball):
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
         """Euclidean distance."""
-        return torch.linalg.vector_norm(_flat(x_adv - x), dim=1)
+        length: Tensor = torch.linalg.vector_norm(_flat(x_adv - x), dim=1)
+        return length
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The gradient at unit length; zero stays zero."""

@@ -1,0 +1,85 @@
+"""Where gradients come from.
+
+An oracle is one call: `oracle(evaluate, x, key) -> Probe`, where `evaluate(x, key)` gives the objective and the
+logits of each example. It never changes the model; what it looks through may be a substitute of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+
+__all__ = ["Evaluate", "Exact", "Expectation", "Oracle", "Probe"]
+
+Evaluate = Callable[[Tensor, Key], tuple[Tensor, Tensor]]
+"""`(x, key) -> (objective [B], fooled [B])`, `fooled` being 1.0 where the model does not answer the label."""
+
+
+class Probe(NamedTuple):
+    """What an attack learns about each example from one look."""
+
+    value: Float[Tensor, "B"]  # objective
+    grad: Float[Tensor, "B *F"]  # its gradient by the image
+    fooled: Float[Tensor, "B"]  # share of looks at which the model missed the label
+
+
+class Oracle:
+    """A source of gradients."""
+
+    looks: int = 1  # forward and backward passes per call
+
+    def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> Probe:
+        """Look once."""
+        raise NotImplementedError(f"{type(self).__name__} looks at nothing")
+
+
+@dataclass(frozen=True)
+class Exact(Oracle):
+    """Backpropagation through the model as it is, encoder and decoder included."""
+
+    def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> Probe:
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            value, fooled = evaluate(x, key)
+            (grad,) = torch.autograd.grad(value.sum(), x)
+        return Probe(value.detach(), grad.nan_to_num(0.0, 0.0, 0.0), fooled.detach())
+
+
+@dataclass(frozen=True)
+class Expectation(Oracle):
+    r"""Expectation over the model's randomness: the mean of the *gradients* of several draws.
+
+    .. math:: \frac{1}{R}\sum_r \nabla_x L(x, \xi_r)
+
+    Args:
+        draws: number of draws `R`, at least 1. One draw is the oracle itself.
+        oracle: the source of each gradient.
+
+    Source:
+        Athalye, Carlini & Wagner 2018, section 4.2.
+    """
+
+    draws: int = 10
+    oracle: Oracle = Exact()
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise InputError("Expectation needs at least one draw", f"draws={self.draws}", "Try draws=10.")
+
+    @property
+    def looks(self) -> int:  # type: ignore[override]
+        return self.draws * self.oracle.looks
+
+    def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> Probe:
+        if self.draws == 1:
+            return self.oracle(evaluate, x, key)
+        probes = [self.oracle(evaluate, x, key.fold("draw", i)) for i in range(self.draws)]
+        return Probe(*(torch.stack(parts).mean(0) for parts in zip(*probes, strict=True)))

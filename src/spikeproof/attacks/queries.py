@@ -1,0 +1,262 @@
+"""Attacks that only ask for answers: they keep working where gradients have been masked.
+
+Both use the model's logits, never a gradient, and keep the best example under the same rule as the gradient
+loop. If one of them beats a gradient attack, that gradient attack is broken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from spikeproof.attacks.search import Best, Result, check_batch, evaluator, judge
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.losses import Margin
+from spikeproof.protocols import Model, Threat
+from spikeproof.threats import L2, Linf
+
+__all__ = ["Square", "UniformNoise"]
+
+Propose = Callable[[int, Tensor, Key], Tensor]
+"""`(query, rows, key) -> candidates` for the rows still attacked."""
+
+
+def _random_search(
+    model: Model, x: Tensor, y: Tensor, key: Key, best: Best, queries: int, propose: Propose
+) -> Result:
+    """Ask about one candidate per query and example; keep what is at least as good as the best so far."""
+    rows = torch.arange(len(x), device=x.device)
+    asked = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    losses: list[Tensor] = []
+    for query in range(queries):
+        if not len(rows):
+            break
+        now = key.fold("query", query).take(rows)
+        candidates = propose(query, rows, now)
+        with torch.no_grad():
+            value, fooled = evaluator(model, Margin(), y[rows])(candidates, now.fold("look"))
+        best.offer(rows, candidates, fooled, value)
+        asked[rows] += 1
+        trace = x.new_full((len(x),), torch.nan)
+        trace[rows] = value
+        losses.append(trace)
+        if not getattr(model, "stochastic", False):
+            rows = rows[fooled == 0]
+    success = judge(model, best.x, y, key.fold("verdict"))
+    trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))
+    none = torch.zeros_like(asked)
+    return Result(best.x, success, trace, asked + 1, none, none.to(x.dtype))
+
+
+@dataclass(frozen=True)
+class UniformNoise:
+    """The worst of several random members of the threat's set.
+
+    Args:
+        threat: the set to draw from.
+        draws: images per example, at least 1.
+
+    Source:
+        Athalye, Carlini & Wagner 2018, section 3.1.
+    """
+
+    threat: Threat
+    draws: int = 20
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise InputError("UniformNoise needs at least one draw", f"draws={self.draws}", "Try draws=20.")
+
+    def __call__(
+        self,
+        model: Model,
+        x: Float[Tensor, "B *F"],
+        y: Int64[Tensor, "B"],
+        key: Key,
+        *,
+        through: Model | None = None,
+    ) -> Result:
+        """Attack `model`; `through` is ignored, there is no gradient to substitute."""
+        check_batch(x, y)
+
+        def propose(query: int, rows: Tensor, now: Key) -> Tensor:
+            return self.threat.start(x[rows], now.fold("noise"))
+
+        return _random_search(model, x, y, key, Best(x), self.draws, propose)
+
+
+@dataclass(frozen=True)
+class Square:
+    """Random search with square patches, for Linf and L2.
+
+    A candidate is kept when its margin is no worse than the best so far: spike counts are integers, and on
+    their plateaus a search that insisted on progress would stand still.
+
+    Args:
+        threat: `Linf` or `L2`, on images `[B, C, H, W]`.
+        queries: forward passes per example, at least 1.
+        p_init: share of pixels in the first patch, in (0, 1].
+
+    Raises:
+        InputError: another threat, other axes, or settings out of range.
+
+    Source:
+        Andriushchenko et al. 2020, algorithms 1-3; the schedule of `p` is theirs for 10,000 queries, scaled.
+    """
+
+    threat: Threat
+    queries: int = 500
+    p_init: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.queries < 1 or not 0 < self.p_init <= 1:
+            raise InputError(
+                "Square needs at least one query and p_init in (0, 1]",
+                f"queries={self.queries}, p_init={self.p_init}",
+                "Try queries=500, p_init=0.8.",
+            )
+        if not isinstance(self.threat, (Linf, L2)):
+            raise InputError(
+                "Square knows the threats Linf and L2", repr(self.threat), "Use UniformNoise for this one."
+            )
+
+    def __call__(
+        self,
+        model: Model,
+        x: Float[Tensor, "B C H W"],
+        y: Int64[Tensor, "B"],
+        key: Key,
+        *,
+        through: Model | None = None,
+    ) -> Result:
+        """Attack `model`; `through` is ignored, there is no gradient to substitute."""
+        check_batch(x, y)
+        if x.ndim != 4:
+            raise InputError(
+                "Square needs images [B, C, H, W]", f"shape {list(x.shape)}", "Use UniformNoise instead."
+            )
+        best = Best(x)
+        shape = _LinfPatches(x, self.threat) if isinstance(self.threat, Linf) else _L2Patches(x, self.threat)
+
+        def propose(query: int, rows: Tensor, now: Key) -> Tensor:
+            if query == 0:
+                return shape.first(rows, now)
+            share = self.p_init * _schedule(query, self.queries)
+            return shape.change(best.x[rows], rows, share, now)
+
+        return _random_search(model, x, y, key, best, self.queries, propose)
+
+
+def _schedule(query: int, queries: int) -> float:
+    """Halvings of the patch size at fixed points of a run of 10,000 queries."""
+    scaled = query * 10_000 / queries
+    return float(0.5 ** sum(scaled > mark for mark in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)))
+
+
+def _signs(shape: tuple[int, ...], key: Key, like: Tensor) -> Tensor:
+    return (key.uniform(shape, 0, like.device).to(like.dtype) < 0.5).to(like.dtype) * 2 - 1
+
+
+def _window(height: int, width: int, side: int, count: int, key: Key, like: Tensor) -> Tensor:
+    """One random square per example, as a mask `[B, 1, H, W]`."""
+    corner = key.uniform((count, 2), 0, like.device)
+    top = (corner[:, 0] * (height - side + 1)).long().view(-1, 1, 1, 1)
+    left = (corner[:, 1] * (width - side + 1)).long().view(-1, 1, 1, 1)
+    i = torch.arange(height, device=like.device).view(1, 1, -1, 1)
+    j = torch.arange(width, device=like.device).view(1, 1, 1, -1)
+    return (i >= top) & (i < top + side) & (j >= left) & (j < left + side)
+
+
+@dataclass(frozen=True)
+class _LinfPatches:
+    """Stripes to begin with, then squares of plus or minus epsilon."""
+
+    x: Tensor
+    threat: Threat
+
+    def first(self, rows: Tensor, key: Key) -> Tensor:
+        x = self.x[rows]
+        batch, channels, _, width = x.shape
+        stripes = _signs((batch, channels, 1, width), key.fold("stripes"), x)
+        return self.threat.project(x + self.threat.epsilon * stripes, x)
+
+    def change(self, best: Tensor, rows: Tensor, share: float, key: Key) -> Tensor:
+        x = self.x[rows]
+        batch, channels, height, width = x.shape
+        side = min(max(round(math.sqrt(share * height * width)), 1), height, width)
+        mask = _window(height, width, side, batch, key.fold("corner"), x)
+        value = self.threat.epsilon * _signs((batch, channels, 1, 1), key.fold("sign"), x)
+        return self.threat.project(torch.where(mask, x + value, best), x)
+
+
+@dataclass(frozen=True)
+class _L2Patches:
+    """Tiles of pyramids to begin with, then budget moved from one square to another."""
+
+    x: Tensor
+    threat: Threat
+
+    def first(self, rows: Tensor, key: Key) -> Tensor:
+        x = self.x[rows]
+        batch, channels, height, width = x.shape
+        side = max(min(height, width) // 5, 1)
+        tile = _pyramid(side, x)
+        tall, wide = height // side, width // side
+        signs = _signs((batch, channels, tall, wide), key.fold("tiles"), x)
+        tiles = signs.repeat_interleave(side, 2).repeat_interleave(side, 3) * tile.repeat(tall, wide)
+        delta = torch.zeros_like(x)
+        delta[:, :, : tall * side, : wide * side] = tiles
+        return self._onto_ball(x, delta)
+
+    def change(self, best: Tensor, rows: Tensor, share: float, key: Key) -> Tensor:
+        x = self.x[rows]
+        batch, channels, height, width = x.shape
+        side = min(max(round(math.sqrt(share * height * width)), 3), height, width)
+        to = _window(height, width, side, batch, key.fold("to"), x)
+        source = _window(height, width, side, batch, key.fold("from"), x)
+        delta = best - x
+        spare = (self.threat.epsilon**2 - _square_norm(delta)).clamp(min=0) / channels
+        budget = ((delta * (to | source)).square().sum((2, 3), keepdim=True) + spare).sqrt()
+        signs = _signs((batch, channels, 1, 1), key.fold("sign"), x)
+        bump = self._place(_pyramid(side, x), to, x) * signs
+        inside = delta * to
+        bump = bump + inside / inside.flatten(2).norm(dim=2).clamp(min=1e-12)[..., None, None]
+        bump = bump * budget / bump.flatten(2).norm(dim=2).clamp(min=1e-12)[..., None, None]
+        delta = torch.where(to, bump, torch.where(source, torch.zeros_like(delta), delta))
+        return self._onto_ball(x, delta)
+
+    @staticmethod
+    def _place(tile: Tensor, mask: Tensor, x: Tensor) -> Tensor:
+        """The tile inside each example's window, zero elsewhere."""
+        placed = torch.zeros_like(x)
+        placed[mask.expand_as(x)] = tile.flatten().repeat(x.shape[0] * x.shape[1])
+        return placed
+
+    def _onto_ball(self, x: Tensor, delta: Tensor) -> Tensor:
+        scaled = delta * (self.threat.epsilon / _square_norm(delta).sqrt().clamp(min=1e-12))
+        return self.threat.project(x + scaled, x)
+
+
+def _square_norm(delta: Tensor) -> Tensor:
+    return delta.square().sum((1, 2, 3), keepdim=True)
+
+
+def _pyramid(side: int, like: Tensor) -> Float[Tensor, "S S"]:
+    """Two opposite bumps, one above the other, of unit length: rings of weight 1/k^2 around their centres."""
+    half = max(side // 2, 1)
+
+    def bump(tall: int, wide: int) -> Tensor:
+        i = torch.arange(tall, device=like.device, dtype=like.dtype)
+        j = torch.arange(wide, device=like.device, dtype=like.dtype)
+        ring = torch.maximum((i - (tall - 1) / 2).abs()[:, None], (j - (wide - 1) / 2).abs()[None])
+        rings = torch.arange(max(tall, wide) // 2 + 1, device=like.device, dtype=like.dtype)
+        return (ring[..., None] <= rings + 0.5).to(like.dtype).mul(1 / (rings + 1).square()).sum(-1)
+
+    tile = torch.cat([bump(half, side), -bump(side - half, side)]) if side > 1 else bump(1, 1)
+    return tile / tile.norm()

@@ -1,0 +1,197 @@
+"""Attacks by the names of the papers: each a frozen dataclass that, given a threat, names its parts.
+
+A recipe knows nothing of a model. `surrogate` and `backward` ask for gradients through a substitute of the
+model with that spike function or that backward rule of the encoder; whoever runs the recipe makes the twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from spikeproof.attacks.oracles import Exact, Expectation
+from spikeproof.attacks.queries import Square, UniformNoise
+from spikeproof.attacks.search import GradientAttack, Result
+from spikeproof.encoders import BackwardRule
+from spikeproof.losses import LogitCrossEntropy, Objective
+from spikeproof.protocols import Threat
+from spikeproof.surrogates import Surrogate
+
+__all__ = [
+    "BIM",
+    "EOTPGD",
+    "FGSM",
+    "PGD",
+    "Attack",
+    "GradientRecipe",
+    "NoiseSearch",
+    "Recipe",
+    "SquareSearch",
+]
+
+Attack = Callable[..., Result]
+"""`attack(model, x, y, key, *, through=None) -> Result`."""
+
+
+class Recipe:
+    """A named attack, waiting for its threat."""
+
+    gradient_free: ClassVar[bool] = False
+
+    def __call__(self, threat: Threat) -> Attack:
+        """The attack within this threat."""
+        raise NotImplementedError(f"{type(self).__name__} names no attack")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientRecipe(Recipe):
+    """A gradient attack; its gradients may be taken through a substitute of the model."""
+
+    objective: Objective = LogitCrossEntropy()
+    surrogate: Surrogate | None = None
+    backward: BackwardRule | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FGSM(GradientRecipe):
+    """Fast gradient sign method: one step of full size from the clean image.
+
+    Args:
+        objective: what is maximised.
+        surrogate: spike function to take gradients through, or None for the model's own.
+        backward: encoder rule to take gradients through, or None for the model's own.
+
+    Example:
+        >>> from spikeproof.threats import Linf
+        >>> FGSM()(Linf(0.1)).step_size
+        0.1
+
+    Source:
+        Goodfellow, Shlens & Szegedy 2015, section 4.
+    """
+
+    def __call__(self, threat: Threat) -> GradientAttack:
+        return GradientAttack(threat, 1, threat.epsilon, objective=self.objective, random_start=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BIM(GradientRecipe):
+    """Basic iterative method: small steps from the clean image.
+
+    Args:
+        steps: number of steps, at least 1.
+        reach: steps times step size, in epsilons.
+        objective: what is maximised.
+        surrogate: spike function to take gradients through, or None for the model's own.
+        backward: encoder rule to take gradients through, or None for the model's own.
+
+    Source:
+        Kurakin, Goodfellow & Bengio 2017, section 2.2.
+    """
+
+    steps: int = 20
+    reach: float = 2.5
+
+    def __call__(self, threat: Threat) -> GradientAttack:
+        size = self.reach * threat.epsilon / max(self.steps, 1)
+        return GradientAttack(threat, self.steps, size, objective=self.objective, random_start=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD(GradientRecipe):
+    """Projected gradient descent: small steps from random starts.
+
+    Args:
+        steps: number of steps, at least 1.
+        restarts: number of random starts, at least 1.
+        reach: steps times step size, in epsilons.
+        objective: what is maximised.
+        surrogate: spike function to take gradients through, or None for the model's own.
+        backward: encoder rule to take gradients through, or None for the model's own.
+
+    Example:
+        >>> from spikeproof.threats import Linf
+        >>> PGD(steps=20)(Linf(0.08)).step_size
+        0.01
+
+    Source:
+        Madry et al. 2018, section 2.1.
+    """
+
+    steps: int = 40
+    restarts: int = 1
+    reach: float = 2.5
+
+    def __call__(self, threat: Threat) -> GradientAttack:
+        size = self.reach * threat.epsilon / max(self.steps, 1)
+        return GradientAttack(threat, self.steps, size, objective=self.objective, restarts=self.restarts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EOTPGD(PGD):
+    """Projected gradient descent with each gradient averaged over draws of the model's randomness.
+
+    Args:
+        draws: gradients per step, at least 1.
+        steps: number of steps, at least 1.
+        restarts: number of random starts, at least 1.
+        reach: steps times step size, in epsilons.
+        objective: what is maximised.
+        surrogate: spike function to take gradients through, or None for the model's own.
+        backward: encoder rule to take gradients through, or None for the model's own.
+
+    Source:
+        Athalye, Carlini & Wagner 2018, section 4.2.
+    """
+
+    draws: int = 10
+
+    def __call__(self, threat: Threat) -> GradientAttack:
+        size = self.reach * threat.epsilon / max(self.steps, 1)
+        return GradientAttack(
+            threat,
+            self.steps,
+            size,
+            oracle=Expectation(self.draws) if self.draws != 1 else Exact(),
+            objective=self.objective,
+            restarts=self.restarts,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseSearch(Recipe):
+    """Uniform noise: the worst of several random members of the threat's set.
+
+    Args:
+        draws: number of random images per example, at least 1.
+
+    Source:
+        The sanity check of Athalye, Carlini & Wagner 2018, section 3.1 (random sampling).
+    """
+
+    gradient_free: ClassVar[bool] = True
+    draws: int = 20
+
+    def __call__(self, threat: Threat) -> UniformNoise:
+        return UniformNoise(threat, self.draws)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquareSearch(Recipe):
+    """Square attack: random search with square patches, without gradients.
+
+    Args:
+        queries: forward passes per example, at least 1.
+        p_init: share of pixels in the first patch, in (0, 1].
+
+    Source:
+        Andriushchenko et al. 2020, algorithms 1-3.
+    """
+
+    gradient_free: ClassVar[bool] = True
+    queries: int = 500
+    p_init: float = 0.8
+
+    def __call__(self, threat: Threat) -> Square:
+        return Square(threat, self.queries, self.p_init)

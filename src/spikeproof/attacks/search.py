@@ -1,0 +1,209 @@
+"""The one loop behind every gradient attack: it owns projection, best example so far, trace and verdict.
+
+A gradient may come from a substitute of the model; the verdict never does. What an attack returns lies inside
+its threat's set, because the loop projects every iterate, and success is what the model itself says about the
+returned example under a draw of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from spikeproof.attacks.oracles import Evaluate, Exact, Oracle
+from spikeproof.decoders import decide
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.losses import LogitCrossEntropy, Objective
+from spikeproof.protocols import Model, Threat
+
+__all__ = ["Best", "GradientAttack", "Result", "check_batch", "evaluator", "judge"]
+
+
+class Result(NamedTuple):
+    """What an attack found and the evidence for it."""
+
+    x_adv: Float[Tensor, "B *F"]  # inside the threat's set
+    success: Bool[Tensor, "B"]  # judged by the model itself
+    losses: Float[Tensor, "S B"]  # objective per step, NaN where an example was no longer attacked
+    queries: Int64[Tensor, "B"]  # forward passes per example
+    backward_queries: Int64[Tensor, "B"]  # backward passes per example
+    zero_gradients: Float[Tensor, "B"]  # share of looks whose gradient was zero everywhere
+
+
+class Best:
+    """The best example so far: fooled before not fooled, then by objective."""
+
+    def __init__(self, x: Float[Tensor, "B *F"]) -> None:
+        self.x = x.clone()
+        self.fooled = x.new_full((len(x),), -1.0)
+        self.value = x.new_full((len(x),), -torch.inf)
+
+    def offer(self, rows: Tensor, x: Tensor, fooled: Tensor, value: Tensor) -> Tensor:
+        """Keep what is at least as good as what was there; returns where that was so."""
+        value = value.nan_to_num(torch.inf)  # a model that answers NaN is broken there
+        before, height = self.fooled[rows], self.value[rows]
+        better = (fooled > before) | ((fooled == before) & (value >= height))
+        taken = rows[better]
+        self.x[taken], self.fooled[taken], self.value[taken] = x[better], fooled[better], value[better]
+        return better
+
+
+def check_batch(x: Tensor, y: Tensor) -> None:
+    """Refuse labels that do not belong to the images.
+
+    Raises:
+        InputError: not one integer label of at least 0 per image.
+    """
+    if y.shape != x.shape[:1] or y.dtype != torch.int64 or bool((y < 0).any()):
+        raise InputError(
+            f"An attack needs {len(x)} labels, integers from 0",
+            f"shape {list(y.shape)}, {y.dtype}" + (f", least {int(y.min())}" if y.numel() else ""),
+            "Pass class indices as an int64 tensor.",
+        )
+
+
+def judge(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> Bool[Tensor, "B"]:
+    """Whether the model, under this key, does not answer the label; a tie is no answer."""
+    with torch.no_grad():
+        return decide(_logits(model, x, y, key)) != y
+
+
+def _logits(model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
+    logits = model(x, key)
+    if logits.ndim != 2 or len(logits) != len(x):
+        raise InputError(
+            f"A model answers with logits [B, K] for {len(x)} images",
+            f"shape {list(logits.shape)}",
+            "Flatten or average over time inside the model.",
+        )
+    if y.numel() and int(y.max()) >= logits.shape[1]:
+        raise InputError(
+            f"Labels below {logits.shape[1]}, the number of logits",
+            f"label {int(y.max())}",
+            "Check that model and data set have the same classes.",
+        )
+    return logits
+
+
+def evaluator(model: Model, objective: Objective, y: Int64[Tensor, "B"]) -> Evaluate:
+    """Objective and share fooled, as oracles ask for them."""
+
+    def evaluate(x: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        logits = _logits(model, x, y, key)
+        return objective(logits, y), (decide(logits.detach()) != y).to(x.dtype)
+
+    return evaluate
+
+
+@dataclass(frozen=True)
+class GradientAttack:
+    r"""Steps along the threat's steepest direction, projected back after each.
+
+    .. math:: x_{i+1} = \Pi\,(x_i + \alpha\, d(\nabla_x L(x_i)))
+
+    Args:
+        threat: the set and its geometry.
+        steps: number of steps, at least 0.
+        step_size: `alpha`, in units of the threat's epsilon (pixel value).
+        oracle: where gradients come from.
+        objective: what is maximised.
+        restarts: number of runs, at least 1; the best example of all is returned.
+        random_start: begin at a random member of the set instead of at the clean image.
+        stop_when_fooled: leave an example alone once it is misclassified (no effect on stochastic models,
+            which may have been fooled by a lucky draw).
+
+    Source:
+        Madry et al. 2018, section 2.1.
+    """
+
+    threat: Threat
+    steps: int
+    step_size: float
+    oracle: Oracle = Exact()
+    objective: Objective = LogitCrossEntropy()
+    restarts: int = 1
+    random_start: bool = True
+    stop_when_fooled: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.restarts < 1 or not self.step_size >= 0:
+            raise InputError(
+                "A gradient attack needs steps >= 0, restarts >= 1 and a step size of at least 0",
+                f"steps={self.steps}, restarts={self.restarts}, step_size={self.step_size}",
+                "Try steps=20, restarts=1.",
+            )
+
+    def __call__(
+        self,
+        model: Model,
+        x: Float[Tensor, "B *F"],
+        y: Int64[Tensor, "B"],
+        key: Key,
+        *,
+        through: Model | None = None,
+    ) -> Result:
+        """Attack `model`, with gradients from `through` (default: the model itself).
+
+        Raises:
+            InputError: labels that do not belong to the images, or a model that does not answer logits.
+        """
+        check_batch(x, y)
+        x = x.detach()
+        best = Best(x)
+        done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        counts = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)  # forward, backward, zero
+        losses: list[Tensor] = []
+        early = self.stop_when_fooled and not getattr(model, "stochastic", False)
+        for restart in range(self.restarts):
+            self._run(through or model, x, y, key.fold("restart", restart), best, done, counts, losses, early)
+        success = judge(model, best.x, y, key.fold("verdict"))
+        trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))
+        forward, backward, zero = counts
+        return Result(best.x, success, trace, forward + 1, backward, zero / backward.clamp(min=1))
+
+    def _run(
+        self,
+        source: Model,
+        x: Tensor,
+        y: Tensor,
+        key: Key,
+        best: Best,
+        done: Tensor,
+        counts: Tensor,
+        losses: list[Tensor],
+        early: bool,
+    ) -> None:
+        """One restart, on the examples that are not done."""
+        rows = (~done).nonzero().flatten()
+        x_adv = self.threat.start(x, key.fold("start")) if self.random_start else x.clone()
+        for step in range(self.steps + 1):
+            if not len(rows):
+                return
+            here, labels, now = x_adv[rows], y[rows], key.fold("step", step).take(rows)
+            evaluate = evaluator(source, self.objective, labels)
+            last = step == self.steps
+            if last:
+                with torch.no_grad():
+                    value, fooled = evaluate(here, now)
+                counts[0, rows] += 1
+            else:
+                value, grad, fooled = self.oracle(evaluate, here, now)
+                counts[0, rows] += self.oracle.looks
+                counts[1, rows] += self.oracle.looks
+                counts[2, rows] += (grad.flatten(1) == 0).all(1) * self.oracle.looks
+            trace = x.new_full((len(x),), torch.nan)
+            trace[rows] = value
+            losses.append(trace)
+            best.offer(rows, here, fooled, value)
+            if early:
+                done[rows] = fooled > 0
+            if last:
+                return
+            moved = here + self.step_size * self.threat.steepest(grad)
+            x_adv[rows] = self.threat.project(moved, x[rows])
+            rows = rows[~done[rows]]
