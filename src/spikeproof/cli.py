@@ -1,0 +1,216 @@
+"""The command line: parse, call, print. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import click
+
+from spikeproof import __version__
+from spikeproof.errors import InputError, SpikeproofError
+
+if TYPE_CHECKING:
+    from spikeproof.experiments.executors import Executor
+
+__all__ = ["main"]
+
+P = ParamSpec("P")
+KINDS = (
+    *("encoders", "decoders", "neurons", "surrogates", "networks", "rules"),
+    *("attacks", "threats", "datasets", "studies"),
+)
+
+
+def main() -> None:
+    """Entry point of the command `spikeproof`."""
+    cli(prog_name="spikeproof")
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """One message and status 2 where the user can do something about it; no traceback."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except SpikeproofError as error:
+            click.echo(f"spikeproof: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("spikeproof: interrupted; the same command goes on where this one stopped", err=True)
+            sys.exit(130)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+
+    return run
+
+
+DIRECTORY = click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="spikeproof")
+def cli() -> None:
+    """How robust is a spiking neural network, and what does spike timing have to do with it?"""
+
+
+@cli.command()
+@click.argument("study")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--out", type=click.Path(path_type=Path), help="Output directory.  [default: runs/STUDY]")
+@click.option("--data", type=click.Path(path_type=Path), help="Directory that holds data sets.")
+@click.option("--device", help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]")
+@click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: one per core]")
+@guarded
+def run(
+    study: str,
+    settings: tuple[str, ...],
+    out: Path | None,
+    data: Path | None,
+    device: str | None,
+    workers: int | None,
+) -> None:
+    """Run STUDY, the name of a built-in study or a YAML file, and write its report.
+
+    What the output directory already has is not computed again, so the same command resumes a study that
+    was interrupted, and a changed study computes only what is new. KEY=VALUE changes the study, such as
+    examples=100, epsilons=[0.1,0.2] or models.0.rule.epochs=2.
+    """
+    from spikeproof import terminal
+    from spikeproof.experiments.cells import cells_of
+    from spikeproof.experiments.compute import Bench
+    from spikeproof.experiments.run import run as run_cells
+    from spikeproof.experiments.study import load
+
+    chosen = load(study, settings)
+    device = _device(device)
+    out = out or Path("runs") / chosen.name
+    cells = cells_of(chosen, chosen.data.load(data))
+    bench = Bench(out, data, device, chosen.batch_size, ("spikeproof", *sys.argv[1:]))
+    with terminal.listener() as listener:
+        executor = _executor(workers, device, len(cells))
+        summary = run_cells(chosen.name, chosen.spec(), cells, bench, executor, out, listener)
+    terminal.print_summary(summary)
+    _report(out)
+    if summary.failed:
+        sys.exit(1)
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError("Expected a device of this machine", f"{name!r} ({reason})", "Try cpu.") from error
+    return name
+
+
+def _executor(workers: int | None, device: str, tasks: int) -> Executor:
+    from spikeproof.experiments.executors import Processes, Serial
+
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = 1 if device.startswith("cuda") else workers
+    workers = min(workers, tasks)
+    return Serial() if workers <= 1 else Processes(workers)
+
+
+@cli.command()
+@DIRECTORY
+@guarded
+def status(directory: Path) -> None:
+    """Say how far the study in DIR is."""
+    from spikeproof.experiments.run import status as status_of
+
+    found = status_of(directory)
+    click.echo(f"study {found.study}")
+    for kind, total in found.total.items():
+        click.echo(f"  {kind:7} {found.finished.get(kind, 0)} of {total}")
+    for heading, items in (("damaged, will be computed again", found.damaged), ("failed", found.failed)):
+        if items:
+            click.echo(f"{heading}:")
+        for item in items:
+            click.echo(f"  {item}")
+
+
+@cli.command()
+@DIRECTORY
+@AS_JSON
+@guarded
+def show(directory: Path, as_json: bool) -> None:
+    """Print the numbers of the study in DIR."""
+    from spikeproof import terminal
+    from spikeproof.experiments.results import records
+    from spikeproof.experiments.store import as_json as encode
+
+    found = records(directory)
+    click.echo(encode(found).decode(), nl=False) if as_json else terminal.print_records(found)
+
+
+@cli.command()
+@DIRECTORY
+@guarded
+def report(directory: Path) -> None:
+    """Write the report of the study in DIR anew."""
+    _report(directory)
+
+
+def _report(directory: Path) -> None:
+    from spikeproof import terminal
+    from spikeproof.experiments.results import records
+    from spikeproof.experiments.store import writing
+    from spikeproof.report import page
+
+    found = records(directory)
+    terminal.print_records(found)
+    if found:
+        with writing(directory):
+            path = page.write(directory, found)
+        click.echo(f"report: {path}")
+
+
+@cli.command("list")
+@click.argument("kind", type=click.Choice(KINDS))
+@AS_JSON
+@guarded
+def list_(kind: str, as_json: bool) -> None:
+    """Print every member of a KIND with one sentence about it."""
+    from spikeproof.experiments.catalogue import members
+
+    found = members(kind)
+    if as_json:
+        click.echo(json.dumps([{"name": n, "description": d} for n, d in found.items()], indent=1))
+        return
+    width = max(map(len, found))
+    for name, description in found.items():
+        click.echo(f"{name:{width}}  {description}")
+
+
+@cli.command()
+@click.option("--data", type=click.Path(path_type=Path), help="Directory that holds data sets.")
+@AS_JSON
+@guarded
+def doctor(data: Path | None, as_json: bool) -> None:
+    """Print versions, devices, threads, and which data sets are found."""
+    from spikeproof.experiments.doctor import examine
+
+    found: dict[str, Any] = examine(data)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    for topic, findings in found.items():
+        click.echo(topic)
+        for name, finding in findings.items():
+            click.echo(f"  {name:14} {finding}")

@@ -1,0 +1,85 @@
+"""Every name that a study may use: one table per kind, written out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spikeproof.attacks import recipes
+from spikeproof.attacks.recipes import Recipe
+from spikeproof.datasets import MNIST, Digits, FashionMNIST, Source
+from spikeproof.errors import InputError, suggest
+from spikeproof.learning.backprop import Rule
+from spikeproof.losses import LogitCrossEntropy, Margin, Objective
+from spikeproof.models import MODEL_PARTS
+from spikeproof.network import Architecture
+from spikeproof.neurons import Neuron
+from spikeproof.protocols import Decoder, Encoder, Threat
+from spikeproof.specs import Catalogue, summary
+from spikeproof.surrogates import Surrogate
+from spikeproof.threats import L2, Linf
+
+__all__ = ["KINDS", "PARTS", "members", "studies"]
+
+PARTS: Catalogue = {
+    **MODEL_PARTS,
+    Recipe: {
+        "fgsm": recipes.FGSM,
+        "bim": recipes.BIM,
+        "pgd": recipes.PGD,
+        "eot-pgd": recipes.EOTPGD,
+        "noise": recipes.NoiseSearch,
+        "square": recipes.SquareSearch,
+    },
+    Objective: {"cross-entropy": LogitCrossEntropy, "margin": Margin},
+    Threat: {"linf": Linf, "l2": L2},
+    Source: {"digits": Digits, "mnist": MNIST, "fashion-mnist": FashionMNIST},
+}
+"""Kind -> name -> class."""
+
+KINDS: Mapping[str, Any] = {
+    "encoders": Encoder,
+    "decoders": Decoder,
+    "neurons": Neuron,
+    "surrogates": Surrogate,
+    "networks": Architecture,
+    "rules": Rule,
+    "attacks": Recipe,
+    "threats": Threat,
+    "datasets": Source,
+}
+"""What `spikeproof list` calls each kind."""
+
+
+def members(kind: str) -> dict[str, str]:
+    """Name -> one-sentence description of every member of a kind, studies included.
+
+    Raises:
+        InputError: no such kind.
+
+    Example:
+        >>> members("threats")["linf"]
+        'Every pixel may change by at most epsilon.'
+    """
+    if kind == "studies":
+        return {name: _headline(path) for name, path in studies().items()}
+    if kind not in KINDS:
+        raise InputError("Expected a kind of part", repr(kind), suggest(kind, [*KINDS, "studies"]))
+    return {name: summary(part) for name, part in PARTS[KINDS[kind]].items()}
+
+
+def studies() -> dict[str, Path]:
+    """Name -> file of every built-in study.
+
+    Example:
+        >>> "quickstart" in studies()
+        True
+    """
+    folder = Path(__file__).with_name("studies")
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _headline(path: Path) -> str:
+    """The comment in the first line of a study file."""
+    return path.read_text("utf-8").split("\n", 1)[0].removeprefix("#").strip()

@@ -1,0 +1,127 @@
+"""Cells: the smallest units of a study that are computed and stored, each with an address of its own.
+
+A `train` cell makes a model, a `clean` cell measures it on clean images, an `attack` cell measures it under
+one attack with one budget. A cell's spec holds everything that can change its numbers; its address is the
+digest of that spec. Batch size, device, number of workers and machine are not part of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from spikeproof.datasets import Dataset
+from spikeproof.errors import InputError
+from spikeproof.experiments.catalogue import PARTS
+from spikeproof.experiments.study import Candidate, Study
+from spikeproof.network import ModelSpec
+from spikeproof.specs import address, canonical, describe
+
+__all__ = ["CODE_VERSION", "Cell", "cells_of"]
+
+CODE_VERSION = 1
+"""Raised whenever a change of the code alters what a cell with the same spec measures."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One unit of work.
+
+    Args:
+        kind: `train`, `clean` or `attack`.
+        text: the canonical JSON of its spec.
+
+    Example:
+        >>> cell = Cell.of("clean", {"train": "ab12", "examples": 100, "draws": 1})
+        >>> cell.spec["examples"], cell == Cell.of("clean", {"draws": 1, "examples": 100, "train": "ab12"})
+        (100, True)
+    """
+
+    kind: str
+    text: str
+
+    @classmethod
+    def of(cls, kind: str, spec: dict[str, Any]) -> Cell:
+        """The cell with this spec."""
+        return cls(kind, canonical(spec))
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Everything that can change its numbers."""
+        spec: dict[str, Any] = json.loads(self.text)
+        return spec
+
+    @property
+    def address(self) -> str:
+        """The name under which its result is stored."""
+        return address({"kind": self.kind, "spec": self.spec})
+
+    @property
+    def needs(self) -> str | None:
+        """The address of the train cell whose model it measures."""
+        needed: str | None = self.spec.get("train")
+        return needed
+
+    def record(self) -> dict[str, Any]:
+        """The cell as plain data."""
+        return {"kind": self.kind, "address": self.address, "spec": self.spec}
+
+
+def cells_of(study: Study, data: Dataset) -> list[Cell]:
+    """Every cell of a study, each model's one after the other.
+
+    Raises:
+        InputError: the study asks for more examples than the data have, or a model does not fit them.
+    """
+    examples = len(data.test.labels) if study.examples is None else study.examples
+    if examples > len(data.test.labels):
+        raise InputError(
+            f"The test part of {data.name} has {len(data.test.labels)} images",
+            f"examples={examples}",
+            "Ask for fewer, or write examples: all.",
+        )
+    return list(
+        dict.fromkeys(cell for model in study.models for cell in _cells(study, data, model, examples))
+    )
+
+
+def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iterator[Cell]:
+    for seed in study.seeds:
+        train = Cell.of(
+            "train",
+            {
+                "dataset": {**describe(study.data, PARTS), "sha256": data.sha256},
+                "model": describe(model_spec(study, data, model), PARTS),
+                "rule": describe(model.rule, PARTS),
+                "seed": seed,
+                "code_version": CODE_VERSION,
+            },
+        )
+        measured = {
+            "train": train.address,
+            "examples": examples,
+            "draws": study.draws if model.encoder.stochastic else 1,
+            "code_version": CODE_VERSION,
+        }
+        yield train
+        yield Cell.of("clean", measured)
+        for threat in study.threats:
+            ball = describe(threat, PARTS)
+            epsilon = ball.pop("epsilon")
+            for recipe in study.attacks:
+                attack = {"attack": describe(recipe, PARTS), "threat": ball, "epsilon": epsilon}
+                yield Cell.of("attack", {**measured, **attack, "seed": seed})
+
+
+def model_spec(study: Study, data: Dataset, model: Candidate) -> ModelSpec:
+    """A candidate with the sizes of the data."""
+    channels, height, width = data.test.images.shape[1:]
+    parts = {axis.name: getattr(model, axis.name) for axis in fields(model) if axis.name != "rule"}
+    return ModelSpec(
+        **parts,
+        input_shape=(channels, height, width),
+        classes=len(data.classes),
+        normalise=study.normalise,
+    )

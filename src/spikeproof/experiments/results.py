@@ -1,0 +1,294 @@
+"""Stored cells as headline numbers: one record per model, attack and budget, with what looks suspicious.
+
+For every model and budget there is one record more, the worst case: each image is attacked by whichever
+attack hurt most on the draws that were used for choosing, and is counted on fresh draws.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from spikeproof.errors import DamagedError
+from spikeproof.experiments.record import Record
+from spikeproof.experiments.run import read_plan
+from spikeproof.experiments.store import Store, Stored
+from spikeproof.statistics import wilson
+
+__all__ = ["WORST_CASE", "labels", "records"]
+
+WORST_CASE = "worst-case"
+Spec = Mapping[str, Any]
+
+
+def records(directory: Path) -> list[Record]:
+    """The headline numbers of a study, as far as it is finished, in the order of the study.
+
+    Args:
+        directory: the output directory of a run.
+
+    Raises:
+        InputError: the directory holds no study.
+    """
+    plan, store = read_plan(directory), Store(directory)
+    cells = {stored.address: stored for stored in _readable(store, plan["cells"])}
+    names = _Names.of(plan["plan"])
+    rows: list[Record] = []
+    for train in plan["plan"]:
+        if train["kind"] == "train" and train["address"] in cells:
+            wanted = [cell for cell in plan["plan"] if cell["spec"].get("train") == train["address"]]
+            rows += _records_of_model(plan["study"], names, cells, cells[train["address"]], wanted)
+    return rows
+
+
+def _readable(store: Store, addresses: Iterable[str]) -> Iterable[Stored]:
+    for address in addresses:
+        try:
+            stored = store.find(address)
+        except DamagedError:  # `status` names it and `run` computes it again
+            continue
+        if stored is not None:
+            yield stored
+
+
+def _records_of_model(
+    study: str, names: _Names, cells: Mapping[str, Stored], train: Stored, wanted: Sequence[Spec]
+) -> list[Record]:
+    clean = next(
+        (cells[c["address"]] for c in wanted if c["kind"] == "clean" and c["address"] in cells), None
+    )
+    if clean is None:
+        return []
+    base = _base(study, names, train, clean)
+    groups: dict[tuple[str, float], list[Spec]] = defaultdict(list)
+    for cell in wanted:
+        if cell["kind"] == "attack":
+            groups[names.threats[_text(cell["spec"]["threat"])], cell["spec"]["epsilon"]].append(cell)
+    rows: list[Record] = []
+    for (threat, epsilon), group in groups.items():
+        found = [cells[cell["address"]] for cell in group if cell["address"] in cells]
+        here = [_attack_record(base, names, threat, epsilon, cell) for cell in found]
+        if found and len(found) == len(group):
+            here.append(_worst_record(base, threat, epsilon, clean, found, here))
+        _warn_gradient_free(here)
+        rows += here
+    _warn_rising(rows)
+    return rows
+
+
+def _base(study: str, names: _Names, train: Stored, clean: Stored) -> dict[str, Any]:
+    spec, metrics = train.cell["spec"], clean.metrics
+    model = spec["model"]
+    return {
+        "study": study,
+        "dataset": spec["dataset"]["name"],
+        **{axis: names.axes[axis][_text(model[axis])] for axis in _AXES},
+        "rule": names.axes["rule"][_text(spec["rule"])],
+        "seed": spec["seed"],
+        "n": metrics["n"],
+        "clean_accuracy": metrics["clean_accuracy"],
+        "clean_ci_low": metrics["ci_low"],
+        "clean_ci_high": metrics["ci_high"],
+        "clean_all_draws": metrics["clean_all_draws"],
+        "draws": metrics["draws"],
+        "stochastic": metrics["stochastic"],
+        "tie_share": metrics["tie_share"],
+        "silent_share": metrics["silent_share"],
+        "spikes_per_inference": metrics["spikes_per_inference"],
+        "model": str(train.path),
+        "train_cell": str(train.path),
+        "clean_cell": str(clean.path),
+        "steps": _steps(model["encoder"]),
+    }
+
+
+_AXES = ("network", "neuron", "encoder", "decoder", "surrogate")
+
+
+def _steps(encoder: Spec) -> int:
+    """Number of time steps of a code, or of the code inside it."""
+    if "steps" in encoder:
+        return int(encoder["steps"])
+    return next(_steps(part) for part in encoder.values() if isinstance(part, Mapping))
+
+
+def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell: Stored) -> Record:
+    metrics = cell.metrics
+    return Record(  # type: ignore[typeddict-item, misc]
+        **base,
+        attack=names.attacks[_text(cell.cell["spec"]["attack"])],
+        threat=threat,
+        epsilon=epsilon,
+        robust_accuracy=metrics["robust_accuracy"],
+        ci_low=metrics["ci_low"],
+        ci_high=metrics["ci_high"],
+        robust_all_draws=metrics["robust_all_draws"],
+        adversarial_tie_share=metrics["tie_share"],
+        adversarial_silent_share=metrics["silent_share"],
+        gradient_free=metrics["gradient_free"],
+        warnings=[],
+        cell=str(cell.path),
+    )
+
+
+def _worst_record(
+    base: Spec, threat: str, epsilon: float, clean: Stored, found: Sequence[Stored], rows: Sequence[Record]
+) -> Record:
+    right, ties, silent, chosen = _worst_case(clean, found)
+    low, high = wilson(float(right.sum()), len(right))
+    hardest = int(np.bincount(chosen, minlength=len(found) + 1)[1:].argmax())
+    return Record(  # type: ignore[typeddict-item, misc]
+        **base,
+        attack=WORST_CASE,
+        threat=threat,
+        epsilon=epsilon,
+        robust_accuracy=float(right.mean()),
+        ci_low=low,
+        ci_high=high,
+        robust_all_draws=float((right == 1).mean()),
+        adversarial_tie_share=float(ties.mean()),
+        adversarial_silent_share=float(silent.mean()),
+        gradient_free=all(row["gradient_free"] for row in rows),
+        warnings=[],
+        cell=str(found[hardest].path),
+    )
+
+
+Column = NDArray[np.float64]
+
+
+def _worst_case(clean: Stored, found: Sequence[Stored]) -> tuple[Column, Column, Column, NDArray[np.intp]]:
+    """Per image: share of fresh draws right, ties, silence, and the attack chosen (0: the image as it is)."""
+    tables = [_columns(cell) for cell in found]
+    itself = _columns(clean)
+    selection = np.stack([itself["right"], *(table["right_selection"] for table in tables)])
+    measured = [np.stack([itself[c], *(table[c] for table in tables)]) for c in ("right", "tie", "silent")]
+    measured[0][0] = tables[0]["right_clean"]
+    chosen = selection.shape[0] - 1 - selection[::-1].argmin(0)  # of equals an attack rather than the image
+    right, ties, silent = (np.take_along_axis(values, chosen[None], 0)[0] for values in measured)
+    return right, ties, silent, chosen
+
+
+def _columns(cell: Stored) -> dict[str, Column]:
+    table = pq.read_table(cell.path / "examples.parquet")
+    return {name: table.column(name).to_numpy().astype(float) for name in table.column_names}
+
+
+def _warn_gradient_free(rows: Sequence[Record]) -> None:
+    """Masked gradients: an attack that sees none should not beat one that follows them."""
+    single = [row for row in rows if row["attack"] != WORST_CASE]
+    blind = min((row for row in single if row["gradient_free"]), key=_accuracy, default=None)
+    seeing = min((row for row in single if not row["gradient_free"]), key=_accuracy, default=None)
+    if blind is None or seeing is None or _accuracy(blind) >= _accuracy(seeing):
+        return
+    warning = (
+        f"gradient-free beats gradient: {blind['attack']} {_accuracy(blind):.1%} "
+        f"< {seeing['attack']} {_accuracy(seeing):.1%}"
+    )
+    for row in rows:
+        if not row["gradient_free"]:
+            row["warnings"].append(warning)
+
+
+def _warn_rising(rows: Sequence[Record]) -> None:
+    """A larger budget holds every smaller one, so accuracy that rises with it shows a weak attack."""
+    curves: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for row in rows:
+        curves[row["attack"], row["threat"]].append(row)
+    for curve in curves.values():
+        curve.sort(key=lambda row: row["epsilon"])
+        for i, row in enumerate(curve[1:], 1):
+            best = min(curve[:i], key=_accuracy)
+            if _accuracy(row) > _accuracy(best):
+                row["warnings"].append(
+                    f"accuracy rises with epsilon: {_accuracy(best):.1%} at {best['epsilon']:.4g} "
+                    f"-> {_accuracy(row):.1%} at {row['epsilon']:.4g}"
+                )
+
+
+def _accuracy(row: Record) -> float:
+    return row["robust_accuracy"]
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Display names of every member that a study uses: canonical text -> name."""
+
+    axes: Mapping[str, Mapping[str, str]]
+    attacks: Mapping[str, str]
+    threats: Mapping[str, str]
+
+    @classmethod
+    def of(cls, plan: Sequence[Spec]) -> _Names:
+        models = [cell["spec"] for cell in plan if cell["kind"] == "train"]
+        attacks = [cell["spec"] for cell in plan if cell["kind"] == "attack"]
+        axes = {axis: labels(spec["model"][axis] for spec in models) for axis in _AXES}
+        axes["rule"] = labels(spec["rule"] for spec in models)
+        return cls(
+            axes, labels(spec["attack"] for spec in attacks), labels(spec["threat"] for spec in attacks)
+        )
+
+
+def labels(members: Iterable[Spec]) -> dict[str, str]:
+    """Short names that tell members apart: options are named only where two members differ in them.
+
+    Args:
+        members: descriptions such as `{"name": "latency", "steps": 8}`.
+
+    Returns:
+        The canonical text of each member -> its name.
+
+    Example:
+        >>> list(labels([{"name": "pgd", "steps": 10}, {"name": "pgd", "steps": 20}]).values())
+        ['pgd(steps=10)', 'pgd(steps=20)']
+        >>> list(labels([{"name": "reversed", "code": {"name": "latency", "steps": 8}}]).values())
+        ['reversed(latency)']
+    """
+    distinct = {_text(member): member for member in members}
+    groups: dict[str, list[Spec]] = defaultdict(list)
+    for member in distinct.values():
+        groups[_base_name(member)].append(member)
+    names = {}
+    for text, member in distinct.items():
+        group = groups[_base_name(member)]
+        flat = _flat(member)
+        differing = [
+            option for option in flat if any(_flat(other).get(option) != flat[option] for other in group)
+        ]
+        options = ", ".join(f"{option}={_brief(flat[option])}" for option in differing)
+        names[text] = f"{_base_name(member)}({options})" if options else _base_name(member)
+    return names
+
+
+def _base_name(member: Spec) -> str:
+    code = member.get("code")
+    return f"{member['name']}({_base_name(code)})" if isinstance(code, Mapping) else str(member["name"])
+
+
+def _flat(member: Spec, prefix: str = "") -> dict[str, Any]:
+    """Options of a member, those of its parts as `part.option` and a part's own name as `part`."""
+    flat: dict[str, Any] = {}
+    for option, value in member.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{option}.")
+        elif option == "name":
+            flat |= {prefix[:-1]: value} if prefix else {}
+        else:
+            flat[prefix + option] = value
+    return flat
+
+
+def _brief(value: object) -> str:
+    return "-".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _text(spec: Spec) -> str:
+    return json.dumps(spec, sort_keys=True)

@@ -1,0 +1,243 @@
+"""Running a study: compute what the store lacks, keep what it has, file every outcome at once."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import spikeproof
+from spikeproof.errors import DamagedError, InputError
+from spikeproof.experiments.cells import Cell
+from spikeproof.experiments.executors import Executor, Failure, Progress
+from spikeproof.experiments.store import Store, Stored, as_json, write_atomically, writing
+
+__all__ = ["Listener", "Status", "Summary", "read_plan", "run", "status"]
+
+Work = Callable[[Cell, Callable[[Progress], None]], Mapping[str, bytes]]
+
+
+class Listener:
+    """Hears how a run goes; every method may be left as it is."""
+
+    def planned(self, cells: Sequence[Cell]) -> None:
+        """These are the cells of the study."""
+
+    def kept(self, cell: Cell) -> None:
+        """A cell was finished before."""
+
+    def damaged(self, message: str) -> None:
+        """A stored cell cannot be trusted and is computed again."""
+
+    def progress(self, cell: Cell, progress: Progress) -> None:
+        """A cell is being computed."""
+
+    def finished(self, cell: Cell, failure: Failure | None) -> None:
+        """A cell is done."""
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Args:
+        total: number of cells of the study.
+        computed: cells that this run finished.
+        failed: cells whose computation failed.
+        blocked: cells whose model could not be trained.
+    """
+
+    total: int
+    computed: int = 0
+    failed: int = 0
+    blocked: int = 0
+
+    @property
+    def kept(self) -> int:
+        """Cells that were finished before."""
+        return self.total - self.computed - self.failed - self.blocked
+
+
+def run(
+    name: str,
+    spec: Mapping[str, Any],
+    cells: Sequence[Cell],
+    work: Work,
+    executor: Executor,
+    out: Path,
+    listener: Listener,
+) -> Summary:
+    """Compute what is missing of a study and file every outcome as soon as it is known.
+
+    Args:
+        name: of the study.
+        spec: the study as plain data, for the record.
+        cells: all its cells.
+        work: computes the files of one cell.
+        executor: where work is done.
+        out: the output directory.
+        listener: hears how it goes.
+
+    Raises:
+        InputError: the output directory cannot be written.
+    """
+    store = Store(out)
+    store.prepare()
+    with writing(out):
+        _write_plan(out, name, spec, cells)
+    return _Run(store, cells, listener).go(work, executor)
+
+
+def _write_plan(out: Path, name: str, spec: Mapping[str, Any], cells: Sequence[Cell]) -> None:
+    plan = {
+        "study": name,
+        "spec": spec,
+        "cells": [cell.address for cell in cells],
+        "plan": [cell.record() for cell in cells],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "spikeproof": spikeproof.__version__,
+    }
+    write_atomically(out / "study.json", as_json(plan))
+
+
+@dataclass
+class _Run:
+    store: Store
+    cells: Sequence[Cell]
+    listener: Listener
+    finished: dict[str, Stored] = field(default_factory=dict)
+    following: dict[str, list[Cell]] = field(default_factory=dict)
+
+    def go(self, work: Work, executor: Executor) -> Summary:
+        self.listener.planned(self.cells)
+        summary, ready = Summary(len(self.cells)), []
+        for cell in self.cells:
+            if cell.needs is not None and cell.needs not in self.finished:
+                self.following.setdefault(cell.needs, []).append(cell)
+            elif not self.usable(cell):
+                ready.append(cell)
+        for cell, outcome in executor.run(work, ready, then=self.then, heard=self.listener.progress):
+            if isinstance(outcome, Failure):
+                self.fail(cell, outcome)
+                summary.failed += 1
+            else:
+                self.keep(cell, outcome)
+                summary.computed += 1
+            self.listener.finished(cell, outcome if isinstance(outcome, Failure) else None)
+        summary.blocked = sum(map(len, self.following.values()))
+        return summary
+
+    def usable(self, cell: Cell) -> bool:
+        """Whether the store has this cell, whole and measured on the weights that its model has now."""
+        try:
+            stored = self.store.find(cell.address)
+            if stored is None:
+                return False
+            self.check_weights(cell, stored)
+        except DamagedError as error:
+            self.listener.damaged(f"{error}; computing it again")
+            self.store.discard(cell.address)
+            return False
+        self.finished[cell.address] = stored
+        self.listener.kept(cell)
+        return True
+
+    def check_weights(self, cell: Cell, stored: Stored) -> None:
+        if cell.needs is not None:
+            weights = self.finished[cell.needs].metrics.get("weights")
+            if stored.metrics.get("weights") != weights:
+                raise DamagedError(f"{stored.path} was measured on other weights than its model now has")
+
+    def then(self, cell: Cell, outcome: object) -> list[Cell]:
+        """The cells that wait for this one and are not stored yet."""
+        if isinstance(outcome, Failure) or cell.address not in self.following:
+            return []
+        self.finished[cell.address] = self.store.read(cell.address)
+        return [each for each in self.following.pop(cell.address) if not self.usable(each)]
+
+    def keep(self, cell: Cell, files: Mapping[str, bytes]) -> None:
+        self.store.put(cell.address, files)
+        _failure_path(self.store.root, cell.address).unlink(missing_ok=True)
+
+    def fail(self, cell: Cell, failure: Failure) -> None:
+        path = _failure_path(self.store.root, cell.address)
+        record = {"kind": cell.kind, "spec": cell.spec, "error": failure.error, "trace": failure.trace}
+        with writing(self.store.root):
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, as_json(record))
+
+
+def _failure_path(root: Path, address: str) -> Path:
+    return root / "failures" / f"{address}.json"
+
+
+def read_plan(directory: Path) -> dict[str, Any]:
+    """What `run` noted about the study of an output directory.
+
+    Raises:
+        InputError: the directory holds no study, or its note is damaged.
+    """
+    path = directory / "study.json"
+    try:
+        plan: dict[str, Any] = json.loads(path.read_bytes())
+        plan["study"], plan["cells"], plan["plan"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "Expected the output directory of a study",
+            f"{directory}, which has no {'readable ' if path.exists() else ''}study.json",
+            "Name the directory that `spikeproof run` printed, or run the study again.",
+        ) from error
+    return plan
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a study is.
+
+    Args:
+        study: its name.
+        total: number of cells by kind.
+        finished: number of whole cells by kind.
+        damaged: what is wrong with cells that cannot be trusted.
+        failed: what went wrong with cells that failed.
+    """
+
+    study: str
+    total: Mapping[str, int]
+    finished: Mapping[str, int]
+    damaged: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+def status(directory: Path) -> Status:
+    """How far the study of an output directory is; every finished cell is verified.
+
+    Raises:
+        InputError: the directory holds no study.
+    """
+    plan, store = read_plan(directory), Store(directory)
+    finished: Counter[str] = Counter()
+    damaged, failed = [], []
+    for cell in plan["plan"]:
+        try:
+            found = store.find(cell["address"]) is not None
+        except DamagedError as error:
+            damaged.append(str(error))
+            continue
+        if found:
+            finished[cell["kind"]] += 1
+        elif (path := _failure_path(directory, cell["address"])).exists():
+            failed.append(f"{cell['kind']} {cell['address']}: {_error(path)}")
+    total = Counter(cell["kind"] for cell in plan["plan"])
+    return Status(plan["study"], total, finished, tuple(damaged), tuple(failed))
+
+
+def _error(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_bytes())["error"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"see {path}"

@@ -1,0 +1,325 @@
+"""A study: which data, models, attacks, budgets and seeds, read from a YAML file.
+
+    name: example
+    data: digits
+    models:
+      - encoder: [direct, {latency: {steps: 8}}]     # every combination of the members of a block
+        neuron: lif
+        network: {mlp: {hidden: [100]}}
+        decoder: [count, first-spike]
+        rule: {bptt: {epochs: 5}}
+    attacks: [fgsm, {pgd: {steps: 20}}, {square: {queries: 100}}]
+    epsilons: [8/255, 0.1]
+    examples: 200
+
+Every complaint names the file and the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeVar
+
+from spikeproof.attacks.recipes import GradientRecipe, Recipe
+from spikeproof.datasets import Source
+from spikeproof.encoders import Direct, with_backward
+from spikeproof.errors import InputError, suggest
+from spikeproof.experiments.catalogue import PARTS, studies
+from spikeproof.experiments.documents import Document, Place, read
+from spikeproof.experiments.settings import assign
+from spikeproof.learning.backprop import Rule
+from spikeproof.network import Architecture, Normalise
+from spikeproof.neurons import Neuron, ReLU
+from spikeproof.protocols import Decoder, Encoder, Threat
+from spikeproof.specs import build, describe
+from spikeproof.surrogates import Surrogate
+from spikeproof.threats import parse_epsilon
+
+__all__ = ["Candidate", "Study", "load", "study_of"]
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model of a study before the data gave it its input and output sizes."""
+
+    encoder: Encoder
+    network: Architecture
+    neuron: Neuron
+    surrogate: Surrogate
+    decoder: Decoder
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is to be measured.
+
+    Args:
+        name: of the study; also of its default output directory.
+        data: where images come from.
+        models: the models, in order and without repetition.
+        attacks: the recipes; none for clean accuracy only.
+        threats: every threat with each of its budgets.
+        seeds: each model is trained once per seed.
+        examples: the first so many of the test part, or None for all.
+        draws: draws per example for stochastic models, at least 1.
+        normalise: input normalisation inside every model, or None.
+        batch_size: images per evaluation batch; changes no result.
+    """
+
+    name: str
+    data: Source
+    models: tuple[Candidate, ...]
+    attacks: tuple[Recipe, ...]
+    threats: tuple[Threat, ...]
+    seeds: tuple[int, ...] = (0,)
+    examples: int | None = None
+    draws: int = 4
+    normalise: Normalise | None = None
+    batch_size: int = 128
+
+    def spec(self) -> dict[str, Any]:
+        """The study as plain data."""
+        return {
+            "name": self.name,
+            "data": describe(self.data, PARTS),
+            "models": [_axes(model) for model in self.models],
+            "attacks": [describe(attack, PARTS) for attack in self.attacks],
+            "threats": [describe(threat, PARTS) for threat in self.threats],
+            "seeds": list(self.seeds),
+            "examples": self.examples,
+            "draws": self.draws,
+            "normalise": describe(self.normalise, PARTS) if self.normalise else None,
+            "batch_size": self.batch_size,
+        }
+
+
+def _axes(model: Candidate) -> dict[str, Any]:
+    return {axis.name: describe(getattr(model, axis.name), PARTS) for axis in fields(model)}
+
+
+def load(study: str, settings: Iterable[str] = ()) -> Study:
+    """The built-in study of this name, or the study in the file of this name.
+
+    Args:
+        study: a name or a path.
+        settings: changes such as `examples=100`.
+
+    Raises:
+        InputError: there is no such study, or it says something that cannot be used.
+
+    Example:
+        >>> load("quickstart", ["examples=20"]).examples
+        20
+    """
+    known = studies()
+    path = Path(study)
+    if study not in known and not path.exists():
+        try_ = "Check the path." if path.suffix or len(path.parts) > 1 else suggest(study, known)
+        raise InputError("Expected a study file or the name of a built-in study", repr(study), try_)
+    document = read(known.get(study, path))
+    for setting in settings:
+        assign(document, setting)
+    return study_of(document)
+
+
+AXES: Mapping[str, tuple[Any, str | None]] = {
+    "encoder": (Encoder, None),
+    "network": (Architecture, "mlp"),
+    "neuron": (Neuron, "lif"),
+    "surrogate": (Surrogate, "arctangent"),
+    "decoder": (Decoder, "count"),
+    "rule": (Rule, "bptt"),
+}
+"""Axis of a block of models -> kind and default."""
+
+KEYS = (
+    *("name", "data", "models", "attacks", "threat", "epsilons"),
+    *("seeds", "examples", "draws", "normalise", "batch_size"),
+)
+
+
+def study_of(document: Document) -> Study:
+    """The study that a document describes.
+
+    Raises:
+        InputError: with file and line, whatever cannot be used.
+    """
+    return _Reader(document).study()
+
+
+@dataclass(frozen=True)
+class _Reader:
+    document: Document
+
+    def study(self) -> Study:
+        data = self.document.data
+        self.keys((), data, KEYS, required=("name", "data", "models"))
+        attacks = [self.part(Recipe, place, item) for place, item in self.listed("attacks", [])]
+        threats = self.threats() if attacks else ()
+        models = self.models(attacks)
+        for (place, _), attack in zip(self.listed("attacks", []), attacks, strict=True):
+            for threat in threats:
+                self.placed(place, lambda attack=attack, threat=threat: attack(threat))  # type: ignore[misc]
+        return Study(
+            name=self.name(),
+            data=self.part(Source, ("data",), data["data"]),
+            models=tuple(dict.fromkeys(models)),
+            attacks=tuple(dict.fromkeys(attacks)),
+            threats=threats,
+            seeds=tuple(dict.fromkeys(self.whole(p, v, 0) for p, v in self.listed("seeds", [0]))),
+            examples=None if data.get("examples", "all") == "all" else self.whole_of("examples", 0),
+            draws=self.whole_of("draws", 4),
+            normalise=self.normalise(),
+            batch_size=self.whole_of("batch_size", 128),
+        )
+
+    def name(self) -> str:
+        name = self.document.data["name"]
+        if not (
+            isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 64
+        ):
+            raise self.error(
+                ("name",), "a name of letters, digits, - and _", repr(name), "Try name: my-study."
+            )
+        return name
+
+    def models(self, attacks: Sequence[Recipe]) -> list[Candidate]:
+        found = []
+        for place, block in self.listed("models", []):
+            self.keys(place, block, AXES, required=("encoder",))
+            axes = [self.axis(place, block, name) for name in AXES]
+            for combination in product(*axes):
+                places = [where for where, _ in combination]
+                found.append(Candidate(*(part for _, part in combination)))
+                self.check(found[-1], dict(zip(AXES, places, strict=True)), attacks)
+        if not found:
+            raise self.error(
+                ("models",), "at least one model", "none", "Write, for example, - encoder: latency."
+            )
+        return found
+
+    def axis(self, place: Place, block: Mapping[str, Any], name: str) -> list[tuple[Place, Any]]:
+        kind, default = AXES[name]
+        items = self.items((*place, name), block.get(name, default))
+        if not items:
+            raise self.error(
+                (*place, name), f"at least one {name}", "none", "Name one, or leave out the key."
+            )
+        return [(where, self.part(kind, where, item)) for where, item in items]
+
+    def check(self, model: Candidate, places: Mapping[str, Place], attacks: Sequence[Recipe]) -> None:
+        if isinstance(model.neuron, ReLU):
+            if model.encoder != Direct(1):
+                raise self.error(
+                    places["encoder"],
+                    "the encoder direct with steps: 1 for the neuron relu, which knows no time",
+                    _short(model.encoder),
+                    "Give the ANN a block of models of its own.",
+                )
+            if model.decoder.reads_spikes:
+                raise self.error(
+                    places["decoder"],
+                    "the decoder mean-potential for the neuron relu, which has no spikes to read",
+                    _short(model.decoder),
+                    "Give the ANN a block of models of its own.",
+                )
+        for attack in attacks:
+            if isinstance(attack, GradientRecipe) and attack.backward is not None:
+                rule = attack.backward
+                self.placed(places["encoder"], lambda rule=rule: with_backward(model.encoder, rule))  # type: ignore[misc]
+
+    def threats(self) -> tuple[Threat, ...]:
+        epsilons = []
+        for place, item in self.listed("epsilons", []):
+            if not isinstance(item, (str, int, float)):
+                raise self.error(
+                    place, "an epsilon such as 8/255 or 0.03", repr(item), "Write a list of numbers."
+                )
+            epsilons.append(self.placed(place, lambda item=item: parse_epsilon(item)))  # type: ignore[misc]
+        if not epsilons:
+            raise self.error(
+                ("epsilons",), "at least one epsilon for the attacks", "none", "Try [8/255, 0.1]."
+            )
+        threats = []
+        for place, item in self.listed("threat", ["linf"]):
+            if not isinstance(item, str):
+                raise self.error(place, "the name of a threat", repr(item), "Write threat: linf.")
+            spec = [{"name": item, "epsilon": epsilon} for epsilon in sorted(set(epsilons))]
+            threats += [self.part(Threat, place, each) for each in spec]
+        return tuple(dict.fromkeys(threats))
+
+    def normalise(self) -> Normalise | None:
+        value = self.document.data.get("normalise")
+        if value is None:
+            return None
+        self.keys(("normalise",), value, ("mean", "std"), required=("mean", "std"))
+        numbers = {}
+        for name in ("mean", "std"):
+            items = self.items(("normalise", name), value[name])
+            for place, item in items:
+                if not isinstance(item, (int, float)) or isinstance(item, bool):
+                    raise self.error(
+                        place, "a number per channel", repr(item), "Write, for example, mean: [0.5]."
+                    )
+            numbers[name] = tuple(float(item) for _, item in items)
+        return self.placed(("normalise",), lambda: Normalise(numbers["mean"], numbers["std"]))
+
+    def whole_of(self, name: str, default: int) -> int:
+        return self.whole((name,), self.document.data.get(name, default), 1)
+
+    def whole(self, place: Place, value: object, least: int) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            also = " or all" if place == ("examples",) else ""
+            raise self.error(
+                place,
+                f"a whole number of at least {least}{also}",
+                repr(value),
+                f"Write, for example, {least + 1}.",
+            )
+        return value
+
+    def part(self, kind: Any, place: Place, item: Any) -> Any:
+        return build(kind, item, PARTS, lambda below: self.document.where((*place, *below)))
+
+    def listed(self, name: str, default: list[Any]) -> list[tuple[Place, Any]]:
+        return self.items((name,), self.document.data.get(name, default))
+
+    def items(self, place: Place, value: Any) -> list[tuple[Place, Any]]:
+        """One thing or a list of things, each with its place."""
+        if isinstance(value, list):
+            return [((*place, i), item) for i, item in enumerate(value)]
+        return [(place, value)]
+
+    def keys(self, place: Place, value: Any, known: Iterable[str], *, required: Iterable[str]) -> None:
+        if not isinstance(value, Mapping):
+            raise self.error(
+                place, "keys and values", repr(value), f"Write, for example, {next(iter(required))}: …."
+            )
+        for key in value:
+            if key not in known:
+                raise self.error((*place, key), "a key that is known here", repr(key), suggest(key, known))
+        for key in required:
+            if value.get(key) is None:
+                raise self.error((*place, key), f"the key {key!r}", "none", f"Add {key}: ….")
+
+    def placed(self, place: Place, make: Callable[[], Item]) -> Item:
+        """What `make` gives; its complaint gets the place."""
+        try:
+            return make()
+        except InputError as error:
+            raise InputError(
+                f"{self.document.where(place)}: {error.expected}", error.got, error.try_
+            ) from error
+
+    def error(self, place: Place, expected: str, got: str, try_: str) -> InputError:
+        return InputError(f"{self.document.where(place)}: expected {expected}", got, try_)
+
+
+def _short(part: object) -> str:
+    return str(describe(part, PARTS))
