@@ -1,7 +1,8 @@
 """Where gradients come from.
 
-An oracle is one call: `oracle(evaluate, x, key) -> Probe`, where `evaluate(x, key)` gives the objective and the
-logits of each example. It never changes the model; what it looks through may be a substitute of the model.
+An oracle is one call: `oracle(evaluate, x, key) -> Probe`, where `evaluate(x, key)` gives the objective and
+whether the model was fooled, per example. It never changes the model; what it looks through may be a
+substitute of the model.
 """
 
 from __future__ import annotations

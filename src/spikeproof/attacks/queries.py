@@ -259,4 +259,5 @@ def _pyramid(side: int, like: Tensor) -> Float[Tensor, "S S"]:
         return (ring[..., None] <= rings + 0.5).to(like.dtype).mul(1 / (rings + 1).square()).sum(-1)
 
     tile = torch.cat([bump(half, side), -bump(side - half, side)]) if side > 1 else bump(1, 1)
-    return tile / tile.norm()
+    unit: Tensor = tile / torch.linalg.vector_norm(tile)
+    return unit

@@ -1,0 +1,369 @@
+"""Evaluation: what a model answers, example by example, on clean and on attacked images.
+
+The frame keeps three promises whatever the attack does. Every returned image is checked against the
+budget; one that breaks it counts as not attacked and is reported. Verdicts come from the model itself, under
+draws that the attack has not seen. And no number depends on the batch size: randomness belongs to examples,
+and small batches are padded, because matrix products of very few rows round differently.
+
+For a stochastic model "accuracy" is the mean over fresh draws. Where the attacker chooses among images (the
+clean one included), the choice is made on one set of draws and measured on another, so that luck in choosing
+does not lower the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from spikeproof.attacks.recipes import Attack
+from spikeproof.attacks.search import Result
+from spikeproof.decoders import UNDECIDED, decide
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.network import Inference
+from spikeproof.protocols import Model, Threat
+from spikeproof.statistics import wilson
+
+__all__ = ["Attacked", "Clean", "evaluate_attack", "evaluate_clean"]
+
+LEAST_ROWS = 8  # from here on a row of a matrix product does not depend on how many others there are
+
+
+@runtime_checkable
+class Observable(Protocol):
+    """A model that tells what its decision rests on."""
+
+    def infer(self, images: Tensor, key: Key | None = None) -> Inference:
+        """Logits, silent outputs and spikes."""
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Per-example outcomes on clean images; shares are over draws, 0 or 1 for a deterministic model."""
+
+    example: Int64[Tensor, "N"]
+    label: Int64[Tensor, "N"]
+    right: Float[Tensor, "N"]  # share of fresh draws answered with the label
+    right_selection: Float[Tensor, "N"]  # the same on the draws used for choosing
+    prediction: Int64[Tensor, "N"]  # of the first draw; -1 for a tie
+    tie: Float[Tensor, "N"]  # share of draws without one best class
+    silent: Float[Tensor, "N"]  # share of draws with a silent output layer
+    spikes: Float[Tensor, "N"]  # mean number of spikes per inference
+    draws: int
+
+    def metrics(self) -> dict[str, Any]:
+        """Headline numbers with their 95 % Wilson interval."""
+        low, high = wilson(float(self.right.sum()), len(self.right))
+        return {
+            "n": len(self.right),
+            "draws": self.draws,
+            "clean_accuracy": _mean(self.right),
+            "clean_all_draws": _mean((self.right == 1).float()),
+            "ci_low": low,
+            "ci_high": high,
+            "tie_share": _mean(self.tie),
+            "silent_share": _mean(self.silent),
+            "spikes_per_inference": _mean(self.spikes),
+        }
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Per-example outcomes under one attack; the attacker may also choose to leave the image alone."""
+
+    example: Int64[Tensor, "N"]
+    label: Int64[Tensor, "N"]
+    right_clean: Float[Tensor, "N"]
+    right: Float[Tensor, "N"]  # share of fresh draws, on the image the attacker chose
+    right_selection: Float[Tensor, "N"]  # the same on the draws used for choosing
+    prediction: Int64[Tensor, "N"]
+    tie: Float[Tensor, "N"]
+    silent: Float[Tensor, "N"]
+    spikes: Float[Tensor, "N"]
+    distance: Float[Tensor, "N"]
+    within: Bool[Tensor, "N"]  # the attack's image was inside the budget
+    moved: Bool[Tensor, "N"]
+    queries: Int64[Tensor, "N"]
+    backward_queries: Int64[Tensor, "N"]
+    zero_gradients: Float[Tensor, "N"]
+    losses: Float[Tensor, "S N"]
+    x_adv: Float[Tensor, "N *F"]
+    draws: int
+
+    def metrics(self) -> dict[str, Any]:
+        """Headline numbers with their 95 % Wilson interval, and the evidence behind them."""
+        low, high = wilson(float(self.right.sum()), len(self.right))
+        attacked = self.queries > 0
+        return {
+            "n": len(self.right),
+            "draws": self.draws,
+            "robust_accuracy": _mean(self.right),
+            "robust_all_draws": _mean((self.right == 1).float()),
+            "ci_low": low,
+            "ci_high": high,
+            "tie_share": _mean(self.tie),
+            "silent_share": _mean(self.silent),
+            "budget_violations": int((~self.within).sum()),
+            "attacked": int(attacked.sum()),
+            "moved_share": _mean(self.moved[attacked].float()),
+            "mean_distance": _mean(self.distance),
+            "max_distance": float(self.distance.max()),
+            "zero_gradient_share": _mean(self.zero_gradients[attacked & (self.backward_queries > 0)]),
+            "forward_queries": int(self.queries.sum()),
+            "backward_queries": int(self.backward_queries.sum()),
+            "losses": [_mean(row) for row in self.losses],
+        }
+
+
+def evaluate_clean(
+    model: Model,
+    x: Float[Tensor, "N *F"],
+    y: Int64[Tensor, "N"],
+    key: Key,
+    *,
+    ids: Int64[Tensor, "N"] | None = None,
+    batch_size: int = 100,
+    draws: int = 10,
+) -> Clean:
+    """Accuracy on clean images.
+
+    Args:
+        model: images to logits, in evaluation mode.
+        x: images in [0, 1].
+        y: labels.
+        key: randomness of the model's draws.
+        ids: identities of the examples, which own their randomness; default 0..N-1.
+        batch_size: examples per forward pass, at least 1; changes no number.
+        draws: forward passes per example of a stochastic model, at least 1.
+
+    Raises:
+        InputError: no examples, or a setting out of range.
+
+    Example:
+        >>> model = lambda images, key=None: images
+        >>> clean = evaluate_clean(model, torch.eye(3), torch.arange(3), Key.of(0))
+        >>> clean.metrics()["clean_accuracy"]
+        1.0
+    """
+    ids = _check(model, x, y, ids, batch_size, draws)
+    draws = draws if _stochastic(model) else 1
+    parts = []
+    for rows in _batches(len(x), batch_size):
+        labels, batch_ids = y[rows], ids[rows]
+        fresh = _look(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws)
+        chosen = fresh
+        if _stochastic(model):
+            chosen = _look(model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), draws)
+        seen = {name: getattr(fresh, name) for name in ("right", "prediction", "tie", "silent", "spikes")}
+        parts.append({"example": batch_ids, "label": labels, "right_selection": chosen.right, **seen})
+    return Clean(**_joined(parts), draws=draws)
+
+
+def evaluate_attack(
+    model: Model,
+    attack: Attack,
+    threat: Threat,
+    x: Float[Tensor, "N *F"],
+    y: Int64[Tensor, "N"],
+    clean: Clean,
+    key: Key,
+    *,
+    through: Model | None = None,
+    batch_size: int = 100,
+    draws: int = 10,
+) -> Attacked:
+    """Accuracy on the images that an attack returns.
+
+    Examples that a deterministic model gets wrong without an attack are not attacked; they count as errors.
+
+    Args:
+        model: images to logits, in evaluation mode.
+        attack: `attack(model, x, y, key, through=...) -> Result`.
+        threat: the budget that every returned image is held to.
+        x: images in [0, 1].
+        y: labels.
+        clean: outcomes of `evaluate_clean` on the same examples.
+        key: randomness of attack and draws.
+        through: a substitute of the model for gradients.
+        batch_size: examples per forward pass, at least 1; changes no number.
+        draws: forward passes per verdict on a stochastic model, at least 1.
+
+    Raises:
+        InputError: no examples, outcomes of other examples, or a setting out of range.
+    """
+    ids = _check(model, x, y, clean.example, batch_size, draws)
+    draws = draws if _stochastic(model) else 1
+    target, source = Steady(model), None if through is None else Steady(through)
+    parts: list[dict[str, Tensor]] = []
+    for rows in _batches(len(x), batch_size):
+        images, labels, standing = x[rows], y[rows], clean.right[rows] > 0
+        result = _attack(attack, target, source, images, labels, standing, key.for_rows(ids[rows]))
+        within = threat.contains(result.x_adv, images)
+        x_adv = torch.where(within.view(-1, *[1] * (x.ndim - 1)), result.x_adv, images)
+        fresh = _look(model, x_adv, labels, key.fold("measure").for_rows(ids[rows]), draws)
+        chosen = fresh
+        if _stochastic(model):
+            chosen = _look(model, x_adv, labels, key.fold("selection").for_rows(ids[rows]), draws)
+        leave = clean.right_selection[rows] < chosen.right  # the clean image serves the attacker better
+        parts.append(
+            {
+                "example": ids[rows],
+                "label": labels,
+                "right_clean": clean.right[rows],
+                "right": torch.where(leave, clean.right[rows], fresh.right),
+                "right_selection": torch.where(leave, clean.right_selection[rows], chosen.right),
+                "prediction": fresh.prediction,
+                "tie": fresh.tie,
+                "silent": fresh.silent,
+                "spikes": fresh.spikes,
+                "distance": threat.distance(x_adv, images),
+                "within": within,
+                "moved": (x_adv != images).flatten(1).any(1),
+                "queries": result.queries,
+                "backward_queries": result.backward_queries,
+                "zero_gradients": result.zero_gradients,
+                "losses": result.losses.T,
+                "x_adv": x_adv,
+            }
+        )
+    longest = max(part["losses"].shape[1] for part in parts)
+    for part in parts:
+        part["losses"] = _held(part["losses"], longest)
+    joined = _joined(parts)
+    return Attacked(**{**joined, "losses": joined["losses"].T}, draws=draws)
+
+
+@dataclass(frozen=True)
+class Steady:
+    """A model whose answers do not depend on how many images are asked about: small batches are padded."""
+
+    model: Model
+
+    @property
+    def stochastic(self) -> bool:
+        return _stochastic(self.model)
+
+    def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "B K"]:
+        short = LEAST_ROWS - len(images)
+        if short <= 0 or not len(images):
+            return self.model(images, key)
+        if key is not None and key.rows is not None:
+            key = key.for_rows(key.rows + key.rows[-1:] * short)
+        padding = images[-1:].detach().expand(short, *images.shape[1:])
+        return self.model(torch.cat([images, padding]), key)[: len(images)]
+
+
+@dataclass(frozen=True)
+class _Look:
+    right: Tensor
+    prediction: Tensor
+    tie: Tensor
+    silent: Tensor
+    spikes: Tensor
+
+
+@torch.no_grad()
+def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int) -> _Look:
+    """Ask the model `draws` times; shares over draws."""
+    answers = [_infer(model, x, key.fold("draw", i)) for i in range(draws)]
+    predictions = torch.stack([decide(a.logits) for a in answers])
+    return _Look(
+        (predictions == y).float().mean(0),
+        predictions[0],
+        (predictions == UNDECIDED).float().mean(0),
+        torch.stack([a.silent for a in answers]).float().mean(0),
+        torch.stack([a.spikes for a in answers]).mean(0),
+    )
+
+
+def _infer(model: Model, x: Tensor, key: Key) -> Inference:
+    if isinstance(model, Observable):
+        short = max(LEAST_ROWS - len(x), 0)
+        if short and key.rows is not None:
+            key = key.for_rows(key.rows + key.rows[-1:] * short)
+        padded = torch.cat([x, x[-1:].expand(short, *x.shape[1:])]) if short else x
+        answer = model.infer(padded, key)
+        return Inference(*(part[: len(x)] for part in answer))
+    logits = Steady(model)(x, key)
+    return Inference(logits, (logits == 0).all(-1), logits.new_full((len(x),), torch.nan))
+
+
+def _attack(
+    attack: Attack, model: Steady, source: Steady | None, x: Tensor, y: Tensor, standing: Tensor, key: Key
+) -> Result:
+    """The attack on the examples still standing; the others are returned as they are."""
+    rows = standing.nonzero().flatten()
+    count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    if not len(rows):
+        return Result(x, ~standing, x.new_zeros(0, len(x)), count, count, count.to(x.dtype))
+    found = attack(model, x[rows], y[rows], key.fold("attack").take(rows), through=source)
+    result = Result(
+        x.clone(),
+        ~standing,
+        x.new_full((len(found.losses), len(x)), torch.nan),
+        count.clone(),
+        count.clone(),
+        x.new_zeros(len(x)),
+    )
+    for whole, part in zip(result, found, strict=True):
+        if whole is result.losses:
+            whole[:, rows] = part.to(whole.dtype)
+        else:
+            whole[rows] = part.to(whole.dtype)
+    return result
+
+
+def _held(losses: Float[Tensor, "N S"], length: int) -> Float[Tensor, "N L"]:
+    """Losses per step, an example that was left alone keeping its last value."""
+    if not losses.shape[1]:
+        return losses.new_full((len(losses), length), torch.nan)
+    held = [losses[:, 0]]
+    for step in range(1, length):
+        now = losses[:, step] if step < losses.shape[1] else torch.full_like(held[0], torch.nan)
+        held.append(torch.where(now.isnan(), held[-1], now))
+    return torch.stack(held, 1)
+
+
+def _stochastic(model: Model) -> bool:
+    return bool(getattr(model, "stochastic", False))
+
+
+def _batches(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, n, size))
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Any]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _mean(values: Tensor) -> float:
+    """Mean of the values that are numbers; NaN where there are none."""
+    numbers = values[~values.isnan()].double()
+    return float(numbers.mean()) if len(numbers) else float("nan")
+
+
+def _check(
+    model: Model, x: Tensor, y: Tensor, ids: Tensor | None, batch_size: int, draws: int
+) -> Int64[Tensor, "N"]:
+    if not len(x) or len(x) != len(y) or (ids is not None and len(ids) != len(x)):
+        raise InputError(
+            "Evaluation needs at least one example, with one label and one identity each",
+            f"{len(x)} images, {len(y)} labels, {len(x) if ids is None else len(ids)} identities",
+            "Pass the images, labels and ids of the same split.",
+        )
+    if batch_size < 1 or draws < 1:
+        raise InputError(
+            "batch_size and draws are at least 1",
+            f"batch_size={batch_size}, draws={draws}",
+            "Try batch_size=100, draws=10.",
+        )
+    if getattr(model, "training", False):
+        raise InputError(
+            "Evaluation needs a model in evaluation mode", "a model in training mode", "Call model.eval()."
+        )
+    return torch.arange(len(x), device=x.device) if ids is None else ids
