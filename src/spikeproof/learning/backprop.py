@@ -1,0 +1,243 @@
+"""Backpropagation through time with surrogate gradients.
+
+One key decides the order of the examples and every draw of the code, so a training can be replayed, and one
+that was interrupted goes on from its checkpoint to the same weights, bit for bit, on the same machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from spikeproof.datasets import Dataset, Split
+from spikeproof.decoders import decide
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.learning.checkpoints import Training
+from spikeproof.learning.rules import EpochReport, History, Perturb, Rule
+from spikeproof.losses import CrossEntropy, Loss
+from spikeproof.network import Classifier
+from spikeproof.tensorfiles import digest
+
+__all__ = ["BPTT", "accuracy"]
+
+
+@dataclass(frozen=True)
+class BPTT(Rule):
+    r"""Surrogate-gradient backpropagation through time with AdamW and a cosine schedule.
+
+    .. math:: \eta_i = \frac{\eta}{2}\left(1 + \cos\frac{\pi i}{I}\right), \quad i = 0..I-1
+
+    over all `I` iterations. Gradients are clipped to a global norm. Weight decay leaves biases and
+    normalisation alone. On CUDA, layers compute in bfloat16 where PyTorch's autocast says so. A last batch of
+    a single example is left out, because batch normalisation may not be able to use it.
+
+    Args:
+        epochs: passes over the training part, at least 1.
+        batch_size: examples per iteration, at least 1.
+        lr: peak learning rate `eta`, positive.
+        weight_decay: decoupled decay per unit of learning rate, at least 0.
+        clip_norm: largest norm of the whole gradient, positive, or None for no limit.
+        loss: what is minimised.
+
+    Raises:
+        InputError: a setting is out of range.
+
+    Example:
+        >>> BPTT(epochs=2, lr=0.01)
+        BPTT(epochs=2, batch_size=64, lr=0.01, weight_decay=0.0001, clip_norm=1.0, loss=CrossEntropy(...))
+
+    Source:
+        Neftci, Mostafa & Zenke 2019 (surrogate gradients); Loshchilov & Hutter 2019 (AdamW), 2017 (cosine
+        schedule, without restarts).
+    """
+
+    epochs: int = 10
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    clip_norm: float | None = 1.0
+    loss: Loss = CrossEntropy()
+
+    def __post_init__(self) -> None:
+        for name, valid, bound in (
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("lr", 0 < self.lr < math.inf, "positive"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
+            ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "positive, or None"),
+        ):
+            if not valid:
+                raise InputError(
+                    f"BPTT needs {name} to be {bound}", f"{name}={getattr(self, name)}", "Try the default."
+                )
+
+    def train(
+        self,
+        model: Classifier,
+        data: Dataset,
+        key: Key,
+        *,
+        device: torch.device | str | None = None,
+        checkpoint: Path | None = None,
+        on_epoch: Callable[[EpochReport], None] | None = None,
+        on_batch: Callable[[int, int], None] | None = None,
+        perturb: Perturb | None = None,
+    ) -> History:
+        """Train in place; the model is left on `device` and in eval mode.
+
+        Args:
+            model: a freshly built model.
+            data: its training part is learned, its validation part measured after every epoch.
+            key: decides the order of examples and all draws; PyTorch's global generators are left alone.
+            device: where to train; where the model is, if None.
+            checkpoint: a file written after every epoch, from which an interrupted training goes on.
+            on_epoch: called after every epoch, with its report.
+            on_batch: called after every iteration, with the number done and their total over all epochs.
+            perturb: makes the images to train on from each batch.
+
+        Raises:
+            InputError: data that do not fit the model, a checkpoint of another training, or a loss or weight
+                that is no longer finite.
+        """
+        _check_fit(model, data)
+        model.to(device or next(model.parameters()).device)
+        run = _Run(self, model, data, key, perturb)
+        if checkpoint is not None:
+            run.state.resume(checkpoint)
+        try:
+            for epoch in range(len(run.state.reports) + 1, self.epochs + 1):
+                started = time.perf_counter()
+                loss = run.epoch(epoch, on_batch)
+                right = accuracy(model, data.validation, key.fold("validation"), self.batch_size)
+                report = EpochReport(epoch, loss, right, time.perf_counter() - started)
+                run.state.reports.append(report)
+                if checkpoint is not None:
+                    run.state.save(checkpoint)
+                if on_epoch is not None:
+                    on_epoch(report)
+        finally:
+            model.eval()
+        return History(tuple(run.state.reports))
+
+
+@torch.no_grad()
+def accuracy(model: Classifier, part: Split, key: Key, batch_size: int) -> float:
+    """Share of examples decided rightly, in [0, 1]; ties and silent outputs count as errors.
+
+    Each example draws under its own id, so the number does not depend on how they are batched.
+    """
+    model.eval()
+    device, right = next(model.parameters()).device, 0
+    for images, y, ids in zip(
+        part.images.split(batch_size), part.labels.split(batch_size), part.ids.split(batch_size), strict=True
+    ):
+        logits = model(images.to(device), key.for_rows(ids))
+        right += int((decide(logits) == y.to(device)).sum())
+    return right / len(part.labels)
+
+
+class _Run:
+    """One training under way."""
+
+    def __init__(
+        self, rule: BPTT, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None
+    ) -> None:
+        self.rule, self.model, self.key, self.perturb = rule, model, key, perturb
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.images = data.train.images.to(self.device)
+        self.labels = data.train.labels.to(self.device)
+        count, size = len(self.labels), rule.batch_size
+        self.batches = count // size + (count % size > (1 if size > 1 else 0))
+        if not self.batches:
+            raise InputError(
+                "Training needs at least two examples", str(count), "Use a larger training part."
+            )
+        self.state = Training(_identity(rule, model, data, key), model, self._optimiser())
+
+    def epoch(self, epoch: int, on_batch: Callable[[int, int], None] | None) -> float:
+        """Mean loss per example of one pass over the training part."""
+        self.model.train()
+        total, seen = torch.zeros((), device=self.device), 0
+        for i, rows in enumerate(self._order(epoch)):
+            done = (epoch - 1) * self.batches + i
+            total += self._iterate(rows, self.key.fold("epoch", epoch, "batch", i), done) * len(rows)
+            seen += len(rows)
+            if on_batch is not None:
+                on_batch(done + 1, self.batches * self.rule.epochs)
+        loss = total.item() / seen
+        if not (math.isfinite(loss) and all(bool(p.isfinite().all()) for p in self.parameters)):
+            raise InputError(
+                f"Loss and weights stay finite in training (epoch {epoch})",
+                f"a mean loss of {loss}",
+                f"Lower lr={self.rule.lr}, set clip_norm, or try another surrogate.",
+            )
+        return loss
+
+    def _order(self, epoch: int) -> tuple[Tensor, ...]:
+        generator = self.key.fold("epoch", epoch, "order").generator()
+        order = torch.randperm(len(self.labels), generator=generator).to(self.device)
+        return order.split(self.rule.batch_size)[: self.batches]
+
+    def _iterate(self, rows: Tensor, key: Key, done: int) -> Float[Tensor, ""]:
+        x, y = self.images[rows], self.labels[rows]
+        if self.perturb is not None:
+            self.model.eval()
+            x = self.perturb(self.model, x, y, key.fold("perturb")).detach()
+            self.model.train()
+        progress = done / (self.batches * self.rule.epochs)
+        for group in self.state.optimiser.param_groups:
+            group["lr"] = self.rule.lr * 0.5 * (1 + math.cos(math.pi * progress))
+        self.state.optimiser.zero_grad(set_to_none=True)
+        loss = self._loss(x, y, key)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.rule.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.rule.clip_norm)
+        self.state.optimiser.step()
+        return loss.detach()
+
+    def _loss(self, x: Float[Tensor, "B C H W"], y: Int64[Tensor, "B"], key: Key) -> Float[Tensor, ""]:
+        with _mixed_precision(self.device):
+            outputs = self.model.outputs(x, key)
+        outputs = outputs.float()
+        return self.rule.loss(outputs, self.model.spec.decoder(outputs), y).mean()
+
+    def _optimiser(self) -> torch.optim.AdamW:
+        groups = [
+            {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": self.rule.weight_decay},
+            {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.rule.lr, fused=self.device.type in ("cpu", "cuda"))
+
+
+def _mixed_precision(device: torch.device) -> AbstractContextManager[object]:
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def _identity(rule: BPTT, model: Classifier, data: Dataset, key: Key) -> str:
+    text = repr((rule, model.spec, data.sha256, len(data.train.labels), key, digest(model.state_dict())))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_fit(model: Classifier, data: Dataset) -> None:
+    if len(data.classes) != model.spec.classes:
+        raise InputError(
+            f"The data have {len(data.classes)} classes",
+            f"a model for {model.spec.classes}",
+            f"Build it with classes={len(data.classes)}.",
+        )
+    for name, part in (("train", data.train), ("validation", data.validation)):
+        if not len(part.labels):
+            raise InputError(
+                "Training and validation parts hold examples", f"no {name} part", "Check the data."
+            )

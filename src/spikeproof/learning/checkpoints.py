@@ -1,0 +1,101 @@
+"""A training between two epochs, on disk: one file, from which it goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from spikeproof.errors import InputError
+from spikeproof.learning.rules import EpochReport
+from spikeproof.specs import address
+from spikeproof.tensorfiles import digest, dump, parse, read, write
+
+__all__ = ["Training"]
+
+_VERSION = 1
+
+
+@dataclasses.dataclass
+class Training:
+    """A model, its optimiser and the epochs behind them: all the state that a training has.
+
+    Args:
+        identity: a digest of everything that decides the course of this training.
+        model: its weights and buffers are part of the state.
+        optimiser: its moments and step counts are part of the state.
+        reports: the finished epochs.
+    """
+
+    identity: str
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    reports: list[EpochReport] = dataclasses.field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Replace the checkpoint in one step.
+
+        Raises:
+            InputError: the directory cannot be written.
+        """
+        tensors = self._tensors()
+        note = {
+            "version": _VERSION,
+            "identity": self.identity,
+            "reports": [dataclasses.asdict(report) for report in self.reports],
+            "tensors": digest(tensors),
+        }
+        write(path, dump(tensors, {**note, "address": address(note)}))
+
+    def resume(self, path: Path) -> None:
+        """Take over the state in a checkpoint, if there is one.
+
+        A damaged file cannot change a result, only cost time: it is left aside with a warning.
+
+        Raises:
+            InputError: the checkpoint is whole but belongs to another training.
+        """
+        if not path.exists():
+            return
+        try:
+            tensors, note = parse(read(path), str(path))
+            if note.pop("address") != address(note) or note["tensors"] != digest(tensors):
+                raise ValueError("its digests are not those of its content")
+            reports = [EpochReport(**report) for report in note["reports"]]
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            warnings.warn(f"{path} is damaged ({error}); training starts from its first epoch", stacklevel=4)
+            return
+        if (note["version"], note["identity"]) != (_VERSION, self.identity):
+            raise InputError(
+                "A checkpoint goes on with the very training that wrote it: same rule, model, fresh weights, "
+                "data and key",
+                f"{path}, which another training wrote",
+                "Remove it, choose another path, or build the model afresh under the same key.",
+            )
+        self._restore(tensors)
+        self.reports = reports
+
+    def _tensors(self) -> dict[str, Tensor]:
+        moments = {
+            f"optimiser.{index}.{name}": value
+            for index, state in self.optimiser.state_dict()["state"].items()
+            for name, value in state.items()
+        }
+        return {f"model.{name}": value for name, value in self.model.state_dict().items()} | moments
+
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
+        model: dict[str, Tensor] = {}
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            owner, rest = name.split(".", 1)
+            if owner == "model":
+                model[rest] = value
+            else:
+                index, moment = rest.split(".", 1)
+                state.setdefault(int(index), {})[moment] = value
+        self.model.load_state_dict(model)
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})

@@ -1,0 +1,157 @@
+"""What every learning rule, and every part that a model is made of, must satisfy."""
+
+import copy
+import dataclasses
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spikeproof.datasets import Dataset, Split
+from spikeproof.decoders import Count, FirstSpike, MeanPotential
+from spikeproof.encoders import Bernoulli, Direct, Latency
+from spikeproof.keys import Key
+from spikeproof.learning.backprop import BPTT
+from spikeproof.learning.rules import Rule
+from spikeproof.losses import TET, CountMSE, CrossEntropy
+from spikeproof.models import MODEL_PARTS
+from spikeproof.network import MLP, ConvNet, ModelSpec
+from spikeproof.neurons import LIF
+from spikeproof.specs import address, build, describe, summary
+from spikeproof.surrogates import ATan
+
+RULES = [  # a new rule adds a row here
+    BPTT(epochs=2, batch_size=8),
+    BPTT(epochs=2, batch_size=7, lr=0.01, weight_decay=0.0, clip_norm=None, loss=TET()),
+    BPTT(epochs=3, batch_size=30, loss=CountMSE(3.0, 1.0)),
+]
+MODELS = [
+    ModelSpec(Bernoulli(4), MLP((6,)), LIF(), ATan(), Count(), (1, 4, 4), 2),
+    ModelSpec(Latency(4), ConvNet((3,)), LIF(), ATan(), FirstSpike(), (1, 4, 4), 2),
+    ModelSpec(Direct(2), ConvNet((3,)), LIF(), ATan(), MeanPotential(), (1, 4, 4), 2),
+]
+MEMBERS = [(kind, name) for kind, table in MODEL_PARTS.items() for name in table]
+
+
+def part(count, seed):
+    images = Key.of(seed).uniform((count, 1, 4, 4))
+    labels = (images[:, :, :2].mean((1, 2, 3)) > images[:, :, 2:].mean((1, 2, 3))).long()
+    return Split(images, labels, torch.arange(count))
+
+
+DATA = Dataset("halves", part(25, 1), part(12, 2), part(12, 3), ("up", "down"), "d", "made here")
+
+
+def train(rule, spec, key=0, **options):
+    model = spec.build(Key.of(0))
+    history = rule.train(model, DATA, Key.of(key), **options)
+    return model, history
+
+
+def same_weights(a, b):
+    return all(torch.equal(t, b.state_dict()[name]) for name, t in a.state_dict().items())
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+@pytest.mark.parametrize("spec", MODELS, ids=repr)
+def test_one_key_gives_one_training_and_leaves_no_trace(rule, spec):
+    before, images = torch.get_rng_state(), DATA.train.images.clone()
+    model, history = train(rule, spec)
+    again, history_again = train(rule, spec)
+    assert same_weights(model, again)
+    assert history == history_again
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(images, DATA.train.images)
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+@pytest.mark.parametrize("spec", MODELS, ids=repr)
+def test_another_key_gives_another_training(rule, spec):
+    assert not same_weights(train(rule, spec, key=0)[0], train(rule, spec, key=1)[0])
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+@pytest.mark.parametrize("spec", MODELS, ids=repr)
+def test_a_training_that_stops_after_its_first_epoch_goes_on_as_if_it_had_not(rule, spec, tmp_path):
+    class StopError(Exception):
+        pass
+
+    def stop(report):
+        raise StopError
+
+    with pytest.raises(StopError):
+        train(rule, spec, checkpoint=tmp_path / "c", on_epoch=stop)
+    resumed, history = train(rule, spec, checkpoint=tmp_path / "c")
+    whole, wanted = train(rule, spec)
+    assert same_weights(resumed, whole)
+    assert history == wanted
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_a_report_comes_after_every_epoch_and_the_model_is_left_in_eval_mode_even_by_an_error(rule):
+    reports = []
+    _, history = train(rule, MODELS[0], on_epoch=reports.append)
+    assert tuple(reports) == history.epochs
+    assert [report.epoch for report in reports] == list(range(1, rule.epochs + 1))
+    model = MODELS[0].build(Key.of(0))
+    with pytest.raises(ZeroDivisionError):
+        rule.train(model, DATA, Key.of(0), on_batch=lambda done, total: 1 // (done - 2))
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_watching_changes_nothing(rule, tmp_path):
+    plain, history = train(rule, MODELS[0])
+    watched, watched_history = train(
+        rule,
+        MODELS[0],
+        device="cpu",
+        checkpoint=tmp_path / "c",
+        on_epoch=lambda report: None,
+        on_batch=lambda done, total: None,
+        perturb=lambda model, x, y, key: x,
+    )
+    assert same_weights(plain, watched)
+    assert history == watched_history
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_a_copy_of_the_model_is_not_touched(rule):
+    model = MODELS[1].build(Key.of(0))
+    kept = copy.deepcopy(model)
+    rule.train(model, DATA, Key.of(0))
+    assert same_weights(kept, MODELS[1].build(Key.of(0)))
+    assert not same_weights(kept, model)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(2.0), CountMSE(3.0, 0.0), TET()], ids=repr)
+def test_training_lowers_every_loss(loss):
+    rule = BPTT(epochs=15, batch_size=8, lr=0.02, loss=loss)
+    _, history = train(rule, replace(MODELS[0], encoder=Direct(4)))
+    assert history.epochs[-1].loss < history.epochs[0].loss
+
+
+@pytest.mark.parametrize(("kind", "name"), MEMBERS, ids=str)
+def test_every_member_is_rebuilt_from_its_description_and_says_what_it_is(kind, name):
+    part = build(kind, name, MODEL_PARTS)
+    description = describe(part, MODEL_PARTS)
+    assert description["name"] == name
+    assert type(part) is MODEL_PARTS[kind][name]
+    assert build(kind, description, MODEL_PARTS) == part
+    assert address(describe(build(kind, description, MODEL_PARTS), MODEL_PARTS)) == address(description)
+    assert description.keys() == {"name", *(f.name for f in dataclasses.fields(part))}
+    sentence = summary(type(part))
+    assert sentence.endswith(".")
+    assert 10 < len(sentence) < 140
+    assert not sentence.startswith(type(part).__name__ + "(")
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_a_rule_is_rebuilt_from_its_description(rule):
+    assert build(Rule, describe(rule, MODEL_PARTS), MODEL_PARTS) == rule
+
+
+@pytest.mark.parametrize("spec", MODELS, ids=repr)
+def test_a_model_spec_is_rebuilt_from_its_description(spec):
+    assert build(ModelSpec, describe(spec, MODEL_PARTS), MODEL_PARTS) == spec
