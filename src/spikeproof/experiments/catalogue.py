@@ -10,8 +10,8 @@ from spikeproof.attacks import recipes
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.datasets import MNIST, Digits, FashionMNIST, Source
 from spikeproof.errors import InputError, suggest
-from spikeproof.learning.backprop import Rule
-from spikeproof.losses import LogitCrossEntropy, Margin, Objective
+from spikeproof.learning.rules import Rule
+from spikeproof.losses import DLR, LogitCrossEntropy, Margin, Objective
 from spikeproof.models import MODEL_PARTS
 from spikeproof.network import Architecture
 from spikeproof.neurons import Neuron
@@ -32,7 +32,7 @@ PARTS: Catalogue = {
         "noise": recipes.NoiseSearch,
         "square": recipes.SquareSearch,
     },
-    Objective: {"cross-entropy": LogitCrossEntropy, "margin": Margin},
+    Objective: {"cross-entropy": LogitCrossEntropy, "margin": Margin, "dlr": DLR},
     Threat: {"linf": Linf, "l2": L2},
     Source: {"digits": Digits, "mnist": MNIST, "fashion-mnist": FashionMNIST},
 }

@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,17 +28,17 @@ import spikeproof
 from spikeproof.attacks.recipes import GradientRecipe, Recipe
 from spikeproof.datasets import Dataset, Source
 from spikeproof.errors import DamagedError
-from spikeproof.evaluation import evaluate_attack, evaluate_clean
+from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
 from spikeproof.experiments.catalogue import PARTS
 from spikeproof.experiments.cells import Cell
 from spikeproof.experiments.executors import Progress
 from spikeproof.experiments.store import Store, as_json
 from spikeproof.keys import Key
-from spikeproof.learning.backprop import Rule
-from spikeproof.models import load, save
+from spikeproof.learning.rules import EpochReport, Rule
+from spikeproof.models import dump_model, load
 from spikeproof.network import Classifier, ModelSpec, substitute
 from spikeproof.protocols import Threat
-from spikeproof.specs import build
+from spikeproof.specs import build, canonical
 
 __all__ = ["Bench", "Files"]
 
@@ -48,6 +47,20 @@ Tell = Callable[[Progress], None]
 
 KEPT_EXAMPLES = 4
 """Adversarial examples stored with an attack cell, for the report."""
+
+KEPT_SUBJECTS = 4
+"""Models that a worker keeps at hand."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model with the examples it is measured on and its answers to them as they are."""
+
+    model: Classifier
+    images: Tensor
+    labels: Tensor
+    clean: Clean
+    weights: str
 
 
 @dataclass
@@ -68,6 +81,7 @@ class Bench:
     batch_size: int
     command: tuple[str, ...] = ()
     datasets: dict[str, Dataset] = field(default_factory=dict, repr=False)
+    subjects: dict[str, Subject] = field(default_factory=dict, repr=False)
 
     def __call__(self, cell: Cell, tell: Tell) -> Files:
         began = time.perf_counter()
@@ -91,58 +105,77 @@ class Bench:
             key.fold("training"),
             device=torch.device(self.device),
             checkpoint=checkpoints,
-            on_epoch=lambda epoch: tell(epoch_progress(epoch, rule.epochs)),
+            on_epoch=lambda epoch: tell(epoch_progress(epoch, spec["rule"].get("epochs", 0))),
         )
         metrics = {
             "epochs": [asdict(epoch) for epoch in history.epochs],
-            "validation_accuracy": history.epochs[-1].validation_accuracy,
+            "validation_accuracy": history.validation_accuracy,
             "parameters": sum(weights.numel() for weights in model.parameters()),
         }
-        with tempfile.TemporaryDirectory() as folder:
-            save(model, Path(folder))
-            files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        files = dump_model(model)
         metrics["weights"] = hashlib.sha256(files["weights.safetensors"]).hexdigest()
         return {**files, "metrics.json": as_json(metrics)}
 
     def clean(self, cell: Cell, tell: Tell) -> Files:
         """How often, and how, the model is right on images as they are."""
-        model, x, y, ids, key, weights = self.measured(cell)
-        outcome = evaluate_clean(
-            model, x, y, key.fold("clean"), ids=ids, batch_size=self.batch_size, draws=cell.spec["draws"]
-        )
-        return measurement({**outcome.metrics(), "weights": weights}, outcome.columns())
+        subject = self.subject(cell)
+        metrics = {
+            **subject.clean.metrics(),
+            "stochastic": subject.model.stochastic,
+            "weights": subject.weights,
+        }
+        return {"metrics.json": as_json(metrics), "examples.parquet": table(subject.clean)}
 
     def attack(self, cell: Cell, tell: Tell) -> Files:
         """How often the model is right on images that an attack changed."""
-        model, x, y, ids, key, weights = self.measured(cell)
-        spec = cell.spec
+        subject, spec = self.subject(cell), cell.spec
         recipe = build(Recipe, spec["attack"], PARTS)
         threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
         outcome = evaluate_attack(
-            model,
+            subject.model,
             recipe(threat),
-            x,
-            y,
-            key.fold("attack"),
-            ids=ids,
+            threat,
+            subject.images,
+            subject.labels,
+            subject.clean,
+            Key.of(spec["seed"]).fold("attack"),
+            through=through(subject.model, recipe),
             batch_size=self.batch_size,
             draws=spec["draws"],
-            through=through(model, recipe),
         )
-        metrics = {**outcome.metrics(), "gradient_free": recipe.gradient_free, "weights": weights}
-        few = slice(KEPT_EXAMPLES)
-        kept = exhibits(model, x[few], outcome.x_adv[few], ids[few], key.fold("exhibit"))
-        return {**measurement(metrics, outcome.columns()), "arrays.safetensors": tensor_bytes(kept)}
+        metrics = {**outcome.metrics(), "gradient_free": recipe.gradient_free, "weights": subject.weights}
+        return {
+            "metrics.json": as_json(metrics),
+            "examples.parquet": table(outcome),
+            "arrays.safetensors": tensor_bytes(exhibits(subject, outcome.x_adv)),
+        }
 
-    def measured(self, cell: Cell) -> tuple[Classifier, Tensor, Tensor, Tensor, Key, str]:
-        """Model, images, labels, ids and key of a measurement, and the digest of the model's weights."""
-        stored = Store(self.root).read(cell.spec["train"])
+    def subject(self, cell: Cell) -> Subject:
+        """What a cell measures, read and measured without an attack once."""
+        spec = cell.spec
+        name = canonical({option: spec[option] for option in ("train", "examples", "draws")})
+        if name not in self.subjects:
+            while len(self.subjects) >= KEPT_SUBJECTS:
+                self.subjects.pop(next(iter(self.subjects)))
+            self.subjects[name] = self.read_subject(spec["train"], spec["examples"], spec["draws"])
+        return self.subjects[name]
+
+    def read_subject(self, train: str, examples: int, draws: int) -> Subject:
+        stored = Store(self.root).read(train)
         spec = stored.cell["spec"]
         test = self.dataset(spec["dataset"]).test
-        n = cell.spec["examples"]
         model = load(stored.path).to(self.device)
-        images, labels = test.images[:n].to(self.device), test.labels[:n].to(self.device)
-        return model, images, labels, test.ids[:n], Key.of(spec["seed"]), stored.metrics["weights"]
+        images, labels = test.images[:examples].to(self.device), test.labels[:examples].to(self.device)
+        clean = evaluate_clean(
+            model,
+            images,
+            labels,
+            Key.of(spec["seed"]).fold("evaluation"),
+            ids=test.ids[:examples],
+            batch_size=self.batch_size,
+            draws=draws,
+        )
+        return Subject(model, images, labels, clean, stored.metrics["weights"])
 
     def dataset(self, spec: Mapping[str, Any]) -> Dataset:
         """The data that a train cell names, read once."""
@@ -172,7 +205,7 @@ class Bench:
 
 def through(model: Classifier, recipe: Recipe) -> Classifier | None:
     """The twin that gives the recipe's gradients, or None where the model itself does."""
-    if not isinstance(recipe, GradientRecipe) or recipe.surrogate is recipe.backward is None:
+    if not isinstance(recipe, GradientRecipe) or (recipe.surrogate is None and recipe.backward is None):
         return None
     return substitute(model, spike=recipe.surrogate, backward=recipe.backward)
 
@@ -193,25 +226,28 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def measurement(metrics: Mapping[str, Any], columns: Mapping[str, Any]) -> Files:
-    """The numbers of a measurement and its outcome per example."""
-    table = io.BytesIO()
-    pq.write_table(pa.table({name: torch.as_tensor(c).cpu().numpy() for name, c in columns.items()}), table)
-    return {"metrics.json": as_json(metrics), "examples.parquet": table.getvalue()}
+def table(outcome: Clean | Attacked) -> bytes:
+    """What happened to each example: the outcome's columns of one value per example, as Parquet."""
+    values = {column.name: getattr(outcome, column.name) for column in fields(outcome)}
+    one_each = {name: v for name, v in values.items() if isinstance(v, Tensor) and v.ndim == 1}
+    file = io.BytesIO()
+    pq.write_table(pa.table({name: v.cpu().numpy() for name, v in one_each.items()}), file)
+    return file.getvalue()
 
 
 @torch.no_grad()
-def exhibits(model: Classifier, x: Tensor, x_adv: Tensor, ids: Tensor, key: Key) -> dict[str, Tensor]:
+def exhibits(subject: Subject, x_adv: Tensor) -> dict[str, Tensor]:
     """A few images, what an attack made of them, and what the network sees of both."""
-    rows = key.for_rows(ids)
-    kind = torch.uint8 if model.encoder.spiking else torch.float32
-    seen = {"spikes": model.encoder(x, rows), "spikes_adv": model.encoder(x_adv, rows)}
+    few, encoder = slice(KEPT_EXAMPLES), subject.model.encoder
+    x, x_adv, ids = subject.images[few], x_adv[few], subject.clean.example[few]
+    key = Key(("exhibit",)).for_rows(ids)
     arrays = {"x": x, "x_adv": x_adv, "example": ids}
-    arrays |= {name: spikes.transpose(0, 1).to(kind) for name, spikes in seen.items()}
+    for name, images in (("spikes", x), ("spikes_adv", x_adv)):
+        arrays[name] = encoder(images, key).transpose(0, 1).to(torch.uint8 if encoder.spiking else x.dtype)
     return {name: array.detach().cpu().contiguous() for name, array in arrays.items()}
 
 
-def epoch_progress(epoch: Any, epochs: int) -> Progress:
+def epoch_progress(epoch: EpochReport, epochs: int) -> Progress:
     """An epoch's report as progress."""
     note = f"loss {epoch.loss:.3f}, validation accuracy {epoch.validation_accuracy:.1%}"
-    return Progress(epoch.epoch + 1, epochs, note)
+    return Progress(epoch.epoch, epochs, note)

@@ -169,9 +169,8 @@ def _worst_case(clean: Stored, found: Sequence[Stored]) -> tuple[Column, Column,
     """Per image: share of fresh draws right, ties, silence, and the attack chosen (0: the image as it is)."""
     tables = [_columns(cell) for cell in found]
     itself = _columns(clean)
-    selection = np.stack([itself["right"], *(table["right_selection"] for table in tables)])
+    selection = np.stack([itself["right_selection"], *(table["right_selection"] for table in tables)])
     measured = [np.stack([itself[c], *(table[c] for table in tables)]) for c in ("right", "tie", "silent")]
-    measured[0][0] = tables[0]["right_clean"]
     chosen = selection.shape[0] - 1 - selection[::-1].argmin(0)  # of equals an attack rather than the image
     right, ties, silent = (np.take_along_axis(values, chosen[None], 0)[0] for values in measured)
     return right, ties, silent, chosen

@@ -17,6 +17,7 @@ Every complaint names the file and the line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
@@ -30,7 +31,7 @@ from spikeproof.errors import InputError, suggest
 from spikeproof.experiments.catalogue import PARTS, studies
 from spikeproof.experiments.documents import Document, Place, read
 from spikeproof.experiments.settings import assign
-from spikeproof.learning.backprop import Rule
+from spikeproof.learning.rules import Rule
 from spikeproof.network import Architecture, Normalise
 from spikeproof.neurons import Neuron, ReLU
 from spikeproof.protocols import Decoder, Encoder, Threat
@@ -237,7 +238,7 @@ class _Reader:
     def threats(self) -> tuple[Threat, ...]:
         epsilons = []
         for place, item in self.listed("epsilons", []):
-            if not isinstance(item, (str, int, float)):
+            if not isinstance(item, (str, int, float)) or _ENDLESS.search(str(item)):
                 raise self.error(
                     place, "an epsilon such as 8/255 or 0.03", repr(item), "Write a list of numbers."
                 )
@@ -319,6 +320,10 @@ class _Reader:
 
     def error(self, place: Place, expected: str, got: str, try_: str) -> InputError:
         return InputError(f"{self.document.where(place)}: expected {expected}", got, try_)
+
+
+_ENDLESS = re.compile(r"[eE][-+]?\d{4}|.{64}")
+"""A number that would take forever to write out."""
 
 
 def _short(part: object) -> str:

@@ -1,0 +1,198 @@
+"""The command as a user meets it: what it prints, how it exits, how fast it answers."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+import spikeproof
+from spikeproof.cli import KINDS, cli, guarded
+
+STUDY = """\
+name: tiny
+data: digits
+models:
+  - encoder: {latency: {steps: 2}}
+    network: {mlp: {hidden: [4]}}
+    rule: {bptt: {epochs: 1, batch_size: 256}}
+attacks: [fgsm]
+epsilons: [0.1]
+examples: 10
+"""
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def refusal(*arguments):
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    assert isinstance(result.exception, SystemExit)
+    return " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "study.yaml").write_text(STUDY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(folder):
+    result = call("run", folder / "study.yaml", "--out", folder / "out", "--workers", 1)
+    assert result.exit_code == 0, result.output
+    assert "3 cells: 3 computed, 0 kept" in result.output
+    assert str(folder / "out" / "report.html") in result.output
+    assert "latency" in result.output
+    return folder / "out"
+
+
+def test_a_second_run_says_that_it_computed_nothing(folder, out):
+    result = call("run", folder / "study.yaml", "--out", out)
+    assert (result.exit_code, "3 cells: 0 computed, 3 kept" in result.output) == (0, True)
+
+
+def test_show_prints_a_table_or_one_object_per_number(out):
+    assert "worst-case" in call("show", out).output
+    rows = json.loads(call("show", out, "--json").output)
+    wanted = (
+        *("dataset", "network", "encoder", "decoder", "rule", "attack", "threat", "epsilon", "seed", "n"),
+        *("clean_accuracy", "robust_accuracy", "ci_low", "ci_high", "model"),
+    )
+    assert [row["attack"] for row in rows] == ["fgsm", "worst-case"]
+    assert all(set(wanted) <= set(row) for row in rows)
+
+
+def test_status_counts_what_is_finished(out):
+    assert call("status", out).output.split() == (
+        "study tiny train 1 of 1 clean 1 of 1 attack 1 of 1".split()
+    )
+
+
+def test_report_is_written_anew(out):
+    (out / "report.html").unlink()
+    assert call("report", out).exit_code == 0
+    assert (out / "report.html").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_describes_every_member_in_one_sentence(kind):
+    found = json.loads(call("list", kind, "--json").output)
+    plain = call("list", kind).output.splitlines()
+    assert [line.split()[0] for line in plain] == [member["name"] for member in found]
+    for member in found:
+        assert member["description"].endswith(".")
+        assert "\n" not in member["description"]
+
+
+def test_doctor_reports_versions_and_data():
+    found = json.loads(call("doctor", "--json").output)
+    assert found["versions"]["spikeproof"] == spikeproof.__version__
+    assert set(found["data"]) == {"digits", "mnist", "fashion-mnist"}
+    assert "fashion-mnist" in call("doctor").output
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        (
+            "examples",
+            "exmaples",
+            "study.yaml:9: expected a key that is known here: got 'exmaples'. Did you mean",
+        ),
+        ("fgsm", "fgms", "study.yaml:7: expected a name of kind Recipe: got 'fgms'. Did you mean 'fgsm'?"),
+        ("latency", "latncy", "study.yaml:4: "),
+        ("[0.1]", "[-1]", "study.yaml:8: An epsilon is a number of at least 0: got -1"),
+        ("[0.1]", "[8/0]", "study.yaml:8: An epsilon is a number of at least 0: got '8/0'"),
+        ("[0.1]", "[abc]", "study.yaml:8: An epsilon is a number of at least 0: got 'abc'"),
+        ("[0.1]", "[0.1", "study.yaml:9: expected one YAML document"),
+        ("10", "100000", "examples=100000"),
+    ],
+)
+def test_a_mistake_in_a_study_is_one_message_with_its_line(tmp_path, right, wrong, message):
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY.replace(right, wrong, 1))
+    assert message in refusal("run", path, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_bad_input_is_one_message_too(folder, tmp_path):
+    study = folder / "study.yaml"
+    (tmp_path / "file").write_text("")
+    assert "Did you mean 'quickstart'" in refusal("run", "quikstart")
+    assert "Did you mean 'examples'" in refusal("run", study, "exmaples=3")
+    assert "written key=value" in refusal("run", study, "examples")
+    assert "output directory" in refusal("run", study, "--out", tmp_path / "file" / "out")
+    assert "Expected a device" in refusal("run", study, "--out", tmp_path, "--device", "abacus")
+    assert "study.json" in refusal("status", tmp_path / "nowhere")
+    assert "study.json" in refusal("show", tmp_path)
+    assert "study.json" in refusal("report", tmp_path / "file")
+    assert "encoders" in refusal("list", "encodrs")
+    assert "--workers" in refusal("run", study, "--workers", "0")
+    assert "No such command" in refusal("rnu")
+
+
+def test_data_that_are_not_there_are_one_message(tmp_path):
+    message = refusal("run", "fashion", "--data", tmp_path, "--out", tmp_path / "out", "data=mnist")
+    assert "mnist" in message
+
+
+def test_a_failed_cell_is_exit_status_1(tmp_path, monkeypatch):
+    from spikeproof.experiments.compute import Bench
+
+    def broken(self, cell, tell):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(Bench, "attack", broken)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    result = call("run", tmp_path / "study.yaml", "--out", tmp_path / "out", "--workers", 1)
+    assert result.exit_code == 1
+    assert "out of luck" in result.output
+    assert "1 failed" in result.output
+    assert "out of luck" in call("status", tmp_path / "out").output
+
+
+def test_an_interrupt_says_how_to_go_on(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as exit_:
+        guarded(interrupted)()
+    assert exit_.value.code == 130
+    assert "the same command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.commands)], ids=str)
+def test_help_needs_nothing_heavy(command):
+    program = (
+        "import sys; from spikeproof.cli import cli\n"
+        "try: cli(sys.argv[1:])\n"
+        "finally: print([m for m in ('torch', 'numpy', 'pydantic', 'rich', 'yaml') if m in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command, "--help"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("Usage: ")
+    assert done.stdout.endswith("[]\n")
+
+
+def test_help_answers_in_under_a_third_of_a_second():
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "spikeproof", "--help"], capture_output=True, check=True)
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.3
+
+
+def test_a_closed_pipe_is_no_traceback(out):
+    command = f"{sys.executable} -m spikeproof show {out} --json | head -c 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ})
+    assert done.stderr == ""

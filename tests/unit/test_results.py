@@ -1,0 +1,65 @@
+import pytest
+
+from spikeproof.experiments import results
+
+
+def row(attack, epsilon, accuracy, gradient_free=False):
+    return {
+        "attack": attack,
+        "threat": "linf",
+        "epsilon": epsilon,
+        "robust_accuracy": accuracy,
+        "gradient_free": gradient_free,
+        "warnings": [],
+    }
+
+
+def test_a_gradient_free_attack_that_wins_is_a_warning_on_the_gradient_attacks():
+    rows = [row("fgsm", 0.1, 0.5), row("pgd", 0.1, 0.4), row("square", 0.1, 0.31, gradient_free=True)]
+    results._warn_gradient_free(rows)
+    message = "gradient-free beats gradient: square 31.0% < pgd 40.0%"
+    assert [r["warnings"] for r in rows] == [[message], [message], []]
+
+
+@pytest.mark.parametrize("square", [0.4, 0.5])
+def test_a_gradient_free_attack_that_does_not_win_is_no_warning(square):
+    rows = [row("pgd", 0.1, 0.4), row("square", 0.1, square, gradient_free=True)]
+    results._warn_gradient_free(rows)
+    assert not any(r["warnings"] for r in rows)
+
+
+def test_accuracy_that_rises_with_epsilon_is_a_warning_where_it_rose():
+    rows = [row("pgd", 0.3, 0.25), row("pgd", 0.2, 0.3), row("pgd", 0.1, 0.12), row("fgsm", 0.2, 0.1)]
+    results._warn_rising(rows)
+    assert [r["warnings"] for r in rows] == [
+        ["accuracy rises with epsilon: 12.0% at 0.1 -> 25.0% at 0.3"],
+        ["accuracy rises with epsilon: 12.0% at 0.1 -> 30.0% at 0.2"],
+        [],
+        [],
+    ]
+
+
+def test_options_are_named_only_where_they_tell_members_apart():
+    latency = {"name": "latency", "steps": 4, "backward": {"name": "time-shift"}}
+    members = [
+        latency,
+        {**latency, "steps": 8},
+        {"name": "direct", "steps": 8},
+        {"name": "reversed", "code": latency},
+        {"name": "reversed", "code": {**latency, "name": "early-burst"}},
+        {"name": "pgd", "surrogate": None},
+        {"name": "pgd", "surrogate": {"name": "triangle", "width": 1.0}},
+        {"name": "mlp", "hidden": [4]},
+        {"name": "mlp", "hidden": [4, 4]},
+    ]
+    assert list(results.labels(members).values()) == [
+        "latency(steps=4)",
+        "latency(steps=8)",
+        "direct",
+        "reversed(latency)",
+        "reversed(early-burst)",
+        "pgd",
+        "pgd(surrogate=triangle)",
+        "mlp(hidden=4)",
+        "mlp(hidden=4-4)",
+    ]
