@@ -67,7 +67,7 @@ class Training:
                 raise ValueError("its digests are not those of its content")
             reports = [EpochReport(**report) for report in note["reports"]]
         except (InputError, KeyError, TypeError, ValueError) as error:
-            warnings.warn(f"{path} is damaged ({error}); training starts from its first epoch", stacklevel=4)
+            warnings.warn(f"{path} is damaged ({error}); training starts from its first epoch", stacklevel=3)
             return
         if (note["version"], note["identity"]) != (_VERSION, self.identity):
             raise InputError(
