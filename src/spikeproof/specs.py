@@ -271,15 +271,16 @@ class _Builder:
 
 
 @functools.cache
-def _adapter(hint: Any) -> pydantic.TypeAdapter[Any]:
-    return pydantic.TypeAdapter(hint, config=pydantic.ConfigDict(strict=True, allow_inf_nan=False))
+def _validator(hint: Any) -> Callable[[Any], Any]:
+    strict = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
+    return pydantic.TypeAdapter[Any](hint, config=strict).validate_python
 
 
 def _leaf(hint: Any, data: Any, place: str) -> Any:
     if hint is float and isinstance(data, str) and _EXPONENT.fullmatch(data):
         data = float(data)
     try:
-        value = _adapter(hint).validate_python(data)
+        value = _validator(hint)(data)
     except pydantic.ValidationError as error:
         raise _refused(hint, data, place) from error
     return value + 0.0 if isinstance(value, float) else value  # one zero, not two
