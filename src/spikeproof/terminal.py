@@ -166,7 +166,9 @@ def _by_model(records: Sequence[Record]) -> list[list[Record]]:
 
 def _line(rows: Sequence[Record], budgets: Sequence[tuple[str, float]]) -> list[str]:
     first = rows[0]
-    worst = {(r["threat"], r["epsilon"]): r["robust_accuracy"] for r in rows if r["attack"] == WORST_CASE}
+    worst = {
+        (r["threat"], r["epsilon"]): r["robust_accuracy"] for r in rows if r["attack"] in (WORST_CASE, "none")
+    }
     names = [first["network"], first["neuron"], first["encoder"], first["decoder"]]
     numbers = [str(first["seed"]), str(first["n"]), f"{first['clean_accuracy']:.1%}"[:-1]]
     return [*names, *numbers, *(f"{worst[b]:.1%}"[:-1] if b in worst else "-" for b in budgets)]

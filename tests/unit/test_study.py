@@ -399,6 +399,16 @@ def test_the_worst_case_is_no_better_than_any_attack_of_a_deterministic_model(fi
         assert accuracies["worst-case"] == min(accuracies.values())
 
 
+def test_a_study_without_attacks_has_clean_records(tmp_path):
+    assert run(tmp_path, "attacks=[]", "models.encoder={direct: {steps: 1}}").computed == 2
+    ((row),) = records(tmp_path)
+    assert (row["attack"], row["robust_accuracy"]) == ("none", row["clean_accuracy"])
+
+
+def test_no_checkpoint_outlives_its_training(finished):
+    assert not list((finished / "checkpoints").iterdir())
+
+
 def test_a_study_that_never_ran_has_no_records(tmp_path):
     with pytest.raises(InputError, match=r"study\.json"):
         records(tmp_path)

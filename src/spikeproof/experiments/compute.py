@@ -32,6 +32,7 @@ from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_cle
 from spikeproof.experiments.catalogue import PARTS
 from spikeproof.experiments.cells import Cell
 from spikeproof.experiments.executors import Progress
+from spikeproof.experiments.run import checkpoint
 from spikeproof.experiments.store import Store, as_json
 from spikeproof.keys import Key
 from spikeproof.learning.rules import EpochReport, Rule
@@ -97,15 +98,17 @@ class Bench:
         spec, key = cell.spec, Key.of(cell.spec["seed"])
         model = build(ModelSpec, spec["model"], PARTS).build(key.fold("model"))
         rule = build(Rule, spec["rule"], PARTS)
-        checkpoints = self.root / "checkpoints" / cell.address
-        checkpoints.parent.mkdir(parents=True, exist_ok=True)
+        state = checkpoint(self.root, cell.address)
+        state.parent.mkdir(parents=True, exist_ok=True)
+        told = _Told(tell)
         history = rule.train(
             model,
             self.dataset(spec["dataset"]),
             key.fold("training"),
             device=torch.device(self.device),
-            checkpoint=checkpoints,
-            on_epoch=lambda epoch: tell(epoch_progress(epoch, spec["rule"].get("epochs", 0))),
+            checkpoint=state,
+            on_epoch=told.epoch,
+            on_batch=told.batch,
         )
         metrics = {
             "epochs": [asdict(epoch) for epoch in history.epochs],
@@ -244,10 +247,25 @@ def exhibits(subject: Subject, x_adv: Tensor) -> dict[str, Tensor]:
     arrays = {"x": x, "x_adv": x_adv, "example": ids}
     for name, images in (("spikes", x), ("spikes_adv", x_adv)):
         arrays[name] = encoder(images, key).transpose(0, 1).to(torch.uint8 if encoder.spiking else x.dtype)
-    return {name: array.detach().cpu().contiguous() for name, array in arrays.items()}
+    return {
+        name: array.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, array in arrays.items()
+    }
 
 
-def epoch_progress(epoch: EpochReport, epochs: int) -> Progress:
-    """An epoch's report as progress."""
-    note = f"loss {epoch.loss:.3f}, validation accuracy {epoch.validation_accuracy:.1%}"
-    return Progress(epoch.epoch, epochs, note)
+@dataclass
+class _Told:
+    """Tells at most twice a second how a training goes."""
+
+    tell: Tell
+    note: str = "first epoch"
+    last: float = 0.0
+
+    def epoch(self, report: EpochReport) -> None:
+        self.note = f"loss {report.loss:.3f}, validation accuracy {report.validation_accuracy:.1%}"
+
+    def batch(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.last > 0.5:
+            self.last = now
+            self.tell(Progress(done, total, self.note))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from spikeproof.datasets import locate
-from spikeproof.experiments.catalogue import PARTS, Source
+from spikeproof.datasets import Source, locate
+from spikeproof.experiments.catalogue import PARTS
 
 __all__ = ["examine"]
 

@@ -48,7 +48,8 @@ class Failure:
     @classmethod
     def of(cls, error: Exception) -> Failure:
         """The failure that an exception means."""
-        return cls(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+        words = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        return cls(f"{type(error).__name__}: {words}", "".join(traceback.format_exception(error)))
 
 
 Work = Callable[[Task, Callable[[Progress], None]], Result]

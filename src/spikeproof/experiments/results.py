@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -72,7 +72,7 @@ def _records_of_model(
     for cell in wanted:
         if cell["kind"] == "attack":
             groups[names.threats[_text(cell["spec"]["threat"])], cell["spec"]["epsilon"]].append(cell)
-    rows: list[Record] = []
+    rows: list[Record] = [] if groups else [_clean_record(base)]
     for (threat, epsilon), group in groups.items():
         found = [cells[cell["address"]] for cell in group if cell["address"] in cells]
         here = [_attack_record(base, names, threat, epsilon, cell) for cell in found]
@@ -120,23 +120,44 @@ def _steps(encoder: Spec) -> int:
     return next(_steps(part) for part in encoder.values() if isinstance(part, Mapping))
 
 
+def _clean_record(base: Spec) -> Record:
+    """The record of a study without attacks: an attack that does nothing."""
+    record = {
+        **base,
+        "attack": "none",
+        "threat": "none",
+        "epsilon": 0.0,
+        "robust_accuracy": base["clean_accuracy"],
+        "ci_low": base["clean_ci_low"],
+        "ci_high": base["clean_ci_high"],
+        "robust_all_draws": base["clean_all_draws"],
+        "adversarial_tie_share": base["tie_share"],
+        "adversarial_silent_share": base["silent_share"],
+        "gradient_free": True,
+        "warnings": [],
+        "cell": base["clean_cell"],
+    }
+    return cast(Record, record)
+
+
 def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell: Stored) -> Record:
     metrics = cell.metrics
-    return Record(  # type: ignore[typeddict-item, misc]
+    record = {
         **base,
-        attack=names.attacks[_text(cell.cell["spec"]["attack"])],
-        threat=threat,
-        epsilon=epsilon,
-        robust_accuracy=metrics["robust_accuracy"],
-        ci_low=metrics["ci_low"],
-        ci_high=metrics["ci_high"],
-        robust_all_draws=metrics["robust_all_draws"],
-        adversarial_tie_share=metrics["tie_share"],
-        adversarial_silent_share=metrics["silent_share"],
-        gradient_free=metrics["gradient_free"],
-        warnings=[],
-        cell=str(cell.path),
-    )
+        "attack": names.attacks[_text(cell.cell["spec"]["attack"])],
+        "threat": threat,
+        "epsilon": epsilon,
+        "robust_accuracy": metrics["robust_accuracy"],
+        "ci_low": metrics["ci_low"],
+        "ci_high": metrics["ci_high"],
+        "robust_all_draws": metrics["robust_all_draws"],
+        "adversarial_tie_share": metrics["tie_share"],
+        "adversarial_silent_share": metrics["silent_share"],
+        "gradient_free": metrics["gradient_free"],
+        "warnings": [],
+        "cell": str(cell.path),
+    }
+    return cast(Record, record)
 
 
 def _worst_record(
@@ -145,21 +166,22 @@ def _worst_record(
     right, ties, silent, chosen = _worst_case(clean, found)
     low, high = wilson(float(right.sum()), len(right))
     hardest = int(np.bincount(chosen, minlength=len(found) + 1)[1:].argmax())
-    return Record(  # type: ignore[typeddict-item, misc]
+    record = {
         **base,
-        attack=WORST_CASE,
-        threat=threat,
-        epsilon=epsilon,
-        robust_accuracy=float(right.mean()),
-        ci_low=low,
-        ci_high=high,
-        robust_all_draws=float((right == 1).mean()),
-        adversarial_tie_share=float(ties.mean()),
-        adversarial_silent_share=float(silent.mean()),
-        gradient_free=all(row["gradient_free"] for row in rows),
-        warnings=[],
-        cell=str(found[hardest].path),
-    )
+        "attack": WORST_CASE,
+        "threat": threat,
+        "epsilon": epsilon,
+        "robust_accuracy": float(right.mean()),
+        "ci_low": low,
+        "ci_high": high,
+        "robust_all_draws": float((right == 1).mean()),
+        "adversarial_tie_share": float(ties.mean()),
+        "adversarial_silent_share": float(silent.mean()),
+        "gradient_free": all(row["gradient_free"] for row in rows),
+        "warnings": [],
+        "cell": str(found[hardest].path),
+    }
+    return cast(Record, record)
 
 
 Column = NDArray[np.float64]
@@ -257,14 +279,21 @@ def labels(members: Iterable[Spec]) -> dict[str, str]:
         groups[_base_name(member)].append(member)
     names = {}
     for text, member in distinct.items():
-        group = groups[_base_name(member)]
-        flat = _flat(member)
-        differing = [
-            option for option in flat if any(_flat(other).get(option) != flat[option] for other in group)
-        ]
-        options = ", ".join(f"{option}={_brief(flat[option])}" for option in differing)
-        names[text] = f"{_base_name(member)}({options})" if options else _base_name(member)
+        name = _base_name(member)
+        options = _differing(_flat(member), [_flat(other) for other in groups[name]])
+        names[text] = f"{name}({', '.join(options)})" if options else name
     return names
+
+
+def _differing(member: Spec, group: Sequence[Spec]) -> list[str]:
+    """The options in which a member differs from others, compared only where their parts are the same."""
+    options = []
+    for option, value in member.items():
+        part = option.rpartition(".")[0]
+        alike = [other for other in group if other.get(part) == member.get(part)]
+        if value is not None and any(other.get(option) != value for other in alike):
+            options.append(f"{option}={_brief(value)}")
+    return options
 
 
 def _base_name(member: Spec) -> str:

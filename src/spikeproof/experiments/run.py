@@ -161,7 +161,11 @@ class _Run:
 
     def keep(self, cell: Cell, files: Mapping[str, bytes]) -> None:
         self.store.put(cell.address, files)
-        _failure_path(self.store.root, cell.address).unlink(missing_ok=True)
+        for leftover in (
+            _failure_path(self.store.root, cell.address),
+            checkpoint(self.store.root, cell.address),
+        ):
+            leftover.unlink(missing_ok=True)
 
     def fail(self, cell: Cell, failure: Failure) -> None:
         path = _failure_path(self.store.root, cell.address)
@@ -169,6 +173,11 @@ class _Run:
         with writing(self.store.root):
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, as_json(record))
+
+
+def checkpoint(root: Path, address: str) -> Path:
+    """Where a training that is under way keeps its state."""
+    return root / "checkpoints" / address
 
 
 def _failure_path(root: Path, address: str) -> Path:
