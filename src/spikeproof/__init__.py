@@ -1,3 +1,80 @@
-"""spikeproof: how robust is a spiking neural network, and what does spike timing have to do with it?"""
+"""spikeproof: how robust is a spiking neural network, and what does spike timing have to do with it?
+
+The public names, in the order of the pipeline. Each is imported when it is first used, so that `import
+spikeproof` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
+    from spikeproof.datasets import MNIST, Digits, FashionMNIST
+    from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
+    from spikeproof.encoders import (
+        Bernoulli,
+        Direct,
+        EarlyBurst,
+        LateBurst,
+        Latency,
+        QuantisedDirect,
+        Reversed,
+        SpikeGated,
+        StraightThrough,
+        TimeShift,
+    )
+    from spikeproof.errors import DamagedError, InputError, SpikeproofError
+    from spikeproof.evaluation import evaluate_attack, evaluate_clean
+    from spikeproof.keys import Key
+    from spikeproof.learning.backprop import BPTT
+    from spikeproof.models import load, save
+    from spikeproof.network import MLP, Classifier, ConvNet, ModelSpec, Normalise, substitute
+    from spikeproof.neurons import IF, LIF, PSP, BySubtraction, ReLU, ToZero
+    from spikeproof.surrogates import (
+        ATan,
+        FastSigmoid,
+        Gaussian,
+        Rectangle,
+        Sigmoid,
+        StraightThroughSpike,
+        Triangle,
+    )
+    from spikeproof.threats import L2, Linf, parse_epsilon
+
+_HOMES = {
+    "errors": ("DamagedError", "InputError", "SpikeproofError"),
+    "keys": ("Key",),
+    "datasets": ("MNIST", "Digits", "FashionMNIST"),
+    "encoders": (
+        *("Bernoulli", "Direct", "EarlyBurst", "LateBurst", "Latency", "QuantisedDirect", "Reversed"),
+        *("SpikeGated", "StraightThrough", "TimeShift"),
+    ),
+    "surrogates": (
+        *("ATan", "FastSigmoid", "Gaussian", "Rectangle", "Sigmoid", "StraightThroughSpike", "Triangle"),
+    ),
+    "neurons": ("IF", "LIF", "PSP", "BySubtraction", "ReLU", "ToZero"),
+    "network": ("MLP", "Classifier", "ConvNet", "ModelSpec", "Normalise", "substitute"),
+    "decoders": ("Count", "FirstSpike", "MeanPotential", "decide"),
+    "learning.backprop": ("BPTT",),
+    "models": ("load", "save"),
+    "threats": ("L2", "Linf", "parse_epsilon"),
+    "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch"),
+    "evaluation": ("evaluate_attack", "evaluate_clean"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'spikeproof' has no attribute {name!r}")
+    return getattr(import_module(f"spikeproof.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

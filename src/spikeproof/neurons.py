@@ -325,6 +325,15 @@ def lif_unroll(
 Unroll = Callable[[Tensor, State, Neuron, Surrogate], tuple[Tensor, State]]
 
 
+def _in_full(current: Tensor) -> Tensor:
+    """Potentials are summed in single precision, even where autocast computes products in half."""
+    mixed = torch.is_autocast_enabled(current.device.type) and current.dtype in (
+        torch.bfloat16,
+        torch.float16,
+    )
+    return (current.float() if mixed else current).contiguous()
+
+
 class Spiking(nn.Module):
     """A layer of neurons; every call starts at rest and nothing is left when it returns.
 
@@ -348,8 +357,9 @@ class Spiking(nn.Module):
         self.neuron, self.spike, self.unroll = neuron, spike, unroll
 
     def forward(self, current: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
+        current = _in_full(current)
         rest = State(torch.zeros_like(current[0]))
-        return self.unroll(current.contiguous(), rest, self.neuron, self.spike)[0]
+        return self.unroll(current, rest, self.neuron, self.spike)[0]
 
     def extra_repr(self) -> str:
         return f"{self.neuron!r}, spike={self.spike!r}"
@@ -389,7 +399,7 @@ class Integrator(nn.Module):
         self.neuron = neuron
 
     def forward(self, current: Float[Tensor, "T B K"]) -> Float[Tensor, "T B K"]:
-        return self.neuron.integrate(current)
+        return self.neuron.integrate(_in_full(current))
 
     def extra_repr(self) -> str:
         return repr(self.neuron)
