@@ -1,0 +1,51 @@
+"""A record: one headline number of a study, with everything needed to say what it is a number of."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+__all__ = ["Record"]
+
+
+class Record(TypedDict):
+    """One model under one attack with one budget, as `show --json` prints it.
+
+    Accuracies and shares are fractions in [0, 1], intervals are 95 % Wilson intervals. The attack
+    `worst-case` is the minimum over all attacks, image by image; `none` marks a study without attacks.
+    """
+
+    study: str
+    dataset: str
+    network: str
+    neuron: str
+    encoder: str
+    decoder: str
+    rule: str
+    surrogate: str
+    attack: str
+    threat: str
+    epsilon: float
+    seed: int
+    n: int
+    clean_accuracy: float
+    clean_ci_low: float
+    clean_ci_high: float
+    clean_all_draws: float
+    robust_accuracy: float
+    ci_low: float
+    ci_high: float
+    robust_all_draws: float
+    draws: int
+    stochastic: bool
+    tie_share: float
+    silent_share: float
+    adversarial_tie_share: float
+    adversarial_silent_share: float
+    spikes_per_inference: float
+    gradient_free: bool
+    warnings: list[str]
+    model: str
+    cell: str
+    train_cell: str
+    clean_cell: str
+    steps: int
