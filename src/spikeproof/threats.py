@@ -1,7 +1,8 @@
 """Threats: the set of images an attacker may choose from, around each clean image, in the box [0, 1].
 
-A threat knows its set (`start`, `project`, `contains`, `distance`) and the direction in which a linear function
-rises fastest within it (`steepest`). Its size is `epsilon`, in units of pixel value: 8/255 is 8/255, never 8.
+A threat knows its set (`start`, `project`, `contains`, `distance`) and the direction in which a linear
+function rises fastest within it (`steepest`). Its size is `epsilon`, in units of pixel value: 8/255 is
+8/255, never 8.
 """
 
 from __future__ import annotations

@@ -262,7 +262,10 @@ class _Told:
     last: float = 0.0
 
     def epoch(self, report: EpochReport) -> None:
-        self.note = f"loss {report.loss:.3f}, validation accuracy {report.validation_accuracy:.1%}"
+        right = report.validation_accuracy
+        self.note = f"loss {report.loss:.3f}" + (
+            f", validation accuracy {right:.1%}" if right is not None else ""
+        )
 
     def batch(self, done: int, total: int) -> None:
         now = time.monotonic()

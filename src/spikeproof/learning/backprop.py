@@ -131,15 +131,17 @@ class BPTT(Rule):
 
 
 @torch.no_grad()
-def accuracy(model: Classifier, part: Split, key: Key, batch_size: int) -> float:
-    """Share of examples decided rightly, in [0, 1]; ties and silent outputs count as errors.
+def accuracy(model: Classifier, part: Split, key: Key, batch_size: int) -> float | None:
+    """Share of examples decided rightly, in [0, 1]; ties and silent outputs count as errors. None of none.
 
     Each example draws under its own id, so the number does not depend on how they are batched.
     """
     model.eval()
+    if not len(part):
+        return None
     device, right = next(model.parameters()).device, 0
     for images, y, ids in zip(
-        part.images.split(batch_size), part.labels.split(batch_size), part.ids.split(batch_size), strict=True
+        *(torch.split(of, batch_size) for of in (part.images, part.labels, part.ids)), strict=True
     ):
         logits = model(images.to(device), key.for_rows(ids))
         right += int((decide(logits) == y.to(device)).sum())
@@ -187,7 +189,7 @@ class _Run:
     def _order(self, epoch: int) -> tuple[Tensor, ...]:
         generator = self.key.fold("epoch", epoch, "order").generator()
         order = torch.randperm(len(self.labels), generator=generator).to(self.device)
-        return order.split(self.rule.batch_size)[: self.batches]
+        return torch.split(order, self.rule.batch_size)[: self.batches]
 
     def _iterate(self, rows: Tensor, key: Key, done: int) -> Float[Tensor, ""]:
         x, y = self.images[rows], self.labels[rows]
@@ -236,8 +238,5 @@ def _check_fit(model: Classifier, data: Dataset) -> None:
             f"a model for {model.spec.classes}",
             f"Build it with classes={len(data.classes)}.",
         )
-    for name, part in (("train", data.train), ("validation", data.validation)):
-        if not len(part.labels):
-            raise InputError(
-                "Training and validation parts hold examples", f"no {name} part", "Check the data."
-            )
+    if not len(data.train):
+        raise InputError("The training part holds examples", "none", "Check the data.")

@@ -26,13 +26,14 @@ class EpochReport:
     Args:
         epoch: number of the epoch, from 1.
         loss: mean training loss per example.
-        validation_accuracy: share of the validation part decided rightly, in [0, 1]; ties count as errors.
+        validation_accuracy: share of the validation part decided rightly, in [0, 1], ties counting as errors;
+            None where nothing was held out.
         seconds: how long it took; two reports are equal without it.
     """
 
     epoch: int
     loss: float
-    validation_accuracy: float
+    validation_accuracy: float | None
     seconds: float = field(compare=False)
 
 
@@ -43,7 +44,7 @@ class History:
     epochs: tuple[EpochReport, ...]
 
     @property
-    def validation_accuracy(self) -> float:
+    def validation_accuracy(self) -> float | None:
         """That of the last epoch, whose weights the model has."""
         return self.epochs[-1].validation_accuracy
 
