@@ -12,14 +12,13 @@ import click
 
 from spikeproof.experiments.cells import Cell
 from spikeproof.experiments.executors import Failure, Progress
-from spikeproof.experiments.results import WORST_CASE
+from spikeproof.experiments.record import Record
 from spikeproof.experiments.run import Listener, Summary
+from spikeproof.report.tables import Budget, Headline, budgets, epsilon_text, headlines, percent, varying
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
-
-    from spikeproof.experiments.record import Record
 
 __all__ = ["listener", "print_records", "print_summary"]
 
@@ -135,57 +134,47 @@ def print_summary(summary: Summary) -> None:
 
 
 def print_records(records: Sequence[Record]) -> None:
-    """Clean accuracy and worst-case robust accuracy of every model, and every warning."""
+    """Clean accuracy and worst-case robust accuracy of every model, and the warnings in brief."""
     if not records:
         click.echo("No number is finished yet.")
         return
-    budgets = sorted({(row["threat"], row["epsilon"]) for row in records})
-    head = ["network", "neuron", "encoder", "decoder", "seed", "n", "clean"]
-    head += [f"{threat} {epsilon:.3g}" for threat, epsilon in budgets]
-    lines = [_line(rows, budgets) for rows in _by_model(records)]
+    axes, columns = varying(records) or ["encoder"], budgets(records)
+    head = [*axes, "clean", *(f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns)]
+    lines = [_line(row, axes, columns) for row in headlines(records)]
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     for line in (head, *lines):
-        cells = [
-            f"{cell:{'<' if i < 4 else '>'}{width}}"
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        click.echo("  ".join(cells).rstrip())
-    click.echo(
-        f"\nAccuracy in %, robust accuracy in the {WORST_CASE} over all attacks; ties count as errors."
-    )
-    for warning, count in _warnings(records).items():
-        click.echo(f"warning: {warning}" + (f" (and {count - 1} more of this kind)" if count > 1 else ""))
+        texts = [f"{text:<{width}}" for text, width in zip(line, widths, strict=True)][: len(axes)]
+        numbers = [f"{text:>{width}}" for text, width in zip(line, widths, strict=True)][len(axes) :]
+        click.echo("  ".join([*texts, *numbers]))
+    first = records[0]
+    click.echo(f"\nAccuracy in % on {first['n']} images of {first['dataset']}; ties count as errors.")
+    if columns:
+        click.echo("Under attack: the worst case over all attacks of the study, image by image.")
+    for warning in _warnings(records):
+        click.echo(f"warning: {warning}")
 
 
-def _by_model(records: Sequence[Record]) -> list[list[Record]]:
-    groups: dict[str, list[Record]] = {}
+def _line(row: Headline, axes: Sequence[str], columns: Sequence[Budget]) -> list[str]:
+    worst = [row.worst.get(budget) for budget in columns]
+    return [
+        *(str(row.model[axis]) for axis in axes),  # type: ignore[literal-required]
+        percent(row.model["clean_accuracy"]),
+        *(percent(record["robust_accuracy"] if record else None) for record in worst),
+    ]
+
+
+def _warnings(records: Sequence[Record]) -> list[str]:
+    """The first warning of each kind, where it is, and how many others are like it."""
+    kinds: dict[str, list[str]] = {}
     for row in records:
-        groups.setdefault(row["model"], []).append(row)
-    return list(groups.values())
-
-
-def _line(rows: Sequence[Record], budgets: Sequence[tuple[str, float]]) -> list[str]:
-    first = rows[0]
-    worst = {
-        (r["threat"], r["epsilon"]): r["robust_accuracy"] for r in rows if r["attack"] in (WORST_CASE, "none")
-    }
-    names = [first["network"], first["neuron"], first["encoder"], first["decoder"]]
-    numbers = [str(first["seed"]), str(first["n"]), f"{first['clean_accuracy']:.1%}"[:-1]]
-    return [*names, *numbers, *(f"{worst[b]:.1%}"[:-1] if b in worst else "-" for b in budgets)]
-
-
-def _warnings(records: Sequence[Record]) -> dict[str, int]:
-    """The first warning of each kind, with the model it belongs to, and how many there are of its kind."""
-    counts: dict[str, int] = {}
-    firsts: dict[str, str] = {}
-    for row in records:
-        if row["attack"] == WORST_CASE:
-            continue
+        place = (
+            f"{row['network']}, {row['encoder']}, {row['decoder']}, epsilon {epsilon_text(row['epsilon'])}"
+        )
         for warning in row["warnings"]:
-            kind = warning.split(":", 1)[0]
-            model = f"{row['network']}/{row['encoder']}/{row['decoder']}"
-            first = firsts.setdefault(
-                kind, f"{warning} ({model}, {row['attack']}, epsilon {row['epsilon']:.3g})"
-            )
-            counts[first] = counts.get(first, 0) + 1
-    return counts
+            text = f"{warning} ({place})"
+            kind = kinds.setdefault(warning.split(":", 1)[0], [])
+            kind += [] if text in kind else [text]
+    return [
+        f"{kind[0]}; {len(kind) - 1} more like it in the report" if kind[1:] else kind[0]
+        for kind in kinds.values()
+    ]

@@ -1,7 +1,6 @@
 """A study from its file to its numbers, with the smallest models that still learn something."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -52,7 +51,10 @@ def study(*settings, text=TINY):
 
 class Heard(running.Listener):
     def __init__(self):
-        self.messages = []
+        self.messages, self.told = [], []
+
+    def progress(self, cell, progress):
+        self.told.append(progress)
 
     def damaged(self, message):
         self.messages.append(message)
@@ -331,22 +333,45 @@ def test_a_failed_cell_is_filed_and_the_others_go_on(tmp_path):
     assert not list((tmp_path / "failures").iterdir())
 
 
-def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(tmp_path, finished):
-    path, out = tmp_path / "study.yaml", tmp_path / "out"
+def kill_when(ready, out, *settings):
+    """Start the study by the command line and kill it as soon as `ready()`."""
+    path = out.parent / "study.yaml"
     path.write_text(TINY)
-    command = [sys.executable, "-m", "spikeproof", "run", str(path), "--out", str(out), "--workers", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while len(list(out.glob("cells/[0-9a-f]*"))) < 3 and process.poll() is None:
-        time.sleep(0.01)
+    command = [sys.executable, "-m", "spikeproof", "run", str(path), *settings]
+    process = subprocess.Popen([*command, "--out", str(out), "--workers", "1"], stdout=subprocess.DEVNULL)
+    while not ready() and process.poll() is None:
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = stamps(out)
-    done = len(list(out.glob("cells/[0-9a-f]*")))
-    assert 3 <= done < 12
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(tmp_path, finished):
+    out = tmp_path / "out"
+
+    def done():
+        return len(list(out.glob("cells/[0-9a-f]*")))
+
+    kill_when(lambda: done() >= 3, out)
+    before, kept = stamps(out), done()
+    assert 3 <= kept < 12
     summary = run(out)
-    assert (summary.computed, summary.kept) == (12 - done, done)
+    assert (summary.computed, summary.kept) == (12 - kept, kept)
     assert stamps(out).items() >= before.items()
     assert numbers(out) == numbers(finished)
+
+
+def test_killed_while_training_it_goes_on_from_the_last_epoch(tmp_path):
+    settings = ("models.encoder={latency: {steps: 3}}", "models.rule.epochs=30", "attacks=[]")
+    out = tmp_path / "out"
+    kill_when(lambda: any(out.glob("checkpoints/[0-9a-f]*")), out, *settings)
+    assert not list(out.glob("cells/[0-9a-f]*"))
+    heard = Heard()
+    run(out, *settings, heard=heard)
+    batches = -(-1257 // 256)
+    assert heard.told[0].done > batches
+    assert heard.told[0].total == 30 * batches
+    run(tmp_path / "whole", *settings)
+    assert numbers(out) == numbers(tmp_path / "whole")
 
 
 # --- what is stored ------------------------------------------------------------------------------------

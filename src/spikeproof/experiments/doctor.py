@@ -31,7 +31,7 @@ def examine(data: Path | None = None) -> dict[str, dict[str, str]]:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "devices": {"cpu": platform.processor() or platform.machine(), **_accelerators()},
         "threads": {"cores": str(os.cpu_count() or "unknown"), "torch": str(torch.get_num_threads())},
-        "data": {name: locate(name, data) for name in PARTS[Source]},
+        "data": {name: locate(source, data) for name, source in PARTS[Source].items()},
     }
 
 
