@@ -50,4 +50,8 @@ def suggest(name: str, options: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, options, n=1)
     if close:
         return f"Did you mean {close[0]!r}?"
-    return f"Choose one of {', '.join(map(repr, options))}." if options else "Nothing is known under any name here."
+    return (
+        f"Choose one of {', '.join(map(repr, options))}."
+        if options
+        else "Nothing is known under any name here."
+    )

@@ -38,6 +38,7 @@ class Recipe:
     """A named attack, waiting for its threat."""
 
     gradient_free: ClassVar[bool] = False
+    for_stochastic: ClassVar[bool] = False  # adds nothing on a model without randomness
 
     def __call__(self, threat: Threat) -> Attack:
         """The attack within this threat."""
@@ -132,6 +133,8 @@ class PGD(GradientRecipe):
 class EOTPGD(PGD):
     """Projected gradient descent with each gradient averaged over draws of the model's randomness.
 
+    On a deterministic model it would repeat PGD at many times the cost, so studies leave it out there.
+
     Args:
         draws: gradients per step, at least 1.
         steps: number of steps, at least 1.
@@ -145,6 +148,7 @@ class EOTPGD(PGD):
         Athalye, Carlini & Wagner 2018, section 4.2.
     """
 
+    for_stochastic: ClassVar[bool] = True
     draws: int = 10
 
     def __call__(self, threat: Threat) -> GradientAttack:
