@@ -26,6 +26,9 @@ from spikeproof.statistics import wilson
 __all__ = ["WORST_CASE", "labels", "records"]
 
 WORST_CASE = "worst-case"
+NOTHING_STANDS = 0.01
+"""Robust accuracy that an attack without bounds may leave."""
+
 Spec = Mapping[str, Any]
 
 
@@ -79,6 +82,7 @@ def _records_of_model(
         if found and len(found) == len(group):
             here.append(_worst_record(base, threat, epsilon, clean, found, here))
         _warn_gradient_free(here)
+        _warn_unbounded(here)
         rows += here
     _warn_rising(rows)
     return rows
@@ -217,6 +221,20 @@ def _warn_gradient_free(rows: Sequence[Record]) -> None:
     for row in rows:
         if not row["gradient_free"]:
             row["warnings"].append(warning)
+
+
+def _warn_unbounded(rows: Sequence[Record]) -> None:
+    """Within Linf 1 every image is allowed, so a strong attack leaves nothing standing."""
+    seeing = [row for row in rows if row["attack"] != WORST_CASE and not row["gradient_free"]]
+    strongest = min(seeing, key=_accuracy, default=None)
+    if strongest is None or strongest["epsilon"] < 1 or _accuracy(strongest) <= NOTHING_STANDS:
+        return
+    for row in rows:
+        if row is strongest or row["attack"] == WORST_CASE:
+            row["warnings"].append(
+                f"unbounded attack fails: {strongest['attack']} leaves {_accuracy(strongest):.1%} "
+                f"at {row['threat']} {row['epsilon']:.4g}"
+            )
 
 
 def _warn_rising(rows: Sequence[Record]) -> None:
