@@ -21,7 +21,7 @@ from spikeproof.experiments.results import WORST_CASE
 from spikeproof.report.exhibits import Exhibit, middle
 from spikeproof.report.tables import epsilon_text, number, varying
 
-__all__ = ["Drawing", "drawings", "exhibit_drawing", "inline"]
+__all__ = ["Drawing", "drawings", "exhibit_drawing", "file_names", "inline", "telling"]
 
 Array = NDArray[Any]
 
@@ -164,7 +164,7 @@ class _Atlas:
         return "ReLU network" + (f", {record['encoder']}" if self.twin_axes else "")
 
     def place(self, record: Record) -> str:
-        return " · ".join(str(record[axis]) for axis in self.place_axes)  # type: ignore[literal-required]
+        return " · ".join(str(record[axis]) for axis in self.place_axes)
 
     def decoder(self, record: Record) -> str:
         names = [record["decoder"], *(record[axis] for axis in self.part_axes)]  # type: ignore[literal-required]
@@ -195,7 +195,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "all"
 
 
-def _names(prefix: str, places: Iterable[str]) -> dict[str, str]:
+def file_names(prefix: str, places: Iterable[str]) -> dict[str, str]:
     """A file name of its own for every place."""
     names: dict[str, str] = {}
     for place in places:
@@ -236,7 +236,7 @@ def _attack_curves(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
     places: dict[str, list[_Panel]] = {}
     for panel in atlas.panels(records):
         places.setdefault(panel.place, []).append(panel)
-    names = _names("attacks", places)
+    names = file_names("attacks", places)
     return [_attack_figure(atlas, names[place], place, panels) for place, panels in places.items()]
 
 
@@ -369,12 +369,12 @@ def _heat_maps(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
     places: dict[str, list[Record]] = {}
     for record in records:
         places.setdefault(atlas.place(record), []).append(record)
-    names = _names("heatmap", places)
+    names = file_names("heatmap", places)
     return [_heat_map(atlas, names[place], place, rows) for place, rows in places.items()]
 
 
 def _heat_map(atlas: _Atlas, name: str, place: str, records: Sequence[Record]) -> Drawing:
-    epsilon = _telling(records)
+    epsilon = telling(records)
     codes = list(dict.fromkeys(map(atlas.code, records)))
     decoders = list(dict.fromkeys(map(atlas.decoder, records)))
     models = list({record["model"]: record for record in records}.values())
@@ -398,8 +398,12 @@ def _heat_map(atlas: _Atlas, name: str, place: str, records: Sequence[Record]) -
     return Drawing(name, f"Code and decoder: {place}", f"{caption}.", paint, width, height)
 
 
-def _telling(records: Iterable[Record]) -> float:
-    """The epsilon at which worst cases differ most between models; in doubt the one nearest to the middle."""
+def telling(records: Iterable[Record]) -> float:
+    """The epsilon at which worst cases differ most between models; in doubt the one nearest to the middle.
+
+    Args:
+        records: under one threat; 0 is the answer where none is a worst case.
+    """
     worst: dict[float, list[float]] = {}
     for record in records:
         if record["attack"] == WORST_CASE and _numbers([record["robust_accuracy"]] * 3):

@@ -1,0 +1,159 @@
+"""Provenance: what every number was computed from, on what, and what went wrong, as the store tells it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spikeproof.errors import DamagedError, InputError
+from spikeproof.experiments.run import read_plan
+from spikeproof.experiments.store import Store
+
+__all__ = ["Failed", "Origin", "Sources", "sources"]
+
+PER_CELL = ("seconds", "finished")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One finished cell.
+
+    Args:
+        address: its name in the store.
+        kind: `train`, `clean` or `attack`.
+        train: the address of the model that it made or measured.
+        spec: everything that can change its numbers, as JSON.
+        metrics: its numbers.
+        seconds: how long it took.
+        finished: when.
+        environment: index of where it was computed.
+    """
+
+    address: str
+    kind: str
+    train: str
+    spec: str
+    metrics: Mapping[str, Any]
+    seconds: float | None
+    finished: str
+    environment: int
+
+    @property
+    def title(self) -> str:
+        """What was measured, in a few words."""
+        spec = json.loads(self.spec)
+        if self.kind != "attack":
+            return self.kind
+        return f"{spec['attack']['name']} · {spec['threat']['name']} {spec['epsilon']:.4g}"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One cell that could not be computed."""
+
+    address: str
+    kind: str
+    spec: str
+    error: str
+    trace: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the numbers of a study come from.
+
+    Args:
+        plan: what `run` noted about the study.
+        origins: its finished cells, in order.
+        environments: versions, machine and command line, each once, as JSON.
+        failed: cells that failed.
+        damaged: what is wrong with cells that cannot be trusted.
+        missing: number of cells that were not computed yet.
+    """
+
+    plan: Mapping[str, Any]
+    origins: tuple[Origin, ...]
+    environments: tuple[str, ...]
+    failed: tuple[Failed, ...]
+    damaged: tuple[str, ...]
+    missing: int
+
+
+def sources(directory: Path) -> Sources:
+    """Read where the numbers of a study come from; every cell is verified.
+
+    Args:
+        directory: the output directory of a run; what is missing in it is left out.
+    """
+    plan, store = _plan(directory), Store(directory)
+    origins: list[Origin] = []
+    environments: dict[str, int] = {}
+    damaged: list[str] = []
+    for address in plan["cells"]:
+        try:
+            stored = store.find(address)
+        except DamagedError as error:
+            damaged.append(str(error).replace(f"{directory}/", ""))
+            continue
+        if stored is not None:
+            origins.append(_origin(address, stored.path, stored.cell, stored.metrics, environments))
+    failed = _failures(directory, {*plan["cells"]} - {origin.address for origin in origins})
+    missing = len(plan["cells"]) - len(origins) - len(damaged) - len(failed)
+    return Sources(plan, tuple(origins), tuple(environments), failed, tuple(damaged), missing)
+
+
+def _plan(directory: Path) -> Mapping[str, Any]:
+    try:
+        return read_plan(directory)
+    except InputError:
+        return {"study": directory.name, "cells": []}
+
+
+def _origin(
+    address: str,
+    path: Path,
+    cell: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    environments: dict[str, int],
+) -> Origin:
+    explained = _read(path / "provenance.json")
+    shared = _compact({name: value for name, value in explained.items() if name not in PER_CELL})
+    return Origin(
+        address,
+        cell["kind"],
+        cell["spec"].get("train", address),
+        _compact(cell["spec"]),
+        metrics,
+        explained.get("seconds"),
+        str(explained.get("finished", "not noted")),
+        environments.setdefault(shared, len(environments)),
+    )
+
+
+def _failures(directory: Path, addresses: Iterable[str]) -> tuple[Failed, ...]:
+    """Failures of cells that the study still asks for."""
+    found = []
+    for address in sorted(addresses):
+        path = directory / "failures" / f"{address}.json"
+        if path.exists():
+            note = _read(path)
+            error = str(note.get("error", f"no reason was noted in {path.name}"))
+            kind, trace = str(note.get("kind", "cell")), str(note.get("trace", ""))
+            found.append(Failed(address, kind, _compact(note.get("spec", {})), error, trace))
+    return tuple(found)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _compact(data: object) -> str:
+    return json.dumps(data, sort_keys=True, ensure_ascii=False)
