@@ -171,13 +171,13 @@ def _report(directory: Path) -> None:
     from spikeproof import terminal
     from spikeproof.experiments.results import records
     from spikeproof.experiments.store import writing
-    from spikeproof.report import page
+    from spikeproof.report.page import write
 
     found = records(directory)
     terminal.print_records(found)
     if found:
         with writing(directory):
-            path = page.write(directory, found)
+            path = write(directory, found)
         click.echo(f"report: {path}")
 
 
