@@ -37,7 +37,6 @@ STYLE: Any = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
     "grid.color": "#e6e6e6",
@@ -77,10 +76,10 @@ class Drawing:
         with mpl.rc_context(STYLE):
             figure = Figure(figsize=(self.width, self.height), layout="constrained", facecolor="white")
             self.paint(figure)
-            return {
-                "svg": _saved(figure, "svg", self.dpi, {"Date": None, "Creator": "spikeproof"}),
-                "pdf": _saved(figure, "pdf", self.dpi, {"CreationDate": None, "Creator": "spikeproof"}),
-            }
+            svg = _saved(figure, "svg", self.dpi, {"Date": None, "Creator": "spikeproof"})
+            figure.set_layout_engine("none")  # it stands where the first file put it
+            pdf = _saved(figure, "pdf", self.dpi, {"CreationDate": None, "Creator": "spikeproof"})
+        return {"svg": svg, "pdf": pdf}
 
 
 def _saved(figure: Figure, kind: str, dpi: int, metadata: Any) -> bytes:
@@ -294,6 +293,7 @@ def _draw_curves(
         ax.text(0.5, 0.5, "not finished", transform=ax.transAxes, ha="center", color=GREY)
     ax.set_title(title)
     ax.set_ylim(-3, 103)
+    ax.set_yticks(range(0, 101, 25))
     ax.set_xticks(list(ticks.values()), list(map(epsilon_text, ticks)), rotation=45 if small else 0)
 
 
@@ -468,7 +468,8 @@ def exhibit_drawing(name: str, exhibit: Exhibit, dpi: int = 200) -> Drawing:
         f"{record['attack']} with {record['threat']} epsilon {epsilon_text(record['epsilon'])}. "
         + _input_words(exhibit)
     )
-    return Drawing(name, title, caption, lambda figure: _draw_exhibit(figure, exhibit), 10.5, 2.9, dpi)
+    height = 2.9 if exhibit.input[0].size <= SHARP_ROWS else 3.6
+    return Drawing(name, title, caption, lambda figure: _draw_exhibit(figure, exhibit), 10.5, height, dpi)
 
 
 def _answer(prediction: int | None) -> str:
@@ -489,7 +490,8 @@ def _input_words(exhibit: Exhibit) -> str:
 
 
 def _draw_exhibit(figure: Figure, exhibit: Exhibit) -> None:
-    axes = figure.subplots(1, 5, width_ratios=(1, 1, 1, 1.35, 1.35))
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.15))[0]
+    axes = (*left.subplots(1, 3), *right.subplots(1, 2, sharey=True))
     difference = exhibit.attacked - exhibit.image
     factor = _factor(difference)
     shown = np.clip(0.5 + factor * difference, 0, 1)

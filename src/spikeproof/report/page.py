@@ -241,6 +241,10 @@ MEANINGS = {
         "A larger budget contains every smaller one, so a perfect attack can only do more harm with it. "
         "The attack was too weak at the larger epsilon, or chance moved a number that is nearly constant."
     ),
+    "unbounded attack fails": (
+        "With this budget every image may become any other, so a strong attack leaves nothing right. What is "
+        "left shows how far the attacks of this study are from the true worst case, at small budgets too."
+    ),
     "budget violated": (
         "An attack returned images outside the budget that it was given. Its numbers must not be used."
     ),

@@ -1,0 +1,389 @@
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import save
+
+from spikeproof.experiments.results import records
+from spikeproof.experiments.store import Store, as_json
+from spikeproof.report import page
+from spikeproof.report.exhibits import exhibits
+from spikeproof.report.figures import drawings, inline
+
+EVIL = "<script>alert('&\"$x^')</script>"
+N, T, SHAPE = 20, 4, (1, 6, 6)
+
+
+class Bench:
+    """Writes a store as a run does, with numbers that are easy to predict."""
+
+    def __init__(self, root):
+        self.root, self.store, self.plan = root, Store(root), []
+        self.store.prepare()
+
+    def cell(self, kind, spec, metrics, **files):
+        address = f"{len(self.plan):04d}{kind}".ljust(32, "0")
+        cell = {"kind": kind, "address": address, "spec": spec}
+        self.plan.append(cell)
+        if metrics is not None:
+            provenance = {"torch": "9.9", "seconds": 1.25, "finished": "then", "device": EVIL}
+            files = {name.replace("__", "."): content for name, content in files.items()}
+            documents = {"cell.json": cell, "metrics.json": metrics, "provenance.json": provenance}
+            self.store.put(address, {**{k: as_json(v) for k, v in documents.items()}, **files})
+        return address
+
+    def model(self, encoder, decoder="count", neuron="lif", seed=0, clean=0.9, network="mlp"):
+        parts = {"network": network, "neuron": neuron, "encoder": encoder, "decoder": decoder}
+        spec = {
+            "model": {
+                **{axis: {"name": name} for axis, name in parts.items()},
+                "surrogate": {"name": "arctangent"},
+            },
+            "dataset": {"name": "digits", "sha256": "0"},
+            "rule": {"name": "bptt"},
+            "seed": seed,
+        }
+        spec["model"]["encoder"]["steps"] = T
+        metrics = {"epochs": [], "validation_accuracy": 0.876, "parameters": 4321}
+        train = self.cell("train", spec, metrics)
+        right = (np.arange(N) >= N - clean * N).astype(float)
+        numbers = {"clean_accuracy": clean, "clean_all_draws": clean, "ci_low": 0.7, "ci_high": 0.97}
+        self.cell(
+            "clean",
+            {"train": train},
+            {**self.common(), **numbers, "stochastic": False, "spikes_per_inference": 77.7},
+            examples__parquet=table(right=right, right_selection=right),
+        )
+        return train
+
+    def attack(self, train, name, epsilon, accuracy, gradient_free=False, arrays=None, **metrics):
+        right = (np.arange(N) >= N - accuracy * N).astype(float)
+        numbers = {"robust_accuracy": accuracy, "robust_all_draws": accuracy, "ci_low": 0.01, "ci_high": 0.99}
+        self.cell(
+            "attack",
+            {"train": train, "attack": {"name": name}, "threat": {"name": "linf"}, "epsilon": epsilon},
+            {**self.common(), **numbers, "gradient_free": gradient_free, "budget_violations": 0, **metrics},
+            examples__parquet=table(right=right, right_selection=right, right_clean=np.ones(N)),
+            **({"arrays__safetensors": arrays} if arrays else {}),
+        )
+
+    def common(self):
+        return {"n": N, "draws": 1, "tie_share": 0.0625, "silent_share": 0.03125}
+
+    def finish(self, study="trial"):
+        plan = {"study": study, "spec": {"name": study}, "plan": self.plan, "created": "today"}
+        plan["cells"] = [cell["address"] for cell in self.plan]
+        (self.root / "study.json").write_bytes(as_json(plan))
+        return self.root
+
+    def fail(self, error):
+        address = self.cell("train", {"model": {}}, None)
+        (self.root / "failures").mkdir(exist_ok=True)
+        note = {"kind": "train", "spec": {"model": EVIL}, "error": error, "trace": "Traceback " + EVIL}
+        (self.root / "failures" / f"{address}.json").write_bytes(as_json(note))
+        self.plan[-1] = {"kind": "clean", "address": address, "spec": {}}
+
+
+def table(**columns):
+    file, whole = io.BytesIO(), np.arange(N)
+    columns = {"example": whole, "label": whole % 10, "prediction": (whole + 1) % 10, **columns}
+    columns |= {"tie": np.zeros(N), "silent": np.zeros(N)}
+    pq.write_table(pa.table(columns), file)
+    return file.getvalue()
+
+
+def arrays(spiking=True, shape=SHAPE, steps=T):
+    rng = np.random.default_rng(0)
+    x = rng.random((4, *shape), dtype=np.float32)
+    spikes = rng.random((4, steps, *shape), dtype=np.float32)
+    spikes = (spikes < 0.2).astype(np.uint8) if spiking else spikes
+    adversarial = {"x_adv": 1 - x, "spikes_adv": np.ascontiguousarray(spikes[:, ::-1])}
+    return save({"x": x, "spikes": spikes, "example": np.arange(4), **adversarial})
+
+
+def build(directory):
+    """Two codes with two decoders and a ReLU network, under a gradient attack and one without gradients."""
+    bench = Bench(directory)
+    for encoder, decoder, neuron in (
+        ("latency", "count", "lif"),
+        ("latency", "first-spike", "lif"),
+        ("direct", "count", "lif"),
+        ("direct", "mean-potential", "relu"),
+    ):
+        train = bench.model(encoder, decoder, neuron)
+        kept = arrays(spiking=encoder == "latency")
+        for epsilon, accuracy in ((0.05, 0.55), (0.1, 0.35), (0.3, 0.15)):
+            bench.attack(train, "pgd", epsilon, accuracy, arrays=kept, mean_distance=epsilon / 2)
+            bench.attack(train, "square", epsilon, accuracy + 0.1, gradient_free=True, arrays=kept)
+    return bench.finish()
+
+
+@pytest.fixture
+def study(tmp_path):
+    return build(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """The directory of a study with its report, not to be changed."""
+    directory = build(tmp_path_factory.mktemp("study"))
+    written(directory)
+    return directory
+
+
+def written(directory):
+    path = page.write(directory, records(directory))
+    assert path == directory / "report.html"
+    return path.read_text()
+
+
+class Elements(HTMLParser):
+    """Every start tag with its attributes, and the text that a reader sees."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_loads_nothing_and_names_no_other_place(reported):
+    text = (reported / "report.html").read_text()
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "@import" not in text
+    for tag, attributes in Elements(text).tags:
+        assert tag not in {"link", "script", "iframe", "object", "embed", "base"}
+        assert "src" not in attributes
+        for name in ("href", "xlink:href"):
+            target = attributes.get(name, "#")
+            assert target.startswith(("#", "data:image/png", "figures/", "table."))
+
+
+def test_every_link_leads_somewhere(reported):
+    tags = Elements((reported / "report.html").read_text()).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = [a[name] for _, a in tags for name in ("href", "xlink:href") if name in a]
+    assert {target[1:] for target in targets if target.startswith("#")} <= set(ids)
+    assert all((reported / t).is_file() for t in targets if not t.startswith(("#", "data:")))
+
+
+def test_every_number_of_every_record_is_in_the_page(reported):
+    text = (reported / "report.html").read_text()
+    body = text[text.index('<section id="attacks">') :]
+    rows = re.findall(r"<tr>(.*?)</tr>", body, flags=re.DOTALL)[1:]
+    found = records(reported)
+    assert len(rows) == len(found) == 4 * 3 * 3
+    for row, record in zip(rows, found, strict=True):
+        assert record["attack"] in row
+        assert f">{record['epsilon']:.4g}<" in row
+        for share in ("clean_accuracy", "robust_accuracy", "robust_all_draws", "adversarial_tie_share"):
+            assert f"{100 * record[share]:.1f}" in row
+        assert f"[{100 * record['ci_low']:.1f}, {100 * record['ci_high']:.1f}]" in row
+        assert record["cell"].rpartition("/")[2] in row
+
+
+def test_the_headline_table_has_one_row_per_model_with_the_worst_case_of_each_epsilon(reported):
+    text = (reported / "report.html").read_text()
+    results = text[text.index('id="results"') : text.index('id="reading"')]
+    rows = re.findall(r"<tr>(.*?)</tr>", results, flags=re.DOTALL)[1:]
+    assert len(rows) == 4
+    for row in rows:
+        assert re.findall(r"<b>([\d.]+)</b>", row) == ["90.0", "55.0", "35.0", "15.0"]
+        assert "77.7" in row
+        assert ">6.2<" in row
+        assert ">3.1<" in row
+
+
+def test_the_page_says_where_its_numbers_come_from_without_the_place_of_the_directory(reported):
+    text = (reported / "report.html").read_text()
+    assert str(reported) not in text
+    assert str(reported) not in (reported / "table.csv").read_text()
+    for record in records(reported):
+        address = record["train_cell"].rpartition("/")[2]
+        assert f"spikeproof.load(&#34;cells/{address}&#34;)" in text or f'load("cells/{address}")' in text
+    assert "4,321 parameters" in text
+    assert "87.6 %" in text
+    assert "9.9" in text
+    assert "1.2 s" in text
+
+
+def test_figures_exist_as_svg_and_pdf_and_are_well_formed(reported):
+    stems = {path.stem for path in (reported / "figures").iterdir()}
+    assert stems == {"curves", "attacks-mlp", "heatmap-mlp", "example-latency", "example-direct"}
+    for stem in stems:
+        ET.fromstring((reported / "figures" / f"{stem}.svg").read_bytes())
+        assert (reported / "figures" / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
+    assert {p.name for p in reported.iterdir()} >= {"report.html", "table.csv", "table.tex"}
+
+
+def test_writing_twice_gives_the_same_bytes(study):
+    def contents():
+        written(study)
+        made = [study / "report.html", study / "table.csv", study / "table.tex"]
+        return {path: path.read_bytes() for path in (*made, *(study / "figures").iterdir())}
+
+    assert contents() == contents()
+
+
+def test_a_warning_is_visible_with_its_model_and_what_it_means(tmp_path):
+    bench = Bench(tmp_path)
+    train = bench.model("latency")
+    bench.attack(train, "pgd", 0.1, 0.5)
+    bench.attack(train, "square", 0.1, 0.3, gradient_free=True)
+    bench.attack(train, "pgd", 0.2, 0.8, budget_violations=3)
+    bench.attack(train, "pgd", 1.0, 0.4)
+    text = written(bench.finish())
+    box = text[text.index('id="warnings"') : text.index('id="results"')]
+    assert "gradient-free beats gradient (1)" in box
+    assert "square 30.0% &lt; pgd 50.0%" in box
+    assert "accuracy rises with epsilon" in box
+    assert "latency" in box
+    assert "masked" in box
+    assert "unbounded attack fails (1)" in box
+    assert "pgd leaves 40.0% at linf 1" in box
+    assert "budget violated (1)" in box
+    assert "3 images" in box
+    results = text[text.index('id="results"') : text.index('id="reading"')]
+    assert 'href="#warnings"' in results
+
+
+def test_a_page_without_anything_suspicious_has_no_warning_box(reported):
+    text = (reported / "report.html").read_text()
+    assert 'id="warnings"' not in text
+    assert 'id="failures"' not in text
+
+
+def test_what_failed_what_is_damaged_and_what_is_missing_is_visible(study):
+    plan = json.loads((study / "study.json").read_bytes())
+    bench = Bench(study)
+    bench.plan = plan["plan"]
+    bench.fail("ValueError: no luck with " + EVIL)
+    bench.plan.append({"kind": "clean", "address": "never", "spec": {}})
+    bench.finish()
+    (study / "cells" / plan["cells"][-1] / "metrics.json").write_text("{}")
+    text = written(study)
+    box = text[text.index('id="failures"') : text.index('id="results"')]
+    assert "Failed (1)" in box
+    assert "no luck" in box
+    assert "Traceback" in box
+    assert "Damaged (1)" in box
+    assert plan["cells"][-1] in box
+    assert str(study) not in box
+    assert "1 of" in box
+    assert "cells of the study" in box
+    assert "<script>" not in text
+
+
+def test_hostile_names_are_text_everywhere(tmp_path):
+    bench = Bench(tmp_path)
+    train = bench.model(EVIL, decoder=r"$\frac{", seed=1)
+    for epsilon in (0.1, 0.2):
+        bench.attack(train, "</style>" + EVIL, epsilon, 0.25, arrays=arrays())
+    bench.attack(bench.model("latency"), EVIL, 0.1, 0.25)
+    directory = bench.finish("</title>" + EVIL)
+    text = written(directory)
+    assert not {tag for tag, _ in Elements(text).tags} & {"script"}
+    assert "&lt;script&gt;" in text
+    assert "<script" not in text
+    assert text.count("</style>") == text.count("</title>") == 1
+    for path in (directory / "figures").glob("*.svg"):
+        assert not [each for each in ET.fromstring(path.read_bytes()).iter() if each.tag.endswith("script")]
+
+
+def test_a_page_too_large_becomes_a_smaller_one_that_says_what_it_lacks(study, monkeypatch):
+    whole = len(written(study).encode())
+    monkeypatch.setattr(page, "LARGEST", whole * 3 // 4)
+    text = written(study)
+    assert len(text.encode()) < whole * 3 // 4
+    assert "left out to keep this page small" in text
+
+
+def test_nothing_finished_is_a_page_that_says_so(tmp_path):
+    bench = Bench(tmp_path)
+    bench.plan.append({"kind": "clean", "address": "never", "spec": {}})
+    text = written(bench.finish())
+    assert "No number of this study is finished yet" in text
+    assert "nothing to draw" in text
+    assert "1 of 1 cells" in text
+
+
+def test_a_study_without_attacks_says_nothing_about_robustness(tmp_path):
+    bench = Bench(tmp_path)
+    bench.model("latency")
+    text = written(bench.finish())
+    assert "says nothing about robustness" in text
+    assert "90.0" in text
+    assert "No attacked image is stored for: latency" in text
+
+
+def test_one_epsilon_numbers_that_are_missing_and_attacks_under_way_are_no_problem(tmp_path):
+    bench = Bench(tmp_path)
+    train = bench.model("latency")
+    bench.attack(train, "pgd", 0.1, 0.5, zero_gradient_share=float("nan"), arrays=b"no arrays at all")
+    bench.plan.append(
+        {
+            **bench.plan[-1],
+            "address": "unfinished",
+            "spec": {**bench.plan[-1]["spec"], "attack": {"name": "square"}},
+        }
+    )
+    found = records(bench.finish())
+    found[0].update(spikes_per_inference=None, ci_low=None, clean_accuracy=float("nan"))
+    text = page.write(tmp_path, found).read_text()
+    assert "no model has been through all of them yet" in text
+    assert "No attacked image is stored for: latency" in text
+
+
+def test_an_exhibit_prefers_a_successful_gradient_attack_at_a_middle_epsilon(study):
+    found = exhibits(records(study), study)
+    assert list(found) == ["latency", "direct"]
+    for exhibit in found.values():
+        assert (exhibit.record["attack"], exhibit.record["epsilon"]) == ("pgd", 0.1)
+        assert exhibit.succeeded
+        assert exhibit.example == 0
+        assert exhibit.before == 1
+    assert found["latency"].spiking
+    assert not found["direct"].spiking
+
+
+@pytest.mark.parametrize(("shape", "steps"), [((3, 5, 5), 1), ((2, 4, 3), 8), ((1, 28, 28), 10)])
+def test_images_of_any_number_of_channels_and_steps_are_drawn(tmp_path, shape, steps):
+    bench = Bench(tmp_path)
+    bench.attack(bench.model("latency"), "pgd", 0.1, 0.5, arrays=arrays(shape=shape, steps=steps))
+    assert "The attack succeeded" in written(bench.finish())
+
+
+def test_several_seeds_share_a_curve_and_say_so(tmp_path):
+    bench = Bench(tmp_path)
+    for seed in (0, 1):
+        bench.attack(bench.model("latency", seed=seed), "pgd", 0.1, 0.25 * (seed + 1))
+    curves = drawings(records(bench.finish()))[0]
+    assert "mean over 2 seeds" in curves.caption
+    assert curves.files()["svg"].count(b">latency</text>") == 1
+
+
+def test_two_figures_in_one_page_share_no_id(study):
+    first = drawings(records(study))[0].files()["svg"]
+    ids = [set(re.findall(r' id="([^"]*)"', inline(first, name))) for name in ("a", "b")]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    assert set(re.findall(r"(?:#)([\w.-]+)(?=[)\"])", inline(first, "a"))) - {""} <= ids[0] | hex_colours(
+        first
+    )
+
+
+def hex_colours(svg):
+    return set(re.findall(r"#([0-9a-f]{6})", svg.decode()))
