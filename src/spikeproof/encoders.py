@@ -84,14 +84,16 @@ class SpikeGated(BackwardRule):
 
 @dataclass(frozen=True)
 class TimeShift(BackwardRule):
-    r"""The change of the loss when the code moves to its next brighter level.
+    r"""The slope of the loss over the level, from the next darker pattern to the next brighter one.
 
-    For latency with spike time `k`, :math:`\partial L/\partial x = T\,(g[k-1]-g[k])` with `g[T] = 0` standing
-    for silence; for bursts, `T` times the gradient at the step where the next spike would appear. At the
-    brightest level the difference is taken to the level below.
+    .. math:: \partial L/\partial x = \frac{T}{2}\sum_t \frac{\partial L}{\partial s[t]}
+              \left(s_{n+1}[t] - s_{n-1}[t]\right)
+
+    For latency with spike time `k` this is :math:`T\,(g[k-1]-g[k+1])/2`, with `g[T] = 0` for silence. Both neighbours count: which way a pixel should go depends on what the loss does either way. At the
+    darkest and the brightest level, where one neighbour is missing, the difference is one-sided.
 
     Source:
-        Ours: the forward difference of the linearised loss over the level.
+        Ours: the central difference of the linearised loss over the level.
     """
 
     def gradient(self, code: SpikeCode, x: Tensor, spikes: Tensor, grad: Tensor) -> Tensor:
@@ -102,9 +104,9 @@ class TimeShift(BackwardRule):
                 "Use StraightThrough(), or one of Latency, EarlyBurst, LateBurst.",
             )
         level = code.level(x)
-        brighter = torch.where(level < code.steps, level, level - 1)  # difference between two levels
-        change = code.swap(brighter, grad)
-        return code.steps * change
+        brighter = code.swap(level.clamp(max=code.steps - 1), grad)
+        darker = code.swap((level - 1).clamp(min=0), grad)
+        return code.steps * (brighter + darker) / 2
 
 
 class _Emit(torch.autograd.Function):

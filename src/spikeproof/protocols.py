@@ -47,6 +47,7 @@ class Decoder(Protocol):
         """Logits."""
 
 
+@runtime_checkable
 class Network(Protocol):
     """Spikes in, outputs out; two equal calls give equal results."""
 
@@ -54,6 +55,7 @@ class Network(Protocol):
         """Run over all time steps, from rest."""
 
 
+@runtime_checkable
 class Model(Protocol):
     """Images in, logits out: all that attacks and evaluation ever see."""
 

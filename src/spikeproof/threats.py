@@ -34,6 +34,8 @@ def parse_epsilon(text: str | float) -> float:
         (True, 0.03)
     """
     try:
+        if len(str(text)) > 40:  # Fraction would spell out every digit of a hostile exponent
+            raise ValueError
         value = float(text) if isinstance(text, (int, float)) else float(Fraction(text.replace(" ", "")))
         if isinstance(text, bool) or not (value >= 0 and math.isfinite(value)):
             raise ValueError

@@ -19,10 +19,13 @@ from spikeproof.experiments.study import Candidate, Study
 from spikeproof.network import ModelSpec
 from spikeproof.specs import address, canonical, describe
 
-__all__ = ["CODE_VERSION", "Cell", "cells_of"]
+__all__ = ["MEASURING_VERSION", "TRAINING_VERSION", "Cell", "cells_of"]
 
-CODE_VERSION = 1
-"""Raised whenever a change of the code alters what a cell with the same spec measures."""
+TRAINING_VERSION = 1
+"""Raised whenever a change of the code alters the model that a train cell with the same spec makes."""
+
+MEASURING_VERSION = 2
+"""Raised whenever a change of the code alters what a clean or attack cell with the same spec measures."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,14 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
                 "model": describe(model_spec(study, data, model), PARTS),
                 "rule": describe(model.rule, PARTS),
                 "seed": seed,
-                "code_version": CODE_VERSION,
+                "code_version": TRAINING_VERSION,
             },
         )
         measured = {
             "train": train.address,
             "examples": examples,
             "draws": study.draws if model.encoder.stochastic else 1,
-            "code_version": CODE_VERSION,
+            "code_version": MEASURING_VERSION,
         }
         yield train
         yield Cell.of("clean", measured)

@@ -197,7 +197,8 @@ def _worst_case(clean: Stored, found: Sequence[Stored]) -> tuple[Column, Column,
     itself = _columns(clean)
     selection = np.stack([itself["right_selection"], *(table["right_selection"] for table in tables)])
     measured = [np.stack([itself[c], *(table[c] for table in tables)]) for c in ("right", "tie", "silent")]
-    chosen = selection.shape[0] - 1 - selection[::-1].argmin(0)  # of equals an attack rather than the image
+    order = np.argsort(selection.mean(1), kind="stable")  # of equals the attack that is stronger as a whole
+    chosen = order[selection[order].argmin(0)]
     right, ties, silent = (np.take_along_axis(values, chosen[None], 0)[0] for values in measured)
     return right, ties, silent, chosen
 
