@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
 import struct
+import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from io import BufferedIOBase
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from spikeproof.errors import InputError
@@ -30,7 +33,9 @@ __all__ = ["MNIST", "Dataset", "Digits", "FashionMNIST", "Source", "Split", "loc
 DATA_VARIABLE = "SPIKEPROOF_DATA"
 MIRROR_VARIABLE = "SPIKEPROOF_MIRROR"
 DEBIAN = Path("/usr/share/datasets")
-LARGEST = 1 << 28  # bytes of one file's content that a reader is willing to hold
+LARGEST = 1 << 26  # bytes of one file's content that a reader is willing to hold
+CHUNK = 1 << 20
+PUBLISHED = {"eee656c63c1c7a3b7c885d28c97fd74dc039264ce75eae7cb8d991df379ef736": "fashion-mnist"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +123,7 @@ class IDX(Source):
     folder: ClassVar[str]
     torchvision: ClassVar[str]
     mirror: ClassVar[str]
-    checksums: ClassVar[Mapping[str, str]]
+    checksums: ClassVar[Mapping[str, str]]  # SHA-256 of the compressed files, as published
     names: ClassVar[tuple[str, ...]]
 
     def __post_init__(self) -> None:
@@ -132,17 +137,18 @@ class IDX(Source):
     def load(self, root: Path | None = None) -> Dataset:
         """Read the files, or fetch them.
 
+        Args:
+            root: a directory that holds the four files, itself or in a folder named after the data set or as
+                torchvision lays them out; looked into before the others.
         Raises:
             InputError: files that are not what they should be, or no files and no way to fetch them.
         """
         folder = self._find(root) or self._fetch(root)
         content = [_read_idx(_either(folder, name)) for name in self.checksums]
         train_images, train_labels, test_images, test_labels = content
-        for images, labels, part in (
-            (train_images, train_labels, "train"),
-            (test_images, test_labels, "t10k"),
-        ):
-            _check_pair(images, labels, len(self.names), folder, part)
+        _check_pair(train_images, train_labels, len(self.names), folder, "train")
+        _check_pair(test_images, test_labels, len(self.names), folder, "t10k")
+        digest = self._check_whole(content, folder)
         if len(train_labels) <= self.hold_out:
             raise InputError(
                 f"{type(self).__name__} needs more training images than it holds out",
@@ -158,7 +164,7 @@ class IDX(Source):
             _part(everything, slice(cut, None)),
             _split(test_images[:, None], test_labels, 255, np.arange(len(test_labels))),
             self.names,
-            _digest(*content),
+            digest,
             str(folder),
         )
 
@@ -168,6 +174,12 @@ class IDX(Source):
 
     def _places(self, root: Path | None) -> Iterator[Path]:
         """Where the files may lie, most particular first."""
+        if root is not None and not _is_directory(root):
+            raise InputError(
+                f"The place to look for {self.folder} should be a directory",
+                f"{root}, which is none",
+                "Check the path.",
+            )
         for base in (root, os.environ.get(DATA_VARIABLE)):
             if base:
                 yield from (Path(base), Path(base) / self.folder, Path(base) / self.torchvision / "raw")
@@ -178,38 +190,47 @@ class IDX(Source):
 
     def _find(self, root: Path | None) -> Path | None:
         for place in self._places(root):
-            if all(_either(place, name).is_file() for name in self.checksums):
+            if not _missing(place, self.checksums):
                 return place
         return None
+
+    def _check_whole(self, content: list[np.ndarray], folder: Path) -> str:
+        """The digest of all four files, unless they do not belong together or to another data set."""
+        train, test = content[0].shape[1:], content[2].shape[1:]
+        if train != test:
+            raise InputError(
+                f"Training and test images in {folder} should be of one size",
+                f"{train} and {test} pixels",
+                "Fetch the files again, all from one place.",
+            )
+        digest = _digest(*content)
+        found = PUBLISHED.get(digest, self.folder)
+        if found != self.folder:
+            raise InputError(
+                f"{folder} should hold {self.folder}",
+                f"the files of {found}",
+                f"Ask for {found}, or put each data set into a folder of its own name and give their parent.",
+            )
+        return digest
 
     def _fetch(self, root: Path | None) -> Path:
         """Download all four files into the user's cache, checked and with a progress bar."""
         cache = _cache()
-        mirror = os.environ.get(f"{MIRROR_VARIABLE}_{type(self).__name__.upper()}", self.mirror)
+        variable = f"{MIRROR_VARIABLE}_{type(self).__name__.upper()}"
+        mirror = os.environ.get(variable, self.mirror)
         try:
             if cache is None:
-                raise ImportError("pooch, platformdirs and tqdm are not installed")
-            import pooch
-
-            pooch.get_logger().setLevel("WARNING")
-            fetch = pooch.create(
-                path=cache / self.folder,
-                base_url=mirror,
-                registry={f"{name}.gz": f"md5:{digest}" for name, digest in self.checksums.items()},
-            )
-            downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
-            for name in fetch.registry:
-                fetch.fetch(name, downloader=downloader)
+                raise ImportError("platformdirs is not installed; pip install 'spikeproof[study]'")
+            _download(mirror, self.checksums, cache / self.folder)
         except Exception as error:  # whatever the network or the disk said, the user needs the same advice
-            looked = "\n".join(f"  - {place}" for place in self._places(root))
+            tried = "\n".join(f"  - {place}: {_lack(place, self.checksums)}" for place in self._places(root))
             raise InputError(
                 f"The four IDX files of {self.folder}",
-                f"none of these places with all of them:\n{looked}\n"
-                f"and fetching from {mirror} failed ({type(error).__name__}: {_first_line(error)})",
-                f"Give their directory with --data or {DATA_VARIABLE}; or install Debian's package "
-                f"dataset-fashion-mnist for fashion-mnist; or set {MIRROR_VARIABLE}_"
-                f"{type(self).__name__.upper()} to a server that has them; or let torchvision download them "
-                "and give its root; and see that spikeproof[study] is installed.",
+                f"no place that has them all:\n{tried}\n"
+                f"  - {mirror}: {type(error).__name__}, {_first_line(error)}",
+                f"Give their directory with --data or {DATA_VARIABLE}; or let torchvision download them and "
+                f"give its root; or name a server that has them in {variable}; or install Debian's package "
+                "dataset-fashion-mnist, for that data set. Fetching needs pip install 'spikeproof[study]'.",
             ) from error
         return cache / self.folder
 
@@ -229,10 +250,10 @@ class MNIST(IDX):
     torchvision: ClassVar[str] = "MNIST"
     mirror: ClassVar[str] = "https://ossci-datasets.s3.amazonaws.com/mnist/"
     checksums: ClassVar[Mapping[str, str]] = {
-        "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
-        "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
-        "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+        "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "train-labels-idx1-ubyte": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
     }
     names: ClassVar[tuple[str, ...]] = tuple("0123456789")
 
@@ -252,10 +273,10 @@ class FashionMNIST(IDX):
     torchvision: ClassVar[str] = "FashionMNIST"
     mirror: ClassVar[str] = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
     checksums: ClassVar[Mapping[str, str]] = {
-        "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
-        "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
-        "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+        "train-images-idx3-ubyte": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "train-labels-idx1-ubyte": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "t10k-images-idx3-ubyte": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "t10k-labels-idx1-ubyte": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
     }
     names: ClassVar[tuple[str, ...]] = (
         *("t-shirt", "trouser", "pullover", "dress", "coat"),
@@ -282,16 +303,49 @@ def _cache() -> Path | None:
     return Path(platformdirs.user_cache_dir("spikeproof")) / "data"
 
 
+def _download(mirror: str, checksums: Mapping[str, str], folder: Path) -> None:
+    """Fetch what `folder` lacks; a bar on a terminal, one plain line per file elsewhere."""
+    import pooch
+
+    on_terminal = sys.stderr.isatty()
+    pooch.get_logger().setLevel("WARNING" if on_terminal else "INFO")
+    registry = {f"{name}.gz": digest for name, digest in checksums.items()}
+    store = pooch.create(folder, mirror, registry=registry)
+    downloader = pooch.HTTPDownloader(progressbar=on_terminal, chunk_size=CHUNK, timeout=30)
+    for name in store.registry:
+        store.fetch(name, downloader=downloader)
+
+
 def _either(folder: Path, name: str) -> Path:
     """The plain file if it is there, else the compressed one."""
     return folder / name if (folder / name).is_file() else folder / f"{name}.gz"
 
 
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return False
+
+
+def _missing(folder: Path, names: Iterable[str]) -> list[str]:
+    """Which files are not there, neither plain nor compressed, or not to be seen by this user."""
+    try:
+        return [name for name in names if not _either(folder, name).is_file()]
+    except PermissionError:
+        return list(names)
+
+
+def _lack(folder: Path, names: Collection[str]) -> str:
+    missing = _missing(folder, names)
+    return f"lacks {', '.join(missing)}" if len(missing) < len(names) else "none of them"
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
+    return (str(error).splitlines() or [""])[0][:300]
 
 
-def _read_idx(path: Path) -> np.ndarray:
+def _read_idx(path: Path) -> UInt8[np.ndarray, "*dimensions"]:
     """Unsigned bytes of any number of dimensions.
 
     The header is believed only as far as the file's real content reaches, so a hostile one claims no memory.
@@ -299,30 +353,40 @@ def _read_idx(path: Path) -> np.ndarray:
 
     def bad(got: str) -> InputError:
         return InputError(
-            f"{path} should be an IDX file of unsigned bytes", got, "Fetch the file again; it may be damaged."
+            f"{path} should be an IDX file of unsigned bytes",
+            got,
+            "Replace it by a good copy; a damaged download is fetched again once it is deleted.",
         )
 
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read(LARGEST + 1)
+            magic = file.read(4)
+            if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or not 1 <= magic[3] <= 4:
+                raise bad(f"a file beginning with {magic.hex() or 'nothing'}")
+            header = file.read(4 * magic[3])
+            if len(header) < 4 * magic[3]:
+                raise bad(f"a header of {4 + len(header)} bytes where {4 + 4 * magic[3]} are needed")
+            shape = struct.unpack(f">{magic[3]}I", header)
+            wanted = math.prod(shape)
+            if wanted > LARGEST:
+                raise bad(f"dimensions {shape}, more than {LARGEST} bytes")
+            content = _take(file, wanted + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise bad(f"broken compression ({error})") from error
     except OSError as error:
         raise bad(f"an unreadable file ({error.strerror or error})") from error
-    if len(content) > LARGEST:
-        raise bad(f"more than {LARGEST} bytes of content")
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08" or not 1 <= content[3] <= 4:
-        raise bad(f"{len(content)} bytes beginning with {content[:4].hex() or 'nothing'}")
-    start = 4 + 4 * content[3]
-    if len(content) < start:
-        raise bad(f"a header of {len(content)} bytes where {start} are needed")
-    shape = struct.unpack(f">{content[3]}I", content[4:start])
-    wanted = 1
-    for length in shape:
-        wanted *= length
-    if len(content) - start != wanted:
-        raise bad(f"{len(content) - start} bytes of data for dimensions {shape}, which need {wanted}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    if len(content) != wanted:
+        found = f"{len(content)} bytes" if len(content) < wanted else "more"
+        raise bad(f"{found} of data for dimensions {shape}, which need {wanted}")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _take(file: BufferedIOBase, most: int) -> bytearray:
+    """Up to so many bytes, in memory no larger than what is there."""
+    content = bytearray()
+    while len(content) < most and (chunk := file.read(min(CHUNK, most - len(content)))):
+        content += chunk
+    return content
 
 
 def _check_pair(images: np.ndarray, labels: np.ndarray, classes: int, folder: Path, part: str) -> None:
@@ -341,13 +405,18 @@ def _check_pair(images: np.ndarray, labels: np.ndarray, classes: int, folder: Pa
         )
 
 
-def _shuffled(n: int) -> np.ndarray:
+def _shuffled(n: int) -> Int64[np.ndarray, "{n}"]:
     """A fixed order, the same for everybody: it decides who is held out, not in which order one learns."""
     return np.random.Generator(np.random.PCG64(20230608)).permutation(n)
 
 
-def _split(images: np.ndarray, labels: np.ndarray, white: int, order: np.ndarray) -> Split:
-    pixels = torch.from_numpy(images[order]).to(torch.float32) / white
+def _split(
+    images: UInt8[np.ndarray, "N C H W"],
+    labels: UInt8[np.ndarray, "N"],
+    white: int,
+    order: Int64[np.ndarray, "N"],
+) -> Split:
+    pixels = torch.from_numpy(images[order]).to(torch.float32).div_(white)
     return Split(pixels, torch.from_numpy(labels[order].astype(np.int64)), torch.from_numpy(order.copy()))
 
 
