@@ -90,8 +90,8 @@ class TimeShift(BackwardRule):
               \left(s_{n+1}[t] - s_{n-1}[t]\right)
 
     For latency with spike time `k` this is :math:`T\,(g[k-1]-g[k+1])/2`, with `g[T] = 0` for silence.
-    Both neighbours count: which way a pixel should go depends on what the loss does either way. At the darkest
-    and the brightest level, where one neighbour is missing, the difference is one-sided.
+    Both neighbours count: which way a pixel should go depends on what the loss does either way. At the
+    darkest and the brightest level, where one neighbour is missing, the difference is one-sided.
 
     Source:
         Ours: the central difference of the linearised loss over the level.

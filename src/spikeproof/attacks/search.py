@@ -95,7 +95,7 @@ def evaluator(model: Model, objective: Objective, y: Int64[Tensor, "B"]) -> Eval
 
     def evaluate(x: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         logits = _logits(model, x, y, key)
-        return objective(logits, y), (decide(logits.detach()) != y).to(x.dtype)
+        return objective(logits, y).to(x.dtype), (decide(logits.detach()) != y).to(x.dtype)
 
     return evaluate
 

@@ -1,0 +1,280 @@
+"""What every attack must satisfy; a new recipe adds a row to RECIPES."""
+
+import copy
+
+import pytest
+import torch
+
+from spikeproof.attacks.oracles import Exact, Expectation
+from spikeproof.attacks.queries import Square
+from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
+from spikeproof.attacks.search import GradientAttack
+from spikeproof.decoders import Count, decide
+from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.losses import DLR, LogitCrossEntropy, Margin
+from spikeproof.network import MLP, ConvNet, ModelSpec, substitute
+from spikeproof.neurons import LIF
+from spikeproof.surrogates import ATan, Triangle
+from spikeproof.threats import L2, Linf
+
+RECIPES = [
+    FGSM(),
+    FGSM(objective=Margin()),
+    BIM(steps=4),
+    PGD(steps=4),
+    PGD(steps=3, restarts=3, objective=DLR()),
+    EOTPGD(steps=3, draws=2),
+    NoiseSearch(draws=4),
+    SquareSearch(queries=12),
+]
+THREATS = [Linf(0.1), L2(0.7)]
+X, Y = Key.of(0).uniform((9, 1, 6, 6)), torch.arange(9) % 3
+
+
+def built(code, network=MLP((10,))):
+    return ModelSpec(code, network, LIF(), ATan(), Count(), (1, 6, 6), 3).build(Key.of(0)).eval()
+
+
+MODELS = {
+    "latency": built(Latency(5)),
+    "conv": built(Direct(4), ConvNet((3,))),
+    "bernoulli": built(Bernoulli(4)),
+}
+each_attack = [
+    pytest.mark.parametrize("recipe", RECIPES, ids=repr),
+    pytest.mark.parametrize("threat", THREATS, ids=repr),
+]
+
+
+def everywhere(test):
+    for mark in each_attack:
+        test = mark(test)
+    return test
+
+
+class Linear:
+    """Two classes whose margin is w x + b: the optimum within a ball is known in closed form."""
+
+    stochastic = False
+
+    def __init__(self, w, b):
+        self.w, self.b = w, b
+
+    def __call__(self, images, key=None):
+        score = (images * self.w).flatten(1).sum(1) + self.b
+        return torch.stack([score, -score], 1)
+
+
+@everywhere
+@pytest.mark.parametrize("name", MODELS)
+def test_an_attack_keeps_its_budget_replays_and_leaves_no_trace(recipe, threat, name):
+    model, key = MODELS[name], Key.of(3).for_rows(range(9))
+    twin = substitute(model, spike=Triangle(0.5))
+    weights, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    x = X.clone()
+    result = recipe(threat)(model, x, Y, key, through=twin)
+    again = recipe(threat)(model, x, Y, key, through=twin)
+    assert threat.contains(result.x_adv, X).all()
+    assert torch.equal(result.x_adv, again.x_adv)
+    assert torch.equal(result.success, again.success)
+    assert torch.equal(x, X)
+    assert torch.equal(rng, torch.get_rng_state())
+    assert not model.training
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(w, model.state_dict()[n]) for n, w in weights.items())
+
+
+@everywhere
+def test_success_is_what_the_model_itself_says(recipe, threat):
+    model = MODELS["conv"]
+    result = recipe(threat)(model, X, Y, Key.of(3))
+    assert torch.equal(result.success, decide(model(result.x_adv)) != Y)
+
+
+@everywhere
+def test_an_example_is_attacked_the_same_in_any_batch(recipe, threat):
+    model, key = MODELS["latency"], Key.of(3)
+    whole = recipe(threat)(model, X, Y, key.for_rows(range(9)))
+    part = recipe(threat)(model, X[[7, 2]], Y[[7, 2]], key.for_rows([7, 2]))
+    assert torch.allclose(part.x_adv, whole.x_adv[[7, 2]], atol=1e-6)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=repr)
+@pytest.mark.parametrize("make", [Linf, L2])
+def test_a_budget_of_zero_returns_the_image(recipe, make):
+    result = recipe(make(0.0))(MODELS["conv"], X, Y, Key.of(3))
+    assert torch.equal(result.x_adv, X)
+
+
+@pytest.mark.parametrize("recipe", [FGSM(), BIM(steps=30), PGD(steps=30)], ids=repr)
+@pytest.mark.parametrize("threat", [Linf(0.05), L2(0.2)], ids=repr)
+def test_on_a_linear_model_the_optimum_is_reached(recipe, threat):
+    """Away from the box the margin falls by epsilon times the dual norm of the weights, and by no more."""
+    w = Key.of(5).normal((1, 6, 6))
+    x = 0.3 + 0.4 * X
+    model = Linear(w, 8.0)  # far enough from the boundary that no example is left alone early
+    result = recipe(threat)(model, x, torch.zeros(9, dtype=torch.int64), Key.of(1))
+    dual = w.abs().sum() if isinstance(threat, Linf) else w.norm()
+    fall = ((x - result.x_adv) * w).flatten(1).sum(1)
+    assert (fall <= threat.epsilon * dual * 1.001).all()
+    assert (fall >= threat.epsilon * dual * (0.999 if recipe.__class__ is FGSM else 0.97)).all()
+
+
+@pytest.mark.parametrize("threat", [Linf(0.05), L2(0.4)], ids=repr)
+def test_square_makes_way_without_gradients_and_noise_less(threat):
+    w, x = Key.of(5).normal((1, 6, 6)), 0.3 + 0.4 * X
+    model, y = Linear(w, 100.0), torch.zeros(9, dtype=torch.int64)
+    dual = w.abs().sum() if isinstance(threat, Linf) else w.norm()
+
+    def share(recipe):
+        result = recipe(threat)(model, x, y, Key.of(1))
+        return (((x - result.x_adv) * w).flatten(1).sum(1) / (threat.epsilon * dual)).mean().item()
+
+    assert share(SquareSearch(queries=600)) > 0.6
+    assert share(SquareSearch(queries=600)) > share(NoiseSearch(draws=600)) > 0
+
+
+def test_more_steps_and_more_restarts_find_no_less():
+    model, key = MODELS["latency"], Key.of(2)
+    found = [
+        PGD(steps=steps, restarts=restarts)(Linf(0.15))(model, X, Y, key).success.sum().item()
+        for steps, restarts in ((3, 1), (3, 4))
+    ]
+    assert found[1] >= found[0]
+
+
+def test_one_draw_is_the_plain_oracle_and_many_average_the_gradient():
+    def evaluate(x, key):
+        noise = key.normal((1,)).item()
+        return (noise * x).flatten(1).sum(1), torch.zeros(len(x))
+
+    key, x = Key.of(4), torch.ones(3, 2)
+    for one, other in zip(Expectation(1)(evaluate, x, key), Exact()(evaluate, x, key), strict=True):
+        assert torch.equal(one, other)
+    mean = sum(key.fold("draw", i).normal((1,)).item() for i in range(5)) / 5
+    assert torch.allclose(Expectation(5)(evaluate, x, key).grad, torch.full((3, 2), mean))
+
+
+def test_gradients_come_from_the_substitute_and_verdicts_from_the_model():
+    model = MODELS["conv"]
+
+    class Liar:
+        stochastic = False
+
+        def __call__(self, images, key=None):
+            return model(1 - images)
+
+    attack = PGD(steps=3)(Linf(0.2))
+    result = attack(model, X, Y, Key.of(1), through=Liar())
+    assert torch.equal(result.success, decide(model(result.x_adv)) != Y)
+
+
+def test_an_example_once_fooled_is_left_alone_and_a_stochastic_model_never_is():
+    attack = GradientAttack(Linf(0.3), 8, 0.1)
+    answers = decide(MODELS["conv"](X)).clamp(min=0)
+    deterministic = attack(MODELS["conv"], X, answers, Key.of(0))
+    assert deterministic.losses.isnan().any()
+    assert (deterministic.queries < 8 + 2).any()
+    assert not attack(MODELS["bernoulli"], X, Y, Key.of(0)).losses.isnan().any()
+
+
+def test_queries_are_counted():
+    eot = EOTPGD(steps=4, draws=3)(Linf(0.1))(MODELS["bernoulli"], X, Y, Key.of(0))
+    assert eot.queries.tolist() == [4 * 3 + 1 + 1] * 9
+    assert eot.backward_queries.tolist() == [4 * 3] * 9
+    square = SquareSearch(queries=7)(Linf(0.1))(MODELS["bernoulli"], X, Y, Key.of(0))
+    assert square.queries.tolist() == [8] * 9
+    assert square.backward_queries.tolist() == [0] * 9
+
+
+def test_vanished_gradients_are_counted():
+    model = ModelSpec(
+        Latency(5, StraightThrough()), MLP((10,)), LIF(threshold=1e6), Triangle(0.1), Count(), (1, 6, 6), 3
+    )
+    result = PGD(steps=3)(Linf(0.1))(model.build(Key.of(0)).eval(), X[:, :, :6], Y, Key.of(0))
+    silent = GradientAttack(Linf(0.1), 3, 0.1, stop_when_fooled=False)(
+        model.build(Key.of(0)).eval(), X, Y, Key.of(0)
+    )
+    assert result.success.all()  # silence is no answer
+    assert silent.zero_gradients.tolist() == [1.0] * 9
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_few_steps_are_defined(steps):
+    attack = GradientAttack(Linf(0.1), steps, 0.1, random_start=False, stop_when_fooled=False)
+    result = attack(MODELS["conv"], X, Y, Key.of(0))
+    assert result.losses.shape == (steps + 1, 9)
+    assert Linf(0.1).contains(result.x_adv, X).all()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=repr)
+@pytest.mark.parametrize(
+    "answer",
+    [lambda x: x.flatten(1)[:, :3] * torch.nan, lambda x: x.flatten(1)[:, :3] * 0],
+    ids=["nan", "constant"],
+)
+def test_a_model_that_answers_nothing_is_wrong_and_breaks_nothing(recipe, answer):
+    class Broken:
+        stochastic = False
+
+        def __call__(self, images, key=None):
+            return answer(images)
+
+    result = recipe(Linf(0.1))(Broken(), X, Y, Key.of(0))
+    assert result.success.all()
+    assert Linf(0.1).contains(result.x_adv, X).all()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=repr)
+def test_double_precision_one_example_and_none(recipe):
+    for rows in (slice(0, 1), slice(0, 0)):
+        x = X[rows].double()
+        result = recipe(Linf(0.1))(MODELS["conv"], x, Y[rows], Key.of(0))
+        assert result.x_adv.dtype == torch.float64
+        assert len(result.success) == len(x)
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.full((9,), 3), torch.full((9,), -1), torch.zeros(8, dtype=torch.int64), torch.zeros(9)]
+)
+@pytest.mark.parametrize("recipe", [PGD(steps=2), SquareSearch(queries=2)], ids=repr)
+def test_labels_that_do_not_belong_are_refused(recipe, labels):
+    with pytest.raises(InputError, match=r"[Ll]abel"):
+        recipe(Linf(0.1))(MODELS["conv"], X, labels, Key.of(0))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: GradientAttack(Linf(0.1), -1, 0.1),
+        lambda: GradientAttack(Linf(0.1), 1, float("nan")),
+        lambda: PGD(restarts=0)(Linf(0.1)),
+        lambda: Expectation(0),
+        lambda: NoiseSearch(draws=0)(Linf(0.1)),
+        lambda: SquareSearch(queries=0)(Linf(0.1)),
+        lambda: SquareSearch(p_init=1.5)(Linf(0.1)),
+        lambda: Square(None),
+    ],
+)
+def test_settings_out_of_range_are_refused(make):
+    with pytest.raises(InputError):
+        make()
+
+
+def test_objectives_are_maximised():
+    """One small step along the gradient raises each objective on a smooth model."""
+    w = Key.of(5).normal((36, 3))
+
+    class Smooth:
+        stochastic = False
+
+        def __call__(self, images, key=None):
+            return images.flatten(1) @ w + 5 * torch.nn.functional.one_hot(Y, 3)
+
+    x = 0.3 + 0.4 * X
+    for objective in (LogitCrossEntropy(), Margin(), DLR()):
+        attack = GradientAttack(L2(0.01), 1, 0.01, objective=objective, random_start=False)
+        losses = attack(Smooth(), x, Y, Key.of(0)).losses
+        assert (losses[1] > losses[0]).all()

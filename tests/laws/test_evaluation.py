@@ -1,0 +1,176 @@
+"""What evaluation promises: budgets, verdicts, and numbers free of how the examples were batched."""
+
+import pytest
+import torch
+
+from spikeproof.attacks.recipes import FGSM, PGD, NoiseSearch, SquareSearch
+from spikeproof.attacks.search import Result
+from spikeproof.datasets import Digits
+from spikeproof.decoders import Count, FirstSpike
+from spikeproof.encoders import Bernoulli, Direct, Latency
+from spikeproof.errors import InputError
+from spikeproof.evaluation import Attacked, evaluate_attack, evaluate_clean
+from spikeproof.keys import Key
+from spikeproof.learning.backprop import BPTT
+from spikeproof.network import MLP, ModelSpec
+from spikeproof.neurons import LIF
+from spikeproof.surrogates import ATan
+from spikeproof.threats import L2, Linf
+
+KEY = Key.of(3)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return Digits().load()
+
+
+@pytest.fixture(scope="module", params=[Latency(6), Direct(4), Bernoulli(6)], ids=repr)
+def model(request, digits):
+    spec = ModelSpec(request.param, MLP((40,)), LIF(), ATan(), Count(), (1, 8, 8), 10)
+    classifier = spec.build(Key.of(0))
+    BPTT(epochs=4, lr=0.01).train(classifier, digits, Key.of(0))
+    return classifier
+
+
+def both(model, data, recipe, threat, n=40, **settings):
+    x, y, ids = data.test.images[:n], data.test.labels[:n], data.test.ids[:n]
+    clean = evaluate_clean(model, x, y, KEY, ids=ids, draws=3, **settings)
+    return clean, evaluate_attack(model, recipe(threat), threat, x, y, clean, KEY, draws=3, **settings)
+
+
+def outcomes(result):
+    columns = ("right", "right_selection", "prediction", "tie", "silent")
+    return {name: getattr(result, name).tolist() for name in columns}
+
+
+@pytest.mark.parametrize("recipe", [PGD(steps=6), SquareSearch(queries=15), NoiseSearch(draws=3)], ids=repr)
+def test_no_number_depends_on_the_batch_size(model, digits, recipe):
+    runs = [both(model, digits, recipe, Linf(0.1), batch_size=size) for size in (1, 3, 16, 40)]
+    for clean, attacked in runs[1:]:
+        assert outcomes(clean) == outcomes(runs[0][0])
+        assert outcomes(attacked) == outcomes(runs[0][1])
+        assert torch.equal(attacked.x_adv, runs[0][1].x_adv)
+
+
+def test_the_order_of_the_examples_does_not_matter(model, digits):
+    x, y, ids = digits.test.images[:20], digits.test.labels[:20], digits.test.ids[:20]
+    order = torch.randperm(20, generator=KEY.generator())
+    results = []
+    for rows in (torch.arange(20), order):
+        clean = evaluate_clean(model, x[rows], y[rows], KEY, ids=ids[rows], draws=2)
+        attack = PGD(steps=4)(Linf(0.1))
+        results.append(evaluate_attack(model, attack, Linf(0.1), x[rows], y[rows], clean, KEY, draws=2))
+    assert torch.equal(results[0].x_adv[order], results[1].x_adv)
+    assert torch.equal(results[0].right[order], results[1].right)
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.8)], ids=repr)
+def test_robust_is_at_most_clean_and_everything_is_within_budget(model, digits, threat):
+    clean, attacked = both(model, digits, PGD(steps=5), threat)
+    metrics = attacked.metrics()
+    assert metrics["budget_violations"] == 0
+    assert metrics["max_distance"] <= threat.epsilon + 1e-6
+    if not model.stochastic:
+        assert (attacked.right <= clean.right).all()
+    assert metrics["ci_low"] <= metrics["robust_accuracy"] <= metrics["ci_high"]
+    assert metrics["robust_accuracy"] < clean.metrics()["clean_accuracy"]
+
+
+def test_an_unbounded_attack_leaves_nothing(model, digits):
+    _, attacked = both(model, digits, PGD(steps=10), Linf(1.0))
+    assert attacked.metrics()["robust_accuracy"] <= 0.05
+
+
+def test_what_the_model_gets_wrong_is_not_attacked(digits):
+    class Never:
+        stochastic = False
+
+        def __call__(self, images, key=None):
+            return torch.zeros(len(images), 10)
+
+    clean, attacked = both(Never(), digits, PGD(steps=3), Linf(0.1))
+    assert clean.metrics()["clean_accuracy"] == attacked.metrics()["robust_accuracy"] == 0
+    assert clean.metrics()["tie_share"] == 1
+    assert attacked.metrics()["attacked"] == 0
+
+
+def test_an_attack_that_leaves_its_budget_gains_nothing(digits):
+    spec = ModelSpec(Direct(4), MLP((40,)), LIF(), ATan(), Count(), (1, 8, 8), 10)
+    model = spec.build(Key.of(0)).eval()
+
+    def cheat(target, x, y, key, *, through=None):
+        none = torch.zeros(len(x), dtype=torch.int64)
+        return Result(
+            1 - x, torch.ones(len(x), dtype=torch.bool), x.new_zeros(0, len(x)), none + 1, none, none.float()
+        )
+
+    x = digits.test.images[:30]
+    y = model(x).argmax(-1)  # labels that the model mostly answers
+    clean = evaluate_clean(model, x, y, KEY)
+    attacked = evaluate_attack(model, cheat, Linf(0.1), x, y, clean, KEY)
+    standing = clean.right > 0
+    assert attacked.metrics()["budget_violations"] == int(standing.sum()) > 0
+    assert torch.equal(attacked.right, clean.right)
+
+
+def test_a_claimed_success_is_not_believed(digits):
+    model = ModelSpec(Direct(4), MLP((40,)), LIF(), ATan(), Count(), (1, 8, 8), 10).build(Key.of(0)).eval()
+
+    def boast(target, x, y, key, *, through=None):
+        none = torch.zeros(len(x), dtype=torch.int64)
+        return Result(
+            x, torch.ones(len(x), dtype=torch.bool), x.new_zeros(0, len(x)), none + 1, none, none.float()
+        )
+
+    x = digits.test.images[:30]
+    y = model(x).argmax(-1)
+    clean = evaluate_clean(model, x, y, KEY)
+    attacked = evaluate_attack(model, boast, Linf(0.1), x, y, clean, KEY)
+    assert torch.equal(attacked.right, clean.right)
+    assert attacked.metrics()["moved_share"] == 0
+
+
+def test_ties_and_silence_are_errors_and_are_shown(digits):
+    spec = ModelSpec(Latency(4), MLP((10,)), LIF(threshold=1e6), ATan(), FirstSpike(), (1, 8, 8), 10)
+    clean, attacked = both(spec.build(Key.of(0)).eval(), digits, FGSM(), Linf(0.1))
+    metrics = clean.metrics()
+    assert (metrics["clean_accuracy"], metrics["tie_share"], metrics["silent_share"]) == (0, 1, 1)
+    assert (clean.prediction == -1).all()
+    assert isinstance(attacked, Attacked)
+
+
+def test_a_stochastic_model_is_measured_on_draws_the_choice_has_not_seen(digits):
+    """A coin: right on every second draw. Choosing and measuring on the same draws would look like 0.25."""
+
+    class Coin:
+        stochastic = True
+
+        def __call__(self, images, key=None):
+            heads = key.fold("coin").uniform((len(images),)) < 0.5
+            label = torch.where(heads, 0, 1)
+            return torch.nn.functional.one_hot(label, 10).float()
+
+    x = torch.rand(2000, 1, 2, 2, generator=KEY.generator())
+    y = torch.zeros(2000, dtype=torch.int64)
+    clean = evaluate_clean(Coin(), x, y, KEY, draws=1)
+    attacked = evaluate_attack(Coin(), NoiseSearch(draws=1)(Linf(0.1)), Linf(0.1), x, y, clean, KEY, draws=1)
+    alive = clean.right > 0
+    assert clean.metrics()["clean_accuracy"] == pytest.approx(0.5, abs=0.05)
+    assert attacked.right[alive & (attacked.right_selection == 0)].mean() > 0.4
+
+
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 0}, {"draws": 0}, {"ids": torch.arange(3)}, {"x": torch.zeros(0, 1, 8, 8)}]
+)
+def test_settings_out_of_range_are_refused(settings, digits):
+    model = ModelSpec(Direct(2), MLP((4,)), LIF(), ATan(), Count(), (1, 8, 8), 10).build(Key.of(0)).eval()
+    x = settings.pop("x", digits.test.images[:4])
+    with pytest.raises(InputError):
+        evaluate_clean(model, x, digits.test.labels[: len(x)], KEY, **settings)
+
+
+def test_a_model_in_training_mode_is_refused(digits):
+    model = ModelSpec(Direct(2), MLP((4,)), LIF(), ATan(), Count(), (1, 8, 8), 10).build(Key.of(0)).train()
+    with pytest.raises(InputError, match="eval"):
+        evaluate_clean(model, digits.test.images[:4], digits.test.labels[:4], KEY)

@@ -1,0 +1,189 @@
+"""What every network and the classifier must satisfy; a new architecture or code adds a row."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from spikeproof.decoders import Count, FirstSpike, MeanPotential
+from spikeproof.encoders import Bernoulli, Direct, EarlyBurst, LateBurst, Latency, SpikeGated
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.network import (
+    MLP,
+    ConvNet,
+    Inference,
+    ModelSpec,
+    Normalise,
+    OverTime,
+    PooledConv2d,
+    substitute,
+)
+from spikeproof.neurons import IF, LIF, PSP, ReLU, Spiking, ToZero, unroll
+from spikeproof.surrogates import ATan, Triangle
+
+SHAPE = (2, 8, 8)
+X = Key.of(1).uniform((5, *SHAPE))
+ARCHITECTURES = [MLP((12,)), MLP(()), MLP((9, 7)), ConvNet((4, 6)), ConvNet((3,), (10,), batch_norm=False)]
+SPECS = [
+    *(ModelSpec(Latency(5), a, LIF(), ATan(), Count(), SHAPE, 3) for a in ARCHITECTURES),
+    ModelSpec(Direct(4), ConvNet((4,)), IF(reset=ToZero()), Triangle(), FirstSpike(), SHAPE, 3),
+    ModelSpec(Bernoulli(4), MLP((12,)), LIF(synapse=PSP()), ATan(), MeanPotential(), SHAPE, 3),
+    ModelSpec(EarlyBurst(6), MLP((12,)), LIF(), ATan(), Count(), SHAPE, 3, Normalise((0.5, 0.4), (0.2, 0.3))),
+    ModelSpec(Direct(1), ConvNet((4, 6)), ReLU(), ATan(), MeanPotential(), SHAPE, 3),
+]
+
+
+@pytest.fixture(params=SPECS, ids=repr)
+def model(request):
+    return request.param.build(Key.of(0)).eval()
+
+
+def test_two_equal_calls_give_equal_answers_and_other_calls_leave_no_trace(model):
+    key = Key.of(5).for_rows(range(5))
+    first = model(X, key)
+    model(X[:2], key.for_rows(range(2)))
+    assert torch.equal(model(X, key), first)
+    assert first.shape == (5, 3)
+
+
+def test_examples_do_not_see_their_companions(model):
+    key = Key.of(5).for_rows(range(5))
+    whole = model(X, key)
+    assert torch.allclose(model(X[[3, 1]], key.for_rows([3, 1])), whole[[3, 1]], atol=1e-5)
+
+
+def test_inference_tells_the_same_logits_and_counts_spikes(model):
+    key = Key.of(5)
+    answer = model.infer(X, key)
+    assert isinstance(answer, Inference)
+    assert torch.equal(answer.logits, model(X, key))
+    fired = [model.encoder(X, key.fold("encoder"))] if model.encoder.spiking else []
+    hooks = [
+        layer.register_forward_hook(lambda _m, _i, out: fired.append(out))
+        for layer in model.modules()
+        if isinstance(layer, Spiking) and not isinstance(layer.neuron, ReLU)
+    ]
+    model(X, key)
+    for hook in hooks:
+        hook.remove()
+    wanted = sum((s.flatten(2).sum((0, 2)) for s in fired), torch.zeros(5))
+    assert torch.equal(answer.spikes, wanted)
+
+
+def test_building_is_replayable_and_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    one, two, other = (SPECS[3].build(Key.of(seed)) for seed in (0, 0, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, two.state_dict()[name])
+    assert any(not torch.equal(w, other.state_dict()[n]) for n, w in one.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{"spike": Triangle(0.3)}, {"unroll": unroll}, {"backward": SpikeGated()}, {"spike": ATan(9.0)}],
+    ids=repr,
+)
+def test_a_substitute_shares_weights_and_spikes_and_changes_only_gradients(parts):
+    model = ModelSpec(LateBurst(6), ConvNet((4,)), LIF(), ATan(), Count(), SHAPE, 3).build(Key.of(0)).eval()
+    before, spikes = (
+        copy.deepcopy(model.state_dict()),
+        [m.spike for m in model.modules() if hasattr(m, "spike")],
+    )
+    twin = substitute(model, **parts)
+    assert torch.equal(twin(X), model(X))
+    shared = {p.data_ptr() for p in twin.parameters()}
+    assert shared == {p.data_ptr() for p in model.parameters()}
+    assert [m.spike for m in model.modules() if hasattr(m, "spike")] == spikes
+    assert all(torch.equal(w, before[n]) for n, w in model.state_dict().items())
+    x = X.clone().requires_grad_()
+    grads = [torch.autograd.grad(m(x)[:, 0].sum(), x)[0] for m in (model, twin)]
+    assert torch.allclose(*grads, atol=1e-5) == ("unroll" in parts)
+
+
+def test_the_relu_twin_is_the_plain_network_with_the_same_weights():
+    """Built by hand with the layers of torch.nn: convolution, average pooling, batch norm, ReLU."""
+    spec = SPECS[-1]
+    model = spec.build(Key.of(0)).eval()
+    spiking = ModelSpec(Direct(4), spec.network, LIF(), ATan(), MeanPotential(), SHAPE, 3).build(Key.of(0))
+    for name, weight in spiking.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+    plain = nn.Sequential(
+        *(nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.AvgPool2d(2), nn.BatchNorm2d(4), nn.ReLU()),
+        *(nn.Conv2d(4, 6, 3, padding=1, bias=False), nn.AvgPool2d(2), nn.BatchNorm2d(6), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(6 * 2 * 2, 3)),
+    ).eval()
+    plain.load_state_dict(dict(zip(plain.state_dict(), model.state_dict().values(), strict=True)))
+    assert torch.allclose(model(X), plain(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 7, 8])
+@pytest.mark.parametrize("bias", [True, False])
+def test_pooled_convolution_is_convolution_then_pooling(size, bias):
+    layer, x = PooledConv2d(3, 5, bias=bias).double(), Key.of(0).uniform((2, 3, size, size)).double()
+    wanted = F.avg_pool2d(F.conv2d(x, layer.weight, layer.bias, padding=1), 2)
+    assert torch.allclose(layer(x), wanted, atol=1e-12)
+
+
+def test_a_constant_input_is_computed_once_and_means_the_same():
+    layer = OverTime(nn.Linear(4, 3))
+    once = Key.of(0).uniform((2, 4))
+    expanded = once.expand(6, 2, 4)
+    assert torch.allclose(layer(expanded), layer(expanded.contiguous()), atol=1e-6)
+    x = once.clone().requires_grad_()
+    weight = Key.of(1).normal((6, 2, 3))
+    grads = [
+        torch.autograd.grad((layer(v) * weight).sum(), x)[0]
+        for v in (x.expand(6, 2, 4), x.repeat(6, 1, 1).view(6, 2, 4))
+    ]
+    assert torch.allclose(*grads, atol=1e-5)
+
+
+def test_normalisation_is_per_channel_and_after_encoding():
+    part = Normalise((0.5, 0.25), (0.5, 2.0))
+    out = part(torch.ones(3, 1, 2, 4, 4))
+    assert out[0, 0, :, 0, 0].tolist() == [1.0, 0.375]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_images_of_another_precision_are_answered_in_the_models(dtype):
+    model = SPECS[0].build(Key.of(0)).eval()
+    assert model(X.to(dtype)).dtype == torch.float32
+    assert model.double()(X.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("images", [X[0], X[:, :1], X[..., :7], torch.zeros(2, 128)])
+def test_images_of_the_wrong_shape_are_refused(images):
+    with pytest.raises(InputError, match=r"\[B, 2, 8, 8\]"):
+        SPECS[0].build(Key.of(0))(images)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"classes": 1}, "classes"),
+        ({"input_shape": (1, 0, 8)}, "input_shape"),
+        ({"neuron": ReLU()}, "mean-potential"),
+        ({"normalise": Normalise((0.5,), (0.5,))}, "channel"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(change, word):
+    fields = {name: getattr(SPECS[0], name) for name in SPECS[0].__dataclass_fields__}
+    with pytest.raises(InputError, match=word):
+        ModelSpec(**{**fields, **change})
+
+
+def test_a_network_that_pools_more_than_there_is_is_refused():
+    with pytest.raises(InputError, match="blocks"):
+        ModelSpec(Direct(2), ConvNet((2, 2, 2, 2)), LIF(), ATan(), Count(), SHAPE, 3).build(Key.of(0))
+
+
+def test_stateless_gradients_under_batch_norm_do_not_change_running_statistics():
+    model = SPECS[3].build(Key.of(0)).eval()
+    before = copy.deepcopy(model.state_dict())
+    x = X.clone().requires_grad_()
+    model(x).sum().backward()
+    assert all(torch.equal(w, before[n]) for n, w in model.state_dict().items())
