@@ -9,7 +9,7 @@ from spikeproof.attacks.oracles import Exact, Expectation
 from spikeproof.attacks.queries import Square
 from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
 from spikeproof.attacks.search import GradientAttack
-from spikeproof.decoders import Count, decide
+from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -33,12 +33,13 @@ THREATS = [Linf(0.1), L2(0.7)]
 X, Y = Key.of(0).uniform((9, 1, 6, 6)), torch.arange(9) % 3
 
 
-def built(code, network=MLP((10,))):
-    return ModelSpec(code, network, LIF(), ATan(), Count(), (1, 6, 6), 3).build(Key.of(0)).eval()
+def built(code, network=MLP((10,)), decoder=MeanPotential()):
+    spec = ModelSpec(code, network, LIF(threshold=0.25), ATan(), decoder, (1, 6, 6), 3)
+    return spec.build(Key.of(0)).eval()
 
 
 MODELS = {
-    "latency": built(Latency(5)),
+    "latency": built(Latency(5), decoder=Count()),
     "conv": built(Direct(4), ConvNet((3,))),
     "bernoulli": built(Bernoulli(4)),
 }
@@ -65,6 +66,12 @@ class Linear:
     def __call__(self, images, key=None):
         score = (images * self.w).flatten(1).sum(1) + self.b
         return torch.stack([score, -score], 1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_models_of_these_laws_have_something_to_lose(name):
+    answers = decide(MODELS[name](X, Key.of(1)))
+    assert (answers >= 0).float().mean() > 0.5
 
 
 @everywhere
@@ -173,7 +180,7 @@ def test_gradients_come_from_the_substitute_and_verdicts_from_the_model():
 
 def test_an_example_once_fooled_is_left_alone_and_a_stochastic_model_never_is():
     attack = GradientAttack(Linf(0.3), 8, 0.1)
-    answers = decide(MODELS["conv"](X)).clamp(min=0)
+    answers = decide(MODELS["conv"](X))
     deterministic = attack(MODELS["conv"], X, answers, Key.of(0))
     assert deterministic.losses.isnan().any()
     assert (deterministic.queries < 8 + 2).any()
