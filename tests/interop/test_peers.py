@@ -1,0 +1,153 @@
+"""Foreign attack libraries run unchanged on a loaded model, and agree with ours where both mean the same."""
+
+import warnings
+
+import pytest
+import torch
+
+from spikeproof import (
+    BIM,
+    FGSM,
+    MLP,
+    ATan,
+    Bernoulli,
+    Count,
+    Digits,
+    Direct,
+    Key,
+    Latency,
+    Linf,
+    MeanPotential,
+    ModelSpec,
+    ReLU,
+    load,
+    save,
+)
+from spikeproof.attacks.search import GradientAttack
+from spikeproof.learning.backprop import BPTT
+from spikeproof.neurons import LIF
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # both libraries warn on import, about themselves
+    import foolbox
+    import torchattacks
+
+EPSILON = 0.1
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return Digits().load()
+
+
+def trained(tmp, data, encoder, neuron, decoder):
+    model = ModelSpec(encoder, MLP((40,)), neuron, ATan(), decoder, (1, 8, 8), 10).build(Key.of(0))
+    BPTT(epochs=4, lr=0.01).train(model, data, Key.of(0))
+    save(model, tmp)
+    return load(tmp)
+
+
+@pytest.fixture(scope="module")
+def spiking(tmp_path_factory, digits):
+    return trained(tmp_path_factory.mktemp("spiking"), digits, Latency(6), LIF(), Count())
+
+
+@pytest.fixture(scope="module")
+def ann(tmp_path_factory, digits):
+    return trained(tmp_path_factory.mktemp("ann"), digits, Direct(1), ReLU(), MeanPotential())
+
+
+def batch(data, n=40):
+    return data.test.images[:n], data.test.labels[:n]
+
+
+def accuracy(model, x, y):
+    with torch.no_grad():
+        return (model(x).argmax(1) == y).float().mean().item()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda m: torchattacks.FGSM(m, eps=EPSILON),
+        lambda m: torchattacks.PGD(m, eps=EPSILON, alpha=EPSILON / 4, steps=10),
+        lambda m: torchattacks.MIFGSM(m, eps=EPSILON, alpha=EPSILON / 4, steps=10),
+        lambda m: torchattacks.PGDL2(m, eps=1.0, alpha=0.2, steps=10),
+        lambda m: torchattacks.Square(m, eps=EPSILON, n_queries=50),
+    ],
+    ids=["fgsm", "pgd", "mifgsm", "pgdl2", "square"],
+)
+def test_torchattacks_runs_on_a_loaded_spiking_model(attack, spiking, digits):
+    x, y = batch(digits)
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Square counts with a deprecated call
+        x_adv = attack(spiking)(x, y)
+    assert x_adv.shape == x.shape
+    assert ((x_adv >= 0) & (x_adv <= 1)).all()
+    assert accuracy(spiking, x_adv, y) < accuracy(spiking, x, y)
+    assert torch.equal(spiking(x), spiking(x))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [foolbox.attacks.LinfPGD(steps=10), foolbox.attacks.FGSM(), foolbox.attacks.L2DeepFoolAttack(steps=10)],
+)
+def test_foolbox_runs_on_a_loaded_spiking_model(attack, spiking, digits):
+    x, y = batch(digits, 20)
+    torch.manual_seed(0)
+    budget = 1.5 if isinstance(attack, foolbox.attacks.L2DeepFoolAttack) else EPSILON
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = foolbox.PyTorchModel(spiking, bounds=(0, 1), device="cpu")
+        _, clipped, success = attack(model, x, y, epsilons=budget)
+    assert clipped.shape == x.shape
+    assert success.any()
+    assert accuracy(spiking, clipped, y) < accuracy(spiking, x, y)
+
+
+def test_a_stochastic_model_draws_from_the_global_generator_for_foreign_libraries(digits):
+    model = ModelSpec(Bernoulli(6), MLP((40,)), LIF(), ATan(), MeanPotential(), (1, 8, 8), 10).build(
+        Key.of(0)
+    )
+    model.eval()
+    x, y = batch(digits, 5)
+    torch.manual_seed(1)
+    first = model(x)
+    assert not torch.equal(model(x), first)
+    torch.manual_seed(1)
+    assert torch.equal(model(x), first)
+    assert torchattacks.EOTPGD(model, eps=0.1, steps=2)(x, y).shape == x.shape
+
+
+def test_our_fgsm_is_theirs(ann, digits):
+    x, y = batch(digits)
+    right = ann(x).argmax(1) == y  # ours leaves alone what is wrong already
+    x, y = x[right], y[right]
+    theirs = torchattacks.FGSM(ann, eps=EPSILON)(x, y)
+    assert torch.allclose(FGSM()(Linf(EPSILON))(ann, x, y, Key.of(0)).x_adv, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10])
+def test_our_deterministic_pgd_follows_theirs_step_by_step(ann, digits, steps):
+    """Ours returns the best iterate; that both end at the same point shows in the last loss of the trace."""
+    x, y = batch(digits)
+    alpha = 0.02
+    theirs = torchattacks.PGD(ann, eps=EPSILON, alpha=alpha, steps=steps, random_start=False)(x, y)
+    ours = GradientAttack(Linf(EPSILON), steps, alpha, random_start=False, stop_when_fooled=False)
+    found = ours(ann, x, y, Key.of(0))
+    with torch.no_grad():
+        at_theirs = torch.nn.functional.cross_entropy(ann(theirs), y, reduction="none")
+    assert torch.allclose(found.losses[-1], at_theirs, rtol=1e-4, atol=1e-5)
+    still = found.losses.argmax(0) == steps  # where the last iterate is the best one, the points are equal
+    assert still.sum() > len(x) // 2
+    assert torch.allclose(found.x_adv[still], theirs[still], atol=1e-5)
+
+
+def test_ours_is_no_weaker_at_equal_budget(ann, spiking, digits):
+    x, y = batch(digits, 100)
+    for model in (ann, spiking):
+        torch.manual_seed(0)
+        theirs = torchattacks.BIM(model, eps=EPSILON, alpha=EPSILON / 8, steps=20)(x, y)
+        ours = BIM(steps=20)(Linf(EPSILON))(model, x, y, Key.of(0))
+        assert (~ours.success).float().mean().item() <= accuracy(model, theirs, y) + 0.01

@@ -1,0 +1,90 @@
+"""The house stands: imports run downhill, names say something, and importing the package costs nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import spikeproof
+
+ROOT = Path(spikeproof.__file__).parent
+FLOORS = [
+    # a floor may import from the floors above it in this list, and its groups' members from each other
+    [["errors", "keys", "specs", "protocols"]],
+    [
+        *(["datasets"], ["encoders"], ["surrogates"], ["decoders"], ["losses"], ["threats"]),
+        *(["statistics"], ["tensorfiles"]),
+    ],
+    [["neurons"]],
+    [["network"]],
+    [["learning", "models"]],
+    [["attacks"]],
+    [["evaluation"]],
+    [["experiments"]],
+    [["report"]],
+    [["cli", "terminal", "__main__"]],
+]
+PLACE = {name: (i, j) for i, floor in enumerate(FLOORS) for j, group in enumerate(floor) for name in group}
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def room(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """Rooms of ours that a module imports, wherever in the file it does so."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spikeproof."):
+            yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("spikeproof."))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_downhill(path):
+    floor, group = PLACE[room(path)]
+    for other in imported(path):
+        there = PLACE[other]
+        assert there[0] < floor or there == (floor, group), f"{path.name} imports {other} uphill"
+
+
+def test_attacks_never_see_a_neuron():
+    for path in (ROOT / "attacks").glob("*.py"):
+        assert not {"neurons", "network", "models", "learning"} & set(imported(path)), path
+
+
+def test_no_module_is_named_after_nothing():
+    names = {path.stem for path in MODULES} | {path.parent.name for path in MODULES}
+    assert not names & {"utils", "util", "common", "helpers", "base", "core", "misc"}
+
+
+def test_every_public_name_exists_and_is_documented():
+    for name in spikeproof.__all__:
+        member = getattr(spikeproof, name)
+        assert name == "__version__" or (member.__doc__ and member.__doc__.strip()), name
+    with pytest.raises(AttributeError, match="nothing"):
+        spikeproof.nothing
+
+
+@pytest.mark.parametrize("module", ["spikeproof", "spikeproof.cli"])
+def test_importing_pulls_in_nothing_heavy(module):
+    heavy = {"torch", "numpy", "pydantic", "matplotlib", "pyarrow"}
+    code = f"import sys, {module}; print(*({heavy} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == ""
+
+
+def test_the_package_needs_no_torchvision():
+    for path in MODULES:
+        assert "torchvision" not in {n.split(".")[0] for n in _foreign(path)}, path
+
+
+def _foreign(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
