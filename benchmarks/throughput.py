@@ -60,9 +60,8 @@ def main() -> None:
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     x, y = images(chosen.batch), torch.arange(chosen.batch) % 10
-    print(
-        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, Python {platform.python_version()}, torch {torch.__version__}")
     print(f"threads {chosen.threads}, batch {chosen.batch}, T {STEPS}, Fashion-MNIST size\n")
     print(f"{'':34}{'train img/s':>12}{'PGD-20 img/s':>14}{'infer img/s':>13}")
     for network in (sp.MLP((400,)), sp.ConvNet()):

@@ -85,7 +85,7 @@ def test_building_is_replayable_and_leaves_the_global_generator_alone():
 @pytest.mark.parametrize(
     "parts",
     [{"spike": Triangle(0.3)}, {"unroll": unroll}, {"backward": SpikeGated()}, {"spike": ATan(9.0)}],
-    ids=repr,
+    ids=["triangle", "unroll", "gated", "sharp"],
 )
 def test_a_substitute_shares_weights_and_spikes_and_changes_only_gradients(parts):
     model = ModelSpec(LateBurst(6), ConvNet((4,)), LIF(), ATan(), Count(), SHAPE, 3).build(Key.of(0)).eval()

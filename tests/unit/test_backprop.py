@@ -146,7 +146,7 @@ def test_a_damaged_checkpoint_costs_time_and_changes_nothing(tmp_path, harm):
         {"data": data_of(train=49)},
         {"key": Key.of(8)},
     ],
-    ids=str,
+    ids=["epochs", "loss", "weights", "surrogate", "digest", "size", "key"],
 )
 def test_a_checkpoint_of_another_training_is_refused_and_kept(tmp_path, other):
     path = tmp_path / "c"

@@ -30,7 +30,7 @@ def brief(outcome):
     return outcome.error if isinstance(outcome, Failure) else outcome
 
 
-@pytest.mark.parametrize("executor", EXECUTORS, ids=repr)
+@pytest.mark.parametrize("executor", EXECUTORS, ids=lambda e: f"{type(e).__name__}{vars(e) or ''}")
 def test_every_executor_has_the_same_outcomes(executor):
     heard = []
     outcomes = executor.run(work, [8, 13, 3], then=halves, heard=lambda *event: heard.append(event))
