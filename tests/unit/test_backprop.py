@@ -328,8 +328,12 @@ def test_data_that_do_not_fit_are_refused():
         RULE.train(fresh(), replace(data, classes=("a", "b", "c")), Key.of(0))
     with pytest.raises(InputError, match="at least two"):
         RULE.train(fresh(), data_of(1), Key.of(0))
-    with pytest.raises(InputError, match="no validation part"):
-        RULE.train(fresh(), data_of(5, 0), Key.of(0))
+
+
+def test_without_a_validation_part_everything_is_learned_and_nothing_validated():
+    history = RULE.train(fresh(), data_of(20, 0), Key.of(0))
+    assert len(history.epochs) == RULE.epochs
+    assert history.validation_accuracy is None
 
 
 def test_accuracy_counts_ties_as_errors_and_ignores_the_batch_size():
