@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from click.testing import CliRunner
@@ -183,15 +182,6 @@ def test_help_needs_nothing_heavy(command):
     )
     assert done.stdout.startswith("Usage: ")
     assert done.stdout.endswith("[]\n")
-
-
-def test_help_answers_in_under_a_third_of_a_second():
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "spikeproof", "--help"], capture_output=True, check=True)
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.3
 
 
 def test_a_closed_pipe_is_no_traceback(out):
