@@ -122,3 +122,9 @@ def test_tables_of_no_records_are_empty_tables():
     assert tables.headlines([]) == []
     assert tables.to_csv([]).count("\n") == 1
     assert r"\end{tabular}" in tables.to_latex([])
+
+
+def test_a_rule_is_named_only_where_nothing_else_tells_models_apart():
+    by_network = [record(network="mlp", rule="long"), record(network="convnet", rule="short")]
+    assert tables.varying(by_network) == ["network"]
+    assert tables.varying([*by_network, record(network="mlp", rule="other")]) == ["network", "rule"]

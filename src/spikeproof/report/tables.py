@@ -86,13 +86,28 @@ def _budget(record: Record) -> Budget:
 
 
 def varying(records: Sequence[Record], axes: Iterable[str] = AXES) -> list[str]:
-    """The axes on which records differ.
+    """The axes that tell records apart.
+
+    A rule that goes with the other axes, such as other epochs for another network, tells nothing new and
+    is left out; every cell's settings name it.
 
     Args:
         records: of one study.
         axes: names of fields of a record.
     """
-    return [axis for axis in axes if len({_field(record, axis) for record in records}) > 1]
+    differing = [axis for axis in axes if len({_field(record, axis) for record in records}) > 1]
+    return [axis for axis in differing if axis != "rule" or not _follows(records, axis)]
+
+
+def _follows(records: Sequence[Record], axis: str) -> bool:
+    """Whether an axis is settled by the others."""
+    others = [other for other in AXES if other != axis]
+    values: dict[tuple[Any, ...], Any] = {}
+    return all(
+        values.setdefault(tuple(_field(record, other) for other in others), _field(record, axis))
+        == _field(record, axis)
+        for record in records
+    )
 
 
 def _field(record: Record, name: str) -> Any:
