@@ -2,7 +2,7 @@
 
 A neuron is a frozen dataclass with a `step`: (current, state, spike function) -> (spikes, state).
 `unroll` repeats it. `lif_unroll` computes the same spikes and the same gradient for leaky and
-non-leaky integrate-and-fire neurons with one hand-written backward pass, a few times faster. `Spiking` is
+non-leaky integrate-and-fire neurons with one hand-written backward pass, faster (`benchmarks`). `Spiking` is
 the layer; its parts `spike` and `unroll` are what `spikeproof.network.substitute` exchanges.
 """
 
