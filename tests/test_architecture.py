@@ -37,7 +37,9 @@ def room(path):
 def imported(path):
     """Rooms of ours that a module imports, wherever in the file it does so."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spikeproof."):
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module == "spikeproof":
+            yield from (a.name for a in node.names if a.name != "__version__")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spikeproof."):
             yield node.module.split(".")[1]
         elif isinstance(node, ast.Import):
             yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("spikeproof."))
@@ -49,6 +51,17 @@ def test_imports_run_downhill(path):
     for other in imported(path):
         there = PLACE[other]
         assert there[0] < floor or there == (floor, group), f"{path.name} imports {other} uphill"
+
+
+def test_imports_are_absolute_so_that_the_law_above_sees_them_all():
+    for path in MODULES:
+        relative = [n for n in ast.walk(ast.parse(path.read_text())) if getattr(n, "level", 0)]
+        assert not relative, path
+
+
+def test_a_report_never_sees_a_model():
+    for path in (ROOT / "report").rglob("*.py"):
+        assert not {"network", "models", "learning", "attacks", "evaluation"} & set(imported(path)), path
 
 
 def test_attacks_never_see_a_neuron():

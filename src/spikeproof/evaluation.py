@@ -3,7 +3,7 @@
 The frame keeps three promises whatever the attack does. Every returned image is checked against the
 budget; one that breaks it counts as not attacked and is reported. Verdicts come from the model itself, under
 draws that the attack has not seen. And no number depends on the batch size: randomness belongs to examples,
-and small batches are padded, because matrix products of very few rows round differently.
+and batches are padded to whole blocks, because the rows of a broken block are summed in another order.
 
 For a stochastic model "accuracy" is the mean over fresh draws. Where the attacker chooses among images (the
 clean one included), the choice is made on one set of draws and measured on another, so that luck in choosing
@@ -31,7 +31,7 @@ from spikeproof.statistics import wilson
 
 __all__ = ["Attacked", "Clean", "evaluate_attack", "evaluate_clean"]
 
-LEAST_ROWS = 8  # from here on a row of a matrix product does not depend on how many others there are
+BLOCK = 64  # a batch of whole blocks fills every vector register, and then rounds each row alike
 
 
 @runtime_checkable
@@ -240,7 +240,7 @@ def evaluate_attack(
 
 @dataclass(frozen=True)
 class Steady:
-    """A model whose answers do not depend on how many images are asked about: small batches are padded."""
+    """A model whose answers, to the bit, do not depend on how many images are asked about, nor on which."""
 
     model: Model
 
@@ -249,13 +249,18 @@ class Steady:
         return _stochastic(self.model)
 
     def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "B K"]:
-        short = LEAST_ROWS - len(images)
-        if short <= 0 or not len(images):
-            return self.model(images, key)
-        if key is not None and key.rows is not None:
-            key = key.for_rows(key.rows + key.rows[-1:] * short)
-        padding = images[-1:].detach().expand(short, *images.shape[1:])
-        return self.model(torch.cat([images, padding]), key)[: len(images)]
+        padded, key = _padded(images, key)
+        return self.model(padded, key)[: len(images)]
+
+
+def _padded(images: Tensor, key: Key | None) -> tuple[Tensor, Key | None]:
+    """Whole blocks of images: the last one is repeated, with its randomness but without its gradient."""
+    short = -len(images) % BLOCK
+    if not short:
+        return images, key
+    if key is not None and key.rows is not None:
+        key = key.for_rows(key.rows + key.rows[-1:] * short)
+    return torch.cat([images, images[-1:].detach().expand(short, *images.shape[1:])]), key
 
 
 @dataclass(frozen=True)
@@ -283,11 +288,7 @@ def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int) -> _Look:
 
 def _infer(model: Model, x: Tensor, key: Key) -> Inference:
     if isinstance(model, Observable):
-        short = max(LEAST_ROWS - len(x), 0)
-        if short and key.rows is not None:
-            key = key.for_rows(key.rows + key.rows[-1:] * short)
-        padded = torch.cat([x, x[-1:].expand(short, *x.shape[1:])]) if short else x
-        answer = model.infer(padded, key)
+        answer = model.infer(*_padded(x, key))
         return Inference(*(part[: len(x)] for part in answer))
     logits = Steady(model)(x, key)
     return Inference(logits, (logits == 0).all(-1), logits.new_full((len(x),), torch.nan))

@@ -87,7 +87,9 @@ class Key:
             )
         one = [n for d, n in enumerate(shape) if d != batch_dim % len(shape)]
         generator = torch.Generator(device)
-        draws = [
-            sampler(one, generator=generator.manual_seed(self.seed(row)), device=device) for row in self.rows
-        ]
+        streams = {  # one per identity: padding repeats them
+            row: sampler(one, generator=generator.manual_seed(self.seed(row)), device=device)
+            for row in dict.fromkeys(self.rows)
+        }
+        draws = [streams[row] for row in self.rows]
         return torch.stack(draws, dim=batch_dim) if draws else torch.empty(tuple(shape), device=device)

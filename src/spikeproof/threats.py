@@ -157,4 +157,6 @@ class L2(Ball):
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The gradient at unit length; zero stays zero."""
-        return grad / _per_example(_flat(grad).norm(dim=1).clamp(min=1e-12), grad)
+        tiny = torch.finfo(grad.dtype).tiny
+        grad = grad / _per_example(_flat(grad).abs().amax(1).clamp(min=tiny), grad)  # its square would vanish
+        return grad / _per_example(_flat(grad).norm(dim=1).clamp(min=tiny), grad)

@@ -139,8 +139,9 @@ def test_square_makes_way_without_gradients_and_noise_less(threat):
         result = recipe(threat)(model, x, y, Key.of(1))
         return (((x - result.x_adv) * w).flatten(1).sum(1) / (threat.epsilon * dual)).mean().item()
 
-    assert share(SquareSearch(queries=600)) > 0.6
-    assert share(SquareSearch(queries=600)) > share(NoiseSearch(draws=600)) > 0
+    square = share(SquareSearch(queries=400))
+    assert square > 0.5
+    assert square > share(NoiseSearch(draws=400)) > 0
 
 
 def test_more_steps_and_more_restarts_find_no_less():
@@ -162,6 +163,25 @@ def test_one_draw_is_the_plain_oracle_and_many_average_the_gradient():
         assert torch.equal(one, other)
     mean = sum(key.fold("draw", i).normal((1,)).item() for i in range(5)) / 5
     assert torch.allclose(Expectation(5)(evaluate, x, key).grad, torch.full((3, 2), mean))
+
+
+def test_averaged_gradients_round_alike_in_any_batch():
+    def evaluate(x, key):
+        return (key.uniform((7,)) * x).flatten(1).sum(1), torch.zeros(len(x))
+
+    x = Key.of(0).uniform((40, 7))
+    whole = Expectation(9)(evaluate, x, Key.of(1)).grad
+    for rows in range(1, 40):
+        assert torch.equal(Expectation(9)(evaluate, x[:rows], Key.of(1)).grad, whole[:rows])
+
+
+def test_an_answer_without_a_gradient_is_counted_as_one_that_vanished():
+    def constant(images, key=None):
+        return torch.eye(3)[Y[: len(images)]]
+
+    result = PGD(steps=3)(Linf(0.1))(constant, X, Y, Key.of(0))
+    assert not result.success.any()
+    assert result.zero_gradients.tolist() == [1.0] * 9
 
 
 def test_gradients_come_from_the_substitute_and_verdicts_from_the_model():
@@ -219,8 +239,12 @@ def test_few_steps_are_defined(steps):
 @pytest.mark.parametrize("recipe", RECIPES, ids=repr)
 @pytest.mark.parametrize(
     "answer",
-    [lambda x: x.flatten(1)[:, :3] * torch.nan, lambda x: x.flatten(1)[:, :3] * 0],
-    ids=["nan", "constant"],
+    [
+        lambda x: x.flatten(1)[:, :3] * torch.nan,
+        lambda x: x.flatten(1)[:, :3] * 0,
+        lambda x: torch.ones(len(x), 3),
+    ],
+    ids=["nan", "constant", "cut off from its input"],
 )
 def test_a_model_that_answers_nothing_is_wrong_and_breaks_nothing(recipe, answer):
     class Broken:

@@ -93,6 +93,22 @@ def test_codes_equal_their_published_formulas_away_from_bin_edges(steps):
 
 
 @settings(max_examples=200)
+@given(st.floats(0, 1, width=32), st.sampled_from([4, 8, 10, 16, 64]))
+def test_codes_equal_the_published_code_in_floating_point_away_from_bin_edges(x, steps):
+    """As the authors write them: comparisons of t / T with x in floating point."""
+    if abs(x * steps - round(x * steps)) < 1e-3:
+        return
+    t, value = np.arange(steps) / steps, torch.tensor([[x]])
+    published = {
+        EarlyBurst: (t < x).astype(float),
+        LateBurst: 1 - (t <= 1 - x),
+        Latency: (np.arange(steps) == int((1 - x) * steps)).astype(float),
+    }
+    for code, wanted in published.items():
+        assert code(steps)(value).flatten().tolist() == wanted.tolist(), code
+
+
+@settings(max_examples=200)
 @given(st.floats(0, 1, width=32), st.floats(0, 1, width=32), st.integers(2, 32))
 def test_brighter_is_never_later_and_never_fewer(x, y, steps):
     x, y = max(x, y), min(x, y)
@@ -116,6 +132,15 @@ def test_reversal_is_exact_and_undoes_itself(code):
     x, key = Key.of(0).uniform((2, 30)), Key.of(1)
     assert torch.equal(Reversed(code)(x, key), code(x, key).flip(0))
     assert torch.equal(Reversed(Reversed(code))(x, key), code(x, key))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_a_reversed_code_has_the_gradient_of_the_code_under_reversed_weights(rule):
+    code, weight = with_backward(Latency(5), rule), Key.of(3).normal((5, 2, 30))
+    x = Key.of(0).uniform((2, 30)).requires_grad_()
+    (forward,) = torch.autograd.grad((code(x) * weight).sum(), x)
+    (backward,) = torch.autograd.grad((Reversed(code)(x) * weight.flip(0)).sum(), x)
+    assert torch.equal(forward, backward)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
@@ -177,6 +202,7 @@ def test_the_gradient_of_direct_coding_is_exact():
 def test_quantised_direct_has_as_many_levels_as_a_spike_code():
     values = QuantisedDirect(8)(GREY[None])[0]
     assert len(values.unique()) == 9
+    assert (values[0] * 8).tolist() == [(2 * k * 8 + 255) // 510 for k in range(256)]  # half rounds up
     assert (values - GREY).abs().max() <= 0.5 / 8 + 1e-6
 
 

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from spikeproof.attacks.recipes import FGSM, PGD, NoiseSearch, SquareSearch
+from spikeproof.attacks.recipes import EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
 from spikeproof.attacks.search import Result
 from spikeproof.datasets import Digits
-from spikeproof.decoders import Count, FirstSpike
-from spikeproof.encoders import Bernoulli, Direct, Latency
+from spikeproof.decoders import Count, FirstSpike, MeanPotential
+from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough
 from spikeproof.errors import InputError
-from spikeproof.evaluation import Attacked, evaluate_attack, evaluate_clean
+from spikeproof.evaluation import Attacked, Steady, evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
-from spikeproof.network import MLP, ModelSpec
+from spikeproof.network import MLP, ConvNet, ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan
 from spikeproof.threats import L2, Linf
@@ -25,9 +25,17 @@ def digits():
     return Digits().load()
 
 
-@pytest.fixture(scope="module", params=[Latency(6), Direct(4), Bernoulli(6)], ids=repr)
+MEMBERS = [
+    (Latency(6), MLP((40,)), Count()),
+    (Bernoulli(6), MLP((40,)), Count()),
+    (Direct(5), ConvNet((8, 12)), MeanPotential()),
+]
+
+
+@pytest.fixture(scope="module", params=MEMBERS, ids=repr)
 def model(request, digits):
-    spec = ModelSpec(request.param, MLP((40,)), LIF(), ATan(), Count(), (1, 8, 8), 10)
+    code, network, decoder = request.param
+    spec = ModelSpec(code, network, LIF(), ATan(), decoder, (1, 8, 8), 10)
     classifier = spec.build(Key.of(0))
     BPTT(epochs=4, lr=0.01).train(classifier, digits, Key.of(0))
     return classifier
@@ -44,9 +52,39 @@ def outcomes(result):
     return {name: getattr(result, name).tolist() for name in columns}
 
 
-@pytest.mark.parametrize("recipe", [PGD(steps=6), SquareSearch(queries=15), NoiseSearch(draws=3)], ids=repr)
-def test_no_number_depends_on_the_batch_size(model, digits, recipe):
-    runs = [both(model, digits, recipe, Linf(0.1), batch_size=size) for size in (1, 3, 16, 40)]
+@pytest.mark.parametrize("classes", [3, 10])
+@pytest.mark.parametrize("network", [MLP((40,)), ConvNet((8, 12))], ids=repr)
+@pytest.mark.parametrize("code", [Direct(8), Latency(8, StraightThrough())], ids=repr)
+def test_answers_and_gradients_are_the_same_to_the_bit_in_any_company(code, network, classes):
+    """Read from potentials, which are real numbers: spike counts would hide a difference in rounding."""
+    spec = ModelSpec(code, network, LIF(), ATan(), MeanPotential(), (1, 8, 8), classes)
+    model, images = Steady(spec.build(KEY).eval()), KEY.uniform((70, 1, 8, 8))
+
+    def look(rows):
+        x = images[rows].requires_grad_()
+        logits = model(x)
+        return logits.detach(), torch.autograd.grad(logits.exp().sum(), x)[0]
+
+    whole = look(torch.arange(70))
+    for size in (1, 2, 7, 9, 13, 33, 64, 69):
+        rows = torch.randperm(70, generator=KEY.fold(size).generator())[:size]
+        for part, all_of_it in zip(look(rows), whole, strict=True):
+            assert torch.equal(part, all_of_it[rows]), size
+
+
+@pytest.mark.parametrize(
+    ("recipe", "threat"),
+    [
+        (PGD(steps=6), Linf(0.1)),
+        (PGD(steps=4), L2(0.8)),
+        (EOTPGD(steps=2, draws=3), Linf(0.1)),
+        (SquareSearch(queries=15), Linf(0.1)),
+        (NoiseSearch(draws=3), L2(0.8)),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_no_number_depends_on_the_batch_size(model, digits, recipe, threat):
+    runs = [both(model, digits, recipe, threat, n=20, batch_size=size) for size in (1, 3, 64)]
     for clean, attacked in runs[1:]:
         assert outcomes(clean) == outcomes(runs[0][0])
         assert outcomes(attacked) == outcomes(runs[0][1])

@@ -31,6 +31,7 @@ def test_draws_belong_to_examples_wherever_they_stand():
     assert torch.equal(key.take(torch.tensor([2, 0])).normal((5, 2, 2), batch_dim=1), draws[:, [2, 0]])
     assert torch.equal(key.take(torch.tensor([False, True, False])).normal((5, 1, 2), 1), draws[:, 1:2])
     assert not torch.equal(draws[:, 0], draws[:, 1])
+    assert torch.equal(Key.of(0).for_rows([9, 9]).normal((5, 2, 2), batch_dim=1), draws[:, [1, 1]])
 
 
 def test_the_global_generator_is_left_alone():

@@ -59,6 +59,17 @@ def test_spikes_equal_the_slow_version(neuron):
     assert np.array_equal(Spiking(neuron)(current).numpy(), slow)
 
 
+@pytest.mark.parametrize("neuron", NEURONS, ids=repr)
+def test_the_fast_loop_fires_alike_in_single_precision_where_potentials_meet_the_threshold(neuron):
+    """Currents are simple fractions of the threshold: many potentials lie on it or one rounding off."""
+    level = (4 * Key.of(8).uniform((16, 4, 50))).floor() / 3
+    current = level * torch.tensor(neuron.threshold)
+    rest = State(torch.zeros(4, 50))
+    plain, fast = (run(current, rest, neuron, ATan()) for run in (unroll, lif_unroll))
+    assert torch.equal(fast[0], plain[0])
+    assert torch.equal(fast[1].v, plain[1].v)
+
+
 @pytest.mark.parametrize("neuron", [*NEURONS, ReLU()], ids=repr)
 def test_unroll_is_the_step_repeated_and_two_halves_are_the_whole(neuron):
     current, rest = drive(9, 2, 4), State(torch.zeros(2, 4, dtype=torch.float64))
@@ -91,9 +102,11 @@ def test_the_written_out_gradient_equals_the_recorded_one(neuron, spike):
         assert torch.allclose(plain, fast, atol=1e-12)
 
 
-def test_the_gradient_is_the_recurrence_of_the_literature():
-    """dL/du[t] = dL/ds[t] g + dL/du[t+1] decay d(u(1-s))/du, written for one neuron (hard reset)."""
-    neuron, spike = LIF(reset=ToZero()), ATan()
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("reset", [ToZero(), BySubtraction()], ids=repr)
+def test_the_gradient_is_the_recurrence_of_the_literature(reset, detach):
+    """dL/du[t] = dL/ds[t] g + dL/du[t+1] decay (d reset/du + g d reset/ds), for one neuron by hand."""
+    neuron, spike, hard = LIF(reset=reset, detach_reset=detach), ATan(), reset == ToZero()
     current = drive(7, 1).requires_grad_()
     weight = Key.of(2).normal((7, 1)).double()
     z, _ = lif_unroll(current, State(torch.zeros(1, dtype=torch.float64)), neuron, spike)
@@ -103,11 +116,13 @@ def test_the_gradient_is_the_recurrence_of_the_literature():
         now = neuron.decay * before + current[t, 0].item()
         fired.append(now >= 1)
         u.append(now)
-        before = 0.0 if fired[-1] else now
+        before = (0.0 if hard else now - 1) if fired[-1] else now
     carried = 0.0
     for t in reversed(range(7)):
         g = spike.derivative(torch.tensor(u[t] - 1, dtype=torch.float64)).item()
-        carried = weight[t, 0].item() * g + carried * neuron.decay * ((1 - fired[t]) - u[t] * g)
+        by_potential, by_spike = ((1 - fired[t]), -u[t]) if hard else (1, -1)
+        through_reset = by_potential + (0 if detach else by_spike * g)
+        carried = weight[t, 0].item() * g + carried * neuron.decay * through_reset
         assert grad[t, 0].item() == pytest.approx(carried, abs=1e-12)
 
 

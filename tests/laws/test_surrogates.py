@@ -71,6 +71,29 @@ def test_the_area_is_one(spike):
     assert area == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "narrow_to_wide",
+    [
+        [Sigmoid(8.0), Sigmoid(4.0), Sigmoid(1.0)],
+        [ATan(8.0), ATan(2.0), ATan(0.5)],
+        [FastSigmoid(8.0), FastSigmoid(2.0), FastSigmoid(0.5)],
+        [Triangle(0.3), Triangle(1.0), Triangle(3.0)],
+        [Rectangle(0.3), Rectangle(1.0), Rectangle(3.0)],
+        [Gaussian(0.2), Gaussian(0.4), Gaussian(2.0)],
+    ],
+    ids=lambda members: type(members[0]).__name__,
+)
+def test_a_narrower_spike_function_is_higher_at_threshold_and_lower_far_away(narrow_to_wide):
+    at, far = (
+        [s.derivative(torch.tensor(x, dtype=torch.float64)).item() for s in narrow_to_wide]
+        for x in (0.0, 1.4)
+    )
+    assert at == sorted(at, reverse=True)
+    assert far == sorted(far)
+    assert at[0] > at[-1]
+    assert far[0] < far[-1]
+
+
 @pytest.mark.parametrize("make", [Sigmoid, ATan, Triangle, Rectangle, Gaussian, FastSigmoid])
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
 def test_a_width_that_is_not_positive_is_refused(make, bad):

@@ -65,6 +65,14 @@ def test_the_steepest_step_beats_every_other_unit_step_on_a_linear_function(thre
     assert torch.equal(threat.steepest(torch.zeros_like(grad)), torch.zeros_like(grad))
 
 
+@pytest.mark.parametrize("threat", THREATS, ids=repr)
+@pytest.mark.parametrize("scale", [1e30, 1e-10, 1e-20, 1e-36])
+def test_the_steepest_step_does_not_depend_on_how_large_the_gradient_is(threat, scale):
+    """A model that is sure of itself has gradients whose squares vanish in single precision."""
+    grad = Key.of(4).normal(X.shape)
+    assert torch.allclose(threat.steepest(grad * scale), threat.steepest(grad), atol=1e-4)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3), st.integers(0, 10**6))
 def test_projections_equal_those_of_a_general_solver(values, seed):
