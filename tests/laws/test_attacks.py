@@ -8,7 +8,7 @@ import torch
 from spikeproof.attacks.oracles import Exact, Expectation
 from spikeproof.attacks.queries import Square
 from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
-from spikeproof.attacks.search import GradientAttack
+from spikeproof.attacks.search import Best, GradientAttack
 from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough
 from spikeproof.errors import InputError
@@ -184,7 +184,76 @@ def test_an_answer_without_a_gradient_is_counted_as_one_that_vanished():
     assert result.zero_gradients.tolist() == [1.0] * 9
 
 
-def test_gradients_come_from_the_substitute_and_verdicts_from_the_model():
+@pytest.mark.parametrize("recipe", [FGSM(), BIM(steps=3), PGD(steps=3)], ids=repr)
+def test_gradients_come_from_the_substitute(recipe):
+    w, x, y = Key.of(5).normal((1, 6, 6)), 0.3 + 0.4 * X, torch.zeros(9, dtype=torch.int64)
+    model, mirror = Linear(w, 12.0), Linear(-w, 12.0)
+    straight, astray = (recipe(Linf(0.1))(model, x, y, Key.of(1), through=t) for t in (None, mirror))
+    fall = [((x - r.x_adv) * w).flatten(1).sum(1) for r in (straight, astray)]
+    assert (fall[0] > 0).all()
+    assert (fall[1] < 0).all()
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [PGD(steps=3, restarts=3), EOTPGD(steps=2, draws=3), NoiseSearch(draws=4), SquareSearch(queries=5)],
+    ids=repr,
+)
+def test_every_look_at_a_stochastic_model_has_a_draw_of_its_own(recipe):
+    """The verdict's included: otherwise an attack could choose its luck and be judged by it."""
+    looks = []
+
+    class Watched:
+        stochastic = True
+
+        def __call__(self, images, key=None):
+            looks.append(key)
+            return images.flatten(1)[:, :3]
+
+    recipe(Linf(0.1))(Watched(), X, Y, Key.of(3).for_rows(range(9)))
+    assert len({key.path for key in looks}) == len(looks) > 4
+
+
+def test_restarts_start_elsewhere():
+    starts = []
+
+    class Watched:
+        stochastic = True
+
+        def __call__(self, images, key=None):
+            starts.append(images.detach().clone())
+            return images.flatten(1)[:, :3]
+
+    GradientAttack(Linf(0.1), 0, 0.0, restarts=3)(Watched(), X, Y, Key.of(0))
+    assert len({tuple(images.flatten().tolist()) for images in starts[:3]}) == 3
+
+
+def test_the_best_example_is_fooled_first_then_worst_and_broken_answers_are_the_worst():
+    x, row = torch.zeros(1, 2), torch.tensor([0])
+    best = Best(x)
+    offers = [(0.0, 9.0, True), (0.0, 8.0, False), (1.0, -3.0, True), (0.5, 99.0, False), (1.0, -3.0, True)]
+    offers += [(1.0, float("nan"), True), (1.0, 1e9, False), (0.0, float("nan"), False)]
+    for number, (fooled, value, kept) in enumerate(offers):
+        taken = best.offer(row, x + number, torch.tensor([fooled]), torch.tensor([value]))
+        assert taken.item() == kept, number
+        assert (best.x == number).all().item() == kept, number
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=repr)
+def test_an_infinite_slope_at_one_pixel_spoils_no_other(threat):
+    def rooted(images, key=None):
+        root = images.flatten(1).sqrt()
+        return torch.stack([root.sum(1) + 5, root[:, 0], root[:, 1]], 1)
+
+    x = X.clone()
+    x[:, 0, 0, 0] = 0.0
+    attack = BIM(steps=3, objective=Margin())(threat)
+    result = attack(rooted, x, torch.zeros(9, dtype=torch.int64), Key.of(0))
+    assert threat.contains(result.x_adv, x).all()
+    assert (result.losses[-1] > result.losses[0]).all()
+
+
+def test_verdicts_come_from_the_model_and_not_from_the_substitute():
     model = MODELS["conv"]
 
     class Liar:

@@ -70,4 +70,7 @@ def test_an_all_silent_output_is_never_class_zero():
     for decode in DECODERS:
         assert (decide(decode(nothing)) == UNDECIDED).all()
     assert silent(nothing).all()
+    late = nothing.clone()
+    late[5, 1, 2] = 1
+    assert silent(late).tolist() == [True, False, True]
     assert not silent(torch.ones(6, 3, 4)).any()

@@ -198,6 +198,55 @@ def test_a_stochastic_model_is_measured_on_draws_the_choice_has_not_seen(digits)
     assert attacked.right[alive & (attacked.right_selection == 0)].mean() > 0.4
 
 
+def test_an_attacker_who_made_it_worse_leaves_the_image_alone():
+    """Right on a coin's toss while the image is dark, always right on a bright one."""
+
+    class Coin:
+        stochastic = True
+
+        def __call__(self, images, key=None):
+            right = (key.uniform((len(images),)) < 0.5) | (images.flatten(1).mean(1) > 0.5)
+            return torch.nn.functional.one_hot(torch.where(right, 0, 1), 10).float()
+
+    def brighten(model, x, y, key, *, through=None):
+        none = torch.zeros(len(x), dtype=torch.int64)
+        return Result(
+            x + 0.1, torch.zeros(len(x)).bool(), x.new_zeros(0, len(x)), none + 1, none, none.float()
+        )
+
+    x, y = torch.full((50, 1, 2, 2), 0.45), torch.zeros(50, dtype=torch.int64)
+    clean = evaluate_clean(Coin(), x, y, KEY, draws=20)
+    attacked = evaluate_attack(Coin(), brighten, Linf(0.1), x, y, clean, KEY, draws=20)
+    assert torch.equal(attacked.right, clean.right)
+    assert torch.equal(attacked.right_selection, clean.right_selection)
+    assert not torch.equal(clean.right, clean.right_selection)  # chosen on other draws than measured on
+
+
+def test_no_draw_of_a_stochastic_model_serves_two_purposes():
+    """Clean accuracy, the choices, the attack, its verdict, the measurement: each look has its own key."""
+    looks = []
+
+    class Watched:
+        stochastic = True
+
+        def __call__(self, images, key=None):
+            looks.append(key)
+            return torch.eye(3)[torch.zeros(len(images), dtype=torch.int64)] + 0 * images.sum()
+
+    x, y = torch.full((5, 1, 2, 2), 0.45), torch.zeros(5, dtype=torch.int64)
+    clean = evaluate_clean(Watched(), x, y, KEY, draws=3)
+    evaluate_attack(Watched(), PGD(steps=2)(Linf(0.1)), Linf(0.1), x, y, clean, KEY, draws=3)
+    assert len({key.path for key in looks}) == len(looks) == 3 + 3 + (2 + 1 + 1) + 3 + 3
+
+
+def test_losses_of_examples_left_alone_are_held_and_of_those_never_attacked_not_counted(model, digits):
+    _, attacked = both(model, digits, PGD(steps=3), Linf(0.1), n=30, batch_size=7)
+    standing = attacked.queries > 0
+    assert attacked.losses[:, standing].isfinite().all()
+    assert attacked.losses[:, ~standing].isnan().all()
+    assert attacked.metrics()["losses"] == pytest.approx(attacked.losses[:, standing].mean(1).tolist())
+
+
 @pytest.mark.parametrize(
     "settings", [{"batch_size": 0}, {"draws": 0}, {"ids": torch.arange(3)}, {"x": torch.zeros(0, 1, 8, 8)}]
 )

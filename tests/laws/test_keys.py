@@ -34,6 +34,13 @@ def test_draws_belong_to_examples_wherever_they_stand():
     assert torch.equal(Key.of(0).for_rows([9, 9]).normal((5, 2, 2), batch_dim=1), draws[:, [1, 1]])
 
 
+def test_folding_keeps_the_examples_and_selecting_keeps_the_name():
+    key = Key.of(0).for_rows([4, 9])
+    assert key.fold("a", 1) == Key((0, "a", 1), (4, 9))
+    assert key.fold("a").take(torch.tensor([1])) == Key((0, "a"), (9,))
+    assert Key.of(0).take(torch.tensor([1])) == Key.of(0)
+
+
 def test_the_global_generator_is_left_alone():
     before = torch.get_rng_state()
     Key.of(0).for_rows(range(3)).uniform((3, 4))

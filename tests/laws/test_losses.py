@@ -31,16 +31,17 @@ def test_a_perfect_answer_costs_nothing():
     assert CrossEntropy()(sure[None], sure, torch.tensor([0])).item() < 1e-9
 
 
-def test_count_mse_costs_only_what_is_missing_or_too_much():
+@pytest.mark.parametrize(("desired", "undesired"), [(4, 1), (2, 0), (6, 5)])
+def test_count_mse_costs_only_what_is_missing_or_too_much(desired, undesired):
     wanted = []
     for b in range(7):
         total = 0.0
         for k in range(4):
             count = OUTPUTS[:, b, k].sum().item()
-            gap = max(4 - count, 0) if k == Y[b] else max(count - 1, 0)
+            gap = max(desired - count, 0) if k == Y[b] else max(count - undesired, 0)
             total += 0.5 * (gap / 6) ** 2
         wanted.append(total)
-    assert np.allclose(CountMSE(4, 1)(OUTPUTS, LOGITS, Y), wanted)
+    assert np.allclose(CountMSE(desired, undesired)(OUTPUTS, LOGITS, Y), wanted)
 
 
 def test_tet_is_the_mean_over_steps_plus_the_pull():

@@ -1,6 +1,7 @@
 """What every network and the classifier must satisfy; a new architecture or code adds a row."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -118,6 +119,34 @@ def test_the_relu_twin_is_the_plain_network_with_the_same_weights():
     ).eval()
     plain.load_state_dict(dict(zip(plain.state_dict(), model.state_dict().values(), strict=True)))
     assert torch.allclose(model(X), plain(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("synapse", [None, PSP(tau=2e-3)], ids=repr)
+@pytest.mark.parametrize("decoder", [Count(), MeanPotential()], ids=repr)
+def test_the_layers_of_a_spiking_network_are_wired_as_their_equations_say(synapse, decoder):
+    """Written step by step, with a trace on hidden spikes only and none on the output."""
+    neuron = LIF(threshold=0.4, synapse=synapse)
+    model = ModelSpec(Latency(5), MLP((12,)), neuron, ATan(), decoder, SHAPE, 3).build(Key.of(0)).eval()
+    first, second = (m for m in model.modules() if isinstance(m, nn.Linear))
+    hidden, out, trace, wanted = torch.zeros(5, 12), torch.zeros(5, 3), torch.zeros(5, 12), []
+    for spikes in Latency(5)(X):
+        hidden = math.exp(-1 / 4) * hidden + first(spikes.flatten(1))
+        fired = (hidden >= 0.4).float()
+        hidden = hidden - 0.4 * fired
+        trace = math.exp(-1 / 2) * trace + (1 - math.exp(-1 / 2)) * fired
+        out = math.exp(-1 / 4) * out + second(fired if synapse is None else trace)
+        wanted.append(out if decoder == MeanPotential() else (out >= 0.4).float())
+        out = out - 0.4 * (out >= 0.4).float() if decoder == Count() else out
+    assert torch.stack(wanted).any()
+    assert torch.allclose(model.outputs(X), torch.stack(wanted), atol=1e-5)
+
+
+def test_fresh_weights_keep_the_variance_of_rectified_signals():
+    model = ModelSpec(Direct(2), ConvNet((32, 64)), LIF(), ATan(), Count(), (3, 8, 8), 200).build(Key.of(0))
+    weights = [m.weight for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    for weight in weights:
+        assert weight.std().item() == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=0.05)
+    assert all(not m.bias.any() for m in model.modules() if isinstance(m, nn.Linear))
 
 
 @pytest.mark.parametrize("size", [2, 7, 8])

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.stats import kstest
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -25,6 +26,27 @@ def test_projection_lands_inside_is_idempotent_and_fixes_what_is_inside(threat):
     assert torch.allclose(threat.project(landed, X), landed, atol=1e-6)
     inside = threat.start(X, Key.of(2))
     assert torch.allclose(threat.project(inside, X), inside, atol=1e-6)
+    mixed = torch.where(torch.arange(30).view(-1, 1, 1, 1) < 15, 0.9 * inside + 0.1 * X, FAR)
+    assert torch.allclose(threat.project(mixed, X)[:15], mixed[:15], rtol=0, atol=1.2e-7)
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.3)], ids=repr)
+def test_the_border_belongs_to_the_set_and_a_little_more_does_not(threat):
+    x = torch.full((20, 7), 0.5, dtype=torch.float64)
+    away = Key.of(6).normal((20, 7)).double()
+    away = away / threat.distance(away, torch.zeros_like(away))[:, None]
+    assert threat.contains(x + threat.epsilon * away, x).all()
+    assert not threat.contains(x + 1.001 * threat.epsilon * away, x).any()
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.1)], ids=repr)
+def test_starts_fill_the_ball_evenly(threat):
+    """The distance of a uniform member of a ball in n dimensions, to the power n, is uniform in [0, 1]."""
+    x = torch.full((3000, 3), 0.5, dtype=torch.float64)
+    start = threat.start(x, Key.of(0))
+    share = (threat.distance(start, x) / threat.epsilon) ** 3
+    assert kstest(share.numpy(), "uniform").pvalue > 0.01
+    assert (start - x).mean(0).abs().max() < 0.005
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=repr)

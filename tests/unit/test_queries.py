@@ -27,6 +27,24 @@ def test_images_of_any_size_stay_within_budget_and_get_no_better(threat, shape):
     assert (last[:, 1] - last[:, 0] >= found.losses[0] - 1e-6).all()  # no worse than the first candidate
 
 
+def test_linf_candidates_are_stripes_then_squares_of_full_size():
+    x, y = torch.full((3, 2, 6, 7), 0.5), torch.zeros(3, dtype=torch.int64)
+    first = Square(Linf(0.1), 1)(brightness, x, y, Key.of(0)).x_adv - x
+    assert torch.allclose(first.abs(), torch.tensor(0.1))
+    assert torch.equal(first, first[:, :, :1].expand_as(first))
+    assert first.unique().numel() > 1
+    later = Square(Linf(0.1), 30)(brightness, x, y, Key.of(0)).x_adv - x
+    assert torch.allclose(later.abs(), torch.tensor(0.1))
+    assert (later.sum((1, 2, 3)) < first.sum((1, 2, 3))).all()
+
+
+def test_l2_candidates_use_the_whole_budget():
+    x, y = torch.full((3, 2, 6, 7), 0.5), torch.zeros(3, dtype=torch.int64)
+    for queries in (1, 30):
+        found = Square(L2(0.3), queries)(brightness, x, y, Key.of(0)).x_adv
+        assert torch.allclose((found - x).flatten(1).norm(dim=1), torch.tensor(0.3), atol=1e-5)
+
+
 def test_patches_shrink_as_in_the_paper_whatever_the_number_of_queries():
     assert [_schedule(q, 10_000) for q in (0, 10, 11, 51, 8001)] == [1, 1, 0.5, 0.25, 0.5**9]
     assert _schedule(101, 1000) == _schedule(1010, 10_000)
