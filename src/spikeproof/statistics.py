@@ -1,18 +1,45 @@
-"""Intervals for shares: how far a measured accuracy can be trusted."""
+"""How far a measured accuracy can be trusted: intervals, comparisons, seeds and draws.
+
+Outcomes are numbers per example, the share of draws answered rightly: 0 or 1 for a deterministic model.
+Two models are compared on the same examples, and `compare` says that one is better only where that holds.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
 
-from spikeproof.errors import InputError
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import betaincinv, stdtrit
+from scipy.stats import binomtest
 
-__all__ = ["Interval", "wilson"]
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+
+__all__ = [
+    "Comparison",
+    "Interval",
+    "bootstrap_difference",
+    "clopper_pearson",
+    "compare",
+    "draws_needed",
+    "holm",
+    "majority_vote",
+    "mcnemar",
+    "over_seeds",
+    "wilson",
+    "worst_of_draws",
+]
+
+Column = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A closed interval of shares, each in [0, 1]."""
+    """A closed interval, of shares in [0, 1] or of differences in [-1, 1]."""
 
     low: float
     high: float
@@ -42,14 +69,383 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     Source:
         Wilson 1927, J. Am. Stat. Assoc. 22; Brown, Cai & DasGupta 2001, eq. (4).
     """
-    if n < 1 or not 0 <= successes <= n or not 0 < confidence < 1:
-        raise InputError(
-            "wilson() needs 0 <= successes <= n, n >= 1 and a confidence in (0, 1)",
-            f"successes={successes}, n={n}, confidence={confidence}",
-            "Pass the number of successes and the number of trials.",
-        )
+    _check("wilson", successes, n, confidence)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return Interval(max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)))
+
+
+def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    r"""The exact interval of a share: it covers the truth at least as often as stated, for every share.
+
+    .. math:: [\,B^{-1}(\alpha/2;\, k, n-k+1),\; B^{-1}(1-\alpha/2;\, k+1, n-k)\,]
+
+    with the quantiles of the beta distribution. Wider than Wilson's; the choice where a guarantee is wanted,
+    as in certificates.
+
+    Args:
+        successes: number `k` of successes, a whole number in [0, n].
+        n: number of trials, at least 1.
+        confidence: coverage `1 - alpha`, in (0, 1).
+
+    Raises:
+        InputError: `n` is below 1, an argument is out of its range, or `successes` is not whole.
+
+    Example:
+        >>> low, high = clopper_pearson(8, 10)
+        >>> round(low, 4), round(high, 4)
+        (0.4439, 0.9748)
+
+    Source:
+        Clopper & Pearson 1934, Biometrika 26.
+    """
+    _check("clopper_pearson", successes, n, confidence)
+    if successes != int(successes):
+        raise InputError("clopper_pearson() counts whole successes", f"{successes}", "Use wilson().")
+    alpha = 1 - confidence
+    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, alpha / 2))
+    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - alpha / 2))
+    return Interval(low, high)
+
+
+def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> float:
+    r"""The exact McNemar test: how likely so uneven a split of the disagreements is by chance.
+
+    .. math:: p = \min\!\left(1,\; 2\sum_{i \le \min(b, c)} \binom{b+c}{i} 2^{-(b+c)}\right)
+
+    where `b` and `c` count the examples that only the one or only the other model answers rightly.
+
+    Args:
+        right_a: outcome of each example under one model, 0 or 1.
+        right_b: the same under the other.
+
+    Returns:
+        The two-sided p-value, 1 where the models never disagree.
+
+    Raises:
+        InputError: no two columns of 0 and 1 of equal length.
+
+    Example:
+        >>> mcnemar([1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0])
+        0.03125
+
+    Source:
+        McNemar 1947, Psychometrika 12; Edwards 1948 (exact form).
+    """
+    a, b = _pair("mcnemar", right_a, right_b)
+    if not np.isin(np.concatenate([a, b]), (0, 1)).all():
+        raise InputError("mcnemar() compares outcomes of 0 and 1", "shares between them", "Use compare().")
+    only_a, only_b = int((a > b).sum()), int((b > a).sum())
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def bootstrap_difference(
+    right_a: ArrayLike, right_b: ArrayLike, key: Key, confidence: float = 0.95, resamples: int = 10_000
+) -> Interval:
+    """The paired bootstrap interval of the difference in accuracy, examples drawn with replacement.
+
+    Both ends are moved outwards by the factor sqrt(n / (n - 1)), which a bootstrap of few examples lacks.
+
+    Args:
+        right_a: share of draws answered rightly, per example, in [0, 1].
+        right_b: the same examples under the other model.
+        key: decides the resamples.
+        confidence: coverage, in (0, 1).
+        resamples: number of resamples, at least 100.
+
+    Returns:
+        Interval of mean(a) - mean(b), in [-1, 1].
+
+    Raises:
+        InputError: columns of different length, too few resamples or a confidence out of range.
+
+    Example:
+        >>> low, high = bootstrap_difference([1, 1, 0, 1], [1, 1, 0, 1], Key.of(0))
+        >>> low == high == 0
+        True
+
+    Source:
+        Efron & Tibshirani 1993, sections 13.3 (percentile interval) and 12.2 (the factor).
+    """
+    a, b = _pair("bootstrap_difference", right_a, right_b)
+    if resamples < 100 or not 0 < confidence < 1:
+        raise InputError(
+            "bootstrap_difference() needs at least 100 resamples and a confidence in (0, 1)",
+            f"resamples={resamples}, confidence={confidence}",
+            "Try the defaults.",
+        )
+    # A resample is a multinomial count of each distinct difference, which is far fewer than the examples.
+    values, counts = np.unique(a - b, return_counts=True)
+    n = len(a)
+    generator = np.random.default_rng(key.fold("bootstrap").seed())
+    means = generator.multinomial(n, counts / n, size=resamples) @ values / n
+    centre, widen = float((a - b).mean()), math.sqrt(n / max(n - 1, 1))
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(
+        max(-1.0, centre + (float(low) - centre) * widen), min(1.0, centre + (float(high) - centre) * widen)
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction: p-values that stay honest when several comparisons are made at once.
+
+    Args:
+        p_values: one per comparison, each in [0, 1].
+
+    Returns:
+        Adjusted values in the same order; those at or below a level are rejected at that family-wise level.
+
+    Raises:
+        InputError: a value outside [0, 1].
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+
+    Source:
+        Holm 1979, Scand. J. Statist. 6.
+    """
+    if not all(0 <= p <= 1 for p in p_values):
+        raise InputError("holm() takes p-values in [0, 1]", str(list(p_values)), "Check the tests.")
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the same examples say about two models.
+
+    Args:
+        difference: mean outcome of the first less that of the second, in [-1, 1].
+        interval: of the difference, at the confidence asked for.
+        p_value: two-sided, of no difference, before any correction.
+        n: number of examples.
+    """
+
+    difference: float
+    interval: Interval
+    p_value: float
+    n: int
+
+    def holds(self, level: float = 0.05, adjusted: float | None = None) -> bool:
+        """Whether the difference is shown: interval without zero, and p-value at or below the level.
+
+        Args:
+            level: of the test, in (0, 1).
+            adjusted: the p-value after a correction for many comparisons, such as `holm` gives.
+        """
+        p = self.p_value if adjusted is None else adjusted
+        return p <= level and not self.interval.low <= 0 <= self.interval.high
+
+    def sentence(self, first: str, second: str, adjusted: float | None = None) -> str:
+        """The comparison in words, which claim a difference only where it holds.
+
+        Args:
+            first: name of the first model.
+            second: name of the second.
+            adjusted: the p-value after a correction for many comparisons.
+        """
+        p = self.p_value if adjusted is None else adjusted
+        low, high = (f"{100 * end:+.1f}" for end in self.interval)
+        numbers = f"n = {self.n}, difference {100 * self.difference:+.1f} points [{low}, {high}], p = {p:.2g}"
+        if not self.holds(adjusted=adjusted):
+            return f"no difference shown between {first} and {second} ({numbers})"
+        better, worse = (first, second) if self.difference > 0 else (second, first)
+        return f"{better} is more robust than {worse} ({numbers})"
+
+
+def compare(right_a: ArrayLike, right_b: ArrayLike, key: Key, confidence: float = 0.95) -> Comparison:
+    """Two models on the same examples: paired difference, its bootstrap interval, and a test.
+
+    Outcomes of 0 and 1 are tested exactly (McNemar); shares over draws by the sign-flip permutation test.
+
+    Args:
+        right_a: share of draws answered rightly, per example, in [0, 1].
+        right_b: the same examples under the other model.
+        key: decides resamples and permutations.
+        confidence: of the interval, in (0, 1).
+
+    Raises:
+        InputError: columns that do not pair, or hold anything but shares.
+
+    Example:
+        >>> compare([1] * 40, [0] * 30 + [1] * 10, Key.of(0)).sentence("A", "B")
+        'A is more robust than B (n = 40, difference +75.0 points [+6..., +8...], p = 1.9e-09)'
+        >>> compare([1, 0, 1, 0], [1, 0, 0, 1], Key.of(0)).sentence("A", "B")[:38]
+        'no difference shown between A and B (n'
+
+    Source:
+        McNemar 1947; Efron & Tibshirani 1993, section 13.3; Good 2005, section 3.2 (sign flips).
+    """
+    a, b = _pair("compare", right_a, right_b)
+    whole = bool(np.isin(np.concatenate([a, b]), (0, 1)).all())
+    return Comparison(
+        difference=float((a - b).mean()),
+        interval=bootstrap_difference(a, b, key, confidence),
+        p_value=mcnemar(a, b) if whole else _sign_flips(a - b, key.fold("flips")),
+        n=len(a),
+    )
+
+
+def _sign_flips(differences: Column, key: Key, flips: int = 10_000) -> float:
+    """How often differences of random signs lie as far from zero as these do; never below 1 / (flips + 1)."""
+    moved = differences[differences != 0]
+    if not len(moved):
+        return 1.0
+    generator = np.random.default_rng(key.seed())
+    reached, seen = 1, abs(float(moved.sum()))
+    for block in range(0, flips, 500):
+        size = min(500, flips - block)
+        signs = generator.integers(0, 2, (size, len(moved))) * 2 - 1
+        reached += int((np.abs(signs @ moved) >= seen - 1e-12 * max(1.0, seen)).sum())
+    return reached / (flips + 1)
+
+
+def over_seeds(values: Sequence[float], confidence: float = 0.95) -> tuple[float, Interval | None]:
+    r"""Mean over models trained under several seeds, with the interval of Student's t.
+
+    .. math:: \bar x \pm t_{m-1}\, s / \sqrt{m}
+
+    It speaks of training again under another seed, not of other test images.
+
+    Args:
+        values: one per seed, at least one.
+        confidence: coverage, in (0, 1).
+
+    Returns:
+        The mean, and its interval; None for a single seed, which tells nothing of the spread.
+
+    Raises:
+        InputError: no value, one that is not finite, or a confidence out of range.
+
+    Example:
+        >>> mean, (low, high) = over_seeds([0.90, 0.91, 0.92])
+        >>> round(mean, 3), round(low, 3), round(high, 3)
+        (0.91, 0.885, 0.935)
+
+    Source:
+        Student 1908.
+    """
+    x = np.asarray(values, dtype=float)
+    if not x.size or not np.isfinite(x).all() or not 0 < confidence < 1:
+        raise InputError(
+            "over_seeds() needs finite values and a confidence in (0, 1)", repr(values), "Check them."
+        )
+    mean = float(x.mean())
+    if x.size == 1:
+        return mean, None
+    half = float(stdtrit(x.size - 1, (1 + confidence) / 2)) * float(x.std(ddof=1)) / math.sqrt(x.size)
+    return mean, Interval(mean - half, mean + half)
+
+
+def majority_vote(predictions: ArrayLike, labels: ArrayLike) -> Column:
+    """Outcome of each example when the draws vote: 1 where the label has more votes than any other class.
+
+    Args:
+        predictions: class of each draw and example `[R, N]`; -1 is no decision, and no vote.
+        labels: `[N]`.
+
+    Returns:
+        `[N]` of 0 and 1; an even vote is an error.
+
+    Raises:
+        InputError: shapes that do not fit.
+
+    Example:
+        >>> majority_vote([[0, 1], [0, -1], [1, 0]], [0, 1]).tolist()
+        [1.0, 0.0]
+    """
+    votes, y = np.asarray(predictions), np.asarray(labels)
+    if votes.ndim != 2 or votes.shape[1:] != y.shape or not len(votes):
+        raise InputError(
+            "majority_vote() takes predictions [R, N] and labels [N]", f"{votes.shape}, {y.shape}", "Reshape."
+        )
+    classes = max(int(votes.max(initial=0)), int(y.max(initial=0))) + 1
+    counts = (votes[:, :, None] == np.arange(classes)).sum(0)
+    own = np.take_along_axis(counts, y[:, None], 1)[:, 0]
+    np.put_along_axis(counts, y[:, None], -1, 1)
+    won: Column = (own > np.maximum(counts.max(1), 0)).astype(float)
+    return won
+
+
+def worst_of_draws(right: ArrayLike) -> Column:
+    """Outcome of each example when the worst draw counts: 1 only where every draw is right.
+
+    It falls with the number of draws, so it must be stated with it.
+
+    Args:
+        right: outcome of each draw and example `[R, N]`, 0 or 1.
+
+    Example:
+        >>> worst_of_draws([[1, 1], [1, 0]]).tolist()
+        [1.0, 0.0]
+    """
+    worst: Column = np.asarray(right, dtype=float).min(0)
+    return worst
+
+
+def draws_needed(right: ArrayLike, half_width: float, confidence: float = 0.95) -> int:
+    r"""Draws per example, so that chance in the draws moves the expected accuracy by no more than wanted.
+
+    .. math:: R = \left\lceil \frac{z^2}{h^2 N}
+              \;\frac{1}{N}\sum_i \hat p_i (1-\hat p_i)\,\frac{r}{r-1} \right\rceil
+
+    The examples are taken as given here: their own number limits the accuracy as well, whatever `R` is.
+
+    Args:
+        right: outcome of each draw and example of a pilot `[r, N]`, 0 or 1, with r at least 2.
+        half_width: largest half width `h` wanted, in (0, 1).
+        confidence: coverage, in (0, 1).
+
+    Raises:
+        InputError: a pilot of fewer than two draws, or an argument out of range.
+
+    Example:
+        >>> draws_needed([[1, 0], [0, 1]], half_width=0.1)
+        97
+
+    Source:
+        The normal interval of a stratified mean; Cochran 1977, section 5.3.
+    """
+    pilot = np.asarray(right, dtype=float)
+    if (
+        pilot.ndim != 2
+        or len(pilot) < 2
+        or not pilot.size
+        or not 0 < half_width < 1
+        or not 0 < confidence < 1
+    ):
+        raise InputError(
+            "draws_needed() takes a pilot [r, N] with r >= 2 and half_width, confidence in (0, 1)",
+            f"shape {pilot.shape}, half_width={half_width}, confidence={confidence}",
+            "Measure at least two draws per example.",
+        )
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    spread, n = float(pilot.var(0, ddof=1).mean()), int(pilot.shape[1])
+    return max(1, math.ceil(z * z * spread / (half_width**2 * n) - 1e-9))
+
+
+def _check(name: str, successes: float, n: int, confidence: float) -> None:
+    if n < 1 or not 0 <= successes <= n or not 0 < confidence < 1:
+        raise InputError(
+            f"{name}() needs 0 <= successes <= n, n >= 1 and a confidence in (0, 1)",
+            f"successes={successes}, n={n}, confidence={confidence}",
+            "Pass the number of successes and the number of trials.",
+        )
+
+
+def _pair(name: str, right_a: ArrayLike, right_b: ArrayLike) -> tuple[Column, Column]:
+    a, b = np.asarray(right_a, dtype=float), np.asarray(right_b, dtype=float)
+    shares = a.ndim == 1 and a.shape == b.shape and a.size and bool(((a >= 0) & (a <= 1)).all())
+    if not shares or not bool(((b >= 0) & (b <= 1)).all()):
+        raise InputError(
+            f"{name}() takes the outcomes of the same examples under two models, in [0, 1]",
+            f"shapes {a.shape} and {b.shape}",
+            "Pair them by example first.",
+        )
+    return a, b
