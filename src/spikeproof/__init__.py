@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Bernoulli,
         Direct,
         EarlyBurst,
+        Events,
         LateBurst,
         Latency,
         QuantisedDirect,
@@ -50,7 +51,8 @@ _HOMES = {
     "keys": ("Key",),
     "datasets": ("MNIST", "Digits", "FashionMNIST"),
     "encoders": (
-        *("Bernoulli", "Direct", "EarlyBurst", "LateBurst", "Latency", "QuantisedDirect", "Reversed"),
+        *("Bernoulli", "Direct", "EarlyBurst", "Events", "LateBurst", "Latency", "QuantisedDirect"),
+        "Reversed",
         *("SpikeGated", "StraightThrough", "TimeShift"),
     ),
     "surrogates": (

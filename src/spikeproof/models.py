@@ -22,6 +22,7 @@ from spikeproof.encoders import (
     Bernoulli,
     Direct,
     EarlyBurst,
+    Events,
     LateBurst,
     Latency,
     QuantisedDirect,
@@ -62,6 +63,7 @@ MODEL_PARTS: Catalogue = {
         "early-burst": EarlyBurst,
         "late-burst": LateBurst,
         "reversed": Reversed,
+        "events": Events,
     },
     BackwardRule: {
         "straight-through": StraightThrough,

@@ -21,7 +21,7 @@ from spikeproof.encoders import BackwardRule, with_backward
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.neurons import Integrator, Neuron, ReLU, Spiking, Synapse, Unroll
-from spikeproof.protocols import Decoder, Encoder
+from spikeproof.protocols import Decoder, Encoder, Shape, encoded_shape, example_shape, spike_count
 from spikeproof.surrogates import Surrogate
 
 __all__ = [
@@ -200,7 +200,8 @@ class ConvNet(Architecture):
 class Normalise:
     """Subtract a mean and divide by a standard deviation, per channel and inside the model.
 
-    Applied at every step after encoding, so a silent input becomes the value -mean/std.
+    Applied at every step after encoding, so a silent input becomes the value -mean/std. A code that gives
+    every image channel several times is normalised block by block.
 
     Args:
         mean: per channel, in pixel value.
@@ -219,7 +220,8 @@ class Normalise:
             )
 
     def __call__(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H W"]:
-        mean, std = (x.new_tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
+        blocks = x.shape[-3] // len(self.mean)
+        mean, std = (x.new_tensor(v * blocks).view(-1, 1, 1) for v in (self.mean, self.std))
         return (x - mean) / std
 
 
@@ -272,19 +274,31 @@ class ModelSpec:
                 f"neuron={self.neuron!r} with decoder={self.decoder!r}",
                 "Use the decoder mean-potential, the mean of its logits.",
             )
-        if self.normalise and len(self.normalise.mean) != self.input_shape[0]:
+        if self.normalise and (
+            len(self.normalise.mean) != self.input_shape[0] or self.encoded_shape[0] % self.input_shape[0]
+        ):
             raise InputError(
                 f"Normalise needs {self.input_shape[0]} channel(s)",
                 f"{self.normalise!r}",
                 "Match the images.",
             )
 
+    @property
+    def encoded_shape(self) -> Shape:
+        """Channels, height and width that the network sees at every step."""
+        return encoded_shape(self.encoder, self.input_shape)
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """The axes of one example that the model takes: those of an image, or of events."""
+        return example_shape(self.encoder, self.input_shape)
+
     def build(self, key: Key) -> Classifier:
         """A model with fresh weights drawn under `key`; PyTorch's global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key.fold("weights").seed())
             parts = Parts(self.neuron, self.surrogate, self.decoder.reads_spikes)
-            network = self.network.build(self.input_shape, self.classes, parts)
+            network = self.network.build(self.encoded_shape, self.classes, parts)
             for module in network.modules():
                 if isinstance(module, (nn.Linear, nn.Conv2d)):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -323,17 +337,18 @@ class Classifier(nn.Module):
         self, images: Float[Tensor, "B C H W"], key: Key | None = None, tally: list[Tensor] | None = None
     ) -> Float[Tensor, "T B K"]:
         """Activity of the output layer over time."""
-        shape = self.spec.input_shape
-        if images.ndim != 4 or tuple(images.shape[1:]) != shape:
+        shape = self.spec.example_shape
+        if tuple(images.shape[1:]) != shape:
+            what = "images" if len(shape) == 3 else "events"
             raise InputError(
-                f"The model expects images [B, {', '.join(map(str, shape))}]",
+                f"The model expects {what} [B, {', '.join(map(str, shape))}]",
                 f"shape {list(images.shape)}",
                 "Add the batch or channel axis, or use a model that was built for this size.",
             )
         dtype = next(self.network.parameters()).dtype
         encoded = self.encoder(images, None if key is None else key.fold("encoder"))
         if tally is not None and self.encoder.spiking:
-            tally.append((encoded.detach() != 0).flatten(2).sum((0, 2)))
+            tally.append(spike_count(self.encoder, encoded))
         x = encoded.to(dtype)
         out: Tensor = self.network(self.spec.normalise(x) if self.spec.normalise else x, tally)
         return out

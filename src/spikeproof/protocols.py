@@ -14,12 +14,31 @@ from torch import Tensor
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 
-__all__ = ["Decoder", "Encoder", "Model", "Network", "Threat", "check_range"]
+__all__ = [
+    "Decoder",
+    "Encoder",
+    "Model",
+    "Network",
+    "Shape",
+    "Threat",
+    "check_range",
+    "encoded_shape",
+    "example_shape",
+    "spike_count",
+]
+
+Shape = tuple[int, int, int]
+"""Channels, height, width."""
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Images become spikes or currents over time."""
+    """Images become spikes or currents over time.
+
+    An encoder that gives more channels than the image has also declares `output_shape(shape) -> shape`; one
+    whose examples are no images declares `example_shape(shape) -> shape`; one whose values may stand for
+    several spikes each declares a true `counts`.
+    """
 
     @property
     def steps(self) -> int:
@@ -31,7 +50,7 @@ class Encoder(Protocol):
 
     @property
     def spiking(self) -> bool:
-        """Whether the output is spikes in {0, 1}; otherwise it is a current."""
+        """Whether the output is spikes, zero where there is none; otherwise it is a current."""
 
     def __call__(self, x: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "T B *F"]:
         """Encode values in [0, 1]."""
@@ -103,3 +122,28 @@ def check_range(x: Float[Tensor, "..."], who: str) -> None:
             "Scale images to [0, 1]; if they are normalised, undo that and give the model its `normalise` "
             "part instead.",
         )
+
+
+def encoded_shape(encoder: Encoder, shape: Shape) -> Shape:
+    """Channels, height and width of what the encoder gives to the network, for images of this shape."""
+    declared = getattr(encoder, "output_shape", None)
+    return shape if declared is None else declared(shape)
+
+
+def example_shape(encoder: Encoder, shape: Shape) -> tuple[int, ...]:
+    """The axes of one example that the encoder takes, for images of this shape."""
+    declared = getattr(encoder, "example_shape", None)
+    return shape if declared is None else declared(shape)
+
+
+def spike_count(encoder: Encoder, spikes: Float[Tensor, "T B *F"]) -> Tensor:
+    """Number of spikes per example of an encoder's output; a current has none.
+
+    A weighted spike is one spike, whatever its amplitude; a count is as many.
+    """
+    if not encoder.spiking:
+        return torch.zeros(spikes.shape[1], dtype=torch.int64, device=spikes.device)
+    values = spikes.detach().flatten(2)
+    if getattr(encoder, "counts", False):
+        return values.sum((0, 2)).long()
+    return (values != 0).sum((0, 2))

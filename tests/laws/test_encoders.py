@@ -13,6 +13,7 @@ from spikeproof.encoders import (
     Bernoulli,
     Direct,
     EarlyBurst,
+    Events,
     LateBurst,
     Latency,
     QuantisedDirect,
@@ -24,7 +25,7 @@ from spikeproof.encoders import (
 )
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.protocols import Encoder
+from spikeproof.protocols import Encoder, spike_count
 
 LEVEL_CODES = [Latency(8), EarlyBurst(8), LateBurst(8), Latency(1), EarlyBurst(3), LateBurst(2)]
 CODES = [
@@ -233,3 +234,33 @@ def test_rules_that_do_not_fit_are_refused():
         Bernoulli(4, backward=TimeShift())
     with pytest.raises(InputError, match="2 time steps"):
         LateBurst(1)
+
+
+EVENTS = Key.of(4).uniform((3, 5, 2, 4, 4)).mul(3).floor()
+
+
+@pytest.mark.parametrize("code", [Events(5), Reversed(Reversed(Events(5)))], ids=repr)
+def test_counts_of_events_pass_as_they_are_and_their_gradient_is_exact(code):
+    x, weight = EVENTS.clone().requires_grad_(), Key.of(5).normal((5, 3, 2, 4, 4))
+    assert torch.equal(code(x), EVENTS.transpose(0, 1))
+    (grad,) = torch.autograd.grad((code(x) * weight).sum(), x)
+    assert torch.equal(grad, weight.transpose(0, 1))
+    assert torch.equal(spike_count(code, code(x)), EVENTS.flatten(1).sum(1).long())
+
+
+def test_binary_events_are_whether_there_was_one_and_pass_gradients_straight_through():
+    code, x = Events(5, binary=True), EVENTS.clone().requires_grad_()
+    assert torch.equal(code(x), (EVENTS > 0).float().transpose(0, 1))
+    (grad,) = torch.autograd.grad((code(x) * 3).sum(), x)
+    assert (grad == 3).all()
+    assert torch.equal(spike_count(code, code(x)), (EVENTS > 0).flatten(1).sum(1))
+
+
+@pytest.mark.parametrize("bad", [-1.0, 0.5, math.nan, math.inf])
+def test_events_are_whole_numbers_of_the_right_number_of_steps(bad):
+    x = EVENTS.clone()
+    x[1, 2, 0, 0, 0] = bad
+    with pytest.raises(InputError, match="numbers of events"):
+        Events(5)(x)
+    with pytest.raises(InputError, match="expects 4 steps"):
+        Events(4)(EVENTS)

@@ -2,6 +2,8 @@
 
 import copy
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,7 +11,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
-from spikeproof.encoders import Bernoulli, Direct, EarlyBurst, LateBurst, Latency, SpikeGated
+from spikeproof.encoders import (
+    Bernoulli,
+    Direct,
+    EarlyBurst,
+    Events,
+    LateBurst,
+    Latency,
+    Reversed,
+    SpikeGated,
+)
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.network import (
@@ -175,6 +186,49 @@ def test_normalisation_is_per_channel_and_after_encoding():
     part = Normalise((0.5, 0.25), (0.5, 2.0))
     out = part(torch.ones(3, 1, 2, 4, 4))
     assert out[0, 0, :, 0, 0].tolist() == [1.0, 0.375]
+
+
+def test_a_code_that_repeats_every_channel_is_normalised_block_by_block():
+    part, x = Normalise((0.5, 0.25), (0.5, 2.0)), Key.of(0).uniform((3, 1, 4, 4, 4))
+    assert torch.equal(part(x), torch.cat([part(x[:, :, :2]), part(x[:, :, 2:])], 2))
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """A code that gives the image twice, as two blocks of channels."""
+
+    steps: int = 3
+    stochastic: ClassVar[bool] = False
+    spiking: ClassVar[bool] = False
+
+    def output_shape(self, shape):
+        return (2 * shape[0], *shape[1:])
+
+    def __call__(self, x, key=None):
+        return torch.cat([x, 1 - x], 1).expand(self.steps, -1, -1, -1, -1)
+
+
+@pytest.mark.parametrize("network", ARCHITECTURES, ids=repr)
+@pytest.mark.parametrize("encoder", [Doubled(), Reversed(Doubled())], ids=repr)
+def test_a_network_is_built_for_the_channels_that_its_code_gives(network, encoder):
+    normalise = Normalise((0.5, 0.4), (0.2, 0.3))
+    spec = ModelSpec(encoder, network, LIF(), ATan(), Count(), SHAPE, 3, normalise)
+    assert spec.encoded_shape == (4, 8, 8)
+    assert spec.build(Key.of(0))(X).shape == (5, 3)
+
+
+@pytest.mark.parametrize("encoder", [Events(6), Reversed(Events(6, binary=True))], ids=repr)
+def test_events_come_with_examples_first_and_count_as_spikes(encoder):
+    spec = ModelSpec(encoder, ConvNet((4,)), LIF(), ATan(), Count(), SHAPE, 3)
+    model, events = spec.build(Key.of(0)).eval(), Key.of(1).uniform((5, 6, *SHAPE)).mul(3).floor()
+    assert model(events).shape == (5, 3)
+    wanted = events if encoder == Events(6) else (events > 0)
+    first = []
+    model.outputs(events, None, first)
+    assert torch.equal(first[0], wanted.flatten(1).sum(1).long())
+    for wrong in (events[:, :5], events[:, 0], events[0]):
+        with pytest.raises(InputError, match=r"events \[B, 6, 2, 8, 8\]"):
+            model(wrong)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])

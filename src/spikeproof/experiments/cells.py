@@ -122,11 +122,21 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
 
 def model_spec(study: Study, data: Dataset, model: Candidate) -> ModelSpec:
     """A candidate with the sizes of the data."""
-    channels, height, width = data.test.images.shape[1:]
+    channels, height, width = data.test.images.shape[-3:]
     parts = {axis.name: getattr(model, axis.name) for axis in fields(model) if axis.name != "rule"}
-    return ModelSpec(
+    spec = ModelSpec(
         **parts,
         input_shape=(channels, height, width),
         classes=len(data.classes),
         normalise=study.normalise,
     )
+    found = tuple(data.test.images.shape[1:])
+    if spec.example_shape != found:
+        raise InputError(
+            f"The encoder {describe(model.encoder, PARTS)} takes examples of {list(spec.example_shape)}",
+            f"{data.name} with examples of {list(found)}",
+            f"Use the encoder events with steps: {found[0]}."
+            if len(found) == 4
+            else "Use a code for images; events is for data that are spikes already.",
+        )
+    return spec

@@ -246,7 +246,11 @@ def exhibits(subject: Subject, x_adv: Tensor) -> dict[str, Tensor]:
     key = Key(("exhibit",)).for_rows(ids)
     arrays = {"x": x, "x_adv": x_adv, "example": ids}
     for name, images in (("spikes", x), ("spikes_adv", x_adv)):
-        arrays[name] = encoder(images, key).transpose(0, 1).to(torch.uint8 if encoder.spiking else x.dtype)
+        seen = encoder(images, key).transpose(0, 1)
+        small = seen.to(torch.uint8) if encoder.spiking else seen
+        arrays[name] = (
+            small if torch.equal(small.to(seen.dtype), seen) else seen
+        )  # weighted spikes as they are
     return {
         name: array.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, array in arrays.items()

@@ -1,0 +1,175 @@
+"""What spike codes share: exchangeable backward rules, steps, and integer levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.protocols import check_range
+
+
+class BackwardRule:
+    """How a gradient on the spikes becomes a gradient on the image."""
+
+    def gradient(
+        self,
+        code: SpikeCode,
+        x: Float[Tensor, "B *F"],
+        spikes: Float[Tensor, "T B *F"],
+        grad: Float[Tensor, "T B *F"],
+    ) -> Float[Tensor, "B *F"]:
+        """The gradient with respect to `x`."""
+        raise NotImplementedError(f"{type(self).__name__} defines no gradient")
+
+
+@dataclass(frozen=True)
+class StraightThrough(BackwardRule):
+    r"""Every step passes its gradient on, whether the input spiked or not.
+
+    .. math:: \partial L/\partial x = \sum_t \partial L/\partial s[t]
+
+    For the Bernoulli code this is the gradient of the expected spikes.
+
+    Source:
+        Bengio, Leonard & Courville 2013, arXiv 1308.3432, section 4.
+    """
+
+    def gradient(self, code: SpikeCode, x: Tensor, spikes: Tensor, grad: Tensor) -> Tensor:
+        return grad.sum(0)
+
+
+@dataclass(frozen=True)
+class SpikeGated(BackwardRule):
+    r"""Only steps at which the input spiked pass their gradient on.
+
+    .. math:: \partial L/\partial x = \sum_t s[t]\,\partial L/\partial s[t]
+
+    Silent inputs get a gradient of exactly zero, so an attack that starts at the clean image cannot touch a
+    black background. Kept because published results were measured with it; do not rely on it alone.
+
+    Source:
+        The public code of Ding et al. 2023 (`enc_func_differential`).
+    """
+
+    def gradient(self, code: SpikeCode, x: Tensor, spikes: Tensor, grad: Tensor) -> Tensor:
+        return (grad * spikes).sum(0)
+
+
+@dataclass(frozen=True)
+class TimeShift(BackwardRule):
+    r"""The slope of the loss over the level, from the next darker pattern to the next brighter one.
+
+    .. math:: \partial L/\partial x = \frac{T}{2}\sum_t \frac{\partial L}{\partial s[t]}
+              \left(s_{n+1}[t] - s_{n-1}[t]\right)
+
+    For latency with spike time `k` this is :math:`T\,(g[k-1]-g[k+1])/2`, with `g[T] = 0` for silence.
+    Both neighbours count: which way a pixel should go depends on what the loss does either way. At the
+    darkest and the brightest level, where one neighbour is missing, the difference is one-sided.
+
+    Source:
+        Ours: the central difference of the linearised loss over the level.
+    """
+
+    def gradient(self, code: SpikeCode, x: Tensor, spikes: Tensor, grad: Tensor) -> Tensor:
+        if not isinstance(code, LevelCode):
+            raise InputError(
+                "TimeShift needs a code whose spikes move with the grey level",
+                repr(code),
+                "Use StraightThrough(), or one of Latency, EarlyBurst, LateBurst.",
+            )
+        level = code.level(x)
+        brighter = code.swap(level.clamp(max=code.steps - 1), grad)
+        darker = code.swap((level - 1).clamp(min=0), grad)
+        return code.steps * (brighter + darker) / 2
+
+
+class _Emit(torch.autograd.Function):
+    """Spikes forward, the code's own rule backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, code: SpikeCode, key: Key | None) -> Tensor:
+        spikes = code.emit(x, key)
+        ctx.save_for_backward(x, spikes)
+        ctx.code = code
+        return spikes
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x, spikes = ctx.saved_tensors
+        return ctx.code.backward.gradient(ctx.code, x, spikes, grads[0]), None, None
+
+
+def check_steps(code: object, steps: int, least: int = 1) -> None:
+    if steps < least:
+        raise InputError(
+            f"{type(code).__name__} needs at least {least} time step{'s' if least > 1 else ''}",
+            f"steps={steps}",
+            "Try steps=8.",
+        )
+
+
+@dataclass(frozen=True)
+class SpikeCode:
+    """A code of spikes in {0, 1} with an exchangeable backward rule."""
+
+    steps: int = 8
+    backward: BackwardRule = StraightThrough()
+    stochastic: ClassVar[bool] = False
+    spiking: ClassVar[bool] = True
+    least: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_steps(self, self.steps, self.least)
+        if isinstance(self.backward, TimeShift) and not isinstance(self, LevelCode):
+            raise InputError(
+                f"{type(self).__name__} has no level that could move a spike in time",
+                f"backward={self.backward!r}",
+                "Use backward=StraightThrough() or SpikeGated().",
+            )
+
+    def __call__(self, x: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "T B *F"]:
+        check_range(x, type(self).__name__)
+        spikes: Tensor = _Emit.apply(x, self, key)  # type: ignore[no-untyped-call]
+        return spikes
+
+    def emit(self, x: Float[Tensor, "B *F"], key: Key | None) -> Float[Tensor, "T B *F"]:
+        """The spikes, without a gradient."""
+        raise NotImplementedError(f"{type(self).__name__} emits no spikes")
+
+
+@dataclass(frozen=True)
+class LevelCode(SpikeCode):
+    """A deterministic spike code of T + 1 levels, `n = ceil(x T)`: nested patterns, one change per level."""
+
+    backward: BackwardRule = TimeShift()
+
+    def level(self, x: Float[Tensor, "B *F"]) -> Tensor:
+        """Integer levels `n = ceil(x T)` in 0..T, as int64.
+
+        A value within one rounding error of single precision above an edge counts as on the edge, so the 256
+        grey levels k/255 get exactly `ceil(k T / 255)`.
+        """
+        tolerance = max(torch.finfo(x.dtype).eps, 2.0**-23)
+        return ((x.double() - tolerance) * self.steps).ceil().clamp(0, self.steps).long()
+
+    def swap(self, level: Tensor, grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
+        """Linearised change of the loss from `level` to `level + 1`, given the gradient on the spikes."""
+        raise NotImplementedError(f"{type(self).__name__} has no neighbouring patterns")
+
+
+def clock(steps: int, like: Tensor) -> Tensor:
+    """Step numbers 0..T-1 along a new first axis."""
+    return torch.arange(steps, device=like.device).view(-1, *[1] * like.ndim)
+
+
+def at(grad: Float[Tensor, "T B *F"], step: Tensor) -> Float[Tensor, "B *F"]:
+    """`grad[step]`, and zero where `step` lies outside 0..T-1."""
+    inside = (step >= 0) & (step < grad.shape[0])
+    picked = grad.gather(0, step.clamp(0, grad.shape[0] - 1)[None])[0]
+    return picked * inside
