@@ -72,6 +72,7 @@ def with_backward(encoder: Encoder, rule: BackwardRule) -> Encoder:
         InputError: the rule does not fit the code.
 
     Example:
+        >>> from spikeproof.encoders import Latency, SpikeGated
         >>> with_backward(Latency(4), SpikeGated())
         Latency(steps=4, backward=SpikeGated())
     """
