@@ -20,8 +20,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import spikeproof.datasets as datasets
-from spikeproof.datasets import MNIST, Digits, FashionMNIST, locate
+from spikeproof.datasets import MNIST, Digits, FashionMNIST, images, locate
 from spikeproof.errors import InputError
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -59,7 +58,7 @@ def bare_machine(tmp_path, monkeypatch):
     """No data, an empty cache, and mirrors that refuse; a test that wants more says so."""
     monkeypatch.delenv("SPIKEPROOF_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(datasets, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(images, "DEBIAN", tmp_path / "debian")
     for name in ("MNIST", "FASHIONMNIST"):
         monkeypatch.setenv(f"SPIKEPROOF_MIRROR_{name}", "http://127.0.0.1:9/")
     before = pooch.get_logger().level
@@ -155,7 +154,7 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, dimensions, compress,
     path = tmp_path_factory.mktemp("idx") / ("file.gz" if compress else "file")
     content = idx(dimensions, payload)
     path.write_bytes(gzip.compress(content) if compress else content)
-    array = datasets._read_idx(path)
+    array = images._read_idx(path)
     assert array.shape == tuple(dimensions)
     assert array.dtype == np.uint8
     assert array.tobytes() == payload
@@ -166,7 +165,7 @@ def test_any_bytes_are_an_array_or_a_refusal(tmp_path_factory, content, compress
     path = tmp_path_factory.mktemp("idx") / ("file.gz" if compress else "file")
     path.write_bytes(content)
     with suppress(InputError):
-        datasets._read_idx(path)
+        images._read_idx(path)
 
 
 GOOD = small_files()[IMAGES]
@@ -215,7 +214,7 @@ def test_a_header_that_claims_too_much_takes_no_memory(tmp_path, dimensions, com
     path.write_bytes(gzip.compress(content) if compress else content)
     tracemalloc.start()
     with pytest.raises(InputError, match="claim"):
-        datasets._read_idx(path)
+        images._read_idx(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 << 20
@@ -226,7 +225,7 @@ def test_a_small_file_that_unpacks_to_much_is_read_only_as_far_as_it_may(tmp_pat
     bomb.write_bytes(gzip.compress(idx((4,), bytes(64 << 20))))
     tracemalloc.start()
     with pytest.raises(InputError, match="more of data"):
-        datasets._read_idx(bomb)
+        images._read_idx(bomb)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 << 20
@@ -275,7 +274,7 @@ def test_where_data_are_is_said_in_words(tmp_path):
 
 def test_the_files_of_another_data_set_are_refused(tmp_path, monkeypatch):
     folder = write(tmp_path / "d", small_files())
-    monkeypatch.setattr(datasets, "PUBLISHED", {FashionMNIST(2).load(folder).sha256: "fashion-mnist"})
+    monkeypatch.setattr(images, "PUBLISHED", {FashionMNIST(2).load(folder).sha256: "fashion-mnist"})
     assert len(FashionMNIST(2).load(folder).test) == 2
     assert "should hold mnist: got the files of fashion-mnist" in refusal(MNIST(2), folder)
 
@@ -388,10 +387,10 @@ def test_importing_leaves_the_fetching_libraries_alone():
 
 @pytest.mark.skipif(not DEBIAN_FASHION.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_debians_fashion_mnist_is_the_published_one(monkeypatch):
-    monkeypatch.setattr(datasets, "DEBIAN", DEBIAN_FASHION.parent)
+    monkeypatch.setattr(images, "DEBIAN", DEBIAN_FASHION.parent)
     data = FashionMNIST().load()
     assert (len(data.train), len(data.validation), len(data.test)) == (55_000, 5_000, 10_000)
-    assert data.sha256 in datasets.PUBLISHED
+    assert data.sha256 in images.PUBLISHED
     assert data.train.images.shape[1:] == (1, 28, 28)
     assert (data.train.images.min(), data.train.images.max()) == (0, 1)
     everything = torch.cat([data.train.labels, data.validation.labels])

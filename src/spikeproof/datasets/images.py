@@ -1,88 +1,42 @@
-"""Data sets: images in [0, 1] with a training, a validation and a test part that never change.
-
-A member such as `FashionMNIST()` is a frozen dataclass that names a data set; `load` reads it. The validation
-part is a fixed share of the training files and serves every choice; the test part is only ever measured.
-Nothing is read or fetched on import, and nothing is fetched that is already on the machine.
-"""
+"""Small grey images: handwritten digits and clothing, from the package or from IDX files."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import math
 import os
 import struct
-import sys
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from io import BufferedIOBase
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
+from jaxtyping import Int64, UInt8
 
+from spikeproof.datasets.parts import Dataset, Source, Split, content_digest, rows_of, shuffled
+from spikeproof.datasets.places import (
+    DATA_VARIABLE,
+    MIRROR_VARIABLE,
+    download,
+    either,
+    first_line,
+    is_directory,
+    lack,
+    missing_files,
+    take,
+    user_cache,
+)
 from spikeproof.errors import InputError
 
-__all__ = ["MNIST", "Dataset", "Digits", "FashionMNIST", "Source", "Split", "locate"]
+__all__ = ["IDX", "MNIST", "Digits", "FashionMNIST"]
 
-DATA_VARIABLE = "SPIKEPROOF_DATA"
-MIRROR_VARIABLE = "SPIKEPROOF_MIRROR"
 DEBIAN = Path("/usr/share/datasets")
 LARGEST = 1 << 26  # bytes of one file's content that a reader is willing to hold
-CHUNK = 1 << 20
 PUBLISHED = {"eee656c63c1c7a3b7c885d28c97fd74dc039264ce75eae7cb8d991df379ef736": "fashion-mnist"}
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """One part of a data set; `ids` tell each example's place in the file it came from."""
-
-    images: Float[Tensor, "N C H W"]
-    labels: Int64[Tensor, "N"]
-    ids: Int64[Tensor, "N"]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Images and labels in three parts, with the digest of their content.
-
-    Args:
-        name: what a study calls it.
-        train: examples to learn from.
-        validation: examples to choose by; empty where nothing was held out.
-        test: examples to measure on.
-        classes: their names, in order of the labels.
-        sha256: digest of all images and labels, however they were stored.
-        source: where they were read.
-    """
-
-    name: str
-    train: Split
-    validation: Split
-    test: Split
-    classes: tuple[str, ...]
-    sha256: str
-    source: str
-
-
-class Source:
-    """The name of a data set."""
-
-    def load(self, root: Path | None = None) -> Dataset:
-        """Read it; `root` is a directory to look into first."""
-        raise NotImplementedError(f"{type(self).__name__} reads nothing")
-
-    def locate(self, root: Path | None = None) -> str:
-        """Where it would be read from, in a few words."""
-        raise NotImplementedError(f"{type(self).__name__} is nowhere")
 
 
 @dataclass(frozen=True)
@@ -104,12 +58,14 @@ class Digits(Source):
         packed = files("spikeproof").joinpath("data/digits.csv.gz").read_bytes()
         table = np.loadtxt(gzip.decompress(packed).decode().splitlines(), delimiter=",", dtype=np.uint8)
         images, labels = table[:, :64].reshape(-1, 1, 8, 8), table[:, 64]
-        order = _shuffled(len(labels))
+        order = shuffled(len(labels))
         everything = _split(images, labels, 16, order)
         parts = (slice(0, 1257), slice(1257, 1437), slice(1437, None))
-        train, validation, test = (_part(everything, part) for part in parts)
+        train, validation, test = (rows_of(everything, part) for part in parts)
         names = tuple("0123456789")
-        return Dataset("digits", train, validation, test, names, _digest(images, labels), "package data")
+        return Dataset(
+            "digits", train, validation, test, names, content_digest(images, labels), "package data"
+        )
 
     def locate(self, root: Path | None = None) -> str:
         return "shipped with the package"
@@ -144,7 +100,7 @@ class IDX(Source):
             InputError: files that are not what they should be, or no files and no way to fetch them.
         """
         folder = self._find(root) or self._fetch(root)
-        content = [_read_idx(_either(folder, name)) for name in self.checksums]
+        content = [_read_idx(either(folder, name)) for name in self.checksums]
         train_images, train_labels, test_images, test_labels = content
         _check_pair(train_images, train_labels, len(self.names), folder, "train")
         _check_pair(test_images, test_labels, len(self.names), folder, "t10k")
@@ -155,13 +111,13 @@ class IDX(Source):
                 f"{len(train_labels)} images, hold_out={self.hold_out}",
                 "Hold out fewer, or check that the files are complete.",
             )
-        order = _shuffled(len(train_labels))
+        order = shuffled(len(train_labels))
         everything = _split(train_images[:, None], train_labels, 255, order)
         cut = len(train_labels) - self.hold_out
         return Dataset(
             self.folder,
-            _part(everything, slice(0, cut)),
-            _part(everything, slice(cut, None)),
+            rows_of(everything, slice(0, cut)),
+            rows_of(everything, slice(cut, None)),
             _split(test_images[:, None], test_labels, 255, np.arange(len(test_labels))),
             self.names,
             digest,
@@ -174,7 +130,7 @@ class IDX(Source):
 
     def _places(self, root: Path | None) -> Iterator[Path]:
         """Where the files may lie, most particular first."""
-        if root is not None and not _is_directory(root):
+        if root is not None and not is_directory(root):
             raise InputError(
                 f"The place to look for {self.folder} should be a directory",
                 f"{root}, which is none",
@@ -184,13 +140,13 @@ class IDX(Source):
             if base:
                 yield from (Path(base), Path(base) / self.folder, Path(base) / self.torchvision / "raw")
         yield DEBIAN / self.folder
-        cache = _cache()
+        cache = user_cache()
         if cache:
             yield cache / self.folder
 
     def _find(self, root: Path | None) -> Path | None:
         for place in self._places(root):
-            if not _missing(place, self.checksums):
+            if not missing_files(place, self.checksums):
                 return place
         return None
 
@@ -203,7 +159,7 @@ class IDX(Source):
                 f"{train} and {test} pixels",
                 "Fetch the files again, all from one place.",
             )
-        digest = _digest(*content)
+        digest = content_digest(*content)
         found = PUBLISHED.get(digest, self.folder)
         if found != self.folder:
             raise InputError(
@@ -215,19 +171,19 @@ class IDX(Source):
 
     def _fetch(self, root: Path | None) -> Path:
         """Download all four files into the user's cache, checked and with a progress bar."""
-        cache = _cache()
+        cache = user_cache()
         variable = f"{MIRROR_VARIABLE}_{type(self).__name__.upper()}"
         mirror = os.environ.get(variable, self.mirror)
         try:
             if cache is None:
                 raise ImportError("platformdirs is not installed; pip install 'spikeproof[study]'")
-            _download(mirror, self.checksums, cache / self.folder)
+            download(mirror, self.checksums, cache / self.folder)
         except Exception as error:  # whatever the network or the disk said, the user needs the same advice
-            tried = "\n".join(f"  - {place}: {_lack(place, self.checksums)}" for place in self._places(root))
+            tried = "\n".join(f"  - {place}: {lack(place, self.checksums)}" for place in self._places(root))
             raise InputError(
                 f"The four IDX files of {self.folder}",
                 f"no place that has them all:\n{tried}\n"
-                f"  - {mirror}: {type(error).__name__}, {_first_line(error)}",
+                f"  - {mirror}: {type(error).__name__}, {first_line(error)}",
                 f"Give their directory with --data or {DATA_VARIABLE}; or let torchvision download them and "
                 f"give its root; or name a server that has them in {variable}; or install Debian's package "
                 "dataset-fashion-mnist, for that data set. Fetching needs pip install 'spikeproof[study]'.",
@@ -284,67 +240,6 @@ class FashionMNIST(IDX):
     )
 
 
-def locate(source: type[Source], root: Path | None = None) -> str:
-    """Where a data set would be read from, in a few words.
-
-    Example:
-        >>> locate(Digits)
-        'shipped with the package'
-    """
-    return source().locate(root)
-
-
-def _cache() -> Path | None:
-    """The user's cache directory, or None where the libraries that fill it are missing."""
-    try:
-        import platformdirs
-    except ImportError:
-        return None
-    return Path(platformdirs.user_cache_dir("spikeproof")) / "data"
-
-
-def _download(mirror: str, checksums: Mapping[str, str], folder: Path) -> None:
-    """Fetch what `folder` lacks; a bar on a terminal, one plain line per file elsewhere."""
-    import pooch
-
-    on_terminal = sys.stderr.isatty()
-    pooch.get_logger().setLevel("WARNING" if on_terminal else "INFO")
-    registry = {f"{name}.gz": digest for name, digest in checksums.items()}
-    store = pooch.create(folder, mirror, registry=registry)
-    downloader = pooch.HTTPDownloader(progressbar=on_terminal, chunk_size=CHUNK, timeout=30)
-    for name in store.registry:
-        store.fetch(name, downloader=downloader)
-
-
-def _either(folder: Path, name: str) -> Path:
-    """The plain file if it is there, else the compressed one."""
-    return folder / name if (folder / name).is_file() else folder / f"{name}.gz"
-
-
-def _is_directory(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except PermissionError:
-        return False
-
-
-def _missing(folder: Path, names: Iterable[str]) -> list[str]:
-    """Which files are not there, neither plain nor compressed, or not to be seen by this user."""
-    try:
-        return [name for name in names if not _either(folder, name).is_file()]
-    except PermissionError:
-        return list(names)
-
-
-def _lack(folder: Path, names: Collection[str]) -> str:
-    missing = _missing(folder, names)
-    return f"lacks {', '.join(missing)}" if len(missing) < len(names) else "none of them"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:300]
-
-
 def _read_idx(path: Path) -> UInt8[np.ndarray, "*dimensions"]:
     """Unsigned bytes of any number of dimensions.
 
@@ -370,7 +265,7 @@ def _read_idx(path: Path) -> UInt8[np.ndarray, "*dimensions"]:
             wanted = math.prod(shape)
             if wanted > LARGEST:
                 raise bad(f"dimensions {shape}, more than {LARGEST} bytes")
-            content = _take(file, wanted + 1)
+            content = take(file, wanted + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise bad(f"broken compression ({error})") from error
     except OSError as error:
@@ -379,14 +274,6 @@ def _read_idx(path: Path) -> UInt8[np.ndarray, "*dimensions"]:
         found = f"{len(content)} bytes" if len(content) < wanted else "more"
         raise bad(f"{found} of data for dimensions {shape}, which need {wanted}")
     return np.frombuffer(content, np.uint8).reshape(shape)
-
-
-def _take(file: BufferedIOBase, most: int) -> bytearray:
-    """Up to so many bytes, in memory no larger than what is there."""
-    content = bytearray()
-    while len(content) < most and (chunk := file.read(min(CHUNK, most - len(content)))):
-        content += chunk
-    return content
 
 
 def _check_pair(images: np.ndarray, labels: np.ndarray, classes: int, folder: Path, part: str) -> None:
@@ -405,11 +292,6 @@ def _check_pair(images: np.ndarray, labels: np.ndarray, classes: int, folder: Pa
         )
 
 
-def _shuffled(n: int) -> Int64[np.ndarray, "{n}"]:
-    """A fixed order, the same for everybody: it decides who is held out, not in which order one learns."""
-    return np.random.Generator(np.random.PCG64(20230608)).permutation(n)
-
-
 def _split(
     images: UInt8[np.ndarray, "N C H W"],
     labels: UInt8[np.ndarray, "N"],
@@ -418,15 +300,3 @@ def _split(
 ) -> Split:
     pixels = torch.from_numpy(images[order]).to(torch.float32).div_(white)
     return Split(pixels, torch.from_numpy(labels[order].astype(np.int64)), torch.from_numpy(order.copy()))
-
-
-def _part(whole: Split, rows: slice) -> Split:
-    return Split(whole.images[rows], whole.labels[rows], whole.ids[rows])
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(repr(array.shape).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
