@@ -18,7 +18,7 @@ FLOORS = [
         *(["statistics"], ["tensorfiles"]),
     ],
     [["neurons"]],
-    [["network"]],
+    [["network", "architectures"]],
     [["learning", "models"]],
     [["attacks"]],
     [["evaluation"]],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from spikeproof.architectures import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
     from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
     from spikeproof.datasets import MNIST, Digits, FashionMNIST
     from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from spikeproof.learning.backprop import BPTT
     from spikeproof.models import load, save
     from spikeproof.network import MLP, Classifier, ConvNet, ModelSpec, Normalise, substitute
-    from spikeproof.neurons import IF, LIF, PSP, BySubtraction, ReLU, ToZero
+    from spikeproof.neurons import IF, LIF, PSP, BySubtraction, ReLU, Softplus, ToZero
     from spikeproof.surrogates import (
         ATan,
         FastSigmoid,
@@ -58,8 +59,9 @@ _HOMES = {
     "surrogates": (
         *("ATan", "FastSigmoid", "Gaussian", "Rectangle", "Sigmoid", "StraightThroughSpike", "Triangle"),
     ),
-    "neurons": ("IF", "LIF", "PSP", "BySubtraction", "ReLU", "ToZero"),
+    "neurons": ("IF", "LIF", "PSP", "BySubtraction", "ReLU", "Softplus", "ToZero"),
     "network": ("MLP", "Classifier", "ConvNet", "ModelSpec", "Normalise", "substitute"),
+    "architectures": ("VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "SEWResNet"),
     "decoders": ("Count", "FirstSpike", "MeanPotential", "decide"),
     "learning.backprop": ("BPTT",),
     "models": ("load", "save"),

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikeproof.architectures import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.encoders import (
     BackwardRule,
@@ -37,7 +38,7 @@ from spikeproof.learning.backprop import BPTT
 from spikeproof.learning.rules import Rule
 from spikeproof.losses import TET, CountMSE, CrossEntropy, Loss
 from spikeproof.network import MLP, Architecture, Classifier, ConvNet, ModelSpec
-from spikeproof.neurons import IF, LIF, BySubtraction, Neuron, ReLU, Reset, ToZero
+from spikeproof.neurons import IF, LIF, BySubtraction, Neuron, ReLU, Reset, Softplus, ToZero
 from spikeproof.protocols import Decoder, Encoder
 from spikeproof.specs import Catalogue, build, describe
 from spikeproof.surrogates import (
@@ -79,9 +80,18 @@ MODEL_PARTS: Catalogue = {
         "fast-sigmoid": FastSigmoid,
         "straight-through": StraightThroughSpike,
     },
-    Neuron: {"lif": LIF, "if": IF, "relu": ReLU},
+    Neuron: {"lif": LIF, "if": IF, "relu": ReLU, "softplus": Softplus},
     Reset: {"to-zero": ToZero, "by-subtraction": BySubtraction},
-    Architecture: {"mlp": MLP, "convnet": ConvNet},
+    Architecture: {
+        "mlp": MLP,
+        "convnet": ConvNet,
+        "vgg9": VGG9,
+        "vgg11": VGG11,
+        "vgg16": VGG16,
+        "resnet18": ResNet18,
+        "resnet19": ResNet19,
+        "sew-resnet": SEWResNet,
+    },
     Decoder: {"count": Count, "mean-potential": MeanPotential, "first-spike": FirstSpike},
     Loss: {"cross-entropy": CrossEntropy, "count-mse": CountMSE, "tet": TET},
     Rule: {"bptt": BPTT},

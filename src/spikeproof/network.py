@@ -20,7 +20,7 @@ from spikeproof.decoders import silent
 from spikeproof.encoders import BackwardRule, with_backward
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.neurons import Integrator, Neuron, ReLU, Spiking, Synapse, Unroll
+from spikeproof.neurons import Analogue, Integrator, Neuron, Spiking, Synapse, Unroll
 from spikeproof.protocols import Decoder, Encoder, Shape, encoded_shape, example_shape, spike_count
 from spikeproof.surrogates import Surrogate
 
@@ -33,6 +33,7 @@ __all__ = [
     "ModelSpec",
     "Normalise",
     "OverTime",
+    "Parts",
     "PooledConv2d",
     "SpikingNetwork",
     "substitute",
@@ -76,10 +77,10 @@ class PooledConv2d(nn.Conv2d):
 
 
 class SpikingNetwork(nn.Module):
-    """Layers one after the other, each over all time steps.
+    """Layers one after the other, each over all time steps; a network may stand inside another as a layer.
 
     Shapes:
-        `[T, B, *F]` -> outputs `[T, B, K]`
+        `[T, B, *F]` -> outputs `[T, B, *G]`
     """
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
@@ -88,12 +89,12 @@ class SpikingNetwork(nn.Module):
 
     def forward(
         self, spikes: Float[Tensor, "T B *F"], tally: list[Tensor] | None = None
-    ) -> Float[Tensor, "T B K"]:
+    ) -> Float[Tensor, "T B *G"]:
         """Outputs; the number of spikes per example of every spiking layer is appended to `tally`."""
         x = spikes
         for layer in self.layers:
-            x = layer(x)
-            if tally is not None and isinstance(layer, Spiking) and not isinstance(layer.neuron, ReLU):
+            x = layer(x, tally) if isinstance(layer, SpikingNetwork) else layer(x)
+            if tally is not None and isinstance(layer, Spiking) and not isinstance(layer.neuron, Analogue):
                 tally.append((x.detach() != 0).flatten(2).sum((0, 2)))
         return x
 
@@ -232,7 +233,7 @@ class ModelSpec:
     Args:
         encoder: the code.
         network: the architecture.
-        neuron: the neuron; `ReLU()` makes the ANN twin.
+        neuron: the neuron; `ReLU()` or `Softplus()` makes the ANN twin.
         surrogate: the spike function.
         decoder: the read-out.
         input_shape: channels, height, width.
@@ -268,7 +269,7 @@ class ModelSpec:
             )
         if self.classes < 2:
             raise InputError("A classifier needs two classes", f"classes={self.classes}", "Try 10.")
-        if isinstance(self.neuron, ReLU) and self.decoder.reads_spikes:
+        if isinstance(self.neuron, Analogue) and self.decoder.reads_spikes:
             raise InputError(
                 "The ANN twin has no output spikes to read",
                 f"neuron={self.neuron!r} with decoder={self.decoder!r}",

@@ -24,11 +24,13 @@ __all__ = [
     "IF",
     "LIF",
     "PSP",
+    "Analogue",
     "BySubtraction",
     "Integrator",
     "Neuron",
     "ReLU",
     "Reset",
+    "Softplus",
     "Spiking",
     "State",
     "Synapse",
@@ -230,21 +232,48 @@ class LIF(IntegrateAndFire):
         return math.exp(-self.dt / self.tau)
 
 
+class Analogue(Neuron):
+    """A unit of an artificial network: no state, no spikes, one real number per step."""
+
+    def activation(self, current: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """What the unit answers to a current."""
+        raise NotImplementedError(f"{type(self).__name__} defines no activation")
+
+    def step(
+        self, current: Float[Tensor, "B *F"], state: State, spike: Surrogate
+    ) -> tuple[Float[Tensor, "B *F"], State]:
+        return self.activation(current), state
+
+    def integrate(self, current: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
+        return current
+
+
 @dataclass(frozen=True)
-class ReLU(Neuron):
+class ReLU(Analogue):
     """The rectified linear unit of the ANN twin: no state, no spikes, one real number per step.
 
     Source:
         Fukushima 1975.
     """
 
-    def step(
-        self, current: Float[Tensor, "B *F"], state: State, spike: Surrogate
-    ) -> tuple[Float[Tensor, "B *F"], State]:
-        return current.relu(), state
+    def activation(self, current: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        return current.relu()
 
-    def integrate(self, current: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
-        return current
+
+@dataclass(frozen=True)
+class Softplus(Analogue):
+    r"""The softplus unit, a smooth ReLU for an ANN twin whose gradient is nowhere zero.
+
+    .. math:: a = \ln(1 + e^I)
+
+    Computed without overflow: above a current of 20 the answer is the current itself, to rounding.
+
+    Source:
+        Dugas et al. 2001; Ding et al. 2023 (`forward_softplus`).
+    """
+
+    def activation(self, current: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        return torch.nn.functional.softplus(current)
 
 
 def unroll(

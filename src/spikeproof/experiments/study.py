@@ -33,7 +33,7 @@ from spikeproof.experiments.documents import Document, Place, read
 from spikeproof.experiments.settings import assign
 from spikeproof.learning.rules import Rule
 from spikeproof.network import Architecture, Normalise
-from spikeproof.neurons import Neuron, ReLU
+from spikeproof.neurons import Analogue, Neuron
 from spikeproof.protocols import Decoder, Encoder, Threat
 from spikeproof.specs import build, describe
 from spikeproof.surrogates import Surrogate
@@ -215,18 +215,19 @@ class _Reader:
         return [(where, self.part(kind, where, item)) for where, item in items]
 
     def check(self, model: Candidate, places: Mapping[str, Place], attacks: Sequence[Recipe]) -> None:
-        if isinstance(model.neuron, ReLU):
+        if isinstance(model.neuron, Analogue):
+            unit = describe(model.neuron, PARTS)["name"]
             if model.encoder != Direct(1):
                 raise self.error(
                     places["encoder"],
-                    "the encoder direct with steps: 1 for the neuron relu, which knows no time",
+                    f"the encoder direct with steps: 1 for the neuron {unit}, which knows no time",
                     _short(model.encoder),
                     "Give the ANN a block of models of its own.",
                 )
             if model.decoder.reads_spikes:
                 raise self.error(
                     places["decoder"],
-                    "the decoder mean-potential for the neuron relu, which has no spikes to read",
+                    f"the decoder mean-potential for the neuron {unit}, which has no spikes to read",
                     _short(model.decoder),
                     "Give the ANN a block of models of its own.",
                 )

@@ -18,6 +18,9 @@ from spikeproof.experiments.results import WORST_CASE
 
 __all__ = ["Exhibit", "exhibits", "middle"]
 
+ANALOGUE = ("relu", "softplus")
+"""The neurons of networks that do not spike."""
+
 Array = NDArray[Any]
 
 
@@ -76,8 +79,8 @@ def exhibits(records: Sequence[Record], directory: Path) -> dict[str, Exhibit | 
 
 
 def _codes(records: Sequence[Record]) -> Iterable[str]:
-    """The codes of spiking networks; those of ReLU networks only where there is no other."""
-    spiking = [record for record in records if record["neuron"] != "relu"]
+    """The codes of spiking networks; those of ANNs only where there is no other."""
+    spiking = [record for record in records if record["neuron"] not in ANALOGUE]
     return dict.fromkeys(record["encoder"] for record in spiking or records)
 
 
@@ -90,7 +93,7 @@ def _choose(candidates: Sequence[Record], directory: Path) -> Exhibit | None:
     ranked = sorted(
         candidates,
         key=lambda r: (
-            r["neuron"] == "relu",
+            r["neuron"] in ANALOGUE,
             r["gradient_free"],
             abs(r["epsilon"] - centre),
             r["robust_accuracy"],

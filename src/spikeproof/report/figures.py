@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from spikeproof.experiments.record import Record
 from spikeproof.experiments.results import WORST_CASE
-from spikeproof.report.exhibits import Exhibit, middle
+from spikeproof.report.exhibits import ANALOGUE, Exhibit, middle
 from spikeproof.report.tables import epsilon_text, number, varying
 
 __all__ = ["Drawing", "drawings", "exhibit_drawing", "file_names", "inline", "telling"]
@@ -160,7 +160,8 @@ class _Atlas:
     def code(self, record: Record) -> str:
         if not _is_ann(record):
             return record["encoder"]
-        return "ReLU network" + (f", {record['encoder']}" if self.twin_axes else "")
+        unit = "ReLU" if record["neuron"] == "relu" else record["neuron"]
+        return f"{unit} network" + (f", {record['encoder']}" if self.twin_axes else "")
 
     def place(self, record: Record) -> str:
         return " · ".join(str(record[axis]) for axis in self.place_axes)
@@ -187,7 +188,7 @@ class _Atlas:
 
 
 def _is_ann(record: Record) -> bool:
-    return record["neuron"] == "relu"
+    return record["neuron"] in ANALOGUE
 
 
 def _slug(text: str) -> str:
