@@ -21,7 +21,7 @@ FLOORS = [
     [["network", "architectures"]],
     [["learning", "models"]],
     [["attacks"]],
-    [["evaluation"]],
+    [["evaluation"], ["certificates"]],
     [["experiments"]],
     [["report"]],
     [["cli", "terminal", "__main__"]],

@@ -1,0 +1,241 @@
+"""What every certificate must keep: nothing inside the budget contradicts it."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from spikeproof import certificates
+from spikeproof.attacks.recipes import PGD, SquareSearch
+from spikeproof.certificates import IBP, BernoulliSmoothing, Bins, GaussianSmoothing, LinearRelaxation
+from spikeproof.datasets import Digits
+from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
+from spikeproof.encoders import Bernoulli, Direct, EarlyBurst, LateBurst, Latency, QuantisedDirect, Reversed
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.learning.backprop import BPTT
+from spikeproof.network import MLP, ConvNet, ModelSpec, Normalise
+from spikeproof.neurons import IF, LIF, PSP, BySubtraction, ReLU, ToZero
+from spikeproof.surrogates import ATan
+from spikeproof.threats import L2, Linf
+
+CODES = [Direct(4), QuantisedDirect(4), Latency(4), EarlyBurst(4), LateBurst(4), Reversed(EarlyBurst(4))]
+NEURONS = [
+    LIF(),
+    LIF(reset=ToZero(), tau=2e-3),
+    IF(threshold=0.7),
+    IF(reset=ToZero()),
+    LIF(synapse=PSP()),
+]
+BOUNDS = [IBP(), LinearRelaxation()]
+
+
+def small(code, neuron=LIF(), decoder=Count(), network=MLP((12,)), seed=0, normalise=None):
+    spec = ModelSpec(code, network, neuron, ATan(), decoder, (1, 4, 4), 3, normalise)
+    return spec.build(Key.of(seed)).eval()
+
+
+def members(x, epsilon, count, seed=0):
+    """Random images of the budget, half of them at its corners."""
+    noise = Key.of(seed).uniform((count, *x.shape)) * 2 - 1
+    noise[: count // 2] = noise[: count // 2].sign()
+    return (x + epsilon * noise).clamp(0, 1)
+
+
+@pytest.mark.parametrize("code", CODES, ids=repr)
+def test_the_box_of_a_code_is_the_smallest_that_holds_all_members(code):
+    low = Key.of(1).uniform((3, 5))
+    high = (low + 0.4 * Key.of(2).uniform((3, 5))).clamp(max=1)
+    a, b = certificates.encoded_box(code, low, high)
+    share = torch.linspace(0, 1, 301)[:, None, None]
+    codes = torch.stack([code(x) for x in low + share * (high - low)])
+    torch.testing.assert_close(codes.amin(0), a, atol=1e-6, rtol=0)
+    torch.testing.assert_close(codes.amax(0), b, atol=1e-6, rtol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(-3, 3), st.floats(0, 4), st.sampled_from([0.5, 1.0]), st.booleans())
+def test_lines_enclose_step_and_reset(low, width, threshold, subtract):
+    a, b = torch.tensor([low], dtype=torch.float64), torch.tensor([low + width], dtype=torch.float64)
+    neuron = IF(threshold=threshold, reset=BySubtraction() if subtract else ToZero())
+    m = torch.cat([torch.linspace(low, low + width, 400, dtype=torch.float64), torch.tensor([threshold])])
+    m = m[(m >= a) & (m <= b)]
+    z = (m >= threshold).double()
+    after = neuron.reset(m, z, threshold)
+    for value, lines in (
+        (z, certificates._spike_lines(a, b, threshold)),
+        (after, certificates._reset_lines(a, b, neuron)),
+        (m.relu(), certificates._relu_lines(a, b)),
+    ):
+        assert (lines.low_slope * m + lines.low <= value + 1e-9).all()
+        assert (lines.high_slope * m + lines.high >= value - 1e-9).all()
+    low_range, high_range = certificates._reset_range(a, b, neuron)
+    assert low_range <= after.min() + 1e-12
+    assert high_range >= after.max() - 1e-12
+
+
+@pytest.mark.parametrize("neuron", NEURONS, ids=repr)
+@pytest.mark.parametrize("code", [Direct(4), Latency(4)], ids=repr)
+@pytest.mark.parametrize("network", [MLP((12,)), ConvNet((3,))], ids=repr)
+def test_every_member_of_the_budget_lies_within_the_bounds(code, neuron, network):
+    model, x = small(code, neuron, network=network), Key.of(3).uniform((2, 1, 4, 4))
+    epsilon = 0.02
+    box = IBP().box(model, *certificates._box(x, Linf(epsilon)))
+    low, high = certificates._outputs(model, box)
+    y = torch.zeros(2, dtype=torch.int64)
+    by_lines, by_box = LinearRelaxation().margins(model, box, y), IBP().margins(model, box, y)
+    assert (by_lines >= by_box - 1e-9).all()
+    for member in members(x, epsilon, 200):
+        out = model.outputs(member).double()
+        assert (out >= low - 1e-4).all()
+        assert (out <= high + 1e-4).all()
+        margins = (out.sum(0)[:, :1] - out.sum(0))[:, 1:]
+        assert (by_lines[:, 1:] <= margins + 1e-3).all()
+
+
+@pytest.mark.parametrize("decoder", [Count(), FirstSpike(), MeanPotential()], ids=repr)
+@pytest.mark.parametrize("code", CODES, ids=repr)
+@pytest.mark.parametrize("certificate", [*BOUNDS, Bins()], ids=repr)
+def test_no_member_of_the_budget_contradicts_a_certificate(certificate, code, decoder):
+    model = small(code, decoder=decoder, seed=1)
+    if certificate.reason(model, Linf(0.1)):
+        assert certificate == Bins() and isinstance(code, Direct)  # noqa: PT018
+        return
+    x = 0.05 + 0.9 * Key.of(4).uniform((60, 1, 4, 4))
+    y = decide(model(x)).clamp(min=0)
+    found = [certificate(model, x, y, Linf(epsilon), Key.of(0)).certified for epsilon in (0.0, 0.003, 0.02)]
+    right = decide(model(x)) == y
+    assert not (found[0] & ~right).any()
+    assert found[0].sum() >= 0.9 * right.sum()  # no budget: all but potentials a rounding from the threshold
+    assert not (found[2] & ~found[1]).any()  # a larger budget proves less
+    for epsilon, certified in zip((0.003, 0.02), found[1:], strict=True):
+        for member in members(x, epsilon, 60):
+            assert (decide(model(member)) == y)[certified].all()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Small models of real digits, one per code."""
+    data = Digits().load(None)
+    models = {}
+    for code in (Direct(3), Latency(3)):
+        spec = ModelSpec(code, MLP((16,)), LIF(), ATan(), MeanPotential(), (1, 8, 8), 10)
+        models[code] = spec.build(Key.of(0))
+        BPTT(epochs=3, lr=0.01).train(models[code], data, Key.of(0))
+    return models, data.test.images[:60], data.test.labels[:60]
+
+
+@pytest.mark.parametrize("code", [Direct(3), Latency(3)], ids=repr)
+@pytest.mark.parametrize("attack", [PGD(steps=20), SquareSearch(queries=100)], ids=repr)
+def test_certified_is_never_above_attacked(trained, code, attack):
+    models, x, y = trained
+    model, threat = models[code], Linf(0.01)
+    standing = ~attack(threat)(model, x, y, Key.of(0)).success
+    for certificate in BOUNDS:
+        certified = certificate(model, x, y, threat, Key.of(0)).certified
+        assert not (certified & ~standing).any()
+        if code == Direct(3):
+            assert certified.float().mean() > 0.3  # it proves something, too
+
+
+def test_linear_bounds_prove_more_than_intervals(trained):
+    models, x, y = trained
+    by_box, by_lines = (c(models[Direct(3)], x, y, Linf(0.02), Key.of(0)).certified for c in BOUNDS)
+    assert not (by_box & ~by_lines).any()
+    assert by_lines.sum() > by_box.sum()
+
+
+def test_the_twin_and_normalisation_are_bounded_too():
+    for neuron, decoder in ((ReLU(), MeanPotential()), (LIF(), Count())):
+        code = Direct(1) if isinstance(neuron, ReLU) else Direct(4)
+        model = small(code, neuron, decoder, normalise=Normalise((0.3,), (0.5,)))
+        x = Key.of(5).uniform((20, 1, 4, 4))
+        y = decide(model(x)).clamp(min=0)
+        certified = LinearRelaxation()(model, x, y, Linf(0.01), Key.of(0)).certified
+        assert certified.any()
+        for member in members(x, 0.01, 100):
+            assert (decide(model(member)) == y)[certified].all()
+
+
+class Threshold(torch.nn.Module):
+    """One pixel, counted over T steps: class 1 where more than half of the steps spiked."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.encoder = Bernoulli(steps)
+        self.spec = small(Bernoulli(2)).spec
+        self.spec = replace(self.spec, classes=2)
+        self.eval()
+
+    def forward(self, x, key=None):
+        more = self.encoder(x.flatten(1), key).mean(0) > 0.5
+        return torch.cat([~more, more], 1).float()
+
+
+class L1(Linf):
+    """Stands for the threat; with a single pixel all norms agree."""
+
+
+def test_the_published_radius_is_no_certificate_and_the_valid_one_is():
+    """Exact probabilities: of the radius promised for class 1, a third already turns the vote."""
+    steps, x = 100, 0.58
+    votes = 1 - binom.cdf(steps // 2, steps, [x, 0.49])
+    assert votes[0] - 0.5 > 0.4
+    assert votes[1] < 0.5  # at a distance of 0.09
+    model, image, y = Threshold(steps), torch.full((1, 1, 1, 1), x), torch.ones(1, dtype=torch.int64)
+    published = BernoulliSmoothing(published=True)(model, image, y, L1(0.09), Key.of(0))
+    valid = BernoulliSmoothing()(model, image, y, L1(0.09), Key.of(0))
+    assert published.certified.item()  # although the vote at 0.49 is for class 0
+    assert not valid.certified.item()
+    assert valid.radius.item() == pytest.approx(published.radius.item() / steps)
+    for centre in np.linspace(0.02, 0.98, 49):  # the valid radius holds everywhere, by exact probabilities
+        p = 1 - binom.cdf(steps // 2, steps, centre)
+        radius = abs(p - 0.5) / steps
+        for moved in (centre - radius, centre + radius):
+            assert (1 - binom.cdf(steps // 2, steps, moved) > 0.5) == (p > 0.5)
+
+
+def test_gaussian_smoothing_meets_the_closed_form_of_a_linear_classifier():
+    """For a half-space the certified radius tends to the distance from the plane."""
+
+    class HalfSpace(torch.nn.Module):
+        spec = replace(small(Direct(1)).spec, classes=2)
+
+        def forward(self, x, key=None):
+            side = x.flatten(1).mean(1, keepdim=True) - 0.5
+            return torch.cat([-side, side], 1)
+
+    x = torch.full((1, 1, 4, 4), 0.53)
+    distance = 0.03 * math.sqrt(16)
+    found = GaussianSmoothing(draws=4000, sigma=0.1)(
+        HalfSpace().eval(), x, torch.ones(1, dtype=torch.int64), L2(0.01), Key.of(0)
+    )
+    assert 0.8 * distance < found.radius.item() <= distance
+
+
+@pytest.mark.parametrize(
+    ("certificate", "model", "threat", "text"),
+    [
+        (IBP(), small(Bernoulli(3)), Linf(0.1), "Bernoulli"),
+        (Bins(), small(Direct(3)), Linf(0.1), "no bins"),
+        (BernoulliSmoothing(), small(Latency(3)), L1(0.1), "Latency"),
+        (BernoulliSmoothing(), small(Bernoulli(3)), Linf(0.1), "L1"),
+        (GaussianSmoothing(), small(Latency(3)), Linf(0.1), "L2"),
+        (LinearRelaxation(inputs=10), small(Latency(3)), Linf(0.1), "48 inputs"),
+    ],
+    ids=lambda v: type(v).__name__ if not isinstance(v, str) else v,
+)
+def test_what_cannot_be_certified_is_refused_with_its_reason(certificate, model, threat, text):
+    assert text in certificate.reason(model, threat)
+    with pytest.raises(InputError, match=text):
+        certificate(model, torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), threat, Key.of(0))
+
+
+def test_a_model_in_train_mode_is_refused():
+    with pytest.raises(InputError, match="eval"):
+        IBP()(small(Latency(3)).train(), torch.rand(2, 1, 4, 4), torch.zeros(2).long(), Linf(0.1), Key.of(0))
