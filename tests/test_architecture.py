@@ -18,6 +18,7 @@ FLOORS = [
         *(["statistics"], ["tensorfiles"]),
     ],
     [["neurons"]],
+    [["gradients"]],
     [["network", "architectures"]],
     [["learning", "models"]],
     [["attacks"]],

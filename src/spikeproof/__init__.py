@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from spikeproof.architectures import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
-    from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
+    from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch, Through
     from spikeproof.datasets import MNIST, Digits, FashionMNIST
     from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
     from spikeproof.encoders import (
@@ -31,13 +31,16 @@ if TYPE_CHECKING:
     )
     from spikeproof.errors import DamagedError, InputError, SpikeproofError
     from spikeproof.evaluation import evaluate_attack, evaluate_clean
+    from spikeproof.gradients import ANTLR, TSSL, SurrogateGradient
     from spikeproof.keys import Key
     from spikeproof.learning.backprop import BPTT
+    from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
     from spikeproof.models import load, save
     from spikeproof.network import MLP, Classifier, ConvNet, ModelSpec, Normalise, substitute
     from spikeproof.neurons import IF, LIF, PSP, BySubtraction, ReLU, Softplus, ToZero
     from spikeproof.surrogates import (
         ATan,
+        Exponential,
         FastSigmoid,
         Gaussian,
         Rectangle,
@@ -57,16 +60,19 @@ _HOMES = {
         *("SpikeGated", "StraightThrough", "TimeShift"),
     ),
     "surrogates": (
-        *("ATan", "FastSigmoid", "Gaussian", "Rectangle", "Sigmoid", "StraightThroughSpike", "Triangle"),
+        *("ATan", "Exponential", "FastSigmoid", "Gaussian", "Rectangle", "Sigmoid", "StraightThroughSpike"),
+        "Triangle",
     ),
     "neurons": ("IF", "LIF", "PSP", "BySubtraction", "ReLU", "Softplus", "ToZero"),
+    "gradients": ("ANTLR", "TSSL", "SurrogateGradient"),
     "network": ("MLP", "Classifier", "ConvNet", "ModelSpec", "Normalise", "substitute"),
     "architectures": ("VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "SEWResNet"),
     "decoders": ("Count", "FirstSpike", "MeanPotential", "decide"),
     "learning.backprop": ("BPTT",),
+    "learning.through": ("ANTLRBP", "STBP", "TSSLBP"),
     "models": ("load", "save"),
     "threats": ("L2", "Linf", "parse_epsilon"),
-    "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch"),
+    "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch", "Through"),
     "evaluation": ("evaluate_attack", "evaluate_clean"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

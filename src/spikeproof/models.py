@@ -33,9 +33,11 @@ from spikeproof.encoders import (
     TimeShift,
 )
 from spikeproof.errors import DamagedError, InputError
+from spikeproof.gradients import ANTLR, TSSL, GradientRule, SurrogateGradient
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.learning.rules import Rule
+from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
 from spikeproof.losses import TET, CountMSE, CrossEntropy, Loss
 from spikeproof.network import MLP, Architecture, Classifier, ConvNet, ModelSpec
 from spikeproof.neurons import IF, LIF, BySubtraction, Neuron, ReLU, Reset, Softplus, ToZero
@@ -43,6 +45,7 @@ from spikeproof.protocols import Decoder, Encoder
 from spikeproof.specs import Catalogue, build, describe
 from spikeproof.surrogates import (
     ATan,
+    Exponential,
     FastSigmoid,
     Gaussian,
     Rectangle,
@@ -78,6 +81,7 @@ MODEL_PARTS: Catalogue = {
         "rectangle": Rectangle,
         "gaussian": Gaussian,
         "fast-sigmoid": FastSigmoid,
+        "exponential": Exponential,
         "straight-through": StraightThroughSpike,
     },
     Neuron: {"lif": LIF, "if": IF, "relu": ReLU, "softplus": Softplus},
@@ -94,7 +98,8 @@ MODEL_PARTS: Catalogue = {
     },
     Decoder: {"count": Count, "mean-potential": MeanPotential, "first-spike": FirstSpike},
     Loss: {"cross-entropy": CrossEntropy, "count-mse": CountMSE, "tet": TET},
-    Rule: {"bptt": BPTT},
+    GradientRule: {"surrogate": SurrogateGradient, "tssl": TSSL, "antlr": ANTLR},
+    Rule: {"bptt": BPTT, "stbp": STBP, "tssl-bp": TSSLBP, "antlr": ANTLRBP},
 }
 
 _FORMAT = 1

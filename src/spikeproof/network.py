@@ -7,9 +7,10 @@ network; with the neuron `ReLU()` it is its exact ANN twin, the same layers with
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +112,12 @@ class Parts(NamedTuple):
         return [spiking] if self.neuron.synapse is None else [spiking, Synapse(self.neuron.synapse)]
 
     def readout(self) -> nn.Module:
-        return Spiking(self.neuron, self.spike) if self.reads_spikes else Integrator(self.neuron)
+        return Spiking(self._alone(), self.spike) if self.reads_spikes else Integrator(self.neuron)
+
+    def _alone(self) -> Neuron:
+        """The neuron of the last layer, whose spikes no synapse filters."""
+        neuron: Any = self.neuron
+        return self.neuron if neuron.synapse is None else dataclasses.replace(neuron, synapse=None)
 
 
 class Architecture:

@@ -18,6 +18,7 @@ from spikeproof.errors import InputError
 
 __all__ = [
     "ATan",
+    "Exponential",
     "FastSigmoid",
     "Gaussian",
     "Rectangle",
@@ -216,6 +217,34 @@ class FastSigmoid(Surrogate):
 
     def derivative(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return self.alpha / 2 / (1 + self.alpha * x.abs()) ** 2
+
+
+@dataclass(frozen=True)
+class Exponential(Surrogate):
+    r"""An exponential that falls to either side, of area 2 height / decay.
+
+    .. math:: g(x) = h\,e^{-b|x|}
+
+    Args:
+        height: value `h` at 0, positive.
+        decay: rate `b` of the fall, per unit of potential, positive.
+
+    Example:
+        >>> Exponential().derivative(torch.tensor(0.0)).item()
+        1.0
+
+    Source:
+        Shrestha & Orchard 2018 (SLAYER), section 3.1; h = 1, b = 3 as in Kim, Kim & Kim 2020 (ANTLR).
+    """
+
+    height: float = 1.0
+    decay: float = 3.0
+
+    def __post_init__(self) -> None:
+        _positive(self, height=self.height, decay=self.decay)
+
+    def derivative(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return self.height * torch.exp(-self.decay * x.abs())
 
 
 @dataclass(frozen=True)

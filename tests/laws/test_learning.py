@@ -10,13 +10,16 @@ import torch
 from spikeproof.datasets import Dataset, Split
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Latency
+from spikeproof.errors import InputError
+from spikeproof.gradients import ANTLR, SurrogateGradient
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.learning.rules import Rule
+from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
 from spikeproof.losses import TET, CountMSE, CrossEntropy
 from spikeproof.models import MODEL_PARTS
 from spikeproof.network import MLP, ConvNet, ModelSpec
-from spikeproof.neurons import LIF
+from spikeproof.neurons import LIF, PSP
 from spikeproof.specs import address, build, describe, summary
 from spikeproof.surrogates import ATan
 
@@ -24,6 +27,9 @@ RULES = [  # a new rule adds a row here
     BPTT(epochs=2, batch_size=8),
     BPTT(epochs=2, batch_size=7, lr=0.01, weight_decay=0.0, clip_norm=None, loss=TET()),
     BPTT(epochs=3, batch_size=30, loss=CountMSE(3.0, 1.0)),
+    STBP(epochs=2, batch_size=8, loss=CountMSE(4.0, 0.0)),
+    TSSLBP(epochs=2, batch_size=8),
+    ANTLRBP(epochs=2, batch_size=8, gradient=ANTLR(timing=0.5)),
 ]
 MODELS = [
     ModelSpec(Bernoulli(4), MLP((6,)), LIF(), ATan(), Count(), (1, 4, 4), 2),
@@ -42,8 +48,17 @@ def part(count, seed):
 DATA = Dataset("halves", part(25, 1), part(12, 2), part(12, 3), ("up", "down"), "d", "made here")
 
 
+def fresh(rule, spec):
+    """A new model of this kind, with a synapse where the rule needs one."""
+    try:
+        rule.check(spec.neuron)
+    except InputError:
+        spec = replace(spec, neuron=replace(spec.neuron, synapse=PSP()))
+    return spec.build(Key.of(0))
+
+
 def train(rule, spec, key=0, **options):
-    model = spec.build(Key.of(0))
+    model = fresh(rule, spec)
     history = rule.train(model, DATA, Key.of(key), **options)
     return model, history
 
@@ -94,7 +109,7 @@ def test_a_report_comes_after_every_epoch_and_the_model_is_left_in_eval_mode_eve
     _, history = train(rule, MODELS[0], on_epoch=reports.append)
     assert tuple(reports) == history.epochs
     assert [report.epoch for report in reports] == list(range(1, rule.epochs + 1))
-    model = MODELS[0].build(Key.of(0))
+    model = fresh(rule, MODELS[0])
     with pytest.raises(ZeroDivisionError):
         rule.train(model, DATA, Key.of(0), on_batch=lambda done, total: 1 // (done - 2))
     assert not any(module.training for module in model.modules())
@@ -118,11 +133,28 @@ def test_watching_changes_nothing(rule, tmp_path):
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_a_copy_of_the_model_is_not_touched(rule):
-    model = MODELS[1].build(Key.of(0))
+    model = fresh(rule, MODELS[1])
     kept = copy.deepcopy(model)
     rule.train(model, DATA, Key.of(0))
-    assert same_weights(kept, MODELS[1].build(Key.of(0)))
+    assert same_weights(kept, fresh(rule, MODELS[1]))
     assert not same_weights(kept, model)
+
+
+@pytest.mark.parametrize("spec", MODELS, ids=repr)
+def test_training_through_a_twin_with_the_models_own_gradient_is_plain_training(spec):
+    """Batch normalisation and its mode are shared with the twin, so its statistics are the same too."""
+    plain, history = train(BPTT(epochs=2, batch_size=8), spec)
+    through, through_history = train(STBP(epochs=2, batch_size=8, gradient=SurrogateGradient(ATan())), spec)
+    assert same_weights(plain, through)
+    assert history == through_history
+    assert through.spec == spec
+
+
+@pytest.mark.parametrize("rule", [STBP, TSSLBP, ANTLRBP])
+def test_every_gradient_rule_learns(rule):
+    spec = replace(MODELS[0], encoder=Direct(4), network=MLP((20,)))
+    _, history = train(rule(epochs=15, batch_size=8, lr=0.01), spec)
+    assert history.epochs[-1].loss < 0.8 * history.epochs[0].loss
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(2.0), CountMSE(3.0, 0.0), TET()], ids=repr)

@@ -11,6 +11,7 @@ from scipy.special import erf
 from spikeproof.errors import InputError
 from spikeproof.surrogates import (
     ATan,
+    Exponential,
     FastSigmoid,
     Gaussian,
     Rectangle,
@@ -34,6 +35,7 @@ SURROGATES = [
     (Rectangle(0.5), lambda x: np.clip(0.5 + x / 0.5, 0, 1)),
     (Gaussian(0.4), lambda x: 0.5 * (1 + erf(x / 0.4 / math.sqrt(2)))),
     (FastSigmoid(2.0), lambda x: 0.5 * (1 + 2 * x / (1 + np.abs(2 * x)))),
+    (Exponential(1.5, 3.0), lambda x: 0.5 + 0.5 * np.sign(x) * (1 - np.exp(-3 * np.abs(x)))),
     (StraightThroughSpike(), lambda x: x),
 ]
 MEMBERS = [surrogate for surrogate, _ in SURROGATES]

@@ -1,7 +1,8 @@
 """Attacks by the names of the papers: each a frozen dataclass that, given a threat, names its parts.
 
 A recipe knows nothing of a model. `surrogate` and `backward` ask for gradients through a substitute of the
-model with that spike function or that backward rule of the encoder; whoever runs the recipe makes the twin.
+model with that spike function or that backward rule of the encoder, and `Through` for those of another
+gradient rule; whoever runs the recipe makes the twin.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from spikeproof.attacks.oracles import Exact, Expectation
 from spikeproof.attacks.queries import Square, UniformNoise
 from spikeproof.attacks.search import GradientAttack, Result
 from spikeproof.encoders import BackwardRule
+from spikeproof.errors import InputError
+from spikeproof.gradients import GradientRule
 from spikeproof.losses import LogitCrossEntropy, Objective
 from spikeproof.protocols import Threat
 from spikeproof.surrogates import Surrogate
@@ -28,6 +31,7 @@ __all__ = [
     "NoiseSearch",
     "Recipe",
     "SquareSearch",
+    "Through",
 ]
 
 Attack = Callable[..., Result]
@@ -161,6 +165,50 @@ class EOTPGD(PGD):
             objective=self.objective,
             restarts=self.restarts,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Through(Recipe):
+    """A gradient attack with the gradients of another rule for the spikes, such as that of TSSL-BP.
+
+    A network that was trained by one rule may look robust to the gradients of another, so it is attacked by
+    those of its own rule as well as by surrogate gradients; the worst case counts.
+
+    Args:
+        gradient: the gradient rule.
+        attack: a gradient attack without a surrogate of its own, which the rule would not use.
+
+    Raises:
+        InputError: the attack uses no gradient, or names a surrogate.
+
+    Example:
+        >>> from spikeproof.gradients import TSSL
+        >>> Through(gradient=TSSL(), attack=PGD(steps=5)).attack.steps
+        5
+
+    Source:
+        Ding et al. 2023, part 2, attack networks with the gradients of the rule that trained them.
+    """
+
+    gradient: GradientRule
+    attack: Recipe = PGD()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.attack, GradientRecipe):
+            raise InputError("Through takes a gradient attack", repr(self.attack), "Use it as it is.")
+        if self.attack.surrogate is not None:
+            raise InputError(
+                "Through takes an attack without a surrogate of its own",
+                repr(self.attack),
+                "Give the surrogate to the gradient rule.",
+            )
+
+    @property
+    def for_stochastic(self) -> bool:  # type: ignore[override]
+        return self.attack.for_stochastic
+
+    def __call__(self, threat: Threat) -> Attack:
+        return self.attack(threat)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from spikeproof.attacks import recipes
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.datasets import MNIST, Digits, FashionMNIST, Source
 from spikeproof.errors import InputError, suggest
+from spikeproof.gradients import GradientRule
 from spikeproof.learning.rules import Rule
 from spikeproof.losses import DLR, LogitCrossEntropy, Margin, Objective
 from spikeproof.models import MODEL_PARTS
@@ -29,6 +30,7 @@ PARTS: Catalogue = {
         "bim": recipes.BIM,
         "pgd": recipes.PGD,
         "eot-pgd": recipes.EOTPGD,
+        "through": recipes.Through,
         "noise": recipes.NoiseSearch,
         "square": recipes.SquareSearch,
     },
@@ -43,6 +45,7 @@ KINDS: Mapping[str, Any] = {
     "decoders": Decoder,
     "neurons": Neuron,
     "surrogates": Surrogate,
+    "gradients": GradientRule,
     "networks": Architecture,
     "rules": Rule,
     "attacks": Recipe,

@@ -25,7 +25,7 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 import spikeproof
-from spikeproof.attacks.recipes import GradientRecipe, Recipe
+from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
 from spikeproof.datasets import Dataset, Source
 from spikeproof.errors import DamagedError
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
@@ -208,6 +208,9 @@ class Bench:
 
 def through(model: Classifier, recipe: Recipe) -> Classifier | None:
     """The twin that gives the recipe's gradients, or None where the model itself does."""
+    if isinstance(recipe, Through):
+        recipe.gradient.check(model.spec.neuron)
+        return substitute(through(model, recipe.attack) or model, unroll=recipe.gradient)
     if not isinstance(recipe, GradientRecipe) or (recipe.surrogate is None and recipe.backward is None):
         return None
     return substitute(model, spike=recipe.surrogate, backward=recipe.backward)

@@ -24,7 +24,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spikeproof.attacks.recipes import GradientRecipe, Recipe
+from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
 from spikeproof.datasets import Source
 from spikeproof.encoders import Direct, with_backward
 from spikeproof.errors import InputError, suggest
@@ -231,7 +231,11 @@ class _Reader:
                     _short(model.decoder),
                     "Give the ANN a block of models of its own.",
                 )
+        self.placed(places["rule"], lambda: model.rule.check(model.neuron))
         for attack in attacks:
+            if isinstance(attack, Through):
+                gradient, attack = attack.gradient, attack.attack
+                self.placed(places["neuron"], lambda rule=gradient: rule.check(model.neuron))  # type: ignore[misc]
             if isinstance(attack, GradientRecipe) and attack.backward is not None:
                 rule = attack.backward
                 self.placed(places["encoder"], lambda rule=rule: with_backward(model.encoder, rule))  # type: ignore[misc]

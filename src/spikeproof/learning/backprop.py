@@ -28,7 +28,7 @@ from spikeproof.losses import CrossEntropy, Loss
 from spikeproof.network import Classifier
 from spikeproof.tensorfiles import digest
 
-__all__ = ["BPTT", "accuracy"]
+__all__ = ["BPTT", "Course", "accuracy", "mixed_precision"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ class BPTT(Rule):
         ):
             if not valid:
                 raise InputError(
-                    f"BPTT needs {name} to be {bound}", f"{name}={getattr(self, name)}", "Try the default."
+                    f"{type(self).__name__} needs {name} to be {bound}",
+                    f"{name}={getattr(self, name)}",
+                    "Try the default.",
                 )
 
     def train(
@@ -111,7 +113,7 @@ class BPTT(Rule):
         """
         _check_fit(model, data)
         model.to(device or next(model.parameters()).device)
-        run = _Run(self, model, data, key, perturb)
+        run = self._course(model, data, key, perturb)
         if checkpoint is not None:
             run.state.resume(checkpoint)
         try:
@@ -128,6 +130,17 @@ class BPTT(Rule):
         finally:
             model.eval()
         return History(tuple(run.state.reports))
+
+    def twin(self, model: Classifier) -> Classifier:
+        """What gradients are taken through: the model itself, or one that shares its tensors and its spikes.
+
+        Raises:
+            InputError: the rule is not defined for the model's neuron.
+        """
+        return model
+
+    def _course(self, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None) -> Course:
+        return Course(self, model, data, key, perturb)
 
 
 @torch.no_grad()
@@ -148,13 +161,14 @@ def accuracy(model: Classifier, part: Split, key: Key, batch_size: int) -> float
     return right / len(part.labels)
 
 
-class _Run:
-    """One training under way."""
+class Course:
+    """One training under way: what happens in an epoch and in a batch."""
 
     def __init__(
         self, rule: BPTT, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None
     ) -> None:
         self.rule, self.model, self.key, self.perturb = rule, model, key, perturb
+        self.twin = rule.twin(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.images = data.train.images.to(self.device)
@@ -169,7 +183,7 @@ class _Run:
 
     def epoch(self, epoch: int, on_batch: Callable[[int, int], None] | None) -> float:
         """Mean loss per example of one pass over the training part."""
-        self.model.train()
+        self._set_mode(training=True)
         total, seen = torch.zeros((), device=self.device), 0
         for i, rows in enumerate(self._order(epoch)):
             done = (epoch - 1) * self.batches + i
@@ -194,14 +208,25 @@ class _Run:
     def _iterate(self, rows: Tensor, key: Key, done: int) -> Float[Tensor, ""]:
         x, y = self.images[rows], self.labels[rows]
         if self.perturb is not None:
-            self.model.eval()
+            self._set_mode(training=False)
             x = self.perturb(self.model, x, y, key.fold("perturb")).detach()
-            self.model.train()
+            self._set_mode(training=True)
         progress = done / (self.batches * self.rule.epochs)
         for group in self.state.optimiser.param_groups:
             group["lr"] = self.rule.lr * 0.5 * (1 + math.cos(math.pi * progress))
+        return self.learn(x, y, key)
+
+    def _set_mode(self, *, training: bool) -> None:
+        self.model.train(training)
+        self.twin.train(training)
+
+    def learn(self, x: Float[Tensor, "B C H W"], y: Int64[Tensor, "B"], key: Key) -> Float[Tensor, ""]:
+        """Change the weights on one batch; its mean loss."""
+        return self.descend(self._loss(x, y, key))
+
+    def descend(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """One step of the optimiser down this loss."""
         self.state.optimiser.zero_grad(set_to_none=True)
-        loss = self._loss(x, y, key)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.rule.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.rule.clip_norm)
@@ -209,8 +234,8 @@ class _Run:
         return loss.detach()
 
     def _loss(self, x: Float[Tensor, "B C H W"], y: Int64[Tensor, "B"], key: Key) -> Float[Tensor, ""]:
-        with _mixed_precision(self.device):
-            outputs = self.model.outputs(x, key)
+        with mixed_precision(self.device):
+            outputs = self.twin.outputs(x, key)
         outputs = outputs.float()
         return self.rule.loss(outputs, self.model.spec.decoder(outputs), y).mean()
 
@@ -222,7 +247,8 @@ class _Run:
         return torch.optim.AdamW(groups, lr=self.rule.lr, fused=self.device.type in ("cpu", "cuda"))
 
 
-def _mixed_precision(device: torch.device) -> AbstractContextManager[object]:
+def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Layers compute in bfloat16 on CUDA, as PyTorch's autocast says."""
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from spikeproof.datasets import Dataset
 from spikeproof.keys import Key
 from spikeproof.network import Classifier
+from spikeproof.neurons import Neuron
 
 __all__ = ["EpochReport", "History", "Perturb", "Rule"]
 
@@ -51,6 +52,13 @@ class History:
 
 class Rule:
     """How the weights of a model come about."""
+
+    def check(self, neuron: Neuron) -> None:
+        """Whether the rule is defined for models of this neuron, before anything is built.
+
+        Raises:
+            InputError: it is not.
+        """
 
     def train(
         self,

@@ -1,0 +1,258 @@
+"""Gradient rules: one forward pass, the neuron's own, and several ways to differentiate it.
+
+A rule is a loop over time with the spikes of `unroll`, to the bit, and a backward pass of its own, so it
+stands wherever a loop stands: `substitute(model, unroll=TSSL())` is a twin of the model, differentiated by
+TSSL-BP. Networks are trained through such a twin (`spikeproof.learning.through`) and attacked through one.
+
+The gradient that reaches a layer, `g[t] = dL/ds[t]`, has come back through the synapse that follows it, so it
+holds what a spike does by being there. What it does by moving in time is each rule's own matter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.errors import InputError
+from spikeproof.neurons import IntegrateAndFire, Neuron, State, lif_unroll, psp_filter
+from spikeproof.surrogates import Exponential, Rectangle, Sigmoid, Surrogate
+
+__all__ = ["ANTLR", "TSSL", "GradientRule", "SurrogateGradient", "Trace"]
+
+
+class GradientRule:
+    """The neuron's own spikes, differentiated in another way; members are frozen dataclasses."""
+
+    def check(self, neuron: Neuron) -> None:
+        """Whether the rule is defined for this neuron.
+
+        Raises:
+            InputError: it is not.
+        """
+        if not isinstance(neuron, IntegrateAndFire):
+            raise InputError(
+                f"The gradient rule {type(self).__name__} is defined for integrate-and-fire neurons",
+                repr(neuron),
+                "Use the neuron lif or if, or the rule bptt.",
+            )
+
+    def __call__(
+        self, current: Float[Tensor, "T B *F"], state: State, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], State]:
+        """The loop over time; the rule's own surrogate stands in place of `spike`."""
+        self.check(neuron)
+        spikes, end = _Ruled.apply(current, state.v, neuron, self)  # type: ignore[no-untyped-call]
+        return spikes, State(end)
+
+    def backward(
+        self, trace: Trace, neuron: IntegrateAndFire, g: Float[Tensor, "T B *F"]
+    ) -> Float[Tensor, "T B *F"]:
+        """The gradient by the current, from the gradient `g` by the spikes."""
+        raise NotImplementedError(f"{type(self).__name__} defines no gradient")
+
+
+class Trace(NamedTuple):
+    """What a rule may know of the forward pass."""
+
+    v: Float[Tensor, "T B *F"]
+    """Potentials before the reset."""
+
+    rise: Float[Tensor, "T B *F"]
+    """How much the potential rose in each step, from after the last reset to before the next."""
+
+    spikes: Float[Tensor, "T B *F"]
+
+
+class _Ruled(torch.autograd.Function):
+    """The loop of `unroll`, differentiated by a rule. The state carries no gradient: layers start at rest."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, v: Tensor, neuron: IntegrateAndFire, rule: GradientRule) -> Any:
+        potentials, rises, spikes = (torch.empty_like(current) for _ in range(3))
+        for i, before, rise, z in zip(current, potentials, rises, spikes, strict=True):
+            torch.add(neuron.decay * v, i, out=before)
+            torch.ge(before, neuron.threshold, out=z)
+            torch.sub(before, v, out=rise)
+            v = neuron.reset(before, z, neuron.threshold)
+        ctx.save_for_backward(potentials, rises, spikes)
+        ctx.neuron, ctx.rule = neuron, rule
+        ctx.mark_non_differentiable(v)
+        return spikes, v
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return ctx.rule.backward(Trace(*ctx.saved_tensors), ctx.neuron, grads[0]), None, None, None
+
+
+@dataclass(frozen=True)
+class SurrogateGradient(GradientRule):
+    r"""Surrogate gradients with a surrogate and a treatment of the reset of their own.
+
+    .. math:: \frac{\partial L}{\partial v[t]} = \left(\frac{\partial L}{\partial s[t]}
+              + \frac{\partial L}{\partial v'[t]}\,\frac{\partial v'[t]}{\partial s[t]}\right) g(v[t]-\theta)
+              + \frac{\partial L}{\partial v'[t]}\,\frac{\partial v'[t]}{\partial v[t]}
+
+    with v' the potential after the reset; the middle term is absent where the reset is detached. Published
+    code differs in that term without saying so, and an attack may be strong with it and weak without.
+
+    Args:
+        surrogate: the surrogate derivative g.
+        detach_reset: whether the gradient stops at the reset.
+
+    Example:
+        >>> from spikeproof.neurons import LIF
+        >>> current = torch.tensor([[[1.2]]], requires_grad=True)
+        >>> z, _ = SurrogateGradient(Rectangle(2.0))(current, State(torch.zeros(1, 1)), LIF(), Sigmoid())
+        >>> z.sum().backward(); z.item(), current.grad.item()
+        (1.0, 0.5)
+
+    Source:
+        Wu et al. 2018 (STBP), eq. (6)-(13) and (24): the rectangle, the reset not detached.
+    """
+
+    surrogate: Surrogate = Rectangle()
+    detach_reset: bool = False
+
+    def __call__(
+        self, current: Float[Tensor, "T B *F"], state: State, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], State]:
+        self.check(neuron)
+        assert isinstance(neuron, IntegrateAndFire)
+        neuron = dataclasses.replace(neuron, detach_reset=self.detach_reset)
+        return lif_unroll(current, state, neuron, self.surrogate)
+
+
+@dataclass(frozen=True)
+class TSSL(GradientRule):
+    r"""Temporal spike sequence learning: spikes move in time, neurons without recent ones get a surrogate.
+
+    Backward in time, with `p` the trace of the spikes at the synapse and `r` the rise of the potential,
+
+    .. math::
+
+        q[t] &= s[t] \min(1/r[t], b) \quad (0\ \text{where}\ r[t] < 0) \\
+        e[t] &= q[t]\,g[t] + e[t+1]\left((1-\lambda)\,\Delta[t]\,q[t] + \lambda\,(1-s[t])\right) \\
+        \frac{\partial L}{\partial I[t]} &= e[t] \text{ where } p[t] \ge h/4,
+            \text{ else } g[t]\,\sigma'(v[t]-\theta)
+
+    :math:`\lambda` is the decay of the potential, :math:`\Delta` what a reset takes away (the potential,
+    or the threshold), and h what one spike adds to its trace at once. The synapse must decay exponentially:
+    only then is the derivative of its kernel by time, :math:`-a[k]/\tau_s`, the kernel itself up to a factor,
+    and the sum over later steps that the published code computes for each spike, O(T^2), equals g[t].
+
+    A neuron without a synapse is the case of a trace that lasts one step. Published code keeps the kernel of
+    the first layer for all of them, which is wrong for such layers; here each has its own. Two traits of the
+    paper are kept: the derivative of the kernel leaves out its jump at 0 and so points to earlier spikes
+    wherever g favours spikes, and it is measured in units of the synaptic time constant. Its bound on the
+    argument of the logistic function, which only matters where that is below 0.0004, is not kept.
+
+    Args:
+        surrogate: derivative for neurons without recent spikes.
+        steepest: upper bound `b` of the inverse rise, per unit of potential, positive.
+
+    Example:
+        >>> from spikeproof.neurons import IF
+        >>> current = torch.tensor([[[0.75]], [[0.5]]], requires_grad=True)
+        >>> z, _ = TSSL()(current, State(torch.zeros(1, 1)), IF(), Sigmoid())
+        >>> z.sum().backward(); z.flatten().tolist(), current.grad[1].item()  # the inverse of the rise
+        ([0.0, 1.0], 2.0)
+
+    Source:
+        Zhang & Li 2020 (TSSL-BP), section 3; constants of the published code.
+    """
+
+    surrogate: Surrogate = Sigmoid(5.0)
+    steepest: float = 8.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "steepest", self.steepest)
+
+    def backward(
+        self, trace: Trace, neuron: IntegrateAndFire, g: Float[Tensor, "T B *F"]
+    ) -> Float[Tensor, "T B *F"]:
+        v, rise, spikes = trace
+        synapse = neuron.synapse
+        recent = spikes if synapse is None else psp_filter(spikes, synapse)
+        jump = 1.0 if synapse is None else 1 - math.exp(-synapse.dt / synapse.tau)
+        inverse = spikes * (rise >= 0) / rise.clamp(min=1 / self.steepest)
+        taken = v - neuron.reset(v, torch.ones_like(v), neuron.threshold)
+        kept = neuron.decay * (1 - spikes) + (1 - neuron.decay) * taken * inverse
+        timing = _backwards(inverse * g, kept)
+        return torch.where(recent < jump / 4, g * self.surrogate.derivative(v - neuron.threshold), timing)
+
+
+@dataclass(frozen=True)
+class ANTLR(GradientRule):
+    r"""Activation- and timing-based learning in one: potentials learn whether to fire, spikes when.
+
+    .. math:: \frac{\partial L}{\partial v[t]} =
+              \alpha\,\sigma'(v[t]-\theta)\,\frac{\partial L}{\partial s[t]}
+              - \beta\,\frac{s[t]}{\max(r[t], r_0)}\,\frac{\partial L}{\partial T}[t]
+              + \lambda\,\frac{\partial L}{\partial v[t+1]}\,\frac{\partial v'[t]}{\partial v[t]}
+
+    with `r` the rise of the potential in a step. The derivative by a spike's time is how the loss would
+    change if the spike moved: the slope of `dL/ds` over time, by central differences, one-sided at both ends.
+    That holds for any synapse, its jump included, where the paper writes out the derivative of its kernel.
+    Dependence of the reset on the spike counts with the activation part, unless the neuron's `detach_reset`.
+
+    `ANTLR(timing=0)` is plain surrogate-gradient backpropagation, `ANTLR(activation=0)` purely timing-based.
+
+    Args:
+        activation: weight `alpha` of the activation-based part, at least 0.
+        timing: weight `beta` of the timing-based part, at least 0.
+        surrogate: derivative of the activation-based part.
+        least_rise: lower bound r_0 of the rise, in units of potential, positive.
+
+    Example:
+        >>> ANTLR(timing=0.0)
+        ANTLR(activation=1.0, timing=0.0, surrogate=Exponential(height=1.0, decay=3.0), least_rise=0.01)
+
+    Source:
+        Kim, Kim & Kim 2020 (ANTLR), section 3; constants of the published code.
+    """
+
+    activation: float = 1.0
+    timing: float = 1.0
+    surrogate: Surrogate = Exponential()
+    least_rise: float = 0.01
+
+    def __post_init__(self) -> None:
+        _positive(self, "least_rise", self.least_rise)
+        if not (min(self.activation, self.timing) >= 0 and 0 < self.activation + self.timing < math.inf):
+            raise InputError(
+                "ANTLR needs weights of at least 0, one of them positive",
+                f"activation={self.activation}, timing={self.timing}",
+                "Try 1.0 and 1.0.",
+            )
+
+    def backward(
+        self, trace: Trace, neuron: IntegrateAndFire, g: Float[Tensor, "T B *F"]
+    ) -> Float[Tensor, "T B *F"]:
+        v, rise, spikes = trace
+        later = torch.gradient(g, dim=0)[0] if len(g) > 1 else torch.zeros_like(g)
+        slope = self.activation * self.surrogate.derivative(v - neuron.threshold)
+        by_v, by_z = neuron.reset.slope(v, spikes, neuron.threshold)
+        kept = by_v if neuron.detach_reset else by_v + by_z * slope
+        own = slope * g - self.timing * spikes * later / rise.clamp(min=self.least_rise)
+        return _backwards(own, neuron.decay * (kept + torch.zeros_like(v)))
+
+
+def _backwards(own: Float[Tensor, "T *N"], kept: Float[Tensor, "T *N"]) -> Float[Tensor, "T *N"]:
+    """The recursion e[t] = own[t] + kept[t] e[t+1] from the last step to the first."""
+    sums = own.clone()
+    for t in range(len(own) - 2, -1, -1):
+        sums[t].addcmul_(kept[t], sums[t + 1])
+    return sums
+
+
+def _positive(part: object, name: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise InputError(
+            f"{type(part).__name__} needs a positive {name}", f"{name}={value}", "Try the default."
+        )

@@ -1,0 +1,146 @@
+"""Learning rules that are backpropagation through time with another gradient rule for the same spikes.
+
+Everything but the backward pass of the spiking layers is that of `BPTT`: the loop, the optimiser, the
+schedule, checkpoints and replay. The gradient is taken through a twin that shares all tensors; what is
+left behind is the plain model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from spikeproof.errors import InputError
+from spikeproof.gradients import ANTLR, TSSL, GradientRule, SurrogateGradient
+from spikeproof.learning.backprop import BPTT
+from spikeproof.network import Classifier, substitute
+from spikeproof.neurons import Neuron
+
+__all__ = ["ANTLRBP", "STBP", "TSSLBP", "ThroughRule"]
+
+
+@dataclass(frozen=True)
+class ThroughRule(BPTT):
+    """BPTT through a gradient rule of one kind."""
+
+    follows: ClassVar[type[GradientRule]] = GradientRule
+    gradient: GradientRule = SurrogateGradient()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.gradient, self.follows):
+            raise InputError(
+                f"{type(self).__name__} follows a gradient rule of the kind {self.follows.__name__}",
+                repr(self.gradient),
+                "Leave out gradient, or choose the learning rule of that name.",
+            )
+
+    def check(self, neuron: Neuron) -> None:
+        self.gradient.check(neuron)
+
+    def twin(self, model: Classifier) -> Classifier:
+        self.check(model.spec.neuron)
+        return substitute(model, unroll=self.gradient)
+
+
+@dataclass(frozen=True)
+class STBP(ThroughRule):
+    """Spatio-temporal backpropagation: a rectangle for the spike's derivative, the reset differentiated too.
+
+    With `loss: {count-mse: {desired: T, undesired: 0}}` it minimises the paper's squared error of rates. The
+    paper's neurons are reset to zero, which is up to the model.
+
+    Args:
+        epochs: passes over the training part, at least 1.
+        batch_size: examples per iteration, at least 1.
+        lr: peak learning rate, positive.
+        weight_decay: decoupled decay per unit of learning rate, at least 0.
+        clip_norm: largest norm of the whole gradient, positive, or None for no limit.
+        loss: what is minimised.
+        gradient: the surrogate and the treatment of the reset.
+
+    Raises:
+        InputError: a setting is out of range.
+
+    Example:
+        >>> STBP().gradient
+        SurrogateGradient(surrogate=Rectangle(width=1.0), detach_reset=False)
+
+    Source:
+        Wu et al. 2018, section 2; optimiser and schedule as in `BPTT`.
+    """
+
+    follows: ClassVar[type[GradientRule]] = SurrogateGradient
+
+
+@dataclass(frozen=True)
+class TSSLBP(ThroughRule):
+    """Temporal spike sequence learning via backpropagation (TSSL-BP), for neurons with a synapse.
+
+    Args:
+        epochs: passes over the training part, at least 1.
+        batch_size: examples per iteration, at least 1.
+        lr: peak learning rate, positive.
+        weight_decay: decoupled decay per unit of learning rate, at least 0.
+        clip_norm: largest norm of the whole gradient, positive, or None for no limit.
+        loss: what is minimised.
+        gradient: the rule, with its constants.
+
+    Raises:
+        InputError: a setting is out of range.
+
+    Example:
+        >>> TSSLBP(epochs=2).gradient
+        TSSL(surrogate=Sigmoid(alpha=5.0), steepest=8.0)
+
+    Source:
+        Zhang & Li 2020; optimiser and schedule as in `BPTT`.
+    """
+
+    follows: ClassVar[type[GradientRule]] = TSSL
+    gradient: GradientRule = TSSL()
+
+    def check(self, neuron: Neuron) -> None:
+        super().check(neuron)
+        _needs_synapse(self, neuron)
+
+
+@dataclass(frozen=True)
+class ANTLRBP(ThroughRule):
+    """Activation- and timing-based learning in one (ANTLR), or either part of it, for neurons with a synapse.
+
+    Args:
+        epochs: passes over the training part, at least 1.
+        batch_size: examples per iteration, at least 1.
+        lr: peak learning rate, positive.
+        weight_decay: decoupled decay per unit of learning rate, at least 0.
+        clip_norm: largest norm of the whole gradient, positive, or None for no limit.
+        loss: what is minimised.
+        gradient: the rule, with the weights of its parts.
+
+    Raises:
+        InputError: a setting is out of range.
+
+    Example:
+        >>> ANTLRBP(gradient=ANTLR(activation=0.0)).gradient.timing
+        1.0
+
+    Source:
+        Kim, Kim & Kim 2020; optimiser and schedule as in `BPTT`.
+    """
+
+    follows: ClassVar[type[GradientRule]] = ANTLR
+    gradient: GradientRule = ANTLR()
+
+    def check(self, neuron: Neuron) -> None:
+        super().check(neuron)
+        _needs_synapse(self, neuron)
+
+
+def _needs_synapse(rule: object, neuron: Neuron) -> None:
+    if neuron.synapse is None:
+        raise InputError(
+            f"{type(rule).__name__} moves spikes in time, which a synapse must be able to tell",
+            f"{neuron!r}, without a synapse",
+            "Give the neuron one: {lif: {synapse: {tau: 0.003}}}.",
+        )
