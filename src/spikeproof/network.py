@@ -1,16 +1,15 @@
 """Networks over time, and the classifier: encoder, network and decoder in one stateless module.
 
-An architecture is a frozen dataclass that builds layers. With an integrate-and-fire neuron it is a spiking
-network; with the neuron `ReLU()` it is its exact ANN twin, the same layers with the same number of weights.
+An architecture is a frozen dataclass that builds layers. With a neuron that fires it is a spiking network;
+with the neuron `ReLU()` or `Softplus()` it is its exact ANN twin, the same layers with as many weights.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from spikeproof.decoders import silent
 from spikeproof.encoders import BackwardRule, with_backward
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.neurons import Analogue, Integrator, Neuron, Spiking, Synapse, Unroll
+from spikeproof.neurons import Integrator, Neuron, Spiking, Synapse, Unroll
 from spikeproof.protocols import Decoder, Encoder, Shape, encoded_shape, example_shape, spike_count
 from spikeproof.surrogates import Surrogate
 
@@ -95,7 +94,7 @@ class SpikingNetwork(nn.Module):
         x = spikes
         for layer in self.layers:
             x = layer(x, tally) if isinstance(layer, SpikingNetwork) else layer(x)
-            if tally is not None and isinstance(layer, Spiking) and not isinstance(layer.neuron, Analogue):
+            if tally is not None and isinstance(layer, Spiking) and layer.neuron.spiking:
                 tally.append((x.detach() != 0).flatten(2).sum((0, 2)))
         return x
 
@@ -107,21 +106,27 @@ class Parts(NamedTuple):
     spike: Surrogate
     reads_spikes: bool
 
-    def hidden(self) -> list[nn.Module]:
-        spiking = Spiking(self.neuron, self.spike)
+    def hidden(self, features: int | None = None) -> list[nn.Module]:
+        """Neurons after a linear layer with `features` outputs or channels, and their synapses if any.
+
+        Where `features` is not told, neurons that learn have one value per layer in place of one per feature.
+        """
+        spiking = Spiking(self.neuron, self.spike, features=features)
         return [spiking] if self.neuron.synapse is None else [spiking, Synapse(self.neuron.synapse)]
 
-    def readout(self) -> nn.Module:
-        return Spiking(self._alone(), self.spike) if self.reads_spikes else Integrator(self.neuron)
-
-    def _alone(self) -> Neuron:
-        """The neuron of the last layer, whose spikes no synapse filters."""
-        neuron: Any = self.neuron
-        return self.neuron if neuron.synapse is None else dataclasses.replace(neuron, synapse=None)
+    def readout(self, classes: int | None = None) -> nn.Module:
+        """Output neurons: they fire, or they only integrate, as the decoder wants it."""
+        neuron = self.neuron.output
+        if self.reads_spikes:
+            return Spiking(neuron, self.spike, features=classes)
+        return Integrator(neuron, classes)
 
 
 class Architecture:
     """Layer sizes; builds a network for a kind of neuron."""
+
+    remembers: ClassVar[bool] = False
+    """Whether layers carry something from step to step even with neurons that have no memory."""
 
     def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
         """A network with fresh weights from PyTorch's current generator."""
@@ -156,9 +161,10 @@ class MLP(Architecture):
         layers: list[nn.Module] = []
         size = channels * height * width
         for i, hidden in enumerate(self.hidden):
-            layers += [OverTime(*[nn.Flatten()][i:], nn.Linear(size, hidden)), *parts.hidden()]
+            layers += [OverTime(*[nn.Flatten()][i:], nn.Linear(size, hidden)), *parts.hidden(hidden)]
             size = hidden
-        layers += [OverTime(*[nn.Flatten()][len(self.hidden) :], nn.Linear(size, classes)), parts.readout()]
+        flatten = [nn.Flatten()][len(self.hidden) :]
+        layers += [OverTime(*flatten, nn.Linear(size, classes)), parts.readout(classes)]
         return SpikingNetwork(layers)
 
 
@@ -197,7 +203,7 @@ class ConvNet(Architecture):
                 )
             norm = [nn.BatchNorm2d(channels)] if self.batch_norm else []
             convolution = PooledConv2d(depth, channels, bias=not self.batch_norm)
-            layers += [OverTime(convolution, *norm), *parts.hidden()]
+            layers += [OverTime(convolution, *norm), *parts.hidden(channels)]
             depth, height, width = channels, height // 2, width // 2
         head = MLP(self.hidden).build((depth, height, width), classes, parts)
         return SpikingNetwork([*layers, *head.layers])
@@ -275,7 +281,7 @@ class ModelSpec:
             )
         if self.classes < 2:
             raise InputError("A classifier needs two classes", f"classes={self.classes}", "Try 10.")
-        if isinstance(self.neuron, Analogue) and self.decoder.reads_spikes:
+        if not self.neuron.spiking and self.decoder.reads_spikes:
             raise InputError(
                 "The ANN twin has no output spikes to read",
                 f"neuron={self.neuron!r} with decoder={self.decoder!r}",

@@ -16,6 +16,7 @@ from spikeproof.neurons import (
     BySubtraction,
     Integrator,
     ReLU,
+    Softplus,
     Spiking,
     State,
     ToZero,
@@ -70,7 +71,7 @@ def test_the_fast_loop_fires_alike_in_single_precision_where_potentials_meet_the
     assert torch.equal(fast[1].v, plain[1].v)
 
 
-@pytest.mark.parametrize("neuron", [*NEURONS, ReLU()], ids=repr)
+@pytest.mark.parametrize("neuron", [*NEURONS, ReLU(), Softplus()], ids=repr)
 def test_unroll_is_the_step_repeated_and_two_halves_are_the_whole(neuron):
     current, rest = drive(9, 2, 4), State(torch.zeros(2, 4, dtype=torch.float64))
     state, spikes = rest, []
@@ -130,7 +131,7 @@ def test_the_gradient_is_the_recurrence_of_the_literature(reset, detach):
 def test_the_block_size_changes_nothing(block, monkeypatch):
     current = drive(5, 2, 4).requires_grad_()
     wanted, _ = unroll(current, State(torch.zeros(2, 4, dtype=torch.float64)), LIF(), ATan())
-    monkeypatch.setattr("spikeproof.neurons.BLOCK", block)
+    monkeypatch.setattr("spikeproof.neurons.integrate.BLOCK", block)
     got, _ = lif_unroll(current, State(torch.zeros(2, 4, dtype=torch.float64)), LIF(), ATan())
     assert torch.equal(got, wanted)
     grads = [torch.autograd.grad(z.square().sum(), current)[0] for z in (wanted, got)]

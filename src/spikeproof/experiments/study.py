@@ -33,7 +33,7 @@ from spikeproof.experiments.documents import Document, Place, read
 from spikeproof.experiments.settings import assign
 from spikeproof.learning.rules import Rule
 from spikeproof.network import Architecture, Normalise
-from spikeproof.neurons import Analogue, Neuron
+from spikeproof.neurons import Neuron
 from spikeproof.protocols import Decoder, Encoder, Threat
 from spikeproof.specs import build, describe
 from spikeproof.surrogates import Surrogate
@@ -215,9 +215,9 @@ class _Reader:
         return [(where, self.part(kind, where, item)) for where, item in items]
 
     def check(self, model: Candidate, places: Mapping[str, Place], attacks: Sequence[Recipe]) -> None:
-        if isinstance(model.neuron, Analogue):
+        if not model.neuron.spiking:
             unit = describe(model.neuron, PARTS)["name"]
-            if model.encoder != Direct(1):
+            if model.encoder != Direct(1) and not model.network.remembers:
                 raise self.error(
                     places["encoder"],
                     f"the encoder direct with steps: 1 for the neuron {unit}, which knows no time",

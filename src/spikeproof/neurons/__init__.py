@@ -1,0 +1,40 @@
+"""Spiking neurons: a pure step, the loop over time, and a thin layer that holds what neurons learn.
+
+A neuron is a frozen dataclass with a `step`: (current, state, spike function) -> (spikes, state); `rest`
+makes the first state, with whatever the neurons of a layer have learned in it. `unroll` repeats the step.
+`lif_unroll` computes the same spikes and the same gradient for leaky and non-leaky integrate-and-fire neurons
+with one hand-written backward pass, faster (`benchmarks`). `Spiking` is the layer; its parts `spike` and
+`unroll` are what `spikeproof.network.substitute` exchanges.
+"""
+
+from __future__ import annotations
+
+from spikeproof.neurons.integrate import IF, LIF, IntegrateAndFire, lif_unroll
+from spikeproof.neurons.layers import Integrator, Spiking, Unroll
+from spikeproof.neurons.resets import BySubtraction, Reset, ToZero
+from spikeproof.neurons.steps import Learned, Neuron, State, unroll
+from spikeproof.neurons.synapses import PSP, Synapse, psp_filter
+from spikeproof.neurons.units import Analogue, ReLU, Softplus
+
+__all__ = [
+    "IF",
+    "LIF",
+    "PSP",
+    "Analogue",
+    "BySubtraction",
+    "IntegrateAndFire",
+    "Integrator",
+    "Learned",
+    "Neuron",
+    "ReLU",
+    "Reset",
+    "Softplus",
+    "Spiking",
+    "State",
+    "Synapse",
+    "ToZero",
+    "Unroll",
+    "lif_unroll",
+    "psp_filter",
+    "unroll",
+]

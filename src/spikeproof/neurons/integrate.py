@@ -1,0 +1,151 @@
+"""Integrate and fire: the leaky and the non-leaky neuron, and their loop with a gradient written out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.neurons.constants import falls_by, positive
+from spikeproof.neurons.steps import NOTHING, Learned, Neuron, Resetting, State, unroll
+from spikeproof.surrogates import Surrogate
+
+__all__ = ["IF", "LIF", "IntegrateAndFire", "lif_unroll"]
+
+
+@dataclass(frozen=True)
+class IntegrateAndFire(Resetting):
+    """Integrate, compare, reset: what leaky and non-leaky neurons share."""
+
+    @property
+    def decay(self) -> float:
+        """Share of the potential that is left after one step."""
+        return 1.0
+
+    def step(
+        self, current: Float[Tensor, "B *F"], state: State, spike: Surrogate
+    ) -> tuple[Float[Tensor, "B *F"], State]:
+        z, v = self.fire(self.decay * state.v + current, spike)
+        return z, State(v)
+
+    def integrate(
+        self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING
+    ) -> Float[Tensor, "T B *F"]:
+        v, potentials = torch.zeros_like(current[0]), []
+        for i in current:
+            v = self.decay * v + i
+            potentials.append(v)
+        return torch.stack(potentials)
+
+
+@dataclass(frozen=True)
+class IF(IntegrateAndFire):
+    r"""The integrate-and-fire neuron, without leak.
+
+    .. math:: v[t] = v[t-1] + I[t], \quad z[t] = 1[v[t] \ge \theta], \quad v[t] \leftarrow reset(v[t], z[t])
+
+    Args:
+        threshold: firing threshold, in units of potential, positive.
+        reset: `BySubtraction()` or `ToZero()`.
+        detach_reset: whether the gradient stops at the reset.
+        synapse: a `PSP` that filters the output spikes of hidden layers, or None.
+
+    Source:
+        Gerstner et al. 2014, section 1.3, without leak; Cao et al. 2015.
+    """
+
+
+@dataclass(frozen=True)
+class LIF(IntegrateAndFire):
+    r"""The leaky integrate-and-fire neuron.
+
+    .. math:: v[t] = e^{-dt/\tau}\,v[t-1] + I[t], \quad z[t] = 1[v[t] \ge \theta],
+              \quad v[t] \leftarrow reset(v[t], z[t])
+
+    A potential equal to the threshold fires. The reset is part of the gradient unless `detach_reset`.
+
+    Args:
+        threshold: firing threshold, in units of potential, positive.
+        reset: `BySubtraction()` or `ToZero()`.
+        detach_reset: whether the gradient stops at the reset.
+        synapse: a `PSP` that filters the output spikes of hidden layers, or None.
+        tau: membrane time constant [s], positive.
+        dt: length of one step [s], positive.
+
+    Source:
+        Gerstner et al. 2014, eq. (1.9), integrated exactly over one step; input not scaled by 1/tau.
+    """
+
+    tau: float = 4e-3
+    dt: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, tau=self.tau, dt=self.dt)
+
+    @property
+    def decay(self) -> float:
+        return falls_by(self.dt, self.tau)
+
+
+BLOCK = 1 << 17  # neurons per pass of the fused loop: their state stays in the processor's cache
+
+
+class _IntegrateAndFire(torch.autograd.Function):
+    """The loop of `unroll`, block by block, with the gradient recursion written out instead of recorded."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, v: Tensor, neuron: IntegrateAndFire, spike: Surrogate) -> Any:
+        shape, current = current.shape, current.flatten(1)
+        potentials, spikes, end = torch.empty_like(current), torch.empty_like(current), v.flatten().clone()
+        for block in _blocks(current):
+            v = end[block]
+            for i, before, z in zip(current[:, block], potentials[:, block], spikes[:, block], strict=True):
+                torch.add(v.mul_(neuron.decay), i, out=before)
+                torch.ge(before, neuron.threshold, out=z)
+                neuron.reset(before, z, neuron.threshold, out=v)
+        ctx.save_for_backward(potentials, spikes)
+        ctx.neuron, ctx.spike = neuron, spike
+        return spikes.view(shape), end.view(shape[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (potentials, spikes), neuron = ctx.saved_tensors, ctx.neuron
+        g_spikes, g_end = grads[0].flatten(1), grads[1].flatten().clone()
+        g_current = torch.empty_like(potentials)
+        for block in _blocks(potentials):
+            slope = ctx.spike.derivative(potentials[:, block] - neuron.threshold)
+            carried = g_end[block]
+            for t in range(potentials.shape[0] - 1, -1, -1):
+                by_v, by_z = neuron.reset.slope(potentials[t, block], spikes[t, block], neuron.threshold)
+                g_z = g_spikes[t, block] if neuron.detach_reset else g_spikes[t, block] + carried * by_z
+                g = torch.addcmul(carried.mul_(by_v), g_z, slope[t], out=g_current[t, block])
+                torch.mul(g, neuron.decay, out=carried)
+        return g_current.view(grads[0].shape), g_end.view(grads[1].shape), None, None
+
+
+def _blocks(x: Float[Tensor, "T N"]) -> list[slice]:
+    return [slice(start, start + BLOCK) for start in range(0, x.shape[1], BLOCK)]
+
+
+def lif_unroll(
+    current: Float[Tensor, "T B *F"], state: Any, neuron: Neuron, spike: Surrogate
+) -> tuple[Float[Tensor, "T B *F"], Any]:
+    """`unroll` for integrate-and-fire neurons, with a hand-written backward pass; other neurons fall through.
+
+    Spikes equal those of `unroll` to the bit, gradients to rounding. It cannot be differentiated twice.
+
+    Example:
+        >>> from spikeproof.surrogates import ATan
+        >>> z, end = lif_unroll(torch.full((3, 1), 0.6), State(torch.zeros(1)), IF(), ATan())
+        >>> z.flatten().tolist(), round(end.v.item(), 4)
+        ([0.0, 1.0, 0.0], 0.8)
+    """
+    if type(neuron).step is not IntegrateAndFire.step:  # a subclass with an equation of its own is not ours
+        return unroll(current, state, neuron, spike)
+    assert isinstance(neuron, IntegrateAndFire)
+    spikes, v = _IntegrateAndFire.apply(current, state.v, neuron, spike)  # type: ignore[no-untyped-call]
+    return spikes, State(v)

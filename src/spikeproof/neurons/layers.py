@@ -1,0 +1,106 @@
+"""Layers of neurons: thin shells that hold what the neurons learn, and no state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spikeproof.neurons.integrate import LIF, lif_unroll
+from spikeproof.neurons.steps import Learned, Neuron
+from spikeproof.surrogates import ATan, Surrogate
+
+__all__ = ["Integrator", "Spiking", "Unroll"]
+
+Unroll = Callable[[Tensor, Any, Neuron, Surrogate], tuple[Tensor, Any]]
+
+
+def _in_full(current: Tensor) -> Tensor:
+    """Potentials are summed in single precision, even where autocast computes products in half."""
+    mixed = torch.is_autocast_enabled(current.device.type) and current.dtype in (
+        torch.bfloat16,
+        torch.float16,
+    )
+    return (current.float() if mixed else current).contiguous()
+
+
+class _Neurons(nn.Module):
+    """The tensors that a layer of neurons learns, each a parameter under its own name."""
+
+    def __init__(self, neuron: Neuron, features: int | None) -> None:
+        super().__init__()
+        self.neuron = neuron
+        initial = neuron.parameters(features)
+        self.names = tuple(initial)
+        for name, value in initial.items():
+            self.register_parameter(name, nn.Parameter(value))
+
+    @property
+    def learned(self) -> Learned:
+        return {name: self.get_parameter(name) for name in self.names}
+
+
+class Spiking(_Neurons):
+    """A layer of neurons; every call starts at rest and nothing is left when it returns.
+
+    Args:
+        neuron: the equation of one step.
+        spike: the spike function, exchangeable by `substitute`.
+        unroll: the loop over time, exchangeable by `substitute`.
+        features: size of the first axis of features, for neurons that learn one value per feature; None for
+            one value per layer.
+
+    Shapes:
+        current `[T, B, *F]` -> spikes `[T, B, *F]`
+
+    Example:
+        >>> from spikeproof.neurons import IF
+        >>> Spiking(IF())(torch.full((3, 1), 0.6)).flatten().tolist()
+        [0.0, 1.0, 0.0]
+    """
+
+    def __init__(
+        self,
+        neuron: Neuron = LIF(),
+        spike: Surrogate = ATan(),
+        unroll: Unroll = lif_unroll,
+        features: int | None = None,
+    ) -> None:
+        super().__init__(neuron, features)
+        self.spike, self.unroll = spike, unroll
+
+    def forward(self, current: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *G"]:
+        current = _in_full(current)
+        return self.unroll(current, self.neuron.rest(current, self.learned), self.neuron, self.spike)[0]
+
+    def extra_repr(self) -> str:
+        return f"{self.neuron!r}, spike={self.spike!r}"
+
+
+class Integrator(_Neurons):
+    """A read-out layer whose neurons integrate and never fire.
+
+    Args:
+        neuron: the equation of one step, without its spikes.
+        features: number of neurons, for neurons that learn one value each; None for one value per layer.
+
+    Shapes:
+        current `[T, B, K]` -> potential `[T, B, K]`
+
+    Example:
+        >>> from spikeproof.neurons import IF
+        >>> Integrator(IF())(torch.ones(3, 1, 1)).flatten().tolist()
+        [1.0, 2.0, 3.0]
+    """
+
+    def __init__(self, neuron: Neuron, features: int | None = None) -> None:
+        super().__init__(neuron, features)
+
+    def forward(self, current: Float[Tensor, "T B K"]) -> Float[Tensor, "T B K"]:
+        return self.neuron.integrate(_in_full(current), self.learned)
+
+    def extra_repr(self) -> str:
+        return repr(self.neuron)
