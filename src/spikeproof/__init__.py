@@ -18,15 +18,27 @@ if TYPE_CHECKING:
     from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
     from spikeproof.encoders import (
         Bernoulli,
+        Burst,
+        Delta,
         Direct,
         EarlyBurst,
         Events,
+        FewSpikes,
+        Fused,
         LateBurst,
         Latency,
+        LevelCrossing,
+        LogLatency,
+        LowPass,
+        Phase,
+        Population,
         QuantisedDirect,
+        RankOrder,
+        RelativeLatency,
         Reversed,
         SpikeGated,
         StraightThrough,
+        ThetaPhase,
         TimeShift,
     )
     from spikeproof.errors import DamagedError, InputError, SpikeproofError
@@ -55,9 +67,10 @@ _HOMES = {
     "keys": ("Key",),
     "datasets": ("MNIST", "Digits", "FashionMNIST"),
     "encoders": (
-        *("Bernoulli", "Direct", "EarlyBurst", "Events", "LateBurst", "Latency", "QuantisedDirect"),
-        "Reversed",
-        *("SpikeGated", "StraightThrough", "TimeShift"),
+        *("Bernoulli", "Burst", "Delta", "Direct", "EarlyBurst", "Events", "FewSpikes", "Fused"),
+        *("LateBurst", "Latency", "LevelCrossing", "LogLatency", "LowPass", "Phase"),
+        *("Population", "QuantisedDirect", "RankOrder", "RelativeLatency", "Reversed"),
+        *("SpikeGated", "StraightThrough", "ThetaPhase", "TimeShift"),
     ),
     "surrogates": (
         *("ATan", "Exponential", "FastSigmoid", "Gaussian", "Rectangle", "Sigmoid", "StraightThroughSpike"),

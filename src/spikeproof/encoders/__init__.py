@@ -16,26 +16,39 @@ from spikeproof.encoders.codes import (
     StraightThrough,
     TimeShift,
 )
-from spikeproof.encoders.combined import Reversed, with_backward
-from spikeproof.encoders.currents import Direct, QuantisedDirect
-from spikeproof.encoders.rates import Bernoulli
-from spikeproof.encoders.signals import Events
-from spikeproof.encoders.times import EarlyBurst, LateBurst, Latency
+from spikeproof.encoders.combined import Fused, Population, Reversed, with_backward
+from spikeproof.encoders.currents import Direct, LowPass, QuantisedDirect
+from spikeproof.encoders.rates import Bernoulli, ThetaPhase
+from spikeproof.encoders.signals import Delta, Events, LevelCrossing
+from spikeproof.encoders.times import EarlyBurst, LateBurst, Latency, LogLatency, RankOrder, RelativeLatency
+from spikeproof.encoders.weighted import Burst, FewSpikes, Phase
 
 __all__ = [
     "BackwardRule",
     "Bernoulli",
+    "Burst",
+    "Delta",
     "Direct",
     "EarlyBurst",
     "Events",
+    "FewSpikes",
+    "Fused",
     "LateBurst",
     "Latency",
     "LevelCode",
+    "LevelCrossing",
+    "LogLatency",
+    "LowPass",
+    "Phase",
+    "Population",
     "QuantisedDirect",
+    "RankOrder",
+    "RelativeLatency",
     "Reversed",
     "SpikeCode",
     "SpikeGated",
     "StraightThrough",
+    "ThetaPhase",
     "TimeShift",
     "with_backward",
 ]

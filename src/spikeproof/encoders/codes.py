@@ -32,23 +32,24 @@ class BackwardRule:
 class StraightThrough(BackwardRule):
     r"""Every step passes its gradient on, whether the input spiked or not.
 
-    .. math:: \partial L/\partial x = \sum_t \partial L/\partial s[t]
+    .. math:: \partial L/\partial x = \sum_t w[t]\,\partial L/\partial s[t]
 
-    For the Bernoulli code this is the gradient of the expected spikes.
+    with the amplitude `w[t]` of a spike at step `t`, 1 for most codes. For the Bernoulli code this is the
+    gradient of the expected spikes.
 
     Source:
         Bengio, Leonard & Courville 2013, arXiv 1308.3432, section 4.
     """
 
     def gradient(self, code: SpikeCode, x: Tensor, spikes: Tensor, grad: Tensor) -> Tensor:
-        return grad.sum(0)
+        return code.straight(grad)
 
 
 @dataclass(frozen=True)
 class SpikeGated(BackwardRule):
     r"""Only steps at which the input spiked pass their gradient on.
 
-    .. math:: \partial L/\partial x = \sum_t s[t]\,\partial L/\partial s[t]
+    .. math:: \partial L/\partial x = \sum_t 1[s[t] \ne 0]\,w[t]\,\partial L/\partial s[t]
 
     Silent inputs get a gradient of exactly zero, so an attack that starts at the clean image cannot touch a
     black background. Kept because published results were measured with it; do not rely on it alone.
@@ -58,19 +59,20 @@ class SpikeGated(BackwardRule):
     """
 
     def gradient(self, code: SpikeCode, x: Tensor, spikes: Tensor, grad: Tensor) -> Tensor:
-        return (grad * spikes).sum(0)
+        return code.straight(grad * (spikes != 0))
 
 
 @dataclass(frozen=True)
 class TimeShift(BackwardRule):
     r"""The slope of the loss over the level, from the next darker pattern to the next brighter one.
 
-    .. math:: \partial L/\partial x = \frac{T}{2}\sum_t \frac{\partial L}{\partial s[t]}
-              \left(s_{n+1}[t] - s_{n-1}[t]\right)
+    .. math:: \partial L/\partial x = \sum_t \frac{\partial L}{\partial s[t]}
+              \frac{s_{n+1}[t] - s_{n-1}[t]}{x_{n+1} - x_{n-1}}
 
-    For latency with spike time `k` this is :math:`T\,(g[k-1]-g[k+1])/2`, with `g[T] = 0` for silence.
-    Both neighbours count: which way a pixel should go depends on what the loss does either way. At the
-    darkest and the brightest level, where one neighbour is missing, the difference is one-sided.
+    with the value `x_n` that level `n` stands for. For latency with spike time `k` this is
+    :math:`T\,(g[k-1]-g[k+1])/2`, with `g[T] = 0` for silence. Both neighbours count: which way a pixel should
+    go depends on what the loss does either way. At the darkest and the brightest level, where one neighbour
+    is missing, the difference is one-sided.
 
     Source:
         Ours: the central difference of the linearised loss over the level.
@@ -83,10 +85,7 @@ class TimeShift(BackwardRule):
                 repr(code),
                 "Use StraightThrough(), or one of Latency, EarlyBurst, LateBurst.",
             )
-        level = code.level(x)
-        brighter = code.swap(level.clamp(max=code.steps - 1), grad)
-        darker = code.swap((level - 1).clamp(min=0), grad)
-        return code.steps * (brighter + darker) / 2
+        return code.slope(x, grad)
 
 
 class _Emit(torch.autograd.Function):
@@ -116,7 +115,7 @@ def check_steps(code: object, steps: int, least: int = 1) -> None:
 
 @dataclass(frozen=True)
 class SpikeCode:
-    """A code of spikes in {0, 1} with an exchangeable backward rule."""
+    """A code of spikes with an exchangeable backward rule; their amplitude is 1 unless the code says more."""
 
     steps: int = 8
     backward: BackwardRule = StraightThrough()
@@ -142,12 +141,21 @@ class SpikeCode:
         """The spikes, without a gradient."""
         raise NotImplementedError(f"{type(self).__name__} emits no spikes")
 
+    def straight(self, grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
+        """The gradient on the input when every step is taken for the input itself, times its amplitude."""
+        return grad.sum(0)
+
 
 @dataclass(frozen=True)
 class LevelCode(SpikeCode):
-    """A deterministic spike code of T + 1 levels, `n = ceil(x T)`: nested patterns, one change per level."""
+    """A deterministic code of integer levels, each with its own pattern of spikes."""
 
     backward: BackwardRule = TimeShift()
+
+    @property
+    def levels(self) -> int:
+        """The highest level; the lowest is 0."""
+        return self.steps
 
     def level(self, x: Float[Tensor, "B *F"]) -> Tensor:
         """Integer levels `n = ceil(x T)` in 0..T, as int64.
@@ -155,12 +163,53 @@ class LevelCode(SpikeCode):
         A value within one rounding error of single precision above an edge counts as on the edge, so the 256
         grey levels k/255 get exactly `ceil(k T / 255)`.
         """
-        tolerance = max(torch.finfo(x.dtype).eps, 2.0**-23)
-        return ((x.double() - tolerance) * self.steps).ceil().clamp(0, self.steps).long()
+        return ((x.double() - tolerance(x)) * self.steps).ceil().clamp(0, self.steps).long()
+
+    def pattern(self, level: Tensor) -> Tensor:
+        """The spikes of a level, amplitudes included; time comes first."""
+        raise NotImplementedError(f"{type(self).__name__} has no patterns")
+
+    def value(self, level: Tensor) -> Tensor:
+        """The value that a level stands for, in float64: the upper edge of its bin."""
+        return level.double() / self.steps
+
+    def read(self, spikes: Float[Tensor, "T B *F"]) -> Tensor:
+        """The level that spikes stand for."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be read")
+
+    def decode(self, spikes: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
+        """The values that spikes stand for: the inverse of the code, up to the width of one level."""
+        return self.value(self.read(spikes)).to(spikes.dtype)
+
+    def emit(self, x: Float[Tensor, "B *F"], key: Key | None) -> Float[Tensor, "T B *F"]:
+        return self.pattern(self.level(x)).to(x.dtype)
+
+    def slope(self, x: Float[Tensor, "B *F"], grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
+        """Linearised change of the loss per change of value, from the level below to the level above."""
+        level = self.level(x)
+        low, high = (level - 1).clamp(min=0), (level + 1).clamp(max=self.levels)
+        change = ((self.pattern(high).to(grad.dtype) - self.pattern(low).to(grad.dtype)) * grad).sum(0)
+        return change / (self.value(high) - self.value(low)).to(grad.dtype)
+
+
+@dataclass(frozen=True)
+class NestedCode(LevelCode):
+    """A code of T + 1 equal levels, `n = ceil(x T)`; from each to the next one spike comes, goes or moves."""
 
     def swap(self, level: Tensor, grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
         """Linearised change of the loss from `level` to `level + 1`, given the gradient on the spikes."""
         raise NotImplementedError(f"{type(self).__name__} has no neighbouring patterns")
+
+    def slope(self, x: Float[Tensor, "B *F"], grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
+        level = self.level(x)
+        brighter = self.swap(level.clamp(max=self.steps - 1), grad)
+        darker = self.swap((level - 1).clamp(min=0), grad)
+        return self.steps * (brighter + darker) / 2
+
+
+def tolerance(x: Tensor) -> float:
+    """What rounding may add to a value in [0, 1], at single precision at least."""
+    return float(max(torch.finfo(x.dtype).eps, 2.0**-23))
 
 
 def clock(steps: int, like: Tensor) -> Tensor:

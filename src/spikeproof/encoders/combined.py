@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.encoders.codes import BackwardRule, SpikeCode
-from spikeproof.encoders.times import EarlyBurst
+from spikeproof.encoders.currents import Direct
+from spikeproof.encoders.times import EarlyBurst, Latency
+from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.protocols import Encoder, Shape, encoded_shape, example_shape
+from spikeproof.protocols import Encoder, Shape, check_range, encoded_shape, example_shape
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,6 @@ class Reversed:
         `x [B, *F]` in [0, 1] -> `[T, B, *F]`, as the code reversed
 
     Example:
-        >>> import torch
         >>> Reversed(EarlyBurst(4))(torch.tensor([[0.5]])).int().flatten().tolist()
         [0, 0, 1, 1]
 
@@ -65,17 +67,155 @@ class Reversed:
         return self.code(x, key).flip(0)
 
 
+@dataclass(frozen=True)
+class Population:
+    r"""Population coding: each value drives neurons with Gaussian tuning curves, and their answers are coded.
+
+    .. math:: r_i = \exp\left(-\frac{(x-\mu_i)^2}{2\sigma^2}\right), \quad
+              \mu_i = \frac{2i-3}{2(M-2)}, \quad \sigma = \frac{1}{\beta(M-2)}, \quad i = 1..M
+
+    Answers below `cutoff` count as none. The gradient is that of the code times the slope of the tuning
+    curve, also for the answers that were cut off.
+
+    Args:
+        code: what codes the answers; with latency, the best fitting neuron spikes first.
+        neurons: neurons per input `M`, at least 3.
+        beta: sharpness of tuning, positive.
+        cutoff: answers below this are silent, in [0, 1).
+
+    Shapes:
+        `x [B, C, *F]` in [0, 1] -> `[T, B, M C, *F]`, one block of channels per neuron
+
+    Example:
+        >>> code = Population(Latency(4), neurons=3)
+        >>> code.centres(), code(torch.tensor([[0.5]])).int()[:, 0].T.tolist()
+        ([-0.5, 0.5, 1.5], [[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 1, 0]])
+
+    Source:
+        Bohte, Kok & La Poutré 2002, section 4.1 (beta = 1.5, answers below 0.1 do not fire).
+    """
+
+    code: Encoder = Latency()
+    neurons: int = 8
+    beta: float = 1.5
+    cutoff: float = 0.1
+
+    def __post_init__(self) -> None:
+        _for_images(self, self.code)
+        if not (self.neurons >= 3 and self.beta > 0 and 0 <= self.cutoff < 1):
+            raise InputError(
+                "Population needs 3 neurons or more, a positive beta and a cutoff in [0, 1)",
+                f"neurons={self.neurons}, beta={self.beta}, cutoff={self.cutoff}",
+                "Try neurons=8, beta=1.5, cutoff=0.1.",
+            )
+
+    @property
+    def steps(self) -> int:
+        return self.code.steps
+
+    @property
+    def stochastic(self) -> bool:
+        return self.code.stochastic
+
+    @property
+    def spiking(self) -> bool:
+        return self.code.spiking
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """A block of channels for each neuron, and then what the code makes of it."""
+        return encoded_shape(self.code, (self.neurons * shape[0], *shape[1:]))
+
+    def centres(self) -> list[float]:
+        """The value that each neuron answers most to."""
+        return [(2 * i - 3) / (2 * (self.neurons - 2)) for i in range(1, self.neurons + 1)]
+
+    def answers(self, x: Float[Tensor, "B C *F"]) -> Float[Tensor, "B D *F"]:
+        """What the neurons answer, in [0, 1]."""
+        check_range(x, type(self).__name__)
+        sharpness = self.beta * (self.neurons - 2)
+        tuned = torch.cat([(-(((x - c) * sharpness) ** 2) / 2).exp() for c in self.centres()], 1)
+        return tuned - torch.where(tuned < self.cutoff, tuned, 0).detach()
+
+    def __call__(self, x: Float[Tensor, "B C *F"], key: Key | None = None) -> Float[Tensor, "T B D *F"]:
+        return self.code(self.answers(x), key)
+
+
+@dataclass(frozen=True)
+class Fused:
+    r"""Fused coding: several codes of the same image, one block of channels each.
+
+    .. math:: s[t] = (s_1[t], s_2[t], \dots)
+
+    Each code keeps its own backward rule and draws of its own; the published code has no gradient here. The
+    whole counts as spiking if all of its codes are.
+
+    Args:
+        codes: at least one, all of the same number of steps.
+
+    Shapes:
+        `x [B, C, *F]` in [0, 1] -> `[T, B, D, *F]`, the channels of all codes one after the other
+
+    Example:
+        >>> Fused((Latency(4), Direct(4)))(torch.tensor([[0.5]]))[:, 0].T.tolist()
+        [[0.0, 0.0, 1.0, 0.0], [0.5, 0.5, 0.5, 0.5]]
+
+    Source:
+        The public code of Ding et al. 2023 (`mix_encode`), with a gradient.
+    """
+
+    codes: tuple[Encoder, ...] = (Direct(), Latency())
+
+    def __post_init__(self) -> None:
+        for code in self.codes:
+            _for_images(self, code)
+        if len({code.steps for code in self.codes}) != 1:
+            raise InputError(
+                "Fused needs codes of one number of steps",
+                f"steps {[code.steps for code in self.codes]}",
+                "Give every code the same steps.",
+            )
+
+    @property
+    def steps(self) -> int:
+        return self.codes[0].steps
+
+    @property
+    def stochastic(self) -> bool:
+        return any(code.stochastic for code in self.codes)
+
+    @property
+    def spiking(self) -> bool:
+        return all(code.spiking for code in self.codes)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The channels of all codes."""
+        return (sum(encoded_shape(code, shape)[0] for code in self.codes), *shape[1:])
+
+    def __call__(self, x: Float[Tensor, "B C *F"], key: Key | None = None) -> Float[Tensor, "T B D *F"]:
+        keys = [None if key is None else key.fold("code", i) for i in range(len(self.codes))]
+        return torch.cat([code(x, key) for code, key in zip(self.codes, keys, strict=True)], 2)
+
+
+def _for_images(whole: object, code: Encoder) -> None:
+    if hasattr(code, "example_shape") and example_shape(code, (1, 1, 1)) != (1, 1, 1):
+        raise InputError(
+            f"{type(whole).__name__} is made of codes of images", repr(code), "Use, for example, Latency()."
+        )
+
+
 def with_backward(encoder: Encoder, rule: BackwardRule) -> Encoder:
     """The same code with another backward rule; a code whose gradient is exact stays as it is.
 
     Raises:
-        InputError: the rule does not fit the code.
+        InputError: the rule does not fit the code, or one of its codes.
 
     Example:
-        >>> from spikeproof.encoders import Latency, SpikeGated
+        >>> from spikeproof.encoders import SpikeGated
         >>> with_backward(Latency(4), SpikeGated())
         Latency(steps=4, backward=SpikeGated())
     """
-    if isinstance(encoder, Reversed):
+    if isinstance(encoder, (Reversed, Population)):
         return replace(encoder, code=with_backward(encoder.code, rule))
+    if isinstance(encoder, Fused):
+        return replace(encoder, codes=tuple(with_backward(code, rule) for code in encoder.codes))
     return replace(encoder, backward=rule) if isinstance(encoder, SpikeCode) else encoder

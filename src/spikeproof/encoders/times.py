@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spikeproof.encoders.codes import LevelCode, at, clock
-from spikeproof.keys import Key
+from spikeproof.encoders.codes import LevelCode, NestedCode, at, clock, tolerance
+from spikeproof.errors import InputError
+
+
+def one_spike(steps: int, level: Tensor) -> Tensor:
+    """A spike at step T - n for level n, none for level 0."""
+    return clock(steps, level) == steps - level
+
+
+def first_spike_level(spikes: Float[Tensor, "T B *F"]) -> Tensor:
+    """The level n whose only spike comes at T - n."""
+    fired = spikes != 0
+    return torch.where(fired.any(0), spikes.shape[0] - fired.int().argmax(0), 0)
 
 
 @dataclass(frozen=True)
-class Latency(LevelCode):
+class Latency(NestedCode):
     r"""Time-to-first-spike coding: one spike per input, the brighter the earlier, none for black.
 
     .. math:: s[t] = 1[t = \lfloor (1-x)T \rfloor] = 1[t = T - n], \quad n = \lceil xT \rceil
@@ -26,7 +39,6 @@ class Latency(LevelCode):
         `x [B, *F]` in [0, 1] -> spikes `[T, B, *F]` in {0, 1}
 
     Example:
-        >>> import torch
         >>> Latency(4)(torch.tensor([[1.0, 0.5, 0.1, 0.0]])).int()[:, 0].tolist()
         [[1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
 
@@ -34,8 +46,11 @@ class Latency(LevelCode):
         Ding et al. 2023 (`latency`); Thorpe, Delorme & Van Rullen 2001.
     """
 
-    def emit(self, x: Float[Tensor, "B *F"], key: Key | None) -> Float[Tensor, "T B *F"]:
-        return (clock(self.steps, x) == self.steps - self.level(x)).to(x.dtype)
+    def pattern(self, level: Tensor) -> Tensor:
+        return one_spike(self.steps, level)
+
+    def read(self, spikes: Float[Tensor, "T B *F"]) -> Tensor:
+        return first_spike_level(spikes)
 
     def swap(self, level: Tensor, grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
         now = self.steps - level
@@ -43,7 +58,7 @@ class Latency(LevelCode):
 
 
 @dataclass(frozen=True)
-class EarlyBurst(LevelCode):
+class EarlyBurst(NestedCode):
     r"""A burst that starts at the first step and lasts the longer the brighter the input.
 
     .. math:: s[t] = 1[t/T < x] = 1[t < n], \quad n = \lceil xT \rceil
@@ -56,7 +71,6 @@ class EarlyBurst(LevelCode):
         `x [B, *F]` in [0, 1] -> spikes `[T, B, *F]` in {0, 1}
 
     Example:
-        >>> import torch
         >>> EarlyBurst(4)(torch.tensor([[1.0, 0.5, 0.0]])).int()[:, 0].T.tolist()
         [[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]]
 
@@ -64,15 +78,18 @@ class EarlyBurst(LevelCode):
         Ding et al. 2023 (`pre`).
     """
 
-    def emit(self, x: Float[Tensor, "B *F"], key: Key | None) -> Float[Tensor, "T B *F"]:
-        return (clock(self.steps, x) < self.level(x)).to(x.dtype)
+    def pattern(self, level: Tensor) -> Tensor:
+        return clock(self.steps, level) < level
+
+    def read(self, spikes: Float[Tensor, "T B *F"]) -> Tensor:
+        return (spikes != 0).sum(0)
 
     def swap(self, level: Tensor, grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
         return at(grad, level)
 
 
 @dataclass(frozen=True)
-class LateBurst(LevelCode):
+class LateBurst(NestedCode):
     r"""A burst that ends at the last step and starts the earlier the brighter the input.
 
     .. math:: s[t] = 1 - 1[t/T \le 1-x] = 1[t > T - n], \quad n = \lceil xT \rceil
@@ -88,7 +105,6 @@ class LateBurst(LevelCode):
         `x [B, *F]` in [0, 1] -> spikes `[T, B, *F]` in {0, 1}
 
     Example:
-        >>> import torch
         >>> LateBurst(4)(torch.tensor([[1.0, 0.5, 0.0]])).int()[:, 0].T.tolist()
         [[0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
 
@@ -98,9 +114,148 @@ class LateBurst(LevelCode):
 
     least: ClassVar[int] = 2
 
-    def emit(self, x: Float[Tensor, "B *F"], key: Key | None) -> Float[Tensor, "T B *F"]:
-        return (clock(self.steps, x) > self.steps - self.level(x)).to(x.dtype)
+    def pattern(self, level: Tensor) -> Tensor:
+        return clock(self.steps, level) > self.steps - level
+
+    def read(self, spikes: Float[Tensor, "T B *F"]) -> Tensor:
+        count = (spikes != 0).sum(0)
+        return count + (count > 0)  # level 1 is as silent as black
 
     def swap(self, level: Tensor, grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
         # Levels 0 and 1 are both silent; black looks ahead to level 2, the first with a spike.
         return at(grad, self.steps - level.clamp(min=1))
+
+
+@dataclass(frozen=True)
+class LogLatency(LevelCode):
+    r"""Latency of the logarithm: one spike per input, whose time falls with the logarithm of brightness.
+
+    .. math:: s[t] = 1[t = T - n], \quad n = \left\lceil T\,\frac{\ln(1+\alpha x)}{\ln(1+\alpha)} \right\rceil
+
+    Dark values are told apart more finely than bright ones; for small `alpha` this is `Latency`. Black stays
+    silent. The published code rounds to T - 1 bins, of which the first and the last are half as wide, lets
+    black spike at the last step, and ties `alpha` to T (e^(T-1) - 1), so that more steps are another code.
+
+    Args:
+        steps: number of time steps `T`, at least 1.
+        backward: `TimeShift()`, `StraightThrough()` or `SpikeGated()`.
+        alpha: how strongly brightness is compressed, positive; 255 resolves one grey level.
+
+    Shapes:
+        `x [B, *F]` in [0, 1] -> spikes `[T, B, *F]` in {0, 1}
+
+    Example:
+        >>> code = LogLatency(8)
+        >>> code.level(torch.tensor([[0, 1, 3, 15, 16, 255]]) / 255).tolist()
+        [[0, 1, 2, 4, 5, 8]]
+
+    Source:
+        SpikingJelly (`LatencyEncoder`, function log); for the logarithm VanRullen & Thorpe 2001, section 2.
+    """
+
+    alpha: float = 255.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.alpha <= 1e6:
+            raise InputError(
+                "LogLatency needs alpha above 0 and at most 1e6", f"alpha={self.alpha}", "Try 255."
+            )
+
+    def level(self, x: Float[Tensor, "B *F"]) -> Tensor:
+        """Number of edges below the value, an edge and its rounding error counting as not below."""
+        edges = self.value(torch.arange(self.steps, device=x.device))
+        return torch.bucketize((x.double() - tolerance(x)).clamp(min=0), edges)
+
+    def value(self, level: Tensor) -> Tensor:
+        return ((level.double() / self.steps * math.log1p(self.alpha)).expm1() / self.alpha).clamp(max=1)
+
+    def pattern(self, level: Tensor) -> Tensor:
+        return one_spike(self.steps, level)
+
+    def read(self, spikes: Float[Tensor, "T B *F"]) -> Tensor:
+        return first_spike_level(spikes)
+
+
+@dataclass(frozen=True)
+class RelativeLatency(NestedCode):
+    r"""Latency counted from the first spike of the image: adding light to all of it changes nothing.
+
+    .. math:: s_i[t] = 1[t = k_i - \min_j k_j], \quad k_i = T - \lceil x_i T \rceil, \text{ none for } x_i = 0
+
+    The first spike of every image comes at step 0. Images never see each other; the published code of
+    snnTorch (`normalize`) takes the extreme over the whole batch, so that an image's spikes depend on its
+    companions. The gradient holds the image's first spike where it is.
+
+    Args:
+        steps: number of time steps `T`, at least 1.
+        backward: `TimeShift()`, `StraightThrough()` or `SpikeGated()`.
+
+    Shapes:
+        `x [B, *F]` in [0, 1] -> spikes `[T, B, *F]` in {0, 1}
+
+    Example:
+        >>> RelativeLatency(4)(torch.tensor([[0.5, 0.2, 0.0]])).int()[:, 0].tolist()
+        [[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
+
+    Source:
+        Gollisch & Meister 2008 (relative spike latencies of retinal ganglion cells).
+    """
+
+    def level(self, x: Float[Tensor, "B *F"]) -> Tensor:
+        level = super().level(x)
+        first = level.flatten(1).amax(1).view(-1, *[1] * (x.ndim - 1))
+        return torch.where(level > 0, level + self.steps - first, 0)
+
+    def pattern(self, level: Tensor) -> Tensor:
+        return one_spike(self.steps, level)
+
+    def read(self, spikes: Float[Tensor, "T B *F"]) -> Tensor:
+        return first_spike_level(spikes)
+
+    def swap(self, level: Tensor, grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
+        now = self.steps - level
+        return at(grad, now - 1) - at(grad, now)
+
+
+@dataclass(frozen=True)
+class RankOrder(NestedCode):
+    r"""Rank order: inputs spike in the order of their brightness, whatever its scale.
+
+    .. math:: s_i[t] = 1[t = \lfloor r_i T/N \rfloor], \quad r_i = |\{j : x_j > x_i\}|,
+              \text{ none for } x_i = 0
+
+    Any rising change of all values keeps the code. Equal values share a rank: sorting them by their place, as
+    published code does, would make a plain area spike row by row. The gradient holds the order of all other
+    inputs and takes one bin for 1/T of brightness.
+
+    Args:
+        steps: number of time steps `T`, at least 1.
+        backward: `TimeShift()`, `StraightThrough()` or `SpikeGated()`.
+
+    Shapes:
+        `x [B, *F]` in [0, 1] -> spikes `[T, B, *F]` in {0, 1}
+
+    Example:
+        >>> RankOrder(2)(torch.tensor([[0.5, 0.2, 0.9, 0.0]])).int()[:, 0].tolist()
+        [[1, 0, 1, 0], [0, 1, 0, 0]]
+
+    Source:
+        Thorpe & Gautrais 1998; Thorpe, Delorme & Van Rullen 2001, section 3.
+    """
+
+    def level(self, x: Float[Tensor, "B *F"]) -> Tensor:
+        flat = x.detach().flatten(1)
+        rank = flat.shape[1] - torch.searchsorted(flat.sort(1).values, flat.contiguous(), right=True)
+        level = self.steps - rank * self.steps // flat.shape[1]
+        return torch.where(flat > 0, level, 0).view(x.shape)
+
+    def pattern(self, level: Tensor) -> Tensor:
+        return one_spike(self.steps, level)
+
+    def read(self, spikes: Float[Tensor, "T B *F"]) -> Tensor:
+        return first_spike_level(spikes)
+
+    def swap(self, level: Tensor, grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
+        now = self.steps - level
+        return at(grad, now - 1) - at(grad, now)

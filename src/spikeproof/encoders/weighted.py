@@ -1,0 +1,187 @@
+"""Codes whose spikes have amplitudes: binary digits of a value, and bursts that grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.encoders.codes import BackwardRule, LevelCode, SpikeCode, StraightThrough, clock, tolerance
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+
+
+@dataclass(frozen=True)
+class DigitCode(LevelCode):
+    """A code that sends the binary digits of a level, the most significant first, each with its weight."""
+
+    backward: BackwardRule = StraightThrough()
+
+    @property
+    def digits(self) -> int:
+        """Number of binary digits."""
+        return self.steps
+
+    @property
+    def levels(self) -> int:
+        return int(2**self.digits - 1)
+
+    def place(self, like: Tensor) -> Tensor:
+        """The digit that each step sends, counted from 1 for the most significant."""
+        return clock(self.steps, like) % self.digits + 1
+
+    def pattern(self, level: Tensor) -> Tensor:
+        place = self.place(level)
+        return (level >> (self.digits - place) & 1) * torch.pow(2.0, -place)
+
+    def read(self, spikes: Float[Tensor, "T B *F"]) -> Tensor:
+        digits = (spikes[: self.digits] != 0).long()
+        return (digits << (self.digits - self.place(spikes[0])[: self.digits])).sum(0)
+
+    def straight(self, grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
+        return (grad * torch.pow(2.0, -self.place(grad[0])).to(grad.dtype)).sum(0)
+
+
+@dataclass(frozen=True)
+class Phase(DigitCode):
+    r"""Phase coding: the binary digits of a value, over and over, in spikes of falling weight.
+
+    .. math:: s[t] = 2^{-p}\,b_p(n), \quad p = 1 + (t \bmod P), \quad n = \lfloor x\,(2^P - 1) + 1/2 \rfloor
+
+    with the digits `b_1` (most significant) to `b_P` of `n`. With a period of 8 the 256 grey levels are sent
+    exactly. The published code of SpikingJelly refuses values above 1 - 2^-P, white among them; here white is
+    all ones.
+
+    Args:
+        steps: number of time steps `T`, at least the period.
+        backward: `StraightThrough()`, `TimeShift()` or `SpikeGated()`.
+        period: steps per oscillation `P`, which is also the number of digits, 1 to 16.
+
+    Shapes:
+        `x [B, *F]` in [0, 1] -> spikes `[T, B, *F]` in {0, 1/2, 1/4, ...}
+
+    Example:
+        >>> Phase(3, period=3)(torch.tensor([[0.0, 5 / 7, 1.0]]))[:, 0].T.tolist()
+        [[0.0, 0.0, 0.0], [0.5, 0.0, 0.125], [0.5, 0.25, 0.125]]
+
+    Source:
+        Kim, Kim, Huh, Lee & Choi 2018, Neurocomputing 311, section 3.1.
+    """
+
+    period: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.period <= min(self.steps, 16):
+            raise InputError(
+                "Phase needs a period of 1 to 16 steps, and time for one period at least",
+                f"period={self.period}, steps={self.steps}",
+                "Try steps=8, period=8.",
+            )
+
+    @property
+    def digits(self) -> int:
+        return self.period
+
+    def level(self, x: Float[Tensor, "B *F"]) -> Tensor:
+        """Integer levels, rounded to the nearest."""
+        return (x.double() * self.levels + 0.5).floor().long()
+
+    def value(self, level: Tensor) -> Tensor:
+        return level.double() / self.levels
+
+
+@dataclass(frozen=True)
+class FewSpikes(DigitCode):
+    r"""Few-spikes code: a neuron halves its threshold at every step and subtracts what it sent.
+
+    .. math:: z[t] = 1[v[t] \ge h[t]], \quad v[t+1] = v[t] - h[t] z[t], \quad s[t] = d[t] z[t], \quad v[0] = x
+
+    with :math:`h[t] = d[t] = 2^{-(t+1)}`, the closed form of the paper for rectified values, here of [0, 1].
+    So the spikes are the binary digits of x cut off after T, and white is sent as 1 - 2^-T.
+
+    Args:
+        steps: number of time steps `T`, at least 1 and at most 16; also the number of digits.
+        backward: `StraightThrough()`, `TimeShift()` or `SpikeGated()`.
+
+    Shapes:
+        `x [B, *F]` in [0, 1] -> spikes `[T, B, *F]` in {0, 1/2, 1/4, ...}
+
+    Example:
+        >>> FewSpikes(3)(torch.tensor([[0.3, 0.8, 1.0]]))[:, 0].T.tolist()
+        [[0.0, 0.25, 0.0], [0.5, 0.25, 0.0], [0.5, 0.25, 0.125]]
+
+    Source:
+        Stöckl & Maass 2021, Nature Machine Intelligence 3, equations 1-3 and the section on the ReLU.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps > 16:
+            raise InputError("FewSpikes resolves at most 16 digits", f"steps={self.steps}", "Try 8.")
+
+    def level(self, x: Float[Tensor, "B *F"]) -> Tensor:
+        """Integer levels, `floor(x 2^T)`."""
+        return (x.double() * float(2**self.steps)).floor().clamp(0, self.levels).long()
+
+    def value(self, level: Tensor) -> Tensor:
+        return level.double() / float(2**self.steps)
+
+
+@dataclass(frozen=True)
+class Burst(SpikeCode):
+    r"""Burst coding: a neuron driven by the value, whose spikes grow as long as it keeps firing.
+
+    .. math:: v \leftarrow v + x, \quad z[t] = 1[v \ge \theta g[t]], \quad s[t] = \theta g[t] z[t], \quad
+              v \leftarrow v - s[t], \quad g[t+1] = \beta g[t] \text{ if } z[t] \text{ else } 1
+
+    with `g[0] = 1` and `v` at rest 0. All amplitudes together are `x T` but for what is left in the membrane,
+    so every step passes its gradient on. Not to be confused with the bursts `EarlyBurst` and `LateBurst`,
+    whose length is the code.
+
+    Args:
+        steps: number of time steps `T`, at least 1.
+        backward: `StraightThrough()` or `SpikeGated()`.
+        beta: growth within a burst, at least 1; with 1 this is an integrate-and-fire neuron.
+        threshold: amplitude `theta` of the first spike of a burst, in value, positive.
+
+    Shapes:
+        `x [B, *F]` in [0, 1] -> spikes `[T, B, *F]` in {0, theta, theta beta, ...}
+
+    Example:
+        >>> Burst(5, threshold=0.25)(torch.tensor([[0.5]])).flatten().tolist()
+        [0.25, 0.5, 0.0, 0.25, 0.5]
+
+    Source:
+        Park, Kim, Choe & Yoon 2019, DAC, equations 6-9 (theta = 0.125, beta = 2).
+    """
+
+    beta: float = 2.0
+    threshold: float = 0.125
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (1 <= self.beta <= 16 and 0 < self.threshold <= 1):
+            raise InputError(
+                "Burst needs beta in [1, 16] and a threshold in (0, 1]",
+                f"beta={self.beta}, threshold={self.threshold}",
+                "Try beta=2, threshold=0.125.",
+            )
+
+    def emit(self, x: Float[Tensor, "B *F"], key: Key | None) -> Float[Tensor, "T B *F"]:
+        drive, slack = x.detach().double(), tolerance(x) * self.steps  # what T additions of x may lack
+        membrane, size = torch.zeros_like(drive), torch.full_like(drive, self.threshold)
+        out = []
+        for _ in range(self.steps):
+            membrane = membrane + drive
+            fired = membrane + slack >= size
+            out.append(size * fired)
+            membrane = membrane - out[-1]
+            size = torch.where(fired, self.beta * size, self.threshold)
+        return torch.stack(out).to(x.dtype)
+
+    def decode(self, spikes: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
+        """The mean amplitude, which is x less what the membrane still holds, divided by T."""
+        return spikes.mean(0)
