@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from spikeproof.gradients import ANTLR, TSSL, SurrogateGradient
     from spikeproof.keys import Key
     from spikeproof.learning.backprop import BPTT
+    from spikeproof.learning.online import FPTT
     from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
     from spikeproof.models import load, save
     from spikeproof.network import MLP, Classifier, ConvNet, ModelSpec, Normalise, substitute
@@ -82,6 +83,7 @@ _HOMES = {
     "architectures": ("VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "SEWResNet"),
     "decoders": ("Count", "FirstSpike", "MeanPotential", "decide"),
     "learning.backprop": ("BPTT",),
+    "learning.online": ("FPTT",),
     "learning.through": ("ANTLRBP", "STBP", "TSSLBP"),
     "models": ("load", "save"),
     "threats": ("L2", "Linf", "parse_epsilon"),

@@ -22,7 +22,7 @@ __all__ = ["main"]
 
 P = ParamSpec("P")
 KINDS = (
-    *("encoders", "decoders", "neurons", "surrogates", "networks", "rules"),
+    *("encoders", "decoders", "neurons", "surrogates", "gradients", "networks", "rules"),
     *("attacks", "threats", "datasets", "studies"),
 )
 

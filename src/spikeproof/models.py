@@ -48,6 +48,7 @@ from spikeproof.errors import DamagedError, InputError
 from spikeproof.gradients import ANTLR, TSSL, GradientRule, SurrogateGradient
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
+from spikeproof.learning.online import FPTT
 from spikeproof.learning.rules import Rule
 from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
 from spikeproof.losses import TET, CountMSE, CrossEntropy, Loss
@@ -123,7 +124,7 @@ MODEL_PARTS: Catalogue = {
     Decoder: {"count": Count, "mean-potential": MeanPotential, "first-spike": FirstSpike},
     Loss: {"cross-entropy": CrossEntropy, "count-mse": CountMSE, "tet": TET},
     GradientRule: {"surrogate": SurrogateGradient, "tssl": TSSL, "antlr": ANTLR},
-    Rule: {"bptt": BPTT, "stbp": STBP, "tssl-bp": TSSLBP, "antlr": ANTLRBP},
+    Rule: {"bptt": BPTT, "stbp": STBP, "tssl-bp": TSSLBP, "antlr": ANTLRBP, "fptt": FPTT},
 }
 
 _FORMAT = 1

@@ -350,6 +350,13 @@ class Classifier(nn.Module):
         self, images: Float[Tensor, "B C H W"], key: Key | None = None, tally: list[Tensor] | None = None
     ) -> Float[Tensor, "T B K"]:
         """Activity of the output layer over time."""
+        out: Tensor = self.network(self.encode(images, key, tally), tally)
+        return out
+
+    def encode(
+        self, images: Float[Tensor, "B C H W"], key: Key | None = None, tally: list[Tensor] | None = None
+    ) -> Float[Tensor, "T B ..."]:
+        """What enters the network: the coded and normalised input."""
         shape = self.spec.example_shape
         if tuple(images.shape[1:]) != shape:
             what = "images" if len(shape) == 3 else "events"
@@ -363,8 +370,7 @@ class Classifier(nn.Module):
         if tally is not None and self.encoder.spiking:
             tally.append(spike_count(self.encoder, encoded))
         x = encoded.to(dtype)
-        out: Tensor = self.network(self.spec.normalise(x) if self.spec.normalise else x, tally)
-        return out
+        return self.spec.normalise(x) if self.spec.normalise else x
 
     def forward(self, images: Float[Tensor, "B C H W"], key: Key | None = None) -> Float[Tensor, "B K"]:
         return self.spec.decoder(self.outputs(images, key))

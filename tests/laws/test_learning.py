@@ -14,6 +14,7 @@ from spikeproof.errors import InputError
 from spikeproof.gradients import ANTLR, SurrogateGradient
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
+from spikeproof.learning.online import FPTT
 from spikeproof.learning.rules import Rule
 from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
 from spikeproof.losses import TET, CountMSE, CrossEntropy
@@ -30,6 +31,7 @@ RULES = [  # a new rule adds a row here
     STBP(epochs=2, batch_size=8, loss=CountMSE(4.0, 0.0)),
     TSSLBP(epochs=2, batch_size=8),
     ANTLRBP(epochs=2, batch_size=8, gradient=ANTLR(timing=0.5)),
+    FPTT(epochs=2, batch_size=8, alpha=0.5),
 ]
 MODELS = [
     ModelSpec(Bernoulli(4), MLP((6,)), LIF(), ATan(), Count(), (1, 4, 4), 2),
@@ -150,7 +152,7 @@ def test_training_through_a_twin_with_the_models_own_gradient_is_plain_training(
     assert through.spec == spec
 
 
-@pytest.mark.parametrize("rule", [STBP, TSSLBP, ANTLRBP])
+@pytest.mark.parametrize("rule", [STBP, TSSLBP, ANTLRBP, FPTT])
 def test_every_gradient_rule_learns(rule):
     spec = replace(MODELS[0], encoder=Direct(4), network=MLP((20,)))
     _, history = train(rule(epochs=15, batch_size=8, lr=0.01), spec)

@@ -1,0 +1,213 @@
+"""Forward propagation through time: weights change several times per sequence, gradients reach one part back.
+
+The layers of this package start every call at rest. To go on in the middle of a sequence, a training has a
+twin of the model whose layers remember, without their gradients, where the last part left them. The twin
+shares all tensors, belongs to the training alone and is at rest at the start of every batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from spikeproof.datasets import Dataset
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.learning.backprop import BPTT, Course, mixed_precision
+from spikeproof.learning.rules import Perturb
+from spikeproof.network import Classifier, substitute
+from spikeproof.neurons import IntegrateAndFire, Integrator, Neuron, Spiking, State, Synapse, Unroll
+from spikeproof.surrogates import Surrogate
+
+__all__ = ["FPTT"]
+
+
+@dataclass(frozen=True)
+class FPTT(BPTT):
+    r"""Forward propagation through time: a step of the optimiser after every part of the sequence.
+
+    The T steps are split into `parts`. After part `i = 1..parts`, gradients of
+
+    .. math:: \frac{i}{parts}\,L(o[1..t_i], y) + (\rho - 1)\langle w, \lambda\rangle
+              + \frac{\alpha}{2}\,\|w - \bar w\|^2
+
+    go back to the start of that part only, the optimiser takes one step, and
+
+    .. math:: \lambda \leftarrow \lambda - \alpha\,(w - \bar w), \qquad
+              \bar w \leftarrow (1-\beta)\,\bar w + \beta\,w - \frac{\beta}{\alpha}\,\lambda
+
+    so that weights stay near their running mean, which makes up for the gradients cut off. The loss needs an
+    answer after every part: the decoder reads what the output layer did up to there. Memory is that of one
+    part. With one part and `alpha=0` it is `BPTT`, to the bit.
+
+    Args:
+        epochs: passes over the training part, at least 1.
+        batch_size: examples per iteration, at least 1.
+        lr: peak learning rate, positive.
+        weight_decay: decoupled decay per unit of learning rate, at least 0.
+        clip_norm: largest norm of the whole gradient, positive, or None for no limit.
+        loss: what is minimised, after every part.
+        parts: number of parts of the sequence, from 1 to the steps of the code.
+        alpha: strength of the pull to the running mean, at least 0; 0 is without.
+        beta: rate of the running mean, in (0, 1].
+        rho: weight of the multiplier that is not used, in [0, 1].
+
+    Raises:
+        InputError: a setting is out of range, the code has fewer steps than there are parts, or the neuron is
+            not of the integrate-and-fire kind.
+
+    Example:
+        >>> FPTT(epochs=2, parts=3).alpha
+        0.1
+
+    Source:
+        Kag & Saligrama 2021, algorithm 1; Yin, Corradi & Bohte 2023 for spiking networks, whose published
+        code weights the parts by i/parts.
+    """
+
+    parts: int = 2
+    alpha: float = 0.1
+    beta: float = 0.5
+    rho: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, valid, bound in (
+            ("parts", self.parts >= 1, "at least 1"),
+            ("alpha", 0 <= self.alpha < math.inf, "at least 0"),
+            ("beta", 0 < self.beta <= 1, "in (0, 1]"),
+            ("rho", 0 <= self.rho <= 1, "in [0, 1]"),
+        ):
+            if not valid:
+                raise InputError(
+                    f"FPTT needs {name} to be {bound}", f"{name}={getattr(self, name)}", "Try the default."
+                )
+
+    def check(self, neuron: Neuron) -> None:
+        if not isinstance(neuron, IntegrateAndFire):
+            raise InputError(
+                "FPTT goes on in the middle of a sequence, which it can with integrate-and-fire neurons",
+                repr(neuron),
+                "Use the neuron lif or if, or the rule bptt.",
+            )
+
+    def twin(self, model: Classifier) -> Classifier:
+        self.check(model.spec.neuron)
+        twin = substitute(model)
+        _remember(twin.network)
+        return twin
+
+    def _course(self, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None) -> Course:
+        return _Online(self, model, data, key, perturb)
+
+
+class _Online(Course):
+    """A training whose optimiser steps after every part of every sequence."""
+
+    def __init__(
+        self, rule: FPTT, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None
+    ) -> None:
+        super().__init__(rule, model, data, key, perturb)
+        self.online = rule
+        self.memories = list(_memories(self.twin.network))
+
+    def learn(self, x: Float[Tensor, "B C H W"], y: Int64[Tensor, "B"], key: Key) -> Float[Tensor, ""]:
+        for memory in self.memories:
+            memory.last = None
+        parts = self.online.parts
+        encoded = self.model.encode(x, key)
+        if len(encoded) < parts:
+            raise InputError(
+                f"FPTT splits a sequence into {parts} parts",
+                f"{len(encoded)} step(s)",
+                f"Set parts to at most {len(encoded)}.",
+            )
+        seen: list[Tensor] = []
+        total = torch.zeros((), device=self.device)
+        for i, part in enumerate(torch.tensor_split(encoded, parts), 1):
+            with mixed_precision(self.device):
+                outputs = self.twin.network(part)
+            so_far = torch.cat([*seen, outputs.float()])
+            loss = self.rule.loss(so_far, self.model.spec.decoder(so_far), y).mean() * (i / parts)
+            total = total + loss.detach()
+            self.step(loss)
+            seen.append(outputs.detach().float())
+        return total
+
+    def step(self, loss: Float[Tensor, ""]) -> None:
+        """One step of the optimiser down the loss and the pull to the mean, which then moves on."""
+        rule, state = self.online, self.state.optimiser.state
+        if not rule.alpha:
+            self.descend(loss)
+            return
+        pull = torch.zeros((), device=self.device)
+        for p in self.parameters:
+            if "mean" in state[p]:
+                mean, multiplier = state[p]["mean"], state[p]["multiplier"]
+                pull = pull + (rule.rho - 1) * (p * multiplier).sum()
+                pull = pull + rule.alpha / 2 * (p - mean).square().sum()
+        means = [state[p].get("mean", p.detach().clone()) for p in self.parameters]
+        self.descend(loss + pull)
+        with torch.no_grad():
+            for p, mean in zip(self.parameters, means, strict=True):
+                multiplier = state[p].get("multiplier", torch.zeros_like(p)) - rule.alpha * (p - mean)
+                state[p]["multiplier"] = multiplier
+                state[p]["mean"] = (
+                    (1 - rule.beta) * mean + rule.beta * p - (rule.beta / rule.alpha) * multiplier
+                )
+
+
+class _Continued:
+    """A loop over time that goes on where it stopped."""
+
+    def __init__(self, unroll: Unroll) -> None:
+        self.unroll = unroll
+        self.last: State | None = None
+
+    def __call__(
+        self, current: Tensor, state: State, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Tensor, State]:
+        spikes, end = self.unroll(current, self.last or state, neuron, spike)
+        self.last = State(end.v.detach())
+        return spikes, end
+
+
+class _Filter(nn.Module):
+    """A linear filter, a synapse or the potential of a read-out, that goes on where it stopped."""
+
+    def __init__(self, layer: Synapse | Integrator) -> None:
+        super().__init__()
+        self.layer = layer
+        self.last: Tensor | None = None
+
+    def forward(self, x: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
+        start = torch.zeros_like(x[0]) if self.last is None else self.last
+        out: Tensor = self.layer(torch.cat([start[None], x]))[1:]
+        jump = 1.0
+        if isinstance(self.layer, Synapse):
+            jump = 1 - math.exp(-self.layer.psp.dt / self.layer.psp.tau)
+        self.last = out[-1].detach() / jump  # the one input that alone leads to this value
+        return out
+
+
+def _remember(network: nn.Module) -> None:
+    for name, layer in list(network.named_children()):
+        if isinstance(layer, Spiking):
+            layer.unroll = _Continued(layer.unroll)
+        elif isinstance(layer, (Synapse, Integrator)):
+            setattr(network, name, _Filter(layer))
+        else:
+            _remember(layer)
+
+
+def _memories(network: nn.Module) -> Iterator[_Continued | _Filter]:
+    for layer in network.modules():
+        if isinstance(layer, _Filter):
+            yield layer
+        elif isinstance(layer, Spiking) and isinstance(layer.unroll, _Continued):
+            yield layer.unroll
