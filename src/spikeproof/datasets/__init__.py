@@ -5,7 +5,21 @@ part is a fixed share of the training files and serves every choice; the test pa
 Nothing is read or fetched on import, and nothing is fetched that is already on the machine.
 """
 
+from spikeproof.datasets.cifar import CIFAR10, CIFAR100
 from spikeproof.datasets.images import MNIST, Digits, FashionMNIST
-from spikeproof.datasets.parts import Dataset, Source, Split, locate
+from spikeproof.datasets.parts import Dataset, Source, Split, floats, locate
+from spikeproof.datasets.synthetic import Randman
 
-__all__ = ["MNIST", "Dataset", "Digits", "FashionMNIST", "Source", "Split", "locate"]
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "MNIST",
+    "Dataset",
+    "Digits",
+    "FashionMNIST",
+    "Randman",
+    "Source",
+    "Split",
+    "floats",
+    "locate",
+]

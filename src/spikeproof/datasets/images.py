@@ -32,7 +32,7 @@ from spikeproof.datasets.places import (
 )
 from spikeproof.errors import InputError
 
-__all__ = ["IDX", "MNIST", "Digits", "FashionMNIST"]
+__all__ = ["IDX", "MNIST", "Digits", "FashionMNIST", "image_split"]
 
 DEBIAN = Path("/usr/share/datasets")
 LARGEST = 1 << 26  # bytes of one file's content that a reader is willing to hold
@@ -59,7 +59,7 @@ class Digits(Source):
         table = np.loadtxt(gzip.decompress(packed).decode().splitlines(), delimiter=",", dtype=np.uint8)
         images, labels = table[:, :64].reshape(-1, 1, 8, 8), table[:, 64]
         order = shuffled(len(labels))
-        everything = _split(images, labels, 16, order)
+        everything = image_split(images, labels, 16, order)
         parts = (slice(0, 1257), slice(1257, 1437), slice(1437, None))
         train, validation, test = (rows_of(everything, part) for part in parts)
         names = tuple("0123456789")
@@ -112,13 +112,13 @@ class IDX(Source):
                 "Hold out fewer, or check that the files are complete.",
             )
         order = shuffled(len(train_labels))
-        everything = _split(train_images[:, None], train_labels, 255, order)
+        everything = image_split(train_images[:, None], train_labels, 255, order)
         cut = len(train_labels) - self.hold_out
         return Dataset(
             self.folder,
             rows_of(everything, slice(0, cut)),
             rows_of(everything, slice(cut, None)),
-            _split(test_images[:, None], test_labels, 255, np.arange(len(test_labels))),
+            image_split(test_images[:, None], test_labels, 255, np.arange(len(test_labels))),
             self.names,
             digest,
             str(folder),
@@ -177,7 +177,8 @@ class IDX(Source):
         try:
             if cache is None:
                 raise ImportError("platformdirs is not installed; pip install 'spikeproof[study]'")
-            download(mirror, self.checksums, cache / self.folder)
+            packed = {f"{name}.gz": digest for name, digest in self.checksums.items()}
+            download(mirror, packed, cache / self.folder)
         except Exception as error:  # whatever the network or the disk said, the user needs the same advice
             tried = "\n".join(f"  - {place}: {lack(place, self.checksums)}" for place in self._places(root))
             raise InputError(
@@ -292,11 +293,12 @@ def _check_pair(images: np.ndarray, labels: np.ndarray, classes: int, folder: Pa
         )
 
 
-def _split(
+def image_split(
     images: UInt8[np.ndarray, "N C H W"],
     labels: UInt8[np.ndarray, "N"],
     white: int,
     order: Int64[np.ndarray, "N"],
 ) -> Split:
+    """Pixels as floats in [0, 1], in the given order."""
     pixels = torch.from_numpy(images[order]).to(torch.float32).div_(white)
     return Split(pixels, torch.from_numpy(labels[order].astype(np.int64)), torch.from_numpy(order.copy()))

@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
-__all__ = ["Dataset", "Source", "Split", "content_digest", "locate", "rows_of", "shuffled"]
+__all__ = ["Dataset", "Source", "Split", "content_digest", "floats", "locate", "rows_of", "shuffled"]
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a data set; `ids` tell each example's place in the file it came from."""
+    """One part of a data set; `ids` tell each example's place in the file it came from.
 
-    images: Float[Tensor, "N C H W"]
+    Images are floats in [0, 1]. Events are numbers per time step, `[N, T, C, H, W]`, in a small type that
+    holds them; whoever computes with them makes floats of one batch at a time.
+    """
+
+    images: Float[Tensor, "N C H W"] | Integer[Tensor, "N T C H W"]
     labels: Int64[Tensor, "N"]
     ids: Int64[Tensor, "N"]
 
@@ -74,6 +78,11 @@ def locate(source: type[Source], root: Path | None = None) -> str:
 def shuffled(n: int) -> Int64[np.ndarray, "{n}"]:
     """A fixed order, the same for everybody: it decides who is held out, not in which order one learns."""
     return np.random.Generator(np.random.PCG64(20230608)).permutation(n)
+
+
+def floats(images: Tensor) -> Float[Tensor, "N *F"]:
+    """Images as they are; events, which are kept in small whole numbers, as floats."""
+    return images if images.is_floating_point() else images.float()
 
 
 def rows_of(whole: Split, rows: slice) -> Split:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from io import BufferedIOBase
 from pathlib import Path
+from typing import IO
+
+from spikeproof.errors import InputError
 
 __all__ = [
     "DATA_VARIABLE",
@@ -16,6 +20,7 @@ __all__ = [
     "is_directory",
     "lack",
     "missing_files",
+    "places",
     "take",
     "user_cache",
 ]
@@ -23,6 +28,25 @@ __all__ = [
 DATA_VARIABLE = "SPIKEPROOF_DATA"
 MIRROR_VARIABLE = "SPIKEPROOF_MIRROR"
 CHUNK = 1 << 20
+
+
+def places(root: Path | None, name: str, layouts: Iterable[str] = ()) -> Iterator[Path]:
+    """Where the files of a data set may lie, most particular first: themselves, or in a folder of some name.
+
+    Raises:
+        InputError: `root` is no directory.
+    """
+    if root is not None and not is_directory(root):
+        raise InputError(
+            f"The place to look for {name} should be a directory", f"{root}, which is none", "Check the path."
+        )
+    folders = (".", name, *layouts)
+    for base in (root, os.environ.get(DATA_VARIABLE)):
+        if base:
+            yield from (Path(base) / folder for folder in folders)
+    cache = user_cache()
+    if cache:
+        yield from (cache / folder for folder in folders[1:])
 
 
 def user_cache() -> Path | None:
@@ -40,8 +64,7 @@ def download(mirror: str, checksums: Mapping[str, str], folder: Path) -> None:
 
     on_terminal = sys.stderr.isatty()
     pooch.get_logger().setLevel("WARNING" if on_terminal else "INFO")
-    registry = {f"{name}.gz": digest for name, digest in checksums.items()}
-    store = pooch.create(folder, mirror, registry=registry)
+    store = pooch.create(folder, mirror, registry=dict(checksums))
     downloader = pooch.HTTPDownloader(progressbar=on_terminal, chunk_size=CHUNK, timeout=30)
     for name in store.registry:
         store.fetch(name, downloader=downloader)
@@ -76,7 +99,7 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0][:300]
 
 
-def take(file: BufferedIOBase, most: int) -> bytearray:
+def take(file: IO[bytes] | BufferedIOBase, most: int) -> bytearray:
     """Up to so many bytes, in memory no larger than what is there."""
     content = bytearray()
     while len(content) < most and (chunk := file.read(min(CHUNK, most - len(content)))):

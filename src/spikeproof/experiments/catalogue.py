@@ -8,7 +8,7 @@ from typing import Any
 
 from spikeproof.attacks import recipes
 from spikeproof.attacks.recipes import Recipe
-from spikeproof.datasets import MNIST, Digits, FashionMNIST, Source
+from spikeproof.datasets import CIFAR10, CIFAR100, MNIST, Digits, FashionMNIST, Randman, Source
 from spikeproof.errors import InputError, suggest
 from spikeproof.gradients import GradientRule
 from spikeproof.learning.rules import Rule
@@ -36,7 +36,14 @@ PARTS: Catalogue = {
     },
     Objective: {"cross-entropy": LogitCrossEntropy, "margin": Margin, "dlr": DLR},
     Threat: {"linf": Linf, "l2": L2},
-    Source: {"digits": Digits, "mnist": MNIST, "fashion-mnist": FashionMNIST},
+    Source: {
+        "digits": Digits,
+        "mnist": MNIST,
+        "fashion-mnist": FashionMNIST,
+        "cifar10": CIFAR10,
+        "cifar100": CIFAR100,
+        "randman": Randman,
+    },
 }
 """Kind -> name -> class."""
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 import spikeproof
 from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
-from spikeproof.datasets import Dataset, Source
+from spikeproof.datasets import Dataset, Source, floats
 from spikeproof.errors import DamagedError
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
 from spikeproof.experiments.catalogue import PARTS
@@ -168,7 +168,8 @@ class Bench:
         spec = stored.cell["spec"]
         test = self.dataset(spec["dataset"]).test
         model = load(stored.path).to(self.device)
-        images, labels = test.images[:examples].to(self.device), test.labels[:examples].to(self.device)
+        images = floats(test.images[:examples].to(self.device))
+        labels = test.labels[:examples].to(self.device)
         clean = evaluate_clean(
             model,
             images,

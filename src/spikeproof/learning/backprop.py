@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from spikeproof.datasets import Dataset, Split
+from spikeproof.datasets import Dataset, Split, floats
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -156,7 +156,7 @@ def accuracy(model: Classifier, part: Split, key: Key, batch_size: int) -> float
     for images, y, ids in zip(
         *(torch.split(of, batch_size) for of in (part.images, part.labels, part.ids)), strict=True
     ):
-        logits = model(images.to(device), key.for_rows(ids))
+        logits = model(floats(images.to(device)), key.for_rows(ids))
         right += int((decide(logits) == y.to(device)).sum())
     return right / len(part.labels)
 
@@ -206,7 +206,7 @@ class Course:
         return torch.split(order, self.rule.batch_size)[: self.batches]
 
     def _iterate(self, rows: Tensor, key: Key, done: int) -> Float[Tensor, ""]:
-        x, y = self.images[rows], self.labels[rows]
+        x, y = floats(self.images[rows]), self.labels[rows]
         if self.perturb is not None:
             self._set_mode(training=False)
             x = self.perturb(self.model, x, y, key.fold("perturb")).detach()
