@@ -46,11 +46,20 @@ if TYPE_CHECKING:
     from spikeproof.gradients import ANTLR, TSSL, SurrogateGradient
     from spikeproof.keys import Key
     from spikeproof.learning.backprop import BPTT
+    from spikeproof.learning.conversion import (
+        QCFS,
+        Cao,
+        DataBased,
+        ModelBased,
+        RateNormLayer,
+        Rueckauer,
+        SpikeNorm,
+    )
     from spikeproof.learning.online import FPTT
     from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
     from spikeproof.models import load, save
     from spikeproof.network import MLP, Classifier, ConvNet, ModelSpec, Normalise, substitute
-    from spikeproof.neurons import IF, LIF, PSP, BySubtraction, ReLU, Softplus, ToZero
+    from spikeproof.neurons import IF, LIF, PSP, BySubtraction, PrimedIF, ReLU, Softplus, ToZero
     from spikeproof.surrogates import (
         ATan,
         Exponential,
@@ -77,14 +86,17 @@ _HOMES = {
         *("ATan", "Exponential", "FastSigmoid", "Gaussian", "Rectangle", "Sigmoid", "StraightThroughSpike"),
         "Triangle",
     ),
-    "neurons": ("IF", "LIF", "PSP", "BySubtraction", "ReLU", "Softplus", "ToZero"),
     "gradients": ("ANTLR", "TSSL", "SurrogateGradient"),
+    "neurons": ("IF", "LIF", "PSP", "BySubtraction", "PrimedIF", "ReLU", "Softplus", "ToZero"),
     "network": ("MLP", "Classifier", "ConvNet", "ModelSpec", "Normalise", "substitute"),
     "architectures": ("VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "SEWResNet"),
     "decoders": ("Count", "FirstSpike", "MeanPotential", "decide"),
     "learning.backprop": ("BPTT",),
     "learning.online": ("FPTT",),
     "learning.through": ("ANTLRBP", "STBP", "TSSLBP"),
+    "learning.conversion": (
+        *("QCFS", "Cao", "DataBased", "ModelBased", "RateNormLayer", "Rueckauer", "SpikeNorm"),
+    ),
     "models": ("load", "save"),
     "threats": ("L2", "Linf", "parse_epsilon"),
     "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch", "Through"),

@@ -48,12 +48,21 @@ from spikeproof.errors import DamagedError, InputError
 from spikeproof.gradients import ANTLR, TSSL, GradientRule, SurrogateGradient
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
+from spikeproof.learning.conversion import (
+    QCFS,
+    Cao,
+    DataBased,
+    ModelBased,
+    RateNormLayer,
+    Rueckauer,
+    SpikeNorm,
+)
 from spikeproof.learning.online import FPTT
 from spikeproof.learning.rules import Rule
 from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
 from spikeproof.losses import TET, CountMSE, CrossEntropy, Loss
 from spikeproof.network import MLP, Architecture, Classifier, ConvNet, ModelSpec
-from spikeproof.neurons import IF, LIF, BySubtraction, Neuron, ReLU, Reset, Softplus, ToZero
+from spikeproof.neurons import IF, LIF, BySubtraction, Neuron, PrimedIF, ReLU, Reset, Softplus, ToZero
 from spikeproof.protocols import Decoder, Encoder
 from spikeproof.specs import Catalogue, build, describe
 from spikeproof.surrogates import (
@@ -109,7 +118,7 @@ MODEL_PARTS: Catalogue = {
         "exponential": Exponential,
         "straight-through": StraightThroughSpike,
     },
-    Neuron: {"lif": LIF, "if": IF, "relu": ReLU, "softplus": Softplus},
+    Neuron: {"lif": LIF, "if": IF, "primed-if": PrimedIF, "relu": ReLU, "softplus": Softplus},
     Reset: {"to-zero": ToZero, "by-subtraction": BySubtraction},
     Architecture: {
         "mlp": MLP,
@@ -124,7 +133,20 @@ MODEL_PARTS: Catalogue = {
     Decoder: {"count": Count, "mean-potential": MeanPotential, "first-spike": FirstSpike},
     Loss: {"cross-entropy": CrossEntropy, "count-mse": CountMSE, "tet": TET},
     GradientRule: {"surrogate": SurrogateGradient, "tssl": TSSL, "antlr": ANTLR},
-    Rule: {"bptt": BPTT, "stbp": STBP, "tssl-bp": TSSLBP, "antlr": ANTLRBP, "fptt": FPTT},
+    Rule: {
+        "bptt": BPTT,
+        "stbp": STBP,
+        "tssl-bp": TSSLBP,
+        "antlr": ANTLRBP,
+        "fptt": FPTT,
+        "cao": Cao,
+        "diehl-model": ModelBased,
+        "diehl-data": DataBased,
+        "rueckauer": Rueckauer,
+        "spike-norm": SpikeNorm,
+        "rate-norm": RateNormLayer,
+        "qcfs": QCFS,
+    },
 }
 
 _FORMAT = 1

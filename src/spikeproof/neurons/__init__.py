@@ -9,7 +9,7 @@ with one hand-written backward pass, faster (`benchmarks`). `Spiking` is the lay
 
 from __future__ import annotations
 
-from spikeproof.neurons.integrate import IF, LIF, IntegrateAndFire, lif_unroll
+from spikeproof.neurons.integrate import IF, LIF, IntegrateAndFire, PrimedIF, lif_unroll
 from spikeproof.neurons.layers import Integrator, Spiking, Unroll
 from spikeproof.neurons.resets import BySubtraction, Reset, ToZero
 from spikeproof.neurons.steps import Learned, Neuron, State, unroll
@@ -26,6 +26,7 @@ __all__ = [
     "Integrator",
     "Learned",
     "Neuron",
+    "PrimedIF",
     "ReLU",
     "Reset",
     "Softplus",

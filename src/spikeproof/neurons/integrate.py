@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spikeproof.errors import InputError
 from spikeproof.neurons.constants import falls_by, positive
 from spikeproof.neurons.steps import NOTHING, Learned, Neuron, Resetting, State, unroll
 from spikeproof.surrogates import Surrogate
 
-__all__ = ["IF", "LIF", "IntegrateAndFire", "lif_unroll"]
+__all__ = ["IF", "LIF", "IntegrateAndFire", "PrimedIF", "lif_unroll"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,44 @@ class IF(IntegrateAndFire):
     Source:
         Gerstner et al. 2014, section 1.3, without leak; Cao et al. 2015.
     """
+
+
+@dataclass(frozen=True)
+class PrimedIF(IF):
+    r"""The integrate-and-fire neuron whose potential starts between rest and threshold.
+
+    .. math:: v[-1] = \rho\,\theta, \quad v[t] = v[t-1] + I[t], \quad z[t] = 1[v[t] \ge \theta]
+
+    Half a threshold turns the rounding down of a rate, `floor(T I) / T`, into rounding to the nearest. A
+    read-out that integrates and never fires starts at zero, as that of `IF`.
+
+    Args:
+        threshold: firing threshold `theta`, in units of potential, positive.
+        reset: `BySubtraction()` or `ToZero()`.
+        detach_reset: whether the gradient stops at the reset.
+        synapse: a `PSP` that filters the output spikes of hidden layers, or None.
+        initial: potential before the first step `rho`, as a share of the threshold, in [0, 1).
+
+    Example:
+        >>> from spikeproof.neurons import Spiking
+        >>> Spiking(PrimedIF())(torch.full((4, 1, 1), 0.25)).flatten().tolist()
+        [0.0, 1.0, 0.0, 0.0]
+
+    Source:
+        Bu et al. 2022, theorem 2.
+    """
+
+    initial: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.initial < 1:
+            raise InputError(
+                "PrimedIF needs initial from 0 up to but without 1", f"initial={self.initial}", "Try 0.5."
+            )
+
+    def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> State:
+        return State(torch.full_like(current[0], self.initial * self.threshold))
 
 
 @dataclass(frozen=True)

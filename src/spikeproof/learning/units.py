@@ -1,0 +1,66 @@
+"""Units of an ANN that is to be converted: rectifiers that already do what spikes will do."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["Quantised", "RateNorm"]
+
+
+class Quantised(nn.Module):
+    r"""Quantisation clip-floor-shift: a rectifier with `L` steps below a learned bound.
+
+    .. math:: y = \frac{\theta}{L} \left\lfloor L\,\mathrm{clip}(x / \theta, 0, 1) + \frac12 \right\rfloor
+
+    The floor is differentiated as the identity.
+
+    Args:
+        levels: number of steps `L`, at least 1.
+        bound: `theta` before training.
+
+    Shapes:
+        `[T, B, *F]` -> `[T, B, *F]` in 0..theta
+    """
+
+    def __init__(self, levels: int, bound: float) -> None:
+        super().__init__()
+        self.levels = levels
+        self.bound = nn.Parameter(torch.tensor(bound))
+
+    def forward(self, x: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
+        share = (x / self.bound).clamp(0, 1)
+        steps = (share * self.levels + 0.5).floor() / self.levels
+        return self.bound * (share + (steps - share).detach())
+
+
+class RateNorm(nn.Module):
+    r"""The rate norm layer: a rectifier that answers a firing rate in [0, 1].
+
+    .. math:: r = \mathrm{clip}(x / \theta, 0, 1), \quad \theta = p\,m
+
+    where `m` is the running maximum of `x` over batches (momentum 0.1), and `p` a learned share of it.
+
+    Shapes:
+        `[T, B, *F]` -> `[T, B, *F]` in [0, 1]
+    """
+
+    running_max: Tensor
+    momentum = 0.1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share: nn.Parameter | None = None  # its logit; a share of one until it is tuned
+        self.register_buffer("running_max", torch.ones(()))
+
+    @property
+    def bound(self) -> Tensor:
+        """The threshold `theta` that corresponds to this unit."""
+        return self.running_max if self.share is None else self.running_max * self.share.sigmoid()
+
+    def forward(self, x: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
+        if self.training:
+            with torch.no_grad():
+                self.running_max.lerp_(x.amax().clamp(min=0).to(self.running_max.dtype), self.momentum)
+        return (x / self.bound).clamp(0, 1)
