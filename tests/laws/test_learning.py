@@ -14,13 +14,22 @@ from spikeproof.errors import InputError
 from spikeproof.gradients import ANTLR, SurrogateGradient
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
+from spikeproof.learning.conversion import (
+    QCFS,
+    Cao,
+    DataBased,
+    ModelBased,
+    RateNormLayer,
+    Rueckauer,
+    SpikeNorm,
+)
 from spikeproof.learning.online import FPTT
 from spikeproof.learning.rules import Rule
 from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
 from spikeproof.losses import TET, CountMSE, CrossEntropy
 from spikeproof.models import MODEL_PARTS
 from spikeproof.network import MLP, ConvNet, ModelSpec
-from spikeproof.neurons import LIF, PSP
+from spikeproof.neurons import IF, LIF, PSP, PrimedIF
 from spikeproof.specs import address, build, describe, summary
 from spikeproof.surrogates import ATan
 
@@ -32,6 +41,9 @@ RULES = [  # a new rule adds a row here
     TSSLBP(epochs=2, batch_size=8),
     ANTLRBP(epochs=2, batch_size=8, gradient=ANTLR(timing=0.5)),
     FPTT(epochs=2, batch_size=8, alpha=0.5),
+    *(rule(BPTT(epochs=2, batch_size=8)) for rule in (Cao, ModelBased, DataBased, SpikeNorm, RateNormLayer)),
+    Rueckauer(BPTT(epochs=2, batch_size=8), calibration=7, percentile=99.0),
+    QCFS(BPTT(epochs=2, batch_size=8), levels=4, bound=2.0),
 ]
 MODELS = [
     ModelSpec(Bernoulli(4), MLP((6,)), LIF(), ATan(), Count(), (1, 4, 4), 2),
@@ -50,12 +62,20 @@ def part(count, seed):
 DATA = Dataset("halves", part(25, 1), part(12, 2), part(12, 3), ("up", "down"), "d", "made here")
 
 
-def fresh(rule, spec):
-    """A new model of this kind, with a synapse where the rule needs one."""
+def suits(rule, neuron):
     try:
-        rule.check(spec.neuron)
+        rule.check(neuron)
     except InputError:
-        spec = replace(spec, neuron=replace(spec.neuron, synapse=PSP()))
+        return False
+    return True
+
+
+def fresh(rule, spec):
+    """A new model of this kind, with the neuron that the rule needs, and without normalisation for Cao."""
+    neurons = (spec.neuron, replace(spec.neuron, synapse=PSP()), IF(), PrimedIF())
+    spec = replace(spec, neuron=next(neuron for neuron in neurons if suits(rule, neuron)))
+    if isinstance(rule, Cao) and isinstance(spec.network, ConvNet):
+        spec = replace(spec, network=replace(spec.network, batch_norm=False))
     return spec.build(Key.of(0))
 
 

@@ -1,0 +1,373 @@
+"""Conversion: against the ANN's activations written out in NumPy, and against each source's own formula."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from spikeproof.architectures import VGG9, ResNet18
+from spikeproof.datasets import Dataset, Digits, Split
+from spikeproof.decoders import Count, MeanPotential
+from spikeproof.encoders import Bernoulli, Direct
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.learning.backprop import BPTT, accuracy
+from spikeproof.learning.conversion import (
+    QCFS,
+    Cao,
+    DataBased,
+    ModelBased,
+    RateNormLayer,
+    Rueckauer,
+    SpikeNorm,
+)
+from spikeproof.learning.folding import stages
+from spikeproof.learning.rules import Rule
+from spikeproof.learning.units import Quantised, RateNorm
+from spikeproof.network import MLP, ConvNet, ModelSpec, Normalise
+from spikeproof.neurons import IF, LIF, PSP, PrimedIF, Spiking, ToZero
+from spikeproof.surrogates import ATan
+
+SHAPE = (1, 4, 4)
+IMAGES = Key.of(9).uniform((40, *SHAPE)).double()
+CHOSEN = Split(IMAGES, torch.arange(40) % 3, torch.arange(40))
+RULES = [Cao(), ModelBased(), DataBased(), Rueckauer(percentile=100.0), SpikeNorm(), QCFS(), RateNormLayer()]
+
+
+def name(part):
+    return type(part).__name__ if isinstance(part, Rule) else str(part)
+
+
+def spec(network=MLP((20, 15)), neuron=IF(), steps=8, decoder=MeanPotential(), **options):
+    return ModelSpec(Direct(steps), network, neuron, ATan(), decoder, SHAPE, 3, **options)
+
+
+def pair(rule, described, seed=0, biases=True):
+    """A model and its ANN in double precision, with random biases and normalisation."""
+    model = described.build(Key.of(seed)).double().eval()
+    ann = rule.twin(model).double().eval()
+    for i, module in enumerate(ann.modules()):
+        key = Key.of(seed).fold("shake", i)
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None and biases:
+            module.bias.data = key.normal(module.bias.shape).double() * 0.3
+        if isinstance(module, nn.BatchNorm2d):
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                drawn = key.fold(name).uniform(module.weight.shape).double()
+                getattr(module, name).data.copy_(drawn + (0.5 if name in ("weight", "running_var") else -0.5))
+    return model, ann
+
+
+def answers(model, images):
+    """What every layer of neurons does over time."""
+    with torch.no_grad():
+        x, found = model.encoder(images, None), []
+        for layer in model.network.layers:
+            x = layer(x)
+            if not list(layer.children()):
+                found.append(x)
+    return found
+
+
+def activations(ann, images):
+    """Of a fully connected ReLU network, in NumPy."""
+    x, found = images.flatten(1).numpy(), []
+    for layer in (m for m in ann.modules() if isinstance(m, nn.Linear)):
+        x = x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
+        found.append(x)
+        x = np.maximum(x, 0)
+    return found
+
+
+@pytest.mark.parametrize(
+    "network", [ConvNet((3, 5), (7,)), ConvNet((3,), batch_norm=False), VGG9(0.05, (6,))]
+)
+def test_folding_is_exact(network):
+    _, ann = pair(Rueckauer(), spec(network))
+    wanted = ann(IMAGES)
+    for stage in stages(ann.network):
+        stage.write(stage.folded())
+        if stage.norm is not None:
+            assert not stage.norm.running_mean.any()
+    assert torch.allclose(ann(IMAGES), wanted, rtol=0, atol=1e-12)
+    assert wanted.std() > 0.01
+
+
+@pytest.mark.parametrize("rule", [Rueckauer(percentile=100.0), DataBased(), ModelBased()], ids=name)
+@pytest.mark.parametrize("neuron", [IF(), IF(threshold=0.3), PrimedIF()], ids=repr)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rates_come_near_the_activations_as_fast_as_one_over_time(rule, neuron, seed):
+    model, ann = pair(rule, spec(neuron=neuron), seed)
+    scales = rule.scales(ann, model, [s.folded() for s in stages(ann.network)], CHOSEN, Key.of(0))
+    wanted = [
+        np.maximum(a, 0) / behind for a, (_, behind) in zip(activations(ann, IMAGES), scales, strict=True)
+    ]
+    for steps in (32, 128, 512):
+        longer, _ = pair(rule, spec(neuron=neuron, steps=steps), seed)
+        rule.convert(ann, longer, CHOSEN, Key.of(0))
+        rates = [spikes.mean(0).numpy() for spikes in answers(longer, IMAGES)[:-1]]
+        worst = [np.abs(rate - a).max() for rate, a in zip(rates, wanted, strict=False)]
+        assert worst[0] <= 1 / steps + 1e-9
+        assert worst[1] <= 8 / steps
+        logits = longer(IMAGES).detach().numpy()
+        assert np.abs(logits - activations(ann, IMAGES)[-1]).max() <= 60 / steps
+    assert max(a.max() for a in wanted[:-1]) > 0.3 or isinstance(rule, ModelBased)
+
+
+def test_normalisation_inside_the_model_is_converted_with_it():
+    rule, normalise = Rueckauer(percentile=100.0), Normalise((0.4,), (0.3,))
+    model, ann = pair(rule, spec(ConvNet((4,), (6,)), steps=1000, normalise=normalise))
+    rule.convert(ann, model, CHOSEN, Key.of(0))
+    assert torch.allclose(model(IMAGES), ann(IMAGES), atol=0.05)
+    assert ann(IMAGES).std() > 0.2
+
+
+@pytest.mark.parametrize("rule", RULES, ids=name)
+def test_a_threshold_folded_into_the_weights_changes_no_spike(rule):
+    neuron = PrimedIF() if isinstance(rule, QCFS) else IF()
+    spikes = []
+    for threshold in (1.0, 0.25, 4.0):
+        model, ann = pair(rule, spec(neuron=replace(neuron, threshold=threshold)), biases=rule.biased)
+        rule.convert(ann, model, CHOSEN, Key.of(0))
+        spikes.append(torch.cat([s.flatten() for s in answers(model, IMAGES)[:-1]]))
+    assert spikes[0].any()
+    assert all(torch.equal(spikes[0], other) for other in spikes[1:])
+
+
+def test_cao_copies_weights_and_has_no_biases():
+    rule = Cao(BPTT(epochs=2, batch_size=10))
+    model, ann = pair(rule, spec(decoder=Count()), biases=False)
+    assert not any(p.requires_grad for n, p in ann.named_parameters() if n.endswith("bias"))
+    rule.convert(ann, model, CHOSEN, Key.of(0))
+    for name, weight in ann.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+    trained = spec().build(Key.of(0))
+    rule.train(trained, data_of(IMAGES.float()), Key.of(0))
+    assert not any(p.any() for n, p in trained.named_parameters() if n.endswith("bias"))
+
+
+def test_model_based_divides_by_the_largest_sum_of_positive_weights_and_bounds_every_current():
+    rule = ModelBased()
+    model, ann = pair(rule, spec(), biases=False)
+    rule.convert(ann, model, CHOSEN, Key.of(0))
+    before, after = ([m.weight for m in net.modules() if isinstance(m, nn.Linear)] for net in (ann, model))
+    for old, new in zip(before[:-1], after, strict=False):
+        largest = old.clamp(min=0).sum(1).max()
+        assert torch.allclose(new, old / largest)
+        worst = (new > 0).double()  # for every neuron, the input that drives it most
+        assert (new * worst).sum(1).max().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("network", [MLP((20, 15)), ConvNet((4, 3), (6,)), ConvNet((4,), batch_norm=False)])
+def test_no_input_drives_a_model_based_network_beyond_its_threshold(network):
+    rule = ModelBased()
+    model, ann = pair(rule, spec(network, decoder=Count()))
+    rule.convert(ann, model, CHOSEN, Key.of(0))
+    corners = torch.cat([(IMAGES > 0.5).double(), torch.ones_like(IMAGES[:1]), IMAGES])
+    with torch.no_grad():
+        x = model.encoder(corners, None)
+        for layer in model.network.layers:
+            x = layer(x)
+            if list(layer.children()):
+                assert x.max() <= 1 + 1e-9
+
+
+def test_data_based_and_percentile_scales_are_their_formulas():
+    model, ann = pair(DataBased(), spec())
+    maps = [s.folded() for s in stages(ann.network)]
+    seen = [np.maximum(a, 0) for a in activations(ann, IMAGES)]
+    weights = [m.weight.detach().numpy() for m in ann.modules() if isinstance(m, nn.Linear)]
+    found = DataBased().scales(ann, model, maps, CHOSEN, Key.of(0))
+    wanted = [max(a.max(), w.max()) for a, w in zip(seen, weights, strict=True)]
+    assert [behind for _, behind in found][:2] == pytest.approx(wanted[:2])
+    assert [before for before, _ in found] == [1.0, *(behind for _, behind in found[:-1])]
+    for percentile in (50.0, 99.0, 100.0):
+        found = Rueckauer(percentile=percentile).scales(ann, model, maps, CHOSEN, Key.of(0))
+        ranked = [np.sort(a.ravel()) for a in seen]
+        for (_, behind), a in zip(found, ranked, strict=True):
+            place = percentile / 100 * (len(a) - 1)
+            low, high = a[int(np.floor(place))], a[int(np.ceil(place))]
+            exact = low + (high - low) * (place - np.floor(place))
+            assert behind == pytest.approx(exact if exact > 0 else 1.0)
+
+
+def test_spike_norm_is_its_algorithm_step_by_step():
+    rule = SpikeNorm()
+    model, ann = pair(rule, spec(steps=30, decoder=Count()), biases=False)
+    rule.convert(ann, model, CHOSEN, Key.of(0))
+    weights = [m.weight.detach().numpy() for m in ann.modules() if isinstance(m, nn.Linear)]
+    signal = np.stack([IMAGES.flatten(1).numpy()] * 30)
+    for weight, layer in zip(weights, stages(model.network), strict=True):
+        current = signal @ weight.T
+        threshold = current.max()
+        assert np.allclose(layer.layer.weight.detach().numpy(), weight / threshold)
+        v, spikes = 0.0, []
+        for i in current / threshold:
+            v = v + i
+            spikes.append((v >= 1 - 1e-12) * 1.0)
+            v = v - spikes[-1]
+        signal = np.stack(spikes)
+
+
+def test_spike_norm_sees_the_models_own_stochastic_code():
+    rule, code = SpikeNorm(), Bernoulli(20)
+    found = []
+    for seed in (0, 0, 1):
+        model, ann = pair(rule, replace(spec(), encoder=code))
+        rule.convert(ann, model, CHOSEN, Key.of(seed))
+        found.append(torch.cat([p.flatten() for p in model.parameters()]))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("levels", [1, 4, 8])
+def test_qcfs_fires_exactly_at_its_activation_when_time_equals_levels(levels):
+    rule = QCFS(levels=levels, bound=0.8)
+    model, ann = pair(rule, spec(MLP((200,)), PrimedIF(), steps=levels))
+    rule.convert(ann, model, CHOSEN, Key.of(0))
+    counts = answers(model, IMAGES)[0].sum(0).numpy()
+    current = activations(ann, IMAGES)[0]
+    exact = np.floor(np.clip(current / 0.8, 0, 1) * levels + 0.5)
+    assert np.array_equal(counts, exact)
+    with torch.no_grad():
+        hidden = ann.network.layers[1](ann.network.layers[0](ann.encoder(IMAGES, None)))[0].numpy()
+    assert np.allclose(hidden, exact * np.float32(0.8) / levels)
+    assert len(np.unique(exact)) == levels + 1
+
+
+@pytest.mark.parametrize("steps", [3, 5, 16])
+def test_the_expected_error_of_qcfs_is_zero_for_any_time_and_that_of_plain_if_is_half_a_step(steps):
+    """For activations spread evenly below the bound, as in the theorem."""
+    shares = ((torch.arange(24_000).double() + 0.5) / 24_000).expand(steps, 1, -1)
+    errors = [(Spiking(neuron)(shares).mean(0) - shares[0]).mean().item() for neuron in (PrimedIF(), IF())]
+    assert errors[0] == pytest.approx(0, abs=1e-3 / steps)
+    assert errors[1] == pytest.approx(-1 / (2 * steps), abs=1e-3 / steps)
+
+
+def test_the_quantised_unit_and_its_gradient_are_their_formulas():
+    unit = Quantised(4, 2.0).double()
+    x = torch.tensor([[-1.0, 0.2, 0.26, 0.9, 1.8, 3.0]], dtype=torch.float64, requires_grad=True)
+    y = unit(x)
+    assert y.tolist() == [[0.0, 0.0, 0.5, 1.0, 2.0, 2.0]]
+    for i, (by_x, by_bound) in enumerate(
+        [(0, 0), (1, 0 - 0.1), (1, 0.25 - 0.13), (1, 0.5 - 0.45), (1, 1 - 0.9), (0, 1)]
+    ):
+        grads = torch.autograd.grad(y[0, i], [x, unit.bound], retain_graph=True)
+        assert grads[0][0, i].item() == pytest.approx(by_x)
+        assert grads[1].item() == pytest.approx(by_bound)
+
+
+def test_the_rate_norm_unit_tracks_the_maximum_and_clips_at_its_share():
+    unit, largest = RateNorm(), 1.0
+    for peak in (3.0, 2.0, -1.0):
+        unit.train()(torch.tensor([[peak, -5.0]]))
+        largest = 0.9 * largest + 0.1 * max(peak, 0.0)
+    assert unit.running_max.item() == pytest.approx(largest)
+    x = torch.tensor([[-1.0, largest / 4, 2 * largest]])
+    assert unit.eval()(x).tolist()[0] == pytest.approx([0.0, 0.25, 1.0])
+    unit.share = nn.Parameter(torch.tensor(0.0))
+    assert unit(x).tolist()[0] == pytest.approx([0.0, 0.5, 1.0])
+
+
+def test_tuning_of_rate_norm_lowers_thresholds_and_only_them_and_what_holds_them_is_the_untuned_network():
+    data = data_of(IMAGES.float())
+    ends = {}
+    for speed in (0.0, 0.1, 10.0):
+        rule = RateNormLayer(BPTT(batch_size=10), tuning=20, speed=speed, share=0.9, lr=0.05)
+        ann = rule.twin(spec().build(Key.of(0))).eval()
+        before = {n: t.clone() for n, t in ann.state_dict().items()}
+        rule.tune(ann, data, Key.of(0))
+        after = ann.state_dict()
+        assert all(torch.equal(t, after[n]) for n, t in before.items())
+        ends[speed] = [unit.share.sigmoid().item() for unit in ann.modules() if isinstance(unit, RateNorm)]
+    assert all(a > b > c for a, b, c in zip(*(ends[s] for s in (0.0, 0.1, 10.0)), strict=True))
+    assert ends[0.0][0] > 0.9
+
+
+def data_of(images):
+    part = Split(images, (images[:, 0, 0, 0] > 0.5).long(), torch.arange(len(images)))
+    return Dataset("dots", part, part, part, ("a", "b", "c"), "d", "made here")
+
+
+@pytest.mark.parametrize("rule", RULES, ids=name)
+def test_only_training_images_decide_the_weights(rule):
+    rule = replace(rule, ann=BPTT(epochs=1, batch_size=10), calibration=20)
+    data, found = data_of(IMAGES.float()), []
+    noise = data_of(Key.of(3).uniform((40, *SHAPE))).test
+    for told in (data, replace(data, test=noise, validation=noise)):
+        model = spec(neuron=PrimedIF()).build(Key.of(0))
+        rule.train(model, told, Key.of(0))
+        found.append(torch.cat([p.flatten() for p in model.parameters()]))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("rule", "steps", "lost"),
+    [
+        (Rueckauer(), 32, 0.01),
+        (DataBased(), 64, 0.01),
+        (SpikeNorm(), 256, 0.02),
+        (QCFS(levels=8, bound=4.0), 8, 0.01),
+        (RateNormLayer(), 32, 0.01),
+        (ModelBased(), 1024, 0.03),
+    ],
+    ids=name,
+)
+def test_a_converted_network_is_as_good_as_its_ann_at_the_time_stated(rule, steps, lost):
+    data = Digits().load()
+    rule = replace(rule, ann=BPTT(epochs=6, batch_size=32, lr=0.005))
+    described = ModelSpec(Direct(steps), MLP((60,)), PrimedIF(), ATan(), MeanPotential(), (1, 8, 8), 10)
+    model = described.build(Key.of(0))
+    history = rule.train(model, data, Key.of(0))
+    ann, converted = history.epochs[-2], history.epochs[-1]
+    assert ann.validation_accuracy > 0.9
+    assert converted.validation_accuracy >= ann.validation_accuracy - lost
+    assert converted.validation_accuracy == accuracy(model, data.validation, Key.of(0), 50)
+    assert len(history.epochs) == rule.epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("rule", "described", "word"),
+    [
+        (Rueckauer(), spec(neuron=LIF()), "without leak"),
+        (Cao(), spec(neuron=IF(synapse=PSP())), "synapse"),
+        (Rueckauer(), spec(neuron=IF(reset=ToZero())), "by-subtraction"),
+        (QCFS(), spec(), "primed-if"),
+        (QCFS(), spec(neuron=PrimedIF(initial=0.25)), "half"),
+        (Rueckauer(), spec(ResNet18((1, 1, 1, 1), 0.05)), "one after the other"),
+        (Cao(), spec(ConvNet((3,))), "batch_norm: false"),
+        (ModelBased(), spec(normalise=Normalise((0.5,), (0.5,))), "normalise"),
+    ],
+    ids=range(8),
+)
+def test_what_cannot_be_converted_is_refused_before_training(rule, described, word):
+    seen = []
+
+    def count(done, total):
+        seen.append(done)
+
+    with pytest.raises(InputError, match=word):
+        rule.train(described.build(Key.of(0)), data_of(IMAGES.float()), Key.of(0), on_batch=count)
+    assert not seen
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Rueckauer(Rueckauer()),
+        lambda: Cao(calibration=0),
+        lambda: Rueckauer(percentile=0.0),
+        lambda: Rueckauer(percentile=101.0),
+        lambda: QCFS(levels=0),
+        lambda: QCFS(bound=0.0),
+        lambda: RateNormLayer(share=1.0),
+        lambda: RateNormLayer(tuning=-1),
+        lambda: RateNormLayer(lr=0.0),
+        lambda: PrimedIF(initial=1.0),
+    ],
+    ids=range(10),
+)
+def test_settings_out_of_range_are_refused(make):
+    with pytest.raises(InputError):
+        make()
