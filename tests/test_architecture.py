@@ -23,6 +23,7 @@ FLOORS = [
     [["learning", "models"]],
     [["attacks"]],
     [["evaluation"], ["certificates"]],
+    [["audit"]],
     [["experiments"]],
     [["report"]],
     [["cli", "terminal", "__main__"]],

@@ -1,0 +1,607 @@
+"""The checks: each a pure function from evidence to a sentence with numbers, or None.
+
+`audit` runs them all. A *withheld* number rests on an evaluation that is wrong; a *doubtful* one on an
+evaluation that may be too weak. What every check means stands in `docs/audit.md`, which is written from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from spikeproof.audit.evidence import AttackEvidence, Evidence, ProbeEvidence
+
+__all__ = ["CHECKS", "DOUBTFUL", "SUPPORTED", "WITHHELD", "Check", "Finding", "Verdict", "audit", "document"]
+
+SUPPORTED, DOUBTFUL, WITHHELD = "supported", "doubtful", "withheld"
+
+SLACK = 0.005
+"""Differences in accuracy below half a point are not held against an attack."""
+
+
+class Finding(NamedTuple):
+    """One check that was raised."""
+
+    check: str
+    verdict: str
+    why: str
+
+
+class Verdict(NamedTuple):
+    """What the evidence says about a number."""
+
+    verdict: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def why(self) -> str:
+        """The reasons in one line, gravest first."""
+        return "; ".join(f"{finding.check}: {finding.why}" for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to the evidence.
+
+    Args:
+        name: as shown; also its heading in the documentation.
+        verdict: what it makes of a number, `doubtful` or `withheld`.
+        test: evidence -> why it is raised, or None.
+        raised_if: the condition, in words.
+        matters: why it matters.
+        remedy: what to do.
+        source: where it comes from.
+    """
+
+    name: str
+    verdict: str
+    test: Callable[[Evidence], str | None]
+    raised_if: str
+    matters: str
+    remedy: str
+    source: str
+
+
+def audit(evidence: Evidence) -> Verdict:
+    """The verdict on one headline number.
+
+    Example:
+        >>> from spikeproof.statistics import wilson
+        >>> attack = AttackEvidence(name="fgsm", accuracy=0.8, steps=1)
+        >>> number = Evidence(accuracy=0.8, interval=wilson(80, 100), n=100, clean_accuracy=0.9, classes=10,
+        ...     epsilon=0.1, attacks=[attack])
+        >>> verdict = audit(number)
+        >>> verdict.verdict, [finding.check for finding in verdict.findings]
+        ('doubtful', ['attacks too few', 'not probed'])
+    """
+    found = []
+    for check in CHECKS:
+        why = check.test(evidence)
+        if why is not None:
+            found.append(Finding(check.name, check.verdict, why))
+    found.sort(key=lambda finding: finding.verdict != WITHHELD)
+    return Verdict(found[0].verdict if found else SUPPORTED, tuple(found))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _probed(test: Callable[[ProbeEvidence], str | None]) -> Callable[[Evidence], str | None]:
+    return lambda evidence: None if evidence.probe is None else test(evidence.probe)
+
+
+def _share(name: str, limit: float, text: str) -> Callable[[Evidence], str | None]:
+    """Raised where a share of the probe is above its limit."""
+
+    def test(probe: ProbeEvidence) -> str | None:
+        share: float | None = getattr(probe, name)
+        return text.format(_percent(share)) if share is not None and share > limit else None
+
+    return _probed(test)
+
+
+def _each(evidence: Evidence, test: Callable[[AttackEvidence], str | None]) -> str | None:
+    reasons = [reason for attack in evidence.attacks if (reason := test(attack)) is not None]
+    return ", ".join(reasons) or None
+
+
+def _budget(evidence: Evidence) -> str | None:
+    return _each(
+        evidence,
+        lambda a: (
+            f"{a.name} left its budget or the box on {_percent(a.violations)} of the examples"
+            if a.violations
+            else None
+        ),
+    )
+
+
+def _other_model(evidence: Evidence) -> str | None:
+    return _each(
+        evidence, lambda a: f"{a.name} attacked {a.target}" if a.target and a.source != "transfer" else None
+    )
+
+
+def _chosen_on_test(evidence: Evidence) -> str | None:
+    return "settings were chosen on the test part" if evidence.chosen_on == "test" else None
+
+
+def _failed(probe: ProbeEvidence) -> str | None:
+    return probe.failed
+
+
+def _training(probe: ProbeEvidence) -> str | None:
+    return "the model was in training mode" if probe.training else None
+
+
+def _not_differentiable(probe: ProbeEvidence) -> str | None:
+    return "no gradient reaches the image" if probe.differentiable is False else None
+
+
+def _vanishing(evidence: Evidence) -> str | None:
+    reasons = []
+    probe = evidence.probe
+    if probe is not None and probe.zero_gradients is not None and probe.zero_gradients > 0.05:
+        layers = ", ".join(_percent(share) for share in probe.zero_by_layer)
+        where = f" (zero in the layers: {layers})" if layers else ""
+        reasons.append(f"the image gets none on {_percent(probe.zero_gradients)} of the examples{where}")
+    of_attacks = _each(
+        evidence,
+        lambda a: (
+            f"{a.name} saw none in {_percent(a.zero_gradients)} of its looks"
+            if a.zero_gradients is not None and not a.gradient_free and a.zero_gradients > 0.05
+            else None
+        ),
+    )
+    return "; ".join([*reasons, *([of_attacks] if of_attacks else [])]) or None
+
+
+def _dead_layers(probe: ProbeEvidence) -> str | None:
+    dead = [i for i, share in enumerate(probe.zero_by_layer, 1) if share > 0.99]
+    return f"layer {', '.join(map(str, dead))} passes almost none back" if dead else None
+
+
+def _best(attacks: Sequence[AttackEvidence]) -> AttackEvidence | None:
+    return min(attacks, key=lambda a: a.accuracy, default=None)
+
+
+def _beaten(evidence: Evidence, winner: AttackEvidence | None, loser: AttackEvidence | None) -> str | None:
+    if winner is None or loser is None or winner.accuracy >= loser.accuracy - SLACK:
+        return None
+    return f"{winner.name} {_percent(winner.accuracy)} is below {loser.name} {_percent(loser.accuracy)}"
+
+
+def _gradient_free_beats(evidence: Evidence) -> str | None:
+    return _beaten(
+        evidence, _best([a for a in evidence.attacks if a.gradient_free]), _best(evidence.white_box())
+    )
+
+
+def _transfer_beats(evidence: Evidence) -> str | None:
+    transfers = [a for a in evidence.attacks if a.source == "transfer"]
+    return _beaten(evidence, _best(transfers), _best(evidence.white_box()))
+
+
+def _substitute_beats(evidence: Evidence) -> str | None:
+    own = [a for a in evidence.white_box() if a.source == "model" and a.steps > 1]
+    others = [a for a in evidence.white_box() if a.source == "substitute"]
+    best, better = _best(own), _best(others)
+    if best is not None and better is not None and better.accuracy < best.accuracy - 0.05:
+        return _beaten(evidence, better, best)
+    return None
+
+
+def _one_step_beats(evidence: Evidence) -> str | None:
+    own = [a for a in evidence.white_box() if a.source == "model"]
+    return _beaten(evidence, _best([a for a in own if a.steps == 1]), _best([a for a in own if a.steps > 1]))
+
+
+def _rising(evidence: Evidence) -> str | None:
+    points = sorted(evidence.curve, key=lambda p: p.epsilon)
+    for i, point in enumerate(points[1:], 1):
+        best = min(points[:i], key=lambda p: p.accuracy)
+        if point.accuracy > best.accuracy + SLACK:
+            return (
+                f"{_percent(best.accuracy)} at {best.epsilon:.4g} but {_percent(point.accuracy)} "
+                f"at {point.epsilon:.4g}"
+            )
+    return None
+
+
+def _unbounded(evidence: Evidence) -> str | None:
+    """An attack that may paint any image leaves no example standing."""
+    best = _best(evidence.white_box())
+    if not evidence.unbounded or best is None or best.accuracy <= 0.01:
+        return None
+    return f"{best.name} may choose any image and leaves {_percent(best.accuracy)}"
+
+
+def _still_rising(evidence: Evidence) -> str | None:
+    def test(attack: AttackEvidence) -> str | None:
+        if attack.losses is None or len(attack.losses) < 8:
+            return None
+        best, path = -float("inf"), []
+        for loss in attack.losses:
+            best = max(best, loss)
+            path.append(best)
+        if path[-1] <= path[0]:
+            return None
+        last = len(path) // 4
+        gained = (path[-1] - path[-1 - last]) / (path[-1] - path[0])
+        return (
+            f"{attack.name} made {_percent(gained)} of its gain in its last quarter" if gained > 0.1 else None
+        )
+
+    strongest = _best([a for a in evidence.white_box() if a.steps > 1])
+    return None if strongest is None or strongest.accuracy <= 0.01 else test(strongest)
+
+
+def _silent_success(evidence: Evidence) -> str | None:
+    return _each(
+        evidence,
+        lambda a: (
+            f"{a.name} had fooled {_percent(a.silent_success)} more on its way"
+            if a.silent_success is not None and a.silent_success > SLACK
+            else None
+        ),
+    )
+
+
+def _eight_bits(evidence: Evidence) -> str | None:
+    return _each(
+        evidence,
+        lambda a: (
+            f"{a.name}: {_percent(a.accuracy)} becomes {_percent(a.eight_bit_accuracy)} on 8-bit images"
+            if a.eight_bit_accuracy is not None and a.eight_bit_accuracy > a.accuracy + 0.02
+            else None
+        ),
+    )
+
+
+def _too_few(evidence: Evidence) -> str | None:
+    low, high = evidence.interval
+    half = (high - low) / 2
+    if evidence.margin_claimed is not None and half > evidence.margin_claimed:
+        return f"±{100 * half:.1f} points cannot show {100 * evidence.margin_claimed:.1f}"
+    return f"n = {evidence.n} leaves ±{100 * half:.1f} points" if half > 0.1 else None
+
+
+def _too_weak(evidence: Evidence) -> str | None:
+    lacking = []
+    if not any(a.steps >= 10 for a in evidence.white_box()):
+        lacking.append("no gradient attack of 10 steps or more")
+    if not any(a.gradient_free for a in evidence.attacks):
+        lacking.append("no gradient-free attack")
+    return " and ".join(lacking) if lacking and evidence.epsilon > 0 else None
+
+
+def _expectation(evidence: Evidence) -> str | None:
+    if not evidence.stochastic:
+        return None
+    reasons = []
+    if evidence.white_box() and not any((a.draws or 1) > 1 for a in evidence.white_box()):
+        reasons.append("every gradient rests on a single draw")
+    probe = evidence.probe
+    if probe is not None and probe.gradient_agreement is not None and probe.gradient_agreement < 0.5:
+        reasons.append(f"two estimates of the gradient agree to a cosine of {probe.gradient_agreement:.2f}")
+    return "; ".join(reasons) or None
+
+
+def _not_probed(evidence: Evidence) -> str | None:
+    return "nothing is known of state, randomness and gradients" if evidence.probe is None else None
+
+
+_MASK = "Athalye, Carlini & Wagner 2018, section 3.1"
+_INDICATORS = "Pintor et al. 2022, section 3"
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "budget or box violated",
+        WITHHELD,
+        _budget,
+        "an attack returned an image outside its budget or outside [0, 1].",
+        "The number would belong to a larger budget than the one printed. spikeproof counts such images as not "
+        "attacked, so the attack is also weaker than it could be.",
+        "Project after the last change of the image; give pixels in [0, 1].",
+        "Carlini et al. 2019, section 3.3",
+    ),
+    Check(
+        "another model attacked",
+        WITHHELD,
+        _other_model,
+        "the attack saw other time steps, another encoder or another decoder than the evaluation.",
+        "Images made for another model measure transfer, which is far weaker.",
+        "Attack the very model that is measured, or call it a transfer attack.",
+        "Carlini et al. 2019, section 3.1; methods of rate-coded models are a known case",
+    ),
+    Check(
+        "test data used for choosing",
+        WITHHELD,
+        _chosen_on_test,
+        "settings of model or attack were chosen on the images that are reported.",
+        "What was chosen to look good on these images looks better on them than it is.",
+        "Choose on the validation part (`hold_out`).",
+        "Carlini et al. 2019, section 5",
+    ),
+    Check(
+        "answers are no logits",
+        WITHHELD,
+        _probed(_failed),
+        "the model answers NaN or infinity, the wrong shape, or raises an error on images in [0, 1].",
+        "Comparisons with NaN are false, so a broken answer can count as a robust one.",
+        "Mend the model.",
+        "spikeproof",
+    ),
+    Check(
+        "training mode",
+        WITHHELD,
+        _probed(_training),
+        "the model is in training mode.",
+        "Batch normalisation then uses the batch, dropout is on, and statistics change while one measures.",
+        "Call `model.eval()`.",
+        "Carlini et al. 2019, section 5",
+    ),
+    Check(
+        "state leaks between calls",
+        WITHHELD,
+        _share("state_leak", 0.0, "{} of the answers changed after other images were shown"),
+        "the same image is answered otherwise after other images were shown.",
+        "Left-over membrane potential becomes part of every later answer, and an attack changes the model that "
+        "it attacks.",
+        "Reset all state before each call.",
+        "spikeproof; a frequent fault of stateful layers",
+    ),
+    Check(
+        "depends on batch companions",
+        WITHHELD,
+        _share("companions", 0.0, "{} of the answers changed when the image was shown alone"),
+        "an image is answered otherwise alone than among others.",
+        "Accuracy then depends on how images are grouped, and an attack on one image is undone by another.",
+        "Remove normalisation over the batch, in the encoder as well.",
+        "spikeproof; some libraries scale a code by the maximum of the batch",
+    ),
+    Check(
+        "unaccounted randomness",
+        WITHHELD,
+        _share("randomness", 0.0, "{} of the answers changed although nothing was said to be random"),
+        "one key gives two answers, or a model that calls itself deterministic depends on the key.",
+        "Noise averages out gradients and lets examples survive by luck.",
+        "Declare the model stochastic, draw from the key that is passed, and attack in expectation.",
+        "Athalye, Carlini & Wagner 2018, section 4.2",
+    ),
+    Check(
+        "non-differentiable link",
+        WITHHELD,
+        _probed(_not_differentiable),
+        "no gradient reaches the image, because some operation on the way cuts it off.",
+        "A gradient attack on such a model does nothing, and what it leaves standing says nothing.",
+        "Give the operation a backward rule (straight-through, time-shift).",
+        "Athalye, Carlini & Wagner 2018, section 4.1 (BPDA)",
+    ),
+    Check(
+        "zero gradients",
+        DOUBTFUL,
+        _vanishing,
+        "more than 5 % of the examples, or of an attack's looks, have a gradient that is zero everywhere.",
+        "The attack stands still there, and standing still looks like robustness.",
+        "Attack through a wider surrogate (`surrogate:`), with another objective (margin, DLR), or from random "
+        "starts.",
+        f"{_INDICATORS} (unavailable gradients)",
+    ),
+    Check(
+        "layer without gradient",
+        DOUBTFUL,
+        _probed(_dead_layers),
+        "a spiking layer passes back a gradient for less than 1 % of its neurons and steps.",
+        "The surrogate is too narrow for the potentials that occur, so the image sees little of the loss.",
+        "Use a wider surrogate for the attack; the sweep over widths shows which.",
+        "methods of adaptive surrogate sharpness, arXiv 2512.22522",
+    ),
+    Check(
+        "masked encoder gradient",
+        DOUBTFUL,
+        _share("masked_inputs", 0.5, "{} of the black pixels that matter have no gradient"),
+        "most pixels that are black, and whose change alters the answer, get a gradient of exactly zero.",
+        "A rule that is gated by emitted spikes hides the whole background from the attack.",
+        "Attack with `backward: time-shift` or `straight-through`, and from random starts.",
+        "spikeproof, on the published code of Ding et al. 2023",
+    ),
+    Check(
+        "saturated outputs",
+        DOUBTFUL,
+        _share(
+            "saturated",
+            0.05,
+            "{} of the examples have no gradient of the cross-entropy but one of the margin",
+        ),
+        "cross-entropy has lost its gradient to rounding on more than 5 % of the examples, the margin has not.",
+        "Scores that are too far apart make soft-max probabilities exactly 0 and 1.",
+        "Attack with the objective `margin` or `dlr`.",
+        "Carlini & Wagner 2017, section IX (defensive distillation)",
+    ),
+    Check(
+        "probabilities instead of logits",
+        DOUBTFUL,
+        _probed(lambda p: "each answer sums to 1" if p.probabilities else None),
+        "the answers lie in [0, 1] and sum to 1.",
+        "A soft-max in the model and another in the loss flatten every gradient.",
+        "Return the scores before the soft-max.",
+        "Croce & Hein 2020 (AutoAttack), checks",
+    ),
+    Check(
+        "ties",
+        DOUBTFUL,
+        _share("ties", 0.05, "{} of the clean images have no one best class"),
+        "more than 5 % of the clean images have two or more best classes.",
+        "Outputs that take few values tie; whoever takes the first of the best classes counts ties as answers.",
+        "Use more steps, or a read-out that breaks ties by the membrane potential.",
+        "spikeproof",
+    ),
+    Check(
+        "silent outputs decoded as a class",
+        WITHHELD,
+        _share("silent_decided", 0.0, "{} of the examples are decided by an output layer that did nothing"),
+        "the output layer is silent and the model answers a class all the same.",
+        "A silent network then answers class 0, which may be right by accident and cannot be attacked further.",
+        "Count silence as no answer.",
+        "spikeproof; methods of first-spike decoding",
+    ),
+    Check(
+        "unstable predictions",
+        DOUBTFUL,
+        _share("unstable", 0.5, "the loss changes by {} under noise of half the usual budget"),
+        "noise of ±4/255 changes the loss by more than half of itself.",
+        "A gradient at a point says little about a neighbourhood in which the loss jumps.",
+        "Average gradients over noise, and use gradient-free attacks.",
+        f"{_INDICATORS} (unstable predictions)",
+    ),
+    Check(
+        "gradient-free beats gradient",
+        DOUBTFUL,
+        _gradient_free_beats,
+        "an attack that sees answers only leaves fewer examples standing than every gradient attack.",
+        "Gradients are masked: who sees more should not do worse.",
+        "Use other gradients (`surrogate`, `backward`), more steps and restarts; the worst case counts both.",
+        _MASK,
+    ),
+    Check(
+        "transfer beats white-box",
+        DOUBTFUL,
+        _transfer_beats,
+        "images made for another model fool more than those made for this one.",
+        "The same: gradients of the model itself are worse than those of a stranger.",
+        "As above.",
+        _MASK,
+    ),
+    Check(
+        "training rule weaker than substitutes",
+        DOUBTFUL,
+        _substitute_beats,
+        "gradients of another surrogate or rule leave 5 points less standing than those of training.",
+        "Published numbers are mostly made with the gradient of training.",
+        "Report the worst case over several gradient sources.",
+        "Xu et al. 2022 (arXiv 2209.03358)",
+    ),
+    Check(
+        "one step beats many",
+        DOUBTFUL,
+        _one_step_beats,
+        "FGSM leaves fewer examples standing than an iterative attack with the same gradients.",
+        "Many small steps can do all that a large one does, unless gradients mislead.",
+        "Larger steps against the bins of a code (`reach`), restarts, other gradients.",
+        _MASK,
+    ),
+    Check(
+        "accuracy rises with epsilon",
+        DOUBTFUL,
+        _rising,
+        "a larger budget leaves more examples standing than a smaller one.",
+        "A larger budget contains the smaller, so the attack is not at its best.",
+        "More steps and restarts at the larger budget; step size in proportion to it.",
+        "Carlini et al. 2019, section 4.2",
+    ),
+    Check(
+        "unbounded attack fails",
+        DOUBTFUL,
+        _unbounded,
+        "with every image allowed, the best gradient attack leaves more than 1 % standing.",
+        "An attack that may paint another class over the image and does not is broken.",
+        "Find out where its gradient is lost.",
+        f"{_MASK}; {_INDICATORS}",
+    ),
+    Check(
+        "loss still rising",
+        DOUBTFUL,
+        _still_rising,
+        "the strongest iterative attack made more than a tenth of its gain in the last quarter of its steps.",
+        "It was stopped too early.",
+        "More steps.",
+        f"{_INDICATORS} (incomplete optimisation)",
+    ),
+    Check(
+        "silent success",
+        DOUBTFUL,
+        _silent_success,
+        "an attack passed an image that fools the model and returned another one.",
+        "The attack found more than it reports.",
+        "Keep the best image of the whole path.",
+        f"{_INDICATORS} (silent success)",
+    ),
+    Check(
+        "expectation too small",
+        DOUBTFUL,
+        _expectation,
+        "a stochastic model was attacked with one draw per gradient, or two estimates of its gradient disagree.",
+        "The noise of the gradient is then larger than the gradient.",
+        "EOT-PGD with more `draws`.",
+        "Athalye, Carlini & Wagner 2018, section 4.2",
+    ),
+    Check(
+        "effect lost at 8 bits",
+        DOUBTFUL,
+        _eight_bits,
+        "rounding the attacked images to 8 bits restores 2 points or more.",
+        "Where images are stored in 8 bits, the attack is weaker than its number.",
+        "Say which images are meant; attack on the grid of 8 bits.",
+        "Carlini et al. 2019, section 5",
+    ),
+    Check(
+        "too few examples",
+        DOUBTFUL,
+        _too_few,
+        "the interval is wider than ±10 points, or than the difference that is claimed.",
+        "The number may be far off by the choice of test images alone.",
+        "Measure more examples.",
+        "spikeproof",
+    ),
+    Check(
+        "attacks too few",
+        DOUBTFUL,
+        _too_weak,
+        "the number rests on no gradient attack of 10 steps, or on no gradient-free attack.",
+        "Neither alone shows that it did not fail.",
+        "`suite: standard`.",
+        "Carlini et al. 2019, section 4",
+    ),
+    Check(
+        "not probed",
+        DOUBTFUL,
+        _not_probed,
+        "the model itself was not probed.",
+        "Leaking state, randomness and cut gradients do not show in accuracies.",
+        "`spikeproof audit`.",
+        "spikeproof",
+    ),
+)
+"""Every check, the graver first."""
+
+
+def document() -> str:
+    """The text of `docs/audit.md`."""
+    lines = [
+        "# What the audit checks",
+        "",
+        "Written by `python -m spikeproof.audit.checks`; the thresholds are those of the code.",
+        "",
+        "A headline number is *supported* when no check is raised, *doubtful* when the evaluation may be too weak,",
+        "and *withheld* when it is wrong. The reasons stand beside the number wherever it is shown.",
+        "",
+    ]
+    for check in CHECKS:
+        lines += [
+            f"## {check.name[0].upper()}{check.name[1:]}",
+            "",
+            f"- **Verdict:** {check.verdict}",
+            f"- **Raised if:** {check.raised_if}",
+            f"- **Why it matters:** {check.matters}",
+            f"- **What to do:** {check.remedy}",
+            f"- **Source:** {check.source}",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(document(), end="")  # noqa: T201

@@ -1,0 +1,397 @@
+"""A museum of broken models and evaluations, each with one planted fault, beside sound twins.
+
+All are built from weights trained on real digits. `python tests/museum/exhibits.py` prints the matrix of
+faults and checks that stands in `docs/results/museum.md`.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from spikeproof.attacks.recipes import EOTPGD, FGSM, PGD, SquareSearch
+from spikeproof.attacks.search import Result
+from spikeproof.audit.assess import assess, attack_evidence
+from spikeproof.audit.checks import CHECKS, audit
+from spikeproof.audit.evidence import Evidence
+from spikeproof.datasets import Digits
+from spikeproof.decoders import Count, MeanPotential
+from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated
+from spikeproof.evaluation import evaluate_attack, evaluate_clean
+from spikeproof.keys import Key
+from spikeproof.learning.backprop import BPTT
+from spikeproof.network import MLP, ConvNet, ModelSpec, substitute
+from spikeproof.neurons import LIF, ReLU
+from spikeproof.statistics import wilson
+from spikeproof.surrogates import ATan, Rectangle
+from spikeproof.threats import Linf
+
+KEY = Key.of(0)
+EPSILON = 0.1
+ATTACKS = (FGSM(), PGD(steps=20), PGD(steps=20, restarts=2, reach=8), SquareSearch(queries=40))
+IN_EXPECTATION = (*ATTACKS, EOTPGD(steps=10, draws=4))
+
+
+@functools.cache
+def digits():
+    return Digits().load(None)
+
+
+def images(count=120):
+    return digits().test.images[:count], digits().test.labels[:count]
+
+
+@functools.cache
+def trained(code=Direct(4), decoder=MeanPotential(), network=MLP((40,)), neuron=LIF()):
+    spec = ModelSpec(code, network, neuron, ATan(), decoder, (1, 8, 8), 10)
+    model = spec.build(Key.of(0))
+    BPTT(epochs=5, lr=0.01).train(model, digits(), Key.of(0))
+    return model.eval()
+
+
+class Wrapped(nn.Module):
+    """A model with something done to images before, or to logits after."""
+
+    stochastic = False
+
+    def __init__(self, inner, before=None, after=None):
+        super().__init__()
+        self.inner, self.before, self.after = inner, before, after
+        self.eval()
+
+    def forward(self, x, key=None):
+        logits = self.inner(self.before(x) if self.before else x, key)
+        return self.after(logits, x) if self.after else logits
+
+
+class Leaky(Wrapped):
+    """What the previous call left behind is part of the next answer."""
+
+    left = 0.0
+
+    def forward(self, x, key=None):
+        logits = self.inner(x, key) + self.left
+        self.left = 0.5 * logits.mean(0, keepdim=True).detach()
+        return logits
+
+
+class Reverse(torch.autograd.Function):
+    """The identity with a gradient of the wrong sign."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -grad
+
+
+class Undeclared(Wrapped):
+    """A code that draws, in a model that says it does not."""
+
+
+class Talkative(Wrapped):
+    """Answers class 0 where its output layer is silent."""
+
+    def forward(self, x, key=None):
+        return self.inner(x, key) - 1e-3 * torch.arange(10)
+
+    def infer(self, x, key=None):
+        seen = self.inner.infer(x, key)
+        return seen._replace(logits=seen.logits - 1e-3 * torch.arange(10))
+
+
+def leaves_the_budget(threat):
+    """The published EOT-FGSM: noise, then a full step from the noisy image, and no way back."""
+
+    def attack(model, x, y, key, *, through=None):
+        noisy = (x + threat.epsilon / 2 * key.fold("noise").normal(x.shape, 0)).clamp(0, 1)
+        noisy.requires_grad_()
+        loss = nn.functional.cross_entropy(model(noisy, key), y, reduction="none")
+        grad = torch.autograd.grad(loss.sum(), noisy)[0]
+        x_adv = (noisy.detach() + threat.epsilon * grad.sign()).clamp(0, 1)
+        ones = torch.ones(len(x), dtype=torch.int64)
+        return Result(
+            x_adv, model(x_adv, key).argmax(1) != y, loss.detach()[None], ones, ones, 0 * loss.detach()
+        )
+
+    return attack
+
+
+@functools.cache
+def measured(model, attacks, epsilon, count) -> Evidence:
+    x, y = images(count)
+    return assess(model, attacks, [Linf(epsilon)], x, y, KEY, classes=10)[-1].evidence
+
+
+def evidence(model, attacks=ATTACKS, epsilon=EPSILON, count=120, **changes) -> Evidence:
+    """What the usual evaluation of a model leaves behind."""
+    return replace(measured(model, attacks, epsilon, count), **changes)
+
+
+def with_attack(base: Evidence, name, attack, recipe, model, *, through=None, **changes) -> Evidence:
+    """Evidence with one attack more."""
+    x, y = images()
+    clean = evaluate_clean(model, x, y, KEY)
+    metrics = evaluate_attack(model, attack, Linf(base.epsilon), x, y, clean, KEY, through=through).metrics()
+    more = replace(attack_evidence(name, recipe, metrics), **changes)
+    lowest = min(base.accuracy, more.accuracy)
+    interval = wilson(lowest * base.n, base.n)
+    return replace(base, accuracy=lowest, interval=interval, attacks=[*base.attacks, more])
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A planted fault, or none.
+
+    Args:
+        name: what was done.
+        check: the check that must be raised; None for a sound twin, for which none may.
+        evidence: makes the evidence.
+    """
+
+    name: str
+    check: str | None
+    evidence: Callable[[], Evidence]
+
+
+def reversed_gradient():
+    return Wrapped(trained(), before=Reverse.apply)
+
+
+def rises() -> Evidence:
+    """A fixed, small step size serves small budgets only."""
+    x, y = images()
+    weak, strong = PGD(steps=20, reach=0.02), PGD(steps=20)
+    low, high = (
+        assess(trained(), [recipe], [Linf(epsilon)], x, y, KEY, classes=10)[0].evidence
+        for recipe, epsilon in ((strong, 0.1), (weak, 0.3))
+    )
+    return replace(high, curve=[*low.curve, *high.curve])
+
+
+def silent_success() -> Evidence:
+    """An attack that returns its last image instead of its best, watched on its way."""
+    model, (x, y), threat = trained(), images(), Linf(EPSILON)
+    base = evidence(model)
+    x_adv, fooled = x.clone(), torch.zeros(len(x), dtype=torch.bool)
+    for step in range(9):
+        grad = torch.autograd.grad(
+            nn.functional.cross_entropy(model(x_adv.requires_grad_()), y, reduction="sum"), x_adv
+        )[0]
+        x_adv = threat.project(x_adv.detach() + (-1) ** step * EPSILON * grad.sign(), x)
+        with torch.no_grad():
+            wrong = model(x_adv).argmax(1) != y
+        fooled |= wrong
+    missed = float((fooled & ~wrong).float().mean())
+    return replace(
+        base, attacks=[*base.attacks, replace(base.attacks[0], name="last iterate", silent_success=missed)]
+    )
+
+
+def shaken():
+    """Logits with a wave on them that is faster than a grey level."""
+
+    def wave(logits, x):
+        pixels = x.flatten(1)
+        return logits + 3 * torch.sin(1e3 * pixels[:, :10] + 700 * pixels.sum(1, keepdim=True))
+
+    return Wrapped(trained(), after=wave)
+
+
+def eight_bits() -> Evidence:
+    """Changes below half a grey level vanish when the image is stored."""
+    model, (x, y), threat = shaken(), images(), Linf(0.4 / 255)
+    x = (x * 255).round() / 255
+    base = evidence(model, epsilon=threat.epsilon)
+    found = PGD(steps=20)(threat)(model, x, y, KEY).x_adv
+    with torch.no_grad():
+        stored = (found * 255).round() / 255
+        before, after = (float((model(z).argmax(1) == y).float().mean()) for z in (found, stored))
+    attack = replace(base.attacks[1], name="pgd", accuracy=before, eight_bit_accuracy=after)
+    return replace(base, attacks=[*base.attacks, attack])
+
+
+def narrow(width, network=MLP((40,))):
+    return substitute(trained(network=network), spike=Rectangle(width))
+
+
+EXHIBITS = (
+    Exhibit("direct code, sound", None, lambda: evidence(trained())),
+    Exhibit("latency code, sound", None, lambda: evidence(trained(Latency(6)))),
+    Exhibit("counted spikes, sound", None, lambda: evidence(trained(Direct(8), Count()))),
+    Exhibit("ReLU twin, sound", None, lambda: evidence(trained(Direct(1), neuron=ReLU()))),
+    Exhibit("convolutions, sound", None, lambda: evidence(trained(network=ConvNet((8,))))),
+    Exhibit("Bernoulli code, sound", None, lambda: evidence(trained(Bernoulli(6)), IN_EXPECTATION)),
+    Exhibit("declared wrapper, sound", None, lambda: evidence(Wrapped(trained()))),
+    Exhibit("state kept between calls", "state leaks between calls", lambda: evidence(Leaky(trained()))),
+    Exhibit(
+        "images scaled by the maximum of their batch",
+        "depends on batch companions",
+        lambda: evidence(Wrapped(trained(), before=lambda x: x / x.amax() * 0.9 + 0.1 * x.mean())),
+    ),
+    Exhibit(
+        "batch normalisation left in training mode",
+        "training mode",
+        lambda: evidence(copy.deepcopy(trained(network=ConvNet((8,)))).train()),
+    ),
+    Exhibit(
+        "Bernoulli code, called deterministic",
+        "unaccounted randomness",
+        lambda: evidence(Undeclared(trained(Bernoulli(6)))),
+    ),
+    Exhibit(
+        "noise from the global generator",
+        "unaccounted randomness",
+        lambda: evidence(Wrapped(trained(), after=lambda z, x: z + 0.3 * torch.randn_like(z))),
+    ),
+    Exhibit(
+        "pixels rounded without a backward rule",
+        "non-differentiable link",
+        lambda: evidence(Wrapped(trained(), before=lambda x: (x * 15).round().detach() / 15)),
+    ),
+    Exhibit("surrogate of no width", "zero gradients", lambda: evidence(narrow(1e-5))),
+    Exhibit(
+        "narrow surrogate, two layers",
+        "layer without gradient",
+        lambda: evidence(narrow(2e-3, MLP((40, 40)))),
+    ),
+    Exhibit(
+        "narrow surrogate, wide one beside it",
+        "training rule weaker than substitutes",
+        lambda: evidence(narrow(0.02), (*ATTACKS, PGD(steps=20, surrogate=ATan(2.0)))),
+    ),
+    Exhibit(
+        "latency code with the spike-gated gradient",
+        "masked encoder gradient",
+        lambda: evidence(substitute(trained(Latency(6)), backward=SpikeGated())),
+    ),
+    Exhibit(
+        "logits times 10,000",
+        "saturated outputs",
+        lambda: evidence(Wrapped(trained(), after=lambda z, x: 1e4 * z)),
+    ),
+    Exhibit(
+        "soft-max inside the model",
+        "probabilities instead of logits",
+        lambda: evidence(Wrapped(trained(), after=lambda z, x: z.softmax(1))),
+    ),
+    Exhibit("one step, spikes counted", "ties", lambda: evidence(trained(Direct(1), Count()))),
+    Exhibit(
+        "silence answered with class 0",
+        "silent outputs decoded as a class",
+        lambda: evidence(Talkative(trained(Direct(2), Count()))),
+    ),
+    Exhibit("logits shaken by a fast wave", "unstable predictions", lambda: evidence(shaken())),
+    Exhibit(
+        "gradient of the wrong sign", "gradient-free beats gradient", lambda: evidence(reversed_gradient())
+    ),
+    Exhibit(
+        "gradient of the wrong sign, every image allowed",
+        "unbounded attack fails",
+        lambda: evidence(reversed_gradient(), (PGD(steps=20), SquareSearch(queries=60)), epsilon=1.0),
+    ),
+    Exhibit(
+        "gradient of the wrong sign, transfer from the original",
+        "transfer beats white-box",
+        lambda: with_attack(
+            evidence(reversed_gradient()),
+            "transfer",
+            PGD(steps=20)(Linf(EPSILON)),
+            PGD(steps=20),
+            reversed_gradient(),
+            through=trained(),
+            source="transfer",
+        ),
+    ),
+    Exhibit(
+        "iterative attack with tiny steps",
+        "one step beats many",
+        lambda: evidence(trained(), (FGSM(), PGD(steps=20, reach=0.02), SquareSearch(queries=60))),
+    ),
+    Exhibit("step size fixed for the smallest budget", "accuracy rises with epsilon", rises),
+    Exhibit(
+        "attack stopped half-way",
+        "loss still rising",
+        lambda: evidence(trained(), (PGD(steps=20, reach=0.4), SquareSearch(queries=60))),
+    ),
+    Exhibit("last iterate returned", "silent success", silent_success),
+    Exhibit(
+        "attack that does not project",
+        "budget or box violated",
+        lambda: with_attack(
+            evidence(trained()), "eot-fgsm", leaves_the_budget(Linf(EPSILON)), FGSM(), trained()
+        ),
+    ),
+    Exhibit(
+        "stochastic model, one draw per gradient",
+        "expectation too small",
+        lambda: evidence(trained(Bernoulli(6))),
+    ),
+    Exhibit("changes below a grey level", "effect lost at 8 bits", eight_bits),
+    Exhibit("twenty test images", "too few examples", lambda: evidence(trained(), count=20)),
+    Exhibit(
+        "settings chosen on the test part",
+        "test data used for choosing",
+        lambda: evidence(trained(), chosen_on="test"),
+    ),
+    Exhibit(
+        "attacked with 2 steps, measured with 4",
+        "another model attacked",
+        lambda: (
+            lambda e: replace(
+                e, attacks=[replace(a, target="the model with direct(steps=2)") for a in e.attacks]
+            )
+        )(evidence(trained())),
+    ),
+    Exhibit("FGSM alone", "attacks too few", lambda: evidence(trained(), (FGSM(),))),
+    Exhibit(
+        "answers NaN",
+        "answers are no logits",
+        lambda: evidence(Wrapped(trained(), after=lambda z, x: z / (z > 0).float() * (z > 0).float())),
+    ),
+    Exhibit(
+        "eight logits for ten classes",
+        "answers are no logits",
+        lambda: evidence(Wrapped(trained(), after=lambda z, x: z[:, :8])),
+    ),
+    Exhibit("no probe", "not probed", lambda: evidence(trained(), probe=None)),
+)
+
+
+def matrix() -> str:
+    """Faults x checks, in Markdown."""
+    names = [check.name for check in CHECKS]
+    lines = [
+        "# The museum: faults and the checks that find them",
+        "",
+        "Written by `python tests/museum/exhibits.py > docs/results/museum.md`. Every exhibit is built from",
+        "weights trained on the real digits of the package; a sound twin must raise nothing. W withholds the",
+        "number, D makes it doubtful. The check that the fault was planted for is in bold.",
+        "",
+        "| exhibit | verdict | raised |",
+        "|---|---|---|",
+    ]
+    raised_ever = set()
+    for exhibit in EXHIBITS:
+        verdict = audit(exhibit.evidence())
+        raised_ever |= {f.check for f in verdict.findings}
+        raised = ", ".join(
+            f"**{f.check}** ({f.verdict[0].upper()})"
+            if f.check == exhibit.check
+            else f"{f.check} ({f.verdict[0].upper()})"
+            for f in verdict.findings
+        )
+        lines.append(f"| {exhibit.name} | {verdict.verdict} | {raised or 'nothing'} |")
+    lines += ["", f"{len(raised_ever)} of {len(names)} checks are raised by some exhibit."]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(matrix(), end="")
