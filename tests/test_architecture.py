@@ -14,7 +14,7 @@ FLOORS = [
     # a floor may import from the floors above it in this list, and its groups' members from each other
     [["errors", "keys", "specs", "protocols"]],
     [
-        *(["datasets"], ["encoders"], ["surrogates"], ["decoders"], ["losses"], ["threats"]),
+        *(["datasets"], ["encoders"], ["probes"], ["surrogates"], ["decoders"], ["losses"], ["threats"]),
         *(["statistics"], ["tensorfiles"]),
     ],
     [["neurons"]],

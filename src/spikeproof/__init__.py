@@ -58,8 +58,9 @@ if TYPE_CHECKING:
     from spikeproof.learning.online import FPTT
     from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
     from spikeproof.models import load, save
-    from spikeproof.network import MLP, Classifier, ConvNet, ModelSpec, Normalise, substitute
+    from spikeproof.network import MLP, Classifier, ConvNet, ModelSpec, Normalise, probed, substitute
     from spikeproof.neurons import IF, LIF, PSP, BySubtraction, PrimedIF, ReLU, Softplus, ToZero
+    from spikeproof.probes import Deletion, Jitter, Reversal, Shuffle, SynchronousShuffle
     from spikeproof.surrogates import (
         ATan,
         Exponential,
@@ -82,13 +83,14 @@ _HOMES = {
         *("Population", "QuantisedDirect", "RankOrder", "RelativeLatency", "Reversed"),
         *("SpikeGated", "StraightThrough", "ThetaPhase", "TimeShift"),
     ),
+    "probes": ("Deletion", "Jitter", "Reversal", "Shuffle", "SynchronousShuffle"),
     "surrogates": (
         *("ATan", "Exponential", "FastSigmoid", "Gaussian", "Rectangle", "Sigmoid", "StraightThroughSpike"),
         "Triangle",
     ),
     "gradients": ("ANTLR", "TSSL", "SurrogateGradient"),
     "neurons": ("IF", "LIF", "PSP", "BySubtraction", "PrimedIF", "ReLU", "Softplus", "ToZero"),
-    "network": ("MLP", "Classifier", "ConvNet", "ModelSpec", "Normalise", "substitute"),
+    "network": ("MLP", "Classifier", "ConvNet", "ModelSpec", "Normalise", "probed", "substitute"),
     "architectures": ("VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "SEWResNet"),
     "decoders": ("Count", "FirstSpike", "MeanPotential", "decide"),
     "learning.backprop": ("BPTT",),

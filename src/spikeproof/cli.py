@@ -148,15 +148,21 @@ def status(directory: Path) -> None:
 @cli.command()
 @DIRECTORY
 @AS_JSON
+@click.option("--probes", is_flag=True, help="Only what probes of timing found.")
 @guarded
-def show(directory: Path, as_json: bool) -> None:
+def show(directory: Path, as_json: bool, probes: bool) -> None:
     """Print the numbers of the study in DIR."""
     from spikeproof import terminal
-    from spikeproof.experiments.results import records
+    from spikeproof.experiments.results import probe_records, records
     from spikeproof.experiments.store import as_json as encode
 
-    found = records(directory)
-    click.echo(encode(found).decode(), nl=False) if as_json else terminal.print_records(found)
+    if as_json:
+        found = probe_records(directory) if probes else records(directory)
+        click.echo(encode(found).decode(), nl=False)
+        return
+    if not probes:
+        terminal.print_records(records(directory))
+    terminal.print_probes(probe_records(directory))
 
 
 @cli.command()
@@ -169,15 +175,16 @@ def report(directory: Path) -> None:
 
 def _report(directory: Path) -> None:
     from spikeproof import terminal
-    from spikeproof.experiments.results import records
+    from spikeproof.experiments.results import probe_records, records
     from spikeproof.experiments.store import writing
     from spikeproof.report.page import write
 
-    found = records(directory)
+    found, probes = records(directory), probe_records(directory)
     terminal.print_records(found)
+    terminal.print_probes(probes)
     if found:
         with writing(directory):
-            path = write(directory, found)
+            path = write(directory, found, probes)
         click.echo(f"report: {path}")
 
 

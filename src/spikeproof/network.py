@@ -21,6 +21,7 @@ from spikeproof.encoders import BackwardRule, with_backward
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.neurons import Integrator, Neuron, Spiking, Synapse, Unroll
+from spikeproof.probes import Probe, Probed
 from spikeproof.protocols import Decoder, Encoder, Shape, encoded_shape, example_shape, spike_count
 from spikeproof.surrogates import Surrogate
 
@@ -36,6 +37,7 @@ __all__ = [
     "Parts",
     "PooledConv2d",
     "SpikingNetwork",
+    "probed",
     "substitute",
 ]
 
@@ -422,4 +424,25 @@ def substitute(
         if isinstance(layer, Spiking):
             layer.spike = layer.spike if spike is None else spike
             layer.unroll = layer.unroll if unroll is None else unroll
+    return twin
+
+
+def probed(model: Classifier, probe: Probe) -> Classifier:
+    """The same model, sharing every tensor, whose network sees spikes that a probe has changed.
+
+    The original is untouched.
+
+    Example:
+        >>> from spikeproof.decoders import Count
+        >>> from spikeproof.encoders import Latency
+        >>> from spikeproof.neurons import LIF
+        >>> from spikeproof.probes import Reversal
+        >>> from spikeproof.surrogates import ATan
+        >>> model = ModelSpec(Latency(4), MLP((8,)), LIF(), ATan(), Count(), (1, 8, 8), 10).build(Key.of(0))
+        >>> x = torch.rand(2, 1, 8, 8)
+        >>> torch.equal(probed(model, Reversal()).encoder(x), Latency(4)(x).flip(0))
+        True
+    """
+    twin = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
+    twin.encoder = Probed(twin.encoder, probe)
     return twin

@@ -12,9 +12,18 @@ import click
 
 from spikeproof.experiments.cells import Cell
 from spikeproof.experiments.executors import Failure, Progress
-from spikeproof.experiments.record import Record
+from spikeproof.experiments.record import ProbeRecord, Record
 from spikeproof.experiments.run import Listener, Summary
-from spikeproof.report.tables import Budget, Headline, budgets, epsilon_text, headlines, percent, varying
+from spikeproof.report.tables import (
+    MISSING,
+    Budget,
+    Headline,
+    budgets,
+    epsilon_text,
+    headlines,
+    percent,
+    varying,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -121,6 +130,7 @@ def cell_names(cells: Sequence[Cell]) -> dict[str, str]:
             names[cell.address] = f"train {parts}"
         else:
             what = f"{spec['attack']['name']} {spec['epsilon']:.3g}" if "attack" in spec else cell.kind
+            what = f"probe {spec['probe']['name']}" if "probe" in spec else what
             names[cell.address] = f"{what} on {names[cell.needs].removeprefix('train ')}"
     return names
 
@@ -152,6 +162,29 @@ def print_records(records: Sequence[Record]) -> None:
         click.echo("Under attack: the worst case over all attacks of the study, image by image.")
     for warning in _warnings(records):
         click.echo(f"warning: {warning}")
+
+
+def print_probes(records: Sequence[ProbeRecord]) -> None:
+    """Accuracy of every model under every probe of timing; nothing where there is none."""
+    if not records:
+        return
+    axes, names = varying(records) or ["encoder"], list(dict.fromkeys(row["probe"] for row in records))
+    rows: dict[str, dict[str, ProbeRecord]] = {}
+    for record in records:
+        rows.setdefault(record["model"], {})[record["probe"]] = record
+    click.echo("\nAccuracy in % when a probe changes the spikes of the input:")
+    lines = [[*axes, "clean", *names]]
+    for found in rows.values():
+        first = next(iter(found.values()))
+        accuracies = [percent(found[name]["accuracy"]) if name in found else MISSING for name in names]
+        lines.append(
+            [*(str(dict(first)[axis]) for axis in axes), percent(first["clean_accuracy"]), *accuracies]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    sides = ["<"] * len(axes) + [">"] * (len(widths) - len(axes))
+    for line in lines:
+        padded = [f"{t:{side}{w}}" for t, side, w in zip(line, sides, widths, strict=True)]
+        click.echo("  ".join(padded))
 
 
 def _line(row: Headline, axes: Sequence[str], columns: Sequence[Budget]) -> list[str]:

@@ -17,8 +17,11 @@ from spikeproof.encoders import (
     Direct,
     EarlyBurst,
     Events,
+    Fused,
     LateBurst,
     Latency,
+    Phase,
+    Population,
     Reversed,
     SpikeGated,
 )
@@ -55,6 +58,8 @@ SPECS = [
         for a in (VGG9(0.04), ResNet19((1, 1, 1), 0.03), SEWResNet((1, 1, 1, 1), 0.05))
         for neuron in (ReLU(), Softplus())
     ),
+    ModelSpec(Population(Latency(5), neurons=3), ConvNet((4,)), LIF(), ATan(), Count(), SHAPE, 3),
+    ModelSpec(Fused((Phase(8), Bernoulli(8))), MLP((12,)), LIF(), ATan(), Count(), SHAPE, 3),
     ModelSpec(Direct(1), ConvNet((4, 6)), ReLU(), ATan(), MeanPotential(), SHAPE, 3),
 ]
 

@@ -162,6 +162,7 @@ def test_the_page_loads_nothing_and_names_no_other_place(reported):
     text = (reported / "report.html").read_text()
     assert "http:" not in text
     assert "https:" not in text
+    assert 'id="timing"' not in text  # a study without probes does not speak of them
     assert "@import" not in text
     for tag, attributes in Elements(text).tags:
         assert tag not in {"link", "script", "iframe", "object", "embed", "base"}

@@ -16,6 +16,7 @@ from spikeproof.losses import DLR, LogitCrossEntropy, Margin, Objective
 from spikeproof.models import MODEL_PARTS
 from spikeproof.network import Architecture
 from spikeproof.neurons import Neuron
+from spikeproof.probes import Deletion, Jitter, Probe, Reversal, Shuffle, SynchronousShuffle
 from spikeproof.protocols import Decoder, Encoder, Threat
 from spikeproof.specs import Catalogue, summary
 from spikeproof.surrogates import Surrogate
@@ -35,6 +36,13 @@ PARTS: Catalogue = {
         "square": recipes.SquareSearch,
     },
     Objective: {"cross-entropy": LogitCrossEntropy, "margin": Margin, "dlr": DLR},
+    Probe: {
+        "jitter": Jitter,
+        "shuffle": Shuffle,
+        "synchronous-shuffle": SynchronousShuffle,
+        "reversal": Reversal,
+        "deletion": Deletion,
+    },
     Threat: {"linf": Linf, "l2": L2},
     Source: {
         "digits": Digits,
@@ -56,6 +64,7 @@ KINDS: Mapping[str, Any] = {
     "networks": Architecture,
     "rules": Rule,
     "attacks": Recipe,
+    "probes": Probe,
     "threats": Threat,
     "datasets": Source,
 }

@@ -37,9 +37,11 @@ from spikeproof.experiments.store import Store, as_json
 from spikeproof.keys import Key
 from spikeproof.learning.rules import EpochReport, Rule
 from spikeproof.models import dump_model, load
-from spikeproof.network import Classifier, ModelSpec, substitute
+from spikeproof.network import Classifier, ModelSpec, probed, substitute
+from spikeproof.probes import Probe
 from spikeproof.protocols import Threat
 from spikeproof.specs import build, canonical
+from spikeproof.statistics import compare
 
 __all__ = ["Bench", "Files"]
 
@@ -62,6 +64,7 @@ class Subject:
     labels: Tensor
     clean: Clean
     weights: str
+    key: Key
 
 
 @dataclass
@@ -86,7 +89,9 @@ class Bench:
 
     def __call__(self, cell: Cell, tell: Tell) -> Files:
         began = time.perf_counter()
-        compute = {"train": self.train, "clean": self.clean, "attack": self.attack}[cell.kind]
+        compute = {"train": self.train, "clean": self.clean, "probe": self.probe, "attack": self.attack}[
+            cell.kind
+        ]
         with one_thread():
             files = compute(cell, tell)
         files["cell.json"] = as_json(cell.record())
@@ -129,6 +134,34 @@ class Bench:
         }
         return {"metrics.json": as_json(metrics), "examples.parquet": table(subject.clean)}
 
+    def probe(self, cell: Cell, tell: Tell) -> Files:
+        """How often the model is right on images as they are, whose spikes a probe changes.
+
+        The code draws what it draws for the clean images, so that outcomes pair.
+        """
+        subject, spec = self.subject(cell), cell.spec
+        found = evaluate_clean(
+            probed(subject.model, build(Probe, spec["probe"], PARTS)),
+            subject.images,
+            subject.labels,
+            subject.key,
+            ids=subject.clean.example.cpu(),
+            batch_size=self.batch_size,
+            draws=spec["draws"],
+        )
+        key = subject.key.fold("compare")
+        lost = compare(subject.clean.right.cpu().numpy(), found.right.cpu().numpy(), key)
+        metrics = {
+            **{name.removeprefix("clean_"): value for name, value in found.metrics().items()},
+            "lost": lost.difference,
+            "lost_low": lost.interval.low,
+            "lost_high": lost.interval.high,
+            "p_value": lost.p_value,
+            "chance": 1 / subject.model.spec.classes,
+            "weights": subject.weights,
+        }
+        return {"metrics.json": as_json(metrics), "examples.parquet": table(found)}
+
     def attack(self, cell: Cell, tell: Tell) -> Files:
         """How often the model is right on images that an attack changed."""
         subject, spec = self.subject(cell), cell.spec
@@ -170,16 +203,17 @@ class Bench:
         model = load(stored.path).to(self.device)
         images = floats(test.images[:examples].to(self.device))
         labels = test.labels[:examples].to(self.device)
+        key = Key.of(spec["seed"]).fold("evaluation")
         clean = evaluate_clean(
             model,
             images,
             labels,
-            Key.of(spec["seed"]).fold("evaluation"),
+            key,
             ids=test.ids[:examples],
             batch_size=self.batch_size,
             draws=draws,
         )
-        return Subject(model, images, labels, clean, stored.metrics["weights"])
+        return Subject(model, images, labels, clean, stored.metrics["weights"], key)
 
     def dataset(self, spec: Mapping[str, Any]) -> Dataset:
         """The data that a train cell names, read once."""

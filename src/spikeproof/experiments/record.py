@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-__all__ = ["Record"]
+__all__ = ["ProbeRecord", "Record"]
 
 
 class Record(TypedDict):
@@ -49,3 +49,41 @@ class Record(TypedDict):
     train_cell: str
     clean_cell: str
     steps: int
+
+
+class ProbeRecord(TypedDict):
+    """One model under one probe of timing, as `show --probes --json` prints it.
+
+    `lost` is the clean accuracy less that under the probe, on the same images and draws of the code, with a
+    95 % interval for the pairs and the p-value of no difference. `timing_share` is what was lost, as a share
+    of what the clean accuracy is above chance; null where it is not above chance.
+    """
+
+    study: str
+    dataset: str
+    network: str
+    neuron: str
+    encoder: str
+    decoder: str
+    rule: str
+    surrogate: str
+    seed: int
+    n: int
+    steps: int
+    probe: str
+    clean_accuracy: float
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    all_draws: float
+    draws: int
+    lost: float
+    lost_low: float
+    lost_high: float
+    p_value: float
+    timing_share: float | None
+    tie_share: float
+    silent_share: float
+    spikes_per_inference: float
+    model: str
+    cell: str

@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from spikeproof.errors import DamagedError
-from spikeproof.experiments.record import Record
+from spikeproof.experiments.record import ProbeRecord, Record
 from spikeproof.experiments.run import read_plan
 from spikeproof.experiments.store import Store, Stored
 from spikeproof.statistics import wilson
 
-__all__ = ["WORST_CASE", "labels", "records"]
+__all__ = ["WORST_CASE", "labels", "probe_records", "records"]
 
 WORST_CASE = "worst-case"
 NOTHING_STANDS = 0.01
@@ -50,6 +50,41 @@ def records(directory: Path) -> list[Record]:
             wanted = [cell for cell in plan["plan"] if cell["spec"].get("train") == train["address"]]
             rows += _records_of_model(plan["study"], names, cells, cells[train["address"]], wanted)
     return rows
+
+
+def probe_records(directory: Path) -> list[ProbeRecord]:
+    """What every model of a study answers under every probe of timing, as far as it is finished.
+
+    Args:
+        directory: the output directory of a run.
+
+    Raises:
+        InputError: the directory holds no study.
+    """
+    plan, store = read_plan(directory), Store(directory)
+    cells = {stored.address: stored for stored in _readable(store, plan["cells"])}
+    names, rows, bases = _Names.of(plan["plan"]), list[ProbeRecord](), dict[str, dict[str, Any]]()
+    for cell in plan["plan"]:
+        train = cells.get(cell["spec"].get("train", ""))
+        if train is None or cell["address"] not in cells:
+            continue
+        if cell["kind"] == "clean":
+            bases[train.address] = _base(plan["study"], names, train, cells[cell["address"]])
+        elif cell["kind"] == "probe" and train.address in bases:
+            rows.append(_probe_record(bases[train.address], names, cells[cell["address"]]))
+    return rows
+
+
+def _probe_record(base: Spec, names: _Names, cell: Stored) -> ProbeRecord:
+    metrics, above = cell.metrics, base["clean_accuracy"] - cell.metrics["chance"]
+    record = {
+        **{name: base[name] for name in ProbeRecord.__annotations__ if name in base},
+        **{name: metrics[name] for name in ProbeRecord.__annotations__ if name in metrics},
+        "probe": names.probes[_text(cell.cell["spec"]["probe"])],
+        "timing_share": metrics["lost"] / above if above > 0 else None,
+        "cell": str(cell.path),
+    }
+    return cast(ProbeRecord, record)
 
 
 def _readable(store: Store, addresses: Iterable[str]) -> Iterable[Stored]:
@@ -121,7 +156,8 @@ def _steps(encoder: Spec) -> int:
     """Number of time steps of a code, or of the code inside it."""
     if "steps" in encoder:
         return int(encoder["steps"])
-    return next(_steps(part) for part in encoder.values() if isinstance(part, Mapping))
+    parts = [part for value in encoder.values() for part in (value if isinstance(value, list) else [value])]
+    return next(_steps(part) for part in parts if isinstance(part, Mapping))
 
 
 def _clean_record(base: Spec) -> Record:
@@ -265,6 +301,7 @@ class _Names:
     axes: Mapping[str, Mapping[str, str]]
     attacks: Mapping[str, str]
     threats: Mapping[str, str]
+    probes: Mapping[str, str]
 
     @classmethod
     def of(cls, plan: Sequence[Spec]) -> _Names:
@@ -273,7 +310,10 @@ class _Names:
         axes = {axis: labels(spec["model"][axis] for spec in models) for axis in _AXES}
         axes["rule"] = labels(spec["rule"] for spec in models)
         return cls(
-            axes, labels(spec["attack"] for spec in attacks), labels(spec["threat"] for spec in attacks)
+            axes,
+            labels(spec["attack"] for spec in attacks),
+            labels(spec["threat"] for spec in attacks),
+            labels(cell["spec"]["probe"] for cell in plan if cell["kind"] == "probe"),
         )
 
 
@@ -291,6 +331,9 @@ def labels(members: Iterable[Spec]) -> dict[str, str]:
         ['pgd(steps=10)', 'pgd(steps=20)']
         >>> list(labels([{"name": "reversed", "code": {"name": "latency", "steps": 8}}]).values())
         ['reversed(latency)']
+        >>> fused = [{"name": "latency", "steps": 8}, {"name": "direct", "steps": 8}]
+        >>> list(labels([{"name": "fused", "codes": fused}]).values())
+        ['fused(latency+direct)']
     """
     distinct = {_text(member): member for member in members}
     groups: dict[str, list[Spec]] = defaultdict(list)
@@ -316,15 +359,18 @@ def _differing(member: Spec, group: Sequence[Spec]) -> list[str]:
 
 
 def _base_name(member: Spec) -> str:
-    code = member.get("code")
-    return f"{member['name']}({_base_name(code)})" if isinstance(code, Mapping) else str(member["name"])
+    inside = member.get("codes", [member.get("code")])
+    names = [_base_name(code) for code in inside if isinstance(code, Mapping)]
+    return f"{member['name']}({'+'.join(names)})" if names else str(member["name"])
 
 
 def _flat(member: Spec, prefix: str = "") -> dict[str, Any]:
     """Options of a member, those of its parts as `part.option` and a part's own name as `part`."""
     flat: dict[str, Any] = {}
     for option, value in member.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
+            flat |= _flat({str(i): part for i, part in enumerate(value)}, f"{prefix}{option}.")
+        elif isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{option}.")
         elif option == "name":
             flat |= {prefix[:-1]: value} if prefix else {}

@@ -8,6 +8,7 @@
         network: {mlp: {hidden: [100]}}
         decoder: [count, first-spike]
         rule: {bptt: {epochs: 5}}
+    probes: [shuffle, {jitter: {steps: 1}}]           # how much of the accuracy lives in timing?
     attacks: [fgsm, {pgd: {steps: 20}}, {square: {queries: 100}}]
     epsilons: [8/255, 0.1]
     examples: 200
@@ -34,6 +35,7 @@ from spikeproof.experiments.settings import assign
 from spikeproof.learning.rules import Rule
 from spikeproof.network import Architecture, Normalise
 from spikeproof.neurons import Neuron
+from spikeproof.probes import Probe
 from spikeproof.protocols import Decoder, Encoder, Threat
 from spikeproof.specs import build, describe
 from spikeproof.surrogates import Surrogate
@@ -68,9 +70,10 @@ class Study:
         threats: every threat with each of its budgets.
         seeds: each model is trained once per seed.
         examples: the first so many of the test part, or None for all.
-        draws: draws per example for stochastic models, at least 1.
+        draws: draws per example for stochastic models and random probes, at least 1.
         normalise: input normalisation inside every model, or None.
         batch_size: images per evaluation batch; changes no result.
+        probes: changes of the spikes between code and network; they need no threat.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Study:
     draws: int = 4
     normalise: Normalise | None = None
     batch_size: int = 128
+    probes: tuple[Probe, ...] = ()
 
     def spec(self) -> dict[str, Any]:
         """The study as plain data."""
@@ -91,6 +95,7 @@ class Study:
             "data": describe(self.data, PARTS),
             "models": [_axes(model) for model in self.models],
             "attacks": [describe(attack, PARTS) for attack in self.attacks],
+            "probes": [describe(probe, PARTS) for probe in self.probes],
             "threats": [describe(threat, PARTS) for threat in self.threats],
             "seeds": list(self.seeds),
             "examples": self.examples,
@@ -140,7 +145,7 @@ AXES: Mapping[str, tuple[Any, str | None]] = {
 """Axis of a block of models -> kind and default."""
 
 KEYS = (
-    *("name", "data", "models", "attacks", "threat", "epsilons"),
+    *("name", "data", "models", "probes", "attacks", "threat", "epsilons"),
     *("seeds", "examples", "draws", "normalise", "batch_size"),
 )
 
@@ -178,6 +183,7 @@ class _Reader:
             draws=self.whole_of("draws", 4),
             normalise=self.normalise(),
             batch_size=self.whole_of("batch_size", 128),
+            probes=tuple(dict.fromkeys(self.part(Probe, p, item) for p, item in self.listed("probes", []))),
         )
 
     def name(self) -> str:

@@ -16,12 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from spikeproof.experiments.record import Record
+from spikeproof.experiments.record import ProbeRecord, Record
 from spikeproof.experiments.results import WORST_CASE
 from spikeproof.report.exhibits import ANALOGUE, Exhibit, middle
 from spikeproof.report.tables import epsilon_text, number, varying
 
-__all__ = ["Drawing", "drawings", "exhibit_drawing", "file_names", "inline", "telling"]
+__all__ = ["Drawing", "drawings", "exhibit_drawing", "file_names", "inline", "probe_drawing", "telling"]
 
 Array = NDArray[Any]
 
@@ -361,6 +361,60 @@ def _finish(figure: Figure, axes: Array, used: int, label: bool = True) -> None:
         figure.legend(
             list(handles.values()), list(handles), loc="outside lower center", ncols=min(len(handles), 7)
         )
+
+
+# --- probes of timing ---
+
+
+def probe_drawing(records: Sequence[ProbeRecord], names: Sequence[str]) -> Drawing:
+    """Accuracy of every model as it is and under every probe.
+
+    Args:
+        records: at least one.
+        names: what each record's model is called.
+    """
+    models = dict(zip((record["model"] for record in records), names, strict=True))
+    labels = [(model, models[model]) for model in list(models)[:MOST_MODELS]]
+    probes = list(dict.fromkeys(record["probe"] for record in records))
+    found = {(record["model"], record["probe"]): record for record in records}
+
+    def paint(figure: Figure) -> None:
+        ax = figure.subplots()
+        ranks = range(len(labels))
+        clean = {record["model"]: 100 * record["clean_accuracy"] for record in records}
+        ax.plot([clean[m] for m, _ in labels], ranks, "|", color=GREY, markersize=13, label="as they are")
+        for i, probe in enumerate(probes):
+            here = [(rank, found[m, probe]) for rank, (m, _) in enumerate(labels) if (m, probe) in found]
+            accuracy = np.array([100 * row["accuracy"] for _, row in here])
+            ends = [[100 * row[end] for _, row in here] for end in ("ci_low", "ci_high")]
+            ax.errorbar(
+                accuracy,
+                [rank + (i - (len(probes) - 1) / 2) * 0.6 / len(probes) for rank, _ in here],
+                xerr=np.abs(np.array(ends) - accuracy),
+                fmt=MARKERS[i % len(MARKERS)],
+                color=COLOURS[i % len(COLOURS)],
+                markersize=4,
+                elinewidth=0.8,
+                label=probe,
+            )
+        ax.set_yticks(list(ranks), [label for _, label in labels])
+        ax.invert_yaxis()
+        ax.set_xlim(-3, 103)
+        ax.set_xlabel("accuracy [%]")
+        handles, texts = ax.get_legend_handles_labels()
+        figure.legend(handles, texts, loc="outside lower center", ncols=min(len(texts), 6))
+
+    left = len(models) - len(labels)
+    caption = (
+        "Share of unchanged test images answered correctly when a probe changes the spikes between code and "
+        "network. A model that loses nothing by a shuffle that keeps counts does not use spike timing. "
+        "Bars are 95 % intervals" + (f"; {left} more models stand in the table only." if left else ".")
+    )
+    return Drawing("probes", "Accuracy under probes of timing", caption, paint, 9.0, 1.4 + 0.45 * len(labels))
+
+
+MOST_MODELS = 40
+"""Models in the figure of probes."""
 
 
 # --- code x decoder ---

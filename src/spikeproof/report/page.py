@@ -11,12 +11,20 @@ from typing import cast
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from spikeproof.experiments.record import Record
+from spikeproof.experiments.record import ProbeRecord, Record
 from spikeproof.experiments.results import WORST_CASE
 from spikeproof.experiments.store import write_atomically
 from spikeproof.report import tables
 from spikeproof.report.exhibits import Exhibit, exhibits
-from spikeproof.report.figures import Drawing, drawings, exhibit_drawing, file_names, inline, telling
+from spikeproof.report.figures import (
+    Drawing,
+    drawings,
+    exhibit_drawing,
+    file_names,
+    inline,
+    probe_drawing,
+    telling,
+)
 from spikeproof.report.provenance import Sources, sources
 
 __all__ = ["LARGEST", "write"]
@@ -51,14 +59,15 @@ DETAILS = (
 )
 
 
-def write(directory: Path, records: Sequence[Record]) -> Path:
-    """Write `report.html`, `figures/*.svg` and `.pdf`, `table.csv` and `table.tex` of a study.
+def write(directory: Path, records: Sequence[Record], probes: Sequence[ProbeRecord] = ()) -> Path:
+    """Write `report.html`, `figures/*.svg` and `.pdf`, `table.csv`, `table.tex` and `probes.csv` of a study.
 
     The same store gives the same bytes. What a store lacks is named in the page, not an error.
 
     Args:
         directory: the output directory of a run.
         records: its headline numbers.
+        probes: what probes of timing found; without any there is no `probes.csv`.
 
     Returns:
         Where the page lies.
@@ -66,19 +75,22 @@ def write(directory: Path, records: Sequence[Record]) -> Path:
     rows = [_portable(record, directory) for record in records]
     shown, origin = exhibits(rows, directory), sources(directory)
     charts = [_Chart.of(drawing) for drawing in drawings(rows)]
+    timing = _Timing.of([_portable_probe(record, directory) for record in probes])
     page, pictures = "", list[_Chart]()
     for detail in DETAILS:
         pictures = _pictures(shown, detail)
-        page = _page(rows, origin, charts, pictures, shown, detail)
+        page = _page(rows, origin, charts, pictures, shown, timing, detail)
         if len(page.encode()) < LARGEST:
             break
     folder = directory / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    for chart in (*charts, *pictures):
+    for chart in (*charts, *timing.charts, *pictures):
         for kind, content in chart.files.items():
             write_atomically(folder / f"{chart.drawing.name}.{kind}", content)
     write_atomically(directory / "table.csv", tables.to_csv(rows).encode())
     write_atomically(directory / "table.tex", tables.to_latex(rows).encode())
+    if timing.records:
+        write_atomically(directory / "probes.csv", tables.probes_csv(timing.records).encode())
     write_atomically(directory / "report.html", page.encode())
     return directory / "report.html"
 
@@ -109,6 +121,29 @@ class _Chart:
         return Markup(inline(self.files["svg"], self.drawing.name))
 
 
+def _portable_probe(record: ProbeRecord, directory: Path) -> ProbeRecord:
+    moved = {
+        name: Path(path).relative_to(directory).as_posix() if Path(path).is_relative_to(directory) else path
+        for name, path in (("model", record["model"]), ("cell", record["cell"]))
+    }
+    return cast(ProbeRecord, {**record, **moved})
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """What probes of timing found, and its figure."""
+
+    records: Sequence[ProbeRecord]
+    axes: Sequence[str]
+    charts: Sequence[_Chart]
+
+    @classmethod
+    def of(cls, records: Sequence[ProbeRecord]) -> _Timing:
+        axes = tables.varying(records) or ["encoder"]
+        names = [_label(record, axes) for record in records]
+        return cls(records, axes, [_Chart.of(probe_drawing(records, names))] if records else [])
+
+
 def _pictures(shown: Mapping[str, Exhibit | None], detail: Detail) -> list[_Chart]:
     names = file_names("example", shown)
     found = [(names[code], exhibit) for code, exhibit in shown.items() if exhibit is not None]
@@ -121,6 +156,7 @@ def _page(
     charts: Sequence[_Chart],
     pictures: Sequence[_Chart],
     shown: Mapping[str, Exhibit | None],
+    timing: _Timing,
     detail: Detail,
 ) -> str:
     environment = Environment(
@@ -147,6 +183,9 @@ def _page(
         budgets=tables.budgets(records),
         headlines=rows,
         records=records[: detail.rows],
+        timing=timing,
+        probes=timing.records[: detail.rows],
+        probes_left_out=len(timing.records[detail.rows :]),
         left_out=len(records[detail.rows :]),
         alarms=_alarms(records, origin, axes),
         charts=charts,
@@ -168,7 +207,7 @@ def _model_axes(records: Sequence[Record]) -> list[tuple[str, object]]:
     return [(axis, records[0][axis]) for axis in tables.AXES] if records else []  # type: ignore[literal-required]
 
 
-def _label(record: Record, axes: Sequence[str]) -> str:
+def _label(record: Record | ProbeRecord, axes: Sequence[str]) -> str:
     """The model's place on the axes on which models differ."""
     named = (f"seed {record['seed']}" if axis == "seed" else str(dict(record)[axis]) for axis in axes)
     return " · ".join(named)

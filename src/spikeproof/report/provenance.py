@@ -23,7 +23,7 @@ class Origin:
 
     Args:
         address: its name in the store.
-        kind: `train`, `clean` or `attack`.
+        kind: `train`, `clean`, `probe` or `attack`.
         train: the address of the model that it made or measured.
         spec: everything that can change its numbers, as JSON.
         metrics: its numbers.
@@ -45,6 +45,8 @@ class Origin:
     def title(self) -> str:
         """What was measured, in a few words."""
         spec = json.loads(self.spec)
+        if self.kind == "probe":
+            return f"probe · {spec['probe']['name']}"
         if self.kind != "attack":
             return self.kind
         return f"{spec['attack']['name']} · {spec['threat']['name']} {spec['epsilon']:.4g}"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from spikeproof.experiments.record import Record
+from spikeproof.experiments.record import ProbeRecord, Record
 from spikeproof.experiments.results import WORST_CASE
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "interval",
     "number",
     "percent",
+    "probes_csv",
     "to_csv",
     "to_latex",
     "varying",
@@ -85,7 +86,7 @@ def _budget(record: Record) -> Budget:
     return Budget(record["threat"], record["epsilon"])
 
 
-def varying(records: Sequence[Record], axes: Iterable[str] = AXES) -> list[str]:
+def varying(records: Sequence[Record] | Sequence[ProbeRecord], axes: Iterable[str] = AXES) -> list[str]:
     """The axes that tell records apart.
 
     A rule that goes with the other axes, such as other epochs for another network, tells nothing new and
@@ -99,7 +100,7 @@ def varying(records: Sequence[Record], axes: Iterable[str] = AXES) -> list[str]:
     return [axis for axis in differing if axis != "rule" or not _follows(records, axis)]
 
 
-def _follows(records: Sequence[Record], axis: str) -> bool:
+def _follows(records: Sequence[Record] | Sequence[ProbeRecord], axis: str) -> bool:
     """Whether an axis is settled by the others."""
     others = [other for other in AXES if other != axis]
     values: dict[tuple[Any, ...], Any] = {}
@@ -110,7 +111,7 @@ def _follows(records: Sequence[Record], axis: str) -> bool:
     )
 
 
-def _field(record: Record, name: str) -> Any:
+def _field(record: Record | ProbeRecord, name: str) -> Any:
     return record[name]  # type: ignore[literal-required]
 
 
@@ -174,11 +175,27 @@ def to_csv(records: Sequence[Record]) -> str:
 
 
 def _harmless(record: Record) -> dict[str, object]:
-    row: dict[str, object] = {**record, "warnings": "; ".join(record["warnings"])}
+    return _plain_text({**record, "warnings": "; ".join(record["warnings"])})
+
+
+def _plain_text(row: dict[str, object]) -> dict[str, object]:
     return {
         name: f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
         for name, value in row.items()
     }
+
+
+def probes_csv(records: Sequence[ProbeRecord]) -> str:
+    """Every model under every probe of timing as one line of CSV, its field names first.
+
+    Args:
+        records: of one study.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(ProbeRecord.__annotations__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_plain_text({**record}) for record in records)
+    return file.getvalue()
 
 
 def to_latex(records: Sequence[Record]) -> str:

@@ -1,0 +1,242 @@
+"""Probes of timing: changes of spike trains that keep some of what they say and destroy the rest.
+
+A probe acts between the code and the network. What a trained model loses under it tells what its answers rest
+on: shuffling spikes in time keeps every count, so what is lost then lived in timing. Probes are no attacks:
+they do not look for the worst case, and know no budget on pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.protocols import Encoder, Shape, encoded_shape, example_shape
+
+__all__ = ["Deletion", "Jitter", "Probe", "Probed", "Reversal", "Shuffle", "SynchronousShuffle"]
+
+
+class Probe:
+    """A change of spike trains."""
+
+    random: ClassVar[bool] = True
+
+    def __call__(
+        self, spikes: Float[Tensor, "T B *F"], key: Key | None = None, *, counts: bool = False
+    ) -> Float[Tensor, "T B *F"]:
+        """The changed spike trains.
+
+        Args:
+            spikes: what the code gave, amplitudes included.
+            key: decides the draws.
+            counts: whether a value stands for that many spikes.
+
+        Raises:
+            InputError: the probe is random and there is no key.
+        """
+        raise NotImplementedError(f"{type(self).__name__} changes nothing")
+
+
+class Retiming(Probe):
+    """A probe that gives what happens at one step to another step, and neither adds nor loses anything."""
+
+    def order(self, spikes: Float[Tensor, "T B *F"], key: Key | None) -> Int64[Tensor, "T B *F"]:
+        """For every step and input, the step whose spikes it gets."""
+        raise NotImplementedError(f"{type(self).__name__} has no order")
+
+    def __call__(
+        self, spikes: Float[Tensor, "T B *F"], key: Key | None = None, *, counts: bool = False
+    ) -> Float[Tensor, "T B *F"]:
+        order = self.order(spikes, key)
+        constant = spikes.shape[0] > 1 and spikes.stride(0) == 0  # the same at every step, whatever the order
+        return spikes if constant else spikes.gather(0, order.expand_as(spikes))
+
+
+@dataclass(frozen=True)
+class Jitter(Retiming):
+    """Every spike moves by at most a few steps, on its own; each input keeps its count.
+
+    For each input, time is cut into windows of `steps + 1` steps, the first cut at random, and what happens
+    within a window is put into a random order. So spikes never meet, as they would if each moved freely.
+
+    Args:
+        steps: the furthest that a spike moves, in time steps, at least 1.
+
+    Shapes:
+        `[T, B, *F]` -> `[T, B, *F]`
+
+    Example:
+        >>> spikes = torch.zeros(8, 1, 1000); spikes[4] = 1
+        >>> Jitter(1)(spikes, Key.of(0)).mean(2).flatten()[[2, 6]].tolist()
+        [0.0, 0.0]
+
+    Source:
+        Date, Bienenstock & Geman 1998; Amarasingham, Harrison, Hatsopoulos & Geman 2012 (interval jitter).
+    """
+
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError("Jitter moves spikes by at least 1 step", f"steps={self.steps}", "Try steps=1.")
+
+    def order(self, spikes: Float[Tensor, "T B *F"], key: Key | None) -> Int64[Tensor, "T B *F"]:
+        time, width = len(spikes), self.steps + 1
+        draws = _uniform(self, key, (time + 1, *spikes.shape[1:]), spikes)
+        clock = torch.arange(time, device=spikes.device).view(-1, *[1] * (spikes.ndim - 1))
+        window = (clock + (draws[:1] * width).floor()) // width
+        return (window + draws[1:]).argsort(stable=True, dim=0)
+
+
+@dataclass(frozen=True)
+class Shuffle(Retiming):
+    """Every input's spikes come at random times, each input shuffled on its own: counts are all that is left.
+
+    Shapes:
+        `[T, B, *F]` -> `[T, B, *F]`
+
+    Example:
+        >>> spikes = torch.zeros(4, 1, 3); spikes[0] = 1
+        >>> Shuffle()(spikes, Key.of(0)).sum(0).tolist()
+        [[1.0, 1.0, 1.0]]
+
+    Source:
+        The customary spike-time shuffle, e.g. Grün 2009, J. Neurophysiology 101, on surrogates.
+    """
+
+    def order(self, spikes: Float[Tensor, "T B *F"], key: Key | None) -> Int64[Tensor, "T B *F"]:
+        return _uniform(self, key, spikes.shape, spikes).argsort(stable=True, dim=0)
+
+
+@dataclass(frozen=True)
+class SynchronousShuffle(Retiming):
+    """All inputs of an example are shuffled in time together: counts and synchrony stay, order goes.
+
+    Shapes:
+        `[T, B, *F]` -> `[T, B, *F]`
+
+    Example:
+        >>> spikes = torch.eye(4).view(4, 1, 4).expand(4, 1, 4)
+        >>> SynchronousShuffle()(spikes, Key.of(0)).sum(2).flatten().tolist()
+        [1.0, 1.0, 1.0, 1.0]
+
+    Source:
+        Grün 2009, J. Neurophysiology 101 (surrogates that keep synchrony).
+    """
+
+    def order(self, spikes: Float[Tensor, "T B *F"], key: Key | None) -> Int64[Tensor, "T B *F"]:
+        order = _uniform(self, key, spikes.shape[:2], spikes).argsort(stable=True, dim=0)
+        return order.view(*order.shape, *[1] * (spikes.ndim - 2))
+
+
+@dataclass(frozen=True)
+class Reversal(Retiming):
+    """Spike trains run backwards: counts, synchrony and intervals stay, first becomes last.
+
+    Shapes:
+        `[T, B, *F]` -> `[T, B, *F]`
+
+    Example:
+        >>> Reversal()(torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)).flatten().tolist()
+        [0.0, 0.0, 1.0]
+
+    Source:
+        The time-reversed control of sequence analyses; Srivastava et al. 2017 on order in spike patterns.
+    """
+
+    random: ClassVar[bool] = False
+
+    def order(self, spikes: Float[Tensor, "T B *F"], key: Key | None) -> Int64[Tensor, "T B *F"]:
+        order = torch.arange(len(spikes) - 1, -1, -1, device=spikes.device)
+        return order.view(-1, *[1] * (spikes.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Deletion(Probe):
+    """Every spike is lost with some probability, on its own: the control that touches counts, not timing.
+
+    Of a current, the value of a step is what is lost.
+
+    Args:
+        share: probability that a spike is lost, in (0, 1].
+
+    Shapes:
+        `[T, B, *F]` -> `[T, B, *F]`
+
+    Example:
+        >>> Deletion(1.0)(torch.ones(2, 1, 1), Key.of(0)).flatten().tolist()
+        [0.0, 0.0]
+
+    Source:
+        Schuman et al. 2020 and others, as failing synapses; Bernoulli thinning of a point process.
+    """
+
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InputError("Deletion needs a share in (0, 1]", f"share={self.share}", "Try share=0.1.")
+
+    def __call__(
+        self, spikes: Float[Tensor, "T B *F"], key: Key | None = None, *, counts: bool = False
+    ) -> Float[Tensor, "T B *F"]:
+        if not counts:
+            return spikes * (_uniform(self, key, spikes.shape, spikes) >= self.share)
+        left = spikes
+        for i in range(int(spikes.max()) if spikes.numel() else 0):
+            lost = _uniform(self, key and key.fold("event", i), spikes.shape, spikes) < self.share
+            left = left - (lost & (spikes.detach() > i)).to(spikes.dtype)
+        return left
+
+
+def _uniform(probe: Probe, key: Key | None, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Draws in float64, so that a window's number can be added without rounding up to the next."""
+    if key is None:
+        raise InputError(f"{type(probe).__name__} draws at random", "no key", "Pass a Key to the model.")
+    return key.uniform(shape, 1, like.device).double()
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A code whose spikes a probe changes before the network sees them.
+
+    Args:
+        code: the code; it draws what it would draw without the probe.
+        probe: the change.
+    """
+
+    code: Encoder
+    probe: Probe
+
+    @property
+    def steps(self) -> int:
+        return self.code.steps
+
+    @property
+    def stochastic(self) -> bool:
+        return self.code.stochastic or self.probe.random
+
+    @property
+    def spiking(self) -> bool:
+        return self.code.spiking
+
+    @property
+    def counts(self) -> bool:
+        """Whether a value may stand for several spikes."""
+        return bool(getattr(self.code, "counts", False))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """As the code's."""
+        return encoded_shape(self.code, shape)
+
+    def example_shape(self, shape: Shape) -> tuple[int, ...]:
+        """As the code's."""
+        return example_shape(self.code, shape)
+
+    def __call__(self, x: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "T B *F"]:
+        return self.probe(self.code(x, key), None if key is None else key.fold("probe"), counts=self.counts)
