@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from spikeproof.evaluation import evaluate_attack, evaluate_clean
     from spikeproof.gradients import ANTLR, TSSL, SurrogateGradient
     from spikeproof.keys import Key
+    from spikeproof.learning.augmentation import AugmentedBPTT
     from spikeproof.learning.backprop import BPTT
     from spikeproof.learning.conversion import (
         QCFS,
@@ -93,6 +94,7 @@ _HOMES = {
     "network": ("MLP", "Classifier", "ConvNet", "ModelSpec", "Normalise", "probed", "substitute"),
     "architectures": ("VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "SEWResNet"),
     "decoders": ("Count", "FirstSpike", "MeanPotential", "decide"),
+    "learning.augmentation": ("AugmentedBPTT",),
     "learning.backprop": ("BPTT",),
     "learning.online": ("FPTT",),
     "learning.through": ("ANTLRBP", "STBP", "TSSLBP"),

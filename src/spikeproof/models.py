@@ -47,6 +47,7 @@ from spikeproof.encoders import (
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.gradients import ANTLR, TSSL, GradientRule, SurrogateGradient
 from spikeproof.keys import Key
+from spikeproof.learning.augmentation import AugmentedBPTT
 from spikeproof.learning.backprop import BPTT
 from spikeproof.learning.conversion import (
     QCFS,
@@ -135,6 +136,7 @@ MODEL_PARTS: Catalogue = {
     GradientRule: {"surrogate": SurrogateGradient, "tssl": TSSL, "antlr": ANTLR},
     Rule: {
         "bptt": BPTT,
+        "bptt-augmented": AugmentedBPTT,
         "stbp": STBP,
         "tssl-bp": TSSLBP,
         "antlr": ANTLRBP,

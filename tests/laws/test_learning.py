@@ -13,6 +13,7 @@ from spikeproof.encoders import Bernoulli, Direct, Latency
 from spikeproof.errors import InputError
 from spikeproof.gradients import ANTLR, SurrogateGradient
 from spikeproof.keys import Key
+from spikeproof.learning.augmentation import AugmentedBPTT
 from spikeproof.learning.backprop import BPTT
 from spikeproof.learning.conversion import (
     QCFS,
@@ -37,6 +38,7 @@ RULES = [  # a new rule adds a row here
     BPTT(epochs=2, batch_size=8),
     BPTT(epochs=2, batch_size=7, lr=0.01, weight_decay=0.0, clip_norm=None, loss=TET()),
     BPTT(epochs=3, batch_size=30, loss=CountMSE(3.0, 1.0)),
+    AugmentedBPTT(epochs=2, batch_size=8, pad=1),
     STBP(epochs=2, batch_size=8, loss=CountMSE(4.0, 0.0)),
     TSSLBP(epochs=2, batch_size=8),
     ANTLRBP(epochs=2, batch_size=8, gradient=ANTLR(timing=0.5)),

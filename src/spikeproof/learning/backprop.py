@@ -139,6 +139,10 @@ class BPTT(Rule):
         """
         return model
 
+    def views(self, images: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
+        """What is learned in place of a batch of training images: the images themselves."""
+        return images
+
     def _course(self, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None) -> Course:
         return Course(self, model, data, key, perturb)
 
@@ -206,7 +210,7 @@ class Course:
         return torch.split(order, self.rule.batch_size)[: self.batches]
 
     def _iterate(self, rows: Tensor, key: Key, done: int) -> Float[Tensor, ""]:
-        x, y = floats(self.images[rows]), self.labels[rows]
+        x, y = self.rule.views(floats(self.images[rows]), key.fold("views")), self.labels[rows]
         if self.perturb is not None:
             self._set_mode(training=False)
             x = self.perturb(self.model, x, y, key.fold("perturb")).detach()

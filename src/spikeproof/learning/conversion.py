@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spikeproof.datasets import Dataset, Split
+from spikeproof.datasets import Dataset, Split, floats
 from spikeproof.decoders import MeanPotential
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError
@@ -39,7 +39,7 @@ from spikeproof.learning.rules import EpochReport, History, Perturb, Rule
 from spikeproof.learning.units import Quantised, RateNorm
 from spikeproof.network import Classifier, ModelSpec
 from spikeproof.neurons import IF, BySubtraction, Neuron, PrimedIF, ReLU, Spiking
-from spikeproof.protocols import encoded_shape
+from spikeproof.protocols import encoded_shape, example_shape
 
 __all__ = [
     "QCFS",
@@ -210,10 +210,11 @@ class Conversion(Rule):
         raise NotImplementedError(f"{type(self).__name__} scales nothing")
 
     def _check_spec(self, spec: ModelSpec) -> None:
-        if encoded_shape(spec.encoder, spec.input_shape) != spec.input_shape:
+        shape = spec.input_shape
+        if encoded_shape(spec.encoder, shape) != shape or example_shape(spec.encoder, shape) != shape:
             raise InputError(
                 f"{type(self).__name__} trains an ANN on the image itself",
-                f"the code {spec.encoder!r}, which gives the network another number of channels",
+                f"the code {spec.encoder!r}, from which the network sees something of another shape",
                 "Use the code direct, or one of rates.",
             )
 
@@ -244,7 +245,7 @@ def analogue(spec: ModelSpec) -> ModelSpec:
 
 def _chosen(part: Split, count: int, key: Key) -> Split:
     rows = torch.randperm(len(part), generator=key.generator())[:count]
-    return Split(part.images[rows], part.labels[rows], part.ids[rows])
+    return Split(floats(part.images[rows]), part.labels[rows], part.ids[rows])
 
 
 def _readout_gain(spec: ModelSpec) -> float:
@@ -553,7 +554,7 @@ class RateNormLayer(Conversion):
         for epoch in range(self.tuning):
             order = torch.randperm(len(data.train), generator=key.fold("epoch", epoch).generator())
             for rows in torch.split(order, size):
-                x = data.train.images[rows].to(place)
+                x = floats(data.train.images[rows]).to(place)
                 with torch.no_grad():
                     wanted = teacher(x)
                 *rates, outputs = _answers(ann, x)
