@@ -65,11 +65,8 @@ def model():
 
 def test_without_shift_and_mirror_it_is_plain_training_and_with_them_another():
     found = []
-    for rule in (
-        BPTT(epochs=1),
-        AugmentedBPTT(epochs=1, pad=0, mirror=False),
-        AugmentedBPTT(epochs=1, pad=1),
-    ):
+    still, moving = (AugmentedBPTT(epochs=1, pad=pad, mirror=False) for pad in (0, 1))
+    for rule in (BPTT(epochs=1), still, moving):
         trained = model()
         rule.train(trained, Digits().load(), Key.of(0))
         found.append(torch.cat([p.flatten() for p in trained.parameters()]))

@@ -10,7 +10,7 @@ from torch import nn
 from spikeproof.architectures import VGG9, ResNet18
 from spikeproof.datasets import Dataset, Digits, Split
 from spikeproof.decoders import Count, MeanPotential
-from spikeproof.encoders import Bernoulli, Direct
+from spikeproof.encoders import Bernoulli, Direct, Events, Population
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT, accuracy
@@ -336,10 +336,12 @@ def test_a_converted_network_is_as_good_as_its_ann_at_the_time_stated(rule, step
         (QCFS(), spec(), "primed-if"),
         (QCFS(), spec(neuron=PrimedIF(initial=0.25)), "half"),
         (Rueckauer(), spec(ResNet18((1, 1, 1, 1), 0.05)), "one after the other"),
+        (Rueckauer(), replace(spec(), encoder=Population()), "another shape"),
+        (Rueckauer(), replace(spec(), encoder=Events(3)), "another shape"),
         (Cao(), spec(ConvNet((3,))), "batch_norm: false"),
         (ModelBased(), spec(normalise=Normalise((0.5,), (0.5,))), "normalise"),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_what_cannot_be_converted_is_refused_before_training(rule, described, word):
     seen = []
