@@ -18,7 +18,7 @@ FLOORS = [
         *(["statistics"], ["tensorfiles"]),
     ],
     [["neurons"]],
-    [["gradients"]],
+    [["gradients", "event_driven"]],
     [["network", "architectures"]],
     [["learning", "models"]],
     [["attacks"]],

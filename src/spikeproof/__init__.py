@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from spikeproof.errors import DamagedError, InputError, SpikeproofError
     from spikeproof.evaluation import evaluate_attack, evaluate_clean
+    from spikeproof.event_driven import EventDriven
     from spikeproof.gradients import ANTLR, TSSL, SurrogateGradient
     from spikeproof.keys import Key
     from spikeproof.learning.augmentation import AugmentedBPTT
@@ -57,10 +58,10 @@ if TYPE_CHECKING:
         SpikeNorm,
     )
     from spikeproof.learning.online import FPTT
-    from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
+    from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP, EventDrivenBP
     from spikeproof.models import load, save
     from spikeproof.network import MLP, Classifier, ConvNet, ModelSpec, Normalise, probed, substitute
-    from spikeproof.neurons import IF, LIF, PSP, BySubtraction, PrimedIF, ReLU, Softplus, ToZero
+    from spikeproof.neurons import IF, LIF, PSP, BySubtraction, PrimedIF, ReLU, Renewal, Softplus, ToZero
     from spikeproof.probes import Deletion, Jitter, Reversal, Shuffle, SynchronousShuffle
     from spikeproof.surrogates import (
         ATan,
@@ -89,15 +90,16 @@ _HOMES = {
         *("ATan", "Exponential", "FastSigmoid", "Gaussian", "Rectangle", "Sigmoid", "StraightThroughSpike"),
         "Triangle",
     ),
+    "event_driven": ("EventDriven",),
     "gradients": ("ANTLR", "TSSL", "SurrogateGradient"),
-    "neurons": ("IF", "LIF", "PSP", "BySubtraction", "PrimedIF", "ReLU", "Softplus", "ToZero"),
+    "neurons": ("IF", "LIF", "PSP", "BySubtraction", "PrimedIF", "ReLU", "Renewal", "Softplus", "ToZero"),
     "network": ("MLP", "Classifier", "ConvNet", "ModelSpec", "Normalise", "probed", "substitute"),
     "architectures": ("VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "SEWResNet"),
     "decoders": ("Count", "FirstSpike", "MeanPotential", "decide"),
     "learning.augmentation": ("AugmentedBPTT",),
     "learning.backprop": ("BPTT",),
     "learning.online": ("FPTT",),
-    "learning.through": ("ANTLRBP", "STBP", "TSSLBP"),
+    "learning.through": ("ANTLRBP", "STBP", "TSSLBP", "EventDrivenBP"),
     "learning.conversion": (
         *("QCFS", "Cao", "DataBased", "ModelBased", "RateNormLayer", "Rueckauer", "SpikeNorm"),
     ),

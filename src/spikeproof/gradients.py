@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikeproof.errors import InputError
-from spikeproof.neurons import IntegrateAndFire, Neuron, State, lif_unroll, psp_filter
+from spikeproof.neurons import IntegrateAndFire, Neuron, Spiking, State, lif_unroll, psp_filter
 from spikeproof.surrogates import Exponential, Rectangle, Sigmoid, Surrogate
 
 __all__ = ["ANTLR", "TSSL", "GradientRule", "SurrogateGradient", "Trace"]
@@ -35,7 +35,7 @@ class GradientRule:
         Raises:
             InputError: it is not.
         """
-        if not isinstance(neuron, IntegrateAndFire):
+        if not (isinstance(neuron, IntegrateAndFire) and type(neuron).step is IntegrateAndFire.step):
             raise InputError(
                 f"The gradient rule {type(self).__name__} is defined for integrate-and-fire neurons",
                 repr(neuron),
@@ -49,6 +49,12 @@ class GradientRule:
         self.check(neuron)
         spikes, end = _Ruled.apply(current, state.v, neuron, self)  # type: ignore[no-untyped-call]
         return spikes, State(end)
+
+    def place(self, network: nn.Module) -> None:
+        """Differentiate the spiking layers of a network by this rule; the network is a twin, made for it."""
+        for layer in network.modules():
+            if isinstance(layer, Spiking):
+                layer.unroll = self
 
     def backward(
         self, trace: Trace, neuron: IntegrateAndFire, g: Float[Tensor, "T B *F"]

@@ -45,6 +45,7 @@ from spikeproof.encoders import (
     TimeShift,
 )
 from spikeproof.errors import DamagedError, InputError
+from spikeproof.event_driven import EventDriven
 from spikeproof.gradients import ANTLR, TSSL, GradientRule, SurrogateGradient
 from spikeproof.keys import Key
 from spikeproof.learning.augmentation import AugmentedBPTT
@@ -60,10 +61,21 @@ from spikeproof.learning.conversion import (
 )
 from spikeproof.learning.online import FPTT
 from spikeproof.learning.rules import Rule
-from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
+from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP, EventDrivenBP
 from spikeproof.losses import TET, CountMSE, CrossEntropy, Loss
 from spikeproof.network import MLP, Architecture, Classifier, ConvNet, ModelSpec
-from spikeproof.neurons import IF, LIF, BySubtraction, Neuron, PrimedIF, ReLU, Reset, Softplus, ToZero
+from spikeproof.neurons import (
+    IF,
+    LIF,
+    BySubtraction,
+    Neuron,
+    PrimedIF,
+    ReLU,
+    Renewal,
+    Reset,
+    Softplus,
+    ToZero,
+)
 from spikeproof.protocols import Decoder, Encoder
 from spikeproof.specs import Catalogue, build, describe
 from spikeproof.surrogates import (
@@ -119,7 +131,14 @@ MODEL_PARTS: Catalogue = {
         "exponential": Exponential,
         "straight-through": StraightThroughSpike,
     },
-    Neuron: {"lif": LIF, "if": IF, "primed-if": PrimedIF, "relu": ReLU, "softplus": Softplus},
+    Neuron: {
+        "lif": LIF,
+        "if": IF,
+        "primed-if": PrimedIF,
+        "relu": ReLU,
+        "softplus": Softplus,
+        "renewal": Renewal,
+    },
     Reset: {"to-zero": ToZero, "by-subtraction": BySubtraction},
     Architecture: {
         "mlp": MLP,
@@ -133,13 +152,14 @@ MODEL_PARTS: Catalogue = {
     },
     Decoder: {"count": Count, "mean-potential": MeanPotential, "first-spike": FirstSpike},
     Loss: {"cross-entropy": CrossEntropy, "count-mse": CountMSE, "tet": TET},
-    GradientRule: {"surrogate": SurrogateGradient, "tssl": TSSL, "antlr": ANTLR},
+    GradientRule: {"surrogate": SurrogateGradient, "tssl": TSSL, "antlr": ANTLR, "event-driven": EventDriven},
     Rule: {
         "bptt": BPTT,
         "bptt-augmented": AugmentedBPTT,
         "stbp": STBP,
         "tssl-bp": TSSLBP,
         "antlr": ANTLRBP,
+        "event-driven-bp": EventDrivenBP,
         "fptt": FPTT,
         "cao": Cao,
         "diehl-model": ModelBased,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from spikeproof.decoders import silent
 from spikeproof.encoders import BackwardRule, with_backward
 from spikeproof.errors import InputError
+from spikeproof.gradients import GradientRule
 from spikeproof.keys import Key
 from spikeproof.neurons import Integrator, Neuron, Spiking, Synapse, Unroll
 from spikeproof.probes import Probe, Probed
@@ -401,10 +402,10 @@ def substitute(
         model: the model to look through.
         spike: another surrogate for every spiking layer.
         backward: another backward rule for the encoder.
-        unroll: another loop over time for every spiking layer.
+        unroll: another loop over time for every spiking layer, or a gradient rule.
 
     Raises:
-        InputError: the rule does not fit the encoder.
+        InputError: a rule does not fit the encoder or the network.
 
     Example:
         >>> from spikeproof.decoders import Count
@@ -424,6 +425,8 @@ def substitute(
         if isinstance(layer, Spiking):
             layer.spike = layer.spike if spike is None else spike
             layer.unroll = layer.unroll if unroll is None else unroll
+    if isinstance(unroll, GradientRule):
+        unroll.place(twin.network)
     return twin
 
 

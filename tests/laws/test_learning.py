@@ -26,11 +26,11 @@ from spikeproof.learning.conversion import (
 )
 from spikeproof.learning.online import FPTT
 from spikeproof.learning.rules import Rule
-from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
+from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP, EventDrivenBP
 from spikeproof.losses import TET, CountMSE, CrossEntropy
 from spikeproof.models import MODEL_PARTS
 from spikeproof.network import MLP, ConvNet, ModelSpec
-from spikeproof.neurons import IF, LIF, PSP, PrimedIF
+from spikeproof.neurons import IF, LIF, PSP, PrimedIF, Renewal
 from spikeproof.specs import address, build, describe, summary
 from spikeproof.surrogates import ATan
 
@@ -46,6 +46,7 @@ RULES = [  # a new rule adds a row here
     *(rule(BPTT(epochs=2, batch_size=8)) for rule in (Cao, ModelBased, DataBased, SpikeNorm, RateNormLayer)),
     Rueckauer(BPTT(epochs=2, batch_size=8), calibration=7, percentile=99.0),
     QCFS(BPTT(epochs=2, batch_size=8), levels=4, bound=2.0),
+    EventDrivenBP(epochs=2, batch_size=8),
 ]
 MODELS = [
     ModelSpec(Bernoulli(4), MLP((6,)), LIF(), ATan(), Count(), (1, 4, 4), 2),
@@ -73,10 +74,10 @@ def suits(rule, neuron):
 
 
 def fresh(rule, spec):
-    """A new model of this kind, with the neuron that the rule needs, and without normalisation for Cao."""
-    neurons = (spec.neuron, replace(spec.neuron, synapse=PSP()), IF(), PrimedIF())
+    """A new model of this kind, with the neuron that the rule needs, and without normalisation for two."""
+    neurons = (spec.neuron, replace(spec.neuron, synapse=PSP()), IF(), PrimedIF(), Renewal(threshold=0.05))
     spec = replace(spec, neuron=next(neuron for neuron in neurons if suits(rule, neuron)))
-    if isinstance(rule, Cao) and isinstance(spec.network, ConvNet):
+    if isinstance(rule, (Cao, EventDrivenBP)) and isinstance(spec.network, ConvNet):
         spec = replace(spec, network=replace(spec.network, batch_norm=False))
     return spec.build(Key.of(0))
 
@@ -174,7 +175,7 @@ def test_training_through_a_twin_with_the_models_own_gradient_is_plain_training(
     assert through.spec == spec
 
 
-@pytest.mark.parametrize("rule", [STBP, TSSLBP, ANTLRBP, FPTT])
+@pytest.mark.parametrize("rule", [STBP, TSSLBP, ANTLRBP, FPTT, EventDrivenBP])
 def test_every_gradient_rule_learns(rule):
     spec = replace(MODELS[0], encoder=Direct(4), network=MLP((20,)))
     _, history = train(rule(epochs=15, batch_size=8, lr=0.01), spec)

@@ -10,13 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import nn
+
 from spikeproof.errors import InputError
+from spikeproof.event_driven import EventDriven
 from spikeproof.gradients import ANTLR, TSSL, GradientRule, SurrogateGradient
 from spikeproof.learning.backprop import BPTT
 from spikeproof.network import Classifier, substitute
 from spikeproof.neurons import Neuron
 
-__all__ = ["ANTLRBP", "STBP", "TSSLBP", "ThroughRule"]
+__all__ = ["ANTLRBP", "STBP", "TSSLBP", "EventDrivenBP", "ThroughRule"]
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,46 @@ class ANTLRBP(ThroughRule):
     def check(self, neuron: Neuron) -> None:
         super().check(neuron)
         _needs_synapse(self, neuron)
+
+
+@dataclass(frozen=True)
+class EventDrivenBP(ThroughRule):
+    """Event-driven backpropagation from spike to spike, for networks of renewal neurons that are layered.
+
+    Neurons that never fire learn nothing, so weights must be large enough for all to fire now and then. Batch
+    normalisation is refused: the rule goes through connections twice, for weights and for inputs.
+
+    Args:
+        epochs: passes over the training part, at least 1.
+        batch_size: examples per iteration, at least 1.
+        lr: peak learning rate, positive.
+        weight_decay: decoupled decay per unit of learning rate, at least 0.
+        clip_norm: largest norm of the whole gradient, positive, or None for no limit.
+        loss: what is minimised.
+        gradient: the rule, with its constants.
+
+    Raises:
+        InputError: a setting is out of range, or the network has batch normalisation or branches.
+
+    Example:
+        >>> EventDrivenBP().gradient
+        EventDriven(tau_grad=0.0025, steepest=4.0)
+
+    Source:
+        Zhu et al. 2022; optimiser and schedule as in `BPTT`.
+    """
+
+    follows: ClassVar[type[GradientRule]] = EventDriven
+    gradient: GradientRule = EventDriven()
+
+    def twin(self, model: Classifier) -> Classifier:
+        if any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules()):
+            raise InputError(
+                "EventDrivenBP trains networks without batch normalisation",
+                repr(model.spec.network),
+                "Use {convnet: {batch_norm: false}} or mlp.",
+            )
+        return super().twin(model)
 
 
 def _needs_synapse(rule: object, neuron: Neuron) -> None:

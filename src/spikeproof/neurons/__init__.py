@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from spikeproof.neurons.integrate import IF, LIF, IntegrateAndFire, PrimedIF, lif_unroll
 from spikeproof.neurons.layers import Integrator, Spiking, Unroll
+from spikeproof.neurons.renewal import Renewal
 from spikeproof.neurons.resets import BySubtraction, Reset, ToZero
 from spikeproof.neurons.steps import Learned, Neuron, State, unroll
 from spikeproof.neurons.synapses import PSP, Synapse, psp_filter
@@ -28,6 +29,7 @@ __all__ = [
     "Neuron",
     "PrimedIF",
     "ReLU",
+    "Renewal",
     "Reset",
     "Softplus",
     "Spiking",
