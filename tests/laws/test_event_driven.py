@@ -118,7 +118,7 @@ def test_both_gradients_are_those_of_the_published_recursion(rule, neuron):
 def test_moving_all_inputs_moves_the_spike_as_far(tau_grad):
     """The timing gradients of the inputs of one spike add up to its own."""
     rule, neuron = EventDriven(tau_grad=tau_grad, steepest=1e9), Renewal()
-    x = (0.2 + 0.05 * Key.of(4).uniform((9, 1, 20))).double()
+    x = (0.6 + 0.1 * Key.of(4).uniform((9, 1, 20))).double()
     linear = OverTime(nn.Identity())
     network = SpikingNetwork([nn.Identity(), Spiking(neuron), linear, Spiking(neuron)])
     rule.place(network)
