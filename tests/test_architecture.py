@@ -19,7 +19,7 @@ FLOORS = [
     ],
     [["neurons"]],
     [["gradients", "event_driven"]],
-    [["network", "architectures"]],
+    [["network", "architectures", "recurrent"]],
     [["learning", "models"]],
     [["attacks"]],
     [["evaluation"], ["certificates"]],

@@ -61,8 +61,30 @@ if TYPE_CHECKING:
     from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP, EventDrivenBP
     from spikeproof.models import load, save
     from spikeproof.network import MLP, Classifier, ConvNet, ModelSpec, Normalise, probed, substitute
-    from spikeproof.neurons import IF, LIF, PSP, BySubtraction, PrimedIF, ReLU, Renewal, Softplus, ToZero
+    from spikeproof.neurons import (
+        AHP,
+        ALIF,
+        DLIF,
+        FS,
+        IF,
+        LIF,
+        PLIF,
+        PSP,
+        SNU,
+        SRM,
+        BySubtraction,
+        CuBaLIF,
+        Mixture,
+        Plastic,
+        PrimedIF,
+        Recurrent,
+        ReLU,
+        Renewal,
+        Softplus,
+        ToZero,
+    )
     from spikeproof.probes import Deletion, Jitter, Reversal, Shuffle, SynchronousShuffle
+    from spikeproof.recurrent import GRU, LSNN, LSTM
     from spikeproof.surrogates import (
         ATan,
         Exponential,
@@ -92,9 +114,13 @@ _HOMES = {
     ),
     "event_driven": ("EventDriven",),
     "gradients": ("ANTLR", "TSSL", "SurrogateGradient"),
-    "neurons": ("IF", "LIF", "PSP", "BySubtraction", "PrimedIF", "ReLU", "Renewal", "Softplus", "ToZero"),
+    "neurons": (
+        *("AHP", "ALIF", "DLIF", "FS", "IF", "LIF", "PLIF", "PSP", "SNU", "SRM", "BySubtraction", "CuBaLIF"),
+        *("Mixture", "Plastic", "PrimedIF", "ReLU", "Recurrent", "Renewal", "Softplus", "ToZero"),
+    ),
     "network": ("MLP", "Classifier", "ConvNet", "ModelSpec", "Normalise", "probed", "substitute"),
     "architectures": ("VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "SEWResNet"),
+    "recurrent": ("GRU", "LSNN", "LSTM"),
     "decoders": ("Count", "FirstSpike", "MeanPotential", "decide"),
     "learning.augmentation": ("AugmentedBPTT",),
     "learning.backprop": ("BPTT",),

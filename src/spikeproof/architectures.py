@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from spikeproof.errors import InputError
 from spikeproof.network import MLP, Architecture, OverTime, Parts, PooledConv2d, SpikingNetwork
-from spikeproof.neurons import Analogue
 
 __all__ = ["VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "Residual", "SEWResNet"]
 
@@ -300,7 +299,7 @@ class SEWResNet(_ResNet):
     connect: Literal["add", "and", "iand"] = "add"
 
     def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
-        if self.connect != "add" and (isinstance(parts.neuron, Analogue) or parts.neuron.synapse is not None):
+        if self.connect != "add" and not (parts.neuron.binary and parts.neuron.synapse is None):
             raise InputError(
                 f"SEWResNet joins by {self.connect!r} where both paths are spikes, 0 or 1",
                 f"the neuron {parts.neuron!r}, whose output is not",

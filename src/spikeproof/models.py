@@ -65,11 +65,22 @@ from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP, EventDrivenBP
 from spikeproof.losses import TET, CountMSE, CrossEntropy, Loss
 from spikeproof.network import MLP, Architecture, Classifier, ConvNet, ModelSpec
 from spikeproof.neurons import (
+    AHP,
+    ALIF,
+    DLIF,
+    FS,
     IF,
     LIF,
+    PLIF,
+    SNU,
+    SRM,
     BySubtraction,
+    CuBaLIF,
+    Mixture,
     Neuron,
+    Plastic,
     PrimedIF,
+    Recurrent,
     ReLU,
     Renewal,
     Reset,
@@ -77,6 +88,7 @@ from spikeproof.neurons import (
     ToZero,
 )
 from spikeproof.protocols import Decoder, Encoder
+from spikeproof.recurrent import GRU, LSNN, LSTM
 from spikeproof.specs import Catalogue, build, describe
 from spikeproof.surrogates import (
     ATan,
@@ -135,6 +147,17 @@ MODEL_PARTS: Catalogue = {
         "lif": LIF,
         "if": IF,
         "primed-if": PrimedIF,
+        "plif": PLIF,
+        "alif": ALIF,
+        "ahp": AHP,
+        "cuba-lif": CuBaLIF,
+        "srm": SRM,
+        "dlif": DLIF,
+        "snu": SNU,
+        "few-spikes": FS,
+        "recurrent": Recurrent,
+        "mixture": Mixture,
+        "plastic": Plastic,
         "relu": ReLU,
         "softplus": Softplus,
         "renewal": Renewal,
@@ -149,6 +172,9 @@ MODEL_PARTS: Catalogue = {
         "resnet18": ResNet18,
         "resnet19": ResNet19,
         "sew-resnet": SEWResNet,
+        "lsnn": LSNN,
+        "gru": GRU,
+        "lstm": LSTM,
     },
     Decoder: {"count": Count, "mean-potential": MeanPotential, "first-spike": FirstSpike},
     Loss: {"cross-entropy": CrossEntropy, "count-mse": CountMSE, "tet": TET},

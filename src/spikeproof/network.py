@@ -131,6 +131,13 @@ class Architecture:
     remembers: ClassVar[bool] = False
     """Whether layers carry something from step to step even with neurons that have no memory."""
 
+    def check(self, neuron: Neuron) -> None:
+        """Whether the network can be built of this neuron.
+
+        Raises:
+            InputError: it has layers that the neuron cannot stand in.
+        """
+
     def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
         """A network with fresh weights from PyTorch's current generator."""
         raise NotImplementedError(f"{type(self).__name__} builds nothing")
@@ -284,6 +291,7 @@ class ModelSpec:
             )
         if self.classes < 2:
             raise InputError("A classifier needs two classes", f"classes={self.classes}", "Try 10.")
+        self.network.check(self.neuron)
         if not self.neuron.spiking and self.decoder.reads_spikes:
             raise InputError(
                 "The ANN twin has no output spikes to read",

@@ -37,7 +37,28 @@ from spikeproof.network import (
     PooledConv2d,
     substitute,
 )
-from spikeproof.neurons import IF, LIF, PSP, Analogue, ReLU, Softplus, Spiking, ToZero, unroll
+from spikeproof.neurons import (
+    AHP,
+    ALIF,
+    DLIF,
+    FS,
+    IF,
+    LIF,
+    PLIF,
+    PSP,
+    SNU,
+    SRM,
+    CuBaLIF,
+    Mixture,
+    Plastic,
+    Recurrent,
+    ReLU,
+    Softplus,
+    Spiking,
+    ToZero,
+    unroll,
+)
+from spikeproof.recurrent import GRU, LSNN, LSTM
 from spikeproof.surrogates import ATan, Triangle
 
 SHAPE = (2, 8, 8)
@@ -47,6 +68,10 @@ ARCHITECTURES = [
     *(VGG9(0.04, (10,)), VGG11(0.03), VGG16(0.02, batch_norm=False), ResNet18((1, 1, 1, 1), 0.05)),
     *(ResNet19((2, 1, 1), 0.03, hidden=(6,)), ResNet18((1, 1, 1, 1), 0.05, "large")),
     *(SEWResNet((1, 1, 1, 2), 0.05, connect=connect) for connect in ("add", "and", "iand")),
+]
+LEARNING = [
+    *(PLIF(threshold=0.3), ALIF(learn=True), AHP(), CuBaLIF(), SRM(), DLIF(steps=4), SNU()),
+    *(Mixture(PLIF(), ALIF(learn=True)), Plastic(PLIF())),
 ]
 SPECS = [
     *(ModelSpec(Latency(5), a, LIF(), ATan(), Count(), SHAPE, 3) for a in ARCHITECTURES),
@@ -60,6 +85,13 @@ SPECS = [
     ),
     ModelSpec(Population(Latency(5), neurons=3), ConvNet((4,)), LIF(), ATan(), Count(), SHAPE, 3),
     ModelSpec(Fused((Phase(8), Bernoulli(8))), MLP((12,)), LIF(), ATan(), Count(), SHAPE, 3),
+    *(ModelSpec(Direct(4), ConvNet((3,), (6,)), neuron, ATan(), Count(), SHAPE, 3) for neuron in LEARNING),
+    ModelSpec(Direct(4), ConvNet((3,), (6,)), FS(steps=4, learn=True), ATan(), MeanPotential(), SHAPE, 3),
+    ModelSpec(Latency(4), MLP((9,)), Recurrent(Plastic(LIF())), ATan(), Count(), SHAPE, 3),
+    ModelSpec(Latency(4), LSNN((9, 7), adaptive=ALIF(learn=True)), LIF(), ATan(), MeanPotential(), SHAPE, 3),
+    ModelSpec(Latency(4), LSNN((9,), 0.4, AHP(), False), SRM(synapse=PSP()), ATan(), Count(), SHAPE, 3),
+    ModelSpec(Latency(4), GRU((6, 5)), ReLU(), ATan(), MeanPotential(), SHAPE, 3),
+    ModelSpec(Latency(4), LSTM((6,)), ReLU(), ATan(), MeanPotential(), SHAPE, 3),
     ModelSpec(Direct(1), ConvNet((4, 6)), ReLU(), ATan(), MeanPotential(), SHAPE, 3),
 ]
 
@@ -92,7 +124,7 @@ def test_inference_tells_the_same_logits_and_counts_spikes(model):
     hooks = [
         layer.register_forward_hook(lambda _m, _i, out: fired.append(out))
         for layer in model.modules()
-        if isinstance(layer, Spiking) and not isinstance(layer.neuron, Analogue)
+        if isinstance(layer, Spiking) and layer.neuron.spiking
     ]
     model(X, key)
     for hook in hooks:

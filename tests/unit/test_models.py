@@ -16,7 +16,25 @@ from spikeproof.errors import DamagedError, InputError
 from spikeproof.keys import Key
 from spikeproof.models import dump_model, load, save
 from spikeproof.network import MLP, ConvNet, ModelSpec, Normalise
-from spikeproof.neurons import IF, LIF, PSP, ReLU, ToZero
+from spikeproof.neurons import (
+    AHP,
+    ALIF,
+    DLIF,
+    FS,
+    IF,
+    LIF,
+    PLIF,
+    PSP,
+    SNU,
+    SRM,
+    CuBaLIF,
+    Mixture,
+    Plastic,
+    Recurrent,
+    ReLU,
+    ToZero,
+)
+from spikeproof.recurrent import GRU, LSNN, LSTM
 from spikeproof.surrogates import ATan, Gaussian
 from spikeproof.tensorfiles import dump
 
@@ -33,6 +51,17 @@ SPECS = [
         Normalise((0.1, 0.2), (0.3, 0.4)),
     ),
     ModelSpec(Direct(1), ConvNet((2,)), ReLU(), ATan(), MeanPotential(), (1, 4, 4), 3),
+    ModelSpec(Direct(4), ConvNet((2,)), ALIF(learn=True), ATan(), MeanPotential(), (1, 4, 4), 3),
+    *(
+        ModelSpec(Direct(4), MLP((4,)), neuron, ATan(), MeanPotential(), (1, 4, 4), 3)
+        for neuron in (
+            *(PLIF(), AHP(), CuBaLIF(), SRM(), DLIF(steps=4), SNU(), FS(steps=4, learn=True)),
+            *(Recurrent(Plastic(PLIF()), synapse=PSP()), Mixture(SNU(), ALIF())),
+        )
+    ),
+    ModelSpec(Direct(4), LSNN((4,), adaptive=AHP()), LIF(), ATan(), Count(), (1, 4, 4), 3),
+    ModelSpec(Direct(4), GRU((4,)), ReLU(), ATan(), MeanPotential(), (1, 4, 4), 3),
+    ModelSpec(Direct(4), LSTM((4, 3)), ReLU(), ATan(), MeanPotential(), (1, 4, 4), 3),
 ]
 
 

@@ -221,6 +221,7 @@ class _Reader:
         return [(where, self.part(kind, where, item)) for where, item in items]
 
     def check(self, model: Candidate, places: Mapping[str, Place], attacks: Sequence[Recipe]) -> None:
+        self.placed(places["network"], lambda: model.network.check(model.neuron))
         if not model.neuron.spiking:
             unit = describe(model.neuron, PARTS)["name"]
             if model.encoder != Direct(1) and not model.network.remembers:

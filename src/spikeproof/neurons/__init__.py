@@ -9,8 +9,14 @@ with one hand-written backward pass, faster (`benchmarks`). `Spiking` is the lay
 
 from __future__ import annotations
 
+from spikeproof.neurons.adaptive import AHP, ALIF
+from spikeproof.neurons.combined import Mixture, Plastic, Recurrent
+from spikeproof.neurons.few_spikes import FS
+from spikeproof.neurons.gated import GatedRecurrent, LongShortTerm
 from spikeproof.neurons.integrate import IF, LIF, IntegrateAndFire, PrimedIF, lif_unroll
+from spikeproof.neurons.kernels import SRM, CuBaLIF
 from spikeproof.neurons.layers import Integrator, Spiking, Unroll
+from spikeproof.neurons.leaky import DLIF, PLIF, SNU
 from spikeproof.neurons.renewal import Renewal
 from spikeproof.neurons.resets import BySubtraction, Reset, ToZero
 from spikeproof.neurons.steps import Learned, Neuron, State, unroll
@@ -18,17 +24,30 @@ from spikeproof.neurons.synapses import PSP, Synapse, psp_filter
 from spikeproof.neurons.units import Analogue, ReLU, Softplus
 
 __all__ = [
+    "AHP",
+    "ALIF",
+    "DLIF",
+    "FS",
     "IF",
     "LIF",
+    "PLIF",
     "PSP",
+    "SNU",
+    "SRM",
     "Analogue",
     "BySubtraction",
+    "CuBaLIF",
+    "GatedRecurrent",
     "IntegrateAndFire",
     "Integrator",
     "Learned",
+    "LongShortTerm",
+    "Mixture",
     "Neuron",
+    "Plastic",
     "PrimedIF",
     "ReLU",
+    "Recurrent",
     "Renewal",
     "Reset",
     "Softplus",

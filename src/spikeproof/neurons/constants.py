@@ -6,7 +6,7 @@ import math
 
 from spikeproof.errors import InputError
 
-__all__ = ["falls_by", "positive"]
+__all__ = ["falls_by", "positive", "share_lost"]
 
 
 def positive(part: object, **values: float) -> None:
@@ -26,3 +26,13 @@ def falls_by(dt: float, tau: float) -> float:
         True
     """
     return math.exp(-dt / tau)
+
+
+def share_lost(dt: float, tau: float) -> float:
+    """The number whose logistic sigmoid is `1 - exp(-dt/tau)`, what such an exponential loses in one step.
+
+    Example:
+        >>> round(share_lost(math.log(2), 1.0), 9) + 0.0
+        0.0
+    """
+    return math.log(-math.expm1(-dt / tau)) + dt / tau

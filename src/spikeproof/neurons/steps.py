@@ -52,12 +52,16 @@ class Neuron:
     spiking: ClassVar[bool] = True
     """Whether what comes out are events, which can be counted, and not real numbers at every step."""
 
+    binary: ClassVar[bool] = True
+    """Whether every spike is a 1, before a synapse filters it."""
+
     synapse: PSP | None = None
 
     @property
     def output(self) -> Neuron:
         """The neuron of output layers where hidden ones have this one: no synapse filters its spikes."""
-        return self
+        neuron: Any = self
+        return self if self.synapse is None else replace(neuron, synapse=None)
 
     def parameters(self, features: int | None = None) -> dict[str, Tensor]:
         """Initial values of what training may change, from PyTorch's current generator.
@@ -98,10 +102,6 @@ class Resetting(Neuron):
 
     def __post_init__(self) -> None:
         positive(self, threshold=self.threshold)
-
-    @property
-    def output(self) -> Neuron:
-        return self if self.synapse is None else replace(self, synapse=None)
 
     def fire(
         self, v: Float[Tensor, "B *F"], spike: Surrogate, raised: Tensor | None = None

@@ -19,6 +19,7 @@ class Analogue(Neuron):
     """A unit of an artificial network: no state, no spikes, one real number per step."""
 
     spiking: ClassVar[bool] = False
+    binary: ClassVar[bool] = False
 
     def activation(self, current: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """What the unit answers to a current."""

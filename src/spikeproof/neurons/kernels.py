@@ -1,0 +1,163 @@
+"""Neurons whose input rises before it falls: synaptic currents and double exponential kernels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.errors import InputError
+from spikeproof.neurons.constants import falls_by, positive
+from spikeproof.neurons.leaky import Leaky
+from spikeproof.neurons.steps import NOTHING, Learned, Neuron
+from spikeproof.neurons.synapses import PSP
+from spikeproof.surrogates import Surrogate
+
+__all__ = ["SRM", "CuBaLIF", "CuBaState", "SRMState"]
+
+
+class CuBaState(NamedTuple):
+    """Potential and synaptic current."""
+
+    v: Float[Tensor, "B *F"]
+    i: Float[Tensor, "B *F"]
+
+
+@dataclass(frozen=True)
+class CuBaLIF(Leaky):
+    r"""The current-based leaky integrate-and-fire neuron: input is a current that decays by itself.
+
+    .. math:: i[t] = \beta\,i[t-1] + (1-\beta)\,I[t], \quad v[t] = \alpha\,v[t-1] + i[t],
+              \quad z[t] = 1[v[t] \ge \theta]
+
+    with `alpha = exp(-dt/tau)`, `beta = exp(-dt/tau_syn)`; then the reset, of the potential only. The factor
+    `1 - beta` lets an input carry the same charge at every `tau_syn`, as it does into a `LIF`.
+
+    Args:
+        threshold: firing threshold, in units of potential, positive.
+        reset: `BySubtraction()` or `ToZero()`.
+        detach_reset: whether the gradient stops at the reset.
+        synapse: a `PSP` that filters the output spikes of hidden layers, or None.
+        tau: membrane time constant [s], positive.
+        dt: length of one step [s], positive.
+        tau_syn: synaptic time constant [s], positive.
+
+    Shapes:
+        current `[B, *F]` -> spikes `[B, *F]`
+
+    Example:
+        >>> CuBaLIF(tau_syn=1e-3).integrate(torch.tensor([[1.0], [0.0], [0.0]])).flatten()
+        tensor([0.6321, 0.7248, 0.6501])
+
+    Source:
+        Gerstner et al. 2014, section 1.3 with eq. (3.1); Davies et al. 2018.
+    """
+
+    tau_syn: float = 2e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, tau_syn=self.tau_syn)
+
+    def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> CuBaState:
+        zeros = torch.zeros_like(current[0])
+        return CuBaState(zeros, zeros)
+
+    def step(
+        self, current: Float[Tensor, "B *F"], state: CuBaState, spike: Surrogate
+    ) -> tuple[Float[Tensor, "B *F"], CuBaState]:
+        beta = falls_by(self.dt, self.tau_syn)
+        i = beta * state.i + (1 - beta) * current
+        z, v = self.fire(self.decay * state.v + i, spike)
+        return z, CuBaState(v, i)
+
+
+class SRMState(NamedTuple):
+    """Potential, the two exponentials of the input kernel, and the refractory kernel."""
+
+    v: Float[Tensor, "B *F"]
+    slow: Float[Tensor, "B *F"]
+    fast: Float[Tensor, "B *F"]
+    refractory: Float[Tensor, "B *F"]
+
+
+@dataclass(frozen=True)
+class SRM(Neuron):
+    r"""The spike response model with a double exponential kernel for input and an exponential one for spikes.
+
+    .. math:: v[t] = \sum_{s \le t} \epsilon((t-s+1)dt)\,I[s] - \sum_{s<t} \eta\,e^{-(t-s)dt/\tau_r}\,z[s],
+              \quad z[t] = 1[v[t] \ge \theta]
+    .. math:: \epsilon(x) = (e^{-x/\tau} - e^{-x/\tau_s}) / \max_x(e^{-x/\tau} - e^{-x/\tau_s})
+
+    The kernel is read at the end of each step, so an input acts in the step in which it comes. A lone input
+    of 1 raises the potential to 1 at its peak. Spikes leave the input alone; what keeps the neuron from
+    firing again is the second kernel. With `tau_refractory = tau` and `strength = threshold` that is a reset
+    by subtraction.
+
+    Args:
+        threshold: firing threshold, in units of potential, positive.
+        tau: membrane time constant, that of the fall [s], positive.
+        tau_syn: synaptic time constant, that of the rise [s], positive and below `tau`.
+        tau_refractory: time constant of refractoriness [s], positive.
+        strength: depth `eta` of refractoriness at a spike, in units of potential, positive.
+        dt: length of one step [s], positive.
+        detach_reset: whether the gradient stops at the refractory kernel.
+        synapse: a `PSP` that filters the output spikes of hidden layers, or None.
+
+    Raises:
+        InputError: a constant that is not positive, or `tau_syn` not below `tau`.
+
+    Shapes:
+        current `[B, *F]` -> spikes `[B, *F]`
+
+    Example:
+        >>> SRM(tau=4e-3, tau_syn=1e-3).integrate(torch.tensor([[1.0], [0.0], [0.0]])).flatten()
+        tensor([0.8697, 0.9973, 0.8944])
+
+    Source:
+        Gerstner et al. 2014, section 6.4, with the kernel of section 3.1.3 and no dynamic threshold.
+    """
+
+    threshold: float = 1.0
+    tau: float = 8e-3
+    tau_syn: float = 2e-3
+    tau_refractory: float = 4e-3
+    strength: float = 1.0
+    dt: float = 1e-3
+    detach_reset: bool = False
+    synapse: PSP | None = None
+
+    def __post_init__(self) -> None:
+        positive(self, threshold=self.threshold, tau=self.tau, tau_syn=self.tau_syn, dt=self.dt)
+        positive(self, tau_refractory=self.tau_refractory, strength=self.strength)
+        if self.tau_syn >= self.tau:
+            raise InputError(
+                "SRM needs tau_syn below tau",
+                f"tau_syn={self.tau_syn}, tau={self.tau}",
+                "The kernel rises with tau_syn and falls with tau.",
+            )
+
+    @property
+    def scale(self) -> float:
+        """What makes the peak of the kernel 1."""
+        peak = self.tau * self.tau_syn / (self.tau - self.tau_syn) * math.log(self.tau / self.tau_syn)
+        return 1 / (falls_by(peak, self.tau) - falls_by(peak, self.tau_syn))
+
+    def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> SRMState:
+        zeros = torch.zeros_like(current[0])
+        return SRMState(zeros, zeros, zeros, zeros)
+
+    def step(
+        self, current: Float[Tensor, "B *F"], state: SRMState, spike: Surrogate
+    ) -> tuple[Float[Tensor, "B *F"], SRMState]:
+        slow = falls_by(self.dt, self.tau) * (state.slow + current)
+        fast = falls_by(self.dt, self.tau_syn) * (state.fast + current)
+        v = self.scale * (slow - fast) - state.refractory
+        z = spike(v - self.threshold)
+        fired = z.detach() if self.detach_reset else z
+        refractory = falls_by(self.dt, self.tau_refractory) * (state.refractory + self.strength * fired)
+        return z, SRMState(v, slow, fast, refractory)

@@ -1,0 +1,230 @@
+"""Leaky neurons some of whose constants are learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.errors import InputError
+from spikeproof.neurons.constants import falls_by, positive, share_lost
+from spikeproof.neurons.steps import NOTHING, Learned, Neuron, Resetting, per_feature
+from spikeproof.neurons.synapses import PSP
+from spikeproof.surrogates import Surrogate
+
+__all__ = ["DLIF", "PLIF", "SNU", "DLIFState", "Leaky", "PLIFState", "SNUState"]
+
+
+@dataclass(frozen=True)
+class Leaky(Resetting):
+    """A membrane that leaks: what the neurons of this package with a time constant share."""
+
+    tau: float = 4e-3
+    dt: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, tau=self.tau, dt=self.dt)
+
+    @property
+    def decay(self) -> float:
+        """Share of the potential that is left after one step."""
+        return falls_by(self.dt, self.tau)
+
+
+class PLIFState(NamedTuple):
+    """Potential, and the share of it that a step takes."""
+
+    v: Float[Tensor, "B *F"]
+    lost: Float[Tensor, ""]
+
+
+@dataclass(frozen=True)
+class PLIF(Leaky):
+    r"""The parametric leaky integrate-and-fire neuron: each layer learns its time constant.
+
+    .. math:: v[t] = (1-k)\,v[t-1] + k\,I[t], \quad k = \sigma(a), \quad z[t] = 1[v[t] \ge \theta]
+
+    then the reset. Learned is one number `a` per layer, at first such that `1 - k = exp(-dt/tau)`. The paper
+    starts from `k = 1/tau0` in steps, the first order of that; its tau0 = 2 is `tau = dt / ln 2` here.
+
+    Args:
+        threshold: firing threshold, in units of potential, positive.
+        reset: `BySubtraction()` or `ToZero()`, the paper's.
+        detach_reset: whether the gradient stops at the reset.
+        synapse: a `PSP` that filters the output spikes of hidden layers, or None.
+        tau: membrane time constant before training [s], positive.
+        dt: length of one step [s], positive.
+        scale_input: whether the current enters as `k I`, as in the paper, or as `I`.
+
+    Shapes:
+        learns `leak []`; current `[B, *F]` -> spikes `[B, *F]`
+
+    Example:
+        >>> import math
+        >>> neuron = PLIF(tau=1e-3 / math.log(2))
+        >>> neuron.integrate(torch.tensor([[1.0], [0.0]])).flatten()
+        tensor([0.5000, 0.2500])
+
+    Source:
+        Fang et al. 2021, eq. (9) and (10).
+    """
+
+    scale_input: bool = True
+
+    def parameters(self, features: int | None = None) -> dict[str, Tensor]:
+        return {"leak": torch.tensor(share_lost(self.dt, self.tau))}
+
+    def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> PLIFState:
+        leak = (learned or self.parameters())["leak"]
+        return PLIFState(torch.zeros_like(current[0]), leak.to(current).sigmoid())
+
+    def step(
+        self, current: Float[Tensor, "B *F"], state: PLIFState, spike: Surrogate
+    ) -> tuple[Float[Tensor, "B *F"], PLIFState]:
+        gained = state.lost * current if self.scale_input else current
+        z, v = self.fire(state.v - state.lost * state.v + gained, spike)
+        return z, PLIFState(v, state.lost)
+
+
+class DLIFState(NamedTuple):
+    """Potential, and the gains of the steps that are still to come."""
+
+    v: Float[Tensor, "B *F"]
+    gains: Float[Tensor, "T"]
+
+
+@dataclass(frozen=True)
+class DLIF(Leaky):
+    r"""The dynamic leaky integrate-and-fire neuron: each layer learns how much every time step counts.
+
+    .. math:: v[t] = e^{-dt/\tau}\,v[t-1] + p[t]\,I[t], \quad z[t] = 1[v[t] \ge \theta]
+
+    then the reset. Learned is one gain `p[t]` per layer and step, at first 1.
+
+    Args:
+        threshold: firing threshold, in units of potential, positive.
+        reset: `BySubtraction()` or `ToZero()`.
+        detach_reset: whether the gradient stops at the reset.
+        synapse: a `PSP` that filters the output spikes of hidden layers, or None.
+        tau: membrane time constant [s], positive; the paper's decay of 0.99 is `tau = 0.1` at this dt.
+        dt: length of one step [s], positive.
+        steps: number of steps that have a gain, at least as many as the code has.
+
+    Raises:
+        InputError: a current of more than `steps` steps.
+
+    Shapes:
+        learns `gains [steps]`; current `[B, *F]` -> spikes `[B, *F]`
+
+    Example:
+        >>> DLIF(tau=0.1, steps=2).integrate(torch.ones(2, 1)).flatten()
+        tensor([1.0000, 1.9900])
+
+    Source:
+        Ding et al. 2024 (robust stable SNNs).
+    """
+
+    tau: float = 0.1
+    steps: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, steps=self.steps)
+
+    def parameters(self, features: int | None = None) -> dict[str, Tensor]:
+        return {"gains": torch.ones(self.steps)}
+
+    def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> DLIFState:
+        if len(current) > self.steps:
+            raise InputError(
+                f"DLIF has gains for {self.steps} time steps",
+                f"{len(current)} time steps",
+                "Give it as many steps as the encoder has.",
+            )
+        gains = (learned or self.parameters())["gains"]
+        return DLIFState(torch.zeros_like(current[0]), gains.to(current))
+
+    def step(
+        self, current: Float[Tensor, "B *F"], state: DLIFState, spike: Surrogate
+    ) -> tuple[Float[Tensor, "B *F"], DLIFState]:
+        z, v = self.fire(self.decay * state.v + state.gains[0] * current, spike)
+        return z, DLIFState(v, state.gains[1:])
+
+
+class SNUState(NamedTuple):
+    """Potential, last spikes, and the bias of the threshold."""
+
+    v: Float[Tensor, "B *F"]
+    z: Float[Tensor, "B *F"]
+    bias: Float[Tensor, "..."]
+
+
+@dataclass(frozen=True)
+class SNU(Neuron):
+    r"""The spiking neural unit: a rectified leaky membrane that learns its threshold.
+
+    .. math:: s[t] = \max(0,\ I[t] + e^{-dt/\tau}\,s[t-1]\,(1 - y[t-1])), \quad y[t] = 1[s[t] + b \ge 0]
+
+    Learned is the bias `b`, one per feature, at first minus the threshold. A read-out that does not fire is
+    not rectified either, so that its logits may be negative.
+
+    Args:
+        threshold: firing threshold before training, in units of potential, positive.
+        tau: membrane time constant [s], positive.
+        dt: length of one step [s], positive.
+        detach_reset: whether the gradient stops at the reset.
+        synapse: a `PSP` that filters the output spikes of hidden layers, or None.
+
+    Shapes:
+        learns `bias [F]`; current `[B, *F]` -> spikes `[B, *F]`
+
+    Example:
+        >>> from spikeproof.neurons import Spiking
+        >>> Spiking(SNU())(torch.tensor([[0.6], [-9.0], [1.0], [0.5]])).flatten().tolist()
+        [0.0, 0.0, 1.0, 0.0]
+
+    Source:
+        Wozniak et al. 2020, eq. (3) and (4).
+    """
+
+    threshold: float = 1.0
+    tau: float = 4e-3
+    dt: float = 1e-3
+    detach_reset: bool = False
+    synapse: PSP | None = None
+
+    def __post_init__(self) -> None:
+        positive(self, threshold=self.threshold, tau=self.tau, dt=self.dt)
+
+    @property
+    def decay(self) -> float:
+        """Share of the potential that is left after one step without a spike."""
+        return falls_by(self.dt, self.tau)
+
+    def parameters(self, features: int | None = None) -> dict[str, Tensor]:
+        return {"bias": torch.full(() if features is None else (features,), -self.threshold)}
+
+    def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> SNUState:
+        zeros, bias = torch.zeros_like(current[0]), (learned or self.parameters())["bias"]
+        return SNUState(zeros, zeros, per_feature(bias, current[0]))
+
+    def step(
+        self, current: Float[Tensor, "B *F"], state: SNUState, spike: Surrogate
+    ) -> tuple[Float[Tensor, "B *F"], SNUState]:
+        fired = state.z.detach() if self.detach_reset else state.z
+        v = torch.relu(current + self.decay * state.v * (1 - fired))
+        z = spike(v + state.bias)
+        return z, SNUState(v, z, state.bias)
+
+    def integrate(
+        self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING
+    ) -> Float[Tensor, "T B *F"]:
+        v, potentials = torch.zeros_like(current[0]), []
+        for i in current:
+            v = self.decay * v + i
+            potentials.append(v)
+        return torch.stack(potentials)
