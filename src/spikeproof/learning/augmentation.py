@@ -20,8 +20,9 @@ class AugmentedBPTT(BPTT):
     """Backpropagation through time on randomly shifted and mirrored images.
 
     Each image of a batch is surrounded by `pad` black pixels and cut to its size again at a random place,
-    then mirrored left to right with probability 1/2. All draws come from the training's key. Perturbations, as in
-    adversarial training, are made from what has been altered. Nothing is altered in validation.
+    then mirrored left to right with probability 1/2. All draws come from the training's key.
+    Perturbations, as in adversarial training, are made from what has been altered. Nothing is altered in
+    validation.
 
     Args:
         epochs: passes over the training part, at least 1.
