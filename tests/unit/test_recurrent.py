@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from spikeproof.attacks.oracles import Exact
+from spikeproof.datasets.parts import Dataset, Split, content_digest
 from spikeproof.decoders import Count, MeanPotential
-from spikeproof.encoders import Direct, Latency
+from spikeproof.encoders import Direct, Events, Latency
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
+from spikeproof.learning.backprop import BPTT, accuracy
 from spikeproof.network import MLP, ConvNet, ModelSpec, substitute
 from spikeproof.neurons import (
     AHP,
@@ -168,3 +170,39 @@ def test_an_attack_gets_a_gradient_through_every_kind_of_memory():
 def test_what_makes_no_network_is_refused(make, word):
     with pytest.raises(InputError, match=word):
         make()
+
+
+STEPS, CUE = 24, 4
+
+
+def delayed_xor(examples, seed):
+    """Two bits, one at each end of a long silence; the label is whether they differ.
+
+    What remembers nothing for 16 steps adds up two answers, one per bit, and no sum of those is right.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    bits = torch.randint(0, 2, (examples, 2), generator=draw)
+    events = torch.rand(examples, STEPS, 1, 1, 10, generator=draw) < 0.02
+    for i, steps in enumerate((slice(0, CUE), slice(STEPS - CUE, STEPS))):
+        cue = torch.rand(examples, CUE, 1, 1, 10, generator=draw) < 0.7
+        events[:, steps] = cue & ((torch.arange(10) >= 5) == bits[:, i].bool().view(-1, 1, 1, 1, 1))
+    return Split(events.float(), bits[:, 0] ^ bits[:, 1], torch.arange(examples))
+
+
+@pytest.mark.parametrize(
+    ("network", "neuron", "remembers"),
+    [
+        (LSNN((32,), 0.5, ALIF(tau=5e-3, tau_adapt=40e-3, beta=1.0), gain=0.5), LIF(tau=5e-3), True),
+        (LSTM((16,)), ReLU(), True),
+        (MLP((32,)), LIF(tau=5e-3), False),
+    ],
+    ids=["lsnn", "lstm", "lif"],
+)
+def test_bptt_teaches_what_remembers_to_compare_bits_over_a_silence(network, neuron, remembers):
+    parts = delayed_xor(1024, 0), delayed_xor(0, 1), delayed_xor(256, 2)
+    data = Dataset("xor", *parts, ("0", "1"), content_digest(parts[0].images.numpy()), "made here")
+    spec = ModelSpec(Events(STEPS), network, neuron, ATan(), MeanPotential(), (1, 1, 10), 2)
+    model = spec.build(Key.of(0))
+    BPTT(epochs=10, batch_size=64, lr=0.03).train(model, data, Key.of(0))
+    right = accuracy(model, data.test, Key.of(1), 256)
+    assert right >= 0.75 if remembers else right <= 0.65
