@@ -265,9 +265,9 @@ def test_the_rate_norm_unit_tracks_the_maximum_and_clips_at_its_share():
         largest = 0.9 * largest + 0.1 * max(peak, 0.0)
     assert unit.running_max.item() == pytest.approx(largest)
     x = torch.tensor([[-1.0, largest / 4, 2 * largest]])
-    assert unit.eval()(x).tolist()[0] == pytest.approx([0.0, 0.25, 1.0])
+    assert (unit.eval()(x) / largest).tolist()[0] == pytest.approx([0.0, 0.25, 1.0])
     unit.share = nn.Parameter(torch.tensor(0.0))
-    assert unit(x).tolist()[0] == pytest.approx([0.0, 0.5, 1.0])
+    assert (unit(x) / largest).tolist()[0] == pytest.approx([0.0, 0.25, 0.5])
 
 
 def test_tuning_of_rate_norm_lowers_thresholds_and_only_them_and_what_holds_them_is_the_untuned_network():

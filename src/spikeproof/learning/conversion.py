@@ -557,7 +557,8 @@ class RateNormLayer(Conversion):
                 x = floats(data.train.images[rows]).to(place)
                 with torch.no_grad():
                     wanted = teacher(x)
-                *rates, outputs = _answers(ann, x)
+                *told, outputs = _answers(ann, x)
+                rates = [answer / unit.bound for answer, unit in zip(told, units, strict=True)]
                 apart = 1 - F.cosine_similarity(outputs.mean(0), wanted, dim=1).mean()
                 slowness = sum((_slowness(r) for r in rates), torch.zeros((), device=place)) / len(rates)
                 optimiser.zero_grad(set_to_none=True)
@@ -571,8 +572,7 @@ class RateNormLayer(Conversion):
         self, ann: Classifier, model: Classifier, maps: list[Affine], images: Split, key: Key
     ) -> Scales:
         thresholds = [float(unit.bound) for unit in ann.network.layers if isinstance(unit, RateNorm)]
-        behind = [*thresholds, _largest_logit(ann, images)]
-        return [(1.0, scale) for _, scale in _chain(behind)]
+        return _chain([*thresholds, _largest_logit(ann, images)])
 
 
 def _answers(ann: Classifier, images: Float[Tensor, "B C H W"]) -> list[Tensor]:

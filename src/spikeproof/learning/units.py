@@ -36,14 +36,16 @@ class Quantised(nn.Module):
 
 
 class RateNorm(nn.Module):
-    r"""The rate norm layer: a rectifier that answers a firing rate in [0, 1].
+    r"""The rate norm layer: a rectifier that answers what a firing rate in [0, 1] stands for.
 
-    .. math:: r = \mathrm{clip}(x / \theta, 0, 1), \quad \theta = p\,m
+    .. math:: y = \theta\,\mathrm{clip}(x / \theta, 0, 1), \quad \theta = p\,m
 
-    where `m` is the running maximum of `x` over batches (momentum 0.1), and `p` a learned share of it.
+    where `m` is the running maximum of `x` over batches (momentum 0.1), and `p` a learned share of it. The
+    source hands on the rate itself, without the factor; the next layer's weights hold that factor there, and
+    without normalisation such a network learns slowly.
 
     Shapes:
-        `[T, B, *F]` -> `[T, B, *F]` in [0, 1]
+        `[T, B, *F]` -> `[T, B, *F]` in 0..theta
     """
 
     running_max: Tensor
@@ -63,4 +65,4 @@ class RateNorm(nn.Module):
         if self.training:
             with torch.no_grad():
                 self.running_max.lerp_(x.amax().clamp(min=0).to(self.running_max.dtype), self.momentum)
-        return (x / self.bound).clamp(0, 1)
+        return self.bound * (x / self.bound).clamp(0, 1)
