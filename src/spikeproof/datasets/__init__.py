@@ -5,6 +5,7 @@ part is a fixed share of the training files and serves every choice; the test pa
 Nothing is read or fetched on import, and nothing is fetched that is already on the machine.
 """
 
+from spikeproof.datasets.audio import SpokenDigits
 from spikeproof.datasets.cifar import CIFAR10, CIFAR100
 from spikeproof.datasets.images import MNIST, Digits, FashionMNIST
 from spikeproof.datasets.parts import Dataset, Source, Split, floats, locate
@@ -20,6 +21,7 @@ __all__ = [
     "Randman",
     "Source",
     "Split",
+    "SpokenDigits",
     "floats",
     "locate",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from spikeproof.attacks import recipes
 from spikeproof.attacks.recipes import Recipe
-from spikeproof.datasets import CIFAR10, CIFAR100, MNIST, Digits, FashionMNIST, Randman, Source
+from spikeproof.datasets import CIFAR10, CIFAR100, MNIST, Digits, FashionMNIST, Randman, Source, SpokenDigits
 from spikeproof.errors import InputError, suggest
 from spikeproof.gradients import GradientRule
 from spikeproof.learning.rules import Rule
@@ -51,6 +51,7 @@ PARTS: Catalogue = {
         "cifar10": CIFAR10,
         "cifar100": CIFAR100,
         "randman": Randman,
+        "spoken-digits": SpokenDigits,
     },
 }
 """Kind -> name -> class."""
