@@ -14,7 +14,20 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from spikeproof.architectures import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
     from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch, Through
-    from spikeproof.datasets import CIFAR10, CIFAR100, MNIST, Digits, FashionMNIST, Randman, SpokenDigits
+    from spikeproof.datasets import (
+        CIFAR10,
+        CIFAR10DVS,
+        CIFAR100,
+        MNIST,
+        NMNIST,
+        SHD,
+        SSC,
+        Digits,
+        DVS128Gesture,
+        FashionMNIST,
+        Randman,
+        SpokenDigits,
+    )
     from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
     from spikeproof.encoders import (
         Bernoulli,
@@ -100,7 +113,20 @@ if TYPE_CHECKING:
 _HOMES = {
     "errors": ("DamagedError", "InputError", "SpikeproofError"),
     "keys": ("Key",),
-    "datasets": ("CIFAR10", "CIFAR100", "MNIST", "Digits", "FashionMNIST", "Randman", "SpokenDigits"),
+    "datasets": (
+        "CIFAR10",
+        "CIFAR100",
+        "MNIST",
+        "Digits",
+        "FashionMNIST",
+        "Randman",
+        "SpokenDigits",
+        "CIFAR10DVS",
+        "NMNIST",
+        "SHD",
+        "SSC",
+        "DVS128Gesture",
+    ),
     "encoders": (
         *("Bernoulli", "Burst", "Delta", "Direct", "EarlyBurst", "Events", "FewSpikes", "Fused"),
         *("LateBurst", "Latency", "LevelCrossing", "LogLatency", "LowPass", "Phase"),

@@ -6,15 +6,22 @@ Nothing is read or fetched on import, and nothing is fetched that is already on 
 """
 
 from spikeproof.datasets.audio import SpokenDigits
+from spikeproof.datasets.cameras import CIFAR10DVS, NMNIST, DVS128Gesture
 from spikeproof.datasets.cifar import CIFAR10, CIFAR100
+from spikeproof.datasets.cochlea import SHD, SSC
 from spikeproof.datasets.images import MNIST, Digits, FashionMNIST
 from spikeproof.datasets.parts import Dataset, Source, Split, floats, locate
 from spikeproof.datasets.synthetic import Randman
 
 __all__ = [
     "CIFAR10",
+    "CIFAR10DVS",
     "CIFAR100",
     "MNIST",
+    "NMNIST",
+    "SHD",
+    "SSC",
+    "DVS128Gesture",
     "Dataset",
     "Digits",
     "FashionMNIST",

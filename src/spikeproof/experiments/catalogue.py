@@ -8,7 +8,21 @@ from typing import Any
 
 from spikeproof.attacks import recipes
 from spikeproof.attacks.recipes import Recipe
-from spikeproof.datasets import CIFAR10, CIFAR100, MNIST, Digits, FashionMNIST, Randman, Source, SpokenDigits
+from spikeproof.datasets import (
+    CIFAR10,
+    CIFAR10DVS,
+    CIFAR100,
+    MNIST,
+    NMNIST,
+    SHD,
+    SSC,
+    Digits,
+    DVS128Gesture,
+    FashionMNIST,
+    Randman,
+    Source,
+    SpokenDigits,
+)
 from spikeproof.errors import InputError, suggest
 from spikeproof.gradients import GradientRule
 from spikeproof.learning.rules import Rule
@@ -52,6 +66,11 @@ PARTS: Catalogue = {
         "cifar100": CIFAR100,
         "randman": Randman,
         "spoken-digits": SpokenDigits,
+        "shd": SHD,
+        "ssc": SSC,
+        "n-mnist": NMNIST,
+        "dvs128-gesture": DVS128Gesture,
+        "cifar10-dvs": CIFAR10DVS,
     },
 }
 """Kind -> name -> class."""

@@ -1,0 +1,324 @@
+"""Recordings of event cameras: N-MNIST, DVS128 Gesture and CIFAR10-DVS."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from spikeproof.datasets.recordings import Events, Recording, Recordings, bad, read_whole
+from spikeproof.errors import InputError
+
+__all__ = ["CIFAR10DVS", "NMNIST", "DVS128Gesture", "read_aedat2", "read_aedat3", "read_bin"]
+
+
+@dataclass(frozen=True)
+class Camera(Recordings):
+    """Recordings of a square event camera with two polarities."""
+
+    size: int | None = None
+    pixels: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size is not None and not 1 <= self.size <= self.pixels:
+            raise InputError(
+                f"{type(self).__name__} pools its pixels to 1 to {self.pixels} a side",
+                f"size={self.size}",
+                "Try 32, or None for all pixels.",
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        side = self.size or self.pixels
+        return 2, side, side
+
+    def pooled(self, events: Events, path: Path) -> Events:
+        """Pixels joined to larger ones, whose events add up."""
+        events.check((2, self.pixels, self.pixels), path)
+        if self.size is None:
+            return events
+        row, column = (axis * self.size // self.pixels for axis in (events.row, events.column))
+        return Events(events.time, events.channel, row, column)
+
+
+@dataclass(frozen=True)
+class NMNIST(Camera):
+    """70,000 handwritten digits that an event camera saw while it made three saccades, 34x34 pixels.
+
+    Files of 40 bits an event, in folders `Train/0` to `Test/9`.
+
+    Args:
+        steps: number of frames `T`, 1 to 10,000.
+        by: whether a frame takes equal time, `"time"`, or equally many events, `"count"`.
+        binary: whether several events at one place of a frame count as one.
+        duration: seconds that are taken, or None for each recording's own span.
+        hold_out: share of the training recordings set aside for validation, 0 to 0.5.
+        size: pixels a side after pooling, 1 to 34, or None for all.
+
+    Shapes:
+        examples `[N, T, 2, size, size]`; channel 0 is OFF, 1 is ON.
+
+    Source:
+        Orchard, Jayawant, Cohen & Thakor 2015, doi 10.3389/fnins.2015.00437.
+    """
+
+    folder: ClassVar[str] = "n-mnist"
+    layouts: ClassVar[tuple[str, ...]] = ("NMNIST", "N-MNIST", "nmnist")
+    pixels: ClassVar[int] = 34
+    names: ClassVar[tuple[str, ...]] = tuple("0123456789")
+    advice: ClassVar[str] = (
+        "Get Train.zip and Test.zip from https://www.garrickorchard.com/datasets/n-mnist, unpack them."
+    )
+
+    def recordings(self, folder: Path) -> list[Recording]:
+        return [
+            Recording(path, part.lower(), digit)
+            for part in ("Train", "Test")
+            for digit in range(10)
+            for path in sorted((folder / part / str(digit)).glob("*.bin"))
+        ]
+
+    def examples(self, recording: Recording) -> Iterator[tuple[Events, int]]:
+        yield self.pooled(read_bin(recording.path), recording.path), recording.label
+
+
+@dataclass(frozen=True)
+class DVS128Gesture(Camera):
+    """1,342 hand gestures of 29 people in 11 classes, 128x128 pixels.
+
+    AEDAT 3.1 files, each with a CSV file of class, start and end of every gesture, and two lists of the files
+    of the training and the test part.
+
+    Args:
+        steps: number of frames `T`, 1 to 10,000.
+        by: whether a frame takes equal time, `"time"`, or equally many events, `"count"`.
+        binary: whether several events at one place of a frame count as one.
+        duration: seconds that are taken, or None for each gesture's own span.
+        hold_out: share of the training gestures set aside for validation, 0 to 0.5.
+        size: pixels a side after pooling, 1 to 128, or None for all.
+
+    Shapes:
+        examples `[N, T, 2, size, size]`; channel 0 is OFF, 1 is ON.
+
+    Source:
+        Amir et al. 2017, A Low Power, Fully Event-Based Gesture Recognition System, CVPR.
+    """
+
+    steps: int = 20
+    size: int | None = 32
+    folder: ClassVar[str] = "dvs128-gesture"
+    layouts: ClassVar[tuple[str, ...]] = (
+        *("DvsGesture", "DVSGesture/DvsGesture", "DVS128Gesture/extract/DvsGesture"),
+    )
+    pixels: ClassVar[int] = 128
+    names: ClassVar[tuple[str, ...]] = (
+        *("hand clapping", "right hand wave", "left hand wave", "right arm clockwise"),
+        *("right arm counter clockwise", "left arm clockwise", "left arm counter clockwise", "arm roll"),
+        *("air drums", "air guitar", "other gestures"),
+    )
+    advice: ClassVar[str] = (
+        "Get DvsGesture.tar.gz from https://research.ibm.com/interactive/dvsgesture/ and unpack it."
+    )
+
+    def recordings(self, folder: Path) -> list[Recording]:
+        found = []
+        for part in ("train", "test"):
+            listed = folder / f"trials_to_{part}.txt"
+            if not listed.is_file():
+                return []
+            for line in read_whole(listed).decode("utf-8", "replace").split():
+                path = folder / Path(line).name
+                labels = path.with_name(f"{path.stem}_labels.csv")
+                found.append(Recording(path, part, others=(labels,)))
+        return found
+
+    def examples(self, recording: Recording) -> Iterator[tuple[Events, int]]:
+        events = self.pooled(read_aedat3(recording.path), recording.path)
+        for label, start, end in read_gestures(recording.others[0]):
+            low, high = np.searchsorted(events.time, (start, end))
+            rows = slice(int(low), int(high))
+            rest = (events.channel[rows], events.row[rows], events.column[rows])
+            yield Events(events.time[rows] - start, *rest), label - 1
+
+
+@dataclass(frozen=True)
+class CIFAR10DVS(Camera):
+    """10,000 pictures of CIFAR-10 that moved before an event camera, 128x128 pixels.
+
+    AEDAT 2.0 files in a folder for each class. The authors name no test part; the last tenth of each class in
+    the order of the files' numbers is taken, as is customary.
+
+    Args:
+        steps: number of frames `T`, 1 to 10,000.
+        by: whether a frame takes equal time, `"time"`, or equally many events, `"count"`.
+        binary: whether several events at one place of a frame count as one.
+        duration: seconds that are taken, or None for each recording's own span.
+        hold_out: share of the training recordings set aside for validation, 0 to 0.5.
+        size: pixels a side after pooling, 1 to 128, or None for all.
+
+    Shapes:
+        examples `[N, T, 2, size, size]`; channel 0 is OFF, 1 is ON.
+
+    Source:
+        Li, Liu, Ji, Li & Shi 2017, doi 10.3389/fnins.2017.00309.
+    """
+
+    size: int | None = 32
+    folder: ClassVar[str] = "cifar10-dvs"
+    layouts: ClassVar[tuple[str, ...]] = ("CIFAR10DVS", "CIFAR10DVS/extract")
+    pixels: ClassVar[int] = 128
+    names: ClassVar[tuple[str, ...]] = (
+        *("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    )
+    advice: ClassVar[str] = (
+        "Get the ten archives from https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 and unpack "
+        "them side by side."
+    )
+
+    def recordings(self, folder: Path) -> list[Recording]:
+        found = []
+        for label, name in enumerate(self.names):
+            paths = sorted((folder / name).glob("*.aedat"), key=lambda path: (_number(path), path.name))
+            cut = len(paths) - -(-len(paths) // 10)
+            found += [Recording(path, "train" if i < cut else "test", label) for i, path in enumerate(paths)]
+        return found
+
+    def examples(self, recording: Recording) -> Iterator[tuple[Events, int]]:
+        yield self.pooled(read_aedat2(recording.path), recording.path), recording.label
+
+
+def read_bin(path: Path) -> Events:
+    """Events of 40 bits: column 8, row 8, polarity 1 and microseconds 23, the highest bit first.
+
+    Row 240 is no event: it says that the clock, of 13 bits, has turned over once more.
+
+    Raises:
+        InputError: the file is something else.
+    """
+    content = read_whole(path)
+    if not content or len(content) % 5:
+        raise bad(path, f"{len(content)} bytes, no whole number of events of 5")
+    column, row, high, middle, low = np.frombuffer(content, np.uint8).reshape(-1, 5).T.astype(np.int64)
+    time = (high & 0x7F) << 16 | middle << 8 | low
+    turned = row == 240
+    time += np.cumsum(turned) << 13
+    kept = ~turned
+    return Events.sorted(time[kept], high[kept] >> 7, row[kept], column[kept])
+
+
+def read_aedat2(path: Path) -> Events:
+    """Events of a DVS128 in AEDAT 2.0: lines of `#`, then address and microseconds of 32 bits, big end first.
+
+    Of the address, bit 0 is set for OFF, bits 1 to 7 say where the event lies from bottom to top, bits 8 to 14
+    where from right to left, as the camera stood. Events with a higher bit are no pixels' and are passed
+    over. Time is counted from the first event.
+
+    Raises:
+        InputError: the file is something else.
+    """
+    content = read_whole(path)
+    place, lines = _header(content)
+    if not lines or not lines[0].startswith(b"#!AER-DAT2"):
+        raise bad(path, f"a file beginning with {bytes(content[:12])!r} instead of #!AER-DAT2.0")
+    if len(content) == place or (len(content) - place) % 8:
+        raise bad(path, f"{len(content) - place} bytes of data, no whole number of events of 8")
+    address, time = np.frombuffer(content, ">u4", offset=place).reshape(-1, 2).T.astype(np.int64)
+    kept = address < 1 << 15
+    address, time = address[kept], time[kept]
+    if not len(time):
+        raise bad(path, "no events of pixels")
+    return Events.sorted(
+        time - time.min(), 1 - (address & 1), 127 - (address >> 1 & 127), 127 - (address >> 8 & 127)
+    )
+
+
+PACKET = struct.Struct("<HHIIIIII")
+POLARITY = 1
+
+
+def read_aedat3(path: Path) -> Events:
+    """Polarity events in AEDAT 3.1: lines of `#` up to `#!END-HEADER`, then packets, little end first.
+
+    A packet is a header of 28 bytes (type, source, size of an event, place of its time, turns of the clock,
+    capacity, number and number of valid ones) and as many events. A polarity event is 32 bits of data and 31
+    of time in microseconds: bit 0 of the data says that it is valid, bit 1 that it is ON, bits 2 to 16 are
+    the row and bits 17 to 31 the column. Other packets, and events that are not valid, are passed over.
+
+    Raises:
+        InputError: the file is something else.
+    """
+    content = read_whole(path)
+    place, lines = _header(content)
+    if not lines or not lines[0].startswith(b"#!AER-DAT3"):
+        raise bad(path, f"a file beginning with {bytes(content[:12])!r} instead of #!AER-DAT3.1")
+    parts = []
+    while place < len(content):
+        if place + PACKET.size > len(content):
+            raise bad(path, f"{len(content) - place} bytes where a packet's header needs {PACKET.size}")
+        kind, _, size, _, turns, capacity, number, _ = PACKET.unpack_from(content, place)
+        place += PACKET.size
+        room = size * capacity
+        if number > capacity or (kind == POLARITY and size != 8) or place + size * number > len(content):
+            raise bad(
+                path,
+                f"a packet of {number} events of {size} bytes with room for {capacity}, "
+                f"where {len(content) - place} bytes are left",
+            )
+        if kind == POLARITY and number:
+            pairs = np.frombuffer(content, "<u4", 2 * number, place).reshape(-1, 2).astype(np.int64)
+            if (pairs[:, 1] >> 31).any():
+                raise bad(path, "an event before time 0")
+            parts.append((pairs[:, 0], pairs[:, 1] + (turns << 31)))
+        place += min(room, size * number)
+    if not parts:
+        raise bad(path, "no polarity events")
+    data, time = (np.concatenate(column) for column in zip(*parts, strict=True))
+    kept = data & 1 == 1
+    data, time = data[kept], time[kept]
+    return Events.sorted(time, data >> 1 & 1, data >> 2 & 0x7FFF, data >> 17 & 0x7FFF)
+
+
+def read_gestures(path: Path) -> list[tuple[int, int, int]]:
+    """Class, start and end in microseconds of each line after the first of a CSV file.
+
+    Raises:
+        InputError: the file is something else.
+    """
+    lines = read_whole(path).decode("ascii", "replace").split()
+    rows = []
+    for line in lines[1:]:
+        fields = line.split(",")
+        if len(fields) != 3 or not all(field.isdecimal() and len(field) < 16 for field in fields):
+            raise bad(path, f"the line {line[:80]!r} instead of class,start,end")
+        label, start, end = map(int, fields)
+        if start >= end or not 1 <= label <= len(DVS128Gesture.names):
+            raise bad(path, f"class {label} from {start} to {end}")
+        rows.append((label, start, end))
+    if not rows:
+        raise bad(path, "no gestures")
+    return rows
+
+
+def _header(content: bytes) -> tuple[int, list[bytes]]:
+    """Where the lines that begin with `#` end, and those lines."""
+    stream = io.BytesIO(content)
+    lines: list[bytes] = []
+    while (place := stream.tell()) < len(content):
+        line = stream.readline()
+        if not line.startswith(b"#"):
+            return place, lines
+        lines.append(line)
+        if line.startswith(b"#!END-HEADER"):
+            break
+    return stream.tell(), lines
+
+
+def _number(path: Path) -> int:
+    digits = "".join(c for c in path.stem.rpartition("_")[2] if c in "0123456789")
+    return int(digits[:9] or 0)
