@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeproof.datasets import SpokenDigits
@@ -107,6 +107,7 @@ def test_loudness_does_not_change_the_cochleagram():
     assert np.allclose(cochleagram(sound, RATE, 6), cochleagram(sound / 100, RATE, 6), atol=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(1, 20))
 def test_crossings_give_the_signal_back_within_a_step(values, levels):
     signal = np.array([values])

@@ -109,7 +109,7 @@ def test_broken_files_are_refused_and_take_no_memory(tmp_path, read, content, wo
     assert peak < 8 << 20
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=90), st.sampled_from([(read_bin, b""), (read_aedat2, TWO), (read_aedat3, HEADER)]))
 def test_any_bytes_are_events_or_a_refusal(tmp_path_factory, content, form):
     read, start = form

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeproof.datasets.recordings import Events, Recording, Recordings, frames
@@ -42,6 +42,7 @@ def slow_frames(events, shape, steps, by, duration):
     return result
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 1), st.integers(0, 2), st.integers(0, 3))),
     st.integers(1, 7),

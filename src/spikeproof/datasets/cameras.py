@@ -215,8 +215,8 @@ def read_bin(path: Path) -> Events:
 def read_aedat2(path: Path) -> Events:
     """Events of a DVS128 in AEDAT 2.0: lines of `#`, then address and microseconds of 32 bits, big end first.
 
-    Of the address, bit 0 is set for OFF, bits 1 to 7 say where the event lies from bottom to top, bits 8 to 14
-    where from right to left, as the camera stood. Events with a higher bit are no pixels' and are passed
+    Of the address, bit 0 is set for OFF, bits 1 to 7 say where the event lies from bottom to top, bits 8 to
+    14 where from right to left, as the camera stood. Events with a higher bit are no pixels' and are passed
     over. Time is counted from the first event.
 
     Raises:
