@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import spikeproof
 from spikeproof.cli import KINDS, cli, guarded
+from spikeproof.experiments.catalogue import members
 
 STUDY = """\
 name: tiny
@@ -94,7 +95,7 @@ def test_list_describes_every_member_in_one_sentence(kind):
 def test_doctor_reports_versions_and_data():
     found = json.loads(call("doctor", "--json").output)
     assert found["versions"]["spikeproof"] == spikeproof.__version__
-    assert set(found["data"]) == {"digits", "mnist", "fashion-mnist"}
+    assert set(found["data"]) == set(members("datasets"))
     assert "fashion-mnist" in call("doctor").output
 
 
