@@ -172,6 +172,26 @@ def test_the_page_loads_nothing_and_names_no_other_place(reported):
             assert target.startswith(("#", "data:image/png", "figures/", "table."))
 
 
+def test_events_are_pictured_by_their_sum_over_time(tmp_path):
+    bench = Bench(tmp_path)
+    events = (np.random.default_rng(0).random((4, T, 2, 5, 5)) < 0.3).astype(np.uint8)
+    moved = np.roll(events, 1, axis=1)
+    kept = {"x": events, "x_adv": moved, "spikes": events, "spikes_adv": moved, "example": np.arange(4)}
+    bench.attack(
+        bench.model("events"),
+        "pgd",
+        0.1,
+        0.5,
+        arrays=save({k: np.ascontiguousarray(v) for k, v in kept.items()}),
+    )
+    found = page._portable(records(bench.finish())[0], tmp_path)
+    exhibit = exhibits([found], tmp_path)["events"]
+    assert np.array_equal(exhibit.image, exhibit.attacked)  # time moved, counts did not
+    assert np.allclose(exhibit.image * events[exhibit.example].sum(0).max(), events[exhibit.example].sum(0))
+    path = page.write(tmp_path, [found])
+    assert "test image" in path.read_text()
+
+
 def test_every_link_leads_somewhere(reported):
     tags = Elements((reported / "report.html").read_text()).tags
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]

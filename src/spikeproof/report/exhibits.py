@@ -35,7 +35,7 @@ class Exhibit:
         before: the model's answer to the image as it is; -1 for a tie, None when unknown.
         after: the answer to the attacked image; -1 for a tie.
         succeeded: whether the attack turned a right answer into a wrong one, in every draw.
-        image: as it is, in [0, 1].
+        image: as it is, in [0, 1]; for events their sum over time.
         attacked: what the attack made of it.
         input: what the network sees of the image: spikes, or values for an analog code.
         attacked_input: what it sees of the attacked image.
@@ -135,10 +135,20 @@ def _of_cell(record: Record, directory: Path) -> Iterator[Exhibit]:
                 int(clean[example]["prediction"]) if example in clean else None,
                 int(outcome["prediction"]),
                 outcome["right_clean"] == 1 and outcome["right"] == 0,
-                *(arrays[name][index] for name in ("x", "x_adv", "spikes", "spikes_adv")),
+                *_pictures(arrays["x"][index], arrays["x_adv"][index]),
+                *(arrays[name][index] for name in ("spikes", "spikes_adv")),
             )
     except (OSError, SafetensorError, KeyError, IndexError, ValueError):
         return
+
+
+def _pictures(x: Array, attacked: Array) -> tuple[Array, Array]:
+    """What there is to look at: images as they are; of events `[T, C, H, W]` their sum over time, scaled."""
+    if x.ndim == 3:
+        return x, attacked
+    seen, changed = (events.astype(np.float32).sum(0) for events in (x, attacked))
+    most = max(1.0, float(seen.max()), float(changed.max()))
+    return seen / most, changed / most
 
 
 def _rows(cell: Path) -> dict[int, dict[str, Any]]:

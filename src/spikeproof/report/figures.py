@@ -535,7 +535,7 @@ def _answer(prediction: int | None) -> str:
 
 def _input_words(exhibit: Exhibit) -> str:
     if not exhibit.spiking:
-        return "The input is analog: values, not spikes."
+        return "The input is analog: values, or spikes with weights."
     before, after = exhibit.input > 0, exhibit.attacked_input > 0
     kept, new, gone = (int(s.sum()) for s in (before & after, after & ~before, before & ~after))
     return (
