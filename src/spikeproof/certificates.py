@@ -42,6 +42,8 @@ ROUNDING = 1e-5
 """Share by which bounds are widened, for the single precision in which the model itself computes."""
 BUDGET_ROUNDING = 1e-6
 """What a threat grants beyond its epsilon, for the rounding of pixels."""
+MOST_LEVELS = 1024
+"""Levels of a code that are told apart one by one."""
 ROWS = 32
 """Examples bounded at a time."""
 
@@ -131,15 +133,14 @@ def encoded_box(
         return a.flip(0), b.flip(0)
     if isinstance(code, (Direct, QuantisedDirect)):  # both rise with the pixel
         return code(low), code(high)
-    if isinstance(code, LevelCode):
+    if isinstance(code, LevelCode) and code.local and not code.stochastic and code.levels < MOST_LEVELS:
         first, last = code.level(low), code.level(high)
-        levels = torch.arange(code.steps + 1, dtype=low.dtype, device=low.device)
-        patterns = code.emit((levels / code.steps)[:, None], None)[:, :, 0]  # [T, levels]
+        patterns = code.pattern(torch.arange(code.levels + 1, device=low.device)).to(low.dtype)
         least = torch.full((code.steps, *low.shape), torch.inf, dtype=low.dtype, device=low.device)
         most = -least
-        for n in range(code.steps + 1):
+        for n, pattern in enumerate(patterns.T):
             reachable = ((first <= n) & (n <= last)).expand_as(least)
-            value = patterns[:, n].view(-1, *[1] * low.ndim)
+            value = pattern.view(-1, *[1] * low.ndim)
             least = torch.where(reachable, torch.minimum(least, value), least)
             most = torch.where(reachable, torch.maximum(most, value), most)
         return least, most
@@ -148,7 +149,9 @@ def encoded_box(
 
 def _no_code(code: Encoder) -> str | None:
     inner = code.code if isinstance(code, Reversed) else code
-    if isinstance(inner, (Direct, QuantisedDirect, LevelCode)):
+    if isinstance(inner, (Direct, QuantisedDirect)):
+        return None
+    if isinstance(inner, LevelCode) and inner.local and not inner.stochastic and inner.levels < MOST_LEVELS:
         return None
     return f"no bounds are known for the code {type(inner).__name__}"
 

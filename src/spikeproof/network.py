@@ -361,13 +361,23 @@ class Classifier(nn.Module):
         self, images: Float[Tensor, "B C H W"], key: Key | None = None, tally: list[Tensor] | None = None
     ) -> Float[Tensor, "T B K"]:
         """Activity of the output layer over time."""
-        out: Tensor = self.network(self.encode(images, key, tally), tally)
+        return self.respond(self.encode(images, key, tally), tally)
+
+    def respond(
+        self, encoded: Float[Tensor, "T B ..."], tally: list[Tensor] | None = None
+    ) -> Float[Tensor, "T B K"]:
+        """Activity of the output layer for an input that is coded already."""
+        out: Tensor = self.network(self.spec.normalise(encoded) if self.spec.normalise else encoded, tally)
         return out
+
+    def read(self, encoded: Float[Tensor, "T B ..."]) -> Float[Tensor, "B K"]:
+        """Logits for an input that is coded already: where attacks on spikes take their gradient."""
+        return self.spec.decoder(self.respond(encoded))
 
     def encode(
         self, images: Float[Tensor, "B C H W"], key: Key | None = None, tally: list[Tensor] | None = None
     ) -> Float[Tensor, "T B ..."]:
-        """What enters the network: the coded and normalised input."""
+        """What the network is given: spikes or currents over time."""
         shape = self.spec.example_shape
         if tuple(images.shape[1:]) != shape:
             what = "images" if len(shape) == 3 else "events"
@@ -380,8 +390,7 @@ class Classifier(nn.Module):
         encoded = self.encoder(images, None if key is None else key.fold("encoder"))
         if tally is not None and self.encoder.spiking:
             tally.append(spike_count(self.encoder, encoded))
-        x = encoded.to(dtype)
-        return self.spec.normalise(x) if self.spec.normalise else x
+        return encoded.to(dtype)
 
     def forward(self, images: Float[Tensor, "B C H W"], key: Key | None = None) -> Float[Tensor, "B K"]:
         return self.spec.decoder(self.outputs(images, key))

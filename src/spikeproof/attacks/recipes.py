@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from spikeproof.attacks.oracles import Exact, Expectation
 from spikeproof.attacks.queries import Square, UniformNoise
+from spikeproof.attacks.reachable import EncoderAware, level_code
 from spikeproof.attacks.search import GradientAttack, Result
 from spikeproof.encoders import BackwardRule
 from spikeproof.errors import InputError
@@ -27,6 +28,7 @@ __all__ = [
     "FGSM",
     "PGD",
     "Attack",
+    "EncoderAwareSearch",
     "GradientRecipe",
     "NoiseSearch",
     "Recipe",
@@ -43,6 +45,11 @@ class Recipe:
 
     gradient_free: ClassVar[bool] = False
     for_stochastic: ClassVar[bool] = False  # adds nothing on a model without randomness
+
+    def suits(self, model: Any) -> bool:
+        """Whether it can add anything on this model, or on a candidate with this `encoder`."""
+        encoder = getattr(model, "encoder", model)
+        return not self.for_stochastic or bool(getattr(encoder, "stochastic", False))
 
     def __call__(self, threat: Threat) -> Attack:
         """The attack within this threat."""
@@ -247,3 +254,28 @@ class SquareSearch(Recipe):
 
     def __call__(self, threat: Threat) -> Square:
         return Square(threat, self.queries, self.p_init)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderAwareSearch(Recipe):
+    """Encoder-aware attack: a search over the spike patterns that pixels can reach; for codes of levels.
+
+    Args:
+        steps: gradients per restart, at least 1.
+        restarts: number of runs, at least 1.
+        refine: single pixels tried at the end of each run, at least 0.
+
+    Source:
+        Ours.
+    """
+
+    steps: int = 20
+    restarts: int = 3
+    refine: int = 20
+
+    def suits(self, model: Any) -> bool:
+        encoder = getattr(model, "encoder", None)
+        return encoder is not None and level_code(encoder) is not None
+
+    def __call__(self, threat: Threat) -> EncoderAware:
+        return EncoderAware(threat, self.steps, self.restarts, self.refine)

@@ -10,16 +10,16 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.recipes import GradientRecipe, Recipe
+from spikeproof.attacks.sources import through
 from spikeproof.audit.checks import Verdict, audit
 from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
 from spikeproof.audit.probes import probe
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
-from spikeproof.network import Classifier, substitute
 from spikeproof.protocols import Model, Threat
 from spikeproof.statistics import wilson
 
-__all__ = ["PROBED", "Assessed", "assess", "attack_evidence", "through"]
+__all__ = ["PROBED", "Assessed", "assess", "attack_evidence"]
 
 PROBED = 48
 """Examples that the probes look at."""
@@ -32,13 +32,6 @@ class Assessed(NamedTuple):
     accuracy: float
     evidence: Evidence
     verdict: Verdict
-
-
-def through(model: Model, recipe: Recipe) -> Classifier | None:
-    """The twin of the model that gives the recipe's gradients, or None where the model itself does."""
-    if not isinstance(recipe, GradientRecipe) or (recipe.surrogate is None and recipe.backward is None):
-        return None
-    return substitute(model, spike=recipe.surrogate, backward=recipe.backward)  # type: ignore[arg-type]
 
 
 def attack_evidence(name: str, recipe: Recipe, metrics: Mapping[str, Any]) -> AttackEvidence:
@@ -108,7 +101,7 @@ def assess(
                 through=through(model, recipe), batch_size=batch_size, draws=draws,
             )
             for recipe in recipes
-            if not recipe.for_stochastic or getattr(model, "stochastic", False)
+            if recipe.suits(model)
         ]  # fmt: skip
         found.append((threat, outcomes, float(_worst(clean, outcomes).mean())))
     curve = [CurvePoint(threat.epsilon, accuracy) for threat, _, accuracy in found]
@@ -130,7 +123,7 @@ def _judged(
     model: Model,
 ) -> Assessed:
     stochastic = bool(getattr(model, "stochastic", False))
-    used = [recipe for recipe in recipes if stochastic or not recipe.for_stochastic]
+    used = [recipe for recipe in recipes if recipe.suits(model)]
     n = len(clean.right)
     evidence = Evidence(
         accuracy=accuracy,

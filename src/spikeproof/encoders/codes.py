@@ -151,6 +151,7 @@ class LevelCode(SpikeCode):
     """A deterministic code of integer levels, each with its own pattern of spikes."""
 
     backward: BackwardRule = TimeShift()
+    local: ClassVar[bool] = True  # a pixel's level rises with the pixel and depends on no other
 
     @property
     def levels(self) -> int:

@@ -202,6 +202,8 @@ class RelativeLatency(NestedCode):
         Gollisch & Meister 2008 (relative spike latencies of retinal ganglion cells).
     """
 
+    local: ClassVar[bool] = False
+
     def level(self, x: Float[Tensor, "B *F"]) -> Tensor:
         level = super().level(x)
         first = level.flatten(1).amax(1).view(-1, *[1] * (x.ndim - 1))
@@ -243,6 +245,8 @@ class RankOrder(NestedCode):
     Source:
         Thorpe & Gautrais 1998; Thorpe, Delorme & Van Rullen 2001, section 3.
     """
+
+    local: ClassVar[bool] = False
 
     def level(self, x: Float[Tensor, "B *F"]) -> Tensor:
         flat = x.detach().flatten(1)

@@ -48,6 +48,7 @@ PARTS: Catalogue = {
         "through": recipes.Through,
         "noise": recipes.NoiseSearch,
         "square": recipes.SquareSearch,
+        "encoder-aware": recipes.EncoderAwareSearch,
     },
     Objective: {"cross-entropy": LogitCrossEntropy, "margin": Margin, "dlr": DLR},
     Probe: {

@@ -118,7 +118,7 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
             ball = describe(threat, PARTS)
             epsilon = ball.pop("epsilon")
             for recipe in study.attacks:
-                if recipe.for_stochastic and not model.encoder.stochastic:
+                if not recipe.suits(model):
                     continue
                 attack = {"attack": describe(recipe, PARTS), "threat": ball, "epsilon": epsilon}
                 yield Cell.of("attack", {**measured, **attack, "seed": seed})

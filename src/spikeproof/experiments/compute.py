@@ -25,7 +25,8 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 import spikeproof
-from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
+from spikeproof.attacks.recipes import Recipe
+from spikeproof.attacks.sources import through
 from spikeproof.datasets import Dataset, Source, floats
 from spikeproof.errors import DamagedError
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
@@ -37,7 +38,7 @@ from spikeproof.experiments.store import Store, as_json
 from spikeproof.keys import Key
 from spikeproof.learning.rules import EpochReport, Rule
 from spikeproof.models import dump_model, load
-from spikeproof.network import Classifier, ModelSpec, probed, substitute
+from spikeproof.network import Classifier, ModelSpec, probed
 from spikeproof.probes import Probe
 from spikeproof.protocols import Threat
 from spikeproof.specs import build, canonical
@@ -239,16 +240,6 @@ class Bench:
             "batch_size": self.batch_size,
             "command": list(self.command),
         }
-
-
-def through(model: Classifier, recipe: Recipe) -> Classifier | None:
-    """The twin that gives the recipe's gradients, or None where the model itself does."""
-    if isinstance(recipe, Through):
-        recipe.gradient.check(model.spec.neuron)
-        return substitute(through(model, recipe.attack) or model, unroll=recipe.gradient)
-    if not isinstance(recipe, GradientRecipe) or (recipe.surrogate is None and recipe.backward is None):
-        return None
-    return substitute(model, spike=recipe.surrogate, backward=recipe.backward)
 
 
 @contextmanager

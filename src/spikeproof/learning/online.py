@@ -131,7 +131,7 @@ class _Online(Course):
         total = torch.zeros((), device=self.device)
         for i, part in enumerate(torch.tensor_split(encoded, parts), 1):
             with mixed_precision(self.device):
-                outputs = self.twin.network(part)
+                outputs = self.twin.respond(part)
             so_far = torch.cat([*seen, outputs.float()])
             loss = self.rule.loss(so_far, self.model.spec.decoder(so_far), y).mean() * (i / parts)
             total = total + loss.detach()

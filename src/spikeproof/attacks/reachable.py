@@ -1,0 +1,356 @@
+"""The encoder-aware attack: a search over the spike patterns that a pixel can reach, not over pixels.
+
+A deterministic code turns the interval that a budget leaves to a pixel into a short list of levels, each with
+its own pattern of spikes. To the network nothing else exists. So the attack chooses a pattern per pixel,
+linearly from a gradient on the spikes themselves, asks the model what the choice is really worth, and refines
+it pixel by pixel. It returns real pixels inside the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from spikeproof.attacks.search import Best, Result, check_batch, evaluator, judge
+from spikeproof.encoders import LevelCode, Reversed
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.losses import Margin
+from spikeproof.network import Classifier
+from spikeproof.protocols import Encoder, Model, Threat
+from spikeproof.threats import Linf
+
+__all__ = ["EncoderAware", "Reachable", "level_code", "reachable"]
+
+SHARES = (1.0, 0.4, 0.15, 0.05, 0.02, 0.005)
+"""Shares of the promising pixels that are changed at once, each tried exactly."""
+KICK = 0.03
+"""Share of pixels drawn anew where no change helps any more."""
+PASSES = 3
+"""Most rounds over single pixels, as long as they help."""
+CHUNK = 256
+"""Combinations asked about at a time when all are."""
+
+
+def level_code(code: Encoder) -> LevelCode | None:
+    """The code of levels that this code is or plays backwards; None where a pixel's spikes depend on others.
+
+    Example:
+        >>> from spikeproof.encoders import Direct, Latency
+        >>> level_code(Reversed(Latency(4))), level_code(Direct(4))
+        (Latency(steps=4, backward=TimeShift()), None)
+    """
+    inner = code.code if isinstance(code, Reversed) else code
+    return inner if isinstance(inner, LevelCode) and inner.local and not inner.stochastic else None
+
+
+class Reachable(NamedTuple):
+    """What each pixel can be: levels with the pixel values that give them, duplicates included."""
+
+    levels: Int64[Tensor, "M B *F"]
+    pixels: Float[Tensor, "M B *F"]
+
+
+def reachable(
+    code: LevelCode,
+    x: Float[Tensor, "B *F"],
+    low: Float[Tensor, "B *F"],
+    high: Float[Tensor, "B *F"],
+    most: int,
+) -> Reachable:
+    """Levels that pixels can take within [low, high], at most so many each, the outermost always among them.
+
+    The level of the clean image keeps the clean pixel; every other level is taken at the value nearest to
+    what it stands for.
+
+    Example:
+        >>> from spikeproof.encoders import Latency
+        >>> found = reachable(Latency(4), *torch.tensor([[[0.3]], [[0.2]], [[0.6]]]), most=9)
+        >>> found.levels.flatten().tolist(), found.pixels.flatten().tolist()
+        ([1, 2, 3], [0.25, 0.30..., 0.60...])
+    """
+    first, last, own = code.level(low), code.level(high), code.level(x)
+    count = min(int((last - first).max()) + 1, most) if x.numel() else 1
+    share = torch.linspace(0, 1, max(count, 2), device=x.device)[:count].view(-1, *[1] * x.ndim)
+    levels = first + (share * (last - first)).round().long()
+    pixels = torch.maximum(torch.minimum(code.value(levels).to(x.dtype), high), low)
+    keep = (levels == own) | (code.level(pixels.flatten(0, 1)).view(levels.shape) != levels)
+    return Reachable(torch.where(keep, own, levels), torch.where(keep, x, pixels))
+
+
+@dataclass(frozen=True)
+class EncoderAware:
+    r"""Search over reachable spike patterns.
+
+    .. math:: n_i^* = \arg\max_{n \in N_i} \sum_t \frac{\partial L}{\partial s_i[t]}
+              \left(s_n[t] - s_{n_i}[t]\right)
+
+    with `N_i` the levels that pixel `i` reaches within the budget. Of these changes the most promising shares
+    are tried, by exact evaluation; where none helps, some pixels are drawn anew; at the end single pixels are
+    changed one by one. Where all combinations are few enough they are all tried, and then what stands is
+    proved to stand.
+
+    Args:
+        threat: `Linf`.
+        steps: gradients per restart, at least 1.
+        restarts: number of runs, at least 1; the first starts at the clean image and follows the margin, the
+            others start at random patterns and follow one other class each.
+        refine: changes of single pixels tried at the end of each run, at least 0.
+        most: levels per pixel, at least 2.
+        exhaust: number of combinations up to which all are tried.
+
+    Raises:
+        InputError: another threat, or settings out of range.
+
+    Source:
+        Ours.
+    """
+
+    threat: Threat
+    steps: int = 20
+    restarts: int = 3
+    refine: int = 20
+    most: int = 16
+    exhaust: int = 4096
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threat, Linf):
+            raise InputError(
+                "EncoderAware searches boxes of pixels", repr(self.threat), "Use linf, or another attack."
+            )
+        if self.steps < 1 or self.restarts < 1 or self.refine < 0 or self.most < 2:
+            raise InputError(
+                "EncoderAware needs steps >= 1, restarts >= 1, refine >= 0 and most >= 2",
+                f"steps={self.steps}, restarts={self.restarts}, refine={self.refine}, most={self.most}",
+                "Try the defaults.",
+            )
+
+    def __call__(
+        self,
+        model: Model,
+        x: Float[Tensor, "B *F"],
+        y: Int64[Tensor, "B"],
+        key: Key,
+        *,
+        through: Model | None = None,
+    ) -> Result:
+        """Attack `model`; gradients on the spikes may come from `through`.
+
+        Raises:
+            InputError: labels that do not belong to the images, or a model without a code of levels.
+        """
+        check_batch(x, y)
+        x = x.detach()
+        source = _classifier(model if through is None else through)
+        code = level_code(source.encoder)
+        if code is None:
+            raise InputError(
+                "EncoderAware needs a deterministic code of levels, such as latency",
+                repr(source.encoder),
+                "Use pgd and square for this model.",
+            )
+        zeros = torch.zeros_like(x)
+        low, high = (self.threat.project(x + side, x) for side in (zeros - 2, zeros + 2))
+        choices = reachable(code, x, low, high, self.most)
+        search = _Search(self, model, source, code, x, y, choices, Best(x))
+        few = search.combinations() <= self.exhaust
+        for row in few.nonzero().flatten().tolist():
+            search.enumerate(row)
+        for restart in range(self.restarts):
+            search.run(restart, (search.best.fooled <= 0) & ~few, key.fold("restart", restart))
+        success = judge(model, search.best.x, y, key.fold("verdict"))
+        none = torch.zeros_like(search.backward)
+        trace = torch.stack(search.losses) if search.losses else x.new_zeros(0, len(x))
+        looks = search.backward.clamp(min=1)
+        return Result(
+            search.best.x, success, trace, search.forward + 1, search.backward, (none + search.zero) / looks
+        )
+
+
+def _classifier(model: Any) -> Classifier:
+    """The classifier, also inside a wrapper that only steadies its batches."""
+    inner = getattr(model, "model", model)
+    if isinstance(inner, Classifier):
+        return inner
+    raise InputError(
+        "EncoderAware looks between code and network of a spikeproof model",
+        type(inner).__name__,
+        "Use pgd and square for a foreign model.",
+    )
+
+
+class _Search:
+    """One batch under attack."""
+
+    def __init__(
+        self,
+        attack: EncoderAware,
+        model: Model,
+        source: Classifier,
+        code: LevelCode,
+        x: Tensor,
+        y: Tensor,
+        choices: Reachable,
+        best: Best,
+    ) -> None:
+        self.attack, self.model, self.source, self.code = attack, model, source, code
+        self.x, self.y, self.choices, self.best = x, y, choices, best
+        self.forward, self.backward, self.zero = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
+        self.losses: list[Tensor] = []
+
+    def combinations(self) -> Float[Tensor, "B"]:
+        """How many codes each image can have."""
+        levels = self.choices.levels.sort(0).values
+        distinct = 1 + (levels[1:] != levels[:-1]).sum(0)
+        return distinct.flatten(1).double().log2().sum(1).exp2().round()
+
+    def enumerate(self, row: int) -> None:
+        """Ask about every code that one image can have."""
+        pixels = self.choices.pixels[:, row].flatten(1).T
+        options = [sorted(set(each.tolist())) for each in pixels]
+        combinations = list(product(*options))
+        for start in range(0, len(combinations), CHUNK):
+            chunk = self.x.new_tensor(combinations[start : start + CHUNK]).view(-1, *self.x.shape[1:])
+            value, fooled = self.ask(chunk, torch.full((len(chunk),), row, device=self.x.device))
+            pick = int((fooled * 1e9 + value).argmax())
+            here = torch.tensor([row], device=self.x.device)
+            self.best.offer(here, chunk[pick : pick + 1], fooled[pick : pick + 1], value[pick : pick + 1])
+
+    def ask(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Margin and verdict of the model itself."""
+        with torch.no_grad():
+            value, fooled = evaluator(self.model, Margin(), self.y[rows])(images, Key(("deterministic",)))
+        self.forward.scatter_add_(0, rows, torch.ones_like(rows))
+        return value, fooled
+
+    def run(self, restart: int, standing: Tensor, key: Key) -> None:
+        rows = standing.nonzero().flatten()
+        if not len(rows):
+            return
+        towards = self.towards(restart)
+        choice = self.start(restart, key)
+        value, fooled = self.ask(self.images(choice[rows], rows), rows)
+        self.best.offer(rows, self.images(choice[rows], rows), fooled, value)
+        values = torch.full_like(self.best.value, -torch.inf)
+        values[rows] = value
+        for step in range(self.attack.steps):
+            rows = rows[self.best.fooled[rows] <= 0]
+            if not len(rows):
+                return
+            gain, index = self.promise(choice[rows], rows, towards).max(0)
+            improved = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+            found, height = choice[rows].clone(), values[rows].clone()
+            for share in SHARES:
+                trial = torch.where(_largest(gain, share), index, choice[rows])
+                better = self.try_out(trial, rows, height)
+                found[better], improved = trial[better], improved | better
+            kicked = self.kick(found, key.fold("kick", step).take(rows))
+            stay = improved.view(-1, *[1] * (found.ndim - 1))
+            choice[rows] = torch.where(stay, found, kicked)
+            values[rows] = torch.where(improved, height, -torch.inf)
+            trace = self.x.new_full((len(self.x),), torch.nan)
+            trace[rows] = self.best.value[rows]
+            self.losses.append(trace)
+        for _ in range(PASSES):
+            if not self.refine(towards):
+                return
+
+    def start(self, restart: int, key: Key) -> Int64[Tensor, "B *F"]:
+        count = len(self.choices.levels)
+        if restart:
+            return (key.uniform(self.x.shape, 0, self.x.device) * count).long().clamp(max=count - 1)
+        own = self.code.level(self.x)
+        return (self.choices.levels == own).long().argmax(0)
+
+    def kick(self, choice: Tensor, key: Key) -> Tensor:
+        count = len(self.choices.levels)
+        draws = key.uniform((2, *choice.shape), 1, self.x.device)
+        drawn = (draws[0] * count).long().clamp(max=count - 1)
+        return torch.where(draws[1] < max(KICK, 2 / choice[0].numel()), drawn, choice)
+
+    def try_out(self, trial: Tensor, rows: Tensor, height: Tensor) -> Tensor:
+        """Ask about a choice; where it is better than `height`, raise that."""
+        images = self.images(trial, rows)
+        value, fooled = self.ask(images, rows)
+        self.best.offer(rows, images, fooled, value)
+        better = value > height
+        height[better] = value[better]
+        return better
+
+    def images(self, choice: Tensor, rows: Tensor) -> Tensor:
+        picked: Tensor = self.choices.pixels[:, rows].gather(0, choice[None])[0]
+        return picked
+
+    def towards(self, restart: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """What a run follows: the margin, or the lead of one class over the label."""
+        if restart == 0:
+            return lambda logits, rows: Margin()(logits, self.y[rows])
+        with torch.no_grad():
+            logits = self.model(self.x, Key(("deterministic",)))
+        logits = logits.scatter(1, self.y[:, None], -torch.inf)
+        place = (restart - 1) % max(logits.shape[1] - 1, 1)
+        other = logits.argsort(1, descending=True)[:, place]
+
+        def lead(now: Tensor, rows: Tensor) -> Tensor:
+            pair = torch.stack([other[rows], self.y[rows]], 1)
+            ends = now.gather(1, pair)
+            return ends[:, 0] - ends[:, 1]
+
+        return lead
+
+    def promise(
+        self, choice: Tensor, rows: Tensor, towards: Callable[[Tensor, Tensor], Tensor]
+    ) -> Float[Tensor, "M B *F"]:
+        """What the gradient on the spikes promises for every level of every pixel."""
+        levels = self.choices.levels[:, rows]
+        patterns = self.patterns(levels)  # [T, M, B, *F]
+        now = patterns.gather(1, choice[None, None].expand(len(patterns), 1, *choice.shape))[:, 0]
+        spikes = now.to(self.x.dtype).requires_grad_()
+        with torch.enable_grad():
+            score = towards(self.source.read(spikes), rows)
+            grad = torch.autograd.grad(score.sum(), spikes)[0]
+        self.forward[rows] += 1
+        self.backward[rows] += 1
+        self.zero[rows] += (grad.transpose(0, 1).flatten(1) == 0).all(1).long()
+        return torch.einsum("tmb...,tb...->mb...", patterns, grad) - (now * grad).sum(0)
+
+    def patterns(self, levels: Tensor) -> Tensor:
+        found = self.code.pattern(levels).to(self.x.dtype)
+        return found.flip(0) if isinstance(self.source.encoder, Reversed) else found
+
+    def refine(self, towards: Callable[[Tensor, Tensor], Tensor]) -> bool:
+        """Single pixels of the best image so far, the most promising first; whether that helped any image."""
+        rows = (self.best.fooled <= 0).nonzero().flatten()
+        if not len(rows) or not self.attack.refine:
+            return False
+        improved = False
+        own = self.code.level(self.best.x)
+        choice = (self.choices.levels == own).long().argmax(0)[rows]
+        promise = self.promise(choice, rows, towards)
+        promise = promise.scatter(0, choice[None], -torch.inf).transpose(0, 1).flatten(2)  # [B, M, pixels]
+        pixels = promise.shape[2]
+        order = promise.flatten(1).argsort(1, descending=True)
+        height = self.best.value[rows].clone()
+        for place in range(min(self.attack.refine, order.shape[1])):
+            level, pixel = order[:, place] // pixels, order[:, place] % pixels
+            trial = choice.flatten(1).scatter(1, pixel[:, None], level[:, None]).view(choice.shape)
+            better = self.try_out(trial, rows, height)
+            improved = improved or bool(better.any())
+            choice = torch.where(better.view(-1, *[1] * (choice.ndim - 1)), trial, choice)
+            if not (self.best.fooled[rows] <= 0).any():
+                return False
+        return improved
+
+
+def _largest(gain: Float[Tensor, "B *F"], share: float) -> Tensor:
+    """The pixels with the largest positive gains: a share of them, at least one."""
+    flat = gain.flatten(1)
+    count = (share * (flat > 0).sum(1)).ceil().long().clamp(min=1)
+    ranked = flat.argsort(1, descending=True).argsort(1)
+    return ((ranked < count[:, None]) & (flat > 0)).view(gain.shape)

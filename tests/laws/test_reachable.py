@@ -1,0 +1,141 @@
+"""The encoder-aware attack: real pixels inside the budget, and on small networks the true worst case."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from spikeproof.attacks.reachable import EncoderAware, level_code, reachable
+from spikeproof.attacks.recipes import PGD, EncoderAwareSearch
+from spikeproof.datasets import Digits
+from spikeproof.decoders import Count, MeanPotential, decide
+from spikeproof.encoders import (
+    Bernoulli,
+    Direct,
+    EarlyBurst,
+    LateBurst,
+    Latency,
+    LogLatency,
+    Phase,
+    RankOrder,
+    Reversed,
+)
+from spikeproof.errors import InputError
+from spikeproof.evaluation import evaluate_attack, evaluate_clean
+from spikeproof.keys import Key
+from spikeproof.learning.backprop import BPTT
+from spikeproof.losses import Margin
+from spikeproof.network import MLP, ModelSpec
+from spikeproof.neurons import LIF
+from spikeproof.surrogates import ATan
+from spikeproof.threats import L2, Linf
+
+CODES = [Latency(4), EarlyBurst(5), LateBurst(4), LogLatency(4), Phase(4, period=3), Reversed(Latency(4))]
+
+
+def tiny(code, seed, decoder=MeanPotential()):
+    """Five pixels, three classes: every code that an image can have can be tried."""
+    spec = ModelSpec(code, MLP((8,)), LIF(), ATan(), decoder, (1, 1, 5), 3)
+    return spec.build(Key.of(seed)).eval()
+
+
+@pytest.mark.parametrize("code", CODES, ids=repr)
+def test_every_level_within_reach_is_offered_at_a_pixel_that_gives_it(code):
+    inner = level_code(code)
+    x = Key.of(1).uniform((40, 5))
+    low, high = (x - 0.3).clamp(0, 1), (x + 0.3).clamp(0, 1)
+    found = reachable(inner, x, low, high, most=64)
+    assert torch.equal(inner.level(found.pixels.flatten(0, 1)).view(found.levels.shape), found.levels)
+    assert (found.pixels >= low).all()
+    assert (found.pixels <= high).all()
+    fine = low + torch.linspace(0, 1, 2001)[:, None, None] * (high - low)
+    for i, j in ((0, 0), (7, 3), (30, 4)):
+        offered = set(found.levels[:, i, j].tolist())
+        assert offered == set(inner.level(fine[:, i]).T[j].tolist())
+        assert inner.level(x)[i, j].item() in offered
+
+
+@pytest.mark.parametrize("decoder", [MeanPotential(), Count()], ids=repr)
+@pytest.mark.parametrize("exhaust", [4096, 0])
+def test_on_networks_small_enough_to_enumerate_it_finds_the_true_worst_case(decoder, exhaust):
+    """By hand, every combination of levels; the search without enumeration may miss one success in twenty."""
+    missed = behind = cases = 0
+    for seed, code in product(range(4), (Latency(4), EarlyBurst(4))):
+        model, threat = tiny(code, seed, decoder), Linf(0.3)
+        x = Key.of(seed).uniform((8, 1, 1, 5))
+        y = decide(model(x)).clamp(min=0)
+        result = EncoderAware(threat, exhaust=exhaust)(model, x, y, Key.of(0))
+        low, high = (x - 0.3).clamp(0, 1), (x + 0.3).clamp(0, 1)
+        for i in range(len(x)):
+            levels = code.level(torch.stack([low[i], high[i]])).flatten(1)
+            options = [range(int(a), int(b) + 1) for a, b in levels.T]
+            every = torch.tensor(list(product(*options))).view(-1, 1, 1, 5)
+            with torch.no_grad():
+                logits = model.read(code.pattern(every).float())
+            possible = bool((decide(logits) != y[i]).any())
+            worst = Margin()(logits, y[i].expand(len(logits))).max()
+            found = Margin()(model(result.x_adv[i : i + 1]), y[i : i + 1])
+            cases += 1
+            missed += possible != bool(result.success[i])
+            behind += not possible and bool(found < worst - 1e-4)
+    assert cases == 64
+    assert missed <= (0 if exhaust else cases // 20)
+    assert behind <= (0 if exhaust else cases // 10)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    data = Digits().load(None)
+    spec = ModelSpec(Latency(6), MLP((40,)), LIF(), ATan(), MeanPotential(), (1, 8, 8), 10)
+    model = spec.build(Key.of(0))
+    BPTT(epochs=4, lr=0.01).train(model, data, Key.of(0))
+    return model.eval(), data.test.images[:100], data.test.labels[:100]
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.1])
+def test_it_leaves_fewer_digits_standing_than_pgd_at_several_times_the_cost(trained, epsilon):
+    model, x, y = trained
+    threat, clean = Linf(epsilon), evaluate_clean(model, x, y, Key.of(0))
+    outcomes = [
+        evaluate_attack(model, recipe(threat), threat, x, y, clean, Key.of(0))
+        for recipe in (EncoderAwareSearch(), PGD(steps=100, restarts=5))
+    ]
+    aware, pgd = (outcome.right.sum() for outcome in outcomes)
+    assert aware < pgd
+    assert outcomes[0].within.all()
+    assert outcomes[0].queries.sum() < outcomes[1].queries.sum()
+
+
+def test_it_is_deterministic_and_knows_no_company(trained):
+    model, x, y = trained
+    attack = EncoderAware(Linf(0.05), steps=3, refine=3)
+    key = Key.of(0)
+    whole = attack(model, x[:8], y[:8], key.for_rows(range(8)))
+    again = attack(model, x[:8], y[:8], key.for_rows(range(8)))
+    part = attack(model, x[3:5], y[3:5], key.for_rows([3, 4]))
+    assert torch.equal(whole.x_adv, again.x_adv)
+    assert torch.equal(whole.success[3:5], part.success)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1.0])
+def test_no_budget_changes_nothing_and_every_budget_everything(trained, epsilon):
+    model, x, y = trained
+    right = decide(model(x)) == y
+    result = EncoderAware(Linf(epsilon), steps=5, refine=0)(model, x[right], y[right], Key.of(0))
+    assert result.success.float().mean().item() == epsilon
+    if not epsilon:
+        assert torch.equal(result.x_adv, x[right])
+
+
+@pytest.mark.parametrize("code", [Direct(4), Bernoulli(4), RankOrder(4)], ids=repr)
+def test_other_codes_are_refused_with_a_sentence_that_says_what_to_use(code):
+    assert not EncoderAwareSearch().suits(tiny(code, 0))
+    with pytest.raises(InputError, match="pgd"):
+        EncoderAware(Linf(0.1))(tiny(code, 0), torch.rand(2, 1, 1, 5), torch.zeros(2).long(), Key.of(0))
+
+
+def test_other_threats_and_foreign_models_are_refused():
+    with pytest.raises(InputError, match="boxes"):
+        EncoderAware(L2(0.1))
+    with pytest.raises(InputError, match="foreign"):
+        EncoderAware(Linf(0.1))(lambda x, key=None: x, torch.rand(2, 3), torch.zeros(2).long(), Key.of(0))
