@@ -22,7 +22,7 @@ FLOORS = [
     [["network", "architectures", "recurrent"]],
     [["learning", "models"]],
     [["attacks"]],
-    [["evaluation"], ["certificates"]],
+    [["evaluation"], ["certificates"], ["sources"]],
     [["audit"]],
     [["experiments"]],
     [["report"]],

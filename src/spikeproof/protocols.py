@@ -15,6 +15,7 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 
 __all__ = [
+    "Coded",
     "Decoder",
     "Encoder",
     "Model",
@@ -80,6 +81,16 @@ class Model(Protocol):
 
     def __call__(self, images: Float[Tensor, "B *F"], key: Any = None, /) -> Float[Tensor, "B K"]:
         """Logits; randomness, if any, comes from `key`."""
+
+
+@runtime_checkable
+class Coded(Protocol):
+    """A model that can be asked between its code and its network."""
+
+    encoder: Encoder
+
+    def read(self, encoded: Float[Tensor, "T B *F"]) -> Float[Tensor, "B K"]:
+        """Logits for an input that is coded already."""
 
 
 @runtime_checkable

@@ -22,8 +22,7 @@ from spikeproof.encoders import LevelCode, Reversed
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
-from spikeproof.network import Classifier
-from spikeproof.protocols import Encoder, Model, Threat
+from spikeproof.protocols import Coded, Encoder, Model, Threat
 from spikeproof.threats import Linf
 
 __all__ = ["EncoderAware", "Reachable", "level_code", "reachable"]
@@ -147,7 +146,7 @@ class EncoderAware:
         """
         check_batch(x, y)
         x = x.detach()
-        source = _classifier(model if through is None else through)
+        source = _coded(model if through is None else through)
         code = level_code(source.encoder)
         if code is None:
             raise InputError(
@@ -173,10 +172,10 @@ class EncoderAware:
         )
 
 
-def _classifier(model: Any) -> Classifier:
-    """The classifier, also inside a wrapper that only steadies its batches."""
+def _coded(model: Any) -> Coded:
+    """The model, also inside a wrapper that only steadies its batches."""
     inner = getattr(model, "model", model)
-    if isinstance(inner, Classifier):
+    if isinstance(inner, Coded):
         return inner
     raise InputError(
         "EncoderAware looks between code and network of a spikeproof model",
@@ -192,7 +191,7 @@ class _Search:
         self,
         attack: EncoderAware,
         model: Model,
-        source: Classifier,
+        source: Coded,
         code: LevelCode,
         x: Tensor,
         y: Tensor,

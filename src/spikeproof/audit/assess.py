@@ -10,13 +10,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.recipes import GradientRecipe, Recipe
-from spikeproof.attacks.sources import through
 from spikeproof.audit.checks import Verdict, audit
 from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
 from spikeproof.audit.probes import probe
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat
+from spikeproof.sources import through
 from spikeproof.statistics import wilson
 
 __all__ = ["PROBED", "Assessed", "assess", "attack_evidence"]

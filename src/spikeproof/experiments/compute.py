@@ -26,7 +26,6 @@ from torch import Tensor
 
 import spikeproof
 from spikeproof.attacks.recipes import Recipe
-from spikeproof.attacks.sources import through
 from spikeproof.datasets import Dataset, Source, floats
 from spikeproof.errors import DamagedError
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
@@ -41,6 +40,7 @@ from spikeproof.models import dump_model, load
 from spikeproof.network import Classifier, ModelSpec, probed
 from spikeproof.probes import Probe
 from spikeproof.protocols import Threat
+from spikeproof.sources import through
 from spikeproof.specs import build, canonical
 from spikeproof.statistics import compare
 
