@@ -108,7 +108,7 @@ if TYPE_CHECKING:
         StraightThroughSpike,
         Triangle,
     )
-    from spikeproof.threats import L2, Linf, parse_epsilon
+    from spikeproof.threats import L0, L1, L2, Linf, Region, SquarePatch, parse_epsilon
 
 _HOMES = {
     "errors": ("DamagedError", "InputError", "SpikeproofError"),
@@ -156,7 +156,7 @@ _HOMES = {
         *("QCFS", "Cao", "DataBased", "ModelBased", "RateNormLayer", "Rueckauer", "SpikeNorm"),
     ),
     "models": ("load", "save"),
-    "threats": ("L2", "Linf", "parse_epsilon"),
+    "threats": ("L0", "L1", "L2", "Linf", "Region", "SquarePatch", "parse_epsilon"),
     "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch", "Through"),
     "evaluation": ("evaluate_attack", "evaluate_clean"),
 }

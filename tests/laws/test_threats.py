@@ -1,19 +1,29 @@
-"""What every threat must satisfy, and projections against an independent solver."""
+"""What every threat must satisfy, and projections against an independent solver and brute force."""
+
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 from scipy.stats import kstest
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Threat
-from spikeproof.threats import L2, Linf, parse_epsilon
+from spikeproof.threats import L0, L1, L2, Linf, Region, SquarePatch, parse_epsilon
 
-THREATS = [Linf(0.1), Linf(8 / 255), Linf(1.0), L2(0.5), L2(3.0), L2(0.01)]
+BALLS = [Linf(0.1), Linf(8 / 255), Linf(1.0), L2(0.5), L2(3.0), L2(0.01), L1(0.3), L1(4.0), L1(100.0)]
+PLACES = [L0(3), L0(50), SquarePatch(2), SquarePatch(9)]
+REGIONS = [
+    Region(0.1, "linf", 1, 1, 2, 3),
+    Region(0.5, "l2", 0, 2, 9, 2),
+    Region(0.5, "l1", height=3),
+    Region(2, "l0", 1, 1, 2, 2, outside=True),
+]
+THREATS = [*BALLS, *PLACES, *REGIONS]
 X = Key.of(0).uniform((30, 1, 4, 5))
 FAR = X + 2 * Key.of(1).normal((30, 1, 4, 5))
 
@@ -30,7 +40,7 @@ def test_projection_lands_inside_is_idempotent_and_fixes_what_is_inside(threat):
     assert torch.allclose(threat.project(mixed, X)[:15], mixed[:15], rtol=0, atol=1.2e-7)
 
 
-@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.3)], ids=repr)
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.3), L1(0.4)], ids=repr)
 def test_the_border_belongs_to_the_set_and_a_little_more_does_not(threat):
     x = torch.full((20, 7), 0.5, dtype=torch.float64)
     away = Key.of(6).normal((20, 7)).double()
@@ -39,7 +49,7 @@ def test_the_border_belongs_to_the_set_and_a_little_more_does_not(threat):
     assert not threat.contains(x + 1.001 * threat.epsilon * away, x).any()
 
 
-@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.1)], ids=repr)
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.1), L1(0.1)], ids=repr)
 def test_starts_fill_the_ball_evenly(threat):
     """The distance of a uniform member of a ball in n dimensions, to the power n, is uniform in [0, 1]."""
     x = torch.full((3000, 3), 0.5, dtype=torch.float64)
@@ -58,7 +68,7 @@ def test_starts_are_inside_differ_between_keys_and_belong_to_examples(threat):
     assert torch.equal(threat.start(X[5:6], key.for_rows([5])), start[5:6])
 
 
-@pytest.mark.parametrize("make", [Linf, L2])
+@pytest.mark.parametrize("make", [Linf, L2, L1, L0, SquarePatch, Region])
 def test_a_threat_of_size_zero_holds_only_the_image(make):
     threat = make(0.0)
     assert torch.equal(threat.project(FAR, X), X)
@@ -75,7 +85,7 @@ def test_what_leaves_the_box_or_is_no_number_is_not_contained(threat):
         assert not threat.contains(x_adv, X)[0]
 
 
-@pytest.mark.parametrize("threat", THREATS, ids=repr)
+@pytest.mark.parametrize("threat", BALLS, ids=repr)
 def test_the_steepest_step_beats_every_other_unit_step_on_a_linear_function(threat):
     grad = Key.of(4).normal(X.shape)
     step = threat.steepest(grad)
@@ -133,3 +143,161 @@ def test_epsilons_are_numbers_or_fractions(text, value):
 def test_what_is_no_budget_is_refused(bad):
     with pytest.raises(InputError, match="8/255"):
         parse_epsilon(bad)
+
+
+def solved_l1(x, y, epsilon):
+    """The nearest member of ball and box as a smooth problem in the rises and falls of each value."""
+    n = len(x)
+    found = minimize(
+        lambda z: ((x + z[:n] - z[n:] - y) ** 2).sum(),
+        np.zeros(2 * n),
+        jac=lambda z: np.concatenate([2 * (x + z[:n] - z[n:] - y), -2 * (x + z[:n] - z[n:] - y)]),
+        bounds=[(0, 1 - v) for v in x] + [(0, v) for v in x],
+        constraints={"type": "ineq", "fun": lambda z: epsilon - z.sum(), "jac": lambda z: -np.ones(2 * n)},
+        options={"ftol": 1e-13, "maxiter": 500},
+    )
+    return found.fun
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.4, 1.0, 3.0])
+def test_the_l1_projection_equals_that_of_a_general_solver(epsilon):
+    x = Key.of(11).uniform((15, 5)).double()
+    y = x + Key.of(12).normal((15, 5)).double() * torch.linspace(0.1, 1, 15)[:, None]
+    ours = L1(epsilon).project(y, x)
+    assert L1(epsilon).contains(ours, x).all()
+    for one, goal, found in zip(x.numpy(), y.numpy(), ours.numpy(), strict=True):
+        assert abs(((found - goal) ** 2).sum() - solved_l1(one, goal, epsilon)) < 1e-6
+
+
+def test_the_l1_projection_is_inside_after_rounding_on_images_of_many_pixels():
+    x = Key.of(0).uniform((4, 3, 64, 64))
+    landed = L1(20.0).project(x + Key.of(1).normal(x.shape), x)
+    exact = (landed.double() - x.double()).abs().flatten(1).sum(1)
+    assert (exact <= 20.0).all()
+    assert (exact > 19.999).all()
+
+
+def choices(threat, shape):
+    """Every set of places that the threat allows, as masks."""
+    height, width = shape
+    if isinstance(threat, L0):
+        for places in combinations(range(height * width), min(int(threat.epsilon), height * width)):
+            mask = torch.zeros(height * width, dtype=torch.bool)
+            mask[list(places)] = True
+            yield mask.view(shape)
+    else:
+        tall, wide = min(int(threat.epsilon), height), min(int(threat.epsilon), width)
+        for i in range(height - tall + 1):
+            for j in range(width - wide + 1):
+                mask = torch.zeros(shape, dtype=torch.bool)
+                mask[i : i + tall, j : j + wide] = True
+                yield mask
+
+
+@pytest.mark.parametrize(
+    "threat", [L0(1), L0(2), L0(7), SquarePatch(1), SquarePatch(2), SquarePatch(3)], ids=repr
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_places_are_chosen_as_by_trying_them_all(threat, channels):
+    x = Key.of(1).uniform((12, channels, 3, 4)).double()
+    goal = x + Key.of(2).normal(x.shape).double()
+    grad = Key.of(3).normal(x.shape).double()
+    ours, best = threat.project(goal, x), threat.extreme(grad, x)
+    assert threat.contains(ours, x).all()
+    assert threat.contains(best, x).all()
+    edge = (grad > 0).double()
+    near, high, steep = [], [], []
+    for mask in choices(threat, (3, 4)):
+        near.append((torch.where(mask, goal.clamp(0, 1), x) - goal).square().flatten(1).sum(1))
+        high.append((grad * (torch.where(mask, edge, x) - x)).flatten(1).sum(1))
+        steep.append((grad.abs() * mask).flatten(1).sum(1))
+    assert torch.allclose((ours - goal).square().flatten(1).sum(1), torch.stack(near).amin(0))
+    assert torch.allclose((grad * (best - x)).flatten(1).sum(1), torch.stack(high).amax(0))
+    step = threat.steepest(grad)
+    assert torch.allclose((grad * step).flatten(1).sum(1), torch.stack(steep).amax(0))
+    assert threat.distance(step, torch.zeros_like(step)).max() <= threat.epsilon
+
+
+def test_pixels_count_once_and_a_patch_by_its_extent():
+    x = torch.zeros(1, 3, 5, 6)
+    moved = x.clone()
+    moved[0, :, 1, 2] = 0.5
+    moved[0, 1, 4, 3] = 0.5
+    assert L0(1).distance(moved, x).item() == 2
+    assert SquarePatch(1).distance(moved, x).item() == 4
+    assert SquarePatch(4).contains(moved, x).all()
+    assert not SquarePatch(3).contains(moved, x).any()
+    assert L0(1).distance(x, x).item() == SquarePatch(1).distance(x, x).item() == 0
+
+
+@pytest.mark.parametrize("epsilon", [0.02, 0.3, 2.0])
+def test_extreme_members_maximise_a_linear_function_as_solvers_do(epsilon):
+    x, grad = Key.of(4).uniform((8, 6)).double(), Key.of(5).normal((8, 6)).double()
+    for threat in (Linf(epsilon), L1(epsilon), L2(epsilon)):
+        found = threat.extreme(grad, x)
+        assert threat.contains(found, x).all()
+        for one, g, ours in zip(x.numpy(), grad.numpy(), found.numpy(), strict=True):
+            bounds = [(0, 1 - v) for v in one] + [(0, v) for v in one]
+            both = np.concatenate([g, -g])
+            if isinstance(threat, L1):
+                wanted = -linprog(-both, np.ones((1, 12)), [epsilon], bounds=bounds).fun
+            elif isinstance(threat, Linf):
+                wanted = -linprog(-both, bounds=[(0, min(high, epsilon)) for _, high in bounds]).fun
+            else:
+                wanted = -minimize(
+                    lambda z, g=g: -(g * z).sum(),
+                    np.zeros(6),
+                    jac=lambda z, g=g: -g,
+                    bounds=[(-v, 1 - v) for v in one],
+                    constraints={
+                        "type": "ineq",
+                        "fun": lambda z: epsilon**2 - (z * z).sum(),
+                        "jac": lambda z: -2 * z,
+                    },
+                    options={"ftol": 1e-12, "maxiter": 500},
+                ).fun
+            assert abs((g * (ours - one)).sum() - wanted) < 1e-5
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=repr)
+def test_the_extreme_member_is_inside_and_beats_random_members(threat):
+    grad = Key.of(6).normal(X.shape)
+    extreme = threat.extreme(grad, X)
+    assert threat.contains(extreme, X).all()
+    for i in range(10):
+        other = threat.start(X, Key.of(i))
+        assert ((grad * (other - extreme)).flatten(1).sum(1) <= 1e-5).all()
+    assert torch.equal(threat.extreme(torch.zeros_like(grad), X), X)
+
+
+def test_a_region_leaves_the_rest_alone_and_notices_changes_there():
+    region = Region(0.5, "l2", top=1, left=0, height=2, width=3)
+    landed = region.project(FAR, X)
+    assert torch.equal(landed[:, :, 0], X[:, :, 0])
+    assert torch.equal(landed[..., 3:], X[..., 3:])
+    inside = X.clone()
+    inside[:, :, 1:3, :3] = L2(0.5).project(FAR[:, :, 1:3, :3].contiguous(), X[:, :, 1:3, :3].contiguous())
+    assert torch.allclose(landed, inside, atol=1e-6)
+    wrong = X.clone()
+    wrong[0, 0, 0, 0] = 1 - wrong[0, 0, 0, 0]
+    assert not region.contains(wrong, X)[0]
+    assert region.distance(wrong, X)[0] == torch.inf
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: L0(0.5),
+        lambda: L0(-1),
+        lambda: L0(float("nan")),
+        lambda: SquarePatch(1.5),
+        lambda: Region(0.1, "l3"),
+        lambda: Region(0.1, height=0),
+        lambda: Region(0.5, "l0"),
+        lambda: Region(0.1).project(torch.zeros(2, 3), torch.zeros(2, 3)),
+        lambda: SquarePatch(2).project(torch.zeros(2, 3), torch.zeros(2, 3)),
+    ],
+)
+def test_places_that_are_none_are_refused(make):
+    with pytest.raises(InputError):
+        make()

@@ -26,7 +26,7 @@ from spikeproof.experiments.store import Store
 from spikeproof.experiments.study import load, study_of
 from spikeproof.models import load as load_model
 from spikeproof.neurons import ReLU
-from spikeproof.threats import Linf
+from spikeproof.threats import Linf, Region
 
 TINY = """\
 name: tiny
@@ -440,3 +440,10 @@ def test_a_study_that_never_ran_has_no_records(tmp_path):
     (tmp_path / "study.json").write_text("[]")
     with pytest.raises(InputError, match=r"no readable study\.json"):
         running.status(tmp_path)
+
+
+def test_a_threat_may_have_options_but_its_size_is_an_epsilon():
+    text = TINY.replace("epsilons: [0.1, 64/255]", "threat: {region: {norm: l1, height: 4}}\nepsilons: [2]")
+    assert study(text=text).threats == (Region(2.0, "l1", height=4),)
+    with pytest.raises(InputError, match="other than epsilon"):
+        study(text=text.replace("norm: l1", "epsilon: 3"))

@@ -18,6 +18,7 @@ from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat
 from spikeproof.sources import through
 from spikeproof.statistics import wilson
+from spikeproof.threats import Linf
 
 __all__ = ["PROBED", "Assessed", "assess", "attack_evidence"]
 
@@ -132,7 +133,7 @@ def _judged(
         clean_accuracy=float(clean.right.mean()),
         classes=classes,
         epsilon=threat.epsilon,
-        unbounded=threat.epsilon >= 1,
+        unbounded=isinstance(threat, Linf) and threat.epsilon >= 1,
         stochastic=stochastic,
         attacks=[
             attack_evidence(type(recipe).__name__, recipe, outcome.metrics())

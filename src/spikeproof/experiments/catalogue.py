@@ -34,7 +34,7 @@ from spikeproof.probes import Deletion, Jitter, Probe, Reversal, Shuffle, Synchr
 from spikeproof.protocols import Decoder, Encoder, Threat
 from spikeproof.specs import Catalogue, summary
 from spikeproof.surrogates import Surrogate
-from spikeproof.threats import L2, Linf
+from spikeproof.threats import L0, L1, L2, Linf, Region, SquarePatch
 
 __all__ = ["KINDS", "PARTS", "members", "studies"]
 
@@ -58,7 +58,14 @@ PARTS: Catalogue = {
         "reversal": Reversal,
         "deletion": Deletion,
     },
-    Threat: {"linf": Linf, "l2": L2},
+    Threat: {
+        "linf": Linf,
+        "l2": L2,
+        "l1": L1,
+        "l0": L0,
+        "square-patch": SquarePatch,
+        "region": Region,
+    },
     Source: {
         "digits": Digits,
         "mnist": MNIST,

@@ -264,7 +264,9 @@ def _warn_unbounded(rows: Sequence[Record]) -> None:
     """Within Linf 1 every image is allowed, so a strong attack leaves nothing standing."""
     seeing = [row for row in rows if row["attack"] != WORST_CASE and not row["gradient_free"]]
     strongest = min(seeing, key=_accuracy, default=None)
-    if strongest is None or strongest["epsilon"] < 1 or _accuracy(strongest) <= NOTHING_STANDS:
+    if strongest is None or strongest["threat"] != "linf" or strongest["epsilon"] < 1:
+        return
+    if _accuracy(strongest) <= NOTHING_STANDS:
         return
     for row in rows:
         if row is strongest or row["attack"] == WORST_CASE:

@@ -261,9 +261,17 @@ class _Reader:
             )
         threats = []
         for place, item in self.listed("threat", ["linf"]):
-            if not isinstance(item, str):
-                raise self.error(place, "the name of a threat", repr(item), "Write threat: linf.")
-            spec = [{"name": item, "epsilon": epsilon} for epsilon in sorted(set(epsilons))]
+            name, options = item, {}
+            if isinstance(item, Mapping) and len(item) == 1:
+                ((name, options),) = item.items()
+            if not isinstance(name, str) or not isinstance(options, Mapping) or "epsilon" in options:
+                raise self.error(
+                    place,
+                    "the name of a threat, with options other than epsilon",
+                    repr(item),
+                    "Write threat: linf.",
+                )
+            spec = [{"name": name, **options, "epsilon": epsilon} for epsilon in sorted(set(epsilons))]
             threats += [self.part(Threat, place, each) for each in spec]
         return tuple(dict.fromkeys(threats))
 

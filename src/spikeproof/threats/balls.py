@@ -1,4 +1,4 @@
-"""Threats: the set of images an attacker may choose from, around each clean image, in the box [0, 1].
+"""Balls of the norms Linf, L2 and L1 around each clean image, cut by the box [0, 1].
 
 A threat knows its set (`start`, `project`, `contains`, `distance`) and the direction in which a linear
 function rises fastest within it (`steepest`). Its size is `epsilon`, in units of pixel value: 8/255 is
@@ -17,7 +17,7 @@ from torch import Tensor
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 
-__all__ = ["L2", "Linf", "parse_epsilon"]
+__all__ = ["L1", "L2", "Ball", "Linf", "parse_epsilon"]
 
 TOLERANCE = 1e-6  # of a budget: the rounding of x + delta in single precision
 
@@ -74,6 +74,15 @@ class Ball:
         boxed = ((flat >= 0) & (flat <= 1)).all(1)
         return boxed & (self.distance(x_adv, x) <= self.epsilon + TOLERANCE)
 
+    def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The member at which a linear function with this gradient is largest, the box included."""
+        raise NotImplementedError(f"{type(self).__name__} knows no extreme member")
+
+
+def room(grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+    """How far each value may move along its gradient before it leaves the box."""
+    return torch.where(grad > 0, 1 - x, torch.where(grad < 0, x, 0 * x))
+
 
 @dataclass(frozen=True)
 class Linf(Ball):
@@ -108,6 +117,10 @@ class Linf(Ball):
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The sign of the gradient."""
         return grad.sign()
+
+    def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The corner of the cube, cut by the box."""
+        return self.project(x + self.epsilon * grad.sign(), x)
 
 
 @dataclass(frozen=True)
@@ -160,3 +173,98 @@ class L2(Ball):
         tiny = torch.finfo(grad.dtype).tiny
         grad = grad / _per_example(_flat(grad).abs().amax(1).clamp(min=tiny), grad)  # its square would vanish
         return grad / _per_example(_flat(grad).norm(dim=1).clamp(min=tiny), grad)
+
+    def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """`x + t g`, cut by the box, with the largest `t` that stays within the ball."""
+        reach = room(grad, x)
+        unit = self.steepest(grad)
+        far = reach / unit.abs().clamp(min=torch.finfo(grad.dtype).tiny)  # where each value meets the box
+        high = torch.where(unit != 0, far, 0 * far).flatten(1).amax(1).clamp(max=1e6)
+        low = torch.zeros_like(high)
+
+        def member(t: Tensor) -> Tensor:
+            return (x + _per_example(t, x) * unit).clamp(0, 1)
+
+        whole = self.distance(member(high), x) <= self.epsilon
+        low = torch.where(whole, high, low)
+        for _ in range(60):
+            middle = (low + high) / 2
+            inside = self.distance(member(middle), x) <= self.epsilon
+            low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+        return member(low)
+
+
+@dataclass(frozen=True)
+class L1(Ball):
+    r"""All changes of pixels together may sum to at most epsilon.
+
+    .. math:: \{x' \in [0,1]^n : \sum_i |x'_i - x_i| \le \epsilon\}
+
+    Distances are summed in double precision, and the projection stops at the last image that is inside
+    after rounding, because the rounding of thousands of pixels adds up.
+
+    Args:
+        epsilon: largest sum of absolute changes, in pixel value, at least 0.
+
+    Example:
+        >>> L1(0.5).project(torch.tensor([[0.75, 0.0]]), torch.tensor([[0.25, 0.5]])).tolist()
+        [[0.5, 0.25]]
+
+    Source:
+        Croce & Hein 2021 ("Mind the box"), proposition 2.1: ball and box are projected on together, which
+        clipping after the projection of Duchi et al. 2008 does not do.
+    """
+
+    def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
+        """Uniform in the ball, then cut by the box."""
+        size = _flat(x).shape[1]
+        shape = (x.shape[0], size)
+        waits = -torch.log1p(-key.fold("direction").uniform(shape, 0, x.device).double())
+        signs = (key.fold("sign").uniform(shape, 0, x.device) < 0.5).double() * 2 - 1
+        radius = key.fold("radius").uniform((x.shape[0],), 0, x.device).double() ** (1 / size)
+        direction = signs * waits / waits.sum(1, keepdim=True).clamp(min=1e-300)
+        delta = (self.epsilon * radius[:, None] * direction).view(x.shape)
+        return self.project(x + delta.to(x.dtype), x)
+
+    def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The nearest member of ball and box together: soft thresholding, then the box, by bisection."""
+        step = x_adv - x
+
+        def member(threshold: Tensor) -> Tensor:
+            shrunk = (step.abs() - _per_example(threshold, x)).clamp(min=0)
+            return torch.where(shrunk > 0, (x + step.sign() * shrunk).clamp(0, 1), x)
+
+        boxed = x_adv.clamp(0, 1)
+        within = self.distance(boxed, x) <= self.epsilon
+        if bool(within.all()):
+            return boxed
+        high = _flat(step).abs().amax(1)
+        low = torch.zeros_like(high)
+        for _ in range(60):
+            middle = (low + high) / 2
+            inside = self.distance(member(middle), x) <= self.epsilon
+            low, high = torch.where(inside, low, middle), torch.where(inside, middle, high)
+        return torch.where(_per_example(within, x), boxed, member(high))
+
+    def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
+        """Sum of absolute changes."""
+        return _flat(x_adv.double() - x.double()).abs().sum(1)
+
+    def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The sign of the largest component of the gradient, the first of several; zero elsewhere."""
+        flat = _flat(grad)
+        step = torch.zeros_like(flat)
+        if flat.numel():
+            where = flat.abs().argmax(1, keepdim=True)
+            step.scatter_(1, where, flat.gather(1, where).sign())
+        return step.view(grad.shape)
+
+    def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """Pixels moved to the edge of the box, largest gradient first, until the budget is spent."""
+        flat, limits = _flat(grad), _flat(room(grad, x)).double()
+        order = flat.abs().argsort(dim=1, descending=True, stable=True)
+        sorted_limits = limits.gather(1, order)
+        spent = sorted_limits.cumsum(1) - sorted_limits
+        move = torch.minimum(sorted_limits, (self.epsilon - spent).clamp(min=0))
+        delta = torch.zeros_like(limits).scatter_(1, order, move).view(x.shape)
+        return self.project((x.double() + delta * grad.sign()).to(x.dtype), x)
