@@ -261,7 +261,8 @@ class _Reader:
             )
         threats = []
         for place, item in self.listed("threat", ["linf"]):
-            name, options = item, {}
+            name: Any = item
+            options: Any = {}
             if isinstance(item, Mapping) and len(item) == 1:
                 ((name, options),) = item.items()
             if not isinstance(name, str) or not isinstance(options, Mapping) or "epsilon" in options:

@@ -65,6 +65,15 @@ class Ball:
     def __post_init__(self) -> None:
         parse_epsilon(self.epsilon)
 
+    def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
+        raise NotImplementedError(f"{type(self).__name__} defines no start")
+
+    def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        raise NotImplementedError(f"{type(self).__name__} defines no projection")
+
+    def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        raise NotImplementedError(f"{type(self).__name__} defines no direction")
+
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
         raise NotImplementedError(f"{type(self).__name__} defines no distance")
 
