@@ -378,3 +378,40 @@ def test_objectives_are_maximised():
         attack = GradientAttack(L2(0.01), 1, 0.01, objective=objective, random_start=False)
         losses = attack(Smooth(), x, Y, Key.of(0)).losses
         assert (losses[1] > losses[0]).all()
+
+
+def test_a_transfer_attack_is_judged_by_its_target():
+    """The source falls at once; an attack that listened to it would stop short of the target."""
+    w, x, y = torch.ones(1, 6, 6), 0.3 + 0.4 * X[:1], torch.zeros(1, dtype=torch.int64)
+    level = x.sum().item()
+    source, target = Linear(w, -level - 0.01), Linear(w, 1.5 - level)
+    result = BIM(steps=10)(Linf(0.1))(target, x, y, Key.of(0), through=source)
+    assert result.success.all()
+    assert (result.queries > result.backward_queries + 1).all()
+
+
+def test_a_twin_needs_no_second_opinion_and_changes_nothing():
+    model, key = MODELS["conv"], Key.of(3)
+    twin = substitute(model)
+    plain, seen = (PGD(steps=4)(Linf(0.1))(model, X, Y, key, through=t) for t in (None, twin))
+    for one, other in zip(plain, seen, strict=True):
+        assert torch.equal(one.nan_to_num(7), other.nan_to_num(7))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=repr)
+def test_training_mode_and_half_precision_are_refused(recipe):
+    training = copy.deepcopy(MODELS["conv"]).train()
+    with pytest.raises(InputError, match="evaluation mode"):
+        recipe(Linf(0.1))(training, X, Y, Key.of(0))
+    with pytest.raises(InputError, match="precision"):
+        recipe(Linf(0.1))(MODELS["conv"], X.half(), Y, Key.of(0))
+
+
+def test_a_model_of_the_same_weights_that_answers_otherwise_is_another_model():
+    model = MODELS["conv"]
+    other = copy.deepcopy(model, {id(t): t for t in model.parameters()})
+    other.encoder = Direct(1)
+    assert {id(p) for p in other.parameters()} == {id(p) for p in model.parameters()}
+    result = BIM(steps=2)(Linf(0.1))(model, X, Y, Key.of(0), through=other)
+    assert torch.equal(result.success, decide(model(result.x_adv)) != Y)
+    assert (result.queries > result.backward_queries + 1).all()

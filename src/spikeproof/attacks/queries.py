@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.search import Best, Result, check_batch, evaluator, judge
+from spikeproof.attacks.search import Best, Result, check_batch, check_mode, evaluator, judge
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
@@ -31,6 +31,7 @@ def _random_search(
     model: Model, x: Tensor, y: Tensor, key: Key, best: Best, queries: int, propose: Propose
 ) -> Result:
     """Ask about one candidate per query and example; keep what is at least as good as the best so far."""
+    check_mode(model)
     rows = torch.arange(len(x), device=x.device)
     asked = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     losses: list[Tensor] = []

@@ -8,7 +8,7 @@ returned example under a draw of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -54,16 +54,36 @@ class Best:
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:
-    """Refuse labels that do not belong to the images.
+    """Refuse labels that do not belong to the images, and images too coarse for a budget.
 
     Raises:
-        InputError: not one integer label of at least 0 per image.
+        InputError: not one integer label of at least 0 per image, or images of half precision or no floats.
     """
+    if x.dtype not in (torch.float32, torch.float64):
+        raise InputError(
+            "An attack needs images in single or double precision; coarser rounding exceeds a budget",
+            str(x.dtype),
+            "Pass images.float(), and let the model lower the precision itself.",
+        )
     if y.shape != x.shape[:1] or y.dtype != torch.int64 or bool((y < 0).any()):
         raise InputError(
             f"An attack needs {len(x)} labels, integers from 0",
             f"shape {list(y.shape)}, {y.dtype}" + (f", least {int(y.min())}" if y.numel() else ""),
             "Pass class indices as an int64 tensor.",
+        )
+
+
+def check_mode(model: Model) -> None:
+    """Refuse a model in training mode, whose batch statistics and dropout would be attacked.
+
+    Raises:
+        InputError: the model is in training mode.
+    """
+    while not isinstance(model, torch.nn.Module) and hasattr(model, "model"):
+        model = model.model
+    if getattr(model, "training", False):
+        raise InputError(
+            "An attack needs a model in evaluation mode", "a model in training mode", "Call model.eval()."
         )
 
 
@@ -88,6 +108,24 @@ def _logits(model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
             "Check that model and data set have the same classes.",
         )
     return logits
+
+
+def twins(model: Model, other: Model, x: Float[Tensor, "B *F"], key: Key) -> bool:
+    """Whether another model is this one with other gradients: the same parameters and, to the bit, answers.
+
+    Wrappers are looked into by their `model`. What has no parameters to compare is another model.
+    """
+    ours, theirs = (_weights(each) for each in (model, other))
+    if not ours or ours != theirs:
+        return False
+    with torch.no_grad():
+        return torch.equal(model(x, key), other(x, key))
+
+
+def _weights(model: Any) -> frozenset[int]:
+    while not isinstance(model, torch.nn.Module) and hasattr(model, "model"):
+        model = model.model
+    return frozenset(map(id, model.parameters())) if isinstance(model, torch.nn.Module) else frozenset()
 
 
 def evaluator(model: Model, objective: Objective, y: Int64[Tensor, "B"]) -> Evaluate:
@@ -149,18 +187,28 @@ class GradientAttack:
     ) -> Result:
         """Attack `model`, with gradients from `through` (default: the model itself).
 
+        A substitute that shares the model's parameters answers as the model does; of any other model only
+        gradients and the trace are taken, and whether an example fell is asked of `model` itself.
+
         Raises:
-            InputError: labels that do not belong to the images, or a model that does not answer logits.
+            InputError: labels that do not belong to the images, images of half precision, a model in
+                training mode, or one that does not answer logits.
         """
         check_batch(x, y)
+        for each in (model, through):
+            check_mode(each or model)
         x = x.detach()
         best = Best(x)
         done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         counts = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)  # forward, backward, zero
         losses: list[Tensor] = []
         early = self.stop_when_fooled and not getattr(model, "stochastic", False)
+        source = through or model
+        alike = source is model or twins(model, source, x, key.fold("twin"))
+        target = None if alike else model
         for restart in range(self.restarts):
-            self._run(through or model, x, y, key.fold("restart", restart), best, done, counts, losses, early)
+            now = key.fold("restart", restart)
+            self._run(target, source, x, y, now, best, done, counts, losses, early)
         success = judge(model, best.x, y, key.fold("verdict"))
         trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))
         forward, backward, zero = counts
@@ -168,6 +216,7 @@ class GradientAttack:
 
     def _run(
         self,
+        target: Model | None,
         source: Model,
         x: Tensor,
         y: Tensor,
@@ -199,6 +248,10 @@ class GradientAttack:
             trace = x.new_full((len(x),), torch.nan)
             trace[rows] = value
             losses.append(trace)
+            if target is not None:
+                with torch.no_grad():  # another model's answer is no verdict
+                    value, fooled = evaluator(target, self.objective, labels)(here, now.fold("verdict"))
+                counts[0, rows] += 1
             best.offer(rows, here, fooled, value)
             if early:
                 done[rows] = fooled > 0
