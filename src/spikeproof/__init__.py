@@ -27,8 +27,9 @@ if TYPE_CHECKING:
         FashionMNIST,
         Randman,
         SpokenDigits,
+        YinYang,
     )
-    from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
+    from spikeproof.decoders import Count, Earliest, FirstSpike, MeanPotential, decide
     from spikeproof.encoders import (
         Bernoulli,
         Burst,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         Events,
         FewSpikes,
         Fused,
+        KernelTimes,
         LateBurst,
         Latency,
         LevelCrossing,
@@ -50,9 +52,11 @@ if TYPE_CHECKING:
         RelativeLatency,
         Reversed,
         SpikeGated,
+        SpikeTimes,
         StraightThrough,
         ThetaPhase,
         TimeShift,
+        WholeSpikeTimes,
     )
     from spikeproof.errors import DamagedError, InputError, SpikeproofError
     from spikeproof.evaluation import evaluate_attack, evaluate_clean
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
     )
     from spikeproof.learning.online import FPTT
     from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP, EventDrivenBP
+    from spikeproof.learning.timed import TimeCoded
     from spikeproof.models import load, save
     from spikeproof.network import MLP, Classifier, ConvNet, ModelSpec, Normalise, probed, substitute
     from spikeproof.neurons import (
@@ -98,6 +103,7 @@ if TYPE_CHECKING:
     )
     from spikeproof.probes import Deletion, Jitter, Reversal, Shuffle, SynchronousShuffle
     from spikeproof.recurrent import GRU, LSNN, LSTM
+    from spikeproof.spiketimes import S4NN, T2FSNN, FastAndDeep, Mostafa
     from spikeproof.surrogates import (
         ATan,
         Exponential,
@@ -109,11 +115,13 @@ if TYPE_CHECKING:
         Triangle,
     )
     from spikeproof.threats import L0, L1, L2, Linf, Region, SquarePatch, parse_epsilon
+    from spikeproof.timed import TimedMLP
 
 _HOMES = {
     "errors": ("DamagedError", "InputError", "SpikeproofError"),
     "keys": ("Key",),
     "datasets": (
+        "YinYang",
         "CIFAR10",
         "CIFAR100",
         "MNIST",
@@ -128,6 +136,7 @@ _HOMES = {
         "DVS128Gesture",
     ),
     "encoders": (
+        *("KernelTimes", "SpikeTimes", "WholeSpikeTimes"),
         *("Bernoulli", "Burst", "Delta", "Direct", "EarlyBurst", "Events", "FewSpikes", "Fused"),
         *("LateBurst", "Latency", "LevelCrossing", "LogLatency", "LowPass", "Phase"),
         *("Population", "QuantisedDirect", "RankOrder", "RelativeLatency", "Reversed"),
@@ -144,10 +153,12 @@ _HOMES = {
         *("AHP", "ALIF", "DLIF", "FS", "IF", "LIF", "PLIF", "PSP", "SNU", "SRM", "BySubtraction", "CuBaLIF"),
         *("Mixture", "Plastic", "PrimedIF", "ReLU", "Recurrent", "Renewal", "Softplus", "ToZero"),
     ),
+    "spiketimes": ("S4NN", "T2FSNN", "FastAndDeep", "Mostafa"),
+    "timed": ("TimedMLP",),
     "network": ("MLP", "Classifier", "ConvNet", "ModelSpec", "Normalise", "probed", "substitute"),
     "architectures": ("VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "SEWResNet"),
     "recurrent": ("GRU", "LSNN", "LSTM"),
-    "decoders": ("Count", "FirstSpike", "MeanPotential", "decide"),
+    "decoders": ("Earliest", "Count", "FirstSpike", "MeanPotential", "decide"),
     "learning.augmentation": ("AugmentedBPTT",),
     "learning.backprop": ("BPTT",),
     "learning.online": ("FPTT",),
@@ -155,6 +166,7 @@ _HOMES = {
     "learning.conversion": (
         *("QCFS", "Cao", "DataBased", "ModelBased", "RateNormLayer", "Rueckauer", "SpikeNorm"),
     ),
+    "learning.timed": ("TimeCoded",),
     "models": ("load", "save"),
     "threats": ("L0", "L1", "L2", "Linf", "Region", "SquarePatch", "parse_epsilon"),
     "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch", "Through"),

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-__all__ = ["UNDECIDED", "Count", "FirstSpike", "MeanPotential", "decide", "silent"]
+__all__ = ["UNDECIDED", "Count", "Earliest", "FirstSpike", "MeanPotential", "decide", "silent"]
 
 UNDECIDED = -1
 
@@ -90,6 +90,34 @@ class FirstSpike:
 
     def __call__(self, outputs: Float[Tensor, "T B K"]) -> Float[Tensor, "B K"]:
         return -torch.cumprod(1 - outputs, 0).sum(0)
+
+
+@dataclass(frozen=True)
+class Earliest:
+    r"""Earliest spike, for networks of spike times: the class whose output neuron spikes first.
+
+    .. math:: y_k = e_k = horizon - t_k
+
+    with 0 for an output neuron that stays silent. Equal times are no decision, nor is silence of all: the
+    published code of S4NN counts a tie as correct where the label is among the earliest, which raises every
+    accuracy and hides what an attack does.
+
+    Shapes:
+        earliness `[1, B, K]` -> logits `[B, K]`
+
+    Example:
+        >>> Earliest()(torch.tensor([[[0.0, 2.5, 1.0]]])).tolist()
+        [[0.0, 2.5, 1.0]]
+
+    Source:
+        Goeltz et al. 2021; Kheradpisheh & Masquelier 2020 (S4NN), section 2.4, without its rule for ties.
+    """
+
+    timed: ClassVar[bool] = True
+    reads_spikes: ClassVar[bool] = True
+
+    def __call__(self, outputs: Float[Tensor, "1 B K"]) -> Float[Tensor, "B K"]:
+        return outputs.sum(0)
 
 
 def decide(logits: Float[Tensor, "B K"]) -> Int64[Tensor, "B"]:

@@ -24,6 +24,7 @@ __all__ = [
     "Loss",
     "Margin",
     "Objective",
+    "RelativeTargets",
 ]
 
 
@@ -146,6 +147,45 @@ class TET(Loss):
         each = F.cross_entropy(outputs.reshape(-1, classes), y.repeat(steps), reduction="none")
         pull = (outputs - self.phi).square().mean((0, 2))
         return (1 - self.lam) * each.view(steps, batch).mean(0) + self.lam * pull
+
+
+@dataclass(frozen=True)
+class RelativeTargets(Loss):
+    r"""Squared distance of spike times from targets relative to the earliest output spike.
+
+    .. math:: L = \frac{1}{2}\sum_k (\hat t_k - t_k)^2, \quad m = \min_k t_k
+
+    The label's target is `m`; that of others is `m + gamma`, but no later than the horizon, or their own
+    time if they spike later than that. If all outputs stay silent, at the horizon `h`, the label's
+    target is `h - gamma`. For spike times in earliness, 0 for silence.
+
+    Args:
+        gamma: wanted lead of the label's neuron, in the unit of the spike times, positive.
+
+    Example:
+        >>> early = torch.tensor([[[7.0, 8.0, 1.0]]])
+        >>> RelativeTargets(3.0)(early, early[0], torch.tensor([0])).item()
+        5.0
+
+    Source:
+        Kheradpisheh & Masquelier 2020 (S4NN), eq. (6)-(8), in steps, without the division by the horizon.
+    """
+
+    gamma: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not self.gamma > 0:
+            raise InputError("RelativeTargets needs a positive gamma", f"gamma={self.gamma}", "Try 3.0.")
+
+    def __call__(
+        self, outputs: Float[Tensor, "T B K"], logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        early = outputs.sum(0)
+        label = F.one_hot(y, early.shape[-1]).bool()
+        best = early.detach().amax(-1, keepdim=True)
+        behind = (best - self.gamma).clamp(min=0)
+        target = torch.where(label, best.where(best > 0, self.gamma), early.detach().minimum(behind))
+        return 0.5 * (early - target).square().sum(-1)
 
 
 class Objective:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from spikeproof.architectures import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
-from spikeproof.decoders import Count, FirstSpike, MeanPotential
+from spikeproof.decoders import Count, Earliest, FirstSpike, MeanPotential
 from spikeproof.encoders import (
     BackwardRule,
     Bernoulli,
@@ -28,6 +28,7 @@ from spikeproof.encoders import (
     Events,
     FewSpikes,
     Fused,
+    KernelTimes,
     LateBurst,
     Latency,
     LevelCrossing,
@@ -40,9 +41,11 @@ from spikeproof.encoders import (
     RelativeLatency,
     Reversed,
     SpikeGated,
+    SpikeTimes,
     StraightThrough,
     ThetaPhase,
     TimeShift,
+    WholeSpikeTimes,
 )
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.event_driven import EventDriven
@@ -62,7 +65,8 @@ from spikeproof.learning.conversion import (
 from spikeproof.learning.online import FPTT
 from spikeproof.learning.rules import Rule
 from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP, EventDrivenBP
-from spikeproof.losses import TET, CountMSE, CrossEntropy, Loss
+from spikeproof.learning.timed import TimeCoded
+from spikeproof.losses import TET, CountMSE, CrossEntropy, Loss, RelativeTargets
 from spikeproof.network import MLP, Architecture, Classifier, ConvNet, ModelSpec
 from spikeproof.neurons import (
     AHP,
@@ -90,6 +94,7 @@ from spikeproof.neurons import (
 from spikeproof.protocols import Decoder, Encoder
 from spikeproof.recurrent import GRU, LSNN, LSTM
 from spikeproof.specs import Catalogue, build, describe
+from spikeproof.spiketimes import S4NN, T2FSNN, FastAndDeep, Mostafa
 from spikeproof.surrogates import (
     ATan,
     Exponential,
@@ -102,6 +107,7 @@ from spikeproof.surrogates import (
     Triangle,
 )
 from spikeproof.tensorfiles import dump, parse, read, write
+from spikeproof.timed import TimedMLP
 
 __all__ = ["MODEL_PARTS", "dump_model", "load", "save"]
 
@@ -127,6 +133,9 @@ MODEL_PARTS: Catalogue = {
         "events": Events,
         "delta": Delta,
         "level-crossing": LevelCrossing,
+        "spike-times": SpikeTimes,
+        "whole-spike-times": WholeSpikeTimes,
+        "kernel-times": KernelTimes,
     },
     BackwardRule: {
         "straight-through": StraightThrough,
@@ -160,6 +169,10 @@ MODEL_PARTS: Catalogue = {
         "plastic": Plastic,
         "relu": ReLU,
         "softplus": Softplus,
+        "fast-and-deep": FastAndDeep,
+        "mostafa": Mostafa,
+        "s4nn": S4NN,
+        "t2fsnn": T2FSNN,
         "renewal": Renewal,
     },
     Reset: {"to-zero": ToZero, "by-subtraction": BySubtraction},
@@ -172,15 +185,27 @@ MODEL_PARTS: Catalogue = {
         "resnet18": ResNet18,
         "resnet19": ResNet19,
         "sew-resnet": SEWResNet,
+        "timed-mlp": TimedMLP,
         "lsnn": LSNN,
         "gru": GRU,
         "lstm": LSTM,
     },
-    Decoder: {"count": Count, "mean-potential": MeanPotential, "first-spike": FirstSpike},
-    Loss: {"cross-entropy": CrossEntropy, "count-mse": CountMSE, "tet": TET},
+    Decoder: {
+        "count": Count,
+        "mean-potential": MeanPotential,
+        "first-spike": FirstSpike,
+        "earliest": Earliest,
+    },
+    Loss: {
+        "cross-entropy": CrossEntropy,
+        "count-mse": CountMSE,
+        "tet": TET,
+        "relative-targets": RelativeTargets,
+    },
     GradientRule: {"surrogate": SurrogateGradient, "tssl": TSSL, "antlr": ANTLR, "event-driven": EventDriven},
     Rule: {
         "bptt": BPTT,
+        "time-coded": TimeCoded,
         "bptt-augmented": AugmentedBPTT,
         "stbp": STBP,
         "tssl-bp": TSSLBP,

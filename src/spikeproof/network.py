@@ -248,6 +248,20 @@ class Normalise:
         return (x - mean) / std
 
 
+def _check_timed(*parts: object) -> None:
+    """Spike times need a code, a network, neurons and a read-out of spike times, and nothing else."""
+    parts = tuple(part for part in parts if part is not None)
+    timed = [part for part in parts if getattr(part, "timed", False)]
+    others = [part for part in parts if part not in timed]
+    if timed and others:
+        raise InputError(
+            f"{timed[0]!r} is about spike times, and so must be code, network, neuron and decoder",
+            ", ".join(map(repr, others)),
+            "Use a code such as spike-times, the network timed-mlp, a neuron such as fast-and-deep and the "
+            "decoder earliest, without normalise.",
+        )
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """Everything a model is, but for its weights.
@@ -292,6 +306,7 @@ class ModelSpec:
         if self.classes < 2:
             raise InputError("A classifier needs two classes", f"classes={self.classes}", "Try 10.")
         self.network.check(self.neuron)
+        _check_timed(self.encoder, self.network, self.neuron, self.decoder, self.normalise)
         if not self.neuron.spiking and self.decoder.reads_spikes:
             raise InputError(
                 "The ANN twin has no output spikes to read",

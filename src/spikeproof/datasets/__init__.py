@@ -12,6 +12,7 @@ from spikeproof.datasets.cochlea import SHD, SSC
 from spikeproof.datasets.images import MNIST, Digits, FashionMNIST
 from spikeproof.datasets.parts import Dataset, Source, Split, floats, locate
 from spikeproof.datasets.synthetic import Randman
+from spikeproof.datasets.yinyang import YinYang
 
 __all__ = [
     "CIFAR10",
@@ -29,6 +30,7 @@ __all__ = [
     "Source",
     "Split",
     "SpokenDigits",
+    "YinYang",
     "floats",
     "locate",
 ]

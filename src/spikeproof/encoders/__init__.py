@@ -20,6 +20,7 @@ from spikeproof.encoders.combined import Fused, Population, Reversed, with_backw
 from spikeproof.encoders.currents import Direct, LowPass, QuantisedDirect
 from spikeproof.encoders.rates import Bernoulli, ThetaPhase
 from spikeproof.encoders.signals import Delta, Events, LevelCrossing
+from spikeproof.encoders.spiketimes import KernelTimes, SpikeTimes, WholeSpikeTimes
 from spikeproof.encoders.times import EarlyBurst, LateBurst, Latency, LogLatency, RankOrder, RelativeLatency
 from spikeproof.encoders.weighted import Burst, FewSpikes, Phase
 
@@ -33,6 +34,7 @@ __all__ = [
     "Events",
     "FewSpikes",
     "Fused",
+    "KernelTimes",
     "LateBurst",
     "Latency",
     "LevelCode",
@@ -47,8 +49,10 @@ __all__ = [
     "Reversed",
     "SpikeCode",
     "SpikeGated",
+    "SpikeTimes",
     "StraightThrough",
     "ThetaPhase",
     "TimeShift",
+    "WholeSpikeTimes",
     "with_backward",
 ]

@@ -22,6 +22,7 @@ from spikeproof.datasets import (
     Randman,
     Source,
     SpokenDigits,
+    YinYang,
 )
 from spikeproof.errors import InputError, suggest
 from spikeproof.gradients import GradientRule
@@ -70,6 +71,7 @@ PARTS: Catalogue = {
         "digits": Digits,
         "mnist": MNIST,
         "fashion-mnist": FashionMNIST,
+        "yin-yang": YinYang,
         "cifar10": CIFAR10,
         "cifar100": CIFAR100,
         "randman": Randman,
