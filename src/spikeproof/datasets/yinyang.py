@@ -62,7 +62,7 @@ class YinYang(Source):
     def load(self, root: Path | None = None) -> Dataset:
         sizes = (self.train, self.validation, self.test)
         parts = [_draw(count, self.seed + i) for i, count in enumerate(sizes)]
-        rows, splits = torch.split(torch.arange(sum(sizes)), sizes), []
+        rows, splits = torch.split(torch.arange(sum(sizes)), list(sizes)), []
         for (images, labels), ids in zip(parts, rows, strict=True):
             splits.append(Split(torch.from_numpy(images), torch.from_numpy(labels), ids))
         train, validation, test = splits
