@@ -21,6 +21,7 @@ from spikeproof.report.tables import (
     budgets,
     epsilon_text,
     headlines,
+    judged,
     percent,
     varying,
 )
@@ -160,6 +161,8 @@ def print_records(records: Sequence[Record]) -> None:
     click.echo(f"\nAccuracy in % on {first['n']} images of {first['dataset']}; ties count as errors.")
     if columns:
         click.echo("Under attack: the worst case over all attacks of the study, image by image.")
+        if any(row["verdict"] == "doubtful" for row in records):
+            click.echo("A question mark: doubtful, for the reasons below; docs/audit.md explains them.")
     for warning in _warnings(records):
         click.echo(f"warning: {warning}")
 
@@ -192,7 +195,7 @@ def _line(row: Headline, axes: Sequence[str], columns: Sequence[Budget]) -> list
     return [
         *(str(row.model[axis]) for axis in axes),  # type: ignore[literal-required]
         percent(row.model["clean_accuracy"]),
-        *(percent(record["robust_accuracy"] if record else None) for record in worst),
+        *map(judged, worst),
     ]
 
 

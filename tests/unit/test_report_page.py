@@ -17,7 +17,7 @@ from spikeproof.report.exhibits import exhibits
 from spikeproof.report.figures import drawings, inline
 
 EVIL = "<script>alert('&\"$x^')</script>"
-N, T, SHAPE = 20, 4, (1, 6, 6)
+N, T, SHAPE = 200, 4, (1, 6, 6)
 
 
 class Bench:
@@ -44,6 +44,7 @@ class Bench:
             "model": {
                 **{axis: {"name": name} for axis, name in parts.items()},
                 "surrogate": {"name": "arctangent"},
+                "classes": 10,
             },
             "dataset": {"name": "digits", "sha256": "0"},
             "rule": {"name": "bptt"},
@@ -60,6 +61,7 @@ class Bench:
             {**self.common(), **numbers, "stochastic": False, "spikes_per_inference": 77.7},
             examples__parquet=table(right=right, right_selection=right),
         )
+        self.cell("inspect", {"train": train}, {})
         return train
 
     def attack(self, train, name, epsilon, accuracy, gradient_free=False, arrays=None, **metrics):
@@ -218,7 +220,7 @@ def test_every_number_of_every_record_is_in_the_page(reported):
 
 def test_the_headline_table_has_one_row_per_model_with_the_worst_case_of_each_epsilon(reported):
     text = (reported / "report.html").read_text()
-    results = text[text.index('id="results"') : text.index('id="reading"')]
+    results = text[text.index('id="results"') : text.index('id="trust"')]
     rows = re.findall(r"<tr>(.*?)</tr>", results, flags=re.DOTALL)[1:]
     assert len(rows) == 4
     for row in rows:
@@ -269,16 +271,19 @@ def test_a_warning_is_visible_with_its_model_and_what_it_means(tmp_path):
     text = written(bench.finish())
     box = text[text.index('id="warnings"') : text.index('id="results"')]
     assert "gradient-free beats gradient (1)" in box
-    assert "square 30.0% &lt; pgd 50.0%" in box
+    assert "square 30.0 % is below pgd 50.0 %" in box
     assert "accuracy rises with epsilon" in box
     assert "latency" in box
     assert "masked" in box
     assert "unbounded attack fails (1)" in box
-    assert "pgd leaves 40.0% at linf 1" in box
-    assert "budget violated (1)" in box
-    assert "3 images" in box
+    assert "pgd may choose any image and leaves 40.0 %" in box
+    assert "budget or box violated (1)" in box
+    assert "1.5 % of the examples" in box
     results = text[text.index('id="results"') : text.index('id="reading"')]
     assert 'href="#warnings"' in results
+    assert results.count(">withheld</a>") == 1  # the budget of 0.2
+    assert results.count(">?</a>") == 2
+    assert "1 withheld" in text[text.index('id="trust"') :]
 
 
 def test_a_page_without_anything_suspicious_has_no_warning_box(reported):

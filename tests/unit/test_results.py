@@ -1,5 +1,3 @@
-import pytest
-
 from spikeproof.experiments import results
 
 
@@ -12,20 +10,6 @@ def row(attack, epsilon, accuracy, gradient_free=False):
         "gradient_free": gradient_free,
         "warnings": [],
     }
-
-
-def test_a_gradient_free_attack_that_wins_is_a_warning_on_the_gradient_attacks():
-    rows = [row("fgsm", 0.1, 0.5), row("pgd", 0.1, 0.4), row("square", 0.1, 0.31, gradient_free=True)]
-    results._warn_gradient_free(rows)
-    message = "gradient-free beats gradient: square 31.0% < pgd 40.0%"
-    assert [r["warnings"] for r in rows] == [[message], [message], []]
-
-
-@pytest.mark.parametrize("square", [0.4, 0.5])
-def test_a_gradient_free_attack_that_does_not_win_is_no_warning(square):
-    rows = [row("pgd", 0.1, 0.4), row("square", 0.1, square, gradient_free=True)]
-    results._warn_gradient_free(rows)
-    assert not any(r["warnings"] for r in rows)
 
 
 def test_accuracy_that_rises_with_epsilon_is_a_warning_where_it_rose():

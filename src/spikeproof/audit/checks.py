@@ -199,15 +199,14 @@ def _one_step_beats(evidence: Evidence) -> str | None:
 
 
 def _rising(evidence: Evidence) -> str | None:
-    points = sorted(evidence.curve, key=lambda p: p.epsilon)
-    for i, point in enumerate(points[1:], 1):
-        best = min(points[:i], key=lambda p: p.accuracy)
-        if point.accuracy > best.accuracy + SLACK:
-            return (
-                f"{_percent(best.accuracy)} at {best.epsilon:.4g} but {_percent(point.accuracy)} "
-                f"at {point.epsilon:.4g}"
-            )
-    return None
+    smaller = [point for point in evidence.curve if point.epsilon < evidence.epsilon]
+    best = min(smaller, key=lambda p: p.accuracy, default=None)
+    if best is None or evidence.accuracy <= best.accuracy + SLACK:
+        return None
+    return (
+        f"{_percent(best.accuracy)} at {best.epsilon:.4g} but {_percent(evidence.accuracy)} "
+        f"at {evidence.epsilon:.4g}"
+    )
 
 
 def _unbounded(evidence: Evidence) -> str | None:

@@ -1,8 +1,9 @@
 """Cells: the smallest units of a study that are computed and stored, each with an address of its own.
 
-A `train` cell makes a model, a `clean` cell measures it on clean images, a `probe` cell measures it on clean
-images whose spikes are changed, an `attack` cell measures it under one attack with one budget. A cell's spec
-holds everything that can change its numbers; its address is the digest of that spec. Batch size, device,
+A `train` cell makes a model, a `clean` cell measures it on clean images, an `inspect` cell looks for what
+makes numbers unbelievable, such as state that leaks or gradients that vanish, a `probe` cell measures it on
+clean images whose spikes are changed, an `attack` cell measures it under one attack with one budget. A cell's
+spec holds everything that can change its numbers; its address is the digest of that spec. Batch size, device,
 number of workers and machine are not part of it.
 """
 
@@ -34,7 +35,7 @@ class Cell:
     """One unit of work.
 
     Args:
-        kind: `train`, `clean`, `probe` or `attack`.
+        kind: `train`, `clean`, `inspect`, `probe` or `attack`.
         text: the canonical JSON of its spec.
 
     Example:
@@ -111,6 +112,8 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
         }
         yield train
         yield Cell.of("clean", measured)
+        if study.attacks:
+            yield Cell.of("inspect", measured)
         for probe in study.probes if model.encoder.steps > 1 else ():
             draws = study.draws if model.encoder.stochastic or probe.random else 1
             yield Cell.of("probe", {**measured, "draws": draws, "probe": describe(probe, PARTS)})

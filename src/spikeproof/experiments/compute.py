@@ -26,6 +26,8 @@ from torch import Tensor
 
 import spikeproof
 from spikeproof.attacks.recipes import Recipe
+from spikeproof.audit.assess import PROBED
+from spikeproof.audit.probes import probe as inspect
 from spikeproof.datasets import Dataset, Source, floats
 from spikeproof.errors import DamagedError
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
@@ -90,11 +92,15 @@ class Bench:
 
     def __call__(self, cell: Cell, tell: Tell) -> Files:
         began = time.perf_counter()
-        compute = {"train": self.train, "clean": self.clean, "probe": self.probe, "attack": self.attack}[
-            cell.kind
-        ]
+        compute = {
+            "train": self.train,
+            "clean": self.clean,
+            "inspect": self.inspect,
+            "probe": self.probe,
+            "attack": self.attack,
+        }
         with one_thread():
-            files = compute(cell, tell)
+            files = compute[cell.kind](cell, tell)
         files["cell.json"] = as_json(cell.record())
         files["provenance.json"] = as_json(self.provenance(time.perf_counter() - began))
         return files
@@ -134,6 +140,13 @@ class Bench:
             "weights": subject.weights,
         }
         return {"metrics.json": as_json(metrics), "examples.parquet": table(subject.clean)}
+
+    def inspect(self, cell: Cell, tell: Tell) -> Files:
+        """What the model does besides answering: state, company, randomness, gradients."""
+        subject = self.subject(cell)
+        images, labels = subject.images[:PROBED], subject.labels[:PROBED]
+        found = inspect(subject.model, images, labels, subject.key.fold("inspect"))
+        return {"metrics.json": as_json({**asdict(found), "weights": subject.weights})}
 
     def probe(self, cell: Cell, tell: Tell) -> Files:
         """How often the model is right on images as they are, whose spikes a probe changes.

@@ -11,7 +11,8 @@ class Record(TypedDict):
     """One model under one attack with one budget, as `show --json` prints it.
 
     Accuracies and shares are fractions in [0, 1], intervals are 95 % Wilson intervals. The attack
-    `worst-case` is the minimum over all attacks, image by image; `none` marks a study without attacks.
+    `worst-case` is the minimum over all attacks, image by image; `none` marks a study without attacks. A
+    worst case has a `verdict`, `supported`, `doubtful` or `withheld`; its `warnings` say why.
     """
 
     study: str
@@ -43,6 +44,7 @@ class Record(TypedDict):
     adversarial_silent_share: float
     spikes_per_inference: float
     gradient_free: bool
+    verdict: str | None
     warnings: list[str]
     model: str
     cell: str

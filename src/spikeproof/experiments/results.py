@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,17 +17,21 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from spikeproof.errors import DamagedError
+from spikeproof.attacks.recipes import FGSM, Recipe, SquareSearch
+from spikeproof.audit.assess import attack_evidence
+from spikeproof.audit.checks import audit
+from spikeproof.audit.evidence import CurvePoint, Evidence, ProbeEvidence
+from spikeproof.errors import DamagedError, InputError
+from spikeproof.experiments.catalogue import PARTS
 from spikeproof.experiments.record import ProbeRecord, Record
 from spikeproof.experiments.run import read_plan
 from spikeproof.experiments.store import Store, Stored
-from spikeproof.statistics import wilson
+from spikeproof.specs import build
+from spikeproof.statistics import Interval, wilson
 
 __all__ = ["WORST_CASE", "labels", "probe_records", "records"]
 
 WORST_CASE = "worst-case"
-NOTHING_STANDS = 0.01
-"""Robust accuracy that an attack without bounds may leave."""
 
 Spec = Mapping[str, Any]
 
@@ -116,10 +120,12 @@ def _records_of_model(
         here = [_attack_record(base, names, threat, epsilon, cell) for cell in found]
         if found and len(found) == len(group):
             here.append(_worst_record(base, threat, epsilon, clean, found, here))
-        _warn_gradient_free(here)
-        _warn_unbounded(here)
         rows += here
-    _warn_rising(rows)
+    _warn_rising([row for row in rows if row["attack"] != WORST_CASE])
+    inspected = next(
+        (cells[c["address"]] for c in wanted if c["kind"] == "inspect" and c["address"] in cells), None
+    )
+    _judge(rows, cells, train, inspected)
     return rows
 
 
@@ -174,6 +180,7 @@ def _clean_record(base: Spec) -> Record:
         "adversarial_tie_share": base["tie_share"],
         "adversarial_silent_share": base["silent_share"],
         "gradient_free": True,
+        "verdict": None,
         "warnings": [],
         "cell": base["clean_cell"],
     }
@@ -194,6 +201,7 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
         "adversarial_tie_share": metrics["tie_share"],
         "adversarial_silent_share": metrics["silent_share"],
         "gradient_free": metrics["gradient_free"],
+        "verdict": None,
         "warnings": [],
         "cell": str(cell.path),
     }
@@ -218,6 +226,7 @@ def _worst_record(
         "adversarial_tie_share": float(ties.mean()),
         "adversarial_silent_share": float(silent.mean()),
         "gradient_free": all(row["gradient_free"] for row in rows),
+        "verdict": None,
         "warnings": [],
         "cell": str(found[hardest].path),
     }
@@ -244,38 +253,6 @@ def _columns(cell: Stored) -> dict[str, Column]:
     return {name: table.column(name).to_numpy().astype(float) for name in table.column_names}
 
 
-def _warn_gradient_free(rows: Sequence[Record]) -> None:
-    """Masked gradients: an attack that sees none should not beat one that follows them."""
-    single = [row for row in rows if row["attack"] != WORST_CASE]
-    blind = min((row for row in single if row["gradient_free"]), key=_accuracy, default=None)
-    seeing = min((row for row in single if not row["gradient_free"]), key=_accuracy, default=None)
-    if blind is None or seeing is None or _accuracy(blind) >= _accuracy(seeing):
-        return
-    warning = (
-        f"gradient-free beats gradient: {blind['attack']} {_accuracy(blind):.1%} "
-        f"< {seeing['attack']} {_accuracy(seeing):.1%}"
-    )
-    for row in rows:
-        if not row["gradient_free"]:
-            row["warnings"].append(warning)
-
-
-def _warn_unbounded(rows: Sequence[Record]) -> None:
-    """Within Linf 1 every image is allowed, so a strong attack leaves nothing standing."""
-    seeing = [row for row in rows if row["attack"] != WORST_CASE and not row["gradient_free"]]
-    strongest = min(seeing, key=_accuracy, default=None)
-    if strongest is None or strongest["threat"] != "linf" or strongest["epsilon"] < 1:
-        return
-    if _accuracy(strongest) <= NOTHING_STANDS:
-        return
-    for row in rows:
-        if row is strongest or row["attack"] == WORST_CASE:
-            row["warnings"].append(
-                f"unbounded attack fails: {strongest['attack']} leaves {_accuracy(strongest):.1%} "
-                f"at {row['threat']} {row['epsilon']:.4g}"
-            )
-
-
 def _warn_rising(rows: Sequence[Record]) -> None:
     """A larger budget holds every smaller one, so accuracy that rises with it shows a weak attack."""
     curves: dict[tuple[str, str], list[Record]] = defaultdict(list)
@@ -290,6 +267,56 @@ def _warn_rising(rows: Sequence[Record]) -> None:
                     f"accuracy rises with epsilon: {_accuracy(best):.1%} at {best['epsilon']:.4g} "
                     f"-> {_accuracy(row):.1%} at {row['epsilon']:.4g}"
                 )
+
+
+def _judge(
+    rows: Sequence[Record], cells: Mapping[str, Stored], train: Stored, inspected: Stored | None
+) -> None:
+    """Every worst case gets the verdict of the audit, with its reasons."""
+    probe = None if inspected is None else _probe_evidence(inspected.metrics)
+    for worst in (row for row in rows if row["attack"] == WORST_CASE):
+        alike = [row for row in rows if row["threat"] == worst["threat"]]
+        attacks = [
+            attack_evidence(row["attack"], _recipe(cell), cell.metrics)
+            for row in alike
+            if row["epsilon"] == worst["epsilon"] and row["attack"] != WORST_CASE
+            for cell in [cells[Path(row["cell"]).name]]
+        ]
+        verdict = audit(
+            Evidence(
+                accuracy=worst["robust_accuracy"],
+                interval=Interval(worst["ci_low"], worst["ci_high"]),
+                n=worst["n"],
+                clean_accuracy=worst["clean_accuracy"],
+                classes=train.cell["spec"]["model"]["classes"],
+                epsilon=worst["epsilon"],
+                unbounded=worst["threat"] == "linf" and worst["epsilon"] >= 1,
+                stochastic=worst["stochastic"],
+                attacks=attacks,
+                curve=[
+                    CurvePoint(row["epsilon"], row["robust_accuracy"])
+                    for row in alike
+                    if row["attack"] == WORST_CASE
+                ],
+                probe=probe,
+            )
+        )
+        worst["verdict"] = verdict.verdict
+        worst["warnings"] += [f"{finding.check}: {finding.why}" for finding in verdict.findings]
+
+
+def _recipe(cell: Stored) -> Recipe:
+    """The attack of a cell; one that this version does not know is taken for one of a single step."""
+    try:
+        recipe: Recipe = build(Recipe, cell.cell["spec"]["attack"], PARTS)
+    except InputError:
+        return SquareSearch() if cell.metrics["gradient_free"] else FGSM()
+    return recipe
+
+
+def _probe_evidence(metrics: Mapping[str, Any]) -> ProbeEvidence:
+    names = {column.name for column in fields(ProbeEvidence)}
+    return ProbeEvidence(**{name: value for name, value in metrics.items() if name in names})
 
 
 def _accuracy(row: Record) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,6 +12,7 @@ from typing import cast
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from spikeproof.audit.checks import CHECKS, DOUBTFUL, SUPPORTED, WITHHELD
 from spikeproof.experiments.record import ProbeRecord, Record
 from spikeproof.experiments.results import WORST_CASE
 from spikeproof.experiments.store import write_atomically
@@ -187,7 +189,8 @@ def _page(
         probes=timing.records[: detail.rows],
         probes_left_out=len(timing.records[detail.rows :]),
         left_out=len(records[detail.rows :]),
-        alarms=_alarms(records, origin, axes),
+        alarms=_alarms(records, axes),
+        trust=Trust.of(records, detail.rows),
         charts=charts,
         pictures=pictures,
         without_picture=[code for code, exhibit in shown.items() if exhibit is None],
@@ -256,6 +259,43 @@ def _range(shares: Sequence[float]) -> str:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """What the audit made of the headline numbers.
+
+    Args:
+        words: in a few sentences.
+        numbers: the audited worst cases, the gravest first.
+        left_out: how many did not fit.
+    """
+
+    words: str
+    numbers: Sequence[Record]
+    left_out: int
+
+    @classmethod
+    def of(cls, records: Sequence[Record], most: int) -> Trust:
+        """The audited ones among the records."""
+        order = (WITHHELD, DOUBTFUL, SUPPORTED)
+        audited = [record for record in records if record["verdict"] is not None]
+        audited.sort(key=lambda record: order.index(str(record["verdict"])))
+        counts = Counter(record["verdict"] for record in audited)
+        reasons = Counter(text.split(":")[0] for record in audited for text in record["warnings"])
+        words = (
+            f"{len(audited)} robust accuracies were audited: {counts[SUPPORTED]} are supported, "
+            f"{counts[DOUBTFUL]} doubtful and {counts[WITHHELD]} withheld. "
+            "Every one is an upper bound: it says what these attacks left standing. "
+        )
+        if reasons:
+            named = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(4))
+            words += f"What was found most often: {named}. "
+        words += (
+            "A supported number passed all checks for weak attacks and faulty evaluation; it is no proof, "
+            "and a cleverer attack may still lower it."
+        )
+        return cls(words, audited[:most], len(audited[most:]))
+
+
+@dataclass(frozen=True)
 class Alarm:
     """Warnings of one kind.
 
@@ -270,27 +310,10 @@ class Alarm:
     items: tuple[str, ...]
 
 
-MEANINGS = {
-    "gradient-free beats gradient": (
-        "An attack that sees no gradient did more harm than every attack that follows one. The gradients of "
-        "this model mislead (they may be masked), so its numbers under gradient attacks are too good; "
-        "stronger attacks would probably lower the worst case too."
-    ),
-    "accuracy rises with epsilon": (
-        "A larger budget contains every smaller one, so a perfect attack can only do more harm with it. "
-        "The attack was too weak at the larger epsilon, or chance moved a number that is nearly constant."
-    ),
-    "unbounded attack fails": (
-        "With this budget every image may become any other, so a strong attack leaves nothing right. What is "
-        "left shows how far the attacks of this study are from the true worst case, at small budgets too."
-    ),
-    "budget violated": (
-        "An attack returned images outside the budget that it was given. Its numbers must not be used."
-    ),
-}
+MEANINGS = {check.name: f"{check.matters} {check.remedy}" for check in CHECKS}
 
 
-def _alarms(records: Sequence[Record], origin: Sources, axes: Sequence[str]) -> list[Alarm]:
+def _alarms(records: Sequence[Record], axes: Sequence[str]) -> list[Alarm]:
     """Everything that looks suspicious, by kind; each text once per model and epsilon."""
     kinds: dict[str, dict[tuple[str, str, float], list[str]]] = {}
     for record in records:
@@ -301,12 +324,7 @@ def _alarms(records: Sequence[Record], origin: Sources, axes: Sequence[str]) -> 
         Alarm(kind, MEANINGS.get(kind, ""), tuple(_alarm_text(*place) for place in places))
         for kind, places in kinds.items()
     ]
-    outside = tuple(
-        f"cell {each.address} ({each.title}): {count} images"
-        for each in origin.origins
-        if (count := each.metrics.get("budget_violations"))
-    )
-    return [*found, Alarm("budget violated", MEANINGS["budget violated"], outside)] if outside else found
+    return found
 
 
 def _alarm_text(text: str, model: str, epsilon: float) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "epsilon_text",
     "headlines",
     "interval",
+    "judged",
     "number",
     "percent",
     "probes_csv",
@@ -135,6 +136,22 @@ def percent(share: float | None) -> str:
     return number(None if share is None else 100 * share)
 
 
+def judged(record: Record | None) -> str:
+    """A worst case in per cent with its verdict: a question mark for doubt, no number where it is withheld.
+
+    Example:
+        >>> judged({"robust_accuracy": 0.31, "verdict": "doubtful"})
+        '31.0?'
+        >>> judged({"robust_accuracy": 0.31, "verdict": "withheld"}), judged(None)
+        ('withheld', '–')
+    """
+    if record is None:
+        return MISSING
+    if record["verdict"] == "withheld":
+        return "withheld"
+    return percent(record["robust_accuracy"]) + ("?" if record["verdict"] == "doubtful" else "")
+
+
 def interval(low: float | None, high: float | None) -> str:
     """The ends of an interval of shares, in per cent.
 
@@ -209,7 +226,7 @@ def to_latex(records: Sequence[Record]) -> str:
     head = [*axes, "clean", *(f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns)]
     lines = [
         "% Needs \\usepackage{booktabs}. Accuracy in per cent with 95 % Wilson intervals; robust accuracy in",
-        "% the worst case over all attacks of the study; ties count as errors.",
+        "% the worst case over all attacks of the study; ties count as errors. A question mark: doubtful.",
         f"\\begin{{tabular}}{{{'l' * len(axes)}{'r' * (len(head) + 3 - len(axes))}}}",
         "\\toprule",
         _latex_row([_latex(name) for name in (*head, "ties", "silent", "spikes")]),
@@ -226,9 +243,7 @@ def _latex_cells(row: Headline, axes: Iterable[str], columns: Iterable[Budget]) 
     accuracies = [_latex_accuracy(model["clean_accuracy"], model["clean_ci_low"], model["clean_ci_high"])]
     for budget in columns:
         worst = row.worst.get(budget)
-        accuracies.append(
-            _latex_accuracy(worst["robust_accuracy"], worst["ci_low"], worst["ci_high"]) if worst else "--"
-        )
+        accuracies.append(_latex_judged(worst) if worst else "--")
     shares = [percent(model["tie_share"]), percent(model["silent_share"])]
     names = [_latex(str(_field(model, axis))) for axis in axes]
     return [*names, *accuracies, *map(_latex, [*shares, number(model["spikes_per_inference"])])]
@@ -236,6 +251,13 @@ def _latex_cells(row: Headline, axes: Iterable[str], columns: Iterable[Budget]) 
 
 def _latex_accuracy(value: float | None, low: float | None, high: float | None) -> str:
     return f"{_latex(percent(value))} {{\\scriptsize {_latex(interval(low, high))}}}"
+
+
+def _latex_judged(record: Record) -> str:
+    if record["verdict"] == "withheld":
+        return "withheld"
+    mark = "\\rlap{?}" if record["verdict"] == "doubtful" else ""
+    return _latex_accuracy(record["robust_accuracy"], record["ci_low"], record["ci_high"]) + mark
 
 
 def _latex_row(cells: Iterable[str]) -> str:
