@@ -75,7 +75,7 @@ def numbers(out):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("tiny") / "out"
-    assert run(out).computed == 12
+    assert run(out).computed == 14
     return out
 
 
@@ -228,9 +228,9 @@ def test_what_changes_no_number_changes_no_address():
     ("setting", "kept"),
     [
         ("examples=19", 2),  # both models
-        ("draws=3", 7),  # the deterministic model and the training of the other
-        ("epsilons=[0.1, 0.2]", 8),
-        ("attacks.1.draws=3", 8),
+        ("draws=3", 8),  # the deterministic model and the training of the other
+        ("epsilons=[0.1, 0.2]", 10),
+        ("attacks.1.draws=3", 10),
         ("seeds=[1]", 0),
         ("models.0.rule.lr=0.5", 0),
     ],
@@ -257,19 +257,19 @@ def test_a_cell_is_its_spec():
 def test_a_second_run_computes_nothing(finished):
     before = stamps(finished)
     summary = run(finished)
-    assert (summary.computed, summary.kept, summary.failed) == (0, 12, 0)
+    assert (summary.computed, summary.kept, summary.failed) == (0, 14, 0)
     assert stamps(finished) == before
 
 
 def test_a_changed_study_computes_only_what_is_new(copy):
     before = stamps(copy)
     summary = run(copy, "epsilons=[0.1, 64/255, 0.5]")
-    assert (summary.computed, summary.kept) == (4, 12)
+    assert (summary.computed, summary.kept) == (4, 14)
     assert stamps(copy).items() >= before.items()
 
 
 def test_neither_executor_nor_batch_size_changes_a_number(finished, tmp_path):
-    assert run(tmp_path, executor=Processes(2), batch_size=7).computed == 12
+    assert run(tmp_path, executor=Processes(2), batch_size=7).computed == 14
     assert numbers(tmp_path) == numbers(finished)
 
 
@@ -282,7 +282,7 @@ def test_a_damaged_cell_is_noticed_and_only_it_is_computed_again(copy, kind):
     assert running.status(copy).damaged
     heard = Heard()
     summary = run(copy, heard=heard)
-    assert (summary.computed, summary.kept) == (1, 11)
+    assert (summary.computed, summary.kept) == (1, 13)
     assert cell["address"] in heard.messages[0]
     assert len(heard.messages) == 1
     assert numbers(copy) == before
@@ -312,7 +312,7 @@ def test_a_failed_cell_is_filed_and_the_others_go_on(tmp_path):
     def work(cell, tell):
         if cell.address == refused:
             raise RuntimeError("out of luck")
-        if cell == cells[3]:
+        if cell == cells[4]:
             raise RuntimeError("no training")
         return bench(cell, tell)
 
@@ -320,16 +320,16 @@ def test_a_failed_cell_is_filed_and_the_others_go_on(tmp_path):
         return running.run(chosen.name, chosen.spec(), cells, work, Serial(), tmp_path, Heard())
 
     summary = go(work)
-    assert (summary.total, summary.computed, summary.failed, summary.blocked) == (6, 2, 2, 2)
+    assert (summary.total, summary.computed, summary.failed, summary.blocked) == (8, 3, 2, 3)
     assert "out of luck" in json.loads((tmp_path / "failures" / f"{refused}.json").read_text())["trace"]
     found = running.status(tmp_path)
-    assert found.finished == {"train": 1, "attack": 1}
+    assert found.finished == {"train": 1, "inspect": 1, "attack": 1}
     assert [("out of luck" in line, "no training" in line) for line in found.failed] == [
         (True, False),
         (False, True),
     ]
     summary = go(bench)
-    assert (summary.computed, summary.kept, summary.failed) == (4, 2, 0)
+    assert (summary.computed, summary.kept, summary.failed) == (5, 3, 0)
     assert not list((tmp_path / "failures").iterdir())
 
 
@@ -353,9 +353,9 @@ def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(tmp_path, finished)
 
     kill_when(lambda: done() >= 3, out)
     before, kept = stamps(out), done()
-    assert 3 <= kept < 12
+    assert 3 <= kept < 14
     summary = run(out)
-    assert (summary.computed, summary.kept) == (12 - kept, kept)
+    assert (summary.computed, summary.kept) == (14 - kept, kept)
     assert stamps(out).items() >= before.items()
     assert numbers(out) == numbers(finished)
 
@@ -388,6 +388,8 @@ def test_cells_hold_what_their_kind_promises(finished):
             model = load_model(stored.path)
             assert model(torch.rand(2, 1, 8, 8), key_of(model)).shape == (2, 10)
             assert len(stored.metrics["epochs"]) == 2
+        elif cell["kind"] == "inspect":
+            assert (stored.metrics["state_leak"], stored.metrics["failed"]) == (0.0, None)
         else:
             table = pq.read_table(stored.path / "examples.parquet")
             assert table.num_rows == stored.metrics["n"] == 20
