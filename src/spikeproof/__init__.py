@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from spikeproof.errors import DamagedError, InputError, SpikeproofError
     from spikeproof.evaluation import evaluate_attack, evaluate_clean
     from spikeproof.event_driven import EventDriven
-    from spikeproof.gradients import ANTLR, TSSL, SurrogateGradient
+    from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, SurrogateGradient
     from spikeproof.keys import Key
     from spikeproof.learning.augmentation import AugmentedBPTT
     from spikeproof.learning.backprop import BPTT
@@ -148,7 +148,7 @@ _HOMES = {
         "Triangle",
     ),
     "event_driven": ("EventDriven",),
-    "gradients": ("ANTLR", "TSSL", "SurrogateGradient"),
+    "gradients": ("ANTLR", "ASSG", "BPTR", "HART", "PDSG", "RGA", "TSSL", "SurrogateGradient"),
     "neurons": (
         *("AHP", "ALIF", "DLIF", "FS", "IF", "LIF", "PLIF", "PSP", "SNU", "SRM", "BySubtraction", "CuBaLIF"),
         *("Mixture", "Plastic", "PrimedIF", "ReLU", "Recurrent", "Renewal", "Softplus", "ToZero"),

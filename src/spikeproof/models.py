@@ -49,7 +49,7 @@ from spikeproof.encoders import (
 )
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.event_driven import EventDriven
-from spikeproof.gradients import ANTLR, TSSL, GradientRule, SurrogateGradient
+from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, GradientRule, SurrogateGradient
 from spikeproof.keys import Key
 from spikeproof.learning.augmentation import AugmentedBPTT
 from spikeproof.learning.backprop import BPTT
@@ -202,7 +202,17 @@ MODEL_PARTS: Catalogue = {
         "tet": TET,
         "relative-targets": RelativeTargets,
     },
-    GradientRule: {"surrogate": SurrogateGradient, "tssl": TSSL, "antlr": ANTLR, "event-driven": EventDriven},
+    GradientRule: {
+        "surrogate": SurrogateGradient,
+        "tssl": TSSL,
+        "antlr": ANTLR,
+        "event-driven": EventDriven,
+        "bptr": BPTR,
+        "rga": RGA,
+        "hart": HART,
+        "pdsg": PDSG,
+        "assg": ASSG,
+    },
     Rule: {
         "bptt": BPTT,
         "time-coded": TimeCoded,

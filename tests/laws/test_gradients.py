@@ -12,7 +12,7 @@ from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.encoders import Direct, Latency
 from spikeproof.errors import InputError
 from spikeproof.experiments.compute import through
-from spikeproof.gradients import ANTLR, TSSL, SurrogateGradient
+from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, GradientRule, SurrogateGradient
 from spikeproof.keys import Key
 from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
 from spikeproof.models import MODEL_PARTS
@@ -41,6 +41,14 @@ GRADIENTS = [  # a new rule adds a row here
     ANTLR(),
     ANTLR(activation=0.0),
     ANTLR(timing=0.0),
+    BPTR(),
+    RGA(),
+    RGA(gamma=0.7, extension=0.4),
+    HART(),
+    HART(Sigmoid(2.0)),
+    PDSG(),
+    ASSG(),
+    ASSG(0.3, memory=0.0, relax=0.0),
 ]
 NEURONS = [
     make(reset=reset, threshold=threshold, synapse=synapse, detach_reset=detach)
@@ -130,7 +138,7 @@ def test_examples_do_not_see_each_other(rule):
 
 @pytest.mark.parametrize("rule", GRADIENTS, ids=repr)
 def test_a_rule_is_rebuilt_from_its_description(rule):
-    assert build(type(rule).__mro__[1], describe(rule, MODEL_PARTS), MODEL_PARTS) == rule
+    assert build(GradientRule, describe(rule, MODEL_PARTS), MODEL_PARTS) == rule
 
 
 @pytest.mark.parametrize("rule", GRADIENTS, ids=repr)

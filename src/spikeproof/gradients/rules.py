@@ -1,8 +1,4 @@
-"""Gradient rules: one forward pass, the neuron's own, and several ways to differentiate it.
-
-A rule is a loop over time with the spikes of `unroll`, to the bit, and a backward pass of its own, so it
-stands wherever a loop stands: `substitute(model, unroll=TSSL())` is a twin of the model, differentiated by
-TSSL-BP. Networks are trained through such a twin (`spikeproof.learning.through`) and attacked through one.
+"""What a gradient rule is, and the rules that follow spikes through time.
 
 The gradient that reaches a layer, `g[t] = dL/ds[t]`, has come back through the synapse that follows it, so it
 holds what a spike does by being there. What it does by moving in time is each rule's own matter.
