@@ -23,6 +23,7 @@ FLOORS = [
     [["learning", "models"]],
     [["attacks"]],
     [["evaluation"], ["certificates"], ["sources"]],
+    [["suites"]],
     [["audit"]],
     [["experiments"]],
     [["report"]],

@@ -188,6 +188,111 @@ def _report(directory: Path) -> None:
         click.echo(f"report: {path}")
 
 
+MODEL = click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
+ASKED = (
+    MODEL,
+    click.option("--suite", default="standard", show_default=True, help="quick, standard or extreme."),
+    click.option("--threat", default="linf", show_default=True, help="linf or l2."),
+    click.option(
+        "--epsilon",
+        "epsilons",
+        multiple=True,
+        default=("8/255",),
+        show_default=True,
+        help="Budget; repeat it for several.",
+    ),
+    click.option("--dataset", help="Data set to measure on.  [default: that of the study that made MODEL]"),
+    click.option("--data", type=click.Path(path_type=Path), help="Directory that holds data sets."),
+    click.option("--examples", type=click.IntRange(1), default=200, show_default=True, help="Test images."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all draws."),
+    click.option(
+        "--draws", type=click.IntRange(1), default=4, show_default=True, help="Per verdict, where it draws."
+    ),
+    click.option("--device", help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]"),
+    AS_JSON,
+)
+
+
+def asked(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments of `evaluate` and `audit`."""
+    for option in reversed(ASKED):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@asked
+@guarded
+def evaluate(as_json: bool, **options: Any) -> None:
+    """Robust accuracy of the saved MODEL under a suite of attacks, with verdict and certificate.
+
+    MODEL is a directory that spikeproof.save() wrote or a train cell of a study.
+    """
+    from spikeproof import terminal
+    from spikeproof.experiments.signing import sign_off
+
+    path, data, question, device = _question(**options)
+    found = sign_off(path, data, question, device)
+    if as_json:
+        click.echo(json.dumps([each.plain() for each in found], indent=1))
+        return
+    terminal.print_signed(found)
+
+
+@cli.command()
+@asked
+@guarded
+def audit(as_json: bool, **options: Any) -> None:
+    """Say how far the numbers of MODEL, a saved model or the directory of a study, can be trusted.
+
+    For a study, the verdicts on its numbers. For a model, an evaluation; every number that is not supported
+    is tried again with the next larger suite, and what that changed is said.
+    """
+    from spikeproof import terminal
+    from spikeproof.experiments.results import records
+    from spikeproof.experiments.signing import repair, sign_off
+
+    if (options["model"] / "study.json").exists():
+        found = [row for row in records(options["model"]) if row["verdict"] is not None]
+        if as_json:
+            click.echo(json.dumps(found, indent=1))
+            return
+        terminal.print_verdicts(found)
+        return
+    path, data, question, device = _question(**options)
+    repaired = repair(path, data, question, sign_off(path, data, question, device), device)
+    if as_json:
+        click.echo(json.dumps([[one.plain(), again and again.plain()] for one, again in repaired], indent=1))
+        return
+    terminal.print_repaired(repaired)
+
+
+def _question(
+    model: Path,
+    suite: str,
+    threat: str,
+    epsilons: tuple[str, ...],
+    dataset: str | None,
+    data: Path | None,
+    examples: int,
+    seed: int,
+    draws: int,
+    device: str | None,
+) -> tuple[Path, Any, Any, str]:
+    from spikeproof.experiments.catalogue import PARTS
+    from spikeproof.experiments.signing import Question, dataset_of
+    from spikeproof.protocols import Threat
+    from spikeproof.specs import build
+    from spikeproof.suites import Suite
+    from spikeproof.threats import parse_epsilon
+
+    level = Suite(level=suite).level
+    sizes = sorted({parse_epsilon(epsilon) for epsilon in epsilons})
+    threats = tuple(build(Threat, {"name": threat, "epsilon": size}, PARTS) for size in sizes)
+    question = Question(level, threats, examples, seed, draws)
+    return model, dataset_of(model, dataset, data), question, _device(device)
+
+
 @cli.command("list")
 @click.argument("kind", type=click.Choice(KINDS))
 @AS_JSON

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spikeproof.audit.checks import WITHHELD
 from spikeproof.experiments.cells import Cell
 from spikeproof.experiments.executors import Failure, Progress
 from spikeproof.experiments.record import ProbeRecord, Record
@@ -29,6 +30,8 @@ from spikeproof.report.tables import (
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
+
+    from spikeproof.experiments.signing import SignedOff
 
 __all__ = ["listener", "print_records", "print_summary"]
 
@@ -188,6 +191,56 @@ def print_probes(records: Sequence[ProbeRecord]) -> None:
     for line in lines:
         padded = [f"{t:{side}{w}}" for t, side, w in zip(line, sides, widths, strict=True)]
         click.echo("  ".join(padded))
+
+
+def print_signed(found: Sequence[SignedOff]) -> None:
+    """Robust accuracy, interval, certificate and verdict per budget, and what each attack contributed."""
+    for each in found:
+        epsilon, name = epsilon_text(each.threat.epsilon), type(each.threat).__name__.lower()
+        certified = MISSING if each.certified is None else f"{percent(each.certified)} %"
+        click.echo(f"\n{name} {epsilon}, suite {each.level}, {each.n} images")
+        click.echo(f"  clean      {percent(each.clean_accuracy)} %")
+        if each.verdict.verdict == WITHHELD:
+            click.echo("  robust     withheld")
+        else:
+            low, high = (percent(end) for end in each.interval)
+            click.echo(f"  robust     {percent(each.accuracy)} %  [{low}, {high}], an upper bound")
+        click.echo(f"  certified  {certified}, a lower bound")
+        click.echo(f"  verdict    {each.verdict.verdict}")
+        for finding in each.verdict.findings:
+            click.echo(f"    {finding.check}: {finding.why}")
+        click.echo(f"  {'attack':22} {'on':>6} {'broke':>7} {'left %':>7}")
+        for member in each.members:
+            numbers = f"{member['attacked']:6} {member['broke']:7.1f} {percent(member['left']):>7}"
+            click.echo(f"  {member['name']:22} {numbers}")
+
+
+def print_repaired(found: Sequence[tuple[SignedOff, SignedOff | None]]) -> None:
+    """Every number, and what the larger suite made of those that were not supported."""
+    for first, second in found:
+        print_signed([first])
+        if second is None:
+            continue
+        click.echo(f"tried again with the suite {second.level}:")
+        print_signed([second])
+        change = 100 * (second.accuracy - first.accuracy)
+        click.echo(f"changed: {change:+.1f} points, {first.verdict.verdict} -> {second.verdict.verdict}")
+
+
+def print_verdicts(records: Sequence[Record]) -> None:
+    """The verdict on every headline number of a study, with its reasons."""
+    if not records:
+        click.echo("No number of this study is audited yet; run it to the end.")
+        return
+    axes = varying(records) or ["encoder"]
+    for row in records:
+        place = ", ".join(str(row[axis]) for axis in axes)  # type: ignore[literal-required]
+        click.echo(
+            f"{row['verdict']:9}  {percent(row['robust_accuracy']):>5} %  {row['threat']} "
+            f"{epsilon_text(row['epsilon'])}  {place}"
+        )
+        for reason in row["warnings"]:
+            click.echo(f"             {reason}")
 
 
 def _line(row: Headline, axes: Sequence[str], columns: Sequence[Budget]) -> list[str]:

@@ -188,3 +188,56 @@ def test_a_closed_pipe_is_no_traceback(out):
     command = f"{sys.executable} -m spikeproof show {out} --json | head -c 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ})
     assert done.stderr == ""
+
+
+def test_a_saved_model_is_evaluated_and_audited_by_the_command_line(out):
+    trained = next(p for p in (out / "cells").iterdir() if (p / "model.json").exists())
+    asked = (trained, "--suite", "quick", "--epsilon", "0.05", "--epsilon", "8/255", "--examples", "60")
+    shown = call("evaluate", *asked)
+    assert shown.exit_code == 0, shown.output
+    assert "linf 8/255, suite quick, 60 images" in shown.output
+    assert "an upper bound" in shown.output
+    rows = json.loads(call("evaluate", *asked, "--json").output)
+    assert [round(row["epsilon"], 3) for row in rows] == [0.031, 0.05]
+    for row in rows:
+        assert row["certified"] <= row["robust_accuracy"] <= row["clean_accuracy"]
+        assert row["verdict"] in ("supported", "doubtful", "withheld")
+        assert (row["verdict"] == "supported") == (not row["reasons"])
+        assert row["members"][-1]["name"] == "square"
+    pairs = json.loads(call("audit", *asked, "--json").output)
+    for first, again in pairs:
+        assert (again is not None) == (first["verdict"] != "supported")
+        assert again is None or again["suite"] == "standard"
+    assert call("audit", *asked).exit_code == 0
+
+
+def test_the_audit_of_a_study_prints_verdicts_with_reasons(out):
+    shown = call("audit", out)
+    assert shown.exit_code == 0
+    assert "doubtful" in shown.output  # ten images, one attack of one step
+    assert "too few examples" in shown.output
+    assert json.loads(call("audit", out, "--json").output)[0]["verdict"] == "doubtful"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--suite", "fast"), "Choose one of 'extreme', 'quick', 'standard'"),
+        (("--epsilon", "1/0"), "An epsilon is a number"),
+        (("--threat", "l7"), "Choose one of"),
+        (("--dataset", "digit"), "digits"),
+        (("--examples", "100000"), "the test part"),
+        (("--threat", "l1", "--suite", "quick"), "linf and l2"),
+    ],
+)
+def test_bad_questions_are_answered_with_a_sentence(out, options, text):
+    trained = next(p for p in (out / "cells").iterdir() if (p / "model.json").exists())
+    shown = call("evaluate", trained, *options)
+    assert shown.exit_code == 2
+    assert text in shown.output
+    assert "Traceback" not in shown.output
+
+
+def test_a_model_that_tells_no_data_set_asks_for_one(out, tmp_path):
+    shown = call("evaluate", tmp_path)
+    assert (shown.exit_code, "--dataset" in shown.output) == (2, True)

@@ -20,7 +20,7 @@ from spikeproof.sources import through
 from spikeproof.statistics import wilson
 from spikeproof.threats import Linf
 
-__all__ = ["PROBED", "Assessed", "assess", "attack_evidence"]
+__all__ = ["PROBED", "Assessed", "assess", "attack_evidence", "suite_evidence"]
 
 PROBED = 48
 """Examples that the probes look at."""
@@ -59,6 +59,27 @@ def attack_evidence(name: str, recipe: Recipe, metrics: Mapping[str, Any]) -> At
         eight_bit_accuracy=_number(metrics.get("eight_bit_accuracy")),
         draws=getattr(recipe, "draws", 1),
     )
+
+
+def suite_evidence(metrics: Mapping[str, Any]) -> list[AttackEvidence]:
+    """What the members of a suite say to the audit; the accuracy of each is what it and those before left.
+
+    Args:
+        metrics: as `Suited.metrics()` gives them, stored or fresh.
+    """
+    return [
+        AttackEvidence(
+            name=member["name"],
+            accuracy=member["left"],
+            gradient_free=member["gradient_free"],
+            steps=member["steps"],
+            draws=member["draws"],
+            zero_gradients=_number(member.get("evidence", {}).get("zero_gradient_share")),
+            violations=member.get("evidence", {}).get("budget_violations", 0) / metrics["n"],
+            silent_success=_number(member.get("evidence", {}).get("silent_success_share")),
+        )
+        for member in metrics["members"]
+    ]
 
 
 def _number(value: Any) -> float | None:

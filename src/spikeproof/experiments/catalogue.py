@@ -34,6 +34,7 @@ from spikeproof.neurons import Neuron
 from spikeproof.probes import Deletion, Jitter, Probe, Reversal, Shuffle, SynchronousShuffle
 from spikeproof.protocols import Decoder, Encoder, Threat
 from spikeproof.specs import Catalogue, summary
+from spikeproof.suites import Suite
 from spikeproof.surrogates import Surrogate
 from spikeproof.threats import L0, L1, L2, Linf, Region, SquarePatch
 
@@ -50,6 +51,7 @@ PARTS: Catalogue = {
         "noise": recipes.NoiseSearch,
         "square": recipes.SquareSearch,
         "encoder-aware": recipes.EncoderAwareSearch,
+        "suite": Suite,
     },
     Objective: {"cross-entropy": LogitCrossEntropy, "margin": Margin, "dlr": DLR},
     Probe: {

@@ -45,6 +45,7 @@ from spikeproof.protocols import Threat
 from spikeproof.sources import through
 from spikeproof.specs import build, canonical
 from spikeproof.statistics import compare
+from spikeproof.suites import Suite, evaluate_suite
 
 __all__ = ["Bench", "Files"]
 
@@ -181,6 +182,8 @@ class Bench:
         subject, spec = self.subject(cell), cell.spec
         recipe = build(Recipe, spec["attack"], PARTS)
         threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
+        if isinstance(recipe, Suite):
+            return self.suite(cell, subject, recipe, threat)
         outcome = evaluate_attack(
             subject.model,
             recipe(threat),
@@ -198,6 +201,26 @@ class Bench:
             "metrics.json": as_json(metrics),
             "examples.parquet": table(outcome),
             "arrays.safetensors": tensor_bytes(exhibits(subject, outcome.x_adv)),
+        }
+
+    def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat) -> Files:
+        """The worst case over a suite, who broke what, and what each member contributed."""
+        found = evaluate_suite(
+            subject.model,
+            recipe.level,
+            threat,
+            subject.images,
+            subject.labels,
+            subject.clean,
+            Key.of(cell.spec["seed"]).fold("attack"),
+            batch_size=self.batch_size,
+            draws=cell.spec["draws"],
+        )
+        metrics = {**found.metrics(), "gradient_free": False, "weights": subject.weights}
+        return {
+            "metrics.json": as_json(metrics),
+            "examples.parquet": table(found.attacked, broken_by=found.broken_by),
+            "arrays.safetensors": tensor_bytes(exhibits(subject, found.attacked.x_adv)),
         }
 
     def subject(self, cell: Cell) -> Subject:
@@ -271,10 +294,10 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def table(outcome: Clean | Attacked) -> bytes:
+def table(outcome: Clean | Attacked, **more: Tensor) -> bytes:
     """What happened to each example: the outcome's columns of one value per example, as Parquet."""
     values = {column.name: getattr(outcome, column.name) for column in fields(outcome)}
-    one_each = {name: v for name, v in values.items() if isinstance(v, Tensor) and v.ndim == 1}
+    one_each = {n: v for n, v in (values | more).items() if isinstance(v, Tensor) and v.ndim == 1}
     file = io.BytesIO()
     pq.write_table(pa.table({name: v.cpu().numpy() for name, v in one_each.items()}), file)
     return file.getvalue()

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from spikeproof.attacks.recipes import FGSM, Recipe, SquareSearch
-from spikeproof.audit.assess import attack_evidence
+from spikeproof.audit.assess import attack_evidence, suite_evidence
 from spikeproof.audit.checks import audit
-from spikeproof.audit.evidence import CurvePoint, Evidence, ProbeEvidence
+from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.catalogue import PARTS
 from spikeproof.experiments.record import ProbeRecord, Record
@@ -277,10 +277,10 @@ def _judge(
     for worst in (row for row in rows if row["attack"] == WORST_CASE):
         alike = [row for row in rows if row["threat"] == worst["threat"]]
         attacks = [
-            attack_evidence(row["attack"], _recipe(cell), cell.metrics)
+            evidence
             for row in alike
             if row["epsilon"] == worst["epsilon"] and row["attack"] != WORST_CASE
-            for cell in [cells[Path(row["cell"]).name]]
+            for evidence in _evidence(row["attack"], cells[Path(row["cell"]).name])
         ]
         verdict = audit(
             Evidence(
@@ -303,6 +303,12 @@ def _judge(
         )
         worst["verdict"] = verdict.verdict
         worst["warnings"] += [f"{finding.check}: {finding.why}" for finding in verdict.findings]
+
+
+def _evidence(name: str, cell: Stored) -> list[AttackEvidence]:
+    if "members" in cell.metrics:
+        return suite_evidence(cell.metrics)
+    return [attack_evidence(name, _recipe(cell), cell.metrics)]
 
 
 def _recipe(cell: Stored) -> Recipe:

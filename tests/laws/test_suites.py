@@ -1,0 +1,144 @@
+"""What a suite must keep, and that it is no weaker than the peers' attacks on the same weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from spikeproof.attacks.recipes import PGD, SquareSearch
+from spikeproof.datasets import Digits
+from spikeproof.decoders import MeanPotential, decide
+from spikeproof.encoders import Bernoulli, Direct, Latency
+from spikeproof.errors import InputError
+from spikeproof.evaluation import evaluate_attack, evaluate_clean
+from spikeproof.keys import Key
+from spikeproof.learning.backprop import BPTT
+from spikeproof.network import MLP, ModelSpec
+from spikeproof.neurons import LIF
+from spikeproof.suites import LEVELS, Suite, evaluate_suite, plan
+from spikeproof.surrogates import ATan
+from spikeproof.threats import L1, L2, Linf
+
+KEY, THREAT = Key.of(0), Linf(0.1)
+CODES = [Direct(4), Latency(5), Bernoulli(4)]
+
+
+@pytest.fixture(scope="module")
+def subjects():
+    data, models = Digits().load(None), {}
+    x, y = data.test.images[:70], data.test.labels[:70]
+    for code in CODES:
+        spec = ModelSpec(code, MLP((30,)), LIF(), ATan(), MeanPotential(), (1, 8, 8), 10)
+        model = spec.build(Key.of(0))
+        BPTT(epochs=4, lr=0.01).train(model, data, Key.of(0))
+        models[code] = model, evaluate_clean(model, x, y, KEY, draws=3)
+    return models, x, y
+
+
+@pytest.fixture(scope="module")
+def standard(subjects):
+    models, x, y = subjects
+    return {
+        code: evaluate_suite(model, "standard", THREAT, x, y, clean, KEY, draws=3)
+        for code, (model, clean) in models.items()
+    }
+
+
+@pytest.mark.parametrize("code", CODES, ids=repr)
+def test_contributions_add_up_and_every_broken_example_names_its_attack(subjects, standard, code):
+    (model, clean), found = subjects[0][code], standard[code]
+    names = [member.name for member in plan("standard", model, THREAT)]
+    assert [member["name"] for member in found.members] == names
+    left = float(clean.right.sum())
+    for member in found.members:
+        left -= member["broke"]
+        assert member["left"] == pytest.approx(left / 70)
+    assert found.metrics()["robust_accuracy"] == pytest.approx(left / 70)
+    whole = found.attacked.right_selection == clean.right_selection
+    assert torch.equal(found.broken_by == -1, whole)
+    assert THREAT.contains(found.attacked.x_adv, subjects[1]).all()
+    if not model.stochastic:
+        fooled = decide(model(found.attacked.x_adv)) != subjects[2]
+        assert torch.equal(fooled, found.attacked.right == 0)
+        for place, member in enumerate(found.members):
+            assert int((found.broken_by == place).sum()) == member["broke"]
+        on = [member["attacked"] for member in found.members]
+        assert on == sorted(on, reverse=True)
+
+
+@pytest.mark.parametrize("code", [Direct(4), Latency(5)], ids=repr)
+@pytest.mark.parametrize("recipe", [PGD(steps=40), SquareSearch(queries=300)], ids=lambda r: type(r).__name__)
+def test_a_suite_leaves_no_more_than_a_single_attack(subjects, standard, code, recipe):
+    (model, clean), x, y = subjects[0][code], *subjects[1:]
+    alone = evaluate_attack(model, recipe(THREAT), THREAT, x, y, clean, KEY)
+    assert standard[code].attacked.right.sum() <= alone.right.sum()
+
+
+def test_the_batch_size_changes_no_number(subjects):
+    models, x, y = subjects
+    model, clean = models[Latency(5)]
+    found = [
+        evaluate_suite(model, "quick", THREAT, x, y, clean, KEY, batch_size=size).attacked for size in (70, 9)
+    ]
+    assert torch.equal(found[0].x_adv, found[1].x_adv)
+    assert torch.equal(found[0].right, found[1].right)
+
+
+def test_larger_suites_leave_no_more_and_plans_fit_the_model(subjects, standard):
+    models, x, y = subjects
+    for code, (model, clean) in models.items():
+        names = {level: [m.name for m in plan(level, model, THREAT)] for level in LEVELS}
+        assert len(names["quick"]) < len(names["standard"]) <= len(names["extreme"])
+        assert ("encoder-aware" in names["standard"]) == (code == Latency(5))
+        assert names["standard"][-1] == "square"
+        if not model.stochastic:
+            quick = evaluate_suite(model, "quick", THREAT, x, y, clean, KEY)
+            assert standard[code].attacked.right.sum() <= quick.attacked.right.sum()
+
+
+@pytest.mark.parametrize("code", [Direct(4), Latency(5)], ids=repr)
+def test_the_standard_suite_leaves_no_more_than_the_peers_attacks(subjects, standard, code):
+    """On the same weights, images and budget."""
+    foolbox, torchattacks = pytest.importorskip("foolbox"), pytest.importorskip("torchattacks")
+    (model, clean), x, y = subjects[0][code], *subjects[1:]
+    ours = standard[code].attacked.right.sum()
+    mine = float(ours)
+    for attack in (
+        torchattacks.APGD(model, eps=0.1, steps=20, loss="ce"),
+        torchattacks.APGDT(model, eps=0.1, steps=10, n_classes=10),
+        torchattacks.Square(model, eps=0.1, n_queries=200),
+    ):
+        x_adv = attack(x, y).detach()
+        assert THREAT.contains(x_adv, x).all()
+        assert mine <= float(((decide(model(x_adv)) == y) & (clean.right > 0)).sum())
+    peer = foolbox.PyTorchModel(model, bounds=(0, 1))
+    for attack in (foolbox.attacks.LinfPGD(steps=40), foolbox.attacks.LinfDeepFoolAttack(steps=20)):
+        _, clipped, _ = attack(peer, x, y, epsilons=0.1)
+        assert mine <= float(((decide(model(clipped)) == y) & (clean.right > 0)).sum())
+
+
+class Foreign(nn.Module):
+    """A model that shows nothing but logits."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x, key=None):
+        return self.inner(x)
+
+
+def test_a_foreign_model_gets_a_suite_without_substitutes(subjects):
+    models, x, y = subjects
+    model = Foreign(models[Direct(4)][0]).eval()
+    found = evaluate_suite(model, "quick", L2(0.5), x, y, evaluate_clean(model, x, y, KEY), KEY)
+    assert [m["name"] for m in found.members] == ["pgd", "pgd-margin", "noise", "square"]
+    assert 0 < found.metrics()["robust_accuracy"] < 0.9
+
+
+def test_what_is_no_suite_is_refused(subjects):
+    with pytest.raises(InputError, match="standard"):
+        Suite(level="fast")
+    with pytest.raises(InputError, match="linf and l2"):
+        plan("quick", subjects[0][Direct(4)][0], L1(1.0))
+    with pytest.raises(InputError, match="evaluate_suite"):
+        Suite()(THREAT)(None)
