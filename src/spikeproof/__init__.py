@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from spikeproof.architectures import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
+    from spikeproof.attacks.composite import RateTwin, WidthSweep, WorstOf
+    from spikeproof.attacks.estimates import NES, SPSA
     from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch, Through
     from spikeproof.datasets import (
         CIFAR10,
@@ -103,6 +105,7 @@ if TYPE_CHECKING:
     )
     from spikeproof.probes import Deletion, Jitter, Reversal, Shuffle, SynchronousShuffle
     from spikeproof.recurrent import GRU, LSNN, LSTM
+    from spikeproof.sources import rate_twin, strongest
     from spikeproof.spiketimes import S4NN, T2FSNN, FastAndDeep, Mostafa
     from spikeproof.surrogates import (
         ATan,
@@ -169,6 +172,9 @@ _HOMES = {
     "learning.timed": ("TimeCoded",),
     "models": ("load", "save"),
     "threats": ("L0", "L1", "L2", "Linf", "Region", "SquarePatch", "parse_epsilon"),
+    "attacks.composite": ("RateTwin", "WidthSweep", "WorstOf"),
+    "attacks.estimates": ("NES", "SPSA"),
+    "sources": ("rate_twin", "strongest"),
     "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch", "Through"),
     "evaluation": ("evaluate_attack", "evaluate_clean"),
 }

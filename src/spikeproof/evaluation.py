@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.composite import Sources
 from spikeproof.attacks.recipes import Attack
 from spikeproof.attacks.search import Result
 from spikeproof.decoders import UNDECIDED, decide
@@ -173,7 +174,7 @@ def evaluate_attack(
     clean: Clean,
     key: Key,
     *,
-    through: Model | None = None,
+    through: Model | Sources | None = None,
     batch_size: int = 100,
     draws: int = 10,
 ) -> Attacked:
@@ -189,7 +190,7 @@ def evaluate_attack(
         y: labels.
         clean: outcomes of `evaluate_clean` on the same examples.
         key: randomness of attack and draws.
-        through: a substitute of the model for gradients.
+        through: a substitute of the model for gradients, or one for each member of an ensemble.
         batch_size: examples per forward pass, at least 1; changes no number.
         draws: forward passes per verdict on a stochastic model, at least 1.
 
@@ -198,7 +199,7 @@ def evaluate_attack(
     """
     ids = _check(model, x, y, clean.example, batch_size, draws)
     draws = draws if _stochastic(model) else 1
-    target, source = Steady(model), None if through is None else Steady(through)
+    target, source = Steady(model), _steady(through)
     parts: list[dict[str, Tensor]] = []
     for rows in _batches(len(x), batch_size):
         images, labels, standing = x[rows], y[rows], clean.right[rows] > 0
@@ -253,6 +254,12 @@ class Steady:
         return self.model(padded, key)[: len(images)]
 
 
+def _steady(through: Model | Sources | None) -> Steady | Sources | None:
+    if isinstance(through, Sources):
+        return Sources(tuple(map(_steady, through.models)))
+    return None if through is None else Steady(through)
+
+
 def _padded(images: Tensor, key: Key | None) -> tuple[Tensor, Key | None]:
     """Whole blocks of images: the last one is repeated, with its randomness but without its gradient."""
     short = -len(images) % BLOCK
@@ -295,7 +302,13 @@ def _infer(model: Model, x: Tensor, key: Key) -> Inference:
 
 
 def _attack(
-    attack: Attack, model: Steady, source: Steady | None, x: Tensor, y: Tensor, standing: Tensor, key: Key
+    attack: Attack,
+    model: Steady,
+    source: Steady | Sources | None,
+    x: Tensor,
+    y: Tensor,
+    standing: Tensor,
+    key: Key,
 ) -> Result:
     """The attack on the examples still standing; the others are returned as they are."""
     rows = standing.nonzero().flatten()

@@ -37,6 +37,10 @@ class Oracle:
 
     looks: int = 1  # forward and backward passes per call
 
+    def looks_at(self, x: Float[Tensor, "B *F"]) -> tuple[int, int]:
+        """Forward and backward passes that a call with these images costs each of them."""
+        return self.looks, self.looks
+
     def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> Probe:
         """Look once."""
         raise NotImplementedError(f"{type(self).__name__} looks at nothing")
@@ -79,6 +83,10 @@ class Expectation(Oracle):
     @property
     def looks(self) -> int:  # type: ignore[override]
         return self.draws * self.oracle.looks
+
+    def looks_at(self, x: Float[Tensor, "B *F"]) -> tuple[int, int]:
+        forward, backward = self.oracle.looks_at(x)
+        return self.draws * forward, self.draws * backward
 
     def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> Probe:
         if self.draws == 1:

@@ -242,9 +242,10 @@ class GradientAttack:
                 counts[0, rows] += 1
             else:
                 value, grad, fooled = self.oracle(evaluate, here, now)
-                counts[0, rows] += self.oracle.looks
-                counts[1, rows] += self.oracle.looks
-                counts[2, rows] += (grad.flatten(1) == 0).all(1) * self.oracle.looks
+                forward, backward = self.oracle.looks_at(here)
+                counts[0, rows] += forward
+                counts[1, rows] += backward
+                counts[2, rows] += (grad.flatten(1) == 0).all(1) * backward
             trace = x.new_full((len(x),), torch.nan)
             trace[rows] = value
             losses.append(trace)

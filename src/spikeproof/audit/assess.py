@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.composite import RateTwin, members_of
 from spikeproof.attacks.recipes import GradientRecipe, Recipe
 from spikeproof.audit.checks import Verdict, audit
 from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
@@ -44,13 +45,14 @@ def attack_evidence(name: str, recipe: Recipe, metrics: Mapping[str, Any]) -> At
         metrics: as `Attacked.metrics()` gives them, stored or fresh.
     """
     own = isinstance(recipe, GradientRecipe) and recipe.surrogate is None and recipe.backward is None
+    twin = isinstance(recipe, RateTwin)  # answers otherwise than the model, so it hands on no gradient of it
     attacked = metrics.get("attacked") or 0
     return AttackEvidence(
         name=name,
         accuracy=metrics["robust_accuracy"],
         gradient_free=recipe.gradient_free,
-        steps=0 if recipe.gradient_free else getattr(recipe, "steps", 1),
-        source="model" if own or recipe.gradient_free else "substitute",
+        steps=_steps(recipe),
+        source="model" if own or recipe.gradient_free else "transfer" if twin else "substitute",
         zero_gradients=_number(metrics.get("zero_gradient_share")),
         losses=[loss for loss in metrics.get("losses") or () if loss is not None and loss == loss],
         violations=metrics["budget_violations"] / metrics["n"],
@@ -80,6 +82,12 @@ def suite_evidence(metrics: Mapping[str, Any]) -> list[AttackEvidence]:
         )
         for member in metrics["members"]
     ]
+
+
+def _steps(recipe: Recipe) -> int:
+    """Gradient steps of the longest attack that the recipe is made of."""
+    inner = [getattr(member, "attack", member) for member in members_of([recipe])]
+    return max(0 if each.gradient_free else getattr(each, "steps", 1) for each in inner)
 
 
 def _number(value: Any) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spikeproof.attacks import recipes
+from spikeproof.attacks import composite, estimates, recipes
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.datasets import (
     CIFAR10,
@@ -52,6 +52,11 @@ PARTS: Catalogue = {
         "square": recipes.SquareSearch,
         "encoder-aware": recipes.EncoderAwareSearch,
         "suite": Suite,
+        "rate-twin": composite.RateTwin,
+        "width-sweep": composite.WidthSweep,
+        "worst-of": composite.WorstOf,
+        "spsa": estimates.SPSA,
+        "nes": estimates.NES,
     },
     Objective: {"cross-entropy": LogitCrossEntropy, "margin": Margin, "dlr": DLR},
     Probe: {

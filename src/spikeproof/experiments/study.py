@@ -25,6 +25,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
+from spikeproof.attacks.composite import RateTwin, members_of
 from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
 from spikeproof.datasets import Source
 from spikeproof.encoders import Direct, with_backward
@@ -37,7 +38,9 @@ from spikeproof.network import Architecture, Normalise
 from spikeproof.neurons import Neuron
 from spikeproof.probes import Probe
 from spikeproof.protocols import Decoder, Encoder, Threat
+from spikeproof.sources import check_rates
 from spikeproof.specs import build, describe
+from spikeproof.suites import Suite
 from spikeproof.surrogates import Surrogate
 from spikeproof.threats import parse_epsilon
 
@@ -239,7 +242,14 @@ class _Reader:
                     "Give the ANN a block of models of its own.",
                 )
         self.placed(places["rule"], lambda: model.rule.check(model.neuron))
-        for attack in attacks:
+        for attack in members_of(attacks):
+            if isinstance(attack, Suite) and attack not in attacks:
+                raise InputError(
+                    "A suite is a worst case already", "one inside worst-of", "Name it beside worst-of."
+                )
+            if isinstance(attack, RateTwin) and attack.suits(model):
+                self.placed(places["neuron"], lambda: check_rates(model.network, model.neuron))
+                attack = attack.attack
             if isinstance(attack, Through):
                 gradient, attack = attack.gradient, attack.attack
                 self.placed(places["neuron"], lambda rule=gradient: rule.check(model.neuron))  # type: ignore[misc]

@@ -1,0 +1,262 @@
+"""Attacks made of attacks: the worst of several per example, and sweeps over where gradients come from.
+
+Each member attacks what still stands, with gradients from a model of its own. An image counts as fallen when
+the model itself says so, whichever member found it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from spikeproof.attacks.recipes import PGD, Attack, GradientRecipe, Recipe
+from spikeproof.attacks.search import Best, Result, check_batch, check_mode, evaluator, judge
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.losses import Margin
+from spikeproof.protocols import Model, Threat
+from spikeproof.surrogates import Exponential, Rectangle, StraightThroughSpike, Surrogate, Triangle
+
+__all__ = ["Ensemble", "RateTwin", "Sources", "WidthSweep", "WorstOf", "members_of"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What an ensemble takes for `through`: one source of gradients per member, None for the model itself."""
+
+    models: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The worst of several attacks, example by example.
+
+    An example that a deterministic model gets wrong is left alone by the members that follow. Where nothing
+    fooled the model, the image of the least margin is returned. On a stochastic model every member attacks
+    every example, and the image is chosen that fooled it most often over `draws` fresh draws, a choice that
+    the verdict does not look at.
+
+    Args:
+        attacks: the members, at least one.
+        draws: looks per member and example at a stochastic model, at least 1.
+    """
+
+    attacks: tuple[Attack, ...]
+    draws: int = 4
+
+    def __post_init__(self) -> None:
+        if not self.attacks or self.draws < 1:
+            raise InputError(
+                "An ensemble needs at least one attack and one draw",
+                f"{len(self.attacks)} attacks, draws={self.draws}",
+                "Name its members.",
+            )
+
+    def __call__(
+        self,
+        model: Model,
+        x: Float[Tensor, "B *F"],
+        y: Int64[Tensor, "B"],
+        key: Key,
+        *,
+        through: Model | Sources | None = None,
+    ) -> Result:
+        """Attack `model`; `through` is one source for all members, or `Sources` with one for each.
+
+        Raises:
+            InputError: another number of sources than of members.
+        """
+        check_batch(x, y)
+        check_mode(model)
+        x = x.detach()
+        sources = through.models if isinstance(through, Sources) else (through,) * len(self.attacks)
+        if len(sources) != len(self.attacks):
+            raise InputError(
+                f"{len(self.attacks)} attacks take as many sources of gradients",
+                f"{len(sources)}",
+                "Make them with spikeproof.sources.through(model, recipe).",
+            )
+        random = bool(getattr(model, "stochastic", False))
+        best, rows = Best(x), torch.arange(len(x), device=x.device)
+        counts = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
+        zeros = x.new_zeros(len(x))
+        losses: list[Tensor] = []
+        for i, (attack, source) in enumerate(zip(self.attacks, sources, strict=True)):
+            if not len(rows):
+                break
+            now = key.fold("member", i).take(rows)
+            found = attack(model, x[rows], y[rows], now, through=source)
+            value, fooled = self._look(model, found.x_adv, y[rows], now.fold("choice"), random)
+            best.offer(rows, found.x_adv, fooled, value)
+            counts[0, rows] += found.queries + (self.draws if random else 1)
+            counts[1, rows] += found.backward_queries
+            zeros[rows] += found.zero_gradients * found.backward_queries
+            for row in found.losses:
+                trace = x.new_full((len(x),), torch.nan)
+                trace[rows] = row.to(x.dtype)
+                losses.append(trace)
+            if not random:
+                rows = rows[fooled == 0]
+        success = judge(model, best.x, y, key.fold("verdict"))
+        trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))
+        return Result(best.x, success, trace, counts[0] + 1, counts[1], zeros / counts[1].clamp(min=1))
+
+    @torch.no_grad()
+    def _look(self, model: Model, x: Tensor, y: Tensor, key: Key, random: bool) -> tuple[Tensor, Tensor]:
+        """Mean margin and share of looks that fooled the model."""
+        evaluate = evaluator(model, Margin(), y)
+        looks = [evaluate(x, key.fold("draw", i)) for i in range(self.draws if random else 1)]
+        value, fooled = (sum(part[1:], part[0]) / len(looks) for part in zip(*looks, strict=True))
+        return value, fooled
+
+
+class Composite(Recipe):
+    """A recipe made of recipes, its `members`."""
+
+    @property
+    def members(self) -> tuple[Recipe, ...]:
+        """The recipes it runs, in their order."""
+        raise NotImplementedError(f"{type(self).__name__} has no members")
+
+    @property
+    def gradient_free(self) -> bool:  # type: ignore[override]
+        return all(member.gradient_free for member in self.members)
+
+    def suits(self, model: Any) -> bool:
+        return any(member.suits(model) for member in self.members)
+
+    def __call__(self, threat: Threat) -> Ensemble:
+        return Ensemble(tuple(member(threat) for member in self.members))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstOf(Composite):
+    """Worst of several attacks, example by example: each attacks what the ones before it left standing.
+
+    Members that add nothing on a model still run on it; name those for stochastic codes separately.
+
+    Args:
+        attacks: the members, at least one.
+
+    Raises:
+        InputError: no members.
+
+    Example:
+        >>> from spikeproof.threats import Linf
+        >>> len(WorstOf(attacks=(PGD(), PGD(surrogate=Triangle(2.0))))(Linf(0.1)).attacks)
+        2
+
+    Source:
+        Croce & Hein 2020 (AutoAttack), section 5.
+    """
+
+    attacks: tuple[Recipe, ...]
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise InputError("WorstOf needs at least one attack", "none", "Write attacks: [pgd, square].")
+
+    @property
+    def members(self) -> tuple[Recipe, ...]:
+        return self.attacks
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthSweep(Composite):
+    """Sweep over surrogates and their widths: the worst case, example by example, of one attack through each.
+
+    How wide a surrogate lets the strongest gradient through depends on model and image, and the one used in
+    training is often too narrow. The default is the published ensemble: triangles, exponentials, rectangles
+    and the straight-through spike; its other two members are `through` with the gradient `bptr`, and
+    `rate-twin`.
+
+    Args:
+        attack: a gradient attack without a surrogate of its own.
+        surrogates: what to take gradients through, one after the other.
+
+    Raises:
+        InputError: the attack uses no gradient or names a surrogate, or there are no surrogates.
+
+    Example:
+        >>> len(WidthSweep(attack=PGD(steps=10)).members)
+        17
+
+    Source:
+        Oezdenizci & Legenstein 2024, section 4.3 (ensemble attacks).
+    """
+
+    attack: Recipe = PGD()
+    surrogates: tuple[Surrogate, ...] = (
+        *(Triangle(1.0), Triangle(2.0), Triangle(3.0), Triangle(0.5), Triangle(0.25)),
+        *(Exponential(h, b) for h in (0.3, 1.0) for b in (0.5, 1.0, 2.0)),
+        *(Rectangle(0.25), Rectangle(0.5), Rectangle(1.0), Rectangle(2.0), Rectangle(4.0)),
+        StraightThroughSpike(),
+    )
+
+    def __post_init__(self) -> None:
+        check_own(self, self.attack)
+        if not self.surrogates:
+            raise InputError("A sweep needs at least one surrogate", "none", "Leave out surrogates.")
+
+    @property
+    def members(self) -> tuple[Recipe, ...]:
+        attack: Any = self.attack
+        return tuple(replace(attack, surrogate=surrogate) for surrogate in self.surrogates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateTwin(Recipe):
+    """A gradient attack with the gradients of the rate twin: an ANN of the same weights, on mean inputs.
+
+    Verdicts are the model's own. Where the code tells pixels by times alone, their means say little. Studies
+    leave it out for an ANN, which is its own twin.
+
+    Args:
+        attack: a gradient attack without a surrogate of its own, of which the twin has none.
+
+    Raises:
+        InputError: the attack uses no gradient, or names a surrogate.
+
+    Source:
+        Ding et al. 2022 (SNN-RAT) and its published code (`Act`).
+    """
+
+    attack: Recipe = PGD()
+
+    def __post_init__(self) -> None:
+        check_own(self, self.attack)
+
+    @property
+    def for_stochastic(self) -> bool:  # type: ignore[override]
+        return self.attack.for_stochastic
+
+    def suits(self, model: Any) -> bool:
+        neuron = getattr(getattr(model, "spec", model), "neuron", None)
+        return super().suits(model) and bool(getattr(neuron, "spiking", True))  # an ANN is its own twin
+
+    def __call__(self, threat: Threat) -> Attack:
+        return self.attack(threat)
+
+
+def check_own(recipe: Recipe, attack: Recipe) -> None:
+    """Refuse attacks that have no gradient, or a surrogate of their own."""
+    if not isinstance(attack, GradientRecipe) or attack.surrogate is not None:
+        raise InputError(
+            f"{type(recipe).__name__} takes a gradient attack without a surrogate of its own",
+            repr(attack),
+            "Try pgd.",
+        )
+
+
+def members_of(recipes: Sequence[Recipe]) -> list[Recipe]:
+    """The recipes, and in place of composites their members."""
+    return [
+        leaf
+        for recipe in recipes
+        for leaf in (members_of(recipe.members) if isinstance(recipe, Composite) else [recipe])
+    ]

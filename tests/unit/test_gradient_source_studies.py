@@ -1,0 +1,73 @@
+"""A study file takes its gradients from everywhere, and is refused early where a source does not fit."""
+
+import pytest
+
+import spikeproof.experiments.run as running
+from spikeproof.errors import InputError
+from spikeproof.experiments.cells import cells_of
+from spikeproof.experiments.compute import Bench
+from spikeproof.experiments.documents import parse
+from spikeproof.experiments.executors import Serial
+from spikeproof.experiments.results import records
+from spikeproof.experiments.study import study_of
+
+SOURCES = """\
+name: sources
+data: digits
+models:
+  - encoder: {latency: {steps: 4}}
+    network: {mlp: {hidden: [16]}}
+    rule: {bptt: {epochs: 4, lr: 0.02}}
+attacks:
+  - pgd: {steps: 3}
+  - through: {gradient: {assg: {strength: 0.35}}, attack: {pgd: {steps: 3}}}
+  - rate-twin: {attack: {pgd: {steps: 3}}}
+  - spsa: {steps: 2, samples: 3}
+  - width-sweep: {attack: {pgd: {steps: 3}}, surrogates: [{triangle: {width: 0.5}}, {triangle: {width: 2}}]}
+  - worst-of: {attacks: [{pgd: {steps: 3}}, {through: {gradient: pdsg, attack: {pgd: {steps: 3}}}}]}
+epsilons: [0.15]
+examples: 40
+"""
+
+
+def study(text):
+    return study_of(parse(text, "study.yaml"))
+
+
+def test_a_study_attacks_through_every_source(tmp_path):
+    chosen = study(SOURCES)
+    bench = Bench(tmp_path, None, "cpu", chosen.batch_size)
+    cells = cells_of(chosen, chosen.data.load(None))
+    running.run(chosen.name, chosen.spec(), cells, bench, Serial(), tmp_path, running.Listener())
+    rows = {row["attack"]: row for row in records(tmp_path) if row.get("attack") and row["epsilon"]}
+    found = {name: row["robust_accuracy"] for name, row in rows.items()}
+    own = next(value for name, value in found.items() if name.startswith("pgd"))
+    worst = next(value for name, value in found.items() if name.startswith("worst-of"))
+    assert worst <= own + 1e-9
+    assert len({name.split(" ")[0].split("(")[0] for name in found}) >= 6
+    assert all(row["budget_violations"] == 0 for row in rows.values() if "budget_violations" in row)
+
+
+@pytest.mark.parametrize("network", ["lsnn: {}", "gru: {}"])
+def test_models_without_a_rate_twin_are_refused_or_left_out_before_training(network):
+    text = SOURCES.replace("mlp: {hidden: [16]}", network)
+    with pytest.raises(InputError):
+        study(text)
+
+
+def test_an_ann_is_its_own_rate_twin():
+    text = SOURCES.replace(
+        "{latency: {steps: 4}}", "{direct: {steps: 1}}\n    neuron: relu\n    decoder: mean-potential"
+    )
+    lines = [line for line in text.splitlines() if "through" not in line]
+    chosen = study("\n".join(lines))
+    attacks = [
+        c.spec["attack"]["name"] for c in cells_of(chosen, chosen.data.load(None)) if "attack" in c.spec
+    ]
+    assert "rate-twin" not in attacks
+    assert "pgd" in attacks
+
+
+def test_a_suite_does_not_stand_inside_a_worst_case():
+    with pytest.raises(InputError, match="suite"):
+        study(SOURCES.replace("{attacks: [{pgd: {steps: 3}}", "{attacks: [suite, {pgd: {steps: 3}}"))
