@@ -15,6 +15,7 @@ from spikeproof.attacks.oracles import Exact, Expectation
 from spikeproof.attacks.queries import Square, UniformNoise
 from spikeproof.attacks.reachable import EncoderAware, level_code
 from spikeproof.attacks.search import GradientAttack, Result
+from spikeproof.attacks.steps import best_step
 from spikeproof.encoders import BackwardRule
 from spikeproof.errors import InputError
 from spikeproof.gradients import GradientRule
@@ -84,7 +85,10 @@ class FGSM(GradientRecipe):
     """
 
     def __call__(self, threat: Threat) -> GradientAttack:
-        return GradientAttack(threat, 1, threat.epsilon, objective=self.objective, random_start=False)
+        rule = best_step(threat)
+        return GradientAttack(
+            threat, 1, threat.epsilon, objective=self.objective, random_start=False, rule=rule
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +111,10 @@ class BIM(GradientRecipe):
 
     def __call__(self, threat: Threat) -> GradientAttack:
         size = self.reach * threat.epsilon / max(self.steps, 1)
-        return GradientAttack(threat, self.steps, size, objective=self.objective, random_start=False)
+        rule = best_step(threat)
+        return GradientAttack(
+            threat, self.steps, size, objective=self.objective, random_start=False, rule=rule
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +144,8 @@ class PGD(GradientRecipe):
 
     def __call__(self, threat: Threat) -> GradientAttack:
         size = self.reach * threat.epsilon / max(self.steps, 1)
-        return GradientAttack(threat, self.steps, size, objective=self.objective, restarts=self.restarts)
+        rule, many = best_step(threat), self.restarts
+        return GradientAttack(threat, self.steps, size, objective=self.objective, restarts=many, rule=rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +179,7 @@ class EOTPGD(PGD):
             oracle=Expectation(self.draws) if self.draws != 1 else Exact(),
             objective=self.objective,
             restarts=self.restarts,
+            rule=best_step(threat),
         )
 
 

@@ -15,13 +15,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.oracles import Evaluate, Exact, Oracle
+from spikeproof.attacks.schedules import Constant, Schedule, Sight
+from spikeproof.attacks.steps import Memory, Place, Steepest, Step
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Objective
 from spikeproof.protocols import Model, Threat
 
-__all__ = ["Best", "GradientAttack", "Result", "check_batch", "evaluator", "judge"]
+__all__ = ["Best", "GradientAttack", "Jump", "Result", "check_batch", "evaluator", "judge"]
 
 
 class Result(NamedTuple):
@@ -139,10 +141,25 @@ def evaluator(model: Model, objective: Objective, y: Int64[Tensor, "B"]) -> Eval
 
 
 @dataclass(frozen=True)
-class GradientAttack:
-    r"""Steps along the threat's steepest direction, projected back after each.
+class Jump:
+    """A start in a random direction: the steepest one of normal noise.
 
-    .. math:: x_{i+1} = \Pi\,(x_i + \alpha\, d(\nabla_x L(x_i)))
+    Args:
+        length: in epsilons, in (0, 1].
+    """
+
+    length: float = 1.0
+
+    def __call__(self, threat: Threat, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
+        noise = key.normal(x.shape, 0, x.device).to(x.dtype)
+        return threat.project(x + self.length * threat.epsilon * threat.steepest(noise), x)
+
+
+@dataclass(frozen=True)
+class GradientAttack:
+    """A search along gradients: threat, oracle, step, schedule and objective, each a part of its own.
+
+    By default every step is the threat's steepest one, of one size, and projected back.
 
     Args:
         threat: the set and its geometry.
@@ -154,6 +171,10 @@ class GradientAttack:
         random_start: begin at a random member of the set instead of at the clean image.
         stop_when_fooled: leave an example alone once it is misclassified (no effect on stochastic models,
             which may have been fooled by a lucky draw).
+        rule: from a gradient to the next iterate.
+        schedule: sizes of the steps.
+        best_start: restarts after the first begin at the best example so far.
+        start: where a run begins, in place of a random member of the set.
 
     Source:
         Madry et al. 2018, section 2.1.
@@ -167,6 +188,10 @@ class GradientAttack:
     restarts: int = 1
     random_start: bool = True
     stop_when_fooled: bool = True
+    rule: Step = Steepest()
+    schedule: Schedule = Constant()
+    best_start: bool = False
+    start: Jump | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.restarts < 1 or not self.step_size >= 0:
@@ -229,13 +254,16 @@ class GradientAttack:
     ) -> None:
         """One restart, on the examples that are not done."""
         rows = (~done).nonzero().flatten()
-        x_adv = self.threat.start(x, key.fold("start")) if self.random_start else x.clone()
+        x_adv = self._start(x, key, best)
+        memory, plan = self.rule.begin(x[rows]), self.schedule.begin(x[rows])
         for step in range(self.steps + 1):
             if not len(rows):
                 return
-            here, labels, now = x_adv[rows], y[rows], key.fold("step", step).take(rows)
+            labels, now = y[rows], key.fold("step", step).take(rows)
             evaluate = evaluator(source, self.objective, labels)
+            place = Place(self.threat, x[rows], x_adv[rows], self.step_size * plan["scale"], plan["share"])
             last = step == self.steps
+            here = place.here if last else self.rule.look(place, memory)
             if last:
                 with torch.no_grad():
                     value, fooled = evaluate(here, now)
@@ -249,6 +277,7 @@ class GradientAttack:
             trace = x.new_full((len(x),), torch.nan)
             trace[rows] = value
             losses.append(trace)
+            seen = value
             if target is not None:
                 with torch.no_grad():  # another model's answer is no verdict
                     value, fooled = evaluator(target, self.objective, labels)(here, now.fold("verdict"))
@@ -258,6 +287,20 @@ class GradientAttack:
                 done[rows] = fooled > 0
             if last:
                 return
-            moved = here + self.step_size * self.threat.steepest(grad)
-            x_adv[rows] = self.threat.project(moved, x[rows])
-            rows = rows[~done[rows]]
+            sight = Sight(step, self.steps, place.x, place.here, seen, grad)
+            here, grad, plan = self.schedule(sight, plan)
+            place = place._replace(here=here, size=self.step_size * plan["scale"], share=plan["share"])
+            x_adv[rows], memory = self.rule(place, grad, memory)
+            left = ~done[rows]
+            rows, memory, plan = rows[left], _taken(memory, left), _taken(plan, left)
+
+    def _start(self, x: Tensor, key: Key, best: Best) -> Tensor:
+        if self.best_start and bool((best.fooled >= 0).any()):
+            return best.x.clone()
+        if self.start is not None:
+            return self.start(self.threat, x, key.fold("start"))
+        return self.threat.start(x, key.fold("start")) if self.random_start else x.clone()
+
+
+def _taken(memory: Memory, rows: Tensor) -> Memory:
+    return {name: values[rows] for name, values in memory.items()}

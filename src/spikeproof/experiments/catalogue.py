@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spikeproof.attacks import composite, estimates, recipes
+from spikeproof.attacks import composite, estimates, iterated, recipes
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.datasets import (
     CIFAR10,
@@ -47,6 +47,13 @@ PARTS: Catalogue = {
         "bim": recipes.BIM,
         "pgd": recipes.PGD,
         "eot-pgd": recipes.EOTPGD,
+        "r-fgsm": iterated.RFGSM,
+        "eot-fgsm": iterated.EOTFGSM,
+        "mim": iterated.MIM,
+        "ni-fgsm": iterated.NIFGSM,
+        "apgd-ce": iterated.APGD,
+        "apgd-dlr": iterated.APGDDLR,
+        "sa-pgd": iterated.SAPGD,
         "through": recipes.Through,
         "noise": recipes.NoiseSearch,
         "square": recipes.SquareSearch,
