@@ -142,13 +142,15 @@ def test_gradients_of_any_size_give_finite_members(rule, grad):
 
 
 @pytest.mark.parametrize(
-    "recipe", [FGSM(), BIM(steps=20), PGD(steps=20), MIM(steps=20), APGD(steps=60, objective=Margin())], ids=repr
+    "recipe",
+    [FGSM(), BIM(steps=20), PGD(steps=20), MIM(steps=20), APGD(steps=60, objective=Margin())],
+    ids=repr,
 )
 @pytest.mark.parametrize("threat", THREATS, ids=repr)
 @pytest.mark.parametrize("lift", [0.3, 0.0], ids=["inside", "at the walls"])
 def test_on_a_linear_model_the_best_member_is_reached(recipe, threat, lift):
-    """That is the extreme member, which the threat's own laws compare with brute force and a linear program."""
-    if isinstance(recipe, APGD) and isinstance(threat, (L0, SquarePatch)):
+    """That is the extreme member, which the laws of threats compare with brute force and linear programs."""
+    if isinstance(recipe, APGD) and isinstance(threat, (L0, SquarePatch, Region)):
         with pytest.raises(InputError, match="Use PGD"):
             recipe(threat)
         return

@@ -24,7 +24,7 @@ from spikeproof.attacks.steps import (
 from spikeproof.errors import InputError
 from spikeproof.losses import DLR, Objective
 from spikeproof.protocols import Threat
-from spikeproof.threats import L1, Region
+from spikeproof.threats import L1
 
 __all__ = ["APGD", "APGDDLR", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD"]
 
@@ -195,7 +195,7 @@ class APGD(GradientRecipe):
         backward: encoder rule to take gradients through, or None for the model's own.
 
     Raises:
-        InputError: a threat other than Linf, L2, L1, and regions of them.
+        InputError: a threat other than Linf, L2, regions of these, and L1.
 
     Example:
         >>> from spikeproof.threats import Linf
@@ -211,7 +211,7 @@ class APGD(GradientRecipe):
     draws: int = 1
 
     def __call__(self, threat: Threat) -> GradientAttack:
-        sparse = isinstance(threat.ball if isinstance(threat, Region) else threat, L1)
+        sparse = isinstance(threat, L1)
         if not sparse:
             _steep(self, threat)
         return GradientAttack(

@@ -134,8 +134,8 @@ class Oscillation(Schedule):
 
     Source:
         Croce & Hein 2020 (AutoAttack), section 3. The published code compares the first look after the start
-        with an empty slot, zero, instead of the look before it; here it is compared as in the paper. Of points
-        of the same value the newest counts as best, since spike counts, and cross-entropies that rounded to
+        with an empty slot, zero, instead of the look before it; here it is compared as in the paper. Of
+        points of one value the newest counts as best, since spike counts, and cross-entropies that rounded to
         zero, have plateaus.
     """
 

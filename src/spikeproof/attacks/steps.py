@@ -83,7 +83,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Steepest(Step):
-    r"""Along the steepest direction of the threat, then projected: the sign under Linf, the unit vector under L2.
+    r"""Along the steepest direction of the threat, then projected: signs under Linf, unit vectors under L2.
 
     .. math:: x_{i+1} = \Pi\,(x_i + \alpha\, d(\nabla_x L(x_i)))
 
