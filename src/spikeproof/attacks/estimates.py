@@ -23,6 +23,7 @@ from torch import Tensor
 from spikeproof.attacks.oracles import Evaluate, Oracle, Probe
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.attacks.search import GradientAttack
+from spikeproof.attacks.steps import best_step
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin, Objective
@@ -174,7 +175,13 @@ class _Estimated(Recipe):
     def __call__(self, threat: Threat) -> GradientAttack:
         size = self.reach * threat.epsilon / max(self.steps, 1)
         return GradientAttack(
-            threat, self.steps, size, oracle=self.oracle(), objective=self.objective, random_start=False
+            threat,
+            self.steps,
+            size,
+            oracle=self.oracle(),
+            objective=self.objective,
+            random_start=False,
+            rule=best_step(threat),
         )
 
 
