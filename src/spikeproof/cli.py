@@ -23,7 +23,7 @@ __all__ = ["main"]
 P = ParamSpec("P")
 KINDS = (
     *("encoders", "decoders", "neurons", "surrogates", "gradients", "networks", "rules"),
-    *("attacks", "threats", "datasets", "studies"),
+    *("attacks", "probes", "certificates", "threats", "datasets", "studies"),
 )
 
 

@@ -19,6 +19,7 @@ from spikeproof.attacks.search import Result
 from spikeproof.audit.assess import assess, attack_evidence
 from spikeproof.audit.checks import CHECKS, audit
 from spikeproof.audit.evidence import Evidence
+from spikeproof.certificates import BernoulliSmoothing
 from spikeproof.datasets import Digits
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated
@@ -218,6 +219,16 @@ def eight_bits() -> Evidence:
     return replace(base, attacks=[*base.attacks, attack])
 
 
+def contradicted(model) -> Evidence:
+    """The published radius of rate codes, without 1/T, taken for one of Linf."""
+    (x, y), base, threat = images(), evidence(model, IN_EXPECTATION), Linf(EPSILON)
+    keys = KEY.for_rows(range(len(x)))
+    proved = BernoulliSmoothing(draws=60, published=True).prove(model, x, y, threat, keys).certified
+    clean = evaluate_clean(model, x, y, KEY)
+    attacked = evaluate_attack(model, EOTPGD(steps=10, draws=4)(threat), threat, x, y, clean, KEY)
+    return replace(base, contradicted=float((proved & (attacked.right < 0.5)).float().mean()))
+
+
 def narrow(width, network=MLP((40,))):
     return substitute(trained(network=network), spike=Rectangle(width))
 
@@ -349,6 +360,11 @@ EXHIBITS = (
                 e, attacks=[replace(a, target="the model with direct(steps=2)") for a in e.attacks]
             )
         )(evidence(trained())),
+    ),
+    Exhibit(
+        "a radius that is no certificate",
+        "certificate contradicted",
+        lambda: contradicted(trained(Bernoulli(6))),
     ),
     Exhibit("FGSM alone", "attacks too few", lambda: evidence(trained(), (FGSM(),))),
     Exhibit(

@@ -40,6 +40,8 @@ def record(**changes):
         "adversarial_silent_share": 0.03,
         "spikes_per_inference": 1234.5,
         "gradient_free": False,
+        "certified": None,
+        "certified_vote": None,
         "verdict": None,
         "warnings": [],
         "model": "cells/a",

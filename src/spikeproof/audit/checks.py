@@ -124,6 +124,11 @@ def _other_model(evidence: Evidence) -> str | None:
     )
 
 
+def _contradicted(evidence: Evidence) -> str | None:
+    share = evidence.contradicted
+    return f"{_percent(share)} of the examples are proved robust and broken" if share else None
+
+
 def _chosen_on_test(evidence: Evidence) -> str | None:
     return "settings were chosen on the test part" if evidence.chosen_on == "test" else None
 
@@ -314,6 +319,15 @@ CHECKS: tuple[Check, ...] = (
         "Images made for another model measure transfer, which is far weaker.",
         "Attack the very model that is measured, or call it a transfer attack.",
         "Carlini et al. 2019, section 3.1; methods of rate-coded models are a known case",
+    ),
+    Check(
+        "certificate contradicted",
+        WITHHELD,
+        _contradicted,
+        "an attack broke an example for which a certificate holds.",
+        "One of the two is wrong; until it is known which, neither number can be used.",
+        "Report it: this is a fault of spikeproof, or of the model's determinism.",
+        "spikeproof",
     ),
     Check(
         "test data used for choosing",

@@ -114,6 +114,7 @@ class Evidence:
         curve: worst cases of all budgets of this threat, this one included.
         probe: of the model, or None.
         chosen_on: the part of the data on which settings were chosen: `nothing`, `validation` or `test`.
+        contradicted: share of examples that an attack broke although a certificate holds for them.
         margin_claimed: least difference that is claimed to matter, in accuracy; None for no such claim.
     """
 
@@ -129,6 +130,7 @@ class Evidence:
     curve: Sequence[CurvePoint] = ()
     probe: ProbeEvidence | None = field(default=None)
     chosen_on: str = "nothing"
+    contradicted: float = 0.0
     margin_claimed: float | None = None
 
     def white_box(self) -> list[AttackEvidence]:

@@ -8,6 +8,14 @@ from typing import Any
 
 from spikeproof.attacks import composite, estimates, iterated, recipes
 from spikeproof.attacks.recipes import Recipe
+from spikeproof.certificates import (
+    IBP,
+    BernoulliSmoothing,
+    Bins,
+    Certificate,
+    GaussianSmoothing,
+    LinearRelaxation,
+)
 from spikeproof.datasets import (
     CIFAR10,
     CIFAR10DVS,
@@ -73,6 +81,13 @@ PARTS: Catalogue = {
         "reversal": Reversal,
         "deletion": Deletion,
     },
+    Certificate: {
+        "bins": Bins,
+        "ibp": IBP,
+        "linear-relaxation": LinearRelaxation,
+        "bernoulli-smoothing": BernoulliSmoothing,
+        "gaussian-smoothing": GaussianSmoothing,
+    },
     Threat: {
         "linf": Linf,
         "l2": L2,
@@ -109,6 +124,7 @@ KINDS: Mapping[str, Any] = {
     "rules": Rule,
     "attacks": Recipe,
     "probes": Probe,
+    "certificates": Certificate,
     "threats": Threat,
     "datasets": Source,
 }

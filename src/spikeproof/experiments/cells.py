@@ -2,9 +2,10 @@
 
 A `train` cell makes a model, a `clean` cell measures it on clean images, an `inspect` cell looks for what
 makes numbers unbelievable, such as state that leaks or gradients that vanish, a `probe` cell measures it on
-clean images whose spikes are changed, an `attack` cell measures it under one attack with one budget. A cell's
-spec holds everything that can change its numbers; its address is the digest of that spec. Batch size, device,
-number of workers and machine are not part of it.
+clean images whose spikes are changed, an `attack` cell measures it under one attack with one budget, a
+`certify` cell proves what it can within one budget. A cell's spec holds everything that can change its
+numbers; its address is the digest of that spec. Batch size, device, number of workers and machine are not
+part of it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Cell:
     """One unit of work.
 
     Args:
-        kind: `train`, `clean`, `inspect`, `probe` or `attack`.
+        kind: `train`, `clean`, `inspect`, `probe`, `attack` or `certify`.
         text: the canonical JSON of its spec.
 
     Example:
@@ -125,6 +126,9 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
                     continue
                 attack = {"attack": describe(recipe, PARTS), "threat": ball, "epsilon": epsilon}
                 yield Cell.of("attack", {**measured, **attack, "seed": seed})
+            for certificate in study.certificates:
+                proof = {"certificate": describe(certificate, PARTS), "threat": ball, "epsilon": epsilon}
+                yield Cell.of("certify", {**measured, **proof, "seed": seed})
 
 
 def model_spec(study: Study, data: Dataset, model: Candidate) -> ModelSpec:

@@ -28,6 +28,7 @@ import spikeproof
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.audit.assess import PROBED
 from spikeproof.audit.probes import probe as inspect
+from spikeproof.certificates import Certificate
 from spikeproof.datasets import Dataset, Source, floats
 from spikeproof.errors import DamagedError
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
@@ -99,6 +100,7 @@ class Bench:
             "inspect": self.inspect,
             "probe": self.probe,
             "attack": self.attack,
+            "certify": self.certify,
         }
         with one_thread():
             files = compute[cell.kind](cell, tell)
@@ -222,6 +224,28 @@ class Bench:
             "examples.parquet": table(found.attacked, broken_by=found.broken_by),
             "arrays.safetensors": tensor_bytes(exhibits(subject, found.attacked.x_adv)),
         }
+
+    def certify(self, cell: Cell, tell: Tell) -> Files:
+        """Which examples are proved right within a budget, or why the certificate does not apply."""
+        subject, spec = self.subject(cell), cell.spec
+        certificate = build(Certificate, spec["certificate"], PARTS)
+        threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
+        metrics: dict[str, Any] = {
+            "n": len(subject.labels),
+            "subject": certificate.subject,
+            "weights": subject.weights,
+            "reason": certificate.reason(subject.model, threat),
+        }
+        if metrics["reason"] is not None:
+            return {"metrics.json": as_json({**metrics, "certified": None})}
+        ids = subject.clean.example
+        key = Key.of(spec["seed"]).fold("certify").for_rows(ids)
+        found = certificate(subject.model, subject.images, subject.labels, threat, key)
+        columns = {"example": ids, **found._asdict()}
+        file = io.BytesIO()
+        pq.write_table(pa.table({name: column.cpu().numpy() for name, column in columns.items()}), file)
+        share = float(found.certified.double().mean())
+        return {"metrics.json": as_json({**metrics, "certified": share}), "examples.parquet": file.getvalue()}
 
     def subject(self, cell: Cell) -> Subject:
         """What a cell measures, read and measured without an attack once."""

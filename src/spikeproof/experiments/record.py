@@ -12,7 +12,9 @@ class Record(TypedDict):
 
     Accuracies and shares are fractions in [0, 1], intervals are 95 % Wilson intervals. The attack
     `worst-case` is the minimum over all attacks, image by image; `none` marks a study without attacks. A
-    worst case has a `verdict`, `supported`, `doubtful` or `withheld`; its `warnings` say why.
+    worst case has `certified`, the share of images proved robust, where a certificate applies
+    (`certified_vote` is that of randomised smoothing, which speaks of a vote instead of the model), and a
+    `verdict`, `supported`, `doubtful` or `withheld`; its `warnings` say why.
     """
 
     study: str
@@ -44,6 +46,8 @@ class Record(TypedDict):
     adversarial_silent_share: float
     spikes_per_inference: float
     gradient_free: bool
+    certified: float | None
+    certified_vote: float | None
     verdict: str | None
     warnings: list[str]
     model: str

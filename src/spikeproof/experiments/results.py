@@ -115,17 +115,26 @@ def _records_of_model(
         if cell["kind"] == "attack":
             groups[names.threats[_text(cell["spec"]["threat"])], cell["spec"]["epsilon"]].append(cell)
     rows: list[Record] = [] if groups else [_clean_record(base)]
+    contradicted: dict[tuple[str, float], float] = {}
     for (threat, epsilon), group in groups.items():
         found = [cells[cell["address"]] for cell in group if cell["address"] in cells]
         here = [_attack_record(base, names, threat, epsilon, cell) for cell in found]
         if found and len(found) == len(group):
             here.append(_worst_record(base, threat, epsilon, clean, found, here))
+            proofs = [
+                cells[c["address"]]
+                for c in wanted
+                if c["kind"] == "certify"
+                and c["address"] in cells
+                and (names.threats[_text(c["spec"]["threat"])], c["spec"]["epsilon"]) == (threat, epsilon)
+            ]
+            contradicted[threat, epsilon] = _certify(here[-1], clean, found, proofs)
         rows += here
     _warn_rising([row for row in rows if row["attack"] != WORST_CASE])
     inspected = next(
         (cells[c["address"]] for c in wanted if c["kind"] == "inspect" and c["address"] in cells), None
     )
-    _judge(rows, cells, train, inspected)
+    _judge(rows, cells, train, inspected, contradicted)
     return rows
 
 
@@ -180,6 +189,8 @@ def _clean_record(base: Spec) -> Record:
         "adversarial_tie_share": base["tie_share"],
         "adversarial_silent_share": base["silent_share"],
         "gradient_free": True,
+        "certified": None,
+        "certified_vote": None,
         "verdict": None,
         "warnings": [],
         "cell": base["clean_cell"],
@@ -201,6 +212,8 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
         "adversarial_tie_share": metrics["tie_share"],
         "adversarial_silent_share": metrics["silent_share"],
         "gradient_free": metrics["gradient_free"],
+        "certified": None,
+        "certified_vote": None,
         "verdict": None,
         "warnings": [],
         "cell": str(cell.path),
@@ -226,6 +239,8 @@ def _worst_record(
         "adversarial_tie_share": float(ties.mean()),
         "adversarial_silent_share": float(silent.mean()),
         "gradient_free": all(row["gradient_free"] for row in rows),
+        "certified": None,
+        "certified_vote": None,
         "verdict": None,
         "warnings": [],
         "cell": str(found[hardest].path),
@@ -269,8 +284,26 @@ def _warn_rising(rows: Sequence[Record]) -> None:
                 )
 
 
+def _certify(worst: Record, clean: Stored, found: Sequence[Stored], proofs: Sequence[Stored]) -> float:
+    """Note what was proved beside what was left standing; the share of examples where the two disagree."""
+    applied = [cell for cell in proofs if cell.metrics["certified"] is not None]
+    of_model = [cell for cell in applied if cell.metrics["subject"] == "model"]
+    votes = [cell.metrics["certified"] for cell in applied if cell.metrics["subject"] != "model"]
+    worst["certified_vote"] = max(votes, default=None)
+    if not of_model:
+        return 0.0
+    proved = np.stack([_columns(cell)["certified"] for cell in of_model]).max(0)
+    worst["certified"] = float(proved.mean())
+    right = _worst_case(clean, found)[0]
+    return float((proved > right).mean())
+
+
 def _judge(
-    rows: Sequence[Record], cells: Mapping[str, Stored], train: Stored, inspected: Stored | None
+    rows: Sequence[Record],
+    cells: Mapping[str, Stored],
+    train: Stored,
+    inspected: Stored | None,
+    contradicted: Mapping[tuple[str, float], float],
 ) -> None:
     """Every worst case gets the verdict of the audit, with its reasons."""
     probe = None if inspected is None else _probe_evidence(inspected.metrics)
@@ -299,6 +332,7 @@ def _judge(
                     if row["attack"] == WORST_CASE
                 ],
                 probe=probe,
+                contradicted=contradicted[worst["threat"], worst["epsilon"]],
             )
         )
         worst["verdict"] = verdict.verdict
@@ -347,7 +381,7 @@ class _Names:
         return cls(
             axes,
             labels(spec["attack"] for spec in attacks),
-            labels(spec["threat"] for spec in attacks),
+            labels(cell["spec"]["threat"] for cell in plan if "threat" in cell["spec"]),
             labels(cell["spec"]["probe"] for cell in plan if cell["kind"] == "probe"),
         )
 

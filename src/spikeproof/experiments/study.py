@@ -8,6 +8,7 @@
         network: {mlp: {hidden: [100]}}
         decoder: [count, first-spike]
         rule: {bptt: {epochs: 5}}
+    certificates: [ibp]                               # what can be proved, beside what attacks leave
     probes: [shuffle, {jitter: {steps: 1}}]           # how much of the accuracy lives in timing?
     attacks: [fgsm, {pgd: {steps: 20}}, {square: {queries: 100}}]
     epsilons: [8/255, 0.1]
@@ -27,6 +28,7 @@ from typing import Any, TypeVar
 
 from spikeproof.attacks.composite import RateTwin, members_of
 from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
+from spikeproof.certificates import Certificate
 from spikeproof.datasets import Source
 from spikeproof.encoders import Direct, with_backward
 from spikeproof.errors import InputError, suggest
@@ -77,6 +79,7 @@ class Study:
         normalise: input normalisation inside every model, or None.
         batch_size: images per evaluation batch; changes no result.
         probes: changes of the spikes between code and network; they need no threat.
+        certificates: lower bounds, tried at every budget on the models that they know.
     """
 
     name: str
@@ -90,6 +93,7 @@ class Study:
     normalise: Normalise | None = None
     batch_size: int = 128
     probes: tuple[Probe, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
 
     def spec(self) -> dict[str, Any]:
         """The study as plain data."""
@@ -99,6 +103,7 @@ class Study:
             "models": [_axes(model) for model in self.models],
             "attacks": [describe(attack, PARTS) for attack in self.attacks],
             "probes": [describe(probe, PARTS) for probe in self.probes],
+            "certificates": [describe(certificate, PARTS) for certificate in self.certificates],
             "threats": [describe(threat, PARTS) for threat in self.threats],
             "seeds": list(self.seeds),
             "examples": self.examples,
@@ -148,7 +153,8 @@ AXES: Mapping[str, tuple[Any, str | None]] = {
 """Axis of a block of models -> kind and default."""
 
 KEYS = (
-    *("name", "data", "models", "probes", "attacks", "threat", "epsilons"),
+    *("name", "data", "models", "probes", "attacks", "certificates"),
+    *("threat", "epsilons"),
     *("seeds", "examples", "draws", "normalise", "batch_size"),
 )
 
@@ -170,7 +176,7 @@ class _Reader:
         data = self.document.data
         self.keys((), data, KEYS, required=("name", "data", "models"))
         attacks = [self.part(Recipe, place, item) for place, item in self.listed("attacks", [])]
-        threats = self.threats() if attacks else ()
+        threats = self.threats() if attacks or self.listed("certificates", []) else ()
         models = self.models(attacks)
         for (place, _), attack in zip(self.listed("attacks", []), attacks, strict=True):
             for threat in threats:
@@ -187,6 +193,9 @@ class _Reader:
             normalise=self.normalise(),
             batch_size=self.whole_of("batch_size", 128),
             probes=tuple(dict.fromkeys(self.part(Probe, p, item) for p, item in self.listed("probes", []))),
+            certificates=tuple(
+                dict.fromkeys(self.part(Certificate, p, item) for p, item in self.listed("certificates", []))
+            ),
         )
 
     def name(self) -> str:
