@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 
+from spikeproof.attacks.composite import WidthSweep, WorstOf
+from spikeproof.attacks.estimates import NES, SPSA
 from spikeproof.attacks.oracles import Exact, Expectation
 from spikeproof.attacks.queries import Square
 from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
@@ -28,6 +30,10 @@ RECIPES = [
     EOTPGD(steps=3, draws=2),
     NoiseSearch(draws=4),
     SquareSearch(queries=12),
+    SPSA(steps=2, samples=3),
+    NES(steps=2, samples=3, radius=0.1),
+    WidthSweep(attack=PGD(steps=2), surrogates=(Triangle(1.0), Triangle(3.0))),
+    WorstOf(attacks=(FGSM(), SquareSearch(queries=3))),
 ]
 THREATS = [Linf(0.1), L2(0.7)]
 X, Y = Key.of(0).uniform((9, 1, 6, 6)), torch.arange(9) % 3
@@ -196,7 +202,14 @@ def test_gradients_come_from_the_substitute(recipe):
 
 @pytest.mark.parametrize(
     "recipe",
-    [PGD(steps=3, restarts=3), EOTPGD(steps=2, draws=3), NoiseSearch(draws=4), SquareSearch(queries=5)],
+    [
+        PGD(steps=3, restarts=3),
+        EOTPGD(steps=2, draws=3),
+        NoiseSearch(draws=4),
+        SquareSearch(queries=5),
+        SPSA(steps=2, samples=2),
+        WorstOf(attacks=(PGD(steps=2), NES(steps=2, samples=2))),
+    ],
     ids=repr,
 )
 def test_every_look_at_a_stochastic_model_has_a_draw_of_its_own(recipe):

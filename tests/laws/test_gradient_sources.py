@@ -8,10 +8,20 @@ import pytest
 import torch
 
 from spikeproof.datasets import Digits
-from spikeproof.decoders import MeanPotential
-from spikeproof.encoders import Direct
+from spikeproof.decoders import Count, MeanPotential
+from spikeproof.encoders import (
+    Bernoulli,
+    Direct,
+    EarlyBurst,
+    Latency,
+    Phase,
+    RankOrder,
+    SpikeGated,
+    StraightThrough,
+    TimeShift,
+)
 from spikeproof.errors import InputError
-from spikeproof.gradients import ASSG, BPTR, HART, PDSG, RGA
+from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, SurrogateGradient
 from spikeproof.keys import Key
 from spikeproof.learning.through import ThroughRule
 from spikeproof.network import MLP, ModelSpec, substitute
@@ -22,6 +32,7 @@ from spikeproof.neurons import (
     IF,
     LIF,
     PLIF,
+    PSP,
     SRM,
     BySubtraction,
     CuBaLIF,
@@ -34,7 +45,16 @@ from spikeproof.neurons import (
     ToZero,
     unroll,
 )
-from spikeproof.surrogates import ATan, Triangle
+from spikeproof.surrogates import (
+    ATan,
+    Exponential,
+    FastSigmoid,
+    Gaussian,
+    Rectangle,
+    Sigmoid,
+    StraightThroughSpike,
+    Triangle,
+)
 
 RULES = [BPTR(), RGA(), HART(), PDSG(), ASSG()]
 GENERAL = [BPTR(), HART(), PDSG(), ASSG()]
@@ -257,3 +277,35 @@ def test_neurons_without_spikes_or_with_one_spike_time_are_refused(rule):
 def test_constants_out_of_range_are_refused(bad):
     with pytest.raises(InputError):
         bad()
+
+
+SURROGATES = [
+    *(None, ATan(9.0), Triangle(), Rectangle(), Gaussian(), FastSigmoid(), Exponential(), Sigmoid()),
+    StraightThroughSpike(),
+]
+CODES = [Latency(4), EarlyBurst(4), RankOrder(4), Phase(4, period=4), Bernoulli(4)]
+UNROLLS = [*RULES, SurrogateGradient(), TSSL(), ANTLR(), None]
+
+
+@pytest.mark.parametrize("unroll", UNROLLS, ids=repr)
+@pytest.mark.parametrize("code", CODES, ids=repr)
+def test_no_substitution_changes_an_answer_in_any_bit(code, unroll):
+    """Every surrogate, every rule for the code and every rule for the spikes, together."""
+    neuron = LIF(threshold=0.3, reset=ToZero(), synapse=PSP())
+    model = ModelSpec(code, MLP((9,)), neuron, ATan(), Count(), (1, 6, 6), 3).build(Key.of(0)).eval()
+    x, key = Key.of(1).uniform((11, 1, 6, 6)), Key.of(2)
+    wanted, seen = model(x, key), 0
+    for backward, spike in itertools.product(
+        (None, StraightThrough(), SpikeGated(), TimeShift()), SURROGATES
+    ):
+        try:
+            twin = substitute(model, spike=spike, backward=backward, unroll=unroll)
+        except InputError:  # not every rule is defined for every code
+            continue
+        seen += 1
+        x.requires_grad_()
+        got = twin(x, key)
+        assert torch.equal(got, wanted)
+        assert torch.autograd.grad(got.sum(), x)[0].isfinite().all()
+    assert seen >= 2 * len(SURROGATES)
+    assert torch.equal(model(x, key), wanted)
