@@ -24,7 +24,7 @@ models:
     network: {mlp: {hidden: [12]}}
     decoder: mean-potential
     rule: {bptt: {epochs: 3, lr: 0.01}}
-attacks: [{suite: {level: quick}}]
+suite: quick
 certificates: [ibp, bins]
 epsilons: [0.005, 0.05]
 examples: 80

@@ -153,7 +153,7 @@ AXES: Mapping[str, tuple[Any, str | None]] = {
 """Axis of a block of models -> kind and default."""
 
 KEYS = (
-    *("name", "data", "models", "probes", "attacks", "certificates"),
+    *("name", "data", "models", "probes", "attacks", "suite", "certificates"),
     *("threat", "epsilons"),
     *("seeds", "examples", "draws", "normalise", "batch_size"),
 )
@@ -175,10 +175,10 @@ class _Reader:
     def study(self) -> Study:
         data = self.document.data
         self.keys((), data, KEYS, required=("name", "data", "models"))
-        attacks = [self.part(Recipe, place, item) for place, item in self.listed("attacks", [])]
+        attacks = [self.part(Recipe, place, item) for place, item in self.attacks()]
         threats = self.threats() if attacks or self.listed("certificates", []) else ()
         models = self.models(attacks)
-        for (place, _), attack in zip(self.listed("attacks", []), attacks, strict=True):
+        for (place, _), attack in zip(self.attacks(), attacks, strict=True):
             for threat in threats:
                 self.placed(place, lambda attack=attack, threat=threat: attack(threat))  # type: ignore[misc]
         return Study(
@@ -197,6 +197,11 @@ class _Reader:
                 dict.fromkeys(self.part(Certificate, p, item) for p, item in self.listed("certificates", []))
             ),
         )
+
+    def attacks(self) -> list[tuple[Place, Any]]:
+        """The attacks; `suite: standard` is short for the attack `{suite: {level: standard}}`."""
+        suites = [(place, {"name": "suite", "level": level}) for place, level in self.listed("suite", [])]
+        return [*self.listed("attacks", []), *suites]
 
     def name(self) -> str:
         name = self.document.data["name"]
