@@ -2,8 +2,8 @@
 
     python benchmarks/suite_against_peers.py MODEL [MODEL ...] --epsilon 8/255 --examples 100
 
-A table in Markdown: robust accuracy in per cent and seconds of each, on one thread. MODEL is a train cell of a
-study.
+A table in Markdown: robust accuracy in per cent and seconds of each, on one thread. MODEL is a train cell of
+a study.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.composite import WidthSweep
 from spikeproof.attacks.recipes import EOTPGD, PGD, EncoderAwareSearch, NoiseSearch, Recipe, SquareSearch
 from spikeproof.encoders import SpikeCode, StraightThrough, TimeShift, with_backward
 from spikeproof.errors import InputError, suggest
@@ -25,7 +26,7 @@ from spikeproof.network import Classifier
 from spikeproof.neurons import ReLU
 from spikeproof.protocols import Model, Threat
 from spikeproof.sources import through
-from spikeproof.surrogates import ATan, Triangle
+from spikeproof.surrogates import ATan
 from spikeproof.threats import L2, Linf
 
 __all__ = ["LEVELS", "Member", "Suite", "Suited", "evaluate_suite", "plan"]
@@ -137,18 +138,13 @@ def _substitutes(model: Classifier, level: str, steps: int, often: dict[str, int
         return []
     members = []
     if not isinstance(model.spec.neuron, ReLU) and model.spec.neuron.spiking:
-        widths: list[tuple[str, Any]] = [
-            ("wide", ATan(1.0)),
-            ("sharp", ATan(6.0)),
-            ("triangle", Triangle(1.0)),
-        ]
-        for name, surrogate in widths if level == "extreme" else widths[:2]:
+        if not often:  # a sweep in expectation would cost more than it finds
             members.append(
-                Member(
-                    f"pgd-{name}",
-                    pgd(steps=steps, surrogate=surrogate, reach=5.0, objective=Margin(), **often),
-                )
+                Member("width-sweep", WidthSweep(attack=PGD(steps=steps, reach=5.0, objective=Margin())))
             )
+        for name, surrogate in (("wide", ATan(1.0)), ("sharp", ATan(6.0))) if often else ():
+            recipe = pgd(steps=steps, surrogate=surrogate, reach=5.0, objective=Margin(), **often)
+            members.append(Member(f"pgd-{name}", recipe))
     own = getattr(model.encoder, "backward", None)
     for name, rule in (("time-shift", TimeShift()), ("straight-through", StraightThrough())):
         if isinstance(model.encoder, SpikeCode) and rule != own and _fits(model, rule):

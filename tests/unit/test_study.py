@@ -118,7 +118,12 @@ def test_epsilons_are_numbers_or_fractions():
 def test_built_in_studies_can_be_read(name):
     built_in = load(name)
     assert built_in.name == name
-    assert any(model.neuron == ReLU() and model.encoder == Direct(1) for model in built_in.models)
+    assert built_in.models
+
+
+@pytest.mark.parametrize("name", ["quickstart", "fashion", "rules"])
+def test_comparisons_on_images_have_the_ann_twin_as_their_baseline(name):
+    assert any(model.neuron == ReLU() and model.encoder == Direct(1) for model in load(name).models)
 
 
 def test_the_spec_of_a_study_is_json():

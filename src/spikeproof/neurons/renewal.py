@@ -50,7 +50,7 @@ class Renewal(Neuron):
         >>> from spikeproof.surrogates import ATan
         >>> current = torch.full((4, 1), 1.0)
         >>> unroll(current, Renewal().rest(current), Renewal(), ATan())[0].flatten().tolist()
-        [0.0, 1.0, 0.0, 1.0]
+        [0.0, 0.0, 1.0, 0.0]
 
     Source:
         Zhu et al. 2022, section 3.1, with 1 - 1/tau there for a and b, tau in steps.
