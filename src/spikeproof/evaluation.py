@@ -29,8 +29,9 @@ from spikeproof.keys import Key
 from spikeproof.network import Inference
 from spikeproof.protocols import Model, Threat
 from spikeproof.statistics import wilson
+from spikeproof.threats import L0, L1, L2, Linf
 
-__all__ = ["Attacked", "Clean", "evaluate_attack", "evaluate_clean"]
+__all__ = ["Attacked", "Clean", "distances", "evaluate_attack", "evaluate_clean"]
 
 BLOCK = 64  # a batch of whole blocks fills every vector register, and then rounds each row alike
 
@@ -92,6 +93,12 @@ class Attacked:
     queries: Int64[Tensor, "N"]
     backward_queries: Int64[Tensor, "N"]
     zero_gradients: Float[Tensor, "N"]
+    fell: Int64[Tensor, "N"]  # row of the attack's own trace at which it first fooled the model, -1 for none
+    right_rounded: Float[Tensor, "N"]  # as `right`, on the chosen image rounded to 8 bits; NaN for no image
+    linf: Float[Tensor, "N"]  # distances to the clean image: largest change of a value,
+    l2: Float[Tensor, "N"]  # Euclidean,
+    l1: Float[Tensor, "N"]  # sum of absolute changes,
+    l0: Float[Tensor, "N"]  # changed pixels, each counted once for all its channels
     losses: Float[Tensor, "S N"]
     x_adv: Float[Tensor, "N *F"]
     draws: int
@@ -114,6 +121,12 @@ class Attacked:
             "moved_share": _mean(self.moved[attacked].float()),
             "mean_distance": _mean(self.distance),
             "max_distance": float(self.distance.max()),
+            **{f"mean_{norm}": _mean(getattr(self, norm)[self.moved]) for norm in ("linf", "l2", "l1", "l0")},
+            "silent_success_share": _mean(((self.fell >= 0) & (self.right == 1)).float())
+            if self.draws == 1  # one lucky draw is no success
+            else float("nan"),
+            "eight_bit_accuracy": _mean(self.right_rounded),
+            "mean_step_of_fall": _mean(self.fell[self.fell >= 0].double()),
             "zero_gradient_share": _mean(self.zero_gradients[attacked & (self.backward_queries > 0)]),
             "forward_queries": int(self.queries.sum()),
             "backward_queries": int(self.backward_queries.sum()),
@@ -203,7 +216,7 @@ def evaluate_attack(
     parts: list[dict[str, Tensor]] = []
     for rows in _batches(len(x), batch_size):
         images, labels, standing = x[rows], y[rows], clean.right[rows] > 0
-        result = _attack(attack, target, source, images, labels, standing, key.for_rows(ids[rows]))
+        result, fell = _attack(attack, target, source, images, labels, standing, key.for_rows(ids[rows]))
         within = threat.contains(result.x_adv, images)
         x_adv = torch.where(within.view(-1, *[1] * (x.ndim - 1)), result.x_adv, images)
         fresh = _look(model, x_adv, labels, key.fold("measure").for_rows(ids[rows]), draws)
@@ -228,6 +241,18 @@ def evaluate_attack(
                 "queries": result.queries,
                 "backward_queries": result.backward_queries,
                 "zero_gradients": result.zero_gradients,
+                "fell": fell,
+                "right_rounded": _rounded(
+                    model,
+                    x_adv,
+                    labels,
+                    key.fold("eight-bit").for_rows(ids[rows]),
+                    draws,
+                    leave,
+                    fresh,
+                    clean.right[rows],
+                ),
+                **distances(x_adv, images),
                 "losses": result.losses.T,
                 "x_adv": x_adv,
             }
@@ -237,6 +262,37 @@ def evaluate_attack(
         part["losses"] = _held(part["losses"], longest)
     joined = _joined(parts)
     return Attacked(**{**joined, "losses": joined["losses"].T}, draws=draws)
+
+
+def distances(x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> dict[str, Float[Tensor, "B"]]:
+    """How far images are from others, in every norm.
+
+    Example:
+        >>> x_adv, x = torch.tensor([[0.0, 0.5, 0.75, 1.0]]), torch.tensor([[0.0, 0.0, 0.75, 0.5]])
+        >>> {name: round(value.item(), 3) for name, value in distances(x_adv, x).items()}
+        {'linf': 0.5, 'l2': 0.707, 'l1': 1.0, 'l0': 2.0}
+    """
+    norms = {"linf": Linf(0), "l2": L2(0), "l1": L1(0), "l0": L0(0)}
+    return {name: norm.distance(x_adv, x).float() for name, norm in norms.items()}
+
+
+def _rounded(
+    model: Model,
+    x_adv: Tensor,
+    y: Tensor,
+    key: Key,
+    draws: int,
+    leave: Tensor,
+    fresh: _Look,
+    clean: Tensor,
+) -> Tensor:
+    """Share of draws answered with the label on the chosen images, rounded to 8 bits."""
+    flat = x_adv.flatten(1)
+    image = ((flat >= 0) & (flat <= 1)).all(1)
+    grid = (x_adv.clamp(0, 1) * 255).round() / 255
+    seen = _look(model, grid, y, key, draws).right
+    seen = torch.where((grid == x_adv).flatten(1).all(1), fresh.right, seen)
+    return torch.where(image, torch.where(leave, clean, seen), torch.nan)
 
 
 @dataclass(frozen=True)
@@ -309,12 +365,12 @@ def _attack(
     y: Tensor,
     standing: Tensor,
     key: Key,
-) -> Result:
-    """The attack on the examples still standing; the others are returned as they are."""
+) -> tuple[Result, Tensor]:
+    """The attack on the examples still standing, the others as they are; and when each fell."""
     rows = standing.nonzero().flatten()
     count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     if not len(rows):
-        return Result(x, ~standing, x.new_zeros(0, len(x)), count, count, count.to(x.dtype))
+        return Result(x, ~standing, x.new_zeros(0, len(x)), count, count, count.to(x.dtype)), count - 1
     found = attack(model, x[rows], y[rows], key.fold("attack").take(rows), through=source)
     result = Result(
         x.clone(),
@@ -324,12 +380,15 @@ def _attack(
         count.clone(),
         x.new_zeros(len(x)),
     )
-    for whole, part in zip(result, found, strict=True):
+    fell = count - 1
+    if found.fell is not None:
+        fell[rows] = found.fell
+    for whole, part in zip(result[:6], found[:6], strict=True):
         if whole is result.losses:
             whole[:, rows] = part.to(whole.dtype)
         else:
             whole[rows] = part.to(whole.dtype)
-    return result
+    return result, fell
 
 
 def _held(losses: Float[Tensor, "N S"], length: int) -> Float[Tensor, "N L"]:

@@ -19,7 +19,7 @@ from spikeproof.attacks.composite import WidthSweep
 from spikeproof.attacks.recipes import EOTPGD, PGD, EncoderAwareSearch, NoiseSearch, Recipe, SquareSearch
 from spikeproof.encoders import SpikeCode, StraightThrough, TimeShift, with_backward
 from spikeproof.errors import InputError, suggest
-from spikeproof.evaluation import Attacked, Clean, evaluate_attack
+from spikeproof.evaluation import Attacked, Clean, distances, evaluate_attack
 from spikeproof.keys import Key
 from spikeproof.losses import DLR, Margin
 from spikeproof.network import Classifier
@@ -268,6 +268,9 @@ def _unattacked(threat: Threat, x: Tensor, clean: Clean) -> Attacked:
         queries=count.clone(),
         backward_queries=count.clone(),
         zero_gradients=torch.zeros_like(clean.right),
+        fell=count - 1,
+        right_rounded=clean.right.clone(),
+        **distances(x, x),
         losses=x.new_zeros(0, len(x)),
         x_adv=x.clone(),
         draws=clean.draws,

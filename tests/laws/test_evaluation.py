@@ -1,17 +1,19 @@
 """What evaluation promises: budgets, verdicts, and numbers free of how the examples were batched."""
 
+import numpy as np
 import pytest
 import torch
 
 from spikeproof.attacks.recipes import EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
-from spikeproof.attacks.search import Result
+from spikeproof.attacks.search import GradientAttack, Result
 from spikeproof.datasets import Digits
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough
 from spikeproof.errors import InputError
-from spikeproof.evaluation import Attacked, Steady, evaluate_attack, evaluate_clean
+from spikeproof.evaluation import Attacked, Steady, distances, evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
+from spikeproof.losses import Margin
 from spikeproof.network import MLP, ConvNet, ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan
@@ -223,7 +225,7 @@ def test_an_attacker_who_made_it_worse_leaves_the_image_alone():
 
 
 def test_no_draw_of_a_stochastic_model_serves_two_purposes():
-    """Clean accuracy, the choices, the attack, its verdict, the measurement: each look has its own key."""
+    """Clean accuracy, choices, attack, its verdict, measurement, rounded images: each look has its own key."""
     looks = []
 
     class Watched:
@@ -236,7 +238,7 @@ def test_no_draw_of_a_stochastic_model_serves_two_purposes():
     x, y = torch.full((5, 1, 2, 2), 0.45), torch.zeros(5, dtype=torch.int64)
     clean = evaluate_clean(Watched(), x, y, KEY, draws=3)
     evaluate_attack(Watched(), PGD(steps=2)(Linf(0.1)), Linf(0.1), x, y, clean, KEY, draws=3)
-    assert len({key.path for key in looks}) == len(looks) == 3 + 3 + (2 + 1 + 1) + 3 + 3
+    assert len({key.path for key in looks}) == len(looks) == 3 + 3 + (2 + 1 + 1) + 3 + 3 + 3
 
 
 def test_losses_of_examples_left_alone_are_held_and_of_those_never_attacked_not_counted(model, digits):
@@ -261,3 +263,61 @@ def test_a_model_in_training_mode_is_refused(digits):
     model = ModelSpec(Direct(2), MLP((4,)), LIF(), ATan(), Count(), (1, 8, 8), 10).build(Key.of(0)).train()
     with pytest.raises(InputError, match="eval"):
         evaluate_clean(model, digits.test.images[:4], digits.test.labels[:4], KEY)
+
+
+def test_the_step_of_the_fall_is_that_of_the_trace_and_silent_success_is_seen():
+    class Threshold:
+        stochastic = False
+
+        def __call__(self, images, key=None):
+            mean = images.flatten(1).mean(1)
+            return torch.stack([0.55 - mean, mean - 0.55], 1)
+
+    x, y = torch.tensor([0.5, 0.3, 0.2]).view(3, 1, 1, 1).expand(3, 1, 2, 2).clone(), torch.zeros(3).long()
+    clean = evaluate_clean(Threshold(), x, y, KEY)
+    attack = GradientAttack(Linf(0.26), 26, 0.01, objective=Margin(), random_start=False)
+    honest = evaluate_attack(Threshold(), attack, Linf(0.26), x, y, clean, KEY)
+    assert honest.fell.tolist() in ([5, 25, -1], [6, 26, -1])
+    assert honest.metrics()["silent_success_share"] == 0
+
+    def forgetful(*args, **kwargs):
+        return attack(*args, **kwargs)._replace(x_adv=args[1].clone())
+
+    assert evaluate_attack(Threshold(), forgetful, Linf(0.26), x, y, clean, KEY).metrics()[
+        "silent_success_share"
+    ] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("change", "survives"), [(0.4 / 255, False), (1.0 / 255, True)])
+def test_an_effect_between_the_grid_points_is_lost_at_eight_bits(change, survives):
+    class Cliff:
+        stochastic = False
+
+        def __call__(self, images, key=None):
+            mean = images.flatten(1).mean(1)
+            return torch.stack([127.3 / 255 - mean, mean - 127.3 / 255], 1)
+
+    x, y = torch.full((4, 1, 2, 2), 127 / 255), torch.zeros(4).long()
+    cliff = Cliff()
+    clean = evaluate_clean(cliff, x, y, KEY)
+
+    def up(model, x, y, key, through=None):
+        return GradientAttack(Linf(1.0), 0, 0.0)(model, x, y, key)._replace(x_adv=x + change)
+
+    attacked = evaluate_attack(cliff, up, Linf(1.0), x, y, clean, KEY)
+    assert attacked.metrics()["robust_accuracy"] == 0
+    assert attacked.metrics()["eight_bit_accuracy"] == (0 if survives else 1)
+
+
+def test_distances_are_those_of_numpy():
+    a, b = KEY.uniform((5, 3, 4, 4)), KEY.fold("b").uniform((5, 3, 4, 4))
+    b[:, :, :2] = a[:, :, :2]
+    d = (a.double() - b.double()).numpy().reshape(5, -1)
+    seen = distances(a, b)
+    for name, want in {
+        "linf": np.abs(d).max(1),
+        "l2": np.sqrt((d**2).sum(1)),
+        "l1": np.abs(d).sum(1),
+        "l0": np.full(5, 8.0),
+    }.items():
+        assert np.allclose(seen[name].numpy(), want, rtol=1e-5), name

@@ -96,6 +96,9 @@ class Ensemble:
             counts[0, rows] += found.queries + (self.draws if random else 1)
             counts[1, rows] += found.backward_queries
             zeros[rows] += found.zero_gradients * found.backward_queries
+            if found.fell is not None:
+                first = (found.fell >= 0) & (best.fell[rows] < 0)
+                best.fell[rows[first]] = len(losses) + found.fell[first]
             for row in found.losses:
                 trace = x.new_full((len(x),), torch.nan)
                 trace[rows] = row.to(x.dtype)
@@ -104,7 +107,8 @@ class Ensemble:
                 rows = rows[fooled == 0]
         success = judge(model, best.x, y, key.fold("verdict"))
         trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))
-        return Result(best.x, success, trace, counts[0] + 1, counts[1], zeros / counts[1].clamp(min=1))
+        share = zeros / counts[1].clamp(min=1)
+        return Result(best.x, success, trace, counts[0] + 1, counts[1], share, best.fell)
 
     @torch.no_grad()
     def _look(self, model: Model, x: Tensor, y: Tensor, key: Key, random: bool) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,7 @@ def _random_search(
         with torch.no_grad():
             value, fooled = evaluator(model, Margin(), y[rows])(candidates, now.fold("look"))
         best.offer(rows, candidates, fooled, value)
+        best.fall(rows, fooled, query)
         asked[rows] += 1
         trace = x.new_full((len(x),), torch.nan)
         trace[rows] = value
@@ -52,7 +53,7 @@ def _random_search(
     success = judge(model, best.x, y, key.fold("verdict"))
     trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))
     none = torch.zeros_like(asked)
-    return Result(best.x, success, trace, asked + 1, none, none.to(x.dtype))
+    return Result(best.x, success, trace, asked + 1, none, none.to(x.dtype), best.fell)
 
 
 @dataclass(frozen=True)

@@ -35,15 +35,22 @@ class Result(NamedTuple):
     queries: Int64[Tensor, "B"]  # forward passes per example
     backward_queries: Int64[Tensor, "B"]  # backward passes per example
     zero_gradients: Float[Tensor, "B"]  # share of looks whose gradient was zero everywhere
+    fell: Int64[Tensor, "B"] | None = None  # row of `losses` at which it first fooled the model, -1 for none
 
 
 class Best:
-    """The best example so far: fooled before not fooled, then by objective."""
+    """The best example so far: fooled before not fooled, then by objective; and the step of the first fall."""
 
     def __init__(self, x: Float[Tensor, "B *F"]) -> None:
         self.x = x.clone()
         self.fooled = x.new_full((len(x),), -1.0)
         self.value = x.new_full((len(x),), -torch.inf)
+        self.fell = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
+
+    def fall(self, rows: Tensor, fooled: Tensor, step: int) -> None:
+        """Note the rows that fell at a step, if it is their first."""
+        now = rows[(fooled > 0) & (self.fell[rows] < 0)]
+        self.fell[now] = step
 
     def offer(self, rows: Tensor, x: Tensor, fooled: Tensor, value: Tensor) -> Tensor:
         """Keep what is at least as good as what was there; returns where that was so."""
@@ -237,7 +244,8 @@ class GradientAttack:
         success = judge(model, best.x, y, key.fold("verdict"))
         trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))
         forward, backward, zero = counts
-        return Result(best.x, success, trace, forward + 1, backward, zero / backward.clamp(min=1))
+        share = zero / backward.clamp(min=1)
+        return Result(best.x, success, trace, forward + 1, backward, share, best.fell)
 
     def _run(
         self,
@@ -283,6 +291,7 @@ class GradientAttack:
                     value, fooled = evaluator(target, self.objective, labels)(here, now.fold("verdict"))
                 counts[0, rows] += 1
             best.offer(rows, here, fooled, value)
+            best.fall(rows, fooled, len(losses) - 1)
             if early:
                 done[rows] = fooled > 0
             if last:
