@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from spikeproof import (
+    APGD,
+    APGDDLR,
     BIM,
     FGSM,
     MLP,
@@ -20,11 +22,15 @@ from spikeproof import (
     MeanPotential,
     ModelSpec,
     ReLU,
+    SquareSearch,
     load,
     save,
 )
+from spikeproof.attacks.schedules import Oscillation
 from spikeproof.attacks.search import GradientAttack
+from spikeproof.attacks.steps import HeavyBall, Momentum
 from spikeproof.learning.backprop import BPTT
+from spikeproof.losses import DLR, LogitCrossEntropy
 from spikeproof.neurons import LIF
 
 with warnings.catch_warnings():
@@ -151,3 +157,73 @@ def test_ours_is_no_weaker_at_equal_budget(ann, spiking, digits):
         theirs = torchattacks.BIM(model, eps=EPSILON, alpha=EPSILON / 8, steps=20)(x, y)
         ours = BIM(steps=20)(Linf(EPSILON))(model, x, y, Key.of(0))
         assert (~ours.success).float().mean().item() <= accuracy(model, theirs, y) + 0.01
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10])
+def test_our_momentum_follows_theirs_step_by_step(ann, digits, steps):
+    x, y = batch(digits)
+    theirs = torchattacks.MIFGSM(ann, eps=EPSILON, alpha=0.02, steps=steps)(x, y)
+    ours = GradientAttack(
+        Linf(EPSILON), steps, 0.02, random_start=False, stop_when_fooled=False, rule=Momentum()
+    )
+    found = ours(ann, x, y, Key.of(0))
+    with torch.no_grad():
+        at_theirs = torch.nn.functional.cross_entropy(ann(theirs), y, reduction="none")
+    assert torch.allclose(found.losses[-1], at_theirs, rtol=1e-4, atol=1e-5)
+    still = found.losses.argmax(0) == steps
+    assert still.sum() > len(x) // 2
+    assert torch.allclose(found.x_adv[still], theirs[still], atol=1e-5)
+
+
+class TheirStart(Linf):
+    """The cube, with the start that Torchattacks' APGD draws from the global generator."""
+
+    def start(self, x, key):
+        torch.manual_seed(0)
+        noise = 2 * torch.rand(x.shape) - 1
+        return (x + self.epsilon * noise / noise.abs().amax((1, 2, 3), keepdim=True)).clamp(0, 1)
+
+
+@pytest.mark.parametrize(("objective", "name"), [(LogitCrossEntropy(), "ce"), (DLR(), "dlr")], ids=repr)
+@pytest.mark.parametrize("steps", [3, 10, 25, 40])
+def test_our_auto_pgd_follows_theirs(ann, digits, steps, objective, name):
+    """The best point by objective and its value, over runs that end at different checkpoints."""
+    x, y = batch(digits)
+    x, y = (part[ann(x).argmax(1) == y] for part in (x, y))
+    theirs = torchattacks.APGD(ann, eps=EPSILON, steps=steps, loss=name)
+    torch.manual_seed(0)
+    best, _, value, _ = theirs.attack_single_run(x, y)
+    ours = GradientAttack(
+        *(TheirStart(EPSILON), steps, 2 * EPSILON),
+        objective=objective,
+        stop_when_fooled=False,
+        rule=HeavyBall(),
+        schedule=Oscillation(),
+    )
+    found = ours(ann, x, y, Key.of(0))
+    # they count the first step as a rise when the objective is above zero, ours when it rose
+    same = (found.losses[1] > found.losses[0]) == (found.losses[1] > 0)
+    assert same.sum() > 10
+    assert torch.allclose(found.losses.amax(0)[same], value[same], rtol=1e-4, atol=1e-5)
+    top = found.losses.topk(2, 0).values
+    one_best = same & (top[0] > top[1] + 1e-5)  # of equal ones theirs keeps the first, ours the last
+    with torch.no_grad():
+        fooled_there = ann(best).argmax(1) != y  # ours prefers what fools; where their best does, it is ours
+    compared = one_best & fooled_there
+    assert compared.any()
+    assert torch.allclose(found.x_adv[compared], best[compared], atol=1e-5)
+
+
+def test_ours_leave_no_more_standing_at_equal_budget(ann, digits):
+    x, y = batch(digits, 200)
+    pairs = [
+        (APGD(steps=25), torchattacks.APGD(ann, eps=EPSILON, steps=25)),
+        (APGDDLR(steps=25), torchattacks.APGD(ann, eps=EPSILON, steps=25, loss="dlr")),
+        (SquareSearch(queries=300), torchattacks.Square(ann, eps=EPSILON, n_queries=300)),
+    ]
+    for ours, theirs in pairs:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            standing = accuracy(ann, theirs(x, y), y)
+        left = (~ours(Linf(EPSILON))(ann, x, y, Key.of(0)).success).float().mean().item()
+        assert left <= standing + 0.005, ours

@@ -225,7 +225,7 @@ def test_an_attacker_who_made_it_worse_leaves_the_image_alone():
 
 
 def test_no_draw_of_a_stochastic_model_serves_two_purposes():
-    """Clean accuracy, choices, attack, its verdict, measurement, rounded images: each look has its own key."""
+    """Clean accuracy, choices, attack, verdict, measurement, rounded images: each look has its own key."""
     looks = []
 
     class Watched:

@@ -39,7 +39,7 @@ class Result(NamedTuple):
 
 
 class Best:
-    """The best example so far: fooled before not fooled, then by objective; and the step of the first fall."""
+    """The best example so far: fooled before not fooled, then by objective; and when it first fell."""
 
     def __init__(self, x: Float[Tensor, "B *F"]) -> None:
         self.x = x.clone()
