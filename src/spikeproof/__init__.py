@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from spikeproof.architectures import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
     from spikeproof.attacks.composite import RateTwin, WidthSweep, WorstOf
     from spikeproof.attacks.estimates import NES, SPSA
-    from spikeproof.attacks.iterated import APGD, APGDDLR, EOTFGSM, MIM, NIFGSM, RFGSM, SAPGD
+    from spikeproof.attacks.iterated import (
+        APGD,
+        APGDDLR,
+        APGDT,
+        EOTFGSM,
+        MIM,
+        NIFGSM,
+        RFGSM,
+        SAPGD,
+        TargetedPGD,
+    )
+    from spikeproof.attacks.noise import GaussianNoiseSearch, SaltAndPepperSearch
     from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch, Through
     from spikeproof.datasets import (
         CIFAR10,
@@ -176,7 +187,10 @@ _HOMES = {
     "attacks.composite": ("RateTwin", "WidthSweep", "WorstOf"),
     "attacks.estimates": ("NES", "SPSA"),
     "sources": ("rate_twin", "strongest"),
-    "attacks.iterated": ("APGD", "APGDDLR", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD"),
+    "attacks.iterated": (
+        *("APGD", "APGDDLR", "APGDT", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD", "TargetedPGD"),
+    ),
+    "attacks.noise": ("GaussianNoiseSearch", "SaltAndPepperSearch"),
     "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch", "Through"),
     "evaluation": ("evaluate_attack", "evaluate_clean"),
 }

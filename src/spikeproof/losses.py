@@ -17,6 +17,7 @@ from spikeproof.errors import InputError
 
 __all__ = [
     "DLR",
+    "KL",
     "TET",
     "CountMSE",
     "CrossEntropy",
@@ -25,6 +26,7 @@ __all__ = [
     "Margin",
     "Objective",
     "RelativeTargets",
+    "Rescaled",
 ]
 
 
@@ -195,6 +197,12 @@ class Objective:
         """Value per example, larger where the model does worse."""
         raise NotImplementedError(f"{type(self).__name__} defines no objective")
 
+    def towards(
+        self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"], target: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        """Value per example, larger where the model comes nearer to answering the target."""
+        return -self(logits, target)
+
 
 @dataclass(frozen=True)
 class LogitCrossEntropy(Objective):
@@ -232,6 +240,12 @@ class Margin(Objective):
             -1
         )
 
+    def towards(
+        self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"], target: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        """The target's logit minus the label's."""
+        return _at(logits, target) - _at(logits, y)
+
 
 @dataclass(frozen=True)
 class DLR(Objective):
@@ -255,3 +269,107 @@ class DLR(Objective):
             raise InputError("DLR needs at least three classes", f"{logits.shape[-1]}", "Use Margin().")
         top = logits.topk(3, -1).values
         return Margin()(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
+
+    def towards(
+        self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"], target: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        r"""The targeted ratio of AutoAttack, eq. (7); needs four classes or more.
+
+        .. math:: -\frac{z_y - z_t}{z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2 + 10^{-12}}
+
+        Raises:
+            InputError: fewer than four classes.
+        """
+        if logits.shape[-1] < 4:
+            raise InputError("Targeted DLR needs four classes", f"{logits.shape[-1]}", "Use Margin().")
+        top = logits.topk(4, -1).values
+        scale = top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12
+        return Margin().towards(logits, y, target) / scale
+
+
+@dataclass(frozen=True)
+class KL(Objective):
+    r"""Divergence of the answer from the one to the clean image, whatever the label.
+
+    .. math:: \sum_k p_k(x) \log \frac{p_k(x)}{p_k(x')},\quad p = \mathrm{softmax}(z)
+
+    It and its gradient are zero at the clean image, so a search must start elsewhere, at random.
+    The search gives the clean answer; of logits alone there is no divergence.
+
+    Raises:
+        InputError: asked without the answer to the clean image.
+
+    Example:
+        >>> z = torch.tensor([[1.0, 0.0]])
+        >>> round(KL().against(z, -z).item(), 4), KL().against(z, z).item()
+        (0.4621, 0.0)
+
+    Source:
+        Zhang et al. 2019 (TRADES), eq. (5), as an attack.
+    """
+
+    def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]) -> Float[Tensor, "B"]:
+        raise InputError(
+            "KL compares with the answer to the clean image", "logits alone", "Use it in a gradient attack."
+        )
+
+    def against(self, logits: Float[Tensor, "B K"], clean: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
+        """The divergence of logits from those of the clean images."""
+        return F.kl_div(logits.log_softmax(-1), clean.log_softmax(-1), reduction="none", log_target=True).sum(
+            -1
+        )
+
+
+@dataclass(frozen=True)
+class Rescaled(Objective):
+    r"""Another objective on logits brought to one spread, so that a soft-max can not saturate.
+
+    .. math:: L(c z / s),\quad s = \mathrm{std}_k(z) \text{, taken as a constant}
+
+    Networks of large logits, such as spike counts over many steps, drive the gradient of cross-entropy to
+    exactly zero in single precision.
+
+    Args:
+        objective: what is maximised.
+        spread: standard deviation `c` of the logits of each example, positive.
+
+    Raises:
+        InputError: a spread that is not positive, or an objective that compares with clean answers.
+
+    Example:
+        >>> z, y = torch.tensor([[300.0, 0.0, 0.0]]), torch.tensor([0])
+        >>> LogitCrossEntropy()(z, y).item(), round(Rescaled()(z, y).item(), 3)
+        (0.0, 0.215)
+
+    Source:
+        Carlini & Wagner 2017, section IV.B, on logits that are too large; Hitaj et al. 2021 (logit scaling).
+    """
+
+    objective: Objective = LogitCrossEntropy()
+    spread: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.spread > 0 or isinstance(self.objective, KL):
+            raise InputError(
+                "Rescaled needs a positive spread and an objective of logits and labels",
+                repr(self),
+                "Try Rescaled(LogitCrossEntropy(), 1.0).",
+            )
+
+    def scaled(self, logits: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+        """The logits at this spread; all equal ones stay."""
+        spread = logits.detach().std(-1, correction=0, keepdim=True)
+        return logits * torch.where(spread > 0, self.spread / spread, torch.ones_like(spread))
+
+    def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]) -> Float[Tensor, "B"]:
+        return self.objective(self.scaled(logits), y)
+
+    def towards(
+        self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"], target: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        """The objective's, of the logits at this spread."""
+        return self.objective.towards(self.scaled(logits), y, target)
+
+
+def _at(logits: Tensor, index: Tensor) -> Tensor:
+    return logits.gather(-1, index[:, None])[:, 0]

@@ -2,24 +2,37 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
 from spikeproof.attacks.composite import WidthSweep, WorstOf
 from spikeproof.attacks.estimates import NES, SPSA
+from spikeproof.attacks.iterated import (
+    APGD,
+    APGDT,
+    EOTFGSM,
+    MIM,
+    NIFGSM,
+    RFGSM,
+    SAPGD,
+    TargetedPGD,
+)
+from spikeproof.attacks.noise import GaussianNoiseSearch, SaltAndPepperSearch
 from spikeproof.attacks.oracles import Exact, Expectation
 from spikeproof.attacks.queries import Square
 from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
 from spikeproof.attacks.search import Best, GradientAttack
+from spikeproof.attacks.targets import EveryOther, Given, LeastLikely
 from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.losses import DLR, LogitCrossEntropy, Margin
+from spikeproof.losses import DLR, KL, LogitCrossEntropy, Margin, Rescaled
 from spikeproof.network import MLP, ConvNet, ModelSpec, substitute
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan, Triangle
-from spikeproof.threats import L2, Linf
+from spikeproof.threats import L0, L1, L2, Linf, SquarePatch
 
 RECIPES = [
     FGSM(),
@@ -34,6 +47,18 @@ RECIPES = [
     NES(steps=2, samples=3, radius=0.1),
     WidthSweep(attack=PGD(steps=2), surrogates=(Triangle(1.0), Triangle(3.0))),
     WorstOf(attacks=(FGSM(), SquareSearch(queries=3))),
+    RFGSM(restarts=2),
+    EOTFGSM(draws=2),
+    MIM(steps=3),
+    NIFGSM(steps=3),
+    APGD(steps=5),
+    APGDT(steps=3, targets=EveryOther(2), objective=Margin()),
+    SAPGD(steps=4),
+    TargetedPGD(steps=2, targets=LeastLikely()),
+    PGD(steps=2, objective=KL()),
+    PGD(steps=2, objective=Rescaled(DLR())),
+    GaussianNoiseSearch(draws=3),
+    SaltAndPepperSearch(draws=3),
 ]
 THREATS = [Linf(0.1), L2(0.7)]
 X, Y = Key.of(0).uniform((9, 1, 6, 6)), torch.arange(9) % 3
@@ -428,3 +453,90 @@ def test_a_model_of_the_same_weights_that_answers_otherwise_is_another_model():
     result = BIM(steps=2)(Linf(0.1))(model, X, Y, Key.of(0), through=other)
     assert torch.equal(result.success, decide(model(result.x_adv)) != Y)
     assert (result.queries > result.backward_queries + 1).all()
+
+
+@pytest.mark.parametrize("objective", [LogitCrossEntropy(), Margin(), DLR(), Rescaled(Margin())], ids=repr)
+def test_a_step_towards_a_class_raises_its_lead(objective):
+    w, x = Key.of(5).normal((36, 5)), 0.3 + 0.4 * X
+
+    class Smooth:
+        stochastic = False
+
+        def __call__(self, images, key=None):
+            return images.flatten(1) @ w + 20 * torch.nn.functional.one_hot(Y, 5)
+
+    for targets in (LeastLikely(), EveryOther(1), Given((4, 4, 4, 0, 1))):
+        aimed = targets(Smooth()(x), Y, 0)
+        assert (aimed != Y).all()
+        attack = GradientAttack(
+            L2(0.05),
+            1,
+            0.05,
+            objective=objective,
+            random_start=False,
+            targets=targets,
+            stop_when_fooled=False,
+        )
+        result = attack(Smooth(), x, Y, Key.of(0))
+        lead = [Margin().towards(Smooth()(images), Y, aimed) for images in (x, result.x_adv)]
+        assert (lead[1] > lead[0]).all(), targets
+        assert result.queries.tolist() == [4] * 9  # one for the answers that the targets come from
+
+
+def test_all_others_are_aimed_at_in_turn_the_most_likely_first():
+    logits, y = torch.tensor([[0.0, 3.0, 1.0, 2.0], [5.0, 4.0, 1.0, torch.nan]]), torch.tensor([0, 1])
+    turns = torch.stack([EveryOther()(logits, y, turn) for turn in range(EveryOther().turns(4))])
+    assert turns.T.tolist() == [[1, 3, 2], [0, 2, 3]]
+    assert EveryOther(2).turns(4) == 2
+    assert LeastLikely()(logits, y, 0).tolist() == [2, 3]
+
+
+def test_targeted_ratio_by_hand_and_divergence_by_numpy():
+    z, y, t = torch.tensor([[4.0, 1.0, 3.0, 0.0, 2.0]]), torch.tensor([0]), torch.tensor([3])
+    assert DLR().towards(z, y, t).item() == pytest.approx(-4 / (4 - (2 + 1) / 2))
+    a, b = Key.of(1).normal((6, 4)).double(), Key.of(2).normal((6, 4)).double()
+    p, q = (np.exp(v.numpy()) / np.exp(v.numpy()).sum(1, keepdims=True) for v in (b, a))
+    assert np.allclose(KL().against(a, b).numpy(), (p * np.log(p / q)).sum(1))
+
+
+def test_rescaled_objectives_do_not_see_the_scale_and_do_not_saturate():
+    z = Key.of(1).normal((6, 4))
+    for scale in (1e-3, 7.0, 1e4):
+        assert torch.allclose(Rescaled()(scale * z, Y[:6]), Rescaled()(z, Y[:6]), rtol=1e-4)
+    big = (1e4 * torch.eye(3)).requires_grad_()
+    label = torch.arange(3)
+    plain, scaled = (
+        torch.autograd.grad(objective(big, label).sum(), big)[0]
+        for objective in (LogitCrossEntropy(), Rescaled())
+    )
+    assert (plain == 0).all()
+    assert (scaled != 0).all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: KL()(torch.zeros(1, 3), torch.tensor([0])),
+        lambda: DLR().towards(torch.zeros(1, 3), torch.tensor([0]), torch.tensor([1])),
+        lambda: Rescaled(spread=0.0),
+        lambda: Rescaled(KL()),
+        lambda: Given((0, 1)),
+        lambda: Given((1, 0))(torch.zeros(1, 3), torch.tensor([0]), 0),
+        lambda: EveryOther(0),
+        lambda: BIM(objective=KL())(Linf(0.1)),
+        lambda: TargetedPGD(objective=KL())(Linf(0.1)),
+        lambda: RFGSM(jump=1.0),
+        lambda: GaussianNoiseSearch(sigma=0.0)(Linf(0.1)),
+    ],
+)
+def test_objectives_and_targets_that_make_no_sense_are_refused(make):
+    with pytest.raises(InputError):
+        make()
+
+
+@pytest.mark.parametrize("threat", [L1(3.0), L0(4), SquarePatch(2)], ids=repr)
+def test_noise_of_every_kind_keeps_every_budget(threat):
+    for recipe in (NoiseSearch(draws=3), GaussianNoiseSearch(draws=3), SaltAndPepperSearch(draws=3)):
+        result = recipe(threat)(MODELS["conv"], X, decide(MODELS["conv"](X)).clamp(min=0), Key.of(0))
+        assert threat.contains(result.x_adv, X).all()
+        assert (result.x_adv != X).any()

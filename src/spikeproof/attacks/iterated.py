@@ -5,11 +5,11 @@ Each is a few lines that name its parts: start, step, schedule, objective and or
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from spikeproof.attacks.oracles import Expectation
-from spikeproof.attacks.recipes import FGSM, GradientRecipe
+from spikeproof.attacks.recipes import FGSM, PGD, GradientRecipe
 from spikeproof.attacks.schedules import AdaptiveSparsity, Halving, Oscillation
 from spikeproof.attacks.search import GradientAttack, Jump
 from spikeproof.attacks.steps import (
@@ -21,12 +21,13 @@ from spikeproof.attacks.steps import (
     TopShare,
     best_step,
 )
+from spikeproof.attacks.targets import EveryOther, Targets
 from spikeproof.errors import InputError
 from spikeproof.losses import DLR, Objective
 from spikeproof.protocols import Threat
 from spikeproof.threats import L1
 
-__all__ = ["APGD", "APGDDLR", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD"]
+__all__ = ["APGD", "APGDDLR", "APGDT", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD", "TargetedPGD"]
 
 
 def _steep(recipe: object, threat: Threat, instead: str = "PGD") -> None:
@@ -282,3 +283,53 @@ class SAPGD(GradientRecipe):
             rule=StableAdaptive(),
             schedule=Halving(),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGDT(APGD):
+    """Auto-PGD towards one other class after the other, on the targeted difference of logits ratio.
+
+    An example is left alone once it has fallen, so most see few of the targets. With three classes or fewer
+    the objective is to be `margin`.
+
+    Args:
+        targets: classes to aim at.
+        steps: number of steps towards each target, at least 1.
+        restarts: number of random starts per target, at least 1.
+        draws: gradients per step, above 1 for stochastic models, at least 1.
+        objective: what is maximised, in its targeted form.
+        surrogate: spike function to take gradients through, or None for the model's own.
+        backward: encoder rule to take gradients through, or None for the model's own.
+
+    Source:
+        Croce & Hein 2020 (AutoAttack), section 5.
+    """
+
+    objective: Objective = DLR()
+    targets: Targets = EveryOther()
+
+    def __call__(self, threat: Threat) -> GradientAttack:
+        return replace(super().__call__(threat), targets=self.targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetedPGD(PGD):
+    """Projected gradient descent towards other classes: a given one, the least likely, or all in turn.
+
+    Args:
+        targets: classes to aim at.
+        steps: number of steps towards each target, at least 1.
+        restarts: number of random starts per target, at least 1.
+        reach: steps times step size, in epsilons.
+        objective: what is maximised, in its targeted form.
+        surrogate: spike function to take gradients through, or None for the model's own.
+        backward: encoder rule to take gradients through, or None for the model's own.
+
+    Source:
+        Kurakin, Goodfellow & Bengio 2017, section 2.3; Gowal et al. 2019 (MultiTargeted), for all in turn.
+    """
+
+    targets: Targets = EveryOther()
+
+    def __call__(self, threat: Threat) -> GradientAttack:
+        return replace(super().__call__(threat), targets=self.targets)

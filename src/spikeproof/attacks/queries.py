@@ -21,13 +21,13 @@ from spikeproof.losses import Margin
 from spikeproof.protocols import Model, Threat
 from spikeproof.threats import L2, Linf
 
-__all__ = ["Square", "UniformNoise"]
+__all__ = ["Square", "UniformNoise", "random_search"]
 
 Propose = Callable[[int, Tensor, Key], Tensor]
 """`(query, rows, key) -> candidates` for the rows still attacked."""
 
 
-def _random_search(
+def random_search(
     model: Model, x: Tensor, y: Tensor, key: Key, best: Best, queries: int, propose: Propose
 ) -> Result:
     """Ask about one candidate per query and example; keep what is at least as good as the best so far."""
@@ -90,7 +90,7 @@ class UniformNoise:
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:
             return self.threat.start(x[rows], now.fold("noise"))
 
-        return _random_search(model, x, y, key, Best(x), self.draws, propose)
+        return random_search(model, x, y, key, Best(x), self.draws, propose)
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Square:
             share = self.p_init * _schedule(query, self.queries)
             return shape.change(best.x[rows], rows, share, now)
 
-        return _random_search(model, x, y, key, best, self.queries, propose)
+        return random_search(model, x, y, key, best, self.queries, propose)
 
 
 def _schedule(query: int, queries: int) -> float:

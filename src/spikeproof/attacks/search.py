@@ -17,10 +17,11 @@ from torch import Tensor
 from spikeproof.attacks.oracles import Evaluate, Exact, Oracle
 from spikeproof.attacks.schedules import Constant, Schedule, Sight
 from spikeproof.attacks.steps import Memory, Place, Steepest, Step
+from spikeproof.attacks.targets import Targets
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.losses import LogitCrossEntropy, Objective
+from spikeproof.losses import KL, LogitCrossEntropy, Objective
 from spikeproof.protocols import Model, Threat
 
 __all__ = ["Best", "GradientAttack", "Jump", "Result", "check_batch", "evaluator", "judge"]
@@ -148,6 +149,39 @@ def evaluator(model: Model, objective: Objective, y: Int64[Tensor, "B"]) -> Eval
 
 
 @dataclass(frozen=True)
+class _Aim:
+    """An objective with what it needs besides logits and labels, example by example."""
+
+    objective: Objective
+    clean: Tensor | None = None  # logits
+    target: Tensor | None = None
+
+    def at(self, rows: Tensor) -> Objective:
+        """The objective for some of the examples."""
+        if isinstance(self.objective, KL) and self.clean is not None:
+            return _Anchored(self.objective, self.clean[rows])
+        return self.objective if self.target is None else _Towards(self.objective, self.target[rows])
+
+
+@dataclass(frozen=True)
+class _Anchored(Objective):
+    objective: KL
+    clean: Tensor
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        return self.objective.against(logits, self.clean)
+
+
+@dataclass(frozen=True)
+class _Towards(Objective):
+    objective: Objective
+    target: Tensor
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        return self.objective.towards(logits, y, self.target)
+
+
+@dataclass(frozen=True)
 class Jump:
     """A start in a random direction: the steepest one of normal noise.
 
@@ -182,6 +216,7 @@ class GradientAttack:
         schedule: sizes of the steps.
         best_start: restarts after the first begin at the best example so far.
         start: where a run begins, in place of a random member of the set.
+        targets: classes to aim at, each with as many runs as there are restarts.
 
     Source:
         Madry et al. 2018, section 2.1.
@@ -199,6 +234,7 @@ class GradientAttack:
     schedule: Schedule = Constant()
     best_start: bool = False
     start: Jump | None = None
+    targets: Targets | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.restarts < 1 or not self.step_size >= 0:
@@ -206,6 +242,14 @@ class GradientAttack:
                 "A gradient attack needs steps >= 0, restarts >= 1 and a step size of at least 0",
                 f"steps={self.steps}, restarts={self.restarts}, step_size={self.step_size}",
                 "Try steps=20, restarts=1.",
+            )
+        if isinstance(self.objective, KL) and (
+            self.targets is not None or not (self.random_start or self.start is not None)
+        ):
+            raise InputError(
+                "KL has no target, and its gradient is zero at the clean image",
+                "targets" if self.targets is not None else "a start at the clean image",
+                "Use PGD, which starts at random.",
             )
 
     def __call__(
@@ -238,9 +282,18 @@ class GradientAttack:
         source = through or model
         alike = source is model or twins(model, source, x, key.fold("twin"))
         target = None if alike else model
-        for restart in range(self.restarts):
+        clean, turns = None, 1
+        if self.targets is not None or isinstance(self.objective, KL):
+            with torch.no_grad():
+                clean = _logits(source, x, y, key.fold("clean"))
+            counts[0] += 1
+            turns = self.targets.turns(clean.shape[1]) if self.targets is not None else 1
+        for restart in range(self.restarts * turns):
             now = key.fold("restart", restart)
-            self._run(target, source, x, y, now, best, done, counts, losses, early)
+            aim = _Aim(self.objective, clean)
+            if self.targets is not None and clean is not None:
+                aim = _Aim(self.objective, target=self.targets(clean, y, restart % turns))
+            self._run(target, source, x, y, now, best, done, counts, losses, early, aim)
         success = judge(model, best.x, y, key.fold("verdict"))
         trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))
         forward, backward, zero = counts
@@ -259,6 +312,7 @@ class GradientAttack:
         counts: Tensor,
         losses: list[Tensor],
         early: bool,
+        aim: _Aim,
     ) -> None:
         """One restart, on the examples that are not done."""
         rows = (~done).nonzero().flatten()
@@ -268,7 +322,8 @@ class GradientAttack:
             if not len(rows):
                 return
             labels, now = y[rows], key.fold("step", step).take(rows)
-            evaluate = evaluator(source, self.objective, labels)
+            objective = aim.at(rows)
+            evaluate = evaluator(source, objective, labels)
             place = Place(self.threat, x[rows], x_adv[rows], self.step_size * plan["scale"], plan["share"])
             last = step == self.steps
             here = place.here if last else self.rule.look(place, memory)
@@ -288,7 +343,7 @@ class GradientAttack:
             seen = value
             if target is not None:
                 with torch.no_grad():  # another model's answer is no verdict
-                    value, fooled = evaluator(target, self.objective, labels)(here, now.fold("verdict"))
+                    value, fooled = evaluator(target, objective, labels)(here, now.fold("verdict"))
                 counts[0, rows] += 1
             best.offer(rows, here, fooled, value)
             best.fall(rows, fooled, len(losses) - 1)

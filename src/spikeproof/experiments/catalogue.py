@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spikeproof.attacks import composite, estimates, iterated, recipes
+from spikeproof.attacks import composite, estimates, iterated, noise, recipes
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.certificates import (
     IBP,
@@ -16,6 +16,7 @@ from spikeproof.certificates import (
     GaussianSmoothing,
     LinearRelaxation,
 )
+from spikeproof.attacks.targets import EveryOther, Given, LeastLikely, Targets
 from spikeproof.datasets import (
     CIFAR10,
     CIFAR10DVS,
@@ -35,7 +36,7 @@ from spikeproof.datasets import (
 from spikeproof.errors import InputError, suggest
 from spikeproof.gradients import GradientRule
 from spikeproof.learning.rules import Rule
-from spikeproof.losses import DLR, LogitCrossEntropy, Margin, Objective
+from spikeproof.losses import DLR, KL, LogitCrossEntropy, Margin, Objective, Rescaled
 from spikeproof.models import MODEL_PARTS
 from spikeproof.network import Architecture
 from spikeproof.neurons import Neuron
@@ -61,9 +62,13 @@ PARTS: Catalogue = {
         "ni-fgsm": iterated.NIFGSM,
         "apgd-ce": iterated.APGD,
         "apgd-dlr": iterated.APGDDLR,
+        "apgd-t": iterated.APGDT,
         "sa-pgd": iterated.SAPGD,
+        "targeted-pgd": iterated.TargetedPGD,
         "through": recipes.Through,
         "noise": recipes.NoiseSearch,
+        "gaussian-noise": noise.GaussianNoiseSearch,
+        "salt-and-pepper": noise.SaltAndPepperSearch,
         "square": recipes.SquareSearch,
         "encoder-aware": recipes.EncoderAwareSearch,
         "suite": Suite,
@@ -73,7 +78,14 @@ PARTS: Catalogue = {
         "spsa": estimates.SPSA,
         "nes": estimates.NES,
     },
-    Objective: {"cross-entropy": LogitCrossEntropy, "margin": Margin, "dlr": DLR},
+    Objective: {
+        "cross-entropy": LogitCrossEntropy,
+        "margin": Margin,
+        "dlr": DLR,
+        "kl": KL,
+        "rescaled": Rescaled,
+    },
+    Targets: {"least-likely": LeastLikely, "every-other": EveryOther, "given": Given},
     Probe: {
         "jitter": Jitter,
         "shuffle": Shuffle,

@@ -1,0 +1,117 @@
+"""Classes that a targeted search aims at, one per example and turn, chosen from answers to clean images.
+
+A targeted search is judged like any other: an example has fallen when the model no longer answers its label,
+whichever class it answers instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from spikeproof.errors import InputError
+
+__all__ = ["EveryOther", "Given", "LeastLikely", "Targets"]
+
+
+class Targets:
+    """A choice of target classes."""
+
+    def turns(self, classes: int) -> int:
+        """How many targets each example has."""
+        return 1
+
+    def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"], turn: int) -> Int64[Tensor, "B"]:
+        """The target of each example in a turn."""
+        raise NotImplementedError(f"{type(self).__name__} aims at nothing")
+
+
+def _others(logits: Tensor, y: Tensor) -> Tensor:
+    """The other classes of each example, the most likely first; NaN counts as the least."""
+    known = logits.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    order = known.argsort(dim=1, descending=True, stable=True)
+    return order[order != y[:, None]].view(len(y), logits.shape[1] - 1)
+
+
+@dataclass(frozen=True)
+class LeastLikely(Targets):
+    """The class of the lowest logit, other than the label.
+
+    Example:
+        >>> LeastLikely()(torch.tensor([[0.0, 2.0, 1.0]]), torch.tensor([0]), 0).tolist()
+        [2]
+
+    Source:
+        Kurakin, Goodfellow & Bengio 2017, section 2.3.
+    """
+
+    def __call__(self, logits: Tensor, y: Tensor, turn: int) -> Tensor:
+        return _others(logits, y)[:, -1]
+
+
+@dataclass(frozen=True)
+class EveryOther(Targets):
+    """Every other class in turn, the most likely first.
+
+    Args:
+        most: number of classes at most, at least 1.
+
+    Raises:
+        InputError: no classes.
+
+    Example:
+        >>> EveryOther()(torch.tensor([[0.0, 2.0, 1.0]]), torch.tensor([1]), 1).tolist()
+        [0]
+
+    Source:
+        Croce & Hein 2020 (AutoAttack), section 5, with 9 classes at most.
+    """
+
+    most: int = 9
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise InputError("EveryOther needs at least one class", f"most={self.most}", "Try 9.")
+
+    def turns(self, classes: int) -> int:
+        return min(self.most, classes - 1)
+
+    def __call__(self, logits: Tensor, y: Tensor, turn: int) -> Tensor:
+        return _others(logits, y)[:, turn]
+
+
+@dataclass(frozen=True)
+class Given(Targets):
+    """A target for each label.
+
+    Args:
+        classes: the target of label 0, of label 1, and so on; none is the label itself.
+
+    Raises:
+        InputError: a label that is its own target, or labels without a target.
+
+    Example:
+        >>> Given((1, 2, 0))(torch.zeros(2, 3), torch.tensor([2, 0]), 0).tolist()
+        [0, 1]
+    """
+
+    classes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.classes)
+        if not count or any(t == i or not 0 <= t < count for i, t in enumerate(self.classes)):
+            raise InputError(
+                "Given targets are classes other than the label, one for each label",
+                repr(self.classes),
+                "For three classes, try [1, 2, 0].",
+            )
+
+    def __call__(self, logits: Tensor, y: Tensor, turn: int) -> Tensor:
+        if len(self.classes) != logits.shape[1]:
+            raise InputError(
+                f"{logits.shape[1]} classes need as many given targets", repr(self.classes), "Name them all."
+            )
+        return torch.tensor(self.classes, device=y.device)[y]
