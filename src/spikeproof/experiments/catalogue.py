@@ -8,6 +8,7 @@ from typing import Any
 
 from spikeproof.attacks import composite, estimates, iterated, noise, recipes
 from spikeproof.attacks.recipes import Recipe
+from spikeproof.attacks.targets import EveryOther, Given, LeastLikely, Targets
 from spikeproof.certificates import (
     IBP,
     BernoulliSmoothing,
@@ -16,7 +17,6 @@ from spikeproof.certificates import (
     GaussianSmoothing,
     LinearRelaxation,
 )
-from spikeproof.attacks.targets import EveryOther, Given, LeastLikely, Targets
 from spikeproof.datasets import (
     CIFAR10,
     CIFAR10DVS,
