@@ -129,6 +129,8 @@ def test_success_is_what_the_model_itself_says(recipe, threat):
     model = MODELS["conv"]
     result = recipe(threat)(model, X, Y, Key.of(3))
     assert torch.equal(result.success, decide(model(result.x_adv)) != Y)
+    assert torch.equal(result.fell >= 0, result.success)
+    assert (result.fell < len(result.losses)).all()
 
 
 @everywhere

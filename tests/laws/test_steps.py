@@ -1,5 +1,7 @@
 """Steps and schedules of gradient attacks, against the plain loop, closed forms and formulas in float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ from spikeproof.attacks.steps import (
     Steepest,
     TopShare,
 )
-from spikeproof.decoders import Count, MeanPotential
+from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Latency
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -164,6 +166,21 @@ def test_on_a_linear_model_the_best_member_is_reached(recipe, threat, lift):
     sparse = isinstance(recipe, APGD) and not isinstance(threat, (Linf, L2))
     least = (0.88 if isinstance(recipe, FGSM) else 0.95) if walled else 0.9 if sparse else 0.97
     assert (fall >= most * least).all()
+
+
+@pytest.mark.parametrize("threat", [L1(0.6), L0(1), L0(2), SquarePatch(2)], ids=repr)
+def test_where_the_steepest_step_is_weak_pgd_takes_a_stronger_one(threat):
+    """Over spiking models, PGD's step fools at least as often as steepest steps, and more often somewhere."""
+    x = Key.of(9).uniform((60, 1, 6, 6))
+    fallen = {"own": 0, "steepest": 0}
+    for name in ("latency", "direct"):
+        y = decide(MODELS[name](x)).clamp(min=0)
+        standing = decide(MODELS[name](x)) == y
+        own = PGD(steps=10)(threat)
+        for which, attack in (("own", own), ("steepest", replace(own, rule=Steepest()))):
+            found = attack(MODELS[name], x[standing], y[standing], Key.of(1))
+            fallen[which] += int(found.success.sum())
+    assert fallen["own"] > fallen["steepest"], fallen
 
 
 def test_moments_follow_their_formulas():
