@@ -16,12 +16,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.composite import WidthSweep
+from spikeproof.attacks.iterated import APGD, APGDT
 from spikeproof.attacks.recipes import EOTPGD, PGD, EncoderAwareSearch, NoiseSearch, Recipe, SquareSearch
 from spikeproof.encoders import SpikeCode, StraightThrough, TimeShift, with_backward
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation import Attacked, Clean, distances, evaluate_attack
 from spikeproof.keys import Key
-from spikeproof.losses import DLR, Margin
+from spikeproof.losses import Margin
 from spikeproof.network import Classifier
 from spikeproof.neurons import ReLU
 from spikeproof.protocols import Model, Threat
@@ -106,7 +107,7 @@ def plan(level: str, model: Model, threat: Threat) -> list[Member]:
     few, many = {"quick": (10, 20), "standard": (20, 50), "extreme": (40, 100)}[level]
     stochastic = bool(getattr(model, "stochastic", False))
     pgd: Any = EOTPGD if stochastic else PGD
-    often = {"draws": {"quick": 4, "standard": 8, "extreme": 20}[level]} if stochastic else {}
+    often: dict[str, Any] = {"draws": {"quick": 4, "standard": 8, "extreme": 20}[level]} if stochastic else {}
     members = [
         Member("pgd", PGD(steps=few)),
         Member("pgd-margin", pgd(steps=many, objective=Margin(), **often)),
@@ -122,8 +123,9 @@ def plan(level: str, model: Model, threat: Threat) -> list[Member]:
                 pgd(steps=few, restarts=restarts, reach=10.0, objective=Margin(), **often),
             ),
         ]
-        if _classes(model) >= 3:
-            members.append(Member("pgd-dlr", pgd(steps=many, objective=DLR(), **often)))
+        members.append(Member("apgd-ce", APGD(steps=many, **often)))
+        if _classes(model) > 3:
+            members.append(Member("apgd-t", APGDT(steps=few, **often)))
     if isinstance(model, Classifier):
         members += _substitutes(model, level, few, often, pgd)
     members.append(Member("noise", NoiseSearch(draws=10)))
@@ -132,7 +134,7 @@ def plan(level: str, model: Model, threat: Threat) -> list[Member]:
     return members
 
 
-def _substitutes(model: Classifier, level: str, steps: int, often: dict[str, int], pgd: Any) -> list[Member]:
+def _substitutes(model: Classifier, level: str, steps: int, often: dict[str, Any], pgd: Any) -> list[Member]:
     """Gradients of other surrogates and of other rules for the code."""
     if level == "quick":
         return []

@@ -4,8 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from spikeproof import ATan, Earliest, FastAndDeep, Key, ModelSpec, SpikeTimes, TimedMLP
 from spikeproof.audit.checks import CHECKS, DOUBTFUL, SUPPORTED, WITHHELD, audit, document
+from spikeproof.audit.probes import probe
 
 sys.path.insert(0, str(Path(__file__).parent))
 from exhibits import EXHIBITS
@@ -23,6 +26,13 @@ def test_each_fault_is_found_and_no_sound_twin_is_suspected(exhibit):
     assert verdict.verdict == (planted.verdict if planted.verdict == WITHHELD else verdict.verdict)
     assert verdict.verdict in (DOUBTFUL, WITHHELD)
     assert exhibit.check in verdict.why
+
+
+def test_a_network_without_spiking_layers_is_probed_too():
+    spec = ModelSpec(SpikeTimes(), TimedMLP((8,)), FastAndDeep(), ATan(), Earliest(), (4, 1, 1), 3)
+    x, y = Key.of(0).uniform((6, 4, 1, 1)), torch.arange(6) % 3
+    seen = probe(spec.build(Key.of(0)).eval(), x, y, Key.of(0))
+    assert (seen.failed, seen.state_leak, seen.zero_by_layer) == (None, 0.0, ())
 
 
 def test_every_check_has_a_fault_that_it_was_made_for():

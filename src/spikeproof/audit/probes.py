@@ -229,7 +229,7 @@ def _by_layer(model: Classifier, x: Tensor, y: Tensor, key: Key) -> tuple[float,
     try:
         with torch.enable_grad():
             value = Margin()(model(x.detach().requires_grad_(), key.for_rows(range(len(x)))), y).sum()
-        grads = torch.autograd.grad(value, currents, allow_unused=True)
+        grads = torch.autograd.grad(value, currents, allow_unused=True) if currents else ()
     finally:
         for handle in handles:
             handle.remove()
