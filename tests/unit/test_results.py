@@ -47,3 +47,9 @@ def test_options_are_named_only_where_they_tell_members_apart():
         "mlp(hidden=4)",
         "mlp(hidden=4-4)",
     ]
+
+
+def test_a_code_without_steps_takes_one_and_one_around_another_takes_its_steps():
+    assert results._steps({"name": "spike-times", "early": 0.1, "backward": {"name": "x"}}) == 1
+    assert results._steps({"name": "reversed", "code": {"name": "latency", "steps": 7}}) == 7
+    assert results._steps({"name": "fused", "codes": [{"name": "direct", "steps": 3}]}) == 3

@@ -168,11 +168,11 @@ _AXES = ("network", "neuron", "encoder", "decoder", "surrogate")
 
 
 def _steps(encoder: Spec) -> int:
-    """Number of time steps of a code, or of the code inside it."""
+    """Number of time steps of a code, or of the code inside it; 1 for codes of spike times."""
     if "steps" in encoder:
         return int(encoder["steps"])
     parts = [part for value in encoder.values() for part in (value if isinstance(value, list) else [value])]
-    return next(_steps(part) for part in parts if isinstance(part, Mapping))
+    return next((_steps(part) for part in parts if isinstance(part, Mapping) and "name" in part), 1)
 
 
 def _clean_record(base: Spec) -> Record:
