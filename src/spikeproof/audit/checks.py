@@ -258,7 +258,7 @@ def _eight_bits(evidence: Evidence) -> str | None:
         evidence,
         lambda a: (
             f"{a.name}: {_percent(a.accuracy)} becomes {_percent(a.eight_bit_accuracy)} on 8-bit images"
-            if a.eight_bit_accuracy is not None and a.eight_bit_accuracy > a.accuracy + 0.02
+            if a.eight_bit_accuracy is not None and a.eight_bit_accuracy > a.accuracy + 0.1
             else None
         ),
     )
@@ -555,7 +555,7 @@ CHECKS: tuple[Check, ...] = (
         "effect lost at 8 bits",
         DOUBTFUL,
         _eight_bits,
-        "rounding the attacked images to 8 bits restores 2 points or more.",
+        "rounding the attacked images to 8 bits restores more than 10 points.",
         "Where images are stored in 8 bits, the attack is weaker than its number.",
         "Say which images are meant; attack on the grid of 8 bits.",
         "Carlini et al. 2019, section 5",
