@@ -55,7 +55,9 @@ class Clean:
     prediction: Int64[Tensor, "N"]  # of the first draw; -1 for a tie
     tie: Float[Tensor, "N"]  # share of draws without one best class
     silent: Float[Tensor, "N"]  # share of draws with a silent output layer
-    spikes: Float[Tensor, "N"]  # mean number of spikes per inference
+    spikes: Float[Tensor, "N"]  # mean number of spikes per inference, up to the decision
+    exit: Float[Tensor, "N"]  # mean number of steps used for the decision; NaN where it is not known
+    right_by_step: Float[Tensor, "N T"]  # share of draws right if time were up after each step
     draws: int
 
     def metrics(self) -> dict[str, Any]:
@@ -71,6 +73,8 @@ class Clean:
             "tie_share": _mean(self.tie),
             "silent_share": _mean(self.silent),
             "spikes_per_inference": _mean(self.spikes),
+            "mean_exit": _mean(self.exit),
+            "accuracy_by_step": [_mean(column) for column in self.right_by_step.T],
         }
 
 
@@ -87,6 +91,7 @@ class Attacked:
     tie: Float[Tensor, "N"]
     silent: Float[Tensor, "N"]
     spikes: Float[Tensor, "N"]
+    exit: Float[Tensor, "N"]
     distance: Float[Tensor, "N"]
     within: Bool[Tensor, "N"]  # the attack's image was inside the budget
     moved: Bool[Tensor, "N"]
@@ -116,6 +121,7 @@ class Attacked:
             "ci_high": high,
             "tie_share": _mean(self.tie),
             "silent_share": _mean(self.silent),
+            "mean_exit": _mean(self.exit),
             "budget_violations": int((~self.within).sum()),
             "attacked": int(attacked.sum()),
             "moved_share": _mean(self.moved[attacked].float()),
@@ -173,7 +179,8 @@ def evaluate_clean(
         chosen = fresh
         if _stochastic(model):
             chosen = _look(model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), draws)
-        seen = {name: getattr(fresh, name) for name in ("right", "prediction", "tie", "silent", "spikes")}
+        kept = ("right", "prediction", "tie", "silent", "spikes", "exit", "right_by_step")
+        seen = {name: getattr(fresh, name) for name in kept}
         parts.append({"example": batch_ids, "label": labels, "right_selection": chosen.right, **seen})
     return Clean(**_joined(parts), draws=draws)
 
@@ -235,6 +242,7 @@ def evaluate_attack(
                 "tie": fresh.tie,
                 "silent": fresh.silent,
                 "spikes": fresh.spikes,
+                "exit": fresh.exit,
                 "distance": threat.distance(x_adv, images),
                 "within": within,
                 "moved": (x_adv != images).flatten(1).any(1),
@@ -333,6 +341,8 @@ class _Look:
     tie: Tensor
     silent: Tensor
     spikes: Tensor
+    exit: Tensor
+    right_by_step: Tensor
 
 
 @torch.no_grad()
@@ -346,6 +356,8 @@ def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int) -> _Look:
         (predictions == UNDECIDED).float().mean(0),
         torch.stack([a.silent for a in answers]).float().mean(0),
         torch.stack([a.spikes for a in answers]).mean(0),
+        torch.stack([a.exit for a in answers]).mean(0),
+        torch.stack([a.by_step == y[:, None] for a in answers]).float().mean(0),
     )
 
 
@@ -354,7 +366,9 @@ def _infer(model: Model, x: Tensor, key: Key) -> Inference:
         answer = model.infer(*_padded(x, key))
         return Inference(*(part[: len(x)] for part in answer))
     logits = Steady(model)(x, key)
-    return Inference(logits, (logits == 0).all(-1), logits.new_full((len(x),), torch.nan))
+    unknown = logits.new_full((len(x),), torch.nan)
+    nothing = logits.new_zeros((len(x), 0), dtype=torch.int64)
+    return Inference(logits, (logits == 0).all(-1), unknown, unknown, nothing)
 
 
 def _attack(

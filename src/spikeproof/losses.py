@@ -1,11 +1,13 @@
 """Losses per example: what training minimises over outputs in time, and what an attack maximises on logits.
 
 Training losses see the outputs `[T, B, K]` and the logits `[B, K]`; attack objectives see logits alone, since
-a foreign model has nothing else. None of them applies a soft-max twice.
+a foreign model has nothing else. None of them applies a soft-max twice, but for a published mistake that is kept
+under its name.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.errors import InputError
+from spikeproof.protocols import Decoder
 
 __all__ = [
     "DLR",
@@ -21,12 +24,16 @@ __all__ = [
     "TET",
     "CountMSE",
     "CrossEntropy",
+    "DeepSupervision",
     "LogitCrossEntropy",
     "Loss",
     "Margin",
     "Objective",
     "RelativeTargets",
     "Rescaled",
+    "SpikeLatency",
+    "SpikeLatency2",
+    "SpikeLatency3",
 ]
 
 
@@ -188,6 +195,161 @@ class RelativeTargets(Loss):
         behind = (best - self.gamma).clamp(min=0)
         target = torch.where(label, best.where(best > 0, self.gamma), early.detach().minimum(behind))
         return 0.5 * (early - target).square().sum(-1)
+
+
+@dataclass(frozen=True)
+class DeepSupervision(Loss):
+    r"""Deep supervision over prefixes: the mean loss of the read-out after every step, to train early exits.
+
+    .. math:: L = \sum_t w[t]\, L_{inner}(o[..t],\, D(o[..t]),\, y) \Big/ \sum_t w[t]
+
+    with D the read-out on the outputs until step t. Without it the early read-outs of a network are untrained.
+
+    Args:
+        decoder: the read-out D, as a rule the one inside the model's early exit, of one neuron per class; the
+            model's population vote has been taken by then.
+        loss: the loss of every prefix.
+        weights: of each step, at least 0 and not all 0; none for 1 each.
+
+    Raises:
+        InputError: weights that are negative, all zero or not as many as the steps.
+
+    Example:
+        >>> from spikeproof.decoders import Count
+        >>> outputs = torch.tensor([[[0.0, 0.0]], [[1.0, 0.0]]])
+        >>> round(DeepSupervision(Count())(outputs, outputs.sum(0), torch.tensor([0])).item(), 4)
+        0.5032
+
+    Source:
+        Lee et al. 2015 (deeply-supervised nets), over prefixes of time in place of layers; TET is the case of
+        a read-out that sees one step alone.
+    """
+
+    decoder: Decoder
+    loss: Loss = CrossEntropy()
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        usable = all(0 <= weight < math.inf for weight in self.weights)
+        if not usable or (self.weights and not any(self.weights)) or isinstance(self.loss, DeepSupervision):
+            raise InputError(
+                "DeepSupervision needs finite weights of at least 0, one of them positive, and a plain loss",
+                f"weights={self.weights}, loss={self.loss!r}",
+                "Leave out weights to give every step the same.",
+            )
+
+    def __call__(
+        self, outputs: Float[Tensor, "T B K"], logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        weights = self.weights or (1.0,) * len(outputs)
+        if len(weights) != len(outputs):
+            raise InputError(
+                f"DeepSupervision needs a weight for each of {len(outputs)} steps",
+                f"{len(weights)} weights",
+                "Give one per step of the code.",
+            )
+        total = torch.zeros_like(outputs[0, :, 0])
+        for t, weight in enumerate(weights, 1):
+            if weight:
+                seen = outputs[:t]
+                total = total + weight * self.loss(seen, self.decoder(seen), y)
+        return total / sum(weights)
+
+
+def _earliness(outputs: Float[Tensor, "T B K"]) -> Float[Tensor, "B K"]:
+    r"""`max_t o_k[t] (T - t)`: T for a spike in the first step, 1 in the last, 0 for silence.
+
+    Differentiated as published: by the step of the maximum alone, and of equals, silence included, by the
+    first.
+    """
+    left = torch.arange(len(outputs), 0, -1, dtype=outputs.dtype, device=outputs.device)
+    weighted = outputs * left[:, None, None]
+    return weighted.gather(0, weighted.detach().argmax(0, keepdim=True))[0]
+
+
+@dataclass(frozen=True)
+class SpikeLatency(Loss):
+    r"""Published `spike_latency`: cross-entropy of first-spike times with a soft-max applied twice.
+
+    .. math:: L = -\log \mathrm{softmax}(\mathrm{softmax}(-\beta t))_{label}, \quad t_k = T + 1 - d_k,
+              \quad d_k = \max_t o_k[t]\,(T - t)
+
+    Kept as it was published, to reproduce it. The inner soft-max is a mistake: the loss cannot fall below
+    :math:`\ln(1 + (K-1)/e)`, 1.46 for ten classes, and its gradient all but vanishes where the network is sure.
+    The gradient reaches a first spike only, and of a silent neuron step 0. To train, use `spike-latency-2`, or
+    cross-entropy with the decoder first-spike, by whose gradient silent neurons learn at every step.
+
+    Args:
+        beta: sharpness of the inner soft-max, per step, positive.
+
+    Raises:
+        InputError: beta is not positive.
+
+    Example:
+        >>> outputs = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
+        >>> round(SpikeLatency()(outputs, outputs.sum(0), torch.tensor([0])).item(), 4)
+        0.3261
+
+    Source:
+        Ding et al. 2023, published code (`spike_latency`).
+    """
+
+    beta: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta < math.inf:
+            raise InputError("SpikeLatency needs a positive beta", f"beta={self.beta}", "Try 2.0.")
+
+    def __call__(
+        self, outputs: Float[Tensor, "T B K"], logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        times = len(outputs) + 1 - _earliness(outputs)
+        return F.cross_entropy((-self.beta * times).softmax(-1), y, reduction="none")
+
+
+@dataclass(frozen=True)
+class SpikeLatency2(Loss):
+    r"""Published `spike_latency2`: cross-entropy of how early neurons first spike.
+
+    .. math:: L = -\log \mathrm{softmax}(d)_{label}, \quad d_k = \max_t o_k[t]\,(T - t)
+
+    The value is that of cross-entropy with the decoder first-spike. The gradient is the published one: it
+    reaches the first spike only, and of a silent neuron step 0.
+
+    Example:
+        >>> outputs = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
+        >>> round(SpikeLatency2()(outputs, outputs.sum(0), torch.tensor([0])).item(), 4)
+        0.1269
+
+    Source:
+        Ding et al. 2023, published code (`spike_latency2`).
+    """
+
+    def __call__(
+        self, outputs: Float[Tensor, "T B K"], logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        return F.cross_entropy(_earliness(outputs), y, reduction="none")
+
+
+@dataclass(frozen=True)
+class SpikeLatency3(Loss):
+    r"""Published `spike_latency3`: as `spike_latency2`, with half the temperature.
+
+    .. math:: L = -\log \mathrm{softmax}(2 (d - T))_{label}, \quad d_k = \max_t o_k[t]\,(T - t)
+
+    Example:
+        >>> outputs = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
+        >>> round(SpikeLatency3()(outputs, outputs.sum(0), torch.tensor([0])).item(), 4)
+        0.0181
+
+    Source:
+        Ding et al. 2023, published code (`spike_latency3`).
+    """
+
+    def __call__(
+        self, outputs: Float[Tensor, "T B K"], logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        return F.cross_entropy(2 * (_earliness(outputs) - len(outputs)), y, reduction="none")
 
 
 class Objective:

@@ -17,7 +17,21 @@ import torch
 from torch import Tensor
 
 from spikeproof.architectures import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
-from spikeproof.decoders import Count, Earliest, FirstSpike, MeanPotential
+from spikeproof.decoders import (
+    ConfidenceExit,
+    Count,
+    Earliest,
+    FirstSpike,
+    FirstSpikeExit,
+    FixedExit,
+    Geometric,
+    MarginExit,
+    MeanPotential,
+    MembraneTies,
+    Stacked,
+    Voting,
+    Weighted,
+)
 from spikeproof.encoders import (
     BackwardRule,
     Bernoulli,
@@ -66,7 +80,17 @@ from spikeproof.learning.online import FPTT
 from spikeproof.learning.rules import Rule
 from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP, EventDrivenBP
 from spikeproof.learning.timed import TimeCoded
-from spikeproof.losses import TET, CountMSE, CrossEntropy, Loss, RelativeTargets
+from spikeproof.losses import (
+    TET,
+    CountMSE,
+    CrossEntropy,
+    DeepSupervision,
+    Loss,
+    RelativeTargets,
+    SpikeLatency,
+    SpikeLatency2,
+    SpikeLatency3,
+)
 from spikeproof.network import MLP, Architecture, Classifier, ConvNet, ModelSpec
 from spikeproof.neurons import (
     AHP,
@@ -195,11 +219,24 @@ MODEL_PARTS: Catalogue = {
         "mean-potential": MeanPotential,
         "first-spike": FirstSpike,
         "earliest": Earliest,
+        "weighted": Weighted,
+        "geometric": Geometric,
+        "membrane-ties": MembraneTies,
+        "voting": Voting,
+        "stacked": Stacked,
+        "fixed-exit": FixedExit,
+        "confidence-exit": ConfidenceExit,
+        "margin-exit": MarginExit,
+        "first-spike-exit": FirstSpikeExit,
     },
     Loss: {
         "cross-entropy": CrossEntropy,
         "count-mse": CountMSE,
         "tet": TET,
+        "deep-supervision": DeepSupervision,
+        "spike-latency": SpikeLatency,
+        "spike-latency-2": SpikeLatency2,
+        "spike-latency-3": SpikeLatency3,
         "relative-targets": RelativeTargets,
     },
     GradientRule: {

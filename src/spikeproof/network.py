@@ -13,17 +13,26 @@ from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from spikeproof.decoders import silent
+from spikeproof.decoders import activity, by_step, decide, exit_steps, silent
 from spikeproof.encoders import BackwardRule, with_backward
 from spikeproof.errors import InputError
 from spikeproof.gradients import GradientRule
 from spikeproof.keys import Key
-from spikeproof.neurons import Integrator, Neuron, Spiking, Synapse, Unroll
+from spikeproof.neurons import Integrator, Neuron, Spiking, Synapse, Unroll, potentials
 from spikeproof.probes import Probe, Probed
-from spikeproof.protocols import Decoder, Encoder, Shape, encoded_shape, example_shape, spike_count
+from spikeproof.protocols import (
+    Decoder,
+    Encoder,
+    Shape,
+    encoded_shape,
+    example_shape,
+    output_width,
+    reads_potential,
+    spike_counts,
+)
 from spikeproof.surrogates import Surrogate
 
 __all__ = [
@@ -34,6 +43,7 @@ __all__ = [
     "Inference",
     "ModelSpec",
     "Normalise",
+    "Observed",
     "OverTime",
     "Parts",
     "PooledConv2d",
@@ -93,13 +103,34 @@ class SpikingNetwork(nn.Module):
     def forward(
         self, spikes: Float[Tensor, "T B *F"], tally: list[Tensor] | None = None
     ) -> Float[Tensor, "T B *G"]:
-        """Outputs; the number of spikes per example of every spiking layer is appended to `tally`."""
+        """Outputs; spikes per step and example of every spiking layer, `[T, B]`, are appended to `tally`."""
         x = spikes
         for layer in self.layers:
             x = layer(x, tally) if isinstance(layer, SpikingNetwork) else layer(x)
             if tally is not None and isinstance(layer, Spiking) and layer.neuron.spiking:
-                tally.append((x.detach() != 0).flatten(2).sum((0, 2)))
+                tally.append((x.detach() != 0).flatten(2).sum(2))
         return x
+
+
+class Observed(SpikingNetwork):
+    """Output neurons that show their potential beside their spikes.
+
+    Spikes come from the layer inside, whatever loop or gradient rule it has. Potentials come from the neuron's
+    own step, so no substitution changes them; their gradient is that of this step.
+
+    Shapes:
+        current `[T, B, K]` -> spikes and then potentials before the reset `[T, B, 2K]`
+    """
+
+    def __init__(self, neurons: Spiking) -> None:
+        super().__init__([neurons])
+
+    def forward(
+        self, spikes: Float[Tensor, "T B K"], tally: list[Tensor] | None = None
+    ) -> Float[Tensor, "T B N"]:
+        layer = self.layers[0]
+        assert isinstance(layer, Spiking)
+        return torch.cat([super().forward(spikes, tally), potentials(layer, spikes)], -1)
 
 
 class Parts(NamedTuple):
@@ -108,6 +139,7 @@ class Parts(NamedTuple):
     neuron: Neuron
     spike: Surrogate
     reads_spikes: bool
+    reads_potential: bool = False
 
     def hidden(self, features: int | None = None) -> list[nn.Module]:
         """Neurons after a linear layer with `features` outputs or channels, and their synapses if any.
@@ -121,7 +153,8 @@ class Parts(NamedTuple):
         """Output neurons: they fire, or they only integrate, as the decoder wants it."""
         neuron = self.neuron.output
         if self.reads_spikes:
-            return Spiking(neuron, self.spike, features=classes)
+            spiking = Spiking(neuron, self.spike, features=classes)
+            return Observed(spiking) if self.reads_potential else spiking
         return Integrator(neuron, classes)
 
 
@@ -313,6 +346,8 @@ class ModelSpec:
                 f"neuron={self.neuron!r} with decoder={self.decoder!r}",
                 "Use the decoder mean-potential, the mean of its logits.",
             )
+        if (check := getattr(self.decoder, "check", None)) is not None:
+            check(self.encoder.steps)
         if self.normalise and (
             len(self.normalise.mean) != self.input_shape[0] or self.encoded_shape[0] % self.input_shape[0]
         ):
@@ -336,8 +371,10 @@ class ModelSpec:
         """A model with fresh weights drawn under `key`; PyTorch's global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key.fold("weights").seed())
-            parts = Parts(self.neuron, self.surrogate, self.decoder.reads_spikes)
-            network = self.network.build(self.encoded_shape, self.classes, parts)
+            decoder = self.decoder
+            parts = Parts(self.neuron, self.surrogate, decoder.reads_spikes, reads_potential(decoder))
+            width = output_width(decoder, self.classes)
+            network = self.network.build(self.encoded_shape, width, parts)
             for module in network.modules():
                 if isinstance(module, (nn.Linear, nn.Conv2d)):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -351,7 +388,9 @@ class Inference(NamedTuple):
 
     logits: Float[Tensor, "B K"]
     silent: Bool[Tensor, "B"]
-    spikes: Float[Tensor, "B"]  # input spikes and spikes of every layer
+    spikes: Float[Tensor, "B"]  # input spikes and spikes of every layer, up to the decision
+    exit: Float[Tensor, "B"]  # steps used for the decision, 1..T; NaN where it is not known
+    by_step: Int64[Tensor, "B T"]  # the decision if time were up after each step
 
 
 class Classifier(nn.Module):
@@ -404,7 +443,7 @@ class Classifier(nn.Module):
         dtype = next(self.network.parameters()).dtype
         encoded = self.encoder(images, None if key is None else key.fold("encoder"))
         if tally is not None and self.encoder.spiking:
-            tally.append(spike_count(self.encoder, encoded))
+            tally.append(spike_counts(self.encoder, encoded))
         return encoded.to(dtype)
 
     def forward(self, images: Float[Tensor, "B C H W"], key: Key | None = None) -> Float[Tensor, "B K"]:
@@ -415,8 +454,18 @@ class Classifier(nn.Module):
         """Logits together with what the decision rests on."""
         tally: list[Tensor] = []
         outputs = self.outputs(images, key, tally)
-        spikes = torch.stack(tally).sum(0) if tally else torch.zeros(len(images), device=images.device)
-        return Inference(self.spec.decoder(outputs), silent(outputs), spikes.float())
+        decoder = self.spec.decoder
+        steps = exit_steps(decoder, outputs)
+        used = torch.arange(len(outputs), device=outputs.device)[:, None] < steps
+        counts = [torch.where(used, layer, 0).sum(0) for layer in tally]
+        spikes = torch.stack(counts).sum(0) if counts else torch.zeros(len(images), device=images.device)
+        return Inference(
+            decoder(outputs),
+            silent(activity(decoder, outputs)),
+            spikes.float(),
+            steps.float(),
+            torch.stack([decide(logits) for logits in by_step(decoder, outputs)], 1),
+        )
 
 
 def substitute(

@@ -5,10 +5,10 @@ Axes: `T` time, `B` batch, `C H W` image, `F` features, `K` classes. Time comes 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from spikeproof.errors import InputError
@@ -25,7 +25,10 @@ __all__ = [
     "check_range",
     "encoded_shape",
     "example_shape",
+    "output_width",
+    "reads_potential",
     "spike_count",
+    "spike_counts",
 ]
 
 Shape = tuple[int, int, int]
@@ -59,9 +62,16 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Decoder(Protocol):
-    """What the output layer did over time becomes one score per class."""
+    """What the output layer did over time becomes one score per class.
 
-    reads_spikes: ClassVar[bool]
+    A decoder that wants more than one output neuron per class also declares `width(classes) -> int`; one that is
+    given the neurons' potentials beside their spikes declares a true `reads_potential`; one that may decide
+    before the last step declares `exits(outputs) -> steps used`.
+    """
+
+    @property
+    def reads_spikes(self) -> bool:
+        """Whether output neurons fire; otherwise they only integrate."""
 
     def __call__(self, outputs: Float[Tensor, "T B K"]) -> Float[Tensor, "B K"]:
         """Logits."""
@@ -147,14 +157,30 @@ def example_shape(encoder: Encoder, shape: Shape) -> tuple[int, ...]:
     return shape if declared is None else declared(shape)
 
 
-def spike_count(encoder: Encoder, spikes: Float[Tensor, "T B *F"]) -> Tensor:
-    """Number of spikes per example of an encoder's output; a current has none.
+def output_width(decoder: Decoder, classes: int) -> int:
+    """Number of output neurons that the decoder wants for so many classes."""
+    declared = getattr(decoder, "width", None)
+    return classes if declared is None else int(declared(classes))
+
+
+def reads_potential(decoder: Decoder) -> bool:
+    """Whether the decoder is given the output neurons' potentials beside their spikes."""
+    return bool(getattr(decoder, "reads_potential", False))
+
+
+def spike_counts(encoder: Encoder, spikes: Float[Tensor, "T B *F"]) -> Int64[Tensor, "T B"]:
+    """Number of spikes per step and example of an encoder's output; a current has none.
 
     A weighted spike is one spike, whatever its amplitude; a count is as many.
     """
     if not encoder.spiking:
-        return torch.zeros(spikes.shape[1], dtype=torch.int64, device=spikes.device)
+        return torch.zeros(spikes.shape[:2], dtype=torch.int64, device=spikes.device)
     values = spikes.detach().flatten(2)
     if getattr(encoder, "counts", False):
-        return values.sum((0, 2)).long()
-    return (values != 0).sum((0, 2))
+        return values.sum(2).long()
+    return (values != 0).sum(2)
+
+
+def spike_count(encoder: Encoder, spikes: Float[Tensor, "T B *F"]) -> Int64[Tensor, "B"]:
+    """Number of spikes per example of an encoder's output, over all steps."""
+    return spike_counts(encoder, spikes).sum(0)

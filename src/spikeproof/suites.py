@@ -264,6 +264,7 @@ def _unattacked(threat: Threat, x: Tensor, clean: Clean) -> Attacked:
         tie=clean.tie.clone(),
         silent=clean.silent.clone(),
         spikes=clean.spikes.clone(),
+        exit=clean.exit.clone(),
         distance=threat.distance(x, x),
         within=torch.ones_like(count, dtype=torch.bool),
         moved=torch.zeros_like(count, dtype=torch.bool),

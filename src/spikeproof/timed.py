@@ -66,7 +66,7 @@ class TimedNetwork(SpikingNetwork):
         for layer in self.layers:
             x = layer(x)
             if tally is not None and isinstance(layer, TimedLayer):
-                tally.append((x.detach() != 0).flatten(2).sum((0, 2)))
+                tally.append((x.detach() != 0).flatten(2).sum(2))
         return x
 
 

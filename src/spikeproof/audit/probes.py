@@ -21,7 +21,7 @@ from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin, Objective
 from spikeproof.network import Classifier
 from spikeproof.neurons import Spiking
-from spikeproof.protocols import Model
+from spikeproof.protocols import Model, reads_potential
 
 __all__ = ["probe"]
 
@@ -146,8 +146,8 @@ def _probabilities(logits: Tensor) -> bool:
 def _silent_decided(model: Model, x: Tensor, key: Key) -> float | None:
     """Silence in the output layer that is answered with a class; also asked of an image without any light."""
     infer = getattr(model, "infer", None)
-    if infer is None:
-        return None
+    if infer is None or (isinstance(model, Classifier) and reads_potential(model.spec.decoder)):
+        return None  # silent neurons still have potentials, which decide
     images = torch.cat([x, torch.zeros_like(x[:1])])
     answer = infer(images, key.for_rows(range(len(images))))
     decided = answer.silent & (decide(answer.logits) != UNDECIDED)

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from spikeproof.datasets import Dataset, Split, floats
-from spikeproof.decoders import decide
+from spikeproof.decoders import activity, decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.checkpoints import Training
@@ -241,7 +241,8 @@ class Course:
         with mixed_precision(self.device):
             outputs = self.twin.outputs(x, key)
         outputs = outputs.float()
-        return self.rule.loss(outputs, self.model.spec.decoder(outputs), y).mean()
+        decoder = self.model.spec.decoder
+        return self.rule.loss(activity(decoder, outputs), decoder(outputs), y).mean()
 
     def _optimiser(self) -> torch.optim.AdamW:
         groups = [

@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikeproof.datasets import Dataset, Split, floats
-from spikeproof.decoders import MeanPotential
+from spikeproof.decoders import MeanPotential, activity
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -39,7 +39,7 @@ from spikeproof.learning.rules import EpochReport, History, Perturb, Rule
 from spikeproof.learning.units import Quantised, RateNorm
 from spikeproof.network import Classifier, ModelSpec
 from spikeproof.neurons import IF, BySubtraction, Neuron, PrimedIF, ReLU, Spiking
-from spikeproof.protocols import encoded_shape, example_shape
+from spikeproof.protocols import encoded_shape, example_shape, output_width, reads_potential
 
 __all__ = [
     "QCFS",
@@ -218,6 +218,13 @@ class Conversion(Rule):
                 "Use the code direct, or one of rates.",
             )
 
+        if output_width(spec.decoder, spec.classes) != spec.classes or reads_potential(spec.decoder):
+            raise InputError(
+                f"{type(self).__name__} trains an ANN with one output per class",
+                repr(spec.decoder),
+                "Use a decoder with one output neuron per class, such as count or mean-potential.",
+            )
+
     @torch.no_grad()
     def _loss(self, model: Classifier, images: Split, key: Key) -> float:
         total, size = 0.0, self.backprop.batch_size
@@ -225,7 +232,8 @@ class Conversion(Rule):
         place = next(model.parameters()).device
         for x, y, ids in zip(*parts, strict=True):
             outputs = model.outputs(x.to(place), key.for_rows(ids))
-            losses = self.backprop.loss(outputs, model.spec.decoder(outputs), y.to(place))
+            decoder = model.spec.decoder
+            losses = self.backprop.loss(activity(decoder, outputs), decoder(outputs), y.to(place))
             total += float(losses.sum())
         return total / len(images)
 

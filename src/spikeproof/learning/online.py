@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from spikeproof.datasets import Dataset
+from spikeproof.decoders import activity
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT, Course, mixed_precision
@@ -133,7 +134,8 @@ class _Online(Course):
             with mixed_precision(self.device):
                 outputs = self.twin.respond(part)
             so_far = torch.cat([*seen, outputs.float()])
-            loss = self.rule.loss(so_far, self.model.spec.decoder(so_far), y).mean() * (i / parts)
+            decoder = self.model.spec.decoder
+            loss = self.rule.loss(activity(decoder, so_far), decoder(so_far), y).mean() * (i / parts)
             total = total + loss.detach()
             self.step(loss)
             seen.append(outputs.detach().float())

@@ -15,7 +15,7 @@ from spikeproof.neurons.few_spikes import FS
 from spikeproof.neurons.gated import GatedRecurrent, LongShortTerm
 from spikeproof.neurons.integrate import IF, LIF, IntegrateAndFire, PrimedIF, lif_unroll
 from spikeproof.neurons.kernels import SRM, CuBaLIF
-from spikeproof.neurons.layers import Integrator, Spiking, Unroll
+from spikeproof.neurons.layers import Integrator, Spiking, Unroll, potentials
 from spikeproof.neurons.leaky import DLIF, PLIF, SNU
 from spikeproof.neurons.renewal import Renewal
 from spikeproof.neurons.resets import BySubtraction, Reset, ToZero
@@ -57,6 +57,7 @@ __all__ = [
     "ToZero",
     "Unroll",
     "lif_unroll",
+    "potentials",
     "psp_filter",
     "unroll",
 ]

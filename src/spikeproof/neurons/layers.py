@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from spikeproof.errors import InputError
 from spikeproof.neurons.integrate import LIF, lif_unroll
-from spikeproof.neurons.steps import Learned, Neuron
+from spikeproof.neurons.steps import Learned, Neuron, Never
 from spikeproof.surrogates import ATan, Surrogate
 
-__all__ = ["Integrator", "Spiking", "Unroll"]
+__all__ = ["Integrator", "Spiking", "Unroll", "potentials"]
 
 Unroll = Callable[[Tensor, Any, Neuron, Surrogate], tuple[Tensor, Any]]
 
@@ -78,6 +79,30 @@ class Spiking(_Neurons):
 
     def extra_repr(self) -> str:
         return f"{self.neuron!r}, spike={self.spike!r}"
+
+
+def potentials(layer: Spiking, current: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
+    """The potential of a layer's neurons in every step, after input and leak and before spike and reset.
+
+    Raises:
+        InputError: neurons whose state has no potential of its own.
+
+    Example:
+        >>> from spikeproof.neurons import IF
+        >>> potentials(Spiking(IF()), torch.full((3, 1), 0.75)).flatten().tolist()
+        [0.75, 1.5, 1.25]
+    """
+    current, neuron = _in_full(current), layer.neuron
+    state, found = neuron.rest(current, layer.learned), []
+    for i in current:
+        _, before = neuron.step(i, state, Never())
+        if not hasattr(before, "v"):
+            raise InputError(
+                "A read-out of potentials needs neurons that have one", repr(neuron), "Use lif or if."
+            )
+        found.append(before.v)
+        _, state = neuron.step(i, state, layer.spike)
+    return torch.stack(found)
 
 
 class Integrator(_Neurons):

@@ -1,8 +1,4 @@
-"""Read-outs: how the output layer's activity over time becomes a decision.
-
-A decoder gives one score per class. `decide` turns scores into a class and never invents one: a tie for the
-best score, all classes silent included, and scores that are not finite are no decision, reported as -1.
-"""
+"""Read-outs that look at all steps alike or at first spikes, and the decision that follows from scores."""
 
 from __future__ import annotations
 

@@ -1,0 +1,114 @@
+"""What read-outs made of others share, and what any read-out can be asked.
+
+A decoder may declare more than scores: `width(classes)`, how many output neurons it wants; `reads_potential`,
+that it is given the potentials beside the spikes; `activity(outputs)`, one value per class and step for losses
+that look at steps; `exits(outputs)`, after how many steps it decides; `check(steps)`, what it refuses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from spikeproof.errors import InputError
+from spikeproof.protocols import Decoder, output_width, reads_potential
+
+__all__ = ["Wrapping", "activity", "by_step", "exit_steps", "prefixes"]
+
+
+def activity(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, "T B K"]:
+    """The output layer's activity, one value per class and step: what training losses see.
+
+    Example:
+        >>> from spikeproof.decoders.groups import Voting
+        >>> from spikeproof.decoders.readouts import Count
+        >>> activity(Voting(Count(), 2), torch.tensor([[[1.0, 0.0, 1.0, 1.0]]])).tolist()
+        [[[0.5, 1.0]]]
+    """
+    declared = getattr(decoder, "activity", None)
+    seen: Tensor = outputs if declared is None else declared(outputs)
+    return seen
+
+
+def exit_steps(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Int64[Tensor, "B"]:
+    """After how many steps each decision was taken; all of them where the decoder knows no early exit.
+
+    Example:
+        >>> from spikeproof.decoders.readouts import Count
+        >>> exit_steps(Count(), torch.zeros(6, 2, 10)).tolist()
+        [6, 6]
+    """
+    declared = getattr(decoder, "exits", None)
+    if declared is None:
+        return torch.full((outputs.shape[1],), len(outputs), dtype=torch.int64, device=outputs.device)
+    steps: Tensor = declared(outputs)
+    return steps
+
+
+def prefixes(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, "T B K"]:
+    """Logits after every step, from nothing but the outputs until then."""
+    return torch.stack([decoder(outputs[:t]) for t in range(1, len(outputs) + 1)])
+
+
+def by_step(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, "T B K"]:
+    """Logits if time were up after each step; an early exit that came before stays as it was.
+
+    Example:
+        >>> from spikeproof.decoders.readouts import Count
+        >>> by_step(Count(), torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])).tolist()
+        [[[1.0, 0.0]], [[1.0, 1.0]]]
+    """
+    inner = getattr(decoder, "decoder", decoder) if hasattr(decoder, "exits") else decoder
+    logits = prefixes(inner, outputs)
+    last = exit_steps(decoder, outputs) - 1
+    steps = torch.arange(len(outputs), device=outputs.device)[:, None].minimum(last)
+    return logits.gather(0, steps[:, :, None].expand_as(logits))
+
+
+def refuse(part: Any, decoder: Decoder, *, exits: bool = True, potential: bool = False) -> None:
+    """Refuse read-outs that cannot stand inside another."""
+    kinds = [
+        (getattr(decoder, "timed", False), "one of spike times"),
+        (exits and hasattr(decoder, "exits"), "one that exits early"),
+        (potential and reads_potential(decoder), "one that reads potentials beside spikes"),
+    ]
+    for refused, kind in kinds:
+        if refused:
+            raise InputError(
+                f"{type(part).__name__} needs another read-out inside", f"{decoder!r}, {kind}", "Try count."
+            )
+
+
+@dataclass(frozen=True)
+class Wrapping:
+    """A read-out around another, which has its output neurons."""
+
+    decoder: Decoder
+
+    @property
+    def reads_spikes(self) -> bool:
+        """Whether output neurons fire."""
+        return self.decoder.reads_spikes
+
+    @property
+    def reads_potential(self) -> bool:
+        """Whether outputs hold potentials beside spikes."""
+        return reads_potential(self.decoder)
+
+    def width(self, classes: int) -> int:
+        """Number of output neurons."""
+        return output_width(self.decoder, classes)
+
+    def check(self, steps: int) -> None:
+        """Refuse what does not fit a code of so many steps."""
+        inner = getattr(self.decoder, "check", None)
+        if inner is not None:
+            inner(steps)
+
+    def activity(self, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, "T B K"]:
+        """One value per class and step."""
+        return activity(self.decoder, outputs)
