@@ -1,8 +1,8 @@
 """Losses per example: what training minimises over outputs in time, and what an attack maximises on logits.
 
 Training losses see the outputs `[T, B, K]` and the logits `[B, K]`; attack objectives see logits alone, since
-a foreign model has nothing else. None of them applies a soft-max twice, but for a published mistake that is kept
-under its name.
+a foreign model has nothing else. None of them applies a soft-max twice, but for a published mistake that is
+kept under its name.
 """
 
 from __future__ import annotations
@@ -203,7 +203,8 @@ class DeepSupervision(Loss):
 
     .. math:: L = \sum_t w[t]\, L_{inner}(o[..t],\, D(o[..t]),\, y) \Big/ \sum_t w[t]
 
-    with D the read-out on the outputs until step t. Without it the early read-outs of a network are untrained.
+    with D the read-out on the outputs until step t. Without it the early read-outs of a network are
+    untrained.
 
     Args:
         decoder: the read-out D, as a rule the one inside the model's early exit, of one neuron per class; the
@@ -275,9 +276,10 @@ class SpikeLatency(Loss):
               \quad d_k = \max_t o_k[t]\,(T - t)
 
     Kept as it was published, to reproduce it. The inner soft-max is a mistake: the loss cannot fall below
-    :math:`\ln(1 + (K-1)/e)`, 1.46 for ten classes, and its gradient all but vanishes where the network is sure.
-    The gradient reaches a first spike only, and of a silent neuron step 0. To train, use `spike-latency-2`, or
-    cross-entropy with the decoder first-spike, by whose gradient silent neurons learn at every step.
+    :math:`\ln(1 + (K-1)/e)`, 1.46 for ten classes, and its gradient all but vanishes where the network is
+    sure. The gradient reaches a first spike only, and of a silent neuron step 0. To train, use
+    `spike-latency-2`, or cross-entropy with the decoder first-spike, by whose gradient silent neurons learn
+    at every step.
 
     Args:
         beta: sharpness of the inner soft-max, per step, positive.

@@ -115,8 +115,8 @@ class SpikingNetwork(nn.Module):
 class Observed(SpikingNetwork):
     """Output neurons that show their potential beside their spikes.
 
-    Spikes come from the layer inside, whatever loop or gradient rule it has. Potentials come from the neuron's
-    own step, so no substitution changes them; their gradient is that of this step.
+    Spikes come from the layer inside, whatever loop or gradient rule it has. Potentials come from the
+    neuron's own step, so no substitution changes them; their gradient is that of this step.
 
     Shapes:
         current `[T, B, K]` -> spikes and then potentials before the reset `[T, B, 2K]`
@@ -295,6 +295,19 @@ def _check_timed(*parts: object) -> None:
         )
 
 
+def _check_readout(neuron: Neuron, decoder: Decoder) -> None:
+    """An early exit needs outputs that later input does not change, a tie-break neurons with a potential."""
+    if hasattr(decoder, "exits") and neuron.looks_ahead:
+        raise InputError(
+            "An early exit needs neurons that answer step by step",
+            f"{neuron!r}, whose layers wait for all of their input",
+            "Use a decoder without exit, or a neuron such as lif.",
+        )
+    if reads_potential(decoder):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            potentials(Spiking(neuron.output, features=1), torch.zeros(getattr(neuron, "steps", 1), 1, 1))
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """Everything a model is, but for its weights.
@@ -348,6 +361,7 @@ class ModelSpec:
             )
         if (check := getattr(self.decoder, "check", None)) is not None:
             check(self.encoder.steps)
+        _check_readout(self.neuron, self.decoder)
         if self.normalise and (
             len(self.normalise.mean) != self.input_shape[0] or self.encoded_shape[0] % self.input_shape[0]
         ):

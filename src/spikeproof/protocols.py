@@ -64,9 +64,9 @@ class Encoder(Protocol):
 class Decoder(Protocol):
     """What the output layer did over time becomes one score per class.
 
-    A decoder that wants more than one output neuron per class also declares `width(classes) -> int`; one that is
-    given the neurons' potentials beside their spikes declares a true `reads_potential`; one that may decide
-    before the last step declares `exits(outputs) -> steps used`.
+    A decoder that wants more than one output neuron per class also declares `width(classes) -> int`; one that
+    is given the neurons' potentials beside their spikes declares a true `reads_potential`; one that may
+    decide before the last step declares `exits(outputs) -> steps used`.
     """
 
     @property

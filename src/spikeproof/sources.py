@@ -68,8 +68,9 @@ class RateNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "B C H W"], key: Key | None = None) -> Float[Tensor, "B K"]:
         rates = self.classifier.encode(images, key).mean(0, keepdim=True)
-        logits: Tensor = self.classifier.respond(rates)[0]
-        return logits
+        neurons: Tensor = self.classifier.respond(rates)[0]
+        classes = self.classifier.spec.classes
+        return neurons if neurons.shape[-1] == classes else neurons.view(len(neurons), classes, -1).mean(-1)
 
 
 def check_rates(network: Architecture, neuron: Neuron) -> None:

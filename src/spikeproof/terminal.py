@@ -23,6 +23,7 @@ from spikeproof.report.tables import (
     epsilon_text,
     headlines,
     judged,
+    number,
     percent,
     varying,
 )
@@ -155,6 +156,12 @@ def print_records(records: Sequence[Record]) -> None:
     axes, columns = varying(records) or ["encoder"], budgets(records)
     head = [*axes, "clean", *(f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns)]
     lines = [_line(row, axes, columns) for row in headlines(records)]
+    if any((row["mean_exit"] or row["steps"]) < row["steps"] for row in records):
+        head.append("exit")
+        lines = [
+            [*line, number(row.model["mean_exit"], 2)]
+            for line, row in zip(lines, headlines(records), strict=True)
+        ]
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     for line in (head, *lines):
         texts = [f"{text:<{width}}" for text, width in zip(line, widths, strict=True)][: len(axes)]
@@ -162,6 +169,8 @@ def print_records(records: Sequence[Record]) -> None:
         click.echo("  ".join([*texts, *numbers]))
     first = records[0]
     click.echo(f"\nAccuracy in % on {first['n']} images of {first['dataset']}; ties count as errors.")
+    if "exit" in head:
+        click.echo("Exit: the mean number of time steps until a clean image is decided.")
     if columns:
         click.echo("Under attack: the worst case over all attacks of the study, image by image.")
         if any(row["verdict"] == "doubtful" for row in records):

@@ -1,4 +1,4 @@
-"""Read-outs of more than one opinion: membranes that break ties, several neurons per class, several decoders."""
+"""Read-outs of more than one opinion: membranes that break ties, neurons that vote, several decoders."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["MembraneTies", "Stacked", "Voting"]
 class MembraneTies(Wrapping):
     r"""Ties broken by membrane potential: among equal counts or first spikes the higher potential wins.
 
-    .. math:: y_k = y'_k + \frac{1}{2} \frac{v_k}{1 + |v_k|}
+    .. math:: y_k = y'_k + \frac{1}{4} \frac{v_k}{1 + |v_k|}
 
-    with `y'` the score of the read-out inside, a whole number, and `v_k` the potential before its reset: at the
-    neuron's first spike for `first-spike`, in the last step where it has none and for `count`. What is added
-    lies between -1/2 and 1/2, so it never turns the order of different scores. Silent outputs are decided by
-    potential too, and reported as silent all the same. Potentials that are equal, or too close for single
-    precision, stay a tie.
+    with `y'` the score of the read-out inside, a whole number, and `v_k` the potential before its reset: at
+    the neuron's first spike for `first-spike`, in the last step where it has none and for `count`. What is
+    added lies between -1/4 and 1/4, so it never turns the order of different scores, nor levels it by
+    rounding. Silent outputs are decided by potential too, and reported as silent all the same. Potentials
+    that are equal, or too close for single precision, stay a tie.
 
     Args:
         decoder: `count` or `first-spike`.
@@ -41,7 +41,7 @@ class MembraneTies(Wrapping):
     Example:
         >>> outputs = torch.tensor([[[1.0, 1.0, 1.2, 1.1]], [[0.0, 0.0, 0.0, 1.0]]])
         >>> MembraneTies(Count())(outputs).tolist(), MembraneTies(FirstSpike())(outputs).argmax(-1).tolist()
-        ([[1.0, 1.25]], [0])
+        ([[1.0, 1.125]], [0])
 
     Source:
         The customary remedy for ties of spike counts and first spikes; published code of first-spike decoding
@@ -71,7 +71,7 @@ class MembraneTies(Wrapping):
             step = torch.where(fired.any(0), fired.to(torch.uint8).argmax(0), step)
         v = potential.gather(0, step[None])[0]
         scores: Tensor = self.decoder(spikes)
-        return scores + 0.5 * v / (1 + v.abs())
+        return scores + 0.25 * v / (1 + v.abs())
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class Voting(Wrapping):
         outputs `[T, B, K * neurons]` -> logits `[B, K]`
 
     Raises:
-        InputError: no neurons, or a read-out that exits early or breaks ties: put it around the vote.
+        InputError: no neurons, a read-out that exits early, which belongs around the vote, or one that reads
+            potentials beside spikes.
 
     Example:
         >>> Voting(Count(), 2)(torch.tensor([[[1.0, 0.0, 1.0, 1.0]]])).tolist()
@@ -121,7 +122,7 @@ class Voting(Wrapping):
 
 
 def _means(x: Float[Tensor, "... N"], members: int) -> Float[Tensor, "... K"]:
-    return x.unflatten(-1, (-1, members)).mean(-1)
+    return x.reshape(*x.shape[:-1], -1, members).mean(-1)
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ class Stacked:
         outputs `[T, B, N]` -> logits `[B, K]`
 
     Raises:
-        InputError: no decoders, as many weights as there are no decoders, or decoders that do not fit together.
+        InputError: no decoders, as many weights as there are no decoders, or decoders that do not fit
+            together.
 
     Example:
         >>> spikes = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]])

@@ -20,8 +20,9 @@ class Weighted:
 
     .. math:: y_k = \sum_t w[t]\, o_k[t]
 
-    Weights that are all 1 make the spike count, weights that fall make early spikes count more. On fewer steps
-    than weights the first weights apply, so an early exit sees what the whole read-out has seen by then.
+    Weights that are all 1 make the spike count, weights that fall make early spikes count more. On fewer
+    steps than weights the first weights apply, so an early exit sees what the whole read-out has seen by
+    then.
 
     Args:
         weights: of each step, finite, at least as many as the code has steps.
@@ -77,9 +78,9 @@ class Geometric:
 
     .. math:: y_k = \sum_t \gamma^t\, o_k[t]
 
-    With 1 it is the count. With 1/2 spike trains are ordered as binary fractions: the earlier first spike wins
-    whatever comes later, and of equal first spikes the earlier second one, so that only equal trains tie. Single
-    precision holds such a number of 24 steps; what differs in later steps alone is a tie.
+    With 1 it is the count. With 1/2 spike trains are ordered as binary fractions: the earlier first spike
+    wins whatever comes later, and of equal first spikes the earlier second one, so that only equal trains
+    tie. Single precision holds such a number of 24 steps; what differs in later steps alone is a tie.
 
     Args:
         gamma: weight of a step relative to the one before, in (0, 1].

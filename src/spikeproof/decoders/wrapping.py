@@ -1,8 +1,8 @@
 """What read-outs made of others share, and what any read-out can be asked.
 
 A decoder may declare more than scores: `width(classes)`, how many output neurons it wants; `reads_potential`,
-that it is given the potentials beside the spikes; `activity(outputs)`, one value per class and step for losses
-that look at steps; `exits(outputs)`, after how many steps it decides; `check(steps)`, what it refuses.
+that it is given the potentials beside the spikes; `activity(outputs)`, one value per class and step for
+losses that look at steps; `exits(outputs)`, after how many steps it decides; `check(steps)`, what it refuses.
 """
 
 from __future__ import annotations

@@ -14,7 +14,10 @@ class Record(TypedDict):
     `worst-case` is the minimum over all attacks, image by image; `none` marks a study without attacks. A
     worst case has `certified`, the share of images proved robust, where a certificate applies
     (`certified_vote` is that of randomised smoothing, which speaks of a vote instead of the model), and a
-    `verdict`, `supported`, `doubtful` or `withheld`; its `warnings` say why.
+    `verdict`, `supported`, `doubtful` or `withheld`; its `warnings` say why. `mean_exit` is the mean number
+    of time steps after which a clean image is decided, the last step where a decoder knows no early exit, and
+    `accuracy_by_step` what the accuracy would be if time were up after each step; null and empty where they
+    were not measured.
     """
 
     study: str
@@ -45,6 +48,9 @@ class Record(TypedDict):
     adversarial_tie_share: float
     adversarial_silent_share: float
     spikes_per_inference: float
+    mean_exit: float | None
+    adversarial_mean_exit: float | None
+    accuracy_by_step: list[float]
     gradient_free: bool
     certified: float | None
     certified_vote: float | None

@@ -157,6 +157,8 @@ def _base(study: str, names: _Names, train: Stored, clean: Stored) -> dict[str, 
         "tie_share": metrics["tie_share"],
         "silent_share": metrics["silent_share"],
         "spikes_per_inference": metrics["spikes_per_inference"],
+        "mean_exit": metrics.get("mean_exit"),
+        "accuracy_by_step": metrics.get("accuracy_by_step", []),
         "model": str(train.path),
         "train_cell": str(train.path),
         "clean_cell": str(clean.path),
@@ -188,6 +190,7 @@ def _clean_record(base: Spec) -> Record:
         "robust_all_draws": base["clean_all_draws"],
         "adversarial_tie_share": base["tie_share"],
         "adversarial_silent_share": base["silent_share"],
+        "adversarial_mean_exit": base["mean_exit"],
         "gradient_free": True,
         "certified": None,
         "certified_vote": None,
@@ -211,6 +214,7 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
         "robust_all_draws": metrics["robust_all_draws"],
         "adversarial_tie_share": metrics["tie_share"],
         "adversarial_silent_share": metrics["silent_share"],
+        "adversarial_mean_exit": metrics.get("mean_exit"),
         "gradient_free": metrics["gradient_free"],
         "certified": None,
         "certified_vote": None,
@@ -224,7 +228,7 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
 def _worst_record(
     base: Spec, threat: str, epsilon: float, clean: Stored, found: Sequence[Stored], rows: Sequence[Record]
 ) -> Record:
-    right, ties, silent, chosen = _worst_case(clean, found)
+    right, ties, silent, exits, chosen = _worst_case(clean, found)
     low, high = wilson(float(right.sum()), len(right))
     hardest = int(np.bincount(chosen, minlength=len(found) + 1)[1:].argmax())
     record = {
@@ -238,6 +242,7 @@ def _worst_record(
         "robust_all_draws": float((right == 1).mean()),
         "adversarial_tie_share": float(ties.mean()),
         "adversarial_silent_share": float(silent.mean()),
+        "adversarial_mean_exit": None if np.isnan(exits).any() else float(exits.mean()),
         "gradient_free": all(row["gradient_free"] for row in rows),
         "certified": None,
         "certified_vote": None,
@@ -251,16 +256,22 @@ def _worst_record(
 Column = NDArray[np.float64]
 
 
-def _worst_case(clean: Stored, found: Sequence[Stored]) -> tuple[Column, Column, Column, NDArray[np.intp]]:
-    """Per image: share of fresh draws right, ties, silence, and the attack chosen (0: the image as it is)."""
-    tables = [_columns(cell) for cell in found]
-    itself = _columns(clean)
-    selection = np.stack([itself["right_selection"], *(table["right_selection"] for table in tables)])
-    measured = [np.stack([itself[c], *(table[c] for table in tables)]) for c in ("right", "tie", "silent")]
+def _worst_case(
+    clean: Stored, found: Sequence[Stored]
+) -> tuple[Column, Column, Column, Column, NDArray[np.intp]]:
+    """Per image: share of fresh draws right, ties, silence, exit, and the attack chosen (0: none).
+
+    An exit that was not measured is NaN.
+    """
+    tables = [_columns(clean), *map(_columns, found)]
+    selection = np.stack([table["right_selection"] for table in tables])
+    unknown = np.full(selection.shape[1], np.nan)
+    wanted = ("right", "tie", "silent", "exit")
+    measured = [np.stack([table.get(column, unknown) for table in tables]) for column in wanted]
     order = np.argsort(selection.mean(1), kind="stable")  # of equals the attack that is stronger as a whole
     chosen = order[selection[order].argmin(0)]
-    right, ties, silent = (np.take_along_axis(values, chosen[None], 0)[0] for values in measured)
-    return right, ties, silent, chosen
+    right, ties, silent, exits = (np.take_along_axis(values, chosen[None], 0)[0] for values in measured)
+    return right, ties, silent, exits, chosen
 
 
 def _columns(cell: Stored) -> dict[str, Column]:
@@ -428,8 +439,9 @@ def _differing(member: Spec, group: Sequence[Spec]) -> list[str]:
 
 
 def _base_name(member: Spec) -> str:
-    inside = member.get("codes", [member.get("code")])
-    names = [_base_name(code) for code in inside if isinstance(code, Mapping)]
+    inside = [part for key in ("codes", "decoders") for part in member.get(key, [])]
+    inside += [member[key] for key in ("code", "decoder") if key in member]
+    names = [_base_name(part) for part in inside if isinstance(part, Mapping)]
     return f"{member['name']}({'+'.join(names)})" if names else str(member["name"])
 
 

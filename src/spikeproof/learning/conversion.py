@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikeproof.datasets import Dataset, Split, floats
-from spikeproof.decoders import MeanPotential, activity
+from spikeproof.decoders import MeanPotential
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -232,8 +232,7 @@ class Conversion(Rule):
         place = next(model.parameters()).device
         for x, y, ids in zip(*parts, strict=True):
             outputs = model.outputs(x.to(place), key.for_rows(ids))
-            decoder = model.spec.decoder
-            losses = self.backprop.loss(activity(decoder, outputs), decoder(outputs), y.to(place))
+            losses = self.backprop.loss(outputs, model.spec.decoder(outputs), y.to(place))
             total += float(losses.sum())
         return total / len(images)
 

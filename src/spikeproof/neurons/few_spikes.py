@@ -60,6 +60,7 @@ class FS(Neuron):
     """
 
     binary: ClassVar[bool] = False
+    looks_ahead: ClassVar[bool] = True
 
     steps: int = 8
     scale: float = 1.0

@@ -55,6 +55,9 @@ class Neuron:
     binary: ClassVar[bool] = True
     """Whether every spike is a 1, before a synapse filters it."""
 
+    looks_ahead: ClassVar[bool] = False
+    """Whether a spike may depend on input of later steps, as where a layer waits for all of its input."""
+
     synapse: PSP | None = None
 
     @property

@@ -111,7 +111,12 @@ def drawings(records: Sequence[Record]) -> list[Drawing]:
     """
     attacked = [record for record in records if record["attack"] != "none"]
     atlas = _Atlas(records)
-    return [*_curves(atlas, attacked), *_attack_curves(atlas, attacked), *_heat_maps(atlas, records)]
+    return [
+        *_curves(atlas, attacked),
+        *_attack_curves(atlas, attacked),
+        *_heat_maps(atlas, records),
+        *_exit_curves(atlas, records),
+    ]
 
 
 @dataclass(frozen=True)
@@ -415,6 +420,56 @@ def probe_drawing(records: Sequence[ProbeRecord], names: Sequence[str]) -> Drawi
 
 MOST_MODELS = 40
 """Models in the figure of probes."""
+
+
+# --- accuracy against the time of the decision ---
+
+
+def _exit_curves(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
+    """Accuracy if time were up after each step, where any model may decide before the last one."""
+    early = [row for row in records if row["mean_exit"] is not None and row["mean_exit"] < row["steps"]]
+    panels = [
+        panel
+        for panel in atlas.panels([row for row in records if len(row["accuracy_by_step"]) > 1])
+        if panel.rows
+    ]
+    if not early or not panels:
+        return []
+    columns = min(len(panels), 3)
+    lines = math.ceil(len(panels) / columns)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots(lines, columns, squeeze=False, sharey=True)
+        for ax, panel in zip(axes.flat, panels, strict=False):
+            _draw_exits(ax, atlas, panel)
+        _finish(figure, axes, len(panels))
+
+    caption = (
+        "Share of unchanged test images answered correctly if time were up after each step; decisions taken "
+        "before stay as they are. The large mark stands at the mean time of the decision"
+        + _seeds_note(records).replace(" and bands from the lowest end to the highest", "")
+        + "."
+    )
+    return [Drawing("exits", "Accuracy over exit time", caption, paint, 10.5, 3.1 * lines + 0.5)]
+
+
+def _draw_exits(ax: Axes, atlas: _Atlas, panel: _Panel) -> None:
+    groups: dict[tuple[str, int], dict[str, Record]] = {}
+    for row in panel.rows:
+        key = (atlas.code(row), len(row["accuracy_by_step"]))
+        groups.setdefault(key, {})[row["model"]] = row
+    for (code, steps), models in groups.items():
+        rows = list(models.values())
+        style = {**atlas.styles[code], "markersize": 2.5, "linewidth": 1.4}
+        accuracy = 100 * np.mean([row["accuracy_by_step"] for row in rows], 0)
+        ax.plot(range(1, steps + 1), accuracy, label=code, **style)
+        exits = [row["mean_exit"] for row in rows if row["mean_exit"] is not None]
+        if exits:
+            clean = 100 * np.mean([row["clean_accuracy"] for row in rows])
+            ax.plot([np.mean(exits)], [clean], **{**style, "markersize": 7, "linestyle": "none"})
+    ax.set_title(panel.title)
+    ax.set_ylim(-3, 103)
+    ax.set_xlabel("time steps")
 
 
 # --- code x decoder ---

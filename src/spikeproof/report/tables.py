@@ -192,7 +192,8 @@ def to_csv(records: Sequence[Record]) -> str:
 
 
 def _harmless(record: Record) -> dict[str, object]:
-    return _plain_text({**record, "warnings": "; ".join(record["warnings"])})
+    joined = {name: "; ".join(map(str, record[name])) for name in ("warnings", "accuracy_by_step")}
+    return _plain_text({**record, **joined})
 
 
 def _plain_text(row: dict[str, object]) -> dict[str, object]:
@@ -227,9 +228,10 @@ def to_latex(records: Sequence[Record]) -> str:
     lines = [
         "% Needs \\usepackage{booktabs}. Accuracy in per cent with 95 % Wilson intervals; robust accuracy in",
         "% the worst case over all attacks of the study; ties count as errors. A question mark: doubtful.",
-        f"\\begin{{tabular}}{{{'l' * len(axes)}{'r' * (len(head) + 3 - len(axes))}}}",
+        "% Spikes per image up to its decision; exit: mean number of time steps until then.",
+        f"\\begin{{tabular}}{{{'l' * len(axes)}{'r' * (len(head) + 4 - len(axes))}}}",
         "\\toprule",
-        _latex_row([_latex(name) for name in (*head, "ties", "silent", "spikes")]),
+        _latex_row([_latex(name) for name in (*head, "ties", "silent", "spikes", "exit")]),
         "\\midrule",
         *(_latex_row(_latex_cells(row, axes, columns)) for row in rows),
         "\\bottomrule",
@@ -246,7 +248,8 @@ def _latex_cells(row: Headline, axes: Iterable[str], columns: Iterable[Budget]) 
         accuracies.append(_latex_judged(worst) if worst else "--")
     shares = [percent(model["tie_share"]), percent(model["silent_share"])]
     names = [_latex(str(_field(model, axis))) for axis in axes]
-    return [*names, *accuracies, *map(_latex, [*shares, number(model["spikes_per_inference"])])]
+    costs = [number(model["spikes_per_inference"]), number(model["mean_exit"], 2)]
+    return [*names, *accuracies, *map(_latex, [*shares, *costs])]
 
 
 def _latex_accuracy(value: float | None, low: float | None, high: float | None) -> str:
