@@ -290,7 +290,7 @@ class SpikeLatency(Loss):
     Example:
         >>> outputs = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
         >>> round(SpikeLatency()(outputs, outputs.sum(0), torch.tensor([0])).item(), 4)
-        0.3261
+        0.3231
 
     Source:
         Ding et al. 2023, published code (`spike_latency`).
