@@ -23,7 +23,7 @@ __all__ = ["main"]
 P = ParamSpec("P")
 KINDS = (
     *("encoders", "decoders", "neurons", "surrogates", "gradients", "networks", "rules"),
-    *("attacks", "probes", "certificates", "threats", "datasets", "studies"),
+    *("losses", "attacks", "objectives", "probes", "certificates", "threats", "datasets", "studies"),
 )
 
 

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from spikeproof.attacks.composite import Sources
 from spikeproof.attacks.recipes import Attack
-from spikeproof.attacks.search import Result
+from spikeproof.attacks.search import Result, show
 from spikeproof.decoders import UNDECIDED, decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.network import Inference
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, Watched
 from spikeproof.statistics import wilson
 from spikeproof.threats import L0, L1, L2, Linf
 
@@ -316,6 +316,14 @@ class Steady:
     def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "B K"]:
         padded, key = _padded(images, key)
         return self.model(padded, key)[: len(images)]
+
+    def watch(
+        self, images: Float[Tensor, "B *F"], key: Key | None = None, *, potential: bool = False
+    ) -> Watched:
+        """What its output layer does, where the model can tell."""
+        padded, key = _padded(images, key)
+        outputs, decoder, v = show(self.model, padded, key, potential)
+        return Watched(outputs[:, : len(images)], decoder, None if v is None else v[:, : len(images)])
 
 
 def _steady(through: Model | Sources | None) -> Steady | Sources | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.protocols import Decoder
+from spikeproof.protocols import Decoder, Watched
 
 __all__ = [
     "DLR",
@@ -34,6 +35,7 @@ __all__ = [
     "SpikeLatency",
     "SpikeLatency2",
     "SpikeLatency3",
+    "Watching",
 ]
 
 
@@ -367,6 +369,30 @@ class Objective:
         """Value per example, larger where the model comes nearer to answering the target."""
         return -self(logits, target)
 
+    def suits(self, decoder: Decoder) -> bool:
+        """Whether it has anything to say about models with this decoder."""
+        return True
+
+
+class Watching(Objective):
+    """An objective that looks at the output layer over time; of logits alone it says nothing."""
+
+    wants_potential: ClassVar[bool] = False
+    """Whether it looks at potentials of output neurons."""
+
+    def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]) -> Float[Tensor, "B"]:
+        raise InputError(
+            f"{type(self).__name__} looks at outputs over time",
+            "logits alone",
+            "Use it in a gradient attack on a model of time steps.",
+        )
+
+    def over_time(
+        self, seen: Watched, y: Int64[Tensor, "B"], target: Int64[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B"]:
+        """Value per example, larger where the model does worse, or comes nearer to answering the target."""
+        raise NotImplementedError(f"{type(self).__name__} defines no objective")
+
 
 @dataclass(frozen=True)
 class LogitCrossEntropy(Objective):
@@ -513,7 +539,7 @@ class Rescaled(Objective):
     spread: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.spread > 0 or isinstance(self.objective, KL):
+        if not self.spread > 0 or isinstance(self.objective, (KL, Watching)):
             raise InputError(
                 "Rescaled needs a positive spread and an objective of logits and labels",
                 repr(self),

@@ -27,6 +27,7 @@ from spikeproof.protocols import (
     Decoder,
     Encoder,
     Shape,
+    Watched,
     encoded_shape,
     example_shape,
     output_width,
@@ -110,6 +111,23 @@ class SpikingNetwork(nn.Module):
             if tally is not None and isinstance(layer, Spiking) and layer.neuron.spiking:
                 tally.append((x.detach() != 0).flatten(2).sum(2))
         return x
+
+    def watch(self, spikes: Float[Tensor, "T B *F"]) -> tuple[Tensor, Tensor]:
+        """Outputs, and the potentials that output neurons would have if they never fired.
+
+        Raises:
+            InputError: output neurons that have no potential, such as those of spike times.
+        """
+        x = spikes
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = layer(x)
+        readout = last.layers[0] if isinstance(last, Observed) else last
+        if not isinstance(readout, (Spiking, Integrator)):
+            raise InputError(
+                "Potentials are those of output neurons that have one", type(readout).__name__, "Use margin."
+            )
+        return last(x), readout.integrate(x)
 
 
 class Observed(SpikingNetwork):
@@ -437,6 +455,27 @@ class Classifier(nn.Module):
         """Activity of the output layer for an input that is coded already."""
         out: Tensor = self.network(self.spec.normalise(encoded) if self.spec.normalise else encoded, tally)
         return out
+
+    def watch(
+        self, images: Float[Tensor, "B C H W"], key: Key | None = None, *, potential: bool = False
+    ) -> Watched:
+        """What the output layer does, for objectives that look at more than logits.
+
+        Args:
+            images: as for a call.
+            key: as for a call.
+            potential: whether to show potentials of output neurons too.
+
+        Raises:
+            InputError: potentials of neurons that have none.
+        """
+        if not potential:
+            return Watched(self.outputs(images, key), self.spec.decoder)
+        encoded = self.encode(images, key)
+        outputs, potentials = self.network.watch(
+            self.spec.normalise(encoded) if self.spec.normalise else encoded
+        )
+        return Watched(outputs, self.spec.decoder, potentials)
 
     def read(self, encoded: Float[Tensor, "T B ..."]) -> Float[Tensor, "B K"]:
         """Logits for an input that is coded already: where attacks on spikes take their gradient."""

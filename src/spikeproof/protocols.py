@@ -5,7 +5,7 @@ Axes: `T` time, `B` batch, `C H W` image, `F` features, `K` classes. Time comes 
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -22,6 +22,7 @@ __all__ = [
     "Network",
     "Shape",
     "Threat",
+    "Watched",
     "check_range",
     "encoded_shape",
     "example_shape",
@@ -155,6 +156,14 @@ def example_shape(encoder: Encoder, shape: Shape) -> tuple[int, ...]:
     """The axes of one example that the encoder takes, for images of this shape."""
     declared = getattr(encoder, "example_shape", None)
     return shape if declared is None else declared(shape)
+
+
+class Watched(NamedTuple):
+    """What the output layer did over time, and the decoder that reads it."""
+
+    outputs: Float[Tensor, "T B N"]
+    decoder: Decoder
+    potential: Float[Tensor, "T B M"] | None = None  # of output neurons, as if they never fired
 
 
 def output_width(decoder: Decoder, classes: int) -> int:

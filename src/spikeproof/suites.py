@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spikeproof.attacks.composite import WidthSweep
 from spikeproof.attacks.iterated import APGD, APGDT
+from spikeproof.attacks.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean
 from spikeproof.attacks.recipes import EOTPGD, PGD, EncoderAwareSearch, NoiseSearch, Recipe, SquareSearch
 from spikeproof.encoders import SpikeCode, StraightThrough, TimeShift, with_backward
 from spikeproof.errors import InputError, suggest
@@ -112,6 +113,7 @@ def plan(level: str, model: Model, threat: Threat) -> list[Member]:
         Member("pgd", PGD(steps=few)),
         Member("pgd-margin", pgd(steps=many, objective=Margin(), **often)),
     ]
+    members += _exits(model, level, few, many, often, pgd)
     if isinstance(threat, Linf) and EncoderAwareSearch().suits(model):
         members.append(Member("encoder-aware", _AWARE[level]))
     if level != "quick":
@@ -131,6 +133,20 @@ def plan(level: str, model: Model, threat: Threat) -> list[Member]:
     members.append(Member("noise", NoiseSearch(draws=10)))
     queries = {"quick": 100, "standard": 500, "extreme": 5000}[level]
     members.append(Member("square", SquareSearch(queries=queries)))
+    return members
+
+
+def _exits(model: Model, level: str, few: int, many: int, often: dict[str, Any], pgd: Any) -> list[Member]:
+    """Objectives that see more steps than the one at which an early exit was taken."""
+    prefixes = pgd(steps=many, objective=PrefixMean(Margin()), **often)
+    if not isinstance(model, Classifier) or not prefixes.reads(model):
+        return []
+    members = [Member("pgd-prefixes", prefixes)]
+    if level != "quick":
+        members.append(Member("apgd-prefixes", APGD(steps=many, objective=PrefixMean(), **often)))
+        for name, objective in (("first-spike", FirstSpikeMargin()), ("potential", PotentialMargin())):
+            recipe = pgd(steps=few, reach=5.0, objective=objective, **often)
+            members += [Member(f"pgd-{name}", recipe)] if recipe.reads(model) else []
     return members
 
 

@@ -18,7 +18,7 @@ from spikeproof.attacks.recipes import PGD, Attack, GradientRecipe, Recipe
 from spikeproof.attacks.search import Best, Result, check_batch, check_mode, evaluator, judge
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.losses import Margin
+from spikeproof.losses import Margin, Watching
 from spikeproof.protocols import Model, Threat
 from spikeproof.surrogates import Exponential, Rectangle, StraightThroughSpike, Surrogate, Triangle
 
@@ -132,7 +132,10 @@ class Composite(Recipe):
         return all(member.gradient_free for member in self.members)
 
     def suits(self, model: Any) -> bool:
-        return any(member.suits(model) for member in self.members)
+        return any(member.suits(model) for member in self.members) and self.reads(model)
+
+    def reads(self, model: Any) -> bool:
+        return all(member.reads(model) for member in self.members)
 
     def __call__(self, threat: Threat) -> Ensemble:
         return Ensemble(tuple(member(threat) for member in self.members))
@@ -224,7 +227,7 @@ class RateTwin(Recipe):
         attack: a gradient attack without a surrogate of its own, of which the twin has none.
 
     Raises:
-        InputError: the attack uses no gradient, or names a surrogate.
+        InputError: the attack uses no gradient, names a surrogate or has an objective over time.
 
     Source:
         Ding et al. 2022 (SNN-RAT) and its published code (`Act`).
@@ -234,6 +237,10 @@ class RateTwin(Recipe):
 
     def __post_init__(self) -> None:
         check_own(self, self.attack)
+        if isinstance(getattr(self.attack, "objective", None), Watching):
+            raise InputError(
+                "A rate twin has no time steps to look at", repr(self.attack), "Use an objective of logits."
+            )
 
     @property
     def for_stochastic(self) -> bool:  # type: ignore[override]

@@ -19,7 +19,7 @@ from spikeproof.attacks.steps import best_step
 from spikeproof.encoders import BackwardRule
 from spikeproof.errors import InputError
 from spikeproof.gradients import GradientRule
-from spikeproof.losses import LogitCrossEntropy, Objective
+from spikeproof.losses import LogitCrossEntropy, Objective, Watching
 from spikeproof.protocols import Threat
 from spikeproof.surrogates import Surrogate
 
@@ -50,7 +50,11 @@ class Recipe:
     def suits(self, model: Any) -> bool:
         """Whether it can add anything on this model, or on a candidate with this `encoder`."""
         encoder = getattr(model, "encoder", model)
-        return not self.for_stochastic or bool(getattr(encoder, "stochastic", False))
+        return (not self.for_stochastic or bool(getattr(encoder, "stochastic", False))) and self.reads(model)
+
+    def reads(self, model: Any) -> bool:
+        """Whether its objective has anything to say about this model, or a candidate with this `decoder`."""
+        return True
 
     def __call__(self, threat: Threat) -> Attack:
         """The attack within this threat."""
@@ -64,6 +68,12 @@ class GradientRecipe(Recipe):
     objective: Objective = LogitCrossEntropy()
     surrogate: Surrogate | None = None
     backward: BackwardRule | None = None
+
+    def reads(self, model: Any) -> bool:
+        decoder = getattr(getattr(model, "spec", model), "decoder", None)
+        if decoder is None:
+            return not isinstance(self.objective, Watching)
+        return self.objective.suits(decoder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +232,9 @@ class Through(Recipe):
     @property
     def for_stochastic(self) -> bool:  # type: ignore[override]
         return self.attack.for_stochastic
+
+    def reads(self, model: Any) -> bool:
+        return self.attack.reads(model)
 
     def __call__(self, threat: Threat) -> Attack:
         return self.attack(threat)

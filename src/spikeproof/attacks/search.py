@@ -21,10 +21,10 @@ from spikeproof.attacks.targets import Targets
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.losses import KL, LogitCrossEntropy, Objective
-from spikeproof.protocols import Model, Threat
+from spikeproof.losses import KL, LogitCrossEntropy, Objective, Watching
+from spikeproof.protocols import Model, Threat, Watched
 
-__all__ = ["Best", "GradientAttack", "Jump", "Result", "check_batch", "evaluator", "judge"]
+__all__ = ["Best", "GradientAttack", "Jump", "Result", "check_batch", "evaluator", "judge", "show"]
 
 
 class Result(NamedTuple):
@@ -103,8 +103,28 @@ def judge(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Ke
         return decide(_logits(model, x, y, key)) != y
 
 
+def show(model: Model, x: Tensor, key: Key | None, potential: bool) -> Watched:
+    """What a model's output layer does over time.
+
+    Raises:
+        InputError: a model that does not tell.
+    """
+    watch = getattr(model, "watch", None)
+    if watch is None:
+        raise InputError(
+            "An objective over time needs a model that shows its outputs",
+            type(model).__name__,
+            "Use an objective of logits, such as margin.",
+        )
+    seen: Watched = watch(x, key, potential=potential)
+    return seen
+
+
 def _logits(model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
-    logits = model(x, key)
+    return _checked(model(x, key), x, y)
+
+
+def _checked(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
     if logits.ndim != 2 or len(logits) != len(x):
         raise InputError(
             f"A model answers with logits [B, K] for {len(x)} images",
@@ -142,8 +162,14 @@ def evaluator(model: Model, objective: Objective, y: Int64[Tensor, "B"]) -> Eval
     """Objective and share fooled, as oracles ask for them."""
 
     def evaluate(x: Tensor, key: Key) -> tuple[Tensor, Tensor]:
-        logits = _logits(model, x, y, key)
-        return objective(logits, y).to(x.dtype), (decide(logits.detach()) != y).to(x.dtype)
+        if isinstance(objective, Watching):
+            seen = show(model, x, key, objective.wants_potential)
+            logits = _checked(seen.decoder(seen.outputs), x, y)
+            value = objective.over_time(seen, y)
+        else:
+            logits = _logits(model, x, y, key)
+            value = objective(logits, y)
+        return value.to(x.dtype), (decide(logits.detach()) != y).to(x.dtype)
 
     return evaluate
 
@@ -160,7 +186,11 @@ class _Aim:
         """The objective for some of the examples."""
         if isinstance(self.objective, KL) and self.clean is not None:
             return _Anchored(self.objective, self.clean[rows])
-        return self.objective if self.target is None else _Towards(self.objective, self.target[rows])
+        if self.target is None:
+            return self.objective
+        if isinstance(self.objective, Watching):
+            return _WatchingTowards(self.objective, self.target[rows])
+        return _Towards(self.objective, self.target[rows])
 
 
 @dataclass(frozen=True)
@@ -179,6 +209,19 @@ class _Towards(Objective):
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         return self.objective.towards(logits, y, self.target)
+
+
+@dataclass(frozen=True)
+class _WatchingTowards(Watching):
+    objective: Watching
+    target: Tensor
+
+    @property
+    def wants_potential(self) -> bool:  # type: ignore[override]
+        return self.objective.wants_potential
+
+    def over_time(self, seen: Watched, y: Tensor, target: Tensor | None = None) -> Tensor:
+        return self.objective.over_time(seen, y, self.target)
 
 
 @dataclass(frozen=True)

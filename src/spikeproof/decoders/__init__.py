@@ -16,7 +16,7 @@ from spikeproof.decoders.readouts import (
     silent,
 )
 from spikeproof.decoders.weighted import Geometric, Weighted
-from spikeproof.decoders.wrapping import activity, by_step, exit_steps
+from spikeproof.decoders.wrapping import activity, by_step, exit_steps, inside, prefixes
 
 __all__ = [
     "UNDECIDED",
@@ -37,5 +37,7 @@ __all__ = [
     "by_step",
     "decide",
     "exit_steps",
+    "inside",
+    "prefixes",
     "silent",
 ]

@@ -4,8 +4,8 @@ The decision is that of the read-out inside on the outputs until the exit, and n
 it. When an exit happens is a step function of the outputs and has no derivative. The gradient is that of the
 logits at the exit really taken: right for a decision that stays where it is, blind to one that could be made
 to come earlier or later, and exactly zero by all later outputs. An attack that follows it alone may be weak.
-Put one through the read-out without its exit, or a search without gradients, beside it before a robust
-accuracy is believed.
+Put one with the objective `prefix-mean`, which sees every exit, and a search without gradients beside it
+before a robust accuracy is believed.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from torch import Tensor
 from spikeproof.errors import InputError
 from spikeproof.protocols import Decoder, output_width, reads_potential
 
-__all__ = ["Wrapping", "activity", "by_step", "exit_steps", "prefixes"]
+__all__ = ["Wrapping", "activity", "by_step", "exit_steps", "inside", "prefixes"]
 
 
 def activity(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, "T B K"]:
@@ -54,6 +54,11 @@ def prefixes(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor,
     return torch.stack([decoder(outputs[:t]) for t in range(1, len(outputs) + 1)])
 
 
+def inside(decoder: Decoder) -> Decoder:
+    """The read-out that an early exit cuts short; any other decoder is its own."""
+    return getattr(decoder, "decoder", decoder) if hasattr(decoder, "exits") else decoder
+
+
 def by_step(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, "T B K"]:
     """Logits if time were up after each step; an early exit that came before stays as it was.
 
@@ -62,8 +67,7 @@ def by_step(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, 
         >>> by_step(Count(), torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])).tolist()
         [[[1.0, 0.0]], [[1.0, 1.0]]]
     """
-    inner = getattr(decoder, "decoder", decoder) if hasattr(decoder, "exits") else decoder
-    logits = prefixes(inner, outputs)
+    logits = prefixes(inside(decoder), outputs)
     last = exit_steps(decoder, outputs) - 1
     steps = torch.arange(len(outputs), device=outputs.device)[:, None].minimum(last)
     return logits.gather(0, steps[:, :, None].expand_as(logits))

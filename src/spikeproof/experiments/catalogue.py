@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spikeproof.attacks import composite, estimates, iterated, noise, recipes
+from spikeproof.attacks import composite, estimates, iterated, noise, objectives, recipes
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.attacks.targets import EveryOther, Given, LeastLikely, Targets
 from spikeproof.certificates import (
@@ -36,7 +36,7 @@ from spikeproof.datasets import (
 from spikeproof.errors import InputError, suggest
 from spikeproof.gradients import GradientRule
 from spikeproof.learning.rules import Rule
-from spikeproof.losses import DLR, KL, LogitCrossEntropy, Margin, Objective, Rescaled
+from spikeproof.losses import DLR, KL, LogitCrossEntropy, Loss, Margin, Objective, Rescaled
 from spikeproof.models import MODEL_PARTS
 from spikeproof.network import Architecture
 from spikeproof.neurons import Neuron
@@ -84,6 +84,10 @@ PARTS: Catalogue = {
         "dlr": DLR,
         "kl": KL,
         "rescaled": Rescaled,
+        "at-exit": objectives.AtExit,
+        "prefix-mean": objectives.PrefixMean,
+        "first-spike-margin": objectives.FirstSpikeMargin,
+        "potential-margin": objectives.PotentialMargin,
     },
     Targets: {"least-likely": LeastLikely, "every-other": EveryOther, "given": Given},
     Probe: {
@@ -134,7 +138,9 @@ KINDS: Mapping[str, Any] = {
     "gradients": GradientRule,
     "networks": Architecture,
     "rules": Rule,
+    "losses": Loss,
     "attacks": Recipe,
+    "objectives": Objective,
     "probes": Probe,
     "certificates": Certificate,
     "threats": Threat,

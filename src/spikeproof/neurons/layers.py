@@ -43,6 +43,10 @@ class _Neurons(nn.Module):
     def learned(self) -> Learned:
         return {name: self.get_parameter(name) for name in self.names}
 
+    def integrate(self, current: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
+        """The potential that the neurons would have if they never fired."""
+        return self.neuron.integrate(_in_full(current), self.learned)
+
 
 class Spiking(_Neurons):
     """A layer of neurons; every call starts at rest and nothing is left when it returns.
@@ -125,7 +129,7 @@ class Integrator(_Neurons):
         super().__init__(neuron, features)
 
     def forward(self, current: Float[Tensor, "T B K"]) -> Float[Tensor, "T B K"]:
-        return self.neuron.integrate(_in_full(current), self.learned)
+        return self.integrate(current)
 
     def extra_repr(self) -> str:
         return repr(self.neuron)
