@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spikeproof.attacks.composite import WidthSweep
 from spikeproof.attacks.iterated import APGD, APGDT
-from spikeproof.attacks.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean
+from spikeproof.attacks.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean, sees_every_exit
 from spikeproof.attacks.recipes import EOTPGD, PGD, EncoderAwareSearch, NoiseSearch, Recipe, SquareSearch
 from spikeproof.encoders import SpikeCode, StraightThrough, TimeShift, with_backward
 from spikeproof.errors import InputError, suggest
@@ -263,6 +263,8 @@ def evaluate_suite(
             "steps": getattr(member.recipe, "steps", 0) if not member.recipe.gradient_free else 0,
             "draws": getattr(member.recipe, "draws", 1) if not member.recipe.gradient_free else 1,
         }
+        if sees_every_exit(member.recipe):
+            entry["every_exit"] = True
         members.append(entry)
     return Suited(worst, broken, members)
 

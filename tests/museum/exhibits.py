@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from spikeproof.attacks.objectives import PrefixMean
 from spikeproof.attacks.recipes import EOTPGD, FGSM, PGD, SquareSearch
 from spikeproof.attacks.search import Result
 from spikeproof.audit.assess import assess, attack_evidence
@@ -21,11 +22,12 @@ from spikeproof.audit.checks import CHECKS, audit
 from spikeproof.audit.evidence import Evidence
 from spikeproof.certificates import BernoulliSmoothing
 from spikeproof.datasets import Digits
-from spikeproof.decoders import Count, MeanPotential
+from spikeproof.decoders import ConfidenceExit, Count, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated
 from spikeproof.evaluation import evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
+from spikeproof.losses import Margin
 from spikeproof.network import MLP, ConvNet, ModelSpec, substitute
 from spikeproof.neurons import LIF, ReLU
 from spikeproof.statistics import wilson
@@ -365,6 +367,19 @@ EXHIBITS = (
         "a radius that is no certificate",
         "certificate contradicted",
         lambda: contradicted(trained(Bernoulli(6))),
+    ),
+    Exhibit(
+        "early exit attacked at its exit alone",
+        "one exit attacked",
+        lambda: evidence(trained(Direct(4), ConfidenceExit(MeanPotential(), 0.8))),
+    ),
+    Exhibit(
+        "early exit attacked at every exit",
+        None,
+        lambda: evidence(
+            trained(Direct(4), ConfidenceExit(MeanPotential(), 0.8)),
+            (*ATTACKS, PGD(steps=20, objective=PrefixMean(Margin()))),
+        ),
     ),
     Exhibit("FGSM alone", "attacks too few", lambda: evidence(trained(), (FGSM(),))),
     Exhibit(

@@ -97,6 +97,16 @@ def test_records_hold_the_mean_exit_and_the_curve_that_their_cells_measured(fini
     assert rows["fixed-exit(count)"]["accuracy_by_step"][1] == rows["fixed-exit(count)"]["clean_accuracy"]
 
 
+def test_the_audit_asks_for_attacks_at_other_exits_where_outputs_have_a_say_in_them(finished):
+    raised = {
+        row["decoder"].split("(")[0]: any(text.startswith("one exit attacked") for text in row["warnings"])
+        for row in records(finished)
+        if row["attack"] == WORST_CASE
+    }
+    asked = {name for name, is_raised in raised.items() if is_raised}
+    assert asked == {"confidence-exit", "margin-exit", "first-spike-exit"}
+
+
 def test_exits_stand_in_page_figure_table_latex_and_json(finished):
     found = records(finished)
     text = page.write(finished, found).read_text()

@@ -15,12 +15,30 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.composite import members_of
+from spikeproof.attacks.recipes import Recipe
 from spikeproof.decoders import FirstSpike, MeanPotential, activity, exit_steps, inside, prefixes
 from spikeproof.errors import InputError
 from spikeproof.losses import KL, LogitCrossEntropy, Margin, Objective, Watching
 from spikeproof.protocols import Decoder, Watched, reads_potential
 
-__all__ = ["AtExit", "FirstSpikeMargin", "PotentialMargin", "PrefixMean"]
+__all__ = ["AtExit", "FirstSpikeMargin", "PotentialMargin", "PrefixMean", "sees_every_exit"]
+
+
+def sees_every_exit(recipe: Recipe) -> bool:
+    """Whether a recipe, or one that it is made of, has an objective of all time steps.
+
+    Example:
+        >>> from spikeproof.attacks.recipes import PGD
+        >>> [sees_every_exit(PGD(objective=o)) for o in (AtExit(), PrefixMean(), PrefixMean(until_exit=True))]
+        [False, True, False]
+    """
+    objectives = [getattr(getattr(leaf, "attack", leaf), "objective", None) for leaf in members_of([recipe])]
+    return any(
+        isinstance(objective, FirstSpikeMargin)
+        or (isinstance(objective, PrefixMean) and not objective.until_exit)
+        for objective in objectives
+    )
 
 
 @dataclass(frozen=True)

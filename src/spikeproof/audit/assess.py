@@ -10,12 +10,15 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.composite import RateTwin, members_of
+from spikeproof.attacks.objectives import sees_every_exit
 from spikeproof.attacks.recipes import GradientRecipe, Recipe
 from spikeproof.audit.checks import Verdict, audit
 from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
 from spikeproof.audit.probes import probe
+from spikeproof.decoders import dynamic_exit
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
+from spikeproof.network import Classifier
 from spikeproof.protocols import Model, Threat
 from spikeproof.sources import through
 from spikeproof.statistics import wilson
@@ -60,6 +63,7 @@ def attack_evidence(name: str, recipe: Recipe, metrics: Mapping[str, Any]) -> At
         silent_success=_number(metrics.get("silent_success_share")),
         eight_bit_accuracy=_number(metrics.get("eight_bit_accuracy")),
         draws=getattr(recipe, "draws", 1),
+        every_exit=sees_every_exit(recipe),
     )
 
 
@@ -79,6 +83,7 @@ def suite_evidence(metrics: Mapping[str, Any]) -> list[AttackEvidence]:
             zero_gradients=_number(member.get("evidence", {}).get("zero_gradient_share")),
             violations=member.get("evidence", {}).get("budget_violations", 0) / metrics["n"],
             silent_success=_number(member.get("evidence", {}).get("silent_success_share")),
+            every_exit=member.get("every_exit", False),
         )
         for member in metrics["members"]
     ]
@@ -170,6 +175,7 @@ def _judged(
         ],
         curve=curve,
         probe=seen,
+        dynamic_exit=isinstance(model, Classifier) and dynamic_exit(model.spec.decoder),
     )
     return Assessed(threat, accuracy, evidence, audit(evidence))
 

@@ -281,6 +281,14 @@ def _too_weak(evidence: Evidence) -> str | None:
     return " and ".join(lacking) if lacking and evidence.epsilon > 0 else None
 
 
+def _one_exit(evidence: Evidence) -> str | None:
+    if not evidence.dynamic_exit or not evidence.white_box() or evidence.epsilon == 0:
+        return None
+    if any(a.every_exit for a in evidence.white_box()):
+        return None
+    return "the time of the decision has no derivative, and every gradient is that of the exit taken alone"
+
+
 def _expectation(evidence: Evidence) -> str | None:
     if not evidence.stochastic:
         return None
@@ -469,6 +477,15 @@ CHECKS: tuple[Check, ...] = (
         "A gradient at a point says little about a neighbourhood in which the loss jumps.",
         "Average gradients over noise, and use gradient-free attacks.",
         f"{_INDICATORS} (unstable predictions)",
+    ),
+    Check(
+        "one exit attacked",
+        DOUBTFUL,
+        _one_exit,
+        "the model exits early when its outputs have it so, and no gradient attack looks at other exits.",
+        "When a decision comes has no derivative, so such an attack is blind to one that could come at another time.",
+        "Add an attack with the objective `prefix-mean` or `first-spike-margin`; suites have them.",
+        "spikeproof; Athalye, Carlini & Wagner 2018, section 4.1",
     ),
     Check(
         "gradient-free beats gradient",

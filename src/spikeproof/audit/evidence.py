@@ -32,6 +32,7 @@ class AttackEvidence:
         eight_bit_accuracy: accuracy after rounding the returned images to 8 bits.
         draws: draws per gradient, for a stochastic model.
         target: what was attacked, where that is not the model that was measured.
+        every_exit: whether its objective sees all time steps, not those alone that a decision rests on.
     """
 
     name: str
@@ -47,6 +48,7 @@ class AttackEvidence:
     eight_bit_accuracy: float | None = None
     draws: int | None = None
     target: str | None = None
+    every_exit: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Evidence:
         chosen_on: the part of the data on which settings were chosen: `nothing`, `validation` or `test`.
         contradicted: share of examples that an attack broke although a certificate holds for them.
         margin_claimed: least difference that is claimed to matter, in accuracy; None for no such claim.
+        dynamic_exit: whether the model decides sooner or later, as its outputs have it.
     """
 
     accuracy: float
@@ -132,6 +135,7 @@ class Evidence:
     chosen_on: str = "nothing"
     contradicted: float = 0.0
     margin_claimed: float | None = None
+    dynamic_exit: bool = False
 
     def white_box(self) -> list[AttackEvidence]:
         """Attacks that follow gradients of the model or of a substitute with the same spikes."""

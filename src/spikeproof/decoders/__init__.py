@@ -16,7 +16,7 @@ from spikeproof.decoders.readouts import (
     silent,
 )
 from spikeproof.decoders.weighted import Geometric, Weighted
-from spikeproof.decoders.wrapping import activity, by_step, exit_steps, inside, prefixes
+from spikeproof.decoders.wrapping import activity, by_step, dynamic_exit, exit_steps, inside, prefixes
 
 __all__ = [
     "UNDECIDED",
@@ -36,6 +36,7 @@ __all__ = [
     "activity",
     "by_step",
     "decide",
+    "dynamic_exit",
     "exit_steps",
     "inside",
     "prefixes",

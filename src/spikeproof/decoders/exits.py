@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -26,6 +27,9 @@ __all__ = ["ConfidenceExit", "FirstSpikeExit", "FixedExit", "MarginExit"]
 @dataclass(frozen=True)
 class _EarlyExit(Wrapping):
     """A read-out that decides at the first step that is good enough, or else at the last."""
+
+    dynamic: ClassVar[bool] = True
+    """Whether outputs have a say in when."""
 
     def __post_init__(self) -> None:
         refuse(self, self.decoder)
@@ -75,6 +79,7 @@ class FixedExit(_EarlyExit):
         The early-exit decoding of spiking networks whose read-out is cut off after so many steps.
     """
 
+    dynamic: ClassVar[bool] = False
     steps: int = 1
 
     def __post_init__(self) -> None:

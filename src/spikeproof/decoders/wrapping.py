@@ -17,7 +17,7 @@ from torch import Tensor
 from spikeproof.errors import InputError
 from spikeproof.protocols import Decoder, output_width, reads_potential
 
-__all__ = ["Wrapping", "activity", "by_step", "exit_steps", "inside", "prefixes"]
+__all__ = ["Wrapping", "activity", "by_step", "dynamic_exit", "exit_steps", "inside", "prefixes"]
 
 
 def activity(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, "T B K"]:
@@ -52,6 +52,11 @@ def exit_steps(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Int64[Tenso
 def prefixes(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, "T B K"]:
     """Logits after every step, from nothing but the outputs until then."""
     return torch.stack([decoder(outputs[:t]) for t in range(1, len(outputs) + 1)])
+
+
+def dynamic_exit(decoder: Decoder) -> bool:
+    """Whether outputs have a say in when the decision is taken."""
+    return hasattr(decoder, "exits") and bool(getattr(decoder, "dynamic", True))
 
 
 def inside(decoder: Decoder) -> Decoder:

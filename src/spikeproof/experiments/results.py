@@ -21,11 +21,13 @@ from spikeproof.attacks.recipes import FGSM, Recipe, SquareSearch
 from spikeproof.audit.assess import attack_evidence, suite_evidence
 from spikeproof.audit.checks import audit
 from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
+from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.catalogue import PARTS
 from spikeproof.experiments.record import ProbeRecord, Record
 from spikeproof.experiments.run import read_plan
 from spikeproof.experiments.store import Store, Stored
+from spikeproof.protocols import Decoder
 from spikeproof.specs import build
 from spikeproof.statistics import Interval, wilson
 
@@ -344,10 +346,20 @@ def _judge(
                 ],
                 probe=probe,
                 contradicted=contradicted[worst["threat"], worst["epsilon"]],
+                dynamic_exit=_exits(train.cell["spec"]["model"]["decoder"]),
             )
         )
         worst["verdict"] = verdict.verdict
         worst["warnings"] += [f"{finding.check}: {finding.why}" for finding in verdict.findings]
+
+
+def _exits(spec: Spec) -> bool:
+    """Whether a decoder exits as outputs have it; one that this version does not know is taken for plain."""
+    try:
+        decoder: Decoder = build(Decoder, spec, PARTS)
+    except InputError:
+        return False
+    return dynamic_exit(decoder)
 
 
 def _evidence(name: str, cell: Stored) -> list[AttackEvidence]:

@@ -17,6 +17,7 @@ from spikeproof.audit.evidence import CurvePoint, Evidence, ProbeEvidence
 from spikeproof.audit.probes import probe
 from spikeproof.certificates import IBP, Bins, Certificate
 from spikeproof.datasets import Dataset, Source, floats
+from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import InputError
 from spikeproof.evaluation import Clean, evaluate_clean
 from spikeproof.experiments.catalogue import PARTS
@@ -229,6 +230,7 @@ def _signed(
         attacks=suite_evidence(metrics),
         curve=curve,
         probe=seen,
+        dynamic_exit=dynamic_exit(model.spec.decoder),
     )
     certified = certified_share(model, threat, images, labels, Key.of(question.seed).fold("certify"))
     return SignedOff(
