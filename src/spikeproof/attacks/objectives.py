@@ -26,7 +26,9 @@ __all__ = ["AtExit", "FirstSpikeMargin", "PotentialMargin", "PrefixMean", "sees_
 
 
 def sees_every_exit(recipe: Recipe) -> bool:
-    """Whether a recipe, or one that it is made of, has an objective of all time steps.
+    """Whether a recipe, or one that it is made of, has the objective of all exits.
+
+    Margins of first spikes see all steps too, but say little about exits by count.
 
     Example:
         >>> from spikeproof.attacks.recipes import PGD
@@ -34,11 +36,7 @@ def sees_every_exit(recipe: Recipe) -> bool:
         [False, True, False]
     """
     objectives = [getattr(getattr(leaf, "attack", leaf), "objective", None) for leaf in members_of([recipe])]
-    return any(
-        isinstance(objective, FirstSpikeMargin)
-        or (isinstance(objective, PrefixMean) and not objective.until_exit)
-        for objective in objectives
-    )
+    return any(isinstance(each, PrefixMean) and not each.until_exit for each in objectives)
 
 
 @dataclass(frozen=True)

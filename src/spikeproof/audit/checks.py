@@ -484,7 +484,7 @@ CHECKS: tuple[Check, ...] = (
         _one_exit,
         "the model exits early when its outputs have it so, and no gradient attack looks at other exits.",
         "When a decision comes has no derivative, so such an attack is blind to one that could come at another time.",
-        "Add an attack with the objective `prefix-mean` or `first-spike-margin`; suites have them.",
+        "Add an attack with the objective `prefix-mean`; suites have one.",
         "spikeproof; Athalye, Carlini & Wagner 2018, section 4.1",
     ),
     Check(

@@ -32,7 +32,7 @@ class AttackEvidence:
         eight_bit_accuracy: accuracy after rounding the returned images to 8 bits.
         draws: draws per gradient, for a stochastic model.
         target: what was attacked, where that is not the model that was measured.
-        every_exit: whether its objective sees all time steps, not those alone that a decision rests on.
+        every_exit: whether its objective sees all exits, not those alone that are taken.
     """
 
     name: str
