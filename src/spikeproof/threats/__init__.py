@@ -2,5 +2,17 @@
 
 from spikeproof.threats.balls import L1, L2, Linf, parse_epsilon
 from spikeproof.threats.places import L0, Region, SquarePatch
+from spikeproof.threats.spikes import Additions, Flips, Removals
 
-__all__ = ["L0", "L1", "L2", "Linf", "Region", "SquarePatch", "parse_epsilon"]
+__all__ = [
+    "L0",
+    "L1",
+    "L2",
+    "Additions",
+    "Flips",
+    "Linf",
+    "Region",
+    "Removals",
+    "SquarePatch",
+    "parse_epsilon",
+]
