@@ -144,7 +144,18 @@ if TYPE_CHECKING:
         StraightThroughSpike,
         Triangle,
     )
-    from spikeproof.threats import L0, L1, L2, Linf, Region, SquarePatch, parse_epsilon
+    from spikeproof.threats import (
+        L0,
+        L1,
+        L2,
+        Additions,
+        Flips,
+        Linf,
+        Region,
+        Removals,
+        SquarePatch,
+        parse_epsilon,
+    )
     from spikeproof.timed import TimedMLP
 
 _HOMES = {
@@ -213,7 +224,18 @@ _HOMES = {
     ),
     "learning.timed": ("TimeCoded",),
     "models": ("load", "save"),
-    "threats": ("L0", "L1", "L2", "Linf", "Region", "SquarePatch", "parse_epsilon"),
+    "threats": (
+        "L0",
+        "L1",
+        "L2",
+        "Additions",
+        "Flips",
+        "Linf",
+        "Region",
+        "Removals",
+        "SquarePatch",
+        "parse_epsilon",
+    ),
     "attacks.composite": ("RateTwin", "WidthSweep", "WorstOf"),
     "attacks.estimates": ("NES", "SPSA"),
     "sources": ("rate_twin", "strongest"),

@@ -45,7 +45,7 @@ from spikeproof.protocols import Decoder, Encoder, Threat
 from spikeproof.specs import Catalogue, summary
 from spikeproof.suites import Suite
 from spikeproof.surrogates import Surrogate
-from spikeproof.threats import L0, L1, L2, Linf, Region, SquarePatch
+from spikeproof.threats import L0, L1, L2, Additions, Flips, Linf, Region, Removals, SquarePatch
 
 __all__ = ["KINDS", "PARTS", "members", "studies"]
 
@@ -111,6 +111,9 @@ PARTS: Catalogue = {
         "l0": L0,
         "square-patch": SquarePatch,
         "region": Region,
+        "flips": Flips,
+        "additions": Additions,
+        "removals": Removals,
     },
     Source: {
         "digits": Digits,
