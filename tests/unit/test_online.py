@@ -14,7 +14,8 @@ from spikeproof.learning.backprop import BPTT
 from spikeproof.learning.online import FPTT
 from spikeproof.losses import CrossEntropy
 from spikeproof.network import MLP, ConvNet, ModelSpec
-from spikeproof.neurons import IF, LIF, PSP, ReLU, State, ToZero, psp_filter, unroll
+from spikeproof.neurons import ALIF, IF, LIF, PSP, ReLU, State, ToZero, psp_filter, unroll
+from spikeproof.recurrent import LSNN
 from spikeproof.surrogates import ATan
 
 X, Y = Key.of(1).uniform((6, 1, 4, 4)), torch.tensor([0, 1, 1, 0, 1, 0])
@@ -48,7 +49,10 @@ def test_one_part_without_the_pull_is_plain_backpropagation_to_the_bit(spec):
         assert torch.equal(tensor, online.state_dict()[name])
 
 
-@pytest.mark.parametrize("spec", SPECS[:3], ids=repr)
+RECURRENT = replace(SPEC, network=LSNN((7,), adaptive=ALIF(threshold=0.3)))
+
+
+@pytest.mark.parametrize("spec", [*SPECS[:3], RECURRENT], ids=repr)
 def test_parts_one_after_the_other_are_the_whole_sequence(spec):
     """The remembered states lead to the outputs that the model has in one go."""
     model, running = course(FPTT(parts=3, alpha=0.0), spec)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -169,14 +170,23 @@ class _Continued:
 
     def __init__(self, unroll: Unroll) -> None:
         self.unroll = unroll
-        self.last: State | None = None
+        self.last: Any = None
 
     def __call__(
         self, current: Tensor, state: State, neuron: Neuron, spike: Surrogate
     ) -> tuple[Tensor, State]:
-        spikes, end = self.unroll(current, self.last or state, neuron, spike)
-        self.last = State(end.v.detach())
+        start = state if self.last is None else _continued(self.last, state)
+        spikes, end = self.unroll(current, start, neuron, spike)
+        self.last = end
         return spikes, end
+
+
+def _continued(last: Any, rest: Any) -> Any:
+    """The last state without its past; recurrent weights and the like are as they are now."""
+    if isinstance(rest, Tensor):
+        return rest if rest.requires_grad else last.detach()
+    parts: Any = map(_continued, last, rest)
+    return type(rest)(*parts)
 
 
 class _Filter(nn.Module):
