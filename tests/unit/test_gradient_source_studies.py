@@ -71,3 +71,21 @@ def test_an_ann_is_its_own_rate_twin():
 def test_a_suite_does_not_stand_inside_a_worst_case():
     with pytest.raises(InputError, match="suite"):
         study(SOURCES.replace("{attacks: [{pgd: {steps: 3}}", "{attacks: [suite, {pgd: {steps: 3}}"))
+
+
+TWO = SOURCES.replace(
+    "  - encoder: {latency: {steps: 4}}\n",
+    "  - encoder: {latency: {steps: 4}}\n    neuron: [lif, {lif: {synapse: {tau: 0.005}}}]\n",
+)
+TSSL = "  - through: {gradient: tssl, attack: {pgd: {steps: 3}}}\nepsilons"
+
+
+def test_a_source_is_left_out_where_it_is_not_defined_but_not_everywhere():
+    chosen = study(TWO.replace("epsilons", TSSL))
+    cells = [c for c in cells_of(chosen, chosen.data.load(None)) if c.kind == "attack"]
+    assert sum(c.spec["attack"].get("gradient", {}).get("name") == "tssl" for c in cells) == 1
+    assert sum(c.spec["attack"]["name"] == "spsa" for c in cells) == 2
+    with pytest.raises(InputError, match=r"attacks\.6.*synapse|TSSL"):
+        study(SOURCES.replace("epsilons", TSSL))
+    with pytest.raises(InputError, match=r"synapse|TSSL"):
+        study(SOURCES.replace("gradient: pdsg", "gradient: tssl"))

@@ -137,6 +137,10 @@ class Composite(Recipe):
     def reads(self, model: Any) -> bool:
         return all(member.reads(model) for member in self.members)
 
+    def check(self, model: Any) -> None:
+        for member in self.members:
+            member.check(model)
+
     def __call__(self, threat: Threat) -> Ensemble:
         return Ensemble(tuple(member(threat) for member in self.members))
 
@@ -249,6 +253,9 @@ class RateTwin(Recipe):
     def suits(self, model: Any) -> bool:
         neuron = getattr(getattr(model, "spec", model), "neuron", None)
         return super().suits(model) and bool(getattr(neuron, "spiking", True))  # an ANN is its own twin
+
+    def check(self, model: Any) -> None:
+        self.attack.check(model)
 
     def __call__(self, threat: Threat) -> Attack:
         return self.attack(threat)

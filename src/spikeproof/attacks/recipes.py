@@ -16,7 +16,7 @@ from spikeproof.attacks.queries import Square, UniformNoise
 from spikeproof.attacks.reachable import EncoderAware, level_code
 from spikeproof.attacks.search import GradientAttack, Result
 from spikeproof.attacks.steps import best_step
-from spikeproof.encoders import BackwardRule
+from spikeproof.encoders import BackwardRule, with_backward
 from spikeproof.errors import InputError
 from spikeproof.gradients import GradientRule
 from spikeproof.losses import LogitCrossEntropy, Objective, Watching
@@ -56,6 +56,13 @@ class Recipe:
         """Whether its objective has anything to say about this model, or a candidate with this `decoder`."""
         return True
 
+    def check(self, model: Any) -> None:
+        """Whether it is defined on this model, or on a candidate with these parts.
+
+        Raises:
+            InputError: it is not.
+        """
+
     def __call__(self, threat: Threat) -> Attack:
         """The attack within this threat."""
         raise NotImplementedError(f"{type(self).__name__} names no attack")
@@ -74,6 +81,10 @@ class GradientRecipe(Recipe):
         if decoder is None:
             return not isinstance(self.objective, Watching)
         return self.objective.suits(decoder)
+
+    def check(self, model: Any) -> None:
+        if self.backward is not None:
+            with_backward(getattr(model, "spec", model).encoder, self.backward)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +246,10 @@ class Through(Recipe):
 
     def reads(self, model: Any) -> bool:
         return self.attack.reads(model)
+
+    def check(self, model: Any) -> None:
+        self.gradient.check(getattr(model, "spec", model).neuron)
+        self.attack.check(model)
 
     def __call__(self, threat: Threat) -> Attack:
         return self.attack(threat)

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
+from spikeproof.attacks.recipes import Recipe
 from spikeproof.datasets import Dataset
 from spikeproof.errors import InputError
 from spikeproof.experiments.catalogue import PARTS
-from spikeproof.experiments.study import Candidate, Study
+from spikeproof.experiments.study import Candidate, Study, check_on
 from spikeproof.network import ModelSpec
 from spikeproof.specs import address, canonical, describe
 
@@ -122,13 +123,21 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
             ball = describe(threat, PARTS)
             epsilon = ball.pop("epsilon")
             for recipe in study.attacks:
-                if not recipe.suits(model):
+                if not (recipe.suits(model) and _defined(recipe, model)):
                     continue
                 attack = {"attack": describe(recipe, PARTS), "threat": ball, "epsilon": epsilon}
                 yield Cell.of("attack", {**measured, **attack, "seed": seed})
             for certificate in study.certificates:
                 proof = {"certificate": describe(certificate, PARTS), "threat": ball, "epsilon": epsilon}
                 yield Cell.of("certify", {**measured, **proof, "seed": seed})
+
+
+def _defined(recipe: Recipe, model: Candidate) -> bool:
+    try:
+        check_on(model, recipe)
+    except InputError:
+        return False
+    return True
 
 
 def model_spec(study: Study, data: Dataset, model: Candidate) -> ModelSpec:

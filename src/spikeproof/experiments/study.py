@@ -26,11 +26,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spikeproof.attacks.composite import RateTwin, members_of
-from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
+from spikeproof.attacks.composite import Composite, RateTwin, members_of
+from spikeproof.attacks.recipes import Recipe
 from spikeproof.certificates import Certificate
 from spikeproof.datasets import Source
-from spikeproof.encoders import Direct, with_backward
+from spikeproof.encoders import Direct
 from spikeproof.errors import InputError, suggest
 from spikeproof.experiments.catalogue import PARTS, studies
 from spikeproof.experiments.documents import Document, Place, read
@@ -177,8 +177,9 @@ class _Reader:
         self.keys((), data, KEYS, required=("name", "data", "models"))
         attacks = [self.part(Recipe, place, item) for place, item in self.attacks()]
         threats = self.threats() if attacks or self.listed("certificates", []) else ()
-        models = self.models(attacks)
+        models = self.models()
         for (place, _), attack in zip(self.attacks(), attacks, strict=True):
+            self.check_attack(place, attack, models)
             for threat in threats:
                 self.placed(place, lambda attack=attack, threat=threat: attack(threat))  # type: ignore[misc]
         return Study(
@@ -213,7 +214,7 @@ class _Reader:
             )
         return name
 
-    def models(self, attacks: Sequence[Recipe]) -> list[Candidate]:
+    def models(self) -> list[Candidate]:
         found = []
         for place, block in self.listed("models", []):
             self.keys(place, block, AXES, required=("encoder",))
@@ -221,7 +222,7 @@ class _Reader:
             for combination in product(*axes):
                 places = [where for where, _ in combination]
                 found.append(Candidate(*(part for _, part in combination)))
-                self.check(found[-1], dict(zip(AXES, places, strict=True)), attacks)
+                self.check(found[-1], dict(zip(AXES, places, strict=True)))
         if not found:
             raise self.error(
                 ("models",), "at least one model", "none", "Write, for example, - encoder: latency."
@@ -237,7 +238,7 @@ class _Reader:
             )
         return [(where, self.part(kind, where, item)) for where, item in items]
 
-    def check(self, model: Candidate, places: Mapping[str, Place], attacks: Sequence[Recipe]) -> None:
+    def check(self, model: Candidate, places: Mapping[str, Place]) -> None:
         self.placed(places["network"], lambda: model.network.check(model.neuron))
         if not model.neuron.spiking:
             unit = describe(model.neuron, PARTS)["name"]
@@ -256,20 +257,25 @@ class _Reader:
                     "Give the ANN a block of models of its own.",
                 )
         self.placed(places["rule"], lambda: model.rule.check(model.neuron))
-        for attack in members_of(attacks):
-            if isinstance(attack, Suite) and attack not in attacks:
-                raise InputError(
-                    "A suite is a worst case already", "one inside worst-of", "Name it beside worst-of."
-                )
-            if isinstance(attack, RateTwin) and attack.suits(model):
-                self.placed(places["neuron"], lambda: check_rates(model.network, model.neuron))
-                attack = attack.attack
-            if isinstance(attack, Through):
-                gradient, attack = attack.gradient, attack.attack
-                self.placed(places["neuron"], lambda rule=gradient: rule.check(model.neuron))  # type: ignore[misc]
-            if isinstance(attack, GradientRecipe) and attack.backward is not None:
-                rule = attack.backward
-                self.placed(places["encoder"], lambda rule=rule: with_backward(model.encoder, rule))  # type: ignore[misc]
+
+    def check_attack(self, place: Place, attack: Recipe, models: Sequence[Candidate]) -> None:
+        """An attack is left out for models that it is not defined on, but not for all of them."""
+        if isinstance(attack, Composite) and any(
+            isinstance(member, Suite) for member in members_of([attack])
+        ):
+            raise InputError(
+                "A suite is a worst case already", "one inside worst-of", "Name it beside worst-of."
+            )
+        refused = None
+        for model in models:
+            try:
+                check_on(model, attack)
+            except InputError as error:
+                refused = refused or error
+            else:
+                return
+        if refused is not None:
+            raise InputError(f"{self.document.where(place)}: {refused.expected}", refused.got, refused.try_)
 
     def threats(self) -> tuple[Threat, ...]:
         epsilons = []
@@ -365,6 +371,14 @@ class _Reader:
 
     def error(self, place: Place, expected: str, got: str, try_: str) -> InputError:
         return InputError(f"{self.document.where(place)}: expected {expected}", got, try_)
+
+
+def check_on(model: Candidate, attack: Recipe) -> None:
+    """Refuse a model that the attack, or one of its members, is not defined on."""
+    attack.check(model)
+    for member in members_of([attack]):
+        if isinstance(member, RateTwin) and member.suits(model):
+            check_rates(model.network, model.neuron)
 
 
 _ENDLESS = re.compile(r"[eE][-+]?\d{4}|.{64}")
