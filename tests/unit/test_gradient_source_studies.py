@@ -75,17 +75,17 @@ def test_a_suite_does_not_stand_inside_a_worst_case():
 
 TWO = SOURCES.replace(
     "  - encoder: {latency: {steps: 4}}\n",
-    "  - encoder: {latency: {steps: 4}}\n    neuron: [lif, {lif: {synapse: {tau: 0.005}}}]\n",
+    "  - encoder: {latency: {steps: 4}}\n    neuron: [lif, renewal]\n",
 )
-TSSL = "  - through: {gradient: tssl, attack: {pgd: {steps: 3}}}\nepsilons"
+EVENTS = "  - through: {gradient: event-driven, attack: {pgd: {steps: 3}}}\nepsilons"
 
 
 def test_a_source_is_left_out_where_it_is_not_defined_but_not_everywhere():
-    chosen = study(TWO.replace("epsilons", TSSL))
+    chosen = study(TWO.replace("epsilons", EVENTS))
     cells = [c for c in cells_of(chosen, chosen.data.load(None)) if c.kind == "attack"]
-    assert sum(c.spec["attack"].get("gradient", {}).get("name") == "tssl" for c in cells) == 1
+    assert sum(c.spec["attack"].get("gradient", {}).get("name") == "event-driven" for c in cells) == 1
     assert sum(c.spec["attack"]["name"] == "spsa" for c in cells) == 2
-    with pytest.raises(InputError, match=r"attacks\.6.*synapse|TSSL"):
-        study(SOURCES.replace("epsilons", TSSL))
-    with pytest.raises(InputError, match=r"synapse|TSSL"):
-        study(SOURCES.replace("gradient: pdsg", "gradient: tssl"))
+    with pytest.raises(InputError, match=r"study\.yaml:1.*renewal"):
+        study(SOURCES.replace("epsilons", EVENTS))
+    with pytest.raises(InputError, match=r"study\.yaml:1.*renewal"):
+        study(SOURCES.replace("gradient: pdsg", "gradient: event-driven"))
