@@ -22,7 +22,7 @@ from torch import Tensor
 
 from spikeproof.attacks.composite import Sources
 from spikeproof.attacks.recipes import Attack
-from spikeproof.attacks.search import Result, show
+from spikeproof.attacks.search import Result, check_threat, show
 from spikeproof.decoders import UNDECIDED, decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -218,6 +218,7 @@ def evaluate_attack(
         InputError: no examples, outcomes of other examples, or a setting out of range.
     """
     ids = _check(model, x, y, clean.example, batch_size, draws)
+    check_threat(model, threat)
     draws = draws if _stochastic(model) else 1
     target, source = Steady(model), _steady(through)
     parts: list[dict[str, Tensor]] = []

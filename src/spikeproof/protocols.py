@@ -26,10 +26,12 @@ __all__ = [
     "check_range",
     "encoded_shape",
     "example_shape",
+    "moves_events",
     "output_width",
     "reads_potential",
     "spike_count",
     "spike_counts",
+    "takes_events",
 ]
 
 Shape = tuple[int, int, int]
@@ -42,7 +44,7 @@ class Encoder(Protocol):
 
     An encoder that gives more channels than the image has also declares `output_shape(shape) -> shape`; one
     whose examples are no images declares `example_shape(shape) -> shape`; one whose values may stand for
-    several spikes each declares a true `counts`.
+    several spikes each declares a true `counts`; one that takes whole events declares a true `events`.
     """
 
     @property
@@ -106,7 +108,10 @@ class Coded(Protocol):
 
 @runtime_checkable
 class Threat(Protocol):
-    """The set of inputs an attacker may choose from, around each clean input."""
+    """The set of inputs an attacker may choose from, around each clean input.
+
+    A threat whose members hold whole events, and not pixels, declares a true `discrete`.
+    """
 
     @property
     def epsilon(self) -> float:
@@ -156,6 +161,16 @@ def example_shape(encoder: Encoder, shape: Shape) -> tuple[int, ...]:
     """The axes of one example that the encoder takes, for images of this shape."""
     declared = getattr(encoder, "example_shape", None)
     return shape if declared is None else declared(shape)
+
+
+def takes_events(encoder: object) -> bool:
+    """Whether examples for this encoder are whole events, and not values in [0, 1]."""
+    return bool(getattr(encoder, "events", False))
+
+
+def moves_events(threat: object) -> bool:
+    """Whether members of this threat hold whole events, and not pixels."""
+    return bool(getattr(threat, "discrete", False))
 
 
 class Watched(NamedTuple):

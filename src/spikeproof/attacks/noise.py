@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spikeproof.attacks.queries import UniformNoise, random_search
 from spikeproof.attacks.recipes import Recipe
-from spikeproof.attacks.search import Best, Result, check_batch
+from spikeproof.attacks.search import Best, Result, check_batch, check_threat
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat
@@ -36,6 +36,7 @@ class _Noise(UniformNoise):
     ) -> Result:
         """Attack `model`; `through` is ignored, there is no gradient to substitute."""
         check_batch(x, y)
+        check_threat(model, self.threat)
 
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:
             return self.threat.project(self.noisy(x[rows], query, now.fold("noise")), x[rows])

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.search import Best, Result, check_batch, check_mode, evaluator, judge
+from spikeproof.attacks.search import Best, Result, check_batch, check_mode, check_threat, evaluator, judge
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
@@ -86,6 +86,7 @@ class UniformNoise:
     ) -> Result:
         """Attack `model`; `through` is ignored, there is no gradient to substitute."""
         check_batch(x, y)
+        check_threat(model, self.threat)
 
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:
             return self.threat.start(x[rows], now.fold("noise"))
@@ -139,6 +140,7 @@ class Square:
     ) -> Result:
         """Attack `model`; `through` is ignored, there is no gradient to substitute."""
         check_batch(x, y)
+        check_threat(model, self.threat)
         if x.ndim != 4:
             raise InputError(
                 "Square needs images [B, C, H, W]", f"shape {list(x.shape)}", "Use UniformNoise instead."

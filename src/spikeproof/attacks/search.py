@@ -22,9 +22,19 @@ from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import KL, LogitCrossEntropy, Objective, Watching
-from spikeproof.protocols import Model, Threat, Watched
+from spikeproof.protocols import Model, Threat, Watched, moves_events, takes_events
 
-__all__ = ["Best", "GradientAttack", "Jump", "Result", "check_batch", "evaluator", "judge", "show"]
+__all__ = [
+    "Best",
+    "GradientAttack",
+    "Jump",
+    "Result",
+    "check_batch",
+    "check_threat",
+    "evaluator",
+    "judge",
+    "show",
+]
 
 
 class Result(NamedTuple):
@@ -94,6 +104,33 @@ def check_mode(model: Model) -> None:
     if getattr(model, "training", False):
         raise InputError(
             "An attack needs a model in evaluation mode", "a model in training mode", "Call model.eval()."
+        )
+
+
+def check_threat(model: Any, threat: Threat) -> None:
+    """Refuse to change pixels of a model that takes events, and spikes of one that takes images.
+
+    A model without an encoder to look at may take either.
+
+    Raises:
+        InputError: the threat is none on what the model takes.
+    """
+    while not hasattr(model, "encoder") and hasattr(model, "model"):
+        model = model.model
+    encoder = getattr(model, "encoder", None)
+    if encoder is None:
+        return
+    if moves_events(threat) and not takes_events(encoder):
+        raise InputError(
+            f"{type(threat).__name__} adds, removes or moves events, of a model with the encoder events",
+            f"a model with the encoder {encoder!r}",
+            "Use linf, l2, l1 or l0, whose attacks go through the code.",
+        )
+    if takes_events(encoder) and not moves_events(threat):
+        raise InputError(
+            f"{type(threat).__name__} changes pixels by fractions, and this model takes whole events",
+            f"a model with the encoder {encoder!r}",
+            "Use the threats flips, additions, removals or shifts with the attack spike-search.",
         )
 
 
@@ -286,6 +323,12 @@ class GradientAttack:
                 f"steps={self.steps}, restarts={self.restarts}, step_size={self.step_size}",
                 "Try steps=20, restarts=1.",
             )
+        if moves_events(self.threat):
+            raise InputError(
+                "Steps along a gradient change values by fractions",
+                f"{self.threat!r}, whose members are whole events",
+                "Use spike-search, or another attack on events.",
+            )
         if isinstance(self.objective, KL) and (
             self.targets is not None or not (self.random_start or self.start is not None)
         ):
@@ -316,6 +359,7 @@ class GradientAttack:
         check_batch(x, y)
         for each in (model, through):
             check_mode(each or model)
+        check_threat(model, self.threat)
         x = x.detach()
         best = Best(x)
         done = torch.zeros(len(x), dtype=torch.bool, device=x.device)

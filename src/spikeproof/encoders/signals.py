@@ -60,6 +60,7 @@ class Events:
     binary: bool = False
     stochastic: ClassVar[bool] = False
     spiking: ClassVar[bool] = True
+    events: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_steps(self, self.steps)
@@ -85,7 +86,7 @@ class Events:
             raise InputError(
                 "Events expects numbers of events, which are whole and at least 0",
                 f"min {values.min().item():.4g}, max {values.max().item():.4g}, with fractions or NaN",
-                "Attack events with a threat on spikes, not on pixels.",
+                "Attack events with a threat on spikes such as flips, not on pixels.",
             )
         x = x if x.is_floating_point() else x.float()
         spikes: Tensor = _Any.apply(x) if self.binary else x  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spikeproof.attacks import composite, estimates, iterated, noise, objectives, recipes
+from spikeproof.attacks import composite, estimates, iterated, noise, objectives, recipes, spikes
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.attacks.targets import EveryOther, Given, LeastLikely, Targets
 from spikeproof.certificates import (
@@ -71,6 +71,7 @@ PARTS: Catalogue = {
         "salt-and-pepper": noise.SaltAndPepperSearch,
         "square": recipes.SquareSearch,
         "encoder-aware": recipes.EncoderAwareSearch,
+        "spike-search": spikes.SpikeSearch,
         "suite": Suite,
         "rate-twin": composite.RateTwin,
         "width-sweep": composite.WidthSweep,

@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 
 from spikeproof.attacks.composite import Composite, RateTwin, members_of
 from spikeproof.attacks.recipes import Recipe
+from spikeproof.attacks.search import check_threat
 from spikeproof.certificates import Certificate
 from spikeproof.datasets import Source
 from spikeproof.encoders import Direct
@@ -178,6 +179,8 @@ class _Reader:
         attacks = [self.part(Recipe, place, item) for place, item in self.attacks()]
         threats = self.threats() if attacks or self.listed("certificates", []) else ()
         models = self.models()
+        for model, threat in product(models, threats):
+            self.placed(("threat",), lambda model=model, threat=threat: check_threat(model, threat))  # type: ignore[misc]
         for (place, _), attack in zip(self.attacks(), attacks, strict=True):
             self.check_attack(place, attack, models)
             for threat in threats:

@@ -1,14 +1,16 @@
-"""Threats on spikes: which entries of a binary grid may gain or lose a spike, and how many.
+"""Threats on spikes: which entries of a grid of events may gain or lose some, and how many in all.
 
-Examples come batch first and hold zeros and ones: `[B, T, C, H, W]`, `[B, T, N]` or any other shape; every
-entry is one possible spike. Members are binary too, so a step of gradient ascent is only a proposal that
-`project` rounds: steps that are small beside one spike change nothing.
+Examples come batch first and hold whole numbers of events: `[B, T, C, H, W]`, `[B, T, N]` or any other shape;
+every entry is one bin of time at one place. Members hold whole numbers too, so a step of gradient ascent is
+only a proposal that `project` rounds: steps that are small beside one spike change nothing. Attacks on spikes
+ask for the best member of a linear function (`extreme`) and for members close by (`neighbours`) instead.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,107 +20,265 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.threats.balls import Ball
 
-__all__ = ["Additions", "Flips", "Removals"]
+__all__ = ["Additions", "EventThreat", "Flips", "Removals"]
 
 
-def _rows(x: Tensor) -> Tensor:
+def rows_of(x: Tensor) -> Tensor:
+    """Every example as one row."""
     return x.reshape(len(x), -1)
 
 
-def _binary(x: Tensor) -> Bool[Tensor, "B"]:
-    return ((x == 0) | (x == 1)).flatten(1).all(1) if x.ndim > 1 else (x == 0) | (x == 1)
+@dataclass(frozen=True)
+class EventThreat(Ball):
+    """A set of event grids around each clean one; what they share is the grid, and where it may change."""
+
+    discrete: ClassVar[bool] = True
+
+    most: int = 1
+    polarity: int | None = None
+    region: tuple[int, int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.epsilon >= 0 and math.isfinite(self.epsilon) and float(self.epsilon).is_integer()):
+            raise InputError("A budget of spikes is a whole number", f"epsilon={self.epsilon}", "Try 5.")
+        if self.most < 1 or (self.polarity is not None and self.polarity < 0):
+            raise InputError(
+                "An entry of a grid holds at least one event, and polarities count from 0",
+                f"most={self.most}, polarity={self.polarity}",
+                "Try most=1 for a binary grid.",
+            )
+        if self.region is not None and (min(self.region[:2]) < 0 or min(self.region[2:]) < 1):
+            raise InputError(
+                "A region is top, left, height and width, in pixels", repr(self.region), "Try (0, 0, 8, 8)."
+            )
+
+    def neighbours(
+        self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"], grad: Float[Tensor, "B *F"], many: int
+    ) -> Float[Tensor, "M B *F"]:
+        """Members that one change, or one taken back and another made, leads to; the steepest for `grad`.
+
+        Where there are fewer than `many`, `x_adv` stands in their place.
+        """
+        raise NotImplementedError(f"{type(self).__name__} knows no neighbours")
+
+    def open(self, x: Float[Tensor, "B *F"]) -> Bool[Tensor, "*F"]:
+        """The entries of an example within polarity and region.
+
+        Raises:
+            InputError: inputs without such axes.
+        """
+        inside = torch.ones(x.shape[1:], dtype=torch.bool, device=x.device)
+        if self.polarity is not None:
+            if x.ndim < 3 or self.polarity >= x.shape[2]:
+                raise InputError(
+                    f"The polarity {self.polarity} is a channel of events [B, T, C, ...]",
+                    f"shape {list(x.shape)}",
+                    "Leave out polarity, or name a channel that there is.",
+                )
+            inside &= torch.zeros_like(inside).index_fill_(
+                1, torch.tensor(self.polarity, device=x.device), True
+            )
+        if self.region is not None:
+            if x.ndim != 5:
+                raise InputError(
+                    "A region needs events [B, T, C, H, W]", f"shape {list(x.shape)}", "Leave out region."
+                )
+            top, left, height, width = self.region
+            here = torch.zeros_like(inside)
+            here[:, :, top : top + height, left : left + width] = True
+            inside &= here
+        return inside
+
+    def on_grid(self, x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B"]:
+        """Whether each example holds whole numbers from 0 to `most` and nothing else."""
+        rows = rows_of(x)
+        return ((rows >= 0) & (rows <= self.most) & (rows == rows.round())).all(1)
+
+    def check(self, x: Float[Tensor, "B *F"]) -> None:
+        """Refuse clean inputs that are not on the grid.
+
+        Raises:
+            InputError: fractions, or more events in an entry than it may hold.
+        """
+        if not bool(self.on_grid(x).all()):
+            highest = x.nan_to_num().max().item()
+            raise InputError(
+                f"{type(self).__name__} is a threat on whole numbers of events from 0 to {self.most}",
+                f"clean inputs with other values, the largest {highest:g}",
+                f"Say most={int(highest)}."
+                if highest > self.most and bool((x == x.round()).all())
+                else "Use Linf, L2, L1 or L0 on images and real values.",
+            )
 
 
 @dataclass(frozen=True)
-class Flips(Ball):
-    r"""At most epsilon entries of a binary spike train may change, each from spike to silence or back.
+class Flips(EventThreat):
+    r"""At most epsilon events may be added to a grid or taken from it, all changes counted together.
 
-    .. math:: \{x' \in \{0,1\}^n : \sum_i |x'_i - x_i| \le \epsilon\}
+    .. math:: \{x' \in \{0, \dots, m\}^n : \sum_i |x'_i - x_i| \le \epsilon\}
+
+    On a binary grid, `most=1`, each change turns a spike into silence or silence into a spike.
 
     Args:
-        epsilon: largest number of changed entries, a whole number of at least 0.
+        epsilon: largest number of changes, a whole number of at least 0.
+        most: events that an entry of the grid can hold, `m`, at least 1; a binary grid holds 1.
+        polarity: the only channel that may change, from 0; None for all.
+        region: the only pixels that may change, as top, left, height, width; None for all.
 
     Shapes:
-        Spikes `[B, ...]` with values 0 and 1.
+        Events `[B, ...]`, whole numbers from 0 to `most`; `[B, T, C, H, W]` for polarity and region.
 
     Raises:
-        InputError: no whole number, or clean spikes that are not binary.
+        InputError: settings out of range, or clean events that are not on the grid.
 
     Example:
         >>> Flips(1).project(torch.tensor([[0.9, 0.4, 0.2]]), torch.tensor([[0.0, 0.0, 1.0]]))
         tensor([[1., 0., 1.]])
+        >>> Flips(2, most=9).project(torch.tensor([[4.0, 0.8]]), torch.tensor([[1.0, 0.0]]))
+        tensor([[3., 0.]])
 
     Source:
-        The Hamming ball of the binary cube; the projection takes the entries with the largest gain.
+        The Hamming ball of the binary cube and, on integer grids, its counterpart in the 1-norm; the
+        projection takes single changes in the order of their gain, which falls from one to the next.
     """
 
-    def __post_init__(self) -> None:
-        if not (self.epsilon >= 0 and math.isfinite(self.epsilon) and float(self.epsilon).is_integer()):
-            raise InputError(
-                "A budget of spikes is a whole number of entries", f"epsilon={self.epsilon}", "Try epsilon=5."
-            )
+    def up(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """How many events each entry may gain."""
+        return (self.most - x) * self.open(x)
+
+    def down(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """How many events each entry may lose."""
+        return x * self.open(x)
 
     def allowed(self, x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B *F"]:
         """The entries that may change."""
-        return torch.ones_like(x, dtype=torch.bool)
-
-    def _flip_best(self, worth: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The clean spikes with those entries changed that are worth most, only where that is above zero."""
-        if not bool(_binary(x).all()):
-            raise InputError(
-                f"{type(self).__name__} is a threat on binary spikes, each 0 or 1",
-                "clean inputs with other values",
-                "Use Linf, L2, L1 or L0 on images and real values.",
-            )
-        rows = _rows(torch.where(self.allowed(x) & (worth > 0), worth, torch.zeros_like(worth)))
-        order = rows.argsort(dim=1, descending=True, stable=True)[:, : int(self.epsilon)]
-        chosen = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, order, True) & (rows > 0)
-        return torch.where(chosen.view(x.shape), 1 - x, x)
+        return (self.up(x) + self.down(x)) > 0
 
     def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
-        """Epsilon random allowed entries changed, or all where there are fewer."""
-        return self._flip_best(1 - key.uniform(x.shape, 0, x.device).double(), x)
+        """Epsilon random entries changed by one event each, or all where there are fewer."""
+        self.check(x)
+        up, down = self.up(x) > 0, self.down(x) > 0
+        coin = key.fold("side").uniform(x.shape, 0, x.device) < 0.5
+        side = torch.where(up & (coin | ~down), 1.0, -1.0).to(x.dtype) * (up | down)
+        order = (1 - key.uniform(x.shape, 0, x.device).double()) * (up | down)
+        return x + side * self._first(order).to(x.dtype)
+
+    def _first(self, worth: Float[Tensor, "B *F"]) -> Bool[Tensor, "B *F"]:
+        """The epsilon entries of the largest positive worth."""
+        rows = rows_of(worth)
+        order = rows.argsort(dim=1, descending=True, stable=True)[:, : int(self.epsilon)]
+        chosen = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, order, True)
+        return (chosen & (rows > 0)).view(worth.shape)
 
     def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The nearest member in Euclidean distance, exactly; entries that are no number stay clean."""
-        return self._flip_best((2 * x_adv.double() - 1) * (1 - 2 * x.double()), x)
+        self.check(x)
+        away = rows_of(x_adv.double() - x.double()).nan_to_num(0.0)
+        room = rows_of(torch.where(away.view(x.shape) > 0, self.up(x), self.down(x))).double()
+        far = torch.where(room > 0, away.abs(), torch.zeros_like(away))
+        few = min(int(self.epsilon), far.shape[1])
+        order = far.argsort(dim=1, descending=True, stable=True)[:, :few]
+        units = torch.arange(1, min(int(self.epsilon), self.most) + 1, device=x.device).double()
+        gain = 2 * far.gather(1, order)[..., None] - (2 * units - 1)  # of each further event, in distance
+        gain = torch.where(units <= room.gather(1, order)[..., None], gain, -torch.inf).flatten(1)
+        best = gain.argsort(dim=1, descending=True, stable=True)[:, : int(self.epsilon)]
+        taken = (
+            (torch.zeros_like(gain).scatter_(1, best, 1.0) * (gain > 0)).view(*order.shape, len(units)).sum(2)
+        )
+        moved = torch.zeros_like(far).scatter_(1, order, taken) * away.sign()
+        return x + moved.view(x.shape).to(x.dtype)
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
-        """Number of changed entries; infinite where one changed that may not."""
-        changed = x_adv != x
-        count = _rows(changed).sum(1).double()
-        return torch.where(_rows(changed & ~self.allowed(x)).any(1), count + math.inf, count)
+        """Number of events added and taken; infinite where an entry changed that may not."""
+        moved = x_adv.double() - x.double()
+        barred = (moved > self.up(x)) | (-moved > self.down(x))
+        count = rows_of(moved).abs().sum(1)
+        return torch.where(rows_of(barred).any(1), count + math.inf, count)
 
     def contains(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B"]:
-        """Whether each member is binary and within the budget, exactly."""
-        return _binary(x_adv) & (self.distance(x_adv, x) <= self.epsilon)
+        """Whether each member is on the grid and within the budget, exactly."""
+        return self.on_grid(x_adv) & (self.distance(x_adv, x) <= self.epsilon)
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The sign of the gradient at its epsilon largest values; zero elsewhere."""
-        rows = _rows(grad)
-        order = rows.abs().argsort(dim=1, descending=True, stable=True)[:, : int(self.epsilon)]
-        return torch.zeros_like(rows).scatter_(1, order, rows.gather(1, order).sign()).view(grad.shape)
+        grad = grad * self.open(grad)
+        return grad.sign() * self._first(grad.abs())
 
     def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The member at which a linear function with this gradient is largest."""
-        return self._flip_best(grad.double() * (1 - 2 * x.double()), x)
+        self.check(x)
+        slope = rows_of(grad.double()).nan_to_num(0.0)
+        room = rows_of(torch.where(slope.view(x.shape) > 0, self.up(x), self.down(x))).double()
+        room = torch.where(slope != 0, room, 0 * room)
+        worth = torch.where(room > 0, slope.abs(), 0 * slope)
+        order = worth.argsort(dim=1, descending=True, stable=True)[:, : int(self.epsilon)]
+        there = room.gather(1, order)
+        taken = torch.minimum(there, (self.epsilon - (there.cumsum(1) - there)).clamp(min=0))
+        moved = torch.zeros_like(slope).scatter_(1, order, taken) * slope.sign()
+        return x + moved.view(x.shape).to(x.dtype)
+
+    def neighbours(
+        self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"], grad: Float[Tensor, "B *F"], many: int
+    ) -> Float[Tensor, "M B *F"]:
+        """Members one event away, or one taken back and one spent elsewhere, the steepest for `grad`."""
+        slope, moved = rows_of(grad.double()).nan_to_num(0.0), rows_of(x_adv - x)
+        up, down = moved < rows_of(self.up(x)), -moved < rows_of(self.down(x))
+        size = slope.shape[1]
+        gain, possible = torch.cat([slope, -slope], 1), torch.cat([up, down], 1)
+        outward = torch.cat([moved >= 0, moved <= 0], 1)
+        spare = moved.abs().sum(1, keepdim=True) < self.epsilon
+        spend, cost = _best(gain, possible & outward, many + 1)  # one may be what is taken back
+        back, undone = _best(gain, possible & ~outward, many)
+        either, other = back.repeat_interleave(spend.shape[1], 1), spend.repeat(1, back.shape[1])
+        both = (cost[:, None] + undone[:, :, None]).flatten(1)
+        both = torch.where(either % size == other % size, -torch.inf, both)
+        worth = torch.cat([torch.where(spare, cost, -torch.inf), undone, both], 1)
+        first = torch.cat([spend, back, either], 1)
+        second = torch.cat([torch.full_like(torch.cat([spend, back], 1), -1), other], 1)
+        best = worth.argsort(dim=1, descending=True, stable=True)[:, :many]
+        found = []
+        for place in best.T:
+            pick = place[:, None]
+            real = worth.gather(1, pick) > -torch.inf
+            changed = moved + _unit(first.gather(1, pick), real, moved)
+            last = second.gather(1, pick)
+            changed = changed + _unit(last.clamp(min=0), real & (last >= 0), moved)
+            found.append(x + changed.view(x.shape))
+        return torch.stack(found) if found else x_adv[None][:0]
+
+
+def _best(gain: Tensor, possible: Tensor, many: int) -> tuple[Tensor, Tensor]:
+    """Places and gains of the largest gains among those possible; minus infinity where there are no more."""
+    values = torch.where(possible, gain, -torch.inf)
+    top = values.topk(min(many, values.shape[1]), dim=1)
+    return top.indices, top.values
+
+
+def _unit(place: Tensor, real: Tensor, like: Tensor) -> Tensor:
+    """One event more at a place, or one less for places beyond the last."""
+    size = like.shape[1]
+    sign = torch.where(place < size, 1.0, -1.0) * real
+    return torch.zeros_like(like).scatter_(1, place % size, sign.to(like.dtype))
 
 
 @dataclass(frozen=True)
 class Additions(Flips):
-    """At most epsilon spikes may be added to a binary spike train; none may go.
+    """At most epsilon events may be added to a grid; none may go.
 
     Args:
-        epsilon: largest number of added spikes, a whole number of at least 0.
+        epsilon: largest number of added events, a whole number of at least 0.
+        most: events that an entry of the grid can hold, at least 1; a binary grid holds 1.
+        polarity: the only channel that may change, from 0; None for all.
+        region: the only pixels that may change, as top, left, height, width; None for all.
 
     Example:
         >>> Additions(2).project(torch.tensor([[0.9, 0.7, 0.2]]), torch.tensor([[0.0, 0.0, 1.0]]))
         tensor([[1., 1., 1.]])
     """
 
-    def allowed(self, x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B *F"]:
-        """The silent entries."""
-        return x == 0
+    def down(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """None may go."""
+        return torch.zeros_like(x)
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """One at the epsilon largest gradients that are positive; zero elsewhere."""
@@ -127,19 +287,22 @@ class Additions(Flips):
 
 @dataclass(frozen=True)
 class Removals(Flips):
-    """At most epsilon spikes may be removed from a binary spike train; none may come.
+    """At most epsilon events may be taken from a grid; none may come.
 
     Args:
-        epsilon: largest number of removed spikes, a whole number of at least 0.
+        epsilon: largest number of events taken, a whole number of at least 0.
+        most: events that an entry of the grid can hold, at least 1; a binary grid holds 1.
+        polarity: the only channel that may change, from 0; None for all.
+        region: the only pixels that may change, as top, left, height, width; None for all.
 
     Example:
         >>> Removals(1).project(torch.tensor([[0.9, 0.4, 0.2]]), torch.tensor([[0.0, 1.0, 1.0]]))
         tensor([[0., 1., 0.]])
     """
 
-    def allowed(self, x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B *F"]:
-        """The entries with a spike."""
-        return x == 1
+    def up(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """None may come."""
+        return torch.zeros_like(x)
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """Minus one at the epsilon most negative gradients; zero elsewhere."""

@@ -1,0 +1,169 @@
+"""What every attack on events must satisfy; a new recipe adds a row to RECIPES."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+import torch
+
+from spikeproof.attacks.iterated import APGD, MIM, RFGSM
+from spikeproof.attacks.noise import GaussianNoiseSearch
+from spikeproof.attacks.recipes import BIM, FGSM, PGD, EncoderAwareSearch, NoiseSearch, SquareSearch
+from spikeproof.attacks.spikes import SpikeSearch
+from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
+from spikeproof.encoders import Events, Latency
+from spikeproof.errors import InputError
+from spikeproof.evaluation import Steady, evaluate_attack, evaluate_clean
+from spikeproof.keys import Key
+from spikeproof.losses import Margin
+from spikeproof.network import MLP, ConvNet, ModelSpec
+from spikeproof.neurons import LIF
+from spikeproof.surrogates import ATan, Rectangle
+from spikeproof.threats import L2, Additions, Flips, Linf, Removals
+
+T = 6
+RECIPES = [
+    NoiseSearch(draws=3),
+    SpikeSearch(steps=3, restarts=2, width=4, refine=1),
+    SpikeSearch(steps=2, restarts=1, width=3, refine=0, surrogate=Rectangle(1.0)),
+]
+BINARY = [Flips(3), Additions(2), Removals(2), Flips(2, polarity=1), Flips(2, region=(1, 1, 2, 2))]
+INTEGER = [replace(threat, most=3) for threat in BINARY]
+each_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=repr)
+
+
+def mlp(decoder, seed, binary=True, shape=(5, 1, 1)):
+    """A tiny network whose untrained weights are large enough to make it fire."""
+    spec = ModelSpec(Events(T, binary), MLP((12,)), LIF(), ATan(), decoder, shape, 3)
+    model = spec.build(Key.of(seed)).eval()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(2.5)
+    return model
+
+
+CONV = {
+    binary: ModelSpec(
+        Events(T, binary), ConvNet((2,), hidden=(8,)), LIF(), ATan(), Count(), (2, 4, 4), 3
+    ).build(Key.of(0))
+    for binary in (True, False)
+}
+for one in CONV.values():
+    one.eval()
+    with torch.no_grad():
+        for each in one.parameters():
+            each.mul_(2.0)
+DRAWS = Key.of(1).uniform((5, T, 2, 4, 4))
+GRIDS = {1: (DRAWS < 0.3).float(), 3: (DRAWS < 0.3).float() * (1 + (DRAWS < 0.15) + (DRAWS < 0.1))}
+
+
+@each_recipe
+@pytest.mark.parametrize("threat", BINARY + INTEGER, ids=repr)
+def test_events_come_back_valid_within_budget_and_judged_by_the_model(recipe, threat):
+    model, x = CONV[threat.most == 1], GRIDS[threat.most]
+    y = decide(model(x)).clamp(min=0)
+    key = Key.of(2).for_rows(range(5))
+    found = recipe(threat)(model, x, y, key)
+    assert threat.contains(found.x_adv, x).all()
+    assert torch.equal(found.success, decide(model(found.x_adv)) != y)
+    assert (found.queries > 0).all()
+    again = recipe(threat)(model, x, y, key)
+    assert torch.equal(found.x_adv, again.x_adv)
+
+
+@each_recipe
+def test_no_result_depends_on_the_company_of_an_example(recipe):
+    model, x, threat = CONV[True], GRIDS[1], Flips(3)
+    y = decide(model(x)).clamp(min=0)
+    clean = evaluate_clean(model, x, y, Key.of(3))
+    whole = evaluate_attack(model, recipe(threat), threat, x, y, clean, Key.of(3), batch_size=5)
+    parts = evaluate_attack(model, recipe(threat), threat, x, y, clean, Key.of(3), batch_size=2)
+    assert torch.equal(whole.x_adv, parts.x_adv)
+    assert torch.equal(whole.queries, parts.queries)
+    assert whole.within.all()
+
+
+@each_recipe
+def test_hostile_settings_give_a_defined_result(recipe):
+    model, x = CONV[True], GRIDS[1]
+    y = decide(model(x)).clamp(min=0)
+    still = recipe(Flips(0))(model, x, y, Key.of(0))
+    assert torch.equal(still.x_adv, x)
+    one = recipe(Flips(2))(model, x[:1], y[:1], Key.of(0))
+    assert one.x_adv.shape == x[:1].shape
+    twice = recipe(Flips(2))(model, x.double(), y, Key.of(0))
+    assert twice.x_adv.dtype == torch.float64
+    for answer in (0.0, float("nan")):  # silent, and broken
+        found = recipe(Flips(2))(lambda x, key=None, a=answer: x.flatten(1)[:, :3] * 0 + a, x, y, Key.of(0))
+        assert Flips(2).contains(found.x_adv, x).all()
+        assert found.success.all()
+    with pytest.raises(InputError, match="float"):
+        recipe(Flips(2))(model, x.half(), y, Key.of(0))
+    with pytest.raises(InputError, match="most=3"):
+        recipe(Flips(2))(CONV[False], GRIDS[3], y, Key.of(0))
+
+
+def worst(model, x, y, budget):
+    """The largest margin over every train within the budget, one by one."""
+    size = x.numel()
+    masks = [torch.zeros(1, size)]
+    for k in range(1, budget + 1):
+        places = torch.tensor(list(combinations(range(size), k)))
+        masks.append(torch.zeros(len(places), size).scatter_(1, places, 1.0))
+    trains = (x.flatten() - torch.cat(masks)).abs().view(-1, *x.shape)
+    return Margin()(model(trains), y.expand(len(trains))).max()
+
+
+@torch.no_grad()
+def test_flips_reach_the_worst_of_4526_trains_in_95_of_100_cases():
+    hits, noise, cases, asked = 0, 0, 0, 0
+    for seed, decoder in enumerate((Count(), MeanPotential(), FirstSpike()) * 2):
+        model = mlp(decoder, seed)
+        x = (Key.of(seed + 100).uniform((10, T, 5, 1, 1)) < 0.35).float()
+        y = decide(model(x))
+        x, y = x[y >= 0], y[y >= 0]
+        key = Key.of(7).for_rows(range(len(x)))
+        found = SpikeSearch()(Flips(3))(model, x, y, key)
+        luck = NoiseSearch(draws=int(found.queries.double().mean()))(Flips(3))(model, x, y, key)
+        reached, drawn = (Margin()(model(each.x_adv), y) for each in (found, luck))
+        for i in range(len(x)):
+            best = worst(model, x[i], y[i], 3)
+            wanted = min(best, torch.tensor(0.0))  # what has fallen need not fall further
+            hits += bool(reached[i] >= wanted - 1e-5)
+            noise += bool(drawn[i] >= wanted - 1e-5)
+        cases += len(x)
+        asked += int(found.queries.sum())
+    assert cases >= 45
+    assert hits >= 0.95 * cases
+    assert noise < 0.95 * cases  # by luck alone, with as many questions on average, it is missed
+    assert asked < 4526 / 10 * cases  # and no search through all of them
+
+
+def test_pixel_attacks_on_events_say_what_to_use_instead():
+    model, x = CONV[True], GRIDS[1]
+    y = decide(model(x)).clamp(min=0)
+    for recipe in (FGSM(), BIM(), PGD(), APGD(), MIM(), RFGSM(), NoiseSearch(), GaussianNoiseSearch()):
+        for threat in (Linf(0.1), L2(0.5)):
+            with pytest.raises(InputError, match="spike-search"):
+                recipe(threat)(model, x, y, Key.of(0))
+    clean = evaluate_clean(model, x, y, Key.of(0))
+    with pytest.raises(InputError, match=r"whole events.*flips"):
+        evaluate_attack(model, PGD()(Linf(0.1)), Linf(0.1), x, y, clean, Key.of(0))
+    for recipe in (FGSM(), BIM(), PGD(), APGD(), MIM()):
+        with pytest.raises(InputError, match=r"spike-search|Linf"):
+            recipe(Flips(3))
+    for recipe in (SquareSearch(), EncoderAwareSearch()):
+        with pytest.raises(InputError, match="Use "):
+            recipe(Flips(3))
+    with pytest.raises(InputError, match="spike-search"):
+        SquareSearch()(Linf(0.1))(Steady(model), x[:, 0], y, Key.of(0))
+
+
+def test_attacks_on_events_refuse_images_and_say_what_to_use_instead():
+    with pytest.raises(InputError, match="Use pgd"):
+        SpikeSearch()(Linf(0.1))
+    spec = ModelSpec(Latency(4), MLP((8,)), LIF(), ATan(), Count(), (1, 4, 4), 3)
+    model, x = spec.build(Key.of(0)).eval(), torch.ones(2, 1, 4, 4)
+    for recipe in RECIPES:
+        with pytest.raises(InputError, match="linf"):
+            recipe(Flips(2))(model, x, torch.zeros(2, dtype=torch.int64), Key.of(0))
