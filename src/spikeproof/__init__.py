@@ -153,6 +153,7 @@ if TYPE_CHECKING:
         Linf,
         Region,
         Removals,
+        Shifts,
         SquarePatch,
         parse_epsilon,
     )
@@ -233,6 +234,7 @@ _HOMES = {
         "Linf",
         "Region",
         "Removals",
+        "Shifts",
         "SquarePatch",
         "parse_epsilon",
     ),

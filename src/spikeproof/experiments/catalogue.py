@@ -45,7 +45,7 @@ from spikeproof.protocols import Decoder, Encoder, Threat
 from spikeproof.specs import Catalogue, summary
 from spikeproof.suites import Suite
 from spikeproof.surrogates import Surrogate
-from spikeproof.threats import L0, L1, L2, Additions, Flips, Linf, Region, Removals, SquarePatch
+from spikeproof.threats import L0, L1, L2, Additions, Flips, Linf, Region, Removals, Shifts, SquarePatch
 
 __all__ = ["KINDS", "PARTS", "members", "studies"]
 
@@ -115,6 +115,7 @@ PARTS: Catalogue = {
         "flips": Flips,
         "additions": Additions,
         "removals": Removals,
+        "shifts": Shifts,
     },
     Source: {
         "digits": Digits,

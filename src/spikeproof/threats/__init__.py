@@ -1,7 +1,8 @@
-"""Threats: the set of images an attacker may choose from, around each clean image, in the box [0, 1]."""
+"""Threats: the set of images or of spike trains that an attacker may choose from, around each clean one."""
 
 from spikeproof.threats.balls import L1, L2, Linf, parse_epsilon
 from spikeproof.threats.places import L0, Region, SquarePatch
+from spikeproof.threats.shifts import Shifts
 from spikeproof.threats.spikes import Additions, Flips, Removals
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Linf",
     "Region",
     "Removals",
+    "Shifts",
     "SquarePatch",
     "parse_epsilon",
 ]

@@ -1,0 +1,465 @@
+"""Threats that move spikes in time: none is lost or made, and every input keeps its number of events.
+
+A line is one input over time, `x[b, :, i]`. What stands in an entry moves as a whole, at most one to an
+entry: on a binary grid a spike, on an integer grid the events of one bin. Which spike went where cannot be
+seen afterwards; distances take the cheapest account, which for equal spikes keeps their order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from scipy.optimize import Bounds, LinearConstraint, linear_sum_assignment, milp
+from scipy.sparse import coo_array
+from torch import Tensor
+
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.threats.spikes import EventThreat
+
+__all__ = ["Shifts"]
+
+HALVINGS = 40
+"""Of the interval that holds the price of a budget."""
+PAIRS = 32
+"""Moves of either kind that are tried in pairs."""
+
+
+class _Account(NamedTuple):
+    """The cheapest way from one line to another, infinite where there is none."""
+
+    moved: Float[Tensor, "B L"]
+    delay: Float[Tensor, "B L"]
+    jitter: Float[Tensor, "B L"]
+
+
+@dataclass(frozen=True)
+class Shifts(EventThreat):
+    r"""Spikes may move in time, at most one to an entry; how many, how far in all or how far each is bounded.
+
+    .. math:: x'_{\pi(t), i} = x_{t, i} \text{ for one-to-one } \pi_i, \quad
+              \sum_{t, i} 1[\pi_i(t) \ne t] \le \epsilon \;\text{ or }\;
+              \sum_{t, i} |\pi_i(t) - t| \le \epsilon \;\text{ or }\; \max_{t, i} |\pi_i(t) - t| \le \epsilon
+
+    over the entries with events. Rates are kept exactly, so this is the test of what a model makes of timing.
+
+    Args:
+        epsilon: the bound, a whole number of at least 0: of spikes, of steps in all, or of steps each.
+        most: events that an entry of the grid can hold, at least 1; a binary grid holds 1.
+        polarity: the only channel in which spikes may move, from 0; None for all.
+        region: the only pixels at which spikes may move, as top, left, height, width; None for all.
+        measure: what is bounded: `moved` (number of moved spikes), `delay` (sum of all shifts, in steps) or
+            `jitter` (largest shift, in steps).
+
+    Shapes:
+        Events `[B, T, ...]`, whole numbers from 0 to `most`.
+
+    Raises:
+        InputError: settings out of range, or clean events that are not on the grid.
+
+    Example:
+        >>> x = torch.tensor([[[1.0], [1.0], [0.0], [0.0]]])
+        >>> goal = torch.tensor([[[0.1], [0.2], [0.9], [0.8]]])
+        >>> [Shifts(1, measure=m).project(goal, x).flatten().tolist() for m in ("moved", "delay", "jitter")]
+        [[0.0, 1.0, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 1.0, 0.0]]
+
+    Source:
+        Spike-Retiming Attacks 2026 (budgets B0, B1 and Binf). The published projection is greedy and stops at
+        the first shift that is too dear; this one is exact.
+    """
+
+    measure: Literal["moved", "delay", "jitter"] = "moved"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.measure not in _Account._fields:
+            raise InputError(
+                f"Shifts are measured by {', '.join(_Account._fields)}", repr(self.measure), "Try moved."
+            )
+
+    def start(self, x: Float[Tensor, "B T *F"], key: Key) -> Float[Tensor, "B T *F"]:
+        """The best member for random weights of the entries."""
+        return self.extreme(key.normal(x.shape, 0, x.device).double(), x)
+
+    def project(self, x_adv: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Float[Tensor, "B T *F"]:
+        """The nearest member in Euclidean distance, exactly; entries that are no number count as clean.
+
+        All members are equally long, so it is the one with the largest product with `x_adv`.
+        """
+        goal = torch.where(x_adv.isnan(), x, x_adv).nan_to_num().double()
+        found = self.extreme(goal, x)
+        if self._closed():
+            return found
+        weights, lines, landed = _lines(goal), _lines(x), _lines(found).clone()
+        for row in (~self.contains(x_adv, x)).nonzero().flatten().tolist():
+            landed[row] = self._whole(weights[row], lines[row], _lines(self.open(x)[None])[0, :, 0])
+        return torch.where(_wide(self.contains(x_adv, x), x), x_adv, _grid(landed, x))
+
+    def _closed(self) -> bool:
+        """Whether the best member of a linear function is found exactly without integer programming."""
+        return self.measure == "jitter" or (self.measure == "moved" and self.most == 1)
+
+    def extreme(self, grad: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Float[Tensor, "B T *F"]:
+        """The member at which a linear function with this gradient is largest.
+
+        Exact for jitter, and for moved spikes on a binary grid. Total delays, and numbers of moved events on
+        an integer grid, are rationed by one price per example, which may leave a little of the budget.
+        """
+        self.check(x)
+        weights, lines = _lines(grad.double().nan_to_num(0.0)), _lines(x)
+        free = _lines(self.open(x)[None])[:, :, 0]
+        if self.epsilon == 0 or not x.numel():
+            return x.clone()
+        if self.measure == "jitter":
+            found = self._priced(weights, lines, lines.new_zeros(len(x)).double())
+        elif self._closed():
+            found = self._exchanged(weights, lines, free)
+        else:
+            found = self._rationed(weights, lines, free)
+        return _grid(torch.where(free[..., None], found, lines), x)
+
+    def _exchanged(
+        self, weights: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"], free: Bool[Tensor, "1 L"]
+    ) -> Float[Tensor, "B L T"]:
+        """The best places without a spike for the worst with one, as long as it pays and the budget lasts."""
+        busy = (lines > 0) & free[..., None]
+        gone, leave = torch.where(busy, weights, torch.inf).sort(dim=2, stable=True)
+        come, enter = torch.where(
+            (lines == 0) & free[..., None], weights, -torch.inf
+        ).sort(dim=2, descending=True, stable=True)  # fmt: skip
+        gain = torch.where(gone.isfinite() & come.isfinite(), come - gone, -torch.inf)
+        flat = gain.flatten(1)
+        order = flat.argsort(dim=1, descending=True, stable=True)[:, : int(self.epsilon)]
+        paid = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, True) & (flat > 0)
+        paid = paid.view(gain.shape)
+        change = torch.zeros_like(gain).scatter_add_(2, enter, paid.double())
+        change.scatter_add_(2, leave, -paid.double())
+        return lines + change.to(lines.dtype)
+
+    def _priced(
+        self, weights: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"], price: Float[Tensor, "B"]
+    ) -> Float[Tensor, "B L T"]:
+        """The best places where every shift costs its price, line by line, exactly."""
+        if self.most > 1:
+            return self._assigned(weights, lines, price)
+        busy = lines.flatten(0, 1).sum(1) > 0
+        found = lines.flatten(0, 1).clone()
+        cost = price[:, None].expand(lines.shape[:2]).flatten()[busy]
+        bound = int(self.epsilon) if self.measure == "jitter" else lines.shape[2]
+        found[busy] = _ordered(weights.flatten(0, 1)[busy], found[busy], cost, bound)
+        return found.view(lines.shape)
+
+    def _assigned(self, weights: Tensor, lines: Tensor, price: Tensor) -> Tensor:
+        """The same for events that differ in number, which may pass each other."""
+        found = lines.clone()
+        place = np.arange(lines.shape[2])
+        for b, i in (lines.sum(2) > 0).nonzero().tolist():
+            line, weight = lines[b, i].double().cpu().numpy(), weights[b, i].cpu().numpy()
+            source = line.nonzero()[0]
+            shift = np.abs(place - source[:, None])
+            value = line[source][:, None] * weight - float(price[b]) * self._cost(shift)
+            if self.measure == "jitter":
+                value = np.where(shift <= self.epsilon, value, -1e30)
+            rows, columns = linear_sum_assignment(value, maximize=True)
+            line[:] = 0
+            line[columns] = lines[b, i].double().cpu().numpy()[source[rows]]
+            found[b, i] = torch.from_numpy(line).to(found)
+        return found
+
+    def _cost(self, shift: np.ndarray) -> np.ndarray:
+        cost: np.ndarray = (shift > 0) * 1.0 if self.measure == "moved" else shift * 1.0
+        return cost
+
+    def _rationed(self, weights: Tensor, lines: Tensor, free: Tensor) -> Tensor:
+        """The least price at which the budget lasts; lines that pay best are then taken at the next lower."""
+        weights = torch.where(free[..., None], weights, 0 * weights)
+        low = weights.new_zeros(len(lines))
+        high = 2 * self.most * weights.flatten(1).abs().amax(1) + 1
+        dear, cheap = lines, self._priced(weights, lines, low)
+        cheap = torch.where(free[..., None], cheap, lines)
+        fits = self._spent(cheap, lines).sum(1) <= self.epsilon
+        dear = torch.where(fits[:, None, None], cheap, dear)
+        if not bool(fits.all()):
+            for _ in range(HALVINGS):
+                middle = (low + high) / 2
+                found = torch.where(free[..., None], self._priced(weights, lines, middle), lines)
+                lasts = (self._spent(found, lines).sum(1) <= self.epsilon) & ~fits
+                dear = torch.where(lasts[:, None, None], found, dear)
+                cheap = torch.where((~lasts & ~fits)[:, None, None], found, cheap)
+                low, high = torch.where(lasts, low, middle), torch.where(lasts, middle, high)
+        return self._filled(weights, lines, dear, cheap)
+
+    def _filled(self, weights: Tensor, lines: Tensor, dear: Tensor, cheap: Tensor) -> Tensor:
+        gain = (weights * (cheap - dear)).sum(2)
+        more = self._spent(cheap, lines) - self._spent(dear, lines)
+        left = self.epsilon - self._spent(dear, lines).sum(1)
+        pays = gain > 0
+        order = torch.where(pays, gain / more.clamp(min=1e-9), -torch.inf).argsort(dim=1, descending=True)
+        found = dear.clone()
+        rows = torch.arange(len(lines), device=lines.device)
+        for place in order[:, : int(pays.sum(1).max())].T:
+            taken = pays[rows, place] & (more[rows, place] <= left)
+            found[rows[taken], place[taken]] = cheap[rows[taken], place[taken]]
+            left = left - torch.where(taken, more[rows, place], 0 * left)
+        return found
+
+    def _whole(self, weights: Tensor, lines: Tensor, free: Tensor) -> Tensor:
+        """The best places for one example under its budget, as an integer programme."""
+        values = lines.double().cpu().numpy() * free.cpu().numpy()[:, None]
+        length = values.shape[1]
+        line, source = values.nonzero()
+        found = lines.clone()
+        if not len(line):
+            return found
+        target = np.tile(np.arange(length), len(line))
+        spike = np.repeat(np.arange(len(line)), length)
+        shift = np.abs(target - source[spike])
+        kept = (shift <= self.epsilon) if self.measure == "delay" else np.full(len(shift), True)
+        target, spike, shift = target[kept], spike[kept], shift[kept]
+        gain = values[line, source][spike] * weights.cpu().numpy()[line[spike], target]
+        cell = line[spike] * length + target
+        one, number = np.ones(len(spike)), np.arange(len(spike))
+        each = coo_array((one, (spike, number)), shape=(len(line), len(spike)))
+        once = coo_array((one, (cell, number)), shape=(values.size, len(spike)))
+        budget = coo_array((self._cost(shift), (0 * spike, number)), shape=(1, len(spike)))
+        solved = milp(
+            -gain,
+            integrality=one,
+            bounds=Bounds(0, 1),
+            constraints=[
+                LinearConstraint(each, 1, 1),
+                LinearConstraint(once, -np.inf, 1),
+                LinearConstraint(budget, -np.inf, self.epsilon),
+            ],
+            options={"mip_rel_gap": 0.0},
+        )
+        picked = solved.x > 0.5
+        placed = np.where(free.cpu().numpy()[:, None], 0.0, lines.double().cpu().numpy())
+        placed[line[spike[picked]], target[picked]] = values[line, source][spike[picked]]
+        return torch.from_numpy(placed).to(found)
+
+    def _spent(self, found: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"]) -> Float[Tensor, "B L"]:
+        spent: Tensor = getattr(_account(found, lines), self.measure)
+        return spent
+
+    def distance(self, x_adv: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Float[Tensor, "B"]:
+        """What the cheapest account comes to; infinite where no shift explains what changed."""
+        spent = self._spent(_lines(x_adv), _lines(x))
+        spent = torch.where(_lines(self.open(x)[None])[:, :, 0] | (spent == 0), spent, torch.inf)
+        if not spent.shape[1]:
+            return spent.sum(1)
+        return spent.amax(1) if self.measure == "jitter" else spent.sum(1)
+
+    def contains(self, x_adv: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Bool[Tensor, "B"]:
+        """Whether each member is on the grid and within the budget, exactly."""
+        return self.on_grid(x_adv) & (self.distance(x_adv, x) <= self.epsilon)
+
+    def steepest(self, grad: Float[Tensor, "B T *F"]) -> Float[Tensor, "B T *F"]:
+        """From the smallest to the largest entry of the epsilon lines in which these differ most."""
+        lines = _lines(grad * self.open(grad))
+        step = torch.zeros_like(lines)
+        step.scatter_(2, lines.argmin(2, keepdim=True), -1).scatter_(2, lines.argmax(2, keepdim=True), 1)
+        rank = (lines.amax(2) - lines.amin(2)).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        differ = (lines.amax(2) > lines.amin(2)) & (rank < self.epsilon)
+        return _grid(torch.where(differ[..., None], step, 0 * step), grad)
+
+    def neighbours(
+        self,
+        x_adv: Float[Tensor, "B T *F"],
+        x: Float[Tensor, "B T *F"],
+        grad: Float[Tensor, "B T *F"],
+        many: int,
+    ) -> Float[Tensor, "M B T *F"]:
+        """Members one move away, or one that saves budget and one that spends it, the steepest first.
+
+        They are looked for among the steepest moves of either kind. Where there are fewer, `x_adv` stands in
+        their place.
+        """
+        lines, here = _lines(x), _lines(x_adv)
+        moves = self._moves(
+            here, lines, _lines(grad.double().nan_to_num(0.0)), _lines(self.open(x)[None]), many
+        )
+        few = min(many, PAIRS)
+        back, level, spend = moves
+        first = _Moves.joined([*moves, back.cut(few).repeated(few)])
+        nothing = _Moves.joined([back, level, spend]).without()
+        second = _Moves.joined([nothing, spend.cut(few).tiled(few)])
+        again = (first.line == second.line) & (first.place == second.place) & (second.offset != 0)
+        gain = torch.where(again, -torch.inf, first.gain + second.gain)
+        order = gain.argsort(dim=1, descending=True, stable=True)[:, : 8 * many]
+        first, second = first.taken(order), second.taken(order)
+        same = first.line == second.line
+        one = first.on(here)
+        other = second.on(torch.where(same[..., None], one, _rows(here, second.line)), given=True)
+        one = torch.where(same[..., None], other, one)
+        base = self._spent(here, lines)
+        new = [
+            getattr(_account(after, _rows(lines, at.line)), self.measure)
+            for after, at in ((one, first), (other, second))
+        ]
+        if self.measure == "jitter":
+            total = torch.maximum(*new)
+        else:
+            total = base.sum(1, keepdim=True) - base.gather(1, first.line) + new[0]
+            total = total + torch.where(same, 0 * total, new[1] - base.gather(1, second.line))
+        member = (total <= self.epsilon) & (gain.gather(1, order) > -torch.inf)
+        rank, batch = member.cumsum(1), torch.arange(len(x), device=x.device)
+        found = []
+        for place in range(1, many + 1):
+            pick = (member & (rank == place)).long().argmax(1)
+            real = rank[:, -1] >= place
+            after = here.clone()
+            after[batch, second.line[batch, pick]] = other[batch, pick]
+            after[batch, first.line[batch, pick]] = one[batch, pick]
+            found.append(_grid(torch.where(real[:, None, None], after, here), x))
+        return torch.stack(found) if found else x_adv[None][:0]
+
+    def _moves(self, here: Tensor, lines: Tensor, slope: Tensor, free: Tensor, many: int) -> list[_Moves]:
+        """The steepest moves that save budget, that keep it as it is, and that spend it."""
+        kinds = {side: _Moves.none(len(here), 2 * many, here.device) for side in (-1, 0, 1)}
+        length = lines.shape[2]
+        furthest = min(length - 1, 2 * int(self.epsilon)) if self.measure == "delay" else length - 1
+        for offset in [d for d in range(-furthest, furthest + 1) if d]:
+            start, stop = max(0, -offset), min(length, length - offset)
+            source, target = slice(start, stop), slice(start + offset, stop + offset)
+            possible = (here[..., source] > 0) & (here[..., target] == 0) & free[..., source]
+            gain = here[..., source].double() * (slope[..., target] - slope[..., source])
+            side = self._price(here, lines, source, target, offset).sign()
+            for sign, kind in kinds.items():
+                kinds[sign] = kind.with_more(
+                    torch.where(possible & (side == sign), gain, -torch.inf), start, offset
+                )
+        return list(kinds.values())
+
+    def _price(self, here: Tensor, lines: Tensor, source: slice, target: slice, offset: int) -> Tensor:
+        """What moves by this offset add to the distance: exact on binary grids, else what ranks them."""
+        value = here[..., source]
+        if self.measure == "moved":
+            left, entered = lines[..., source], lines[..., target]
+            return ((left > 0) & (left == value)).long() - ((entered > 0) & (entered == value)).long()
+        if self.measure == "jitter":
+            return torch.zeros_like(value)
+        ahead = ((here > 0).double() - (lines > 0).double()).cumsum(2)
+        step = (ahead - (1 if offset > 0 else -1)).abs() - ahead.abs()
+        total = torch.nn.functional.pad(step.cumsum(2), (1, 0))
+        first, last = (source, target) if offset > 0 else (target, source)
+        return total[..., last] - total[..., first]
+
+
+class _Moves(NamedTuple):
+    """Moves of single events, some per example: minus infinity is the gain of what is none."""
+
+    gain: Float[Tensor, "B M"]
+    line: Int64[Tensor, "B M"]
+    place: Int64[Tensor, "B M"]
+    offset: Int64[Tensor, "B M"]
+
+    @classmethod
+    def none(cls, batch: int, many: int, device: torch.device) -> _Moves:
+        whole = torch.zeros((batch, many), dtype=torch.int64, device=device)
+        return cls(
+            torch.full(whole.shape, -torch.inf, dtype=torch.float64, device=device), whole, whole, whole
+        )
+
+    @classmethod
+    def joined(cls, parts: list[_Moves]) -> _Moves:
+        return cls(*(torch.cat(columns, 1) for columns in zip(*parts, strict=True)))
+
+    def with_more(self, gain: Float[Tensor, "B L S"], start: int, offset: int) -> _Moves:
+        """The best of these and of the moves by one offset, as many as there were."""
+        many, width = self.gain.shape[1], gain.shape[2]
+        top = gain.flatten(1).topk(min(many, gain.shape[1] * width), dim=1)
+        more = _Moves(
+            top.values,
+            top.indices // width,
+            top.indices % width + start,
+            torch.full_like(top.indices, offset),
+        )
+        whole = _Moves.joined([self, more])
+        return whole.taken(whole.gain.argsort(dim=1, descending=True, stable=True)[:, :many])
+
+    def taken(self, order: Int64[Tensor, "B M"]) -> _Moves:
+        return _Moves(*(column.gather(1, order) for column in self))
+
+    def cut(self, many: int) -> _Moves:
+        return _Moves(*(column[:, :many] for column in self))
+
+    def repeated(self, times: int) -> _Moves:
+        return _Moves(*(column.repeat_interleave(times, 1) for column in self))
+
+    def tiled(self, times: int) -> _Moves:
+        return _Moves(*(column.repeat(1, times) for column in self))
+
+    def without(self) -> _Moves:
+        """The same lines, and nothing moves."""
+        return self._replace(gain=0 * self.offset.double(), offset=0 * self.offset)
+
+    def on(self, here: Tensor, given: bool = False) -> Float[Tensor, "B M T"]:
+        """The lines after the moves: lines of `here`, or lines given one by one."""
+        after = _rows(here, self.line).clone() if not given else here.clone()
+        real = (self.gain > -torch.inf)[..., None]
+        value = torch.where(real, after.gather(2, self.place[..., None]), 0)
+        after.scatter_add_(2, self.place[..., None], -value)
+        return after.scatter_add_(2, (self.place + self.offset)[..., None], value)
+
+
+def _rows(lines: Float[Tensor, "B L T"], index: Int64[Tensor, "B M"]) -> Float[Tensor, "B M T"]:
+    return lines.gather(1, index[..., None].expand(*index.shape, lines.shape[2]))
+
+
+def _lines(x: Tensor) -> Tensor:
+    """Inputs over time, `[B, L, T]`."""
+    return x.reshape(*x.shape[:2], -1).transpose(1, 2)
+
+
+def _grid(lines: Tensor, like: Tensor) -> Tensor:
+    return lines.transpose(1, 2).reshape(like.shape).contiguous()
+
+
+def _wide(rows: Tensor, like: Tensor) -> Tensor:
+    return rows.view(-1, *[1] * (like.ndim - 1))
+
+
+def _account(found: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"]) -> _Account:
+    """Equal events are matched in their order, which makes the sum and the largest of all shifts least."""
+    before, first = lines.double().sort(dim=2, descending=True, stable=True)
+    after, second = found.double().sort(dim=2, descending=True, stable=True)
+    known = (before == after).all(2)
+    shift = (first - second).abs() * (before > 0)
+    moved = ((lines > 0) & (found != lines)).sum(2)
+    costs = (moved, shift.sum(2), shift.amax(2) if shift.shape[2] else shift.sum(2))
+    return _Account(*(torch.where(known, cost.double(), torch.inf) for cost in costs))
+
+
+def _ordered(
+    weights: Float[Tensor, "R T"], lines: Float[Tensor, "R T"], price: Float[Tensor, "R"], bound: int
+) -> Float[Tensor, "R T"]:
+    """The best places for equal spikes, each at most `bound` from its own: one after the other in time."""
+    length = lines.shape[1]
+    counts = lines.sum(1).long()
+    many = int(counts.max()) if len(lines) else 0
+    time = torch.arange(length, device=lines.device)
+    sources = torch.where(lines > 0, time, length).sort(dim=1).values[:, :many]
+    best = weights.new_zeros(len(lines), length + 1)  # [t]: spikes so far, all before t
+    picks = []
+    for i in range(many):
+        shift = (time - sources[:, i, None]).abs()
+        value = best[:, :-1] + weights - price[:, None] * shift
+        value = torch.where(shift <= bound, value, -torch.inf)
+        high, pick = value.cummax(dim=1)
+        missing = weights.new_full((len(lines), 1), -torch.inf)
+        here = (i < counts)[:, None]
+        best = torch.where(here, torch.cat([missing, high], 1), best)
+        picks.append(pick)
+    found = torch.zeros_like(lines)
+    before = torch.full_like(counts, length)  # the next spike stands there
+    for i in reversed(range(many)):
+        here = i < counts
+        place = picks[i].gather(1, (before - 1).clamp(min=0)[:, None])[:, 0]
+        found[here, place[here]] = 1
+        before = torch.where(here, place, before)
+    return found
