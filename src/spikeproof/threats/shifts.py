@@ -7,6 +7,7 @@ seen afterwards; distances take the cheapest account, which for equal spikes kee
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -23,10 +24,14 @@ from spikeproof.threats.spikes import EventThreat
 
 __all__ = ["Shifts"]
 
-HALVINGS = 40
+HALVINGS = 16
 """Of the interval that holds the price of a budget."""
+PRICES = 15
+"""Tried together."""
 PAIRS = 32
 """Moves of either kind that are tried in pairs."""
+ENTRIES = 5_000_000
+"""Of the grids that are looked at together."""
 
 
 class _Account(NamedTuple):
@@ -182,15 +187,25 @@ class Shifts(EventThreat):
         dear, cheap = lines, self._priced(weights, lines, low)
         cheap = torch.where(free[..., None], cheap, lines)
         fits = self._spent(cheap, lines).sum(1) <= self.epsilon
-        dear = torch.where(fits[:, None, None], cheap, dear)
-        if not bool(fits.all()):
-            for _ in range(HALVINGS):
-                middle = (low + high) / 2
-                found = torch.where(free[..., None], self._priced(weights, lines, middle), lines)
-                lasts = (self._spent(found, lines).sum(1) <= self.epsilon) & ~fits
-                dear = torch.where(lasts[:, None, None], found, dear)
-                cheap = torch.where((~lasts & ~fits)[:, None, None], found, cheap)
-                low, high = torch.where(lasts, low, middle), torch.where(lasts, middle, high)
+        dear, unpriced = torch.where(fits[:, None, None], cheap, dear), cheap
+        if bool(fits.all()):
+            return dear
+        tried = min(max(ENTRIES // max(lines.numel(), 1), 1), PRICES if self.most == 1 else 1)
+        share = torch.arange(1, tried + 1, device=lines.device).double() / (tried + 1)
+        for _ in range(math.ceil(HALVINGS / math.log2(tried + 1))):
+            price = low + share[:, None] * (high - low)
+            many = (lines.repeat(tried, 1, 1), weights.repeat(tried, 1, 1))
+            found = self._priced(many[1], many[0], price.flatten())
+            found = torch.where(free[..., None], found, many[0])
+            lasts = self._spent(found, many[0]).sum(1).view(tried, -1) <= self.epsilon
+            found = torch.cat([cheap[None], found.view(tried, *lines.shape), dear[None]])
+            first = torch.where(lasts.any(0), lasts.long().argmax(0), tried)  # the least price that lasts
+            rows = torch.arange(len(lines), device=lines.device)
+            ends = torch.cat([low[None], price, high[None]])
+            dear, cheap = found[first + 1, rows], found[first, rows]
+            low, high = ends[first, rows], ends[first + 1, rows]
+        dear = torch.where(fits[:, None, None], unpriced, dear)
+        cheap = torch.where(fits[:, None, None], unpriced, cheap)
         return self._filled(weights, lines, dear, cheap)
 
     def _filled(self, weights: Tensor, lines: Tensor, dear: Tensor, cheap: Tensor) -> Tensor:
@@ -323,16 +338,24 @@ class Shifts(EventThreat):
         kinds = {side: _Moves.none(len(here), 2 * many, here.device) for side in (-1, 0, 1)}
         length = lines.shape[2]
         furthest = min(length - 1, 2 * int(self.epsilon)) if self.measure == "delay" else length - 1
-        for offset in [d for d in range(-furthest, furthest + 1) if d]:
-            start, stop = max(0, -offset), min(length, length - offset)
-            source, target = slice(start, stop), slice(start + offset, stop + offset)
-            possible = (here[..., source] > 0) & (here[..., target] == 0) & free[..., source]
-            gain = here[..., source].double() * (slope[..., target] - slope[..., source])
-            side = self._price(here, lines, source, target, offset).sign()
+        offsets = [d for d in range(-furthest, furthest + 1) if d]
+        together = max(1, ENTRIES // max(here.numel(), 1))
+        for first in range(0, len(offsets), together):
+            gains, sides = [], []
+            for offset in offsets[first : first + together]:
+                start, stop = max(0, -offset), min(length, length - offset)
+                source, target = slice(start, stop), slice(start + offset, stop + offset)
+                possible = (here[..., source] > 0) & (here[..., target] == 0) & free[..., source]
+                gain = here[..., source].double() * (slope[..., target] - slope[..., source])
+                gain = torch.where(possible, gain, -torch.inf)
+                side = self._price(here, lines, source, target, offset).sign()
+                edges = (start, length - stop)
+                gains.append(torch.nn.functional.pad(gain, edges, value=-torch.inf))
+                sides.append(torch.nn.functional.pad(side, edges))
+            gain, side = torch.stack(gains, 1), torch.stack(sides, 1)
+            offset = torch.tensor(offsets[first : first + together], device=here.device)
             for sign, kind in kinds.items():
-                kinds[sign] = kind.with_more(
-                    torch.where(possible & (side == sign), gain, -torch.inf), start, offset
-                )
+                kinds[sign] = kind.with_more(torch.where(side == sign, gain, -torch.inf), offset)
         return list(kinds.values())
 
     def _price(self, here: Tensor, lines: Tensor, source: slice, target: slice, offset: int) -> Tensor:
@@ -369,17 +392,13 @@ class _Moves(NamedTuple):
     def joined(cls, parts: list[_Moves]) -> _Moves:
         return cls(*(torch.cat(columns, 1) for columns in zip(*parts, strict=True)))
 
-    def with_more(self, gain: Float[Tensor, "B L S"], start: int, offset: int) -> _Moves:
-        """The best of these and of the moves by one offset, as many as there were."""
-        many, width = self.gain.shape[1], gain.shape[2]
-        top = gain.flatten(1).topk(min(many, gain.shape[1] * width), dim=1)
-        more = _Moves(
-            top.values,
-            top.indices // width,
-            top.indices % width + start,
-            torch.full_like(top.indices, offset),
-        )
-        whole = _Moves.joined([self, more])
+    def with_more(self, gain: Float[Tensor, "B O L T"], offset: Int64[Tensor, "O"]) -> _Moves:
+        """The best of these and of all moves by some offsets, as many as there were."""
+        many, (lines, length) = self.gain.shape[1], gain.shape[2:]
+        top = gain.flatten(1).topk(min(many, gain[0].numel()), dim=1)
+        line = top.indices // length % lines
+        which = offset[top.indices // (length * lines)]
+        whole = _Moves.joined([self, _Moves(top.values, line, top.indices % length, which)])
         return whole.taken(whole.gain.argsort(dim=1, descending=True, stable=True)[:, :many])
 
     def taken(self, order: Int64[Tensor, "B M"]) -> _Moves:
