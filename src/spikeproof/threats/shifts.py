@@ -353,9 +353,9 @@ class Shifts(EventThreat):
                 gains.append(torch.nn.functional.pad(gain, edges, value=-torch.inf))
                 sides.append(torch.nn.functional.pad(side, edges))
             gain, side = torch.stack(gains, 1), torch.stack(sides, 1)
-            offset = torch.tensor(offsets[first : first + together], device=here.device)
+            these = torch.tensor(offsets[first : first + together], device=here.device)
             for sign, kind in kinds.items():
-                kinds[sign] = kind.with_more(torch.where(side == sign, gain, -torch.inf), offset)
+                kinds[sign] = kind.with_more(torch.where(side == sign, gain, -torch.inf), these)
         return list(kinds.values())
 
     def _price(self, here: Tensor, lines: Tensor, source: slice, target: slice, offset: int) -> Tensor:
