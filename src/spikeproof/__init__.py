@@ -26,7 +26,9 @@ if TYPE_CHECKING:
         SAPGD,
         TargetedPGD,
     )
+    from spikeproof.attacks.linearised import FAB, FABT, DeepFool
     from spikeproof.attacks.noise import GaussianNoiseSearch, SaltAndPepperSearch
+    from spikeproof.attacks.penalised import EAD, CarliniWagner
     from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch, Through
     from spikeproof.datasets import (
         CIFAR10,
@@ -244,7 +246,9 @@ _HOMES = {
     "attacks.iterated": (
         *("APGD", "APGDDLR", "APGDT", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD", "TargetedPGD"),
     ),
+    "attacks.linearised": ("FAB", "FABT", "DeepFool"),
     "attacks.noise": ("GaussianNoiseSearch", "SaltAndPepperSearch"),
+    "attacks.penalised": ("EAD", "CarliniWagner"),
     "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch", "Through"),
     "evaluation": ("evaluate_attack", "evaluate_clean"),
 }

@@ -10,10 +10,13 @@ from spikeproof import (
     APGDDLR,
     BIM,
     FGSM,
+    L2,
     MLP,
     ATan,
     Bernoulli,
+    CarliniWagner,
     Count,
+    DeepFool,
     Digits,
     Direct,
     Key,
@@ -26,6 +29,7 @@ from spikeproof import (
     load,
     save,
 )
+from spikeproof.attacks.minimum import MinimumNorm
 from spikeproof.attacks.schedules import Oscillation
 from spikeproof.attacks.search import GradientAttack
 from spikeproof.attacks.steps import HeavyBall, Momentum
@@ -227,3 +231,46 @@ def test_ours_leave_no_more_standing_at_equal_budget(ann, digits):
             standing = accuracy(ann, theirs(x, y), y)
         left = (~ours(Linf(EPSILON))(ann, x, y, Key.of(0)).success).float().mean().item()
         assert left <= standing + 0.005, ours
+
+
+@pytest.mark.parametrize(
+    ("recipe", "norm", "peer"),
+    [
+        (DeepFool(), L2, foolbox.attacks.L2DeepFoolAttack()),
+        (DeepFool(), Linf, foolbox.attacks.LinfDeepFoolAttack()),
+        (CarliniWagner(steps=200), L2, foolbox.attacks.L2CarliniWagnerAttack(steps=200)),
+    ],
+    ids=["deepfool-l2", "deepfool-linf", "carlini-wagner"],
+)
+def test_nearest_images_are_as_near_as_those_of_foolbox(ann, digits, recipe, norm, peer):
+    x, y = batch(digits)
+    right = ann(x).argmax(1) == y
+    x, y = x[right], y[right]
+    threat = norm(1.0)
+    found = MinimumNorm(threat, recipe, stop=False).search(ann, x, y, Key.of(1))
+    foreign = peer(foolbox.PyTorchModel(ann, bounds=(0, 1), device="cpu"), x, y, epsilons=None)[1].detach()
+    assert accuracy(ann, found.x_adv, y) == 0
+    fooled = ann(foreign).argmax(1) != y
+    assert fooled.float().mean() > 0.9
+    ours, theirs = found.distance[fooled].median(), threat.distance(foreign, x)[fooled].median()
+    assert ours <= 1.02 * theirs, (float(ours), float(theirs))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "peer"),
+    [
+        (DeepFool(), lambda model: torchattacks.DeepFool(model)),
+        (CarliniWagner(steps=200), lambda model: torchattacks.CW(model, c=1, steps=200)),
+    ],
+    ids=["deepfool", "carlini-wagner"],
+)
+def test_nearest_images_are_as_near_as_those_of_torchattacks(ann, digits, recipe, peer):
+    x, y = batch(digits)
+    right = ann(x).argmax(1) == y
+    x, y = x[right], y[right]
+    found = MinimumNorm(L2(1.0), recipe, stop=False).search(ann, x, y, Key.of(1))
+    foreign = peer(ann)(x, y).detach()
+    fooled = ann(foreign).argmax(1) != y
+    assert fooled.any()
+    ours, theirs = found.distance[fooled].median(), L2(1.0).distance(foreign, x)[fooled].median()
+    assert ours <= 1.02 * theirs, (float(ours), float(theirs))

@@ -73,7 +73,9 @@ def onto_plane(
         rate = torch.where(moves, steep * speed, 0 * room).gather(1, order)
         done, going = gain.cumsum(1) - gain, rate.flip(1).cumsum(1).flip(1)
         finite = times.isfinite()
-        reached = torch.where(finite, done + times * going, torch.inf)  # the rise when the value meets the box
+        reached = torch.where(
+            finite, done + times * going, torch.inf
+        )  # the rise when the value meets the box
         index = (reached >= wanted).long().argmax(1, keepdim=True)  # the first that brings enough
         enough = (reached.isfinite() & (reached >= wanted)).any(1, keepdim=True)
         time = (wanted - done.gather(1, index)) / going.gather(1, index).clamp(min=1e-300)
@@ -81,7 +83,6 @@ def onto_plane(
         time = torch.where(enough, time, last)
         move = torch.where(moves, torch.minimum(time * speed, room), 0 * room)
     return (direction * move).view(shape).to(x.dtype)
-
 
 
 def walk(
@@ -176,9 +177,10 @@ class FAB(SlopeRecipe):
 
     .. math:: x' = (1-\alpha)(x + \eta\,\delta_x) + \alpha(x_0 + \eta\,\delta_{x_0})
 
-    with the steps :math:`\delta` from the iterate and from the clean image onto the boundary of the linearised
-    model inside the box, and :math:`\alpha = \min(\|\delta_x\| / (\|\delta_x\| + \|\delta_{x_0}\|),
-    \alpha_{max})`. After each success the iterate goes back towards the clean image by `beta`.
+    with the steps :math:`\delta` from the iterate and from the clean image onto the boundary of the
+    linearised model inside the box, and with the weight
+    :math:`\alpha = \min(\|\delta_x\| / (\|\delta_x\| + \|\delta_{x_0}\|), \alpha_{max})`.
+    After each success the iterate goes back towards the clean image by `beta`.
 
     Args:
         steps: number of steps per restart, at least 0.
@@ -246,7 +248,9 @@ class FAB(SlopeRecipe):
             plane = face.gap - dot(face.w.double(), here.double()).to(here.dtype)  # its value at the origin
             from_here = onto_plane(norm, here, face.w, face.gap)
             from_there = onto_plane(norm, there, face.w, plane + dot(face.w.double(), there.double()))
-            lengths = [hunt.threat.distance(p + d, p).double() for p, d in ((here, from_here), (there, from_there))]
+            lengths = [
+                hunt.threat.distance(p + d, p).double() for p, d in ((here, from_here), (there, from_there))
+            ]
             alpha = (lengths[0] / (lengths[0] + lengths[1]).clamp(min=1e-16)).clamp(max=self.alpha_max)
             alpha = per_row(alpha, here)
             new = (1 - alpha) * (here + self.eta * from_here) + alpha * (there + self.eta * from_there)

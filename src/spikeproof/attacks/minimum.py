@@ -1,8 +1,9 @@
 """Minimum-norm attacks: the nearest image that fools the model, and how far it is.
 
-A search asks the model through a `Hunt`, which keeps the nearest adversarial image of each example, counts and
-traces. Within a threat it serves as an attack like any other: an example has fallen when something was found
-within epsilon. Gradients may come from a substitute of the model; what fools it is asked of the model itself.
+A search asks the model through a `Hunt`, which keeps the nearest adversarial image of each example, counts
+and traces. Within a threat it serves as an attack like any other: an example has fallen when something was
+found within epsilon. Gradients may come from a substitute of the model; what fools it is asked of the model
+itself.
 """
 
 from __future__ import annotations
@@ -24,7 +25,17 @@ from spikeproof.losses import LogitCrossEntropy, Margin
 from spikeproof.protocols import Model, Threat
 from spikeproof.threats import L0, Linf
 
-__all__ = ["DualNorm", "Face", "Hunt", "Minimum", "MinimumNorm", "NormRecipe", "SlopeRecipe", "dot", "per_row"]
+__all__ = [
+    "DualNorm",
+    "Face",
+    "Hunt",
+    "Minimum",
+    "MinimumNorm",
+    "NormRecipe",
+    "SlopeRecipe",
+    "dot",
+    "per_row",
+]
 
 Name = int | str
 
@@ -32,7 +43,9 @@ Name = int | str
 class Minimum(NamedTuple):
     """The nearest adversarial image of each example that a search found, and the evidence for it."""
 
-    x_adv: Float[Tensor, "B *F"]  # the nearest one; where none was found, the image of the largest margin seen
+    x_adv: Float[
+        Tensor, "B *F"
+    ]  # the nearest one; where none was found, the image of the largest margin seen
     distance: Float[Tensor, "B"]  # in the norm of the threat, infinite where none was found
     losses: Float[Tensor, "S B"]  # margin (decisions alone: minus the distance) per step, NaN where not asked
     queries: Int64[Tensor, "B"]
@@ -79,7 +92,8 @@ class DualNorm:
         if self.of == "l1":
             return top
         safe = top.clamp(min=torch.finfo(w.dtype).tiny)  # squares of small slopes would vanish
-        return torch.linalg.vector_norm(flat / safe[:, None], dim=1) * top
+        length: Tensor = torch.linalg.vector_norm(flat / safe[:, None], dim=1)
+        return length * top
 
 
 class Face(NamedTuple):
@@ -128,7 +142,9 @@ class Hunt:
         self.counts = torch.zeros(3, n, dtype=torch.int64, device=device)  # forward, backward, zero
         self.stochastic = bool(getattr(self.model, "stochastic", False))
         self.looks = self.draws if self.stochastic else 1
-        self.alike = self.source is self.model or twins(self.model, self.source, self.x, self.key.fold("twin"))
+        self.alike = self.source is self.model or twins(
+            self.model, self.source, self.x, self.key.fold("twin")
+        )
 
     @property
     def rows(self) -> Tensor:
@@ -178,9 +194,7 @@ class Hunt:
         self, model: Model, rows: Tensor, images: Tensor, names: tuple[Name, ...]
     ) -> tuple[Tensor, Tensor]:
         now, evaluate = self.key.fold("look", *names).take(rows), evaluator(model, Margin(), self.y[rows])
-        looks = [
-            evaluate(images, now.fold("draw", i) if self.stochastic else now) for i in range(self.looks)
-        ]
+        looks = [evaluate(images, now.fold("draw", i) if self.stochastic else now) for i in range(self.looks)]
         value, share = (sum(part[1:], part[0]) / len(looks) for part in zip(*looks, strict=True))
         return value, share > 0.5
 
@@ -192,7 +206,7 @@ class Hunt:
         self.path.append(self.distance.clone())
 
     def keep(self, rows: Tensor, images: Tensor, fooled: Tensor, value: Tensor | None) -> None:
-        """Keep what fooled the model and is nearer than before; for want of such, what has the largest margin."""
+        """Keep what fooled the model from nearer than before; for want of such, the largest margin."""
         far = self.threat.distance(images, self.x[rows]).double()
         nearer = fooled & (far < self.distance[rows])
         taken = rows[nearer]
@@ -265,7 +279,9 @@ class Hunt:
 
     def _back(self, rows: Tensor, value: Tensor, leaf: Tensor, *, last: bool) -> Tensor:
         with torch.enable_grad():
-            total = value.sum() + 0 * leaf.sum()  # an answer that does not depend on the image has gradient zero
+            total = (
+                value.sum() + 0 * leaf.sum()
+            )  # an answer that does not depend on the image has gradient zero
         (grad,) = torch.autograd.grad(total, leaf, retain_graph=not last)
         self.counts[1, rows] += self.looks
         self.counts[2, rows] += (grad.flatten(1) == 0).all(1) * self.looks
@@ -282,7 +298,7 @@ class Hunt:
         return fooled
 
     def classes(self, rows: Tensor) -> tuple[Int64[Tensor, "R K"], Tensor]:
-        """The other classes of each example, the most likely first, by the source's answer to the clean image."""
+        """The other classes of each example, the most likely first, as the source sees the clean image."""
         with torch.no_grad():
             logits = self.source(self.x[rows], self.key.fold("classes").take(rows)).detach()
         self.counts[0, rows] += 1
@@ -371,8 +387,8 @@ class SlopeRecipe(NormRecipe, GradientRecipe):
 class MinimumNorm:
     """A search for the nearest adversarial image, used within a budget.
 
-    Where the nearest one is too far, the projection onto the budget's set of what was found is tried as well.
-    On a stochastic model, where the nearest image is fooled by luck, the way to it is also followed to the end
+    Where the nearest one is too far, its projection onto the budget's set is tried as well.
+    On a stochastic model, where the nearest image fools by luck, the way to it is also followed to the end
     of the budget, and whichever fools it more often is returned.
 
     Args:
@@ -449,10 +465,8 @@ class MinimumNorm:
         return Result(cut, success, losses, forward + 1, found.backward_queries, found.zero_gradients, fell)
 
     @torch.no_grad()
-    def _further(
-        self, model: Model, x: Tensor, cut: Tensor, y: Tensor, key: Key
-    ) -> tuple[Tensor, Tensor]:
-        """The image or, if it fools the model more often, the one at the end of the budget on the way to it."""
+    def _further(self, model: Model, x: Tensor, cut: Tensor, y: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        """The image or, if that fools more often, the one at the end of the budget on the way to it."""
         if isinstance(self.threat, L0):
             return cut, torch.zeros_like(y)
         far = self.threat.distance(cut, x).to(x.dtype)

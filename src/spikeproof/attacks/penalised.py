@@ -34,8 +34,8 @@ class _Priced(SlopeRecipe):
             or not (self.step_size > 0 and self.initial > 0 and self.confidence >= 0)
         ):
             raise InputError(
-                f"{type(self).__name__} needs steps >= 0, searches >= 1, a positive step_size and initial, and "
-                "confidence >= 0",
+                f"{type(self).__name__} needs steps >= 0, searches >= 1, a positive step_size and initial, "
+                "and confidence >= 0",
                 repr(self),
                 "Leave out what you do not need to change.",
             )
@@ -109,7 +109,8 @@ class CarliniWagner(_Priced):
                 hit[rows] |= hunt.offer(rows, x, "last", search)
                 break
             grad, done = self.look(hunt, rows, x, search, step)
-            hit[rows] |= done
+            if step >= self.steps // 2:  # the first steps of Adam have one length whatever the price is
+                hit[rows] |= done
             grad = (2 * (x - hunt.x[rows]) + per_row(price[rows], x) * grad) * (1 - tanh.square()) / 2
             first[rows] = 0.9 * first[rows] + 0.1 * grad
             second[rows] = 0.999 * second[rows] + 0.001 * grad.square()

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spikeproof.attacks import composite, estimates, iterated, noise, objectives, recipes, spikes
+from spikeproof.attacks import (
+    composite,
+    estimates,
+    iterated,
+    linearised,
+    noise,
+    objectives,
+    penalised,
+    recipes,
+    spikes,
+)
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.attacks.targets import EveryOther, Given, LeastLikely, Targets
 from spikeproof.certificates import (
@@ -78,6 +88,11 @@ PARTS: Catalogue = {
         "worst-of": composite.WorstOf,
         "spsa": estimates.SPSA,
         "nes": estimates.NES,
+        "deepfool": linearised.DeepFool,
+        "fab": linearised.FAB,
+        "fab-t": linearised.FABT,
+        "carlini-wagner": penalised.CarliniWagner,
+        "ead": penalised.EAD,
     },
     Objective: {
         "cross-entropy": LogitCrossEntropy,

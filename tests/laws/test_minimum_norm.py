@@ -1,0 +1,125 @@
+"""What every search for the nearest adversarial image must satisfy."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spikeproof.attacks.linearised import FAB, FABT, DeepFool
+from spikeproof.attacks.minimum import MinimumNorm
+from spikeproof.attacks.penalised import EAD, CarliniWagner
+from spikeproof.decoders import MeanPotential, decide
+from spikeproof.encoders import Bernoulli, Direct
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.network import MLP, ModelSpec
+from spikeproof.neurons import LIF
+from spikeproof.surrogates import ATan
+from spikeproof.threats import L1, L2, Linf
+
+DUAL = {Linf: 1, L2: 2, L1: torch.inf}
+SEARCHES = [
+    (DeepFool(), Linf, 1.01),
+    (DeepFool(), L2, 1.01),
+    (FAB(steps=20), Linf, 1.01),
+    (FAB(steps=20), L2, 1.01),
+    (FAB(steps=20), L1, 1.01),
+    (FABT(steps=20), L2, 1.01),
+    (CarliniWagner(steps=60), L2, 1.02),
+    (EAD(steps=60), L1, 1.3),
+]
+each = pytest.mark.parametrize(
+    ("recipe", "norm", "slack"), SEARCHES, ids=[f"{type(r).__name__}-{n.__name__}" for r, n, _ in SEARCHES]
+)
+X = 0.4 + 0.2 * Key.of(1).uniform((8, 1, 4, 4))
+W = Key.of(2).normal((3, 16))
+
+
+class Linear(torch.nn.Module):
+    """Logits that are a linear function of the pixels."""
+
+    def __init__(self, w=W):
+        super().__init__()
+        self.w = torch.nn.Parameter(w)
+        self.forwards = 0
+
+    def forward(self, images, key=None):
+        self.forwards += len(images)
+        return (images - 0.5).flatten(1) @ self.w.T.to(images.dtype)
+
+
+def spiking(code):
+    spec = ModelSpec(code, MLP((10,)), LIF(threshold=0.25), ATan(), MeanPotential(), (1, 4, 4), 3)
+    return spec.build(Key.of(0)).eval()
+
+
+@each
+def test_reaches_the_optimum_of_linear_models(recipe, norm, slack):
+    model = Linear().eval()
+    y = model(X).argmax(1).detach()
+    gaps = model(X).detach().gather(1, y[:, None]) - model(X).detach()
+    slopes = torch.stack([torch.linalg.vector_norm(W[y] - W[k], DUAL[norm], dim=1) for k in range(3)], 1)
+    best = torch.where(slopes > 0, gaps / slopes.clamp(min=1e-9), torch.inf).amin(1)
+    found = MinimumNorm(norm(1.0), recipe, stop=False).search(model, X, y, Key.of(3))
+    assert found.found.all()
+    assert (found.distance >= best * 0.9999).all()
+    assert (found.distance <= best * slack).all(), (found.distance / best).tolist()
+    assert (decide(model(found.x_adv)) != y).all()
+    torch.testing.assert_close(norm(1.0).distance(found.x_adv, X).double(), found.distance)
+
+
+@each
+@pytest.mark.parametrize("code", [Direct(3), Bernoulli(3)], ids=repr)
+def test_results_stay_in_budget_and_count_queries(recipe, norm, slack, code):
+    model, threat = spiking(code), norm(0.3)
+    recipe = replace(recipe, steps=3)
+    y = torch.arange(8) % 3
+    result = recipe(threat)(model, X, y, Key.of(4))
+    assert threat.contains(result.x_adv, X).all()
+    assert (result.queries >= 1).all()
+    again = recipe(threat)(model, X, y, Key.of(4))
+    assert torch.equal(result.x_adv, again.x_adv)
+    assert torch.equal(result.success, again.success)
+
+
+@each
+def test_forward_queries_are_all_counted(recipe, norm, slack):
+    model = Linear().eval()
+    y = model(X).argmax(1)
+    model.forwards = 0
+    result = MinimumNorm(norm(0.01), replace(recipe, steps=5)).__call__(model, X, y, Key.of(3))
+    assert int(result.queries.sum()) == model.forwards
+
+
+@each
+def test_without_gradients_failure_is_said(recipe, norm, slack):
+    model = Linear(torch.zeros(3, 16)).eval()
+    y = torch.zeros(8, dtype=torch.int64)
+    model.forward = lambda images, key=None: 0 * images.flatten(1)[:, :3] + torch.tensor([1.0, 0.0, 0.0])
+    found = MinimumNorm(norm(1.0), replace(recipe, steps=3)).search(model, X, y, Key.of(3))
+    assert found.distance.isinf().all()
+    assert not found.found.any()
+    result = replace(recipe, steps=3)(norm(0.2))(model, X, y, Key.of(3))
+    assert not result.success.any()
+    assert (result.zero_gradients == 1).all()
+
+
+@each
+def test_hostile_settings(recipe, norm, slack):
+    model = Linear().eval()
+    y = model(X).argmax(1)
+    assert not replace(recipe, steps=0)(norm(0.01))(model, X, y, Key.of(3)).success.any()
+    still = replace(recipe, steps=2)(norm(0.0))(model, X, y, Key.of(3))
+    assert torch.equal(still.x_adv, X)
+    assert not still.success.any()
+    assert replace(recipe, steps=2)(norm(0.1))(model, X[:1], y[:1], Key.of(3)).x_adv.shape == X[:1].shape
+    assert replace(recipe, steps=2)(norm(0.1))(model, X.double(), y, Key.of(3)).x_adv.dtype == torch.float64
+    with pytest.raises(InputError):
+        recipe(norm(0.1))(model, X.half(), y, Key.of(3))
+
+
+@each
+def test_other_threats_are_refused(recipe, norm, slack):
+    for other in set(DUAL) - set(recipe.norms):
+        with pytest.raises(InputError, match="knows the threats"):
+            recipe(other(0.1))
