@@ -238,7 +238,7 @@ def test_ours_leave_no_more_standing_at_equal_budget(ann, digits):
     [
         (DeepFool(), L2, foolbox.attacks.L2DeepFoolAttack()),
         (DeepFool(), Linf, foolbox.attacks.LinfDeepFoolAttack()),
-        (CarliniWagner(steps=200), L2, foolbox.attacks.L2CarliniWagnerAttack(steps=200)),
+        (CarliniWagner(), L2, foolbox.attacks.L2CarliniWagnerAttack(steps=200)),
     ],
     ids=["deepfool-l2", "deepfool-linf", "carlini-wagner"],
 )
@@ -260,7 +260,7 @@ def test_nearest_images_are_as_near_as_those_of_foolbox(ann, digits, recipe, nor
     ("recipe", "peer"),
     [
         (DeepFool(), lambda model: torchattacks.DeepFool(model)),
-        (CarliniWagner(steps=200), lambda model: torchattacks.CW(model, c=1, steps=200)),
+        (CarliniWagner(), lambda model: torchattacks.CW(model, c=1, steps=200)),
     ],
     ids=["deepfool", "carlini-wagner"],
 )

@@ -74,7 +74,8 @@ class CarliniWagner(_Priced):
     find nothing where margins are small beside distances, and far images where they are large.
 
     Args:
-        steps: number of steps for each `c`, at least 0.
+        steps: number of steps for each `c`, at least 0; a black or white pixel starts far out in the space of
+            `tanh`, and `steps * step_size` below 2 may not get it back.
         searches: number of values of `c`, at least 1.
         step_size: of Adam, in the space of `tanh`, positive.
         initial: the first `c`, positive.
@@ -94,6 +95,7 @@ class CarliniWagner(_Priced):
     """
 
     norms: ClassVar[tuple[type, ...]] = (L2,)
+    steps: int = 200
 
     def descend(self, hunt: Hunt, price: Tensor, search: int) -> Tensor:
         w = ((2 * hunt.x - 1) * 0.999999).atanh()
