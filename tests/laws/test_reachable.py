@@ -39,12 +39,13 @@ def tiny(code, seed, decoder=MeanPotential()):
     return spec.build(Key.of(seed)).eval()
 
 
+@pytest.mark.parametrize("grid", [0, 255])
 @pytest.mark.parametrize("code", CODES, ids=repr)
-def test_every_level_within_reach_is_offered_at_a_pixel_that_gives_it(code):
+def test_every_level_within_reach_is_offered_at_a_pixel_that_gives_it(code, grid):
     inner = level_code(code)
     x = Key.of(1).uniform((40, 5))
     low, high = (x - 0.3).clamp(0, 1), (x + 0.3).clamp(0, 1)
-    found = reachable(inner, x, low, high, most=64)
+    found = reachable(inner, x, low, high, most=64, grid=grid)
     assert torch.equal(inner.level(found.pixels.flatten(0, 1)).view(found.levels.shape), found.levels)
     assert (found.pixels >= low).all()
     assert (found.pixels <= high).all()
@@ -53,6 +54,24 @@ def test_every_level_within_reach_is_offered_at_a_pixel_that_gives_it(code):
         offered = set(found.levels[:, i, j].tolist())
         assert offered == set(inner.level(fine[:, i]).T[j].tolist())
         assert inner.level(x)[i, j].item() in offered
+
+
+@pytest.mark.parametrize("code", [Latency(6), EarlyBurst(6), LateBurst(6)], ids=repr)
+def test_levels_survive_storage_in_8_bits(code):
+    """A level that some 8-bit value within 8/255 has is offered at one; without the grid edges are lost."""
+    x = torch.arange(256).view(1, -1) / 255
+    low, high = (x - 8 / 255 - 1e-6).clamp(0, 1), (x + 8 / 255 + 1e-6).clamp(0, 1)
+    around = (torch.arange(-8, 9)[:, None, None] + torch.arange(256)).clamp(0, 255) / 255
+    possible = code.level(around.flatten(0, 1)).view(around.shape)
+    lost = []
+    for grid in (0, 255):
+        found = reachable(code, x, low, high, most=64, grid=grid)
+        stored = (found.pixels * 255).round() / 255
+        moved = code.level(stored.flatten(0, 1)).view(found.levels.shape) != found.levels
+        avoidable = (found.levels[:, None] == possible).any(1)
+        lost.append(int((moved & avoidable).sum()))
+    assert lost[1] == 0
+    assert lost[0] > 0
 
 
 @pytest.mark.parametrize("decoder", [MeanPotential(), Count()], ids=repr)

@@ -62,25 +62,45 @@ def reachable(
     low: Float[Tensor, "B *F"],
     high: Float[Tensor, "B *F"],
     most: int,
+    grid: int = 0,
 ) -> Reachable:
     """Levels that pixels can take within [low, high], at most so many each, the outermost always among them.
 
     The level of the clean image keeps the clean pixel; every other level is taken at the value nearest to
-    what it stands for.
+    what it stands for, moved to a neighbouring multiple of 1/grid if one of these gives the same level.
 
     Example:
         >>> from spikeproof.encoders import Latency
         >>> found = reachable(Latency(4), *torch.tensor([[[0.3]], [[0.2]], [[0.6]]]), most=9)
         >>> found.levels.flatten().tolist(), found.pixels.flatten().tolist()
         ([1, 2, 3], [0.25, 0.30..., 0.60...])
+
+    A value at the edge of a level, as 0.25 here, may leave it when an image is stored in 8 bits:
+
+        >>> found = reachable(Latency(4), *torch.tensor([[[0.3]], [[0.2]], [[0.6]]]), most=9, grid=255)
+        >>> round(found.pixels.flatten()[0].item() * 255, 3)
+        63.0
     """
     first, last, own = code.level(low), code.level(high), code.level(x)
     count = min(int((last - first).max()) + 1, most) if x.numel() else 1
     share = torch.linspace(0, 1, max(count, 2), device=x.device)[:count].view(-1, *[1] * x.ndim)
     levels = first + (share * (last - first)).round().long()
     pixels = torch.maximum(torch.minimum(code.value(levels).to(x.dtype), high), low)
+    if grid:
+        inside = code.level(pixels.flatten(0, 1)).view(levels.shape) == levels
+        for steps in ((pixels * grid).round(), (pixels * grid).floor(), (pixels * grid).ceil()):
+            near = steps / grid
+            same = code.level(near.flatten(0, 1)).view(levels.shape) == levels
+            # once on the grid, the next candidates are no change
+            fits = inside & same & (near >= low) & (near <= high) & ~_on(pixels, grid)
+            pixels = torch.where(fits, near, pixels)
     keep = (levels == own) | (code.level(pixels.flatten(0, 1)).view(levels.shape) != levels)
     return Reachable(torch.where(keep, own, levels), torch.where(keep, x, pixels))
+
+
+def _on(pixels: Tensor, grid: int) -> Tensor:
+    """Whether pixels are multiples of 1/grid, to rounding."""
+    return pixels == (pixels * grid).round() / grid
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,8 @@ class EncoderAware:
         refine: changes of single pixels tried at the end of each run, at least 0.
         most: levels per pixel, at least 2.
         exhaust: number of combinations up to which all are tried.
+        grid: changed pixels are multiples of 1/grid where that gives the same spikes, which images of 8 bits
+            then keep; at least 0, with 0 for no grid.
 
     Raises:
         InputError: another threat, or settings out of range.
@@ -117,16 +139,18 @@ class EncoderAware:
     refine: int = 20
     most: int = 16
     exhaust: int = 4096
+    grid: int = 255
 
     def __post_init__(self) -> None:
         if not isinstance(self.threat, Linf):
             raise InputError(
                 "EncoderAware searches boxes of pixels", repr(self.threat), "Use linf, or another attack."
             )
-        if self.steps < 1 or self.restarts < 1 or self.refine < 0 or self.most < 2:
+        if self.steps < 1 or self.restarts < 1 or self.refine < 0 or self.most < 2 or self.grid < 0:
             raise InputError(
-                "EncoderAware needs steps >= 1, restarts >= 1, refine >= 0 and most >= 2",
-                f"steps={self.steps}, restarts={self.restarts}, refine={self.refine}, most={self.most}",
+                "EncoderAware needs steps >= 1, restarts >= 1, refine >= 0, most >= 2 and grid >= 0",
+                f"steps={self.steps}, restarts={self.restarts}, refine={self.refine}, most={self.most}, "
+                f"grid={self.grid}",
                 "Try the defaults.",
             )
 
@@ -156,7 +180,7 @@ class EncoderAware:
             )
         zeros = torch.zeros_like(x)
         low, high = (self.threat.project(x + side, x) for side in (zeros - 2, zeros + 2))
-        choices = reachable(code, x, low, high, self.most)
+        choices = reachable(code, x, low, high, self.most, self.grid)
         search = _Search(self, model, source, code, x, y, choices, Best(x))
         few = search.combinations() <= self.exhaust
         for row in few.nonzero().flatten().tolist():

@@ -301,6 +301,7 @@ class EncoderAwareSearch(Recipe):
         steps: gradients per restart, at least 1.
         restarts: number of runs, at least 1.
         refine: single pixels tried at the end of each run, at least 0.
+        grid: changed pixels are multiples of 1/grid where that gives the same spikes; 0 for no grid.
 
     Source:
         Ours.
@@ -309,10 +310,11 @@ class EncoderAwareSearch(Recipe):
     steps: int = 20
     restarts: int = 3
     refine: int = 20
+    grid: int = 255
 
     def suits(self, model: Any) -> bool:
         encoder = getattr(model, "encoder", None)
         return encoder is not None and level_code(encoder) is not None
 
     def __call__(self, threat: Threat) -> EncoderAware:
-        return EncoderAware(threat, self.steps, self.restarts, self.refine)
+        return EncoderAware(threat, self.steps, self.restarts, self.refine, grid=self.grid)
