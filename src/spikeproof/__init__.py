@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from spikeproof.architectures import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
     from spikeproof.attacks.composite import RateTwin, WidthSweep, WorstOf
+    from spikeproof.attacks.decision import Boundary, HopSkipJump
     from spikeproof.attacks.estimates import NES, SPSA
     from spikeproof.attacks.iterated import (
         APGD,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from spikeproof.attacks.noise import GaussianNoiseSearch, SaltAndPepperSearch
     from spikeproof.attacks.penalised import EAD, CarliniWagner
     from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch, Through
+    from spikeproof.attacks.sparse import JSMA, OnePixel, SparseFool
     from spikeproof.datasets import (
         CIFAR10,
         CIFAR10DVS,
@@ -246,9 +248,11 @@ _HOMES = {
     "attacks.iterated": (
         *("APGD", "APGDDLR", "APGDT", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD", "TargetedPGD"),
     ),
+    "attacks.decision": ("Boundary", "HopSkipJump"),
     "attacks.linearised": ("FAB", "FABT", "DeepFool"),
     "attacks.noise": ("GaussianNoiseSearch", "SaltAndPepperSearch"),
     "attacks.penalised": ("EAD", "CarliniWagner"),
+    "attacks.sparse": ("JSMA", "OnePixel", "SparseFool"),
     "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch", "Through"),
     "evaluation": ("evaluate_attack", "evaluate_clean"),
 }

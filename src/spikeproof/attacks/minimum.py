@@ -183,12 +183,15 @@ class Hunt:
         return fooled
 
     def ask(self, rows: Tensor, images: Tensor, *names: Name) -> Bool[Tensor, "Q"]:
-        """Ask for decisions on images whose rows may repeat; nothing is traced."""
-        images = images.detach().clamp(0, 1)
+        """Ask for decisions on images whose rows may repeat; nothing is kept or traced."""
+        return self.trial(rows, images, *names)[1]
+
+    def trial(self, rows: Tensor, images: Tensor, *names: Name) -> tuple[Tensor, Bool[Tensor, "Q"]]:
+        """Ask for margins and decisions on images whose rows may repeat; nothing is kept or traced."""
         with torch.no_grad():
-            _, fooled = self._answer(self.model, rows, images, names)
+            value, fooled = self._answer(self.model, rows, images.detach().clamp(0, 1), names)
         self.counts[0].index_add_(0, rows, torch.full_like(rows, self.looks))
-        return fooled
+        return value, fooled
 
     def _answer(
         self, model: Model, rows: Tensor, images: Tensor, names: tuple[Name, ...]
@@ -354,7 +357,7 @@ class NormRecipe(Recipe):
         """Search, through the hunt, for its rows; the clean images were asked about before."""
         raise NotImplementedError(f"{type(self).__name__} searches nowhere")
 
-    def check(self, threat: Threat) -> None:
+    def check_threat(self, threat: Threat) -> None:
         """Refuse threats of another norm.
 
         Raises:
@@ -368,7 +371,7 @@ class NormRecipe(Recipe):
             )
 
     def __call__(self, threat: Threat) -> MinimumNorm:
-        self.check(threat)
+        self.check_threat(threat)
         return MinimumNorm(threat, self)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from spikeproof.attacks import (
     composite,
+    decision,
     estimates,
     iterated,
     linearised,
@@ -15,6 +16,7 @@ from spikeproof.attacks import (
     objectives,
     penalised,
     recipes,
+    sparse,
     spikes,
 )
 from spikeproof.attacks.recipes import Recipe
@@ -93,6 +95,11 @@ PARTS: Catalogue = {
         "fab-t": linearised.FABT,
         "carlini-wagner": penalised.CarliniWagner,
         "ead": penalised.EAD,
+        "jsma": sparse.JSMA,
+        "sparse-fool": sparse.SparseFool,
+        "one-pixel": sparse.OnePixel,
+        "boundary": decision.Boundary,
+        "hop-skip-jump": decision.HopSkipJump,
     },
     Objective: {
         "cross-entropy": LogitCrossEntropy,
