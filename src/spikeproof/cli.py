@@ -192,7 +192,13 @@ MODEL = click.argument("model", type=click.Path(path_type=Path), metavar="MODEL"
 ASKED = (
     MODEL,
     click.option("--suite", default="standard", show_default=True, help="quick, standard or extreme."),
-    click.option("--threat", default="linf", show_default=True, help="linf or l2."),
+    click.option(
+        "--threat",
+        default="linf",
+        show_default=True,
+        help="linf or l2; for models on events flips, additions, removals or shifts, also with options as in "
+        "a study: '{shifts: {measure: delay}}'.",
+    ),
     click.option(
         "--epsilon",
         "epsilons",
@@ -267,6 +273,29 @@ def audit(as_json: bool, **options: Any) -> None:
     terminal.print_repaired(repaired)
 
 
+def _named(threat: str) -> tuple[str, dict[str, Any]]:
+    """A name, or a name with options, as in a study file."""
+    import yaml
+
+    from spikeproof.errors import InputError
+
+    try:
+        found = yaml.safe_load(threat)
+    except yaml.YAMLError:
+        found = None
+    if isinstance(found, str):
+        return found, {}
+    if isinstance(found, dict) and len(found) == 1:
+        ((name, options),) = found.items()
+        if isinstance(name, str) and isinstance(options, dict):
+            return name, options
+    raise InputError(
+        "Expected a threat, with options or without",
+        repr(threat),
+        "Try flips or '{shifts: {measure: delay}}'.",
+    )
+
+
 def _question(
     model: Path,
     suite: str,
@@ -288,7 +317,8 @@ def _question(
 
     level = Suite(level=suite).level
     sizes = sorted({parse_epsilon(epsilon) for epsilon in epsilons})
-    threats = tuple(build(Threat, {"name": threat, "epsilon": size}, PARTS) for size in sizes)
+    name, options = _named(threat)
+    threats = tuple(build(Threat, {"name": name, **options, "epsilon": size}, PARTS) for size in sizes)
     question = Question(level, threats, examples, seed, draws)
     return model, dataset_of(model, dataset, data), question, _device(device)
 

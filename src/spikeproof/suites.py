@@ -8,7 +8,7 @@ spike patterns, and at the end attacks that see no gradient. What counts is the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,14 +19,16 @@ from spikeproof.attacks.composite import WidthSweep
 from spikeproof.attacks.iterated import APGD, APGDT
 from spikeproof.attacks.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean, sees_every_exit
 from spikeproof.attacks.recipes import EOTPGD, PGD, EncoderAwareSearch, NoiseSearch, Recipe, SquareSearch
+from spikeproof.attacks.search import check_threat
+from spikeproof.attacks.spikes import SpikeSearch, SpikeWalkSearch
 from spikeproof.encoders import SpikeCode, StraightThrough, TimeShift, with_backward
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation import Attacked, Clean, distances, evaluate_attack
 from spikeproof.keys import Key
-from spikeproof.losses import Margin
+from spikeproof.losses import LogitCrossEntropy, Margin
 from spikeproof.network import Classifier
 from spikeproof.neurons import ReLU
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.sources import through
 from spikeproof.surrogates import ATan
 from spikeproof.threats import L2, Linf
@@ -99,9 +101,12 @@ def plan(level: str, model: Model, threat: Threat) -> list[Member]:
         ['pgd', 'pgd-margin', 'noise', 'square']
     """
     Suite(level=level)
+    check_threat(model, threat)
+    if moves_events(threat):
+        return _on_events(level, model)
     if not isinstance(threat, (Linf, L2)):
         raise InputError(
-            "There are suites for the threats linf and l2",
+            "There are suites for the threats linf and l2, and for those on events",
             repr(threat),
             "List the attacks of this threat in a study instead.",
         )
@@ -134,6 +139,29 @@ def plan(level: str, model: Model, threat: Threat) -> list[Member]:
     queries = {"quick": 100, "standard": 500, "extreme": 5000}[level]
     members.append(Member("square", SquareSearch(queries=queries)))
     return members
+
+
+def _on_events(level: str, model: Model) -> list[Member]:
+    """Attacks on spike trains: luck, the search by several gradients, and a walk without gradients."""
+    searches = {
+        "quick": SpikeSearch(steps=6, restarts=1, width=8, refine=1),
+        "standard": SpikeSearch(),
+        "extreme": SpikeSearch(steps=40, restarts=8, width=32, refine=20),
+    }
+    search = searches[level]
+    members = [Member("noise", NoiseSearch(draws=10)), Member("spike-search", search)]
+    if level != "quick":
+        brief = replace(search, restarts=1)
+        entropy = replace(brief, objective=LogitCrossEntropy())
+        members.append(Member("spike-search-entropy", entropy))
+        if isinstance(model, Classifier) and model.spec.neuron.spiking:
+            for name, surrogate in (("wide", ATan(1.0)), ("sharp", ATan(6.0))):
+                members.append(Member(f"spike-search-{name}", replace(brief, surrogate=surrogate)))
+        prefixes = replace(brief, objective=PrefixMean(Margin()))
+        if isinstance(model, Classifier) and prefixes.reads(model):
+            members.append(Member("spike-search-prefixes", prefixes))
+    queries = {"quick": 100, "standard": 500, "extreme": 5000}[level]
+    return [*members, Member("spike-walk", SpikeWalkSearch(queries=queries))]
 
 
 def _exits(model: Model, level: str, few: int, many: int, often: dict[str, Any], pgd: Any) -> list[Member]:

@@ -9,7 +9,7 @@ import torch
 from spikeproof.attacks.iterated import APGD, MIM, RFGSM
 from spikeproof.attacks.noise import GaussianNoiseSearch
 from spikeproof.attacks.recipes import BIM, FGSM, PGD, EncoderAwareSearch, NoiseSearch, SquareSearch
-from spikeproof.attacks.spikes import SpikeSearch
+from spikeproof.attacks.spikes import SpikeSearch, SpikeWalkSearch
 from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
 from spikeproof.encoders import Events, Latency
 from spikeproof.errors import InputError
@@ -24,6 +24,7 @@ from spikeproof.threats import L2, Additions, Flips, Linf, Removals, Shifts
 T = 6
 RECIPES = [
     NoiseSearch(draws=3),
+    SpikeWalkSearch(queries=6),
     SpikeSearch(steps=3, restarts=2, width=4, refine=1),
     SpikeSearch(steps=2, restarts=1, width=3, refine=0, surrogate=Rectangle(1.0)),
 ]

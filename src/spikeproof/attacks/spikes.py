@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.oracles import Exact
-from spikeproof.attacks.recipes import GradientRecipe
+from spikeproof.attacks.queries import random_search
+from spikeproof.attacks.recipes import GradientRecipe, Recipe
 from spikeproof.attacks.search import Best, Result, check_batch, check_mode, check_threat, evaluator, judge
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -24,7 +26,7 @@ from spikeproof.losses import Margin, Objective
 from spikeproof.protocols import Model, Threat
 from spikeproof.threats.spikes import EventThreat
 
-__all__ = ["SpikeSearch", "SpikeSearchAttack", "event_threat"]
+__all__ = ["SpikeSearch", "SpikeSearchAttack", "SpikeWalk", "SpikeWalkSearch", "event_threat"]
 
 SHARES = (1.0, 0.5, 0.25, 0.1)
 """Shares of the budget at which the best member of a linear function is tried."""
@@ -277,3 +279,69 @@ class SpikeSearch(GradientRecipe):
         return SpikeSearchAttack(
             threat, self.steps, self.restarts, self.width, self.refine, objective=self.objective
         )
+
+
+@dataclass(frozen=True)
+class SpikeWalk:
+    """A random walk among the members of a threat on spikes that never goes where the margin is worse.
+
+    Args:
+        threat: a threat on spikes.
+        queries: forward passes per example, at least 1.
+
+    Raises:
+        InputError: a threat on images, or no queries.
+
+    Source:
+        Ours: what the Square attack is to images, a check of attacks that use gradients.
+    """
+
+    threat: Threat
+    queries: int = 500
+
+    def __post_init__(self) -> None:
+        event_threat(self.threat, "The spike walk", "square")
+        if self.queries < 1:
+            raise InputError(
+                "The spike walk needs at least one query", f"queries={self.queries}", "Try queries=500."
+            )
+
+    def __call__(
+        self,
+        model: Model,
+        x: Float[Tensor, "B T *F"],
+        y: Int64[Tensor, "B"],
+        key: Key,
+        *,
+        through: Model | None = None,
+    ) -> Result:
+        """Attack `model`; `through` is ignored, there is no gradient to substitute."""
+        check_batch(x, y)
+        check_threat(model, self.threat)
+        threat, best = event_threat(self.threat, "The spike walk"), Best(x.detach())
+
+        def propose(query: int, rows: Tensor, now: Key) -> Tensor:
+            if query == 0:
+                return threat.start(x[rows], now.fold("start"))
+            noise = now.fold("noise").normal(x[rows].shape, 0, x.device).to(x.dtype)
+            return threat.neighbours(best.x[rows], x[rows], noise, 1)[0]
+
+        return random_search(model, x.detach(), y, key, best, self.queries, propose)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikeWalkSearch(Recipe):
+    """Spike walk: random changes of spikes, kept where the margin is no worse; without gradients.
+
+    Args:
+        queries: forward passes per example, at least 1.
+
+    Source:
+        Ours.
+    """
+
+    gradient_free: ClassVar[bool] = True
+    queries: int = 500
+
+    def __call__(self, threat: Threat) -> SpikeWalk:
+        return SpikeWalk(threat, self.queries)

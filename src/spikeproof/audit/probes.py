@@ -21,7 +21,8 @@ from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin, Objective
 from spikeproof.network import Classifier
 from spikeproof.neurons import Spiking
-from spikeproof.protocols import Model, reads_potential
+from spikeproof.protocols import Model, reads_potential, takes_events
+from spikeproof.threats import Flips
 
 __all__ = ["probe"]
 
@@ -111,7 +112,8 @@ def _differ(a: Float[Tensor, "B K"], b: Float[Tensor, "B K"]) -> Bool[Tensor, "B
 
 def _state_leak(model: Model, x: Tensor, key: Key) -> float:
     before = _ask(model, x, key)
-    _ask(model, 1 - x, key.fold("other"))
+    other = (x == 0).to(x.dtype) if _on_events(model) else 1 - x
+    _ask(model, other, key.fold("other"))
     return float(_differ(before, _ask(model, x, key)).float().mean())
 
 
@@ -154,8 +156,13 @@ def _silent_decided(model: Model, x: Tensor, key: Key) -> float | None:
     return float(decided.float().mean())
 
 
+def _on_events(model: Model) -> bool:
+    return takes_events(getattr(model, "encoder", None))
+
+
 @torch.no_grad()
 def _unstable(model: Model, x: Tensor, y: Tensor, key: Key, draws: int = 10) -> float:
+    """Under small noise on images, and on events under one that comes or goes."""
     rows = key.fold("noise").for_rows(range(len(x)))
 
     def loss(images: Tensor) -> Tensor:
@@ -165,8 +172,11 @@ def _unstable(model: Model, x: Tensor, y: Tensor, key: Key, draws: int = 10) -> 
     scale = torch.where(at.abs() > 1e-3, at.abs(), torch.ones_like(at))
     changes = []
     for draw in range(draws):
-        noise = (rows.fold(draw).uniform(x.shape, 0, x.device) - 0.5) * NOISE
-        changes.append((loss((x + noise).clamp(0, 1)) - at).abs() / scale)
+        if _on_events(model):
+            near = Flips(1, most=max(int(x.max()), 1)).start(x, rows.fold(draw))
+        else:
+            near = (x + (rows.fold(draw).uniform(x.shape, 0, x.device) - 0.5) * NOISE).clamp(0, 1)
+        changes.append((loss(near) - at).abs() / scale)
     return float(torch.stack(changes).mean(0).clamp(max=1).mean())
 
 
@@ -204,7 +214,8 @@ def _masked(model: Model, x: Tensor, y: Tensor, key: Key, gradient: Tensor) -> f
     black = (x == 0).flatten(1)
     if not black.any() or not bool((gradient != 0).any()):
         return None
-    before, after = _ask(model, x, key), _ask(model, torch.where(dark, 0.25, x), key)
+    light = 1.0 if _on_events(model) else 0.25
+    before, after = _ask(model, x, key), _ask(model, torch.where(dark, light, x), key)
     matters = _differ(before, after)
     share = (dark.flatten(1).sum(1) / black.sum(1).clamp(min=1)) * matters
     return float(share[black.any(1)].mean())

@@ -84,6 +84,7 @@ PARTS: Catalogue = {
         "square": recipes.SquareSearch,
         "encoder-aware": recipes.EncoderAwareSearch,
         "spike-search": spikes.SpikeSearch,
+        "spike-walk": spikes.SpikeWalkSearch,
         "suite": Suite,
         "rate-twin": composite.RateTwin,
         "width-sweep": composite.WidthSweep,
