@@ -32,6 +32,10 @@ SHARES = (1.0, 0.5, 0.25, 0.1)
 """Shares of the budget at which the best member of a linear function is tried."""
 CHUNK = 512
 """Spike trains asked about at a time."""
+FURTHER = 4
+"""Times as many neighbours are tried in a round of refinement as in a step."""
+STRAYS = 2
+"""Random changes of the best train, where no proposal is better."""
 
 
 def event_threat(threat: Threat, who: str, instead: str = "pgd") -> EventThreat:
@@ -154,7 +158,7 @@ class _Run:
             value, pick = values.max(0)
             found = proposals[pick, torch.arange(len(rows), device=rows.device)]
             better = value > height
-            jumped = self.jump(grad, rows, now)
+            jumped = self.jump(grad, rows, now) if step % 2 else self.stray(rows, now)
             here = torch.where(better.view(-1, *[1] * (here.ndim - 1)), found, jumped)
             height = torch.where(better, value, torch.full_like(value, -torch.inf))
 
@@ -164,11 +168,12 @@ class _Run:
         for size in dict.fromkeys(max(round(share * whole), min(1, whole)) for share in SHARES):
             yield replace(self.threat, epsilon=size).extreme(grad, self.x[rows])[None]
 
-    def steps(self, here: Tensor, grad: Tensor, rows: Tensor, key: Key) -> Iterator[Tensor]:
+    def steps(self, here: Tensor, grad: Tensor, rows: Tensor, key: Key, times: int = 1) -> Iterator[Tensor]:
         """Members one change away, by gradient and at random."""
-        half = self.attack.width // 2
+        width = times * self.attack.width
+        half = width // 2
         noise = key.fold("noise").normal(grad.shape, 0, grad.device).to(grad.dtype)
-        yield self.threat.neighbours(here, self.x[rows], grad, self.attack.width - half)
+        yield self.threat.neighbours(here, self.x[rows], grad, width - half)
         yield self.threat.neighbours(here, self.x[rows], noise, half)
 
     def jump(self, grad: Tensor, rows: Tensor, key: Key) -> Tensor:
@@ -178,8 +183,16 @@ class _Run:
         scale = flat.square().mean(1).sqrt().view(-1, *[1] * (grad.ndim - 1))
         return self.threat.extreme(grad + scale * noise, self.x[rows])
 
+    def stray(self, rows: Tensor, key: Key) -> Tensor:
+        """A few random changes of the best train so far."""
+        here = self.best.x[rows]
+        for turn in range(STRAYS):
+            noise = key.fold("stray", turn).normal(here.shape, 0, here.device).to(here.dtype)
+            here = self.threat.neighbours(here, self.x[rows], noise, 1)[0]
+        return here
+
     def refine(self, key: Key) -> None:
-        """Neighbours of the best train so far, as long as they help."""
+        """More neighbours of the best train so far, as long as they help."""
         for turn in range(self.attack.refine):
             rows = self.standing()
             if not len(rows):
@@ -187,7 +200,7 @@ class _Run:
             now = key.fold("turn", turn).take(rows)
             here, before = self.best.x[rows].clone(), self.best.value[rows].clone()
             grad = self.slope(here, rows, 0, now)
-            self.ask(torch.cat([*self.steps(here, grad, rows, now)]), rows, now)
+            self.ask(torch.cat([*self.steps(here, grad, rows, now, FURTHER)]), rows, now)
             if not bool((self.best.value[rows] > before).any()):
                 return
 

@@ -337,7 +337,10 @@ class Shifts(EventThreat):
         """The steepest moves that save budget, that keep it as it is, and that spend it."""
         kinds = {side: _Moves.none(len(here), 2 * many, here.device) for side in (-1, 0, 1)}
         length = lines.shape[2]
-        furthest = min(length - 1, 2 * int(self.epsilon)) if self.measure == "delay" else length - 1
+        furthest = length - 1
+        if self.measure != "moved":  # a line of equal spikes may move up one by one, and looks like a leap
+            crowd = int((lines > 0).sum(2).amax()) if lines.numel() else 0
+            furthest = min(furthest, 2 * int(self.epsilon) * (crowd if self.measure == "jitter" else 1))
         offsets = [d for d in range(-furthest, furthest + 1) if d]
         together = max(1, ENTRIES // max(here.numel(), 1))
         for first in range(0, len(offsets), together):
@@ -364,8 +367,12 @@ class Shifts(EventThreat):
         if self.measure == "moved":
             left, entered = lines[..., source], lines[..., target]
             return ((left > 0) & (left == value)).long() - ((entered > 0) & (entered == value)).long()
-        if self.measure == "jitter":
-            return torch.zeros_like(value)
+        if self.measure == "jitter":  # for certain within it, or else to be looked into
+            origin = _origins(here, lines)[..., source]
+            shift = torch.arange(here.shape[2], device=here.device)[target] - origin
+            count = (here > 0).long().cumsum(2)
+            between = count[..., target] - count[..., source] + (1 if offset < 0 else 0)
+            return 1 - ((between == 0) & (shift.abs() <= self.epsilon)).long()
         ahead = ((here > 0).double() - (lines > 0).double()).cumsum(2)
         step = (ahead - (1 if offset > 0 else -1)).abs() - ahead.abs()
         total = torch.nn.functional.pad(step.cumsum(2), (1, 0))
@@ -452,6 +459,13 @@ def _account(found: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"]) -> _A
     moved = ((lines > 0) & (found != lines)).sum(2)
     costs = (moved, shift.sum(2), shift.amax(2) if shift.shape[2] else shift.sum(2))
     return _Account(*(torch.where(known, cost.double(), torch.inf) for cost in costs))
+
+
+def _origins(found: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"]) -> Int64[Tensor, "B L T"]:
+    """Where each event came from, equal ones in their order."""
+    first = lines.sort(dim=2, descending=True, stable=True).indices
+    second = found.sort(dim=2, descending=True, stable=True).indices
+    return torch.zeros_like(first).scatter_(2, second, first)
 
 
 def _ordered(
