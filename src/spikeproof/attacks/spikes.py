@@ -158,7 +158,7 @@ class _Run:
             value, pick = values.max(0)
             found = proposals[pick, torch.arange(len(rows), device=rows.device)]
             better = value > height
-            jumped = self.jump(grad, rows, now) if step % 2 else self.stray(rows, now)
+            jumped = self.stray(rows, now) if step % 3 == 2 else self.jump(grad, rows, now)
             here = torch.where(better.view(-1, *[1] * (here.ndim - 1)), found, jumped)
             height = torch.where(better, value, torch.full_like(value, -torch.inf))
 
