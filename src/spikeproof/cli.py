@@ -149,13 +149,24 @@ def status(directory: Path) -> None:
 @DIRECTORY
 @AS_JSON
 @click.option("--probes", is_flag=True, help="Only what probes of timing found.")
+@click.option(
+    "--comparisons", "compared", is_flag=True, help="Only which models are more robust than others."
+)
 @guarded
-def show(directory: Path, as_json: bool, probes: bool) -> None:
+def show(directory: Path, as_json: bool, probes: bool, compared: bool) -> None:
     """Print the numbers of the study in DIR."""
     from spikeproof import terminal
+    from spikeproof.experiments.comparisons import comparisons
     from spikeproof.experiments.results import probe_records, records
     from spikeproof.experiments.store import as_json as encode
 
+    if compared:
+        pairs = comparisons(directory, records(directory))
+        if as_json:
+            click.echo(encode(pairs).decode(), nl=False)
+        else:
+            terminal.print_comparisons(pairs)
+        return
     if as_json:
         found = probe_records(directory) if probes else records(directory)
         click.echo(encode(found).decode(), nl=False)
@@ -175,6 +186,7 @@ def report(directory: Path) -> None:
 
 def _report(directory: Path) -> None:
     from spikeproof import terminal
+    from spikeproof.experiments.comparisons import comparisons
     from spikeproof.experiments.results import probe_records, records
     from spikeproof.experiments.store import writing
     from spikeproof.report.page import write
@@ -184,7 +196,7 @@ def _report(directory: Path) -> None:
     terminal.print_probes(probes)
     if found:
         with writing(directory):
-            path = write(directory, found, probes)
+            path = write(directory, found, probes, comparisons(directory, found))
         click.echo(f"report: {path}")
 
 

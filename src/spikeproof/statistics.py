@@ -26,6 +26,7 @@ __all__ = [
     "bootstrap_difference",
     "clopper_pearson",
     "compare",
+    "difference_test",
     "draws_needed",
     "holm",
     "majority_vote",
@@ -283,13 +284,36 @@ def compare(right_a: ArrayLike, right_b: ArrayLike, key: Key, confidence: float 
         McNemar 1947; Efron & Tibshirani 1993, section 13.3; Good 2005, section 3.2 (sign flips).
     """
     a, b = _pair("compare", right_a, right_b)
-    whole = bool(np.isin(np.concatenate([a, b]), (0, 1)).all())
     return Comparison(
         difference=float((a - b).mean()),
         interval=bootstrap_difference(a, b, key, confidence),
-        p_value=mcnemar(a, b) if whole else _sign_flips(a - b, key.fold("flips")),
+        p_value=difference_test(a, b, key),
         n=len(a),
     )
+
+
+def difference_test(right_a: ArrayLike, right_b: ArrayLike, key: Key) -> float:
+    """The two-sided p-value of no difference between two models on the same examples.
+
+    Args:
+        right_a: share of draws answered rightly, per example, in [0, 1].
+        right_b: the same examples under the other model.
+        key: decides the sign flips, which only shares other than 0 and 1 need.
+
+    Raises:
+        InputError: columns that do not pair, or hold anything but shares.
+
+    Example:
+        >>> difference_test([1, 1, 1, 0], [1, 0, 1, 0], Key.of(0))
+        1.0
+
+    Source:
+        McNemar 1947, exact; Good 2005, section 3.2 (sign flips).
+    """
+    a, b = _pair("difference_test", right_a, right_b)
+    if bool(np.isin(np.concatenate([a, b]), (0, 1)).all()):
+        return mcnemar(a, b)
+    return _sign_flips(a - b, key.fold("flips"))
 
 
 def _sign_flips(differences: Column, key: Key, flips: int = 10_000) -> float:

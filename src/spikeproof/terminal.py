@@ -12,6 +12,7 @@ import click
 
 from spikeproof.audit.checks import WITHHELD
 from spikeproof.experiments.cells import Cell
+from spikeproof.experiments.comparisons import Compared
 from spikeproof.experiments.executors import Failure, Progress
 from spikeproof.experiments.record import ProbeRecord, Record
 from spikeproof.experiments.run import Listener, Summary
@@ -200,6 +201,21 @@ def print_probes(records: Sequence[ProbeRecord]) -> None:
     for line in lines:
         padded = [f"{t:{side}{w}}" for t, side, w in zip(line, sides, widths, strict=True)]
         click.echo("  ".join(padded))
+
+
+def print_comparisons(pairs: Sequence[Compared]) -> None:
+    """One sentence per pair of models, under a heading for each budget and part."""
+    if not pairs:
+        click.echo(
+            "No two models of this study differ in one part only and have a number that can be compared."
+        )
+    heading = ""
+    for pair in pairs:
+        now = f"{pair['threat']} {epsilon_text(pair['epsilon'])}, by {pair['part']}:"
+        if now != heading:
+            click.echo(now)
+            heading = now
+        click.echo(f"  {pair['sentence']}" + (f" ({pair['others']})" if pair["others"] else ""))
 
 
 def print_signed(found: Sequence[SignedOff]) -> None:

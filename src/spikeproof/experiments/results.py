@@ -31,7 +31,7 @@ from spikeproof.protocols import Decoder
 from spikeproof.specs import build
 from spikeproof.statistics import Interval, wilson
 
-__all__ = ["WORST_CASE", "labels", "probe_records", "records"]
+__all__ = ["WORST_CASE", "Column", "labels", "outcomes", "probe_records", "records"]
 
 WORST_CASE = "worst-case"
 
@@ -274,6 +274,22 @@ def _worst_case(
     chosen = order[selection[order].argmin(0)]
     right, ties, silent, exits = (np.take_along_axis(values, chosen[None], 0)[0] for values in measured)
     return right, ties, silent, exits, chosen
+
+
+def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple[Column, Column]:
+    """What one worst case was counted from: per image, the share of draws answered rightly, and which image.
+
+    Args:
+        directory: the output directory of a run.
+        worst: one of the worst cases.
+        records: all records of the study.
+    """
+    store = Store(directory)
+    alike = ("train_cell", "threat", "epsilon")
+    found = [row for row in records if all(dict(row)[name] == dict(worst)[name] for name in alike)]
+    paths = [worst["clean_cell"], *(row["cell"] for row in found if row["attack"] != WORST_CASE)]
+    clean, *attacks = [cell for path in paths for cell in _readable(store, [Path(path).name])]
+    return _worst_case(clean, attacks)[0], _columns(clean)["example"]
 
 
 def _columns(cell: Stored) -> dict[str, Column]:

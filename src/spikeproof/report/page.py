@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from spikeproof.audit.checks import CHECKS, DOUBTFUL, SUPPORTED, WITHHELD
+from spikeproof.experiments.comparisons import Compared
 from spikeproof.experiments.record import ProbeRecord, Record
 from spikeproof.experiments.results import WORST_CASE
 from spikeproof.experiments.store import write_atomically
@@ -61,7 +62,12 @@ DETAILS = (
 )
 
 
-def write(directory: Path, records: Sequence[Record], probes: Sequence[ProbeRecord] = ()) -> Path:
+def write(
+    directory: Path,
+    records: Sequence[Record],
+    probes: Sequence[ProbeRecord] = (),
+    compared: Sequence[Compared] = (),
+) -> Path:
     """Write `report.html`, `figures/*.svg` and `.pdf`, `table.csv`, `table.tex` and `probes.csv` of a study.
 
     The same store gives the same bytes. What a store lacks is named in the page, not an error.
@@ -70,6 +76,7 @@ def write(directory: Path, records: Sequence[Record], probes: Sequence[ProbeReco
         directory: the output directory of a run.
         records: its headline numbers.
         probes: what probes of timing found; without any there is no `probes.csv`.
+        compared: which models are more robust than others.
 
     Returns:
         Where the page lies.
@@ -81,7 +88,7 @@ def write(directory: Path, records: Sequence[Record], probes: Sequence[ProbeReco
     page, pictures = "", list[_Chart]()
     for detail in DETAILS:
         pictures = _pictures(shown, detail)
-        page = _page(rows, origin, charts, pictures, shown, timing, detail)
+        page = _page(rows, origin, charts, pictures, shown, timing, compared, detail)
         if len(page.encode()) < LARGEST:
             break
     folder = directory / "figures"
@@ -159,6 +166,7 @@ def _page(
     pictures: Sequence[_Chart],
     shown: Mapping[str, Exhibit | None],
     timing: _Timing,
+    compared: Sequence[Compared],
     detail: Detail,
 ) -> str:
     environment = Environment(
@@ -186,6 +194,8 @@ def _page(
         headlines=rows,
         records=records[: detail.rows],
         timing=timing,
+        compared=compared[: detail.rows],
+        uncompared=len(compared[detail.rows :]),
         probes=timing.records[: detail.rows],
         probes_left_out=len(timing.records[detail.rows :]),
         left_out=len(records[detail.rows :]),
