@@ -26,9 +26,9 @@ ALL_PAIRS = 4
 class Compared(TypedDict):
     """Two models that differ in one part, under one budget, as `show --comparisons --json` prints it.
 
-    `difference` is the robust accuracy of the first less that of the second in the worst case over the
-    attacks of the study, on the same images, with its 95 % paired bootstrap interval. `p_value` is that of the
-    exact McNemar test (of a sign-flip test for stochastic models) and `adjusted` the same after Holm's
+    `difference` is the robust accuracy of the first less that of the second, in the worst case over the
+    attacks of the study and on the same images, with its 95 % paired bootstrap interval. `p_value` is that of
+    the exact McNemar test (of a sign-flip test for stochastic models) and `adjusted` the same after Holm's
     correction for every pair that could have been printed. `shown` says whether the difference holds.
     """
 
