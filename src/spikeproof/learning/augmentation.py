@@ -55,7 +55,7 @@ class AugmentedBPTT(BPTT):
 
     def views(self, images: Float[torch.Tensor, "B *F H W"], key: Key) -> Float[torch.Tensor, "B *F H W"]:
         drawn = key.uniform((len(images), 3))
-        places = (drawn[:, :2] * (2 * self.pad + 1)).long().to(images.device)
+        places = (drawn[:, :2] * (2 * self.pad + 1)).long()
         moved = shifted(images, places[:, 0] - self.pad, places[:, 1] - self.pad)
         if not self.mirror:
             return moved
@@ -73,7 +73,8 @@ def shifted(
         [[[0.0, 0.0], [1.0, 2.0]]]
     """
     height, width = images.shape[-2:]
-    pad = int(torch.stack([down, right]).abs().amax()) if len(images) else 0
+    pad = int(torch.stack([down, right]).abs().amax()) if len(images) else 0  # before the accelerator waits
+    down, right = down.to(images.device), right.to(images.device)
     framed = F.pad(images.flatten(1, -3) if images.ndim > 3 else images[:, None], (pad,) * 4)
     rows = torch.arange(height, device=images.device) + pad - down[:, None]
     columns = torch.arange(width, device=images.device) + pad - right[:, None]
