@@ -462,4 +462,4 @@ def _check(
         raise InputError(
             "Evaluation needs a model in evaluation mode", "a model in training mode", "Call model.eval()."
         )
-    return torch.arange(len(x), device=x.device) if ids is None else ids
+    return torch.arange(len(x), device=x.device) if ids is None else ids.to(x.device)

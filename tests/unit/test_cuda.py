@@ -46,7 +46,7 @@ def test_spikes_and_gradients_of_a_layer_are_those_of_the_processor(neuron):
     current = KEY.normal((6, 5, 700))
     found = []
     for device, loop in (("cpu", unroll), ("cuda", unroll), ("cuda", lif_unroll)):
-        i = current.to(device).requires_grad_()
+        i = current.to(device).clone().requires_grad_()
         z, end = loop(i, State(torch.zeros_like(i[0])), neuron, ATan())
         (z * torch.arange(z.numel(), device=device).view_as(z) / z.numel()).sum().backward()
         found.append((z.cpu(), end.v.detach().cpu(), i.grad.cpu()))
