@@ -12,7 +12,8 @@ from spikeproof.cli import cli
 from spikeproof.errors import InputError
 from spikeproof.experiments.catalogue import PARTS
 from spikeproof.experiments.compute import in_full
-from spikeproof.neurons import IF, State, lif_unroll, unroll
+from spikeproof.learning.augmentation import AugmentedBPTT
+from spikeproof.neurons import IF, State, fused_unroll, lif_unroll, unroll
 from spikeproof.sources import through
 from spikeproof.suites import evaluate_suite
 from spikeproof.surrogates import ATan
@@ -140,6 +141,23 @@ def test_training_learns_replays_and_resumes(data, tmp_path):
     for other in models[1:]:
         for name, value in other.state_dict().items():
             assert torch.equal(value, first[name]), name
+
+
+def test_a_fused_loop_has_the_same_spikes_but_for_rounding_and_learns(data):
+    current = KEY.normal((6, 5, 700)).cuda()
+    found = []
+    for loop in (unroll, fused_unroll()):
+        i = current.clone().requires_grad_()
+        z, _ = loop(i, State(torch.zeros_like(i[0])), sp.LIF(), ATan())
+        z.sum().backward()
+        found.append((z.detach(), i.grad))
+    same = found[0][0] == found[1][0]
+    assert same.double().mean() > 0.999
+    assert torch.allclose(found[0][1][:, same.all(0)], found[1][1][:, same.all(0)], atol=1e-5)
+    spec = sp.ModelSpec(sp.Direct(6), sp.ConvNet((8,)), sp.LIF(), ATan(), sp.MeanPotential(), (1, 8, 8), 10)
+    model = spec.build(KEY)
+    rule = AugmentedBPTT(epochs=4, lr=0.01, pad=1, mirror=False, fused=True)
+    assert rule.train(model, data, KEY, device="cuda").validation_accuracy > 0.8
 
 
 def test_a_study_runs_on_the_device_and_says_so(tmp_path):
