@@ -113,6 +113,7 @@ def test_cutout_is_no_side_below_zero():
         AugmentedBPTT(cutout=-1)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, within torch.compile
 def test_fused_training_goes_through_a_twin_that_shares_the_weights():
     spec = ModelSpec(Direct(3), MLP((8,)), LIF(), ATan(), MeanPotential(), (1, 8, 8), 10)
     model = spec.build(Key.of(0))

@@ -27,8 +27,8 @@ class AugmentedBPTT(BPTT):
     what has been altered. Nothing is altered in validation.
 
     With `fused` the loop over time is compiled into one pass over memory each way, for training alone; the
-    model that is left behind has its own. On a GPU its sums may differ in the last bit, and the first batch of
-    each size takes half a minute longer.
+    model that is left behind has its own. On a GPU its sums may differ in the last bit, and the first batch
+    of each size takes half a minute longer.
 
     Args:
         epochs: passes over the training part, at least 1.
