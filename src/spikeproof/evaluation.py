@@ -204,7 +204,8 @@ def evaluate_attack(
 
     Args:
         model: images to logits, in evaluation mode.
-        attack: `attack(model, x, y, key, through=...) -> Result`.
+        attack: `attack(model, x, y, key, through=...) -> Result`; one whose images depend on how many are
+            attacked at a time says how many that are, in its `batch`.
         threat: the budget that every returned image is held to.
         x: images in [0, 1].
         y: labels.
@@ -220,6 +221,7 @@ def evaluate_attack(
     ids = _check(model, x, y, clean.example, batch_size, draws)
     check_threat(model, threat)
     draws = draws if _stochastic(model) else 1
+    batch_size = getattr(attack, "batch", None) or batch_size
     target, source = Steady(model), _steady(through)
     parts: list[dict[str, Tensor]] = []
     for rows in _batches(len(x), batch_size):

@@ -17,6 +17,7 @@ from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, Prob
 from spikeproof.audit.probes import probe
 from spikeproof.decoders import dynamic_exit
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
+from spikeproof.interop.peers import Peer
 from spikeproof.keys import Key
 from spikeproof.network import Classifier
 from spikeproof.protocols import Model, Threat
@@ -47,7 +48,9 @@ def attack_evidence(name: str, recipe: Recipe, metrics: Mapping[str, Any]) -> At
         recipe: the attack.
         metrics: as `Attacked.metrics()` gives them, stored or fresh.
     """
-    own = isinstance(recipe, GradientRecipe) and recipe.surrogate is None and recipe.backward is None
+    own = isinstance(recipe, Peer) or (
+        isinstance(recipe, GradientRecipe) and recipe.surrogate is None and recipe.backward is None
+    )
     twin = isinstance(recipe, RateTwin)  # answers otherwise than the model, so it hands on no gradient of it
     attacked = metrics.get("attacked") or 0
     return AttackEvidence(
@@ -91,7 +94,10 @@ def suite_evidence(metrics: Mapping[str, Any]) -> list[AttackEvidence]:
 
 def _steps(recipe: Recipe) -> int:
     """Gradient steps of the longest attack that the recipe is made of."""
-    inner = [getattr(member, "attack", member) for member in members_of([recipe])]
+    inner = [
+        member if isinstance(member, Peer) else getattr(member, "attack", member)
+        for member in members_of([recipe])
+    ]
     return max(0 if each.gradient_free else getattr(each, "steps", 1) for each in inner)
 
 

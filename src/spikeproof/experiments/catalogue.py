@@ -47,6 +47,8 @@ from spikeproof.datasets import (
 )
 from spikeproof.errors import InputError, suggest
 from spikeproof.gradients import GradientRule
+from spikeproof.interop.peers import Foolbox, Torchattacks
+from spikeproof.interop.tables import FOOLBOX, TORCHATTACKS, InFoolbox, InTorchattacks
 from spikeproof.learning.rules import Rule
 from spikeproof.losses import DLR, KL, LogitCrossEntropy, Loss, Margin, Objective, Rescaled
 from spikeproof.models import MODEL_PARTS
@@ -101,7 +103,11 @@ PARTS: Catalogue = {
         "one-pixel": sparse.OnePixel,
         "boundary": decision.Boundary,
         "hop-skip-jump": decision.HopSkipJump,
+        "torchattacks": Torchattacks,
+        "foolbox": Foolbox,
     },
+    InTorchattacks: TORCHATTACKS,
+    InFoolbox: FOOLBOX,
     Objective: {
         "cross-entropy": LogitCrossEntropy,
         "margin": Margin,
@@ -168,6 +174,8 @@ KINDS: Mapping[str, Any] = {
     "rules": Rule,
     "losses": Loss,
     "attacks": Recipe,
+    "torchattacks": InTorchattacks,
+    "foolbox": InFoolbox,
     "objectives": Objective,
     "probes": Probe,
     "certificates": Certificate,
