@@ -23,7 +23,7 @@ FLOORS = [
     [["learning", "models"]],
     [["attacks"]],
     [["evaluation"], ["certificates"], ["sources"]],
-    [["interop"]],
+    [["interop"], ["nearest"]],
     [["suites"]],
     [["audit"]],
     [["experiments"]],

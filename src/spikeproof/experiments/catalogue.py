@@ -18,9 +18,11 @@ from spikeproof.attacks import (
     recipes,
     sparse,
     spikes,
+    transfer,
 )
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.attacks.targets import EveryOther, Given, LeastLikely, Targets
+from spikeproof.attacks.transfer import Others
 from spikeproof.certificates import (
     IBP,
     BernoulliSmoothing,
@@ -46,6 +48,7 @@ from spikeproof.datasets import (
     YinYang,
 )
 from spikeproof.errors import InputError, suggest
+from spikeproof.experiments.others import EveryOtherModel, OtherSeeds, Saved, ThoseWith
 from spikeproof.gradients import GradientRule
 from spikeproof.interop.peers import Foolbox, Torchattacks
 from spikeproof.interop.tables import FOOLBOX, TORCHATTACKS, InFoolbox, InTorchattacks
@@ -103,8 +106,15 @@ PARTS: Catalogue = {
         "one-pixel": sparse.OnePixel,
         "boundary": decision.Boundary,
         "hop-skip-jump": decision.HopSkipJump,
+        "transfer": transfer.Transfer,
         "torchattacks": Torchattacks,
         "foolbox": Foolbox,
+    },
+    Others: {
+        "every-other": EveryOtherModel,
+        "other-seeds": OtherSeeds,
+        "those-with": ThoseWith,
+        "saved": Saved,
     },
     InTorchattacks: TORCHATTACKS,
     InFoolbox: FOOLBOX,
