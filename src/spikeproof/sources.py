@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spikeproof.attacks.composite import Composite, RateTwin, Sources
 from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
 from spikeproof.attacks.search import evaluator
+from spikeproof.attacks.transfer import Transfer
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
@@ -19,7 +20,7 @@ from spikeproof.network import Architecture, Classifier, substitute
 from spikeproof.neurons import Integrator, Neuron, Recurrent, Spiking, Synapse
 from spikeproof.protocols import Threat
 
-__all__ = ["Choice", "RateNetwork", "check_rates", "rate_twin", "strongest", "through"]
+__all__ = ["Choice", "RateNetwork", "check_rates", "made_on", "rate_twin", "strongest", "through"]
 
 
 def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | Sources | None:
@@ -41,6 +42,19 @@ def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | Sources | 
         recipe.gradient.check(model.spec.neuron)
         return substitute(_twin(model, recipe.attack) or model, unroll=recipe.gradient)
     return _twin(model, recipe)
+
+
+def made_on(other: Any, recipe: Transfer) -> Sources:
+    """What a transfer attack takes for `through`: another model, and what gives its gradients.
+
+    Args:
+        other: the model that images are made on.
+        recipe: the transfer.
+
+    Raises:
+        InputError: a substitute does not fit the other model.
+    """
+    return Sources((other, through(other, recipe.attack)))
 
 
 def _twin(model: Any, recipe: Recipe) -> Classifier | None:

@@ -351,6 +351,7 @@ class NormRecipe(Recipe):
 
     norms: ClassVar[tuple[type, ...]] = ()
     draws: ClassVar[int] = 8  # looks per image at a stochastic model
+    minimal: ClassVar[bool] = True  # looks for a distance, and not only within a budget
     bisections: ClassVar[int] = 10  # of the way from the nearest image back to the clean one
 
     def run(self, hunt: Hunt) -> None:

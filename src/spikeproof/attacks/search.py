@@ -7,6 +7,7 @@ returned example under a draw of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -313,7 +314,7 @@ class GradientAttack:
     rule: Step = Steepest()
     schedule: Schedule = Constant()
     best_start: bool = False
-    start: Jump | None = None
+    start: Callable[[Threat, Tensor, Key], Tensor] | None = None
     targets: Targets | None = None
 
     def __post_init__(self) -> None:

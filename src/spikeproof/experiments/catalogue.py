@@ -18,9 +18,11 @@ from spikeproof.attacks import (
     recipes,
     sparse,
     spikes,
+    transfer,
 )
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.attacks.targets import EveryOther, Given, LeastLikely, Targets
+from spikeproof.attacks.transfer import Others
 from spikeproof.certificates import (
     IBP,
     BernoulliSmoothing,
@@ -46,7 +48,10 @@ from spikeproof.datasets import (
     YinYang,
 )
 from spikeproof.errors import InputError, suggest
+from spikeproof.experiments.others import EveryOtherModel, OtherSeeds, Saved, ThoseWith
 from spikeproof.gradients import GradientRule
+from spikeproof.interop.peers import Foolbox, Torchattacks
+from spikeproof.interop.tables import FOOLBOX, TORCHATTACKS, InFoolbox, InTorchattacks
 from spikeproof.learning.rules import Rule
 from spikeproof.losses import DLR, KL, LogitCrossEntropy, Loss, Margin, Objective, Rescaled
 from spikeproof.models import MODEL_PARTS
@@ -101,7 +106,18 @@ PARTS: Catalogue = {
         "one-pixel": sparse.OnePixel,
         "boundary": decision.Boundary,
         "hop-skip-jump": decision.HopSkipJump,
+        "transfer": transfer.Transfer,
+        "torchattacks": Torchattacks,
+        "foolbox": Foolbox,
     },
+    Others: {
+        "every-other": EveryOtherModel,
+        "other-seeds": OtherSeeds,
+        "those-with": ThoseWith,
+        "saved": Saved,
+    },
+    InTorchattacks: TORCHATTACKS,
+    InFoolbox: FOOLBOX,
     Objective: {
         "cross-entropy": LogitCrossEntropy,
         "margin": Margin,
@@ -168,6 +184,8 @@ KINDS: Mapping[str, Any] = {
     "rules": Rule,
     "losses": Loss,
     "attacks": Recipe,
+    "torchattacks": InTorchattacks,
+    "foolbox": InFoolbox,
     "objectives": Objective,
     "probes": Probe,
     "certificates": Certificate,
