@@ -323,7 +323,7 @@ class GradientAttack:
                 f"steps={self.steps}, restarts={self.restarts}, step_size={self.step_size}",
                 "Try steps=20, restarts=1.",
             )
-        if moves_events(self.threat):
+        if moves_events(self.threat) and not self.rule.whole:
             raise InputError(
                 "Steps along a gradient change values by fractions",
                 f"{self.threat!r}, whose members are whole events",
@@ -411,7 +411,8 @@ class GradientAttack:
             labels, now = y[rows], key.fold("step", step).take(rows)
             objective = aim.at(rows)
             evaluate = evaluator(source, objective, labels)
-            place = Place(self.threat, x[rows], x_adv[rows], self.step_size * plan["scale"], plan["share"])
+            size, share = self.step_size * plan["scale"], plan["share"]
+            place = Place(self.threat, x[rows], x_adv[rows], size, share, now.fold("move"))
             last = step == self.steps
             here = place.here if last else self.rule.look(place, memory)
             if last:
