@@ -6,6 +6,8 @@ from itertools import combinations
 import pytest
 import torch
 
+from spikeproof.attacks.eventsteps import Retiming, SpikeCompatible
+from spikeproof.attacks.fewest import SDA, SpikeFool
 from spikeproof.attacks.iterated import APGD, MIM, RFGSM
 from spikeproof.attacks.noise import GaussianNoiseSearch
 from spikeproof.attacks.recipes import BIM, FGSM, PGD, EncoderAwareSearch, NoiseSearch, SquareSearch
@@ -28,10 +30,20 @@ RECIPES = [
     SpikeWalkSearch(queries=6),
     SpikeSearch(steps=3, restarts=2, width=4, refine=1),
     SpikeSearch(steps=2, restarts=1, width=3, refine=0, surrogate=Rectangle(1.0)),
+    SpikeCompatible(steps=3, restarts=2),
+    Retiming(steps=3),
+    SpikeFool(steps=3),
+    SDA(steps=2),
 ]
 BINARY = [Flips(3), Additions(2), Removals(2), Flips(2, polarity=1), Flips(2, region=(1, 1, 2, 2))]
 BINARY += [Shifts(2), Shifts(3, measure="delay"), Shifts(1, measure="jitter", polarity=0)]
 INTEGER = [replace(threat, most=3) for threat in BINARY]
+PAIRS = [
+    (recipe, threat)
+    for recipe in RECIPES
+    for threat in BINARY + INTEGER
+    if not isinstance(recipe, SDA if isinstance(threat, Shifts) else Retiming)
+]
 each_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=repr)
 
 
@@ -60,8 +72,11 @@ DRAWS = Key.of(1).uniform((5, T, 2, 4, 4))
 GRIDS = {1: (DRAWS < 0.3).float(), 3: (DRAWS < 0.3).float() * (1 + (DRAWS < 0.15) + (DRAWS < 0.1))}
 
 
-@each_recipe
-@pytest.mark.parametrize("threat", BINARY + INTEGER, ids=repr)
+def suited(recipe, size):
+    return Shifts(size) if isinstance(recipe, Retiming) else Flips(size)
+
+
+@pytest.mark.parametrize(("recipe", "threat"), PAIRS, ids=repr)
 def test_events_come_back_valid_within_budget_and_judged_by_the_model(recipe, threat):
     model, x = CONV[threat.most == 1], GRIDS[threat.most]
     y = decide(model(x)).clamp(min=0)
@@ -76,7 +91,7 @@ def test_events_come_back_valid_within_budget_and_judged_by_the_model(recipe, th
 
 @each_recipe
 def test_no_result_depends_on_the_company_of_an_example(recipe):
-    model, x, threat = CONV[True], GRIDS[1], Flips(3)
+    model, x, threat = CONV[True], GRIDS[1], suited(recipe, 3)
     y = decide(model(x)).clamp(min=0)
     clean = evaluate_clean(model, x, y, Key.of(3))
     whole = evaluate_attack(model, recipe(threat), threat, x, y, clean, Key.of(3), batch_size=5)
@@ -90,20 +105,22 @@ def test_no_result_depends_on_the_company_of_an_example(recipe):
 def test_hostile_settings_give_a_defined_result(recipe):
     model, x = CONV[True], GRIDS[1]
     y = decide(model(x)).clamp(min=0)
-    still = recipe(Flips(0))(model, x, y, Key.of(0))
+    still = recipe(suited(recipe, 0))(model, x, y, Key.of(0))
     assert torch.equal(still.x_adv, x)
-    one = recipe(Flips(2))(model, x[:1], y[:1], Key.of(0))
+    one = recipe(suited(recipe, 2))(model, x[:1], y[:1], Key.of(0))
     assert one.x_adv.shape == x[:1].shape
-    twice = recipe(Flips(2))(model, x.double(), y, Key.of(0))
+    twice = recipe(suited(recipe, 2))(model, x.double(), y, Key.of(0))
     assert twice.x_adv.dtype == torch.float64
     for answer in (0.0, float("nan")):  # silent, and broken
-        found = recipe(Flips(2))(lambda x, key=None, a=answer: x.flatten(1)[:, :3] * 0 + a, x, y, Key.of(0))
-        assert Flips(2).contains(found.x_adv, x).all()
+        found = recipe(suited(recipe, 2))(
+            lambda x, key=None, a=answer: x.flatten(1)[:, :3] * 0 + a, x, y, Key.of(0)
+        )
+        assert suited(recipe, 2).contains(found.x_adv, x).all()
         assert found.success.all()
     with pytest.raises(InputError, match="float"):
-        recipe(Flips(2))(model, x.half(), y, Key.of(0))
+        recipe(suited(recipe, 2))(model, x.half(), y, Key.of(0))
     with pytest.raises(InputError, match="most=3"):
-        recipe(Flips(2))(CONV[False], GRIDS[3], y, Key.of(0))
+        recipe(suited(recipe, 2))(CONV[False], GRIDS[3], y, Key.of(0))
 
 
 def trains_of(threat, x):
@@ -203,4 +220,4 @@ def test_attacks_on_events_refuse_images_and_say_what_to_use_instead():
     model, x = spec.build(Key.of(0)).eval(), torch.ones(2, 1, 4, 4)
     for recipe in RECIPES:
         with pytest.raises(InputError, match="linf"):
-            recipe(Flips(2))(model, x, torch.zeros(2, dtype=torch.int64), Key.of(0))
+            recipe(suited(recipe, 2))(model, x, torch.zeros(2, dtype=torch.int64), Key.of(0))

@@ -1,7 +1,7 @@
-"""Searches for the fewest changes of a spike train that fool the model: SpikeFool and the sparse dynamic attack.
+"""The fewest changes of a spike train that fool the model: SpikeFool and the sparse dynamic attack.
 
-Both ask through a `Hunt`, so that they serve within a budget and, without one, for distances. A search ends at
-a train from which no single change that was tried can be taken back.
+Both ask through a `Hunt`, so that they serve within a budget and, without one, for distances. A search of
+flips ends at a train from which no single change that was tried can be taken back.
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ def _rank(worth: Float[Tensor, "R *F"], among: Bool[Tensor, "R *F"]) -> Int64[Te
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeFool(SlopeRecipe):
-    r"""SpikeFool: the fewest changes that cross the nearest boundary of the model, linearised at a train.
+    r"""SpikeFool: the fewest changes that cross the nearest boundary of the model, linear at a train.
 
     .. math:: \min_{z \in S_k(x)} k \quad f_c(u) - f_y(u) + \nabla(f_c - f_y)(u) \cdot (z - u) \ge
         (\lambda - 1)\, |f_c(u) - f_y(u)|
 
     at the train `u` where the search stands, with the members :math:`S_k(x)` that `k` changes of the clean
-    train lead to. Where the model is not fooled there, it is linearised again and the plane put further; where
-    it is, sizes are halved between success and failure, and the next plane stands where failure was.
+    train lead to. Where the model is not fooled there, it is linearised again and the plane put further;
+    where it is, sizes are halved between success and failure, and the next plane stands where failure was.
 
     The published search linearises at fractional trains, which no model of events is given, and rounds at the
     end; here every iterate is a train of whole events.
@@ -155,7 +155,7 @@ class SpikeFool(SlopeRecipe):
     def _crossing(
         self, hunt: Hunt, rows: Tensor, here: Tensor, w: Tensor, wanted: Float[Tensor, "R"]
     ) -> tuple[Tensor, Int64[Tensor, "R"]]:
-        """The smallest member that the linearised model takes across, of a ladder of sizes; else the largest."""
+        """The smallest member, on a ladder, that the linearised model takes across; else the largest."""
         x = hunt.x[rows]
         best = torch.where(hunt.distance[rows].isfinite(), hunt.distance[rows] - 1, torch.inf)
         goal, size = here.clone(), torch.zeros_like(rows)
@@ -205,14 +205,13 @@ class _Single:
 
 
 def _members(
-    threat: Threat, x: Float[Tensor, "R *F"], w: Float[Tensor, "R *F"], size: Int64[Tensor, "R"]
+    threat: Any, x: Float[Tensor, "R *F"], w: Float[Tensor, "R *F"], size: Int64[Tensor, "R"]
 ) -> Float[Tensor, "R *F"]:
     """The best members of a linear function, each of its own size."""
-    found, around = x.clone(), threat
-    for k in size.unique().tolist():
+    found = x.clone()
+    for k in sorted(set(size.tolist())):
         these = size == k
-        around = replace(threat, epsilon=k)  # type: ignore[type-var]
-        found[these] = around.extreme(w[these], x[these])
+        found[these] = replace(threat, epsilon=k).extreme(w[these], x[these])
     return found
 
 
@@ -250,10 +249,10 @@ class SDA(SlopeRecipe):
     the model about each of them alone, and makes those after which the margin is no worse. Once the model is
     fooled, as many flips as can go are taken back, those that did least first, and then single ones.
 
-    The published search returns the clean train where it fails, which looks like robustness, knows only
-    batches of one, and loses its place among equal gradients of zero to the order of the entries. This one
-    returns the train of the largest margin within the budget, and says that it fooled nobody. Flips that use
-    up the budget alone are asked about as well. An entry of an integer grid is changed by one at most.
+    The published search returns the clean train where it fails, which looks like robustness, and knows only
+    batches of one and no budget. This one returns the train of the largest margin within the budget and says
+    that it fooled nobody, and asks about as many of the best flips as the budget allows, too. An entry of an
+    integer grid is changed by one at most.
 
     Args:
         steps: number of rounds, at least 0; the published cap is 500.
@@ -275,7 +274,6 @@ class SDA(SlopeRecipe):
     """
 
     norms: ClassVar[tuple[type, ...]] = (Flips, Additions, Removals)
-    instead: ClassVar[str] = "retiming or spike-search for shifts, PGD for pixels"
     steps: int = 20
     first: int = 10
     singles: int = 50
@@ -317,7 +315,7 @@ class SDA(SlopeRecipe):
     def _steepest(
         self, hunt: Hunt, rows: Tensor, slope: Tensor, seen: Tensor, step: int
     ) -> tuple[Int64[Tensor, "R M"], Float[Tensor, "R M"]]:
-        """Entries of the largest slopes among flips not looked at, and their signs; zero where there are none."""
+        """Entries of the largest slopes among flips not looked at, and their signs; zero for none."""
         threat: Any = hunt.threat
         key, x = hunt.key.fold("tie", step).take(rows), hunt.x[rows]
         noise = 1e-12 * key.normal(slope.shape, 0, slope.device).to(slope.dtype)
@@ -334,8 +332,7 @@ class SDA(SlopeRecipe):
         """Margins after each flip alone; a flip that fools alone is offered."""
         values = torch.full(places.shape, -torch.inf, dtype=torch.float64, device=rows.device)
         fools = torch.zeros_like(places, dtype=torch.bool)
-        which = (sign != 0).nonzero()
-        for part in which.split(CHUNK):
+        for part in torch.split((sign != 0).nonzero(), CHUNK):
             r, m = part.T
             flat = here[r].flatten(1)
             flat.scatter_add_(1, places[r, m][:, None], sign[r, m][:, None].to(flat.dtype))

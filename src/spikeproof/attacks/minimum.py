@@ -23,6 +23,7 @@ from spikeproof.attacks.search import (
     check_mode,
     check_threat,
     evaluator,
+    instead,
     judge,
     twins,
 )
@@ -367,7 +368,6 @@ class NormRecipe(Recipe):
     """A recipe that looks for the nearest adversarial image."""
 
     norms: ClassVar[tuple[type, ...]] = ()
-    instead: ClassVar[str] = "PGD"  # for other threats
     draws: ClassVar[int] = 8  # looks per image at a stochastic model
     bisections: ClassVar[int] = 10  # of the way from the nearest image back to the clean one
 
@@ -385,7 +385,7 @@ class NormRecipe(Recipe):
             raise InputError(
                 f"{type(self).__name__} knows the threats {' and '.join(n.__name__ for n in self.norms)}",
                 repr(threat),
-                f"Use it with one of these, or attack this threat with {self.instead}.",
+                instead(threat, "Use it with one of these, or attack this threat with PGD."),
             )
 
     def __call__(self, threat: Threat) -> MinimumNorm:

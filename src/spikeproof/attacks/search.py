@@ -32,6 +32,7 @@ __all__ = [
     "check_batch",
     "check_threat",
     "evaluator",
+    "instead",
     "judge",
     "show",
 ]
@@ -132,6 +133,11 @@ def check_threat(model: Any, threat: Threat) -> None:
             f"a model with the encoder {encoder!r}",
             "Use the threats flips, additions, removals or shifts with the attack spike-search.",
         )
+
+
+def instead(threat: Threat, on_pixels: str) -> str:
+    """What to use in place of an attack that does not know this threat."""
+    return "Use spike-search, or another attack on events." if moves_events(threat) else on_pixels
 
 
 def judge(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> Bool[Tensor, "B"]:
@@ -327,7 +333,7 @@ class GradientAttack:
             raise InputError(
                 "Steps along a gradient change values by fractions",
                 f"{self.threat!r}, whose members are whole events",
-                "Use spike-search, or another attack on events.",
+                instead(self.threat, ""),
             )
         if isinstance(self.objective, KL) and (
             self.targets is not None or not (self.random_start or self.start is not None)

@@ -258,6 +258,12 @@ class Shifts(EventThreat):
         return torch.from_numpy(placed).to(found)
 
     def _spent(self, found: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"]) -> Float[Tensor, "B L"]:
+        if (
+            self.most == 1 and self.measure == "delay"
+        ):  # equal spikes keep their order: earth mover's distance
+            ahead = (found.double().cumsum(2) - lines.double().cumsum(2)).abs()
+            known = ((found == 0) | (found == 1)).all(2) & (found.sum(2) == lines.sum(2))
+            return torch.where(known, ahead.sum(2), torch.inf)
         spent: Tensor = getattr(_account(found, lines), self.measure)
         return spent
 
