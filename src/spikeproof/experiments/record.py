@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-__all__ = ["Broke", "Effort", "ProbeRecord", "Proof", "Record"]
+__all__ = ["Broke", "DistanceRecord", "Effort", "ProbeRecord", "Proof", "Record"]
 
 
 class Effort(TypedDict):
@@ -93,6 +93,8 @@ class Record(TypedDict):
     `accuracy_by_step` what the accuracy would be if time were up after each step; null and empty where they
     were not measured. `proofs` has every certificate that was tried, `effort` the evidence of one attack
     (null in a worst case), and `broken_by` says which attack broke what, in a worst case and in a suite.
+    `nested` marks a number that began with what was found within a smaller budget, and a
+    worst case with such numbers.
     """
 
     study: str
@@ -127,6 +129,7 @@ class Record(TypedDict):
     adversarial_mean_exit: float | None
     accuracy_by_step: list[float]
     gradient_free: bool
+    nested: bool
     certified: float | None
     certified_low: float | None
     certified_high: float | None
@@ -177,5 +180,42 @@ class ProbeRecord(TypedDict):
     tie_share: float
     silent_share: float
     spikes_per_inference: float
+    model: str
+    cell: str
+
+
+class DistanceRecord(TypedDict):
+    """How far one model's nearest adversarial images are, as `show --distances --json` prints it.
+
+    Over the `counted` images, those that the model answers rightly: the share on which the search `found` an
+    adversarial image at all, and the median of distances in the norm of the threat, in which what was not
+    found is infinitely far; with 95 % intervals (Wilson; order statistics). The median is an upper bound,
+    and null where nothing was found on half of the images. `unconfirmed` is the share that the search claimed
+    and the model denied.
+    """
+
+    study: str
+    dataset: str
+    network: str
+    neuron: str
+    encoder: str
+    decoder: str
+    rule: str
+    surrogate: str
+    seed: int
+    n: int
+    attack: str
+    threat: str
+    clean_accuracy: float
+    counted: int
+    found: float | None
+    found_low: float | None
+    found_high: float | None
+    median: float | None
+    median_low: float | None
+    median_high: float | None
+    unconfirmed: float | None
+    gradient_free: bool
+    draws: int
     model: str
     cell: str

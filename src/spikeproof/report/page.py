@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from spikeproof.audit.checks import CHECKS, WITHHELD
 from spikeproof.experiments.comparisons import Compared
-from spikeproof.experiments.record import ProbeRecord, Record
+from spikeproof.experiments.record import DistanceRecord, ProbeRecord, Record
 from spikeproof.experiments.results import WORST_CASE
 from spikeproof.experiments.store import as_json, write_atomically
 from spikeproof.report import tables
@@ -65,8 +65,11 @@ def write(
     records: Sequence[Record],
     probes: Sequence[ProbeRecord] = (),
     compared: Sequence[Compared] = (),
+    distances: Sequence[DistanceRecord] = (),
 ) -> Path:
     """Write `report.html`, `figures/*.svg` and `.pdf`, `table.csv`, `table.tex` and `probes.csv` of a study.
+
+    A study that asked for distances also gets `distances.csv`.
 
     The same store gives the same bytes. What a store lacks is named in the page, not an error. Figures of an
     earlier report that this one has no longer are deleted, if nobody changed them since.
@@ -76,6 +79,7 @@ def write(
         records: its headline numbers.
         probes: what probes of timing found; without any there is no `probes.csv`.
         compared: which models are more robust than others.
+        distances: how far nearest adversarial images are.
 
     Returns:
         Where the page lies.
@@ -85,10 +89,11 @@ def write(
     charts = [_Chart.of(drawing) for drawing in drawings(rows)]
     evidence = [_Chart.of(drawing) for drawing in evidence_drawings(rows)]
     timing = _Timing.of([_portable_probe(record, directory) for record in probes])
+    near = [_portable_probe(record, directory) for record in distances]
     page, pictures = "", list[_Chart]()
     for detail in DETAILS:
         pictures = _pictures(shown, detail)
-        page = _page(rows, origin, charts, evidence, pictures, shown, timing, compared, detail)
+        page = _page(rows, origin, charts, evidence, pictures, shown, timing, compared, near, detail)
         if len(page.encode()) < LARGEST:
             break
     files = {
@@ -99,6 +104,8 @@ def write(
     files |= {"table.csv": tables.to_csv(rows).encode(), "table.tex": tables.to_latex(rows).encode()}
     if timing.records:
         files["probes.csv"] = tables.probes_csv(timing.records).encode()
+    if near:
+        files["distances.csv"] = tables.distances_csv(near).encode()
     _put(directory, {**files, "report.html": page.encode()})
     return directory / "report.html"
 
@@ -129,7 +136,7 @@ def _earlier(directory: Path) -> list[str]:
         return []
 
 
-PLACES = re.compile(r"figures/[\w-]+\.(svg|pdf)|probes\.csv")
+PLACES = re.compile(r"figures/[\w-]+\.(svg|pdf)|(probes|distances)\.csv")
 
 
 def _digest(path: Path) -> str | None:
@@ -162,12 +169,15 @@ class _Chart:
         return Markup(inline(self.files["svg"], self.drawing.name))
 
 
-def _portable_probe(record: ProbeRecord, directory: Path) -> ProbeRecord:
+Measured = TypeVar("Measured", ProbeRecord, DistanceRecord)
+
+
+def _portable_probe(record: Measured, directory: Path) -> Measured:
     moved = {
         name: Path(path).relative_to(directory).as_posix() if Path(path).is_relative_to(directory) else path
         for name, path in (("model", record["model"]), ("cell", record["cell"]))
     }
-    return cast(ProbeRecord, {**record, **moved})
+    return cast(Measured, {**record, **moved})
 
 
 @dataclass(frozen=True)
@@ -200,6 +210,7 @@ def _page(
     shown: Mapping[str, Exhibit | None],
     timing: _Timing,
     compared: Sequence[Compared],
+    distances: Sequence[DistanceRecord],
     detail: Detail,
 ) -> str:
     environment = Environment(
@@ -211,6 +222,7 @@ def _page(
     environment.filters |= {
         "percent": tables.percent,
         "number": tables.number,
+        "distance": tables.distance,
         "epsilon": tables.epsilon_text,
         "interval": tables.interval,
         "bar": _bar,
@@ -240,6 +252,9 @@ def _page(
         timing=timing,
         compared=compared[: detail.rows],
         uncompared=len(compared[detail.rows :]),
+        distances=distances[: detail.rows],
+        distances_left_out=len(distances[detail.rows :]),
+        distance_axes=tables.varying(distances) or ["encoder"],
         probes=timing.records[: detail.rows],
         probes_left_out=len(timing.records[detail.rows :]),
         left_out=len(records[detail.rows :]),
