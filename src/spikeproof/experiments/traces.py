@@ -67,6 +67,7 @@ def fall(examples: Columns, draws: int) -> list[tuple[int, float]]:
     fell, before, after = (examples.get(name) for name in ("fell", "right_clean", "right"))
     if fell is None or before is None or after is None or draws > 1:
         return []
+    before, after = before.astype(float), after.astype(float)
     standing = before > 0
     if (fell[standing] < -1).any() or ((fell < 0) & standing & (after < before)).any():
         return []

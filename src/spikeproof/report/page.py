@@ -321,9 +321,12 @@ def _attack_summary(records: Sequence[Record], rows: Sequence[tables.Headline], 
         return "No attack was part of what is finished, so nothing is said about robustness."
     words = f"The attacks were {', '.join(attacks)}. "
     for threat in dict.fromkeys(budget.threat for budget in tables.budgets(records)):
-        epsilon = telling([record for record in records if record["threat"] == threat])
-        found = [row.worst.get(tables.Budget(threat, epsilon)) for row in rows]
-        worst = [record for record in found if record is not None and record["robust_accuracy"] is not None]
+        here = [record for row in rows for record in row.worst.values() if record["threat"] == threat]
+        if here and all(record["verdict"] == WITHHELD for record in here):
+            words += f"Under {threat} every number is withheld. "
+            continue
+        epsilon = telling(here)
+        worst = [r for r in here if r["epsilon"] == epsilon and r["robust_accuracy"] is not None]
         words += f"Under {threat} changes of at most {tables.epsilon_text(epsilon)} " if worst else ""
         words += (
             _worst_summary(worst, axes)
@@ -335,8 +338,6 @@ def _attack_summary(records: Sequence[Record], rows: Sequence[tables.Headline], 
 
 def _worst_summary(worst: Sequence[Record], axes: Sequence[str]) -> str:
     told = [record for record in worst if record["verdict"] != WITHHELD]
-    if not told:
-        return "every number is withheld. "
     words = (
         f"the worst case of all attacks leaves {_range([record['robust_accuracy'] for record in told])} right"
     )
