@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -186,18 +187,32 @@ def report(directory: Path) -> None:
 
 def _report(directory: Path) -> None:
     from spikeproof import terminal
-    from spikeproof.experiments.comparisons import comparisons
     from spikeproof.experiments.results import probe_records, records
-    from spikeproof.experiments.store import writing
-    from spikeproof.report.page import write
 
     found, probes = records(directory), probe_records(directory)
     terminal.print_records(found)
     terminal.print_probes(probes)
     if found:
-        with writing(directory):
-            path = write(directory, found, probes, comparisons(directory, found))
-        click.echo(f"report: {path}")
+        click.echo(f"report: {_written(directory)}")
+
+
+def _written(directory: Path) -> Path:
+    """Where the report lies, written anew."""
+    from spikeproof.experiments.comparisons import comparisons
+    from spikeproof.experiments.results import probe_records, records
+    from spikeproof.experiments.store import writing
+    from spikeproof.report.page import write
+
+    found = records(directory)
+    with writing(directory):
+        return write(directory, found, probe_records(directory), comparisons(directory, found))
+
+
+def encoded(data: object) -> str:
+    """JSON; a number that is not finite becomes null."""
+    from spikeproof.experiments.store import as_json
+
+    return as_json(data).decode()
 
 
 MODEL = click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
@@ -252,37 +267,93 @@ def evaluate(as_json: bool, **options: Any) -> None:
     path, data, question, device = _question(**options)
     found = sign_off(path, data, question, device)
     if as_json:
-        click.echo(json.dumps([each.plain() for each in found], indent=1))
+        click.echo(encoded([each.plain() for each in found]), nl=False)
         return
     terminal.print_signed(found)
 
 
 @cli.command()
 @asked
+@click.option("--verdicts", is_flag=True, help="Only say what is known; compute nothing.  [studies]")
+@click.option("--rounds", type=click.IntRange(0), default=2, show_default=True, help="Of repairs, in all.")
+@click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [studies; default: one per core]")
 @guarded
-def audit(as_json: bool, **options: Any) -> None:
+def audit(as_json: bool, verdicts: bool, rounds: int, workers: int | None, **options: Any) -> None:
     """Say how far the numbers of MODEL, a saved model or the directory of a study, can be trusted.
 
-    For a study, the verdicts on its numbers. For a model, an evaluation; every number that is not supported
-    is tried again with the next larger suite, and what that changed is said.
+    What is missing is computed, and every doubtful number is attacked again as its reasons ask: more steps
+    where the loss was rising, more draws where the expectation was too small, other gradients where they
+    vanish, more images where the interval is wide, and at last the next larger suite. What that changed is
+    said. For a study, repairs are stored beside its cells, and its report shows them.
     """
     from spikeproof import terminal
-    from spikeproof.experiments.results import records
     from spikeproof.experiments.signing import repair, sign_off
 
     if (options["model"] / "study.json").exists():
-        found = [row for row in records(options["model"]) if row["verdict"] is not None]
-        if as_json:
-            click.echo(json.dumps(found, indent=1))
-            return
-        terminal.print_verdicts(found)
+        _refuse(ASKED_OF_MODELS, "a study, which says itself how it is measured", "Leave it out.")
+        _audit_study(options["model"], as_json, verdicts, rounds, workers, options["data"], options["device"])
         return
+    _refuse(("verdicts", "workers"), "a saved model, of which nothing is stored", "Leave it out.")
     path, data, question, device = _question(**options)
-    repaired = repair(path, data, question, sign_off(path, data, question, device), device)
+    found = repair(path, data, question, sign_off(path, data, question, device), device, rounds)
     if as_json:
-        click.echo(json.dumps([[one.plain(), again and again.plain()] for one, again in repaired], indent=1))
+        click.echo(encoded([each.plain() for each in found]), nl=False)
         return
-    terminal.print_repaired(repaired)
+    terminal.print_repaired(found)
+
+
+ASKED_OF_MODELS = ("suite", "threat", "epsilons", "dataset", "examples", "seed", "draws")
+
+
+def _refuse(names: tuple[str, ...], what: str, try_: str) -> None:
+    """Refuse options that were given and would be ignored."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = next(each for each in context.command.params if each.name == name)
+            raise InputError(f"The option {option.opts[0]} says nothing about this", what, try_)
+
+
+def _audit_study(
+    directory: Path,
+    as_json: bool,
+    verdicts: bool,
+    rounds: int,
+    workers: int | None,
+    data: Path | None,
+    device: str | None,
+) -> None:
+    from spikeproof import terminal
+    from spikeproof.experiments.compute import Bench
+    from spikeproof.experiments.repairs import repair_study, repaired
+    from spikeproof.experiments.results import records
+    from spikeproof.experiments.run import Listener, read_plan
+
+    failed = 0
+    if not verdicts:
+        plan, name = read_plan(directory), _device(device)
+        batch = plan["spec"].get("batch_size", 128)
+        bench = Bench(directory, data, name, batch, ("spikeproof", *sys.argv[1:]))
+        executor = _executor(workers, name, len(plan["cells"]))
+
+        def images(dataset: Any) -> int:
+            return len(bench.dataset(dataset).test.labels)
+
+        with nullcontext(Listener()) if as_json else terminal.listener() as listener:
+            summary = repair_study(directory, bench, executor, listener, images, rounds)
+        failed = summary.failed
+        if not as_json:
+            terminal.print_summary(summary)
+    rows = records(directory)
+    found = [row for row in rows if row["verdict"] is not None]
+    if as_json:
+        click.echo(encoded(found), nl=False)
+    else:
+        terminal.print_verdicts(found, repaired(rows))
+        if not verdicts and rows:
+            click.echo(f"report: {_written(directory)}")
+    if failed:
+        sys.exit(1)
 
 
 def _named(threat: str) -> tuple[str, dict[str, Any]]:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from spikeproof.experiments.signing import SignedOff
+    from spikeproof.experiments.repairs import Repaired
+    from spikeproof.experiments.signing import Mended, SignedOff
 
 __all__ = ["listener", "print_records", "print_summary"]
 
@@ -240,32 +241,58 @@ def print_signed(found: Sequence[SignedOff]) -> None:
             click.echo(f"  {member['name']:22} {numbers}")
 
 
-def print_repaired(found: Sequence[tuple[SignedOff, SignedOff | None]]) -> None:
-    """Every number, and what the larger suite made of those that were not supported."""
-    for first, second in found:
-        print_signed([first])
-        if second is None:
-            continue
-        click.echo(f"tried again with the suite {second.level}:")
-        print_signed([second])
-        change = 100 * (second.accuracy - first.accuracy)
-        click.echo(f"changed: {change:+.1f} points, {first.verdict.verdict} -> {second.verdict.verdict}")
+def print_repaired(found: Sequence[Mended]) -> None:
+    """Every number, what was tried on those that were not supported and why, and what it made of them."""
+    for each in found:
+        print_signed([each.first])
+        for attempt in each.attempts:
+            click.echo(
+                f"tried because of {attempt.check}: {attempt.name} leaves {percent(attempt.accuracy)} % "
+                "in the worst case with all before it"
+            )
+        if each.attempts:
+            first, last = each.first, each.last
+            click.echo(
+                f"changed: {percent(first.accuracy)} -> {percent(last.accuracy)} %, "
+                f"{first.verdict.verdict} -> {last.verdict.verdict}"
+            )
+            for finding in last.verdict.findings:
+                click.echo(f"    {finding.check}: {finding.why}")
+        elif each.first.verdict.verdict == WITHHELD:
+            click.echo("not repaired: the evaluation is wrong, and more attacks do not mend that")
 
 
-def print_verdicts(records: Sequence[Record]) -> None:
-    """The verdict on every headline number of a study, with its reasons."""
+def print_verdicts(records: Sequence[Record], repaired: Sequence[Repaired] = ()) -> None:
+    """The verdict on every headline number of a study, with its reasons, and what repairs changed."""
     if not records:
         click.echo("No number of this study is audited yet; run it to the end.")
         return
     axes = varying(records) or ["encoder"]
+    mended = {(each["record"]["cell"], each["record"]["epsilon"]): each for each in repaired}
     for row in records:
         place = ", ".join(str(row[axis]) for axis in axes)  # type: ignore[literal-required]
+        shown = MISSING if row["verdict"] == WITHHELD else percent(row["robust_accuracy"])
         click.echo(
-            f"{row['verdict']:9}  {percent(row['robust_accuracy']):>5} %  {row['threat']} "
-            f"{epsilon_text(row['epsilon'])}  {place}"
+            f"{row['verdict']:9}  {shown:>5} %  {row['threat']} {epsilon_text(row['epsilon'])}  {place}"
         )
         for reason in row["warnings"]:
             click.echo(f"             {reason}")
+        if (row["cell"], row["epsilon"]) in mended:
+            _print_change(mended[row["cell"], row["epsilon"]])
+
+
+def _print_change(repaired: Repaired) -> None:
+    row = repaired["record"]
+    click.echo(
+        f"    before:  {percent(row['before_accuracy'])} % on {row['before_n']} images, "
+        f"{row['before_verdict']}; now {percent(row['robust_accuracy'])} % on {row['n']}, {row['verdict']}"
+    )
+    for reason in row["before_warnings"]:
+        if reason not in row["warnings"]:
+            click.echo(f"             was: {reason}")
+    for each in repaired["tried"]:
+        left = "" if each["accuracy"] is None else f" leaves {percent(each['accuracy'])} %"
+        click.echo(f"             tried because of {each['because']}: {each['attack']}{left}")
 
 
 def _line(row: Headline, axes: Sequence[str], columns: Sequence[Budget]) -> list[str]:

@@ -14,10 +14,12 @@ class Record(TypedDict):
     `worst-case` is the minimum over all attacks, image by image; `none` marks a study without attacks. A
     worst case has `certified`, the share of images proved robust, where a certificate applies
     (`certified_vote` is that of randomised smoothing, which speaks of a vote instead of the model), and a
-    `verdict`, `supported`, `doubtful` or `withheld`; its `warnings` say why. `mean_exit` is the mean number
-    of time steps after which a clean image is decided, the last step where a decoder knows no early exit, and
-    `accuracy_by_step` what the accuracy would be if time were up after each step; null and empty where they
-    were not measured.
+    `verdict`, `supported`, `doubtful` or `withheld`; its `warnings` say why. Where `spikeproof audit` tried a
+    worst case again, `before_accuracy`, `before_verdict`, `before_n` and `before_warnings` are what the study
+    itself had said, and an attack that was added names the check it was added `because` of. `mean_exit` is the
+    mean number of time steps after which a clean image is decided, the last step where a decoder knows no
+    early exit, and `accuracy_by_step` what the accuracy would be if time were up after each step; null and
+    empty where they were not measured.
     """
 
     study: str
@@ -56,6 +58,11 @@ class Record(TypedDict):
     certified_vote: float | None
     verdict: str | None
     warnings: list[str]
+    because: str | None
+    before_accuracy: float | None
+    before_verdict: str | None
+    before_n: int | None
+    before_warnings: list[str]
     model: str
     cell: str
     train_cell: str

@@ -1,7 +1,8 @@
 """Stored cells as headline numbers: one record per model, attack and budget, with what looks suspicious.
 
 For every model and budget there is one record more, the worst case: each image is attacked by whichever
-attack hurt most on the draws that were used for choosing, and is counted on fresh draws.
+attack hurt most on the draws that were used for choosing, and is counted on fresh draws. Attacks that an
+audit added count as well; such a worst case tells what it was before.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, Prob
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.catalogue import PARTS
+from spikeproof.experiments.cells import Cell
 from spikeproof.experiments.record import ProbeRecord, Record
 from spikeproof.experiments.run import read_plan
 from spikeproof.experiments.store import Store, Stored
@@ -31,7 +33,7 @@ from spikeproof.protocols import Decoder
 from spikeproof.specs import build
 from spikeproof.statistics import Interval, wilson
 
-__all__ = ["WORST_CASE", "Column", "labels", "outcomes", "probe_records", "records"]
+__all__ = ["WORST_CASE", "Column", "labels", "outcomes", "probe_records", "records", "restated"]
 
 WORST_CASE = "worst-case"
 
@@ -49,13 +51,69 @@ def records(directory: Path) -> list[Record]:
     """
     plan, store = read_plan(directory), Store(directory)
     cells = {stored.address: stored for stored in _readable(store, plan["cells"])}
-    names = _Names.of(plan["plan"])
+    names = _Names.of(plan["plan"], plan["repairs"])
     rows: list[Record] = []
     for train in plan["plan"]:
         if train["kind"] == "train" and train["address"] in cells:
-            wanted = [cell for cell in plan["plan"] if cell["spec"].get("train") == train["address"]]
-            rows += _records_of_model(plan["study"], names, cells, cells[train["address"]], wanted)
+            model = cells[train["address"]]
+            wanted, added = (
+                [cell for cell in cells_ if cell["spec"].get("train") == model.address]
+                for cells_ in (plan["plan"], plan["repairs"])
+            )
+            before = _records_of_model(plan["study"], names, cells, model, wanted)
+            planned, extra = _repaired(wanted, added, cells)
+            if not extra and planned is wanted:
+                rows += before
+                continue
+            after = _records_of_model(plan["study"], names, cells, model, planned, extra)
+            rows += _with_before(after, before, added)
     return rows
+
+
+MEASURED = ("clean", "inspect", "attack", "certify")
+
+
+def restated(cell: Spec, examples: int) -> Cell:
+    """The cell of a plan that measures the same on so many examples."""
+    return Cell.of(cell["kind"], {**cell["spec"], "examples": examples})
+
+
+def _repaired(
+    wanted: Sequence[Spec], added: Sequence[Spec], cells: Mapping[str, Stored]
+) -> tuple[Sequence[Spec], Sequence[Spec]]:
+    """The plan of a model on the most examples on which all of it is measured, and what was added there."""
+    planned = max((cell["spec"].get("examples", 0) for cell in wanted), default=0)
+    sizes = sorted({cell["spec"]["examples"] for cell in added if cell["spec"]["examples"] > planned})
+    best, size = wanted, planned
+    for more in sizes:
+        larger = [restated(cell, more).record() for cell in wanted if cell["kind"] in MEASURED]
+        if all(cell["address"] in cells for cell in larger):
+            best, size = larger, more
+    own = {cell["address"] for cell in best}
+    extra = [c for c in added if c["spec"]["examples"] == size and c["address"] in cells]
+    return best, [cell for cell in extra if cell["address"] not in own]
+
+
+def _with_before(after: list[Record], before: Sequence[Record], added: Sequence[Spec]) -> list[Record]:
+    """Records after repairs: each attack that was added with its reason, each worst case as it was before."""
+    because = {cell["address"]: cell["because"] for cell in added if cell["because"] != TOO_FEW}
+    for row in after:
+        if row["attack"] != WORST_CASE:
+            row["because"] = because.get(Path(row["cell"]).name)
+    tried = {(row["threat"], row["epsilon"]) for row in after if row["because"] is not None}
+    olds = {(row["threat"], row["epsilon"]): row for row in before if row["attack"] == WORST_CASE}
+    for row in after:
+        budget = (row["threat"], row["epsilon"])
+        old = olds.get(budget) if row["attack"] == WORST_CASE else None
+        if old is not None and (
+            budget in tried or old["warnings"] != row["warnings"] or old["n"] != row["n"]
+        ):
+            row["before_accuracy"], row["before_verdict"] = old["robust_accuracy"], old["verdict"]
+            row["before_n"], row["before_warnings"] = old["n"], old["warnings"]
+    return after
+
+
+TOO_FEW = "too few examples"
 
 
 def probe_records(directory: Path) -> list[ProbeRecord]:
@@ -69,7 +127,7 @@ def probe_records(directory: Path) -> list[ProbeRecord]:
     """
     plan, store = read_plan(directory), Store(directory)
     cells = {stored.address: stored for stored in _readable(store, plan["cells"])}
-    names, rows, bases = _Names.of(plan["plan"]), list[ProbeRecord](), dict[str, dict[str, Any]]()
+    names, rows, bases = _Names.of(plan["plan"], ()), list[ProbeRecord](), dict[str, dict[str, Any]]()
     for cell in plan["plan"]:
         train = cells.get(cell["spec"].get("train", ""))
         if train is None or cell["address"] not in cells:
@@ -104,8 +162,14 @@ def _readable(store: Store, addresses: Iterable[str]) -> Iterable[Stored]:
 
 
 def _records_of_model(
-    study: str, names: _Names, cells: Mapping[str, Stored], train: Stored, wanted: Sequence[Spec]
+    study: str,
+    names: _Names,
+    cells: Mapping[str, Stored],
+    train: Stored,
+    wanted: Sequence[Spec],
+    extra: Sequence[Spec] = (),
 ) -> list[Record]:
+    """The numbers of one model; a worst case once all that was wanted is there, with the extra that is."""
     clean = next(
         (cells[c["address"]] for c in wanted if c["kind"] == "clean" and c["address"] in cells), None
     )
@@ -116,12 +180,19 @@ def _records_of_model(
     for cell in wanted:
         if cell["kind"] == "attack":
             groups[names.threats[_text(cell["spec"]["threat"])], cell["spec"]["epsilon"]].append(cell)
+    more: dict[tuple[str, float], list[Stored]] = defaultdict(list)
+    for cell in extra:
+        if cell["kind"] == "attack":
+            budget = (names.threats[_text(cell["spec"]["threat"])], cell["spec"]["epsilon"])
+            more[budget].append(cells[cell["address"]])
     rows: list[Record] = [] if groups else [_clean_record(base)]
     contradicted: dict[tuple[str, float], float] = {}
     for (threat, epsilon), group in groups.items():
         found = [cells[cell["address"]] for cell in group if cell["address"] in cells]
+        whole = bool(found) and len(found) == len(group)
+        found += more[threat, epsilon]
         here = [_attack_record(base, names, threat, epsilon, cell) for cell in found]
-        if found and len(found) == len(group):
+        if whole:
             here.append(_worst_record(base, threat, epsilon, clean, found, here))
             proofs = [
                 cells[c["address"]]
@@ -133,9 +204,8 @@ def _records_of_model(
             contradicted[threat, epsilon] = _certify(here[-1], clean, found, proofs)
         rows += here
     _warn_rising([row for row in rows if row["attack"] != WORST_CASE])
-    inspected = next(
-        (cells[c["address"]] for c in wanted if c["kind"] == "inspect" and c["address"] in cells), None
-    )
+    looks = [c for c in (*wanted, *extra) if c["kind"] == "inspect" and c["address"] in cells]
+    inspected = cells[looks[0]["address"]] if looks else None
     _judge(rows, cells, train, inspected, contradicted)
     return rows
 
@@ -179,6 +249,15 @@ def _steps(encoder: Spec) -> int:
     return next((_steps(part) for part in parts if isinstance(part, Mapping) and "name" in part), 1)
 
 
+_UNREPAIRED: Mapping[str, Any] = {
+    "because": None,
+    "before_accuracy": None,
+    "before_verdict": None,
+    "before_n": None,
+    "before_warnings": [],
+}
+
+
 def _clean_record(base: Spec) -> Record:
     """The record of a study without attacks: an attack that does nothing."""
     record = {
@@ -198,6 +277,7 @@ def _clean_record(base: Spec) -> Record:
         "certified_vote": None,
         "verdict": None,
         "warnings": [],
+        **_UNREPAIRED,
         "cell": base["clean_cell"],
     }
     return cast(Record, record)
@@ -222,6 +302,7 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
         "certified_vote": None,
         "verdict": None,
         "warnings": [],
+        **_UNREPAIRED,
         "cell": str(cell.path),
     }
     return cast(Record, record)
@@ -250,6 +331,7 @@ def _worst_record(
         "certified_vote": None,
         "verdict": None,
         "warnings": [],
+        **_UNREPAIRED,
         "cell": str(found[hardest].path),
     }
     return cast(Record, record)
@@ -412,14 +494,19 @@ class _Names:
     probes: Mapping[str, str]
 
     @classmethod
-    def of(cls, plan: Sequence[Spec]) -> _Names:
+    def of(cls, plan: Sequence[Spec], repairs: Sequence[Spec]) -> _Names:
+        """Names for what a plan uses; what repairs add is named beside it and renames nothing."""
         models = [cell["spec"] for cell in plan if cell["kind"] == "train"]
         attacks = [cell["spec"] for cell in plan if cell["kind"] == "attack"]
+        added = [cell["spec"] for cell in repairs if cell["kind"] == "attack"]
         axes = {axis: labels(spec["model"][axis] for spec in models) for axis in _AXES}
         axes["rule"] = labels(spec["rule"] for spec in models)
         return cls(
             axes,
-            labels(spec["attack"] for spec in attacks),
+            {
+                **labels(spec["attack"] for spec in (*attacks, *added)),
+                **labels(spec["attack"] for spec in attacks),
+            },
             labels(cell["spec"]["threat"] for cell in plan if "threat" in cell["spec"]),
             labels(cell["spec"]["probe"] for cell in plan if cell["kind"] == "probe"),
         )

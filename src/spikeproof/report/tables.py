@@ -192,7 +192,7 @@ def to_csv(records: Sequence[Record]) -> str:
 
 
 def _harmless(record: Record) -> dict[str, object]:
-    joined = {name: "; ".join(map(str, record[name])) for name in ("warnings", "accuracy_by_step")}
+    joined = {name: "; ".join(map(str, value)) for name, value in record.items() if isinstance(value, list)}
     return _plain_text({**record, **joined})
 
 
