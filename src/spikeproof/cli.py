@@ -239,7 +239,9 @@ ASKED = (
     click.option("--examples", type=click.IntRange(1), default=200, show_default=True, help="Test images."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all draws."),
     click.option(
-        "--draws", type=click.IntRange(1), default=4, show_default=True, help="Per verdict, where it draws."
+        "--draws",
+        type=click.IntRange(1),
+        help="Per verdict, where the model draws.  [default: as many as leave ±2 points to chance]",
     ),
     click.option("--device", help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]"),
     AS_JSON,
@@ -388,13 +390,14 @@ def _question(
     data: Path | None,
     examples: int,
     seed: int,
-    draws: int,
+    draws: int | None,
     device: str | None,
 ) -> tuple[Path, Any, Any, str]:
     from spikeproof.experiments.catalogue import PARTS
     from spikeproof.experiments.signing import Question, dataset_of
     from spikeproof.protocols import Threat
     from spikeproof.specs import build
+    from spikeproof.statistics import draws_wanted
     from spikeproof.suites import Suite
     from spikeproof.threats import parse_epsilon
 
@@ -402,7 +405,7 @@ def _question(
     sizes = sorted({parse_epsilon(epsilon) for epsilon in epsilons})
     name, options = _named(threat)
     threats = tuple(build(Threat, {"name": name, **options, "epsilon": size}, PARTS) for size in sizes)
-    question = Question(level, threats, examples, seed, draws)
+    question = Question(level, threats, examples, seed, draws or draws_wanted(examples))
     return model, dataset_of(model, dataset, data), question, _device(device)
 
 

@@ -64,7 +64,7 @@ class Lines(Listener):
         self.began = self.said = time.monotonic()
 
     def planned(self, cells: Sequence[Cell]) -> None:
-        self.total = len(cells)
+        self.total, self.done = len(cells), 0
         self.names = cell_names(cells)
 
     def kept(self, cell: Cell) -> None:
@@ -104,7 +104,7 @@ class OnTerminal(Lines):
 
     def planned(self, cells: Sequence[Cell]) -> None:
         super().planned(cells)
-        self.bars.update(self.study, total=len(cells))
+        self.bars.update(self.study, total=len(cells), completed=0)
 
     def kept(self, cell: Cell) -> None:
         self.bars.advance(self.study)
@@ -179,6 +179,11 @@ def print_records(records: Sequence[Record]) -> None:
             click.echo("A question mark: doubtful, for the reasons below; docs/audit.md explains them.")
     for warning in _warnings(records):
         click.echo(f"warning: {warning}")
+    if count := sum(row["before_verdict"] is not None for row in records):
+        click.echo(
+            f"{count} of these numbers were tried again by `spikeproof audit`; with --verdicts it says what "
+            "they were before."
+        )
 
 
 def print_probes(records: Sequence[ProbeRecord]) -> None:

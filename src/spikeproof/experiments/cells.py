@@ -18,10 +18,12 @@ from typing import Any
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.datasets import Dataset
 from spikeproof.errors import InputError
+from spikeproof.evaluation import CHOOSING
 from spikeproof.experiments.catalogue import PARTS
 from spikeproof.experiments.study import Candidate, Study, check_on
 from spikeproof.network import ModelSpec
 from spikeproof.specs import address, canonical, describe
+from spikeproof.statistics import draws_wanted
 
 __all__ = ["MEASURING_VERSION", "TRAINING_VERSION", "Cell", "cells_of"]
 
@@ -30,6 +32,10 @@ TRAINING_VERSION = 1
 
 MEASURING_VERSION = 3
 """Raised whenever a change of the code alters what a clean or attack cell with the same spec measures."""
+
+
+LEAST_DRAWS = 4
+"""Draws of a stochastic model on many examples, where fewer would do."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
 
 
 def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iterator[Cell]:
+    draws = max(LEAST_DRAWS, draws_wanted(examples)) if study.draws is None else study.draws
     for seed in study.seeds:
         train = Cell.of(
             "train",
@@ -109,16 +116,18 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
         measured = {
             "train": train.address,
             "examples": examples,
-            "draws": study.draws if model.encoder.stochastic else 1,
+            "draws": draws if model.encoder.stochastic else 1,
             "code_version": MEASURING_VERSION,
         }
+        if model.encoder.stochastic:
+            measured["choosing"] = max(draws, CHOOSING)
         yield train
         yield Cell.of("clean", measured)
         if study.attacks:
             yield Cell.of("inspect", measured)
         for probe in study.probes if model.encoder.steps > 1 else ():
-            draws = study.draws if model.encoder.stochastic or probe.random else 1
-            yield Cell.of("probe", {**measured, "draws": draws, "probe": describe(probe, PARTS)})
+            looks = draws if model.encoder.stochastic or probe.random else 1
+            yield Cell.of("probe", {**measured, "draws": looks, "probe": describe(probe, PARTS)})
         for threat in study.threats:
             ball = describe(threat, PARTS)
             epsilon = ball.pop("epsilon")

@@ -56,6 +56,9 @@ Tell = Callable[[Progress], None]
 KEPT_EXAMPLES = 4
 """Adversarial examples stored with an attack cell, for the report."""
 
+KEPT_STEPS = 128
+"""Steps of a longer attack of which losses are stored for every example."""
+
 KEPT_SUBJECTS = 4
 """Models that a worker keeps at hand."""
 
@@ -203,6 +206,7 @@ class Bench:
             "metrics.json": as_json(metrics),
             "examples.parquet": table(outcome),
             "arrays.safetensors": tensor_bytes(exhibits(subject, outcome.x_adv)),
+            "losses.safetensors": tensor_bytes(traces(outcome)),
         }
 
     def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat) -> Files:
@@ -344,6 +348,14 @@ def exhibits(subject: Subject, x_adv: Tensor) -> dict[str, Tensor]:
         name: array.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, array in arrays.items()
     }
+
+
+def traces(outcome: Attacked) -> dict[str, Tensor]:
+    """The objective of every example, NaN where it has none: `losses [S, N]` at the steps `step [S]`."""
+    total = len(outcome.losses)
+    kept = torch.linspace(0, max(total - 1, 0), min(total, KEPT_STEPS)).round().long()
+    losses = outcome.losses.detach().cpu()[kept].float().contiguous()
+    return {"losses": losses, "step": kept, "example": outcome.example.cpu().contiguous()}
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Repairing a study: run what is missing, attack doubtful numbers again as the reasons ask, tell what changed.
+"""Repairing a study: run what is missing, attack doubtful numbers as the reasons ask, tell what changed.
 
 Every repair is a cell like those of the study, with an address of its own, so it is computed once, whoever is
 killed when. Which cells were added, and why, is written to `repairs.json` before they are computed; the study

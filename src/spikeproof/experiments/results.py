@@ -26,9 +26,10 @@ from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.catalogue import PARTS
 from spikeproof.experiments.cells import Cell
-from spikeproof.experiments.record import ProbeRecord, Record
+from spikeproof.experiments.record import Broke, ProbeRecord, Proof, Record
 from spikeproof.experiments.run import read_plan
 from spikeproof.experiments.store import Store, Stored
+from spikeproof.experiments.traces import effort, members, proof, shares
 from spikeproof.protocols import Decoder
 from spikeproof.specs import build
 from spikeproof.statistics import Interval, wilson
@@ -202,6 +203,7 @@ def _records_of_model(
                 and (names.threats[_text(c["spec"]["threat"])], c["spec"]["epsilon"]) == (threat, epsilon)
             ]
             contradicted[threat, epsilon] = _certify(here[-1], clean, found, proofs)
+            here[-1]["proofs"] = [_proof(names, cell) for cell in proofs]
         rows += here
     _warn_rising([row for row in rows if row["attack"] != WORST_CASE])
     looks = [c for c in (*wanted, *extra) if c["kind"] == "inspect" and c["address"] in cells]
@@ -224,6 +226,7 @@ def _base(study: str, names: _Names, train: Stored, clean: Stored) -> dict[str, 
         "clean_ci_low": metrics["ci_low"],
         "clean_ci_high": metrics["ci_high"],
         "clean_all_draws": metrics["clean_all_draws"],
+        "clean_vote": metrics.get("clean_vote"),
         "draws": metrics["draws"],
         "stochastic": metrics["stochastic"],
         "tie_share": metrics["tie_share"],
@@ -249,13 +252,19 @@ def _steps(encoder: Spec) -> int:
     return next((_steps(part) for part in parts if isinstance(part, Mapping) and "name" in part), 1)
 
 
-_UNREPAIRED: Mapping[str, Any] = {
+_NOTHING: Mapping[str, Any] = {
+    "certified_low": None,
+    "certified_high": None,
+    "proofs": [],
+    "effort": None,
+    "broken_by": [],
     "because": None,
     "before_accuracy": None,
     "before_verdict": None,
     "before_n": None,
     "before_warnings": [],
 }
+"""What a record lacks that is no attack, no worst case, was not certified or not repaired."""
 
 
 def _clean_record(base: Spec) -> Record:
@@ -269,15 +278,16 @@ def _clean_record(base: Spec) -> Record:
         "ci_low": base["clean_ci_low"],
         "ci_high": base["clean_ci_high"],
         "robust_all_draws": base["clean_all_draws"],
+        "robust_vote": base["clean_vote"],
         "adversarial_tie_share": base["tie_share"],
         "adversarial_silent_share": base["silent_share"],
         "adversarial_mean_exit": base["mean_exit"],
         "gradient_free": True,
+        **_NOTHING,
         "certified": None,
         "certified_vote": None,
         "verdict": None,
         "warnings": [],
-        **_UNREPAIRED,
         "cell": base["clean_cell"],
     }
     return cast(Record, record)
@@ -294,15 +304,18 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
         "ci_low": metrics["ci_low"],
         "ci_high": metrics["ci_high"],
         "robust_all_draws": metrics["robust_all_draws"],
+        "robust_vote": metrics.get("robust_vote"),
         "adversarial_tie_share": metrics["tie_share"],
         "adversarial_silent_share": metrics["silent_share"],
         "adversarial_mean_exit": metrics.get("mean_exit"),
         "gradient_free": metrics["gradient_free"],
+        **_NOTHING,
+        "effort": effort(metrics, _columns(cell)),
+        "broken_by": members(metrics),
         "certified": None,
         "certified_vote": None,
         "verdict": None,
         "warnings": [],
-        **_UNREPAIRED,
         "cell": str(cell.path),
     }
     return cast(Record, record)
@@ -311,7 +324,7 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
 def _worst_record(
     base: Spec, threat: str, epsilon: float, clean: Stored, found: Sequence[Stored], rows: Sequence[Record]
 ) -> Record:
-    right, ties, silent, exits, chosen = _worst_case(clean, found)
+    right, ties, silent, exits, voted, chosen = _worst_case(clean, found)
     low, high = wilson(float(right.sum()), len(right))
     hardest = int(np.bincount(chosen, minlength=len(found) + 1)[1:].argmax())
     record = {
@@ -323,18 +336,27 @@ def _worst_record(
         "ci_low": low,
         "ci_high": high,
         "robust_all_draws": float((right == 1).mean()),
+        "robust_vote": None if np.isnan(voted).any() else float(voted.mean()),
         "adversarial_tie_share": float(ties.mean()),
         "adversarial_silent_share": float(silent.mean()),
         "adversarial_mean_exit": None if np.isnan(exits).any() else float(exits.mean()),
         "gradient_free": all(row["gradient_free"] for row in rows),
+        **_NOTHING,
+        "broken_by": _shares(clean, found, chosen, rows),
         "certified": None,
         "certified_vote": None,
         "verdict": None,
         "warnings": [],
-        **_UNREPAIRED,
         "cell": str(found[hardest].path),
     }
     return cast(Record, record)
+
+
+def _shares(
+    clean: Stored, found: Sequence[Stored], chosen: NDArray[np.intp], rows: Sequence[Record]
+) -> list[Broke]:
+    names, metrics = [row["attack"] for row in rows], [cell.metrics for cell in found]
+    return shares(_columns(clean), [_columns(cell) for cell in found], chosen, names, metrics)
 
 
 Column = NDArray[np.float64]
@@ -342,20 +364,20 @@ Column = NDArray[np.float64]
 
 def _worst_case(
     clean: Stored, found: Sequence[Stored]
-) -> tuple[Column, Column, Column, Column, NDArray[np.intp]]:
-    """Per image: share of fresh draws right, ties, silence, exit, and the attack chosen (0: none).
+) -> tuple[Column, Column, Column, Column, Column, NDArray[np.intp]]:
+    """Per image: share of fresh draws right, ties, silence, exit, vote, and the attack chosen (0: none).
 
-    An exit that was not measured is NaN.
+    What was not measured is NaN.
     """
     tables = [_columns(clean), *map(_columns, found)]
     selection = np.stack([table["right_selection"] for table in tables])
     unknown = np.full(selection.shape[1], np.nan)
-    wanted = ("right", "tie", "silent", "exit")
+    wanted = ("right", "tie", "silent", "exit", "voted")
     measured = [np.stack([table.get(column, unknown) for table in tables]) for column in wanted]
     order = np.argsort(selection.mean(1), kind="stable")  # of equals the attack that is stronger as a whole
     chosen = order[selection[order].argmin(0)]
-    right, ties, silent, exits = (np.take_along_axis(values, chosen[None], 0)[0] for values in measured)
-    return right, ties, silent, exits, chosen
+    right, ties, silent, exits, voted = (np.take_along_axis(m, chosen[None], 0)[0] for m in measured)
+    return right, ties, silent, exits, voted, chosen
 
 
 def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple[Column, Column]:
@@ -405,8 +427,13 @@ def _certify(worst: Record, clean: Stored, found: Sequence[Stored], proofs: Sequ
         return 0.0
     proved = np.stack([_columns(cell)["certified"] for cell in of_model]).max(0)
     worst["certified"] = float(proved.mean())
+    worst["certified_low"], worst["certified_high"] = wilson(float(proved.sum()), len(proved))
     right = _worst_case(clean, found)[0]
     return float((proved > right).mean())
+
+
+def _proof(names: _Names, cell: Stored) -> Proof:
+    return proof(names.certificates[_text(cell.cell["spec"]["certificate"])], cell.metrics)
 
 
 def _judge(
@@ -492,6 +519,7 @@ class _Names:
     attacks: Mapping[str, str]
     threats: Mapping[str, str]
     probes: Mapping[str, str]
+    certificates: Mapping[str, str]
 
     @classmethod
     def of(cls, plan: Sequence[Spec], repairs: Sequence[Spec]) -> _Names:
@@ -509,6 +537,7 @@ class _Names:
             },
             labels(cell["spec"]["threat"] for cell in plan if "threat" in cell["spec"]),
             labels(cell["spec"]["probe"] for cell in plan if cell["kind"] == "probe"),
+            labels(cell["spec"]["certificate"] for cell in plan if cell["kind"] == "certify"),
         )
 
 

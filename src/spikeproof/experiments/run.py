@@ -253,14 +253,14 @@ def read_plan(directory: Path) -> dict[str, Any]:
     try:
         plan: dict[str, Any] = json.loads(path.read_bytes())
         plan["study"], plan["cells"], plan["plan"]
-        plan["repairs"] = _repairs(directory, plan)
-        plan["cells"] = [*plan["cells"], *(cell["address"] for cell in plan["repairs"])]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             "Expected the output directory of a study",
             f"{directory}, which has no {'readable ' if path.exists() else ''}study.json",
             "Name the directory that `spikeproof run` printed, or run the study again.",
         ) from error
+    plan["repairs"] = _repairs(directory, plan)
+    plan["cells"] = [*plan["cells"], *(cell["address"] for cell in plan["repairs"])]
     return plan
 
 
