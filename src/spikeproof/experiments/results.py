@@ -583,6 +583,8 @@ def _differing(member: Spec, group: Sequence[Spec]) -> list[str]:
 
 
 def _base_name(member: Spec) -> str:
+    if member["name"] == "suite" and "level" in member:
+        return f"suite {member['level']}"
     inside = [part for key in ("codes", "decoders") for part in member.get(key, [])]
     inside += [member[key] for key in ("code", "decoder") if key in member]
     names = [_base_name(part) for part in inside if isinstance(part, Mapping)]
