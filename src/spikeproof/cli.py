@@ -153,8 +153,9 @@ def status(directory: Path) -> None:
 @click.option(
     "--comparisons", "compared", is_flag=True, help="Only which models are more robust than others."
 )
+@click.option("--seeds", "over_seeds", is_flag=True, help="Only means over seeds, with their intervals.")
 @guarded
-def show(directory: Path, as_json: bool, probes: bool, compared: bool) -> None:
+def show(directory: Path, as_json: bool, probes: bool, compared: bool, over_seeds: bool) -> None:
     """Print the numbers of the study in DIR."""
     from spikeproof import terminal
     from spikeproof.experiments.comparisons import comparisons
@@ -168,13 +169,44 @@ def show(directory: Path, as_json: bool, probes: bool, compared: bool) -> None:
         else:
             terminal.print_comparisons(pairs)
         return
+    if over_seeds:
+        _show_seeds(directory, as_json)
+        return
     if as_json:
         found = probe_records(directory) if probes else records(directory)
         click.echo(encode(found).decode(), nl=False)
         return
     if not probes:
         terminal.print_records(records(directory))
+        terminal.print_seeds(records(directory))
     terminal.print_probes(probe_records(directory))
+
+
+def _show_seeds(directory: Path, as_json: bool) -> None:
+    from spikeproof import terminal
+    from spikeproof.experiments.results import records
+    from spikeproof.report.tables import seeds
+
+    found = records(directory)
+    if not as_json:
+        terminal.print_seeds(found)
+        return
+    rows = [
+        {
+            **{axis: dict(row.model)[axis] for axis in terminal.PARTS},
+            "seeds": row.trainings,
+            "threat": budget.threat,
+            "epsilon": budget.epsilon,
+            "clean_mean": row.clean[0],
+            "clean_interval": row.clean[1],
+            "robust_mean": mean,
+            "robust_interval": ends,
+            "doubtful": budget in row.doubtful,
+        }
+        for row in seeds(found)
+        for budget, (mean, ends) in row.worst.items()
+    ]
+    click.echo(encoded(rows), nl=False)
 
 
 @cli.command()

@@ -23,11 +23,14 @@ from spikeproof.report.tables import (
     budgets,
     epsilon_text,
     headlines,
+    interval,
     judged,
     number,
     percent,
+    seeds,
     varying,
 )
+from spikeproof.statistics import Interval
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["listener", "print_records", "print_summary"]
 
 SECONDS_BETWEEN_LINES = 5.0
+PARTS = ("dataset", "network", "neuron", "encoder", "decoder", "surrogate", "rule")
+"""What names a model, but for its seed."""
 
 
 @contextmanager
@@ -184,6 +189,34 @@ def print_records(records: Sequence[Record]) -> None:
             f"{count} of these numbers were tried again by `spikeproof audit`; with --verdicts it says what "
             "they were before."
         )
+
+
+def print_seeds(records: Sequence[Record]) -> None:
+    """Means over seeds with the interval of training again; nothing where each model was trained once."""
+    found = seeds(records)
+    if not found:
+        return
+    axes = [axis for axis in varying(records) if axis not in ("seed", "n")] or ["encoder"]
+    columns = budgets(records)
+    head = [*axes, "seeds", "clean", *(f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns)]
+    lines = []
+    for row in found:
+        means = [_mean(row.clean)]
+        for budget in columns:
+            mark = "?" if budget in row.doubtful else ""
+            means.append(_mean(row.worst[budget]) + mark if budget in row.worst else MISSING)
+        place = [str(row.model[axis]) for axis in axes]  # type: ignore[literal-required]
+        lines.append([*place, str(row.trainings), *means])
+    click.echo("\nMeans over seeds with the 95 % interval of training again:")
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    for line in (head, *lines):
+        texts = [f"{text:<{width}}" for text, width in zip(line, widths, strict=True)]
+        click.echo("  ".join(texts).rstrip())
+
+
+def _mean(mean: tuple[float, Interval | None]) -> str:
+    value, ends = mean
+    return percent(value) if ends is None else f"{percent(value)} {interval(*ends)}"
 
 
 def print_probes(records: Sequence[ProbeRecord]) -> None:
