@@ -427,6 +427,7 @@ def _question(
 ) -> tuple[Path, Any, Any, str]:
     from spikeproof.experiments.catalogue import PARTS
     from spikeproof.experiments.signing import Question, dataset_of
+    from spikeproof.models import load
     from spikeproof.protocols import Threat
     from spikeproof.specs import build
     from spikeproof.statistics import draws_wanted
@@ -434,6 +435,13 @@ def _question(
     from spikeproof.threats import parse_epsilon
 
     level = Suite(level=suite).level
+    if (model / "study.json").exists():
+        raise InputError(
+            "Expected a saved model",
+            f"{model}, the directory of a study",
+            f"Name one of its models, as `spikeproof show {model} --json` does.",
+        )
+    load(model)  # before anything is asked about data: what is wrong with a model comes first
     sizes = sorted({parse_epsilon(epsilon) for epsilon in epsilons})
     name, options = _named(threat)
     threats = tuple(build(Threat, {"name": name, **options, "epsilon": size}, PARTS) for size in sizes)

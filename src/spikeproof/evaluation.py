@@ -26,7 +26,7 @@ from spikeproof.attacks.composite import Sources
 from spikeproof.attacks.recipes import Attack
 from spikeproof.attacks.search import UNRECORDED, Result, check_threat, show
 from spikeproof.decoders import UNDECIDED, decide
-from spikeproof.errors import InputError
+from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.keys import Key
 from spikeproof.network import Inference
 from spikeproof.protocols import Model, Threat, Watched
@@ -172,7 +172,8 @@ def evaluate_clean(
         draws: forward passes per example of a stochastic model, at least 1.
 
     Raises:
-        InputError: no examples, or a setting out of range.
+        InputError: no examples, a setting out of range, or a model that does not answer one row of logits per
+            image, all of them numbers.
 
     Example:
         >>> model = lambda images, key=None: images
@@ -185,7 +186,7 @@ def evaluate_clean(
     parts = []
     for rows in _batches(len(x), batch_size):
         labels, batch_ids = y[rows], ids[rows]
-        fresh = _look(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws)
+        fresh = _look(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws, clean=True)
         chosen = fresh
         if _stochastic(model):
             many = max(draws, CHOOSING)
@@ -329,7 +330,14 @@ class Steady:
 
     def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "B K"]:
         padded, key = _padded(images, key)
-        return self.model(padded, key)[: len(images)]
+        logits: Tensor = self.model(padded, key)
+        if not isinstance(logits, Tensor) or logits.ndim < 1 or len(logits) != len(padded):
+            raise InputError(
+                "A model answers one row of logits per image",
+                f"shape {list(getattr(logits, 'shape', []))} for {len(padded)} images",
+                "Flatten or average over time inside the model.",
+            )
+        return logits[: len(images)]
 
     def watch(
         self, images: Float[Tensor, "B *F"], key: Key | None = None, *, potential: bool = False
@@ -369,9 +377,14 @@ class _Look:
 
 
 @torch.no_grad()
-def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int) -> _Look:
-    """Ask the model `draws` times; shares over draws."""
+def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int, clean: bool = False) -> _Look:
+    """Ask the model `draws` times; shares over draws.
+
+    An answer that is no number is an error of the model on an attacked image, and a refusal on a clean one.
+    """
     answers = [_infer(model, x, key.fold("draw", i)) for i in range(draws)]
+    for answer in answers:
+        _check_answer(answer.logits, x, y, clean)
     predictions = torch.stack([decide(a.logits) for a in answers])
     return _Look(
         (predictions == y).float().mean(0),
@@ -389,10 +402,40 @@ def _infer(model: Model, x: Tensor, key: Key) -> Inference:
     if isinstance(model, Observable):
         answer = model.infer(*_padded(x, key))
         return Inference(*(part[: len(x)] for part in answer))
-    logits = Steady(model)(x, key)
+    try:
+        logits = Steady(model)(x, key)
+    except SpikeproofError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"A model answers images {list(x.shape)} with logits [B, K]",
+            f"{type(error).__name__}: {error}",
+            "Call it as model(images, key); the error above is its own.",
+        ) from error
     unknown = logits.new_full((len(x),), torch.nan)
     nothing = logits.new_zeros((len(x), 0), dtype=torch.int64)
     return Inference(logits, (logits == 0).all(-1), unknown, unknown, nothing)
+
+
+def _check_answer(logits: Tensor, x: Tensor, y: Tensor, clean: bool) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        raise InputError(
+            f"A model answers {len(x)} images with logits [{len(x)}, K]",
+            f"shape {list(getattr(logits, 'shape', []))}",
+            "Flatten or average over time inside the model.",
+        )
+    if int(y.max()) >= logits.shape[1]:
+        raise InputError(
+            f"Labels below {logits.shape[1]}, the number of logits",
+            f"label {int(y.max())}",
+            "Check that model and data set have the same classes.",
+        )
+    if clean and (broken := int(logits.isnan().any(1).sum())):
+        raise InputError(
+            "A model answers with numbers",
+            f"NaN on {broken} of {len(x)} clean images",
+            "Mend the model; if its training diverged, lower the learning rate.",
+        )
 
 
 def _attack(
