@@ -43,6 +43,7 @@ def record(**changes):
         "adversarial_mean_exit": 4.5,
         "accuracy_by_step": [0.5, 0.9],
         "gradient_free": False,
+        "nested": False,
         "certified": None,
         "certified_vote": None,
         "verdict": None,
