@@ -246,7 +246,7 @@ def far(record: DistanceRecord) -> str:
         >>> far({"median": 0.21, "median_low": 0.18, "median_high": None, "found": 0.62})
         '0.21 [0.18, –], found on 62.0 %'
     """
-    middle, low, high = (distance(record[name]) for name in ("median", "median_low", "median_high"))  # type: ignore[literal-required]
+    middle, low, high = (distance(record[name]) for name in ("median", "median_low", "median_high"))
     return f"{middle} [{low}, {high}], found on {percent(record['found'])} %"
 
 
