@@ -23,7 +23,7 @@ from torch import Tensor
 from spikeproof.attacks.composite import Sources
 from spikeproof.attacks.nested import Carried, Nested
 from spikeproof.attacks.recipes import Attack, Recipe
-from spikeproof.attacks.search import Result, check_threat, show
+from spikeproof.attacks.search import UNRECORDED, Result, check_threat, show
 from spikeproof.decoders import UNDECIDED, decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -99,7 +99,8 @@ class Attacked:
     queries: Int64[Tensor, "N"]
     backward_queries: Int64[Tensor, "N"]
     zero_gradients: Float[Tensor, "N"]
-    fell: Int64[Tensor, "N"]  # row of the attack's own trace at which it first fooled the model, -1 for none
+    fell: Int64[Tensor, "N"]  # row of the attack's own trace at which it first fooled the model, -1 for none;
+    # -2 where the attack does not tell
     right_rounded: Float[Tensor, "N"]  # as `right`, on the chosen image rounded to 8 bits; NaN for no image
     linf: Float[Tensor, "N"]  # distances to the clean image: largest change of a value,
     l2: Float[Tensor, "N"]  # Euclidean,
@@ -131,7 +132,7 @@ class Attacked:
             "max_distance": float(self.distance.max()),
             **{f"mean_{norm}": _mean(getattr(self, norm)[self.moved]) for norm in ("linf", "l2", "l1", "l0")},
             "silent_success_share": _mean(((self.fell >= 0) & (self.right == 1)).float())
-            if self.draws == 1  # one lucky draw is no success
+            if self.draws == 1 and not (self.fell == UNRECORDED).any()  # one lucky draw is no success
             else float("nan"),
             "eight_bit_accuracy": _mean(self.right_rounded),
             "mean_step_of_fall": _mean(self.fell[self.fell >= 0].double()),
@@ -459,8 +460,7 @@ def _attack(
         x.new_zeros(len(x)),
     )
     fell = count - 1
-    if found.fell is not None:
-        fell[rows] = found.fell
+    fell[rows] = UNRECORDED if found.fell is None else found.fell
     for whole, part in zip(result[:6], found[:6], strict=True):
         if whole is result.losses:
             whole[:, rows] = part.to(whole.dtype)
@@ -517,4 +517,4 @@ def _check(
         raise InputError(
             "Evaluation needs a model in evaluation mode", "a model in training mode", "Call model.eval()."
         )
-    return torch.arange(len(x), device=x.device) if ids is None else ids
+    return torch.arange(len(x), device=x.device) if ids is None else ids.to(x.device)

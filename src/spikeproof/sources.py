@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from spikeproof.attacks.composite import Composite, RateTwin, Sources
+from spikeproof.attacks.eventsteps import SpikeCompatible
 from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
 from spikeproof.attacks.search import evaluator
 from spikeproof.attacks.transfer import Transfer
@@ -20,7 +22,16 @@ from spikeproof.network import Architecture, Classifier, substitute
 from spikeproof.neurons import Integrator, Neuron, Recurrent, Spiking, Synapse
 from spikeproof.protocols import Threat
 
-__all__ = ["Choice", "RateNetwork", "check_rates", "made_on", "rate_twin", "strongest", "through"]
+__all__ = [
+    "Choice",
+    "RateNetwork",
+    "check_rates",
+    "made_on",
+    "raised",
+    "rate_twin",
+    "strongest",
+    "through",
+]
 
 
 def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | Sources | None:
@@ -41,6 +52,8 @@ def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | Sources | 
     if isinstance(recipe, Through):
         recipe.gradient.check(model.spec.neuron)
         return substitute(_twin(model, recipe.attack) or model, unroll=recipe.gradient)
+    if isinstance(recipe, SpikeCompatible) and recipe.raised != 1:
+        return raised(_twin(model, recipe) or model, recipe.raised)
     return _twin(model, recipe)
 
 
@@ -62,6 +75,35 @@ def _twin(model: Any, recipe: Recipe) -> Classifier | None:
     if not isinstance(recipe, GradientRecipe) or (recipe.surrogate is None and recipe.backward is None):
         return None
     return substitute(model, spike=recipe.surrogate, backward=recipe.backward)
+
+
+def raised(model: Classifier, times: float) -> Classifier:
+    """The same weights with a higher threshold in the last hidden layer: to take gradients through.
+
+    It shares every tensor with the model but fires less, so it never gives a verdict.
+
+    Args:
+        model: a network with a hidden layer of neurons that compare with a threshold.
+        times: the threshold, in units of the layer's own, positive.
+
+    Raises:
+        InputError: there is no such layer.
+
+    Source:
+        Liang et al. 2020, section III-D, which raises it from 0.3 to 1.0.
+    """
+    twin = substitute(model)
+    *hidden, _ = twin.network.layers
+    layers = [each for layer in hidden for each in layer.modules() if isinstance(each, Spiking)]
+    if not layers or not hasattr(layers[-1].neuron, "threshold"):
+        raise InputError(
+            "A threshold is raised in the last hidden layer of spiking neurons",
+            f"{model.spec.network!r} with {model.spec.neuron!r}",
+            "Leave out raised.",
+        )
+    neuron: Any = layers[-1].neuron
+    layers[-1].neuron = replace(neuron, threshold=times * neuron.threshold)
+    return twin
 
 
 class RateNetwork(nn.Module):

@@ -227,8 +227,9 @@ class Suited:
     members: Sequence[dict[str, Any]] = field(default_factory=list)
 
     def metrics(self) -> dict[str, Any]:
-        """Headline numbers, with the table of contributions."""
-        return {**self.attacked.metrics(), "losses": [], "members": list(self.members)}
+        """Headline numbers, with the table of contributions; silent success is a matter of each member."""
+        nothing = {"losses": [], "silent_success_share": float("nan")}
+        return {**self.attacked.metrics(), **nothing, "members": list(self.members)}
 
 
 def evaluate_suite(

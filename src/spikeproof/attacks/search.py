@@ -26,6 +26,7 @@ from spikeproof.losses import KL, LogitCrossEntropy, Objective, Watching
 from spikeproof.protocols import Model, Threat, Watched, moves_events, takes_events
 
 __all__ = [
+    "UNRECORDED",
     "Best",
     "GradientAttack",
     "Jump",
@@ -33,9 +34,14 @@ __all__ = [
     "check_batch",
     "check_threat",
     "evaluator",
+    "instead",
     "judge",
     "show",
 ]
+
+
+UNRECORDED = -2
+"""In place of the row at which an example fell, where an attack does not tell."""
 
 
 class Result(NamedTuple):
@@ -47,7 +53,8 @@ class Result(NamedTuple):
     queries: Int64[Tensor, "B"]  # forward passes per example
     backward_queries: Int64[Tensor, "B"]  # backward passes per example
     zero_gradients: Float[Tensor, "B"]  # share of looks whose gradient was zero everywhere
-    fell: Int64[Tensor, "B"] | None = None  # row of `losses` at which it first fooled the model, -1 for none
+    fell: Int64[Tensor, "B"] | None = None  # row of `losses` at which it first fooled the model, -1 for none;
+    # UNRECORDED, or None for all, where the attack does not tell
 
 
 class Best:
@@ -133,6 +140,11 @@ def check_threat(model: Any, threat: Threat) -> None:
             f"a model with the encoder {encoder!r}",
             "Use the threats flips, additions, removals or shifts with the attack spike-search.",
         )
+
+
+def instead(threat: Threat, on_pixels: str) -> str:
+    """What to use in place of an attack that does not know this threat."""
+    return "Use spike-search, or another attack on events." if moves_events(threat) else on_pixels
 
 
 def judge(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> Bool[Tensor, "B"]:
@@ -324,11 +336,11 @@ class GradientAttack:
                 f"steps={self.steps}, restarts={self.restarts}, step_size={self.step_size}",
                 "Try steps=20, restarts=1.",
             )
-        if moves_events(self.threat):
+        if moves_events(self.threat) and not self.rule.whole:
             raise InputError(
                 "Steps along a gradient change values by fractions",
                 f"{self.threat!r}, whose members are whole events",
-                "Use spike-search, or another attack on events.",
+                instead(self.threat, ""),
             )
         if isinstance(self.objective, KL) and (
             self.targets is not None or not (self.random_start or self.start is not None)
@@ -412,7 +424,8 @@ class GradientAttack:
             labels, now = y[rows], key.fold("step", step).take(rows)
             objective = aim.at(rows)
             evaluate = evaluator(source, objective, labels)
-            place = Place(self.threat, x[rows], x_adv[rows], self.step_size * plan["scale"], plan["share"])
+            size, share = self.step_size * plan["scale"], plan["share"]
+            place = Place(self.threat, x[rows], x_adv[rows], size, share, now.fold("move"))
             last = step == self.steps
             here = place.here if last else self.rule.look(place, memory)
             if last:

@@ -61,6 +61,9 @@ Tell = Callable[[Progress], None]
 KEPT_EXAMPLES = 4
 """Adversarial examples stored with an attack cell, for the report."""
 
+KEPT_STEPS = 128
+"""Steps of a longer attack of which losses are stored for every example."""
+
 FOUND = "images.safetensors"
 """Every image of an attack cell of a nested sweep."""
 
@@ -118,7 +121,7 @@ class Bench:
             "attack": self.attack,
             "certify": self.certify,
         }
-        with one_thread():
+        with one_thread(), in_full():
             files = compute[cell.kind](cell, tell)
         files["cell.json"] = as_json(cell.record())
         files["provenance.json"] = as_json(self.provenance(time.perf_counter() - began))
@@ -228,6 +231,7 @@ class Bench:
             "metrics.json": as_json(metrics),
             "examples.parquet": table(outcome),
             "arrays.safetensors": tensor_bytes(exhibits(subject, outcome.x_adv)),
+            "losses.safetensors": tensor_bytes(traces(outcome)),
         }
         if "smaller" in spec:  # the next larger budget begins with these
             files[FOUND] = tensor_bytes({"x_adv": outcome.x_adv.cpu().contiguous()})
@@ -376,6 +380,19 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def in_full() -> Iterator[None]:
+    """Convolutions on an accelerator repeat themselves to the bit and keep all digits of single precision.
+
+    What PyTorch allows by default there rounds the factors of convolutions to 10 bits, enough to move a spike
+    from one step to the next.
+    """
+    with torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
+
+
 def device_name(device: str) -> str:
     """What the device calls itself."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
@@ -407,6 +424,14 @@ def exhibits(subject: Subject, x_adv: Tensor) -> dict[str, Tensor]:
         name: array.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, array in arrays.items()
     }
+
+
+def traces(outcome: Attacked) -> dict[str, Tensor]:
+    """The objective of every example, NaN where it has none: `losses [S, N]` at the steps `step [S]`."""
+    total = len(outcome.losses)
+    kept = torch.linspace(0, max(total - 1, 0), min(total, KEPT_STEPS)).round().long()
+    losses = outcome.losses.detach().cpu()[kept].float().contiguous()
+    return {"losses": losses, "step": kept, "example": outcome.example.cpu().contiguous()}
 
 
 @dataclass

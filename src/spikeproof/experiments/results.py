@@ -24,9 +24,10 @@ from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, Prob
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.catalogue import PARTS
-from spikeproof.experiments.record import DistanceRecord, ProbeRecord, Record
+from spikeproof.experiments.record import Broke, DistanceRecord, ProbeRecord, Proof, Record
 from spikeproof.experiments.run import read_plan
 from spikeproof.experiments.store import Store, Stored
+from spikeproof.experiments.traces import effort, members, proof, shares
 from spikeproof.protocols import Decoder
 from spikeproof.specs import build
 from spikeproof.statistics import Interval, wilson
@@ -164,6 +165,7 @@ def _records_of_model(
                 and (names.threats[_text(c["spec"]["threat"])], c["spec"]["epsilon"]) == (threat, epsilon)
             ]
             contradicted[threat, epsilon] = _certify(here[-1], clean, found, proofs)
+            here[-1]["proofs"] = [_proof(names, cell) for cell in proofs]
         rows += here
     _warn_rising([row for row in rows if row["attack"] != WORST_CASE])
     inspected = next(
@@ -224,6 +226,16 @@ def _steps(encoder: Spec) -> int:
     return next((_steps(part) for part in parts if isinstance(part, Mapping) and "name" in part), 1)
 
 
+_NOTHING: Mapping[str, Any] = {
+    "certified_low": None,
+    "certified_high": None,
+    "proofs": [],
+    "effort": None,
+    "broken_by": [],
+}
+"""What a record lacks that is no attack, no worst case or was not certified."""
+
+
 def _clean_record(base: Spec) -> Record:
     """The record of a study without attacks: an attack that does nothing."""
     record = {
@@ -239,6 +251,7 @@ def _clean_record(base: Spec) -> Record:
         "adversarial_silent_share": base["silent_share"],
         "adversarial_mean_exit": base["mean_exit"],
         "gradient_free": True,
+        **_NOTHING,
         "nested": False,
         "certified": None,
         "certified_vote": None,
@@ -264,6 +277,9 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
         "adversarial_silent_share": metrics["silent_share"],
         "adversarial_mean_exit": metrics.get("mean_exit"),
         "gradient_free": metrics["gradient_free"],
+        **_NOTHING,
+        "effort": effort(metrics, _columns(cell)),
+        "broken_by": members(metrics),
         "nested": metrics.get("nested", False),
         "certified": None,
         "certified_vote": None,
@@ -293,6 +309,8 @@ def _worst_record(
         "adversarial_silent_share": float(silent.mean()),
         "adversarial_mean_exit": None if np.isnan(exits).any() else float(exits.mean()),
         "gradient_free": all(row["gradient_free"] for row in rows),
+        **_NOTHING,
+        "broken_by": _shares(clean, found, chosen, rows),
         "nested": any(row["nested"] for row in rows),
         "certified": None,
         "certified_vote": None,
@@ -301,6 +319,13 @@ def _worst_record(
         "cell": str(found[hardest].path),
     }
     return cast(Record, record)
+
+
+def _shares(
+    clean: Stored, found: Sequence[Stored], chosen: NDArray[np.intp], rows: Sequence[Record]
+) -> list[Broke]:
+    names, metrics = [row["attack"] for row in rows], [cell.metrics for cell in found]
+    return shares(_columns(clean), [_columns(cell) for cell in found], chosen, names, metrics)
 
 
 Column = NDArray[np.float64]
@@ -371,8 +396,13 @@ def _certify(worst: Record, clean: Stored, found: Sequence[Stored], proofs: Sequ
         return 0.0
     proved = np.stack([_columns(cell)["certified"] for cell in of_model]).max(0)
     worst["certified"] = float(proved.mean())
+    worst["certified_low"], worst["certified_high"] = wilson(float(proved.sum()), len(proved))
     right = _worst_case(clean, found)[0]
     return float((proved > right).mean())
+
+
+def _proof(names: _Names, cell: Stored) -> Proof:
+    return proof(names.certificates[_text(cell.cell["spec"]["certificate"])], cell.metrics)
 
 
 def _judge(
@@ -461,6 +491,7 @@ class _Names:
     attacks: Mapping[str, str]
     threats: Mapping[str, str]
     probes: Mapping[str, str]
+    certificates: Mapping[str, str]
     models: Mapping[str, tuple[str, int]]  # address of a train cell -> the parts that tell it apart, its seed
 
     def attack(self, spec: Spec, seed: int) -> str:
@@ -495,6 +526,7 @@ class _Names:
             labels(spec["attack"] for spec in attacks),
             labels(cell["spec"]["threat"] for cell in plan if "threat" in cell["spec"]),
             labels(cell["spec"]["probe"] for cell in plan if cell["kind"] == "probe"),
+            labels(cell["spec"]["certificate"] for cell in plan if cell["kind"] == "certify"),
             parts,
         )
 
@@ -549,6 +581,8 @@ _NAMED_BY_ATTACK = ("torchattacks", "foolbox", "transfer")
 
 
 def _base_name(member: Spec) -> str:
+    if member["name"] == "suite" and "level" in member:
+        return f"suite {member['level']}"
     inside = [part for key in ("codes", "decoders") for part in member.get(key, [])]
     inside += [member[key] for key in ("code", "decoder") if key in member]
     inside += [member["attack"]] if member["name"] in _NAMED_BY_ATTACK else []
