@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from spikeproof.attacks.penalised import EAD, CarliniWagner
     from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch, Through
     from spikeproof.attacks.sparse import JSMA, OnePixel, SparseFool
+    from spikeproof.attacks.transfer import Transfer
     from spikeproof.datasets import (
         CIFAR10,
         CIFAR10DVS,
@@ -92,7 +93,7 @@ if TYPE_CHECKING:
         WholeSpikeTimes,
     )
     from spikeproof.errors import DamagedError, InputError, SpikeproofError
-    from spikeproof.evaluation import evaluate_attack, evaluate_clean
+    from spikeproof.evaluation import evaluate_attack, evaluate_clean, evaluate_sweep
     from spikeproof.event_driven import EventDriven
     from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, SurrogateGradient
     from spikeproof.interop.calls import AsFoolbox, AsTorchattacks
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP, EventDrivenBP
     from spikeproof.learning.timed import TimeCoded
     from spikeproof.models import load, save
+    from spikeproof.nearest import evaluate_distances
     from spikeproof.network import MLP, Classifier, ConvNet, ModelSpec, Normalise, probed, substitute
     from spikeproof.neurons import (
         AHP,
@@ -256,7 +258,9 @@ _HOMES = {
     "attacks.penalised": ("EAD", "CarliniWagner"),
     "attacks.sparse": ("JSMA", "OnePixel", "SparseFool"),
     "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch", "Through"),
-    "evaluation": ("evaluate_attack", "evaluate_clean"),
+    "evaluation": ("evaluate_attack", "evaluate_clean", "evaluate_sweep"),
+    "attacks.transfer": ("Transfer",),
+    "nearest": ("evaluate_distances",),
     "interop.calls": ("AsFoolbox", "AsTorchattacks"),
     "interop.peers": ("Foolbox", "Torchattacks"),
 }

@@ -103,6 +103,7 @@ class MadeElsewhere:
         Raises:
             InputError: no other model, or one that the attack refuses.
         """
+        check_threat(model, self.threat)
         other, twin = through.models if isinstance(through, Sources) else (through, None)
         if other is None:
             raise InputError(
@@ -110,7 +111,6 @@ class MadeElsewhere:
                 "none",
                 "Pass through=spikeproof.sources.made_on(other, recipe).",
             )
-        check_threat(model, self.threat)
         made: Any = self.attack(other, x, y, key.fold("made"), through=twin)
         success = judge(model, made.x_adv, y, key.fold("verdict"))
         queries = made.queries + 1
