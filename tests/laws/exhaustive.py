@@ -1,6 +1,6 @@
 """Tiny spiking models whose every reachable train can be asked about, and how near the standard suite comes.
 
-`python tests/laws/exhaustive.py 60` prints the table of docs/results/events.md. Its models are numbered from
+`python tests/laws/exhaustive.py 40` prints the table of docs/results/events.md. Its models are numbered from
 1000; attacks were tuned on models below that.
 """
 

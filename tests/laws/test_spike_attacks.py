@@ -128,6 +128,7 @@ def test_suites_for_events_run_and_count_the_worst_case(threat):
     assert torch.equal(found.attacked.right == 0, decide(model(found.attacked.x_adv)) != y)
     names = [member.name for member in plan("standard", model, threat)]
     assert "spike-search-wide" in names
+    assert ("retiming" in names, "sda" in names) == (isinstance(threat, Shifts), isinstance(threat, Flips))
     with pytest.raises(InputError, match="flips"):
         plan("quick", model, Linf(0.1))
 
