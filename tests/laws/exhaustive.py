@@ -25,7 +25,7 @@ from spikeproof.threats import Flips, Shifts
 
 T, LINES = 6, 5
 DECODERS = (Count(), MeanPotential(), FirstSpike())
-THREATS = (Flips(2), Shifts(1), Shifts(3, measure="delay"), Shifts(1, measure="jitter"))
+THREATS = (Flips(3), Shifts(2), Shifts(4, measure="delay"), Shifts(1, measure="jitter"))
 
 
 def tiny(decoder, seed, binary=True):

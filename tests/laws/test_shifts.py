@@ -17,6 +17,7 @@ THREATS = [Shifts(k, measure=m) for m in MEASURES for k in (0, 1, 3, 50)]
 THREATS += [Shifts(k, most=2, measure=m) for m in MEASURES for k in (1, 2)]
 THREATS += [Shifts(2, polarity=1, measure=m) for m in MEASURES]
 THREATS += [Shifts(2, most=most, region=(0, 0, 3, 3), polarity=0, measure="delay") for most in (1, 2)]
+THREATS += [Shifts(1, most=2, polarity=0, region=(0, 0, 1, 1), measure=m) for m in ("moved", "jitter")]
 each_threat = pytest.mark.parametrize("threat", THREATS, ids=repr)
 
 
