@@ -152,7 +152,7 @@ class Shifts(EventThreat):
     def _allotted(
         self, weights: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"], free: Bool[Tensor, "1 L"]
     ) -> Float[Tensor, "B L T"]:
-        """The best places under a total delay: line by line for every share of the budget, then its division."""
+        """The best places under a total delay: line by line for every share of it, then its division."""
         size, found = int(self.epsilon), lines.clone()
         together = max(1, ENTRIES // max(lines[0].numel() * (size + 1), 1))
         for rows in torch.split(torch.arange(len(lines), device=lines.device), together):
