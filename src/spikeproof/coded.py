@@ -63,9 +63,14 @@ class CodedImages(Source):
                 f"shape {list(data.test.images.shape)}",
                 "Use the data set as it is.",
             )
-        parts = {name: self._coded(getattr(data, name)) for name in ("train", "validation", "test")}
-        digest = hashlib.sha256(f"{data.sha256} {self.code!r}".encode()).hexdigest()
-        return replace(data, name=f"coded-{data.name}", sha256=digest, **parts)
+        return replace(
+            data,
+            name=f"coded-{data.name}",
+            train=self._coded(data.train),
+            validation=self._coded(data.validation),
+            test=self._coded(data.test),
+            sha256=hashlib.sha256(f"{data.sha256} {self.code!r}".encode()).hexdigest(),
+        )
 
     def locate(self, root: Path | None = None) -> str:
         return f"made of {type(self.data).__name__}, {self.data.locate(root)}"
