@@ -179,6 +179,19 @@ class Linear(torch.nn.Module):
 
 
 @each_recipe
+def test_one_input_over_time_needs_no_further_axis(recipe):
+    x = (Key.of(4).uniform((4, T)) < 0.5).float()
+
+    def model(x, key=None):
+        return torch.stack([x[:, :3].sum(1), x[:, 3:].sum(1), 0 * x[:, 0] + 1.5], 1)
+
+    y = decide(model(x)).clamp(min=0)
+    found = recipe(suited(recipe, 1))(model, x, y, Key.of(0))
+    assert suited(recipe, 1).contains(found.x_adv, x).all()
+    assert found.success.any()
+
+
+@each_recipe
 def test_every_question_is_counted(recipe):
     model, x = Linear().eval(), GRIDS[1]
     y = decide(model(x))
