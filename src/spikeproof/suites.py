@@ -16,6 +16,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.composite import WidthSweep
+from spikeproof.attacks.eventsteps import Retiming, SpikeCompatible
+from spikeproof.attacks.fewest import SDA
 from spikeproof.attacks.iterated import APGD, APGDT
 from spikeproof.attacks.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean, sees_every_exit
 from spikeproof.attacks.recipes import EOTPGD, PGD, EncoderAwareSearch, NoiseSearch, Recipe, SquareSearch
@@ -31,7 +33,7 @@ from spikeproof.neurons import ReLU
 from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.sources import through
 from spikeproof.surrogates import ATan
-from spikeproof.threats import L2, Linf
+from spikeproof.threats import L2, Linf, Shifts
 
 __all__ = ["LEVELS", "Member", "Suite", "Suited", "evaluate_suite", "plan"]
 
@@ -103,7 +105,7 @@ def plan(level: str, model: Model, threat: Threat) -> list[Member]:
     Suite(level=level)
     check_threat(model, threat)
     if moves_events(threat):
-        return _on_events(level, model)
+        return _on_events(level, model, threat)
     if not isinstance(threat, (Linf, L2)):
         raise InputError(
             "There are suites for the threats linf and l2, and for those on events",
@@ -141,15 +143,20 @@ def plan(level: str, model: Model, threat: Threat) -> list[Member]:
     return members
 
 
-def _on_events(level: str, model: Model) -> list[Member]:
-    """Attacks on spike trains: luck, the search by several gradients, and a walk without gradients."""
+def _on_events(level: str, model: Model, threat: Threat) -> list[Member]:
+    """Attacks on spike trains: luck, cheap ones of the literature, our search, a walk without gradients."""
     searches = {
         "quick": SpikeSearch(steps=6, restarts=1, width=8, refine=1),
         "standard": SpikeSearch(),
         "extreme": SpikeSearch(steps=40, restarts=8, width=32, refine=20),
     }
     search = searches[level]
-    members = [Member("noise", NoiseSearch(draws=10)), Member("spike-search", search)]
+    members = [Member("noise", NoiseSearch(draws=10))]
+    if level != "quick":
+        shifts = isinstance(threat, Shifts)
+        members.append(Member("retiming", Retiming()) if shifts else Member("sda", SDA()))
+        members.append(Member("spike-compatible", SpikeCompatible(objective=Margin())))
+    members.append(Member("spike-search", search))
     if level != "quick":
         brief = replace(search, restarts=1)
         entropy = replace(brief, objective=LogitCrossEntropy())

@@ -33,6 +33,7 @@ from spikeproof.certificates import (
     GaussianSmoothing,
     LinearRelaxation,
 )
+from spikeproof.coded import CodedImages
 from spikeproof.datasets import (
     CIFAR10,
     CIFAR10DVS,
@@ -176,6 +177,7 @@ PARTS: Catalogue = {
         "n-mnist": NMNIST,
         "dvs128-gesture": DVS128Gesture,
         "cifar10-dvs": CIFAR10DVS,
+        "coded": CodedImages,
     },
 }
 """Kind -> name -> class."""
