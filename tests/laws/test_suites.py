@@ -8,17 +8,18 @@ import torch
 from torch import nn
 
 from spikeproof.attacks.recipes import PGD, SquareSearch
+from spikeproof.audit.assess import suite_evidence
 from spikeproof.datasets import Digits
 from spikeproof.decoders import MeanPotential, decide
-from spikeproof.encoders import Bernoulli, Direct, Latency
+from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated
 from spikeproof.errors import InputError
 from spikeproof.evaluation import Clean, evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
-from spikeproof.network import MLP, ModelSpec
+from spikeproof.network import MLP, ModelSpec, substitute
 from spikeproof.neurons import LIF
 from spikeproof.suites import LEVELS, Suite, evaluate_suite, plan
-from spikeproof.surrogates import ATan
+from spikeproof.surrogates import ATan, Rectangle
 from spikeproof.threats import L0, L1, L2, Linf, SquarePatch
 
 KEY, THREAT = Key.of(0), Linf(0.1)
@@ -192,6 +193,28 @@ def test_a_long_search_follows_where_a_short_one_broke_what_gradients_could_not(
         assert (found[name]["square-long"]["attacked"] > 0) == broke
     assert found["masked"]["square"]["broke"] > 5 * found["sound"]["square"]["broke"]
     assert found["masked"]["square-long"]["left"] < found["masked"]["square"]["left"] < 0.8
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [(Direct(4), {"spike": Rectangle(1e-4)}), (Latency(5), {"backward": SpikeGated()})],
+    ids=["surrogate of no width", "gradient gated by spikes"],
+)
+def test_a_masked_twin_looks_no_more_robust_than_the_model_itself(subjects, standard, code, changes):
+    """The same answers behind gradients that say little: other gradients, and none, must make up for it."""
+    (model, clean), x, y = subjects[0][code], *subjects[1:]
+    masked = substitute(model, **changes)
+    alone = evaluate_attack(masked, PGD(steps=20)(THREAT), THREAT, x, y, clean, KEY).right.sum()
+    found = evaluate_suite(masked, "standard", THREAT, x, y, clean, KEY)
+    sound = standard[code].attacked.right.sum()
+    assert found.attacked.right.sum() <= sound + 2
+    assert alone > sound + 4
+    own = {member["name"] for member in found.members if member["own_gradient"]}
+    assert "pgd" in own
+    assert not own & {"width-sweep", "pgd-time-shift", "square"}
+    seen = {attack.name: attack.zero_gradients for attack in suite_evidence(found.metrics())}
+    assert seen["width-sweep"] is None
+    assert seen["pgd"] is not None
 
 
 class Reverse(torch.autograd.Function):
