@@ -183,8 +183,9 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
     if _aware(kind, threat):
         members.append(Member("encoder-aware", EncoderAwareSearch()))
     if kind.classes > 3 and not isinstance(threat, L0):
-        few: dict[str, Any] = {"targets": EveryOther(3), **kind.often(2)} if kind.stochastic else {}
-        members.append(Member("apgd-t", APGDT(steps=10 if kind.stochastic else 20, **few)))
+        few, steps = (3, 10) if kind.stochastic else (4, 20)
+        targeted = APGDT(steps=steps, targets=EveryOther(few), **kind.often(2))
+        members.append(Member("apgd-t", targeted))
     return [*members, *_nearest(kind, threat)]
 
 
@@ -214,7 +215,7 @@ def _without_gradients(level: str, kind: _Kind, threat: Threat) -> list[Member]:
     """Luck and random search. Where a short one breaks what gradients could not, a long one follows."""
     members = [Member("noise", NoiseSearch(draws=10))]
     if isinstance(threat, (Linf, L2)):
-        members.append(Member("square", SquareSearch(queries=200)))
+        members.append(Member("square", SquareSearch(queries=150)))
         long: Recipe = SquareSearch(queries=1000)
         extreme: Recipe = SquareSearch(queries=5000)
     elif isinstance(threat, L1):

@@ -227,7 +227,7 @@ def test_the_audit_of_a_study_prints_verdicts_with_reasons(out):
         (("--threat", "l7"), "Choose one of"),
         (("--dataset", "digit"), "digits"),
         (("--examples", "100000"), "the test part"),
-        (("--threat", "l1", "--suite", "quick"), "linf and l2"),
+        (("--threat", "square-patch", "--epsilon", "2"), "linf, l2, l1 and l0"),
     ],
 )
 def test_bad_questions_are_answered_with_a_sentence(out, options, text):
