@@ -39,7 +39,7 @@ __all__ = ["Attacked", "Clean", "distances", "evaluate_attack", "evaluate_clean"
 CHOOSING = 32
 """Least number of draws by which an attacker chooses among images of a stochastic model."""
 
-BLOCK = 64  # a batch of whole blocks fills every vector register, and then rounds each row alike
+BLOCK = 32  # a batch of whole blocks fills every vector register, and then rounds each row alike
 
 
 @runtime_checkable

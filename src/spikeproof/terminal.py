@@ -291,10 +291,10 @@ def print_signed(found: Sequence[SignedOff]) -> None:
         click.echo(f"  verdict    {each.verdict.verdict}")
         for finding in each.verdict.findings:
             click.echo(f"    {finding.check}: {finding.why}")
-        click.echo(f"  {'attack':22} {'on':>6} {'broke':>7} {'left %':>7}")
+        click.echo(f"  {'attack':22} {'on':>6} {'broke':>7} {'left %':>7} {'seconds':>8}")
         for member in each.members:
             numbers = f"{member['attacked']:6} {member['broke']:7.1f} {percent(member['left']):>7}"
-            click.echo(f"  {member['name']:22} {numbers}")
+            click.echo(f"  {member['name']:22} {numbers} {member['seconds']:8.1f}")
 
 
 def print_repaired(found: Sequence[Mended]) -> None:

@@ -239,7 +239,7 @@ def test_options_that_an_audit_would_ignore_are_refused(out):
         (("--threat", "l7"), "Choose one of"),
         (("--dataset", "digit"), "digits"),
         (("--examples", "100000"), "the test part"),
-        (("--threat", "l1", "--suite", "quick"), "linf and l2"),
+        (("--threat", "square-patch", "--epsilon", "2"), "linf, l2, l1 and l0"),
     ],
 )
 def test_bad_questions_are_answered_with_a_sentence(out, options, text):

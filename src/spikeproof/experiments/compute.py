@@ -276,8 +276,13 @@ class Bench:
             draws=cell.spec["draws"],
         )
         metrics = {**found.metrics(), "gradient_free": False, "weights": subject.weights}
+        seconds = {member["name"]: member["seconds"] for member in found.members}
+        metrics["members"] = [
+            {name: value for name, value in member.items() if name != "seconds"} for member in found.members
+        ]
         return {
             "metrics.json": as_json(metrics),
+            "seconds.json": as_json(seconds),  # apart from what the same seed gives again
             "examples.parquet": table(found.attacked, broken_by=found.broken_by),
             "arrays.safetensors": tensor_bytes(exhibits(subject, found.attacked.x_adv)),
         }

@@ -336,7 +336,10 @@ def _members(remedy: Remedy, model: Classifier, threat: Threat) -> list[Member]:
     """What a remedy runs: the members of a suite, or itself."""
     if isinstance(remedy.recipe, Suite):
         level = remedy.recipe.level
-        return [Member(f"{level} {name}", recipe) for name, recipe in plan(level, model, threat)]
+        return [
+            Member(f"{level} {name}", recipe, None if after is None else f"{level} {after}")
+            for name, recipe, after in plan(level, model, threat)
+        ]
     return [Member(_named(remedy), remedy.recipe)]
 
 
