@@ -479,7 +479,7 @@ class Classifier(nn.Module):
 
     def read(self, encoded: Float[Tensor, "T B ..."]) -> Float[Tensor, "B K"]:
         """Logits for an input that is coded already: where attacks on spikes take their gradient."""
-        return self.spec.decoder(self.respond(encoded))
+        return self.spec.decoder(self.respond(encoded.to(next(self.network.parameters()).dtype)))
 
     def encode(
         self, images: Float[Tensor, "B C H W"], key: Key | None = None, tally: list[Tensor] | None = None

@@ -73,7 +73,7 @@ class Ensemble:
         """
         check_batch(x, y)
         check_mode(model)
-        x = x.detach()
+        x = x.detach().contiguous()
         sources = through.models if isinstance(through, Sources) else (through,) * len(self.attacks)
         if len(sources) != len(self.attacks):
             raise InputError(
