@@ -38,7 +38,7 @@ def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | Sources | 
     if isinstance(recipe, RateTwin):
         return rate_twin(_twin(model, recipe.attack) or model)
     if isinstance(recipe, Through):
-        recipe.gradient.check(model.spec.neuron)
+        recipe.check(model)
         return substitute(_twin(model, recipe.attack) or model, unroll=recipe.gradient)
     return _twin(model, recipe)
 
