@@ -23,7 +23,8 @@ __all__ = ["main"]
 P = ParamSpec("P")
 KINDS = (
     *("encoders", "decoders", "neurons", "surrogates", "gradients", "networks", "rules"),
-    *("losses", "attacks", "objectives", "probes", "certificates", "threats", "datasets", "studies"),
+    *("losses", "attacks", "objectives", "oracles", "steps", "schedules", "targets", "probes"),
+    *("certificates", "threats", "datasets", "studies"),
 )
 
 

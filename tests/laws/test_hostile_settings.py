@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from spikeproof.attacks import (
+    assembled,
     composite,
     decision,
     estimates,
@@ -27,6 +28,8 @@ from spikeproof.attacks import (
     sparse,
 )
 from spikeproof.attacks.recipes import Recipe
+from spikeproof.attacks.schedules import Cosine
+from spikeproof.attacks.steps import Adam
 from spikeproof.attacks.targets import EveryOther, LeastLikely
 from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Latency
@@ -57,6 +60,10 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "apgd-t": (iterated.APGDT(steps=2, objective=Margin(), targets=EveryOther(2)), (LINF,)),
     "sa-pgd": (iterated.SAPGD(steps=3), (LINF, ROUND)),
     "targeted-pgd": (iterated.TargetedPGD(steps=2, targets=LeastLikely()), (LINF, ROUND)),
+    "assembled": (
+        assembled.Assembled(steps=2, step=Adam(), schedule=Cosine(), restarts=2, start="best"),
+        (LINF, ROUND, SUM, FEW),
+    ),
     "through": (recipes.Through(gradient=ASSG(0.35), attack=iterated.SAPGD(steps=2)), (LINF,)),
     "noise": (recipes.NoiseSearch(draws=3), (LINF, ROUND, SUM, FEW)),
     "gaussian-noise": (noise.GaussianNoiseSearch(draws=3), (LINF, SUM)),
@@ -113,7 +120,8 @@ def over(names):
 
 
 each, foreign = over(sorted(ROWS)), over(sorted(set(ROWS) - OURS))
-NONE = {"suite"}  # plans attacks of this table; its own laws are those of suites
+NONE = {"suite", "chosen"}
+"""Run attacks of this table, by evaluate_suite and after a choice on validation images."""
 X, Y = Key.of(0).uniform((5, 1, 4, 4)), torch.arange(5) % 3
 
 

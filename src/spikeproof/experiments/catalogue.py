@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeproof.attacks import (
+    assembled,
     composite,
     decision,
     estimates,
@@ -14,10 +15,13 @@ from spikeproof.attacks import (
     linearised,
     noise,
     objectives,
+    oracles,
     penalised,
     recipes,
+    schedules,
     sparse,
     spikes,
+    steps,
 )
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.attacks.targets import EveryOther, Given, LeastLikely, Targets
@@ -77,6 +81,7 @@ PARTS: Catalogue = {
         "apgd-t": iterated.APGDT,
         "sa-pgd": iterated.SAPGD,
         "targeted-pgd": iterated.TargetedPGD,
+        "assembled": assembled.Assembled,
         "through": recipes.Through,
         "noise": recipes.NoiseSearch,
         "gaussian-noise": noise.GaussianNoiseSearch,
@@ -89,6 +94,7 @@ PARTS: Catalogue = {
         "rate-twin": composite.RateTwin,
         "width-sweep": composite.WidthSweep,
         "worst-of": composite.WorstOf,
+        "chosen": composite.Chosen,
         "spsa": estimates.SPSA,
         "nes": estimates.NES,
         "deepfool": linearised.DeepFool,
@@ -112,6 +118,30 @@ PARTS: Catalogue = {
         "prefix-mean": objectives.PrefixMean,
         "first-spike-margin": objectives.FirstSpikeMargin,
         "potential-margin": objectives.PotentialMargin,
+    },
+    oracles.Oracle: {
+        "exact": oracles.Exact,
+        "expectation": oracles.Expectation,
+        "finite-differences": estimates.FiniteDifferences,
+        "rademacher": estimates.RademacherEstimate,
+        "gaussian": estimates.GaussianEstimate,
+    },
+    steps.Step: {
+        "steepest": steps.Steepest,
+        "top-share": steps.TopShare,
+        "frank-wolfe": steps.FrankWolfe,
+        "heavy-ball": steps.HeavyBall,
+        "momentum": steps.Momentum,
+        "nesterov": steps.Nesterov,
+        "adam": steps.Adam,
+        "stable-adaptive": steps.StableAdaptive,
+    },
+    schedules.Schedule: {
+        "constant": schedules.Constant,
+        "cosine": schedules.Cosine,
+        "halving": schedules.Halving,
+        "oscillation": schedules.Oscillation,
+        "adaptive-sparsity": schedules.AdaptiveSparsity,
     },
     Targets: {"least-likely": LeastLikely, "every-other": EveryOther, "given": Given},
     Probe: {
@@ -169,6 +199,10 @@ KINDS: Mapping[str, Any] = {
     "losses": Loss,
     "attacks": Recipe,
     "objectives": Objective,
+    "oracles": oracles.Oracle,
+    "steps": steps.Step,
+    "schedules": schedules.Schedule,
+    "targets": Targets,
     "probes": Probe,
     "certificates": Certificate,
     "threats": Threat,
