@@ -13,11 +13,15 @@ from spikeproof.encoders import (
     Bernoulli,
     Direct,
     EarlyBurst,
+    FewSpikes,
+    Fused,
     LateBurst,
     Latency,
     LogLatency,
     Phase,
+    Population,
     RankOrder,
+    RelativeLatency,
     Reversed,
 )
 from spikeproof.errors import InputError
@@ -25,17 +29,32 @@ from spikeproof.evaluation import evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.losses import Margin
+from spikeproof.models import MODEL_PARTS
 from spikeproof.network import MLP, ModelSpec
 from spikeproof.neurons import LIF
+from spikeproof.protocols import Encoder
 from spikeproof.surrogates import ATan
 from spikeproof.threats import L2, Linf
 
 CODES = [Latency(4), EarlyBurst(5), LateBurst(4), LogLatency(4), Phase(4, period=3), Reversed(Latency(4))]
 
 
-def tiny(code, seed, decoder=MeanPotential()):
+TABLE = {
+    "latency": Latency(5),
+    "early-burst": EarlyBurst(5),
+    "late-burst": LateBurst(5),
+    "log-latency": LogLatency(5),
+    "phase": Phase(4, period=4),
+    "few-spikes": FewSpikes(4),
+    "reversed": Reversed(LogLatency(5)),
+    "population": Population(Latency(4), neurons=3),
+    "fused": Fused((Latency(4), Bernoulli(4))),
+}
+
+
+def tiny(code, seed, decoder=MeanPotential(), pixels=5):
     """Five pixels, three classes: every code that an image can have can be tried."""
-    spec = ModelSpec(code, MLP((8,)), LIF(), ATan(), decoder, (1, 1, 5), 3)
+    spec = ModelSpec(code, MLP((8,)), LIF(), ATan(), decoder, (1, 1, pixels), 3)
     return spec.build(Key.of(seed)).eval()
 
 
@@ -102,6 +121,77 @@ def test_on_networks_small_enough_to_enumerate_it_finds_the_true_worst_case(deco
     assert behind <= (0 if exhaust else cases // 10)
 
 
+EVERY_CODE = {name: TABLE[name] if name in TABLE else part() for name, part in MODEL_PARTS[Encoder].items()}
+SEARCHED = [name for name, code in EVERY_CODE.items() if level_code(code) is not None]
+
+
+def can_be(code, x, low, high):
+    """Real pixels for every spike pattern that one pixel can have, by asking the code on a fine grid."""
+    fine = torch.cat([x[None], torch.linspace(float(low), float(high), 600).clamp(float(low), float(high))])
+    patterns = code(fine[:, None]).transpose(0, 1).flatten(1)
+    seen = {tuple(pattern.tolist()): value for pattern, value in zip(patterns, fine.tolist(), strict=True)}
+    return list(seen.values())
+
+
+def test_the_search_knows_the_codes_of_levels():
+    assert {"latency", "log-latency", "early-burst", "late-burst", "phase", "few-spikes"} <= set(SEARCHED)
+    assert not {"rank-order", "relative-latency", "bernoulli", "direct"} & set(SEARCHED)
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+@pytest.mark.parametrize("exhaust", [4096, 0])
+def test_of_every_code_it_finds_the_true_worst_case_in_real_pixels(name, exhaust):
+    """The oracle knows nothing of levels: it asks code and model about every pattern that it can make."""
+    code, threat = EVERY_CODE[name], Linf(0.12)
+    missed = behind = cases = stand = 0
+    for seed in range(2):
+        model = tiny(code, seed, Count() if seed else MeanPotential(), pixels=4)
+        x = Key.of(seed).uniform((6, 1, 1, 4))
+        y = decide(model(x)).clamp(min=0)
+        result = EncoderAware(threat, exhaust=exhaust, most=64)(model, x, y, Key.of(0))
+        assert threat.contains(result.x_adv, x).all()
+        assert torch.equal(result.success, decide(model(result.x_adv)) != y)
+        for i, image in enumerate(x.flatten(1)):
+            options = [can_be(code, v, (v - 0.12).clamp(min=0), (v + 0.12).clamp(max=1)) for v in image]
+            every = torch.tensor(list(product(*options))).view(-1, 1, 1, 4)
+            with torch.no_grad():
+                logits = model(every)
+                found = Margin()(model(result.x_adv[i : i + 1]), y[i : i + 1])
+            possible = bool((decide(logits) != y[i]).any())
+            cases, stand = cases + 1, stand + (not possible)
+            missed += possible and not result.success[i]
+            behind += not possible and bool(found < Margin()(logits, y[i].expand(len(logits))).max() - 1e-4)
+    assert 0 < stand < cases
+    assert missed <= (0 if exhaust else 1)
+    assert behind <= (0 if exhaust else cases // 6)
+
+
+def test_what_is_searched_in_part_is_not_called_exhausted():
+    """With fewer levels looked at than there are, an image counts as enumerated only by all of them."""
+    code, x = Phase(7, period=7), torch.full((1, 1, 1, 2), 0.5)  # 128 levels
+    model, y = tiny(code, 0, pixels=2), torch.zeros(1, dtype=torch.int64)
+    spans = 27**2  # within 0.1 of the middle
+    few = EncoderAware(Linf(0.1), most=4, exhaust=4096, restarts=1, steps=1, refine=0)(model, x, y, Key.of(0))
+    none = EncoderAware(Linf(0.1), most=4, exhaust=200, restarts=1, steps=1, refine=0)(model, x, y, Key.of(0))
+    assert abs(int(few.queries) - spans) < 0.1 * spans
+    assert int(few.backward_queries) == 0
+    assert int(none.queries) < 20
+
+
+def test_an_example_is_searched_the_same_beside_examples_of_longer_reach():
+    """At the walls a pixel reaches fewer levels than in the middle; company lends it none."""
+    code = Latency(6)
+    model = tiny(code, 0)
+    x = torch.cat([torch.zeros(3, 1, 1, 5), Key.of(1).uniform((5, 1, 1, 5))])
+    y = decide(model(x)).clamp(min=0)
+    attack = EncoderAware(Linf(0.3), exhaust=0, steps=4)
+    whole = attack(model, x, y, Key.of(0).for_rows(range(8)))
+    for i in range(8):
+        alone = attack(model, x[i : i + 1], y[i : i + 1], Key.of(0).for_rows([i]))
+        assert torch.equal(alone.x_adv[0], whole.x_adv[i])
+        assert alone.queries[0] == whole.queries[i]
+
+
 @pytest.fixture(scope="module")
 def trained():
     data = Digits().load(None)
@@ -146,7 +236,11 @@ def test_no_budget_changes_nothing_and_every_budget_everything(trained, epsilon)
         assert torch.equal(result.x_adv, x[right])
 
 
-@pytest.mark.parametrize("code", [Direct(4), Bernoulli(4), RankOrder(4)], ids=repr)
+@pytest.mark.parametrize(
+    "code",
+    [Direct(4), Bernoulli(4), RankOrder(4), RelativeLatency(4), TABLE["population"], TABLE["fused"]],
+    ids=repr,
+)
 def test_other_codes_are_refused_with_a_sentence_that_says_what_to_use(code):
     assert not EncoderAwareSearch().suits(tiny(code, 0))
     with pytest.raises(InputError, match="pgd"):
