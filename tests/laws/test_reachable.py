@@ -93,34 +93,6 @@ def test_levels_survive_storage_in_8_bits(code):
     assert lost[0] > 0
 
 
-@pytest.mark.parametrize("decoder", [MeanPotential(), Count()], ids=repr)
-@pytest.mark.parametrize("exhaust", [4096, 0])
-def test_on_networks_small_enough_to_enumerate_it_finds_the_true_worst_case(decoder, exhaust):
-    """By hand, every combination of levels; the search without enumeration may miss one success in twenty."""
-    missed = behind = cases = 0
-    for seed, code in product(range(4), (Latency(4), EarlyBurst(4))):
-        model, threat = tiny(code, seed, decoder), Linf(0.3)
-        x = Key.of(seed).uniform((8, 1, 1, 5))
-        y = decide(model(x)).clamp(min=0)
-        result = EncoderAware(threat, exhaust=exhaust)(model, x, y, Key.of(0))
-        low, high = (x - 0.3).clamp(0, 1), (x + 0.3).clamp(0, 1)
-        for i in range(len(x)):
-            levels = code.level(torch.stack([low[i], high[i]])).flatten(1)
-            options = [range(int(a), int(b) + 1) for a, b in levels.T]
-            every = torch.tensor(list(product(*options))).view(-1, 1, 1, 5)
-            with torch.no_grad():
-                logits = model.read(code.pattern(every).float())
-            possible = bool((decide(logits) != y[i]).any())
-            worst = Margin()(logits, y[i].expand(len(logits))).max()
-            found = Margin()(model(result.x_adv[i : i + 1]), y[i : i + 1])
-            cases += 1
-            missed += possible != bool(result.success[i])
-            behind += not possible and bool(found < worst - 1e-4)
-    assert cases == 64
-    assert missed <= (0 if exhaust else cases // 20)
-    assert behind <= (0 if exhaust else cases // 10)
-
-
 EVERY_CODE = {name: TABLE[name] if name in TABLE else part() for name, part in MODEL_PARTS[Encoder].items()}
 SEARCHED = [name for name, code in EVERY_CODE.items() if level_code(code) is not None]
 
@@ -138,14 +110,15 @@ def test_the_search_knows_the_codes_of_levels():
     assert not {"rank-order", "relative-latency", "bernoulli", "direct"} & set(SEARCHED)
 
 
-@pytest.mark.parametrize("name", SEARCHED)
-@pytest.mark.parametrize("exhaust", [4096, 0])
-def test_of_every_code_it_finds_the_true_worst_case_in_real_pixels(name, exhaust):
-    """The oracle knows nothing of levels: it asks code and model about every pattern that it can make."""
+def compared_with_all(name, exhaust, seeds):
+    """Successes missed, margins not reached, examples that stand, and examples in all.
+
+    The oracle knows nothing of levels: it asks code and model about every pattern that it can make.
+    """
     code, threat = EVERY_CODE[name], Linf(0.12)
-    missed = behind = cases = stand = 0
-    for seed in range(2):
-        model = tiny(code, seed, Count() if seed else MeanPotential(), pixels=4)
+    missed = behind = stand = cases = 0
+    for seed in seeds:
+        model = tiny(code, seed, Count() if seed % 2 else MeanPotential(), pixels=4)
         x = Key.of(seed).uniform((6, 1, 1, 4))
         y = decide(model(x)).clamp(min=0)
         result = EncoderAware(threat, exhaust=exhaust, most=64)(model, x, y, Key.of(0))
@@ -159,11 +132,24 @@ def test_of_every_code_it_finds_the_true_worst_case_in_real_pixels(name, exhaust
                 found = Margin()(model(result.x_adv[i : i + 1]), y[i : i + 1])
             possible = bool((decide(logits) != y[i]).any())
             cases, stand = cases + 1, stand + (not possible)
-            missed += possible and not result.success[i]
+            missed += possible and not bool(result.success[i])
             behind += not possible and bool(found < Margin()(logits, y[i].expand(len(logits))).max() - 1e-4)
+    return missed, behind, stand, cases
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_where_all_can_be_tried_it_finds_the_true_worst_case_of_every_code(name):
+    missed, behind, stand, cases = compared_with_all(name, 4096, range(2))
+    assert (missed, behind) == (0, 0)
     assert 0 < stand < cases
-    assert missed <= (0 if exhaust else 1)
-    assert behind <= (0 if exhaust else cases // 6)
+
+
+def test_without_trying_all_it_misses_no_more_than_one_success_in_twenty():
+    counts = torch.tensor([compared_with_all(name, 0, range(2)) for name in SEARCHED]).sum(0)
+    missed, behind, stand, cases = counts.tolist()
+    assert cases >= 80
+    assert missed <= 0.05 * (cases - stand)
+    assert behind <= 0.1 * stand
 
 
 def test_what_is_searched_in_part_is_not_called_exhausted():
