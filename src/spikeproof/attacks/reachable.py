@@ -54,7 +54,7 @@ class Reachable(NamedTuple):
 
     levels: Int64[Tensor, "M B *F"]
     pixels: Float[Tensor, "M B *F"]
-    count: Int64[Tensor, "B"]  # entries that hold all levels of each example; what follows repeats the last
+    entries: Int64[Tensor, "B"]  # of each example, its own number; what follows repeats the last
     whole: Bool[Tensor, "B"]  # whether every level that a pixel can take is among them
 
 
@@ -311,13 +311,13 @@ class _Search:
 
     def start(self, restart: int, key: Key) -> Int64[Tensor, "B *F"]:
         if restart:
-            return _drawn(key.uniform(self.x.shape, 0, self.x.device), self.choices.count)
+            return _drawn(key.uniform(self.x.shape, 0, self.x.device), self.choices.entries)
         own = self.code.level(self.x)
         return (self.choices.levels == own).long().argmax(0)
 
     def kick(self, choice: Tensor, rows: Tensor, key: Key) -> Tensor:
         draws = key.uniform((2, *choice.shape), 1, self.x.device)
-        drawn = _drawn(draws[0], self.choices.count[rows])
+        drawn = _drawn(draws[0], self.choices.entries[rows])
         return torch.where(draws[1] < max(KICK, 2 / choice[0].numel()), drawn, choice)
 
     def try_out(self, trial: Tensor, rows: Tensor, height: Tensor) -> Tensor:
