@@ -23,6 +23,7 @@ FLOORS = [
     [["learning", "models"]],
     [["attacks"]],
     [["evaluation"], ["certificates"], ["sources"]],
+    [["interop"], ["nearest"]],
     [["suites"]],
     [["audit"]],
     [["experiments"]],

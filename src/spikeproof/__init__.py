@@ -95,6 +95,8 @@ if TYPE_CHECKING:
     from spikeproof.evaluation import evaluate_attack, evaluate_clean
     from spikeproof.event_driven import EventDriven
     from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, SurrogateGradient
+    from spikeproof.interop.calls import AsFoolbox, AsTorchattacks
+    from spikeproof.interop.peers import Foolbox, Torchattacks
     from spikeproof.keys import Key
     from spikeproof.learning.augmentation import AugmentedBPTT
     from spikeproof.learning.backprop import BPTT
@@ -255,6 +257,8 @@ _HOMES = {
     "attacks.sparse": ("JSMA", "OnePixel", "SparseFool"),
     "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch", "Through"),
     "evaluation": ("evaluate_attack", "evaluate_clean"),
+    "interop.calls": ("AsFoolbox", "AsTorchattacks"),
+    "interop.peers": ("Foolbox", "Torchattacks"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

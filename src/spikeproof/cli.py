@@ -23,7 +23,8 @@ __all__ = ["main"]
 P = ParamSpec("P")
 KINDS = (
     *("encoders", "decoders", "neurons", "surrogates", "gradients", "networks", "rules"),
-    *("losses", "attacks", "objectives", "oracles", "steps", "schedules", "targets", "probes"),
+    *("losses", "attacks", "torchattacks", "foolbox", "objectives", "oracles", "steps", "schedules"),
+    *("targets", "probes"),
     *("certificates", "threats", "datasets", "studies"),
 )
 
@@ -150,15 +151,16 @@ def status(directory: Path) -> None:
 @DIRECTORY
 @AS_JSON
 @click.option("--probes", is_flag=True, help="Only what probes of timing found.")
+@click.option("--distances", is_flag=True, help="Only how far nearest adversarial images are.")
 @click.option(
     "--comparisons", "compared", is_flag=True, help="Only which models are more robust than others."
 )
 @guarded
-def show(directory: Path, as_json: bool, probes: bool, compared: bool) -> None:
+def show(directory: Path, as_json: bool, probes: bool, compared: bool, distances: bool) -> None:
     """Print the numbers of the study in DIR."""
     from spikeproof import terminal
     from spikeproof.experiments.comparisons import comparisons
-    from spikeproof.experiments.results import probe_records, records
+    from spikeproof.experiments.results import distance_records, probe_records, records
     from spikeproof.experiments.store import as_json as encode
 
     if compared:
@@ -169,12 +171,15 @@ def show(directory: Path, as_json: bool, probes: bool, compared: bool) -> None:
             terminal.print_comparisons(pairs)
         return
     if as_json:
-        found = probe_records(directory) if probes else records(directory)
-        click.echo(encode(found).decode(), nl=False)
+        chosen = probe_records if probes else distance_records if distances else records
+        click.echo(encode(chosen(directory)).decode(), nl=False)
         return
-    if not probes:
+    if not probes and not distances:
         terminal.print_records(records(directory))
-    terminal.print_probes(probe_records(directory))
+    if not distances:
+        terminal.print_probes(probe_records(directory))
+    if not probes:
+        terminal.print_distances(distance_records(directory))
 
 
 @cli.command()
@@ -188,16 +193,17 @@ def report(directory: Path) -> None:
 def _report(directory: Path) -> None:
     from spikeproof import terminal
     from spikeproof.experiments.comparisons import comparisons
-    from spikeproof.experiments.results import probe_records, records
+    from spikeproof.experiments.results import distance_records, probe_records, records
     from spikeproof.experiments.store import writing
     from spikeproof.report.page import write
 
-    found, probes = records(directory), probe_records(directory)
+    found, probes, distances = records(directory), probe_records(directory), distance_records(directory)
     terminal.print_records(found)
     terminal.print_probes(probes)
+    terminal.print_distances(distances)
     if found:
         with writing(directory):
-            path = write(directory, found, probes, comparisons(directory, found))
+            path = write(directory, found, probes, comparisons(directory, found), distances)
         click.echo(f"report: {path}")
 
 

@@ -12,7 +12,7 @@ does not lower the number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,7 +21,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.composite import Sources
-from spikeproof.attacks.recipes import Attack
+from spikeproof.attacks.nested import Carried, Nested
+from spikeproof.attacks.recipes import Attack, Recipe
 from spikeproof.attacks.search import Result, check_threat, show
 from spikeproof.decoders import UNDECIDED, decide
 from spikeproof.errors import InputError
@@ -31,7 +32,7 @@ from spikeproof.protocols import Model, Threat, Watched
 from spikeproof.statistics import wilson
 from spikeproof.threats import L0, L1, L2, Linf
 
-__all__ = ["Attacked", "Clean", "distances", "evaluate_attack", "evaluate_clean"]
+__all__ = ["Attacked", "Clean", "distances", "evaluate_attack", "evaluate_clean", "evaluate_sweep"]
 
 BLOCK = 64  # a batch of whole blocks fills every vector register, and then rounds each row alike
 
@@ -107,6 +108,7 @@ class Attacked:
     losses: Float[Tensor, "S N"]
     x_adv: Float[Tensor, "N *F"]
     draws: int
+    nested: bool = False  # began with what a smaller budget found
 
     def metrics(self) -> dict[str, Any]:
         """Headline numbers with their 95 % Wilson interval, and the evidence behind them."""
@@ -137,6 +139,7 @@ class Attacked:
             "forward_queries": int(self.queries.sum()),
             "backward_queries": int(self.backward_queries.sum()),
             "losses": [_mean(row) for row in self.losses],
+            "nested": self.nested,
         }
 
 
@@ -204,7 +207,8 @@ def evaluate_attack(
 
     Args:
         model: images to logits, in evaluation mode.
-        attack: `attack(model, x, y, key, through=...) -> Result`.
+        attack: `attack(model, x, y, key, through=...) -> Result`; one whose images depend on how many are
+            attacked at a time says how many that are, in its `batch`.
         threat: the budget that every returned image is held to.
         x: images in [0, 1].
         y: labels.
@@ -220,6 +224,7 @@ def evaluate_attack(
     ids = _check(model, x, y, clean.example, batch_size, draws)
     check_threat(model, threat)
     draws = draws if _stochastic(model) else 1
+    batch_size = getattr(attack, "batch", None) or batch_size
     target, source = Steady(model), _steady(through)
     parts: list[dict[str, Tensor]] = []
     for rows in _batches(len(x), batch_size):
@@ -270,11 +275,61 @@ def evaluate_attack(
     for part in parts:
         part["losses"] = _held(part["losses"], longest)
     joined = _joined(parts)
-    return Attacked(**{**joined, "losses": joined["losses"].T}, draws=draws)
+    nested = bool(getattr(attack, "nested", False))
+    return Attacked(**{**joined, "losses": joined["losses"].T}, draws=draws, nested=nested)
 
 
-def distances(x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> dict[str, Float[Tensor, "B"]]:
-    """How far images are from others, in every norm.
+def evaluate_sweep(
+    model: Model,
+    recipe: Recipe,
+    threats: Sequence[Threat],
+    x: Float[Tensor, "N *F"],
+    y: Int64[Tensor, "N"],
+    clean: Clean,
+    key: Key,
+    *,
+    nested: bool = False,
+    through: Model | Sources | None = None,
+    batch_size: int = 100,
+    draws: int = 10,
+) -> list[Attacked]:
+    """Accuracy under one attack at several budgets: each afresh, or each from where the smaller one ended.
+
+    A nested sweep is cheaper, since what has fallen is not attacked again, and it cannot show that an attack
+    is weak by an accuracy that rises; its outcomes say that they are `nested`.
+
+    Args:
+        model: images to logits, in evaluation mode.
+        recipe: the attack.
+        threats: one threat at several budgets.
+        x: images in [0, 1].
+        y: labels.
+        clean: outcomes of `evaluate_clean` on the same examples.
+        key: randomness of attack and draws.
+        nested: begin each budget but the smallest with the images of the one before.
+        through: as in `evaluate_attack`.
+        batch_size: examples per forward pass, at least 1; changes no number.
+        draws: forward passes per verdict on a stochastic model, at least 1.
+
+    Returns:
+        One outcome per budget, in rising order of epsilon.
+    """
+    found: list[Attacked] = []
+    for threat in sorted(threats, key=lambda each: each.epsilon):
+        attack = recipe(threat)
+        if nested and found:
+            attack = Nested(attack, Carried(clean.example, found[-1].x_adv))
+        found.append(
+            evaluate_attack(
+                model, attack, threat, x, y, clean, key,
+                through=through, batch_size=batch_size, draws=draws,
+            )
+        )  # fmt: skip
+    return found
+
+
+def distances(x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> dict[str, Any]:
+    """How far images are from others, in every norm; `[B]` each.
 
     Example:
         >>> x_adv, x = torch.tensor([[0.0, 0.5, 0.75, 1.0]]), torch.tensor([[0.0, 0.0, 0.75, 0.5]])
@@ -462,4 +517,4 @@ def _check(
         raise InputError(
             "Evaluation needs a model in evaluation mode", "a model in training mode", "Call model.eval()."
         )
-    return torch.arange(len(x), device=x.device) if ids is None else ids
+    return torch.arange(len(x), device=x.device) if ids is None else ids.to(x.device)

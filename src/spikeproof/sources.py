@@ -11,8 +11,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from spikeproof.attacks.composite import Chosen, Composite, RateTwin, Sources, WorstOf
+from spikeproof.attacks.eventsteps import SpikeCompatible
 from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
 from spikeproof.attacks.search import evaluator
+from spikeproof.attacks.transfer import Transfer
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
@@ -24,6 +26,8 @@ __all__ = [
     "Choice",
     "RateNetwork",
     "check_rates",
+    "made_on",
+    "raised",
     "rate_twin",
     "settled",
     "strongest",
@@ -50,7 +54,22 @@ def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | Sources | 
     if isinstance(recipe, Through):
         recipe.check(model)
         return substitute(_twin(model, recipe.attack) or model, unroll=recipe.gradient)
+    if isinstance(recipe, SpikeCompatible) and recipe.raised != 1:
+        return raised(_twin(model, recipe) or model, recipe.raised)
     return _twin(model, recipe)
+
+
+def made_on(other: Any, recipe: Transfer) -> Sources:
+    """What a transfer attack takes for `through`: another model, and what gives its gradients.
+
+    Args:
+        other: the model that images are made on.
+        recipe: the transfer.
+
+    Raises:
+        InputError: a substitute does not fit the other model.
+    """
+    return Sources((other, through(other, recipe.attack)))
 
 
 def _twin(model: Any, recipe: Recipe) -> Classifier | None:
@@ -58,6 +77,35 @@ def _twin(model: Any, recipe: Recipe) -> Classifier | None:
     if not isinstance(recipe, GradientRecipe) or (recipe.surrogate is None and recipe.backward is None):
         return None
     return substitute(model, spike=recipe.surrogate, backward=recipe.backward)
+
+
+def raised(model: Classifier, times: float) -> Classifier:
+    """The same weights with a higher threshold in the last hidden layer: to take gradients through.
+
+    It shares every tensor with the model but fires less, so it never gives a verdict.
+
+    Args:
+        model: a network with a hidden layer of neurons that compare with a threshold.
+        times: the threshold, in units of the layer's own, positive.
+
+    Raises:
+        InputError: there is no such layer.
+
+    Source:
+        Liang et al. 2020, section III-D, which raises it from 0.3 to 1.0.
+    """
+    twin = substitute(model)
+    *hidden, _ = twin.network.layers
+    layers = [each for layer in hidden for each in layer.modules() if isinstance(each, Spiking)]
+    if not layers or not hasattr(layers[-1].neuron, "threshold"):
+        raise InputError(
+            "A threshold is raised in the last hidden layer of spiking neurons",
+            f"{model.spec.network!r} with {model.spec.neuron!r}",
+            "Leave out raised.",
+        )
+    neuron: Any = layers[-1].neuron
+    layers[-1].neuron = replace(neuron, threshold=times * neuron.threshold)
+    return twin
 
 
 class RateNetwork(nn.Module):

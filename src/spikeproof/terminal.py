@@ -14,7 +14,7 @@ from spikeproof.audit.checks import WITHHELD
 from spikeproof.experiments.cells import Cell
 from spikeproof.experiments.comparisons import Compared
 from spikeproof.experiments.executors import Failure, Progress
-from spikeproof.experiments.record import ProbeRecord, Record
+from spikeproof.experiments.record import DistanceRecord, ProbeRecord, Record
 from spikeproof.experiments.run import Listener, Summary
 from spikeproof.report.tables import (
     MISSING,
@@ -22,6 +22,7 @@ from spikeproof.report.tables import (
     Headline,
     budgets,
     epsilon_text,
+    far,
     headlines,
     judged,
     number,
@@ -130,14 +131,15 @@ def cell_names(cells: Sequence[Cell]) -> dict[str, str]:
     names: dict[str, str] = {}
     for cell in cells:
         spec: dict[str, Any] = cell.spec
-        if cell.needs is None:
+        if not cell.needs:
             model = spec["model"]
             parts = "/".join(model[axis]["name"] for axis in ("network", "neuron", "encoder", "decoder"))
             names[cell.address] = f"train {parts}"
         else:
-            what = f"{spec['attack']['name']} {spec['epsilon']:.3g}" if "attack" in spec else cell.kind
+            what = f"{spec['attack']['name']} {spec['epsilon']:.3g}" if "epsilon" in spec else cell.kind
+            what = f"distance by {spec['attack']['name']}" if cell.kind == "distance" else what
             what = f"probe {spec['probe']['name']}" if "probe" in spec else what
-            names[cell.address] = f"{what} on {names[cell.needs].removeprefix('train ')}"
+            names[cell.address] = f"{what} on {names[cell.needs[0]].removeprefix('train ')}"
     return names
 
 
@@ -176,6 +178,8 @@ def print_records(records: Sequence[Record]) -> None:
         click.echo("Under attack: the worst case over all attacks of the study, image by image.")
         if any(row["verdict"] == "doubtful" for row in records):
             click.echo("A question mark: doubtful, for the reasons below; docs/audit.md explains them.")
+        if any(row["nested"] for row in records):
+            click.echo("Nested: each budget began with what the attack had found within the smaller one.")
     for warning in _warnings(records):
         click.echo(f"warning: {warning}")
 
@@ -201,6 +205,20 @@ def print_probes(records: Sequence[ProbeRecord]) -> None:
     for line in lines:
         padded = [f"{t:{side}{w}}" for t, side, w in zip(line, sides, widths, strict=True)]
         click.echo("  ".join(padded))
+
+
+def print_distances(records: Sequence[DistanceRecord]) -> None:
+    """Median distance of the nearest adversarial images of every model; nothing where none was asked for."""
+    if not records:
+        return
+    axes = varying(records) or ["encoder"]
+    click.echo("\nMedian distance of the nearest adversarial image, with its 95 % interval; an upper bound:")
+    lines = [
+        [*(str(dict(row)[axis]) for axis in axes), row["threat"], row["attack"], far(row)] for row in records
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def print_comparisons(pairs: Sequence[Compared]) -> None:

@@ -279,7 +279,7 @@ def test_a_study_leaves_out_objectives_that_say_nothing_about_a_decoder():
     for cell in cells:
         if cell.kind == "attack":
             objective = cell.spec["attack"].get("objective", {"name": "worst-of"})["name"]
-            found[models[cell.needs]].append(objective)
+            found[models[cell.needs[0]]].append(objective)
     everywhere = ["cross-entropy", "potential-margin"]
     assert sorted(found["mean-potential"]) == everywhere
     assert sorted(found["count"]) == [*everywhere[:1], "first-spike-margin", *everywhere[1:]]

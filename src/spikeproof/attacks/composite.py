@@ -57,6 +57,11 @@ class Ensemble:
                 "Name its members.",
             )
 
+    @property
+    def batch(self) -> int | None:
+        """Examples at a time, where some member's images depend on that."""
+        return min((each for a in self.attacks if (each := getattr(a, "batch", None))), default=None)
+
     def __call__(
         self,
         model: Model,

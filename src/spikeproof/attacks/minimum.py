@@ -17,12 +17,12 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.recipes import GradientRecipe, Recipe
-from spikeproof.attacks.search import Result, admit, evaluator, judge, twins
+from spikeproof.attacks.search import Result, admit, evaluator, instead, judge, twins
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.threats import L0, Linf
 
 __all__ = [
@@ -64,6 +64,11 @@ class Minimum(NamedTuple):
         if not len(within):
             return torch.full_like(self.queries, -1)
         return torch.where(within.any(0), within.long().argmax(0), -1)
+
+
+def _counted(threat: Threat) -> bool:
+    """Whether distances are numbers of changes, so that there is no half of a way."""
+    return isinstance(threat, L0) or moves_events(threat)
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:
@@ -155,6 +160,10 @@ class Hunt:
             enough |= self.distance <= self.threat.epsilon
         return (~enough).nonzero().flatten()
 
+    def boxed(self, images: Tensor) -> Tensor:
+        """Images cut by the box [0, 1]; events, which a search keeps on their grid, as they are."""
+        return images.detach() if moves_events(self.threat) else images.detach().clamp(0, 1)
+
     def left(self, rows: Tensor) -> Tensor:
         """Which of these examples are still searched for, as a mask."""
         return torch.isin(rows, self.rows)
@@ -168,7 +177,7 @@ class Hunt:
             names: of this look, for its randomness.
             decision: only the decision may be known to the search, so that the trace holds distances.
         """
-        images = images.detach().clamp(0, 1)
+        images = self.boxed(images)
         if not len(rows):
             return torch.zeros(0, dtype=torch.bool, device=self.x.device)
         with torch.no_grad():
@@ -190,7 +199,7 @@ class Hunt:
     def trial(self, rows: Tensor, images: Tensor, *names: Name) -> tuple[Tensor, Bool[Tensor, "Q"]]:
         """Ask for margins and decisions on images whose rows may repeat; nothing is kept or traced."""
         with torch.no_grad():
-            value, fooled = self._answer(self.model, rows, images.detach().clamp(0, 1), names)
+            value, fooled = self._answer(self.model, rows, self.boxed(images), names)
         self.counts[0].index_add_(0, rows, torch.full_like(rows, self.looks))
         return value, fooled
 
@@ -272,7 +281,7 @@ class Hunt:
 
     def _open(self, rows: Tensor, images: Tensor, names: tuple[Name, ...]) -> tuple[Tensor, Tensor]:
         now = self.key.fold("look", *names).take(rows)
-        leaf = images.detach().clamp(0, 1).requires_grad_()
+        leaf = self.boxed(images).requires_grad_()
         with torch.enable_grad():
             looks = [
                 self.source(leaf, now.fold("draw", i) if self.stochastic else now) for i in range(self.looks)
@@ -316,7 +325,7 @@ class Hunt:
 
     def pull(self, steps: int) -> None:
         """Bisect the way back from each nearest image to the clean one, a number of times."""
-        if isinstance(self.threat, L0):
+        if _counted(self.threat):
             return
         rows = torch.isin(self.rows, self.distance.isfinite().nonzero().flatten())
         rows = self.rows[rows]
@@ -356,6 +365,7 @@ class NormRecipe(Recipe):
 
     norms: ClassVar[tuple[type, ...]] = ()
     draws: ClassVar[int] = 8  # looks per image at a stochastic model
+    minimal: ClassVar[bool] = True  # looks for a distance, and not only within a budget
     bisections: ClassVar[int] = 10  # of the way from the nearest image back to the clean one
 
     def run(self, hunt: Hunt) -> None:
@@ -372,7 +382,7 @@ class NormRecipe(Recipe):
             raise InputError(
                 f"{type(self).__name__} knows the threats {' and '.join(n.__name__ for n in self.norms)}",
                 repr(threat),
-                "Use it with one of these, or attack this threat with PGD.",
+                instead(threat, "Use it with one of these, or attack this threat with PGD."),
             )
 
     def __call__(self, threat: Threat) -> MinimumNorm:
@@ -473,7 +483,7 @@ class MinimumNorm:
     @torch.no_grad()
     def _further(self, model: Model, x: Tensor, cut: Tensor, y: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         """The image or, if that fools more often, the one at the end of the budget on the way to it."""
-        if isinstance(self.threat, L0):
+        if _counted(self.threat):
             return cut, torch.zeros_like(y)
         far = self.threat.distance(cut, x).to(x.dtype)
         scale = (self.threat.epsilon / far.clamp(min=torch.finfo(x.dtype).tiny)).clamp(1, 1e6)

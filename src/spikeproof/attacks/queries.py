@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.search import Best, Result, admit, check_mode, evaluator, judge
+from spikeproof.attacks.search import Best, Result, admit, check_mode, evaluator, instead, judge
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
@@ -125,7 +125,9 @@ class Square:
             )
         if not isinstance(self.threat, (Linf, L2)):
             raise InputError(
-                "Square knows the threats Linf and L2", repr(self.threat), "Use UniformNoise for this one."
+                "Square knows the threats Linf and L2",
+                repr(self.threat),
+                instead(self.threat, "Use UniformNoise for this one."),
             )
 
     def __call__(

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.search import Best, Result, admit, evaluator, judge
+from spikeproof.attacks.search import Best, Result, admit, evaluator, instead, judge
 from spikeproof.encoders import LevelCode, Reversed
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -151,7 +151,9 @@ class EncoderAware:
     def __post_init__(self) -> None:
         if not isinstance(self.threat, Linf):
             raise InputError(
-                "EncoderAware searches boxes of pixels", repr(self.threat), "Use linf, or another attack."
+                "EncoderAware searches boxes of pixels",
+                repr(self.threat),
+                instead(self.threat, "Use linf, or another attack."),
             )
         if self.steps < 1 or self.restarts < 1 or self.refine < 0 or self.most < 2 or self.grid < 0:
             raise InputError(

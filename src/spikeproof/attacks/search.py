@@ -7,6 +7,7 @@ returned example under a draw of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ __all__ = [
     "check_batch",
     "check_threat",
     "evaluator",
+    "instead",
     "judge",
     "show",
 ]
@@ -158,6 +160,11 @@ def admit(
     if not moves_events(threat):
         check_range(x, "An attack on images")
     return x.detach().contiguous()  # sums over other layouts round otherwise
+
+
+def instead(threat: Threat, on_pixels: str) -> str:
+    """What to use in place of an attack that does not know this threat."""
+    return "Use spike-search, or another attack on events." if moves_events(threat) else on_pixels
 
 
 def judge(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> Bool[Tensor, "B"]:
@@ -348,7 +355,7 @@ class GradientAttack:
     rule: Step = Steepest()
     schedule: Schedule = Constant()
     best_start: bool = False
-    start: Jump | None = None
+    start: Callable[[Threat, Tensor, Key], Tensor] | None = None
     targets: Targets | None = None
 
     def __post_init__(self) -> None:
@@ -358,11 +365,11 @@ class GradientAttack:
                 f"steps={self.steps}, restarts={self.restarts}, step_size={self.step_size}",
                 "Try steps=20, restarts=1.",
             )
-        if moves_events(self.threat):
+        if moves_events(self.threat) and not self.rule.whole:
             raise InputError(
                 "Steps along a gradient change values by fractions",
                 f"{self.threat!r}, whose members are whole events",
-                "Use spike-search, or another attack on events.",
+                instead(self.threat, ""),
             )
         if isinstance(self.objective, KL) and (
             self.targets is not None or not (self.random_start or self.start is not None)
@@ -443,7 +450,8 @@ class GradientAttack:
             labels, now = y[rows], key.fold("step", step).take(rows)
             objective = aim.at(rows)
             evaluate = evaluator(source, objective, labels)
-            place = Place(self.threat, x[rows], x_adv[rows], self.step_size * plan["scale"], plan["share"])
+            size, share = self.step_size * plan["scale"], plan["share"]
+            place = Place(self.threat, x[rows], x_adv[rows], size, share, now.fold("move"))
             last = step == self.steps
             here = place.here if last else self.rule.look(place, memory)
             if last:

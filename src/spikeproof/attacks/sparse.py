@@ -208,6 +208,7 @@ class OnePixel(NormRecipe):
 
     gradient_free: ClassVar[bool] = True
     norms: ClassVar[tuple[type, ...]] = (L0,)
+    minimal: ClassVar[bool] = False
     steps: int = 30
     population: int = 60
     scale: float = 0.5

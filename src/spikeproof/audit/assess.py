@@ -12,11 +12,13 @@ from torch import Tensor
 from spikeproof.attacks.composite import RateTwin, members_of
 from spikeproof.attacks.objectives import sees_every_exit
 from spikeproof.attacks.recipes import GradientRecipe, Recipe
+from spikeproof.attacks.transfer import Transfer
 from spikeproof.audit.checks import Verdict, audit
 from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
 from spikeproof.audit.probes import probe
 from spikeproof.decoders import dynamic_exit
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
+from spikeproof.interop.peers import Peer
 from spikeproof.keys import Key
 from spikeproof.network import Classifier
 from spikeproof.protocols import Model, Threat
@@ -47,15 +49,18 @@ def attack_evidence(name: str, recipe: Recipe, metrics: Mapping[str, Any]) -> At
         recipe: the attack.
         metrics: as `Attacked.metrics()` gives them, stored or fresh.
     """
-    own = isinstance(recipe, GradientRecipe) and recipe.surrogate is None and recipe.backward is None
-    twin = isinstance(recipe, RateTwin)  # answers otherwise than the model, so it hands on no gradient of it
+    own = isinstance(recipe, Peer) or (
+        isinstance(recipe, GradientRecipe) and recipe.surrogate is None and recipe.backward is None
+    )
+    elsewhere = isinstance(recipe, Transfer)
+    other = elsewhere or isinstance(recipe, RateTwin)  # answers otherwise: no gradient of the model itself
     attacked = metrics.get("attacked") or 0
     return AttackEvidence(
         name=name,
         accuracy=metrics["robust_accuracy"],
         gradient_free=recipe.gradient_free,
         steps=_steps(recipe),
-        source="model" if own or recipe.gradient_free else "transfer" if twin else "substitute",
+        source="model" if own or recipe.gradient_free else "transfer" if other else "substitute",
         zero_gradients=_number(metrics.get("zero_gradient_share")),
         losses=[loss for loss in metrics.get("losses") or () if loss is not None and loss == loss],
         violations=metrics["budget_violations"] / metrics["n"],
@@ -63,6 +68,7 @@ def attack_evidence(name: str, recipe: Recipe, metrics: Mapping[str, Any]) -> At
         silent_success=_number(metrics.get("silent_success_share")),
         eight_bit_accuracy=_number(metrics.get("eight_bit_accuracy")),
         draws=getattr(recipe, "draws", 1),
+        target="another model" if elsewhere else None,
         every_exit=sees_every_exit(recipe),
     )
 
@@ -91,7 +97,10 @@ def suite_evidence(metrics: Mapping[str, Any]) -> list[AttackEvidence]:
 
 def _steps(recipe: Recipe) -> int:
     """Gradient steps of the longest attack that the recipe is made of."""
-    inner = [getattr(member, "attack", member) for member in members_of([recipe])]
+    inner = [
+        member if isinstance(member, Peer) else getattr(member, "attack", member)
+        for member in members_of([recipe])
+    ]
     return max(0 if each.gradient_free else getattr(each, "steps", 1) for each in inner)
 
 

@@ -156,7 +156,7 @@ def _vanishing(evidence: Evidence) -> str | None:
         evidence,
         lambda a: (
             f"{a.name} saw none in {_percent(a.zero_gradients)} of its looks"
-            if a.zero_gradients is not None and not a.gradient_free and a.zero_gradients > 0.05
+            if a.zero_gradients is not None and not (a.gradient_free or a.target) and a.zero_gradients > 0.05
             else None
         ),
     )
@@ -299,6 +299,17 @@ def _expectation(evidence: Evidence) -> str | None:
     if probe is not None and probe.gradient_agreement is not None and probe.gradient_agreement < 0.5:
         reasons.append(f"two estimates of the gradient agree to a cosine of {probe.gradient_agreement:.2f}")
     return "; ".join(reasons) or None
+
+
+def _nearer(evidence: Evidence) -> str | None:
+    share = evidence.nearer
+    return f"on {_percent(share)} of the examples a nearer adversarial image is known" if share else None
+
+
+def _nested(evidence: Evidence) -> str | None:
+    if not evidence.nested:
+        return None
+    return "every attack began with what a smaller budget had left, so accuracy could not rise"
 
 
 def _not_probed(evidence: Evidence) -> str | None:
@@ -531,6 +542,24 @@ CHECKS: tuple[Check, ...] = (
         "A larger budget contains the smaller, so the attack is not at its best.",
         "More steps and restarts at the larger budget; step size in proportion to it.",
         "Carlini et al. 2019, section 4.2",
+    ),
+    Check(
+        "nested budgets",
+        DOUBTFUL,
+        _nested,
+        "every attack at this budget began with the images found within a smaller one.",
+        "Such a sweep is cheap, and it cannot show that an attack is weak: its accuracy never rises with epsilon.",
+        "`sweep: afresh`, the default.",
+        "spikeproof",
+    ),
+    Check(
+        "nearer image known",
+        DOUBTFUL,
+        _nearer,
+        "a search for the nearest adversarial image (`distances`) found one within epsilon where all attacks failed.",
+        "The example is broken, and the number counts it as robust.",
+        "Name that search among the attacks.",
+        "spikeproof",
     ),
     Check(
         "unbounded attack fails",

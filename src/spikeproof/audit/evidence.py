@@ -119,6 +119,8 @@ class Evidence:
         contradicted: share of examples that an attack broke although a certificate holds for them.
         margin_claimed: least difference that is claimed to matter, in accuracy; None for no such claim.
         dynamic_exit: whether the model decides sooner or later, as its outputs have it.
+        nearer: share of examples left standing for which a search knows an adversarial image within epsilon.
+        nested: whether every attack began with what was found within a smaller budget.
     """
 
     accuracy: float
@@ -136,6 +138,8 @@ class Evidence:
     contradicted: float = 0.0
     margin_claimed: float | None = None
     dynamic_exit: bool = False
+    nearer: float = 0.0
+    nested: bool = False
 
     def white_box(self) -> list[AttackEvidence]:
         """Attacks that follow gradients of the model or of a substitute with the same spikes."""

@@ -11,6 +11,8 @@ from spikeproof.attacks import (
     composite,
     decision,
     estimates,
+    eventsteps,
+    fewest,
     iterated,
     linearised,
     noise,
@@ -22,9 +24,11 @@ from spikeproof.attacks import (
     sparse,
     spikes,
     steps,
+    transfer,
 )
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.attacks.targets import EveryOther, Given, LeastLikely, Targets
+from spikeproof.attacks.transfer import Others
 from spikeproof.certificates import (
     IBP,
     BernoulliSmoothing,
@@ -50,7 +54,10 @@ from spikeproof.datasets import (
     YinYang,
 )
 from spikeproof.errors import InputError, suggest
+from spikeproof.experiments.others import EveryOtherModel, OtherSeeds, Saved, ThoseWith
 from spikeproof.gradients import GradientRule
+from spikeproof.interop.peers import Foolbox, Torchattacks
+from spikeproof.interop.tables import FOOLBOX, TORCHATTACKS, InFoolbox, InTorchattacks
 from spikeproof.learning.rules import Rule
 from spikeproof.losses import DLR, KL, LogitCrossEntropy, Loss, Margin, Objective, Rescaled
 from spikeproof.models import MODEL_PARTS
@@ -90,6 +97,10 @@ PARTS: Catalogue = {
         "encoder-aware": recipes.EncoderAwareSearch,
         "spike-search": spikes.SpikeSearch,
         "spike-walk": spikes.SpikeWalkSearch,
+        "spike-compatible": eventsteps.SpikeCompatible,
+        "retiming": eventsteps.Retiming,
+        "spike-fool": fewest.SpikeFool,
+        "sda": fewest.SDA,
         "suite": Suite,
         "rate-twin": composite.RateTwin,
         "width-sweep": composite.WidthSweep,
@@ -107,7 +118,18 @@ PARTS: Catalogue = {
         "one-pixel": sparse.OnePixel,
         "boundary": decision.Boundary,
         "hop-skip-jump": decision.HopSkipJump,
+        "transfer": transfer.Transfer,
+        "torchattacks": Torchattacks,
+        "foolbox": Foolbox,
     },
+    Others: {
+        "every-other": EveryOtherModel,
+        "other-seeds": OtherSeeds,
+        "those-with": ThoseWith,
+        "saved": Saved,
+    },
+    InTorchattacks: TORCHATTACKS,
+    InFoolbox: FOOLBOX,
     Objective: {
         "cross-entropy": LogitCrossEntropy,
         "margin": Margin,
@@ -198,6 +220,8 @@ KINDS: Mapping[str, Any] = {
     "rules": Rule,
     "losses": Loss,
     "attacks": Recipe,
+    "torchattacks": InTorchattacks,
+    "foolbox": InFoolbox,
     "objectives": Objective,
     "oracles": oracles.Oracle,
     "steps": steps.Step,

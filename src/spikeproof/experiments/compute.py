@@ -16,16 +16,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import load_file
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 import spikeproof
-from spikeproof.attacks.recipes import Recipe
+from spikeproof.attacks.nested import Carried, Nested
+from spikeproof.attacks.recipes import Attack, Recipe
+from spikeproof.attacks.transfer import Transfer
 from spikeproof.audit.assess import PROBED
 from spikeproof.audit.probes import probe as inspect
 from spikeproof.certificates import Certificate
@@ -35,15 +38,17 @@ from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_cle
 from spikeproof.experiments.catalogue import PARTS
 from spikeproof.experiments.cells import Cell
 from spikeproof.experiments.executors import Progress
+from spikeproof.experiments.others import Saved, fingerprint, read_saved
 from spikeproof.experiments.run import checkpoint
 from spikeproof.experiments.store import Store, as_json
 from spikeproof.keys import Key
 from spikeproof.learning.rules import EpochReport, Rule
 from spikeproof.models import dump_model, load
+from spikeproof.nearest import Nearest, evaluate_distances
 from spikeproof.network import Classifier, ModelSpec, probed
 from spikeproof.probes import Probe
 from spikeproof.protocols import Threat
-from spikeproof.sources import settled, through, validated
+from spikeproof.sources import made_on, settled, through, validated
 from spikeproof.specs import build, canonical, describe
 from spikeproof.statistics import compare
 from spikeproof.suites import Suite, evaluate_suite
@@ -55,6 +60,9 @@ Tell = Callable[[Progress], None]
 
 KEPT_EXAMPLES = 4
 """Adversarial examples stored with an attack cell, for the report."""
+
+FOUND = "images.safetensors"
+"""Every image of an attack cell of a nested sweep."""
 
 KEPT_SUBJECTS = 4
 """Models that a worker keeps at hand."""
@@ -71,6 +79,13 @@ class Subject:
     weights: str
     key: Key
     validation: Split
+
+
+class Made(NamedTuple):
+    """A model that images are made on, and the digest of its weights."""
+
+    model: Classifier
+    weights: str
 
 
 @dataclass
@@ -100,10 +115,11 @@ class Bench:
             "clean": self.clean,
             "inspect": self.inspect,
             "probe": self.probe,
+            "distance": self.distance,
             "attack": self.attack,
             "certify": self.certify,
         }
-        with one_thread():
+        with one_thread(), in_full():
             files = compute[cell.kind](cell, tell)
         files["cell.json"] = as_json(cell.record())
         files["provenance.json"] = as_json(self.provenance(time.perf_counter() - began))
@@ -193,15 +209,22 @@ class Bench:
         recipe, choices = settled(
             subject.model, recipe, threat, images, labels, key.fold("choice"), draws=spec["draws"]
         )
+        source = self.source(spec["source"]) if "source" in spec else None
+        gradients = through(subject.model, recipe)
+        if isinstance(recipe, Transfer) and source is not None:
+            gradients = made_on(source.model, recipe)
+        attack: Attack = recipe(threat)
+        if spec.get("smaller") is not None:
+            attack = Nested(attack, Carried(subject.clean.example, self.found(spec["smaller"])))
         outcome = evaluate_attack(
             subject.model,
-            recipe(threat),
+            attack,
             threat,
             subject.images,
             subject.labels,
             subject.clean,
             key.fold("attack"),
-            through=through(subject.model, recipe),
+            through=gradients,
             batch_size=self.batch_size,
             draws=spec["draws"],
         )
@@ -211,11 +234,41 @@ class Bench:
                 {"chosen": describe(choice.recipe, PARTS), "validation_accuracy": list(choice.accuracy)}
                 for choice in choices
             ]
-        return {
+        if source is not None:
+            metrics["source_weights"] = source.weights
+        files = {
             "metrics.json": as_json(metrics),
             "examples.parquet": table(outcome),
             "arrays.safetensors": tensor_bytes(exhibits(subject, outcome.x_adv)),
         }
+        if "smaller" in spec:  # the next larger budget begins with these
+            files[FOUND] = tensor_bytes({"x_adv": outcome.x_adv.cpu().contiguous()})
+        return files
+
+    def found(self, attack: str) -> Tensor:
+        """All images of a stored attack cell of a nested sweep."""
+        path = Store(self.root).read(attack).path / FOUND
+        images: Tensor = load_file(path)["x_adv"].to(self.device)
+        return images
+
+    def distance(self, cell: Cell, tell: Tell) -> Files:
+        """How far the nearest adversarial images are that a search finds."""
+        subject, spec = self.subject(cell), cell.spec
+        recipe = build(Recipe, spec["attack"], PARTS)
+        found = evaluate_distances(
+            subject.model,
+            recipe,
+            build(Threat, {**spec["threat"], "epsilon": 1.0}, PARTS),
+            subject.images,
+            subject.labels,
+            subject.clean,
+            Key.of(spec["seed"]).fold("distance"),
+            through=through(subject.model, recipe),  # type: ignore[arg-type]
+            batch_size=self.batch_size,
+            draws=spec["draws"],
+        )
+        metrics = {**found.metrics(), "gradient_free": recipe.gradient_free, "weights": subject.weights}
+        return {"metrics.json": as_json(metrics), "examples.parquet": table(found)}
 
     def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat) -> Files:
         """The worst case over a suite, who broke what, and what each member contributed."""
@@ -258,6 +311,16 @@ class Bench:
         pq.write_table(pa.table({name: column.cpu().numpy() for name, column in columns.items()}), file)
         share = float(found.certified.double().mean())
         return {"metrics.json": as_json({**metrics, "certified": share}), "examples.parquet": file.getvalue()}
+
+    def source(self, spec: str | Mapping[str, str]) -> Made:
+        """The model that images of a transfer are made on: of a train cell, or a saved one."""
+        if isinstance(spec, str):
+            stored = Store(self.root).read(spec)
+            return Made(load(stored.path).to(self.device), stored.metrics["weights"])
+        model = read_saved(Saved(path=spec["saved"]))
+        if fingerprint(model) != spec["sha256"]:
+            raise DamagedError(f"The saved model {spec['saved']} changed while the study ran")
+        return Made(model.to(self.device), spec["sha256"])
 
     def subject(self, cell: Cell) -> Subject:
         """What a cell measures, read and measured without an attack once."""
@@ -326,12 +389,25 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def in_full() -> Iterator[None]:
+    """Convolutions on an accelerator repeat themselves to the bit and keep all digits of single precision.
+
+    What PyTorch allows by default there rounds the factors of convolutions to 10 bits, enough to move a spike
+    from one step to the next.
+    """
+    with torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
+
+
 def device_name(device: str) -> str:
     """What the device calls itself."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def table(outcome: Clean | Attacked, **more: Tensor) -> bytes:
+def table(outcome: Clean | Attacked | Nearest, **more: Tensor) -> bytes:
     """What happened to each example: the outcome's columns of one value per example, as Parquet."""
     values = {column.name: getattr(outcome, column.name) for column in fields(outcome)}
     one_each = {n: v for n, v in (values | more).items() if isinstance(v, Tensor) and v.ndim == 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-__all__ = ["ProbeRecord", "Record"]
+__all__ = ["DistanceRecord", "ProbeRecord", "Record"]
 
 
 class Record(TypedDict):
@@ -17,7 +17,8 @@ class Record(TypedDict):
     `verdict`, `supported`, `doubtful` or `withheld`; its `warnings` say why. `mean_exit` is the mean number
     of time steps after which a clean image is decided, the last step where a decoder knows no early exit, and
     `accuracy_by_step` what the accuracy would be if time were up after each step; null and empty where they
-    were not measured.
+    were not measured. `nested` marks a number that began with what was found within a smaller budget, and a
+    worst case with such numbers.
     """
 
     study: str
@@ -52,6 +53,7 @@ class Record(TypedDict):
     adversarial_mean_exit: float | None
     accuracy_by_step: list[float]
     gradient_free: bool
+    nested: bool
     certified: float | None
     certified_vote: float | None
     verdict: str | None
@@ -97,5 +99,42 @@ class ProbeRecord(TypedDict):
     tie_share: float
     silent_share: float
     spikes_per_inference: float
+    model: str
+    cell: str
+
+
+class DistanceRecord(TypedDict):
+    """How far one model's nearest adversarial images are, as `show --distances --json` prints it.
+
+    Over the `counted` images, those that the model answers rightly: the share on which the search `found` an
+    adversarial image at all, and the median of distances in the norm of the threat, in which what was not
+    found is infinitely far; with 95 % intervals (Wilson; order statistics). The median is an upper bound,
+    and null where nothing was found on half of the images. `unconfirmed` is the share that the search claimed
+    and the model denied.
+    """
+
+    study: str
+    dataset: str
+    network: str
+    neuron: str
+    encoder: str
+    decoder: str
+    rule: str
+    surrogate: str
+    seed: int
+    n: int
+    attack: str
+    threat: str
+    clean_accuracy: float
+    counted: int
+    found: float | None
+    found_low: float | None
+    found_high: float | None
+    median: float | None
+    median_low: float | None
+    median_high: float | None
+    unconfirmed: float | None
+    gradient_free: bool
+    draws: int
     model: str
     cell: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -24,14 +24,14 @@ from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, Prob
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.catalogue import PARTS
-from spikeproof.experiments.record import ProbeRecord, Record
+from spikeproof.experiments.record import DistanceRecord, ProbeRecord, Record
 from spikeproof.experiments.run import read_plan
 from spikeproof.experiments.store import Store, Stored
 from spikeproof.protocols import Decoder
 from spikeproof.specs import build
 from spikeproof.statistics import Interval, wilson
 
-__all__ = ["WORST_CASE", "Column", "labels", "outcomes", "probe_records", "records"]
+__all__ = ["WORST_CASE", "Column", "distance_records", "labels", "outcomes", "probe_records", "records"]
 
 WORST_CASE = "worst-case"
 
@@ -67,18 +67,51 @@ def probe_records(directory: Path) -> list[ProbeRecord]:
     Raises:
         InputError: the directory holds no study.
     """
+    return [_probe_record(base, names, cell) for base, names, cell in _of_kind(directory, "probe")]
+
+
+def distance_records(directory: Path) -> list[DistanceRecord]:
+    """How far the nearest adversarial images of every model of a study are, as far as it is finished.
+
+    Args:
+        directory: the output directory of a run.
+
+    Raises:
+        InputError: the directory holds no study.
+    """
+    return [_distance_record(base, names, cell) for base, names, cell in _of_kind(directory, "distance")]
+
+
+def _of_kind(directory: Path, kind: str) -> Iterator[tuple[Spec, _Names, Stored]]:
+    """Every finished cell of a kind, with what is known of its model."""
     plan, store = read_plan(directory), Store(directory)
     cells = {stored.address: stored for stored in _readable(store, plan["cells"])}
-    names, rows, bases = _Names.of(plan["plan"]), list[ProbeRecord](), dict[str, dict[str, Any]]()
+    names, bases = _Names.of(plan["plan"]), dict[str, dict[str, Any]]()
     for cell in plan["plan"]:
         train = cells.get(cell["spec"].get("train", ""))
         if train is None or cell["address"] not in cells:
             continue
         if cell["kind"] == "clean":
             bases[train.address] = _base(plan["study"], names, train, cells[cell["address"]])
-        elif cell["kind"] == "probe" and train.address in bases:
-            rows.append(_probe_record(bases[train.address], names, cells[cell["address"]]))
-    return rows
+        elif cell["kind"] == kind and train.address in bases:
+            yield bases[train.address], names, cells[cell["address"]]
+
+
+def _distance_record(base: Spec, names: _Names, cell: Stored) -> DistanceRecord:
+    metrics, spec = cell.metrics, cell.cell["spec"]
+    record = {
+        **{name: base[name] for name in DistanceRecord.__annotations__ if name in base},
+        **{name: metrics[name] for name in DistanceRecord.__annotations__ if name in metrics},
+        **{name: metrics[f"median_{end}"] for name, end in _MEDIAN.items()},
+        "unconfirmed": metrics["unconfirmed_share"],
+        "attack": names.attack(spec, base["seed"]),
+        "threat": names.threats[_text(spec["threat"])],
+        "cell": str(cell.path),
+    }
+    return cast(DistanceRecord, record)
+
+
+_MEDIAN = {"median": "distance", "median_low": "low", "median_high": "high"}
 
 
 def _probe_record(base: Spec, names: _Names, cell: Stored) -> ProbeRecord:
@@ -136,8 +169,20 @@ def _records_of_model(
     inspected = next(
         (cells[c["address"]] for c in wanted if c["kind"] == "inspect" and c["address"] in cells), None
     )
-    _judge(rows, cells, train, inspected, contradicted)
+    far = [cells[c["address"]] for c in wanted if c["kind"] == "distance" and c["address"] in cells]
+    nearer = {
+        place: _nearer(clean, [cells[c["address"]] for c in group if c["address"] in cells], near, place[1])
+        for place, group in groups.items()
+        if (near := [cell for cell in far if names.threats[_text(cell.cell["spec"]["threat"])] == place[0]])
+    }
+    _judge(rows, cells, train, inspected, contradicted, nearer)
     return rows
+
+
+def _nearer(clean: Stored, found: Sequence[Stored], far: Sequence[Stored], epsilon: float) -> float:
+    """Share of examples that all attacks left standing, with an adversarial image within epsilon known."""
+    distance = np.stack([_columns(cell)["distance"] for cell in far]).min(0)
+    return float(((distance <= epsilon) & (_worst_case(clean, found)[0] > 0.5)).mean())
 
 
 def _base(study: str, names: _Names, train: Stored, clean: Stored) -> dict[str, Any]:
@@ -194,6 +239,7 @@ def _clean_record(base: Spec) -> Record:
         "adversarial_silent_share": base["silent_share"],
         "adversarial_mean_exit": base["mean_exit"],
         "gradient_free": True,
+        "nested": False,
         "certified": None,
         "certified_vote": None,
         "verdict": None,
@@ -207,7 +253,7 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
     metrics = cell.metrics
     record = {
         **base,
-        "attack": names.attacks[_text(cell.cell["spec"]["attack"])],
+        "attack": names.attack(cell.cell["spec"], base["seed"]),
         "threat": threat,
         "epsilon": epsilon,
         "robust_accuracy": metrics["robust_accuracy"],
@@ -218,6 +264,7 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
         "adversarial_silent_share": metrics["silent_share"],
         "adversarial_mean_exit": metrics.get("mean_exit"),
         "gradient_free": metrics["gradient_free"],
+        "nested": metrics.get("nested", False),
         "certified": None,
         "certified_vote": None,
         "verdict": None,
@@ -246,6 +293,7 @@ def _worst_record(
         "adversarial_silent_share": float(silent.mean()),
         "adversarial_mean_exit": None if np.isnan(exits).any() else float(exits.mean()),
         "gradient_free": all(row["gradient_free"] for row in rows),
+        "nested": any(row["nested"] for row in rows),
         "certified": None,
         "certified_vote": None,
         "verdict": None,
@@ -333,6 +381,7 @@ def _judge(
     train: Stored,
     inspected: Stored | None,
     contradicted: Mapping[tuple[str, float], float],
+    nearer: Mapping[tuple[str, float], float],
 ) -> None:
     """Every worst case gets the verdict of the audit, with its reasons."""
     probe = None if inspected is None else _probe_evidence(inspected.metrics)
@@ -363,6 +412,8 @@ def _judge(
                 probe=probe,
                 contradicted=contradicted[worst["threat"], worst["epsilon"]],
                 dynamic_exit=_exits(train.cell["spec"]["model"]["decoder"]),
+                nearer=nearer.get((worst["threat"], worst["epsilon"]), 0.0),
+                nested=all(row["nested"] for row in alike if row["epsilon"] == worst["epsilon"]),
             )
         )
         worst["verdict"] = verdict.verdict
@@ -410,19 +461,47 @@ class _Names:
     attacks: Mapping[str, str]
     threats: Mapping[str, str]
     probes: Mapping[str, str]
+    models: Mapping[str, tuple[str, int]]  # address of a train cell -> the parts that tell it apart, its seed
+
+    def attack(self, spec: Spec, seed: int) -> str:
+        """The attack of a cell, with what its images were made on."""
+        name, source = self.attacks[_text(spec["attack"])], spec.get("source")
+        nested = ", nested" if "smaller" in spec else ""
+        if source is None:
+            return name + nested
+        if not isinstance(source, str):
+            return f"{name} from {Path(source['saved']).name} ({source['sha256'][:8]}){nested}"
+        parts, other_seed = self.models.get(source, ("another model", seed))
+        words = [*([parts] if parts else []), *([f"seed {other_seed}"] if other_seed != seed else [])]
+        return f"{name} from {', '.join(words)}{nested}"
 
     @classmethod
     def of(cls, plan: Sequence[Spec]) -> _Names:
         models = [cell["spec"] for cell in plan if cell["kind"] == "train"]
-        attacks = [cell["spec"] for cell in plan if cell["kind"] == "attack"]
+        attacks = [cell["spec"] for cell in plan if cell["kind"] in ("attack", "distance")]
         axes = {axis: labels(spec["model"][axis] for spec in models) for axis in _AXES}
         axes["rule"] = labels(spec["rule"] for spec in models)
+        telling = [axis for axis in axes if len(axes[axis]) > 1]
+        parts = {
+            cell["address"]: (
+                ", ".join(axes[axis][_text(_part(cell["spec"], axis))] for axis in telling),
+                int(cell["spec"]["seed"]),
+            )
+            for cell in plan
+            if cell["kind"] == "train"
+        }
         return cls(
             axes,
             labels(spec["attack"] for spec in attacks),
             labels(cell["spec"]["threat"] for cell in plan if "threat" in cell["spec"]),
             labels(cell["spec"]["probe"] for cell in plan if cell["kind"] == "probe"),
+            parts,
         )
+
+
+def _part(train: Spec, axis: str) -> Spec:
+    part: Spec = train["rule"] if axis == "rule" else train["model"][axis]
+    return part
 
 
 def labels(members: Iterable[Spec]) -> dict[str, str]:
@@ -466,9 +545,13 @@ def _differing(member: Spec, group: Sequence[Spec]) -> list[str]:
     return options
 
 
+_NAMED_BY_ATTACK = ("torchattacks", "foolbox", "transfer")
+
+
 def _base_name(member: Spec) -> str:
     inside = [part for key in ("codes", "decoders") for part in member.get(key, [])]
     inside += [member[key] for key in ("code", "decoder") if key in member]
+    inside += [member["attack"]] if member["name"] in _NAMED_BY_ATTACK else []
     names = [_base_name(part) for part in inside if isinstance(part, Mapping)]
     return f"{member['name']}({'+'.join(names)})" if names else str(member["name"])
 

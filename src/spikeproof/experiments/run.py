@@ -12,7 +12,7 @@ from typing import Any
 
 import spikeproof
 from spikeproof.errors import DamagedError, InputError
-from spikeproof.experiments.cells import Cell
+from spikeproof.experiments.cells import NEEDED, Cell
 from spikeproof.experiments.executors import Executor, Failure, Progress
 from spikeproof.experiments.store import Store, Stored, as_json, write_atomically, writing
 
@@ -111,14 +111,15 @@ class _Run:
     listener: Listener
     finished: dict[str, Stored] = field(default_factory=dict)
     following: dict[str, list[Cell]] = field(default_factory=dict)
+    needed: set[str] = field(default_factory=set)
 
     def go(self, work: Work, executor: Executor) -> Summary:
         self.listener.planned(self.cells)
+        self.needed = {address for cell in self.cells for address in cell.needs}
         summary, ready = Summary(len(self.cells)), []
+        known = {cell for cell in self.cells if not cell.needs and self.usable(cell)}
         for cell in self.cells:
-            if cell.needs is not None and cell.needs not in self.finished:
-                self.following.setdefault(cell.needs, []).append(cell)
-            elif not self.usable(cell):
+            if not self.waits(cell) and cell not in known and not self.usable(cell):
                 ready.append(cell)
         for cell, outcome in executor.run(work, ready, then=self.then, heard=self.listener.progress):
             if isinstance(outcome, Failure):
@@ -130,6 +131,13 @@ class _Run:
             self.listener.finished(cell, outcome if isinstance(outcome, Failure) else None)
         summary.blocked = sum(map(len, self.following.values()))
         return summary
+
+    def waits(self, cell: Cell) -> bool:
+        """Whether something that this cell needs is not finished; it then follows the first of these."""
+        missing = next((address for address in cell.needs if address not in self.finished), None)
+        if missing is not None:
+            self.following.setdefault(missing, []).append(cell)
+        return missing is not None
 
     def usable(self, cell: Cell) -> bool:
         """Whether the store has this cell, whole and measured on the weights that its model has now."""
@@ -147,17 +155,21 @@ class _Run:
         return True
 
     def check_weights(self, cell: Cell, stored: Stored) -> None:
-        if cell.needs is not None:
-            weights = self.finished[cell.needs].metrics.get("weights")
-            if stored.metrics.get("weights") != weights:
+        spec = cell.spec
+        for place, name in NEEDED.items():
+            needed = spec.get(place)
+            if not isinstance(needed, str):
+                continue
+            if stored.metrics.get(name) != self.finished[needed].metrics.get("weights"):
                 raise DamagedError(f"{stored.path} was measured on other weights than its model now has")
 
     def then(self, cell: Cell, outcome: object) -> list[Cell]:
         """The cells that wait for this one and are not stored yet."""
-        if isinstance(outcome, Failure) or cell.address not in self.following:
+        if isinstance(outcome, Failure) or cell.address not in self.needed:
             return []
         self.finished[cell.address] = self.store.read(cell.address)
-        return [each for each in self.following.pop(cell.address) if not self.usable(each)]
+        freed = [each for each in self.following.pop(cell.address, []) if not self.waits(each)]
+        return [each for each in freed if not self.usable(each)]
 
     def keep(self, cell: Cell, files: Mapping[str, bytes]) -> None:
         self.store.put(cell.address, files)

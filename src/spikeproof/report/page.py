@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from spikeproof.audit.checks import CHECKS, DOUBTFUL, SUPPORTED, WITHHELD
 from spikeproof.experiments.comparisons import Compared
-from spikeproof.experiments.record import ProbeRecord, Record
+from spikeproof.experiments.record import DistanceRecord, ProbeRecord, Record
 from spikeproof.experiments.results import WORST_CASE
 from spikeproof.experiments.store import write_atomically
 from spikeproof.report import tables
@@ -67,8 +67,11 @@ def write(
     records: Sequence[Record],
     probes: Sequence[ProbeRecord] = (),
     compared: Sequence[Compared] = (),
+    distances: Sequence[DistanceRecord] = (),
 ) -> Path:
     """Write `report.html`, `figures/*.svg` and `.pdf`, `table.csv`, `table.tex` and `probes.csv` of a study.
+
+    A study that asked for distances also gets `distances.csv`.
 
     The same store gives the same bytes. What a store lacks is named in the page, not an error.
 
@@ -77,6 +80,7 @@ def write(
         records: its headline numbers.
         probes: what probes of timing found; without any there is no `probes.csv`.
         compared: which models are more robust than others.
+        distances: how far nearest adversarial images are.
 
     Returns:
         Where the page lies.
@@ -85,10 +89,11 @@ def write(
     shown, origin = exhibits(rows, directory), sources(directory)
     charts = [_Chart.of(drawing) for drawing in drawings(rows)]
     timing = _Timing.of([_portable_probe(record, directory) for record in probes])
+    near = [_portable_probe(record, directory) for record in distances]
     page, pictures = "", list[_Chart]()
     for detail in DETAILS:
         pictures = _pictures(shown, detail)
-        page = _page(rows, origin, charts, pictures, shown, timing, compared, detail)
+        page = _page(rows, origin, charts, pictures, shown, timing, compared, near, detail)
         if len(page.encode()) < LARGEST:
             break
     folder = directory / "figures"
@@ -100,6 +105,8 @@ def write(
     write_atomically(directory / "table.tex", tables.to_latex(rows).encode())
     if timing.records:
         write_atomically(directory / "probes.csv", tables.probes_csv(timing.records).encode())
+    if near:
+        write_atomically(directory / "distances.csv", tables.distances_csv(near).encode())
     write_atomically(directory / "report.html", page.encode())
     return directory / "report.html"
 
@@ -130,12 +137,15 @@ class _Chart:
         return Markup(inline(self.files["svg"], self.drawing.name))
 
 
-def _portable_probe(record: ProbeRecord, directory: Path) -> ProbeRecord:
+Measured = TypeVar("Measured", ProbeRecord, DistanceRecord)
+
+
+def _portable_probe(record: Measured, directory: Path) -> Measured:
     moved = {
         name: Path(path).relative_to(directory).as_posix() if Path(path).is_relative_to(directory) else path
         for name, path in (("model", record["model"]), ("cell", record["cell"]))
     }
-    return cast(ProbeRecord, {**record, **moved})
+    return cast(Measured, {**record, **moved})
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,7 @@ def _page(
     shown: Mapping[str, Exhibit | None],
     timing: _Timing,
     compared: Sequence[Compared],
+    distances: Sequence[DistanceRecord],
     detail: Detail,
 ) -> str:
     environment = Environment(
@@ -177,6 +188,7 @@ def _page(
     environment.filters |= {
         "percent": tables.percent,
         "number": tables.number,
+        "distance": tables.distance,
         "epsilon": tables.epsilon_text,
         "interval": tables.interval,
         "bar": _bar,
@@ -196,6 +208,9 @@ def _page(
         timing=timing,
         compared=compared[: detail.rows],
         uncompared=len(compared[detail.rows :]),
+        distances=distances[: detail.rows],
+        distances_left_out=len(distances[detail.rows :]),
+        distance_axes=tables.varying(distances) or ["encoder"],
         probes=timing.records[: detail.rows],
         probes_left_out=len(timing.records[detail.rows :]),
         left_out=len(records[detail.rows :]),

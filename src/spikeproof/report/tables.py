@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from spikeproof.experiments.record import ProbeRecord, Record
+from spikeproof.experiments.record import DistanceRecord, ProbeRecord, Record
 from spikeproof.experiments.results import WORST_CASE
 
 __all__ = [
@@ -17,7 +17,10 @@ __all__ = [
     "Budget",
     "Headline",
     "budgets",
+    "distance",
+    "distances_csv",
     "epsilon_text",
+    "far",
     "headlines",
     "interval",
     "judged",
@@ -87,7 +90,9 @@ def _budget(record: Record) -> Budget:
     return Budget(record["threat"], record["epsilon"])
 
 
-def varying(records: Sequence[Record] | Sequence[ProbeRecord], axes: Iterable[str] = AXES) -> list[str]:
+def varying(
+    records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord], axes: Iterable[str] = AXES
+) -> list[str]:
     """The axes that tell records apart.
 
     A rule that goes with the other axes, such as other epochs for another network, tells nothing new and
@@ -101,7 +106,7 @@ def varying(records: Sequence[Record] | Sequence[ProbeRecord], axes: Iterable[st
     return [axis for axis in differing if axis != "rule" or not _follows(records, axis)]
 
 
-def _follows(records: Sequence[Record] | Sequence[ProbeRecord], axis: str) -> bool:
+def _follows(records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord], axis: str) -> bool:
     """Whether an axis is settled by the others."""
     others = [other for other in AXES if other != axis]
     values: dict[tuple[Any, ...], Any] = {}
@@ -112,7 +117,7 @@ def _follows(records: Sequence[Record] | Sequence[ProbeRecord], axis: str) -> bo
     )
 
 
-def _field(record: Record | ProbeRecord, name: str) -> Any:
+def _field(record: Record | ProbeRecord | DistanceRecord, name: str) -> Any:
     return record[name]  # type: ignore[literal-required]
 
 
@@ -139,17 +144,22 @@ def percent(share: float | None) -> str:
 def judged(record: Record | None) -> str:
     """A worst case in per cent with its verdict: a question mark for doubt, no number where it is withheld.
 
+    A number that rests on nested budgets says so.
+
     Example:
         >>> judged({"robust_accuracy": 0.31, "verdict": "doubtful"})
         '31.0?'
         >>> judged({"robust_accuracy": 0.31, "verdict": "withheld"}), judged(None)
         ('withheld', '–')
+        >>> judged({"robust_accuracy": 0.31, "verdict": "doubtful", "nested": True})
+        '31.0? nested'
     """
     if record is None:
         return MISSING
     if record["verdict"] == "withheld":
         return "withheld"
-    return percent(record["robust_accuracy"]) + ("?" if record["verdict"] == "doubtful" else "")
+    mark = "?" if record["verdict"] == "doubtful" else ""
+    return percent(record["robust_accuracy"]) + mark + (" nested" if record.get("nested") else "")
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -216,6 +226,40 @@ def probes_csv(records: Sequence[ProbeRecord]) -> str:
     return file.getvalue()
 
 
+def distances_csv(records: Sequence[DistanceRecord]) -> str:
+    """Every model under every search for the nearest image as one line of CSV, its field names first.
+
+    Args:
+        records: of one study.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(DistanceRecord.__annotations__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_plain_text({**record}) for record in records)
+    return file.getvalue()
+
+
+def far(record: DistanceRecord) -> str:
+    """A median distance with its interval, and the share of images on which one was found.
+
+    Example:
+        >>> far({"median": 0.21, "median_low": 0.18, "median_high": None, "found": 0.62})
+        '0.21 [0.18, –], found on 62.0 %'
+    """
+    middle, low, high = (distance(record[name]) for name in ("median", "median_low", "median_high"))  # type: ignore[literal-required]
+    return f"{middle} [{low}, {high}], found on {percent(record['found'])} %"
+
+
+def distance(value: float | None) -> str:
+    """A distance in three digits, or a dash where there is none.
+
+    Example:
+        >>> distance(0.020839), distance(None)
+        ('0.0208', '–')
+    """
+    return f"{value:.3g}" if value is not None and math.isfinite(value) else MISSING
+
+
 def to_latex(records: Sequence[Record]) -> str:
     r"""The headline table as a LaTeX `tabular` in the style of booktabs, accuracies in per cent.
 
@@ -260,6 +304,7 @@ def _latex_judged(record: Record) -> str:
     if record["verdict"] == "withheld":
         return "withheld"
     mark = "\\rlap{?}" if record["verdict"] == "doubtful" else ""
+    mark += " {\\scriptsize nested}" if record["nested"] else ""
     return _latex_accuracy(record["robust_accuracy"], record["ci_low"], record["ci_high"]) + mark
 
 
