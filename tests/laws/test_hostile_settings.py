@@ -31,8 +31,9 @@ from spikeproof.attacks.recipes import Recipe
 from spikeproof.attacks.schedules import Cosine
 from spikeproof.attacks.steps import Adam
 from spikeproof.attacks.targets import EveryOther, LeastLikely
+from spikeproof.attacks.transfer import Transfer
 from spikeproof.decoders import Count, MeanPotential, decide
-from spikeproof.encoders import Bernoulli, Direct, Latency
+from spikeproof.encoders import Bernoulli, Direct, Events, Latency
 from spikeproof.errors import InputError
 from spikeproof.evaluation import evaluate_attack, evaluate_clean
 from spikeproof.experiments.catalogue import PARTS
@@ -65,6 +66,7 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (LINF, ROUND, SUM, FEW),
     ),
     "through": (recipes.Through(gradient=ASSG(0.35), attack=iterated.SAPGD(steps=2)), (LINF,)),
+    "transfer": (Transfer(attack=recipes.PGD(steps=2)), (LINF, ROUND)),
     "noise": (recipes.NoiseSearch(draws=3), (LINF, ROUND, SUM, FEW)),
     "gaussian-noise": (noise.GaussianNoiseSearch(draws=3), (LINF, SUM)),
     "salt-and-pepper": (noise.SaltAndPepperSearch(draws=3), (LINF, FEW)),
@@ -94,7 +96,7 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "boundary": (decision.Boundary(steps=3), (ROUND,)),
     "hop-skip-jump": (decision.HopSkipJump(steps=2, evaluations=4), (LINF, ROUND)),
 }
-OURS = {"through", "rate-twin", "width-sweep", "encoder-aware"}
+OURS = {"through", "rate-twin", "width-sweep", "encoder-aware", "transfer"}
 """What only a model of ours can give gradients for."""
 
 
@@ -120,8 +122,8 @@ def over(names):
 
 
 each, foreign = over(sorted(ROWS)), over(sorted(set(ROWS) - OURS))
-NONE = {"suite", "chosen"}
-"""Run attacks of this table, by evaluate_suite and after a choice on validation images."""
+NONE = {"suite", "chosen", "torchattacks", "foolbox"}
+"""Run attacks of this table, by evaluate_suite and after a choice on validation images; or are peers."""
 X, Y = Key.of(0).uniform((5, 1, 4, 4)), torch.arange(5) % 3
 
 
@@ -158,7 +160,17 @@ def smooth(images):
 
 def run(recipe, threat, model, x=X, y=Y, key=Key.of(3)):
     """The attack with the gradients that a study would give it."""
-    return recipe(threat)(model, x, y, key, through=through(model, recipe))
+    return recipe(threat)(model, x, y, key, through=gradients(model, recipe))
+
+
+def gradients(model, recipe):
+    if not isinstance(recipe, Transfer):
+        return through(model, recipe)
+    other = copy.deepcopy(model).eval()  # another model of the study
+    with torch.no_grad():
+        for i, weights in enumerate(other.parameters()):
+            weights += 0.3 * Key.of(i).normal(weights.shape).to(weights)
+    return other
 
 
 def defined(result, threat, x):
@@ -179,6 +191,16 @@ def test_every_recipe_of_the_catalogue_has_a_row():
     for name in set(PARTS[Recipe]) - set(ROWS) - NONE:
         with pytest.raises(InputError):  # for events alone: it refuses pixels
             PARTS[Recipe][name]()(LINF)
+
+
+@each
+def test_a_model_of_events_is_refused_with_the_name_of_what_to_use(recipe, threat):
+    spec = ModelSpec(Events(3), MLP((6,)), LIF(threshold=0.25), ATan(), Count(), (1, 4, 4), 3)
+    events = (Key.of(1).uniform((5, 3, 1, 4, 4)) < 0.3).float()
+    model = spec.build(Key.of(0)).eval()
+    for events_or_counts in (events, 2 * events):
+        with pytest.raises(InputError, match="flips"):
+            recipe(threat)(model, events_or_counts, Y, Key.of(0))
 
 
 @each
@@ -338,7 +360,7 @@ def test_labels_of_one_class_and_labels_that_are_wrong_already(recipe, threat):
         defined(run(recipe, threat, LATENCY, y=y), threat, X)
         clean = evaluate_clean(LATENCY, X, y, Key.of(1))
         found = evaluate_attack(
-            LATENCY, recipe(threat), threat, X, y, clean, Key.of(1), through=through(LATENCY, recipe)
+            LATENCY, recipe(threat), threat, X, y, clean, Key.of(1), through=gradients(LATENCY, recipe)
         )
         assert not found.right[answers != y].any()  # errors, and left alone
         assert not found.queries[answers != y].any()
