@@ -24,7 +24,8 @@ __all__ = ["main"]
 P = ParamSpec("P")
 KINDS = (
     *("encoders", "decoders", "neurons", "surrogates", "gradients", "networks", "rules"),
-    *("losses", "attacks", "torchattacks", "foolbox", "objectives", "probes"),
+    *("losses", "attacks", "torchattacks", "foolbox", "objectives", "oracles", "steps", "schedules"),
+    *("targets", "probes"),
     *("certificates", "threats", "datasets", "studies"),
 )
 

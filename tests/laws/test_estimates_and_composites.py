@@ -168,6 +168,29 @@ def test_the_rate_twin_is_the_network_of_rectified_units(network, neuron, decode
     assert not twin.training
 
 
+@pytest.mark.parametrize("network", [MLP((12, 8)), ConvNet((3,), (7,))], ids=repr)
+@pytest.mark.parametrize("code", [Direct(3), Latency(4, StraightThrough())], ids=repr)
+def test_gradients_of_the_rate_twin_are_finite_differences_of_it(network, code):
+    """By the mean input, where the twin is an ordinary ANN; the rule of the code leads on to the pixels."""
+    model = built(code, network, MeanPotential(), IF(threshold=0.5)).double()
+    twin, x, weight = rate_twin(model), X[:3].double(), Key.of(4).normal((3, 3)).double()
+    rates = model.encode(x).mean(0).detach().requires_grad_()
+
+    def value(inputs):
+        return (twin.classifier.respond(inputs[None])[0] * weight).sum()
+
+    (got,) = torch.autograd.grad(value(rates), rates)
+    h = 1e-6
+    for b, i, j in ((0, 0, 0), (1, 3, 2), (2, 5, 5)):
+        step = torch.zeros_like(rates)
+        step[b, 0, i, j] = h
+        wanted = (value(rates + step) - value(rates - step)) / (2 * h)
+        assert got[b, 0, i, j].item() == pytest.approx(wanted.item(), rel=1e-5, abs=1e-8)
+    x = x.requires_grad_()
+    (by_pixel,) = torch.autograd.grad((twin(x) * weight).sum(), x)
+    assert torch.allclose(by_pixel, got)  # each code here passes a gradient straight to its mean
+
+
 def test_the_rate_twin_tells_what_a_rate_code_with_many_steps_tells():
     """Rates of IF neurons reset by subtraction are rectified and clipped; below the clip both agree."""
     model = built(Direct(400), MLP((20,)), MeanPotential(), IF())
