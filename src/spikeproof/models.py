@@ -90,6 +90,7 @@ from spikeproof.losses import (
     SpikeLatency,
     SpikeLatency2,
     SpikeLatency3,
+    TimeMargin,
 )
 from spikeproof.network import MLP, Architecture, Classifier, ConvNet, ModelSpec
 from spikeproof.neurons import (
@@ -238,6 +239,7 @@ MODEL_PARTS: Catalogue = {
         "spike-latency-2": SpikeLatency2,
         "spike-latency-3": SpikeLatency3,
         "relative-targets": RelativeTargets,
+        "time-margin": TimeMargin,
     },
     GradientRule: {
         "surrogate": SurrogateGradient,
