@@ -243,6 +243,8 @@ def evaluate_suite(
     *,
     batch_size: int = 100,
     draws: int = 10,
+    members: Sequence[Member] | None = None,
+    after: Suited | None = None,
 ) -> Suited:
     """The worst case per example over the members of a suite.
 
@@ -256,14 +258,17 @@ def evaluate_suite(
         key: randomness of attacks and draws.
         batch_size: examples at a time; changes no number.
         draws: forward passes per verdict on a stochastic model.
+        members: attacks in place of those of the plan.
+        after: what was found before on the same examples; the members go on from there.
 
     Raises:
         InputError: as `plan` and `evaluate_attack` say.
     """
-    worst = _unattacked(threat, x, clean)
-    broken = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
-    members: list[dict[str, Any]] = []
-    for place, member in enumerate(plan(level, model, threat)):
+    worst = _unattacked(threat, x, clean) if after is None else _copied(after.attacked)
+    none = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
+    broken = none if after is None else after.broken_by.clone()
+    entries: list[dict[str, Any]] = [] if after is None else list(after.members)
+    for place, member in enumerate(plan(level, model, threat) if members is None else members, len(entries)):
         rows = (worst.right_selection > 0).nonzero().flatten()
         before = float(worst.right.sum())
         entry: dict[str, Any] = {"name": member.name, "attacked": len(rows)}
@@ -294,8 +299,14 @@ def evaluate_suite(
         }
         if sees_every_exit(member.recipe):
             entry["every_exit"] = True
-        members.append(entry)
-    return Suited(worst, broken, members)
+        entries.append(entry)
+    return Suited(worst, broken, entries)
+
+
+def _copied(found: Attacked) -> Attacked:
+    columns: dict[str, Any] = {column.name: getattr(found, column.name) for column in fields(Attacked)}
+    copies: dict[str, Any] = {n: v.clone() if isinstance(v, Tensor) else v for n, v in columns.items()}
+    return Attacked(**copies)
 
 
 def _unattacked(threat: Threat, x: Tensor, clean: Clean) -> Attacked:
@@ -323,6 +334,7 @@ def _unattacked(threat: Threat, x: Tensor, clean: Clean) -> Attacked:
         **distances(x, x),
         losses=x.new_zeros(0, len(x)),
         x_adv=x.clone(),
+        voted=clean.voted.clone(),
         draws=clean.draws,
     )
 

@@ -55,7 +55,7 @@ class Ensemble:
     """
 
     attacks: tuple[Attack, ...]
-    draws: int = 4
+    draws: int = 32
 
     def __post_init__(self) -> None:
         if not self.attacks or self.draws < 1:
