@@ -31,6 +31,7 @@ MADE = {
     "rate-twin": [RateTwin(attack=SEARCH), RateTwin()],
     "width-sweep": [WidthSweep(attack=SEARCH, surrogates=(Rectangle(1.0),)), WidthSweep()],
     "suite": [],  # has a test of its own
+    "chosen": [],  # runs one of the others, once that is chosen
 }
 THREATS = [
     *(make(2, most=most) for make, most in product((Flips, Shifts), (1, 3))),
