@@ -9,16 +9,19 @@ import torch
 from spikeproof.attacks.composite import Composite, RateTwin, WidthSweep, WorstOf
 from spikeproof.attacks.recipes import PGD, Recipe, Through
 from spikeproof.attacks.spikes import SpikeSearch, SpikeWalkSearch
+from spikeproof.attacks.transfer import Transfer
 from spikeproof.decoders import Count, decide
 from spikeproof.encoders import Events
 from spikeproof.errors import InputError
 from spikeproof.evaluation import evaluate_attack, evaluate_clean
 from spikeproof.experiments.catalogue import PARTS
 from spikeproof.gradients import BPTR
+from spikeproof.interop.peers import Foolbox, Torchattacks
+from spikeproof.interop.tables import FOOLBOX, TORCHATTACKS
 from spikeproof.keys import Key
 from spikeproof.network import ConvNet, ModelSpec
 from spikeproof.neurons import LIF
-from spikeproof.sources import through
+from spikeproof.sources import made_on, through
 from spikeproof.suites import Suite, evaluate_suite
 from spikeproof.surrogates import ATan, Rectangle
 from spikeproof.threats import L0, L1, L2, Additions, Flips, Linf, Removals, Shifts
@@ -31,7 +34,9 @@ MADE = {
     "rate-twin": [RateTwin(attack=SEARCH), RateTwin()],
     "width-sweep": [WidthSweep(attack=SEARCH, surrogates=(Rectangle(1.0),)), WidthSweep()],
     "suite": [],  # has a test of its own
-    "chosen": [],  # runs one of the others, once that is chosen
+    "transfer": [Transfer()],
+    "torchattacks": [Torchattacks(attack=TORCHATTACKS["PGD"]())],
+    "foolbox": [Foolbox(attack=FOOLBOX["LinfPGD"]())],
 }
 THREATS = [
     *(make(2, most=most) for make, most in product((Flips, Shifts), (1, 3))),
@@ -160,3 +165,15 @@ def test_suites_return_valid_events(threat):
     assert threat.contains(found.attacked.x_adv, x).all()
     with pytest.raises(InputError, match="evaluate_suite"):
         Suite()(threat)(model, x, y, Key.of(0))
+
+
+def test_events_may_be_made_on_another_model():
+    other, judge, x, threat = built(True), MODELS[1], GRIDS[1], Flips(2)
+    with torch.no_grad():
+        for weights in other.parameters():
+            weights.mul_(-1.0)
+    y, recipe = decide(judge(x)).clamp(min=0), Transfer(attack=SEARCH)
+    found = recipe(threat)(judge, x, y, Key.of(2), through=made_on(other, recipe))
+    assert threat.contains(found.x_adv, x).all()
+    assert torch.equal(found.success, decide(judge(found.x_adv)) != y)
+    assert torch.equal(found.x_adv, SEARCH(threat)(other, x, y, Key.of(2).fold("made")).x_adv)

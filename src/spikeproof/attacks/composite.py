@@ -15,7 +15,15 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.recipes import PGD, Attack, GradientRecipe, Recipe
-from spikeproof.attacks.search import Best, Result, check_batch, check_mode, evaluator, judge
+from spikeproof.attacks.search import (
+    UNRECORDED,
+    Best,
+    Result,
+    check_batch,
+    check_mode,
+    evaluator,
+    judge,
+)
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin, Watching
@@ -47,7 +55,7 @@ class Ensemble:
     """
 
     attacks: tuple[Attack, ...]
-    draws: int = 4
+    draws: int = 32
 
     def __post_init__(self) -> None:
         if not self.attacks or self.draws < 1:
@@ -101,9 +109,10 @@ class Ensemble:
             counts[0, rows] += found.queries + (self.draws if random else 1)
             counts[1, rows] += found.backward_queries
             zeros[rows] += found.zero_gradients * found.backward_queries
-            if found.fell is not None:
-                first = (found.fell >= 0) & (best.fell[rows] < 0)
-                best.fell[rows[first]] = len(losses) + found.fell[first]
+            fell = torch.full_like(rows, UNRECORDED) if found.fell is None else found.fell
+            best.fell[rows[(fell == UNRECORDED) & (best.fell[rows] < 0)]] = UNRECORDED
+            first = (fell >= 0) & (best.fell[rows] == -1)
+            best.fell[rows[first]] = len(losses) + fell[first]
             for row in found.losses:
                 trace = x.new_full((len(x),), torch.nan)
                 trace[rows] = row.to(x.dtype)

@@ -143,8 +143,7 @@ class _Events:
 
     def home(self, here: Float[Tensor, "B T *F"]) -> Float[Tensor, "B S T"]:
         """Logits that put every event where one of its line stands now, in their order."""
-        lines = here.flatten(2).transpose(1, 2)
-        before = self.x.flatten(2).transpose(1, 2)
+        lines, before = (x.reshape(*x.shape[:2], -1).transpose(1, 2) for x in (here, self.x))
         at = before.sort(dim=2, descending=True, stable=True).indices
         to = lines.sort(dim=2, descending=True, stable=True).indices
         now = torch.zeros_like(at).scatter_(2, at, to).transpose(1, 2).flatten(1).gather(1, self.source)

@@ -304,8 +304,9 @@ class _Search:
             gain, index = self.promise(choice[rows], rows, towards).max(0)
             improved = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
             found, height = choice[rows].clone(), values[rows].clone()
+            ranked = _ranked(gain)
             for share in SHARES:
-                trial = torch.where(_largest(gain, share), index, choice[rows])
+                trial = torch.where(_largest(gain, ranked, share), index, choice[rows])
                 better = self.try_out(trial, rows, height)
                 found[better], improved = trial[better], improved | better
             kicked = self.kick(found, rows, key.fold("kick", step).take(rows))
@@ -416,15 +417,19 @@ class _Search:
         return improved
 
 
+def _ranked(gain: Float[Tensor, "B *F"]) -> Int64[Tensor, "B P"]:
+    """The place of each pixel when gains are sorted, the largest first."""
+    return gain.flatten(1).argsort(1, descending=True).argsort(1)
+
+
 def _drawn(uniform: Float[Tensor, "B *F"], count: Int64[Tensor, "B"]) -> Int64[Tensor, "B *F"]:
     """Random places in the list of levels of each example."""
     most = count.view(-1, *[1] * (uniform.ndim - 1))
     return torch.minimum((uniform * most).long(), most - 1)
 
 
-def _largest(gain: Float[Tensor, "B *F"], share: float) -> Tensor:
+def _largest(gain: Float[Tensor, "B *F"], ranked: Int64[Tensor, "B P"], share: float) -> Tensor:
     """The pixels with the largest positive gains: a share of them, at least one."""
     flat = gain.flatten(1)
     count = (share * (flat > 0).sum(1)).ceil().long().clamp(min=1)
-    ranked = flat.argsort(1, descending=True).argsort(1)
     return ((ranked < count[:, None]) & (flat > 0)).view(gain.shape)

@@ -26,6 +26,7 @@ from spikeproof.losses import KL, LogitCrossEntropy, Objective, Watching
 from spikeproof.protocols import Model, Threat, Watched, check_range, moves_events, takes_events
 
 __all__ = [
+    "UNRECORDED",
     "Best",
     "GradientAttack",
     "Jump",
@@ -40,6 +41,10 @@ __all__ = [
 ]
 
 
+UNRECORDED = -2
+"""In place of the row at which an example fell, where an attack does not tell."""
+
+
 class Result(NamedTuple):
     """What an attack found and the evidence for it."""
 
@@ -49,7 +54,8 @@ class Result(NamedTuple):
     queries: Int64[Tensor, "B"]  # forward passes per example
     backward_queries: Int64[Tensor, "B"]  # backward passes per example
     zero_gradients: Float[Tensor, "B"]  # share of looks whose gradient was zero everywhere
-    fell: Int64[Tensor, "B"] | None = None  # row of `losses` at which it first fooled the model, -1 for none
+    fell: Int64[Tensor, "B"] | None = None  # row of `losses` at which it first fooled the model, -1 for none;
+    # UNRECORDED, or None for all, where the attack does not tell
 
 
 class Best:

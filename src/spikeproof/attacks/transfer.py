@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -113,7 +112,7 @@ class MadeElsewhere:
                 "none",
                 "Pass through=spikeproof.sources.made_on(other, recipe).",
             )
-        made: Any = self.attack(other, x, y, key.fold("made"), through=twin)
+        made: Result = self.attack(other, x, y, key.fold("made"), through=twin)
         success = judge(model, made.x_adv, y, key.fold("verdict"))
         losses = torch.cat([made.losses, x.new_full((1, len(x)), torch.nan)])  # the look of the judge
         fell = torch.where(success, len(made.losses), -1)

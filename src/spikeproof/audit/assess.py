@@ -86,7 +86,9 @@ def suite_evidence(metrics: Mapping[str, Any]) -> list[AttackEvidence]:
             gradient_free=member["gradient_free"],
             steps=member["steps"],
             draws=member["draws"],
-            zero_gradients=_number(member.get("evidence", {}).get("zero_gradient_share")),
+            zero_gradients=_number(member.get("evidence", {}).get("zero_gradient_share"))
+            if member.get("own_gradient", True)  # a narrow surrogate of a sweep has none, and others do
+            else None,
             violations=member.get("evidence", {}).get("budget_violations", 0) / metrics["n"],
             silent_success=_number(member.get("evidence", {}).get("silent_success_share")),
             every_exit=member.get("every_exit", False),

@@ -37,6 +37,7 @@ from spikeproof.certificates import (
     GaussianSmoothing,
     LinearRelaxation,
 )
+from spikeproof.coded import CodedImages
 from spikeproof.datasets import (
     CIFAR10,
     CIFAR10DVS,
@@ -206,6 +207,7 @@ PARTS: Catalogue = {
         "n-mnist": NMNIST,
         "dvs128-gesture": DVS128Gesture,
         "cifar10-dvs": CIFAR10DVS,
+        "coded": CodedImages,
     },
 }
 """Kind -> name -> class."""

@@ -61,6 +61,9 @@ Tell = Callable[[Progress], None]
 KEPT_EXAMPLES = 4
 """Adversarial examples stored with an attack cell, for the report."""
 
+KEPT_STEPS = 128
+"""Steps of a longer attack of which losses are stored for every example."""
+
 FOUND = "images.safetensors"
 """Every image of an attack cell of a nested sweep."""
 
@@ -240,6 +243,7 @@ class Bench:
             "metrics.json": as_json(metrics),
             "examples.parquet": table(outcome),
             "arrays.safetensors": tensor_bytes(exhibits(subject, outcome.x_adv)),
+            "losses.safetensors": tensor_bytes(traces(outcome)),
         }
         if "smaller" in spec:  # the next larger budget begins with these
             files[FOUND] = tensor_bytes({"x_adv": outcome.x_adv.cpu().contiguous()})
@@ -284,8 +288,13 @@ class Bench:
             draws=cell.spec["draws"],
         )
         metrics = {**found.metrics(), "gradient_free": False, "weights": subject.weights}
+        seconds = {member["name"]: member["seconds"] for member in found.members}
+        metrics["members"] = [
+            {name: value for name, value in member.items() if name != "seconds"} for member in found.members
+        ]
         return {
             "metrics.json": as_json(metrics),
+            "seconds.json": as_json(seconds),  # apart from what the same seed gives again
             "examples.parquet": table(found.attacked, broken_by=found.broken_by),
             "arrays.safetensors": tensor_bytes(exhibits(subject, found.attacked.x_adv)),
         }
@@ -433,6 +442,14 @@ def exhibits(subject: Subject, x_adv: Tensor) -> dict[str, Tensor]:
         name: array.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, array in arrays.items()
     }
+
+
+def traces(outcome: Attacked) -> dict[str, Tensor]:
+    """The objective of every example, NaN where it has none: `losses [S, N]` at the steps `step [S]`."""
+    total = len(outcome.losses)
+    kept = torch.linspace(0, max(total - 1, 0), min(total, KEPT_STEPS)).round().long()
+    losses = outcome.losses.detach().cpu()[kept].float().contiguous()
+    return {"losses": losses, "step": kept, "example": outcome.example.cpu().contiguous()}
 
 
 @dataclass

@@ -27,7 +27,7 @@ from spikeproof.errors import InputError
 from spikeproof.interop.tables import FOOLBOX, TORCHATTACKS, Foreign, InFoolbox, InTorchattacks
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
-from spikeproof.protocols import Model, Threat, takes_events
+from spikeproof.protocols import Model, Threat, moves_events, takes_events
 
 __all__ = ["Foolbox", "Peer", "PeerAttack", "Torchattacks", "library"]
 
@@ -95,7 +95,9 @@ class Peer(Recipe):
             raise InputError(
                 f"{name} of {self.package} knows the threats {' and '.join(n.__name__ for n in norms)}",
                 repr(threat),
-                "Use it with one of these, or another attack with this one.",
+                "Use spike-search on events."
+                if moves_events(threat)
+                else "Use it with one of these, or another attack with this one.",
             )
         library(self.package)
         return PeerAttack(threat, self)

@@ -9,13 +9,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from spikeproof.experiments.record import DistanceRecord, ProbeRecord, Record
+from spikeproof.experiments.record import Broke, DistanceRecord, Effort, ProbeRecord, Proof, Record
 from spikeproof.experiments.results import WORST_CASE
+from spikeproof.statistics import Interval, over_seeds
 
 __all__ = [
     "MISSING",
     "Budget",
     "Headline",
+    "Seeds",
+    "Tally",
     "budgets",
     "distance",
     "distances_csv",
@@ -24,9 +27,13 @@ __all__ = [
     "headlines",
     "interval",
     "judged",
+    "label",
     "number",
     "percent",
     "probes_csv",
+    "proof_words",
+    "seeds",
+    "tallies",
     "to_csv",
     "to_latex",
     "varying",
@@ -106,6 +113,17 @@ def varying(
     return [axis for axis in differing if axis != "rule" or not _follows(records, axis)]
 
 
+def label(record: Record | ProbeRecord, axes: Iterable[str]) -> str:
+    """The model's place on the axes on which models differ.
+
+    Example:
+        >>> label({"encoder": "latency", "seed": 1}, ["encoder", "seed"])
+        'latency · seed 1'
+    """
+    named = (f"seed {record['seed']}" if axis == "seed" else str(_field(record, axis)) for axis in axes)
+    return " · ".join(named)
+
+
 def _follows(records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord], axis: str) -> bool:
     """Whether an axis is settled by the others."""
     others = [other for other in AXES if other != axis]
@@ -119,6 +137,105 @@ def _follows(records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[Distan
 
 def _field(record: Record | ProbeRecord | DistanceRecord, name: str) -> Any:
     return record[name]  # type: ignore[literal-required]
+
+
+class Seeds(NamedTuple):
+    """One architecture trained under several seeds.
+
+    Args:
+        model: of the first seed.
+        trainings: number of seeds.
+        clean: mean accuracy, with the interval of Student's t for training again.
+        worst: the same for the worst case of each budget that every seed has; a number that is withheld for
+            one of them has none.
+        doubtful: budgets at which one of the numbers is doubtful.
+    """
+
+    model: Record
+    trainings: int
+    clean: tuple[float, Interval | None]
+    worst: dict[Budget, tuple[float, Interval | None]]
+    doubtful: frozenset[Budget]
+
+
+def seeds(records: Sequence[Record]) -> list[Seeds]:
+    """Means over seeds; empty where nothing was trained more than once.
+
+    Args:
+        records: of one study.
+    """
+    axes = [axis for axis in AXES if axis not in ("seed", "n")]
+    groups: dict[tuple[Any, ...], list[Headline]] = {}
+    for row in headlines(records):
+        groups.setdefault(tuple(_field(row.model, axis) for axis in axes), []).append(row)
+    return [_seeds(rows) for rows in groups.values() if len(rows) > 1]
+
+
+def _seeds(rows: Sequence[Headline]) -> Seeds:
+    worst, doubtful = {}, set()
+    for budget in rows[0].worst:
+        found = [row.worst[budget] for row in rows if budget in row.worst]
+        if len(found) == len(rows) and all(record["verdict"] != "withheld" for record in found):
+            worst[budget] = _mean_share([record["robust_accuracy"] for record in found])
+            doubtful |= {budget} if any(record["verdict"] == "doubtful" for record in found) else set()
+    clean = _mean_share([row.model["clean_accuracy"] for row in rows])
+    return Seeds(rows[0].model, len(rows), clean, worst, frozenset(doubtful))
+
+
+def _mean_share(shares: Sequence[float]) -> tuple[float, Interval | None]:
+    """Mean and interval, which ends where shares do."""
+    mean, ends = over_seeds(shares)
+    return mean, None if ends is None else Interval(max(ends.low, 0.0), min(ends.high, 1.0))
+
+
+class Tally(NamedTuple):
+    """What an attack contributed to all worst cases together, or a member to all suites.
+
+    Args:
+        attack: its name.
+        member: whether it ran inside a suite, on what stood there.
+        numbers: how many numbers it had a part in.
+        broke: mean accuracy that counts as taken by it.
+        needed: numbers that would be higher without it; None for a member, of which that is not known.
+        forward, backward: queries.
+    """
+
+    attack: str
+    member: bool
+    numbers: int
+    broke: float
+    needed: int | None
+    forward: int
+    backward: int
+
+
+def tallies(records: Sequence[Record]) -> list[Tally]:
+    """The contribution of every attack and of every member of a suite, those that took most first.
+
+    Args:
+        records: of one study.
+    """
+    groups: dict[tuple[bool, str], list[tuple[Record, Broke]]] = {}
+    for record in records:
+        for part in record["broken_by"]:
+            groups.setdefault((record["attack"] != WORST_CASE, part["attack"]), []).append((record, part))
+    found = [_tally(member, attack, parts) for (member, attack), parts in groups.items()]
+    return sorted(found, key=lambda tally: (tally.member, -tally.broke))
+
+
+def _tally(member: bool, attack: str, parts: Sequence[tuple[Record, Broke]]) -> Tally:
+    known = [
+        part["without"] > record["robust_accuracy"] for record, part in parts if part["without"] is not None
+    ]
+    return Tally(
+        attack,
+        member,
+        len(parts),
+        sum(part["broke"] for _, part in parts) / len(parts),
+        sum(known) if known else None,
+        sum(part["forward_queries"] for _, part in parts),
+        sum(part["backward_queries"] for _, part in parts),
+    )
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -186,7 +303,9 @@ def epsilon_text(epsilon: float) -> str:
 
 
 def to_csv(records: Sequence[Record]) -> str:
-    """Every record as one line of CSV, its field names first; warnings are joined by `; `.
+    """Every record as one line of CSV, its field names first; lists are joined by `; `.
+
+    The evidence of an attack follows as columns of its own, but for the loss after each step.
 
     A text that a spreadsheet would run as a formula gets an apostrophe in front.
 
@@ -194,16 +313,51 @@ def to_csv(records: Sequence[Record]) -> str:
         records: of one study.
     """
     file = io.StringIO()
-    writer = csv.DictWriter(file, list(Record.__annotations__), lineterminator="\n")
+    names = [name for name in Record.__annotations__ if name != "effort"]
+    writer = csv.DictWriter(file, [*names, *_EFFORT], lineterminator="\n")
     writer.writeheader()
     for record in records:
         writer.writerow(_harmless(record))
     return file.getvalue()
 
 
+_EFFORT = [name for name in Effort.__annotations__ if name != "loss_by_step"]
+
+
 def _harmless(record: Record) -> dict[str, object]:
-    joined = {name: "; ".join(map(str, record[name])) for name in ("warnings", "accuracy_by_step")}
-    return _plain_text({**record, **joined})
+    row = {**record, **dict.fromkeys(_EFFORT), **(record["effort"] or {})}
+    flat = {name: _joined(value) for name, value in row.items() if name not in ("effort", "loss_by_step")}
+    return _plain_text(flat)
+
+
+def _joined(value: object) -> object:
+    return "; ".join(map(_in_words, value)) if isinstance(value, list) else value
+
+
+def _in_words(item: Any) -> str:
+    """One entry of a list as a few words."""
+    if isinstance(item, tuple):
+        return f"{item[0]}: {item[1]:.4g}"
+    if not isinstance(item, dict):
+        return str(item)
+    if "certificate" in item:
+        return proof_words(item)  # type: ignore[arg-type]
+    return f"{item['attack']} {item['broke']:.4g}"
+
+
+def proof_words(proof: Proof) -> str:
+    """What a certificate said.
+
+    Example:
+        >>> proof_words({"certificate": "ibp", "subject": "model", "certified": 0.125, "ci_low": 0.1,
+        ...     "ci_high": 0.2, "reason": None})
+        'ibp proves 12.5 % [10.0, 20.0]'
+    """
+    if proof["certified"] is None:
+        return f"{proof['certificate']} does not apply: {proof['reason']}"
+    of = "" if proof["subject"] == "model" else f" of the {proof['subject']}"
+    ends = interval(proof["ci_low"], proof["ci_high"])
+    return f"{proof['certificate']} proves {percent(proof['certified'])} %{of} {ends}"
 
 
 def _plain_text(row: dict[str, object]) -> dict[str, object]:
@@ -246,7 +400,7 @@ def far(record: DistanceRecord) -> str:
         >>> far({"median": 0.21, "median_low": 0.18, "median_high": None, "found": 0.62})
         '0.21 [0.18, –], found on 62.0 %'
     """
-    middle, low, high = (distance(record[name]) for name in ("median", "median_low", "median_high"))  # type: ignore[literal-required]
+    middle, low, high = (distance(record[name]) for name in ("median", "median_low", "median_high"))
     return f"{middle} [{low}, {high}], found on {percent(record['found'])} %"
 
 
@@ -269,10 +423,12 @@ def to_latex(records: Sequence[Record]) -> str:
     rows, columns = headlines(records), budgets(records)
     axes = varying(records) or ["encoder"]
     head = [*axes, "clean", *(f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns)]
+    certified = any(row["certified"] is not None for row in records)
     lines = [
         "% Needs \\usepackage{booktabs}. Accuracy in per cent with 95 % Wilson intervals; robust accuracy in",
         "% the worst case over all attacks of the study; ties count as errors. A question mark: doubtful.",
         "% Spikes per image up to its decision; exit: mean number of time steps until then.",
+        *(["% After a bar: what is proved, a lower bound of the robust accuracy."] if certified else []),
         f"\\begin{{tabular}}{{{'l' * len(axes)}{'r' * (len(head) + 4 - len(axes))}}}",
         "\\toprule",
         _latex_row([_latex(name) for name in (*head, "ties", "silent", "spikes", "exit")]),
@@ -305,7 +461,11 @@ def _latex_judged(record: Record) -> str:
         return "withheld"
     mark = "\\rlap{?}" if record["verdict"] == "doubtful" else ""
     mark += " {\\scriptsize nested}" if record["nested"] else ""
-    return _latex_accuracy(record["robust_accuracy"], record["ci_low"], record["ci_high"]) + mark
+    attacked = _latex_accuracy(record["robust_accuracy"], record["ci_low"], record["ci_high"]) + mark
+    if record["certified"] is None:
+        return attacked
+    proved = _latex_accuracy(record["certified"], record["certified_low"], record["certified_high"])
+    return f"{attacked} $\\mid$ {proved}"
 
 
 def _latex_row(cells: Iterable[str]) -> str:
