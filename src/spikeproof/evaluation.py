@@ -30,7 +30,7 @@ from spikeproof.decoders import UNDECIDED, decide
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.keys import Key
 from spikeproof.network import Inference
-from spikeproof.protocols import Model, Threat, Watched
+from spikeproof.protocols import Encoder, Model, Threat, Watched
 from spikeproof.statistics import majority_vote, wilson
 from spikeproof.threats import L0, L1, L2, Linf
 
@@ -393,6 +393,19 @@ class Steady:
                 "Flatten or average over time inside the model.",
             )
         return logits[: len(images)]
+
+    @property
+    def encoder(self) -> Encoder:
+        """Its code, where the model has one."""
+        code: Encoder = self.model.encoder  # type: ignore[attr-defined]
+        return code
+
+    def read(self, encoded: Float[Tensor, "T B *F"]) -> Float[Tensor, "B K"]:
+        """Logits for an input that is coded already, where the model can be asked there."""
+        short = -encoded.shape[1] % BLOCK
+        rest = encoded[:, -1:].detach().expand(-1, short, *encoded.shape[2:])
+        logits: Tensor = self.model.read(torch.cat([encoded, rest], 1))  # type: ignore[attr-defined]
+        return logits[: encoded.shape[1]]
 
     def watch(
         self, images: Float[Tensor, "B *F"], key: Key | None = None, *, potential: bool = False

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from spikeproof.attacks.composite import Ensemble, RateTwin, Sources, WidthSweep, WorstOf, members_of
+from spikeproof.attacks.assembled import Assembled
+from spikeproof.attacks.composite import (
+    Chosen,
+    Ensemble,
+    RateTwin,
+    Sources,
+    WidthSweep,
+    WorstOf,
+    members_of,
+)
 from spikeproof.attacks.estimates import (
     NES,
     SPSA,
@@ -13,7 +22,7 @@ from spikeproof.attacks.estimates import (
     RademacherEstimate,
 )
 from spikeproof.attacks.oracles import Exact, Expectation
-from spikeproof.attacks.recipes import BIM, FGSM, PGD, NoiseSearch, SquareSearch, Through
+from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, Recipe, SquareSearch, Through
 from spikeproof.audit.assess import attack_evidence
 from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough
@@ -25,7 +34,7 @@ from spikeproof.keys import Key
 from spikeproof.network import MLP, ConvNet, ModelSpec
 from spikeproof.neurons import FS, IF, LIF, PSP, Recurrent, ReLU
 from spikeproof.recurrent import LSNN
-from spikeproof.sources import rate_twin, strongest, through
+from spikeproof.sources import rate_twin, settled, strongest, through, validated
 from spikeproof.specs import build, describe
 from spikeproof.surrogates import ATan, StraightThroughSpike, Triangle
 from spikeproof.threats import L2, Linf
@@ -372,3 +381,27 @@ def test_nested_composites_are_laid_flat_and_say_what_they_are():
 def test_settings_out_of_range_are_refused(bad):
     with pytest.raises(InputError):
         bad()
+
+
+def test_what_an_assembled_attack_looks_at_is_known_from_its_oracle():
+    estimated = Assembled(oracle=Expectation(3, FiniteDifferences()))
+    assert (estimated.gradient_free, estimated.draws) == (True, 3)
+    assert (Assembled().gradient_free, Assembled().draws) == (False, 1)
+    assert not WorstOf(attacks=(estimated, Assembled())).gradient_free
+    evidence = attack_evidence("x", estimated, {"robust_accuracy": 0.1, "budget_violations": 0, "n": 9})
+    assert (evidence.steps, evidence.source, evidence.draws) == (0, "model", 3)
+    assert build(Recipe, describe(estimated, PARTS), PARTS) == estimated
+
+
+def test_choices_within_choices_are_made_and_what_does_not_suit_is_no_candidate():
+    inner = Chosen(attacks=(FGSM(), PGD(steps=2)), images=4)
+    recipe = WorstOf(attacks=(Chosen(attacks=(EOTPGD(steps=2), inner), images=6), SquareSearch(queries=3)))
+    assert validated(recipe) == 6
+    found, choices = settled(LATENCY, recipe, Linf(0.2), X, Y, Key.of(0))
+    assert found.attacks[0] in inner.attacks  # EOT-PGD is for stochastic codes
+    assert found.attacks[1] == recipe.attacks[1]
+    assert [len(choice.accuracy) for choice in choices] == [2, 1]
+    least = min(range(2), key=lambda i: (choices[0].accuracy[i], -choices[0].margin[i]))
+    assert found.attacks[0] == inner.attacks[least]
+    with pytest.raises(InputError, match="validation"):
+        settled(LATENCY, recipe, Linf(0.2), X[:0], Y[:0], Key.of(0))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from spikeproof.attacks.recipes import EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
+from spikeproof.attacks.linearised import FAB, DeepFool
+from spikeproof.attacks.recipes import EOTPGD, FGSM, PGD, EncoderAwareSearch, NoiseSearch, SquareSearch
 from spikeproof.attacks.search import GradientAttack, Result
 from spikeproof.audit.assess import _worst
 from spikeproof.datasets import Digits
@@ -83,15 +84,23 @@ def test_answers_and_gradients_are_the_same_to_the_bit_in_any_company(code, netw
         (EOTPGD(steps=2, draws=3), Linf(0.1)),
         (SquareSearch(queries=15), Linf(0.1)),
         (NoiseSearch(draws=3), L2(0.8)),
+        (EncoderAwareSearch(steps=3, refine=5), Linf(0.1)),
+        (DeepFool(steps=3), L2(0.8)),
+        (FAB(steps=2), Linf(0.1)),
     ],
     ids=lambda part: type(part).__name__,
 )
 def test_no_number_depends_on_the_batch_size(model, digits, recipe, threat):
+    if not recipe.suits(model) and isinstance(recipe, EncoderAwareSearch):
+        return
     runs = [both(model, digits, recipe, threat, n=20, batch_size=size) for size in (1, 3, 64)]
     for clean, attacked in runs[1:]:
         assert outcomes(clean) == outcomes(runs[0][0])
         assert outcomes(attacked) == outcomes(runs[0][1])
         assert torch.equal(attacked.x_adv, runs[0][1].x_adv)
+        for name in ("queries", "backward_queries", "zero_gradients", "fell", "distance", "right_rounded"):
+            one, other = getattr(attacked, name), getattr(runs[0][1], name)
+            assert torch.equal(one.nan_to_num(7), other.nan_to_num(7)), name
 
 
 def test_the_order_of_the_examples_does_not_matter(model, digits):

@@ -34,6 +34,7 @@ MADE = {
     "rate-twin": [RateTwin(attack=SEARCH), RateTwin()],
     "width-sweep": [WidthSweep(attack=SEARCH, surrogates=(Rectangle(1.0),)), WidthSweep()],
     "suite": [],  # has a test of its own
+    "chosen": [],  # runs one of the others, once that is chosen
     "transfer": [Transfer()],
     "torchattacks": [Torchattacks(attack=TORCHATTACKS["PGD"]())],
     "foolbox": [Foolbox(attack=FOOLBOX["LinfPGD"]())],

@@ -199,10 +199,10 @@ class EncoderAware:
                 pixels = every.pixels[:, 0]
             if few[row]:
                 search.enumerate(row, pixels)
-        if few.any():
-            search.trace(few.nonzero().flatten())
+        search.trace(few.nonzero().flatten())
         for restart in range(self.restarts):
             search.run(restart, (search.best.fooled <= 0) & ~few, key.fold("restart", restart))
+            search.pad(1 + (restart + 1) * (1 + self.steps + PASSES))
         best = search.best
         success = judge(model, best.x, y, key.fold("verdict"))
         trace = torch.stack(search.losses) if search.losses else x.new_zeros(0, len(x))
@@ -220,10 +220,11 @@ def combinations(levels: Int64[Tensor, "M B *F"]) -> Float[Tensor, "B"]:
 
 
 def _coded(model: Any) -> Coded:
-    """The model, also inside a wrapper that only steadies its batches."""
+    """The model, or what it wraps."""
     inner = getattr(model, "model", model)
-    if isinstance(inner, Coded):
-        return inner
+    for each in (model, inner):
+        if isinstance(each, Coded):
+            return each
     raise InputError(
         "EncoderAware looks between code and network of a spikeproof model",
         type(inner).__name__,
@@ -280,11 +281,16 @@ class _Search:
         self.forward.scatter_add_(0, rows, torch.ones_like(rows))
         return value, fooled
 
+    def pad(self, length: int) -> None:
+        """Empty rows of the trace, so that what comes next does not tell how long other examples took."""
+        nothing = self.x.new_full((len(self.x),), torch.nan)
+        self.losses += [nothing] * (length - len(self.losses))
+
     def run(self, restart: int, standing: Tensor, key: Key) -> None:
         rows = standing.nonzero().flatten()
         if not len(rows):
             return
-        towards = self.towards(restart)
+        towards = self.towards(restart, rows)
         choice = self.start(restart, key)
         value, fooled = self.ask(self.images(choice[rows], rows), rows)
         self.offer(rows, self.images(choice[rows], rows), fooled, value)
@@ -309,7 +315,8 @@ class _Search:
             values[rows] = torch.where(improved, height, -torch.inf)
             self.trace(rows)
         for _ in range(PASSES):
-            if not self.refine(towards, standing):
+            standing = self.refine(towards, standing)
+            if not standing.any():
                 return
 
     def start(self, restart: int, key: Key) -> Int64[Tensor, "B *F"]:
@@ -336,14 +343,16 @@ class _Search:
         picked: Tensor = self.choices.pixels[:, rows].gather(0, choice[None])[0]
         return picked
 
-    def towards(self, restart: int) -> Callable[[Tensor, Tensor], Tensor]:
+    def towards(self, restart: int, rows: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """What a run follows: the margin, or the lead of one class over the label."""
         if restart == 0:
             return lambda logits, rows: Margin()(logits, self.y[rows])
-        if self.clean is None:
+        if self.clean is None:  # later runs are about fewer rows
             with torch.no_grad():
-                self.clean = self.model(self.x, Key(("deterministic",)))
-            self.forward += 1
+                logits = self.model(self.x[rows], Key(("deterministic",)))
+            self.clean = logits.new_zeros(len(self.x), logits.shape[1])
+            self.clean[rows] = logits
+            self.forward[rows] += 1
         logits = self.clean.scatter(1, self.y[:, None], -torch.inf)
         place = (restart - 1) % max(logits.shape[1] - 1, 1)
         other = logits.argsort(1, descending=True)[:, place]
@@ -376,28 +385,34 @@ class _Search:
         found = self.code.pattern(levels).to(self.x.dtype)
         return found.flip(0) if isinstance(self.source.encoder, Reversed) else found
 
-    def refine(self, towards: Callable[[Tensor, Tensor], Tensor], standing: Bool[Tensor, "B"]) -> bool:
-        """Single pixels of the best image so far, the most promising first; whether that helped any image."""
+    def refine(
+        self, towards: Callable[[Tensor, Tensor], Tensor], standing: Bool[Tensor, "B"]
+    ) -> Bool[Tensor, "B"]:
+        """Single pixels of the best images so far, the most promising first; which images that helped."""
+        improved = torch.zeros_like(standing)
         rows = (standing & (self.best.fooled <= 0)).nonzero().flatten()
         if not len(rows) or not self.attack.refine:
-            return False
-        improved = False
+            return improved
         own = self.code.level(self.best.x)
         choice = (self.choices.levels == own).long().argmax(0)[rows]
         promise = self.promise(choice, rows, towards)
         promise = promise.scatter(0, choice[None], -torch.inf).transpose(0, 1).flatten(2)  # [B, M, pixels]
+        spare = torch.arange(promise.shape[1], device=rows.device) >= self.choices.entries[rows, None]
+        promise = promise.masked_fill(spare[..., None], -torch.inf)
         pixels = promise.shape[2]
-        order = promise.flatten(1).argsort(1, descending=True)
+        order = promise.flatten(1).argsort(dim=1, descending=True, stable=True)
         height = self.best.value[rows].clone()
         for place in range(min(self.attack.refine, order.shape[1])):
-            level, pixel = order[:, place] // pixels, order[:, place] % pixels
-            trial = choice.flatten(1).scatter(1, pixel[:, None], level[:, None]).view(choice.shape)
-            better = self.try_out(trial, rows, height)
-            improved = improved or bool(better.any())
-            choice = torch.where(better.view(-1, *[1] * (choice.ndim - 1)), trial, choice)
-            if not (self.best.fooled[rows] <= 0).any():
-                improved = False
+            going = (self.best.fooled[rows] <= 0).nonzero().flatten()
+            if not len(going):
                 break
+            here, level, pixel = choice[going], order[going, place] // pixels, order[going, place] % pixels
+            trial = here.flatten(1).scatter(1, pixel[:, None], level[:, None]).view(here.shape)
+            reached = height[going]
+            better = self.try_out(trial, rows[going], reached)
+            height[going] = reached
+            improved[rows[going]] |= better
+            choice[going] = torch.where(better.view(-1, *[1] * (here.ndim - 1)), trial, here)
         self.trace(rows)
         return improved
 
