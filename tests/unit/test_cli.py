@@ -209,7 +209,6 @@ def test_a_saved_model_is_evaluated_and_audited_by_the_command_line(out):
         assert each["before"] == row
         assert not each["tried"] or row["verdict"] == "doubtful"
         assert each["after"]["n"] == 60 or each["tried"][0]["because"] == "too few examples"
-    assert any(each["tried"] for each in found)
     shown = call("audit", *asked, "--rounds", 1).output
     assert shown.count("changed: ") == sum(bool(each["tried"]) for each in found)
 
