@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spikeproof.audit.checks import WITHHELD
+from spikeproof.audit.checks import DOUBTFUL, WITHHELD
 from spikeproof.experiments.cells import Cell
 from spikeproof.experiments.comparisons import Compared
 from spikeproof.experiments.executors import Failure, Progress
@@ -321,6 +321,8 @@ def print_repaired(found: Sequence[Mended]) -> None:
                 click.echo(f"    {finding.check}: {finding.why}")
         elif each.first.verdict.verdict == WITHHELD:
             click.echo("not repaired: the evaluation is wrong, and more attacks do not mend that")
+        elif each.first.verdict.verdict == DOUBTFUL:
+            click.echo("not repaired: no further attack of ours can settle this")
 
 
 def print_verdicts(records: Sequence[Record], repaired: Sequence[Repaired] = ()) -> None:
