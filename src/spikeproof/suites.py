@@ -175,8 +175,9 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
     if not isinstance(threat, L0):
         members.append(Member("apgd-ce", APGD(steps=20 if kind.stochastic else 50, **kind.often())))
     if kind.exits:
-        adaptive = APGD(steps=20, objective=PrefixMean(), **kind.often())
-        members.append(Member("apgd-prefixes", adaptive))
+        if not isinstance(threat, L0):
+            adaptive = APGD(steps=20, objective=PrefixMean(), **kind.often())
+            members.append(Member("apgd-prefixes", adaptive))
         for name, objective in (("first-spike", FirstSpikeMargin()), ("potential", PotentialMargin())):
             recipe = kind.pgd(steps=20, reach=5.0, objective=objective)
             members += [Member(f"pgd-{name}", recipe)] if recipe.reads(kind.classifier) else []
@@ -201,10 +202,11 @@ def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
         if kind.classes > 3:
             members.append(Member("apgd-t-long", APGDT(steps=40, **kind.often(draws))))
     if kind.exits:
-        members += [
-            Member("pgd-prefixes-long", kind.pgd(draws, steps=100, objective=PrefixMean(Margin()))),
-            Member("apgd-prefixes-long", APGD(steps=100, objective=PrefixMean(), **kind.often(draws))),
-        ]
+        prefixes = kind.pgd(draws, steps=100, objective=PrefixMean(Margin()))
+        members.append(Member("pgd-prefixes-long", prefixes))
+        if not isinstance(threat, L0):
+            adaptive = APGD(steps=100, objective=PrefixMean(), **kind.often(draws))
+            members.append(Member("apgd-prefixes-long", adaptive))
     if _aware(kind, threat):
         long = EncoderAwareSearch(steps=40, restarts=10, refine=60)
         members.append(Member("encoder-aware-long", long))
