@@ -35,7 +35,7 @@ from spikeproof.losses import LogitCrossEntropy, Margin
 from spikeproof.network import Classifier
 from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.sources import through
-from spikeproof.surrogates import ATan, Exponential, Rectangle, StraightThroughSpike, Triangle
+from spikeproof.surrogates import ATan, Exponential, Rectangle, Triangle
 from spikeproof.threats import L0, L1, L2, Linf
 
 __all__ = ["LEVELS", "Member", "Suite", "Suited", "evaluate_suite", "plan"]
@@ -161,7 +161,7 @@ def _quick(kind: _Kind, threat: Threat) -> list[Member]:
     if kind.exits:
         members.append(Member("pgd-prefixes", kind.pgd(steps=20, objective=PrefixMean(Margin()))))
     if _aware(kind, threat):
-        members.append(Member("encoder-aware-brief", EncoderAwareSearch(steps=10, restarts=1)))
+        members.append(Member("encoder-aware-brief", EncoderAwareSearch(steps=6, restarts=1, refine=0)))
     return members
 
 
@@ -182,7 +182,7 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
             recipe = kind.pgd(steps=20, reach=5.0, objective=objective)
             members += [Member(f"pgd-{name}", recipe)] if recipe.reads(kind.classifier) else []
     if _aware(kind, threat):
-        members.append(Member("encoder-aware", EncoderAwareSearch()))
+        members.append(Member("encoder-aware", EncoderAwareSearch(restarts=2)))
     if kind.classes > 3 and not isinstance(threat, L0):
         few, steps = (3, 10) if kind.stochastic else (4, 20)
         targeted = APGDT(steps=steps, targets=EveryOther(few), **kind.often(2))
@@ -273,8 +273,8 @@ def _on_events(level: str, model: Model) -> list[Member]:
     return [*members, Member("spike-walk", SpikeWalkSearch(queries=queries))]
 
 
-SURROGATES = (ATan(6.0), Triangle(0.5), Exponential(1.0, 2.0), Rectangle(4.0), StraightThroughSpike())
-"""What standard suites look through: two narrow ones, two wide ones, and one that is open everywhere."""
+SURROGATES = (ATan(6.0), Triangle(0.5), Exponential(1.0, 2.0), Rectangle(4.0))
+"""What standard suites look through: two narrow ones, and two wide ones."""
 
 
 def _surrogates(kind: _Kind, steps: int, every: bool) -> list[Member]:
