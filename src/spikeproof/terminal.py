@@ -142,7 +142,8 @@ def cell_names(cells: Sequence[Cell]) -> dict[str, str]:
             parts = "/".join(model[axis]["name"] for axis in ("network", "neuron", "encoder", "decoder"))
             names[cell.address] = f"train {parts}"
         else:
-            what = f"{spec['attack']['name']} {spec['epsilon']:.3g}" if "epsilon" in spec else cell.kind
+            tried = spec.get("attack") or spec.get("certificate")
+            what = f"{tried['name']} {spec['epsilon']:.3g}" if tried and "epsilon" in spec else cell.kind
             what = f"distance by {spec['attack']['name']}" if cell.kind == "distance" else what
             what = f"probe {spec['probe']['name']}" if "probe" in spec else what
             names[cell.address] = f"{what} on {names[cell.needs[0]].removeprefix('train ')}"
