@@ -20,6 +20,7 @@ from spikeproof.statistics import (
     clopper_pearson,
     compare,
     draws_needed,
+    draws_wanted,
     holm,
     majority_vote,
     mcnemar,
@@ -176,6 +177,15 @@ def test_the_draws_asked_for_give_the_interval_wanted():
     assert draws_needed(np.ones((2, 50)), half_width=0.02) == 1
 
 
+@pytest.mark.parametrize("n", [1, 37, 100, 1000])
+def test_draws_wanted_are_those_of_coins_and_enough_for_them(n):
+    draws = draws_wanted(n, half_width=0.05)
+    deviation = math.sqrt(0.25 / (n * draws))
+    assert norm.ppf(0.975) * deviation <= 0.05 + 1e-9
+    assert draws == 1 or norm.ppf(0.975) * math.sqrt(0.25 / (n * (draws - 1))) > 0.05
+    assert draws >= draws_needed(np.random.default_rng(n).integers(0, 2, (400, n)) * [1], 0.05) * 0.9
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -192,6 +202,8 @@ def test_the_draws_asked_for_give_the_interval_wanted():
         lambda: over_seeds([math.inf]),
         lambda: majority_vote([1, 2], [1, 2]),
         lambda: draws_needed([[1, 0]], 0.1),
+        lambda: draws_wanted(0),
+        lambda: draws_wanted(10, 1.5),
         lambda: draws_needed([[1, 0], [1, 0]], 0.0),
     ],
 )
