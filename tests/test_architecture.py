@@ -17,7 +17,7 @@ FLOORS = [
         *(["datasets"], ["encoders"], ["probes"], ["surrogates"], ["decoders"], ["losses"], ["threats"]),
         *(["statistics"], ["tensorfiles"]),
     ],
-    [["neurons", "spiketimes"]],
+    [["neurons", "spiketimes"], ["coded"]],
     [["gradients", "event_driven"]],
     [["network", "architectures", "timed", "recurrent"]],
     [["learning", "models"]],

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from spikeproof.attacks.composite import RateTwin, WidthSweep, WorstOf
     from spikeproof.attacks.decision import Boundary, HopSkipJump
     from spikeproof.attacks.estimates import NES, SPSA
+    from spikeproof.attacks.eventsteps import Retiming, SpikeCompatible
+    from spikeproof.attacks.fewest import SDA, SpikeFool
     from spikeproof.attacks.iterated import (
         APGD,
         APGDDLR,
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
     from spikeproof.attacks.penalised import EAD, CarliniWagner
     from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch, Through
     from spikeproof.attacks.sparse import JSMA, OnePixel, SparseFool
+    from spikeproof.attacks.spikes import SpikeSearch, SpikeWalkSearch
     from spikeproof.attacks.transfer import Transfer
+    from spikeproof.coded import CodedImages
     from spikeproof.datasets import (
         CIFAR10,
         CIFAR10DVS,
@@ -248,6 +252,10 @@ _HOMES = {
     ),
     "attacks.composite": ("RateTwin", "WidthSweep", "WorstOf"),
     "attacks.estimates": ("NES", "SPSA"),
+    "attacks.eventsteps": ("Retiming", "SpikeCompatible"),
+    "attacks.fewest": ("SDA", "SpikeFool"),
+    "attacks.spikes": ("SpikeSearch", "SpikeWalkSearch"),
+    "coded": ("CodedImages",),
     "sources": ("rate_twin", "strongest"),
     "attacks.iterated": (
         *("APGD", "APGDDLR", "APGDT", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD", "TargetedPGD"),

@@ -5,9 +5,11 @@ budget; one that breaks it counts as not attacked and is reported. Verdicts come
 draws that the attack has not seen. And no number depends on the batch size: randomness belongs to examples,
 and batches are padded to whole blocks, because the rows of a broken block are summed in another order.
 
-For a stochastic model "accuracy" is the mean over fresh draws. Where the attacker chooses among images (the
+For a stochastic model "accuracy" is the mean over fresh draws; the vote of these draws and the share of
+examples right in all of them are told as well, by their names. Where the attacker chooses among images (the
 clean one included), the choice is made on one set of draws and measured on another, so that luck in choosing
-does not lower the number.
+does not lower the number; that set is large, so that luck does not pass a weak image off as a strong one
+either.
 """
 
 from __future__ import annotations
@@ -25,16 +27,19 @@ from spikeproof.attacks.nested import Carried, Nested
 from spikeproof.attacks.recipes import Attack, Recipe
 from spikeproof.attacks.search import UNRECORDED, Result, check_threat, show
 from spikeproof.decoders import UNDECIDED, decide
-from spikeproof.errors import InputError
+from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.keys import Key
 from spikeproof.network import Inference
-from spikeproof.protocols import Model, Threat, Watched
-from spikeproof.statistics import wilson
+from spikeproof.protocols import Encoder, Model, Threat, Watched
+from spikeproof.statistics import majority_vote, wilson
 from spikeproof.threats import L0, L1, L2, Linf
 
 __all__ = ["Attacked", "Clean", "distances", "evaluate_attack", "evaluate_clean", "evaluate_sweep"]
 
-BLOCK = 64  # a batch of whole blocks fills every vector register, and then rounds each row alike
+CHOOSING = 32
+"""Least number of draws by which an attacker chooses among images of a stochastic model."""
+
+BLOCK = 32  # a batch of whole blocks fills every vector register, and then rounds each row alike
 
 
 @runtime_checkable
@@ -59,6 +64,7 @@ class Clean:
     spikes: Float[Tensor, "N"]  # mean number of spikes per inference, up to the decision
     exit: Float[Tensor, "N"]  # mean number of steps used for the decision; NaN where it is not known
     right_by_step: Float[Tensor, "N T"]  # share of draws right if time were up after each step
+    voted: Float[Tensor, "N"]  # whether the draws, by majority, vote for the label
     draws: int
 
     def metrics(self) -> dict[str, Any]:
@@ -69,6 +75,7 @@ class Clean:
             "draws": self.draws,
             "clean_accuracy": _mean(self.right),
             "clean_all_draws": _mean((self.right == 1).float()),
+            "clean_vote": _mean(self.voted),
             "ci_low": low,
             "ci_high": high,
             "tie_share": _mean(self.tie),
@@ -108,6 +115,7 @@ class Attacked:
     l0: Float[Tensor, "N"]  # changed pixels, each counted once for all its channels
     losses: Float[Tensor, "S N"]
     x_adv: Float[Tensor, "N *F"]
+    voted: Float[Tensor, "N"]  # whether the draws, by majority, vote for the label
     draws: int
     nested: bool = False  # began with what a smaller budget found
 
@@ -120,6 +128,7 @@ class Attacked:
             "draws": self.draws,
             "robust_accuracy": _mean(self.right),
             "robust_all_draws": _mean((self.right == 1).float()),
+            "robust_vote": _mean(self.voted),
             "ci_low": low,
             "ci_high": high,
             "tie_share": _mean(self.tie),
@@ -166,7 +175,8 @@ def evaluate_clean(
         draws: forward passes per example of a stochastic model, at least 1.
 
     Raises:
-        InputError: no examples, or a setting out of range.
+        InputError: no examples, a setting out of range, or a model that does not answer one row of logits per
+            image, all of them numbers.
 
     Example:
         >>> model = lambda images, key=None: images
@@ -179,11 +189,12 @@ def evaluate_clean(
     parts = []
     for rows in _batches(len(x), batch_size):
         labels, batch_ids = y[rows], ids[rows]
-        fresh = _look(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws)
+        fresh = _look(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws, clean=True)
         chosen = fresh
         if _stochastic(model):
-            chosen = _look(model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), draws)
-        kept = ("right", "prediction", "tie", "silent", "spikes", "exit", "right_by_step")
+            many = max(draws, CHOOSING)
+            chosen = _look(model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), many)
+        kept = ("right", "prediction", "tie", "silent", "spikes", "exit", "right_by_step", "voted")
         seen = {name: getattr(fresh, name) for name in kept}
         parts.append({"example": batch_ids, "label": labels, "right_selection": chosen.right, **seen})
     return Clean(**_joined(parts), draws=draws)
@@ -236,7 +247,8 @@ def evaluate_attack(
         fresh = _look(model, x_adv, labels, key.fold("measure").for_rows(ids[rows]), draws)
         chosen = fresh
         if _stochastic(model):
-            chosen = _look(model, x_adv, labels, key.fold("selection").for_rows(ids[rows]), draws)
+            many = max(draws, CHOOSING)
+            chosen = _look(model, x_adv, labels, key.fold("selection").for_rows(ids[rows]), many)
         leave = clean.right_selection[rows] < chosen.right  # the clean image serves the attacker better
         parts.append(
             {
@@ -270,6 +282,7 @@ def evaluate_attack(
                 **distances(x_adv, images),
                 "losses": result.losses.T,
                 "x_adv": x_adv,
+                "voted": torch.where(leave, clean.voted[rows], fresh.voted),
             }
         )
     longest = max(part["losses"].shape[1] for part in parts)
@@ -372,7 +385,27 @@ class Steady:
 
     def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "B K"]:
         padded, key = _padded(images, key)
-        return self.model(padded, key)[: len(images)]
+        logits: Tensor = self.model(padded, key)
+        if not isinstance(logits, Tensor) or logits.ndim < 1 or len(logits) != len(padded):
+            raise InputError(
+                "A model answers one row of logits per image",
+                f"shape {list(getattr(logits, 'shape', []))} for {len(padded)} images",
+                "Flatten or average over time inside the model.",
+            )
+        return logits[: len(images)]
+
+    @property
+    def encoder(self) -> Encoder:
+        """Its code, where the model has one."""
+        code: Encoder = self.model.encoder  # type: ignore[attr-defined]
+        return code
+
+    def read(self, encoded: Float[Tensor, "T B *F"]) -> Float[Tensor, "B K"]:
+        """Logits for an input that is coded already, where the model can be asked there."""
+        short = -encoded.shape[1] % BLOCK
+        rest = encoded[:, -1:].detach().expand(-1, short, *encoded.shape[2:])
+        logits: Tensor = self.model.read(torch.cat([encoded, rest], 1))  # type: ignore[attr-defined]
+        return logits[: encoded.shape[1]]
 
     def watch(
         self, images: Float[Tensor, "B *F"], key: Key | None = None, *, potential: bool = False
@@ -408,12 +441,18 @@ class _Look:
     spikes: Tensor
     exit: Tensor
     right_by_step: Tensor
+    voted: Tensor
 
 
 @torch.no_grad()
-def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int) -> _Look:
-    """Ask the model `draws` times; shares over draws."""
+def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int, clean: bool = False) -> _Look:
+    """Ask the model `draws` times; shares over draws.
+
+    An answer that is no number is an error of the model on an attacked image, and a refusal on a clean one.
+    """
     answers = [_infer(model, x, key.fold("draw", i)) for i in range(draws)]
+    for answer in answers:
+        _check_answer(answer.logits, x, y, clean)
     predictions = torch.stack([decide(a.logits) for a in answers])
     return _Look(
         (predictions == y).float().mean(0),
@@ -423,6 +462,7 @@ def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int) -> _Look:
         torch.stack([a.spikes for a in answers]).mean(0),
         torch.stack([a.exit for a in answers]).mean(0),
         torch.stack([a.by_step == y[:, None] for a in answers]).float().mean(0),
+        torch.from_numpy(majority_vote(predictions.cpu().numpy(), y.cpu().numpy())).to(x.device).float(),
     )
 
 
@@ -430,10 +470,40 @@ def _infer(model: Model, x: Tensor, key: Key) -> Inference:
     if isinstance(model, Observable):
         answer = model.infer(*_padded(x, key))
         return Inference(*(part[: len(x)] for part in answer))
-    logits = Steady(model)(x, key)
+    try:
+        logits = Steady(model)(x, key)
+    except SpikeproofError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"A model answers images {list(x.shape)} with logits [B, K]",
+            f"{type(error).__name__}: {error}",
+            "Call it as model(images, key); the error above is its own.",
+        ) from error
     unknown = logits.new_full((len(x),), torch.nan)
     nothing = logits.new_zeros((len(x), 0), dtype=torch.int64)
     return Inference(logits, (logits == 0).all(-1), unknown, unknown, nothing)
+
+
+def _check_answer(logits: Tensor, x: Tensor, y: Tensor, clean: bool) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        raise InputError(
+            f"A model answers {len(x)} images with logits [{len(x)}, K]",
+            f"shape {list(getattr(logits, 'shape', []))}",
+            "Flatten or average over time inside the model.",
+        )
+    if int(y.max()) >= logits.shape[1]:
+        raise InputError(
+            f"Labels below {logits.shape[1]}, the number of logits",
+            f"label {int(y.max())}",
+            "Check that model and data set have the same classes.",
+        )
+    if clean and (broken := int(logits.isnan().any(1).sum())):
+        raise InputError(
+            "A model answers with numbers",
+            f"NaN on {broken} of {len(x)} clean images",
+            "Mend the model; if its training diverged, lower the learning rate.",
+        )
 
 
 def _attack(

@@ -35,6 +35,7 @@ __all__ = [
     "SpikeLatency",
     "SpikeLatency2",
     "SpikeLatency3",
+    "TimeMargin",
     "Watching",
 ]
 
@@ -197,6 +198,43 @@ class RelativeTargets(Loss):
         behind = (best - self.gamma).clamp(min=0)
         target = torch.where(label, best.where(best > 0, self.gamma), early.detach().minimum(behind))
         return 0.5 * (early - target).square().sum(-1)
+
+
+@dataclass(frozen=True)
+class TimeMargin(Loss):
+    r"""Squared shortfall of the time by which the label's output neuron spikes before every other.
+
+    .. math:: L = \frac{1}{2}\sum_{k \ne y} \max(0,\ \gamma + t_y - t_k)^2
+
+    Its derivatives by spike times sum to zero: what pushes rivals later pulls the label earlier, so that a
+    network does not fall silent bit by bit. For spike times in earliness, 0 for silence.
+
+    Args:
+        gamma: wanted lead of the label's neuron, in the unit of the spike times, positive.
+
+    Example:
+        >>> early = torch.tensor([[[7.0, 8.0, 1.0]]])
+        >>> TimeMargin(3.0)(early, early[0], torch.tensor([0])).item()
+        8.0
+
+    Source:
+        The margin loss of Weston & Watkins 1999, squared, on spike times. S4NN's own targets are
+        `relative-targets`, under which errors mostly push later.
+    """
+
+    gamma: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gamma < math.inf:
+            raise InputError("TimeMargin needs a positive gamma", f"gamma={self.gamma}", "Try 20.0.")
+
+    def __call__(
+        self, outputs: Float[Tensor, "T B K"], logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        early = outputs.sum(0)
+        lead = early.gather(-1, y[:, None]) - early
+        short = (self.gamma - lead).clamp(min=0) * (1 - F.one_hot(y, early.shape[-1]))
+        return 0.5 * short.square().sum(-1)
 
 
 @dataclass(frozen=True)

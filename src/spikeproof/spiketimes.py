@@ -16,8 +16,9 @@ zero for inputs that come later and for neurons that stay silent.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -286,18 +287,21 @@ class S4NN(Timed):
 
 
 class _FirstStep(torch.autograd.Function):
-    """All steps at which some input spikes, in one product of matrices per block of examples."""
+    """The first step at which the sum of the weights that have arrived reaches the threshold.
+
+    Every input arrives once, so a step costs no more than the weights of what arrives in it.
+    """
 
     @staticmethod
     def forward(ctx: Any, early: Tensor, weight: Tensor, neuron: S4NN) -> Tensor:
-        out = early.new_zeros(early.shape[0], weight.shape[0])
         levels: Tensor = early.unique()  # type: ignore[no-untyped-call]
-        levels = levels[levels > 0].view(-1, 1, 1)
-        for block in _level_blocks(early, levels):
-            potential = (early[block] >= levels).to(weight.dtype) @ weight.T
-            reached = levels * (potential >= neuron.threshold)
-            if len(levels):
-                out[block] = (reached.amax(0) - 1).clamp(min=0)
+        levels = levels[levels > 0]
+        first = early.new_zeros(early.shape[0], weight.shape[0])
+        for level, potential in _arrivals(early, weight, levels.flip(0)):
+            first = first.maximum(((potential >= neuron.threshold) * level).amax(0))
+            if bool((first > 0).all()):
+                break
+        out = (first - 1).clamp(min=0)
         ctx.save_for_backward(early, weight, out, levels)
         ctx.neuron = neuron
         return out
@@ -305,24 +309,64 @@ class _FirstStep(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         early, weight, out, levels = ctx.saved_tensors
-        by_early, by_weight, grad = torch.zeros_like(early), torch.zeros_like(weight), grads[0]
+        grad: Tensor = grads[0]
         if ctx.neuron.normalise:
             grad = torch.nn.functional.normalize(grad, dim=1, eps=1e-30)
-        if len(levels):  # a silent neuron, with earliness 0, is told about every input that spiked
-            heard = torch.searchsorted(levels.flatten(), out.contiguous(), right=True)
-            heard = heard.clamp(max=len(levels) - 1)
-        for block in _level_blocks(early, levels):
-            present = (early[block] >= levels).to(weight.dtype)
-            index = torch.arange(len(levels), device=out.device).view(-1, 1, 1)
-            share = grad[block] * (heard[block] == index)
-            by_weight += share.flatten(0, 1).T @ present.flatten(0, 1)
-            by_early[block] = (present * (share @ weight)).sum(0)
+        by_early = _told_inputs(early, weight, out, grad) if ctx.needs_input_grad[0] else None
+        by_weight = _told_weights(early, levels, out, grad) if ctx.needs_input_grad[1] else None
         return by_early, by_weight, None
 
 
-def _level_blocks(early: Float[Tensor, "B N"], levels: Tensor) -> list[slice]:
-    rows = max(1, LARGEST // max(1, early.shape[1] * len(levels)))
-    return [slice(start, start + rows) for start in range(0, early.shape[0], rows)] if len(levels) else []
+def _told_inputs(early: Tensor, weight: Tensor, out: Tensor, grad: Tensor) -> Float[Tensor, "B N"]:
+    """What neurons tell the inputs that were earlier; a silent neuron, earliness 0, tells all that spiked."""
+    told = torch.zeros_like(early)
+    for block in _blocks(early, weight):
+        earlier = early[block, None, :] > out[block, :, None]
+        told[block] = (earlier * (grad[block, :, None] * weight)).sum(1)
+    return told
+
+
+def _told_weights(early: Tensor, levels: Tensor, out: Tensor, grad: Tensor) -> Float[Tensor, "O N"]:
+    """What neurons tell the weights of the inputs that were earlier, summed over examples level by level."""
+    told = grad.new_zeros(early.shape[1], out.shape[1])
+    rows = max(1, LARGEST // max(1, len(levels) * out.shape[1]))
+    for start in range(0, len(early) if len(levels) else 0, rows):
+        block = slice(start, start + rows)
+        by_level = (levels.view(-1, 1, 1) > out[block]) * grad[block]
+        example, place = early[block].nonzero(as_tuple=True)
+        row = torch.searchsorted(levels, early[block][example, place]) * by_level.shape[1] + example
+        place, order = place.sort(stable=True)
+        starts = torch.searchsorted(place, torch.arange(len(told), device=place.device))
+        told += _bags(row[order], by_level.flatten(0, 1), starts)
+    return told.T
+
+
+def _arrivals(
+    early: Float[Tensor, "B N"], weight: Float[Tensor, "O N"], levels: Float[Tensor, "L"]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Falling levels `[l, 1, 1]` and the potentials `[l, B, O]` from all inputs at least as early as each."""
+    batch, columns = early.shape[0], weight.T.contiguous()
+    example, place = early.nonzero(as_tuple=True)
+    step = len(levels) - 1 - torch.searchsorted(levels.flip(0), early[example, place])
+    bag, order = (step * batch + example).sort(stable=True)
+    place = place[order]
+    starts = torch.searchsorted(bag, torch.arange(len(levels) * batch + 1, device=bag.device))
+    many = max(1, BLOCK // max(1, batch * weight.shape[0]))
+    carried = torch.zeros(batch, weight.shape[0], dtype=weight.dtype, device=weight.device)
+    for i in range(0, len(levels), many):
+        span = slice(i * batch, min(i + many, len(levels)) * batch)
+        low, high = int(starts[span.start]), int(starts[span.stop])
+        potential = _bags(place[low:high], columns, starts[span] - low).view(-1, *carried.shape)
+        potential[0] += carried
+        for before, after in itertools.pairwise(potential):
+            after += before
+        carried = potential[-1]
+        yield levels[i : i + many].view(-1, 1, 1), potential
+
+
+def _bags(rows: Tensor, table: Float[Tensor, "R O"], starts: Tensor) -> Float[Tensor, "S O"]:
+    """Sums of the rows of a table between each start and the next."""
+    return torch.nn.functional.embedding_bag(rows, table, starts, mode="sum")
 
 
 @dataclass(frozen=True)

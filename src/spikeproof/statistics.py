@@ -28,6 +28,7 @@ __all__ = [
     "compare",
     "difference_test",
     "draws_needed",
+    "draws_wanted",
     "holm",
     "majority_vote",
     "mcnemar",
@@ -491,6 +492,36 @@ def draws_needed(right: ArrayLike, half_width: float, confidence: float = 0.95) 
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     spread, n = float(pilot.var(0, ddof=1).mean()), int(pilot.shape[1])
     return max(1, math.ceil(z * z * spread / (half_width**2 * n) - 1e-9))
+
+
+def draws_wanted(examples: int, half_width: float = 0.02, confidence: float = 0.95) -> int:
+    r"""Draws per example that are enough whatever the model: `draws_needed` where every answer is a coin's.
+
+    .. math:: R = \left\lceil \frac{z^2}{4 h^2 N} \right\rceil
+
+    Args:
+        examples: number `N` of examples, at least 1.
+        half_width: largest half width `h` that chance in the draws may have, in (0, 1).
+        confidence: coverage, in (0, 1).
+
+    Raises:
+        InputError: an argument out of its range.
+
+    Example:
+        >>> draws_wanted(100), draws_wanted(1000)
+        (25, 3)
+
+    Source:
+        The normal interval of a stratified mean; Cochran 1977, section 5.3.
+    """
+    if examples < 1 or not 0 < half_width < 1 or not 0 < confidence < 1:
+        raise InputError(
+            "draws_wanted() takes examples >= 1 and half_width, confidence in (0, 1)",
+            f"examples={examples}, half_width={half_width}, confidence={confidence}",
+            "Try draws_wanted(100).",
+        )
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    return max(1, math.ceil(z * z / (4 * half_width**2 * examples) - 1e-9))
 
 
 def _check(name: str, successes: float, n: int, confidence: float) -> None:

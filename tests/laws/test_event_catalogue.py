@@ -34,6 +34,7 @@ MADE = {
     "rate-twin": [RateTwin(attack=SEARCH), RateTwin()],
     "width-sweep": [WidthSweep(attack=SEARCH, surrogates=(Rectangle(1.0),)), WidthSweep()],
     "suite": [],  # has a test of its own
+    "chosen": [],  # runs one of the others, once that is chosen
     "transfer": [Transfer()],
     "torchattacks": [Torchattacks(attack=TORCHATTACKS["PGD"]())],
     "foolbox": [Foolbox(attack=FOOLBOX["LinfPGD"]())],
@@ -154,6 +155,12 @@ def test_who_breaks_nothing_says_so(name, recipe):
         still = (seen.x_adv == x).flatten(1).all(1)
         assert numbers["moved_share"] == pytest.approx(float((~still).double().mean()))
         assert recipe.gradient_free or numbers["zero_gradient_share"] == 1
+
+
+@pytest.mark.parametrize("recipe", [cls for name, cls in PARTS[Recipe].items() if name not in MADE])
+def test_the_audit_can_count_steps_and_draws(recipe):
+    for name in ("steps", "draws"):
+        assert isinstance(getattr(recipe(), name, 0), int)
 
 
 @pytest.mark.parametrize("threat", [Flips(2), Removals(2, most=3), Shifts(2, most=3)], ids=repr)

@@ -15,7 +15,7 @@ from spikeproof.encoders import Direct, KernelTimes, SpikeTimes, WholeSpikeTimes
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.timed import TimeCoded
-from spikeproof.losses import CrossEntropy, RelativeTargets
+from spikeproof.losses import CrossEntropy, RelativeTargets, TimeMargin
 from spikeproof.models import load, save
 from spikeproof.network import MLP, ModelSpec, Normalise
 from spikeproof.neurons import LIF
@@ -170,6 +170,30 @@ def test_s4nn_errors_travel_as_the_paper_says(normalise):
     assert np.allclose(got[1].numpy(), by_weight, atol=1e-5)
 
 
+@pytest.mark.parametrize(("block", "largest"), [(1, 1), (40, 200), (1 << 18, 1 << 22)])
+def test_s4nn_is_the_same_in_blocks_of_any_size_and_silence_tells_every_input(block, largest, monkeypatch):
+    early = (Key.of(0).uniform((7, 12)) * 9).floor()
+    early[2] = 0
+    early.requires_grad_()
+    weight = ((Key.of(1).normal((8, 12)) * 8).floor() / 16).requires_grad_()
+    grad = Key.of(2).normal((7, 8))
+    whole = S4NN().fire(early, weight)
+    wanted = (whole, *torch.autograd.grad(whole, (early, weight), grad))
+    monkeypatch.setattr("spikeproof.spiketimes.BLOCK", block)
+    monkeypatch.setattr("spikeproof.spiketimes.LARGEST", largest)
+    out = S4NN().fire(early, weight)
+    for a, b in zip((out, *torch.autograd.grad(out, (early, weight), grad)), wanted, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    assert (out[2] == 0).all()
+
+
+def test_s4nn_without_any_spike_stays_silent_and_tells_nothing():
+    weight = torch.ones(3, 4, requires_grad=True)
+    out = S4NN().fire(torch.zeros(2, 4), weight)
+    assert not out.any()
+    assert not torch.autograd.grad(out.sum(), weight)[0].any()
+
+
 @pytest.mark.parametrize("delay", [0.0, 2.5])
 def test_t2fsnn_spikes_when_the_falling_threshold_meets_the_integrated_potential(delay):
     neuron = T2FSNN(16, 5.0, delay, 0.8)
@@ -245,6 +269,21 @@ def test_relative_targets_are_those_of_the_published_rule():
         assert loss.item() == 0.5 * (target - t).square().sum()
         (grad,) = torch.autograd.grad(loss.sum(), early)
         assert torch.equal(grad[0, 0], target - t)
+
+
+def test_time_margins_cost_what_rivals_lack_and_push_as_much_as_they_pull():
+    early = (Key.of(0).uniform((1, 9, 4)) * 12).floor().double().requires_grad_()
+    y = torch.arange(9) % 4
+    loss = TimeMargin(5.0)(early, early[0], y)
+    for b in range(9):
+        t = 12 - early[0, b].detach()
+        short = [max(0.0, 5.0 + (t[y[b]] - t[k]).item()) for k in range(4) if k != y[b]]
+        assert loss[b].item() == 0.5 * sum(s**2 for s in short)
+    (grad,) = torch.autograd.grad(loss.sum(), early)
+    assert torch.allclose(grad.sum(-1), torch.zeros(1, 9, dtype=torch.float64))
+    assert (loss > 0).any()
+    ahead = torch.tensor([[[9.0, 4.0, 0.0]]])
+    assert TimeMargin(5.0)(ahead, ahead[0], torch.tensor([0])).item() == 0
 
 
 @pytest.mark.parametrize("model_spec", SPECS, ids=repr)
@@ -343,8 +382,9 @@ def test_spike_times_go_with_nothing_else(change):
         (lambda: TimedMLP(bias=-1.0), "bias"),
         (lambda: TimedMLP(std=(1.0, -1.0)), "std"),
         (lambda: RelativeTargets(0.0), "gamma"),
+        (lambda: TimeMargin(0.0), "gamma"),
         (lambda: TimeCoded(bump=-1.0), "bump"),
-        (lambda: TimeCoded(max_silent=2.0), "max_silent"),
+        (lambda: TimeCoded(max_silent=(0.3, 2.0)), "max_silent"),
         (lambda: TimeCoded(weight_sum=-1.0), "weight_sum"),
     ],
 )
@@ -394,7 +434,7 @@ def test_neurons_that_stay_silent_are_bumped_and_no_others():
     before = [first.weight.detach().clone(), last.weight.detach().clone()]
     part = Split(IMAGES, torch.arange(6) % 3, torch.arange(6))
     data = Dataset("six", part, part, part, ("a", "b", "c"), "d", "made here")
-    rule = TimeCoded(epochs=1, batch_size=6, lr=1e-12, bump=0.25, max_silent=0.9)
+    rule = TimeCoded(epochs=1, batch_size=6, lr=1e-12, bump=0.25, max_silent=(0.9, 0.0))
     rule.train(model, data, Key.of(0))
     raised = (first.weight - before[0]).mean(1)
     wanted = torch.zeros(12)

@@ -30,7 +30,7 @@ from spikeproof.losses import Margin, Watching
 from spikeproof.protocols import Model, Threat
 from spikeproof.surrogates import Exponential, Rectangle, StraightThroughSpike, Surrogate, Triangle
 
-__all__ = ["Ensemble", "RateTwin", "Sources", "WidthSweep", "WorstOf", "members_of"]
+__all__ = ["Chosen", "Ensemble", "RateTwin", "Sources", "WidthSweep", "WorstOf", "members_of"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Ensemble:
     """
 
     attacks: tuple[Attack, ...]
-    draws: int = 4
+    draws: int = 32
 
     def __post_init__(self) -> None:
         if not self.attacks or self.draws < 1:
@@ -86,7 +86,7 @@ class Ensemble:
         """
         check_batch(x, y)
         check_mode(model)
-        x = x.detach()
+        x = x.detach().contiguous()
         sources = through.models if isinstance(through, Sources) else (through,) * len(self.attacks)
         if len(sources) != len(self.attacks):
             raise InputError(
@@ -189,6 +189,60 @@ class WorstOf(Composite):
     @property
     def members(self) -> tuple[Recipe, ...]:
         return self.attacks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen(Composite):
+    """The strongest of several attacks on validation images: one strength or width, chosen before the test.
+
+    Chosen on the images that it is then measured on, an attack would look stronger than it is. Attacks that
+    do not suit the model are no candidates. In Python the choice is `spikeproof.sources.strongest`.
+
+    Args:
+        attacks: the candidates, at least one.
+        images: number of validation images, at least 1.
+
+    Raises:
+        InputError: no candidates or no images.
+
+    Example:
+        >>> from spikeproof.attacks.recipes import Through
+        >>> from spikeproof.gradients import ASSG
+        >>> strengths = (0.35, 0.39, 0.43, 0.47)
+        >>> len(Chosen(attacks=tuple(Through(gradient=ASSG(a)) for a in strengths)).members)
+        4
+
+    Source:
+        The published evaluation of ASSG (arXiv 2512.22522) searches the strength on the test images.
+    """
+
+    attacks: tuple[Recipe, ...]
+    images: int = 100
+
+    def __post_init__(self) -> None:
+        if not self.attacks or self.images < 1:
+            raise InputError(
+                "A choice needs at least one attack and one image",
+                f"{len(self.attacks)} attacks, images={self.images}",
+                "Write attacks: [pgd, apgd-ce].",
+            )
+
+    @property
+    def members(self) -> tuple[Recipe, ...]:
+        return self.attacks
+
+    def __call__(self, threat: Threat) -> Any:
+        for member in self.attacks:
+            member(threat)  # refuses what none of them is defined on
+        return _unsettled
+
+
+def _unsettled(*_: object, **__: object) -> Any:
+    raise InputError(
+        "A choice is made on validation images, which an attack does not have",
+        "a call of its own",
+        "Use spikeproof.sources.settled(), or the attack in a study.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

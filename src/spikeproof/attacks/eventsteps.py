@@ -143,8 +143,7 @@ class _Events:
 
     def home(self, here: Float[Tensor, "B T *F"]) -> Float[Tensor, "B S T"]:
         """Logits that put every event where one of its line stands now, in their order."""
-        lines = here.flatten(2).transpose(1, 2)
-        before = self.x.flatten(2).transpose(1, 2)
+        lines, before = (x.reshape(*x.shape[:2], -1).transpose(1, 2) for x in (here, self.x))
         at = before.sort(dim=2, descending=True, stable=True).indices
         to = lines.sort(dim=2, descending=True, stable=True).indices
         now = torch.zeros_like(at).scatter_(2, at, to).transpose(1, 2).flatten(1).gather(1, self.source)
@@ -222,7 +221,7 @@ class Retiming(GradientRecipe):
     budgets it sends every spike home. Published steps are signs, which forget the spike that matters most.
 
     Args:
-        steps: number of steps, at least 1; None for the published 20 under a jitter and 40 otherwise.
+        steps: number of steps, at least 1; published are 20 under a jitter and 40 otherwise.
         restarts: number of runs from random members, at least 1.
         temperature: of the distributions, positive.
         objective: what is maximised.
@@ -233,14 +232,14 @@ class Retiming(GradientRecipe):
         InputError: a threat other than shifts, or settings out of range.
 
     Example:
-        >>> Retiming()(Shifts(1, measure="jitter")).steps
-        20
+        >>> Retiming(restarts=3)(Shifts(1, measure="jitter")).restarts
+        3
 
     Source:
         Spike-Retiming Attacks 2026, and their published code.
     """
 
-    steps: int | None = None
+    steps: int = 40
     restarts: int = 1
     temperature: float = 1.0
 
@@ -251,10 +250,9 @@ class Retiming(GradientRecipe):
                 repr(threat),
                 "Use spike-search for flips, additions and removals, pgd for pixels.",
             )
-        steps = self.steps if self.steps is not None else 20 if threat.measure == "jitter" else 40
         return GradientAttack(
             threat,
-            steps,
+            self.steps,
             1.0,
             objective=self.objective,
             restarts=self.restarts,

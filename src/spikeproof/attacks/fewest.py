@@ -251,8 +251,8 @@ class SDA(SlopeRecipe):
 
     The published search returns the clean train where it fails, which looks like robustness, and knows only
     batches of one and no budget. This one returns the train of the largest margin within the budget and says
-    that it fooled nobody, and asks about as many of the best flips as the budget allows, too. An entry of an
-    integer grid is changed by one at most.
+    that it fooled nobody, asks about as many of the best flips as the budget allows, too, and looks again at
+    flips that did not help where all were looked at. An entry of an integer grid is changed by one at most.
 
     Args:
         steps: number of rounds, at least 0; the published cap is 500.
@@ -293,8 +293,15 @@ class SDA(SlopeRecipe):
             rows = hunt.rows[~fallen[hunt.rows]]
             if not len(rows):
                 break
-            value, slope, _ = hunt.slope(rows, here[rows], Margin(), "slope", step)
+            _, slope, _ = hunt.slope(rows, here[rows], Margin(), "slope", step)
+            value, _ = hunt.trial(
+                rows, here[rows], "base", step
+            )  # of the model itself, whoever gave the slope
             places, sign = self._steepest(hunt, rows, slope, seen[rows], step)
+            over = (sign == 0).all(1)  # every flip was looked at: those not made may help by now
+            seen[rows[over]] = here[rows[over]] != hunt.x[rows[over]]
+            if over.any():
+                places, sign = self._steepest(hunt, rows, slope, seen[rows], step)
             real = (sign != 0).any(1)
             if not real.any():
                 break

@@ -17,16 +17,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.recipes import GradientRecipe, Recipe
-from spikeproof.attacks.search import (
-    Result,
-    check_batch,
-    check_mode,
-    check_threat,
-    evaluator,
-    instead,
-    judge,
-    twins,
-)
+from spikeproof.attacks.search import Result, admit, evaluator, instead, judge, twins
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -70,6 +61,8 @@ class Minimum(NamedTuple):
     def fell(self, epsilon: float) -> Int64[Tensor, "B"]:
         """Row of `losses` at which something within epsilon was found, -1 for none."""
         within = self.path <= epsilon
+        if not len(within):
+            return torch.full_like(self.queries, -1)
         return torch.where(within.any(0), within.long().argmax(0), -1)
 
 
@@ -156,9 +149,8 @@ class Hunt:
         self.counts = torch.zeros(3, n, dtype=torch.int64, device=device)  # forward, backward, zero
         self.stochastic = bool(getattr(self.model, "stochastic", False))
         self.looks = self.draws if self.stochastic else 1
-        self.alike = self.source is self.model or twins(
-            self.model, self.source, self.x, self.key.fold("twin")
-        )
+        self.alike, looks = twins(self.model, self.source, self.x, self.key.fold("twin"))
+        self.counts[0] += looks
 
     @property
     def rows(self) -> Tensor:
@@ -251,7 +243,7 @@ class Hunt:
         value = function(logits, self.y[rows])
         grad = self._back(rows, value, leaf, last=True)
         fooled = self._close(rows, leaf, logits, names)
-        return value.detach(), grad, fooled
+        return value.detach().to(leaf.dtype), grad, fooled
 
     def slopes(
         self, rows: Tensor, images: Tensor, classes: Int64[Tensor, "R N"], *names: Name
@@ -285,7 +277,7 @@ class Hunt:
             better = far < (torch.inf if best is None else best)
             gap, w = torch.where(better, height, gap), torch.where(per_row(better, w) > 0, grad, w)
             best = far if best is None else torch.where(better, far, best)
-        return Face(gap, w, self._close(rows, leaf, logits, names))
+        return Face(gap.to(w.dtype), w, self._close(rows, leaf, logits, names))
 
     def _open(self, rows: Tensor, images: Tensor, names: tuple[Name, ...]) -> tuple[Tensor, Tensor]:
         now = self.key.fold("look", *names).take(rows)
@@ -314,6 +306,7 @@ class Hunt:
         if not self.alike or self.stochastic:
             return self.offer(rows, images, *names, "verdict")
         value, fooled = Margin()(logits.detach(), self.y[rows]), decide(logits.detach()) != self.y[rows]
+        value = value.to(self.x.dtype)
         self.keep(rows, images, fooled, value)
         self.note(rows, value)
         return fooled
@@ -360,6 +353,9 @@ class Hunt:
         """What was found."""
         forward, backward, zero = self.counts
         share = (zero / backward.clamp(min=1)).to(self.x.dtype)
+        if not self.losses:  # nothing was asked for
+            none = self.x.new_zeros(0, len(self.x))
+            return Minimum(self.near, self.distance, none, forward, backward, share, none.double())
         losses, path = torch.stack(self.losses), torch.stack(self.path)
         return Minimum(self.near, self.distance, losses, forward, backward, share, path)
 
@@ -443,19 +439,16 @@ class MinimumNorm:
             through: where gradients come from, the model itself by default.
 
         Raises:
-            InputError: labels that do not belong to the images, images of half precision, a model in
-                training mode, or one that does not answer logits.
+            InputError: labels that do not belong to the images, images of half precision or outside [0, 1], a
+                model in training mode, or one that does not answer logits.
         """
-        check_batch(x, y)
-        for each in (model, through):
-            check_mode(each or model)
-        check_threat(model, self.threat)
-        x = x.detach()
+        x = admit(model, self.threat, x, y, through)
         hunt = Hunt(model, through or model, self.threat, x, y, key, self.stop, self.recipe.draws)
         rows = torch.arange(len(x), device=x.device)
         hunt.offer(rows, x, "clean")
         if len(hunt.rows):
-            self.recipe.run(hunt)
+            with torch.enable_grad():
+                self.recipe.run(hunt)
             hunt.pull(self.recipe.bisections)
         return hunt.minimum()
 

@@ -14,16 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.search import (
-    Best,
-    Result,
-    check_batch,
-    check_mode,
-    check_threat,
-    evaluator,
-    instead,
-    judge,
-)
+from spikeproof.attacks.search import Best, Result, admit, check_mode, evaluator, instead, judge
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
@@ -94,8 +85,7 @@ class UniformNoise:
         through: Model | None = None,
     ) -> Result:
         """Attack `model`; `through` is ignored, there is no gradient to substitute."""
-        check_batch(x, y)
-        check_threat(model, self.threat)
+        x = admit(model, self.threat, x, y)
 
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:
             return self.threat.start(x[rows], now.fold("noise"))
@@ -150,8 +140,7 @@ class Square:
         through: Model | None = None,
     ) -> Result:
         """Attack `model`; `through` is ignored, there is no gradient to substitute."""
-        check_batch(x, y)
-        check_threat(model, self.threat)
+        x = admit(model, self.threat, x, y)
         if x.ndim != 4:
             raise InputError(
                 "Square needs images [B, C, H, W]", f"shape {list(x.shape)}", "Use UniformNoise instead."

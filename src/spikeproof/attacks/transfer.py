@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.composite import Composite, Sources
 from spikeproof.attacks.recipes import PGD, Attack, Recipe
-from spikeproof.attacks.search import GradientAttack, Result, check_threat, judge
+from spikeproof.attacks.search import GradientAttack, Result, admit, judge
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat
@@ -91,7 +91,8 @@ class MadeElsewhere:
     ) -> Result:
         """Attack `through`, and judge on `model`.
 
-        Queries and losses are those of the other model; of `model` one answer per example is asked.
+        Queries and losses are those of the other model; of `model` one answer per example is asked, at the
+        end, which is where an example falls.
 
         Args:
             model: the judge.
@@ -103,15 +104,16 @@ class MadeElsewhere:
         Raises:
             InputError: no other model, or one that the attack refuses.
         """
-        check_threat(model, self.threat)
         other, twin = through.models if isinstance(through, Sources) else (through, None)
+        x = admit(model, self.threat, x, y, other)
         if other is None:
             raise InputError(
                 "A transfer attack needs the model that images are made on",
                 "none",
                 "Pass through=spikeproof.sources.made_on(other, recipe).",
             )
-        made: Any = self.attack(other, x, y, key.fold("made"), through=twin)
+        made: Result = self.attack(other, x, y, key.fold("made"), through=twin)
         success = judge(model, made.x_adv, y, key.fold("verdict"))
-        queries = made.queries + 1
-        return Result(made.x_adv, success, made.losses, queries, made.backward_queries, made.zero_gradients)
+        losses = torch.cat([made.losses, x.new_full((1, len(x)), torch.nan)])  # the look of the judge
+        fell = torch.where(success, len(made.losses), -1)
+        return made._replace(success=success, losses=losses, queries=made.queries + 1, fell=fell)

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 
 from spikeproof.statistics import Interval
 
-__all__ = ["AttackEvidence", "CurvePoint", "Evidence", "ProbeEvidence"]
+__all__ = ["VOTES", "AttackEvidence", "CurvePoint", "Evidence", "ProbeEvidence"]
+
+VOTES = 16
+"""Gradients in each of the two estimates that a probe compares."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ class ProbeEvidence:
         ties: share of examples without one best class.
         silent_decided: share of examples that are decided although the output layer did nothing.
         unstable: mean relative change of the loss under noise, capped at 1.
-        gradient_agreement: mean cosine of two independent estimates of the gradient.
+        gradient_agreement: mean cosine of two independent estimates of the gradient, `VOTES` draws each.
     """
 
     failed: str | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeproof.attacks import (
+    assembled,
     composite,
     decision,
     estimates,
@@ -16,10 +17,13 @@ from spikeproof.attacks import (
     linearised,
     noise,
     objectives,
+    oracles,
     penalised,
     recipes,
+    schedules,
     sparse,
     spikes,
+    steps,
     transfer,
 )
 from spikeproof.attacks.recipes import Recipe
@@ -33,6 +37,7 @@ from spikeproof.certificates import (
     GaussianSmoothing,
     LinearRelaxation,
 )
+from spikeproof.coded import CodedImages
 from spikeproof.datasets import (
     CIFAR10,
     CIFAR10DVS,
@@ -84,6 +89,7 @@ PARTS: Catalogue = {
         "apgd-t": iterated.APGDT,
         "sa-pgd": iterated.SAPGD,
         "targeted-pgd": iterated.TargetedPGD,
+        "assembled": assembled.Assembled,
         "through": recipes.Through,
         "noise": recipes.NoiseSearch,
         "gaussian-noise": noise.GaussianNoiseSearch,
@@ -100,6 +106,7 @@ PARTS: Catalogue = {
         "rate-twin": composite.RateTwin,
         "width-sweep": composite.WidthSweep,
         "worst-of": composite.WorstOf,
+        "chosen": composite.Chosen,
         "spsa": estimates.SPSA,
         "nes": estimates.NES,
         "deepfool": linearised.DeepFool,
@@ -134,6 +141,30 @@ PARTS: Catalogue = {
         "prefix-mean": objectives.PrefixMean,
         "first-spike-margin": objectives.FirstSpikeMargin,
         "potential-margin": objectives.PotentialMargin,
+    },
+    oracles.Oracle: {
+        "exact": oracles.Exact,
+        "expectation": oracles.Expectation,
+        "finite-differences": estimates.FiniteDifferences,
+        "rademacher": estimates.RademacherEstimate,
+        "gaussian": estimates.GaussianEstimate,
+    },
+    steps.Step: {
+        "steepest": steps.Steepest,
+        "top-share": steps.TopShare,
+        "frank-wolfe": steps.FrankWolfe,
+        "heavy-ball": steps.HeavyBall,
+        "momentum": steps.Momentum,
+        "nesterov": steps.Nesterov,
+        "adam": steps.Adam,
+        "stable-adaptive": steps.StableAdaptive,
+    },
+    schedules.Schedule: {
+        "constant": schedules.Constant,
+        "cosine": schedules.Cosine,
+        "halving": schedules.Halving,
+        "oscillation": schedules.Oscillation,
+        "adaptive-sparsity": schedules.AdaptiveSparsity,
     },
     Targets: {"least-likely": LeastLikely, "every-other": EveryOther, "given": Given},
     Probe: {
@@ -176,6 +207,7 @@ PARTS: Catalogue = {
         "n-mnist": NMNIST,
         "dvs128-gesture": DVS128Gesture,
         "cifar10-dvs": CIFAR10DVS,
+        "coded": CodedImages,
     },
 }
 """Kind -> name -> class."""
@@ -193,6 +225,10 @@ KINDS: Mapping[str, Any] = {
     "torchattacks": InTorchattacks,
     "foolbox": InFoolbox,
     "objectives": Objective,
+    "oracles": oracles.Oracle,
+    "steps": steps.Step,
+    "schedules": schedules.Schedule,
+    "targets": Targets,
     "probes": Probe,
     "certificates": Certificate,
     "threats": Threat,

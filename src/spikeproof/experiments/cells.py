@@ -20,11 +20,13 @@ from spikeproof.attacks.recipes import Recipe
 from spikeproof.attacks.transfer import Transfer
 from spikeproof.datasets import Dataset
 from spikeproof.errors import InputError
+from spikeproof.evaluation import CHOOSING
 from spikeproof.experiments.catalogue import PARTS
 from spikeproof.experiments.others import Saved, fingerprint, read_saved
 from spikeproof.experiments.study import Candidate, Study, check_on, knows, others
 from spikeproof.network import ModelSpec
 from spikeproof.specs import address, canonical, describe
+from spikeproof.statistics import draws_wanted
 from spikeproof.suites import Suite
 
 __all__ = ["MEASURING_VERSION", "TRAINING_VERSION", "Cell", "cells_of"]
@@ -32,10 +34,12 @@ __all__ = ["MEASURING_VERSION", "TRAINING_VERSION", "Cell", "cells_of"]
 TRAINING_VERSION = 1
 """Raised whenever a change of the code alters the model that a train cell with the same spec makes."""
 
-MEASURING_VERSION = 3
+MEASURING_VERSION = 4
 """Raised whenever a change of the code alters what a clean or attack cell with the same spec measures."""
 
 
+LEAST_DRAWS = 4
+"""Draws of a stochastic model on many examples, where fewer would do."""
 NEEDED = {"train": "weights", "source": "source_weights", "smaller": "weights"}
 """Where a spec names cells that come first, and the metric that holds the digest of their model's weights."""
 
@@ -103,21 +107,24 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
 
 
 def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iterator[Cell]:
+    draws = max(LEAST_DRAWS, draws_wanted(examples)) if study.draws is None else study.draws
     for seed in study.seeds:
         train = _train(study, data, model, seed)
         measured = {
             "train": train.address,
             "examples": examples,
-            "draws": study.draws if model.encoder.stochastic else 1,
+            "draws": draws if model.encoder.stochastic else 1,
             "code_version": MEASURING_VERSION,
         }
+        if model.encoder.stochastic:
+            measured["choosing"] = max(draws, CHOOSING)
         yield train
         yield Cell.of("clean", measured)
         if study.attacks:
             yield Cell.of("inspect", measured)
         for probe in study.probes if model.encoder.steps > 1 else ():
-            draws = study.draws if model.encoder.stochastic or probe.random else 1
-            yield Cell.of("probe", {**measured, "draws": draws, "probe": describe(probe, PARTS)})
+            looks = draws if model.encoder.stochastic or probe.random else 1
+            yield Cell.of("probe", {**measured, "draws": looks, "probe": describe(probe, PARTS)})
         for norm, search in product(study.norms, study.distances):
             if search.suits(model) and _defined(search, model) and knows(search, norm):
                 ball = describe(norm, PARTS)

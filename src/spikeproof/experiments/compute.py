@@ -32,7 +32,7 @@ from spikeproof.attacks.transfer import Transfer
 from spikeproof.audit.assess import PROBED
 from spikeproof.audit.probes import probe as inspect
 from spikeproof.certificates import Certificate
-from spikeproof.datasets import Dataset, Source, floats
+from spikeproof.datasets import Dataset, Source, Split, floats
 from spikeproof.errors import DamagedError
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
 from spikeproof.experiments.catalogue import PARTS
@@ -48,8 +48,8 @@ from spikeproof.nearest import Nearest, evaluate_distances
 from spikeproof.network import Classifier, ModelSpec, probed
 from spikeproof.probes import Probe
 from spikeproof.protocols import Threat
-from spikeproof.sources import made_on, through
-from spikeproof.specs import build, canonical
+from spikeproof.sources import made_on, settled, through, validated
+from spikeproof.specs import build, canonical, describe
 from spikeproof.statistics import compare
 from spikeproof.suites import Suite, evaluate_suite
 
@@ -81,6 +81,7 @@ class Subject:
     clean: Clean
     weights: str
     key: Key
+    validation: Split
 
 
 class Made(NamedTuple):
@@ -205,6 +206,12 @@ class Bench:
         threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
         if isinstance(recipe, Suite):
             return self.suite(cell, subject, recipe, threat)
+        key, part = Key.of(spec["seed"]), subject.validation
+        few = slice(validated(recipe))
+        images, labels = floats(part.images[few].to(self.device)), part.labels[few].to(self.device)
+        recipe, choices = settled(
+            subject.model, recipe, threat, images, labels, key.fold("choice"), draws=spec["draws"]
+        )
         source = self.source(spec["source"]) if "source" in spec else None
         gradients = through(subject.model, recipe)
         if isinstance(recipe, Transfer) and source is not None:
@@ -219,12 +226,17 @@ class Bench:
             subject.images,
             subject.labels,
             subject.clean,
-            Key.of(spec["seed"]).fold("attack"),
+            key.fold("attack"),
             through=gradients,
             batch_size=self.batch_size,
             draws=spec["draws"],
         )
         metrics = {**outcome.metrics(), "gradient_free": recipe.gradient_free, "weights": subject.weights}
+        if choices:
+            metrics["choices"] = [
+                {"chosen": describe(choice.recipe, PARTS), "validation_accuracy": list(choice.accuracy)}
+                for choice in choices
+            ]
         if source is not None:
             metrics["source_weights"] = source.weights
         files = {
@@ -276,8 +288,13 @@ class Bench:
             draws=cell.spec["draws"],
         )
         metrics = {**found.metrics(), "gradient_free": False, "weights": subject.weights}
+        seconds = {member["name"]: member["seconds"] for member in found.members}
+        metrics["members"] = [
+            {name: value for name, value in member.items() if name != "seconds"} for member in found.members
+        ]
         return {
             "metrics.json": as_json(metrics),
+            "seconds.json": as_json(seconds),  # apart from what the same seed gives again
             "examples.parquet": table(found.attacked, broken_by=found.broken_by),
             "arrays.safetensors": tensor_bytes(exhibits(subject, found.attacked.x_adv)),
         }
@@ -327,7 +344,8 @@ class Bench:
     def read_subject(self, train: str, examples: int, draws: int) -> Subject:
         stored = Store(self.root).read(train)
         spec = stored.cell["spec"]
-        test = self.dataset(spec["dataset"]).test
+        data = self.dataset(spec["dataset"])
+        test = data.test
         model = load(stored.path).to(self.device)
         images = floats(test.images[:examples].to(self.device))
         labels = test.labels[:examples].to(self.device)
@@ -341,7 +359,7 @@ class Bench:
             batch_size=self.batch_size,
             draws=draws,
         )
-        return Subject(model, images, labels, clean, stored.metrics["weights"], key)
+        return Subject(model, images, labels, clean, stored.metrics["weights"], key, data.validation)
 
     def dataset(self, spec: Mapping[str, Any]) -> Dataset:
         """The data that a train cell names, read once."""

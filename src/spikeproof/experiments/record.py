@@ -95,6 +95,14 @@ class Record(TypedDict):
     (null in a worst case), and `broken_by` says which attack broke what, in a worst case and in a suite.
     `nested` marks a number that began with what was found within a smaller budget, and a
     worst case with such numbers.
+
+    Of a stochastic model, accuracies are means over `draws` draws per image; `..._vote` is the share of
+    images on which the majority of the draws is right, `..._all_draws` that on which every draw is, the worst
+    of so many.
+
+    Where `spikeproof audit` tried a worst case again, `before_accuracy`, `before_verdict`, `before_n` and
+    `before_warnings` are what the study itself had said, and an attack that was added names the check that it
+    was added `because` of.
     """
 
     study: str
@@ -118,6 +126,8 @@ class Record(TypedDict):
     ci_low: float
     ci_high: float
     robust_all_draws: float
+    clean_vote: float | None
+    robust_vote: float | None
     draws: int
     stochastic: bool
     tie_share: float
@@ -139,6 +149,11 @@ class Record(TypedDict):
     broken_by: list[Broke]
     verdict: str | None
     warnings: list[str]
+    because: str | None
+    before_accuracy: float | None
+    before_verdict: str | None
+    before_n: int | None
+    before_warnings: list[str]
     model: str
     cell: str
     train_cell: str

@@ -1,7 +1,8 @@
 """Stored cells as headline numbers: one record per model, attack and budget, with what looks suspicious.
 
 For every model and budget there is one record more, the worst case: each image is attacked by whichever
-attack hurt most on the draws that were used for choosing, and is counted on fresh draws.
+attack hurt most on the draws that were used for choosing, and is counted on fresh draws. Attacks that an
+audit added count as well; such a worst case tells what it was before.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, Prob
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.catalogue import PARTS
+from spikeproof.experiments.cells import Cell
 from spikeproof.experiments.record import Broke, DistanceRecord, ProbeRecord, Proof, Record
 from spikeproof.experiments.run import read_plan
 from spikeproof.experiments.store import Store, Stored
@@ -32,7 +34,16 @@ from spikeproof.protocols import Decoder
 from spikeproof.specs import build
 from spikeproof.statistics import Interval, wilson
 
-__all__ = ["WORST_CASE", "Column", "distance_records", "labels", "outcomes", "probe_records", "records"]
+__all__ = [
+    "WORST_CASE",
+    "Column",
+    "distance_records",
+    "labels",
+    "outcomes",
+    "probe_records",
+    "records",
+    "restated",
+]
 
 WORST_CASE = "worst-case"
 
@@ -50,13 +61,69 @@ def records(directory: Path) -> list[Record]:
     """
     plan, store = read_plan(directory), Store(directory)
     cells = {stored.address: stored for stored in _readable(store, plan["cells"])}
-    names = _Names.of(plan["plan"])
+    names = _Names.of(plan["plan"], plan["repairs"])
     rows: list[Record] = []
     for train in plan["plan"]:
         if train["kind"] == "train" and train["address"] in cells:
-            wanted = [cell for cell in plan["plan"] if cell["spec"].get("train") == train["address"]]
-            rows += _records_of_model(plan["study"], names, cells, cells[train["address"]], wanted)
+            model = cells[train["address"]]
+            wanted, added = (
+                [cell for cell in cells_ if cell["spec"].get("train") == model.address]
+                for cells_ in (plan["plan"], plan["repairs"])
+            )
+            before = _records_of_model(plan["study"], names, cells, model, wanted)
+            planned, extra = _repaired(wanted, added, cells)
+            if not extra and planned is wanted:
+                rows += before
+                continue
+            after = _records_of_model(plan["study"], names, cells, model, planned, extra)
+            rows += _with_before(after, before, added)
     return rows
+
+
+MEASURED = ("clean", "inspect", "attack", "certify")
+
+
+def restated(cell: Spec, examples: int) -> Cell:
+    """The cell of a plan that measures the same on so many examples."""
+    return Cell.of(cell["kind"], {**cell["spec"], "examples": examples})
+
+
+def _repaired(
+    wanted: Sequence[Spec], added: Sequence[Spec], cells: Mapping[str, Stored]
+) -> tuple[Sequence[Spec], Sequence[Spec]]:
+    """The plan of a model on the most examples on which all of it is measured, and what was added there."""
+    planned = max((cell["spec"].get("examples", 0) for cell in wanted), default=0)
+    sizes = sorted({cell["spec"]["examples"] for cell in added if cell["spec"]["examples"] > planned})
+    best, size = wanted, planned
+    for more in sizes:
+        larger = [restated(cell, more).record() for cell in wanted if cell["kind"] in MEASURED]
+        if all(cell["address"] in cells for cell in larger):
+            best, size = larger, more
+    own = {cell["address"] for cell in best}
+    extra = [c for c in added if c["spec"]["examples"] == size and c["address"] in cells]
+    return best, [cell for cell in extra if cell["address"] not in own]
+
+
+def _with_before(after: list[Record], before: Sequence[Record], added: Sequence[Spec]) -> list[Record]:
+    """Records after repairs: each attack that was added with its reason, each worst case as it was before."""
+    because = {cell["address"]: cell["because"] for cell in added if cell["because"] != TOO_FEW}
+    for row in after:
+        if row["attack"] != WORST_CASE:
+            row["because"] = because.get(Path(row["cell"]).name)
+    tried = {(row["threat"], row["epsilon"]) for row in after if row["because"] is not None}
+    olds = {(row["threat"], row["epsilon"]): row for row in before if row["attack"] == WORST_CASE}
+    for row in after:
+        budget = (row["threat"], row["epsilon"])
+        old = olds.get(budget) if row["attack"] == WORST_CASE else None
+        if old is not None and (
+            budget in tried or old["warnings"] != row["warnings"] or old["n"] != row["n"]
+        ):
+            row["before_accuracy"], row["before_verdict"] = old["robust_accuracy"], old["verdict"]
+            row["before_n"], row["before_warnings"] = old["n"], old["warnings"]
+    return after
+
+
+TOO_FEW = "too few examples"
 
 
 def probe_records(directory: Path) -> list[ProbeRecord]:
@@ -87,7 +154,7 @@ def _of_kind(directory: Path, kind: str) -> Iterator[tuple[Spec, _Names, Stored]
     """Every finished cell of a kind, with what is known of its model."""
     plan, store = read_plan(directory), Store(directory)
     cells = {stored.address: stored for stored in _readable(store, plan["cells"])}
-    names, bases = _Names.of(plan["plan"]), dict[str, dict[str, Any]]()
+    names, bases = _Names.of(plan["plan"], ()), dict[str, dict[str, Any]]()
     for cell in plan["plan"]:
         train = cells.get(cell["spec"].get("train", ""))
         if train is None or cell["address"] not in cells:
@@ -138,8 +205,14 @@ def _readable(store: Store, addresses: Iterable[str]) -> Iterable[Stored]:
 
 
 def _records_of_model(
-    study: str, names: _Names, cells: Mapping[str, Stored], train: Stored, wanted: Sequence[Spec]
+    study: str,
+    names: _Names,
+    cells: Mapping[str, Stored],
+    train: Stored,
+    wanted: Sequence[Spec],
+    extra: Sequence[Spec] = (),
 ) -> list[Record]:
+    """The numbers of one model; a worst case once all that was wanted is there, with the extra that is."""
     clean = next(
         (cells[c["address"]] for c in wanted if c["kind"] == "clean" and c["address"] in cells), None
     )
@@ -150,12 +223,19 @@ def _records_of_model(
     for cell in wanted:
         if cell["kind"] == "attack":
             groups[names.threats[_text(cell["spec"]["threat"])], cell["spec"]["epsilon"]].append(cell)
+    more: dict[tuple[str, float], list[Stored]] = defaultdict(list)
+    for cell in extra:
+        if cell["kind"] == "attack":
+            budget = (names.threats[_text(cell["spec"]["threat"])], cell["spec"]["epsilon"])
+            more[budget].append(cells[cell["address"]])
     rows: list[Record] = [] if groups else [_clean_record(base)]
     contradicted: dict[tuple[str, float], float] = {}
     for (threat, epsilon), group in groups.items():
         found = [cells[cell["address"]] for cell in group if cell["address"] in cells]
+        whole = bool(found) and len(found) == len(group)
+        found += more[threat, epsilon]
         here = [_attack_record(base, names, threat, epsilon, cell) for cell in found]
-        if found and len(found) == len(group):
+        if whole:
             here.append(_worst_record(base, threat, epsilon, clean, found, here))
             proofs = [
                 cells[c["address"]]
@@ -168,9 +248,8 @@ def _records_of_model(
             here[-1]["proofs"] = [_proof(names, cell) for cell in proofs]
         rows += here
     _warn_rising([row for row in rows if row["attack"] != WORST_CASE])
-    inspected = next(
-        (cells[c["address"]] for c in wanted if c["kind"] == "inspect" and c["address"] in cells), None
-    )
+    looks = [c for c in (*wanted, *extra) if c["kind"] == "inspect" and c["address"] in cells]
+    inspected = cells[looks[0]["address"]] if looks else None
     far = [cells[c["address"]] for c in wanted if c["kind"] == "distance" and c["address"] in cells]
     nearer = {
         place: _nearer(clean, [cells[c["address"]] for c in group if c["address"] in cells], near, place[1])
@@ -201,6 +280,7 @@ def _base(study: str, names: _Names, train: Stored, clean: Stored) -> dict[str, 
         "clean_ci_low": metrics["ci_low"],
         "clean_ci_high": metrics["ci_high"],
         "clean_all_draws": metrics["clean_all_draws"],
+        "clean_vote": metrics.get("clean_vote"),
         "draws": metrics["draws"],
         "stochastic": metrics["stochastic"],
         "tie_share": metrics["tie_share"],
@@ -232,8 +312,13 @@ _NOTHING: Mapping[str, Any] = {
     "proofs": [],
     "effort": None,
     "broken_by": [],
+    "because": None,
+    "before_accuracy": None,
+    "before_verdict": None,
+    "before_n": None,
+    "before_warnings": [],
 }
-"""What a record lacks that is no attack, no worst case or was not certified."""
+"""What a record lacks that is no attack, no worst case, was not certified or not repaired."""
 
 
 def _clean_record(base: Spec) -> Record:
@@ -247,6 +332,7 @@ def _clean_record(base: Spec) -> Record:
         "ci_low": base["clean_ci_low"],
         "ci_high": base["clean_ci_high"],
         "robust_all_draws": base["clean_all_draws"],
+        "robust_vote": base["clean_vote"],
         "adversarial_tie_share": base["tie_share"],
         "adversarial_silent_share": base["silent_share"],
         "adversarial_mean_exit": base["mean_exit"],
@@ -273,6 +359,7 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
         "ci_low": metrics["ci_low"],
         "ci_high": metrics["ci_high"],
         "robust_all_draws": metrics["robust_all_draws"],
+        "robust_vote": metrics.get("robust_vote"),
         "adversarial_tie_share": metrics["tie_share"],
         "adversarial_silent_share": metrics["silent_share"],
         "adversarial_mean_exit": metrics.get("mean_exit"),
@@ -293,7 +380,7 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
 def _worst_record(
     base: Spec, threat: str, epsilon: float, clean: Stored, found: Sequence[Stored], rows: Sequence[Record]
 ) -> Record:
-    right, ties, silent, exits, chosen = _worst_case(clean, found)
+    right, ties, silent, exits, voted, chosen = _worst_case(clean, found)
     low, high = wilson(float(right.sum()), len(right))
     hardest = int(np.bincount(chosen, minlength=len(found) + 1)[1:].argmax())
     record = {
@@ -305,6 +392,7 @@ def _worst_record(
         "ci_low": low,
         "ci_high": high,
         "robust_all_draws": float((right == 1).mean()),
+        "robust_vote": None if np.isnan(voted).any() else float(voted.mean()),
         "adversarial_tie_share": float(ties.mean()),
         "adversarial_silent_share": float(silent.mean()),
         "adversarial_mean_exit": None if np.isnan(exits).any() else float(exits.mean()),
@@ -333,20 +421,20 @@ Column = NDArray[np.float64]
 
 def _worst_case(
     clean: Stored, found: Sequence[Stored]
-) -> tuple[Column, Column, Column, Column, NDArray[np.intp]]:
-    """Per image: share of fresh draws right, ties, silence, exit, and the attack chosen (0: none).
+) -> tuple[Column, Column, Column, Column, Column, NDArray[np.intp]]:
+    """Per image: share of fresh draws right, ties, silence, exit, vote, and the attack chosen (0: none).
 
-    An exit that was not measured is NaN.
+    What was not measured is NaN.
     """
     tables = [_columns(clean), *map(_columns, found)]
     selection = np.stack([table["right_selection"] for table in tables])
     unknown = np.full(selection.shape[1], np.nan)
-    wanted = ("right", "tie", "silent", "exit")
+    wanted = ("right", "tie", "silent", "exit", "voted")
     measured = [np.stack([table.get(column, unknown) for table in tables]) for column in wanted]
     order = np.argsort(selection.mean(1), kind="stable")  # of equals the attack that is stronger as a whole
     chosen = order[selection[order].argmin(0)]
-    right, ties, silent, exits = (np.take_along_axis(values, chosen[None], 0)[0] for values in measured)
-    return right, ties, silent, exits, chosen
+    right, ties, silent, exits, voted = (np.take_along_axis(m, chosen[None], 0)[0] for m in measured)
+    return right, ties, silent, exits, voted, chosen
 
 
 def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple[Column, Column]:
@@ -507,9 +595,11 @@ class _Names:
         return f"{name} from {', '.join(words)}{nested}"
 
     @classmethod
-    def of(cls, plan: Sequence[Spec]) -> _Names:
+    def of(cls, plan: Sequence[Spec], repairs: Sequence[Spec]) -> _Names:
+        """Names for what a plan uses; what repairs add is named beside it and renames nothing."""
         models = [cell["spec"] for cell in plan if cell["kind"] == "train"]
         attacks = [cell["spec"] for cell in plan if cell["kind"] in ("attack", "distance")]
+        added = [cell["spec"] for cell in repairs if cell["kind"] == "attack"]
         axes = {axis: labels(spec["model"][axis] for spec in models) for axis in _AXES}
         axes["rule"] = labels(spec["rule"] for spec in models)
         telling = [axis for axis in axes if len(axes[axis]) > 1]
@@ -523,7 +613,10 @@ class _Names:
         }
         return cls(
             axes,
-            labels(spec["attack"] for spec in attacks),
+            {
+                **labels(spec["attack"] for spec in (*attacks, *added)),
+                **labels(spec["attack"] for spec in attacks),
+            },
             labels(cell["spec"]["threat"] for cell in plan if "threat" in cell["spec"]),
             labels(cell["spec"]["probe"] for cell in plan if cell["kind"] == "probe"),
             labels(cell["spec"]["certificate"] for cell in plan if cell["kind"] == "certify"),

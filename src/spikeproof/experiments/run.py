@@ -16,7 +16,7 @@ from spikeproof.experiments.cells import NEEDED, Cell
 from spikeproof.experiments.executors import Executor, Failure, Progress
 from spikeproof.experiments.store import Store, Stored, as_json, write_atomically, writing
 
-__all__ = ["Listener", "Status", "Summary", "read_plan", "run", "status"]
+__all__ = ["Listener", "Status", "Summary", "compute", "note_repairs", "read_plan", "run", "status"]
 
 Work = Callable[[Cell, Callable[[Progress], None]], Mapping[str, bytes]]
 
@@ -85,10 +85,27 @@ def run(
     Raises:
         InputError: the output directory cannot be written.
     """
-    store = Store(out)
-    store.prepare()
+    Store(out).prepare()
     with writing(out):
         _write_plan(out, name, spec, cells)
+    return compute(cells, work, executor, out, listener)
+
+
+def compute(cells: Sequence[Cell], work: Work, executor: Executor, out: Path, listener: Listener) -> Summary:
+    """Compute what the store lacks of these cells, each model's cell before those that need it.
+
+    Args:
+        cells: those wanted; what they need is among them.
+        work: computes the files of one cell.
+        executor: where work is done.
+        out: the output directory.
+        listener: hears how it goes.
+
+    Raises:
+        InputError: the output directory cannot be written.
+    """
+    store = Store(out)
+    store.prepare()
     return _Run(store, cells, listener).go(work, executor)
 
 
@@ -196,8 +213,50 @@ def _failure_path(root: Path, address: str) -> Path:
     return root / "failures" / f"{address}.json"
 
 
+def note_repairs(out: Path, repairs: Sequence[Mapping[str, Any]]) -> None:
+    """Write which cells were added to a study by its audit, before any of them is computed.
+
+    Args:
+        out: the output directory.
+        repairs: records of cells, each with the check it is `because` of, whether it is `required` for the
+            number, and its `round`.
+
+    Raises:
+        InputError: the output directory cannot be written.
+    """
+    with writing(out):
+        note = {"repairs": list(repairs), "spikeproof": spikeproof.__version__}
+        write_atomically(out / REPAIRS, as_json(note))
+
+
+REPAIRS = "repairs.json"
+
+
+def _repairs(directory: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Cells that an audit added for models of this study and that the study has not itself."""
+    path = directory / REPAIRS
+    if not path.exists():
+        return []
+    try:
+        noted = json.loads(path.read_bytes())["repairs"]
+        own = set(plan["cells"])
+        return [
+            cell
+            for cell in noted
+            if cell["spec"]["train"] in own and cell["address"] not in own and cell["because"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "Expected a list of repairs",
+            f"{path}, which cannot be read ({error!r})",
+            "Remove it: finished cells stay, and `spikeproof audit` plans the repairs again.",
+        ) from error
+
+
 def read_plan(directory: Path) -> dict[str, Any]:
-    """What `run` noted about the study of an output directory.
+    """What `run` noted about the study of an output directory, and under `repairs` what an audit added.
+
+    The cells of the repairs are among `cells`, and not in `plan`.
 
     Raises:
         InputError: the directory holds no study, or its note is damaged.
@@ -212,6 +271,8 @@ def read_plan(directory: Path) -> dict[str, Any]:
             f"{directory}, which has no {'readable ' if path.exists() else ''}study.json",
             "Name the directory that `spikeproof run` printed, or run the study again.",
         ) from error
+    plan["repairs"] = _repairs(directory, plan)
+    plan["cells"] = [*plan["cells"], *(cell["address"] for cell in plan["repairs"])]
     return plan
 
 
@@ -243,7 +304,8 @@ def status(directory: Path) -> Status:
     plan, store = read_plan(directory), Store(directory)
     finished: Counter[str] = Counter()
     damaged, failed = [], []
-    for cell in plan["plan"]:
+    planned = [*plan["plan"], *plan["repairs"]]
+    for cell in planned:
         try:
             found = store.find(cell["address"]) is not None
         except DamagedError as error:
@@ -253,7 +315,7 @@ def status(directory: Path) -> Status:
             finished[cell["kind"]] += 1
         elif (path := _failure_path(directory, cell["address"])).exists():
             failed.append(f"{cell['kind']} {cell['address']}: {_error(path)}")
-    total = Counter(cell["kind"] for cell in plan["plan"])
+    total = Counter(cell["kind"] for cell in planned)
     return Status(plan["study"], total, finished, tuple(damaged), tuple(failed))
 
 

@@ -79,7 +79,8 @@ class Study:
         threats: every threat with each of its budgets.
         seeds: each model is trained once per seed.
         examples: the first so many of the test part, or None for all.
-        draws: draws per example for stochastic models and random probes, at least 1.
+        draws: draws per example for stochastic models and random probes, at least 1; None for as many as
+            leave ±2 points to chance, at least 4.
         normalise: input normalisation inside every model, or None.
         batch_size: images per evaluation batch; changes no result.
         probes: changes of the spikes between code and network; they need no threat.
@@ -96,7 +97,7 @@ class Study:
     threats: tuple[Threat, ...]
     seeds: tuple[int, ...] = (0,)
     examples: int | None = None
-    draws: int = 4
+    draws: int | None = None
     normalise: Normalise | None = None
     batch_size: int = 128
     probes: tuple[Probe, ...] = ()
@@ -205,7 +206,7 @@ class _Reader:
             threats=threats,
             seeds=tuple(dict.fromkeys(self.whole(p, v, 0) for p, v in self.listed("seeds", [0]))),
             examples=None if data.get("examples", "all") == "all" else self.whole_of("examples", 0),
-            draws=self.whole_of("draws", 4),
+            draws=None if data.get("draws", "auto") == "auto" else self.whole_of("draws", 4),
             normalise=self.normalise(),
             batch_size=self.whole_of("batch_size", 128),
             probes=tuple(dict.fromkeys(self.part(Probe, p, item) for p, item in self.listed("probes", []))),

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from spikeproof.attacks.recipes import Recipe
-from spikeproof.attacks.search import Result, check_batch, check_mode, check_threat, judge
+from spikeproof.attacks.search import Result, admit, judge
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.interop.tables import FOOLBOX, TORCHATTACKS, Foreign, InFoolbox, InTorchattacks
@@ -262,16 +262,13 @@ class PeerAttack:
         """Attack `model`; the images are made on `through`, where that is given.
 
         Raises:
-            InputError: labels that do not belong to the images, images of half precision, a model in
-                training mode, or one that the peer cannot attack.
+            InputError: labels that do not belong to the images, images of half precision or outside [0, 1], a
+                model in training mode, or one that the peer cannot attack.
         """
-        check_batch(x, y)
         source = through or model
+        x = admit(model, self.threat, x, y, source)
         for each in (model, source):
-            check_mode(each)
             self.recipe.check(_innermost(each))
-        check_threat(model, self.threat)
-        x = x.detach()
         if not len(x) or self.threat.epsilon == 0:
             none = torch.zeros_like(y)
             success = judge(model, x, y, key.fold("verdict"))

@@ -31,9 +31,9 @@ class TimeCoded(BPTT):
     .. math:: L + \lambda \sum_l \frac{1}{O_l}\sum_j \max\left(0, \theta - \sum_i w_{ji}\right)
 
     and, after each step of AdamW, an addition of `bump` to every weight of each neuron that was silent in
-    more than a share `max_silent` of the batch: a silent neuron has no gradient of its own. The output layer
-    is bumped when it is silent even once. The gradient is whatever the model's neuron defines: exact for
-    `fast-and-deep` and `mostafa`, that of S4NN for `s4nn`, straight through rounding for `t2fsnn`.
+    more than a share `max_silent` of the batch: a silent neuron has no gradient of its own. The gradient is
+    whatever the model's neuron defines: exact for `fast-and-deep` and `mostafa`, that of S4NN for `s4nn`,
+    straight through rounding for `t2fsnn`.
 
     Args:
         epochs: passes over the training part, at least 1.
@@ -41,11 +41,12 @@ class TimeCoded(BPTT):
         lr: peak learning rate, positive.
         weight_decay: decoupled decay per unit of learning rate, at least 0.
         clip_norm: largest norm of the whole gradient, positive, or None for no limit.
-        loss: what is minimised; `cross-entropy` of the spike times, its temperature in their unit, or
-            `relative-targets`.
+        loss: what is minimised; `cross-entropy` of the spike times, its temperature in their unit,
+            `time-margin` or `relative-targets`.
         weight_sum: `lambda`, weight of the penalty on neurons that no input could make spike, at least 0.
         bump: what is added to the weights of a silent neuron, at least 0.
-        max_silent: tolerated share of silence of a hidden neuron, in [0, 1].
+        max_silent: tolerated share of silence of a neuron, in [0, 1], in hidden layers and in the last; 1 for
+            no addition.
 
     Raises:
         InputError: a setting is out of range, or a model that is no network of spike times.
@@ -55,7 +56,7 @@ class TimeCoded(BPTT):
         0.0005
 
     Source:
-        Goeltz et al. 2021, Methods (loss, bump, share 0.3); Mostafa 2017, eq. (15) (penalty).
+        Goeltz et al. 2021, Methods (loss, bump, shares); Mostafa 2017, eq. (15) (penalty).
     """
 
     epochs: int = 100
@@ -65,14 +66,14 @@ class TimeCoded(BPTT):
     loss: Loss = CrossEntropy(0.2)
     weight_sum: float = 0.0
     bump: float = 5e-4
-    max_silent: float = 0.3
+    max_silent: tuple[float, float] = (0.3, 0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, valid, bound in (
             ("weight_sum", 0 <= self.weight_sum < math.inf, "at least 0"),
             ("bump", 0 <= self.bump < math.inf, "at least 0"),
-            ("max_silent", 0 <= self.max_silent <= 1, "in [0, 1]"),
+            ("max_silent", all(0 <= share <= 1 for share in self.max_silent), "in [0, 1]"),
         ):
             if not valid:
                 raise InputError(
@@ -102,7 +103,7 @@ class _TimedCourse(Course):
         told = self.descend(loss + self.rule.weight_sum * penalty)
         with torch.no_grad():
             for layer in layers:
-                allowed = 0.0 if layer is layers[-1] else self.rule.max_silent
+                allowed = self.rule.max_silent[layer is layers[-1]]
                 layer.weight.add_(self.rule.bump * (silent[layer] > allowed)[:, None])
         return told
 

@@ -97,22 +97,25 @@ class Shifts(EventThreat):
         """
         goal = torch.where(x_adv.isnan(), x, x_adv).nan_to_num().double()
         found = self.extreme(goal, x)
-        if self._closed():
+        if self._closed(x):
             return found
         weights, lines, landed = _lines(goal), _lines(x), _lines(found).clone()
         for row in (~self.contains(x_adv, x)).nonzero().flatten().tolist():
             landed[row] = self._whole(weights[row], lines[row], _lines(self.open(x)[None])[0, :, 0])
         return torch.where(_wide(self.contains(x_adv, x), x), x_adv, _grid(landed, x))
 
-    def _closed(self) -> bool:
+    def _closed(self, x: Float[Tensor, "B T *F"]) -> bool:
         """Whether the best member of a linear function is found exactly without integer programming."""
-        return self.measure == "jitter" or (self.measure == "moved" and self.most == 1)
+        if self.measure == "delay":
+            return self.most == 1 and x[0].numel() * x.shape[1] * (self.epsilon + 1) <= ENTRIES
+        return self.measure == "jitter" or self.most == 1
 
     def extreme(self, grad: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Float[Tensor, "B T *F"]:
         """The member at which a linear function with this gradient is largest.
 
-        Exact for jitter, and for moved spikes on a binary grid. Total delays, and numbers of moved events on
-        an integer grid, are rationed by one price per example, which may leave a little of the budget.
+        Exact for jitter and, on a binary grid, for moved spikes and for total delays unless examples and
+        budget are very large. Otherwise total delays and numbers of moved events are rationed by one price
+        per example, which may leave a little of the budget.
         """
         self.check(x)
         weights, lines = _lines(grad.double().nan_to_num(0.0)), _lines(x)
@@ -121,8 +124,9 @@ class Shifts(EventThreat):
             return x.clone()
         if self.measure == "jitter":
             found = self._priced(weights, lines, lines.new_zeros(len(x)).double())
-        elif self._closed():
-            found = self._exchanged(weights, lines, free)
+        elif self._closed(x):
+            exact = self._exchanged if self.measure == "moved" else self._allotted
+            found = exact(weights, lines, free)
         else:
             found = self._rationed(weights, lines, free)
         return _grid(torch.where(free[..., None], found, lines), x)
@@ -144,6 +148,19 @@ class Shifts(EventThreat):
         change = torch.zeros_like(gain).scatter_add_(2, enter, paid.double())
         change.scatter_add_(2, leave, -paid.double())
         return lines + change.to(lines.dtype)
+
+    def _allotted(
+        self, weights: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"], free: Bool[Tensor, "1 L"]
+    ) -> Float[Tensor, "B L T"]:
+        """The best places under a total delay: line by line for every share of it, then its division."""
+        size, found = int(self.epsilon), lines.clone()
+        together = max(1, ENTRIES // max(lines[0].numel() * (size + 1), 1))
+        for rows in torch.split(torch.arange(len(lines), device=lines.device), together):
+            goal = torch.where(free[..., None], weights[rows], 0 * weights[rows])
+            trains = _Delayed(goal.flatten(0, 1), lines[rows].flatten(0, 1), size)
+            share = _divided(trains.gain.view(len(rows), -1, size + 1))
+            found[rows] = trains.within(share.flatten()).view(lines[rows].shape)
+        return found
 
     def _priced(
         self, weights: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"], price: Float[Tensor, "B"]
@@ -504,3 +521,64 @@ def _ordered(
         found[here, place[here]] = 1
         before = torch.where(here, place, before)
     return found
+
+
+class _Delayed:
+    """The best places for equal spikes within every total delay, one spike after the other in time."""
+
+    def __init__(self, weights: Float[Tensor, "R T"], lines: Float[Tensor, "R T"], size: int) -> None:
+        rows, length = lines.shape
+        self.lines, self.counts = lines, lines.sum(1).long()
+        many = int(self.counts.max()) if rows else 0
+        self.time = torch.arange(length, device=lines.device)
+        self.sources = torch.where(lines > 0, self.time, length).sort(dim=1).values[:, :many]
+        left = torch.arange(size + 1, device=lines.device)
+        best = weights.new_full(
+            (rows, length + 1, size + 1), -torch.inf
+        )  # [t, d]: all before t, delayed by d
+        best[..., 0] = 0
+        nothing = weights.new_full((rows, 1, size + 1), -torch.inf)
+        self.picks = []
+        for i in range(many):
+            before = left - self._shift(i, self.time)[..., None]
+            value = best[:, :-1].gather(2, before.clamp(min=0)) + weights[..., None]
+            high, pick = torch.where(before >= 0, value, -torch.inf).cummax(dim=1)
+            here = (i < self.counts)[:, None, None]
+            best = torch.where(here, torch.cat([nothing, high], 1), best)
+            self.picks.append(pick)
+        home = (weights * lines).sum(1, keepdim=True)
+        self.gain = best[:, -1] - home
+
+    def _shift(self, i: int, time: Tensor) -> Tensor:
+        return (time - self.sources[:, i, None]).abs()
+
+    def within(self, delay: Int64[Tensor, "R"]) -> Float[Tensor, "R T"]:
+        """The best trains of exactly these delays."""
+        found, before = torch.zeros_like(self.lines), torch.full_like(self.counts, self.lines.shape[1])
+        row = torch.arange(len(found), device=found.device)
+        for i in reversed(range(len(self.picks))):
+            here = i < self.counts
+            place = self.picks[i][row, (before - 1).clamp(min=0), delay]
+            found[here, place[here]] = 1
+            delay = torch.where(here, delay - self._shift(i, place[:, None])[:, 0], delay).clamp(min=0)
+            before = torch.where(here, place, before)
+        return found
+
+
+def _divided(gain: Float[Tensor, "B L D"]) -> Int64[Tensor, "B L"]:
+    """What each line gets of a budget, given its gain for every whole share from 0; nothing where all tie."""
+    size = gain.shape[2]
+    best = gain.new_full((len(gain), size), -torch.inf)
+    best[:, 0] = 0
+    share = torch.arange(size, device=gain.device)
+    left = share[:, None] - share  # of a total, after a share
+    choices = []
+    for line in gain.transpose(0, 1):
+        value = best[:, left.clamp(min=0)] + line[:, None]
+        best, choice = torch.where(left >= 0, value, -torch.inf).max(2)
+        choices.append(choice)
+    total, given = best.argmax(1), []
+    for choice in reversed(choices):
+        given.append(choice.gather(1, total[:, None])[:, 0])
+        total = total - given[-1]
+    return torch.stack(given[::-1], 1) if given else gain.new_zeros(gain.shape[:2], dtype=torch.int64)
