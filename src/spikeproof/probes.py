@@ -59,7 +59,9 @@ class Retiming(Probe):
 
 @dataclass(frozen=True)
 class Jitter(Retiming):
-    """Every spike moves by at most a few steps, on its own; each input keeps its count.
+    r"""Every spike moves by at most a few steps, on its own; each input keeps its count.
+
+    .. math:: s'[t] = s[\pi(t)], \quad |\pi(t) - t| \le steps
 
     For each input, time is cut into windows of `steps + 1` steps, the first cut at random, and what happens
     within a window is put into a random order. So spikes never meet, as they would if each moved freely.
@@ -95,7 +97,9 @@ class Jitter(Retiming):
 
 @dataclass(frozen=True)
 class Shuffle(Retiming):
-    """Every input's spikes come at random times, each input shuffled on its own: counts are all that is left.
+    r"""Every input's spikes come at random times, each input on its own: counts are all that is left.
+
+    .. math:: s'_i[t] = s_i[\pi_i(t)], \quad \pi_i \text{ a random order of all steps}
 
     Shapes:
         `[T, B, *F]` -> `[T, B, *F]`
@@ -115,7 +119,9 @@ class Shuffle(Retiming):
 
 @dataclass(frozen=True)
 class SynchronousShuffle(Retiming):
-    """All inputs of an example are shuffled in time together: counts and synchrony stay, order goes.
+    r"""All inputs of an example are shuffled in time together: counts and synchrony stay, order goes.
+
+    .. math:: s'_i[t] = s_i[\pi(t)], \quad \pi \text{ one random order of all steps}
 
     Shapes:
         `[T, B, *F]` -> `[T, B, *F]`
@@ -136,7 +142,9 @@ class SynchronousShuffle(Retiming):
 
 @dataclass(frozen=True)
 class Reversal(Retiming):
-    """Spike trains run backwards: counts, synchrony and intervals stay, first becomes last.
+    r"""Spike trains run backwards: counts, synchrony and intervals stay, first becomes last.
+
+    .. math:: s'[t] = s[T-1-t]
 
     Shapes:
         `[T, B, *F]` -> `[T, B, *F]`
@@ -158,7 +166,9 @@ class Reversal(Retiming):
 
 @dataclass(frozen=True)
 class Deletion(Probe):
-    """Every spike is lost with some probability, on its own: the control that touches counts, not timing.
+    r"""Every spike is lost with some probability, on its own: the control that touches counts, not timing.
+
+    .. math:: s'[t] = s[t]\,1[u[t] \ge share], \quad u[t] \sim U[0, 1)
 
     Of a current, the value of a step is what is lost.
 

@@ -88,7 +88,11 @@ class _Cells(Architecture):
 
     hidden: tuple[int, ...] = (128,)
     remembers: ClassVar[bool] = True
-    cell: ClassVar[Gated]
+
+    @property
+    def cell(self) -> Gated:
+        """The cell of every layer."""
+        raise NotImplementedError(f"{type(self).__name__} defines no cell")
 
     def __post_init__(self) -> None:
         _sizes(self, self.hidden)
@@ -120,12 +124,18 @@ class GRU(_Cells):
 
     Args:
         hidden: cells per hidden layer, each at least 1.
+        remember: first bias of the update gate; at 0, as in PyTorch, half of a memory is lost in every step,
+            and what lies far back is learned late or never.
 
     Source:
         Cho et al. 2014.
     """
 
-    cell: ClassVar[Gated] = GatedRecurrent()
+    remember: float = 1.0
+
+    @property
+    def cell(self) -> Gated:
+        return GatedRecurrent(self.remember)
 
 
 @dataclass(frozen=True)
@@ -142,4 +152,6 @@ class LSTM(_Cells):
         Hochreiter & Schmidhuber 1997; Gers, Schmidhuber & Cummins 2000.
     """
 
-    cell: ClassVar[Gated] = LongShortTerm()
+    @property
+    def cell(self) -> Gated:
+        return LongShortTerm()

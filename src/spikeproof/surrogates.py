@@ -249,7 +249,9 @@ class Exponential(Surrogate):
 
 @dataclass(frozen=True)
 class StraightThroughSpike(Surrogate):
-    """The identity backward, at every distance from threshold: g(x) = 1, of no finite area.
+    r"""The identity backward, at every distance from threshold, of no finite area.
+
+    .. math:: g(x) = 1
 
     Example:
         >>> StraightThroughSpike().derivative(torch.tensor([-9.0, 9.0])).tolist()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spikeproof.audit.checks import WITHHELD
+from spikeproof.audit.checks import DOUBTFUL, WITHHELD
 from spikeproof.experiments.cells import Cell
 from spikeproof.experiments.comparisons import Compared
 from spikeproof.experiments.executors import Failure, Progress
@@ -163,8 +163,11 @@ def print_records(records: Sequence[Record]) -> None:
         click.echo("No number is finished yet.")
         return
     axes, columns = varying(records) or ["encoder"], budgets(records)
-    head = [*axes, "clean", *(f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns)]
-    lines = [_line(row, axes, columns) for row in headlines(records)]
+    proved = [budget for budget in columns if any(map(_certified, _worst(records, budget)))]
+    head = [*axes, "clean"]
+    for budget in columns:
+        head += [f"{budget.threat} {epsilon_text(budget.epsilon)}", *(["proved"] if budget in proved else [])]
+    lines = [_line(row, axes, columns, proved) for row in headlines(records)]
     if any((row["mean_exit"] or row["steps"]) < row["steps"] for row in records):
         head.append("exit")
         lines = [
@@ -180,6 +183,8 @@ def print_records(records: Sequence[Record]) -> None:
     click.echo(f"\nAccuracy in % on {first['n']} images of {first['dataset']}; ties count as errors.")
     if "exit" in head:
         click.echo("Exit: the mean number of time steps until a clean image is decided.")
+    if proved:
+        click.echo("Proved: a lower bound, where the number before it is an upper one.")
     if columns:
         click.echo("Under attack: the worst case over all attacks of the study, image by image.")
         if any(row["verdict"] == "doubtful" for row in records):
@@ -316,6 +321,8 @@ def print_repaired(found: Sequence[Mended]) -> None:
                 click.echo(f"    {finding.check}: {finding.why}")
         elif each.first.verdict.verdict == WITHHELD:
             click.echo("not repaired: the evaluation is wrong, and more attacks do not mend that")
+        elif each.first.verdict.verdict == DOUBTFUL:
+            click.echo("not repaired: no further attack of ours can settle this")
 
 
 def print_verdicts(records: Sequence[Record], repaired: Sequence[Repaired] = ()) -> None:
@@ -351,13 +358,23 @@ def _print_change(repaired: Repaired) -> None:
         click.echo(f"             tried because of {each['because']}: {each['attack']}{left}")
 
 
-def _line(row: Headline, axes: Sequence[str], columns: Sequence[Budget]) -> list[str]:
-    worst = [row.worst.get(budget) for budget in columns]
-    return [
-        *(str(row.model[axis]) for axis in axes),  # type: ignore[literal-required]
-        percent(row.model["clean_accuracy"]),
-        *map(judged, worst),
-    ]
+def _line(
+    row: Headline, axes: Sequence[str], columns: Sequence[Budget], proved: Sequence[Budget]
+) -> list[str]:
+    line = [*(str(dict(row.model)[axis]) for axis in axes), percent(row.model["clean_accuracy"])]
+    for budget in columns:
+        worst = row.worst.get(budget)
+        line += [judged(worst), *([percent(worst and worst["certified"])] if budget in proved else [])]
+    return line
+
+
+def _worst(records: Sequence[Record], budget: Budget) -> list[Record]:
+    found = [row.worst.get(budget) for row in headlines(records)]
+    return [record for record in found if record is not None]
+
+
+def _certified(record: Record) -> bool:
+    return (record["certified"] or 0) > 0
 
 
 def _warnings(records: Sequence[Record]) -> list[str]:

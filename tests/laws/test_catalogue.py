@@ -1,5 +1,7 @@
 """Every member of the catalogue can be named in a study, where it makes a model that answers and learns."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -166,3 +168,19 @@ def test_the_list_names_every_member_with_one_sentence(kind):
     listed = members(kind)
     assert listed.keys() == PARTS[KINDS[kind]].keys()
     assert all(sentence.endswith(".") for sentence in listed.values())
+
+
+@pytest.mark.parametrize("kind", ["encoders", "decoders", "neurons", "surrogates", "losses", "probes"])
+def test_what_computes_something_gives_its_equation_and_where_it_is_from(kind):
+    for name, part in PARTS[KINDS[kind]].items():
+        assert ".. math::" in part.__doc__, name
+        assert "Source:" in part.__doc__, name
+        options = dataclasses.fields(part)
+        assert "Args:" in part.__doc__ or not options, name
+        if kind in ("encoders", "decoders", "probes"):
+            assert "Shapes:" in part.__doc__, name
+
+
+@pytest.mark.parametrize("kind", ["networks", "rules", "gradients", "attacks", "certificates", "datasets"])
+def test_what_follows_the_literature_says_whom(kind):
+    assert all("Source:" in part.__doc__ for part in PARTS[KINDS[kind]].values())

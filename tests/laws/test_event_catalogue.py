@@ -157,6 +157,12 @@ def test_who_breaks_nothing_says_so(name, recipe):
         assert recipe.gradient_free or numbers["zero_gradient_share"] == 1
 
 
+@pytest.mark.parametrize("recipe", [cls for name, cls in PARTS[Recipe].items() if name not in MADE])
+def test_the_audit_can_count_steps_and_draws(recipe):
+    for name in ("steps", "draws"):
+        assert isinstance(getattr(recipe(), name, 0), int)
+
+
 @pytest.mark.parametrize("threat", [Flips(2), Removals(2, most=3), Shifts(2, most=3)], ids=repr)
 def test_suites_return_valid_events(threat):
     model, x = MODELS[threat.most], GRIDS[threat.most]

@@ -446,7 +446,8 @@ def test_gated_cells_compute_what_pytorch_computes(cell, peer):
     assert torch.allclose(out, twin(x)[0], atol=1e-12)
 
 
-def test_the_forget_gate_starts_open_and_recurrent_weights_are_orthogonal():
+def test_the_gate_that_keeps_starts_open_and_recurrent_weights_are_orthogonal():
+    assert GatedRecurrent().parameters(2)["recurrent_bias"].tolist() == [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]
     p = LongShortTerm().parameters(4)
     assert p["recurrent_bias"].tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 8
     for block in p["recurrent"].chunk(4):

@@ -10,7 +10,7 @@ from torch import nn
 from spikeproof.attacks.recipes import PGD, SquareSearch
 from spikeproof.audit.assess import suite_evidence
 from spikeproof.datasets import Digits
-from spikeproof.decoders import MeanPotential, decide
+from spikeproof.decoders import ConfidenceExit, Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated
 from spikeproof.errors import InputError
 from spikeproof.evaluation import Clean, evaluate_attack, evaluate_clean
@@ -152,15 +152,18 @@ def plans(model, threat):
 
 
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5), L1(5.0), L0(5)], ids=lambda t: type(t).__name__)
+@pytest.mark.parametrize("decoder", [MeanPotential(), ConfidenceExit(Count())], ids=repr)
 @pytest.mark.parametrize("code", CODES, ids=repr)
-def test_every_suite_holds_the_members_of_the_next_smaller_one(subjects, code, threat):
-    """The same names, so the same randomness; the same attacks; and on what stands they are run again."""
-    found = plans(subjects[0][code][0], threat)
+def test_every_suite_holds_the_members_of_the_next_smaller_one(code, decoder, threat):
+    """The same names, so the same randomness; and all of them know the threat."""
+    spec = ModelSpec(code, MLP((4,)), LIF(), ATan(), decoder, (1, 8, 8), 10)
+    found = plans(spec.build(KEY), threat)
     for smaller, larger in itertools.pairwise(found):
         assert {m.name: m for m in smaller}.items() < {m.name: m for m in larger}.items()
     for members in found:
         names = [m.name for m in members]
         assert len(set(names)) == len(names)
+        assert all(callable(m.recipe(threat)) for m in members)
         assert any(m.recipe.gradient_free and m.name != "noise" for m in members)
         assert all(m.after is None or m.after in names[:i] for i, m in enumerate(members))
 

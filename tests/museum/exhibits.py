@@ -24,7 +24,7 @@ from spikeproof.audit.checks import CHECKS, audit
 from spikeproof.audit.evidence import CurvePoint, Evidence
 from spikeproof.certificates import BernoulliSmoothing
 from spikeproof.datasets import Digits
-from spikeproof.decoders import ConfidenceExit, Count, MeanPotential
+from spikeproof.decoders import ConfidenceExit, Count, FixedExit, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated
 from spikeproof.evaluation import evaluate_attack, evaluate_clean, evaluate_sweep
 from spikeproof.keys import Key
@@ -147,7 +147,7 @@ def with_attack(base: Evidence, name, attack, recipe, model, *, through=None, **
     x, y = images()
     clean = evaluate_clean(model, x, y, KEY)
     metrics = evaluate_attack(model, attack, Linf(base.epsilon), x, y, clean, KEY, through=through).metrics()
-    more = replace(attack_evidence(name, recipe, metrics), **changes)
+    more = replace(attack_evidence(name, recipe, metrics, model, through), **changes)
     lowest = min(base.accuracy, more.accuracy)
     interval = wilson(lowest * base.n, base.n)
     return replace(base, accuracy=lowest, interval=interval, attacks=[*base.attacks, more])
@@ -261,6 +261,15 @@ def contradicted(model) -> Evidence:
 
 def narrow(width, network=MLP((40,))):
     return substitute(trained(network=network), spike=Rectangle(width))
+
+
+def attacked_as(**parts):
+    """Images made with the same weights in a model of other parts, and measured on the model itself."""
+    model, pgd = trained(), PGD(steps=20)
+    other = replace(model.spec, **parts).build(KEY)
+    other.load_state_dict(model.state_dict())
+    base = evidence(model)
+    return with_attack(base, "pgd elsewhere", pgd(Linf(EPSILON)), pgd, model, through=other.eval())
 
 
 EXHIBITS = (
@@ -386,11 +395,29 @@ EXHIBITS = (
     Exhibit(
         "attacked with 2 steps, measured with 4",
         "another model attacked",
-        lambda: (
-            lambda e: replace(
-                e, attacks=[replace(a, target="the model with direct(steps=2)") for a in e.attacks]
-            )
-        )(evidence(trained())),
+        lambda: attacked_as(encoder=Direct(2)),
+    ),
+    Exhibit(
+        "attacked through another code",
+        "another model attacked",
+        lambda: attacked_as(encoder=Latency(4)),
+    ),
+    Exhibit(
+        "attacked through another read-out",
+        "another model attacked",
+        lambda: attacked_as(decoder=FixedExit(MeanPotential(), 2)),
+    ),
+    Exhibit(
+        "attacked through another surrogate, sound",
+        None,
+        lambda: with_attack(
+            evidence(trained()),
+            "pgd elsewhere",
+            PGD(steps=20)(Linf(EPSILON)),
+            PGD(steps=20, surrogate=ATan(1.0)),
+            trained(),
+            through=substitute(trained(), spike=ATan(1.0)),
+        ),
     ),
     Exhibit(
         "a radius that is no certificate",

@@ -194,9 +194,11 @@ def delayed_xor(examples, seed):
     [
         (LSNN((32,), 0.5, ALIF(tau=5e-3, tau_adapt=40e-3, beta=1.0), gain=0.5), LIF(tau=5e-3), True),
         (LSTM((16,)), ReLU(), True),
+        (GRU((16,)), ReLU(), True),
+        (GRU((16,), remember=0.0), ReLU(), False),
         (MLP((32,)), LIF(tau=5e-3), False),
     ],
-    ids=["lsnn", "lstm", "lif"],
+    ids=["lsnn", "lstm", "gru", "gru whose gate starts half shut", "lif"],
 )
 def test_bptt_teaches_what_remembers_to_compare_bits_over_a_silence(network, neuron, remembers):
     parts = delayed_xor(1024, 0), delayed_xor(0, 1), delayed_xor(256, 2)

@@ -1,6 +1,7 @@
 """Doubtful numbers are attacked again as their reasons ask, once, and nothing said before is lost."""
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -86,9 +87,14 @@ def audited(place, rounds=1, stop=None):
 
 
 @pytest.fixture(scope="module")
-def mended(tmp_path_factory):
+def fresh(tmp_path_factory):
+    return started(tmp_path_factory.mktemp("fresh"))
+
+
+@pytest.fixture(scope="module")
+def mended(fresh, tmp_path_factory):
     """The study before its repair, killed on the way, and after it."""
-    place = started(tmp_path_factory.mktemp("weak"))
+    place = shutil.copytree(fresh, tmp_path_factory.mktemp("weak") / "out")
     before, note = records(place), (place / "study.json").read_bytes()
     with pytest.raises(KeyboardInterrupt):
         audited(place, stop=3)
@@ -142,7 +148,7 @@ def test_each_attack_that_was_added_answers_a_check_that_was_raised(mended):
         if row["attack"] == WORST_CASE
     }
     added = [row for row in records(place) if row["because"] is not None]
-    assert {row["attack"].split("(")[0] for row in added} >= {"suite", "pgd"}
+    assert {row["attack"].split("(")[0] for row in added} >= {"suite standard", "pgd"}
     for row in added:
         assert row["because"] in raised[row["train_cell"]]
     for each in repaired(records(place)):
@@ -171,8 +177,8 @@ def test_command_line_and_report_show_the_repaired_number_and_the_old_one(mended
     assert "clean 4 of 4" in status
 
 
-def test_a_repair_that_fails_leaves_the_number_as_it_was(tmp_path, monkeypatch):
-    place = started(tmp_path)
+def test_a_repair_that_fails_leaves_the_number_as_it_was(fresh, tmp_path, monkeypatch):
+    place = shutil.copytree(fresh, tmp_path / "out")
     before = records(place)
 
     def broken(self, cell, tell):
@@ -189,8 +195,8 @@ def test_a_repair_that_fails_leaves_the_number_as_it_was(tmp_path, monkeypatch):
     assert [r["n"] for r in worst[1]] == [40, 40]
 
 
-def test_a_study_of_another_version_is_not_repaired(tmp_path):
-    place = started(tmp_path)
+def test_a_study_of_another_version_is_not_repaired(fresh, tmp_path):
+    place = shutil.copytree(fresh, tmp_path / "out")
     note = json.loads((place / "study.json").read_bytes())
     note["plan"][1]["spec"]["code_version"] = 0
     (place / "study.json").write_text(json.dumps(note))

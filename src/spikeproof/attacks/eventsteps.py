@@ -221,7 +221,7 @@ class Retiming(GradientRecipe):
     budgets it sends every spike home. Published steps are signs, which forget the spike that matters most.
 
     Args:
-        steps: number of steps, at least 1; None for the published 20 under a jitter and 40 otherwise.
+        steps: number of steps, at least 1; published are 20 under a jitter and 40 otherwise.
         restarts: number of runs from random members, at least 1.
         temperature: of the distributions, positive.
         objective: what is maximised.
@@ -232,14 +232,14 @@ class Retiming(GradientRecipe):
         InputError: a threat other than shifts, or settings out of range.
 
     Example:
-        >>> Retiming()(Shifts(1, measure="jitter")).steps
-        20
+        >>> Retiming(restarts=3)(Shifts(1, measure="jitter")).restarts
+        3
 
     Source:
         Spike-Retiming Attacks 2026, and their published code.
     """
 
-    steps: int | None = None
+    steps: int = 40
     restarts: int = 1
     temperature: float = 1.0
 
@@ -250,10 +250,9 @@ class Retiming(GradientRecipe):
                 repr(threat),
                 "Use spike-search for flips, additions and removals, pgd for pixels.",
             )
-        steps = self.steps if self.steps is not None else 20 if threat.measure == "jitter" else 40
         return GradientAttack(
             threat,
-            steps,
+            self.steps,
             1.0,
             objective=self.objective,
             restarts=self.restarts,

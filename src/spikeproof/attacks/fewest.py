@@ -293,7 +293,10 @@ class SDA(SlopeRecipe):
             rows = hunt.rows[~fallen[hunt.rows]]
             if not len(rows):
                 break
-            value, slope, _ = hunt.slope(rows, here[rows], Margin(), "slope", step)
+            _, slope, _ = hunt.slope(rows, here[rows], Margin(), "slope", step)
+            value, _ = hunt.trial(
+                rows, here[rows], "base", step
+            )  # of the model itself, whoever gave the slope
             places, sign = self._steepest(hunt, rows, slope, seen[rows], step)
             over = (sign == 0).all(1)  # every flip was looked at: those not made may help by now
             seen[rows[over]] = here[rows[over]] != hunt.x[rows[over]]

@@ -56,7 +56,9 @@ class _EarlyExit(Wrapping):
 
 @dataclass(frozen=True)
 class FixedExit(_EarlyExit):
-    """Fixed early exit: the decision after a number of steps.
+    r"""Fixed early exit: the decision after a number of steps.
+
+    .. math:: y = D(o[0..t_e-1])
 
     Outputs of fewer steps are read as far as they go.
 
@@ -190,7 +192,9 @@ class MarginExit(_EarlyExit):
 
 @dataclass(frozen=True)
 class FirstSpikeExit(_EarlyExit):
-    """Early exit by the first output spike: the decision in the step in which any output neuron fires first.
+    r"""Early exit by the first output spike: the decision in the step in which any output neuron fires first.
+
+    .. math:: t_e = \min\{t : \max_k o_k[t] > 0\}, \quad y = D(o[0..t_e])
 
     Where several fire first the read-out inside decides, or nothing does; silence lasts to the last step.
 

@@ -48,7 +48,11 @@ class ThroughRule(BPTT):
 
 @dataclass(frozen=True)
 class STBP(ThroughRule):
-    """Spatio-temporal backpropagation: a rectangle for the spike's derivative, the reset differentiated too.
+    r"""Spatio-temporal backpropagation: a rectangle for the spike's derivative, the reset differentiated too.
+
+    .. math:: \frac{\partial L}{\partial v[t]} = \frac{\partial L}{\partial s[t]}\,g(v[t]-\theta)
+              + \frac{\partial L}{\partial v[t+1]}\,\frac{\partial v[t+1]}{\partial v[t]}, \quad
+              g(x) = \tfrac{1}{w}\,1[|x| < \tfrac{w}{2}]
 
     With `loss: {count-mse: {desired: T, undesired: 0}}` it minimises the paper's squared error of rates. The
     paper's neurons are reset to zero, which is up to the model.
@@ -78,7 +82,13 @@ class STBP(ThroughRule):
 
 @dataclass(frozen=True)
 class TSSLBP(ThroughRule):
-    """Temporal spike sequence learning via backpropagation (TSSL-BP), for neurons with a synapse.
+    r"""Temporal spike sequence learning via backpropagation (TSSL-BP), for neurons with a synapse.
+
+    .. math:: \frac{\partial L}{\partial v[t]} \approx -\frac{1}{\dot v[t]}\,\frac{\partial L}{\partial t}
+              \text{ at spikes of active neurons}, \quad
+              \frac{\partial L}{\partial s[t]}\,\sigma'(v[t]-\theta) \text{ elsewhere}
+
+    The recursion in full stands with the gradient rule `tssl`.
 
     Args:
         epochs: passes over the training part, at least 1.
@@ -110,7 +120,13 @@ class TSSLBP(ThroughRule):
 
 @dataclass(frozen=True)
 class ANTLRBP(ThroughRule):
-    """Activation- and timing-based learning in one (ANTLR), or either part of it, for neurons with a synapse.
+    r"""Activation- and timing-based learning (ANTLR), or either part of it, for neurons with a synapse.
+
+    .. math:: \frac{\partial L}{\partial v[t]} =
+              \alpha\,\sigma'(v[t]-\theta)\,\frac{\partial L}{\partial s[t]}
+              - \beta\,\frac{s[t]}{\dot v[t]}\,\frac{\partial L}{\partial T}[t] + \dots
+
+    The recursion in full stands with the gradient rule `antlr`.
 
     Args:
         epochs: passes over the training part, at least 1.
@@ -142,7 +158,13 @@ class ANTLRBP(ThroughRule):
 
 @dataclass(frozen=True)
 class EventDrivenBP(ThroughRule):
-    """Event-driven backpropagation from spike to spike, for networks of renewal neurons that are layered.
+    r"""Event-driven backpropagation from spike to spike, for networks of renewal neurons that are layered.
+
+    .. math:: \frac{\partial L}{\partial I[t-k]} =
+              -\frac{\epsilon[k]}{\dot v[t]}\,\frac{\partial L}{\partial t}
+              \text{ for the inputs since the spike before}
+
+    Both of its slopes, for weights and for inputs, stand with the gradient rule `event-driven`.
 
     Neurons that never fire learn nothing, so weights must be large enough for all to fire now and then. Batch
     normalisation is refused: the rule goes through connections twice, for weights and for inputs.

@@ -131,7 +131,10 @@ class MixtureState(NamedTuple):
 
 @dataclass(frozen=True)
 class Mixture(Neuron):
-    """A layer of two kinds of neurons: the last features are of the second kind, the others of the first.
+    r"""A layer of two kinds of neurons: the last features are of the second kind, the others of the first.
+
+    .. math:: s_j = a(I_j) \text{ for } j < F - n, \quad s_j = b(I_j) \text{ from there on}, \quad
+              n = \mathrm{round}(share \cdot F)
 
     The second kind has `round(share F)` of F features. Output layers have the first kind only.
 

@@ -35,12 +35,15 @@ class Gated(Neuron):
     spiking: ClassVar[bool] = False
     binary: ClassVar[bool] = False
     gates: ClassVar[int] = 1
-    raised: ClassVar[int | None] = None  # the gate that is opened at first, by a bias of 1
+    keeps: ClassVar[int] = 1
+    """The gate that keeps the memory, which starts open."""
+    remember = 1.0
+    """Its first bias."""
 
     def parameters(self, features: int | None = None) -> dict[str, Tensor]:
         assert features is not None
         blocks = [nn.init.orthogonal_(torch.empty(features, features)) for _ in range(self.gates)]
-        biases = [torch.full((features,), float(gate == self.raised)) for gate in range(self.gates)]
+        biases = [torch.full((features,), self.remember * (gate == self.keeps)) for gate in range(self.gates)]
         return {"recurrent": torch.cat(blocks), "recurrent_bias": torch.cat(biases)}
 
     def rest(self, current: Float[Tensor, "T B G"], learned: Learned = NOTHING) -> GatedState:
@@ -56,11 +59,18 @@ class GatedRecurrent(Gated):
     .. math:: r = \sigma(I_r + R_r h + b_r), \quad u = \sigma(I_u + R_u h + b_u), \quad
               n = \tanh(I_n + r\,(R_n h + b_n)), \quad h \leftarrow (1-u)\,n + u\,h
 
+    The update gate `u` starts open, with a bias of `remember`: at 0 half of a memory is lost in every step.
+
+    Args:
+        remember: first bias of the update gate.
+
     Source:
-        Cho et al. 2014, with the reset gate after the product, as in cuDNN and PyTorch.
+        Cho et al. 2014, with the reset gate after the product, as in cuDNN and PyTorch; the open gate after
+        Gers, Schmidhuber & Cummins 2000.
     """
 
     gates: ClassVar[int] = 3
+    remember: float = 1.0
 
     def step(
         self, current: Float[Tensor, "B G"], state: GatedState, spike: Surrogate
@@ -88,7 +98,6 @@ class LongShortTerm(Gated):
     """
 
     gates: ClassVar[int] = 4
-    raised: ClassVar[int | None] = 1
 
     def step(
         self, current: Float[Tensor, "B G"], state: GatedState, spike: Surrogate

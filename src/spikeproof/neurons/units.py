@@ -38,7 +38,16 @@ class Analogue(Neuron):
 
 @dataclass(frozen=True)
 class ReLU(Analogue):
-    """The rectified linear unit of the ANN twin: no state, no spikes, one real number per step.
+    r"""The rectified linear unit of the ANN twin: no state, no spikes, one real number per step.
+
+    .. math:: a = \max(0, I)
+
+    Shapes:
+        current `[B, *F]` -> activation `[B, *F]`
+
+    Example:
+        >>> ReLU().activation(torch.tensor([-1.0, 2.0])).tolist()
+        [0.0, 2.0]
 
     Source:
         Fukushima 1975.
