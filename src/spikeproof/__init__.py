@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from spikeproof.attacks.composite import RateTwin, WidthSweep, WorstOf
     from spikeproof.attacks.decision import Boundary, HopSkipJump
     from spikeproof.attacks.estimates import NES, SPSA
+    from spikeproof.attacks.eventsteps import Retiming, SpikeCompatible
+    from spikeproof.attacks.fewest import SDA, SpikeFool
     from spikeproof.attacks.iterated import (
         APGD,
         APGDDLR,
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from spikeproof.attacks.penalised import EAD, CarliniWagner
     from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch, Through
     from spikeproof.attacks.sparse import JSMA, OnePixel, SparseFool
+    from spikeproof.attacks.spikes import SpikeSearch, SpikeWalkSearch
+    from spikeproof.attacks.transfer import Transfer
+    from spikeproof.coded import CodedImages
     from spikeproof.datasets import (
         CIFAR10,
         CIFAR10DVS,
@@ -92,9 +97,11 @@ if TYPE_CHECKING:
         WholeSpikeTimes,
     )
     from spikeproof.errors import DamagedError, InputError, SpikeproofError
-    from spikeproof.evaluation import evaluate_attack, evaluate_clean
+    from spikeproof.evaluation import evaluate_attack, evaluate_clean, evaluate_sweep
     from spikeproof.event_driven import EventDriven
     from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, SurrogateGradient
+    from spikeproof.interop.calls import AsFoolbox, AsTorchattacks
+    from spikeproof.interop.peers import Foolbox, Torchattacks
     from spikeproof.keys import Key
     from spikeproof.learning.augmentation import AugmentedBPTT
     from spikeproof.learning.backprop import BPTT
@@ -111,6 +118,7 @@ if TYPE_CHECKING:
     from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP, EventDrivenBP
     from spikeproof.learning.timed import TimeCoded
     from spikeproof.models import load, save
+    from spikeproof.nearest import evaluate_distances
     from spikeproof.network import MLP, Classifier, ConvNet, ModelSpec, Normalise, probed, substitute
     from spikeproof.neurons import (
         AHP,
@@ -244,6 +252,10 @@ _HOMES = {
     ),
     "attacks.composite": ("RateTwin", "WidthSweep", "WorstOf"),
     "attacks.estimates": ("NES", "SPSA"),
+    "attacks.eventsteps": ("Retiming", "SpikeCompatible"),
+    "attacks.fewest": ("SDA", "SpikeFool"),
+    "attacks.spikes": ("SpikeSearch", "SpikeWalkSearch"),
+    "coded": ("CodedImages",),
     "sources": ("rate_twin", "strongest"),
     "attacks.iterated": (
         *("APGD", "APGDDLR", "APGDT", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD", "TargetedPGD"),
@@ -254,7 +266,11 @@ _HOMES = {
     "attacks.penalised": ("EAD", "CarliniWagner"),
     "attacks.sparse": ("JSMA", "OnePixel", "SparseFool"),
     "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch", "Through"),
-    "evaluation": ("evaluate_attack", "evaluate_clean"),
+    "evaluation": ("evaluate_attack", "evaluate_clean", "evaluate_sweep"),
+    "attacks.transfer": ("Transfer",),
+    "nearest": ("evaluate_distances",),
+    "interop.calls": ("AsFoolbox", "AsTorchattacks"),
+    "interop.peers": ("Foolbox", "Torchattacks"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -26,7 +26,7 @@ from spikeproof.network import Classifier, OverTime, PooledConv2d
 from spikeproof.neurons import IF, LIF, BySubtraction, Integrator, Neuron, ReLU, Spiking, Synapse, ToZero
 from spikeproof.protocols import Encoder, Threat
 from spikeproof.statistics import clopper_pearson
-from spikeproof.threats import L2, Linf
+from spikeproof.threats import L1, L2, Linf
 
 __all__ = [
     "IBP",
@@ -160,8 +160,10 @@ def _no_code(code: Encoder) -> str | None:
 class Bins(Certificate):
     r"""Exact bins: a perturbation that moves no pixel across an edge of the code changes nothing at all.
 
-    .. math:: enc(x - \epsilon) = enc(x + \epsilon) \;\Rightarrow\; f(x') = f(x)
-              \text{ for all } \|x' - x\|_\infty \le \epsilon
+    .. math:: enc(x'') = enc(x) \text{ for all } \|x'' - x\|_\infty \le \epsilon
+              \;\Rightarrow\; f(x') = f(x) \text{ for all } \|x' - x\|_\infty \le \epsilon
+
+    Every level between those of both ends is looked at, since a code may have one pattern for several levels.
 
     It asks nothing of the network. A black pixel under a spike code lies on an edge, so images with a black
     background are never certified this way.
@@ -177,8 +179,8 @@ class Bins(Certificate):
 
     def prove(self, model: Classifier, x: Tensor, y: Tensor, threat: Threat, key: Key) -> Certified:
         answer = _answers(model, x)
-        low, high = _box(x, threat)
-        same = (model.encoder(low) == model.encoder(high)).transpose(0, 1).flatten(1).all(1)
+        least, most = encoded_box(model.encoder, *_box(x, threat))
+        same = (least == most).transpose(0, 1).flatten(1).all(1)
         return Certified(same & (answer == y), torch.full_like(y, torch.nan, dtype=x.dtype), answer)
 
 
@@ -686,7 +688,7 @@ class BernoulliSmoothing(Smoothing):
     def reason(self, model: Classifier, threat: Threat) -> str | None:
         if not isinstance(model.encoder, Bernoulli):
             return f"the code {type(model.encoder).__name__} draws no Bernoulli spikes"
-        return None if type(threat).__name__ == "L1" else f"the radius is one of L1, the threat is {threat!r}"
+        return None if isinstance(threat, L1) else f"the radius is one of L1, the threat is {threat!r}"
 
     def radius(self, model: Classifier, probability: float) -> float:
         return (probability - 0.5) / (1 if self.published else model.encoder.steps)

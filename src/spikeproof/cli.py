@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -23,7 +24,9 @@ __all__ = ["main"]
 P = ParamSpec("P")
 KINDS = (
     *("encoders", "decoders", "neurons", "surrogates", "gradients", "networks", "rules"),
-    *("losses", "attacks", "objectives", "probes", "certificates", "threats", "datasets", "studies"),
+    *("losses", "attacks", "torchattacks", "foolbox", "objectives", "oracles", "steps", "schedules"),
+    *("targets", "probes"),
+    *("certificates", "threats", "datasets", "studies"),
 )
 
 
@@ -149,15 +152,19 @@ def status(directory: Path) -> None:
 @DIRECTORY
 @AS_JSON
 @click.option("--probes", is_flag=True, help="Only what probes of timing found.")
+@click.option("--distances", is_flag=True, help="Only how far nearest adversarial images are.")
 @click.option(
     "--comparisons", "compared", is_flag=True, help="Only which models are more robust than others."
 )
+@click.option("--seeds", "over_seeds", is_flag=True, help="Only means over seeds, with their intervals.")
 @guarded
-def show(directory: Path, as_json: bool, probes: bool, compared: bool) -> None:
+def show(
+    directory: Path, as_json: bool, probes: bool, compared: bool, distances: bool, over_seeds: bool
+) -> None:
     """Print the numbers of the study in DIR."""
     from spikeproof import terminal
     from spikeproof.experiments.comparisons import comparisons
-    from spikeproof.experiments.results import probe_records, records
+    from spikeproof.experiments.results import distance_records, probe_records, records
     from spikeproof.experiments.store import as_json as encode
 
     if compared:
@@ -167,13 +174,47 @@ def show(directory: Path, as_json: bool, probes: bool, compared: bool) -> None:
         else:
             terminal.print_comparisons(pairs)
         return
-    if as_json:
-        found = probe_records(directory) if probes else records(directory)
-        click.echo(encode(found).decode(), nl=False)
+    if over_seeds:
+        _show_seeds(directory, as_json)
         return
-    if not probes:
+    if as_json:
+        chosen = probe_records if probes else distance_records if distances else records
+        click.echo(encode(chosen(directory)).decode(), nl=False)
+        return
+    if not probes and not distances:
         terminal.print_records(records(directory))
-    terminal.print_probes(probe_records(directory))
+        terminal.print_seeds(records(directory))
+    if not distances:
+        terminal.print_probes(probe_records(directory))
+    if not probes:
+        terminal.print_distances(distance_records(directory))
+
+
+def _show_seeds(directory: Path, as_json: bool) -> None:
+    from spikeproof import terminal
+    from spikeproof.experiments.results import records
+    from spikeproof.report.tables import seeds
+
+    found = records(directory)
+    if not as_json:
+        terminal.print_seeds(found)
+        return
+    rows = [
+        {
+            **{axis: dict(row.model)[axis] for axis in terminal.PARTS},
+            "seeds": row.trainings,
+            "threat": budget.threat,
+            "epsilon": budget.epsilon,
+            "clean_mean": row.clean[0],
+            "clean_interval": row.clean[1],
+            "robust_mean": mean,
+            "robust_interval": ends,
+            "doubtful": budget in row.doubtful,
+        }
+        for row in seeds(found)
+        for budget, (mean, ends) in row.worst.items()
+    ]
+    click.echo(encoded(rows), nl=False)
 
 
 @cli.command()
@@ -186,18 +227,34 @@ def report(directory: Path) -> None:
 
 def _report(directory: Path) -> None:
     from spikeproof import terminal
+    from spikeproof.experiments.results import distance_records, probe_records, records
+
+    found, probes, distances = records(directory), probe_records(directory), distance_records(directory)
+    terminal.print_records(found)
+    terminal.print_probes(probes)
+    terminal.print_distances(distances)
+    if found:
+        click.echo(f"report: {_written(directory)}")
+
+
+def _written(directory: Path) -> Path:
+    """Where the report lies, written anew."""
     from spikeproof.experiments.comparisons import comparisons
-    from spikeproof.experiments.results import probe_records, records
+    from spikeproof.experiments.results import distance_records, probe_records, records
     from spikeproof.experiments.store import writing
     from spikeproof.report.page import write
 
-    found, probes = records(directory), probe_records(directory)
-    terminal.print_records(found)
-    terminal.print_probes(probes)
-    if found:
-        with writing(directory):
-            path = write(directory, found, probes, comparisons(directory, found))
-        click.echo(f"report: {path}")
+    found = records(directory)
+    probes, distances = probe_records(directory), distance_records(directory)
+    with writing(directory):
+        return write(directory, found, probes, comparisons(directory, found), distances)
+
+
+def encoded(data: object) -> str:
+    """JSON; a number that is not finite becomes null."""
+    from spikeproof.experiments.store import as_json
+
+    return as_json(data).decode()
 
 
 MODEL = click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
@@ -224,7 +281,9 @@ ASKED = (
     click.option("--examples", type=click.IntRange(1), default=200, show_default=True, help="Test images."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all draws."),
     click.option(
-        "--draws", type=click.IntRange(1), default=4, show_default=True, help="Per verdict, where it draws."
+        "--draws",
+        type=click.IntRange(1),
+        help="Per verdict, where the model draws.  [default: as many as leave ±2 points to chance]",
     ),
     click.option("--device", help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]"),
     AS_JSON,
@@ -252,37 +311,93 @@ def evaluate(as_json: bool, **options: Any) -> None:
     path, data, question, device = _question(**options)
     found = sign_off(path, data, question, device)
     if as_json:
-        click.echo(json.dumps([each.plain() for each in found], indent=1))
+        click.echo(encoded([each.plain() for each in found]), nl=False)
         return
     terminal.print_signed(found)
 
 
 @cli.command()
 @asked
+@click.option("--verdicts", is_flag=True, help="Only say what is known; compute nothing.  [studies]")
+@click.option("--rounds", type=click.IntRange(0), default=2, show_default=True, help="Of repairs, in all.")
+@click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [studies; default: one per core]")
 @guarded
-def audit(as_json: bool, **options: Any) -> None:
+def audit(as_json: bool, verdicts: bool, rounds: int, workers: int | None, **options: Any) -> None:
     """Say how far the numbers of MODEL, a saved model or the directory of a study, can be trusted.
 
-    For a study, the verdicts on its numbers. For a model, an evaluation; every number that is not supported
-    is tried again with the next larger suite, and what that changed is said.
+    What is missing is computed, and every doubtful number is attacked again as its reasons ask: more steps
+    where the loss was rising, more draws where the expectation was too small, other gradients where they
+    vanish, more images where the interval is wide, and at last the next larger suite. What that changed is
+    said. For a study, repairs are stored beside its cells, and its report shows them.
     """
     from spikeproof import terminal
-    from spikeproof.experiments.results import records
     from spikeproof.experiments.signing import repair, sign_off
 
     if (options["model"] / "study.json").exists():
-        found = [row for row in records(options["model"]) if row["verdict"] is not None]
-        if as_json:
-            click.echo(json.dumps(found, indent=1))
-            return
-        terminal.print_verdicts(found)
+        _refuse(ASKED_OF_MODELS, "a study, which says itself how it is measured", "Leave it out.")
+        _audit_study(options["model"], as_json, verdicts, rounds, workers, options["data"], options["device"])
         return
+    _refuse(("verdicts", "workers"), "a saved model, of which nothing is stored", "Leave it out.")
     path, data, question, device = _question(**options)
-    repaired = repair(path, data, question, sign_off(path, data, question, device), device)
+    found = repair(path, data, question, sign_off(path, data, question, device), device, rounds)
     if as_json:
-        click.echo(json.dumps([[one.plain(), again and again.plain()] for one, again in repaired], indent=1))
+        click.echo(encoded([each.plain() for each in found]), nl=False)
         return
-    terminal.print_repaired(repaired)
+    terminal.print_repaired(found)
+
+
+ASKED_OF_MODELS = ("suite", "threat", "epsilons", "dataset", "examples", "seed", "draws")
+
+
+def _refuse(names: tuple[str, ...], what: str, try_: str) -> None:
+    """Refuse options that were given and would be ignored."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = next(each for each in context.command.params if each.name == name)
+            raise InputError(f"The option {option.opts[0]} says nothing about this", what, try_)
+
+
+def _audit_study(
+    directory: Path,
+    as_json: bool,
+    verdicts: bool,
+    rounds: int,
+    workers: int | None,
+    data: Path | None,
+    device: str | None,
+) -> None:
+    from spikeproof import terminal
+    from spikeproof.experiments.compute import Bench
+    from spikeproof.experiments.repairs import repair_study, repaired
+    from spikeproof.experiments.results import records
+    from spikeproof.experiments.run import Listener, read_plan
+
+    failed = 0
+    if not verdicts:
+        plan, name = read_plan(directory), _device(device)
+        batch = plan["spec"].get("batch_size", 128)
+        bench = Bench(directory, data, name, batch, ("spikeproof", *sys.argv[1:]))
+        executor = _executor(workers, name, len(plan["cells"]))
+
+        def images(dataset: Any) -> int:
+            return len(bench.dataset(dataset).test.labels)
+
+        with nullcontext(Listener()) if as_json else terminal.listener() as listener:
+            summary = repair_study(directory, bench, executor, listener, images, rounds)
+        failed = summary.failed
+        if not as_json:
+            terminal.print_summary(summary)
+    rows = records(directory)
+    found = [row for row in rows if row["verdict"] is not None]
+    if as_json:
+        click.echo(encoded(found), nl=False)
+    else:
+        terminal.print_verdicts(found, repaired(rows))
+        if not verdicts and rows:
+            click.echo(f"report: {_written(directory)}")
+    if failed:
+        sys.exit(1)
 
 
 def _named(threat: str) -> tuple[str, dict[str, Any]]:
@@ -317,21 +432,30 @@ def _question(
     data: Path | None,
     examples: int,
     seed: int,
-    draws: int,
+    draws: int | None,
     device: str | None,
 ) -> tuple[Path, Any, Any, str]:
     from spikeproof.experiments.catalogue import PARTS
     from spikeproof.experiments.signing import Question, dataset_of
+    from spikeproof.models import load
     from spikeproof.protocols import Threat
     from spikeproof.specs import build
+    from spikeproof.statistics import draws_wanted
     from spikeproof.suites import Suite
     from spikeproof.threats import parse_epsilon
 
     level = Suite(level=suite).level
+    if (model / "study.json").exists():
+        raise InputError(
+            "Expected a saved model",
+            f"{model}, the directory of a study",
+            f"Name one of its models, as `spikeproof show {model} --json` does.",
+        )
+    load(model)  # before anything is asked about data: what is wrong with a model comes first
     sizes = sorted({parse_epsilon(epsilon) for epsilon in epsilons})
     name, options = _named(threat)
     threats = tuple(build(Threat, {"name": name, **options, "epsilon": size}, PARTS) for size in sizes)
-    question = Question(level, threats, examples, seed, draws)
+    question = Question(level, threats, examples, seed, draws or draws_wanted(examples))
     return model, dataset_of(model, dataset, data), question, _device(device)
 
 

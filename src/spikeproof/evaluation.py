@@ -5,14 +5,16 @@ budget; one that breaks it counts as not attacked and is reported. Verdicts come
 draws that the attack has not seen. And no number depends on the batch size: randomness belongs to examples,
 and batches are padded to whole blocks, because the rows of a broken block are summed in another order.
 
-For a stochastic model "accuracy" is the mean over fresh draws. Where the attacker chooses among images (the
+For a stochastic model "accuracy" is the mean over fresh draws; the vote of these draws and the share of
+examples right in all of them are told as well, by their names. Where the attacker chooses among images (the
 clean one included), the choice is made on one set of draws and measured on another, so that luck in choosing
-does not lower the number.
+does not lower the number; that set is large, so that luck does not pass a weak image off as a strong one
+either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,19 +23,23 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.composite import Sources
-from spikeproof.attacks.recipes import Attack
-from spikeproof.attacks.search import Result, check_threat, show
+from spikeproof.attacks.nested import Carried, Nested
+from spikeproof.attacks.recipes import Attack, Recipe
+from spikeproof.attacks.search import UNRECORDED, Result, check_threat, show
 from spikeproof.decoders import UNDECIDED, decide
-from spikeproof.errors import InputError
+from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.keys import Key
 from spikeproof.network import Inference
-from spikeproof.protocols import Model, Threat, Watched
-from spikeproof.statistics import wilson
+from spikeproof.protocols import Encoder, Model, Threat, Watched
+from spikeproof.statistics import majority_vote, wilson
 from spikeproof.threats import L0, L1, L2, Linf
 
-__all__ = ["Attacked", "Clean", "distances", "evaluate_attack", "evaluate_clean"]
+__all__ = ["Attacked", "Clean", "distances", "evaluate_attack", "evaluate_clean", "evaluate_sweep"]
 
-BLOCK = 64  # a batch of whole blocks fills every vector register, and then rounds each row alike
+CHOOSING = 32
+"""Least number of draws by which an attacker chooses among images of a stochastic model."""
+
+BLOCK = 32  # a batch of whole blocks fills every vector register, and then rounds each row alike
 
 
 @runtime_checkable
@@ -58,6 +64,7 @@ class Clean:
     spikes: Float[Tensor, "N"]  # mean number of spikes per inference, up to the decision
     exit: Float[Tensor, "N"]  # mean number of steps used for the decision; NaN where it is not known
     right_by_step: Float[Tensor, "N T"]  # share of draws right if time were up after each step
+    voted: Float[Tensor, "N"]  # whether the draws, by majority, vote for the label
     draws: int
 
     def metrics(self) -> dict[str, Any]:
@@ -68,6 +75,7 @@ class Clean:
             "draws": self.draws,
             "clean_accuracy": _mean(self.right),
             "clean_all_draws": _mean((self.right == 1).float()),
+            "clean_vote": _mean(self.voted),
             "ci_low": low,
             "ci_high": high,
             "tie_share": _mean(self.tie),
@@ -98,7 +106,8 @@ class Attacked:
     queries: Int64[Tensor, "N"]
     backward_queries: Int64[Tensor, "N"]
     zero_gradients: Float[Tensor, "N"]
-    fell: Int64[Tensor, "N"]  # row of the attack's own trace at which it first fooled the model, -1 for none
+    fell: Int64[Tensor, "N"]  # row of the attack's own trace at which it first fooled the model, -1 for none;
+    # -2 where the attack does not tell
     right_rounded: Float[Tensor, "N"]  # as `right`, on the chosen image rounded to 8 bits; NaN for no image
     linf: Float[Tensor, "N"]  # distances to the clean image: largest change of a value,
     l2: Float[Tensor, "N"]  # Euclidean,
@@ -106,7 +115,9 @@ class Attacked:
     l0: Float[Tensor, "N"]  # changed pixels, each counted once for all its channels
     losses: Float[Tensor, "S N"]
     x_adv: Float[Tensor, "N *F"]
+    voted: Float[Tensor, "N"]  # whether the draws, by majority, vote for the label
     draws: int
+    nested: bool = False  # began with what a smaller budget found
 
     def metrics(self) -> dict[str, Any]:
         """Headline numbers with their 95 % Wilson interval, and the evidence behind them."""
@@ -117,6 +128,7 @@ class Attacked:
             "draws": self.draws,
             "robust_accuracy": _mean(self.right),
             "robust_all_draws": _mean((self.right == 1).float()),
+            "robust_vote": _mean(self.voted),
             "ci_low": low,
             "ci_high": high,
             "tie_share": _mean(self.tie),
@@ -129,7 +141,7 @@ class Attacked:
             "max_distance": float(self.distance.max()),
             **{f"mean_{norm}": _mean(getattr(self, norm)[self.moved]) for norm in ("linf", "l2", "l1", "l0")},
             "silent_success_share": _mean(((self.fell >= 0) & (self.right == 1)).float())
-            if self.draws == 1  # one lucky draw is no success
+            if self.draws == 1 and not (self.fell == UNRECORDED).any()  # one lucky draw is no success
             else float("nan"),
             "eight_bit_accuracy": _mean(self.right_rounded),
             "mean_step_of_fall": _mean(self.fell[self.fell >= 0].double()),
@@ -137,6 +149,7 @@ class Attacked:
             "forward_queries": int(self.queries.sum()),
             "backward_queries": int(self.backward_queries.sum()),
             "losses": [_mean(row) for row in self.losses],
+            "nested": self.nested,
         }
 
 
@@ -162,7 +175,8 @@ def evaluate_clean(
         draws: forward passes per example of a stochastic model, at least 1.
 
     Raises:
-        InputError: no examples, or a setting out of range.
+        InputError: no examples, a setting out of range, or a model that does not answer one row of logits per
+            image, all of them numbers.
 
     Example:
         >>> model = lambda images, key=None: images
@@ -175,11 +189,12 @@ def evaluate_clean(
     parts = []
     for rows in _batches(len(x), batch_size):
         labels, batch_ids = y[rows], ids[rows]
-        fresh = _look(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws)
+        fresh = _look(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws, clean=True)
         chosen = fresh
         if _stochastic(model):
-            chosen = _look(model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), draws)
-        kept = ("right", "prediction", "tie", "silent", "spikes", "exit", "right_by_step")
+            many = max(draws, CHOOSING)
+            chosen = _look(model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), many)
+        kept = ("right", "prediction", "tie", "silent", "spikes", "exit", "right_by_step", "voted")
         seen = {name: getattr(fresh, name) for name in kept}
         parts.append({"example": batch_ids, "label": labels, "right_selection": chosen.right, **seen})
     return Clean(**_joined(parts), draws=draws)
@@ -204,7 +219,8 @@ def evaluate_attack(
 
     Args:
         model: images to logits, in evaluation mode.
-        attack: `attack(model, x, y, key, through=...) -> Result`.
+        attack: `attack(model, x, y, key, through=...) -> Result`; one whose images depend on how many are
+            attacked at a time says how many that are, in its `batch`.
         threat: the budget that every returned image is held to.
         x: images in [0, 1].
         y: labels.
@@ -220,6 +236,7 @@ def evaluate_attack(
     ids = _check(model, x, y, clean.example, batch_size, draws)
     check_threat(model, threat)
     draws = draws if _stochastic(model) else 1
+    batch_size = getattr(attack, "batch", None) or batch_size
     target, source = Steady(model), _steady(through)
     parts: list[dict[str, Tensor]] = []
     for rows in _batches(len(x), batch_size):
@@ -230,7 +247,8 @@ def evaluate_attack(
         fresh = _look(model, x_adv, labels, key.fold("measure").for_rows(ids[rows]), draws)
         chosen = fresh
         if _stochastic(model):
-            chosen = _look(model, x_adv, labels, key.fold("selection").for_rows(ids[rows]), draws)
+            many = max(draws, CHOOSING)
+            chosen = _look(model, x_adv, labels, key.fold("selection").for_rows(ids[rows]), many)
         leave = clean.right_selection[rows] < chosen.right  # the clean image serves the attacker better
         parts.append(
             {
@@ -264,17 +282,68 @@ def evaluate_attack(
                 **distances(x_adv, images),
                 "losses": result.losses.T,
                 "x_adv": x_adv,
+                "voted": torch.where(leave, clean.voted[rows], fresh.voted),
             }
         )
     longest = max(part["losses"].shape[1] for part in parts)
     for part in parts:
         part["losses"] = _held(part["losses"], longest)
     joined = _joined(parts)
-    return Attacked(**{**joined, "losses": joined["losses"].T}, draws=draws)
+    nested = bool(getattr(attack, "nested", False))
+    return Attacked(**{**joined, "losses": joined["losses"].T}, draws=draws, nested=nested)
 
 
-def distances(x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> dict[str, Float[Tensor, "B"]]:
-    """How far images are from others, in every norm.
+def evaluate_sweep(
+    model: Model,
+    recipe: Recipe,
+    threats: Sequence[Threat],
+    x: Float[Tensor, "N *F"],
+    y: Int64[Tensor, "N"],
+    clean: Clean,
+    key: Key,
+    *,
+    nested: bool = False,
+    through: Model | Sources | None = None,
+    batch_size: int = 100,
+    draws: int = 10,
+) -> list[Attacked]:
+    """Accuracy under one attack at several budgets: each afresh, or each from where the smaller one ended.
+
+    A nested sweep is cheaper, since what has fallen is not attacked again, and it cannot show that an attack
+    is weak by an accuracy that rises; its outcomes say that they are `nested`.
+
+    Args:
+        model: images to logits, in evaluation mode.
+        recipe: the attack.
+        threats: one threat at several budgets.
+        x: images in [0, 1].
+        y: labels.
+        clean: outcomes of `evaluate_clean` on the same examples.
+        key: randomness of attack and draws.
+        nested: begin each budget but the smallest with the images of the one before.
+        through: as in `evaluate_attack`.
+        batch_size: examples per forward pass, at least 1; changes no number.
+        draws: forward passes per verdict on a stochastic model, at least 1.
+
+    Returns:
+        One outcome per budget, in rising order of epsilon.
+    """
+    found: list[Attacked] = []
+    for threat in sorted(threats, key=lambda each: each.epsilon):
+        attack = recipe(threat)
+        if nested and found:
+            attack = Nested(attack, Carried(clean.example, found[-1].x_adv))
+        found.append(
+            evaluate_attack(
+                model, attack, threat, x, y, clean, key,
+                through=through, batch_size=batch_size, draws=draws,
+            )
+        )  # fmt: skip
+    return found
+
+
+def distances(x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> dict[str, Any]:
+    """How far images are from others, in every norm; `[B]` each.
 
     Example:
         >>> x_adv, x = torch.tensor([[0.0, 0.5, 0.75, 1.0]]), torch.tensor([[0.0, 0.0, 0.75, 0.5]])
@@ -316,7 +385,27 @@ class Steady:
 
     def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "B K"]:
         padded, key = _padded(images, key)
-        return self.model(padded, key)[: len(images)]
+        logits: Tensor = self.model(padded, key)
+        if not isinstance(logits, Tensor) or logits.ndim < 1 or len(logits) != len(padded):
+            raise InputError(
+                "A model answers one row of logits per image",
+                f"shape {list(getattr(logits, 'shape', []))} for {len(padded)} images",
+                "Flatten or average over time inside the model.",
+            )
+        return logits[: len(images)]
+
+    @property
+    def encoder(self) -> Encoder:
+        """Its code, where the model has one."""
+        code: Encoder = self.model.encoder  # type: ignore[attr-defined]
+        return code
+
+    def read(self, encoded: Float[Tensor, "T B *F"]) -> Float[Tensor, "B K"]:
+        """Logits for an input that is coded already, where the model can be asked there."""
+        short = -encoded.shape[1] % BLOCK
+        rest = encoded[:, -1:].detach().expand(-1, short, *encoded.shape[2:])
+        logits: Tensor = self.model.read(torch.cat([encoded, rest], 1))  # type: ignore[attr-defined]
+        return logits[: encoded.shape[1]]
 
     def watch(
         self, images: Float[Tensor, "B *F"], key: Key | None = None, *, potential: bool = False
@@ -352,12 +441,18 @@ class _Look:
     spikes: Tensor
     exit: Tensor
     right_by_step: Tensor
+    voted: Tensor
 
 
 @torch.no_grad()
-def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int) -> _Look:
-    """Ask the model `draws` times; shares over draws."""
+def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int, clean: bool = False) -> _Look:
+    """Ask the model `draws` times; shares over draws.
+
+    An answer that is no number is an error of the model on an attacked image, and a refusal on a clean one.
+    """
     answers = [_infer(model, x, key.fold("draw", i)) for i in range(draws)]
+    for answer in answers:
+        _check_answer(answer.logits, x, y, clean)
     predictions = torch.stack([decide(a.logits) for a in answers])
     return _Look(
         (predictions == y).float().mean(0),
@@ -367,6 +462,7 @@ def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int) -> _Look:
         torch.stack([a.spikes for a in answers]).mean(0),
         torch.stack([a.exit for a in answers]).mean(0),
         torch.stack([a.by_step == y[:, None] for a in answers]).float().mean(0),
+        torch.from_numpy(majority_vote(predictions.cpu().numpy(), y.cpu().numpy())).to(x.device).float(),
     )
 
 
@@ -374,10 +470,40 @@ def _infer(model: Model, x: Tensor, key: Key) -> Inference:
     if isinstance(model, Observable):
         answer = model.infer(*_padded(x, key))
         return Inference(*(part[: len(x)] for part in answer))
-    logits = Steady(model)(x, key)
+    try:
+        logits = Steady(model)(x, key)
+    except SpikeproofError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"A model answers images {list(x.shape)} with logits [B, K]",
+            f"{type(error).__name__}: {error}",
+            "Call it as model(images, key); the error above is its own.",
+        ) from error
     unknown = logits.new_full((len(x),), torch.nan)
     nothing = logits.new_zeros((len(x), 0), dtype=torch.int64)
     return Inference(logits, (logits == 0).all(-1), unknown, unknown, nothing)
+
+
+def _check_answer(logits: Tensor, x: Tensor, y: Tensor, clean: bool) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        raise InputError(
+            f"A model answers {len(x)} images with logits [{len(x)}, K]",
+            f"shape {list(getattr(logits, 'shape', []))}",
+            "Flatten or average over time inside the model.",
+        )
+    if int(y.max()) >= logits.shape[1]:
+        raise InputError(
+            f"Labels below {logits.shape[1]}, the number of logits",
+            f"label {int(y.max())}",
+            "Check that model and data set have the same classes.",
+        )
+    if clean and (broken := int(logits.isnan().any(1).sum())):
+        raise InputError(
+            "A model answers with numbers",
+            f"NaN on {broken} of {len(x)} clean images",
+            "Mend the model; if its training diverged, lower the learning rate.",
+        )
 
 
 def _attack(
@@ -404,8 +530,7 @@ def _attack(
         x.new_zeros(len(x)),
     )
     fell = count - 1
-    if found.fell is not None:
-        fell[rows] = found.fell
+    fell[rows] = UNRECORDED if found.fell is None else found.fell
     for whole, part in zip(result[:6], found[:6], strict=True):
         if whole is result.losses:
             whole[:, rows] = part.to(whole.dtype)
@@ -462,4 +587,4 @@ def _check(
         raise InputError(
             "Evaluation needs a model in evaluation mode", "a model in training mode", "Call model.eval()."
         )
-    return torch.arange(len(x), device=x.device) if ids is None else ids
+    return torch.arange(len(x), device=x.device) if ids is None else ids.to(x.device)

@@ -311,7 +311,7 @@ def load(path: str | Path) -> Classifier:
 
     Raises:
         InputError: there is no saved model, a file is no JSON or no safetensors (a pickle, say), it names
-            unknown parts, or the weights do not fit the description.
+            unknown parts, the weights do not fit the description, or they are no numbers.
         DamagedError: the weights are not those that were saved.
 
     Example:
@@ -335,6 +335,10 @@ def load(path: str | Path) -> Classifier:
         )
     model = _skeleton(document["model"], str(description))
     _check_fit(model, tensors, weights)
+    if broken := [name for name, tensor in tensors.items() if tensor.isnan().any()]:
+        raise InputError(
+            f"{weights}: expected numbers", f"NaN in {broken[0]!r}", "Train the model again, less fast."
+        )
     model.load_state_dict(tensors, assign=True)
     return model.eval()
 

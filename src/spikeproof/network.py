@@ -189,6 +189,10 @@ class Architecture:
             InputError: it has layers that the neuron cannot stand in.
         """
 
+    def neuron(self, own: Neuron) -> Neuron:
+        """The neurons of a hidden layer, for a model with the neuron `own`."""
+        return own
+
     def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
         """A network with fresh weights from PyTorch's current generator."""
         raise NotImplementedError(f"{type(self).__name__} builds nothing")
@@ -479,7 +483,7 @@ class Classifier(nn.Module):
 
     def read(self, encoded: Float[Tensor, "T B ..."]) -> Float[Tensor, "B K"]:
         """Logits for an input that is coded already: where attacks on spikes take their gradient."""
-        return self.spec.decoder(self.respond(encoded))
+        return self.spec.decoder(self.respond(encoded.to(next(self.network.parameters()).dtype)))
 
     def encode(
         self, images: Float[Tensor, "B C H W"], key: Key | None = None, tally: list[Tensor] | None = None
@@ -557,6 +561,8 @@ def substitute(
         twin.encoder = with_backward(twin.encoder, backward)
     for layer in twin.modules():
         if isinstance(layer, Spiking):
+            if isinstance(unroll, GradientRule):
+                unroll.check(layer.neuron)
             layer.spike = layer.spike if spike is None else spike
             layer.unroll = layer.unroll if unroll is None else unroll
     if isinstance(unroll, GradientRule):

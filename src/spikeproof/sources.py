@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from spikeproof.attacks.composite import Composite, RateTwin, Sources
+from spikeproof.attacks.composite import Chosen, Composite, RateTwin, Sources, WorstOf
+from spikeproof.attacks.eventsteps import SpikeCompatible
 from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
 from spikeproof.attacks.search import evaluator
+from spikeproof.attacks.transfer import Transfer
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
@@ -19,7 +22,18 @@ from spikeproof.network import Architecture, Classifier, substitute
 from spikeproof.neurons import Integrator, Neuron, Recurrent, Spiking, Synapse
 from spikeproof.protocols import Threat
 
-__all__ = ["Choice", "RateNetwork", "check_rates", "rate_twin", "strongest", "through"]
+__all__ = [
+    "Choice",
+    "RateNetwork",
+    "check_rates",
+    "made_on",
+    "raised",
+    "rate_twin",
+    "settled",
+    "strongest",
+    "through",
+    "validated",
+]
 
 
 def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | Sources | None:
@@ -38,9 +52,24 @@ def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | Sources | 
     if isinstance(recipe, RateTwin):
         return rate_twin(_twin(model, recipe.attack) or model)
     if isinstance(recipe, Through):
-        recipe.gradient.check(model.spec.neuron)
+        recipe.check(model)
         return substitute(_twin(model, recipe.attack) or model, unroll=recipe.gradient)
+    if isinstance(recipe, SpikeCompatible) and recipe.raised != 1:
+        return raised(_twin(model, recipe) or model, recipe.raised)
     return _twin(model, recipe)
+
+
+def made_on(other: Any, recipe: Transfer) -> Sources:
+    """What a transfer attack takes for `through`: another model, and what gives its gradients.
+
+    Args:
+        other: the model that images are made on.
+        recipe: the transfer.
+
+    Raises:
+        InputError: a substitute does not fit the other model.
+    """
+    return Sources((other, through(other, recipe.attack)))
 
 
 def _twin(model: Any, recipe: Recipe) -> Classifier | None:
@@ -48,6 +77,35 @@ def _twin(model: Any, recipe: Recipe) -> Classifier | None:
     if not isinstance(recipe, GradientRecipe) or (recipe.surrogate is None and recipe.backward is None):
         return None
     return substitute(model, spike=recipe.surrogate, backward=recipe.backward)
+
+
+def raised(model: Classifier, times: float) -> Classifier:
+    """The same weights with a higher threshold in the last hidden layer: to take gradients through.
+
+    It shares every tensor with the model but fires less, so it never gives a verdict.
+
+    Args:
+        model: a network with a hidden layer of neurons that compare with a threshold.
+        times: the threshold, in units of the layer's own, positive.
+
+    Raises:
+        InputError: there is no such layer.
+
+    Source:
+        Liang et al. 2020, section III-D, which raises it from 0.3 to 1.0.
+    """
+    twin = substitute(model)
+    *hidden, _ = twin.network.layers
+    layers = [each for layer in hidden for each in layer.modules() if isinstance(each, Spiking)]
+    if not layers or not hasattr(layers[-1].neuron, "threshold"):
+        raise InputError(
+            "A threshold is raised in the last hidden layer of spiking neurons",
+            f"{model.spec.network!r} with {model.spec.neuron!r}",
+            "Leave out raised.",
+        )
+    neuron: Any = layers[-1].neuron
+    layers[-1].neuron = replace(neuron, threshold=times * neuron.threshold)
+    return twin
 
 
 class RateNetwork(nn.Module):
@@ -210,3 +268,74 @@ def strongest(
         margin.append(sum(value.mean().item() for value, _ in looks) / draws)
     ranks = [(accuracy[i], -margin[i]) for i in range(len(recipes))]
     return Choice(recipes[ranks.index(min(ranks))], tuple(accuracy), tuple(margin))
+
+
+def validated(recipe: Recipe) -> int:
+    """The number of validation images that the choices within a recipe look at.
+
+    Example:
+        >>> from spikeproof.attacks.recipes import PGD
+        >>> validated(WorstOf(attacks=(PGD(), Chosen(attacks=(PGD(),), images=50)))), validated(PGD())
+        (50, 0)
+    """
+    own = recipe.images if isinstance(recipe, Chosen) else 0
+    inner = recipe.members if isinstance(recipe, Composite) else ()
+    return max((own, *map(validated, inner)))
+
+
+def settled(
+    model: Classifier,
+    recipe: Recipe,
+    threat: Threat,
+    x: Float[Tensor, "N C H W"],
+    y: Int64[Tensor, "N"],
+    key: Key,
+    *,
+    draws: int = 4,
+) -> tuple[Recipe, list[Choice]]:
+    """The recipe with every choice in it made, and the choices.
+
+    Args:
+        model: the model, in evaluation mode.
+        recipe: any; one without `Chosen` is returned as it is.
+        threat: the budget.
+        x: validation images; as many are used as the choice asks for.
+        y: their labels.
+        key: randomness of the attacks and of their verdicts.
+        draws: looks at every attacked image of a stochastic model, at least 1.
+
+    Raises:
+        InputError: as `strongest` says.
+
+    Example:
+        >>> from spikeproof.attacks.recipes import PGD
+        >>> from spikeproof.decoders import Count
+        >>> from spikeproof.encoders import Direct
+        >>> from spikeproof.network import MLP, ModelSpec
+        >>> from spikeproof.neurons import LIF
+        >>> from spikeproof.surrogates import ATan
+        >>> from spikeproof.threats import Linf
+        >>> model = ModelSpec(Direct(4), MLP((8,)), LIF(), ATan(), Count(), (1, 8, 8), 3).build(Key.of(0))
+        >>> x, y = Key.of(1).uniform((6, 1, 8, 8)), torch.arange(6) % 3
+        >>> recipe = Chosen(attacks=(PGD(steps=1), PGD(steps=3)))
+        >>> found, choices = settled(model.eval(), recipe, Linf(0.1), x, y, Key.of(2))
+        >>> found in recipe.attacks, len(choices)
+        (True, 1)
+    """
+    if isinstance(recipe, Chosen):
+        fitting = [member for member in recipe.attacks if member.suits(model)]
+        known, choices = [], list[Choice]()
+        for member in fitting:
+            inner, more = settled(model, member, threat, x, y, key.fold("inner"), draws=draws)
+            known.append(inner)
+            choices += more
+        few = slice(recipe.images)
+        best = strongest(model, known, threat, x[few], y[few], key, draws=draws)
+        return best.recipe, [*choices, best]
+    if isinstance(recipe, WorstOf):
+        pairs = [
+            settled(model, each, threat, x, y, key.fold(i), draws=draws)
+            for i, each in enumerate(recipe.attacks)
+        ]
+        return replace(recipe, attacks=tuple(r for r, _ in pairs)), [c for _, found in pairs for c in found]
+    return recipe, []

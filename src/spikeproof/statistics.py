@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv, stdtrit
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -28,9 +28,11 @@ __all__ = [
     "compare",
     "difference_test",
     "draws_needed",
+    "draws_wanted",
     "holm",
     "majority_vote",
     "mcnemar",
+    "median",
     "over_seeds",
     "wilson",
     "worst_of_draws",
@@ -76,6 +78,44 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return Interval(max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)))
+
+
+def median(values: Sequence[float], confidence: float = 0.95) -> tuple[float, Interval]:
+    r"""The median, and the interval between two of the values that covers it whatever their distribution.
+
+    .. math:: [x_{(k)}, x_{(n-k+1)}], \quad k = \max\{k : B(k-1; n, 1/2) \le \alpha/2\}
+
+    with the distribution function of the binomial. Values may be infinite, such as distances to what was not
+    found. Fewer than 6 values leave all open at 95 %.
+
+    Args:
+        values: at least one, none NaN.
+        confidence: coverage `1 - alpha`, in (0, 1).
+
+    Raises:
+        InputError: no values, NaN, or a confidence out of its range.
+
+    Example:
+        >>> median([3.0, 1.0, 2.0, 5.0, 4.0, 6.0, float("inf")])
+        (4.0, Interval(low=1.0, high=inf))
+
+    Source:
+        Conover 1999, Practical Nonparametric Statistics, section 3.2.
+    """
+    if not len(values) or any(math.isnan(value) for value in values) or not 0 < confidence < 1:
+        raise InputError(
+            "median() needs numbers and a confidence in (0, 1)",
+            f"{len(values)} values, confidence={confidence}",
+            "Leave out what was not measured.",
+        )
+    ordered, n = sorted(values), len(values)
+    low, high = ordered[(n - 1) // 2], ordered[n // 2]
+    middle = low if low == high else (low + high) / 2
+    rank = int(binom.ppf((1 - confidence) / 2, n, 0.5))
+    rank = rank if binom.cdf(rank, n, 0.5) <= (1 - confidence) / 2 else rank - 1  # values below, at most
+    if rank < 0:
+        return middle, Interval(-math.inf, math.inf)
+    return middle, Interval(ordered[rank], ordered[n - 1 - rank])
 
 
 def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -452,6 +492,36 @@ def draws_needed(right: ArrayLike, half_width: float, confidence: float = 0.95) 
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     spread, n = float(pilot.var(0, ddof=1).mean()), int(pilot.shape[1])
     return max(1, math.ceil(z * z * spread / (half_width**2 * n) - 1e-9))
+
+
+def draws_wanted(examples: int, half_width: float = 0.02, confidence: float = 0.95) -> int:
+    r"""Draws per example that are enough whatever the model: `draws_needed` where every answer is a coin's.
+
+    .. math:: R = \left\lceil \frac{z^2}{4 h^2 N} \right\rceil
+
+    Args:
+        examples: number `N` of examples, at least 1.
+        half_width: largest half width `h` that chance in the draws may have, in (0, 1).
+        confidence: coverage, in (0, 1).
+
+    Raises:
+        InputError: an argument out of its range.
+
+    Example:
+        >>> draws_wanted(100), draws_wanted(1000)
+        (25, 3)
+
+    Source:
+        The normal interval of a stratified mean; Cochran 1977, section 5.3.
+    """
+    if examples < 1 or not 0 < half_width < 1 or not 0 < confidence < 1:
+        raise InputError(
+            "draws_wanted() takes examples >= 1 and half_width, confidence in (0, 1)",
+            f"examples={examples}, half_width={half_width}, confidence={confidence}",
+            "Try draws_wanted(100).",
+        )
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    return max(1, math.ceil(z * z / (4 * half_width**2 * examples) - 1e-9))
 
 
 def _check(name: str, successes: float, n: int, confidence: float) -> None:

@@ -7,6 +7,7 @@ spike patterns, and at the end attacks that see no gradient. What counts is the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
@@ -16,22 +17,28 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.composite import WidthSweep
+from spikeproof.attacks.estimates import NES
+from spikeproof.attacks.eventsteps import Retiming, SpikeCompatible
+from spikeproof.attacks.fewest import SDA
 from spikeproof.attacks.iterated import APGD, APGDT
+from spikeproof.attacks.linearised import FABT
 from spikeproof.attacks.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean, sees_every_exit
+from spikeproof.attacks.penalised import EAD
 from spikeproof.attacks.recipes import EOTPGD, PGD, EncoderAwareSearch, NoiseSearch, Recipe, SquareSearch
 from spikeproof.attacks.search import check_threat
+from spikeproof.attacks.sparse import JSMA, OnePixel, SparseFool
 from spikeproof.attacks.spikes import SpikeSearch, SpikeWalkSearch
+from spikeproof.attacks.targets import EveryOther
 from spikeproof.encoders import SpikeCode, StraightThrough, TimeShift, with_backward
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation import Attacked, Clean, distances, evaluate_attack
 from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin
 from spikeproof.network import Classifier
-from spikeproof.neurons import ReLU
 from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.sources import through
-from spikeproof.surrogates import ATan
-from spikeproof.threats import L2, Linf
+from spikeproof.surrogates import ATan, Exponential, Rectangle, Triangle
+from spikeproof.threats import L0, L1, L2, Linf, Shifts
 
 __all__ = ["LEVELS", "Member", "Suite", "Suited", "evaluate_suite", "plan"]
 
@@ -44,10 +51,12 @@ class Member(NamedTuple):
     Args:
         name: as it is shown.
         recipe: the attack.
+        after: the member that must have broken something for this one to be run; None if it always is.
     """
 
     name: str
     recipe: Recipe
+    after: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +87,11 @@ def _never(*_: object, **__: object) -> Any:
     raise InputError("A suite is run by evaluate_suite()", "a call of its own", "Use evaluate_suite().")
 
 
-_AWARE = {
-    "quick": EncoderAwareSearch(steps=6, restarts=1, refine=0),
-    "standard": EncoderAwareSearch(),
-    "extreme": EncoderAwareSearch(steps=40, restarts=10, refine=60),
-}
-
-
 def plan(level: str, model: Model, threat: Threat) -> list[Member]:
     """The attacks of a suite on this model, in their order.
+
+    Every suite holds the members of the next smaller one, under the same names and so with the same
+    randomness: on a deterministic model a larger suite never leaves more.
 
     Args:
         level: `quick`, `standard` or `extreme`.
@@ -103,53 +108,164 @@ def plan(level: str, model: Model, threat: Threat) -> list[Member]:
     Suite(level=level)
     check_threat(model, threat)
     if moves_events(threat):
-        return _on_events(level, model)
-    if not isinstance(threat, (Linf, L2)):
+        return _on_events(level, model, threat)
+    if not isinstance(threat, (Linf, L2, L1, L0)):
         raise InputError(
-            "There are suites for the threats linf and l2, and for those on events",
+            "There are suites for the threats linf, l2, l1 and l0, and for those on events",
             repr(threat),
             "List the attacks of this threat in a study instead.",
         )
-    few, many = {"quick": (10, 20), "standard": (20, 50), "extreme": (40, 100)}[level]
-    stochastic = bool(getattr(model, "stochastic", False))
-    pgd: Any = EOTPGD if stochastic else PGD
-    often: dict[str, Any] = {"draws": {"quick": 4, "standard": 8, "extreme": 20}[level]} if stochastic else {}
+    stages = [_quick, _standard, _extreme][: LEVELS.index(level) + 1]
+    kind = _Kind.of(model)
+    slopes = [member for stage in stages for member in stage(kind, threat)]
+    return [*slopes, *_without_gradients(level, kind, threat)]
+
+
+class _Kind(NamedTuple):
+    """What a plan depends on."""
+
+    model: Any
+    classifier: Classifier | None
+    stochastic: bool
+
+    @classmethod
+    def of(cls, model: Model) -> _Kind:
+        stochastic = bool(getattr(model, "stochastic", False))
+        return cls(model, model if isinstance(model, Classifier) else None, stochastic)
+
+    def pgd(self, draws: int = 4, **settings: Any) -> PGD:
+        """Projected steps, in expectation where the model draws."""
+        return EOTPGD(draws=draws, **settings) if self.stochastic else PGD(**settings)
+
+    def often(self, draws: int = 4) -> dict[str, Any]:
+        return {"draws": draws} if self.stochastic else {}
+
+    @property
+    def exits(self) -> bool:
+        """Whether there are exits that were not taken."""
+        return self.classifier is not None and PGD(objective=PrefixMean(Margin())).reads(self.classifier)
+
+    @property
+    def spiking(self) -> bool:
+        return self.classifier is not None and self.classifier.spec.neuron.spiking
+
+    @property
+    def classes(self) -> int:
+        return 2 if self.classifier is None else self.classifier.spec.classes
+
+
+def _quick(kind: _Kind, threat: Threat) -> list[Member]:
+    """The cheapest killers: two objectives, every exit, a short search over spike patterns."""
     members = [
-        Member("pgd", PGD(steps=few)),
-        Member("pgd-margin", pgd(steps=many, objective=Margin(), **often)),
+        Member("pgd", PGD(steps=20)),
+        Member("pgd-margin", kind.pgd(steps=20 if kind.stochastic else 50, objective=Margin())),
     ]
-    members += _exits(model, level, few, many, often, pgd)
-    if isinstance(threat, Linf) and EncoderAwareSearch().suits(model):
-        members.append(Member("encoder-aware", _AWARE[level]))
-    if level != "quick":
-        restarts = 2 if level == "standard" else 5
-        members += [
-            Member("pgd-coarse", pgd(steps=few, restarts=restarts, reach=10.0, **often)),
-            Member(
-                "pgd-coarse-margin",
-                pgd(steps=few, restarts=restarts, reach=10.0, objective=Margin(), **often),
-            ),
-        ]
-        members.append(Member("apgd-ce", APGD(steps=many, **often)))
-        if _classes(model) > 3:
-            members.append(Member("apgd-t", APGDT(steps=few, **often)))
-    if isinstance(model, Classifier):
-        members += _substitutes(model, level, few, often, pgd)
-    members.append(Member("noise", NoiseSearch(draws=10)))
-    queries = {"quick": 100, "standard": 500, "extreme": 5000}[level]
-    members.append(Member("square", SquareSearch(queries=queries)))
+    if kind.exits:
+        members.append(Member("pgd-prefixes", kind.pgd(steps=20, objective=PrefixMean(Margin()))))
+    if _aware(kind, threat):
+        members.append(Member("encoder-aware-brief", EncoderAwareSearch(steps=6, restarts=1, refine=0)))
     return members
 
 
-def _on_events(level: str, model: Model) -> list[Member]:
-    """Attacks on spike trains: luck, the search by several gradients, and a walk without gradients."""
+def _standard(kind: _Kind, threat: Threat) -> list[Member]:
+    """Long steps, steps that adapt, other gradients, the whole search over spike patterns, every class."""
+    members = [
+        Member("pgd-coarse", kind.pgd(steps=20, restarts=1 if kind.stochastic else 2, reach=10.0)),
+        *_rules(kind, steps=20),
+        *_surrogates(kind, steps=20, every=False),
+    ]
+    if not isinstance(threat, L0):
+        members.append(Member("apgd-ce", APGD(steps=20 if kind.stochastic else 50, **kind.often())))
+    if kind.exits:
+        if not isinstance(threat, L0):
+            adaptive = APGD(steps=20, objective=PrefixMean(), **kind.often())
+            members.append(Member("apgd-prefixes", adaptive))
+        for name, objective in (("first-spike", FirstSpikeMargin()), ("potential", PotentialMargin())):
+            recipe = kind.pgd(steps=20, reach=5.0, objective=objective)
+            members += [Member(f"pgd-{name}", recipe)] if recipe.reads(kind.classifier) else []
+    if _aware(kind, threat):
+        members.append(Member("encoder-aware", EncoderAwareSearch(restarts=2)))
+    if kind.classes > 3 and not isinstance(threat, L0):
+        few, steps = (3, 10) if kind.stochastic else (4, 20)
+        targeted = APGDT(steps=steps, targets=EveryOther(few), **kind.often(2))
+        members.append(Member("apgd-t", targeted))
+    return [*members, *_nearest(kind, threat)]
+
+
+def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
+    """The same once more, with many steps, restarts and draws."""
+    draws, members = 20, []
+    for name, objective in (("", LogitCrossEntropy()), ("-margin", Margin())):
+        recipe = kind.pgd(draws, steps=40, restarts=5, reach=10.0, objective=objective)
+        members.append(Member(f"pgd-coarse{name}-long", recipe))
+    members.append(Member("pgd-margin-long", kind.pgd(draws, steps=100, objective=Margin())))
+    if not isinstance(threat, L0):
+        members.append(Member("apgd-ce-long", APGD(steps=100, restarts=2, **kind.often(draws))))
+        if kind.classes > 3:
+            members.append(Member("apgd-t-long", APGDT(steps=40, **kind.often(draws))))
+    if kind.exits:
+        prefixes = kind.pgd(draws, steps=100, objective=PrefixMean(Margin()))
+        members.append(Member("pgd-prefixes-long", prefixes))
+        if not isinstance(threat, L0):
+            adaptive = APGD(steps=100, objective=PrefixMean(), **kind.often(draws))
+            members.append(Member("apgd-prefixes-long", adaptive))
+    if _aware(kind, threat):
+        long = EncoderAwareSearch(steps=40, restarts=10, refine=60)
+        members.append(Member("encoder-aware-long", long))
+    return [*members, *_surrogates(kind, steps=40, every=True), *_rules(kind, steps=40)]
+
+
+def _without_gradients(level: str, kind: _Kind, threat: Threat) -> list[Member]:
+    """Luck and random search. Where a short one breaks what gradients could not, a long one follows."""
+    members = [Member("noise", NoiseSearch(draws=10))]
+    if isinstance(threat, (Linf, L2)):
+        members.append(Member("square", SquareSearch(queries=150)))
+        long: Recipe = SquareSearch(queries=1000)
+        extreme: Recipe = SquareSearch(queries=5000)
+    elif isinstance(threat, L1):
+        members.append(Member("nes", NES(steps=10, samples=10)))
+        long, extreme = NES(steps=40, samples=25), NES(steps=100, samples=50)
+    else:
+        members.append(Member("one-pixel", OnePixel(steps=10, population=20)))
+        long, extreme = OnePixel(), OnePixel(steps=100, population=100)
+    short = members[-1].name
+    if level != "quick":
+        members.append(Member(f"{short}-long", long, after=short))
+    if level == "extreme":
+        members.append(Member(f"{short}-longest", extreme))
+    return members
+
+
+def _aware(kind: _Kind, threat: Threat) -> bool:
+    return isinstance(threat, Linf) and EncoderAwareSearch().suits(kind.model)
+
+
+def _nearest(kind: _Kind, threat: Threat) -> list[Member]:
+    """Searches for the nearest image, where projected steps are not at their best."""
+    if isinstance(threat, L1):
+        members = [Member("fab-t", FABT(steps=20, targets=3))]
+        if not kind.stochastic:  # there EAD takes longer than all others together, and finds nothing
+            members.append(Member("ead", EAD(steps=50, searches=4)))
+        return members
+    if isinstance(threat, L0):
+        return [Member("jsma", JSMA(targets=EveryOther(3))), Member("sparse-fool", SparseFool())]
+    return []
+
+
+def _on_events(level: str, model: Model, threat: Threat) -> list[Member]:
+    """Attacks on spike trains: luck, cheap ones of the literature, our search, a walk without gradients."""
     searches = {
         "quick": SpikeSearch(steps=6, restarts=1, width=8, refine=1),
         "standard": SpikeSearch(),
         "extreme": SpikeSearch(steps=40, restarts=8, width=32, refine=20),
     }
     search = searches[level]
-    members = [Member("noise", NoiseSearch(draws=10)), Member("spike-search", search)]
+    members = [Member("noise", NoiseSearch(draws=10))]
+    if level != "quick":
+        shifts = isinstance(threat, Shifts)
+        members.append(Member("retiming", Retiming()) if shifts else Member("sda", SDA()))
+        members.append(Member("spike-compatible", SpikeCompatible(objective=Margin())))
+    members.append(Member("spike-search", search))
     if level != "quick":
         brief = replace(search, restarts=1)
         entropy = replace(brief, objective=LogitCrossEntropy())
@@ -164,38 +280,40 @@ def _on_events(level: str, model: Model) -> list[Member]:
     return [*members, Member("spike-walk", SpikeWalkSearch(queries=queries))]
 
 
-def _exits(model: Model, level: str, few: int, many: int, often: dict[str, Any], pgd: Any) -> list[Member]:
-    """Objectives that see more steps than the one at which an early exit was taken."""
-    prefixes = pgd(steps=many, objective=PrefixMean(Margin()), **often)
-    if not isinstance(model, Classifier) or not prefixes.reads(model):
-        return []
-    members = [Member("pgd-prefixes", prefixes)]
-    if level != "quick":
-        members.append(Member("apgd-prefixes", APGD(steps=many, objective=PrefixMean(), **often)))
-        for name, objective in (("first-spike", FirstSpikeMargin()), ("potential", PotentialMargin())):
-            recipe = pgd(steps=few, reach=5.0, objective=objective, **often)
-            members += [Member(f"pgd-{name}", recipe)] if recipe.reads(model) else []
-    return members
+SURROGATES = (ATan(6.0), Triangle(0.5), Exponential(1.0, 2.0), Rectangle(4.0))
+"""What standard suites look through: two narrow ones, and two wide ones."""
 
 
-def _substitutes(model: Classifier, level: str, steps: int, often: dict[str, Any], pgd: Any) -> list[Member]:
-    """Gradients of other surrogates and of other rules for the code."""
-    if level == "quick":
+def _surrogates(kind: _Kind, steps: int, every: bool) -> list[Member]:
+    """Gradients of other surrogates, one after the other."""
+    if not kind.spiking:
         return []
-    members = []
-    if not isinstance(model.spec.neuron, ReLU) and model.spec.neuron.spiking:
-        if not often:  # a sweep in expectation would cost more than it finds
-            members.append(
-                Member("width-sweep", WidthSweep(attack=PGD(steps=steps, reach=5.0, objective=Margin())))
+    if kind.stochastic:  # a sweep in expectation would cost more than it finds
+        draws, long = (20, "-long") if every else (2, "")
+        chosen = {"wide": ATan(1.0), "sharp": ATan(6.0)} if every else {"wide": ATan(1.0)}
+        return [
+            Member(
+                f"pgd-{name}{long}",
+                kind.pgd(draws, steps=steps, surrogate=surrogate, reach=5.0, objective=Margin()),
             )
-        for name, surrogate in (("wide", ATan(1.0)), ("sharp", ATan(6.0))) if often else ():
-            recipe = pgd(steps=steps, surrogate=surrogate, reach=5.0, objective=Margin(), **often)
-            members.append(Member(f"pgd-{name}", recipe))
-    own = getattr(model.encoder, "backward", None)
+            for name, surrogate in chosen.items()
+        ]
+    attack = PGD(steps=steps, reach=5.0, objective=Margin())
+    if every:
+        return [Member("width-sweep-long", WidthSweep(attack=attack))]
+    return [Member("width-sweep", WidthSweep(attack=attack, surrogates=SURROGATES))]
+
+
+def _rules(kind: _Kind, steps: int) -> list[Member]:
+    """Gradients of other rules for the code."""
+    if kind.classifier is None or not isinstance(kind.classifier.encoder, SpikeCode):
+        return []
+    own, long = kind.classifier.encoder.backward, "" if steps == 20 else "-long"
+    members = []
     for name, rule in (("time-shift", TimeShift()), ("straight-through", StraightThrough())):
-        if isinstance(model.encoder, SpikeCode) and rule != own and _fits(model, rule):
-            recipe = pgd(steps=steps, backward=rule, reach=5.0, objective=Margin(), **often)
-            members.append(Member(f"pgd-{name}", recipe))
+        if rule != own and _fits(kind.classifier, rule):
+            recipe = kind.pgd(steps=steps, backward=rule, reach=5.0, objective=Margin())
+            members.append(Member(f"pgd-{name}{long}", recipe))
     return members
 
 
@@ -207,10 +325,6 @@ def _fits(model: Classifier, rule: Any) -> bool:
     return True
 
 
-def _classes(model: Model) -> int:
-    return model.spec.classes if isinstance(model, Classifier) else 2
-
-
 @dataclass(frozen=True)
 class Suited:
     """What a suite found.
@@ -219,7 +333,7 @@ class Suited:
         attacked: the worst case per example; its `losses` are empty.
         broken_by: per example the place of the member whose image counts; -1 for the image as it is.
         members: what each member did, in order: examples it was run on, how many of them it broke, accuracy
-            left after it, queries, and the evidence of `Attacked.metrics`.
+            left after it, queries, seconds, and the evidence of `Attacked.metrics`.
     """
 
     attacked: Attacked
@@ -227,8 +341,9 @@ class Suited:
     members: Sequence[dict[str, Any]] = field(default_factory=list)
 
     def metrics(self) -> dict[str, Any]:
-        """Headline numbers, with the table of contributions."""
-        return {**self.attacked.metrics(), "losses": [], "members": list(self.members)}
+        """Headline numbers, with the table of contributions; silent success is a matter of each member."""
+        nothing = {"losses": [], "silent_success_share": float("nan")}
+        return {**self.attacked.metrics(), **nothing, "members": list(self.members)}
 
 
 def evaluate_suite(
@@ -242,30 +357,38 @@ def evaluate_suite(
     *,
     batch_size: int = 100,
     draws: int = 10,
+    members: Sequence[Member] | None = None,
+    after: Suited | None = None,
 ) -> Suited:
     """The worst case per example over the members of a suite.
 
     Args:
         model: images to logits, in evaluation mode.
         level: `quick`, `standard` or `extreme`.
-        threat: `Linf` or `L2`.
-        x: images in [0, 1].
+        threat: `Linf`, `L2`, `L1` or `L0`, or one on events.
+        x: images in [0, 1], or events.
         y: labels.
         clean: outcomes of `evaluate_clean` on the same examples.
         key: randomness of attacks and draws.
         batch_size: examples at a time; changes no number.
         draws: forward passes per verdict on a stochastic model.
+        members: attacks in place of those of the plan.
+        after: what was found before on the same examples; the members go on from there.
 
     Raises:
         InputError: as `plan` and `evaluate_attack` say.
     """
-    worst = _unattacked(threat, x, clean)
-    broken = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
-    members: list[dict[str, Any]] = []
-    for place, member in enumerate(plan(level, model, threat)):
+    worst = _unattacked(threat, x, clean) if after is None else _copied(after.attacked)
+    none = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
+    broken = none if after is None else after.broken_by.clone()
+    entries: list[dict[str, Any]] = [] if after is None else list(after.members)
+    for place, member in enumerate(plan(level, model, threat) if members is None else members, len(entries)):
         rows = (worst.right_selection > 0).nonzero().flatten()
+        if member.after is not None and not _broke(entries, member.after):
+            rows = rows[:0]
         before = float(worst.right.sum())
         entry: dict[str, Any] = {"name": member.name, "attacked": len(rows)}
+        began, source = time.perf_counter(), through(model, member.recipe)
         if len(rows):
             found = evaluate_attack(
                 model,
@@ -275,7 +398,7 @@ def evaluate_suite(
                 y[rows],
                 _subset(clean, rows),
                 key.fold("member", member.name),
-                through=through(model, member.recipe),
+                through=source,
                 batch_size=batch_size,
                 draws=draws,
             )
@@ -283,18 +406,33 @@ def evaluate_suite(
             taken = rows[better]
             _merge(worst, found, rows, better)
             broken[taken] = place
-            entry |= {"evidence": found.metrics()}
+            evidence = found.metrics()
+            queries = {name: evidence[name] for name in ("forward_queries", "backward_queries")}
+            entry |= {"evidence": evidence, **queries}
         entry |= {
+            "seconds": round(time.perf_counter() - began, 3),
             "broke": before - float(worst.right.sum()),
             "left": float(worst.right.double().mean()),
             "gradient_free": member.recipe.gradient_free,
+            "own_gradient": source is None and not member.recipe.gradient_free,
             "steps": getattr(member.recipe, "steps", 0) if not member.recipe.gradient_free else 0,
             "draws": getattr(member.recipe, "draws", 1) if not member.recipe.gradient_free else 1,
         }
         if sees_every_exit(member.recipe):
             entry["every_exit"] = True
-        members.append(entry)
-    return Suited(worst, broken, members)
+        entries.append(entry)
+    return Suited(worst, broken, entries)
+
+
+def _copied(found: Attacked) -> Attacked:
+    columns: dict[str, Any] = {column.name: getattr(found, column.name) for column in fields(Attacked)}
+    copies: dict[str, Any] = {n: v.clone() if isinstance(v, Tensor) else v for n, v in columns.items()}
+    return Attacked(**copies)
+
+
+def _broke(members: Sequence[dict[str, Any]], name: str) -> bool:
+    """Whether a member broke one example at least, in expectation where the model draws."""
+    return any(member["name"] == name and member["broke"] >= 1 for member in members)
 
 
 def _unattacked(threat: Threat, x: Tensor, clean: Clean) -> Attacked:
@@ -322,6 +460,7 @@ def _unattacked(threat: Threat, x: Tensor, clean: Clean) -> Attacked:
         **distances(x, x),
         losses=x.new_zeros(0, len(x)),
         x_adv=x.clone(),
+        voted=clean.voted.clone(),
         draws=clean.draws,
     )
 

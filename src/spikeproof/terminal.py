@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spikeproof.audit.checks import WITHHELD
+from spikeproof.audit.checks import DOUBTFUL, WITHHELD
 from spikeproof.experiments.cells import Cell
 from spikeproof.experiments.comparisons import Compared
 from spikeproof.experiments.executors import Failure, Progress
-from spikeproof.experiments.record import ProbeRecord, Record
+from spikeproof.experiments.record import DistanceRecord, ProbeRecord, Record
 from spikeproof.experiments.run import Listener, Summary
 from spikeproof.report.tables import (
     MISSING,
@@ -22,22 +22,29 @@ from spikeproof.report.tables import (
     Headline,
     budgets,
     epsilon_text,
+    far,
     headlines,
+    interval,
     judged,
     number,
     percent,
+    seeds,
     varying,
 )
+from spikeproof.statistics import Interval
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from spikeproof.experiments.signing import SignedOff
+    from spikeproof.experiments.repairs import Repaired
+    from spikeproof.experiments.signing import Mended, SignedOff
 
 __all__ = ["listener", "print_records", "print_summary"]
 
 SECONDS_BETWEEN_LINES = 5.0
+PARTS = ("dataset", "network", "neuron", "encoder", "decoder", "surrogate", "rule")
+"""What names a model, but for its seed."""
 
 
 @contextmanager
@@ -63,7 +70,7 @@ class Lines(Listener):
         self.began = self.said = time.monotonic()
 
     def planned(self, cells: Sequence[Cell]) -> None:
-        self.total = len(cells)
+        self.total, self.done = len(cells), 0
         self.names = cell_names(cells)
 
     def kept(self, cell: Cell) -> None:
@@ -103,7 +110,7 @@ class OnTerminal(Lines):
 
     def planned(self, cells: Sequence[Cell]) -> None:
         super().planned(cells)
-        self.bars.update(self.study, total=len(cells))
+        self.bars.update(self.study, total=len(cells), completed=0)
 
     def kept(self, cell: Cell) -> None:
         self.bars.advance(self.study)
@@ -130,14 +137,15 @@ def cell_names(cells: Sequence[Cell]) -> dict[str, str]:
     names: dict[str, str] = {}
     for cell in cells:
         spec: dict[str, Any] = cell.spec
-        if cell.needs is None:
+        if not cell.needs:
             model = spec["model"]
             parts = "/".join(model[axis]["name"] for axis in ("network", "neuron", "encoder", "decoder"))
             names[cell.address] = f"train {parts}"
         else:
-            what = f"{spec['attack']['name']} {spec['epsilon']:.3g}" if "attack" in spec else cell.kind
+            what = f"{spec['attack']['name']} {spec['epsilon']:.3g}" if "epsilon" in spec else cell.kind
+            what = f"distance by {spec['attack']['name']}" if cell.kind == "distance" else what
             what = f"probe {spec['probe']['name']}" if "probe" in spec else what
-            names[cell.address] = f"{what} on {names[cell.needs].removeprefix('train ')}"
+            names[cell.address] = f"{what} on {names[cell.needs[0]].removeprefix('train ')}"
     return names
 
 
@@ -155,8 +163,11 @@ def print_records(records: Sequence[Record]) -> None:
         click.echo("No number is finished yet.")
         return
     axes, columns = varying(records) or ["encoder"], budgets(records)
-    head = [*axes, "clean", *(f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns)]
-    lines = [_line(row, axes, columns) for row in headlines(records)]
+    proved = [budget for budget in columns if any(map(_certified, _worst(records, budget)))]
+    head = [*axes, "clean"]
+    for budget in columns:
+        head += [f"{budget.threat} {epsilon_text(budget.epsilon)}", *(["proved"] if budget in proved else [])]
+    lines = [_line(row, axes, columns, proved) for row in headlines(records)]
     if any((row["mean_exit"] or row["steps"]) < row["steps"] for row in records):
         head.append("exit")
         lines = [
@@ -172,12 +183,49 @@ def print_records(records: Sequence[Record]) -> None:
     click.echo(f"\nAccuracy in % on {first['n']} images of {first['dataset']}; ties count as errors.")
     if "exit" in head:
         click.echo("Exit: the mean number of time steps until a clean image is decided.")
+    if proved:
+        click.echo("Proved: a lower bound, where the number before it is an upper one.")
     if columns:
         click.echo("Under attack: the worst case over all attacks of the study, image by image.")
         if any(row["verdict"] == "doubtful" for row in records):
             click.echo("A question mark: doubtful, for the reasons below; docs/audit.md explains them.")
+        if any(row["nested"] for row in records):
+            click.echo("Nested: each budget began with what the attack had found within the smaller one.")
     for warning in _warnings(records):
         click.echo(f"warning: {warning}")
+    if count := sum(row["before_verdict"] is not None for row in records):
+        click.echo(
+            f"{count} of these numbers were tried again by `spikeproof audit`; with --verdicts it says what "
+            "they were before."
+        )
+
+
+def print_seeds(records: Sequence[Record]) -> None:
+    """Means over seeds with the interval of training again; nothing where each model was trained once."""
+    found = seeds(records)
+    if not found:
+        return
+    axes = [axis for axis in varying(records) if axis not in ("seed", "n")] or ["encoder"]
+    columns = budgets(records)
+    head = [*axes, "seeds", "clean", *(f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns)]
+    lines = []
+    for row in found:
+        means = [_mean(row.clean)]
+        for budget in columns:
+            mark = "?" if budget in row.doubtful else ""
+            means.append(_mean(row.worst[budget]) + mark if budget in row.worst else MISSING)
+        place = [str(row.model[axis]) for axis in axes]  # type: ignore[literal-required]
+        lines.append([*place, str(row.trainings), *means])
+    click.echo("\nMeans over seeds with the 95 % interval of training again:")
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    for line in (head, *lines):
+        texts = [f"{text:<{width}}" for text, width in zip(line, widths, strict=True)]
+        click.echo("  ".join(texts).rstrip())
+
+
+def _mean(mean: tuple[float, Interval | None]) -> str:
+    value, ends = mean
+    return percent(value) if ends is None else f"{percent(value)} {interval(*ends)}"
 
 
 def print_probes(records: Sequence[ProbeRecord]) -> None:
@@ -201,6 +249,20 @@ def print_probes(records: Sequence[ProbeRecord]) -> None:
     for line in lines:
         padded = [f"{t:{side}{w}}" for t, side, w in zip(line, sides, widths, strict=True)]
         click.echo("  ".join(padded))
+
+
+def print_distances(records: Sequence[DistanceRecord]) -> None:
+    """Median distance of the nearest adversarial images of every model; nothing where none was asked for."""
+    if not records:
+        return
+    axes = varying(records) or ["encoder"]
+    click.echo("\nMedian distance of the nearest adversarial image, with its 95 % interval; an upper bound:")
+    lines = [
+        [*(str(dict(row)[axis]) for axis in axes), row["threat"], row["attack"], far(row)] for row in records
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def print_comparisons(pairs: Sequence[Compared]) -> None:
@@ -234,47 +296,85 @@ def print_signed(found: Sequence[SignedOff]) -> None:
         click.echo(f"  verdict    {each.verdict.verdict}")
         for finding in each.verdict.findings:
             click.echo(f"    {finding.check}: {finding.why}")
-        click.echo(f"  {'attack':22} {'on':>6} {'broke':>7} {'left %':>7}")
+        click.echo(f"  {'attack':22} {'on':>6} {'broke':>7} {'left %':>7} {'seconds':>8}")
         for member in each.members:
             numbers = f"{member['attacked']:6} {member['broke']:7.1f} {percent(member['left']):>7}"
-            click.echo(f"  {member['name']:22} {numbers}")
+            click.echo(f"  {member['name']:22} {numbers} {member['seconds']:8.1f}")
 
 
-def print_repaired(found: Sequence[tuple[SignedOff, SignedOff | None]]) -> None:
-    """Every number, and what the larger suite made of those that were not supported."""
-    for first, second in found:
-        print_signed([first])
-        if second is None:
-            continue
-        click.echo(f"tried again with the suite {second.level}:")
-        print_signed([second])
-        change = 100 * (second.accuracy - first.accuracy)
-        click.echo(f"changed: {change:+.1f} points, {first.verdict.verdict} -> {second.verdict.verdict}")
+def print_repaired(found: Sequence[Mended]) -> None:
+    """Every number, what was tried on those that were not supported and why, and what it made of them."""
+    for each in found:
+        print_signed([each.first])
+        for attempt in each.attempts:
+            click.echo(
+                f"tried because of {attempt.check}: {attempt.name} leaves {percent(attempt.accuracy)} % "
+                "in the worst case with all before it"
+            )
+        if each.attempts:
+            first, last = each.first, each.last
+            click.echo(
+                f"changed: {percent(first.accuracy)} -> {percent(last.accuracy)} %, "
+                f"{first.verdict.verdict} -> {last.verdict.verdict}"
+            )
+            for finding in last.verdict.findings:
+                click.echo(f"    {finding.check}: {finding.why}")
+        elif each.first.verdict.verdict == WITHHELD:
+            click.echo("not repaired: the evaluation is wrong, and more attacks do not mend that")
+        elif each.first.verdict.verdict == DOUBTFUL:
+            click.echo("not repaired: no further attack of ours can settle this")
 
 
-def print_verdicts(records: Sequence[Record]) -> None:
-    """The verdict on every headline number of a study, with its reasons."""
+def print_verdicts(records: Sequence[Record], repaired: Sequence[Repaired] = ()) -> None:
+    """The verdict on every headline number of a study, with its reasons, and what repairs changed."""
     if not records:
         click.echo("No number of this study is audited yet; run it to the end.")
         return
     axes = varying(records) or ["encoder"]
+    mended = {(each["record"]["cell"], each["record"]["epsilon"]): each for each in repaired}
     for row in records:
         place = ", ".join(str(row[axis]) for axis in axes)  # type: ignore[literal-required]
+        shown = MISSING if row["verdict"] == WITHHELD else percent(row["robust_accuracy"])
         click.echo(
-            f"{row['verdict']:9}  {percent(row['robust_accuracy']):>5} %  {row['threat']} "
-            f"{epsilon_text(row['epsilon'])}  {place}"
+            f"{row['verdict']:9}  {shown:>5} %  {row['threat']} {epsilon_text(row['epsilon'])}  {place}"
         )
         for reason in row["warnings"]:
             click.echo(f"             {reason}")
+        if (row["cell"], row["epsilon"]) in mended:
+            _print_change(mended[row["cell"], row["epsilon"]])
 
 
-def _line(row: Headline, axes: Sequence[str], columns: Sequence[Budget]) -> list[str]:
-    worst = [row.worst.get(budget) for budget in columns]
-    return [
-        *(str(row.model[axis]) for axis in axes),  # type: ignore[literal-required]
-        percent(row.model["clean_accuracy"]),
-        *map(judged, worst),
-    ]
+def _print_change(repaired: Repaired) -> None:
+    row = repaired["record"]
+    click.echo(
+        f"    before:  {percent(row['before_accuracy'])} % on {row['before_n']} images, "
+        f"{row['before_verdict']}; now {percent(row['robust_accuracy'])} % on {row['n']}, {row['verdict']}"
+    )
+    for reason in row["before_warnings"]:
+        if reason not in row["warnings"]:
+            click.echo(f"             was: {reason}")
+    for each in repaired["tried"]:
+        left = "" if each["accuracy"] is None else f" leaves {percent(each['accuracy'])} %"
+        click.echo(f"             tried because of {each['because']}: {each['attack']}{left}")
+
+
+def _line(
+    row: Headline, axes: Sequence[str], columns: Sequence[Budget], proved: Sequence[Budget]
+) -> list[str]:
+    line = [*(str(dict(row.model)[axis]) for axis in axes), percent(row.model["clean_accuracy"])]
+    for budget in columns:
+        worst = row.worst.get(budget)
+        line += [judged(worst), *([percent(worst and worst["certified"])] if budget in proved else [])]
+    return line
+
+
+def _worst(records: Sequence[Record], budget: Budget) -> list[Record]:
+    found = [row.worst.get(budget) for row in headlines(records)]
+    return [record for record in found if record is not None]
+
+
+def _certified(record: Record) -> bool:
+    return (record["certified"] or 0) > 0
 
 
 def _warnings(records: Sequence[Record]) -> list[str]:

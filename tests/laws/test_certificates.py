@@ -1,5 +1,6 @@
 """What every certificate must keep: nothing inside the budget contradicts it."""
 
+import functools
 import math
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from spikeproof import certificates
-from spikeproof.attacks.recipes import PGD, SquareSearch
+from spikeproof.attacks.recipes import PGD, EncoderAwareSearch, SquareSearch
 from spikeproof.certificates import IBP, BernoulliSmoothing, Bins, GaussianSmoothing, LinearRelaxation
 from spikeproof.datasets import Digits
 from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
@@ -19,10 +20,12 @@ from spikeproof.encoders import Bernoulli, Direct, EarlyBurst, LateBurst, Latenc
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
-from spikeproof.network import MLP, ConvNet, ModelSpec, Normalise
-from spikeproof.neurons import IF, LIF, PSP, BySubtraction, ReLU, ToZero
+from spikeproof.models import MODEL_PARTS
+from spikeproof.network import MLP, Architecture, ConvNet, ModelSpec, Normalise
+from spikeproof.neurons import IF, LIF, PSP, BySubtraction, Neuron, ReLU, ToZero
+from spikeproof.protocols import Decoder, Encoder
 from spikeproof.surrogates import ATan
-from spikeproof.threats import L2, Linf
+from spikeproof.threats import L1, L2, Linf
 
 CODES = [Direct(4), QuantisedDirect(4), Latency(4), EarlyBurst(4), LateBurst(4), Reversed(EarlyBurst(4))]
 NEURONS = [
@@ -118,6 +121,102 @@ def test_no_member_of_the_budget_contradicts_a_certificate(certificate, code, de
             assert (decide(model(member)) == y)[certified].all()
 
 
+def instance(kind, name):
+    """A member of the catalogue with its default options, and few steps where it has them."""
+    part = MODEL_PARTS[kind][name]
+    for options in (
+        {"steps": 4},
+        {},
+        {"decoder": Count()},
+        {"code": EarlyBurst(4)},
+        {"codes": (Latency(4),)},
+    ):
+        try:
+            return part(**options)
+        except (TypeError, InputError):
+            continue
+    return None
+
+
+def claimed(**parts):
+    """A model with these parts, if it can be built and some bound claims it."""
+    wanted = {"code": Latency(4), "neuron": LIF(), "decoder": Count(), "network": MLP((12,)), **parts}
+    if any(part is None for part in wanted.values()):
+        return None
+    if not wanted["neuron"].spiking:
+        wanted |= {"code": Direct(1), "decoder": MeanPotential()}
+    try:
+        model = small(**wanted, seed=2)
+        if all(c.reason(model, Linf(0.1)) is not None for c in (*BOUNDS, Bins())):
+            return None
+        model(torch.rand(1, 1, 4, 4))
+    except (InputError, TypeError, ValueError, RuntimeError, AttributeError):
+        return None
+    return model
+
+
+@functools.cache
+def named_model(axis, kind, name):
+    return claimed(**{axis: instance(kind, name)})
+
+
+MEMBERS = [
+    (axis, kind, name)
+    for axis, kind in (("code", Encoder), ("neuron", Neuron), ("decoder", Decoder), ("network", Architecture))
+    for name in MODEL_PARTS[kind]
+]
+ATTACKS = [PGD(steps=10), EncoderAwareSearch(steps=5, restarts=1, refine=5), SquareSearch(queries=40)]
+
+
+@pytest.mark.parametrize(("axis", "kind", "name"), MEMBERS, ids=lambda v: v if isinstance(v, str) else "")
+def test_certified_never_exceeds_attacked_on_any_member_that_a_certificate_claims(axis, kind, name):
+    model = named_model(axis, kind, name)
+    if model is None:
+        return  # that what is claimed is not nothing says the next test
+    large = sum(weights.numel() for weights in model.parameters()) > 100_000
+    x = Key.of(6).uniform((24, 1, 4, 4))
+    x[:9] = (x[:9] * 3 - 1).clamp(0, 1)  # black and white pixels lie on the edges of bins
+    x = x[8:11] if large else x
+    y = decide(model(x)).clamp(min=0)
+    for threat in (Linf(0.004), Linf(0.05), L2(0.05)):
+        standing = torch.ones(len(x), dtype=torch.bool)
+        for recipe in ATTACKS[:1] if large else ATTACKS:
+            if recipe.suits(model) and not (isinstance(threat, L2) and recipe == ATTACKS[1]):
+                standing &= ~recipe(threat)(model, x, y, Key.of(7)).success
+        for member in members(x, threat.epsilon / (4 if isinstance(threat, L2) else 1), 4 if large else 30):
+            standing &= decide(model(member)) == y
+        for certificate in (IBP(), Bins()) if large else (*BOUNDS, Bins()):
+            if certificate.reason(model, threat) is None:
+                certified = certificate(model, x, y, threat, Key.of(0)).certified
+                assert not (certified & ~standing).any()
+
+
+def test_what_is_claimed_is_known():
+    names = {name for axis, kind, name in MEMBERS if named_model(axis, kind, name) is not None}
+    assert names >= {
+        *("direct", "quantised-direct", "latency", "early-burst", "late-burst", "reversed", "log-latency"),
+        *("lif", "if", "relu", "count", "mean-potential", "first-spike", "mlp", "convnet"),
+    }
+    assert not names & {"bernoulli", "rank-order", "relative-latency", "events", "fast-and-deep", "gru"}
+    assert all(c.reason(named_model("neuron", Neuron, "alif"), Linf(0.1)) for c in BOUNDS)
+
+
+def test_equal_patterns_at_both_ends_prove_nothing_of_what_lies_between():
+    """A code that spikes at middle values only: black and white look alike, grey does not."""
+
+    class Middle(Latency):
+        def pattern(self, n):
+            return ((n == 1) | (n == 2)).to(torch.float32).expand(self.steps, *n.shape)
+
+    code = Middle(4)
+    low, high = torch.zeros(1, 1), torch.ones(1, 1)
+    assert torch.equal(code.pattern(code.level(low)), code.pattern(code.level(high)))
+    model = small(Latency(4))
+    model.encoder = code
+    x = torch.full((1, 1, 4, 4), 0.5)
+    assert not Bins()(model, x, decide(model(x)).clamp(min=0), Linf(0.5), Key.of(0)).certified.any()
+
+
 @pytest.fixture(scope="module")
 def trained():
     """Small models of real digits, one per code."""
@@ -179,10 +278,6 @@ class Threshold(torch.nn.Module):
     def forward(self, x, key=None):
         more = self.encoder(x.flatten(1), key).mean(0) > 0.5
         return torch.cat([~more, more], 1).float()
-
-
-class L1(Linf):
-    """Stands for the threat; with a single pixel all norms agree."""
 
 
 def test_the_published_radius_is_no_certificate_and_the_valid_one_is():

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from spikeproof.attacks.composite import Ensemble, RateTwin, Sources, WidthSweep, WorstOf, members_of
+from spikeproof.attacks.assembled import Assembled
+from spikeproof.attacks.composite import (
+    Chosen,
+    Ensemble,
+    RateTwin,
+    Sources,
+    WidthSweep,
+    WorstOf,
+    members_of,
+)
 from spikeproof.attacks.estimates import (
     NES,
     SPSA,
@@ -13,7 +22,7 @@ from spikeproof.attacks.estimates import (
     RademacherEstimate,
 )
 from spikeproof.attacks.oracles import Exact, Expectation
-from spikeproof.attacks.recipes import BIM, FGSM, PGD, NoiseSearch, SquareSearch, Through
+from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, Recipe, SquareSearch, Through
 from spikeproof.audit.assess import attack_evidence
 from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough
@@ -25,7 +34,7 @@ from spikeproof.keys import Key
 from spikeproof.network import MLP, ConvNet, ModelSpec
 from spikeproof.neurons import FS, IF, LIF, PSP, Recurrent, ReLU
 from spikeproof.recurrent import LSNN
-from spikeproof.sources import rate_twin, strongest, through
+from spikeproof.sources import rate_twin, settled, strongest, through, validated
 from spikeproof.specs import build, describe
 from spikeproof.surrogates import ATan, StraightThroughSpike, Triangle
 from spikeproof.threats import L2, Linf
@@ -166,6 +175,29 @@ def test_the_rate_twin_is_the_network_of_rectified_units(network, neuron, decode
     before = model(X)
     assert torch.equal(model(X), before)
     assert not twin.training
+
+
+@pytest.mark.parametrize("network", [MLP((12, 8)), ConvNet((3,), (7,))], ids=repr)
+@pytest.mark.parametrize("code", [Direct(3), Latency(4, StraightThrough())], ids=repr)
+def test_gradients_of_the_rate_twin_are_finite_differences_of_it(network, code):
+    """By the mean input, where the twin is an ordinary ANN; the rule of the code leads on to the pixels."""
+    model = built(code, network, MeanPotential(), IF(threshold=0.5)).double()
+    twin, x, weight = rate_twin(model), X[:3].double(), Key.of(4).normal((3, 3)).double()
+    rates = model.encode(x).mean(0).detach().requires_grad_()
+
+    def value(inputs):
+        return (twin.classifier.respond(inputs[None])[0] * weight).sum()
+
+    (got,) = torch.autograd.grad(value(rates), rates)
+    h = 1e-6
+    for b, i, j in ((0, 0, 0), (1, 3, 2), (2, 5, 5)):
+        step = torch.zeros_like(rates)
+        step[b, 0, i, j] = h
+        wanted = (value(rates + step) - value(rates - step)) / (2 * h)
+        assert got[b, 0, i, j].item() == pytest.approx(wanted.item(), rel=1e-5, abs=1e-8)
+    x = x.requires_grad_()
+    (by_pixel,) = torch.autograd.grad((twin(x) * weight).sum(), x)
+    assert torch.allclose(by_pixel, got)  # each code here passes a gradient straight to its mean
 
 
 def test_the_rate_twin_tells_what_a_rate_code_with_many_steps_tells():
@@ -349,3 +381,27 @@ def test_nested_composites_are_laid_flat_and_say_what_they_are():
 def test_settings_out_of_range_are_refused(bad):
     with pytest.raises(InputError):
         bad()
+
+
+def test_what_an_assembled_attack_looks_at_is_known_from_its_oracle():
+    estimated = Assembled(oracle=Expectation(3, FiniteDifferences()))
+    assert (estimated.gradient_free, estimated.draws) == (True, 3)
+    assert (Assembled().gradient_free, Assembled().draws) == (False, 1)
+    assert not WorstOf(attacks=(estimated, Assembled())).gradient_free
+    evidence = attack_evidence("x", estimated, {"robust_accuracy": 0.1, "budget_violations": 0, "n": 9})
+    assert (evidence.steps, evidence.source, evidence.draws) == (0, "model", 3)
+    assert build(Recipe, describe(estimated, PARTS), PARTS) == estimated
+
+
+def test_choices_within_choices_are_made_and_what_does_not_suit_is_no_candidate():
+    inner = Chosen(attacks=(FGSM(), PGD(steps=2)), images=4)
+    recipe = WorstOf(attacks=(Chosen(attacks=(EOTPGD(steps=2), inner), images=6), SquareSearch(queries=3)))
+    assert validated(recipe) == 6
+    found, choices = settled(LATENCY, recipe, Linf(0.2), X, Y, Key.of(0))
+    assert found.attacks[0] in inner.attacks  # EOT-PGD is for stochastic codes
+    assert found.attacks[1] == recipe.attacks[1]
+    assert [len(choice.accuracy) for choice in choices] == [2, 1]
+    least = min(range(2), key=lambda i: (choices[0].accuracy[i], -choices[0].margin[i]))
+    assert found.attacks[0] == inner.attacks[least]
+    with pytest.raises(InputError, match="validation"):
+        settled(LATENCY, recipe, Linf(0.2), X[:0], Y[:0], Key.of(0))

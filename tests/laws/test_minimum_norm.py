@@ -174,6 +174,15 @@ def test_no_search_needs_fewer_pixels_than_the_optimum_and_greed_comes_near(reci
     assert (decide(model(found.x_adv)) != y)[some].all()
 
 
+def test_a_small_share_of_a_small_image_is_one_pair():
+    """No pair at all would leave every image as it is, and look like robustness."""
+    model = Linear().eval()
+    y = model(WIDE).argmax(1).detach()
+    found = MinimumNorm(L0(2), JSMA(gamma=0.01))(model, WIDE, y, Key.of(3))
+    assert (found.backward_queries > 0).all()
+    assert found.success.any()
+
+
 def test_one_pixel_falls_exactly_where_one_pixel_is_enough():
     x = WIDE
     model = Linear().eval()

@@ -279,7 +279,7 @@ def test_a_study_leaves_out_objectives_that_say_nothing_about_a_decoder():
     for cell in cells:
         if cell.kind == "attack":
             objective = cell.spec["attack"].get("objective", {"name": "worst-of"})["name"]
-            found[models[cell.needs]].append(objective)
+            found[models[cell.needs[0]]].append(objective)
     everywhere = ["cross-entropy", "potential-margin"]
     assert sorted(found["mean-potential"]) == everywhere
     assert sorted(found["count"]) == [*everywhere[:1], "first-spike-margin", *everywhere[1:]]
@@ -294,9 +294,8 @@ def test_suites_look_at_every_exit_where_there_is_one_and_nowhere_else():
     exits = [member.name for member in plan("standard", model_for(EXITS[1]), Linf(0.1))]
     added = {"pgd-prefixes", "apgd-prefixes", "pgd-first-spike", "pgd-potential"}
     assert added < set(exits)
-    assert [name for name in exits if name not in added] == [
-        member.name for member in plan("standard", model_for(Count()), Linf(0.1))
-    ]
+    plain = [member.name for member in plan("standard", model_for(Count()), Linf(0.1))]
+    assert [name for name in exits if name not in added] == plain
     quick = [member.name for member in plan("quick", model_for(EXITS[1]), Linf(0.1))]
     assert added & set(quick) == {"pgd-prefixes"}
     still = {m.name for m in plan("extreme", model_for(ConfidenceExit(MeanPotential())), Linf(0.1))}

@@ -1,22 +1,26 @@
 """What a suite must keep, and that it is no weaker than the peers' attacks on the same weights."""
 
+import itertools
+from dataclasses import fields
+
 import pytest
 import torch
 from torch import nn
 
 from spikeproof.attacks.recipes import PGD, SquareSearch
+from spikeproof.audit.assess import suite_evidence
 from spikeproof.datasets import Digits
-from spikeproof.decoders import MeanPotential, decide
-from spikeproof.encoders import Bernoulli, Direct, Latency
+from spikeproof.decoders import ConfidenceExit, Count, MeanPotential, decide
+from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated
 from spikeproof.errors import InputError
-from spikeproof.evaluation import evaluate_attack, evaluate_clean
+from spikeproof.evaluation import Clean, evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
-from spikeproof.network import MLP, ModelSpec
+from spikeproof.network import MLP, ModelSpec, substitute
 from spikeproof.neurons import LIF
 from spikeproof.suites import LEVELS, Suite, evaluate_suite, plan
-from spikeproof.surrogates import ATan
-from spikeproof.threats import L1, L2, Linf
+from spikeproof.surrogates import ATan, Rectangle
+from spikeproof.threats import L0, L1, L2, Linf, SquarePatch
 
 KEY, THREAT = Key.of(0), Linf(0.1)
 CODES = [Direct(4), Latency(5), Bernoulli(4)]
@@ -87,9 +91,8 @@ def test_larger_suites_leave_no_more_and_plans_fit_the_model(subjects, standard)
     models, x, y = subjects
     for code, (model, clean) in models.items():
         names = {level: [m.name for m in plan(level, model, THREAT)] for level in LEVELS}
-        assert len(names["quick"]) < len(names["standard"]) <= len(names["extreme"])
         assert ("encoder-aware" in names["standard"]) == (code == Latency(5))
-        assert names["standard"][-1] == "square"
+        assert names["standard"][-2:] == ["square", "square-long"]
         if not model.stochastic:
             quick = evaluate_suite(model, "quick", THREAT, x, y, clean, KEY)
             assert standard[code].attacked.right.sum() <= quick.attacked.right.sum()
@@ -138,7 +141,113 @@ def test_a_foreign_model_gets_a_suite_without_substitutes(subjects):
 def test_what_is_no_suite_is_refused(subjects):
     with pytest.raises(InputError, match="standard"):
         Suite(level="fast")
-    with pytest.raises(InputError, match="linf and l2"):
-        plan("quick", subjects[0][Direct(4)][0], L1(1.0))
+    with pytest.raises(InputError, match="linf, l2, l1 and l0"):
+        plan("quick", subjects[0][Direct(4)][0], SquarePatch(3))
     with pytest.raises(InputError, match="evaluate_suite"):
         Suite()(THREAT)(None)
+
+
+def plans(model, threat):
+    return [plan(level, model, threat) for level in LEVELS]
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5), L1(5.0), L0(5)], ids=lambda t: type(t).__name__)
+@pytest.mark.parametrize("decoder", [MeanPotential(), ConfidenceExit(Count())], ids=repr)
+@pytest.mark.parametrize("code", CODES, ids=repr)
+def test_every_suite_holds_the_members_of_the_next_smaller_one(code, decoder, threat):
+    """The same names, so the same randomness; and all of them know the threat."""
+    spec = ModelSpec(code, MLP((4,)), LIF(), ATan(), decoder, (1, 8, 8), 10)
+    found = plans(spec.build(KEY), threat)
+    for smaller, larger in itertools.pairwise(found):
+        assert {m.name: m for m in smaller}.items() < {m.name: m for m in larger}.items()
+    for members in found:
+        names = [m.name for m in members]
+        assert len(set(names)) == len(names)
+        assert all(callable(m.recipe(threat)) for m in members)
+        assert any(m.recipe.gradient_free and m.name != "noise" for m in members)
+        assert all(m.after is None or m.after in names[:i] for i, m in enumerate(members))
+
+
+def test_a_larger_suite_breaks_what_a_smaller_one_broke(subjects, standard):
+    (model, clean), x, y = subjects[0][Latency(5)], *subjects[1:]
+    broken = [standard[Latency(5)].attacked.right == 0]
+    quick = evaluate_suite(model, "quick", THREAT, x, y, clean, KEY, draws=3).attacked.right == 0
+    assert (quick <= broken[0]).all()
+    rows = (broken[0] & (clean.right > 0)).nonzero().flatten()[:25]
+    part = Clean(**{c.name: _rows(getattr(clean, c.name), rows) for c in fields(clean)})
+    assert not evaluate_suite(model, "extreme", THREAT, x[rows], y[rows], part, KEY).attacked.right.any()
+
+
+def _rows(column, rows):
+    return column[rows] if isinstance(column, torch.Tensor) else column
+
+
+def test_a_long_search_follows_where_a_short_one_broke_what_gradients_could_not(subjects):
+    models, x, y = subjects
+    inner, clean = models[Direct(4)]
+    found = {}
+    for name, model in {
+        "sound": Foreign(inner),
+        "masked": Foreign(lambda x: inner(Reverse.apply(x))),
+    }.items():
+        suited = evaluate_suite(model.eval(), "standard", THREAT, x, y, clean, KEY)
+        found[name] = {member["name"]: member for member in suited.members}
+        broke = found[name]["square"]["broke"] > 0
+        assert (found[name]["square-long"]["attacked"] > 0) == broke
+    assert found["masked"]["square"]["broke"] > 5 * found["sound"]["square"]["broke"]
+    assert found["masked"]["square-long"]["left"] < found["masked"]["square"]["left"] < 0.8
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [(Direct(4), {"spike": Rectangle(1e-4)}), (Latency(5), {"backward": SpikeGated()})],
+    ids=["surrogate of no width", "gradient gated by spikes"],
+)
+def test_a_masked_twin_looks_no_more_robust_than_the_model_itself(subjects, standard, code, changes):
+    """The same answers behind gradients that say little: other gradients, and none, must make up for it."""
+    (model, clean), x, y = subjects[0][code], *subjects[1:]
+    masked = substitute(model, **changes)
+    alone = evaluate_attack(masked, PGD(steps=20)(THREAT), THREAT, x, y, clean, KEY).right.sum()
+    found = evaluate_suite(masked, "standard", THREAT, x, y, clean, KEY)
+    sound = standard[code].attacked.right.sum()
+    assert found.attacked.right.sum() <= sound + 2
+    assert alone > sound + 4
+    own = {member["name"] for member in found.members if member["own_gradient"]}
+    assert "pgd" in own
+    assert not own & {"width-sweep", "pgd-time-shift", "square"}
+    seen = {attack.name: attack.zero_gradients for attack in suite_evidence(found.metrics())}
+    assert seen["width-sweep"] is None
+    assert seen["pgd"] is not None
+
+
+class Reverse(torch.autograd.Function):
+    """The identity with a gradient of the wrong sign."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -grad
+
+
+@pytest.mark.parametrize("threat", [L1(3.0), L0(3)], ids=lambda t: type(t).__name__)
+def test_suites_for_few_and_for_small_sums_of_changes(subjects, threat):
+    (model, clean), x, y = subjects[0][Latency(5)], *subjects[1:]
+    rows = torch.arange(30)
+    part = Clean(**{c.name: _rows(getattr(clean, c.name), rows) for c in fields(clean)})
+    found = evaluate_suite(model, "standard", threat, x[rows], y[rows], part, KEY)
+    assert threat.contains(found.attacked.x_adv, x[rows]).all()
+    assert torch.equal(decide(model(found.attacked.x_adv)) != y[rows], found.attacked.right == 0)
+    alone = evaluate_attack(model, PGD(steps=40)(threat), threat, x[rows], y[rows], part, KEY)
+    assert found.attacked.right.sum() <= alone.right.sum() < part.right.sum()
+
+
+def test_cost_and_queries_of_each_member_are_recorded(standard):
+    for found in standard.values():
+        asked = sum(member.get("forward_queries", 0) for member in found.members)
+        assert asked == found.metrics()["forward_queries"] > 0
+        ran = [member for member in found.members if member["attacked"]]
+        assert all(member["seconds"] > 0 and member["forward_queries"] > 0 for member in ran)
+        assert all((member["backward_queries"] == 0) == member["gradient_free"] for member in ran)

@@ -126,6 +126,34 @@ def test_projections_equal_those_of_a_general_solver(values, seed):
         assert ((ours - y) ** 2).sum().item() <= solved.fun + 1e-5
 
 
+@pytest.mark.parametrize("norm", [1, 2])
+@pytest.mark.parametrize("epsilon", [0.1, 0.7, 2.0])
+def test_projections_onto_ball_and_box_satisfy_what_makes_a_point_the_nearest(norm, epsilon):
+    """No member lies at an acute angle: (y - p) (z - p) <= 0 for every z, so for the extreme one of y - p.
+
+    The largest value over ball and box is found without our code: a linear program in L1, SciPy in L2.
+    """
+    threat = (L1 if norm == 1 else L2)(epsilon)
+    x = Key.of(21).uniform((8, 7)).double().round(decimals=1)  # some values at the walls
+    y = x + Key.of(22).normal((8, 7)).double()
+    for one, goal, p in zip(x.numpy(), y.numpy(), threat.project(y, x).numpy(), strict=True):
+        normal = goal - p
+        bounds = [(0, 1 - v) for v in one] + [(0, v) for v in one]
+        if norm == 1:
+            both = np.concatenate([normal, -normal])
+            most = -linprog(-both, np.ones((1, 14)), [epsilon], bounds=bounds).fun
+        else:
+            most = -minimize(
+                lambda z, n=normal: -(n * z).sum(),
+                0.5 * (p - one),
+                jac=lambda z, n=normal: -n,
+                bounds=[(-v, 1 - v) for v in one],
+                constraints={"type": "ineq", "fun": lambda z: epsilon**2 - z @ z, "jac": lambda z: -2 * z},
+                options={"ftol": 1e-12, "maxiter": 500},
+            ).fun
+        assert most - (normal * (p - one)).sum() < 1e-5
+
+
 def test_distances_are_the_norms():
     difference = (FAR - X).flatten(1).numpy()
     assert np.allclose(Linf(1).distance(FAR, X), np.abs(difference).max(1))
@@ -169,12 +197,15 @@ def test_the_l1_projection_equals_that_of_a_general_solver(epsilon):
         assert abs(((found - goal) ** 2).sum() - solved_l1(one, goal, epsilon)) < 1e-6
 
 
-def test_the_l1_projection_is_inside_after_rounding_on_images_of_many_pixels():
-    x = Key.of(0).uniform((4, 3, 64, 64))
-    landed = L1(20.0).project(x + Key.of(1).normal(x.shape), x)
-    exact = (landed.double() - x.double()).abs().flatten(1).sum(1)
-    assert (exact <= 20.0).all()
-    assert (exact > 19.999).all()
+def test_projections_are_inside_after_rounding_on_images_of_many_pixels():
+    x = Key.of(0).uniform((2, 3, 224, 224))
+    far = x + Key.of(1).normal(x.shape)
+    for threat, order in ((L1(20.0), 1), (L2(3.0), 2)):
+        landed = threat.project(far, x)
+        exact = torch.linalg.vector_norm((landed.double() - x.double()).flatten(1), order, dim=1)
+        assert (exact <= threat.epsilon).all()
+        assert (exact > 0.9999 * threat.epsilon).all()
+        torch.testing.assert_close(threat.distance(landed, x), exact, rtol=1e-12, atol=0)
 
 
 def choices(threat, shape):

@@ -14,22 +14,26 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from spikeproof.attacks.linearised import DeepFool
 from spikeproof.attacks.objectives import PrefixMean
-from spikeproof.attacks.recipes import EOTPGD, FGSM, PGD, SquareSearch
+from spikeproof.attacks.recipes import EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
 from spikeproof.attacks.search import Result
+from spikeproof.attacks.transfer import Transfer
 from spikeproof.audit.assess import assess, attack_evidence
 from spikeproof.audit.checks import CHECKS, audit
-from spikeproof.audit.evidence import Evidence
+from spikeproof.audit.evidence import CurvePoint, Evidence
 from spikeproof.certificates import BernoulliSmoothing
 from spikeproof.datasets import Digits
-from spikeproof.decoders import ConfidenceExit, Count, MeanPotential
+from spikeproof.decoders import ConfidenceExit, Count, FixedExit, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated
-from spikeproof.evaluation import evaluate_attack, evaluate_clean
+from spikeproof.evaluation import evaluate_attack, evaluate_clean, evaluate_sweep
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.losses import Margin
+from spikeproof.nearest import evaluate_distances
 from spikeproof.network import MLP, ConvNet, ModelSpec, substitute
 from spikeproof.neurons import LIF, ReLU
+from spikeproof.sources import made_on
 from spikeproof.statistics import wilson
 from spikeproof.surrogates import ATan, Rectangle
 from spikeproof.threats import Linf
@@ -143,7 +147,7 @@ def with_attack(base: Evidence, name, attack, recipe, model, *, through=None, **
     x, y = images()
     clean = evaluate_clean(model, x, y, KEY)
     metrics = evaluate_attack(model, attack, Linf(base.epsilon), x, y, clean, KEY, through=through).metrics()
-    more = replace(attack_evidence(name, recipe, metrics), **changes)
+    more = replace(attack_evidence(name, recipe, metrics, model, through), **changes)
     lowest = min(base.accuracy, more.accuracy)
     interval = wilson(lowest * base.n, base.n)
     return replace(base, accuracy=lowest, interval=interval, attacks=[*base.attacks, more])
@@ -177,6 +181,30 @@ def rises() -> Evidence:
         for recipe, epsilon in ((strong, 0.1), (weak, 0.3))
     )
     return replace(high, curve=[*low.curve, *high.curve])
+
+
+def nested_sweep() -> Evidence:
+    """The same step size, each budget begun with what the one before it had left: accuracy does not rise."""
+    model, (x, y) = trained(), images()
+    clean = evaluate_clean(model, x, y, KEY)
+    low, high = evaluate_sweep(
+        model, PGD(steps=20, reach=0.5), [Linf(0.1), Linf(0.3)], x, y, clean, KEY, nested=True
+    )
+    curve = [CurvePoint(e, float(o.right.mean())) for e, o in ((0.1, low), (0.3, high))]
+    assert high.nested
+    assert not low.nested
+    assert curve[1].accuracy <= curve[0].accuracy
+    return replace(evidence(model), curve=curve, epsilon=0.3, nested=high.nested)
+
+
+def nearer_known() -> Evidence:
+    """FGSM and noise leave standing what DeepFool breaks within the same budget."""
+    model, (x, y), threat = trained(), images(), Linf(EPSILON)
+    clean = evaluate_clean(model, x, y, KEY)
+    left = evaluate_attack(model, FGSM()(threat), threat, x, y, clean, KEY).right
+    distance = evaluate_distances(model, DeepFool(), threat, x, y, clean, KEY).distance
+    share = float(((distance <= EPSILON) & (left > 0.5)).float().mean())
+    return evidence(model, (FGSM(), NoiseSearch()), nearer=share)
 
 
 def silent_success() -> Evidence:
@@ -233,6 +261,15 @@ def contradicted(model) -> Evidence:
 
 def narrow(width, network=MLP((40,))):
     return substitute(trained(network=network), spike=Rectangle(width))
+
+
+def attacked_as(**parts):
+    """Images made with the same weights in a model of other parts, and measured on the model itself."""
+    model, pgd = trained(), PGD(steps=20)
+    other = replace(model.spec, **parts).build(KEY)
+    other.load_state_dict(model.state_dict())
+    base = evidence(model)
+    return with_attack(base, "pgd elsewhere", pgd(Linf(EPSILON)), pgd, model, through=other.eval())
 
 
 EXHIBITS = (
@@ -316,11 +353,10 @@ EXHIBITS = (
         lambda: with_attack(
             evidence(reversed_gradient()),
             "transfer",
-            PGD(steps=20)(Linf(EPSILON)),
-            PGD(steps=20),
+            Transfer(attack=PGD(steps=20))(Linf(EPSILON)),
+            Transfer(attack=PGD(steps=20)),
             reversed_gradient(),
-            through=trained(),
-            source="transfer",
+            through=made_on(trained(), Transfer(attack=PGD(steps=20))),
         ),
     ),
     Exhibit(
@@ -329,6 +365,8 @@ EXHIBITS = (
         lambda: evidence(trained(), (FGSM(), PGD(steps=20, reach=0.02), SquareSearch(queries=60))),
     ),
     Exhibit("step size fixed for the smallest budget", "accuracy rises with epsilon", rises),
+    Exhibit("the same, in a nested sweep", "nested budgets", nested_sweep),
+    Exhibit("weak attacks beside DeepFool's distances", "nearer image known", nearer_known),
     Exhibit(
         "attack stopped half-way",
         "loss still rising",
@@ -357,11 +395,29 @@ EXHIBITS = (
     Exhibit(
         "attacked with 2 steps, measured with 4",
         "another model attacked",
-        lambda: (
-            lambda e: replace(
-                e, attacks=[replace(a, target="the model with direct(steps=2)") for a in e.attacks]
-            )
-        )(evidence(trained())),
+        lambda: attacked_as(encoder=Direct(2)),
+    ),
+    Exhibit(
+        "attacked through another code",
+        "another model attacked",
+        lambda: attacked_as(encoder=Latency(4)),
+    ),
+    Exhibit(
+        "attacked through another read-out",
+        "another model attacked",
+        lambda: attacked_as(decoder=FixedExit(MeanPotential(), 2)),
+    ),
+    Exhibit(
+        "attacked through another surrogate, sound",
+        None,
+        lambda: with_attack(
+            evidence(trained()),
+            "pgd elsewhere",
+            PGD(steps=20)(Linf(EPSILON)),
+            PGD(steps=20, surrogate=ATan(1.0)),
+            trained(),
+            through=substitute(trained(), spike=ATan(1.0)),
+        ),
     ),
     Exhibit(
         "a radius that is no certificate",

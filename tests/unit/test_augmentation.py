@@ -11,7 +11,7 @@ from spikeproof.keys import Key
 from spikeproof.learning.augmentation import AugmentedBPTT, shifted
 from spikeproof.learning.backprop import BPTT
 from spikeproof.network import MLP, ModelSpec
-from spikeproof.neurons import ReLU
+from spikeproof.neurons import LIF, ReLU, Spiking, fused_unroll
 from spikeproof.surrogates import ATan
 
 X = Key.of(0).uniform((60, 2, 5, 7)) + 0.1
@@ -92,3 +92,33 @@ def test_views_change_from_epoch_to_epoch_and_perturbations_see_them():
 def test_a_negative_pad_is_refused():
     with pytest.raises(InputError, match="pad"):
         AugmentedBPTT(pad=-1)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_cutout_blackens_a_square_around_any_pixel_and_nothing_else(side):
+    images, height, width = torch.ones(800, 2, 5, 7), 5, 7
+    wanted = set()
+    for i in range(height):
+        for j in range(width):
+            one, left = torch.ones(height, width), (side - 1) // 2
+            one[max(i - left, 0) : i - left + side, max(j - left, 0) : j - left + side] = 0
+            wanted.add(one.numpy().tobytes())
+    views = AugmentedBPTT(pad=0, mirror=False, cutout=side).views(images, Key.of(3))
+    assert {view[0].numpy().tobytes() for view in views} == wanted
+    assert torch.equal(views[:, 0], views[:, 1])
+
+
+def test_cutout_is_no_side_below_zero():
+    with pytest.raises(InputError, match="cutout to be at least 0"):
+        AugmentedBPTT(cutout=-1)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, within torch.compile
+def test_fused_training_goes_through_a_twin_that_shares_the_weights():
+    spec = ModelSpec(Direct(3), MLP((8,)), LIF(), ATan(), MeanPotential(), (1, 8, 8), 10)
+    model = spec.build(Key.of(0))
+    twin = AugmentedBPTT(fused=True).twin(model)
+    unrolls = [layer.unroll for layer in twin.modules() if isinstance(layer, Spiking)]
+    assert unrolls == [fused_unroll()]
+    assert [id(p) for p in twin.parameters()] == [id(p) for p in model.parameters()]
+    assert AugmentedBPTT().twin(model) is model

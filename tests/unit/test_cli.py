@@ -204,19 +204,31 @@ def test_a_saved_model_is_evaluated_and_audited_by_the_command_line(out):
         assert row["verdict"] in ("supported", "doubtful", "withheld")
         assert (row["verdict"] == "supported") == (not row["reasons"])
         assert row["members"][-1]["name"] == "square"
-    pairs = json.loads(call("audit", *asked, "--json").output)
-    for first, again in pairs:
-        assert (again is not None) == (first["verdict"] != "supported")
-        assert again is None or again["suite"] == "standard"
-    assert call("audit", *asked).exit_code == 0
+    found = json.loads(call("audit", *asked, "--rounds", 1, "--json").output)
+    for each, row in zip(found, rows, strict=True):
+        assert each["before"] == row
+        assert not each["tried"] or row["verdict"] == "doubtful"
+        assert each["after"]["n"] == 60 or each["tried"][0]["because"] == "too few examples"
+    shown = call("audit", *asked, "--rounds", 1).output
+    assert shown.count("changed: ") == sum(bool(each["tried"]) for each in found)
 
 
-def test_the_audit_of_a_study_prints_verdicts_with_reasons(out):
-    shown = call("audit", out)
+def test_the_verdicts_of_a_study_are_printed_with_reasons_and_nothing_is_computed(out):
+    before = sorted(path.name for path in (out / "cells").iterdir())
+    shown = call("audit", out, "--verdicts")
     assert shown.exit_code == 0
     assert "doubtful" in shown.output  # ten images, one attack of one step
     assert "too few examples" in shown.output
-    assert json.loads(call("audit", out, "--json").output)[0]["verdict"] == "doubtful"
+    assert json.loads(call("audit", out, "--verdicts", "--json").output)[0]["verdict"] == "doubtful"
+    assert sorted(path.name for path in (out / "cells").iterdir()) == before
+    assert not (out / "repairs.json").exists()
+
+
+def test_options_that_an_audit_would_ignore_are_refused(out):
+    trained = next(p for p in (out / "cells").iterdir() if (p / "model.json").exists())
+    assert "--epsilon" in refusal("audit", out, "--epsilon", "0.1")
+    assert "--suite" in refusal("audit", out, "--suite", "quick", "--verdicts")
+    assert "--verdicts" in refusal("audit", trained, "--verdicts")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +239,7 @@ def test_the_audit_of_a_study_prints_verdicts_with_reasons(out):
         (("--threat", "l7"), "Choose one of"),
         (("--dataset", "digit"), "digits"),
         (("--examples", "100000"), "the test part"),
-        (("--threat", "l1", "--suite", "quick"), "linf and l2"),
+        (("--threat", "square-patch", "--epsilon", "2"), "linf, l2, l1 and l0"),
     ],
 )
 def test_bad_questions_are_answered_with_a_sentence(out, options, text):
@@ -239,5 +251,8 @@ def test_bad_questions_are_answered_with_a_sentence(out, options, text):
 
 
 def test_a_model_that_tells_no_data_set_asks_for_one(out, tmp_path):
-    shown = call("evaluate", tmp_path)
-    assert (shown.exit_code, "--dataset" in shown.output) == (2, True)
+    trained = next(p for p in (out / "cells").iterdir() if (p / "model.json").exists())
+    for name in ("model.json", "weights.safetensors"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    assert "--dataset" in refusal("evaluate", tmp_path)
+    assert "directory of a study" in refusal("evaluate", out)

@@ -3,13 +3,17 @@
 import pytest
 
 import spikeproof.experiments.run as running
+from spikeproof.attacks.composite import Chosen
+from spikeproof.attacks.recipes import PGD
 from spikeproof.errors import InputError
 from spikeproof.experiments.cells import cells_of
 from spikeproof.experiments.compute import Bench
 from spikeproof.experiments.documents import parse
 from spikeproof.experiments.executors import Serial
 from spikeproof.experiments.results import records
+from spikeproof.experiments.store import Store
 from spikeproof.experiments.study import study_of
+from spikeproof.threats import Flips, Linf
 
 SOURCES = """\
 name: sources
@@ -89,3 +93,58 @@ def test_a_source_is_left_out_where_it_is_not_defined_but_not_everywhere():
         study(SOURCES.replace("epsilons", EVENTS))
     with pytest.raises(InputError, match=r"study\.yaml:1.*renewal"):
         study(SOURCES.replace("gradient: pdsg", "gradient: event-driven"))
+
+
+CHOICES = """\
+name: choices
+data: digits
+models:
+  - encoder: {latency: {steps: 4}}
+    network: {mlp: {hidden: [16]}}
+    rule: {bptt: {epochs: 2, lr: 0.02}}
+attacks:
+  - worst-of:
+      attacks:
+        - assembled: {steps: 2, oracle: {finite-differences: {radius: 0.1}}, start: clean}
+        - chosen:
+            images: 12
+            attacks:
+              - through: {gradient: {assg: {strength: 0.2}}, attack: {sa-pgd: {steps: 3}}}
+              - through: {gradient: {assg: {strength: 0.45}}, attack: {sa-pgd: {steps: 3}}}
+  - assembled:
+      steps: 3
+      step: {momentum: {decay: 0.9, step: adam}}
+      schedule: cosine
+      start: best
+      restarts: 2
+      oracle: {expectation: {draws: 2}}
+      targets: {every-other: {most: 2}}
+      objective: margin
+epsilons: [0.15]
+examples: 20
+"""
+
+
+def test_a_strength_is_chosen_on_validation_images_and_any_parts_make_an_attack(tmp_path):
+    plan = study(CHOICES)
+    data = plan.data.load(None)
+    bench, cells = Bench(tmp_path, None, "cpu", plan.batch_size), cells_of(plan, data)
+    running.run(plan.name, plan.spec(), cells, bench, Serial(), tmp_path, running.Listener())
+    worst, parts = (cell for cell in cells if cell.kind == "attack")
+    metrics = Store(tmp_path).read(worst.address).metrics
+    (choice,) = metrics["choices"]
+    assert choice["chosen"]["gradient"]["strength"] in (0.2, 0.45)
+    assert len(choice["validation_accuracy"]) == 2
+    assert all(accuracy * 12 % 1 == pytest.approx(0, abs=1e-6) for accuracy in choice["validation_accuracy"])
+    assert "choices" not in Store(tmp_path).read(parts.address).metrics
+    assert Store(tmp_path).read(parts.address).metrics["budget_violations"] == 0
+
+
+def test_a_choice_is_not_run_without_validation_images():
+    recipe = Chosen(attacks=(PGD(steps=1),))
+    with pytest.raises(InputError, match="settled"):
+        recipe(Linf(0.1))(None, None, None, None)
+    with pytest.raises(InputError, match="at least one"):
+        Chosen(attacks=())
+    with pytest.raises(InputError, match="spike-search"):
+        Chosen(attacks=(PGD(), PGD()))(Flips(3))

@@ -15,14 +15,22 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.recipes import PGD, Attack, GradientRecipe, Recipe
-from spikeproof.attacks.search import Best, Result, check_batch, check_mode, evaluator, judge
+from spikeproof.attacks.search import (
+    UNRECORDED,
+    Best,
+    Result,
+    check_batch,
+    check_mode,
+    evaluator,
+    judge,
+)
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin, Watching
 from spikeproof.protocols import Model, Threat
 from spikeproof.surrogates import Exponential, Rectangle, StraightThroughSpike, Surrogate, Triangle
 
-__all__ = ["Ensemble", "RateTwin", "Sources", "WidthSweep", "WorstOf", "members_of"]
+__all__ = ["Chosen", "Ensemble", "RateTwin", "Sources", "WidthSweep", "WorstOf", "members_of"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Ensemble:
     """
 
     attacks: tuple[Attack, ...]
-    draws: int = 4
+    draws: int = 32
 
     def __post_init__(self) -> None:
         if not self.attacks or self.draws < 1:
@@ -56,6 +64,11 @@ class Ensemble:
                 f"{len(self.attacks)} attacks, draws={self.draws}",
                 "Name its members.",
             )
+
+    @property
+    def batch(self) -> int | None:
+        """Examples at a time, where some member's images depend on that."""
+        return min((each for a in self.attacks if (each := getattr(a, "batch", None))), default=None)
 
     def __call__(
         self,
@@ -73,7 +86,7 @@ class Ensemble:
         """
         check_batch(x, y)
         check_mode(model)
-        x = x.detach()
+        x = x.detach().contiguous()
         sources = through.models if isinstance(through, Sources) else (through,) * len(self.attacks)
         if len(sources) != len(self.attacks):
             raise InputError(
@@ -96,9 +109,10 @@ class Ensemble:
             counts[0, rows] += found.queries + (self.draws if random else 1)
             counts[1, rows] += found.backward_queries
             zeros[rows] += found.zero_gradients * found.backward_queries
-            if found.fell is not None:
-                first = (found.fell >= 0) & (best.fell[rows] < 0)
-                best.fell[rows[first]] = len(losses) + found.fell[first]
+            fell = torch.full_like(rows, UNRECORDED) if found.fell is None else found.fell
+            best.fell[rows[(fell == UNRECORDED) & (best.fell[rows] < 0)]] = UNRECORDED
+            first = (fell >= 0) & (best.fell[rows] == -1)
+            best.fell[rows[first]] = len(losses) + fell[first]
             for row in found.losses:
                 trace = x.new_full((len(x),), torch.nan)
                 trace[rows] = row.to(x.dtype)
@@ -175,6 +189,60 @@ class WorstOf(Composite):
     @property
     def members(self) -> tuple[Recipe, ...]:
         return self.attacks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen(Composite):
+    """The strongest of several attacks on validation images: one strength or width, chosen before the test.
+
+    Chosen on the images that it is then measured on, an attack would look stronger than it is. Attacks that
+    do not suit the model are no candidates. In Python the choice is `spikeproof.sources.strongest`.
+
+    Args:
+        attacks: the candidates, at least one.
+        images: number of validation images, at least 1.
+
+    Raises:
+        InputError: no candidates or no images.
+
+    Example:
+        >>> from spikeproof.attacks.recipes import Through
+        >>> from spikeproof.gradients import ASSG
+        >>> strengths = (0.35, 0.39, 0.43, 0.47)
+        >>> len(Chosen(attacks=tuple(Through(gradient=ASSG(a)) for a in strengths)).members)
+        4
+
+    Source:
+        The published evaluation of ASSG (arXiv 2512.22522) searches the strength on the test images.
+    """
+
+    attacks: tuple[Recipe, ...]
+    images: int = 100
+
+    def __post_init__(self) -> None:
+        if not self.attacks or self.images < 1:
+            raise InputError(
+                "A choice needs at least one attack and one image",
+                f"{len(self.attacks)} attacks, images={self.images}",
+                "Write attacks: [pgd, apgd-ce].",
+            )
+
+    @property
+    def members(self) -> tuple[Recipe, ...]:
+        return self.attacks
+
+    def __call__(self, threat: Threat) -> Any:
+        for member in self.attacks:
+            member(threat)  # refuses what none of them is defined on
+        return _unsettled
+
+
+def _unsettled(*_: object, **__: object) -> Any:
+    raise InputError(
+        "A choice is made on validation images, which an attack does not have",
+        "a call of its own",
+        "Use spikeproof.sources.settled(), or the attack in a study.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ __all__ = ["NES", "SPSA", "FiniteDifferences", "GaussianEstimate", "RademacherEs
 class _Pairs(Oracle):
     """Answers at `x + radius u` and `x - radius u`, for several directions u."""
 
+    estimates: ClassVar[bool] = True  # type: ignore[misc]
     radius: float
 
     def directions(self, x: Float[Tensor, "B *F"], key: Key, pair: int) -> Float[Tensor, "B *F"]:

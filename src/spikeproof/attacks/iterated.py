@@ -11,7 +11,7 @@ from typing import ClassVar
 from spikeproof.attacks.oracles import Expectation
 from spikeproof.attacks.recipes import FGSM, PGD, GradientRecipe
 from spikeproof.attacks.schedules import AdaptiveSparsity, Halving, Oscillation
-from spikeproof.attacks.search import GradientAttack, Jump
+from spikeproof.attacks.search import GradientAttack, Jump, instead
 from spikeproof.attacks.steps import (
     HeavyBall,
     Momentum,
@@ -30,13 +30,13 @@ from spikeproof.threats import L1
 __all__ = ["APGD", "APGDDLR", "APGDT", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD", "TargetedPGD"]
 
 
-def _steep(recipe: object, threat: Threat, instead: str = "PGD") -> None:
+def _steep(recipe: object, threat: Threat, other: str = "PGD") -> None:
     """Refuse threats whose steepest step is no good one."""
     if best_step(threat) != Steepest():
         raise InputError(
             f"{type(recipe).__name__} knows the threats Linf and L2, and regions of them",
             repr(threat),
-            f"Use {instead}.",
+            instead(threat, f"Use {other}."),
         )
 
 

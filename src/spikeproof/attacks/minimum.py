@@ -17,12 +17,12 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.recipes import GradientRecipe, Recipe
-from spikeproof.attacks.search import Result, check_batch, check_mode, evaluator, judge, twins
+from spikeproof.attacks.search import Result, admit, evaluator, instead, judge, twins
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.threats import L0, Linf
 
 __all__ = [
@@ -61,7 +61,14 @@ class Minimum(NamedTuple):
     def fell(self, epsilon: float) -> Int64[Tensor, "B"]:
         """Row of `losses` at which something within epsilon was found, -1 for none."""
         within = self.path <= epsilon
+        if not len(within):
+            return torch.full_like(self.queries, -1)
         return torch.where(within.any(0), within.long().argmax(0), -1)
+
+
+def _counted(threat: Threat) -> bool:
+    """Whether distances are numbers of changes, so that there is no half of a way."""
+    return isinstance(threat, L0) or moves_events(threat)
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:
@@ -142,9 +149,8 @@ class Hunt:
         self.counts = torch.zeros(3, n, dtype=torch.int64, device=device)  # forward, backward, zero
         self.stochastic = bool(getattr(self.model, "stochastic", False))
         self.looks = self.draws if self.stochastic else 1
-        self.alike = self.source is self.model or twins(
-            self.model, self.source, self.x, self.key.fold("twin")
-        )
+        self.alike, looks = twins(self.model, self.source, self.x, self.key.fold("twin"))
+        self.counts[0] += looks
 
     @property
     def rows(self) -> Tensor:
@@ -153,6 +159,10 @@ class Hunt:
         if self.stop and not self.stochastic:
             enough |= self.distance <= self.threat.epsilon
         return (~enough).nonzero().flatten()
+
+    def boxed(self, images: Tensor) -> Tensor:
+        """Images cut by the box [0, 1]; events, which a search keeps on their grid, as they are."""
+        return images.detach() if moves_events(self.threat) else images.detach().clamp(0, 1)
 
     def left(self, rows: Tensor) -> Tensor:
         """Which of these examples are still searched for, as a mask."""
@@ -167,7 +177,7 @@ class Hunt:
             names: of this look, for its randomness.
             decision: only the decision may be known to the search, so that the trace holds distances.
         """
-        images = images.detach().clamp(0, 1)
+        images = self.boxed(images)
         if not len(rows):
             return torch.zeros(0, dtype=torch.bool, device=self.x.device)
         with torch.no_grad():
@@ -189,7 +199,7 @@ class Hunt:
     def trial(self, rows: Tensor, images: Tensor, *names: Name) -> tuple[Tensor, Bool[Tensor, "Q"]]:
         """Ask for margins and decisions on images whose rows may repeat; nothing is kept or traced."""
         with torch.no_grad():
-            value, fooled = self._answer(self.model, rows, images.detach().clamp(0, 1), names)
+            value, fooled = self._answer(self.model, rows, self.boxed(images), names)
         self.counts[0].index_add_(0, rows, torch.full_like(rows, self.looks))
         return value, fooled
 
@@ -233,7 +243,7 @@ class Hunt:
         value = function(logits, self.y[rows])
         grad = self._back(rows, value, leaf, last=True)
         fooled = self._close(rows, leaf, logits, names)
-        return value.detach(), grad, fooled
+        return value.detach().to(leaf.dtype), grad, fooled
 
     def slopes(
         self, rows: Tensor, images: Tensor, classes: Int64[Tensor, "R N"], *names: Name
@@ -267,11 +277,11 @@ class Hunt:
             better = far < (torch.inf if best is None else best)
             gap, w = torch.where(better, height, gap), torch.where(per_row(better, w) > 0, grad, w)
             best = far if best is None else torch.where(better, far, best)
-        return Face(gap, w, self._close(rows, leaf, logits, names))
+        return Face(gap.to(w.dtype), w, self._close(rows, leaf, logits, names))
 
     def _open(self, rows: Tensor, images: Tensor, names: tuple[Name, ...]) -> tuple[Tensor, Tensor]:
         now = self.key.fold("look", *names).take(rows)
-        leaf = images.detach().clamp(0, 1).requires_grad_()
+        leaf = self.boxed(images).requires_grad_()
         with torch.enable_grad():
             looks = [
                 self.source(leaf, now.fold("draw", i) if self.stochastic else now) for i in range(self.looks)
@@ -296,6 +306,7 @@ class Hunt:
         if not self.alike or self.stochastic:
             return self.offer(rows, images, *names, "verdict")
         value, fooled = Margin()(logits.detach(), self.y[rows]), decide(logits.detach()) != self.y[rows]
+        value = value.to(self.x.dtype)
         self.keep(rows, images, fooled, value)
         self.note(rows, value)
         return fooled
@@ -314,7 +325,7 @@ class Hunt:
 
     def pull(self, steps: int) -> None:
         """Bisect the way back from each nearest image to the clean one, a number of times."""
-        if isinstance(self.threat, L0):
+        if _counted(self.threat):
             return
         rows = torch.isin(self.rows, self.distance.isfinite().nonzero().flatten())
         rows = self.rows[rows]
@@ -342,6 +353,9 @@ class Hunt:
         """What was found."""
         forward, backward, zero = self.counts
         share = (zero / backward.clamp(min=1)).to(self.x.dtype)
+        if not self.losses:  # nothing was asked for
+            none = self.x.new_zeros(0, len(self.x))
+            return Minimum(self.near, self.distance, none, forward, backward, share, none.double())
         losses, path = torch.stack(self.losses), torch.stack(self.path)
         return Minimum(self.near, self.distance, losses, forward, backward, share, path)
 
@@ -351,6 +365,7 @@ class NormRecipe(Recipe):
 
     norms: ClassVar[tuple[type, ...]] = ()
     draws: ClassVar[int] = 8  # looks per image at a stochastic model
+    minimal: ClassVar[bool] = True  # looks for a distance, and not only within a budget
     bisections: ClassVar[int] = 10  # of the way from the nearest image back to the clean one
 
     def run(self, hunt: Hunt) -> None:
@@ -367,7 +382,7 @@ class NormRecipe(Recipe):
             raise InputError(
                 f"{type(self).__name__} knows the threats {' and '.join(n.__name__ for n in self.norms)}",
                 repr(threat),
-                "Use it with one of these, or attack this threat with PGD.",
+                instead(threat, "Use it with one of these, or attack this threat with PGD."),
             )
 
     def __call__(self, threat: Threat) -> MinimumNorm:
@@ -424,18 +439,16 @@ class MinimumNorm:
             through: where gradients come from, the model itself by default.
 
         Raises:
-            InputError: labels that do not belong to the images, images of half precision, a model in
-                training mode, or one that does not answer logits.
+            InputError: labels that do not belong to the images, images of half precision or outside [0, 1], a
+                model in training mode, or one that does not answer logits.
         """
-        check_batch(x, y)
-        for each in (model, through):
-            check_mode(each or model)
-        x = x.detach()
+        x = admit(model, self.threat, x, y, through)
         hunt = Hunt(model, through or model, self.threat, x, y, key, self.stop, self.recipe.draws)
         rows = torch.arange(len(x), device=x.device)
         hunt.offer(rows, x, "clean")
         if len(hunt.rows):
-            self.recipe.run(hunt)
+            with torch.enable_grad():
+                self.recipe.run(hunt)
             hunt.pull(self.recipe.bisections)
         return hunt.minimum()
 
@@ -470,7 +483,7 @@ class MinimumNorm:
     @torch.no_grad()
     def _further(self, model: Model, x: Tensor, cut: Tensor, y: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         """The image or, if that fools more often, the one at the end of the budget on the way to it."""
-        if isinstance(self.threat, L0):
+        if _counted(self.threat):
             return cut, torch.zeros_like(y)
         far = self.threat.distance(cut, x).to(x.dtype)
         scale = (self.threat.epsilon / far.clamp(min=torch.finfo(x.dtype).tiny)).clamp(1, 1e6)

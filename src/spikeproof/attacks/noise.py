@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spikeproof.attacks.queries import UniformNoise, random_search
 from spikeproof.attacks.recipes import Recipe
-from spikeproof.attacks.search import Best, Result, check_batch, check_threat
+from spikeproof.attacks.search import Best, Result, admit
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat
@@ -35,8 +35,7 @@ class _Noise(UniformNoise):
         through: Model | None = None,
     ) -> Result:
         """Attack `model`; `through` is ignored, there is no gradient to substitute."""
-        check_batch(x, y)
-        check_threat(model, self.threat)
+        x = admit(model, self.threat, x, y)
 
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:
             return self.threat.project(self.noisy(x[rows], query, now.fold("noise")), x[rows])

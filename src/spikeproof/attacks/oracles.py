@@ -36,6 +36,7 @@ class Oracle:
     """A source of gradients."""
 
     looks: int = 1  # forward and backward passes per call
+    estimates: bool = False  # from answers alone, so that a masked gradient does not stop it
 
     def looks_at(self, x: Float[Tensor, "B *F"]) -> tuple[int, int]:
         """Forward and backward passes that a call with these images costs each of them."""
@@ -83,6 +84,10 @@ class Expectation(Oracle):
     @property
     def looks(self) -> int:  # type: ignore[override]
         return self.draws * self.oracle.looks
+
+    @property
+    def estimates(self) -> bool:  # type: ignore[override]
+        return self.oracle.estimates
 
     def looks_at(self, x: Float[Tensor, "B *F"]) -> tuple[int, int]:
         forward, backward = self.oracle.looks_at(x)

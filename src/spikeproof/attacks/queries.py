@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.search import Best, Result, check_batch, check_mode, check_threat, evaluator, judge
+from spikeproof.attacks.search import Best, Result, admit, check_mode, evaluator, instead, judge
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
@@ -85,8 +85,7 @@ class UniformNoise:
         through: Model | None = None,
     ) -> Result:
         """Attack `model`; `through` is ignored, there is no gradient to substitute."""
-        check_batch(x, y)
-        check_threat(model, self.threat)
+        x = admit(model, self.threat, x, y)
 
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:
             return self.threat.start(x[rows], now.fold("noise"))
@@ -126,7 +125,9 @@ class Square:
             )
         if not isinstance(self.threat, (Linf, L2)):
             raise InputError(
-                "Square knows the threats Linf and L2", repr(self.threat), "Use UniformNoise for this one."
+                "Square knows the threats Linf and L2",
+                repr(self.threat),
+                instead(self.threat, "Use UniformNoise for this one."),
             )
 
     def __call__(
@@ -139,8 +140,7 @@ class Square:
         through: Model | None = None,
     ) -> Result:
         """Attack `model`; `through` is ignored, there is no gradient to substitute."""
-        check_batch(x, y)
-        check_threat(model, self.threat)
+        x = admit(model, self.threat, x, y)
         if x.ndim != 4:
             raise InputError(
                 "Square needs images [B, C, H, W]", f"shape {list(x.shape)}", "Use UniformNoise instead."

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.search import Best, Result, check_batch, evaluator, judge
+from spikeproof.attacks.search import Best, Result, admit, evaluator, instead, judge
 from spikeproof.encoders import LevelCode, Reversed
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -54,6 +54,8 @@ class Reachable(NamedTuple):
 
     levels: Int64[Tensor, "M B *F"]
     pixels: Float[Tensor, "M B *F"]
+    entries: Int64[Tensor, "B"]  # of each example, its own number; what follows repeats the last
+    whole: Bool[Tensor, "B"]  # whether every level that a pixel can take is among them
 
 
 def reachable(
@@ -82,8 +84,13 @@ def reachable(
         63.0
     """
     first, last, own = code.level(low), code.level(high), code.level(x)
-    count = min(int((last - first).max()) + 1, most) if x.numel() else 1
-    share = torch.linspace(0, 1, max(count, 2), device=x.device)[:count].view(-1, *[1] * x.ndim)
+    if not x.numel():
+        nothing = torch.ones(len(x), dtype=torch.int64, device=x.device)
+        return Reachable(own[None], x[None], nothing, nothing > 0)
+    span = (last - first).flatten(1).amax(1)
+    count = (span + 1).clamp(max=most)  # its own for each example, whatever its company
+    place = torch.arange(int(count.max()), device=x.device)[:, None]
+    share = (place / (count - 1).clamp(min=1)).clamp(max=1).view(*place.shape[:1], -1, *[1] * (x.ndim - 1))
     levels = first + (share * (last - first)).round().long()
     pixels = torch.maximum(torch.minimum(code.value(levels).to(x.dtype), high), low)
     if grid:
@@ -95,7 +102,7 @@ def reachable(
             fits = inside & same & (near >= low) & (near <= high) & ~_on(pixels, grid)
             pixels = torch.where(fits, near, pixels)
     keep = (levels == own) | (code.level(pixels.flatten(0, 1)).view(levels.shape) != levels)
-    return Reachable(torch.where(keep, own, levels), torch.where(keep, x, pixels))
+    return Reachable(torch.where(keep, own, levels), torch.where(keep, x, pixels), count, span < most)
 
 
 def _on(pixels: Tensor, grid: int) -> Tensor:
@@ -112,8 +119,8 @@ class EncoderAware:
 
     with `N_i` the levels that pixel `i` reaches within the budget. Of these changes the most promising shares
     are tried, by exact evaluation; where none helps, some pixels are drawn anew; at the end single pixels are
-    changed one by one. Where all combinations are few enough they are all tried, and then what stands is
-    proved to stand.
+    changed one by one. Where all combinations of all levels are few enough they are all tried, and then what
+    stands is proved to stand.
 
     Args:
         threat: `Linf`.
@@ -122,7 +129,7 @@ class EncoderAware:
             others start at random patterns and follow one other class each.
         refine: changes of single pixels tried at the end of each run, at least 0.
         most: levels per pixel, at least 2.
-        exhaust: number of combinations up to which all are tried.
+        exhaust: number of combinations up to which all are tried, at least 0.
         grid: changed pixels are multiples of 1/grid where that gives the same spikes, which images of 8 bits
             then keep; at least 0, with 0 for no grid.
 
@@ -144,7 +151,9 @@ class EncoderAware:
     def __post_init__(self) -> None:
         if not isinstance(self.threat, Linf):
             raise InputError(
-                "EncoderAware searches boxes of pixels", repr(self.threat), "Use linf, or another attack."
+                "EncoderAware searches boxes of pixels",
+                repr(self.threat),
+                instead(self.threat, "Use linf, or another attack."),
             )
         if self.steps < 1 or self.restarts < 1 or self.refine < 0 or self.most < 2 or self.grid < 0:
             raise InputError(
@@ -168,8 +177,7 @@ class EncoderAware:
         Raises:
             InputError: labels that do not belong to the images, or a model without a code of levels.
         """
-        check_batch(x, y)
-        x = x.detach()
+        x = admit(model, self.threat, x, y, through)
         source = _coded(model if through is None else through)
         code = level_code(source.encoder)
         if code is None:
@@ -182,25 +190,41 @@ class EncoderAware:
         low, high = (self.threat.project(x + side, x) for side in (zeros - 2, zeros + 2))
         choices = reachable(code, x, low, high, self.most, self.grid)
         search = _Search(self, model, source, code, x, y, choices, Best(x))
-        few = search.combinations() <= self.exhaust
+        few = combinations(choices.levels) <= self.exhaust
         for row in few.nonzero().flatten().tolist():
-            search.enumerate(row)
+            here, pixels = slice(row, row + 1), choices.pixels[:, row]
+            if not choices.whole[row]:
+                every = reachable(code, x[here], low[here], high[here], self.exhaust, self.grid)
+                few[row] = every.whole.all() and (combinations(every.levels) <= self.exhaust).all()
+                pixels = every.pixels[:, 0]
+            if few[row]:
+                search.enumerate(row, pixels)
+        search.trace(few.nonzero().flatten())
         for restart in range(self.restarts):
             search.run(restart, (search.best.fooled <= 0) & ~few, key.fold("restart", restart))
-        success = judge(model, search.best.x, y, key.fold("verdict"))
-        none = torch.zeros_like(search.backward)
+            search.pad(1 + (restart + 1) * (1 + self.steps + PASSES))
+        best = search.best
+        success = judge(model, best.x, y, key.fold("verdict"))
         trace = torch.stack(search.losses) if search.losses else x.new_zeros(0, len(x))
-        looks = search.backward.clamp(min=1)
+        share = search.zero / search.backward.clamp(min=1)
         return Result(
-            search.best.x, success, trace, search.forward + 1, search.backward, (none + search.zero) / looks
+            best.x, success, trace, search.forward + 1, search.backward, share.to(x.dtype), best.fell
         )
 
 
+def combinations(levels: Int64[Tensor, "M B *F"]) -> Float[Tensor, "B"]:
+    """How many codes each image can have, given the levels of its pixels."""
+    ordered = levels.sort(0).values
+    distinct = 1 + (ordered[1:] != ordered[:-1]).sum(0)
+    return distinct.flatten(1).double().log2().sum(1).exp2().round()
+
+
 def _coded(model: Any) -> Coded:
-    """The model, also inside a wrapper that only steadies its batches."""
+    """The model, or what it wraps."""
     inner = getattr(model, "model", model)
-    if isinstance(inner, Coded):
-        return inner
+    for each in (model, inner):
+        if isinstance(each, Coded):
+            return each
     raise InputError(
         "EncoderAware looks between code and network of a spikeproof model",
         type(inner).__name__,
@@ -226,24 +250,29 @@ class _Search:
         self.x, self.y, self.choices, self.best = x, y, choices, best
         self.forward, self.backward, self.zero = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
         self.losses: list[Tensor] = []
+        self.clean: Tensor | None = None  # logits, once a run asks for them
 
-    def combinations(self) -> Float[Tensor, "B"]:
-        """How many codes each image can have."""
-        levels = self.choices.levels.sort(0).values
-        distinct = 1 + (levels[1:] != levels[:-1]).sum(0)
-        return distinct.flatten(1).double().log2().sum(1).exp2().round()
-
-    def enumerate(self, row: int) -> None:
+    def enumerate(self, row: int, pixels: Float[Tensor, "M *F"]) -> None:
         """Ask about every code that one image can have."""
-        pixels = self.choices.pixels[:, row].flatten(1).T
-        options = [sorted(set(each.tolist())) for each in pixels]
-        combinations = list(product(*options))
-        for start in range(0, len(combinations), CHUNK):
-            chunk = self.x.new_tensor(combinations[start : start + CHUNK]).view(-1, *self.x.shape[1:])
-            value, fooled = self.ask(chunk, torch.full((len(chunk),), row, device=self.x.device))
-            pick = int((fooled * 1e9 + value).argmax())
+        options = [sorted(set(each.tolist())) for each in pixels.flatten(1).T]
+        every = product(*options)
+        while chunk := list(islice(every, CHUNK)):
+            images = self.x.new_tensor(chunk).view(-1, *self.x.shape[1:])
+            value, fooled = self.ask(images, torch.full((len(images),), row, device=self.x.device))
+            pick = int((fooled * 1e9 + value.nan_to_num(torch.inf, torch.inf)).argmax())
             here = torch.tensor([row], device=self.x.device)
-            self.best.offer(here, chunk[pick : pick + 1], fooled[pick : pick + 1], value[pick : pick + 1])
+            self.offer(here, images[pick : pick + 1], fooled[pick : pick + 1], value[pick : pick + 1])
+
+    def offer(self, rows: Tensor, images: Tensor, fooled: Tensor, value: Tensor) -> None:
+        """Keep what is best, and note what fell, in the row of the trace that comes next."""
+        self.best.offer(rows, images, fooled, value)
+        self.best.fall(rows, fooled, len(self.losses))
+
+    def trace(self, rows: Tensor) -> None:
+        """A row of the trace: the best value so far."""
+        row = self.x.new_full((len(self.x),), torch.nan)
+        row[rows] = self.best.value[rows]
+        self.losses.append(row)
 
     def ask(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Margin and verdict of the model itself."""
@@ -252,14 +281,20 @@ class _Search:
         self.forward.scatter_add_(0, rows, torch.ones_like(rows))
         return value, fooled
 
+    def pad(self, length: int) -> None:
+        """Empty rows of the trace, so that what comes next does not tell how long other examples took."""
+        nothing = self.x.new_full((len(self.x),), torch.nan)
+        self.losses += [nothing] * (length - len(self.losses))
+
     def run(self, restart: int, standing: Tensor, key: Key) -> None:
         rows = standing.nonzero().flatten()
         if not len(rows):
             return
-        towards = self.towards(restart)
+        towards = self.towards(restart, rows)
         choice = self.start(restart, key)
         value, fooled = self.ask(self.images(choice[rows], rows), rows)
-        self.best.offer(rows, self.images(choice[rows], rows), fooled, value)
+        self.offer(rows, self.images(choice[rows], rows), fooled, value)
+        self.trace(rows)
         values = torch.full_like(self.best.value, -torch.inf)
         values[rows] = value
         for step in range(self.attack.steps):
@@ -269,39 +304,37 @@ class _Search:
             gain, index = self.promise(choice[rows], rows, towards).max(0)
             improved = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
             found, height = choice[rows].clone(), values[rows].clone()
+            ranked = _ranked(gain)
             for share in SHARES:
-                trial = torch.where(_largest(gain, share), index, choice[rows])
+                trial = torch.where(_largest(gain, ranked, share), index, choice[rows])
                 better = self.try_out(trial, rows, height)
                 found[better], improved = trial[better], improved | better
-            kicked = self.kick(found, key.fold("kick", step).take(rows))
+            kicked = self.kick(found, rows, key.fold("kick", step).take(rows))
             stay = improved.view(-1, *[1] * (found.ndim - 1))
             choice[rows] = torch.where(stay, found, kicked)
             values[rows] = torch.where(improved, height, -torch.inf)
-            trace = self.x.new_full((len(self.x),), torch.nan)
-            trace[rows] = self.best.value[rows]
-            self.losses.append(trace)
+            self.trace(rows)
         for _ in range(PASSES):
-            if not self.refine(towards):
+            standing = self.refine(towards, standing)
+            if not standing.any():
                 return
 
     def start(self, restart: int, key: Key) -> Int64[Tensor, "B *F"]:
-        count = len(self.choices.levels)
         if restart:
-            return (key.uniform(self.x.shape, 0, self.x.device) * count).long().clamp(max=count - 1)
+            return _drawn(key.uniform(self.x.shape, 0, self.x.device), self.choices.entries)
         own = self.code.level(self.x)
         return (self.choices.levels == own).long().argmax(0)
 
-    def kick(self, choice: Tensor, key: Key) -> Tensor:
-        count = len(self.choices.levels)
+    def kick(self, choice: Tensor, rows: Tensor, key: Key) -> Tensor:
         draws = key.uniform((2, *choice.shape), 1, self.x.device)
-        drawn = (draws[0] * count).long().clamp(max=count - 1)
+        drawn = _drawn(draws[0], self.choices.entries[rows])
         return torch.where(draws[1] < max(KICK, 2 / choice[0].numel()), drawn, choice)
 
     def try_out(self, trial: Tensor, rows: Tensor, height: Tensor) -> Tensor:
         """Ask about a choice; where it is better than `height`, raise that."""
         images = self.images(trial, rows)
         value, fooled = self.ask(images, rows)
-        self.best.offer(rows, images, fooled, value)
+        self.offer(rows, images, fooled, value)
         better = value > height
         height[better] = value[better]
         return better
@@ -310,13 +343,17 @@ class _Search:
         picked: Tensor = self.choices.pixels[:, rows].gather(0, choice[None])[0]
         return picked
 
-    def towards(self, restart: int) -> Callable[[Tensor, Tensor], Tensor]:
+    def towards(self, restart: int, rows: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """What a run follows: the margin, or the lead of one class over the label."""
         if restart == 0:
             return lambda logits, rows: Margin()(logits, self.y[rows])
-        with torch.no_grad():
-            logits = self.model(self.x, Key(("deterministic",)))
-        logits = logits.scatter(1, self.y[:, None], -torch.inf)
+        if self.clean is None:  # later runs are about fewer rows
+            with torch.no_grad():
+                logits = self.model(self.x[rows], Key(("deterministic",)))
+            self.clean = logits.new_zeros(len(self.x), logits.shape[1])
+            self.clean[rows] = logits
+            self.forward[rows] += 1
+        logits = self.clean.scatter(1, self.y[:, None], -torch.inf)
         place = (restart - 1) % max(logits.shape[1] - 1, 1)
         other = logits.argsort(1, descending=True)[:, place]
 
@@ -337,7 +374,8 @@ class _Search:
         spikes = now.to(self.x.dtype).requires_grad_()
         with torch.enable_grad():
             score = towards(self.source.read(spikes), rows)
-            grad = torch.autograd.grad(score.sum(), spikes)[0]
+            total = score.sum() + 0 * spikes.sum()  # an answer that does not depend on spikes has no slope
+            grad = torch.autograd.grad(total, spikes)[0].nan_to_num(0.0, 0.0, 0.0)
         self.forward[rows] += 1
         self.backward[rows] += 1
         self.zero[rows] += (grad.transpose(0, 1).flatten(1) == 0).all(1).long()
@@ -347,33 +385,51 @@ class _Search:
         found = self.code.pattern(levels).to(self.x.dtype)
         return found.flip(0) if isinstance(self.source.encoder, Reversed) else found
 
-    def refine(self, towards: Callable[[Tensor, Tensor], Tensor]) -> bool:
-        """Single pixels of the best image so far, the most promising first; whether that helped any image."""
-        rows = (self.best.fooled <= 0).nonzero().flatten()
+    def refine(
+        self, towards: Callable[[Tensor, Tensor], Tensor], standing: Bool[Tensor, "B"]
+    ) -> Bool[Tensor, "B"]:
+        """Single pixels of the best images so far, the most promising first; which images that helped."""
+        improved = torch.zeros_like(standing)
+        rows = (standing & (self.best.fooled <= 0)).nonzero().flatten()
         if not len(rows) or not self.attack.refine:
-            return False
-        improved = False
+            return improved
         own = self.code.level(self.best.x)
         choice = (self.choices.levels == own).long().argmax(0)[rows]
         promise = self.promise(choice, rows, towards)
         promise = promise.scatter(0, choice[None], -torch.inf).transpose(0, 1).flatten(2)  # [B, M, pixels]
+        spare = torch.arange(promise.shape[1], device=rows.device) >= self.choices.entries[rows, None]
+        promise = promise.masked_fill(spare[..., None], -torch.inf)
         pixels = promise.shape[2]
-        order = promise.flatten(1).argsort(1, descending=True)
+        order = promise.flatten(1).argsort(dim=1, descending=True, stable=True)
         height = self.best.value[rows].clone()
         for place in range(min(self.attack.refine, order.shape[1])):
-            level, pixel = order[:, place] // pixels, order[:, place] % pixels
-            trial = choice.flatten(1).scatter(1, pixel[:, None], level[:, None]).view(choice.shape)
-            better = self.try_out(trial, rows, height)
-            improved = improved or bool(better.any())
-            choice = torch.where(better.view(-1, *[1] * (choice.ndim - 1)), trial, choice)
-            if not (self.best.fooled[rows] <= 0).any():
-                return False
+            going = (self.best.fooled[rows] <= 0).nonzero().flatten()
+            if not len(going):
+                break
+            here, level, pixel = choice[going], order[going, place] // pixels, order[going, place] % pixels
+            trial = here.flatten(1).scatter(1, pixel[:, None], level[:, None]).view(here.shape)
+            reached = height[going]
+            better = self.try_out(trial, rows[going], reached)
+            height[going] = reached
+            improved[rows[going]] |= better
+            choice[going] = torch.where(better.view(-1, *[1] * (here.ndim - 1)), trial, here)
+        self.trace(rows)
         return improved
 
 
-def _largest(gain: Float[Tensor, "B *F"], share: float) -> Tensor:
+def _ranked(gain: Float[Tensor, "B *F"]) -> Int64[Tensor, "B P"]:
+    """The place of each pixel when gains are sorted, the largest first."""
+    return gain.flatten(1).argsort(1, descending=True).argsort(1)
+
+
+def _drawn(uniform: Float[Tensor, "B *F"], count: Int64[Tensor, "B"]) -> Int64[Tensor, "B *F"]:
+    """Random places in the list of levels of each example."""
+    most = count.view(-1, *[1] * (uniform.ndim - 1))
+    return torch.minimum((uniform * most).long(), most - 1)
+
+
+def _largest(gain: Float[Tensor, "B *F"], ranked: Int64[Tensor, "B P"], share: float) -> Tensor:
     """The pixels with the largest positive gains: a share of them, at least one."""
     flat = gain.flatten(1)
     count = (share * (flat > 0).sum(1)).ceil().long().clamp(min=1)
-    ranked = flat.argsort(1, descending=True).argsort(1)
     return ((ranked < count[:, None]) & (flat > 0)).view(gain.shape)

@@ -248,7 +248,9 @@ class Through(Recipe):
         return self.attack.reads(model)
 
     def check(self, model: Any) -> None:
-        self.gradient.check(getattr(model, "spec", model).neuron)
+        spec = getattr(model, "spec", model)
+        for neuron in (spec.neuron, spec.network.neuron(spec.neuron)):
+            self.gradient.check(neuron)
         self.attack.check(model)
 
     def __call__(self, threat: Threat) -> Attack:

@@ -7,6 +7,7 @@ returned example under a draw of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,19 +23,26 @@ from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import KL, LogitCrossEntropy, Objective, Watching
-from spikeproof.protocols import Model, Threat, Watched, moves_events, takes_events
+from spikeproof.protocols import Model, Threat, Watched, check_range, moves_events, takes_events
 
 __all__ = [
+    "UNRECORDED",
     "Best",
     "GradientAttack",
     "Jump",
     "Result",
+    "admit",
     "check_batch",
     "check_threat",
     "evaluator",
+    "instead",
     "judge",
     "show",
 ]
+
+
+UNRECORDED = -2
+"""In place of the row at which an example fell, where an attack does not tell."""
 
 
 class Result(NamedTuple):
@@ -46,7 +54,8 @@ class Result(NamedTuple):
     queries: Int64[Tensor, "B"]  # forward passes per example
     backward_queries: Int64[Tensor, "B"]  # backward passes per example
     zero_gradients: Float[Tensor, "B"]  # share of looks whose gradient was zero everywhere
-    fell: Int64[Tensor, "B"] | None = None  # row of `losses` at which it first fooled the model, -1 for none
+    fell: Int64[Tensor, "B"] | None = None  # row of `losses` at which it first fooled the model, -1 for none;
+    # UNRECORDED, or None for all, where the attack does not tell
 
 
 class Best:
@@ -134,6 +143,36 @@ def check_threat(model: Any, threat: Threat) -> None:
         )
 
 
+def admit(
+    model: Model, threat: Threat, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], *sources: Model | None
+) -> Float[Tensor, "B *F"]:
+    """The images as an attack works on them, once everything that it was given fits together.
+
+    Args:
+        model: the attacked model.
+        threat: the set to search.
+        x: images in [0, 1], or events where the threat moves events.
+        y: labels.
+        sources: where gradients come from, None for the model itself.
+
+    Raises:
+        InputError: labels that do not belong to the images, images of half precision or outside [0, 1], a
+            model in training mode, or a threat that is none on what the model takes.
+    """
+    check_batch(x, y)
+    for each in (model, *sources):
+        check_mode(model if each is None else each)
+    check_threat(model, threat)
+    if not moves_events(threat):
+        check_range(x, "An attack on images")
+    return x.detach().contiguous()  # sums over other layouts round otherwise
+
+
+def instead(threat: Threat, on_pixels: str) -> str:
+    """What to use in place of an attack that does not know this threat."""
+    return "Use spike-search, or another attack on events." if moves_events(threat) else on_pixels
+
+
 def judge(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> Bool[Tensor, "B"]:
     """Whether the model, under this key, does not answer the label; a tie is no answer."""
     with torch.no_grad():
@@ -168,6 +207,12 @@ def _checked(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
             f"shape {list(logits.shape)}",
             "Flatten or average over time inside the model.",
         )
+    if logits.shape[1] < 2:
+        raise InputError(
+            "A model that can be fooled has two classes at least",
+            f"logits of shape {list(logits.shape)}",
+            "Let it answer one score per class; one score s can become [0, s].",
+        )
     if y.numel() and int(y.max()) >= logits.shape[1]:
         raise InputError(
             f"Labels below {logits.shape[1]}, the number of logits",
@@ -177,16 +222,19 @@ def _checked(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return logits
 
 
-def twins(model: Model, other: Model, x: Float[Tensor, "B *F"], key: Key) -> bool:
-    """Whether another model is this one with other gradients: the same parameters and, to the bit, answers.
+def twins(model: Model, other: Model, x: Float[Tensor, "B *F"], key: Key) -> tuple[bool, int]:
+    """Whether another model is this one with other gradients, and how many forward passes it took to know.
 
-    Wrappers are looked into by their `model`. What has no parameters to compare is another model.
+    A twin has the same parameters and, to the bit, the same answers. Wrappers are looked into by their
+    `model`. What has no parameters to compare is another model.
     """
+    if other is model:
+        return True, 0
     ours, theirs = (_weights(each) for each in (model, other))
     if not ours or ours != theirs:
-        return False
+        return False, 0
     with torch.no_grad():
-        return torch.equal(model(x, key), other(x, key))
+        return torch.equal(model(x, key), other(x, key)), 2
 
 
 def _weights(model: Any) -> frozenset[int]:
@@ -313,7 +361,7 @@ class GradientAttack:
     rule: Step = Steepest()
     schedule: Schedule = Constant()
     best_start: bool = False
-    start: Jump | None = None
+    start: Callable[[Threat, Tensor, Key], Tensor] | None = None
     targets: Targets | None = None
 
     def __post_init__(self) -> None:
@@ -323,11 +371,11 @@ class GradientAttack:
                 f"steps={self.steps}, restarts={self.restarts}, step_size={self.step_size}",
                 "Try steps=20, restarts=1.",
             )
-        if moves_events(self.threat):
+        if moves_events(self.threat) and not self.rule.whole:
             raise InputError(
                 "Steps along a gradient change values by fractions",
                 f"{self.threat!r}, whose members are whole events",
-                "Use spike-search, or another attack on events.",
+                instead(self.threat, ""),
             )
         if isinstance(self.objective, KL) and (
             self.targets is not None or not (self.random_start or self.start is not None)
@@ -353,21 +401,18 @@ class GradientAttack:
         gradients and the trace are taken, and whether an example fell is asked of `model` itself.
 
         Raises:
-            InputError: labels that do not belong to the images, images of half precision, a model in
-                training mode, or one that does not answer logits.
+            InputError: labels that do not belong to the images, images of half precision or outside [0, 1], a
+                model in training mode, or one that does not answer logits.
         """
-        check_batch(x, y)
-        for each in (model, through):
-            check_mode(each or model)
-        check_threat(model, self.threat)
-        x = x.detach()
+        x = admit(model, self.threat, x, y, through)
         best = Best(x)
         done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         counts = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)  # forward, backward, zero
         losses: list[Tensor] = []
         early = self.stop_when_fooled and not getattr(model, "stochastic", False)
         source = through or model
-        alike = source is model or twins(model, source, x, key.fold("twin"))
+        alike, looks = twins(model, source, x, key.fold("twin"))
+        counts[0] += looks
         target = None if alike else model
         clean, turns = None, 1
         if self.targets is not None or isinstance(self.objective, KL):
@@ -411,7 +456,8 @@ class GradientAttack:
             labels, now = y[rows], key.fold("step", step).take(rows)
             objective = aim.at(rows)
             evaluate = evaluator(source, objective, labels)
-            place = Place(self.threat, x[rows], x_adv[rows], self.step_size * plan["scale"], plan["share"])
+            size, share = self.step_size * plan["scale"], plan["share"]
+            place = Place(self.threat, x[rows], x_adv[rows], size, share, now.fold("move"))
             last = step == self.steps
             here = place.here if last else self.rule.look(place, memory)
             if last:

@@ -33,7 +33,7 @@ class JSMA(SlopeRecipe):
 
     Args:
         theta: by how much each value of a pair changes, in [-1, 1], not 0.
-        gamma: largest share of all values that may change, in (0, 1].
+        gamma: largest share of all values that may change, in (0, 1]; one pair at least.
         targets: classes to aim at.
         surrogate: spike function to take gradients through, or None for the model's own.
         backward: encoder rule to take gradients through, or None for the model's own.
@@ -72,7 +72,7 @@ class JSMA(SlopeRecipe):
         x = hunt.x.clone()
         going = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         going[hunt.rows] = True
-        for step in range(int(values * self.gamma / 2)):
+        for step in range(max(int(values * self.gamma / 2), 1)):
             going[~torch.isin(torch.arange(len(x), device=x.device), hunt.rows)] = False
             if hunt.stop:
                 going &= hunt.threat.distance(x, hunt.x) < hunt.threat.epsilon
@@ -208,6 +208,7 @@ class OnePixel(NormRecipe):
 
     gradient_free: ClassVar[bool] = True
     norms: ClassVar[tuple[type, ...]] = (L0,)
+    minimal: ClassVar[bool] = False
     steps: int = 30
     population: int = 60
     scale: float = 0.5

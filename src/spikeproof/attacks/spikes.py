@@ -70,7 +70,7 @@ class SpikeSearchAttack:
         InputError: a threat on images, or settings out of range.
 
     Source:
-        Ours; the greedy choice by gradient is that of the sparse dynamic attack (Yu et al. 2025) without its
+        Ours; the greedy choice by gradient is that of the sparse dynamic attack (Lun et al. 2025) without its
         cap, the linear oracle that of Frank & Wolfe 1956.
     """
 

@@ -7,13 +7,14 @@ search hands from call to call: tensors whose first axis is the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.errors import InputError
+from spikeproof.keys import Key
 from spikeproof.protocols import Threat
 from spikeproof.threats import L2, Linf, Region
 from spikeproof.threats.balls import room
@@ -45,6 +46,7 @@ class Place(NamedTuple):
     here: Float[Tensor, "B *F"]  # a member of the threat's set
     size: Float[Tensor, "B"]  # length of the step, in units of epsilon (pixel value)
     share: Float[Tensor, "B"]  # share of the values that a sparse step moves, NaN where it is the step's own
+    key: Key = Key.of(0)  # randomness of the step
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:
@@ -65,6 +67,8 @@ def _over(values: Tensor, scale: Tensor) -> Tensor:
 
 class Step:
     """A way from a gradient to the next iterate."""
+
+    whole: ClassVar[bool] = False  # whether it leads from one train of whole events to another
 
     def begin(self, x: Float[Tensor, "B *F"]) -> Memory:
         """What is remembered before the first step."""

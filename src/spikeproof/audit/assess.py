@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -10,13 +11,16 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.composite import RateTwin, members_of
+from spikeproof.attacks.iterated import RFGSM
 from spikeproof.attacks.objectives import sees_every_exit
-from spikeproof.attacks.recipes import GradientRecipe, Recipe
+from spikeproof.attacks.recipes import FGSM, GradientRecipe, Recipe
+from spikeproof.attacks.transfer import Transfer
 from spikeproof.audit.checks import Verdict, audit
 from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
 from spikeproof.audit.probes import probe
 from spikeproof.decoders import dynamic_exit
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
+from spikeproof.interop.peers import Peer
 from spikeproof.keys import Key
 from spikeproof.network import Classifier
 from spikeproof.protocols import Model, Threat
@@ -24,7 +28,7 @@ from spikeproof.sources import through
 from spikeproof.statistics import wilson
 from spikeproof.threats import Linf
 
-__all__ = ["PROBED", "Assessed", "assess", "attack_evidence", "suite_evidence"]
+__all__ = ["PROBED", "Assessed", "assess", "attack_evidence", "disguise", "suite_evidence"]
 
 PROBED = 48
 """Examples that the probes look at."""
@@ -39,23 +43,31 @@ class Assessed(NamedTuple):
     verdict: Verdict
 
 
-def attack_evidence(name: str, recipe: Recipe, metrics: Mapping[str, Any]) -> AttackEvidence:
+def attack_evidence(
+    name: str, recipe: Recipe, metrics: Mapping[str, Any], model: Any = None, through: Any = None
+) -> AttackEvidence:
     """What the metrics of an attack say to the audit.
 
     Args:
         name: as it is shown.
         recipe: the attack.
         metrics: as `Attacked.metrics()` gives them, stored or fresh.
+        model: what was measured, where `through` is given.
+        through: whose gradients were followed, where they were not those that the recipe asks for.
     """
-    own = isinstance(recipe, GradientRecipe) and recipe.surrogate is None and recipe.backward is None
-    twin = isinstance(recipe, RateTwin)  # answers otherwise than the model, so it hands on no gradient of it
+    own = isinstance(recipe, Peer) or all(
+        isinstance(each, GradientRecipe) and each.surrogate is None and each.backward is None
+        for each in members_of([recipe])
+    )
+    elsewhere = isinstance(recipe, Transfer)
+    other = elsewhere or isinstance(recipe, RateTwin)  # answers otherwise: no gradient of the model itself
     attacked = metrics.get("attacked") or 0
     return AttackEvidence(
         name=name,
         accuracy=metrics["robust_accuracy"],
         gradient_free=recipe.gradient_free,
         steps=_steps(recipe),
-        source="model" if own or recipe.gradient_free else "transfer" if twin else "substitute",
+        source="model" if own or recipe.gradient_free else "transfer" if other else "substitute",
         zero_gradients=_number(metrics.get("zero_gradient_share")),
         losses=[loss for loss in metrics.get("losses") or () if loss is not None and loss == loss],
         violations=metrics["budget_violations"] / metrics["n"],
@@ -64,7 +76,45 @@ def attack_evidence(name: str, recipe: Recipe, metrics: Mapping[str, Any]) -> At
         eight_bit_accuracy=_number(metrics.get("eight_bit_accuracy")),
         draws=getattr(recipe, "draws", 1),
         every_exit=sees_every_exit(recipe),
+        target="another model" if elsewhere else disguise(model, through),
     )
+
+
+def disguise(model: Any, through: Any) -> str | None:
+    """How a model that gave gradients differs from one of the same weights that was measured, if it does.
+
+    Another rule for gradients makes no difference: the spikes are the same. Another code, number of steps,
+    read-out or input scaling does, and images made for it are only transferred. A model with other weights
+    is a stranger, whose attacks are called transfer.
+    """
+    if not (isinstance(model, Classifier) and isinstance(through, Classifier)):
+        return None
+    ours, theirs = model.state_dict(), through.state_dict()
+    if ours.keys() != theirs.keys() or not all(_equal(ours[name], theirs[name]) for name in ours):
+        return None
+    parts = [
+        (part, repr(_forward(getattr(through.spec, part))))
+        for part in ("encoder", "decoder", "neuron", "normalise")
+        if _forward(getattr(model.spec, part)) != _forward(getattr(through.spec, part))
+    ]
+    return "the model with " + " and ".join(f"{part} {what}" for part, what in parts) if parts else None
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.to(b.device), b)
+
+
+def _forward(part: Any) -> Any:
+    """A part without what concerns gradients alone."""
+    if isinstance(part, tuple | list):
+        return tuple(map(_forward, part))
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    options = {f.name: _forward(getattr(part, f.name)) for f in fields(part) if f.name not in _BACKWARD}
+    return type(part).__name__, options
+
+
+_BACKWARD = ("backward", "detach_reset")
 
 
 def suite_evidence(metrics: Mapping[str, Any]) -> list[AttackEvidence]:
@@ -80,7 +130,9 @@ def suite_evidence(metrics: Mapping[str, Any]) -> list[AttackEvidence]:
             gradient_free=member["gradient_free"],
             steps=member["steps"],
             draws=member["draws"],
-            zero_gradients=_number(member.get("evidence", {}).get("zero_gradient_share")),
+            zero_gradients=_number(member.get("evidence", {}).get("zero_gradient_share"))
+            if member.get("own_gradient", True)  # a narrow surrogate of a sweep has none, and others do
+            else None,
             violations=member.get("evidence", {}).get("budget_violations", 0) / metrics["n"],
             silent_success=_number(member.get("evidence", {}).get("silent_success_share")),
             every_exit=member.get("every_exit", False),
@@ -90,9 +142,15 @@ def suite_evidence(metrics: Mapping[str, Any]) -> list[AttackEvidence]:
 
 
 def _steps(recipe: Recipe) -> int:
-    """Gradient steps of the longest attack that the recipe is made of."""
-    inner = [getattr(member, "attack", member) for member in members_of([recipe])]
-    return max(0 if each.gradient_free else getattr(each, "steps", 1) for each in inner)
+    """Gradient steps of the longest attack that the recipe is made of; 2 for several it does not tell."""
+    inner = [
+        member if isinstance(member, Peer) else getattr(member, "attack", member)
+        for member in members_of([recipe])
+    ]
+    return max(
+        0 if each.gradient_free else 1 if isinstance(each, (FGSM, RFGSM)) else getattr(each, "steps", 2)
+        for each in inner
+    )
 
 
 def _number(value: Any) -> float | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from spikeproof.audit.evidence import AttackEvidence, Evidence, ProbeEvidence
+from spikeproof.audit.evidence import VOTES, AttackEvidence, Evidence, ProbeEvidence
 
 __all__ = ["CHECKS", "DOUBTFUL", "SUPPORTED", "WITHHELD", "Check", "Finding", "Verdict", "audit", "document"]
 
@@ -152,15 +152,15 @@ def _vanishing(evidence: Evidence) -> str | None:
         layers = ", ".join(_percent(share) for share in probe.zero_by_layer)
         where = f" (zero in the layers: {layers})" if layers else ""
         reasons.append(f"the image gets none on {_percent(probe.zero_gradients)} of the examples{where}")
-    of_attacks = _each(
-        evidence,
-        lambda a: (
-            f"{a.name} saw none in {_percent(a.zero_gradients)} of its looks"
-            if a.zero_gradients is not None and not a.gradient_free and a.zero_gradients > 0.05
-            else None
-        ),
+    blind = [
+        a for a in evidence.attacks if not (a.gradient_free or a.target) and (a.zero_gradients or 0.0) > 0.05
+    ]
+    blind.sort(key=lambda a: -(a.zero_gradients or 0.0))
+    named = ", ".join(
+        f"{a.name} saw none in {_percent(a.zero_gradients or 0.0)} of its looks" for a in blind[:3]
     )
-    return "; ".join([*reasons, *([of_attacks] if of_attacks else [])]) or None
+    more = f" and {len(blind) - 3} more attacks were blind on more than 5 %" if blind[3:] else ""
+    return "; ".join([*reasons, *([named + more] if blind else [])]) or None
 
 
 def _dead_layers(probe: ProbeEvidence) -> str | None:
@@ -238,7 +238,8 @@ def _still_rising(evidence: Evidence) -> str | None:
             f"{attack.name} made {_percent(gained)} of its gain in its last quarter" if gained > 0.1 else None
         )
 
-    strongest = _best([a for a in evidence.white_box() if a.steps > 1])
+    iterated = [a for a in evidence.white_box() if a.steps > 1]
+    strongest = min(iterated, key=lambda a: (a.accuracy, -a.steps), default=None)
     return None if strongest is None or strongest.accuracy <= 0.01 else test(strongest)
 
 
@@ -295,10 +296,46 @@ def _expectation(evidence: Evidence) -> str | None:
     reasons = []
     if evidence.white_box() and not any((a.draws or 1) > 1 for a in evidence.white_box()):
         reasons.append("every gradient rests on a single draw")
-    probe = evidence.probe
-    if probe is not None and probe.gradient_agreement is not None and probe.gradient_agreement < 0.5:
-        reasons.append(f"two estimates of the gradient agree to a cosine of {probe.gradient_agreement:.2f}")
+    most = max((a.draws or 1 for a in evidence.white_box()), default=1)
+    agreement = None if evidence.probe is None else evidence.probe.gradient_agreement
+    if agreement is not None and expected_agreement(agreement, most) < 0.5:
+        reasons.append(
+            f"two estimates of the gradient from {VOTES} draws each agree to a cosine of {agreement:.2f}, "
+            f"and no attack drew more than {most}"
+        )
     return "; ".join(reasons) or None
+
+
+def _nearer(evidence: Evidence) -> str | None:
+    share = evidence.nearer
+    return f"on {_percent(share)} of the examples a nearer adversarial image is known" if share else None
+
+
+def _nested(evidence: Evidence) -> str | None:
+    if not evidence.nested:
+        return None
+    return "every attack began with what a smaller budget had left, so accuracy could not rise"
+
+
+def expected_agreement(agreement: float, draws: int) -> float:
+    r"""Cosine to expect of two estimates from so many draws, from that of two probed ones.
+
+    .. math:: c_D = \left(1 + \tfrac{V}{D}\,(1 / c_V - 1)\right)^{-1}
+
+    A mean over `D` draws keeps the gradient and has `1/D` of the variance of one; `V` is the number that the
+    probe takes. Fewer draws than it takes are not held against an attack, whose steps average as well.
+
+    Args:
+        agreement: cosine that the probe found.
+        draws: gradients per step of an attack.
+
+    Example:
+        >>> round(expected_agreement(0.4, 16), 2), round(expected_agreement(0.4, 64), 2)
+        (0.4, 0.73)
+    """
+    if agreement <= 0:
+        return agreement
+    return 1 / (1 + VOTES / max(draws, VOTES) * (1 / agreement - 1))
 
 
 def _not_probed(evidence: Evidence) -> str | None:
@@ -533,6 +570,24 @@ CHECKS: tuple[Check, ...] = (
         "Carlini et al. 2019, section 4.2",
     ),
     Check(
+        "nested budgets",
+        DOUBTFUL,
+        _nested,
+        "every attack at this budget began with the images found within a smaller one.",
+        "Such a sweep is cheap, and it cannot show that an attack is weak: its accuracy never rises with epsilon.",
+        "`sweep: afresh`, the default.",
+        "spikeproof",
+    ),
+    Check(
+        "nearer image known",
+        DOUBTFUL,
+        _nearer,
+        "a search for the nearest adversarial image (`distances`) found one within epsilon where all attacks failed.",
+        "The example is broken, and the number counts it as robust.",
+        "Name that search among the attacks.",
+        "spikeproof",
+    ),
+    Check(
         "unbounded attack fails",
         DOUBTFUL,
         _unbounded,
@@ -563,7 +618,8 @@ CHECKS: tuple[Check, ...] = (
         "expectation too small",
         DOUBTFUL,
         _expectation,
-        "a stochastic model was attacked with one draw per gradient, or two estimates of its gradient disagree.",
+        "a stochastic model was attacked with one draw per gradient, or two estimates of its gradient, from as "
+        "many draws as the attack takes, are expected to disagree (cosine below 0.5).",
         "The noise of the gradient is then larger than the gradient.",
         "EOT-PGD with more `draws`.",
         "Athalye, Carlini & Wagner 2018, section 4.2",

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 
 from spikeproof.statistics import Interval
 
-__all__ = ["AttackEvidence", "CurvePoint", "Evidence", "ProbeEvidence"]
+__all__ = ["VOTES", "AttackEvidence", "CurvePoint", "Evidence", "ProbeEvidence"]
+
+VOTES = 16
+"""Gradients in each of the two estimates that a probe compares."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ class ProbeEvidence:
         ties: share of examples without one best class.
         silent_decided: share of examples that are decided although the output layer did nothing.
         unstable: mean relative change of the loss under noise, capped at 1.
-        gradient_agreement: mean cosine of two independent estimates of the gradient.
+        gradient_agreement: mean cosine of two independent estimates of the gradient, `VOTES` draws each.
     """
 
     failed: str | None = None
@@ -119,6 +122,8 @@ class Evidence:
         contradicted: share of examples that an attack broke although a certificate holds for them.
         margin_claimed: least difference that is claimed to matter, in accuracy; None for no such claim.
         dynamic_exit: whether the model decides sooner or later, as its outputs have it.
+        nearer: share of examples left standing for which a search knows an adversarial image within epsilon.
+        nested: whether every attack began with what was found within a smaller budget.
     """
 
     accuracy: float
@@ -136,6 +141,8 @@ class Evidence:
     contradicted: float = 0.0
     margin_claimed: float | None = None
     dynamic_exit: bool = False
+    nearer: float = 0.0
+    nested: bool = False
 
     def white_box(self) -> list[AttackEvidence]:
         """Attacks that follow gradients of the model or of a substitute with the same spikes."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from spikeproof.audit.evidence import ProbeEvidence
+from spikeproof.audit.evidence import VOTES, ProbeEvidence
 from spikeproof.decoders import UNDECIDED, decide
 from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin, Objective
@@ -30,8 +30,6 @@ NOISE = 8 / 255
 """Width of the noise under which the loss should be steady."""
 ALIKE = 1e-3
 """Relative difference of logits that rounding may make."""
-VOTES = 16
-"""Gradients in each of the two estimates that are compared."""
 
 
 def probe(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> ProbeEvidence:

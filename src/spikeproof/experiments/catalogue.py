@@ -7,20 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from spikeproof.attacks import (
+    assembled,
     composite,
     decision,
     estimates,
+    eventsteps,
+    fewest,
     iterated,
     linearised,
     noise,
     objectives,
+    oracles,
     penalised,
     recipes,
+    schedules,
     sparse,
     spikes,
+    steps,
+    transfer,
 )
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.attacks.targets import EveryOther, Given, LeastLikely, Targets
+from spikeproof.attacks.transfer import Others
 from spikeproof.certificates import (
     IBP,
     BernoulliSmoothing,
@@ -29,6 +37,7 @@ from spikeproof.certificates import (
     GaussianSmoothing,
     LinearRelaxation,
 )
+from spikeproof.coded import CodedImages
 from spikeproof.datasets import (
     CIFAR10,
     CIFAR10DVS,
@@ -46,7 +55,10 @@ from spikeproof.datasets import (
     YinYang,
 )
 from spikeproof.errors import InputError, suggest
+from spikeproof.experiments.others import EveryOtherModel, OtherSeeds, Saved, ThoseWith
 from spikeproof.gradients import GradientRule
+from spikeproof.interop.peers import Foolbox, Torchattacks
+from spikeproof.interop.tables import FOOLBOX, TORCHATTACKS, InFoolbox, InTorchattacks
 from spikeproof.learning.rules import Rule
 from spikeproof.losses import DLR, KL, LogitCrossEntropy, Loss, Margin, Objective, Rescaled
 from spikeproof.models import MODEL_PARTS
@@ -77,6 +89,7 @@ PARTS: Catalogue = {
         "apgd-t": iterated.APGDT,
         "sa-pgd": iterated.SAPGD,
         "targeted-pgd": iterated.TargetedPGD,
+        "assembled": assembled.Assembled,
         "through": recipes.Through,
         "noise": recipes.NoiseSearch,
         "gaussian-noise": noise.GaussianNoiseSearch,
@@ -85,10 +98,15 @@ PARTS: Catalogue = {
         "encoder-aware": recipes.EncoderAwareSearch,
         "spike-search": spikes.SpikeSearch,
         "spike-walk": spikes.SpikeWalkSearch,
+        "spike-compatible": eventsteps.SpikeCompatible,
+        "retiming": eventsteps.Retiming,
+        "spike-fool": fewest.SpikeFool,
+        "sda": fewest.SDA,
         "suite": Suite,
         "rate-twin": composite.RateTwin,
         "width-sweep": composite.WidthSweep,
         "worst-of": composite.WorstOf,
+        "chosen": composite.Chosen,
         "spsa": estimates.SPSA,
         "nes": estimates.NES,
         "deepfool": linearised.DeepFool,
@@ -101,7 +119,18 @@ PARTS: Catalogue = {
         "one-pixel": sparse.OnePixel,
         "boundary": decision.Boundary,
         "hop-skip-jump": decision.HopSkipJump,
+        "transfer": transfer.Transfer,
+        "torchattacks": Torchattacks,
+        "foolbox": Foolbox,
     },
+    Others: {
+        "every-other": EveryOtherModel,
+        "other-seeds": OtherSeeds,
+        "those-with": ThoseWith,
+        "saved": Saved,
+    },
+    InTorchattacks: TORCHATTACKS,
+    InFoolbox: FOOLBOX,
     Objective: {
         "cross-entropy": LogitCrossEntropy,
         "margin": Margin,
@@ -112,6 +141,30 @@ PARTS: Catalogue = {
         "prefix-mean": objectives.PrefixMean,
         "first-spike-margin": objectives.FirstSpikeMargin,
         "potential-margin": objectives.PotentialMargin,
+    },
+    oracles.Oracle: {
+        "exact": oracles.Exact,
+        "expectation": oracles.Expectation,
+        "finite-differences": estimates.FiniteDifferences,
+        "rademacher": estimates.RademacherEstimate,
+        "gaussian": estimates.GaussianEstimate,
+    },
+    steps.Step: {
+        "steepest": steps.Steepest,
+        "top-share": steps.TopShare,
+        "frank-wolfe": steps.FrankWolfe,
+        "heavy-ball": steps.HeavyBall,
+        "momentum": steps.Momentum,
+        "nesterov": steps.Nesterov,
+        "adam": steps.Adam,
+        "stable-adaptive": steps.StableAdaptive,
+    },
+    schedules.Schedule: {
+        "constant": schedules.Constant,
+        "cosine": schedules.Cosine,
+        "halving": schedules.Halving,
+        "oscillation": schedules.Oscillation,
+        "adaptive-sparsity": schedules.AdaptiveSparsity,
     },
     Targets: {"least-likely": LeastLikely, "every-other": EveryOther, "given": Given},
     Probe: {
@@ -154,6 +207,7 @@ PARTS: Catalogue = {
         "n-mnist": NMNIST,
         "dvs128-gesture": DVS128Gesture,
         "cifar10-dvs": CIFAR10DVS,
+        "coded": CodedImages,
     },
 }
 """Kind -> name -> class."""
@@ -168,7 +222,13 @@ KINDS: Mapping[str, Any] = {
     "rules": Rule,
     "losses": Loss,
     "attacks": Recipe,
+    "torchattacks": InTorchattacks,
+    "foolbox": InFoolbox,
     "objectives": Objective,
+    "oracles": oracles.Oracle,
+    "steps": steps.Step,
+    "schedules": schedules.Schedule,
+    "targets": Targets,
     "probes": Probe,
     "certificates": Certificate,
     "threats": Threat,

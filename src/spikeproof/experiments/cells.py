@@ -2,10 +2,10 @@
 
 A `train` cell makes a model, a `clean` cell measures it on clean images, an `inspect` cell looks for what
 makes numbers unbelievable, such as state that leaks or gradients that vanish, a `probe` cell measures it on
-clean images whose spikes are changed, an `attack` cell measures it under one attack with one budget, a
-`certify` cell proves what it can within one budget. A cell's spec holds everything that can change its
-numbers; its address is the digest of that spec. Batch size, device, number of workers and machine are not
-part of it.
+clean images whose spikes are changed, a `distance` cell says how far the nearest adversarial images are, an
+`attack` cell measures it under one attack with one budget, a `certify` cell proves what it can within one
+budget. A cell's spec holds everything that can change its numbers; its address is the digest of that spec.
+Batch size, device, number of workers and machine are not part of it.
 """
 
 from __future__ import annotations
@@ -13,23 +13,35 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from itertools import product
 from typing import Any
 
 from spikeproof.attacks.recipes import Recipe
+from spikeproof.attacks.transfer import Transfer
 from spikeproof.datasets import Dataset
 from spikeproof.errors import InputError
+from spikeproof.evaluation import CHOOSING
 from spikeproof.experiments.catalogue import PARTS
-from spikeproof.experiments.study import Candidate, Study, check_on
+from spikeproof.experiments.others import Saved, fingerprint, read_saved
+from spikeproof.experiments.study import Candidate, Study, check_on, knows, others
 from spikeproof.network import ModelSpec
 from spikeproof.specs import address, canonical, describe
+from spikeproof.statistics import draws_wanted
+from spikeproof.suites import Suite
 
 __all__ = ["MEASURING_VERSION", "TRAINING_VERSION", "Cell", "cells_of"]
 
 TRAINING_VERSION = 1
 """Raised whenever a change of the code alters the model that a train cell with the same spec makes."""
 
-MEASURING_VERSION = 3
+MEASURING_VERSION = 4
 """Raised whenever a change of the code alters what a clean or attack cell with the same spec measures."""
+
+
+LEAST_DRAWS = 4
+"""Draws of a stochastic model on many examples, where fewer would do."""
+NEEDED = {"train": "weights", "source": "source_weights", "smaller": "weights"}
+"""Where a spec names cells that come first, and the metric that holds the digest of their model's weights."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class Cell:
     """One unit of work.
 
     Args:
-        kind: `train`, `clean`, `inspect`, `probe`, `attack` or `certify`.
+        kind: `train`, `clean`, `inspect`, `probe`, `distance`, `attack` or `certify`.
         text: the canonical JSON of its spec.
 
     Example:
@@ -66,10 +78,10 @@ class Cell:
         return address({"kind": self.kind, "spec": self.spec})
 
     @property
-    def needs(self) -> str | None:
-        """The address of the train cell whose model it measures."""
-        needed: str | None = self.spec.get("train")
-        return needed
+    def needs(self) -> tuple[str, ...]:
+        """The addresses of what comes first: its model, one that images are made on, the smaller budget."""
+        spec = self.spec
+        return tuple(spec[name] for name in NEEDED if isinstance(spec.get(name), str))
 
     def record(self) -> dict[str, Any]:
         """The cell as plain data."""
@@ -95,41 +107,89 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
 
 
 def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iterator[Cell]:
+    draws = max(LEAST_DRAWS, draws_wanted(examples)) if study.draws is None else study.draws
     for seed in study.seeds:
-        train = Cell.of(
-            "train",
-            {
-                "dataset": {**describe(study.data, PARTS), "sha256": data.sha256},
-                "model": describe(model_spec(study, data, model), PARTS),
-                "rule": describe(model.rule, PARTS),
-                "seed": seed,
-                "code_version": TRAINING_VERSION,
-            },
-        )
+        train = _train(study, data, model, seed)
         measured = {
             "train": train.address,
             "examples": examples,
-            "draws": study.draws if model.encoder.stochastic else 1,
+            "draws": draws if model.encoder.stochastic else 1,
             "code_version": MEASURING_VERSION,
         }
+        if model.encoder.stochastic:
+            measured["choosing"] = max(draws, CHOOSING)
         yield train
         yield Cell.of("clean", measured)
         if study.attacks:
             yield Cell.of("inspect", measured)
         for probe in study.probes if model.encoder.steps > 1 else ():
-            draws = study.draws if model.encoder.stochastic or probe.random else 1
-            yield Cell.of("probe", {**measured, "draws": draws, "probe": describe(probe, PARTS)})
+            looks = draws if model.encoder.stochastic or probe.random else 1
+            yield Cell.of("probe", {**measured, "draws": looks, "probe": describe(probe, PARTS)})
+        for norm, search in product(study.norms, study.distances):
+            if search.suits(model) and _defined(search, model) and knows(search, norm):
+                ball = describe(norm, PARTS)
+                ball.pop("epsilon")
+                far = {"attack": describe(search, PARTS), "threat": ball, "seed": seed}
+                yield Cell.of("distance", {**measured, **far})
+        smaller: dict[str, str] = {}
         for threat in study.threats:
             ball = describe(threat, PARTS)
             epsilon = ball.pop("epsilon")
             for recipe in study.attacks:
                 if not (recipe.suits(model) and _defined(recipe, model)):
                     continue
-                attack = {"attack": describe(recipe, PARTS), "threat": ball, "epsilon": epsilon}
-                yield Cell.of("attack", {**measured, **attack, "seed": seed})
+                attack = {"attack": describe(recipe, PARTS), "threat": ball, "epsilon": epsilon, "seed": seed}
+                if isinstance(recipe, Transfer):
+                    attack["attack"] |= {"made_on": None}
+                    for source in _sources(study, data, model, seed, recipe):
+                        yield _attack({**measured, **attack, "source": source}, study, recipe, smaller)
+                else:
+                    yield _attack({**measured, **attack}, study, recipe, smaller)
             for certificate in study.certificates:
                 proof = {"certificate": describe(certificate, PARTS), "threat": ball, "epsilon": epsilon}
                 yield Cell.of("certify", {**measured, **proof, "seed": seed})
+
+
+def _attack(spec: dict[str, Any], study: Study, recipe: Recipe, smaller: dict[str, str]) -> Cell:
+    """An attack cell; in a nested sweep one that begins with the cell of the smaller budget, if any."""
+    if study.sweep == "afresh" or isinstance(recipe, Suite):  # a suite attacks every budget afresh
+        return Cell.of("attack", spec)
+    place = canonical({name: value for name, value in spec.items() if name != "epsilon"})
+    cell = Cell.of("attack", {**spec, "smaller": smaller.get(place)})
+    smaller[place] = cell.address
+    return cell
+
+
+def _train(study: Study, data: Dataset, model: Candidate, seed: int) -> Cell:
+    return Cell.of(
+        "train",
+        {
+            "dataset": {**describe(study.data, PARTS), "sha256": data.sha256},
+            "model": describe(model_spec(study, data, model), PARTS),
+            "rule": describe(model.rule, PARTS),
+            "seed": seed,
+            "code_version": TRAINING_VERSION,
+        },
+    )
+
+
+def _sources(
+    study: Study, data: Dataset, model: Candidate, seed: int, recipe: Transfer
+) -> Iterator[str | dict[str, str]]:
+    """What the images of a transfer are made on: addresses of train cells, or a saved model."""
+    if isinstance(recipe.made_on, Saved):
+        other = read_saved(recipe.made_on)
+        own = model_spec(study, data, model)
+        if (other.spec.example_shape, other.spec.classes) != (own.example_shape, own.classes):
+            raise InputError(
+                f"Images of {list(own.example_shape)} in {own.classes} classes are made on a model of these",
+                f"{recipe.made_on.path}, a model of {list(other.spec.example_shape)} in {other.spec.classes}",
+                "Name a model of the same data.",
+            )
+        yield {"saved": recipe.made_on.path, "sha256": fingerprint(other)}
+        return
+    for other_model, other_seed in others(study, model, seed, recipe):
+        yield _train(study, data, other_model, other_seed).address
 
 
 def _defined(recipe: Recipe, model: Candidate) -> bool:

@@ -78,7 +78,7 @@ def comparisons(directory: Path, records: Sequence[Record]) -> list[Compared]:
             budgets[row["threat"], row["epsilon"], row["seed"]].append(_Standing(row, right, examples))
     pairs = [pair for standing in budgets.values() for pair in _pairs(standing)]
     adjusted = holm([pair.p_value for pair in pairs])
-    varying = [axis for axis in AXES if len({dict(row)[axis] for row in records}) > 1]
+    varying = [axis for axis in (*AXES, "seed") if len({dict(row)[axis] for row in records}) > 1]
     found = [_compared(pair, p, varying) for pair, p in zip(pairs, adjusted, strict=True) if pair.printed]
     order = list(dict.fromkeys((row["part"], row["threat"], row["epsilon"]) for row in found))
     return sorted(found, key=lambda row: order.index((row["part"], row["threat"], row["epsilon"])))
@@ -116,7 +116,11 @@ def _compared(pair: _Pair, adjusted: float, varying: Sequence[str]) -> Compared:
         "part": pair.part,
         "first": names[0],
         "second": names[1],
-        "others": ", ".join(str(dict(first)[axis]) for axis in varying if axis != pair.part),
+        "others": ", ".join(
+            f"seed {first['seed']}" if axis == "seed" else str(dict(first)[axis])
+            for axis in varying
+            if axis != pair.part
+        ),
         "n": result.n,
         "difference": result.difference,
         "ci_low": result.interval.low,

@@ -16,35 +16,40 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import load_file
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 import spikeproof
-from spikeproof.attacks.recipes import Recipe
+from spikeproof.attacks.nested import Carried, Nested
+from spikeproof.attacks.recipes import Attack, Recipe
+from spikeproof.attacks.transfer import Transfer
 from spikeproof.audit.assess import PROBED
 from spikeproof.audit.probes import probe as inspect
 from spikeproof.certificates import Certificate
-from spikeproof.datasets import Dataset, Source, floats
+from spikeproof.datasets import Dataset, Source, Split, floats
 from spikeproof.errors import DamagedError
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
 from spikeproof.experiments.catalogue import PARTS
 from spikeproof.experiments.cells import Cell
 from spikeproof.experiments.executors import Progress
+from spikeproof.experiments.others import Saved, fingerprint, read_saved
 from spikeproof.experiments.run import checkpoint
 from spikeproof.experiments.store import Store, as_json
 from spikeproof.keys import Key
 from spikeproof.learning.rules import EpochReport, Rule
 from spikeproof.models import dump_model, load
+from spikeproof.nearest import Nearest, evaluate_distances
 from spikeproof.network import Classifier, ModelSpec, probed
 from spikeproof.probes import Probe
 from spikeproof.protocols import Threat
-from spikeproof.sources import through
-from spikeproof.specs import build, canonical
+from spikeproof.sources import made_on, settled, through, validated
+from spikeproof.specs import build, canonical, describe
 from spikeproof.statistics import compare
 from spikeproof.suites import Suite, evaluate_suite
 
@@ -55,6 +60,12 @@ Tell = Callable[[Progress], None]
 
 KEPT_EXAMPLES = 4
 """Adversarial examples stored with an attack cell, for the report."""
+
+KEPT_STEPS = 128
+"""Steps of a longer attack of which losses are stored for every example."""
+
+FOUND = "images.safetensors"
+"""Every image of an attack cell of a nested sweep."""
 
 KEPT_SUBJECTS = 4
 """Models that a worker keeps at hand."""
@@ -70,6 +81,14 @@ class Subject:
     clean: Clean
     weights: str
     key: Key
+    validation: Split
+
+
+class Made(NamedTuple):
+    """A model that images are made on, and the digest of its weights."""
+
+    model: Classifier
+    weights: str
 
 
 @dataclass
@@ -99,10 +118,11 @@ class Bench:
             "clean": self.clean,
             "inspect": self.inspect,
             "probe": self.probe,
+            "distance": self.distance,
             "attack": self.attack,
             "certify": self.certify,
         }
-        with one_thread():
+        with one_thread(), in_full():
             files = compute[cell.kind](cell, tell)
         files["cell.json"] = as_json(cell.record())
         files["provenance.json"] = as_json(self.provenance(time.perf_counter() - began))
@@ -186,24 +206,73 @@ class Bench:
         threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
         if isinstance(recipe, Suite):
             return self.suite(cell, subject, recipe, threat)
+        key, part = Key.of(spec["seed"]), subject.validation
+        few = slice(validated(recipe))
+        images, labels = floats(part.images[few].to(self.device)), part.labels[few].to(self.device)
+        recipe, choices = settled(
+            subject.model, recipe, threat, images, labels, key.fold("choice"), draws=spec["draws"]
+        )
+        source = self.source(spec["source"]) if "source" in spec else None
+        gradients = through(subject.model, recipe)
+        if isinstance(recipe, Transfer) and source is not None:
+            gradients = made_on(source.model, recipe)
+        attack: Attack = recipe(threat)
+        if spec.get("smaller") is not None:
+            attack = Nested(attack, Carried(subject.clean.example, self.found(spec["smaller"])))
         outcome = evaluate_attack(
             subject.model,
-            recipe(threat),
+            attack,
             threat,
             subject.images,
             subject.labels,
             subject.clean,
-            Key.of(spec["seed"]).fold("attack"),
-            through=through(subject.model, recipe),
+            key.fold("attack"),
+            through=gradients,
             batch_size=self.batch_size,
             draws=spec["draws"],
         )
         metrics = {**outcome.metrics(), "gradient_free": recipe.gradient_free, "weights": subject.weights}
-        return {
+        if choices:
+            metrics["choices"] = [
+                {"chosen": describe(choice.recipe, PARTS), "validation_accuracy": list(choice.accuracy)}
+                for choice in choices
+            ]
+        if source is not None:
+            metrics["source_weights"] = source.weights
+        files = {
             "metrics.json": as_json(metrics),
             "examples.parquet": table(outcome),
             "arrays.safetensors": tensor_bytes(exhibits(subject, outcome.x_adv)),
+            "losses.safetensors": tensor_bytes(traces(outcome)),
         }
+        if "smaller" in spec:  # the next larger budget begins with these
+            files[FOUND] = tensor_bytes({"x_adv": outcome.x_adv.cpu().contiguous()})
+        return files
+
+    def found(self, attack: str) -> Tensor:
+        """All images of a stored attack cell of a nested sweep."""
+        path = Store(self.root).read(attack).path / FOUND
+        images: Tensor = load_file(path)["x_adv"].to(self.device)
+        return images
+
+    def distance(self, cell: Cell, tell: Tell) -> Files:
+        """How far the nearest adversarial images are that a search finds."""
+        subject, spec = self.subject(cell), cell.spec
+        recipe = build(Recipe, spec["attack"], PARTS)
+        found = evaluate_distances(
+            subject.model,
+            recipe,
+            build(Threat, {**spec["threat"], "epsilon": 1.0}, PARTS),
+            subject.images,
+            subject.labels,
+            subject.clean,
+            Key.of(spec["seed"]).fold("distance"),
+            through=through(subject.model, recipe),  # type: ignore[arg-type]
+            batch_size=self.batch_size,
+            draws=spec["draws"],
+        )
+        metrics = {**found.metrics(), "gradient_free": recipe.gradient_free, "weights": subject.weights}
+        return {"metrics.json": as_json(metrics), "examples.parquet": table(found)}
 
     def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat) -> Files:
         """The worst case over a suite, who broke what, and what each member contributed."""
@@ -219,8 +288,13 @@ class Bench:
             draws=cell.spec["draws"],
         )
         metrics = {**found.metrics(), "gradient_free": False, "weights": subject.weights}
+        seconds = {member["name"]: member["seconds"] for member in found.members}
+        metrics["members"] = [
+            {name: value for name, value in member.items() if name != "seconds"} for member in found.members
+        ]
         return {
             "metrics.json": as_json(metrics),
+            "seconds.json": as_json(seconds),  # apart from what the same seed gives again
             "examples.parquet": table(found.attacked, broken_by=found.broken_by),
             "arrays.safetensors": tensor_bytes(exhibits(subject, found.attacked.x_adv)),
         }
@@ -247,6 +321,16 @@ class Bench:
         share = float(found.certified.double().mean())
         return {"metrics.json": as_json({**metrics, "certified": share}), "examples.parquet": file.getvalue()}
 
+    def source(self, spec: str | Mapping[str, str]) -> Made:
+        """The model that images of a transfer are made on: of a train cell, or a saved one."""
+        if isinstance(spec, str):
+            stored = Store(self.root).read(spec)
+            return Made(load(stored.path).to(self.device), stored.metrics["weights"])
+        model = read_saved(Saved(path=spec["saved"]))
+        if fingerprint(model) != spec["sha256"]:
+            raise DamagedError(f"The saved model {spec['saved']} changed while the study ran")
+        return Made(model.to(self.device), spec["sha256"])
+
     def subject(self, cell: Cell) -> Subject:
         """What a cell measures, read and measured without an attack once."""
         spec = cell.spec
@@ -260,7 +344,8 @@ class Bench:
     def read_subject(self, train: str, examples: int, draws: int) -> Subject:
         stored = Store(self.root).read(train)
         spec = stored.cell["spec"]
-        test = self.dataset(spec["dataset"]).test
+        data = self.dataset(spec["dataset"])
+        test = data.test
         model = load(stored.path).to(self.device)
         images = floats(test.images[:examples].to(self.device))
         labels = test.labels[:examples].to(self.device)
@@ -274,7 +359,7 @@ class Bench:
             batch_size=self.batch_size,
             draws=draws,
         )
-        return Subject(model, images, labels, clean, stored.metrics["weights"], key)
+        return Subject(model, images, labels, clean, stored.metrics["weights"], key, data.validation)
 
     def dataset(self, spec: Mapping[str, Any]) -> Dataset:
         """The data that a train cell names, read once."""
@@ -313,12 +398,25 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def in_full() -> Iterator[None]:
+    """Convolutions on an accelerator repeat themselves to the bit and keep all digits of single precision.
+
+    What PyTorch allows by default there rounds the factors of convolutions to 10 bits, enough to move a spike
+    from one step to the next.
+    """
+    with torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
+
+
 def device_name(device: str) -> str:
     """What the device calls itself."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def table(outcome: Clean | Attacked, **more: Tensor) -> bytes:
+def table(outcome: Clean | Attacked | Nearest, **more: Tensor) -> bytes:
     """What happened to each example: the outcome's columns of one value per example, as Parquet."""
     values = {column.name: getattr(outcome, column.name) for column in fields(outcome)}
     one_each = {n: v for n, v in (values | more).items() if isinstance(v, Tensor) and v.ndim == 1}
@@ -344,6 +442,14 @@ def exhibits(subject: Subject, x_adv: Tensor) -> dict[str, Tensor]:
         name: array.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, array in arrays.items()
     }
+
+
+def traces(outcome: Attacked) -> dict[str, Tensor]:
+    """The objective of every example, NaN where it has none: `losses [S, N]` at the steps `step [S]`."""
+    total = len(outcome.losses)
+    kept = torch.linspace(0, max(total - 1, 0), min(total, KEPT_STEPS)).round().long()
+    losses = outcome.losses.detach().cpu()[kept].float().contiguous()
+    return {"losses": losses, "step": kept, "example": outcome.example.cpu().contiguous()}
 
 
 @dataclass

@@ -4,7 +4,81 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-__all__ = ["ProbeRecord", "Record"]
+__all__ = ["Broke", "DistanceRecord", "Effort", "ProbeRecord", "Proof", "Record"]
+
+
+class Effort(TypedDict):
+    """What an attack did for its number; null where nobody measured it.
+
+    `attacked` counts the images that were attacked at all, since what is wrong anyway is left alone; queries
+    are forward and backward passes over all of them. `unmoved_share` is that of attacked images returned as
+    they were, `zero_gradient_share` that of looks whose gradient was zero everywhere. `mean_distance` and
+    `max_distance` are over all images and as the threat measures; the means in single norms are over the
+    images that moved. `eight_bit_accuracy` is the accuracy once the images are rounded to 8 bits, and
+    `silent_success_share` the share of images that fooled the model on the way while another was returned.
+
+    `steps` counts the rows of the attack's trace, all restarts one after the other; `fall` is the accuracy
+    against them, as pairs of a step and the accuracy after it wherever it changed, (-1, ...) before the
+    attack. It is empty where an attack does not tell when examples fell (searches over spike patterns,
+    foreign attacks, suites) and for stochastic models, which one lucky draw fools for a moment.
+    `loss_by_step` is the mean objective; what it was for each image lies in `losses.safetensors` of the cell.
+    """
+
+    attacked: int | None
+    budget_violations: int | None
+    forward_queries: int | None
+    backward_queries: int | None
+    zero_gradient_share: float | None
+    unmoved_share: float | None
+    mean_distance: float | None
+    max_distance: float | None
+    mean_linf: float | None
+    mean_l2: float | None
+    mean_l1: float | None
+    mean_l0: float | None
+    eight_bit_accuracy: float | None
+    silent_success_share: float | None
+    steps: int
+    median_step_of_fall: float | None
+    last_step_of_fall: int | None
+    fall: list[tuple[int, float]]
+    loss_by_step: list[float | None]
+
+
+class Broke(TypedDict):
+    """What one attack contributed to a worst case, or one member to a suite.
+
+    `on` counts the images it was run on and `broke` is the accuracy that counts as taken by it: each image
+    counts for the one attack that hurt it most, of equals the one that is stronger as a whole; in a suite,
+    whose members see only what still stands, for the first. `alone` is the accuracy under it alone and
+    `without` what the worst case would be without it; both are null in a suite, where `left` is the accuracy
+    after it.
+    """
+
+    attack: str
+    on: int
+    alone: float | None
+    broke: float
+    left: float | None
+    without: float | None
+    gradient_free: bool
+    forward_queries: int
+    backward_queries: int
+
+
+class Proof(TypedDict):
+    """What one certificate proves at one budget: a lower bound of the robust accuracy of its subject.
+
+    `subject` is `model`, or the classifier that is spoken of in its place, such as a vote. `reason` says why
+    it does not apply, and then there is no number. The interval is that of the choice of images.
+    """
+
+    certificate: str
+    subject: str
+    certified: float | None
+    ci_low: float | None
+    ci_high: float | None
+    reason: str | None
 
 
 class Record(TypedDict):
@@ -17,7 +91,18 @@ class Record(TypedDict):
     `verdict`, `supported`, `doubtful` or `withheld`; its `warnings` say why. `mean_exit` is the mean number
     of time steps after which a clean image is decided, the last step where a decoder knows no early exit, and
     `accuracy_by_step` what the accuracy would be if time were up after each step; null and empty where they
-    were not measured.
+    were not measured. `proofs` has every certificate that was tried, `effort` the evidence of one attack
+    (null in a worst case), and `broken_by` says which attack broke what, in a worst case and in a suite.
+    `nested` marks a number that began with what was found within a smaller budget, and a
+    worst case with such numbers.
+
+    Of a stochastic model, accuracies are means over `draws` draws per image; `..._vote` is the share of
+    images on which the majority of the draws is right, `..._all_draws` that on which every draw is, the worst
+    of so many.
+
+    Where `spikeproof audit` tried a worst case again, `before_accuracy`, `before_verdict`, `before_n` and
+    `before_warnings` are what the study itself had said, and an attack that was added names the check that it
+    was added `because` of.
     """
 
     study: str
@@ -41,6 +126,8 @@ class Record(TypedDict):
     ci_low: float
     ci_high: float
     robust_all_draws: float
+    clean_vote: float | None
+    robust_vote: float | None
     draws: int
     stochastic: bool
     tie_share: float
@@ -52,10 +139,21 @@ class Record(TypedDict):
     adversarial_mean_exit: float | None
     accuracy_by_step: list[float]
     gradient_free: bool
+    nested: bool
     certified: float | None
+    certified_low: float | None
+    certified_high: float | None
     certified_vote: float | None
+    proofs: list[Proof]
+    effort: Effort | None
+    broken_by: list[Broke]
     verdict: str | None
     warnings: list[str]
+    because: str | None
+    before_accuracy: float | None
+    before_verdict: str | None
+    before_n: int | None
+    before_warnings: list[str]
     model: str
     cell: str
     train_cell: str
@@ -97,5 +195,42 @@ class ProbeRecord(TypedDict):
     tie_share: float
     silent_share: float
     spikes_per_inference: float
+    model: str
+    cell: str
+
+
+class DistanceRecord(TypedDict):
+    """How far one model's nearest adversarial images are, as `show --distances --json` prints it.
+
+    Over the `counted` images, those that the model answers rightly: the share on which the search `found` an
+    adversarial image at all, and the median of distances in the norm of the threat, in which what was not
+    found is infinitely far; with 95 % intervals (Wilson; order statistics). The median is an upper bound,
+    and null where nothing was found on half of the images. `unconfirmed` is the share that the search claimed
+    and the model denied.
+    """
+
+    study: str
+    dataset: str
+    network: str
+    neuron: str
+    encoder: str
+    decoder: str
+    rule: str
+    surrogate: str
+    seed: int
+    n: int
+    attack: str
+    threat: str
+    clean_accuracy: float
+    counted: int
+    found: float | None
+    found_low: float | None
+    found_high: float | None
+    median: float | None
+    median_low: float | None
+    median_high: float | None
+    unconfirmed: float | None
+    gradient_free: bool
+    draws: int
     model: str
     cell: str

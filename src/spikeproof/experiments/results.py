@@ -1,14 +1,15 @@
 """Stored cells as headline numbers: one record per model, attack and budget, with what looks suspicious.
 
 For every model and budget there is one record more, the worst case: each image is attacked by whichever
-attack hurt most on the draws that were used for choosing, and is counted on fresh draws.
+attack hurt most on the draws that were used for choosing, and is counted on fresh draws. Attacks that an
+audit added count as well; such a worst case tells what it was before.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -24,14 +25,25 @@ from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, Prob
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.catalogue import PARTS
-from spikeproof.experiments.record import ProbeRecord, Record
+from spikeproof.experiments.cells import Cell
+from spikeproof.experiments.record import Broke, DistanceRecord, ProbeRecord, Proof, Record
 from spikeproof.experiments.run import read_plan
 from spikeproof.experiments.store import Store, Stored
+from spikeproof.experiments.traces import effort, members, proof, shares
 from spikeproof.protocols import Decoder
 from spikeproof.specs import build
 from spikeproof.statistics import Interval, wilson
 
-__all__ = ["WORST_CASE", "Column", "labels", "outcomes", "probe_records", "records"]
+__all__ = [
+    "WORST_CASE",
+    "Column",
+    "distance_records",
+    "labels",
+    "outcomes",
+    "probe_records",
+    "records",
+    "restated",
+]
 
 WORST_CASE = "worst-case"
 
@@ -49,13 +61,69 @@ def records(directory: Path) -> list[Record]:
     """
     plan, store = read_plan(directory), Store(directory)
     cells = {stored.address: stored for stored in _readable(store, plan["cells"])}
-    names = _Names.of(plan["plan"])
+    names = _Names.of(plan["plan"], plan["repairs"])
     rows: list[Record] = []
     for train in plan["plan"]:
         if train["kind"] == "train" and train["address"] in cells:
-            wanted = [cell for cell in plan["plan"] if cell["spec"].get("train") == train["address"]]
-            rows += _records_of_model(plan["study"], names, cells, cells[train["address"]], wanted)
+            model = cells[train["address"]]
+            wanted, added = (
+                [cell for cell in cells_ if cell["spec"].get("train") == model.address]
+                for cells_ in (plan["plan"], plan["repairs"])
+            )
+            before = _records_of_model(plan["study"], names, cells, model, wanted)
+            planned, extra = _repaired(wanted, added, cells)
+            if not extra and planned is wanted:
+                rows += before
+                continue
+            after = _records_of_model(plan["study"], names, cells, model, planned, extra)
+            rows += _with_before(after, before, added)
     return rows
+
+
+MEASURED = ("clean", "inspect", "attack", "certify")
+
+
+def restated(cell: Spec, examples: int) -> Cell:
+    """The cell of a plan that measures the same on so many examples."""
+    return Cell.of(cell["kind"], {**cell["spec"], "examples": examples})
+
+
+def _repaired(
+    wanted: Sequence[Spec], added: Sequence[Spec], cells: Mapping[str, Stored]
+) -> tuple[Sequence[Spec], Sequence[Spec]]:
+    """The plan of a model on the most examples on which all of it is measured, and what was added there."""
+    planned = max((cell["spec"].get("examples", 0) for cell in wanted), default=0)
+    sizes = sorted({cell["spec"]["examples"] for cell in added if cell["spec"]["examples"] > planned})
+    best, size = wanted, planned
+    for more in sizes:
+        larger = [restated(cell, more).record() for cell in wanted if cell["kind"] in MEASURED]
+        if all(cell["address"] in cells for cell in larger):
+            best, size = larger, more
+    own = {cell["address"] for cell in best}
+    extra = [c for c in added if c["spec"]["examples"] == size and c["address"] in cells]
+    return best, [cell for cell in extra if cell["address"] not in own]
+
+
+def _with_before(after: list[Record], before: Sequence[Record], added: Sequence[Spec]) -> list[Record]:
+    """Records after repairs: each attack that was added with its reason, each worst case as it was before."""
+    because = {cell["address"]: cell["because"] for cell in added if cell["because"] != TOO_FEW}
+    for row in after:
+        if row["attack"] != WORST_CASE:
+            row["because"] = because.get(Path(row["cell"]).name)
+    tried = {(row["threat"], row["epsilon"]) for row in after if row["because"] is not None}
+    olds = {(row["threat"], row["epsilon"]): row for row in before if row["attack"] == WORST_CASE}
+    for row in after:
+        budget = (row["threat"], row["epsilon"])
+        old = olds.get(budget) if row["attack"] == WORST_CASE else None
+        if old is not None and (
+            budget in tried or old["warnings"] != row["warnings"] or old["n"] != row["n"]
+        ):
+            row["before_accuracy"], row["before_verdict"] = old["robust_accuracy"], old["verdict"]
+            row["before_n"], row["before_warnings"] = old["n"], old["warnings"]
+    return after
+
+
+TOO_FEW = "too few examples"
 
 
 def probe_records(directory: Path) -> list[ProbeRecord]:
@@ -67,18 +135,51 @@ def probe_records(directory: Path) -> list[ProbeRecord]:
     Raises:
         InputError: the directory holds no study.
     """
+    return [_probe_record(base, names, cell) for base, names, cell in _of_kind(directory, "probe")]
+
+
+def distance_records(directory: Path) -> list[DistanceRecord]:
+    """How far the nearest adversarial images of every model of a study are, as far as it is finished.
+
+    Args:
+        directory: the output directory of a run.
+
+    Raises:
+        InputError: the directory holds no study.
+    """
+    return [_distance_record(base, names, cell) for base, names, cell in _of_kind(directory, "distance")]
+
+
+def _of_kind(directory: Path, kind: str) -> Iterator[tuple[Spec, _Names, Stored]]:
+    """Every finished cell of a kind, with what is known of its model."""
     plan, store = read_plan(directory), Store(directory)
     cells = {stored.address: stored for stored in _readable(store, plan["cells"])}
-    names, rows, bases = _Names.of(plan["plan"]), list[ProbeRecord](), dict[str, dict[str, Any]]()
+    names, bases = _Names.of(plan["plan"], ()), dict[str, dict[str, Any]]()
     for cell in plan["plan"]:
         train = cells.get(cell["spec"].get("train", ""))
         if train is None or cell["address"] not in cells:
             continue
         if cell["kind"] == "clean":
             bases[train.address] = _base(plan["study"], names, train, cells[cell["address"]])
-        elif cell["kind"] == "probe" and train.address in bases:
-            rows.append(_probe_record(bases[train.address], names, cells[cell["address"]]))
-    return rows
+        elif cell["kind"] == kind and train.address in bases:
+            yield bases[train.address], names, cells[cell["address"]]
+
+
+def _distance_record(base: Spec, names: _Names, cell: Stored) -> DistanceRecord:
+    metrics, spec = cell.metrics, cell.cell["spec"]
+    record = {
+        **{name: base[name] for name in DistanceRecord.__annotations__ if name in base},
+        **{name: metrics[name] for name in DistanceRecord.__annotations__ if name in metrics},
+        **{name: metrics[f"median_{end}"] for name, end in _MEDIAN.items()},
+        "unconfirmed": metrics["unconfirmed_share"],
+        "attack": names.attack(spec, base["seed"]),
+        "threat": names.threats[_text(spec["threat"])],
+        "cell": str(cell.path),
+    }
+    return cast(DistanceRecord, record)
+
+
+_MEDIAN = {"median": "distance", "median_low": "low", "median_high": "high"}
 
 
 def _probe_record(base: Spec, names: _Names, cell: Stored) -> ProbeRecord:
@@ -104,8 +205,14 @@ def _readable(store: Store, addresses: Iterable[str]) -> Iterable[Stored]:
 
 
 def _records_of_model(
-    study: str, names: _Names, cells: Mapping[str, Stored], train: Stored, wanted: Sequence[Spec]
+    study: str,
+    names: _Names,
+    cells: Mapping[str, Stored],
+    train: Stored,
+    wanted: Sequence[Spec],
+    extra: Sequence[Spec] = (),
 ) -> list[Record]:
+    """The numbers of one model; a worst case once all that was wanted is there, with the extra that is."""
     clean = next(
         (cells[c["address"]] for c in wanted if c["kind"] == "clean" and c["address"] in cells), None
     )
@@ -116,12 +223,19 @@ def _records_of_model(
     for cell in wanted:
         if cell["kind"] == "attack":
             groups[names.threats[_text(cell["spec"]["threat"])], cell["spec"]["epsilon"]].append(cell)
+    more: dict[tuple[str, float], list[Stored]] = defaultdict(list)
+    for cell in extra:
+        if cell["kind"] == "attack":
+            budget = (names.threats[_text(cell["spec"]["threat"])], cell["spec"]["epsilon"])
+            more[budget].append(cells[cell["address"]])
     rows: list[Record] = [] if groups else [_clean_record(base)]
     contradicted: dict[tuple[str, float], float] = {}
     for (threat, epsilon), group in groups.items():
         found = [cells[cell["address"]] for cell in group if cell["address"] in cells]
+        whole = bool(found) and len(found) == len(group)
+        found += more[threat, epsilon]
         here = [_attack_record(base, names, threat, epsilon, cell) for cell in found]
-        if found and len(found) == len(group):
+        if whole:
             here.append(_worst_record(base, threat, epsilon, clean, found, here))
             proofs = [
                 cells[c["address"]]
@@ -131,13 +245,25 @@ def _records_of_model(
                 and (names.threats[_text(c["spec"]["threat"])], c["spec"]["epsilon"]) == (threat, epsilon)
             ]
             contradicted[threat, epsilon] = _certify(here[-1], clean, found, proofs)
+            here[-1]["proofs"] = [_proof(names, cell) for cell in proofs]
         rows += here
     _warn_rising([row for row in rows if row["attack"] != WORST_CASE])
-    inspected = next(
-        (cells[c["address"]] for c in wanted if c["kind"] == "inspect" and c["address"] in cells), None
-    )
-    _judge(rows, cells, train, inspected, contradicted)
+    looks = [c for c in (*wanted, *extra) if c["kind"] == "inspect" and c["address"] in cells]
+    inspected = cells[looks[0]["address"]] if looks else None
+    far = [cells[c["address"]] for c in wanted if c["kind"] == "distance" and c["address"] in cells]
+    nearer = {
+        place: _nearer(clean, [cells[c["address"]] for c in group if c["address"] in cells], near, place[1])
+        for place, group in groups.items()
+        if (near := [cell for cell in far if names.threats[_text(cell.cell["spec"]["threat"])] == place[0]])
+    }
+    _judge(rows, cells, train, inspected, contradicted, nearer)
     return rows
+
+
+def _nearer(clean: Stored, found: Sequence[Stored], far: Sequence[Stored], epsilon: float) -> float:
+    """Share of examples that all attacks left standing, with an adversarial image within epsilon known."""
+    distance = np.stack([_columns(cell)["distance"] for cell in far]).min(0)
+    return float(((distance <= epsilon) & (_worst_case(clean, found)[0] > 0.5)).mean())
 
 
 def _base(study: str, names: _Names, train: Stored, clean: Stored) -> dict[str, Any]:
@@ -154,6 +280,7 @@ def _base(study: str, names: _Names, train: Stored, clean: Stored) -> dict[str, 
         "clean_ci_low": metrics["ci_low"],
         "clean_ci_high": metrics["ci_high"],
         "clean_all_draws": metrics["clean_all_draws"],
+        "clean_vote": metrics.get("clean_vote"),
         "draws": metrics["draws"],
         "stochastic": metrics["stochastic"],
         "tie_share": metrics["tie_share"],
@@ -179,6 +306,21 @@ def _steps(encoder: Spec) -> int:
     return next((_steps(part) for part in parts if isinstance(part, Mapping) and "name" in part), 1)
 
 
+_NOTHING: Mapping[str, Any] = {
+    "certified_low": None,
+    "certified_high": None,
+    "proofs": [],
+    "effort": None,
+    "broken_by": [],
+    "because": None,
+    "before_accuracy": None,
+    "before_verdict": None,
+    "before_n": None,
+    "before_warnings": [],
+}
+"""What a record lacks that is no attack, no worst case, was not certified or not repaired."""
+
+
 def _clean_record(base: Spec) -> Record:
     """The record of a study without attacks: an attack that does nothing."""
     record = {
@@ -190,10 +332,13 @@ def _clean_record(base: Spec) -> Record:
         "ci_low": base["clean_ci_low"],
         "ci_high": base["clean_ci_high"],
         "robust_all_draws": base["clean_all_draws"],
+        "robust_vote": base["clean_vote"],
         "adversarial_tie_share": base["tie_share"],
         "adversarial_silent_share": base["silent_share"],
         "adversarial_mean_exit": base["mean_exit"],
         "gradient_free": True,
+        **_NOTHING,
+        "nested": False,
         "certified": None,
         "certified_vote": None,
         "verdict": None,
@@ -207,17 +352,22 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
     metrics = cell.metrics
     record = {
         **base,
-        "attack": names.attacks[_text(cell.cell["spec"]["attack"])],
+        "attack": names.attack(cell.cell["spec"], base["seed"]),
         "threat": threat,
         "epsilon": epsilon,
         "robust_accuracy": metrics["robust_accuracy"],
         "ci_low": metrics["ci_low"],
         "ci_high": metrics["ci_high"],
         "robust_all_draws": metrics["robust_all_draws"],
+        "robust_vote": metrics.get("robust_vote"),
         "adversarial_tie_share": metrics["tie_share"],
         "adversarial_silent_share": metrics["silent_share"],
         "adversarial_mean_exit": metrics.get("mean_exit"),
         "gradient_free": metrics["gradient_free"],
+        **_NOTHING,
+        "effort": effort(metrics, _columns(cell)),
+        "broken_by": members(metrics),
+        "nested": metrics.get("nested", False),
         "certified": None,
         "certified_vote": None,
         "verdict": None,
@@ -230,7 +380,7 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
 def _worst_record(
     base: Spec, threat: str, epsilon: float, clean: Stored, found: Sequence[Stored], rows: Sequence[Record]
 ) -> Record:
-    right, ties, silent, exits, chosen = _worst_case(clean, found)
+    right, ties, silent, exits, voted, chosen = _worst_case(clean, found)
     low, high = wilson(float(right.sum()), len(right))
     hardest = int(np.bincount(chosen, minlength=len(found) + 1)[1:].argmax())
     record = {
@@ -242,10 +392,14 @@ def _worst_record(
         "ci_low": low,
         "ci_high": high,
         "robust_all_draws": float((right == 1).mean()),
+        "robust_vote": None if np.isnan(voted).any() else float(voted.mean()),
         "adversarial_tie_share": float(ties.mean()),
         "adversarial_silent_share": float(silent.mean()),
         "adversarial_mean_exit": None if np.isnan(exits).any() else float(exits.mean()),
         "gradient_free": all(row["gradient_free"] for row in rows),
+        **_NOTHING,
+        "broken_by": _shares(clean, found, chosen, rows),
+        "nested": any(row["nested"] for row in rows),
         "certified": None,
         "certified_vote": None,
         "verdict": None,
@@ -255,25 +409,32 @@ def _worst_record(
     return cast(Record, record)
 
 
+def _shares(
+    clean: Stored, found: Sequence[Stored], chosen: NDArray[np.intp], rows: Sequence[Record]
+) -> list[Broke]:
+    names, metrics = [row["attack"] for row in rows], [cell.metrics for cell in found]
+    return shares(_columns(clean), [_columns(cell) for cell in found], chosen, names, metrics)
+
+
 Column = NDArray[np.float64]
 
 
 def _worst_case(
     clean: Stored, found: Sequence[Stored]
-) -> tuple[Column, Column, Column, Column, NDArray[np.intp]]:
-    """Per image: share of fresh draws right, ties, silence, exit, and the attack chosen (0: none).
+) -> tuple[Column, Column, Column, Column, Column, NDArray[np.intp]]:
+    """Per image: share of fresh draws right, ties, silence, exit, vote, and the attack chosen (0: none).
 
-    An exit that was not measured is NaN.
+    What was not measured is NaN.
     """
     tables = [_columns(clean), *map(_columns, found)]
     selection = np.stack([table["right_selection"] for table in tables])
     unknown = np.full(selection.shape[1], np.nan)
-    wanted = ("right", "tie", "silent", "exit")
+    wanted = ("right", "tie", "silent", "exit", "voted")
     measured = [np.stack([table.get(column, unknown) for table in tables]) for column in wanted]
     order = np.argsort(selection.mean(1), kind="stable")  # of equals the attack that is stronger as a whole
     chosen = order[selection[order].argmin(0)]
-    right, ties, silent, exits = (np.take_along_axis(values, chosen[None], 0)[0] for values in measured)
-    return right, ties, silent, exits, chosen
+    right, ties, silent, exits, voted = (np.take_along_axis(m, chosen[None], 0)[0] for m in measured)
+    return right, ties, silent, exits, voted, chosen
 
 
 def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple[Column, Column]:
@@ -323,8 +484,13 @@ def _certify(worst: Record, clean: Stored, found: Sequence[Stored], proofs: Sequ
         return 0.0
     proved = np.stack([_columns(cell)["certified"] for cell in of_model]).max(0)
     worst["certified"] = float(proved.mean())
+    worst["certified_low"], worst["certified_high"] = wilson(float(proved.sum()), len(proved))
     right = _worst_case(clean, found)[0]
     return float((proved > right).mean())
+
+
+def _proof(names: _Names, cell: Stored) -> Proof:
+    return proof(names.certificates[_text(cell.cell["spec"]["certificate"])], cell.metrics)
 
 
 def _judge(
@@ -333,6 +499,7 @@ def _judge(
     train: Stored,
     inspected: Stored | None,
     contradicted: Mapping[tuple[str, float], float],
+    nearer: Mapping[tuple[str, float], float],
 ) -> None:
     """Every worst case gets the verdict of the audit, with its reasons."""
     probe = None if inspected is None else _probe_evidence(inspected.metrics)
@@ -363,6 +530,8 @@ def _judge(
                 probe=probe,
                 contradicted=contradicted[worst["threat"], worst["epsilon"]],
                 dynamic_exit=_exits(train.cell["spec"]["model"]["decoder"]),
+                nearer=nearer.get((worst["threat"], worst["epsilon"]), 0.0),
+                nested=all(row["nested"] for row in alike if row["epsilon"] == worst["epsilon"]),
             )
         )
         worst["verdict"] = verdict.verdict
@@ -410,19 +579,54 @@ class _Names:
     attacks: Mapping[str, str]
     threats: Mapping[str, str]
     probes: Mapping[str, str]
+    certificates: Mapping[str, str]
+    models: Mapping[str, tuple[str, int]]  # address of a train cell -> the parts that tell it apart, its seed
+
+    def attack(self, spec: Spec, seed: int) -> str:
+        """The attack of a cell, with what its images were made on."""
+        name, source = self.attacks[_text(spec["attack"])], spec.get("source")
+        nested = ", nested" if "smaller" in spec else ""
+        if source is None:
+            return name + nested
+        if not isinstance(source, str):
+            return f"{name} from {Path(source['saved']).name} ({source['sha256'][:8]}){nested}"
+        parts, other_seed = self.models.get(source, ("another model", seed))
+        words = [*([parts] if parts else []), *([f"seed {other_seed}"] if other_seed != seed else [])]
+        return f"{name} from {', '.join(words)}{nested}"
 
     @classmethod
-    def of(cls, plan: Sequence[Spec]) -> _Names:
+    def of(cls, plan: Sequence[Spec], repairs: Sequence[Spec]) -> _Names:
+        """Names for what a plan uses; what repairs add is named beside it and renames nothing."""
         models = [cell["spec"] for cell in plan if cell["kind"] == "train"]
-        attacks = [cell["spec"] for cell in plan if cell["kind"] == "attack"]
+        attacks = [cell["spec"] for cell in plan if cell["kind"] in ("attack", "distance")]
+        added = [cell["spec"] for cell in repairs if cell["kind"] == "attack"]
         axes = {axis: labels(spec["model"][axis] for spec in models) for axis in _AXES}
         axes["rule"] = labels(spec["rule"] for spec in models)
+        telling = [axis for axis in axes if len(axes[axis]) > 1]
+        parts = {
+            cell["address"]: (
+                ", ".join(axes[axis][_text(_part(cell["spec"], axis))] for axis in telling),
+                int(cell["spec"]["seed"]),
+            )
+            for cell in plan
+            if cell["kind"] == "train"
+        }
         return cls(
             axes,
-            labels(spec["attack"] for spec in attacks),
+            {
+                **labels(spec["attack"] for spec in (*attacks, *added)),
+                **labels(spec["attack"] for spec in attacks),
+            },
             labels(cell["spec"]["threat"] for cell in plan if "threat" in cell["spec"]),
             labels(cell["spec"]["probe"] for cell in plan if cell["kind"] == "probe"),
+            labels(cell["spec"]["certificate"] for cell in plan if cell["kind"] == "certify"),
+            parts,
         )
+
+
+def _part(train: Spec, axis: str) -> Spec:
+    part: Spec = train["rule"] if axis == "rule" else train["model"][axis]
+    return part
 
 
 def labels(members: Iterable[Spec]) -> dict[str, str]:
@@ -466,9 +670,15 @@ def _differing(member: Spec, group: Sequence[Spec]) -> list[str]:
     return options
 
 
+_NAMED_BY_ATTACK = ("torchattacks", "foolbox", "transfer")
+
+
 def _base_name(member: Spec) -> str:
+    if member["name"] == "suite" and "level" in member:
+        return f"suite {member['level']}"
     inside = [part for key in ("codes", "decoders") for part in member.get(key, [])]
     inside += [member[key] for key in ("code", "decoder") if key in member]
+    inside += [member["attack"]] if member["name"] in _NAMED_BY_ATTACK else []
     names = [_base_name(part) for part in inside if isinstance(part, Mapping)]
     return f"{member['name']}({'+'.join(names)})" if names else str(member["name"])
 

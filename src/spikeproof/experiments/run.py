@@ -12,11 +12,11 @@ from typing import Any
 
 import spikeproof
 from spikeproof.errors import DamagedError, InputError
-from spikeproof.experiments.cells import Cell
+from spikeproof.experiments.cells import NEEDED, Cell
 from spikeproof.experiments.executors import Executor, Failure, Progress
 from spikeproof.experiments.store import Store, Stored, as_json, write_atomically, writing
 
-__all__ = ["Listener", "Status", "Summary", "read_plan", "run", "status"]
+__all__ = ["Listener", "Status", "Summary", "compute", "note_repairs", "read_plan", "run", "status"]
 
 Work = Callable[[Cell, Callable[[Progress], None]], Mapping[str, bytes]]
 
@@ -85,10 +85,27 @@ def run(
     Raises:
         InputError: the output directory cannot be written.
     """
-    store = Store(out)
-    store.prepare()
+    Store(out).prepare()
     with writing(out):
         _write_plan(out, name, spec, cells)
+    return compute(cells, work, executor, out, listener)
+
+
+def compute(cells: Sequence[Cell], work: Work, executor: Executor, out: Path, listener: Listener) -> Summary:
+    """Compute what the store lacks of these cells, each model's cell before those that need it.
+
+    Args:
+        cells: those wanted; what they need is among them.
+        work: computes the files of one cell.
+        executor: where work is done.
+        out: the output directory.
+        listener: hears how it goes.
+
+    Raises:
+        InputError: the output directory cannot be written.
+    """
+    store = Store(out)
+    store.prepare()
     return _Run(store, cells, listener).go(work, executor)
 
 
@@ -111,14 +128,15 @@ class _Run:
     listener: Listener
     finished: dict[str, Stored] = field(default_factory=dict)
     following: dict[str, list[Cell]] = field(default_factory=dict)
+    needed: set[str] = field(default_factory=set)
 
     def go(self, work: Work, executor: Executor) -> Summary:
         self.listener.planned(self.cells)
+        self.needed = {address for cell in self.cells for address in cell.needs}
         summary, ready = Summary(len(self.cells)), []
+        known = {cell for cell in self.cells if not cell.needs and self.usable(cell)}
         for cell in self.cells:
-            if cell.needs is not None and cell.needs not in self.finished:
-                self.following.setdefault(cell.needs, []).append(cell)
-            elif not self.usable(cell):
+            if not self.waits(cell) and cell not in known and not self.usable(cell):
                 ready.append(cell)
         for cell, outcome in executor.run(work, ready, then=self.then, heard=self.listener.progress):
             if isinstance(outcome, Failure):
@@ -130,6 +148,13 @@ class _Run:
             self.listener.finished(cell, outcome if isinstance(outcome, Failure) else None)
         summary.blocked = sum(map(len, self.following.values()))
         return summary
+
+    def waits(self, cell: Cell) -> bool:
+        """Whether something that this cell needs is not finished; it then follows the first of these."""
+        missing = next((address for address in cell.needs if address not in self.finished), None)
+        if missing is not None:
+            self.following.setdefault(missing, []).append(cell)
+        return missing is not None
 
     def usable(self, cell: Cell) -> bool:
         """Whether the store has this cell, whole and measured on the weights that its model has now."""
@@ -147,17 +172,21 @@ class _Run:
         return True
 
     def check_weights(self, cell: Cell, stored: Stored) -> None:
-        if cell.needs is not None:
-            weights = self.finished[cell.needs].metrics.get("weights")
-            if stored.metrics.get("weights") != weights:
+        spec = cell.spec
+        for place, name in NEEDED.items():
+            needed = spec.get(place)
+            if not isinstance(needed, str):
+                continue
+            if stored.metrics.get(name) != self.finished[needed].metrics.get("weights"):
                 raise DamagedError(f"{stored.path} was measured on other weights than its model now has")
 
     def then(self, cell: Cell, outcome: object) -> list[Cell]:
         """The cells that wait for this one and are not stored yet."""
-        if isinstance(outcome, Failure) or cell.address not in self.following:
+        if isinstance(outcome, Failure) or cell.address not in self.needed:
             return []
         self.finished[cell.address] = self.store.read(cell.address)
-        return [each for each in self.following.pop(cell.address) if not self.usable(each)]
+        freed = [each for each in self.following.pop(cell.address, []) if not self.waits(each)]
+        return [each for each in freed if not self.usable(each)]
 
     def keep(self, cell: Cell, files: Mapping[str, bytes]) -> None:
         self.store.put(cell.address, files)
@@ -184,8 +213,50 @@ def _failure_path(root: Path, address: str) -> Path:
     return root / "failures" / f"{address}.json"
 
 
+def note_repairs(out: Path, repairs: Sequence[Mapping[str, Any]]) -> None:
+    """Write which cells were added to a study by its audit, before any of them is computed.
+
+    Args:
+        out: the output directory.
+        repairs: records of cells, each with the check it is `because` of, whether it is `required` for the
+            number, and its `round`.
+
+    Raises:
+        InputError: the output directory cannot be written.
+    """
+    with writing(out):
+        note = {"repairs": list(repairs), "spikeproof": spikeproof.__version__}
+        write_atomically(out / REPAIRS, as_json(note))
+
+
+REPAIRS = "repairs.json"
+
+
+def _repairs(directory: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Cells that an audit added for models of this study and that the study has not itself."""
+    path = directory / REPAIRS
+    if not path.exists():
+        return []
+    try:
+        noted = json.loads(path.read_bytes())["repairs"]
+        own = set(plan["cells"])
+        return [
+            cell
+            for cell in noted
+            if cell["spec"]["train"] in own and cell["address"] not in own and cell["because"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "Expected a list of repairs",
+            f"{path}, which cannot be read ({error!r})",
+            "Remove it: finished cells stay, and `spikeproof audit` plans the repairs again.",
+        ) from error
+
+
 def read_plan(directory: Path) -> dict[str, Any]:
-    """What `run` noted about the study of an output directory.
+    """What `run` noted about the study of an output directory, and under `repairs` what an audit added.
+
+    The cells of the repairs are among `cells`, and not in `plan`.
 
     Raises:
         InputError: the directory holds no study, or its note is damaged.
@@ -200,6 +271,8 @@ def read_plan(directory: Path) -> dict[str, Any]:
             f"{directory}, which has no {'readable ' if path.exists() else ''}study.json",
             "Name the directory that `spikeproof run` printed, or run the study again.",
         ) from error
+    plan["repairs"] = _repairs(directory, plan)
+    plan["cells"] = [*plan["cells"], *(cell["address"] for cell in plan["repairs"])]
     return plan
 
 
@@ -231,7 +304,8 @@ def status(directory: Path) -> Status:
     plan, store = read_plan(directory), Store(directory)
     finished: Counter[str] = Counter()
     damaged, failed = [], []
-    for cell in plan["plan"]:
+    planned = [*plan["plan"], *plan["repairs"]]
+    for cell in planned:
         try:
             found = store.find(cell["address"]) is not None
         except DamagedError as error:
@@ -241,7 +315,7 @@ def status(directory: Path) -> Status:
             finished[cell["kind"]] += 1
         elif (path := _failure_path(directory, cell["address"])).exists():
             failed.append(f"{cell['kind']} {cell['address']}: {_error(path)}")
-    total = Counter(cell["kind"] for cell in plan["plan"])
+    total = Counter(cell["kind"] for cell in planned)
     return Status(plan["study"], total, finished, tuple(damaged), tuple(failed))
 
 

@@ -20,7 +20,7 @@ Every complaint names the file and the line.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
@@ -29,18 +29,21 @@ from typing import Any, TypeVar
 from spikeproof.attacks.composite import Composite, RateTwin, members_of
 from spikeproof.attacks.recipes import Recipe
 from spikeproof.attacks.search import check_threat
+from spikeproof.attacks.transfer import Transfer
 from spikeproof.certificates import Certificate
 from spikeproof.datasets import Source
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError, suggest
 from spikeproof.experiments.catalogue import PARTS, studies
 from spikeproof.experiments.documents import Document, Place, read
+from spikeproof.experiments.others import AmongModels, EveryOtherModel, Saved
 from spikeproof.experiments.settings import assign
 from spikeproof.learning.rules import Rule
+from spikeproof.nearest import check_search
 from spikeproof.network import Architecture, Normalise
 from spikeproof.neurons import Neuron
 from spikeproof.probes import Probe
-from spikeproof.protocols import Decoder, Encoder, Threat
+from spikeproof.protocols import Decoder, Encoder, Threat, takes_events
 from spikeproof.sources import check_rates
 from spikeproof.specs import build, describe
 from spikeproof.suites import Suite
@@ -76,11 +79,15 @@ class Study:
         threats: every threat with each of its budgets.
         seeds: each model is trained once per seed.
         examples: the first so many of the test part, or None for all.
-        draws: draws per example for stochastic models and random probes, at least 1.
+        draws: draws per example for stochastic models and random probes, at least 1; None for as many as
+            leave ±2 points to chance, at least 4.
         normalise: input normalisation inside every model, or None.
         batch_size: images per evaluation batch; changes no result.
         probes: changes of the spikes between code and network; they need no threat.
         certificates: lower bounds, tried at every budget on the models that they know.
+        distances: searches for the nearest adversarial image, in the norm of every threat that they know.
+        norms: every threat once, whatever its budgets.
+        sweep: `afresh`, or `nested` where attacks begin with what they found within the smaller budget.
     """
 
     name: str
@@ -90,11 +97,14 @@ class Study:
     threats: tuple[Threat, ...]
     seeds: tuple[int, ...] = (0,)
     examples: int | None = None
-    draws: int = 4
+    draws: int | None = None
     normalise: Normalise | None = None
     batch_size: int = 128
     probes: tuple[Probe, ...] = ()
     certificates: tuple[Certificate, ...] = ()
+    distances: tuple[Recipe, ...] = ()
+    norms: tuple[Threat, ...] = ()
+    sweep: str = "afresh"
 
     def spec(self) -> dict[str, Any]:
         """The study as plain data."""
@@ -106,6 +116,8 @@ class Study:
             "probes": [describe(probe, PARTS) for probe in self.probes],
             "certificates": [describe(certificate, PARTS) for certificate in self.certificates],
             "threats": [describe(threat, PARTS) for threat in self.threats],
+            "distances": [describe(search, PARTS) for search in self.distances],
+            "sweep": self.sweep,
             "seeds": list(self.seeds),
             "examples": self.examples,
             "draws": self.draws,
@@ -154,8 +166,8 @@ AXES: Mapping[str, tuple[Any, str | None]] = {
 """Axis of a block of models -> kind and default."""
 
 KEYS = (
-    *("name", "data", "models", "probes", "attacks", "suite", "certificates"),
-    *("threat", "epsilons"),
+    *("name", "data", "models", "probes", "attacks", "suite", "certificates", "distances"),
+    *("threat", "epsilons", "sweep"),
     *("seeds", "examples", "draws", "normalise", "batch_size"),
 )
 
@@ -179,7 +191,8 @@ class _Reader:
         attacks = [self.part(Recipe, place, item) for place, item in self.attacks()]
         threats = self.threats() if attacks or self.listed("certificates", []) else ()
         models = self.models()
-        for model, threat in product(models, threats):
+        searches, norms = self.distances(models)
+        for model, threat in product(models, (*threats, *norms)):
             self.placed(("threat",), lambda model=model, threat=threat: check_threat(model, threat))  # type: ignore[misc]
         for (place, _), attack in zip(self.attacks(), attacks, strict=True):
             self.check_attack(place, attack, models)
@@ -193,19 +206,41 @@ class _Reader:
             threats=threats,
             seeds=tuple(dict.fromkeys(self.whole(p, v, 0) for p, v in self.listed("seeds", [0]))),
             examples=None if data.get("examples", "all") == "all" else self.whole_of("examples", 0),
-            draws=self.whole_of("draws", 4),
+            draws=None if data.get("draws", "auto") == "auto" else self.whole_of("draws", 4),
             normalise=self.normalise(),
             batch_size=self.whole_of("batch_size", 128),
             probes=tuple(dict.fromkeys(self.part(Probe, p, item) for p, item in self.listed("probes", []))),
             certificates=tuple(
                 dict.fromkeys(self.part(Certificate, p, item) for p, item in self.listed("certificates", []))
             ),
+            distances=searches,
+            norms=norms,
+            sweep=self.sweep(),
         )
 
     def attacks(self) -> list[tuple[Place, Any]]:
         """The attacks; `suite: standard` is short for the attack `{suite: {level: standard}}`."""
         suites = [(place, {"name": "suite", "level": level}) for place, level in self.listed("suite", [])]
         return [*self.listed("attacks", []), *suites]
+
+    def distances(self, models: Sequence[Candidate]) -> tuple[tuple[Recipe, ...], tuple[Threat, ...]]:
+        """Searches for the nearest image, and the norms that they are asked for."""
+        items = self.listed("distances", [])
+        norms = self.sized([1.0]) if items else ()
+        searches = []
+        for place, item in items:
+            search = self.part(Recipe, place, item)
+            self.check_attack(place, search, models)
+            if not any(knows(search, norm) for norm in norms):
+                self.placed(place, lambda search=search: check_search(search, norms[0]))  # type: ignore[misc]
+            searches.append(search)
+        return tuple(dict.fromkeys(searches)), norms
+
+    def sweep(self) -> str:
+        value = self.document.data.get("sweep", "afresh")
+        if value not in ("afresh", "nested"):
+            raise self.error(("sweep",), "afresh or nested", repr(value), "Leave it out for afresh.")
+        return str(value)
 
     def name(self) -> str:
         name = self.document.data["name"]
@@ -269,6 +304,12 @@ class _Reader:
             raise InputError(
                 "A suite is a worst case already", "one inside worst-of", "Name it beside worst-of."
             )
+        if isinstance(attack, Composite) and any(
+            isinstance(member, Transfer) for member in members_of([attack])
+        ):
+            raise self.error(place, "attacks on the model itself", "a transfer", "Name it beside worst-of.")
+        if isinstance(attack, Transfer):
+            self.placed(place, lambda: self.check_transfer(attack, models))
         refused = None
         for model in models:
             try:
@@ -279,6 +320,20 @@ class _Reader:
                 return
         if refused is not None:
             raise InputError(f"{self.document.where(place)}: {refused.expected}", refused.got, refused.try_)
+
+    def check_transfer(self, attack: Transfer, models: Sequence[Candidate]) -> None:
+        """There must be another model, and an attack that can be run on it alone."""
+        if any(isinstance(member, Suite) for member in members_of([attack.attack])):
+            raise InputError("Images are made by one attack", "a suite", "Try apgd-ce.")
+        seeds = tuple(dict.fromkeys(seed for _, seed in self.listed("seeds", [0])))
+        if not isinstance(attack.made_on, Saved) and not any(
+            True for model in models for _ in _others(models, seeds, model, seeds[0], attack)
+        ):
+            raise InputError(
+                "A transfer needs another model of the study on which its attack is defined",
+                "none",
+                "Add one, or name a saved model: made_on: {saved: {path: …}}.",
+            )
 
     def threats(self) -> tuple[Threat, ...]:
         epsilons = []
@@ -292,6 +347,10 @@ class _Reader:
             raise self.error(
                 ("epsilons",), "at least one epsilon for the attacks", "none", "Try [8/255, 0.1]."
             )
+        return self.sized(sorted(set(epsilons)))
+
+    def sized(self, epsilons: Sequence[float]) -> tuple[Threat, ...]:
+        """Every threat at each of these sizes."""
         threats = []
         for place, item in self.listed("threat", ["linf"]):
             name: Any = item
@@ -305,7 +364,7 @@ class _Reader:
                     repr(item),
                     "Write threat: linf.",
                 )
-            spec = [{"name": name, **options, "epsilon": epsilon} for epsilon in sorted(set(epsilons))]
+            spec = [{"name": name, **options, "epsilon": epsilon} for epsilon in epsilons]
             threats += [self.part(Threat, place, each) for each in spec]
         return tuple(dict.fromkeys(threats))
 
@@ -382,6 +441,51 @@ def check_on(model: Candidate, attack: Recipe) -> None:
     for member in members_of([attack]):
         if isinstance(member, RateTwin) and member.suits(model):
             check_rates(model.network, model.neuron)
+
+
+def others(study: Study, model: Candidate, seed: int, recipe: Transfer) -> list[tuple[Candidate, int]]:
+    """The models, with their seeds, that the images of a transfer to this one are made on.
+
+    Args:
+        study: of which they are part.
+        model: the judge.
+        seed: of the judge.
+        recipe: the transfer.
+    """
+    return list(_others(study.models, study.seeds, model, seed, recipe))
+
+
+def _others(
+    models: Sequence[Candidate], seeds: Sequence[int], model: Candidate, seed: int, recipe: Transfer
+) -> Iterator[tuple[Candidate, int]]:
+    choice = recipe.made_on or EveryOtherModel()
+    if not isinstance(choice, AmongModels):
+        return
+    if choice.other_seeds:
+        pairs = [(model, each) for each in seeds if each != seed]
+    else:
+        pairs = [(each, seed) for each in dict.fromkeys(models) if each != model and choice.takes(each)]
+    for other, number in pairs:
+        alike = takes_events(other.encoder) == takes_events(model.encoder)
+        if alike and recipe.attack.suits(other) and _is_defined(other, recipe.attack):
+            yield other, number
+
+
+def knows(search: Recipe, norm: Threat) -> bool:
+    """Whether a search for the nearest image looks in this norm."""
+    try:
+        check_search(search, norm)
+    except InputError:
+        return False
+    return True
+
+
+def _is_defined(model: Candidate, attack: Recipe) -> bool:
+    try:
+        check_on(model, attack)
+    except InputError:
+        return False
+    return True
 
 
 _ENDLESS = re.compile(r"[eE][-+]?\d{4}|.{64}")

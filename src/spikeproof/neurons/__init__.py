@@ -13,7 +13,7 @@ from spikeproof.neurons.adaptive import AHP, ALIF
 from spikeproof.neurons.combined import Mixture, Plastic, Recurrent
 from spikeproof.neurons.few_spikes import FS
 from spikeproof.neurons.gated import GatedRecurrent, LongShortTerm
-from spikeproof.neurons.integrate import IF, LIF, IntegrateAndFire, PrimedIF, lif_unroll
+from spikeproof.neurons.integrate import IF, LIF, IntegrateAndFire, PrimedIF, fused_unroll, lif_unroll
 from spikeproof.neurons.kernels import SRM, CuBaLIF
 from spikeproof.neurons.layers import Integrator, Spiking, Unroll, potentials
 from spikeproof.neurons.leaky import DLIF, PLIF, SNU
@@ -56,6 +56,7 @@ __all__ = [
     "Synapse",
     "ToZero",
     "Unroll",
+    "fused_unroll",
     "lif_unroll",
     "potentials",
     "psp_filter",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from spikeproof.neurons.constants import falls_by, positive
 from spikeproof.neurons.steps import NOTHING, Learned, Neuron, Resetting, State, unroll
 from spikeproof.surrogates import Surrogate
 
-__all__ = ["IF", "LIF", "IntegrateAndFire", "PrimedIF", "lif_unroll"]
+__all__ = ["IF", "LIF", "IntegrateAndFire", "PrimedIF", "fused_unroll", "lif_unroll"]
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,9 @@ class _IntegrateAndFire(torch.autograd.Function):
 
 
 def _blocks(x: Float[Tensor, "T N"]) -> list[slice]:
-    return [slice(start, start + BLOCK) for start in range(0, x.shape[1], BLOCK)]
+    """Blocks that fit a processor's cache; on an accelerator one, since there each block is more launches."""
+    size = BLOCK if x.device.type == "cpu" else max(1, x.shape[1])
+    return [slice(start, start + size) for start in range(0, x.shape[1], size)]
 
 
 def lif_unroll(
@@ -188,3 +191,12 @@ def lif_unroll(
     assert isinstance(neuron, IntegrateAndFire)
     spikes, v = _IntegrateAndFire.apply(current, state.v, neuron, spike)  # type: ignore[no-untyped-call]
     return spikes, State(v)
+
+
+@cache
+def fused_unroll() -> Any:
+    """`unroll` as `torch.compile` fuses it, one program per shape: fast on a GPU, for gradients in training.
+
+    On a processor its spikes are those of `unroll` to the bit; a GPU may round a product and its sum at once.
+    """
+    return torch.compile(unroll, dynamic=False)

@@ -1,106 +1,37 @@
-"""Figures: curves, heat maps and spike rasters, drawn without global state and always to the same bytes."""
+"""Figures: accuracy against epsilon and time, maps of codes and decoders, probes of timing."""
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import math
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from spikeproof.audit.checks import DOUBTFUL, WITHHELD
 from spikeproof.experiments.record import ProbeRecord, Record
 from spikeproof.experiments.results import WORST_CASE
-from spikeproof.report.exhibits import ANALOGUE, Exhibit, middle
+from spikeproof.report.drawing import COLOURS, DASHES, GREY, MARKERS, Drawing, file_names, legend, wrapped
+from spikeproof.report.exhibits import ANALOGUE, middle
 from spikeproof.report.tables import epsilon_text, number, varying
 
-__all__ = ["Drawing", "drawings", "exhibit_drawing", "file_names", "inline", "probe_drawing", "telling"]
+__all__ = ["drawings", "probe_drawing", "telling"]
 
 Array = NDArray[Any]
+Style = dict[str, Any]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette, told apart by people with any colour vision."""
-MARKERS = ("o", "s", "^", "D", "v", "P")
-DASHES = ("-", "--", ":")
-GREY = "#555555"
-STYLE: Any = {
-    "axes.edgecolor": "#8a8a8a",
-    "axes.grid": True,
-    "axes.labelsize": 9,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 9.5,
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "grid.color": "#e6e6e6",
-    "legend.frameon": False,
-    "pdf.fonttype": 42,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "spikeproof",
-    "text.parse_math": False,
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-}
+MANY = 8
+"""Lines that can be told apart in one panel; of more, the most robust are drawn in colour."""
 
+MOST_PANELS = 24
+"""Panels of one figure; what does not fit stands in the tables."""
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure that is drawn when it is asked for.
-
-    Args:
-        name: of its files, without ending; also the prefix of its ids in a page.
-        title: what it shows.
-        caption: how to read it.
-        paint: draws on an empty figure.
-        width, height: in inches.
-        dpi: of images that have to be resampled.
-    """
-
-    name: str
-    title: str
-    caption: str
-    paint: Callable[[Figure], None] = dataclasses.field(repr=False)
-    width: float
-    height: float
-    dpi: int = 150
-
-    def files(self) -> dict[str, bytes]:
-        """The figure as `svg`, whose text stays text, and as `pdf`."""
-        with mpl.rc_context(STYLE):
-            figure = Figure(figsize=(self.width, self.height), layout="constrained", facecolor="white")
-            self.paint(figure)
-            svg = _saved(figure, "svg", self.dpi, {"Date": None, "Creator": "spikeproof"})
-            figure.set_layout_engine("none")  # it stands where the first file put it
-            pdf = _saved(figure, "pdf", self.dpi, {"CreationDate": None, "Creator": "spikeproof"})
-        return {"svg": svg, "pdf": pdf}
-
-
-def _saved(figure: Figure, kind: str, dpi: int, metadata: Any) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format=kind, dpi=dpi, metadata=metadata)
-    return file.getvalue()
-
-
-def inline(svg: bytes, name: str) -> str:
-    """An SVG file as part of a page: ids made unique by a prefix, nothing that names another place.
-
-    Args:
-        svg: the file.
-        name: the prefix.
-    """
-    text = svg.decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<(metadata|style).*?</\1>", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
-    text = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
-    return re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", text, count=1)
+PALE = "#c4c4c4"
 
 
 def drawings(records: Sequence[Record]) -> list[Drawing]:
@@ -133,6 +64,51 @@ class _Panel:
         return " · ".join(part for part in (self.place, self.decoder) if part)
 
 
+@dataclass(frozen=True)
+class _Facet:
+    """One panel of a figure: lines by name, with their styles."""
+
+    title: str
+    lines: Mapping[str, Sequence[Record]]
+    styles: Mapping[str, Style]
+    coloured: frozenset[str] | None = None  # the same in all panels of a figure; None for all
+
+    @property
+    def rows(self) -> list[Record]:
+        return [row for rows in self.lines.values() for row in rows]
+
+    def shown(self) -> list[tuple[str, Sequence[Record], Style]]:
+        """Lines with names and styles; those beyond what can be told apart first, in grey."""
+        coloured = self.coloured or self.lines.keys()
+        pale = {"color": PALE, "marker": "", "linestyle": "-"}
+        others = [("others", rows, pale) for name, rows in self.lines.items() if name not in coloured]
+        return others + [(n, rows, self.styles[n]) for n, rows in self.lines.items() if n in coloured]
+
+
+def _legible(facets: Sequence[_Facet]) -> list[_Facet]:
+    """The same facets, with colours for those lines only that are the most robust on the whole."""
+    lines: dict[str, list[Record]] = {}
+    for facet in facets:
+        for name, rows in facet.lines.items():
+            lines.setdefault(name, []).extend(rows)
+    if len(lines) <= MANY:
+        return list(facets)
+    best = set(sorted(lines, key=lambda name: -_height(lines[name]))[:MANY])
+    styles = {name: _style(i) for i, name in enumerate(name for name in lines if name in best)}
+    return [replace(facet, styles=styles, coloured=frozenset(best)) for facet in facets]
+
+
+def _height(rows: Sequence[Record]) -> float:
+    """Mean accuracy in the worst case, or else on clean images."""
+    worst = [row["robust_accuracy"] for row in rows if row["attack"] == WORST_CASE and _shown(row)]
+    values = worst or [row["clean_accuracy"] for row in rows]
+    return float(np.mean([value for value in values if value is not None] or [0.0]))
+
+
+def _shown(record: Record) -> bool:
+    return record["verdict"] != WITHHELD
+
+
 class _Atlas:
     """Names and colours of the codes of a study, the same in every figure."""
 
@@ -141,26 +117,16 @@ class _Atlas:
         twins = [record for record in records if _is_ann(record)]
         self.twin_axes = varying(twins, ("encoder",))
         axes = varying(records, ("dataset", "network", "threat"))
-        self.place_axes = [
-            axis for axis in ("dataset", "network", "threat") if axis in axes or axis == "network"
+        self.place_axes = axes or ["network"]
+        self.part_axes = varying(spiking or records, ("decoder", "rule", "neuron", "surrogate")) or [
+            "decoder"
         ]
-        self.part_axes = varying(spiking or records, ("neuron", "surrogate", "rule"))
+        self.places = len({self.place(record) for record in records})
+        ann = {name: _ann_style(i) for i, name in enumerate(dict.fromkeys(map(self.code, twins)))}
         codes = dict.fromkeys(record["encoder"] for record in spiking)
-        self.styles: dict[str, dict[str, Any]] = {}
-        for i, code in enumerate(codes):
-            n = len(COLOURS)
-            self.styles[code] = {
-                "color": COLOURS[i % n],
-                "marker": MARKERS[i % n],
-                "linestyle": DASHES[i // n % len(DASHES)],
-            }
-        for i, code in enumerate(dict.fromkeys(map(self.code, twins))):
-            self.styles[code] = {
-                "color": GREY,
-                "marker": MARKERS[i % len(MARKERS)],
-                "linestyle": (0, (4, 2)),
-                "markerfacecolor": "white",
-            }
+        decoders = dict.fromkeys(map(self.decoder, spiking))
+        self.styles: dict[str, Style] = {code: _style(i) for i, code in enumerate(codes)} | ann
+        self.decoder_styles: dict[str, Style] = {name: _style(i) for i, name in enumerate(decoders)} | ann
 
     def code(self, record: Record) -> str:
         if not _is_ann(record):
@@ -169,11 +135,10 @@ class _Atlas:
         return f"{unit} network" + (f", {record['encoder']}" if self.twin_axes else "")
 
     def place(self, record: Record) -> str:
-        return " · ".join(str(record[axis]) for axis in self.place_axes)
+        return " · ".join(str(dict(record)[axis]) for axis in self.place_axes)
 
     def decoder(self, record: Record) -> str:
-        names = [record["decoder"], *(record[axis] for axis in self.part_axes)]  # type: ignore[literal-required]
-        return " · ".join(map(str, names))
+        return " · ".join(str(dict(record)[axis]) for axis in self.part_axes)
 
     def panels(self, records: Sequence[Record]) -> list[_Panel]:
         groups: dict[tuple[str, str], list[Record]] = {}
@@ -191,50 +156,98 @@ class _Atlas:
         alone = [place for place in twins if place not in {panel.place for panel in panels}]
         return panels + [_Panel(place, "", (), tuple(twins[place])) for place in alone]
 
+    def facet(self, panel: _Panel) -> _Facet:
+        """The codes of a panel as lines."""
+        lines: dict[str, list[Record]] = {}
+        for record in (*panel.rows, *panel.reference):
+            lines.setdefault(self.code(record), []).append(record)
+        title = panel.title if len(self.place_axes) > 1 or self.places > 1 else panel.decoder or panel.place
+        return _Facet(title, lines, self.styles)
+
+    def facets(self, records: Sequence[Record]) -> list[_Facet]:
+        """One panel per decoder with codes as lines, or the other way round where that leaves fewer."""
+        panels = self.panels(records)
+        by_decoder = [self.facet(panel) for panel in panels]
+        most = max((len(facet.lines) for facet in by_decoder), default=0)
+        by_code = self._by_code(panels)
+        if most <= MANY or max(len(facet.lines) for facet in by_code) >= most:
+            return _legible(by_decoder)
+        return _legible(by_code)
+
+    def _by_code(self, panels: Sequence[_Panel]) -> list[_Facet]:
+        groups: dict[tuple[str, str], dict[str, list[Record]]] = {}
+        for panel in panels:
+            for row in panel.rows or panel.reference:
+                lines = groups.setdefault((panel.place, self.code(row)), {})
+                lines.setdefault(self.code(row) if _is_ann(row) else panel.decoder, []).append(row)
+        for panel in panels:
+            for (place, _), lines in groups.items():
+                if place == panel.place and panel.rows:
+                    lines.update(self.facet(_Panel(place, "", (), panel.reference)).lines)  # type: ignore[arg-type]
+        places = {place for place, _ in groups}
+        return [
+            _Facet(f"{code} · {place}" if len(places) > 1 else code, lines, self.decoder_styles)
+            for (place, code), lines in groups.items()
+        ]
+
+
+def _style(i: int) -> Style:
+    n = len(COLOURS)
+    return {"color": COLOURS[i % n], "marker": MARKERS[i % n], "linestyle": DASHES[i // n % len(DASHES)]}
+
+
+def _ann_style(i: int) -> Style:
+    return {"color": GREY, "marker": MARKERS[i % len(MARKERS)], "linestyle": (0, (4, 2))}
+
 
 def _is_ann(record: Record) -> bool:
     return record["neuron"] in ANALOGUE
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "all"
-
-
-def file_names(prefix: str, places: Iterable[str]) -> dict[str, str]:
-    """A file name of its own for every place."""
-    names: dict[str, str] = {}
-    for place in places:
-        name = f"{prefix}-{_slug(place)}"
-        while name in names.values():
-            name += "-2"
-        names[place] = name
-    return names
 
 
 # --- accuracy against epsilon ---
 
 
 def _curves(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
-    panels = [panel for panel in atlas.panels(records) if _has(panel, WORST_CASE)]
-    if not panels:
+    facets = [facet for facet in atlas.facets(records) if any(r["attack"] == WORST_CASE for r in facet.rows)]
+    if not facets:
         return []
-    columns = min(len(panels), 3 if len(panels) > 4 else 2)
-    lines = math.ceil(len(panels) / columns)
+    shown = facets[:MOST_PANELS]
+    columns = min(len(shown), 2 if len(shown) <= 4 else 3 if len(shown) <= 9 else 4)
+    lines = math.ceil(len(shown) / columns)
     caption = (
         "Share of test images still answered correctly when every attack of the study was tried on each, "
         "against the size epsilon of the allowed change; at 0 the images are as they are. "
-        "Bands are 95 % intervals" + _seeds_note(records) + "."
+        "Bands are 95 % intervals" + _seeds_note(records) + "." + _verdict_note(records) + _left(facets)
     )
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots(lines, columns, squeeze=False, sharey=True)
-        for ax, panel in zip(axes.flat, panels, strict=False):
-            _draw_curves(ax, atlas, panel, WORST_CASE, title=panel.title)
-            ax.set_xlabel("epsilon" + _scale_note(panel))
-        _finish(figure, axes, len(panels))
+        for ax, facet in zip(axes.flat, shown, strict=False):
+            _draw_curves(ax, facet, WORST_CASE, title=wrapped(facet.title, 120 // columns, 2))
+            ax.set_xlabel("epsilon" + _scale_note(facet))
+        _finish(figure, axes, len(shown))
 
-    height = 3.1 * lines + 0.5
-    return [Drawing("curves", "Robust accuracy in the worst case", caption, paint, 10.5, height)]
+    height = (3.1 if columns < 4 else 2.4) * lines + 0.5
+    return [Drawing("curves", "Robust accuracy in the worst case", caption, paint, _width(columns), height)]
+
+
+def _width(columns: int) -> float:
+    """In inches: the whole page, but for a single panel."""
+    return 10.5 if columns > 1 else 6.5
+
+
+def _verdict_note(records: Sequence[Record]) -> str:
+    verdicts = {record["verdict"] for record in records if record["attack"] == WORST_CASE}
+    note = " An open mark is a doubtful number." if DOUBTFUL in verdicts else ""
+    return note + (" Numbers that are withheld are not drawn." if WITHHELD in verdicts else "")
+
+
+def _left(facets: Sequence[object]) -> str:
+    return (
+        f" {len(facets) - MOST_PANELS} more panels do not fit; the tables have their numbers."
+        if len(facets) > MOST_PANELS
+        else ""
+    )
 
 
 def _attack_curves(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
@@ -242,82 +255,147 @@ def _attack_curves(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
     for panel in atlas.panels(records):
         places.setdefault(panel.place, []).append(panel)
     names = file_names("attacks", places)
-    return [_attack_figure(atlas, names[place], place, panels) for place, panels in places.items()]
+    figures = [_attack_figure(atlas, names[place], place, panels) for place, panels in places.items()]
+    return [figure for figure in figures if figure is not None]
 
 
-def _attack_figure(atlas: _Atlas, name: str, place: str, panels: Sequence[_Panel]) -> Drawing:
+def _attack_figure(atlas: _Atlas, name: str, place: str, panels: Sequence[_Panel]) -> Drawing | None:
+    """Nothing where there is one attack, whose curves are those of the worst case."""
     rows = [record for panel in panels for record in (*panel.rows, *panel.reference)]
     attacks = list(dict.fromkeys(record["attack"] for record in rows if record["attack"] != WORST_CASE))
+    if len(attacks) < 2 and any(record["attack"] == WORST_CASE for record in rows):
+        return None
+    if (
+        len(panels) > 4
+        and len(attacks) <= MANY
+        and max(len(atlas.facet(panel).lines) for panel in panels) <= 2
+    ):
+        return _model_figure(atlas, name, place, panels, attacks)
     columns = min(len(attacks), 4)
     blocks = [attacks[i : i + columns] for i in range(0, len(attacks), columns)]
-    cells = [(panel, block) for panel in panels for block in blocks]
+    names = [panel.decoder or panel.place for panel in panels]
+    facets = _legible([atlas.facet(panel) for panel in panels])
+    every = [(label, facet, block) for label, facet in zip(names, facets, strict=True) for block in blocks]
+    every = [each for each in every if {row["attack"] for row in each[1].rows} & set(each[2])]
+    cells = every[: max(1, 2 * MOST_PANELS // columns)]
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots(len(cells), columns, squeeze=False, sharey=True, sharex=False)
-        for line, (panel, block) in zip(axes, cells, strict=True):
+        for line, (label, facet, block) in zip(axes, cells, strict=True):
             for ax, attack in zip(line, block, strict=False):
-                _draw_curves(ax, atlas, panel, attack, title=attack, band=False, small=True)
+                if attack not in {row["attack"] for row in facet.rows}:
+                    ax.set_visible(False)  # it does not apply to any of these
+                title = wrapped(attack, 110 // columns, 2)
+                _draw_curves(ax, facet, attack, title=title, band=False, small=True)
             for ax in line[len(block) :]:
                 ax.set_visible(False)
-            line[0].set_ylabel((panel.decoder or panel.place) + "\naccuracy [%]")
+            line[0].set_ylabel(wrapped(label, 24) + "\naccuracy [%]")
         for ax in axes[-1]:
-            ax.set_xlabel("epsilon" + _scale_note(panels[-1]))
+            ax.set_xlabel("epsilon" + _scale_note(cells[-1][1]))
         _finish(figure, axes, axes.size, label=False)
 
     caption = (
         "Each attack alone, one row of panels per decoder. Every attack may also leave an image as it is."
     )
+    if any(facet.coloured for facet in facets):
+        caption += f" The {MANY} most robust on the whole are coloured."
+    if len(every) > len(cells):
+        caption += f" {len(every) - len(cells)} more rows do not fit; the tables have their numbers."
     height = 2.1 * len(cells) + 0.6
     return Drawing(name, f"Each attack alone: {place}", caption, paint, 10.5, height)
 
 
-def _has(panel: _Panel, attack: str) -> bool:
-    return any(record["attack"] == attack for record in (*panel.rows, *panel.reference))
+def _model_figure(
+    atlas: _Atlas, name: str, place: str, panels: Sequence[_Panel], attacks: Sequence[str]
+) -> Drawing:
+    """One panel per model with the attacks as lines, where there are many kinds of models of few codes."""
+    styles = {attack: _style(i) for i, attack in enumerate(attacks)}
+    facets = []
+    for panel in panels:
+        for code, rows in atlas.facet(
+            _Panel(panel.place, panel.decoder, panel.rows or panel.reference, ())
+        ).lines.items():
+            lines = {a: [row for row in rows if row["attack"] == a] for a in attacks}
+            title = " · ".join(part for part in (panel.decoder, code) if part)
+            facets.append(_Facet(title, {a: found for a, found in lines.items() if found}, styles))
+    shown = facets[:MOST_PANELS]
+    columns = 3 if len(shown) <= 9 else 4
+    lines_ = math.ceil(len(shown) / columns)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots(lines_, columns, squeeze=False, sharey=True)
+        for ax, facet in zip(axes.flat, shown, strict=False):
+            _draw_curves(ax, facet, None, title=wrapped(facet.title, 110 // columns, 2), band=False)
+            ax.set_xlabel("epsilon" + _scale_note(facet))
+        _finish(figure, axes, len(shown))
+
+    caption = (
+        "Each attack alone, one panel per model. Every attack may also leave an image as it is."
+        + _left(facets)
+    )
+    return Drawing(name, f"Each attack alone: {place}", caption, paint, 10.5, 2.5 * lines_ + 0.6)
 
 
 def _draw_curves(
-    ax: Axes, atlas: _Atlas, panel: _Panel, attack: str, *, title: str, band: bool = True, small: bool = False
+    ax: Axes, facet: _Facet, attack: str | None, *, title: str, band: bool = True, small: bool = False
 ) -> None:
-    ticks = _ticks(panel)
-    groups: dict[str, list[Record]] = {}
-    for record in (*panel.rows, *panel.reference):
-        groups.setdefault(atlas.code(record), []).append(record)
-    for code, rows in groups.items():
-        points = _points(rows, attack)
+    ticks = _ticks(facet)
+    for name, rows, style in facet.shown():
+        points = _points(rows, attack or name)
         if len(points) > 1:
             x = [ticks[epsilon] for epsilon in points]
-            accuracy, low, high = (100 * np.array(column) for column in zip(*points.values(), strict=True))
-            style = {
-                **atlas.styles[code],
-                "markersize": 2.5 if small else 4,
-                "linewidth": 1.1 if small else 1.6,
-            }
-            ax.plot(x, accuracy, label=code, **style)
-            if band:
+            accuracy, low, high = (
+                100 * np.array([getattr(point, end) for point in points.values()])
+                for end in ("accuracy", "low", "high")
+            )
+            pale = style["color"] == PALE
+            size = {"markersize": 2.5 if small else 4, "linewidth": 0.7 if pale else 1.1 if small else 1.6}
+            ax.plot(x, accuracy, label=name, **{**style, **size})
+            open_ = [i for i, point in enumerate(points.values()) if point.doubtful]
+            if open_ and not pale and not small:
+                marks = {**style, **size, "linestyle": "none", "markerfacecolor": "white"}
+                ax.plot([x[i] for i in open_], accuracy[open_], zorder=3, **marks)
+            if band and not pale:
                 ax.fill_between(x, low, high, color=style["color"], alpha=0.1, linewidth=0)
     if not ax.lines:
-        ax.text(0.5, 0.5, "not finished", transform=ax.transAxes, ha="center", color=GREY)
+        withheld = any(row["attack"] == attack and not _shown(row) for row in facet.rows)
+        words = "withheld" if withheld else "not finished"
+        ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", color=GREY)
     ax.set_title(title)
     ax.set_ylim(-3, 103)
     ax.set_yticks(range(0, 101, 25))
-    ax.set_xticks(list(ticks.values()), list(map(epsilon_text, ticks)), rotation=45 if small else 0)
+    crowded = small or len(ticks) > 5
+    ax.set_xticks(list(ticks.values()), list(map(epsilon_text, ticks)), rotation=45 if crowded else 0)
 
 
-def _points(rows: Sequence[Record], attack: str) -> dict[float, tuple[float, float, float]]:
-    """Epsilon -> mean accuracy over models, and the ends of the widest interval; 0 is without attack."""
+@dataclass(frozen=True)
+class _Point:
+    """Mean accuracy over models, and the ends of the widest interval."""
+
+    accuracy: float
+    low: float
+    high: float
+    doubtful: bool
+
+
+def _points(rows: Sequence[Record], attack: str) -> dict[float, _Point]:
+    """A point for every epsilon; 0 is without attack. Withheld numbers are not among them."""
     found: dict[float, list[tuple[float, float, float]]] = {0.0: []}
+    doubtful: set[float] = set()
     for model in {row["model"]: row for row in rows}.values():
         found[0.0].append((model["clean_accuracy"], model["clean_ci_low"], model["clean_ci_high"]))
     for row in rows:
-        if row["attack"] == attack:
+        if row["attack"] == attack and _shown(row):
             values = (row["robust_accuracy"], row["ci_low"], row["ci_high"])
             found.setdefault(row["epsilon"], []).append(values)
+            doubtful |= {row["epsilon"]} if row["verdict"] == DOUBTFUL else set()
     points = {}
     for epsilon, triples in sorted(found.items()):
         whole = [_numbers(triple) for triple in triples if _numbers(triple)]
         if whole:
             accuracy, low, high = zip(*whole, strict=True)
-            points[epsilon] = (sum(accuracy) / len(accuracy), min(low), max(high))
+            mean = sum(accuracy) / len(accuracy)
+            points[epsilon] = _Point(mean, min(low), max(high), epsilon in doubtful)
     return points
 
 
@@ -327,8 +405,8 @@ def _numbers(triple: Iterable[float | None]) -> tuple[float, ...]:
     return numbers if len(numbers) == 3 else ()
 
 
-def _epsilons(panel: _Panel) -> list[float]:
-    return sorted({0.0, *(record["epsilon"] for record in (*panel.rows, *panel.reference))})
+def _epsilons(facet: _Facet) -> list[float]:
+    return sorted({0.0, *(record["epsilon"] for record in facet.rows)})
 
 
 def _to_scale(epsilons: Sequence[float]) -> bool:
@@ -337,14 +415,14 @@ def _to_scale(epsilons: Sequence[float]) -> bool:
     return bool(len(gaps) == 0 or gaps.min() >= 0.08 * (epsilons[-1] - epsilons[0]))
 
 
-def _ticks(panel: _Panel) -> dict[float, float]:
+def _ticks(facet: _Facet) -> dict[float, float]:
     """Where each epsilon stands on the axis."""
-    epsilons = _epsilons(panel)
+    epsilons = _epsilons(facet)
     return {epsilon: epsilon if _to_scale(epsilons) else float(i) for i, epsilon in enumerate(epsilons)}
 
 
-def _scale_note(panel: _Panel) -> str:
-    return "" if _to_scale(_epsilons(panel)) else " (not to scale)"
+def _scale_note(facet: _Facet) -> str:
+    return "" if _to_scale(_epsilons(facet)) else " (not to scale)"
 
 
 def _seeds_note(records: Sequence[Record]) -> str:
@@ -358,14 +436,7 @@ def _finish(figure: Figure, axes: Array, used: int, label: bool = True) -> None:
     if label:
         for ax in axes[:, 0]:
             ax.set_ylabel("accuracy [%]")
-    handles: dict[str, Any] = {}
-    for ax in axes.flat:
-        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
-            handles.setdefault(name, handle)
-    if handles:
-        figure.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=min(len(handles), 7)
-        )
+    legend(figure, axes.flat)
 
 
 # --- probes of timing ---
@@ -379,7 +450,7 @@ def probe_drawing(records: Sequence[ProbeRecord], names: Sequence[str]) -> Drawi
         names: what each record's model is called.
     """
     models = dict(zip((record["model"] for record in records), names, strict=True))
-    labels = [(model, models[model]) for model in list(models)[:MOST_MODELS]]
+    labels = [(model, wrapped(models[model], 44, 2)) for model in list(models)[:MOST_MODELS]]
     probes = list(dict.fromkeys(record["probe"] for record in records))
     found = {(record["model"], record["probe"]): record for record in records}
 
@@ -406,8 +477,7 @@ def probe_drawing(records: Sequence[ProbeRecord], names: Sequence[str]) -> Drawi
         ax.invert_yaxis()
         ax.set_xlim(-3, 103)
         ax.set_xlabel("accuracy [%]")
-        handles, texts = ax.get_legend_handles_labels()
-        figure.legend(handles, texts, loc="outside lower center", ncols=min(len(texts), 6))
+        legend(figure, [ax])
 
     left = len(models) - len(labels)
     caption = (
@@ -428,47 +498,47 @@ MOST_MODELS = 40
 def _exit_curves(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
     """Accuracy if time were up after each step, where any model may decide before the last one."""
     early = [row for row in records if row["mean_exit"] is not None and row["mean_exit"] < row["steps"]]
-    panels = [
-        panel
-        for panel in atlas.panels([row for row in records if len(row["accuracy_by_step"]) > 1])
-        if panel.rows
-    ]
-    if not early or not panels:
+    timed = [row for row in records if len(row["accuracy_by_step"]) > 1 and not _is_ann(row)]
+    facets = atlas.facets(timed)
+    if not early or not facets:
         return []
-    columns = min(len(panels), 3)
-    lines = math.ceil(len(panels) / columns)
+    shown = facets[:MOST_PANELS]
+    columns = min(len(shown), 3 if len(shown) <= 9 else 4)
+    lines = math.ceil(len(shown) / columns)
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots(lines, columns, squeeze=False, sharey=True)
-        for ax, panel in zip(axes.flat, panels, strict=False):
-            _draw_exits(ax, atlas, panel)
-        _finish(figure, axes, len(panels))
+        for ax, facet in zip(axes.flat, shown, strict=False):
+            _draw_exits(ax, facet)
+            ax.set_title(wrapped(facet.title, 110 // columns, 2))
+        _finish(figure, axes, len(shown))
 
     caption = (
         "Share of unchanged test images answered correctly if time were up after each step; decisions taken "
         "before stay as they are. The large mark stands at the mean time of the decision"
         + _seeds_note(records).replace(" and bands from the lowest end to the highest", "")
         + "."
+        + _left(facets)
     )
-    return [Drawing("exits", "Accuracy over exit time", caption, paint, 10.5, 3.1 * lines + 0.5)]
+    height = (3.1 if columns < 4 else 2.4) * lines + 0.5
+    return [Drawing("exits", "Accuracy over exit time", caption, paint, _width(columns), height)]
 
 
-def _draw_exits(ax: Axes, atlas: _Atlas, panel: _Panel) -> None:
-    groups: dict[tuple[str, int], dict[str, Record]] = {}
-    for row in panel.rows:
-        key = (atlas.code(row), len(row["accuracy_by_step"]))
-        groups.setdefault(key, {})[row["model"]] = row
-    for (code, steps), models in groups.items():
-        rows = list(models.values())
-        style = {**atlas.styles[code], "markersize": 2.5, "linewidth": 1.4}
-        accuracy = 100 * np.mean([row["accuracy_by_step"] for row in rows], 0)
-        ax.plot(range(1, steps + 1), accuracy, label=code, **style)
-        exits = [row["mean_exit"] for row in rows if row["mean_exit"] is not None]
-        if exits:
-            clean = 100 * np.mean([row["clean_accuracy"] for row in rows])
-            ax.plot([np.mean(exits)], [clean], **{**style, "markersize": 7, "linestyle": "none"})
-    ax.set_title(panel.title)
+def _draw_exits(ax: Axes, facet: _Facet) -> None:
+    for name, found, style in facet.shown():
+        groups: dict[int, dict[str, Record]] = {}
+        for row in found:
+            groups.setdefault(len(row["accuracy_by_step"]), {})[row["model"]] = row
+        for steps, models in groups.items():
+            rows, size = list(models.values()), {"markersize": 2.5, "linewidth": 1.4}
+            accuracy = 100 * np.mean([row["accuracy_by_step"] for row in rows], 0)
+            ax.plot(range(1, steps + 1), accuracy, label=name, **{**style, **size})
+            exits = [row["mean_exit"] for row in rows if row["mean_exit"] is not None]
+            if exits and style["marker"]:
+                clean = 100 * np.mean([row["clean_accuracy"] for row in rows])
+                ax.plot([np.mean(exits)], [clean], **{**style, "markersize": 7, "linestyle": "none"})
     ax.set_ylim(-3, 103)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("time steps")
 
 
@@ -483,28 +553,49 @@ def _heat_maps(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
     return [_heat_map(atlas, names[place], place, rows) for place, rows in places.items()]
 
 
+@dataclass(frozen=True)
+class _Map:
+    """Numbers with what is written into each field, `[rows, columns]`."""
+
+    title: str
+    values: Array
+    texts: list[list[str]]
+
+
 def _heat_map(atlas: _Atlas, name: str, place: str, records: Sequence[Record]) -> Drawing:
     epsilon = telling(records)
     codes = list(dict.fromkeys(map(atlas.code, records)))
     decoders = list(dict.fromkeys(map(atlas.decoder, records)))
+    turned = len(decoders) > len(codes) and max(map(len, decoders)) > 12  # long names lie on the long side
+    down, across = (decoders, codes) if turned else (codes, decoders)
+    names = (atlas.decoder, atlas.code) if turned else (atlas.code, atlas.decoder)
     models = list({record["model"]: record for record in records}.values())
-    clean = _grid(atlas, models, codes, decoders, "clean_accuracy")
     worst = [r for r in records if r["attack"] == WORST_CASE and r["epsilon"] == epsilon]
-    maps = [("clean accuracy [%]", clean)]
+    maps = [_map("clean accuracy [%]", models, names, down, across, "clean_accuracy")]
     if worst:
         title = f"worst case, epsilon {epsilon_text(epsilon)} [%]"
-        maps.append((title, _grid(atlas, worst, codes, decoders, "robust_accuracy")))
+        maps.append(_map(title, worst, names, down, across, "robust_accuracy"))
+    cell = 10.5 / (len(maps) * len(across) + 2)
+    left, below = (
+        [wrapped(name, 34, 2) for name in down],
+        [wrapped(n, max(8, int(11 * cell))) for n in across],
+    )
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots(1, len(maps), squeeze=False, sharey=True)[0]
-        for ax, (title, grid) in zip(axes, maps, strict=True):
-            _draw_map(ax, title, grid, codes, decoders)
+        for ax, each in zip(axes, maps, strict=True):
+            _draw_map(ax, each)
+            ax.set_xticks(range(len(across)), below, rotation=0 if cell > 0.6 else 90)
+        axes[0].set_yticks(range(len(down)), left)
 
     caption = "Accuracy of each code with each decoder, the mean over seeds where there are several"
     if worst:
         caption += "; the worst case is shown at the epsilon at which the models differ most"
-    width = min(10.5, 1.8 + len(maps) * max(2.4, 1.5 * len(decoders)))
-    height = 1.0 + 0.4 * len(codes)
+    if any(record["verdict"] == DOUBTFUL for record in worst):
+        caption += "; a question mark: doubtful"
+    width = min(10.5, 1.8 + len(maps) * max(2.4, 1.5 * len(across)))
+    room = 0.16 * max(text.count("\n") for text in below) if cell > 0.6 else 1.2
+    height = 1.0 + room + len(down) * (0.4 if all("\n" not in text for text in left) else 0.46)
     return Drawing(name, f"Code and decoder: {place}", f"{caption}.", paint, width, height)
 
 
@@ -516,160 +607,50 @@ def telling(records: Iterable[Record]) -> float:
     """
     worst: dict[float, list[float]] = {}
     for record in records:
-        if record["attack"] == WORST_CASE and _numbers([record["robust_accuracy"]] * 3):
+        if record["attack"] == WORST_CASE and _shown(record) and _numbers([record["robust_accuracy"]] * 3):
             worst.setdefault(record["epsilon"], []).append(record["robust_accuracy"])
     centre = middle(worst)
     return max(worst, key=lambda e: (max(worst[e]) - min(worst[e]), -abs(e - centre)), default=0.0)
 
 
-def _grid(
-    atlas: _Atlas, rows: Iterable[Record], codes: Sequence[str], decoders: Sequence[str], field: str
-) -> Array:
-    """Means in per cent, `[codes, decoders]`; nan where there is no model."""
+def _map(
+    title: str,
+    rows: Iterable[Record],
+    names: tuple[Any, Any],
+    down: Sequence[str],
+    across: Sequence[str],
+    field: str,
+) -> _Map:
+    """Means in per cent; nan where there is no model or none whose number is shown."""
     found: dict[tuple[str, str], list[float]] = {}
+    verdicts: dict[tuple[str, str], set[str | None]] = {}
     for row in rows:
+        place = (names[0](row), names[1](row))
         value: float | None = row[field]  # type: ignore[literal-required]
-        if value is not None:
-            found.setdefault((atlas.code(row), atlas.decoder(row)), []).append(100 * value)
-    return np.array(
-        [
-            [np.mean(found[code, decoder]) if (code, decoder) in found else np.nan for decoder in decoders]
-            for code in codes
-        ]
-    )
+        verdict = row["verdict"] if field == "robust_accuracy" else None
+        verdicts.setdefault(place, set()).add(verdict)
+        if value is not None and verdict != WITHHELD:
+            found.setdefault(place, []).append(100 * value)
+    values = np.full((len(down), len(across)), np.nan)
+    texts = [[number(None)] * len(across) for _ in down]
+    for i, first in enumerate(down):
+        for j, second in enumerate(across):
+            seen = verdicts.get((first, second), set())
+            if (first, second) in found:
+                values[i, j] = np.mean(found[first, second])
+                texts[i][j] = number(float(values[i, j])) + ("?" if seen & {DOUBTFUL, WITHHELD} else "")
+            elif WITHHELD in seen:
+                texts[i][j] = WITHHELD
+    return _Map(title, values, texts)
 
 
-def _draw_map(ax: Axes, title: str, grid: Array, codes: Sequence[str], decoders: Sequence[str]) -> None:
-    ax.imshow(np.ma.masked_invalid(grid), cmap="Blues", vmin=0, vmax=115, aspect="auto", interpolation="none")
-    for (i, j), value in np.ndenumerate(grid):
+def _draw_map(ax: Axes, drawn: _Map) -> None:
+    shown = np.ma.masked_invalid(drawn.values)
+    ax.imshow(shown, cmap="Blues", vmin=0, vmax=115, aspect="auto", interpolation="none")
+    for (i, j), value in np.ndenumerate(drawn.values):
         dark = bool(value > 65)
-        ax.text(j, i, number(value), ha="center", va="center", color="white" if dark else "#222222")
-    ax.set_xticks(range(len(decoders)), list(decoders))
-    ax.set_yticks(range(len(codes)), list(codes))
+        ax.text(j, i, drawn.texts[i][j], ha="center", va="center", color="white" if dark else "#222222")
     ax.tick_params(length=0)
     ax.grid(False)
     ax.spines[:].set_visible(False)
-    ax.set_title(title)
-
-
-# --- what an attack does to an image and to its spikes ---
-
-KEPT, NEW, GONE = "#1a1a1a", "#D55E00", "#9ecbe8"
-SHARP_ROWS = 400
-"""Rasters up to so many rows are stored pixel by pixel; taller ones are resampled for the eye."""
-
-
-def exhibit_drawing(name: str, exhibit: Exhibit, dpi: int = 200) -> Drawing:
-    """The image, its attacked version, their difference, and the input of the network for both.
-
-    Args:
-        name: of the file.
-        exhibit: what to draw.
-        dpi: of rasters with more rows than fit on a screen.
-    """
-    record = exhibit.record
-    title = f"{record['encoder']}: test image {exhibit.example}, class {exhibit.label}"
-    outcome = (
-        "The attack succeeded" if exhibit.succeeded else "No example was found on which an attack succeeded"
-    )
-    caption = (
-        f"{outcome}: the model ({record['network']}, {record['decoder']}, seed {record['seed']}) answers "
-        f"{_answer(exhibit.before)} to the image and {_answer(exhibit.after)} to the one attacked by "
-        f"{record['attack']} with {record['threat']} epsilon {epsilon_text(record['epsilon'])}. "
-        + _input_words(exhibit)
-    )
-    height = 2.9 if exhibit.input[0].size <= SHARP_ROWS else 3.6
-    return Drawing(name, title, caption, lambda figure: _draw_exhibit(figure, exhibit), 10.5, height, dpi)
-
-
-def _answer(prediction: int | None) -> str:
-    if prediction is None:
-        return "something that was not stored"
-    return "with a tie" if prediction < 0 else f"class {prediction}"
-
-
-def _input_words(exhibit: Exhibit) -> str:
-    if not exhibit.spiking:
-        return "The input is analog: values, or spikes with weights."
-    before, after = exhibit.input > 0, exhibit.attacked_input > 0
-    kept, new, gone = (int(s.sum()) for s in (before & after, after & ~before, before & ~after))
-    return (
-        f"Input spikes: {kept + gone} before, {kept + new} after; {kept} stayed (black), "
-        f"{new} are new (orange), {gone} are gone (pale blue)."
-    )
-
-
-def _draw_exhibit(figure: Figure, exhibit: Exhibit) -> None:
-    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.15))[0]
-    axes = (*left.subplots(1, 3), *right.subplots(1, 2, sharey=True))
-    difference = exhibit.attacked - exhibit.image
-    factor = _factor(difference)
-    shown = np.clip(0.5 + factor * difference, 0, 1)
-    pictures = (
-        ("image", exhibit.image, "gray"),
-        ("attacked", exhibit.attacked, "gray"),
-        (f"difference x {factor:g}", shown, "RdBu_r"),
-    )
-    for ax, (title, picture, cmap) in zip(axes, pictures, strict=False):
-        ax.imshow(_picture(picture), cmap=cmap, vmin=0, vmax=1, interpolation="none")
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.spines[:].set_visible(True)
-        ax.set_title(title)
-    _draw_inputs(figure, axes[3], axes[4], exhibit)
-
-
-def _draw_inputs(figure: Figure, left: Axes, right: Axes, exhibit: Exhibit) -> None:
-    before, after = _raster(exhibit.input), _raster(exhibit.attacked_input)
-    how: dict[str, Any] = {
-        "aspect": "auto",
-        "interpolation": "none" if len(before) <= SHARP_ROWS else "nearest",
-    }
-    if exhibit.spiking:
-        left.imshow(_coloured(before, before), **how)
-        right.imshow(_coloured(before, after), **how)
-    else:
-        top = max(1.0, float(np.nanmax(before)), float(np.nanmax(after)))
-        left.imshow(before, cmap="viridis", vmin=0, vmax=top, **how)
-        drawn = right.imshow(after, cmap="viridis", vmin=0, vmax=top, **how)
-        figure.colorbar(drawn, ax=right, shrink=0.8)
-    for ax, title in ((left, "input of the image"), (right, "input of the attacked")):
-        ax.set_title(title)
-        ax.set_xlabel("time step")
-        ax.set_xticks(_few(before.shape[1]))
-        ax.grid(False)
-    left.set_ylabel("pixel")
-
-
-def _factor(difference: Array) -> float:
-    """A round factor that makes the largest difference well visible."""
-    largest = float(np.abs(difference).max(initial=0.0))
-    if not 0 < largest < math.inf:
-        return 1.0
-    fitting = [factor for factor in (1, 2, 5, 10, 20, 50, 100, 200) if factor * largest <= 0.501]
-    return fitting[-1] if fitting else 0.5
-
-
-def _picture(image: Array) -> Array:
-    """`[C, H, W]` as something to look at: colour for three channels, else their mean."""
-    return np.moveaxis(image, 0, -1) if len(image) == 3 else image.mean(0)
-
-
-def _raster(values: Array) -> Array:
-    """`[T, C, H, W]` -> `[pixels, T]`."""
-    return values.reshape(len(values), -1).T
-
-
-def _coloured(before: Array, after: Array) -> Array:
-    """Spikes as colours `[pixels, T, 3]`: those that stayed, that are new, that are gone."""
-    colours = np.ones((*before.shape, 3))
-    was, is_ = before > 0, after > 0
-    for mask, colour in ((was & is_, KEPT), (is_ & ~was, NEW), (was & ~is_, GONE)):
-        colours[mask] = mpl.colors.to_rgb(colour)
-    return colours
-
-
-def _few(steps: int) -> list[int]:
-    """At most six time steps to label."""
-    stride = math.ceil(steps / 6)
-    return list(range(0, steps, stride))
+    ax.set_title(drawn.title)

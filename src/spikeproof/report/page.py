@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from spikeproof.audit.checks import CHECKS, DOUBTFUL, SUPPORTED, WITHHELD
+from spikeproof.audit.checks import CHECKS, WITHHELD
 from spikeproof.experiments.comparisons import Compared
-from spikeproof.experiments.record import ProbeRecord, Record
+from spikeproof.experiments.record import DistanceRecord, ProbeRecord, Record
 from spikeproof.experiments.results import WORST_CASE
-from spikeproof.experiments.store import write_atomically
+from spikeproof.experiments.store import as_json, write_atomically
 from spikeproof.report import tables
+from spikeproof.report.drawing import Drawing, file_names, inline
+from spikeproof.report.evidence import evidence_drawings
 from spikeproof.report.exhibits import Exhibit, exhibits
-from spikeproof.report.figures import (
-    Drawing,
-    drawings,
-    exhibit_drawing,
-    file_names,
-    inline,
-    probe_drawing,
-    telling,
-)
+from spikeproof.report.figures import drawings, probe_drawing, telling
+from spikeproof.report.pictures import exhibit_drawing
 from spikeproof.report.provenance import Sources, sources
+from spikeproof.report.trust import Trust, noun, threat_words
 
 __all__ = ["LARGEST", "write"]
 
@@ -67,16 +65,21 @@ def write(
     records: Sequence[Record],
     probes: Sequence[ProbeRecord] = (),
     compared: Sequence[Compared] = (),
+    distances: Sequence[DistanceRecord] = (),
 ) -> Path:
     """Write `report.html`, `figures/*.svg` and `.pdf`, `table.csv`, `table.tex` and `probes.csv` of a study.
 
-    The same store gives the same bytes. What a store lacks is named in the page, not an error.
+    A study that asked for distances also gets `distances.csv`.
+
+    The same store gives the same bytes. What a store lacks is named in the page, not an error. Figures of an
+    earlier report that this one has no longer are deleted, if nobody changed them since.
 
     Args:
         directory: the output directory of a run.
         records: its headline numbers.
         probes: what probes of timing found; without any there is no `probes.csv`.
         compared: which models are more robust than others.
+        distances: how far nearest adversarial images are.
 
     Returns:
         Where the page lies.
@@ -84,24 +87,60 @@ def write(
     rows = [_portable(record, directory) for record in records]
     shown, origin = exhibits(rows, directory), sources(directory)
     charts = [_Chart.of(drawing) for drawing in drawings(rows)]
+    evidence = [_Chart.of(drawing) for drawing in evidence_drawings(rows)]
     timing = _Timing.of([_portable_probe(record, directory) for record in probes])
+    near = [_portable_probe(record, directory) for record in distances]
     page, pictures = "", list[_Chart]()
     for detail in DETAILS:
         pictures = _pictures(shown, detail)
-        page = _page(rows, origin, charts, pictures, shown, timing, compared, detail)
+        page = _page(rows, origin, charts, evidence, pictures, shown, timing, compared, near, detail)
         if len(page.encode()) < LARGEST:
             break
-    folder = directory / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    for chart in (*charts, *timing.charts, *pictures):
-        for kind, content in chart.files.items():
-            write_atomically(folder / f"{chart.drawing.name}.{kind}", content)
-    write_atomically(directory / "table.csv", tables.to_csv(rows).encode())
-    write_atomically(directory / "table.tex", tables.to_latex(rows).encode())
+    files = {
+        f"figures/{chart.drawing.name}.{kind}": content
+        for chart in (*charts, *evidence, *timing.charts, *pictures)
+        for kind, content in chart.files.items()
+    }
+    files |= {"table.csv": tables.to_csv(rows).encode(), "table.tex": tables.to_latex(rows).encode()}
     if timing.records:
-        write_atomically(directory / "probes.csv", tables.probes_csv(timing.records).encode())
-    write_atomically(directory / "report.html", page.encode())
+        files["probes.csv"] = tables.probes_csv(timing.records).encode()
+    if near:
+        files["distances.csv"] = tables.distances_csv(near).encode()
+    _put(directory, {**files, "report.html": page.encode()})
     return directory / "report.html"
+
+
+WRITTEN = "figures/written.json"
+"""Which files a report consists of, with their digests, so that the next one can clear up."""
+
+
+def _put(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files of a report, and delete those that an earlier one wrote and that nobody changed."""
+    (directory / "figures").mkdir(parents=True, exist_ok=True)
+    for name in _earlier(directory):
+        if name not in files:
+            (directory / name).unlink()
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    for name, content in files.items():
+        write_atomically(directory / name, content)
+    write_atomically(directory / WRITTEN, as_json(digests))
+
+
+def _earlier(directory: Path) -> list[str]:
+    """What an earlier report wrote here and is still as it was."""
+    try:
+        noted = json.loads((directory / WRITTEN).read_bytes())
+        names = [name for name in noted if PLACES.fullmatch(name)]
+        return [name for name in names if _digest(directory / name) == noted[name]]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+PLACES = re.compile(r"figures/[\w-]+\.(svg|pdf)|(probes|distances)\.csv")
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _portable(record: Record, directory: Path) -> Record:
@@ -130,12 +169,15 @@ class _Chart:
         return Markup(inline(self.files["svg"], self.drawing.name))
 
 
-def _portable_probe(record: ProbeRecord, directory: Path) -> ProbeRecord:
+Measured = TypeVar("Measured", ProbeRecord, DistanceRecord)
+
+
+def _portable_probe(record: Measured, directory: Path) -> Measured:
     moved = {
         name: Path(path).relative_to(directory).as_posix() if Path(path).is_relative_to(directory) else path
         for name, path in (("model", record["model"]), ("cell", record["cell"]))
     }
-    return cast(ProbeRecord, {**record, **moved})
+    return cast(Measured, {**record, **moved})
 
 
 @dataclass(frozen=True)
@@ -149,7 +191,7 @@ class _Timing:
     @classmethod
     def of(cls, records: Sequence[ProbeRecord]) -> _Timing:
         axes = tables.varying(records) or ["encoder"]
-        names = [_label(record, axes) for record in records]
+        names = [tables.label(record, axes) for record in records]
         return cls(records, axes, [_Chart.of(probe_drawing(records, names))] if records else [])
 
 
@@ -163,10 +205,12 @@ def _page(
     records: Sequence[Record],
     origin: Sources,
     charts: Sequence[_Chart],
+    evidence: Sequence[_Chart],
     pictures: Sequence[_Chart],
     shown: Mapping[str, Exhibit | None],
     timing: _Timing,
     compared: Sequence[Compared],
+    distances: Sequence[DistanceRecord],
     detail: Detail,
 ) -> str:
     environment = Environment(
@@ -174,12 +218,17 @@ def _page(
     )
     axes = tables.varying(records) or ["encoder"]
     rows = tables.headlines(records)
+    unfinished = len(origin.failed) + len(origin.damaged) + max(origin.missing, 0)
     environment.filters |= {
         "percent": tables.percent,
         "number": tables.number,
+        "distance": tables.distance,
         "epsilon": tables.epsilon_text,
         "interval": tables.interval,
         "bar": _bar,
+        "prose": _prose,
+        "per": _per,
+        "proof": tables.proof_words,
     }
     template = environment.from_string(files(__package__).joinpath("page.html").read_text("utf-8"))
     return template.render(
@@ -189,25 +238,35 @@ def _page(
         version=origin.plan.get("spikeproof", ""),
         summary=_summary(records, rows, axes),
         axes=axes,
-        constants={axis: value for axis, value in _model_axes(records) if axis not in axes},
+        constants=_constants(records),
+        seeds=tables.seeds(records),
+        tallies=tables.tallies(records),
+        suites=[record for record in records if record["effort"] and record["broken_by"]][: detail.rows],
+        attacked=[record for record in records if record["effort"]][: detail.rows],
+        noun=noun(records),
+        evidence=evidence,
+        threats={b.threat: threat_words(b.threat) for b in tables.budgets(records)},
         budgets=tables.budgets(records),
         headlines=rows,
         records=records[: detail.rows],
         timing=timing,
         compared=compared[: detail.rows],
         uncompared=len(compared[detail.rows :]),
+        distances=distances[: detail.rows],
+        distances_left_out=len(distances[detail.rows :]),
+        distance_axes=tables.varying(distances) or ["encoder"],
         probes=timing.records[: detail.rows],
         probes_left_out=len(timing.records[detail.rows :]),
         left_out=len(records[detail.rows :]),
         alarms=_alarms(records, axes),
-        trust=Trust.of(records, detail.rows),
+        trust=Trust.of(records, timing.records, compared, axes, detail.rows, unfinished),
         charts=charts,
         pictures=pictures,
         without_picture=[code for code, exhibit in shown.items() if exhibit is None],
         pictures_left_out=sum(exhibit is not None for exhibit in shown.values()) - len(pictures),
         detail=detail,
         worst_case=WORST_CASE,
-        measured={row.model["train_cell"].rpartition("/")[2]: _label(row.model, axes) for row in rows},
+        measured={row.model["train_cell"].rpartition("/")[2]: tables.label(row.model, axes) for row in rows},
     )
 
 
@@ -216,14 +275,25 @@ def _bar(share: float | None) -> float:
     return 0.0 if share is None or not 0 <= share <= 1 else round(100 * share, 1)
 
 
-def _model_axes(records: Sequence[Record]) -> list[tuple[str, object]]:
-    return [(axis, records[0][axis]) for axis in tables.AXES] if records else []  # type: ignore[literal-required]
+def _constants(records: Sequence[Record]) -> dict[str, object]:
+    """What is the same for all models."""
+    values = {axis: {dict(record)[axis] for record in records} for axis in tables.AXES}
+    return {axis: next(iter(found)) for axis, found in values.items() if len(found) == 1}
 
 
-def _label(record: Record | ProbeRecord, axes: Sequence[str]) -> str:
-    """The model's place on the axes on which models differ."""
-    named = (f"seed {record['seed']}" if axis == "seed" else str(dict(record)[axis]) for axis in axes)
-    return " · ".join(named)
+def _prose(text: str) -> Markup:
+    """Text as it is, with what stands between backticks as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts)
+    )
+
+
+def _per(total: float | None, count: float | None) -> float | None:
+    """How much comes to each."""
+    return total / count if total is not None and count else None
 
 
 def _summary(records: Sequence[Record], rows: Sequence[tables.Headline], axes: Sequence[str]) -> str:
@@ -233,12 +303,15 @@ def _summary(records: Sequence[Record], rows: Sequence[tables.Headline], axes: S
     names = list(dict.fromkeys(record["dataset"] for record in records))
     images = sorted({record["n"] for record in records})
     clean = [row.model["clean_accuracy"] for row in rows if row.model["clean_accuracy"] is not None]
-    count = f"{len(rows)} models were" if len(rows) > 1 else "One model was"
+    count, they = (
+        (f"{len(rows)} models were", "they answer") if len(rows) > 1 else ("One model was", "it answers")
+    )
     words = (
-        f"{count} trained on {', '.join(names)} and measured on {' or '.join(map(str, images))} test images. "
+        f"{count} trained on {', '.join(names)} and measured on {' or '.join(map(str, images))} test "
+        f"{noun(records)}. "
     )
     if clean:
-        words += f"Without an attack they answer {_range(clean)} of them correctly. "
+        words += f"Without an attack {they} {_range(clean)} of them correctly. "
     return words + _attack_summary(records, rows, axes)
 
 
@@ -248,61 +321,39 @@ def _attack_summary(records: Sequence[Record], rows: Sequence[tables.Headline], 
         return "No attack was part of what is finished, so nothing is said about robustness."
     words = f"The attacks were {', '.join(attacks)}. "
     for threat in dict.fromkeys(budget.threat for budget in tables.budgets(records)):
-        epsilon = telling([record for record in records if record["threat"] == threat])
-        found = [row.worst.get(tables.Budget(threat, epsilon)) for row in rows]
-        worst = [record for record in found if record is not None and record["robust_accuracy"] is not None]
-        if worst:
-            best = max(worst, key=lambda record: record["robust_accuracy"])
-            words += (
-                f"Under {threat} changes of at most {tables.epsilon_text(epsilon)} the worst case of all "
-                f"attacks leaves {_range([record['robust_accuracy'] for record in worst])} right"
-            )
-            words += f"; most with {_label(best, axes)}. " if len(worst) > 1 else ". "
-        else:
-            words += f"Under {threat} no model has been through all of them yet. "
+        here = [record for row in rows for record in row.worst.values() if record["threat"] == threat]
+        if here and all(record["verdict"] == WITHHELD for record in here):
+            words += f"Under {threat} every number is withheld. "
+            continue
+        epsilon = telling(here)
+        worst = [r for r in here if r["epsilon"] == epsilon and r["robust_accuracy"] is not None]
+        words += f"Under {threat} changes of at most {tables.epsilon_text(epsilon)} " if worst else ""
+        words += (
+            _worst_summary(worst, axes)
+            if worst
+            else f"Under {threat} no model has been through all of them yet. "
+        )
     return words
+
+
+def _worst_summary(worst: Sequence[Record], axes: Sequence[str]) -> str:
+    told = [record for record in worst if record["verdict"] != WITHHELD]
+    words = (
+        f"the worst case of all attacks leaves {_range([record['robust_accuracy'] for record in told])} right"
+    )
+    if len(told) > 1:
+        best = max(told, key=lambda record: record["robust_accuracy"])
+        words += f"; most with {tables.label(best, axes)}"
+        words += ", a doubtful number" if best["verdict"] == "doubtful" else ""
+    elif told[0]["verdict"] == "doubtful":
+        words += ", a doubtful number"
+    withheld = len(worst) - len(told)
+    return words + (f"; {withheld} more are withheld. " if withheld else ". ")
 
 
 def _range(shares: Sequence[float]) -> str:
     low, high = tables.percent(min(shares)), tables.percent(max(shares))
     return f"{low} %" if low == high else f"{low} to {high} %"
-
-
-@dataclass(frozen=True)
-class Trust:
-    """What the audit made of the headline numbers.
-
-    Args:
-        words: in a few sentences.
-        numbers: the audited worst cases, the gravest first.
-        left_out: how many did not fit.
-    """
-
-    words: str
-    numbers: Sequence[Record]
-    left_out: int
-
-    @classmethod
-    def of(cls, records: Sequence[Record], most: int) -> Trust:
-        """The audited ones among the records."""
-        order = (WITHHELD, DOUBTFUL, SUPPORTED)
-        audited = [record for record in records if record["verdict"] is not None]
-        audited.sort(key=lambda record: order.index(str(record["verdict"])))
-        counts = Counter(record["verdict"] for record in audited)
-        reasons = Counter(text.split(":")[0] for record in audited for text in record["warnings"])
-        words = (
-            f"{len(audited)} robust accuracies were audited: {counts[SUPPORTED]} are supported, "
-            f"{counts[DOUBTFUL]} doubtful and {counts[WITHHELD]} withheld. "
-            "Every one is an upper bound: it says what these attacks left standing. "
-        )
-        if reasons:
-            named = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(4))
-            words += f"What was found most often: {named}. "
-        words += (
-            "A supported number passed all checks for weak attacks and faulty evaluation; it is no proof, "
-            "and a cleverer attack may still lower it."
-        )
-        return cls(words, audited[:most], len(audited[most:]))
 
 
 @dataclass(frozen=True)
@@ -312,11 +363,13 @@ class Alarm:
     Args:
         kind: in a few words.
         meaning: what to make of it.
-        items: each with the model and the epsilon that it belongs to.
+        numbers: how many numbers it concerns.
+        items: each with the model and the epsilons that it belongs to.
     """
 
     kind: str
     meaning: str
+    numbers: int
     items: tuple[str, ...]
 
 
@@ -324,18 +377,24 @@ MEANINGS = {check.name: f"{check.matters} {check.remedy}" for check in CHECKS}
 
 
 def _alarms(records: Sequence[Record], axes: Sequence[str]) -> list[Alarm]:
-    """Everything that looks suspicious, by kind; each text once per model and epsilon."""
-    kinds: dict[str, dict[tuple[str, str, float], list[str]]] = {}
+    """Everything that looks suspicious, by kind; each text once per model, with its epsilons."""
+    kinds: dict[str, dict[tuple[str, str], list[str]]] = {}
     for record in records:
         for text in record["warnings"]:
-            place = (text, _label(record, axes), record["epsilon"])
-            kinds.setdefault(text.split(":")[0], {}).setdefault(place, []).append(record["attack"])
-    found = [
-        Alarm(kind, MEANINGS.get(kind, ""), tuple(_alarm_text(*place) for place in places))
+            place = (text, tables.label(record, axes))
+            found = kinds.setdefault(text.split(":")[0], {}).setdefault(place, [])
+            epsilon = tables.epsilon_text(record["epsilon"])
+            found += [] if epsilon in found else [epsilon]
+    return [
+        Alarm(
+            kind,
+            MEANINGS.get(kind, ""),
+            sum(map(len, places.values())),
+            tuple(_alarm_text(*place, epsilons) for place, epsilons in places.items()),
+        )
         for kind, places in kinds.items()
     ]
-    return found
 
 
-def _alarm_text(text: str, model: str, epsilon: float) -> str:
-    return f"{model}, epsilon {tables.epsilon_text(epsilon)}: {text.partition(':')[2].strip() or text}"
+def _alarm_text(text: str, model: str, epsilons: Sequence[str]) -> str:
+    return f"{model}, epsilon {', '.join(epsilons)}: {text.partition(':')[2].strip() or text}"

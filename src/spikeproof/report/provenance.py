@@ -47,6 +47,8 @@ class Origin:
         spec = json.loads(self.spec)
         if self.kind == "probe":
             return f"probe · {spec['probe']['name']}"
+        if self.kind == "distance":
+            return f"distance · {spec['attack']['name']} · {spec['threat']['name']}"
         if self.kind != "attack":
             return self.kind
         return f"{spec['attack']['name']} · {spec['threat']['name']} {spec['epsilon']:.4g}"

@@ -9,21 +9,31 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from spikeproof.experiments.record import ProbeRecord, Record
+from spikeproof.experiments.record import Broke, DistanceRecord, Effort, ProbeRecord, Proof, Record
 from spikeproof.experiments.results import WORST_CASE
+from spikeproof.statistics import Interval, over_seeds
 
 __all__ = [
     "MISSING",
     "Budget",
     "Headline",
+    "Seeds",
+    "Tally",
     "budgets",
+    "distance",
+    "distances_csv",
     "epsilon_text",
+    "far",
     "headlines",
     "interval",
     "judged",
+    "label",
     "number",
     "percent",
     "probes_csv",
+    "proof_words",
+    "seeds",
+    "tallies",
     "to_csv",
     "to_latex",
     "varying",
@@ -87,7 +97,9 @@ def _budget(record: Record) -> Budget:
     return Budget(record["threat"], record["epsilon"])
 
 
-def varying(records: Sequence[Record] | Sequence[ProbeRecord], axes: Iterable[str] = AXES) -> list[str]:
+def varying(
+    records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord], axes: Iterable[str] = AXES
+) -> list[str]:
     """The axes that tell records apart.
 
     A rule that goes with the other axes, such as other epochs for another network, tells nothing new and
@@ -101,7 +113,18 @@ def varying(records: Sequence[Record] | Sequence[ProbeRecord], axes: Iterable[st
     return [axis for axis in differing if axis != "rule" or not _follows(records, axis)]
 
 
-def _follows(records: Sequence[Record] | Sequence[ProbeRecord], axis: str) -> bool:
+def label(record: Record | ProbeRecord, axes: Iterable[str]) -> str:
+    """The model's place on the axes on which models differ.
+
+    Example:
+        >>> label({"encoder": "latency", "seed": 1}, ["encoder", "seed"])
+        'latency · seed 1'
+    """
+    named = (f"seed {record['seed']}" if axis == "seed" else str(_field(record, axis)) for axis in axes)
+    return " · ".join(named)
+
+
+def _follows(records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord], axis: str) -> bool:
     """Whether an axis is settled by the others."""
     others = [other for other in AXES if other != axis]
     values: dict[tuple[Any, ...], Any] = {}
@@ -112,8 +135,107 @@ def _follows(records: Sequence[Record] | Sequence[ProbeRecord], axis: str) -> bo
     )
 
 
-def _field(record: Record | ProbeRecord, name: str) -> Any:
+def _field(record: Record | ProbeRecord | DistanceRecord, name: str) -> Any:
     return record[name]  # type: ignore[literal-required]
+
+
+class Seeds(NamedTuple):
+    """One architecture trained under several seeds.
+
+    Args:
+        model: of the first seed.
+        trainings: number of seeds.
+        clean: mean accuracy, with the interval of Student's t for training again.
+        worst: the same for the worst case of each budget that every seed has; a number that is withheld for
+            one of them has none.
+        doubtful: budgets at which one of the numbers is doubtful.
+    """
+
+    model: Record
+    trainings: int
+    clean: tuple[float, Interval | None]
+    worst: dict[Budget, tuple[float, Interval | None]]
+    doubtful: frozenset[Budget]
+
+
+def seeds(records: Sequence[Record]) -> list[Seeds]:
+    """Means over seeds; empty where nothing was trained more than once.
+
+    Args:
+        records: of one study.
+    """
+    axes = [axis for axis in AXES if axis not in ("seed", "n")]
+    groups: dict[tuple[Any, ...], list[Headline]] = {}
+    for row in headlines(records):
+        groups.setdefault(tuple(_field(row.model, axis) for axis in axes), []).append(row)
+    return [_seeds(rows) for rows in groups.values() if len(rows) > 1]
+
+
+def _seeds(rows: Sequence[Headline]) -> Seeds:
+    worst, doubtful = {}, set()
+    for budget in rows[0].worst:
+        found = [row.worst[budget] for row in rows if budget in row.worst]
+        if len(found) == len(rows) and all(record["verdict"] != "withheld" for record in found):
+            worst[budget] = _mean_share([record["robust_accuracy"] for record in found])
+            doubtful |= {budget} if any(record["verdict"] == "doubtful" for record in found) else set()
+    clean = _mean_share([row.model["clean_accuracy"] for row in rows])
+    return Seeds(rows[0].model, len(rows), clean, worst, frozenset(doubtful))
+
+
+def _mean_share(shares: Sequence[float]) -> tuple[float, Interval | None]:
+    """Mean and interval, which ends where shares do."""
+    mean, ends = over_seeds(shares)
+    return mean, None if ends is None else Interval(max(ends.low, 0.0), min(ends.high, 1.0))
+
+
+class Tally(NamedTuple):
+    """What an attack contributed to all worst cases together, or a member to all suites.
+
+    Args:
+        attack: its name.
+        member: whether it ran inside a suite, on what stood there.
+        numbers: how many numbers it had a part in.
+        broke: mean accuracy that counts as taken by it.
+        needed: numbers that would be higher without it; None for a member, of which that is not known.
+        forward, backward: queries.
+    """
+
+    attack: str
+    member: bool
+    numbers: int
+    broke: float
+    needed: int | None
+    forward: int
+    backward: int
+
+
+def tallies(records: Sequence[Record]) -> list[Tally]:
+    """The contribution of every attack and of every member of a suite, those that took most first.
+
+    Args:
+        records: of one study.
+    """
+    groups: dict[tuple[bool, str], list[tuple[Record, Broke]]] = {}
+    for record in records:
+        for part in record["broken_by"]:
+            groups.setdefault((record["attack"] != WORST_CASE, part["attack"]), []).append((record, part))
+    found = [_tally(member, attack, parts) for (member, attack), parts in groups.items()]
+    return sorted(found, key=lambda tally: (tally.member, -tally.broke))
+
+
+def _tally(member: bool, attack: str, parts: Sequence[tuple[Record, Broke]]) -> Tally:
+    known = [
+        part["without"] > record["robust_accuracy"] for record, part in parts if part["without"] is not None
+    ]
+    return Tally(
+        attack,
+        member,
+        len(parts),
+        sum(part["broke"] for _, part in parts) / len(parts),
+        sum(known) if known else None,
+        sum(part["forward_queries"] for _, part in parts),
+        sum(part["backward_queries"] for _, part in parts),
+    )
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -139,17 +261,22 @@ def percent(share: float | None) -> str:
 def judged(record: Record | None) -> str:
     """A worst case in per cent with its verdict: a question mark for doubt, no number where it is withheld.
 
+    A number that rests on nested budgets says so.
+
     Example:
         >>> judged({"robust_accuracy": 0.31, "verdict": "doubtful"})
         '31.0?'
         >>> judged({"robust_accuracy": 0.31, "verdict": "withheld"}), judged(None)
         ('withheld', '–')
+        >>> judged({"robust_accuracy": 0.31, "verdict": "doubtful", "nested": True})
+        '31.0? nested'
     """
     if record is None:
         return MISSING
     if record["verdict"] == "withheld":
         return "withheld"
-    return percent(record["robust_accuracy"]) + ("?" if record["verdict"] == "doubtful" else "")
+    mark = "?" if record["verdict"] == "doubtful" else ""
+    return percent(record["robust_accuracy"]) + mark + (" nested" if record.get("nested") else "")
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -176,7 +303,9 @@ def epsilon_text(epsilon: float) -> str:
 
 
 def to_csv(records: Sequence[Record]) -> str:
-    """Every record as one line of CSV, its field names first; warnings are joined by `; `.
+    """Every record as one line of CSV, its field names first; lists are joined by `; `.
+
+    The evidence of an attack follows as columns of its own, but for the loss after each step.
 
     A text that a spreadsheet would run as a formula gets an apostrophe in front.
 
@@ -184,16 +313,51 @@ def to_csv(records: Sequence[Record]) -> str:
         records: of one study.
     """
     file = io.StringIO()
-    writer = csv.DictWriter(file, list(Record.__annotations__), lineterminator="\n")
+    names = [name for name in Record.__annotations__ if name != "effort"]
+    writer = csv.DictWriter(file, [*names, *_EFFORT], lineterminator="\n")
     writer.writeheader()
     for record in records:
         writer.writerow(_harmless(record))
     return file.getvalue()
 
 
+_EFFORT = [name for name in Effort.__annotations__ if name != "loss_by_step"]
+
+
 def _harmless(record: Record) -> dict[str, object]:
-    joined = {name: "; ".join(map(str, record[name])) for name in ("warnings", "accuracy_by_step")}
-    return _plain_text({**record, **joined})
+    row = {**record, **dict.fromkeys(_EFFORT), **(record["effort"] or {})}
+    flat = {name: _joined(value) for name, value in row.items() if name not in ("effort", "loss_by_step")}
+    return _plain_text(flat)
+
+
+def _joined(value: object) -> object:
+    return "; ".join(map(_in_words, value)) if isinstance(value, list) else value
+
+
+def _in_words(item: Any) -> str:
+    """One entry of a list as a few words."""
+    if isinstance(item, tuple):
+        return f"{item[0]}: {item[1]:.4g}"
+    if not isinstance(item, dict):
+        return str(item)
+    if "certificate" in item:
+        return proof_words(item)  # type: ignore[arg-type]
+    return f"{item['attack']} {item['broke']:.4g}"
+
+
+def proof_words(proof: Proof) -> str:
+    """What a certificate said.
+
+    Example:
+        >>> proof_words({"certificate": "ibp", "subject": "model", "certified": 0.125, "ci_low": 0.1,
+        ...     "ci_high": 0.2, "reason": None})
+        'ibp proves 12.5 % [10.0, 20.0]'
+    """
+    if proof["certified"] is None:
+        return f"{proof['certificate']} does not apply: {proof['reason']}"
+    of = "" if proof["subject"] == "model" else f" of the {proof['subject']}"
+    ends = interval(proof["ci_low"], proof["ci_high"])
+    return f"{proof['certificate']} proves {percent(proof['certified'])} %{of} {ends}"
 
 
 def _plain_text(row: dict[str, object]) -> dict[str, object]:
@@ -216,6 +380,40 @@ def probes_csv(records: Sequence[ProbeRecord]) -> str:
     return file.getvalue()
 
 
+def distances_csv(records: Sequence[DistanceRecord]) -> str:
+    """Every model under every search for the nearest image as one line of CSV, its field names first.
+
+    Args:
+        records: of one study.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(DistanceRecord.__annotations__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_plain_text({**record}) for record in records)
+    return file.getvalue()
+
+
+def far(record: DistanceRecord) -> str:
+    """A median distance with its interval, and the share of images on which one was found.
+
+    Example:
+        >>> far({"median": 0.21, "median_low": 0.18, "median_high": None, "found": 0.62})
+        '0.21 [0.18, –], found on 62.0 %'
+    """
+    middle, low, high = (distance(record[name]) for name in ("median", "median_low", "median_high"))
+    return f"{middle} [{low}, {high}], found on {percent(record['found'])} %"
+
+
+def distance(value: float | None) -> str:
+    """A distance in three digits, or a dash where there is none.
+
+    Example:
+        >>> distance(0.020839), distance(None)
+        ('0.0208', '–')
+    """
+    return f"{value:.3g}" if value is not None and math.isfinite(value) else MISSING
+
+
 def to_latex(records: Sequence[Record]) -> str:
     r"""The headline table as a LaTeX `tabular` in the style of booktabs, accuracies in per cent.
 
@@ -225,10 +423,12 @@ def to_latex(records: Sequence[Record]) -> str:
     rows, columns = headlines(records), budgets(records)
     axes = varying(records) or ["encoder"]
     head = [*axes, "clean", *(f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns)]
+    certified = any(row["certified"] is not None for row in records)
     lines = [
         "% Needs \\usepackage{booktabs}. Accuracy in per cent with 95 % Wilson intervals; robust accuracy in",
         "% the worst case over all attacks of the study; ties count as errors. A question mark: doubtful.",
         "% Spikes per image up to its decision; exit: mean number of time steps until then.",
+        *(["% After a bar: what is proved, a lower bound of the robust accuracy."] if certified else []),
         f"\\begin{{tabular}}{{{'l' * len(axes)}{'r' * (len(head) + 4 - len(axes))}}}",
         "\\toprule",
         _latex_row([_latex(name) for name in (*head, "ties", "silent", "spikes", "exit")]),
@@ -260,7 +460,12 @@ def _latex_judged(record: Record) -> str:
     if record["verdict"] == "withheld":
         return "withheld"
     mark = "\\rlap{?}" if record["verdict"] == "doubtful" else ""
-    return _latex_accuracy(record["robust_accuracy"], record["ci_low"], record["ci_high"]) + mark
+    mark += " {\\scriptsize nested}" if record["nested"] else ""
+    attacked = _latex_accuracy(record["robust_accuracy"], record["ci_low"], record["ci_high"]) + mark
+    if record["certified"] is None:
+        return attacked
+    proved = _latex_accuracy(record["certified"], record["certified_low"], record["certified_high"])
+    return f"{attacked} $\\mid$ {proved}"
 
 
 def _latex_row(cells: Iterable[str]) -> str:

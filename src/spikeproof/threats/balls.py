@@ -138,6 +138,8 @@ class L2(Ball):
 
     .. math:: \{x' \in [0,1]^n : \|x' - x\|_2 \le \epsilon\}
 
+    Distances are summed in double precision, as the rounding of many pixels adds up.
+
     Args:
         epsilon: largest distance, in pixel value, at least 0.
 
@@ -174,7 +176,7 @@ class L2(Ball):
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
         """Euclidean distance."""
-        length: Tensor = torch.linalg.vector_norm(_flat(x_adv - x), dim=1)
+        length: Tensor = torch.linalg.vector_norm(_flat(x_adv.double() - x.double()), dim=1)
         return length
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:

@@ -97,22 +97,25 @@ class Shifts(EventThreat):
         """
         goal = torch.where(x_adv.isnan(), x, x_adv).nan_to_num().double()
         found = self.extreme(goal, x)
-        if self._closed():
+        if self._closed(x):
             return found
         weights, lines, landed = _lines(goal), _lines(x), _lines(found).clone()
         for row in (~self.contains(x_adv, x)).nonzero().flatten().tolist():
             landed[row] = self._whole(weights[row], lines[row], _lines(self.open(x)[None])[0, :, 0])
         return torch.where(_wide(self.contains(x_adv, x), x), x_adv, _grid(landed, x))
 
-    def _closed(self) -> bool:
+    def _closed(self, x: Float[Tensor, "B T *F"]) -> bool:
         """Whether the best member of a linear function is found exactly without integer programming."""
-        return self.measure == "jitter" or (self.measure == "moved" and self.most == 1)
+        if self.measure == "delay":
+            return self.most == 1 and x[0].numel() * x.shape[1] * (self.epsilon + 1) <= ENTRIES
+        return self.measure == "jitter" or self.most == 1
 
     def extreme(self, grad: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Float[Tensor, "B T *F"]:
         """The member at which a linear function with this gradient is largest.
 
-        Exact for jitter, and for moved spikes on a binary grid. Total delays, and numbers of moved events on
-        an integer grid, are rationed by one price per example, which may leave a little of the budget.
+        Exact for jitter and, on a binary grid, for moved spikes and for total delays unless examples and
+        budget are very large. Otherwise total delays and numbers of moved events are rationed by one price
+        per example, which may leave a little of the budget.
         """
         self.check(x)
         weights, lines = _lines(grad.double().nan_to_num(0.0)), _lines(x)
@@ -121,8 +124,9 @@ class Shifts(EventThreat):
             return x.clone()
         if self.measure == "jitter":
             found = self._priced(weights, lines, lines.new_zeros(len(x)).double())
-        elif self._closed():
-            found = self._exchanged(weights, lines, free)
+        elif self._closed(x):
+            exact = self._exchanged if self.measure == "moved" else self._allotted
+            found = exact(weights, lines, free)
         else:
             found = self._rationed(weights, lines, free)
         return _grid(torch.where(free[..., None], found, lines), x)
@@ -144,6 +148,19 @@ class Shifts(EventThreat):
         change = torch.zeros_like(gain).scatter_add_(2, enter, paid.double())
         change.scatter_add_(2, leave, -paid.double())
         return lines + change.to(lines.dtype)
+
+    def _allotted(
+        self, weights: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"], free: Bool[Tensor, "1 L"]
+    ) -> Float[Tensor, "B L T"]:
+        """The best places under a total delay: line by line for every share of it, then its division."""
+        size, found = int(self.epsilon), lines.clone()
+        together = max(1, ENTRIES // max(lines[0].numel() * (size + 1), 1))
+        for rows in torch.split(torch.arange(len(lines), device=lines.device), together):
+            goal = torch.where(free[..., None], weights[rows], 0 * weights[rows])
+            trains = _Delayed(goal.flatten(0, 1), lines[rows].flatten(0, 1), size)
+            share = _divided(trains.gain.view(len(rows), -1, size + 1))
+            found[rows] = trains.within(share.flatten()).view(lines[rows].shape)
+        return found
 
     def _priced(
         self, weights: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"], price: Float[Tensor, "B"]
@@ -258,6 +275,12 @@ class Shifts(EventThreat):
         return torch.from_numpy(placed).to(found)
 
     def _spent(self, found: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"]) -> Float[Tensor, "B L"]:
+        if (
+            self.most == 1 and self.measure == "delay"
+        ):  # equal spikes keep their order: earth mover's distance
+            ahead = (found.double().cumsum(2) - lines.double().cumsum(2)).abs()
+            known = ((found == 0) | (found == 1)).all(2) & (found.sum(2) == lines.sum(2))
+            return torch.where(known, ahead.sum(2), torch.inf)
         spent: Tensor = getattr(_account(found, lines), self.measure)
         return spent
 
@@ -322,16 +345,16 @@ class Shifts(EventThreat):
             total = base.sum(1, keepdim=True) - base.gather(1, first.line) + new[0]
             total = total + torch.where(same, 0 * total, new[1] - base.gather(1, second.line))
         member = (total <= self.epsilon) & (gain.gather(1, order) > -torch.inf)
-        rank, batch = member.cumsum(1), torch.arange(len(x), device=x.device)
-        found = []
-        for place in range(1, many + 1):
-            pick = (member & (rank == place)).long().argmax(1)
-            real = rank[:, -1] >= place
-            after = here.clone()
-            after[batch, second.line[batch, pick]] = other[batch, pick]
-            after[batch, first.line[batch, pick]] = one[batch, pick]
-            found.append(_grid(torch.where(real[:, None, None], after, here), x))
-        return torch.stack(found) if found else x_adv[None][:0]
+        rank = torch.where(member, member.cumsum(1), 0)
+        places = rank == torch.arange(1, many + 1, device=x.device)[:, None, None]
+        pick, real = places.long().argmax(2), places.any(2)[..., None]
+        nth = torch.arange(many, device=x.device)[:, None].expand(pick.shape)
+        row = torch.arange(len(x), device=x.device).expand(pick.shape)
+        found = here.expand(many, *here.shape).clone()
+        for after, at in ((other, second), (one, first)):
+            line = at.line[row, pick]
+            found[nth, row, line] = torch.where(real, after[row, pick], found[nth, row, line])
+        return found.transpose(2, 3).reshape(many, *x.shape)
 
     def _moves(self, here: Tensor, lines: Tensor, slope: Tensor, free: Tensor, many: int) -> list[_Moves]:
         """The steepest moves that save budget, that keep it as it is, and that spend it."""
@@ -344,40 +367,37 @@ class Shifts(EventThreat):
         offsets = [d for d in range(-furthest, furthest + 1) if d]
         together = max(1, ENTRIES // max(here.numel(), 1))
         for first in range(0, len(offsets), together):
-            gains, sides = [], []
-            for offset in offsets[first : first + together]:
-                start, stop = max(0, -offset), min(length, length - offset)
-                source, target = slice(start, stop), slice(start + offset, stop + offset)
-                possible = (here[..., source] > 0) & (here[..., target] == 0) & free[..., source]
-                gain = here[..., source].double() * (slope[..., target] - slope[..., source])
-                gain = torch.where(possible, gain, -torch.inf)
-                side = self._price(here, lines, source, target, offset).sign()
-                edges = (start, length - stop)
-                gains.append(torch.nn.functional.pad(gain, edges, value=-torch.inf))
-                sides.append(torch.nn.functional.pad(side, edges))
-            gain, side = torch.stack(gains, 1), torch.stack(sides, 1)
             these = torch.tensor(offsets[first : first + together], device=here.device)
+            target = torch.arange(length, device=here.device) + these[:, None]
+            inside, target = (target >= 0) & (target < length), target.clamp(0, length - 1)
+            possible = (here > 0)[:, None] & (_at(here, target) == 0) & inside[:, None] & free[:, None]
+            gain = here.double()[:, None] * (_at(slope, target) - slope[:, None])
+            gain = torch.where(possible, gain, -torch.inf)
+            side = self._price(here, lines, target, these).sign()
             for sign, kind in kinds.items():
                 kinds[sign] = kind.with_more(torch.where(side == sign, gain, -torch.inf), these)
         return list(kinds.values())
 
-    def _price(self, here: Tensor, lines: Tensor, source: slice, target: slice, offset: int) -> Tensor:
-        """What moves by this offset add to the distance: exact on binary grids, else what ranks them."""
-        value = here[..., source]
+    def _price(
+        self, here: Tensor, lines: Tensor, target: Int64[Tensor, "O T"], offset: Int64[Tensor, "O"]
+    ) -> Tensor:
+        """What moves by an offset add to the distance: exact on binary grids, else what ranks them."""
+        later = (offset > 0)[:, None, None]
         if self.measure == "moved":
-            left, entered = lines[..., source], lines[..., target]
-            return ((left > 0) & (left == value)).long() - ((entered > 0) & (entered == value)).long()
+            entered, value = _at(lines, target), here[:, None]
+            left = (lines > 0) & (lines == here)
+            return left[:, None].long() - ((entered > 0) & (entered == value)).long()
         if self.measure == "jitter":  # for certain within it, or else to be looked into
-            origin = _origins(here, lines)[..., source]
-            shift = torch.arange(here.shape[2], device=here.device)[target] - origin
+            shift = target[:, None] - _origins(here, lines)[:, None]
             count = (here > 0).long().cumsum(2)
-            between = count[..., target] - count[..., source] + (1 if offset < 0 else 0)
+            between = _at(count, target) - count[:, None] + (~later).long()
             return 1 - ((between == 0) & (shift.abs() <= self.epsilon)).long()
         ahead = ((here > 0).double() - (lines > 0).double()).cumsum(2)
-        step = (ahead - (1 if offset > 0 else -1)).abs() - ahead.abs()
-        total = torch.nn.functional.pad(step.cumsum(2), (1, 0))
-        first, last = (source, target) if offset > 0 else (target, source)
-        return total[..., last] - total[..., first]
+        up, down = (
+            torch.nn.functional.pad(((ahead - way).abs() - ahead.abs()).cumsum(2), (1, 0)) for way in (1, -1)
+        )
+        forth = _at(up, target) - up[:, None, :, :-1]
+        return torch.where(later, forth, down[:, None, :, :-1] - _at(down, target))
 
 
 class _Moves(NamedTuple):
@@ -431,6 +451,11 @@ class _Moves(NamedTuple):
         value = torch.where(real, after.gather(2, self.place[..., None]), 0)
         after.scatter_add_(2, self.place[..., None], -value)
         return after.scatter_add_(2, (self.place + self.offset)[..., None], value)
+
+
+def _at(lines: Float[Tensor, "B L T"], target: Int64[Tensor, "O T"]) -> Float[Tensor, "B O L T"]:
+    """The lines at other times, once per row of these."""
+    return lines[:, :, target].transpose(1, 2)
 
 
 def _rows(lines: Float[Tensor, "B L T"], index: Int64[Tensor, "B M"]) -> Float[Tensor, "B M T"]:
@@ -496,3 +521,64 @@ def _ordered(
         found[here, place[here]] = 1
         before = torch.where(here, place, before)
     return found
+
+
+class _Delayed:
+    """The best places for equal spikes within every total delay, one spike after the other in time."""
+
+    def __init__(self, weights: Float[Tensor, "R T"], lines: Float[Tensor, "R T"], size: int) -> None:
+        rows, length = lines.shape
+        self.lines, self.counts = lines, lines.sum(1).long()
+        many = int(self.counts.max()) if rows else 0
+        self.time = torch.arange(length, device=lines.device)
+        self.sources = torch.where(lines > 0, self.time, length).sort(dim=1).values[:, :many]
+        left = torch.arange(size + 1, device=lines.device)
+        best = weights.new_full(
+            (rows, length + 1, size + 1), -torch.inf
+        )  # [t, d]: all before t, delayed by d
+        best[..., 0] = 0
+        nothing = weights.new_full((rows, 1, size + 1), -torch.inf)
+        self.picks = []
+        for i in range(many):
+            before = left - self._shift(i, self.time)[..., None]
+            value = best[:, :-1].gather(2, before.clamp(min=0)) + weights[..., None]
+            high, pick = torch.where(before >= 0, value, -torch.inf).cummax(dim=1)
+            here = (i < self.counts)[:, None, None]
+            best = torch.where(here, torch.cat([nothing, high], 1), best)
+            self.picks.append(pick)
+        home = (weights * lines).sum(1, keepdim=True)
+        self.gain = best[:, -1] - home
+
+    def _shift(self, i: int, time: Tensor) -> Tensor:
+        return (time - self.sources[:, i, None]).abs()
+
+    def within(self, delay: Int64[Tensor, "R"]) -> Float[Tensor, "R T"]:
+        """The best trains of exactly these delays."""
+        found, before = torch.zeros_like(self.lines), torch.full_like(self.counts, self.lines.shape[1])
+        row = torch.arange(len(found), device=found.device)
+        for i in reversed(range(len(self.picks))):
+            here = i < self.counts
+            place = self.picks[i][row, (before - 1).clamp(min=0), delay]
+            found[here, place[here]] = 1
+            delay = torch.where(here, delay - self._shift(i, place[:, None])[:, 0], delay).clamp(min=0)
+            before = torch.where(here, place, before)
+        return found
+
+
+def _divided(gain: Float[Tensor, "B L D"]) -> Int64[Tensor, "B L"]:
+    """What each line gets of a budget, given its gain for every whole share from 0; nothing where all tie."""
+    size = gain.shape[2]
+    best = gain.new_full((len(gain), size), -torch.inf)
+    best[:, 0] = 0
+    share = torch.arange(size, device=gain.device)
+    left = share[:, None] - share  # of a total, after a share
+    choices = []
+    for line in gain.transpose(0, 1):
+        value = best[:, left.clamp(min=0)] + line[:, None]
+        best, choice = torch.where(left >= 0, value, -torch.inf).max(2)
+        choices.append(choice)
+    total, given = best.argmax(1), []
+    for choice in reversed(choices):
+        given.append(choice.gather(1, total[:, None])[:, 0])
+        total = total - given[-1]
+    return torch.stack(given[::-1], 1) if given else gain.new_zeros(gain.shape[:2], dtype=torch.int64)

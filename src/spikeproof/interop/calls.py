@@ -1,0 +1,269 @@
+"""Our recipes in the calls of other libraries: `attack(images, labels)` and Foolbox's three answers.
+
+Both calls are stateless: the same images, labels and key give the same result again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from spikeproof.attacks.composite import RateTwin, Sources, members_of
+from spikeproof.attacks.minimum import MinimumNorm, NormRecipe
+from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
+from spikeproof.attacks.search import GradientAttack
+from spikeproof.attacks.targets import Targets
+from spikeproof.errors import InputError
+from spikeproof.interop.peers import library
+from spikeproof.keys import Key
+from spikeproof.protocols import Model, Threat
+from spikeproof.sources import through
+from spikeproof.threats import L0, L1, L2, Linf
+
+__all__ = ["AsFoolbox", "AsTorchattacks"]
+
+
+@dataclass(frozen=True)
+class _Each(Targets):
+    """A target for each example of the batch."""
+
+    classes: Tensor
+
+    def __call__(self, logits: Tensor, y: Tensor, turn: int) -> Tensor:
+        return self.classes
+
+
+@dataclass(frozen=True)
+class _Keyless:
+    """A model of images alone, as those of other libraries are."""
+
+    model: Any
+
+    def __call__(self, images: Tensor, key: Key | None = None) -> Tensor:
+        logits: Tensor = self.model(images)
+        return logits
+
+
+def _model(model: Any) -> Model:
+    """The model, with a place for a key."""
+    call = model.forward if isinstance(model, nn.Module) else model
+    try:
+        inspect.signature(call).bind(None, None)
+    except (TypeError, ValueError):
+        return _Keyless(model)
+    kept: Model = model
+    return kept
+
+
+def _images(
+    recipe: Recipe,
+    threat: Threat,
+    model: Model,
+    source: Model | Sources | None,
+    x: Tensor,
+    labels: Tensor,
+    key: Key,
+    targeted: bool,
+) -> Tensor:
+    """What a recipe makes of images; `labels` are theirs, or where they are to lead."""
+    attack: Any = recipe(threat)
+    if not targeted:
+        found: Tensor = attack(model, x, labels, key, through=source).x_adv
+        return found
+    if not isinstance(attack, GradientAttack) or attack.targets is not None:
+        raise InputError(
+            "An attack towards given labels is one along gradients, without targets of its own",
+            repr(recipe),
+            "Use pgd, mim or another of that kind.",
+        )
+    with torch.no_grad():
+        answers = model(x, key.fold("answer")).argmax(-1)
+    out, rows = x.clone(), (answers != labels).nonzero().flatten()
+    if len(rows):
+        aimed = replace(attack, targets=_Each(labels[rows]), stop_when_fooled=False)
+        now = key.take(rows)
+        out[rows] = aimed(model, x[rows], answers[rows], now, through=source).x_adv  # type: ignore[arg-type]
+    return out
+
+
+@dataclass(frozen=True)
+class AsTorchattacks:
+    """One of our recipes in the call of Torchattacks: `attack(images, labels)` gives adversarial images.
+
+    Images that the model gets wrong as they are come back as they are.
+
+    Args:
+        model: images to logits, in evaluation mode; any module that answers `model(images)`.
+        recipe: the attack.
+        threat: norm and budget.
+        key: randomness; calls with the same key draw the same.
+        targeted: labels are the classes to lead to, as in `set_mode_targeted_by_label`.
+
+    Shapes:
+        images `[B, *F]` in [0, 1], labels `[B]` -> images `[B, *F]`, on the device of the model
+
+    Raises:
+        InputError: when called with what the attack refuses, or targeted with an attack that follows no
+            gradient or has targets of its own.
+
+    Example:
+        >>> from spikeproof.attacks.recipes import FGSM
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+        >>> attack = AsTorchattacks(model, FGSM(), Linf(0.1))
+        >>> attack(torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])).shape
+        torch.Size([3, 1, 2, 2])
+
+    Source:
+        Kim 2020 (Torchattacks), the call of `torchattacks.attack.Attack`.
+    """
+
+    model: Any
+    recipe: Recipe
+    threat: Threat
+    key: Key = Key.of(0)
+    targeted: bool = False
+
+    def __call__(self, images: Float[Tensor, "B *F"], labels: Int64[Tensor, "B"]) -> Float[Tensor, "B *F"]:
+        model = _model(self.model)
+        weights = list(self.model.parameters()) if isinstance(self.model, nn.Module) else []
+        device = weights[0].device if weights else images.device
+        x, y = images.detach().to(device), labels.detach().to(device)
+        source = through(self.model, self.recipe) if _wants_twin(self.recipe) else None
+        return _images(self.recipe, self.threat, model, source, x, y, self.key, self.targeted)
+
+
+def _wants_twin(recipe: Recipe) -> bool:
+    return any(
+        isinstance(each, (Through, RateTwin))
+        or (isinstance(each, GradientRecipe) and (each.surrogate is not None or each.backward is not None))
+        for each in members_of([recipe])
+    )
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A Foolbox model on images in [0, 1]."""
+
+    foolbox: Any
+    low: float
+    width: float
+
+    def __call__(self, images: Tensor, key: Key | None = None) -> Tensor:
+        logits: Tensor = self.foolbox(self.low + self.width * images)
+        return logits
+
+
+@dataclass(frozen=True)
+class AsFoolbox:
+    """One of our recipes in the call of Foolbox: `attack(model, inputs, criterion, epsilons=…)`.
+
+    It answers with raw images, images clipped to the budget, and success, each a list, and success a tensor
+    with one row more, where `epsilons` is one. Success is Foolbox's: the first of the best classes counts.
+    For a recipe that looks for the nearest image one search serves all epsilons, and None asks for it;
+    any other attacks each epsilon afresh.
+
+    Args:
+        recipe: the attack, with the gradients of the model it is given.
+        norm: the threat, such as `Linf`.
+        key: randomness; calls with the same key draw the same.
+
+    Shapes:
+        inputs `[B, *F]` within the model's bounds, criterion the labels `[B]`, `Misclassification` or
+        `TargetedMisclassification` -> `[B, *F]`, `[B, *F]`, `[B]`
+
+    Raises:
+        InputError: when called with what the attack refuses, with another criterion, or without an epsilon
+            for a recipe that needs one.
+
+    Source:
+        Rauber et al. 2017, 2020 (Foolbox), the call of `foolbox.attacks.base.Attack`.
+    """
+
+    recipe: Recipe
+    norm: type[Any] = Linf
+    key: Key = Key.of(0)
+
+    def __post_init__(self) -> None:
+        if self.norm not in (Linf, L2, L1, L0):
+            raise InputError("In Foolbox's call a norm is linf, l2, l1 or l0", repr(self.norm), "Use Linf.")
+        if _wants_twin(self.recipe):
+            raise InputError(
+                "In Foolbox's call an attack has the gradients of the model that it is given",
+                repr(self.recipe),
+                "Leave out surrogate and backward, or wrap a twin made by spikeproof.substitute().",
+            )
+
+    def __call__(self, model: Any, inputs: Any, criterion: Any, *, epsilons: Any) -> tuple[Any, Any, Any]:
+        low, high = (float(bound) for bound in model.bounds)
+        unit, raw = _Unit(model, low, high - low), getattr(inputs, "raw", inputs)
+        labels, targeted = _labels(criterion)
+        x = ((raw.detach() - low) / unit.width).clamp(0, 1)
+        listed = isinstance(epsilons, Iterable)
+        sizes = [None if e is None else float(e) for e in (epsilons if listed else [epsilons])]
+        made = self._made(unit, x, labels, sizes, targeted)
+        found = [self._answer(unit, raw, x, labels, targeted, *each) for each in made]
+        restored = [(_like(inputs, a), _like(inputs, b), _like(inputs, c)) for a, b, c in found]
+        if not listed:
+            return restored[0]
+        raws, clipped, _ = ([each[i] for each in restored] for i in range(3))
+        return raws, clipped, _like(inputs, torch.stack([success for _, _, success in found]))
+
+    def _made(
+        self, unit: _Unit, x: Tensor, labels: Tensor, sizes: list[float | None], targeted: bool
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Raw and clipped images in [0, 1], per epsilon."""
+        threats = [None if size is None else self.norm(self._unit(size, unit)) for size in sizes]
+        if isinstance(self.recipe, NormRecipe) and not targeted:
+            search = MinimumNorm(self.norm(self._unit(1.0, unit)), self.recipe, stop=False)
+            self.recipe.check_threat(search.threat)
+            near = search.search(unit, x, labels, self.key).x_adv
+            return [(near, near if threat is None else threat.project(near, x)) for threat in threats]
+        if None in threats:
+            raise InputError(
+                f"{type(self.recipe).__name__} needs an epsilon, for it looks for no nearest image",
+                "epsilons=None",
+                "Name epsilons, or use deepfool, fab or another such search.",
+            )
+        made = [
+            _images(self.recipe, threat, unit, None, x, labels, self.key, targeted)
+            for threat in threats
+            if threat is not None
+        ]
+        return [(each, each) for each in made]
+
+    def _unit(self, epsilon: float, unit: _Unit) -> float:
+        return epsilon if self.norm is L0 else epsilon / unit.width
+
+    def _answer(
+        self, unit: _Unit, raw: Tensor, x: Tensor, labels: Tensor, targeted: bool, near: Tensor, cut: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.no_grad():
+            right = unit(cut).argmax(-1) == labels
+        as_theirs = [torch.where(each == x, raw, unit.low + unit.width * each) for each in (near, cut)]
+        return as_theirs[0], as_theirs[1], right if targeted else ~right
+
+
+def _labels(criterion: Any) -> tuple[Tensor, bool]:
+    """The classes that a criterion names, and whether they are to be reached."""
+    for name, targeted in (("labels", False), ("target_classes", True)):
+        if hasattr(criterion, name):
+            return getattr(getattr(criterion, name), "raw", getattr(criterion, name)), targeted
+    labels = getattr(criterion, "raw", criterion)
+    if not isinstance(labels, Tensor):
+        raise InputError(
+            "A criterion is labels, Misclassification or TargetedMisclassification",
+            type(criterion).__name__,
+            "Pass the labels.",
+        )
+    return labels, False
+
+
+def _like(inputs: Any, tensor: Tensor) -> Any:
+    """A tensor of the kind that came in: PyTorch's own or EagerPy's."""
+    return tensor if isinstance(inputs, Tensor) else library("eagerpy").astensor(tensor)

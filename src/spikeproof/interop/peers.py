@@ -1,0 +1,339 @@
+"""Attacks of Torchattacks and Foolbox as recipes: held to the same budget and verdict as ours.
+
+A peer sees a plain `torch.nn.Module`. On the way to the model every image that it asks about is counted, and
+so is every gradient that it takes, whatever it says of itself. What it returns is judged by the model under
+our rule, in which a tie is an error, and checked against the threat's set by whoever evaluates it.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from spikeproof.attacks.recipes import Recipe
+from spikeproof.attacks.search import Result, admit, judge
+from spikeproof.decoders import decide
+from spikeproof.errors import InputError
+from spikeproof.interop.tables import FOOLBOX, TORCHATTACKS, Foreign, InFoolbox, InTorchattacks
+from spikeproof.keys import Key
+from spikeproof.losses import Margin
+from spikeproof.protocols import Model, Threat, moves_events, takes_events
+
+__all__ = ["Foolbox", "Peer", "PeerAttack", "Torchattacks", "library"]
+
+BATCH = 50
+"""Images that a peer sees at a time: it draws for a batch as a whole, so the batch is part of its number."""
+
+
+def library(name: str) -> Any:
+    """The peer's package.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    extra = " and pip install --no-deps torchattacks" if name == "torchattacks" else ""
+    why = " (Torchattacks asks for torchvision, which its attacks do not need)" if extra else ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # both warn on import, about themselves
+            return import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"Attacks of {name} need that package",
+            "no such package" if isinstance(error, ModuleNotFoundError) else str(error),
+            f"Run pip install 'spikeproof[peers]'{extra}{why}.",
+        ) from error
+
+
+class Peer(Recipe):
+    """An attack of another library, on models without randomness that take images."""
+
+    attack: Foreign
+    package: ClassVar[str]
+
+    @property
+    def gradient_free(self) -> bool:  # type: ignore[override]
+        return self.attack.gradient_free
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps, for the audit."""
+        return self.attack.gradient_steps
+
+    def suits(self, model: Any) -> bool:
+        return True
+
+    def check(self, model: Any) -> None:
+        encoder = getattr(model, "encoder", model)
+        name = type(self.attack).__name__
+        if getattr(model, "stochastic", False) or getattr(encoder, "stochastic", False):
+            raise InputError(
+                f"{name} of {self.package} takes one answer for the truth, and this model draws its answers",
+                repr(encoder),
+                "Use eot-pgd, apgd-ce with draws, or another attack of ours, which average over draws.",
+            )
+        if takes_events(encoder):
+            raise InputError(
+                f"{name} of {self.package} changes pixels by fractions, and this model takes whole events",
+                repr(encoder),
+                "Use spike-search.",
+            )
+
+    def __call__(self, threat: Threat) -> PeerAttack:
+        name, norms = type(self.attack).__name__, self.attack.norms
+        if type(threat) not in norms:
+            raise InputError(
+                f"{name} of {self.package} knows the threats {' and '.join(n.__name__ for n in norms)}",
+                repr(threat),
+                "Use spike-search on events."
+                if moves_events(threat)
+                else "Use it with one of these, or another attack with this one.",
+            )
+        library(self.package)
+        return PeerAttack(threat, self)
+
+    def images(self, ear: Ear, threat: Threat, x: Tensor, y: Tensor, classes: int, seed: int) -> Tensor:
+        """What the library makes of a batch."""
+        raise NotImplementedError(f"{type(self).__name__} has no library")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Torchattacks(Peer):
+    """An attack of Torchattacks, by its name there, held to our budget and verdict.
+
+    Its options have that library's names, units and defaults; a step of `alpha` does not grow with epsilon.
+    An attack for the nearest image is cut to the budget, as ours are.
+
+    Args:
+        attack: name in Torchattacks, with or without options; `spikeproof list torchattacks` names them.
+
+    Raises:
+        InputError: when it meets a threat of another norm, a model that draws or takes events, or no
+            Torchattacks.
+
+    Example:
+        >>> from spikeproof.interop.tables import TORCHATTACKS
+        >>> Torchattacks(attack=TORCHATTACKS["PGD"](steps=20)).steps
+        20
+
+    Source:
+        Kim 2020 (Torchattacks).
+    """
+
+    package: ClassVar[str] = "torchattacks"
+    attack: InTorchattacks
+
+    def images(self, ear: Ear, threat: Threat, x: Tensor, y: Tensor, classes: int, seed: int) -> Tensor:
+        told = {
+            "eps": threat.epsilon,
+            "norm": type(threat).__name__,
+            "seed": seed,
+            "n_classes": classes,
+            "pixels": int(threat.epsilon),
+        }
+        name = type(self.attack).__name__
+        make = getattr(library(self.package), name if name in TORCHATTACKS else "")
+        attack = make(ear, **{k: told[k] for k in self.attack.takes}, **self.attack.options())
+        made: Tensor = attack(x, y)
+        return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foolbox(Peer):
+    """An attack of Foolbox, by its name there, held to our budget and verdict.
+
+    Its options have that library's names, units and defaults; `rel_stepsize` is in epsilons.
+
+    Args:
+        attack: name in Foolbox, with or without options; `spikeproof list foolbox` names them.
+
+    Raises:
+        InputError: when it meets a threat of another norm, a model that draws or takes events, or no Foolbox.
+
+    Example:
+        >>> from spikeproof.interop.tables import FOOLBOX
+        >>> Foolbox(attack=FOOLBOX["LinfPGD"]()).steps
+        40
+
+    Source:
+        Rauber et al. 2017, 2020 (Foolbox).
+    """
+
+    package: ClassVar[str] = "foolbox"
+    attack: InFoolbox
+
+    def images(self, ear: Ear, threat: Threat, x: Tensor, y: Tensor, classes: int, seed: int) -> Tensor:
+        foolbox = library(self.package)
+        name = type(self.attack).__name__
+        make = getattr(foolbox.attacks, name if name in FOOLBOX else "")
+        model = foolbox.PyTorchModel(ear, bounds=(0, 1), device=x.device)
+        made: Tensor = make(**self.attack.options())(model, x, y, epsilons=threat.epsilon)[1]  # clipped
+        return made
+
+
+class Ear(nn.Module):
+    """The model as a peer sees it, which hears what it is asked.
+
+    An answer about an image of a whole batch that lies in the budget of its example is evidence: its margin
+    is a row of the trace, and the first one that fools the model is when the example fell. Some peers look
+    outside [0, 1], where no model of ours has an answer: they are given that of the nearest image.
+    """
+
+    def __init__(self, model: Model, threat: Threat, x: Tensor, y: Tensor) -> None:
+        super().__init__()
+        self.place = nn.Parameter(x.new_zeros(0), requires_grad=False)  # where peers look for the device
+        self.asked = (model, threat, x, y)  # in a tuple, so that no peer changes the model's mode
+        self.forward_rows = torch.zeros(2, dtype=torch.int64)  # in whole batches, and other ones
+        self.backward_rows = torch.zeros(3, dtype=torch.int64)  # the same, and those without a gradient
+        self.losses: list[Tensor] = []
+        self.fell = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        model, threat, x, y = self.asked
+        whole = images.shape == x.shape
+        self.forward_rows[int(not whole)] += len(images)
+        if images.requires_grad:
+            images = images.view_as(images)
+            images.register_hook(lambda grad: self._heard(grad, whole))  # type: ignore[no-untyped-call]
+        logits: Tensor = model(_boxed(images))
+        if whole:
+            with torch.no_grad():
+                here = threat.contains(images.detach(), x)
+                margin = Margin()(logits.detach(), y).to(x.dtype)
+                self.losses.append(torch.where(here, margin, torch.nan))
+                fooled = here & (decide(logits.detach()) != y) & (self.fell < 0)
+                self.fell[fooled] = len(self.losses) - 1
+        return logits
+
+    def _heard(self, grad: Tensor, whole: bool) -> None:
+        self.backward_rows[int(not whole)] += len(grad)
+        self.backward_rows[2] += int((grad.flatten(1) == 0).all(1).sum())
+
+    def counts(self) -> tuple[Tensor, Tensor, float]:
+        """Forward and backward passes per example, and the share of zero gradients.
+
+        Of batches that are not whole nobody knows whose images are in them; they are shared out evenly, and
+        the sum is exact.
+        """
+        n, device = len(self.asked[2]), self.fell.device
+        forward, backward = (_shared(rows.tolist(), n) for rows in (self.forward_rows, self.backward_rows))
+        zeros = float(self.backward_rows[2]) / max(1, int(self.backward_rows[:2].sum()))
+        return forward.to(device), backward.to(device), zeros
+
+
+def _shared(rows: list[int], n: int) -> Tensor:
+    whole, rest = rows[0] // max(n, 1), rows[1]
+    return whole + rest // max(n, 1) + (torch.arange(n) < rest % max(n, 1)).long()
+
+
+@dataclass(frozen=True)
+class PeerAttack:
+    """A peer's attack within a threat.
+
+    Args:
+        threat: norm and budget.
+        recipe: the peer.
+    """
+
+    threat: Threat
+    recipe: Peer
+    batch: ClassVar[int] = BATCH
+
+    def __call__(
+        self,
+        model: Model,
+        x: Float[Tensor, "B *F"],
+        y: Int64[Tensor, "B"],
+        key: Key,
+        *,
+        through: Model | None = None,
+    ) -> Result:
+        """Attack `model`; the images are made on `through`, where that is given.
+
+        Raises:
+            InputError: labels that do not belong to the images, images of half precision or outside [0, 1], a
+                model in training mode, or one that the peer cannot attack.
+        """
+        source = through or model
+        x = admit(model, self.threat, x, y, source)
+        for each in (model, source):
+            self.recipe.check(_innermost(each))
+        if not len(x) or self.threat.epsilon == 0:
+            none = torch.zeros_like(y)
+            success = judge(model, x, y, key.fold("verdict"))
+            return Result(
+                x.clone(), success, x.new_zeros(0, len(x)), none + 1, none, none.to(x.dtype), none - 1
+            )
+        ear = Ear(source, self.threat, x, y)
+        first = 0 if key.rows is None else key.rows[0]
+        seed = key.seed(first) % 2**31
+        with _seeded(seed, x.device), _untouched(source), torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they use deprecated calls
+            classes = _classes(source, x)
+            made = self.recipe.images(ear, self.threat, x.clone(), y.clone(), classes, seed)
+        made = made.detach().to(x.device, x.dtype)
+        if self.recipe.attack.nearest:
+            far = ~self.threat.contains(made, x)
+            made = torch.where(far.view(-1, *[1] * (x.ndim - 1)), self.threat.project(made, x), made)
+        forward, backward, zeros = ear.counts()
+        trace = torch.stack(ear.losses) if ear.losses else x.new_zeros(0, len(x))
+        success = judge(model, made, y, key.fold("verdict"))
+        return Result(made, success, trace, forward + 1, backward, x.new_full((len(x),), zeros), ear.fell)
+
+
+def _innermost(model: Any) -> Any:
+    while not isinstance(model, nn.Module) and hasattr(model, "model"):
+        model = model.model
+    return model
+
+
+@torch.no_grad()
+def _classes(model: Model, x: Tensor) -> int:
+    return int(model(x[:1]).shape[1])
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Peers draw from the global generators: seeded for them, and afterwards as they were."""
+    own, numbers = random.getstate(), np.random.get_state()
+    cards = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(cards):
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
+            yield
+    finally:
+        random.setstate(own)
+        np.random.set_state(numbers)
+
+
+@contextmanager
+def _untouched(model: Any) -> Iterator[None]:
+    """Peers go back all the way to the weights: these want no gradient meanwhile."""
+    inner = _innermost(model)
+    weights = [p for p in inner.parameters() if p.requires_grad] if isinstance(inner, nn.Module) else []
+    try:
+        for weight in weights:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
+def _boxed(images: Tensor) -> Tensor:
+    """The nearest images in the box, with gradients as if they were the images themselves."""
+    inside = images.detach().clamp(0, 1)
+    return images if torch.equal(inside, images) else inside + (images - images.detach())

@@ -1,0 +1,125 @@
+"""On linear models every attack within a budget reaches the closed form of its norm, or a stated share of it.
+
+Away from the box the best member is the dual vector of the weights: epsilon times the dual norm. The searches
+for the nearest image have the same law in test_minimum_norm.py; walls and other sets are in test_steps.py.
+"""
+
+import pytest
+import torch
+
+from spikeproof.attacks.assembled import Assembled
+from spikeproof.attacks.composite import WorstOf
+from spikeproof.attacks.estimates import NES, SPSA, FiniteDifferences, GaussianEstimate, RademacherEstimate
+from spikeproof.attacks.iterated import (
+    APGD,
+    APGDDLR,
+    APGDT,
+    EOTFGSM,
+    MIM,
+    NIFGSM,
+    RFGSM,
+    SAPGD,
+    TargetedPGD,
+)
+from spikeproof.attacks.noise import GaussianNoiseSearch, SaltAndPepperSearch
+from spikeproof.attacks.oracles import Expectation
+from spikeproof.attacks.recipes import (
+    BIM,
+    EOTPGD,
+    FGSM,
+    PGD,
+    GradientRecipe,
+    NoiseSearch,
+    Recipe,
+    SquareSearch,
+)
+from spikeproof.attacks.schedules import Cosine, Halving, Oscillation
+from spikeproof.attacks.steps import Adam, FrankWolfe, HeavyBall, Momentum, Nesterov, StableAdaptive, TopShare
+from spikeproof.attacks.targets import EveryOther, Given
+from spikeproof.errors import InputError
+from spikeproof.experiments.catalogue import PARTS
+from spikeproof.keys import Key
+from spikeproof.losses import Margin, Rescaled
+from spikeproof.threats import L1, L2, Linf
+
+X = 0.4 + 0.2 * Key.of(1).uniform((6, 1, 5, 5))
+W = Key.of(2).normal((1, 5, 5)).sign() * (0.5 + Key.of(3).uniform((1, 5, 5)))
+Y = torch.zeros(6, dtype=torch.int64)
+BUDGETS = {"linf": Linf(0.1), "l2": L2(0.3), "l1": L1(0.3)}
+DUAL = {"linf": W.abs().sum(), "l2": W.norm(), "l1": W.abs().amax()}
+REACH = [  # recipe, norms, share of the optimum
+    (FGSM(), "linf l2 l1", 0.999),
+    (EOTFGSM(draws=2), "linf l2 l1", 0.999),
+    (BIM(steps=10), "linf l2 l1", 0.999),
+    (PGD(steps=20), "linf l2", 0.97),
+    (PGD(steps=60), "l1", 0.97),
+    (PGD(steps=20, objective=Rescaled(Margin())), "linf l2", 0.97),
+    (EOTPGD(steps=20, draws=2), "linf l2", 0.97),
+    (RFGSM(), "linf", 0.2),  # half of the budget goes to a random direction, as published
+    (RFGSM(jump=0.01), "linf l2", 0.97),
+    (MIM(steps=10), "linf l2 l1", 0.999),
+    (NIFGSM(steps=10), "linf l2", 0.999),  # its steps add up to epsilon, as published
+    (APGD(steps=30), "linf l2", 0.99),
+    (APGD(steps=60), "l1", 0.9),  # sparse steps share the budget among several values
+    (APGDDLR(steps=30), "linf l2", 0.99),
+    (APGDT(steps=30, targets=EveryOther(1)), "linf l2", 0.99),
+    (SAPGD(steps=30), "linf", 0.99),
+    (SAPGD(steps=30), "l2", 0.95),  # moments of each value turn the direction
+    (TargetedPGD(steps=20, targets=Given((1, 0, 0, 0))), "linf l2", 0.97),
+    (WorstOf(attacks=(NoiseSearch(draws=2), BIM(steps=10))), "linf l2 l1", 0.999),
+    (SPSA(steps=20, samples=60), "linf l2", 0.9),
+    (NES(steps=20, samples=60), "linf l2", 0.9),
+    (SquareSearch(queries=400), "linf", 0.7),
+    (SquareSearch(queries=400), "l2", 0.5),
+    (Assembled(steps=4, oracle=FiniteDifferences(0.05), start="clean"), "linf l2", 0.999),
+    (Assembled(steps=20, oracle=RademacherEstimate(60, 0.05)), "linf", 0.9),
+    (Assembled(steps=20, oracle=Expectation(2, GaussianEstimate(40, 0.05))), "l2", 0.9),
+    (Assembled(steps=30, step=Adam(), schedule=Cosine(), reach=10.0), "linf l2", 0.95),
+    (Assembled(steps=30, step=Momentum(0.9), schedule=Halving(), restarts=2, reach=10.0), "linf l2", 0.99),
+    (Assembled(steps=30, step=Nesterov(0.9), start="clean"), "linf l2", 0.99),
+    (Assembled(steps=30, step=HeavyBall(), schedule=Oscillation(), reach=60.0), "linf l2", 0.99),
+    (Assembled(steps=10, restarts=4, start="best", targets=EveryOther(1)), "linf l2", 0.99),
+    (Assembled(steps=30, step=StableAdaptive(), schedule=Halving(), reach=30.0), "linf", 0.99),
+    (Assembled(steps=60, step=FrankWolfe(), start="clean"), "linf l2 l1", 0.999),
+    (Assembled(steps=60, step=TopShare(0.04), start="clean"), "l1", 0.99),
+]
+CASES = [(recipe, norm, share) for recipe, norms, share in REACH for norm in norms.split()]
+
+
+def linear(images, key=None):
+    """Two classes that the weights tell apart, and two that are never near."""
+    score = ((images - 0.5) * W.to(images.dtype)).flatten(1).sum(1) + 6  # no budget here turns its sign
+    far = torch.zeros_like(score)
+    return torch.stack([score, -score, far - 200, far - 300], 1)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "norm", "share"), CASES, ids=lambda v: v if isinstance(v, str) else repr(v)
+)
+def test_the_optimum_of_the_norm_is_reached(recipe, norm, share):
+    threat = BUDGETS[norm]
+    result = recipe(threat)(linear, X, Y, Key.of(4))
+    assert threat.contains(result.x_adv, X).all()
+    fall = ((X - result.x_adv) * W).flatten(1).sum(1)
+    best = threat.epsilon * DUAL[norm]
+    assert (fall <= best * 1.0001).all()
+    assert (fall >= best * share).all(), (fall / best).tolist()
+
+
+def test_every_gradient_attack_within_a_budget_has_a_row():
+    """Those that need a spiking model for their gradients step as the attack inside them does."""
+    kinds = {type(recipe) for recipe, _, _ in REACH}
+    for part in PARTS[Recipe].values():
+        if issubclass(part, GradientRecipe) and part not in kinds and not hasattr(part, "norms"):
+            with pytest.raises(InputError):  # for events alone
+                part()(Linf(0.1))
+
+
+@pytest.mark.parametrize(
+    "recipe", [NoiseSearch(draws=50), GaussianNoiseSearch(draws=50), SaltAndPepperSearch(draws=50)], ids=repr
+)
+def test_noise_is_far_from_the_optimum(recipe):
+    """Which is why it is a check of sanity, and no attack to rest a number on."""
+    for norm, threat in list(BUDGETS.items())[:2]:  # few values of a budget in L1 are soon drawn
+        fall = ((X - recipe(threat)(linear, X, Y, Key.of(4)).x_adv) * W).flatten(1).sum(1)
+        assert (fall < 0.9 * threat.epsilon * DUAL[norm]).all()

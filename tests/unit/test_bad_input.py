@@ -1,0 +1,244 @@
+"""What cannot be measured is said in a sentence, in Python and on the command line; finished work stays."""
+
+import json
+import pickle
+import struct
+from contextlib import suppress
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import spikeproof as sp
+from spikeproof.audit.assess import assess
+from spikeproof.cli import cli
+from spikeproof.errors import InputError
+from spikeproof.experiments.results import records
+from spikeproof.suites import Suite, evaluate_suite
+
+KEY, THREAT = sp.Key.of(0), sp.Linf(0.1)
+X = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(12) % 3
+
+
+def linear(images, key=None):
+    return images.flatten(1)[:, :3]
+
+
+def broken(images, key=None):
+    raise ZeroDivisionError("out of luck")
+
+
+def sometimes(images, key=None):
+    logits = linear(images)
+    return torch.where(logits[:, :1] > 0.5, torch.nan, logits)
+
+
+FOREIGN = {
+    "NaN": (lambda images, key=None: linear(images) * torch.nan, "NaN on 12 of 12"),
+    "NaN at times": (sometimes, "NaN on [1-9]"),
+    "two logits": (lambda images, key=None: linear(images)[:, :2], "Labels below 2"),
+    "one number": (lambda images, key=None: linear(images).sum(), r"one row of logits per image"),
+    "a row too few": (lambda images, key=None: linear(images)[:-1], r"one row of logits per image"),
+    "raises": (broken, "ZeroDivisionError: out of luck"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_foreign_callable_that_answers_no_logits_is_refused_with_what_came(name):
+    model, text = FOREIGN[name]
+    with pytest.raises(InputError, match=text):
+        sp.evaluate_clean(model, X, Y, KEY)
+    clean = sp.evaluate_clean(linear, X, Y, KEY)
+    if name != "NaN at times":  # an answer that is no number under attack is an error of the model
+        attack, seen = sp.PGD(steps=2)(THREAT), 0.0
+        with suppress(InputError, ZeroDivisionError):
+            seen = sp.evaluate_attack(model, attack, THREAT, X, Y, clean, KEY).metrics()["robust_accuracy"]
+        assert seen == 0
+    verdict = assess(model, [sp.FGSM()], [THREAT], X, Y, KEY, classes=3)[0].verdict
+    assert verdict.verdict == "withheld"
+    assert verdict.findings[0].check == "answers are no logits"
+
+
+def test_probabilities_are_measured_and_doubted():
+    soft = assess(
+        lambda images, key=None: linear(images).softmax(1), [sp.FGSM()], [THREAT], X, Y, KEY, classes=3
+    )[0]
+    assert soft.verdict.verdict == "doubtful"
+    assert "probabilities instead of logits" in [finding.check for finding in soft.verdict.findings]
+
+
+def test_no_examples_and_no_such_suite():
+    clean = sp.evaluate_clean(linear, X, Y, KEY)
+    with pytest.raises(InputError, match="at least one example"):
+        sp.evaluate_clean(linear, X[:0], Y[:0], KEY)
+    with pytest.raises(InputError, match="at least one example"):
+        sp.evaluate_attack(linear, sp.FGSM()(THREAT), THREAT, X[:0], Y[:0], clean, KEY)
+    with pytest.raises(InputError, match="Choose one of 'extreme', 'quick', 'standard'"):
+        Suite(level="fast")
+    with pytest.raises(InputError, match="Did you mean 'standard'"):
+        evaluate_suite(linear, "standart", THREAT, X, Y, clean, KEY)
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    place = tmp_path_factory.mktemp("saved")
+    spec = sp.ModelSpec(sp.Direct(2), sp.MLP((6,)), sp.LIF(), sp.ATan(), sp.MeanPotential(), (1, 8, 8), 10)
+    sp.save(spec.build(KEY).eval(), place)
+    return place
+
+
+def nonsense(place):
+    (place / "model.json").write_text('{"format": 1, "model": [')
+
+
+def deep(place):
+    (place / "model.json").write_text("[" * 100_000)
+
+
+def huge(place):
+    (place / "model.json").write_text(" " * 100_000)
+
+
+def unknown(place):
+    document = json.loads((place / "model.json").read_text())
+    document["model"]["neuron"] = {"name": "os.system"}
+    (place / "model.json").write_text(json.dumps(document))
+
+
+def enormous(place):
+    document = json.loads((place / "model.json").read_text())
+    document["model"]["network"]["hidden"] = [10**15]
+    (place / "model.json").write_text(json.dumps(document))
+
+
+def missing(place):
+    (place / "weights.safetensors").unlink()
+
+
+def no_description(place):
+    (place / "model.json").unlink()
+
+
+def pickled(place):
+    (place / "weights.safetensors").write_bytes(pickle.dumps({"weight": 1}))
+
+
+def cut(place):
+    content = (place / "weights.safetensors").read_bytes()
+    (place / "weights.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def changed(place):
+    content = bytearray((place / "weights.safetensors").read_bytes())
+    content[-1] ^= 255
+    (place / "weights.safetensors").write_bytes(bytes(content))
+
+
+def no_numbers(place):
+    model = sp.load(place)
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
+    sp.save(model, place)
+
+
+DAMAGE = {
+    nonsense: "expected the JSON description",
+    deep: "expected",
+    huge: "at most",
+    unknown: "a name of kind Neuron",
+    enormous: "expected",
+    missing: "No such file",
+    no_description: "No such file",
+    pickled: "looks like a pickle",
+    cut: "safetensors",
+    changed: "its SHA-256 is another",
+    no_numbers: "NaN in",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("command", ["evaluate", "audit"])
+def test_a_damaged_or_hostile_model_is_one_sentence(saved, tmp_path, command, damage):
+    for file in saved.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    damage(tmp_path)
+    shown = call(command, tmp_path, "--suite", "quick", "--dataset", "digits", "--examples", 10)
+    assert shown.exit_code == 2, shown.output
+    assert "Traceback" not in shown.output
+    assert isinstance(shown.exception, SystemExit)
+    assert shown.output.count("\n") <= 3
+    assert DAMAGE[damage] in shown.output
+
+
+def test_models_and_data_that_do_not_fit_are_one_sentence(saved, tmp_path):
+    few = sp.ModelSpec(sp.Direct(2), sp.MLP((6,)), sp.LIF(), sp.ATan(), sp.Count(), (1, 8, 8), 3)
+    sp.save(few.build(KEY).eval(), tmp_path / "few")
+    for place, options, text in (
+        (tmp_path / "few", ("--dataset", "digits"), "10 classes of the data: got one for 3"),
+        (tmp_path / "nowhere", (), "does not exist"),
+        (saved, (), "--dataset"),
+        (saved, ("--dataset", "digits", "--examples", "0"), "--examples"),
+    ):
+        shown = call("evaluate", place, "--suite", "quick", *options)
+        assert (shown.exit_code, text in shown.output, "Traceback" in shown.output) == (2, True, False)
+
+
+def idx(content, *shape):
+    return struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape) + content
+
+
+def test_an_empty_data_set_is_one_sentence(saved, tmp_path):
+    folder = tmp_path / "fashion-mnist"
+    folder.mkdir()
+    for part in ("train", "t10k"):
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(b"", 0, 28, 28))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(b"", 0))
+    study = tmp_path / "study.yaml"
+    study.write_text(STUDY.replace("digits", "fashion-mnist"))
+    for arguments in (
+        ("run", study, "--out", tmp_path / "out", "--data", tmp_path),
+        ("evaluate", saved, "--dataset", "fashion-mnist", "--data", tmp_path),
+    ):
+        shown = call(*arguments)
+        assert shown.exit_code == 2, shown.output
+        assert "Traceback" not in shown.output
+
+
+STUDY = """\
+name: mixed
+data: digits
+models:
+  - encoder: {direct: {steps: 2}}
+    network: {mlp: {hidden: [8]}}
+    decoder: mean-potential
+    rule: [{bptt: {epochs: 1}}, {bptt: {epochs: 1, lr: 1.0e+30}}]
+attacks: [fgsm, {noise: {draws: 2}}]
+epsilons: [0.1]
+examples: 20
+"""
+
+
+def test_what_a_diverged_model_cannot_tell_does_not_touch_the_others(tmp_path):
+    """One of two trainings is stopped at NaN and failed by name; the other's numbers are there."""
+    (tmp_path / "study.yaml").write_text(STUDY)
+    shown = call("run", tmp_path / "study.yaml", "--out", tmp_path / "out", "--workers", 1)
+    assert shown.exit_code == 1, shown.output
+    assert "Loss and weights stay finite" in shown.output
+    assert "Traceback" not in shown.output
+    rows = records(tmp_path / "out")
+    assert {row["attack"] for row in rows} == {"fgsm", "noise", "worst-case"}
+    assert len({row["train_cell"] for row in rows}) == 1
+    status = call("status", tmp_path / "out").output
+    assert status.count("Loss and weights stay finite") == 1
+    assert "clean   1 of 2" in status
+    audit = call("audit", tmp_path / "out", "--workers", 1, "--rounds", 0)
+    assert audit.exit_code == 1
+    assert "Loss and weights stay finite" in audit.output
+    assert "doubtful" in audit.output
+    report = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "Not everything is here" in report

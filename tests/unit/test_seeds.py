@@ -1,0 +1,75 @@
+"""Several seeds of one architecture are combined where numbers are shown."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from scipy.stats import t
+
+import spikeproof.experiments.run as running
+from spikeproof.cli import cli
+from spikeproof.experiments.cells import cells_of
+from spikeproof.experiments.compute import Bench
+from spikeproof.experiments.documents import parse
+from spikeproof.experiments.executors import Serial
+from spikeproof.experiments.results import WORST_CASE, records
+from spikeproof.experiments.study import study_of
+from spikeproof.report import page
+
+STUDY = """\
+name: seeds
+data: digits
+models:
+  - encoder: [{direct: {steps: 2}}, {bernoulli: {steps: 3}}]
+    network: {mlp: {hidden: [12]}}
+    decoder: mean-potential
+    rule: {bptt: {epochs: 2, lr: 0.02}}
+attacks: [fgsm]
+epsilons: [0.05]
+examples: 50
+seeds: [0, 1, 2]
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("seeds")
+    chosen = study_of(parse(STUDY, "study.yaml"))
+    bench = Bench(place, None, "cpu", chosen.batch_size)
+    cells = cells_of(chosen, chosen.data.load(None))
+    running.run(chosen.name, chosen.spec(), cells, bench, Serial(), place, running.Listener())
+    return place
+
+
+def test_means_over_seeds_are_shown_with_the_interval_of_scipy(place):
+    rows = [row for row in records(place) if row["attack"] == WORST_CASE]
+    assert sorted(row["seed"] for row in rows) == [0, 0, 1, 1, 2, 2]
+    found = json.loads(CliRunner().invoke(cli, ["show", str(place), "--seeds", "--json"]).output)
+    shown = CliRunner().invoke(cli, ["show", str(place)]).output
+    text = page.write(place, records(place)).read_text("utf-8")
+    assert [each["encoder"] for each in found] == ["direct", "bernoulli"]
+    for each in found:
+        same = [row["robust_accuracy"] for row in rows if row["encoder"] == each["encoder"]]
+        mean = sum(same) / 3
+        spread = (sum((value - mean) ** 2 for value in same) / 2) ** 0.5
+        low, high = t.interval(0.95, 2, mean, spread / 3**0.5)
+        assert each["seeds"] == 3
+        assert each["robust_mean"] == pytest.approx(mean)
+        assert each["robust_interval"] == pytest.approx([max(low, 0), min(high, 1)])
+        assert f"{100 * mean:.1f} [{100 * max(low, 0):.1f}, {100 * min(high, 1):.1f}]" in shown
+        assert f"{100 * mean:.1f}" in text
+    assert "Means over seeds" in shown
+    assert "Means over seeds" in text
+
+
+def test_draws_follow_from_the_interval_wanted_and_every_share_has_a_name(place):
+    rows = {row["encoder"]: row for row in records(place) if row["attack"] == WORST_CASE}
+    assert (rows["direct"]["draws"], rows["bernoulli"]["draws"]) == (1, 49)  # ±2 points on 50 images
+    row = rows["bernoulli"]
+    assert row["clean_all_draws"] <= row["clean_accuracy"] <= 1
+    assert row["robust_all_draws"] <= min(row["robust_accuracy"], row["robust_vote"])
+    assert row["robust_vote"] <= row["clean_vote"]
+    assert rows["direct"]["robust_vote"] == rows["direct"]["robust_accuracy"]
+    chosen = study_of(parse(STUDY + "draws: 7\n", "study.yaml"))
+    cells = cells_of(chosen, chosen.data.load(None))
+    assert {cell.spec["draws"] for cell in cells if cell.kind == "clean"} == {1, 7}

@@ -1,0 +1,232 @@
+"""Transfer attacks in a study: images made on one model, judged on another, each cell bound to both."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import spikeproof.experiments.run as running
+from spikeproof import PGD, Key, Linf, evaluate_attack, evaluate_clean, save
+from spikeproof.attacks.transfer import Transfer
+from spikeproof.datasets import floats
+from spikeproof.errors import InputError
+from spikeproof.experiments.cells import cells_of
+from spikeproof.experiments.compute import Bench
+from spikeproof.experiments.documents import parse
+from spikeproof.experiments.executors import Processes, Serial
+from spikeproof.experiments.results import WORST_CASE, records
+from spikeproof.experiments.study import study_of
+from spikeproof.models import load
+from spikeproof.sources import made_on
+
+TEXT = """\
+name: transfers
+data: digits
+models:
+  - encoder: [direct, {latency: {steps: 3}}]
+    decoder: mean-potential
+    network: {mlp: {hidden: [16]}}
+    rule: {bptt: {epochs: 3, batch_size: 128, lr: 0.01}}
+attacks:
+  - pgd: {steps: 10, surrogate: {rectangle: {width: 1.0e-5}}}
+  - transfer: {attack: {pgd: {steps: 10}}}
+epsilons: [0.1]
+examples: 60
+"""
+
+
+def study(text=TEXT):
+    return study_of(parse(text, "study.yaml"))
+
+
+def cells(text=TEXT):
+    chosen = study(text)
+    return cells_of(chosen, chosen.data.load(None))
+
+
+def transfers(text=TEXT):
+    """Transfer cells: (judge, made on) by the names of their codes and seeds."""
+    found = cells(text)
+    models = {
+        cell.address: (cell.spec["model"]["encoder"]["name"], cell.spec["seed"])
+        for cell in found
+        if cell.kind == "train"
+    }
+    return [
+        (models[cell.spec["train"]], models[cell.spec["source"]])
+        for cell in found
+        if cell.kind == "attack" and "source" in cell.spec
+    ]
+
+
+def run(out, text=TEXT, executor=None, work=None):
+    chosen = study(text)
+    bench = work or Bench(out, None, "cpu", chosen.batch_size)
+    return running.run(
+        chosen.name, chosen.spec(), cells(text), bench, executor or Serial(), out, running.Listener()
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("transfers") / "out"
+    summary = run(out)
+    assert (summary.computed, summary.failed, summary.blocked) == (10, 0, 0)
+    return out
+
+
+DIRECT, LATENCY = ("direct", 0), ("latency", 0)
+
+
+def test_images_are_made_on_every_other_model_with_the_same_seed():
+    assert transfers() == [(DIRECT, LATENCY), (LATENCY, DIRECT)]
+    pairs = transfers(TEXT + "seeds: [0, 1]\n")
+    assert len(pairs) == 4
+    assert all(judge[0] != source[0] and judge[1] == source[1] for judge, source in pairs)
+
+
+def test_a_study_chooses_what_images_are_made_on():
+    by_part = TEXT.replace(
+        "{pgd: {steps: 10}}}", "{pgd: {steps: 10}}, made_on: {those-with: {encoder: direct}}}"
+    )
+    assert transfers(by_part) == [(LATENCY, DIRECT)]
+    by_seed = TEXT.replace("{pgd: {steps: 10}}}", "{pgd: {steps: 10}}, made_on: other-seeds}")
+    pairs = transfers(by_seed + "seeds: [0, 1]\n")
+    assert len(pairs) == 4
+    assert all(judge[0] == source[0] and judge[1] != source[1] for judge, source in pairs)
+
+
+def test_the_address_depends_on_the_model_that_images_are_made_on():
+    """Training latency longer changes the transfer from latency, on a judge that stays the same."""
+    longer = TEXT.replace("encoder: [direct, {latency: {steps: 3}}]", "encoder: direct").replace(
+        "attacks:", TEXT[TEXT.index("  - encoder") : TEXT.index("attacks:")] + "attacks:"
+    )
+    longer = longer.replace("encoder: [direct, {latency: {steps: 3}}]", "encoder: {latency: {steps: 3}}")
+    longer = longer[::-1].replace("3 :shcope", "4 :shcope", 1)[::-1]
+    before, after = ({cell.address: cell.spec for cell in cells(text)} for text in (TEXT, longer))
+    kept = before.keys() & after.keys()
+    judge = next(
+        a for a, s in before.items() if s.get("model", {}).get("encoder", {}).get("name") == "direct"
+    )
+    assert judge in kept
+    on_judge = [
+        (address, spec.get("source")) for address, spec in before.items() if spec.get("train") == judge
+    ]
+    assert all((address in kept) == (source is None) for address, source in on_judge)
+
+
+def test_numbers_are_those_of_a_direct_call(finished):
+    found = {cell.spec["train"]: cell for cell in cells() if cell.kind == "attack" and "source" in cell.spec}
+    rows = [row for row in records(finished) if row["attack"].startswith("transfer")]
+    assert [row["attack"] for row in rows] == ["transfer(pgd) from latency", "transfer(pgd) from direct"]
+    test = study().data.load(None).test
+    x, y, recipe, threat = (
+        floats(test.images[:60]),
+        test.labels[:60],
+        Transfer(attack=PGD(steps=10)),
+        Linf(0.1),
+    )
+    for row in rows:
+        judge = load(row["model"])
+        other = load(finished / "cells" / found[judge_address(row)].spec["source"])
+        clean = evaluate_clean(judge, x, y, Key.of(0).fold("evaluation"), ids=test.ids[:60])
+        key = Key.of(0).fold("attack")
+        outcome = evaluate_attack(
+            judge, recipe(threat), threat, x, y, clean, key, through=made_on(other, recipe)
+        )
+        assert row["robust_accuracy"] == outcome.metrics()["robust_accuracy"]
+        assert torch.equal(load_file(f"{row['cell']}/arrays.safetensors")["x_adv"], outcome.x_adv[:4])
+        with torch.no_grad():
+            fools_other = other(outcome.x_adv).argmax(1) != y
+        moved = outcome.moved & (outcome.queries > 0)
+        assert fools_other[moved].float().mean() > 0.6  # the images were made for the other model
+        assert 0 < (outcome.right[moved] == 0).float().mean() < fools_other[moved].float().mean()
+
+
+def judge_address(row):
+    return row["train_cell"].rpartition("/")[2]
+
+
+def test_the_audit_says_where_a_stranger_does_better(finished):
+    worst = {row["encoder"]: row for row in records(finished) if row["attack"] == WORST_CASE}
+    for row in worst.values():
+        assert row["verdict"] == "doubtful"
+        assert any(
+            text.startswith("transfer beats white-box: transfer(pgd) from") for text in row["warnings"]
+        )
+
+
+def test_a_resumed_study_computes_what_is_missing_whichever_model_it_waits_for(finished, tmp_path):
+    for kind, lost in (("train", 0), ("train", 1), ("attack", 1)):
+        out = tmp_path / f"{kind}{lost}"
+        shutil.copytree(finished, out)
+        gone = [cell for cell in cells() if cell.kind == kind][lost]
+        shutil.rmtree(out / "cells" / gone.address)
+        executor = Processes(1) if (kind, lost) == ("train", 1) else Serial()
+        assert run(out, executor=executor).computed == 1
+    assert run(out).computed == 0
+    wanted = [row["robust_accuracy"] for row in records(finished)]
+    assert [row["robust_accuracy"] for row in records(out)] == wanted
+
+
+def test_a_transfer_waits_in_vain_for_a_model_that_cannot_be_trained(tmp_path):
+    out = tmp_path / "out"
+    chosen = study()
+    bench = Bench(out, None, "cpu", chosen.batch_size)
+
+    def work(cell, tell):
+        if cell.kind == "train" and cell.spec["model"]["encoder"]["name"] == "latency":
+            raise RuntimeError("no training today")
+        return bench(cell, tell)
+
+    summary = run(out, work=work)
+    assert (summary.failed, summary.computed, summary.blocked) == (1, 4, 5)
+
+
+def test_images_may_be_made_on_a_saved_model(finished, tmp_path):
+    stored = next(row["model"] for row in records(finished) if row["encoder"] == "direct")
+    save(load(stored), tmp_path / "friend")
+    text = TEXT.replace("encoder: [direct, {latency: {steps: 3}}]", "encoder: {latency: {steps: 3}}").replace(
+        "{pgd: {steps: 10}}}",
+        f"{{pgd: {{steps: 10}}}}, made_on: {{saved: {{path: {tmp_path / 'friend'}}}}}}}",
+    )
+    out = tmp_path / "out"
+    assert run(out, text).failed == 0
+    (row,) = (row for row in records(out) if row["attack"].startswith("transfer"))
+    same = next(
+        row
+        for row in records(finished)
+        if row["encoder"] == "latency" and row["attack"].startswith("transfer")
+    )
+    assert row["robust_accuracy"] == same["robust_accuracy"]
+    assert row["attack"].startswith("transfer(pgd) from friend (")
+    model = load(tmp_path / "friend")
+    with torch.no_grad():
+        next(model.parameters()).add_(0.1)
+    save(model, tmp_path / "friend")
+    changed = [cell for cell in cells(text) if "source" in cell.spec]
+    assert changed[0].address != row["cell"].rpartition("/")[2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("encoder: [direct, {latency: {steps: 3}}]", "encoder: direct", "needs another model of the study"),
+        ("{pgd: {steps: 10}}}", "{suite: {}}}", "study.yaml:10: Images are made by one attack"),
+        ("{pgd: {steps: 10}}}", "{transfer: {}}}", "Images are made on one model"),
+        ("{pgd: {steps: 10}}}", "pgd, made_on: other-seeds}", "needs another model of the study"),
+        ("{pgd: {steps: 10}}}", "pgd, made_on: {those-with: {}}}", "names a part of theirs"),
+        ("transfer: {attack: {pgd: {steps: 10}}}", "worst-of: {attacks: [transfer]}", "a transfer"),
+    ],
+)
+def test_what_cannot_be_is_said_with_its_line(old, new, message):
+    with pytest.raises(InputError, match=message):
+        study(TEXT.replace(old, new))
+
+
+def test_a_transfer_without_another_model_says_how_to_name_one():
+    model = lambda images, key=None: images.flatten(1)  # noqa: E731
+    x, y = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
+    with pytest.raises(InputError, match="needs the model that images are made on"):
+        Transfer()(Linf(0.1))(model, x, y, Key.of(0))
