@@ -426,6 +426,36 @@ def test_exact_gradients_learn_yin_yang(neuron):
     assert history.validation_accuracy > 0.5  # chance is a third
 
 
+def test_kernel_times_learn_yin_yang_where_potentials_have_room_and_silent_outputs_are_left_alone():
+    neuron, mean, std = T2FSNN(80, 20.0, delay=20.0), (0.5, 0.5), (1.0, 0.5)
+    model = spec(
+        KernelTimes(80, 20.0), neuron, mean=mean, std=std, bias=80.0, hidden=(40,), shape=(4, 1, 1)
+    ).build(Key.of(0))
+    rule = TimeCoded(
+        epochs=10,
+        batch_size=30,
+        lr=5e-3,
+        bump=1e-3,
+        max_silent=(0.98, 0.8),
+        clip_norm=None,
+        loss=CrossEntropy(5.0),
+    )
+    history = rule.train(model, YinYang(1000, 300, 1).load(), Key.of(1))
+    assert history.validation_accuracy > 0.7  # chance is a third, and ties are errors
+
+
+@pytest.mark.parametrize(("shares", "raised"), [((0.3, 0.0), True), ((0.3, 1.0), False)])
+def test_the_last_layer_tolerates_a_share_of_silence_of_its_own(shares, raised):
+    model = SPECS[0].build(Key.of(0))
+    last = [layer for layer in model.modules() if isinstance(layer, TimedLayer)][-1]
+    with torch.no_grad():
+        last.weight[1] = -1.0
+    part = Split(IMAGES, torch.arange(6) % 3, torch.arange(6))
+    data = Dataset("six", part, part, part, ("a", "b", "c"), "d", "made here")
+    TimeCoded(epochs=1, batch_size=6, lr=1e-12, bump=0.25, max_silent=shares).train(model, data, Key.of(0))
+    assert torch.allclose(last.weight[1], torch.tensor(-0.75 if raised else -1.0), atol=1e-6)
+
+
 def test_neurons_that_stay_silent_are_bumped_and_no_others():
     model = SPECS[0].build(Key.of(0))
     first, last = (layer for layer in model.modules() if isinstance(layer, TimedLayer))
