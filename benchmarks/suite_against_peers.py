@@ -54,8 +54,10 @@ def left(model: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, clean: Clean, t
     """Per cent that stand, by our rule; an image outside the budget counts as not attacked."""
     inside = threat.contains(x_adv, x)
     images = torch.where(inside.view(-1, 1, 1, 1), x_adv, x)
-    seen = evaluate_clean(model, images, y, Key.of(1), draws=DRAWS)
-    return 100 * float(torch.minimum(seen.right, clean.right).mean())
+    seen = evaluate_clean(model, images, y, Key.of(1), draws=DRAWS).right
+    if not model.stochastic:  # the better of two noisy means would be too low
+        seen = torch.minimum(seen, clean.right)
+    return 100 * float(seen.double().mean())
 
 
 class Clocks:
@@ -88,7 +90,7 @@ def compare(model: Classifier, x: Tensor, y: Tensor, epsilon: float) -> tuple[st
         walls, processors = walls + more_wall, processors + more_processor
         shares.append(left(model, x_adv, x, y, clean, threat))
     ours = 100 * suited.metrics()["robust_accuracy"]
-    beaten = " !" if min(shares) < ours else ""
+    beaten = " !" if min(shares) < ours - 0.01 else ""
     row = f"| {label} | {100 * clean.metrics()['clean_accuracy']:.1f} | **{ours:.1f}**{beaten} | "
     members = "; ".join(f"{m['name']} {m['broke']:.1f} ({m['seconds']:.1f} s)" for m in suited.members)
     return (
