@@ -143,7 +143,7 @@ def test_training_learns_replays_and_resumes(data, tmp_path):
             assert torch.equal(value, first[name]), name
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, within torch.compile
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # within torch.compile
 def test_a_fused_loop_has_the_same_spikes_but_for_rounding_and_learns(data):
     current = KEY.normal((6, 5, 700)).cuda()
     found = []
