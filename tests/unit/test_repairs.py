@@ -38,7 +38,7 @@ from spikeproof.specs import build, describe
 from spikeproof.statistics import wilson
 from spikeproof.suites import LEVELS, Suite
 from spikeproof.surrogates import ATan, Rectangle
-from spikeproof.threats import L1, L2, Flips, Linf
+from spikeproof.threats import L1, L2, Flips, Linf, SquarePatch
 
 STUDY = """\
 name: weak
@@ -252,7 +252,7 @@ def test_the_reason_chooses_the_remedy():
     assert names(["unstable predictions"]) == [EncoderAwareSearch, SquareSearch]
     assert names(["ties"]) == names(["effect lost at 8 bits"]) == names([]) == []
     assert names(["zero gradients"], SPECS["events"], threat=Flips(3)) == [Suite]
-    assert names(["silent success"], threat=L1(1.0)) == []  # there is no suite for this threat
+    assert names(["silent success"], threat=SquarePatch(2)) == []  # there is no suite for this threat
     levels = [Suite(level=level) for level in LEVELS]
     assert remedies(["attacks too few"], spec(), Linf(0.1), levels[:2])[0].recipe == levels[2]
     assert remedies(["attacks too few"], spec(), Linf(0.1), levels) == []

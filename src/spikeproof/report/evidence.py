@@ -277,10 +277,10 @@ def _fall(numbers: _Numbers, name: str) -> Drawing | None:
                 place = [longest * 1.3], [100 * row["robust_accuracy"]]
                 ax.plot(*place, linestyle="none", markerfacecolor="white", label=row["attack"], **end)
         ax.set_xscale("symlog", linthresh=1, linscale=0.35)
-        ticks = [0, *(10**k for k in range(int(math.log10(longest)) + 1))]
+        ticks = [0, *(10**k for k in range(int(math.log10(max(longest, 1))) + 1))]
         ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.minorticks_off()
-        ax.set_xlim(0, longest * 1.6)
+        ax.set_xlim(0, max(longest, 1) * 1.6)
         ax.set_ylim(-3, 103)
 
     caption = (
