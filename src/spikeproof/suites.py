@@ -90,9 +90,9 @@ def _never(*_: object, **__: object) -> Any:
 def plan(level: str, model: Model, threat: Threat) -> list[Member]:
     """The attacks of a suite on this model, in their order.
 
-    Every suite for images holds the members of the next smaller one, under the same names and so with the same
-    randomness: on a deterministic model a larger suite never leaves more. On events the same members search
-    for longer.
+    Every suite for images holds the members of the next smaller one, under the same names and so with the
+    same randomness: on a deterministic model a larger suite never leaves more. On events the same members
+    search for longer.
 
     Args:
         level: `quick`, `standard` or `extreme`.
