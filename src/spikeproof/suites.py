@@ -170,8 +170,10 @@ def _quick(kind: _Kind, threat: Threat) -> list[Member]:
 
 def _standard(kind: _Kind, threat: Threat) -> list[Member]:
     """Long steps, steps that adapt, other gradients, the whole search over spike patterns, every class."""
+    aware = _aware(kind, threat)
+    restarts = 1 if kind.stochastic or aware else 2
     members = [
-        Member("pgd-coarse", kind.pgd(steps=20, restarts=1 if kind.stochastic else 2, reach=10.0)),
+        Member("pgd-coarse", kind.pgd(steps=20, restarts=restarts, reach=10.0)),
         *_rules(kind, steps=20),
         *_surrogates(kind, steps=20, every=False),
     ]
@@ -184,9 +186,9 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
         for name, objective in (("first-spike", FirstSpikeMargin()), ("potential", PotentialMargin())):
             recipe = kind.pgd(steps=20, reach=5.0, objective=objective)
             members += [Member(f"pgd-{name}", recipe)] if recipe.reads(kind.classifier) else []
-    if _aware(kind, threat):
+    if aware:  # its second run aims at a class, as the targeted search does elsewhere
         members.append(Member("encoder-aware", EncoderAwareSearch(restarts=2)))
-    if kind.classes > 3 and not isinstance(threat, L0):
+    elif kind.classes > 3 and not isinstance(threat, L0):
         few, steps = (3, 10) if kind.stochastic else (4, 20)
         targeted = APGDT(steps=steps, targets=EveryOther(few), **kind.often(2))
         members.append(Member("apgd-t", targeted))
