@@ -22,7 +22,7 @@ from spikeproof.attacks.noise import GaussianNoiseSearch, SaltAndPepperSearch
 from spikeproof.attacks.oracles import Exact, Expectation
 from spikeproof.attacks.queries import Square
 from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
-from spikeproof.attacks.search import Best, GradientAttack
+from spikeproof.attacks.search import SETTLING, Best, GradientAttack
 from spikeproof.attacks.targets import EveryOther, Given, LeastLikely
 from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough
@@ -265,7 +265,7 @@ def test_restarts_start_elsewhere():
             return images.flatten(1)[:, :3]
 
     GradientAttack(Linf(0.1), 0, 0.0, restarts=3)(Watched(), X, Y, Key.of(0))
-    assert len({tuple(images.flatten().tolist()) for images in starts[:3]}) == 3
+    assert len({tuple(images.flatten().tolist()) for images in starts[:-1]}) == 3  # but for the verdict
 
 
 def test_the_best_example_is_fooled_first_then_worst_and_broken_answers_are_the_worst():
@@ -318,7 +318,7 @@ def test_an_example_once_fooled_is_left_alone_and_a_stochastic_model_never_is():
 
 def test_queries_are_counted():
     eot = EOTPGD(steps=4, draws=3)(Linf(0.1))(MODELS["bernoulli"], X, Y, Key.of(0))
-    assert eot.queries.tolist() == [4 * 3 + 1 + 1] * 9
+    assert eot.queries.tolist() == [4 * 3 + 1 + 2 * SETTLING + 1] * 9
     assert eot.backward_queries.tolist() == [4 * 3] * 9
     square = SquareSearch(queries=7)(Linf(0.1))(MODELS["bernoulli"], X, Y, Key.of(0))
     assert square.queries.tolist() == [8] * 9

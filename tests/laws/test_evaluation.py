@@ -6,7 +6,7 @@ import torch
 
 from spikeproof.attacks.linearised import FAB, DeepFool
 from spikeproof.attacks.recipes import EOTPGD, FGSM, PGD, EncoderAwareSearch, NoiseSearch, SquareSearch
-from spikeproof.attacks.search import GradientAttack, Result
+from spikeproof.attacks.search import SETTLING, GradientAttack, Result
 from spikeproof.audit.assess import _worst
 from spikeproof.datasets import Digits
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
@@ -278,7 +278,7 @@ def test_no_draw_of_a_stochastic_model_serves_two_purposes():
     x, y = torch.full((5, 1, 2, 2), 0.45), torch.zeros(5, dtype=torch.int64)
     clean = evaluate_clean(Watched(), x, y, KEY, draws=3)
     evaluate_attack(Watched(), PGD(steps=2)(Linf(0.1)), Linf(0.1), x, y, clean, KEY, draws=3)
-    assert len({key.path for key in looks}) == len(looks) == 3 + 32 + (2 + 1 + 1) + 3 + 32 + 3
+    assert len({key.path for key in looks}) == len(looks) == 3 + 32 + (2 + 1 + 2 * SETTLING + 1) + 3 + 32 + 3
 
 
 def test_losses_of_examples_left_alone_are_held_and_of_those_never_attacked_not_counted(model, digits):

@@ -18,7 +18,7 @@ from spikeproof.attacks.schedules import (
     Sight,
     checkpoints,
 )
-from spikeproof.attacks.search import Best, GradientAttack, evaluator, judge
+from spikeproof.attacks.search import SETTLING, Best, GradientAttack, evaluator, judge
 from spikeproof.attacks.steps import (
     Adam,
     FrankWolfe,
@@ -80,6 +80,7 @@ def plain(attack, model, x, y, key):
         now = key.fold("restart", restart)
         rows = (~done).nonzero().flatten()
         x_adv = attack.threat.start(x, now.fold("start")) if attack.random_start else x.clone()
+        run = Best(x) if model.stochastic else best
         for step in range(attack.steps + 1):
             if not len(rows):
                 break
@@ -89,7 +90,7 @@ def plain(attack, model, x, y, key):
             trace = torch.full((len(x),), torch.nan)
             trace[rows] = value
             losses.append(trace)
-            best.offer(rows, here, fooled, value)
+            run.offer(rows, here, fooled, value)
             if early:
                 done[rows] = fooled > 0
             if step == attack.steps:
@@ -97,6 +98,12 @@ def plain(attack, model, x, y, key):
             moved = here + attack.step_size * attack.threat.steepest(grad)
             x_adv[rows] = attack.threat.project(moved, x[rows])
             rows = rows[~done[rows]]
+        for name, images in (("best", run.x), ("end", x_adv)) if model.stochastic else ():
+            asked = [
+                evaluator(model, Margin(), y)(images, now.fold("settle", name, i)) for i in range(SETTLING)
+            ]
+            margin, share = (torch.stack(part).mean(0) for part in zip(*asked, strict=True))
+            best.offer(torch.arange(len(x)), images, share, margin)
     return best.x, judge(model, best.x, y, key.fold("verdict")), torch.stack(losses)
 
 

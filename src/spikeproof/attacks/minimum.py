@@ -52,6 +52,7 @@ class Minimum(NamedTuple):
     backward_queries: Int64[Tensor, "B"]
     zero_gradients: Float[Tensor, "B"]
     path: Float[Tensor, "S B"]  # distance of the nearest one so far, row by row of `losses`
+    asked: Bool[Tensor, "S B"]  # whose images a row of `losses` is about
 
     @property
     def found(self) -> Bool[Tensor, "B"]:
@@ -59,11 +60,15 @@ class Minimum(NamedTuple):
         return self.distance.isfinite()
 
     def fell(self, epsilon: float) -> Int64[Tensor, "B"]:
-        """Row of `losses` at which something within epsilon was found, -1 for none."""
+        """Looks at an example before the one at which something within epsilon was found, -1 for none.
+
+        Looks at other examples do not count, so it does not depend on the company in a batch.
+        """
         within = self.path <= epsilon
         if not len(within):
             return torch.full_like(self.queries, -1)
-        return torch.where(within.any(0), within.long().argmax(0), -1)
+        first = within.long().argmax(0, keepdim=True)
+        return torch.where(within.any(0), self.asked.cumsum(0).gather(0, first)[0] - 1, -1)
 
 
 def _counted(threat: Threat) -> bool:
@@ -141,6 +146,7 @@ class Hunt:
     distance: Tensor = field(init=False)
     losses: list[Tensor] = field(init=False, default_factory=list)
     path: list[Tensor] = field(init=False, default_factory=list)
+    asked: list[Tensor] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         n, device = len(self.x), self.x.device
@@ -217,6 +223,7 @@ class Hunt:
         trace[rows] = value.detach().to(trace.dtype)
         self.losses.append(trace)
         self.path.append(self.distance.clone())
+        self.asked.append(torch.zeros_like(self.distance, dtype=torch.bool).index_fill(0, rows, True))
 
     def keep(self, rows: Tensor, images: Tensor, fooled: Tensor, value: Tensor | None) -> None:
         """Keep what fooled the model from nearer than before; for want of such, the largest margin."""
@@ -355,9 +362,10 @@ class Hunt:
         share = (zero / backward.clamp(min=1)).to(self.x.dtype)
         if not self.losses:  # nothing was asked for
             none = self.x.new_zeros(0, len(self.x))
-            return Minimum(self.near, self.distance, none, forward, backward, share, none.double())
-        losses, path = torch.stack(self.losses), torch.stack(self.path)
-        return Minimum(self.near, self.distance, losses, forward, backward, share, path)
+            path = none.double()
+            return Minimum(self.near, self.distance, none, forward, backward, share, path, none.bool())
+        losses, path, asked = (torch.stack(part) for part in (self.losses, self.path, self.asked))
+        return Minimum(self.near, self.distance, losses, forward, backward, share, path, asked)
 
 
 class NormRecipe(Recipe):
@@ -476,7 +484,7 @@ class MinimumNorm:
         success = judge(model, cut, y, key.fold("verdict"))
         value = x.new_full((1, len(x)), torch.nan)
         if bool((success & (fell < 0)).any()):  # the projection of what was too far
-            fell = torch.where(success & (fell < 0), len(losses), fell)
+            fell = torch.where(success & (fell < 0), found.asked.sum(0), fell)
             losses = torch.cat([losses, value])
         return Result(cut, success, losses, forward + 1, found.backward_queries, found.zero_gradients, fell)
 

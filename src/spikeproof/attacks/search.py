@@ -22,7 +22,7 @@ from spikeproof.attacks.targets import Targets
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.losses import KL, LogitCrossEntropy, Objective, Watching
+from spikeproof.losses import KL, LogitCrossEntropy, Margin, Objective, Watching
 from spikeproof.protocols import Model, Threat, Watched, check_range, moves_events, takes_events
 
 __all__ = [
@@ -80,6 +80,40 @@ class Best:
         taken = rows[better]
         self.x[taken], self.fooled[taken], self.value[taken] = x[better], fooled[better], value[better]
         return better
+
+
+SETTLING = 8
+"""Draws by which runs on a stochastic model are compared."""
+
+
+def settle(
+    model: Model, y: Int64[Tensor, "B"], key: Key, best: Best, run: Best, end: Float[Tensor, "B *F"]
+) -> int:
+    """On a model that draws: the best example of earlier runs, of this run and its last, judged by new draws.
+
+    What fooled the model once may have done so by luck, and a later, stronger example may not have been
+    lucky. The largest share of new draws that are fooled wins, then the margin.
+
+    Args:
+        model: what is attacked.
+        y: labels.
+        key: of the draws.
+        best: over all runs; changed in place.
+        run: of the last run, by its own draws.
+        end: its last example.
+
+    Returns:
+        Looks at each example.
+    """
+    rows, evaluate = torch.arange(len(y), device=y.device), evaluator(model, Margin(), y)
+    candidates = {"best": run.x, "end": end}
+    with torch.no_grad():
+        for name, here in candidates.items():
+            looks = [evaluate(here, key.fold(name, i)) for i in range(SETTLING)]
+            value, fooled = (torch.stack(part).mean(0) for part in zip(*looks, strict=True))
+            best.offer(rows, here, fooled, value)
+    best.fell = torch.where(best.fell < 0, run.fell, best.fell)
+    return SETTLING * len(candidates)
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:
@@ -420,12 +454,16 @@ class GradientAttack:
                 clean = _logits(source, x, y, key.fold("clean"))
             counts[0] += 1
             turns = self.targets.turns(clean.shape[1]) if self.targets is not None else 1
+        random = bool(getattr(model, "stochastic", False))
         for restart in range(self.restarts * turns):
-            now = key.fold("restart", restart)
+            now, run = key.fold("restart", restart), Best(x) if random else best
             aim = _Aim(self.objective, clean)
             if self.targets is not None and clean is not None:
                 aim = _Aim(self.objective, target=self.targets(clean, y, restart % turns))
-            self._run(target, source, x, y, now, best, done, counts, losses, early, aim)
+            start = self._start(x, now, best)
+            end = self._run(target, source, x, y, start, now, run, done, counts, losses, early, aim)
+            if random:
+                counts[0] += settle(model, y, now.fold("settle"), best, run, end)
         success = judge(model, best.x, y, key.fold("verdict"))
         trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))
         forward, backward, zero = counts
@@ -438,6 +476,7 @@ class GradientAttack:
         source: Model,
         x: Tensor,
         y: Tensor,
+        x_adv: Tensor,
         key: Key,
         best: Best,
         done: Tensor,
@@ -445,14 +484,13 @@ class GradientAttack:
         losses: list[Tensor],
         early: bool,
         aim: _Aim,
-    ) -> None:
-        """One restart, on the examples that are not done."""
+    ) -> Tensor:
+        """One restart from `x_adv`, on the examples that are not done; where it ends."""
         rows = (~done).nonzero().flatten()
-        x_adv = self._start(x, key, best)
         memory, plan = self.rule.begin(x[rows]), self.schedule.begin(x[rows])
         for step in range(self.steps + 1):
             if not len(rows):
-                return
+                return x_adv
             labels, now = y[rows], key.fold("step", step).take(rows)
             objective = aim.at(rows)
             evaluate = evaluator(source, objective, labels)
@@ -483,13 +521,14 @@ class GradientAttack:
             if early:
                 done[rows] = fooled > 0
             if last:
-                return
+                return x_adv
             sight = Sight(step, self.steps, place.x, place.here, seen, grad)
             here, grad, plan = self.schedule(sight, plan)
             place = place._replace(here=here, size=self.step_size * plan["scale"], share=plan["share"])
             x_adv[rows], memory = self.rule(place, grad, memory)
             left = ~done[rows]
             rows, memory, plan = rows[left], _taken(memory, left), _taken(plan, left)
+        return x_adv
 
     def _start(self, x: Tensor, key: Key, best: Best) -> Tensor:
         if self.best_start and bool((best.fooled >= 0).any()):
