@@ -456,19 +456,23 @@ def test_the_last_layer_tolerates_a_share_of_silence_of_its_own(shares, raised):
     assert torch.allclose(last.weight[1], torch.tensor(-0.75 if raised else -1.0), atol=1e-6)
 
 
-def test_neurons_that_stay_silent_are_bumped_and_no_others():
+@pytest.mark.parametrize(
+    ("epochs", "fade", "total"), [(1, False, 0.25), (4, False, 1.0), (4, True, 0.25 * 2.5)], ids=repr
+)
+def test_neurons_that_stay_silent_are_bumped_and_no_others(epochs, fade, total):
+    """A bump that fades follows the cosine: 1, (1 + 1/sqrt(2))/2, 1/2, (1 - 1/sqrt(2))/2 of it."""
     model = SPECS[0].build(Key.of(0))
     first, last = (layer for layer in model.modules() if isinstance(layer, TimedLayer))
     with torch.no_grad():
-        first.weight[2] = -1.0
+        first.weight[2] = -9.0
     before = [first.weight.detach().clone(), last.weight.detach().clone()]
     part = Split(IMAGES, torch.arange(6) % 3, torch.arange(6))
     data = Dataset("six", part, part, part, ("a", "b", "c"), "d", "made here")
-    rule = TimeCoded(epochs=1, batch_size=6, lr=1e-12, bump=0.25, max_silent=(0.9, 0.0))
+    rule = TimeCoded(epochs=epochs, batch_size=6, lr=1e-12, bump=0.25, fade=fade, max_silent=(0.9, 0.0))
     rule.train(model, data, Key.of(0))
     raised = (first.weight - before[0]).mean(1)
     wanted = torch.zeros(12)
-    wanted[2] = 0.25
+    wanted[2] = total
     assert torch.allclose(raised, wanted, atol=1e-6)
 
 

@@ -45,6 +45,8 @@ class TimeCoded(BPTT):
             `time-margin` or `relative-targets`.
         weight_sum: `lambda`, weight of the penalty on neurons that no input could make spike, at least 0.
         bump: what is added to the weights of a silent neuron, at least 0.
+        fade: whether the addition falls with the learning rate; where it does not, it can undo at the end
+            what small steps learn.
         max_silent: tolerated share of silence of a neuron, in [0, 1], in hidden layers and in the last; 1 for
             no addition.
 
@@ -66,6 +68,7 @@ class TimeCoded(BPTT):
     loss: Loss = CrossEntropy(0.2)
     weight_sum: float = 0.0
     bump: float = 5e-4
+    fade: bool = False
     max_silent: tuple[float, float] = (0.3, 0.0)
 
     def __post_init__(self) -> None:
@@ -101,10 +104,11 @@ class _TimedCourse(Course):
             loss = self._loss(x, y, key)
         penalty = torch.stack([_lacking(layer) for layer in layers]).sum()
         told = self.descend(loss + self.rule.weight_sum * penalty)
+        left = self.state.optimiser.param_groups[0]["lr"] / self.rule.lr if self.rule.fade else 1.0
         with torch.no_grad():
             for layer in layers:
                 allowed = self.rule.max_silent[layer is layers[-1]]
-                layer.weight.add_(self.rule.bump * (silent[layer] > allowed)[:, None])
+                layer.weight.add_(left * self.rule.bump * (silent[layer] > allowed)[:, None])
         return told
 
 
