@@ -21,6 +21,7 @@ from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import InputError
 from spikeproof.evaluation import Clean, evaluate_clean
 from spikeproof.experiments.catalogue import PARTS
+from spikeproof.experiments.compute import in_full, one_thread
 from spikeproof.experiments.remedies import ENOUGH, Remedy, remedies
 from spikeproof.keys import Key
 from spikeproof.models import load
@@ -250,8 +251,10 @@ class _Subject:
         )
 
 
+@one_thread()
+@in_full()
 def sign_off(path: Path, data: Dataset, question: Question, device: str = "cpu") -> list[SignedOff]:
-    """Robust accuracy, certificate and verdict at every budget.
+    """Robust accuracy, certificate and verdict at every budget, computed as the cells of a study are.
 
     Args:
         path: of the saved model.
@@ -272,6 +275,8 @@ def _curve(found: Iterable[tuple[Threat, Suited]]) -> list[CurvePoint]:
     return [CurvePoint(t.epsilon, s.metrics()["robust_accuracy"]) for t, s in found]
 
 
+@one_thread()
+@in_full()
 def repair(
     path: Path,
     data: Dataset,
