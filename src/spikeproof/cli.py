@@ -454,6 +454,12 @@ def _question(
     load(model)  # before anything is asked about data: what is wrong with a model comes first
     sizes = sorted({parse_epsilon(epsilon) for epsilon in epsilons})
     name, options = _named(threat)
+    if {"name", "epsilon"} & {*options}:
+        raise InputError(
+            "A threat has options of its own; its size is --epsilon",
+            repr(threat),
+            "Leave out name and epsilon.",
+        )
     threats = tuple(build(Threat, {"name": name, **options, "epsilon": size}, PARTS) for size in sizes)
     question = Question(level, threats, examples, seed, draws or draws_wanted(examples))
     return model, dataset_of(model, dataset, data), question, _device(device)

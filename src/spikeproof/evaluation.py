@@ -106,8 +106,9 @@ class Attacked:
     queries: Int64[Tensor, "N"]
     backward_queries: Int64[Tensor, "N"]
     zero_gradients: Float[Tensor, "N"]
-    fell: Int64[Tensor, "N"]  # row of the attack's own trace at which it first fooled the model, -1 for none;
-    # -2 where the attack does not tell
+    # row of the attack's own trace (in a search for the nearest image, looks at the example before) at which
+    # it first fooled the model; -1 for none; -2 where the attack does not tell
+    fell: Int64[Tensor, "N"]
     right_rounded: Float[Tensor, "N"]  # as `right`, on the chosen image rounded to 8 bits; NaN for no image
     linf: Float[Tensor, "N"]  # distances to the clean image: largest change of a value,
     l2: Float[Tensor, "N"]  # Euclidean,
@@ -240,7 +241,7 @@ def evaluate_attack(
     target, source = Steady(model), _steady(through)
     parts: list[dict[str, Tensor]] = []
     for rows in _batches(len(x), batch_size):
-        images, labels, standing = x[rows], y[rows], clean.right[rows] > 0
+        images, labels, standing = x[rows], y[rows], clean.right_selection[rows] > 0
         result, fell = _attack(attack, target, source, images, labels, standing, key.for_rows(ids[rows]))
         within = threat.contains(result.x_adv, images)
         x_adv = torch.where(within.view(-1, *[1] * (x.ndim - 1)), result.x_adv, images)

@@ -20,7 +20,7 @@ from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.evaluation import Clean, Steady
 from spikeproof.keys import Key
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.statistics import median, wilson
 
 __all__ = ["Nearest", "check_search", "evaluate_distances"]
@@ -181,7 +181,9 @@ def _batch(
         answers = torch.stack([decide(model(images, now.fold("draw", i))) for i in range(draws)])
     right = (answers == y[rows]).to(right_clean.dtype).mean(0)
     flat = images.flatten(1)
-    holds = nearest.found & (right < 0.5) & ((flat >= 0) & (flat <= 1)).all(1)
+    threat: Any = search.threat
+    inside = threat.on_grid(images) if moves_events(threat) else ((flat >= 0) & (flat <= 1)).all(1)
+    holds = nearest.found & (right < 0.5) & inside
     far = search.threat.distance(images, x[rows]).double()
     found["distance"][rows] = torch.where(holds, far, torch.inf)
     found["claimed"][rows] = nearest.distance.double()

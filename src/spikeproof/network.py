@@ -441,6 +441,7 @@ class Classifier(nn.Module):
         self.spec = spec
         self.encoder: Encoder = spec.encoder
         self.network = network
+        self.lineage = object()  # shared by twins that give the same spikes, and by nothing else
 
     @property
     def stochastic(self) -> bool:
@@ -557,6 +558,7 @@ def substitute(
     """
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, shared)
+    twin.lineage = model.lineage
     if backward is not None:
         twin.encoder = with_backward(twin.encoder, backward)
     for layer in twin.modules():

@@ -233,7 +233,7 @@ def _without_gradients(level: str, kind: _Kind, threat: Threat) -> list[Member]:
         long, extreme = OnePixel(), OnePixel(steps=100, population=100)
     short = members[-1].name
     if level != "quick":
-        members.append(Member(f"{short}-long", long, after=short))
+        members.append(Member(f"{short}-long", long, after=short if level == "standard" else None))
     if level == "extreme":
         members.append(Member(f"{short}-longest", extreme))
     return members

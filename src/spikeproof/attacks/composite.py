@@ -52,10 +52,12 @@ class Ensemble:
     Args:
         attacks: the members, at least one.
         draws: looks per member and example at a stochastic model, at least 1.
+        stop_when_fooled: leave an example to no further member once one of them has changed its answer.
     """
 
     attacks: tuple[Attack, ...]
     draws: int = 32
+    stop_when_fooled: bool = True
 
     def __post_init__(self) -> None:
         if not self.attacks or self.draws < 1:
@@ -117,7 +119,7 @@ class Ensemble:
                 trace = x.new_full((len(x),), torch.nan)
                 trace[rows] = row.to(x.dtype)
                 losses.append(trace)
-            if not random:
+            if self.stop_when_fooled and not random:
                 rows = rows[fooled == 0]
         success = judge(model, best.x, y, key.fold("verdict"))
         trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))

@@ -305,6 +305,7 @@ class SDA(SlopeRecipe):
             real = (sign != 0).any(1)
             if not real.any():
                 break
+            fallen[rows[~real]] = True  # nothing is left to look at, in whatever company
             rows, value, places, sign = rows[real], value[real], places[real], sign[real]
             gain = self._alone(hunt, rows, here[rows], places, sign, step) - value[:, None].double()
             flat, many = (each[rows].flatten(1) for each in (seen, worth))

@@ -155,8 +155,7 @@ class Hunt:
         self.counts = torch.zeros(3, n, dtype=torch.int64, device=device)  # forward, backward, zero
         self.stochastic = bool(getattr(self.model, "stochastic", False))
         self.looks = self.draws if self.stochastic else 1
-        self.alike, looks = twins(self.model, self.source, self.x, self.key.fold("twin"))
-        self.counts[0] += looks
+        self.alike = twins(self.model, self.source)
 
     @property
     def rows(self) -> Tensor:

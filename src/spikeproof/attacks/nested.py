@@ -67,7 +67,7 @@ class _Back:
     def __call__(self, model: Model, x: Tensor, y: Tensor, key: Key, *, through: Any = None) -> Result:
         none = torch.zeros_like(y)
         images = self.carried.of(key, x)
-        return Result(images, none > 0, x.new_zeros(0, len(x)), none, none, none.to(x.dtype))
+        return Result(images, none > 0, x.new_zeros(0, len(x)), none, none, none.to(x.dtype), none - 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,8 +54,9 @@ class Result(NamedTuple):
     queries: Int64[Tensor, "B"]  # forward passes per example
     backward_queries: Int64[Tensor, "B"]  # backward passes per example
     zero_gradients: Float[Tensor, "B"]  # share of looks whose gradient was zero everywhere
-    fell: Int64[Tensor, "B"] | None = None  # row of `losses` at which it first fooled the model, -1 for none;
-    # UNRECORDED, or None for all, where the attack does not tell
+    # row of `losses` (in a search for the nearest image, looks at the example before) at which it first
+    # fooled the model; -1 for none; UNRECORDED, or None for all, where the attack does not tell
+    fell: Int64[Tensor, "B"] | None = None
 
 
 class Best:
@@ -256,25 +257,22 @@ def _checked(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return logits
 
 
-def twins(model: Model, other: Model, x: Float[Tensor, "B *F"], key: Key) -> tuple[bool, int]:
-    """Whether another model is this one with other gradients, and how many forward passes it took to know.
+def twins(model: Model, other: Model) -> bool:
+    """Whether another model is this one with other gradients, which its descent says.
 
-    A twin has the same parameters and, to the bit, the same answers. Wrappers are looked into by their
-    `model`. What has no parameters to compare is another model.
+    Equal answers to some images prove nothing. A twin made by `spikeproof.network.substitute` has the lineage
+    of its original; whatever has none is another model, whose answers are no verdict. Wrappers are looked
+    into by their `model`.
     """
-    if other is model:
-        return True, 0
-    ours, theirs = (_weights(each) for each in (model, other))
-    if not ours or ours != theirs:
-        return False, 0
-    with torch.no_grad():
-        return torch.equal(model(x, key), other(x, key)), 2
+    ours, theirs = _inside(model), _inside(other)
+    lineage = getattr(ours, "lineage", None)
+    return ours is theirs or (lineage is not None and getattr(theirs, "lineage", None) is lineage)
 
 
-def _weights(model: Any) -> frozenset[int]:
+def _inside(model: Any) -> Any:
     while not isinstance(model, torch.nn.Module) and hasattr(model, "model"):
         model = model.model
-    return frozenset(map(id, model.parameters())) if isinstance(model, torch.nn.Module) else frozenset()
+    return model
 
 
 def evaluator(model: Model, objective: Objective, y: Int64[Tensor, "B"]) -> Evaluate:
@@ -431,8 +429,8 @@ class GradientAttack:
     ) -> Result:
         """Attack `model`, with gradients from `through` (default: the model itself).
 
-        A substitute that shares the model's parameters answers as the model does; of any other model only
-        gradients and the trace are taken, and whether an example fell is asked of `model` itself.
+        A twin made by `substitute` answers as the model does; of any other model only gradients and the trace
+        are taken, and whether an example fell is asked of `model` itself.
 
         Raises:
             InputError: labels that do not belong to the images, images of half precision or outside [0, 1], a
@@ -445,9 +443,7 @@ class GradientAttack:
         losses: list[Tensor] = []
         early = self.stop_when_fooled and not getattr(model, "stochastic", False)
         source = through or model
-        alike, looks = twins(model, source, x, key.fold("twin"))
-        counts[0] += looks
-        target = None if alike else model
+        target = None if twins(model, source) else model
         clean, turns = None, 1
         if self.targets is not None or isinstance(self.objective, KL):
             with torch.no_grad():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.composite import Composite, Sources
+from spikeproof.attacks.composite import Composite, Ensemble, Sources
 from spikeproof.attacks.recipes import PGD, Attack, Recipe
 from spikeproof.attacks.search import GradientAttack, Result, admit, judge
 from spikeproof.errors import InputError
@@ -26,8 +27,9 @@ class Others:
 class Transfer(Recipe):
     """Transfer attack: images made on other models of the study, or on a saved one, are judged on this one.
 
-    The attack sees the other model alone and is not stopped once it has fooled that one. If it leaves less
-    standing than attacks on the model itself, their gradients are masked; the audit says so.
+    The attack sees the other model alone; a search along gradients does not stop once it has fooled that
+    one. If it leaves less standing than attacks on the model itself, their gradients are masked; the audit
+    says so.
 
     Args:
         attack: what makes the images.
@@ -71,8 +73,7 @@ class MadeElsewhere:
     attack: Attack
 
     def __post_init__(self) -> None:
-        if isinstance(self.attack, GradientAttack) and self.attack.stop_when_fooled:
-            object.__setattr__(self, "attack", replace(self.attack, stop_when_fooled=False))
+        object.__setattr__(self, "attack", _to_the_end(self.attack))
 
     @property
     def batch(self) -> int | None:
@@ -117,3 +118,10 @@ class MadeElsewhere:
         losses = torch.cat([made.losses, x.new_full((1, len(x)), torch.nan)])  # the look of the judge
         fell = torch.where(success, len(made.losses), -1)
         return made._replace(success=success, losses=losses, queries=made.queries + 1, fell=fell)
+
+
+def _to_the_end(attack: Any) -> Any:
+    """The attack, its gradient searches not stopping where they have fooled the other model."""
+    if isinstance(attack, Ensemble):
+        return replace(attack, attacks=tuple(map(_to_the_end, attack.attacks)), stop_when_fooled=False)
+    return replace(attack, stop_when_fooled=False) if isinstance(attack, GradientAttack) else attack

@@ -80,12 +80,13 @@ def records(directory: Path) -> list[Record]:
     return rows
 
 
-MEASURED = ("clean", "inspect", "attack", "certify")
+MEASURED = ("clean", "inspect", "attack", "certify", "distance")
 
 
 def restated(cell: Spec, examples: int) -> Cell:
-    """The cell of a plan that measures the same on so many examples."""
-    return Cell.of(cell["kind"], {**cell["spec"], "examples": examples})
+    """The cell of a plan that measures the same on so many examples; afresh, what was nested."""
+    spec = {name: value for name, value in cell["spec"].items() if name != "smaller"}
+    return Cell.of(cell["kind"], {**spec, "examples": examples})
 
 
 def _repaired(
@@ -252,7 +253,12 @@ def _records_of_model(
     inspected = cells[looks[0]["address"]] if looks else None
     far = [cells[c["address"]] for c in wanted if c["kind"] == "distance" and c["address"] in cells]
     nearer = {
-        place: _nearer(clean, [cells[c["address"]] for c in group if c["address"] in cells], near, place[1])
+        place: _nearer(
+            clean,
+            [*(cells[c["address"]] for c in group if c["address"] in cells), *more[place]],
+            near,
+            place[1],
+        )
         for place, group in groups.items()
         if (near := [cell for cell in far if names.threats[_text(cell.cell["spec"]["threat"])] == place[0]])
     }

@@ -15,6 +15,7 @@ from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.cells import NEEDED, Cell
 from spikeproof.experiments.executors import Executor, Failure, Progress
 from spikeproof.experiments.store import Store, Stored, as_json, write_atomically, writing
+from spikeproof.specs import canonical
 
 __all__ = ["Listener", "Status", "Summary", "compute", "note_repairs", "read_plan", "run", "status"]
 
@@ -218,8 +219,7 @@ def note_repairs(out: Path, repairs: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
         out: the output directory.
-        repairs: records of cells, each with the check it is `because` of, whether it is `required` for the
-            number, and its `round`.
+        repairs: records of cells, each with the check it is `because` of and its `round`.
 
     Raises:
         InputError: the output directory cannot be written.
@@ -233,17 +233,29 @@ REPAIRS = "repairs.json"
 
 
 def _repairs(directory: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Cells that an audit added for models of this study and that the study has not itself."""
+    """Cells that an audit added for models and budgets of this study, measured as it measures.
+
+    What the study has itself is left out, and so is what an earlier version or other draws had measured.
+    """
     path = directory / REPAIRS
     if not path.exists():
         return []
     try:
         noted = json.loads(path.read_bytes())["repairs"]
         own = set(plan["cells"])
+        clean = {cell["spec"]["train"]: cell["spec"] for cell in plan["plan"] if cell["kind"] == "clean"}
+        budgets = {_budget(cell["spec"]) for cell in plan["plan"] if cell["kind"] == "attack"} | {None}
         return [
             cell
             for cell in noted
-            if cell["spec"]["train"] in own and cell["address"] not in own and cell["because"]
+            if cell["address"] not in own
+            and cell["because"]
+            and cell["spec"]["train"] in clean
+            and _budget(cell["spec"]) in budgets
+            and all(
+                cell["spec"].get(name) == clean[cell["spec"]["train"]].get(name)
+                for name in ("code_version", "draws", "choosing")
+            )
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -251,6 +263,11 @@ def _repairs(directory: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
             f"{path}, which cannot be read ({error!r})",
             "Remove it: finished cells stay, and `spikeproof audit` plans the repairs again.",
         ) from error
+
+
+def _budget(spec: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The threat and epsilon of a cell; None where it has none."""
+    return (canonical(spec["threat"]), spec["epsilon"]) if "epsilon" in spec else None
 
 
 def read_plan(directory: Path) -> dict[str, Any]:

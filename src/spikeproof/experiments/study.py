@@ -204,7 +204,7 @@ class _Reader:
             models=tuple(dict.fromkeys(models)),
             attacks=tuple(dict.fromkeys(attacks)),
             threats=threats,
-            seeds=tuple(dict.fromkeys(self.whole(p, v, 0) for p, v in self.listed("seeds", [0]))),
+            seeds=self.seeds(),
             examples=None if data.get("examples", "all") == "all" else self.whole_of("examples", 0),
             draws=None if data.get("draws", "auto") == "auto" else self.whole_of("draws", 4),
             normalise=self.normalise(),
@@ -325,7 +325,7 @@ class _Reader:
         """There must be another model, and an attack that can be run on it alone."""
         if any(isinstance(member, Suite) for member in members_of([attack.attack])):
             raise InputError("Images are made by one attack", "a suite", "Try apgd-ce.")
-        seeds = tuple(dict.fromkeys(seed for _, seed in self.listed("seeds", [0])))
+        seeds = self.seeds()
         if not isinstance(attack.made_on, Saved) and not any(
             True for model in models for _ in _others(models, seeds, model, seeds[0], attack)
         ):
@@ -357,7 +357,8 @@ class _Reader:
             options: Any = {}
             if isinstance(item, Mapping) and len(item) == 1:
                 ((name, options),) = item.items()
-            if not isinstance(name, str) or not isinstance(options, Mapping) or "epsilon" in options:
+            bare = isinstance(name, str) and isinstance(options, Mapping)
+            if not bare or {"epsilon", "name"} & {*options}:
                 raise self.error(
                     place,
                     "the name of a threat, with options other than epsilon",
@@ -366,6 +367,8 @@ class _Reader:
                 )
             spec = [{"name": name, **options, "epsilon": epsilon} for epsilon in epsilons]
             threats += [self.part(Threat, place, each) for each in spec]
+        if not threats:
+            raise self.error(("threat",), "at least one threat", "none", "Write threat: linf.")
         return tuple(dict.fromkeys(threats))
 
     def normalise(self) -> Normalise | None:
@@ -383,6 +386,12 @@ class _Reader:
                     )
             numbers[name] = tuple(float(item) for _, item in items)
         return self.placed(("normalise",), lambda: Normalise(numbers["mean"], numbers["std"]))
+
+    def seeds(self) -> tuple[int, ...]:
+        seeds = tuple(dict.fromkeys(self.whole(p, v, 0) for p, v in self.listed("seeds", [0])))
+        if not seeds:
+            raise self.error(("seeds",), "at least one seed", "none", "Leave it out for [0].")
+        return seeds
 
     def whole_of(self, name: str, default: int) -> int:
         return self.whole((name,), self.document.data.get(name, default), 1)

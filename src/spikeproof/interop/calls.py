@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from spikeproof.attacks.composite import RateTwin, Sources, members_of
+from spikeproof.attacks.eventsteps import SpikeCompatible
 from spikeproof.attacks.minimum import MinimumNorm, NormRecipe
 from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
 from spikeproof.attacks.search import GradientAttack
@@ -96,8 +97,6 @@ def _images(
 class AsTorchattacks:
     """One of our recipes in the call of Torchattacks: `attack(images, labels)` gives adversarial images.
 
-    Images that the model gets wrong as they are come back as they are.
-
     Args:
         model: images to logits, in evaluation mode; any module that answers `model(images)`.
         recipe: the attack.
@@ -134,13 +133,14 @@ class AsTorchattacks:
         weights = list(self.model.parameters()) if isinstance(self.model, nn.Module) else []
         device = weights[0].device if weights else images.device
         x, y = images.detach().to(device), labels.detach().to(device)
-        source = through(self.model, self.recipe) if _wants_twin(self.recipe) else None
+        source = through(self.model, self.recipe)
         return _images(self.recipe, self.threat, model, source, x, y, self.key, self.targeted)
 
 
 def _wants_twin(recipe: Recipe) -> bool:
     return any(
         isinstance(each, (Through, RateTwin))
+        or (isinstance(each, SpikeCompatible) and each.raised != 1)
         or (isinstance(each, GradientRecipe) and (each.surrogate is not None or each.backward is not None))
         for each in members_of([recipe])
     )

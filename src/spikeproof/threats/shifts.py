@@ -199,6 +199,8 @@ class Shifts(EventThreat):
     def _rationed(self, weights: Tensor, lines: Tensor, free: Tensor) -> Tensor:
         """The least price at which the budget lasts; lines that pay best are then taken at the next lower."""
         weights = torch.where(free[..., None], weights, 0 * weights)
+        top = weights.flatten(1).abs().amax(1).clamp(min=torch.finfo(weights.dtype).tiny)
+        weights = weights / top[:, None, None]  # prices know no scale, so that small gradients are told apart
         low = weights.new_zeros(len(lines))
         high = 2 * self.most * weights.flatten(1).abs().amax(1) + 1
         dear, cheap = lines, self._priced(weights, lines, low)
