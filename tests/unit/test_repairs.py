@@ -117,6 +117,20 @@ def test_a_killed_repair_goes_on_and_nothing_is_computed_twice(mended):
     ]
 
 
+def test_a_study_that_has_changed_leaves_repairs_of_what_it_has_no_longer_aside(mended, tmp_path):
+    """Of another budget, and of another version of what measures; and they are back when the study is."""
+    place = shutil.copytree(mended[0], tmp_path / "out")
+    repaired_rows, plan = records(place), json.loads((place / "study.json").read_bytes())
+    for old, new in (('"epsilon":0.05', '"epsilon":0.07'), ('"code_version":', '"code_version":9')):
+        text = json.dumps(plan, separators=(",", ":"))
+        assert old in text
+        (place / "study.json").write_text(text.replace(old, new))
+        assert [cell for cell in running.read_plan(place)["repairs"] if "epsilon" in cell["spec"]] == []
+        assert [row for row in records(place) if row["because"]] == []
+    (place / "study.json").write_text(json.dumps(plan))
+    assert records(place) == repaired_rows
+
+
 def test_what_was_said_before_stands_beside_what_is_said_now(mended):
     place, before, *_ = mended
     rows = records(place)

@@ -185,6 +185,21 @@ def test_the_ann_has_no_spikes_to_read():
         study(text=text)
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("threat=[]", "at least one threat"),
+        ("seeds=[]", "at least one seed"),
+        ("seeds=[[1]]", "seeds"),
+        ("threat={linf: {name: l2}}", "other than"),
+        ("threat={linf: {epsilon: 0.7}}", "other than"),
+    ],
+)
+def test_lists_of_nothing_and_sizes_in_the_wrong_place_are_refused(setting, said):
+    with pytest.raises(InputError, match=said):
+        study(setting)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "word", "3", "models: 3", "name: x\ndata: digits\nmodels: []"])
 def test_what_is_no_study_is_refused(text):
     with pytest.raises(InputError, match=r"study\.yaml"):
