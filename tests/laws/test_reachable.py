@@ -105,6 +105,23 @@ def can_be(code, x, low, high):
     return list(seen.values())
 
 
+@pytest.mark.parametrize("most", [2, 3, 5, 16])
+def test_where_levels_are_left_out_those_of_the_clean_image_and_of_both_ends_stay(most):
+    code, x = Latency(64), Key.of(9).uniform((6, 1, 5, 5))
+    x[0] = 0.5  # one example within little reach, beside others
+    low, high = (x - 0.3).clamp(min=0), (x + 0.3).clamp(max=1)
+    low[0], high[0] = x[0], x[0]
+    found = reachable(code, x, low, high, most=most)
+    assert len(found.levels) <= most
+    assert (found.levels.diff(dim=0) >= 0).all() or (found.levels.diff(dim=0) <= 0).all()
+    for wanted in (code.level(low), code.level(high)) if most > 2 else ():
+        assert (found.levels == wanted).any(0).all()
+    if most > 2:
+        assert (found.levels == code.level(x)).any(0).all()
+        place = (found.levels == code.level(x)).long().argmax(0, keepdim=True)
+        assert torch.equal(found.pixels.gather(0, place)[0], x)
+
+
 def test_the_search_knows_the_codes_of_levels():
     assert {"latency", "log-latency", "early-burst", "late-burst", "phase", "few-spikes"} <= set(SEARCHED)
     assert not {"rank-order", "relative-latency", "bernoulli", "direct"} & set(SEARCHED)

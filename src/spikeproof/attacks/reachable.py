@@ -66,8 +66,9 @@ def reachable(
     most: int,
     grid: int = 0,
 ) -> Reachable:
-    """Levels that pixels can take within [low, high], at most so many each, the outermost always among them.
+    """Levels that pixels can take within [low, high], at most so many each, among them the outermost.
 
+    Of three or more, the level of the clean image is one, so that a search can start there.
     The level of the clean image keeps the clean pixel; every other level is taken at the value nearest to
     what it stands for, moved to a neighbouring multiple of 1/grid if one of these gives the same level.
 
@@ -92,6 +93,10 @@ def reachable(
     place = torch.arange(int(count.max()), device=x.device)[:, None]
     share = (place / (count - 1).clamp(min=1)).clamp(max=1).view(*place.shape[:1], -1, *[1] * (x.ndim - 1))
     levels = first + (share * (last - first)).round().long()
+    if len(levels) > 2:  # where some are left out, that of the clean image takes the place of its neighbour
+        beside = (levels[1:-1] - own).abs().argmin(0) + 1
+        lacking = ~(levels == own).any(0)
+        levels = torch.where(lacking, levels.scatter(0, beside[None], own[None]), levels)
     pixels = torch.maximum(torch.minimum(code.value(levels).to(x.dtype), high), low)
     if grid:
         inside = code.level(pixels.flatten(0, 1)).view(levels.shape) == levels
