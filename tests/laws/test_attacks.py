@@ -434,8 +434,7 @@ def test_a_twin_needs_no_second_opinion_and_changes_nothing():
     model, key = MODELS["conv"], Key.of(3)
     twin = substitute(model)
     plain, seen = (PGD(steps=4)(Linf(0.1))(model, X, Y, key, through=t) for t in (None, twin))
-    assert torch.equal(seen.queries, plain.queries + 2)  # the comparison of both
-    for one, other in zip(plain._replace(queries=seen.queries), seen, strict=True):
+    for one, other in zip(plain, seen, strict=True):
         assert torch.equal(one.nan_to_num(7), other.nan_to_num(7))
 
 
