@@ -72,8 +72,8 @@ class Counted:
         return len(self.bench.dataset(dataset).test.labels)
 
 
-def started(place):
-    chosen = study_of(parse(STUDY, "study.yaml"))
+def started(place, text=STUDY):
+    chosen = study_of(parse(text, "study.yaml"))
     cells = cells_of(chosen, chosen.data.load(None))
     work = Bench(place, None, "cpu", 100)
     running.run(chosen.name, chosen.spec(), cells, work, Serial(), place, running.Listener())
@@ -129,6 +129,21 @@ def test_a_study_that_has_changed_leaves_repairs_of_what_it_has_no_longer_aside(
         assert [row for row in records(place) if row["because"]] == []
     (place / "study.json").write_text(json.dumps(plan))
     assert records(place) == repaired_rows
+
+
+@pytest.mark.parametrize("budgets", ["[0.03]", "[0.03, 0.05]"])
+def test_a_budget_that_joins_has_rounds_of_its_own_and_one_that_left_keeps_its_repairs(
+    mended, tmp_path, budgets
+):
+    place = shutil.copytree(mended[0], tmp_path / "out")
+    rows, noted = records(place), running.read_plan(place)["repairs"]
+    started(place, STUDY.replace("[0.05]", budgets))
+    audited(place)
+    joined = [cell for cell in running.read_plan(place)["repairs"] if cell["spec"].get("epsilon") == 0.03]
+    assert joined
+    started(place)
+    assert running.read_plan(place)["repairs"] == noted
+    assert records(place) == rows
 
 
 def test_what_was_said_before_stands_beside_what_is_said_now(mended):

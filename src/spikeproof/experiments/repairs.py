@@ -20,7 +20,7 @@ from spikeproof.experiments.executors import Executor
 from spikeproof.experiments.record import Record
 from spikeproof.experiments.remedies import ENOUGH, remedies, strongest
 from spikeproof.experiments.results import MEASURED, TOO_FEW, WORST_CASE, records, restated
-from spikeproof.experiments.run import Listener, Summary, Work, compute, note_repairs, read_plan
+from spikeproof.experiments.run import Listener, Summary, Work, budget_of, compute, note_repairs, read_plan
 from spikeproof.experiments.store import Store
 from spikeproof.models import load
 from spikeproof.protocols import Threat
@@ -51,7 +51,7 @@ def repair_study(
         executor: where work is done.
         listener: hears how it goes.
         available: number of test images of a data set, by its description in a train cell.
-        rounds: most rounds in all, those of earlier calls included; 0 only runs what is missing.
+        rounds: most rounds for each number, those of earlier calls included; 0 only runs what is missing.
 
     Returns:
         What was computed and what failed, of study and repairs.
@@ -61,13 +61,10 @@ def repair_study(
     """
     done = _compute(directory, work, executor, listener)
     for turn in range(1, rounds + 1):
-        noted = read_plan(directory)["repairs"]
-        if any(cell["round"] >= turn for cell in noted):
-            continue
         added = _plan_round(directory, turn, available)
         if not added:
-            break
-        note_repairs(directory, [*noted, *added])
+            continue
+        note_repairs(directory, added)
         done = _sum(done, _compute(directory, work, executor, listener))
     return done
 
@@ -97,6 +94,9 @@ def _plan_round(directory: Path, turn: int, available: Callable[[Mapping[str, An
     plan, rows = read_plan(directory), records(directory)
     doubtful = [row for row in rows if row["attack"] == WORST_CASE and row["verdict"] == DOUBTFUL]
     known = {*plan["cells"]}
+    tried = {
+        (cell["spec"]["train"], budget_of(cell["spec"])) for cell in plan["repairs"] if cell["round"] >= turn
+    }
     cells = [*plan["plan"], *plan["repairs"]]
     added: dict[str, Note] = {}
 
@@ -111,6 +111,8 @@ def _plan_round(directory: Path, turn: int, available: Callable[[Mapping[str, An
     for row in doubtful:
         train = Path(row["train_cell"]).name
         for cell, because in _attacks_on(directory, row, rows, cells):
+            if (train, budget_of(cell.spec)) in tried:
+                continue
             add(restated(cell.record(), size.get(train, cell.spec["examples"])), because)
         if "not probed" in _checks(row):
             measured = _measured(Path(row["clean_cell"]).name, cells)

@@ -214,49 +214,34 @@ def _failure_path(root: Path, address: str) -> Path:
     return root / "failures" / f"{address}.json"
 
 
-def note_repairs(out: Path, repairs: Sequence[Mapping[str, Any]]) -> None:
-    """Write which cells were added to a study by its audit, before any of them is computed.
+def note_repairs(out: Path, added: Sequence[Mapping[str, Any]]) -> None:
+    """Write which cells an audit adds to a study, beside those noted before and before any is computed.
 
     Args:
         out: the output directory.
-        repairs: records of cells, each with the check it is `because` of and its `round`.
+        added: records of cells, each with the check it is `because` of and its `round`.
 
     Raises:
-        InputError: the output directory cannot be written.
+        InputError: the output directory cannot be written, or its list of repairs cannot be read.
     """
     with writing(out):
-        note = {"repairs": list(repairs), "spikeproof": spikeproof.__version__}
+        note = {"repairs": [*_noted(out), *added], "spikeproof": spikeproof.__version__}
         write_atomically(out / REPAIRS, as_json(note))
 
 
 REPAIRS = "repairs.json"
 
 
-def _repairs(directory: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Cells that an audit added for models and budgets of this study, measured as it measures.
-
-    What the study has itself is left out, and so is what an earlier version or other draws had measured.
-    """
+def _noted(directory: Path) -> list[dict[str, Any]]:
+    """All repairs that were ever noted, those of a study that has changed since included."""
     path = directory / REPAIRS
     if not path.exists():
         return []
     try:
-        noted = json.loads(path.read_bytes())["repairs"]
-        own = set(plan["cells"])
-        clean = {cell["spec"]["train"]: cell["spec"] for cell in plan["plan"] if cell["kind"] == "clean"}
-        budgets = {_budget(cell["spec"]) for cell in plan["plan"] if cell["kind"] == "attack"} | {None}
-        return [
-            cell
-            for cell in noted
-            if cell["address"] not in own
-            and cell["because"]
-            and cell["spec"]["train"] in clean
-            and _budget(cell["spec"]) in budgets
-            and all(
-                cell["spec"].get(name) == clean[cell["spec"]["train"]].get(name)
-                for name in ("code_version", "draws", "choosing")
-            )
-        ]
+        noted: list[dict[str, Any]] = json.loads(path.read_bytes())["repairs"]
+        for cell in noted:
+            cell["address"], cell["because"], cell["round"], cell["spec"]["train"], budget_of(cell["spec"])
+        return noted
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             "Expected a list of repairs",
@@ -265,7 +250,29 @@ def _repairs(directory: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
         ) from error
 
 
-def _budget(spec: Mapping[str, Any]) -> tuple[str, float] | None:
+def _repairs(directory: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Cells that an audit added for models and budgets of this study, measured as it measures.
+
+    What the study has itself is left out, and so is what an earlier version or other draws had measured.
+    """
+    own = set(plan["cells"])
+    clean = {cell["spec"]["train"]: cell["spec"] for cell in plan["plan"] if cell["kind"] == "clean"}
+    budgets = {budget_of(cell["spec"]) for cell in plan["plan"] if cell["kind"] == "attack"} | {None}
+    return [
+        cell
+        for cell in _noted(directory)
+        if cell["address"] not in own
+        and cell["because"]
+        and cell["spec"]["train"] in clean
+        and budget_of(cell["spec"]) in budgets
+        and all(
+            cell["spec"].get(name) == clean[cell["spec"]["train"]].get(name)
+            for name in ("code_version", "draws", "choosing")
+        )
+    ]
+
+
+def budget_of(spec: Mapping[str, Any]) -> tuple[str, float] | None:
     """The threat and epsilon of a cell; None where it has none."""
     return (canonical(spec["threat"]), spec["epsilon"]) if "epsilon" in spec else None
 
