@@ -255,12 +255,14 @@ def _repairs(directory: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     What the study has itself is left out, and so is what an earlier version or other draws had measured.
     """
+    if not (noted := _noted(directory)):
+        return []
     own = set(plan["cells"])
     clean = {cell["spec"]["train"]: cell["spec"] for cell in plan["plan"] if cell["kind"] == "clean"}
     budgets = {budget_of(cell["spec"]) for cell in plan["plan"] if cell["kind"] == "attack"} | {None}
     return [
         cell
-        for cell in _noted(directory)
+        for cell in noted
         if cell["address"] not in own
         and cell["because"]
         and cell["spec"]["train"] in clean
