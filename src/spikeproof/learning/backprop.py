@@ -28,7 +28,7 @@ from spikeproof.losses import CrossEntropy, Loss
 from spikeproof.network import Classifier
 from spikeproof.tensorfiles import digest
 
-__all__ = ["BPTT", "Course", "accuracy", "mixed_precision"]
+__all__ = ["BPTT", "Course", "accuracy"]
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,10 @@ class BPTT(Rule):
         """What is learned in place of a batch of training images: the images themselves."""
         return images
 
+    def precision(self, device: torch.device) -> AbstractContextManager[object]:
+        """How layers compute on the way forward: in bfloat16 on CUDA, as PyTorch's autocast says."""
+        return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
     def _course(self, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None) -> Course:
         return Course(self, model, data, key, perturb)
 
@@ -238,7 +242,7 @@ class Course:
         return loss.detach()
 
     def _loss(self, x: Float[Tensor, "B C H W"], y: Int64[Tensor, "B"], key: Key) -> Float[Tensor, ""]:
-        with mixed_precision(self.device):
+        with self.rule.precision(self.device):
             outputs = self.twin.outputs(x, key)
         outputs = outputs.float()
         decoder = self.model.spec.decoder
@@ -250,11 +254,6 @@ class Course:
             {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(groups, lr=self.rule.lr, fused=self.device.type in ("cpu", "cuda"))
-
-
-def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Layers compute in bfloat16 on CUDA, as PyTorch's autocast says."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
 def _identity(rule: BPTT, model: Classifier, data: Dataset, key: Key) -> str:

@@ -20,7 +20,7 @@ from spikeproof.datasets import Dataset
 from spikeproof.decoders import activity
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.learning.backprop import BPTT, Course, mixed_precision
+from spikeproof.learning.backprop import BPTT, Course
 from spikeproof.learning.rules import Perturb
 from spikeproof.network import Classifier, substitute
 from spikeproof.neurons import IntegrateAndFire, Integrator, Neuron, Spiking, State, Synapse, Unroll
@@ -132,7 +132,7 @@ class _Online(Course):
         seen: list[Tensor] = []
         total = torch.zeros((), device=self.device)
         for i, part in enumerate(torch.tensor_split(encoded, parts), 1):
-            with mixed_precision(self.device):
+            with self.rule.precision(self.device):
                 outputs = self.twin.respond(part)
             so_far = torch.cat([*seen, outputs.float()])
             decoder = self.model.spec.decoder
