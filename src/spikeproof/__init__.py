@@ -99,7 +99,7 @@ if TYPE_CHECKING:
     from spikeproof.errors import DamagedError, InputError, SpikeproofError
     from spikeproof.evaluation import evaluate_attack, evaluate_clean, evaluate_sweep
     from spikeproof.event_driven import EventDriven
-    from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, SurrogateGradient
+    from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, SurrogateGradient, Truncated
     from spikeproof.interop.calls import AsFoolbox, AsTorchattacks
     from spikeproof.interop.peers import Foolbox, Torchattacks
     from spikeproof.keys import Key
@@ -202,7 +202,7 @@ _HOMES = {
         "Triangle",
     ),
     "event_driven": ("EventDriven",),
-    "gradients": ("ANTLR", "ASSG", "BPTR", "HART", "PDSG", "RGA", "TSSL", "SurrogateGradient"),
+    "gradients": ("ANTLR", "ASSG", "BPTR", "HART", "PDSG", "RGA", "TSSL", "SurrogateGradient", "Truncated"),
     "neurons": (
         *("AHP", "ALIF", "DLIF", "FS", "IF", "LIF", "PLIF", "PSP", "SNU", "SRM", "BySubtraction", "CuBaLIF"),
         *("Mixture", "Plastic", "PrimedIF", "ReLU", "Recurrent", "Renewal", "Softplus", "ToZero"),

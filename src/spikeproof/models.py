@@ -63,7 +63,18 @@ from spikeproof.encoders import (
 )
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.event_driven import EventDriven
-from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, GradientRule, SurrogateGradient
+from spikeproof.gradients import (
+    ANTLR,
+    ASSG,
+    BPTR,
+    HART,
+    PDSG,
+    RGA,
+    TSSL,
+    GradientRule,
+    SurrogateGradient,
+    Truncated,
+)
 from spikeproof.keys import Key
 from spikeproof.learning.augmentation import AugmentedBPTT
 from spikeproof.learning.backprop import BPTT
@@ -246,6 +257,7 @@ MODEL_PARTS: Catalogue = {
         "tssl": TSSL,
         "antlr": ANTLR,
         "event-driven": EventDriven,
+        "truncated": Truncated,
         "bptr": BPTR,
         "rga": RGA,
         "hart": HART,

@@ -21,7 +21,7 @@ from spikeproof.encoders import (
     TimeShift,
 )
 from spikeproof.errors import InputError
-from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, SurrogateGradient
+from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, SurrogateGradient, Truncated
 from spikeproof.keys import Key
 from spikeproof.learning.through import ThroughRule
 from spikeproof.network import MLP, ModelSpec, substitute
@@ -284,7 +284,7 @@ SURROGATES = [
     StraightThroughSpike(),
 ]
 CODES = [Latency(4), EarlyBurst(4), RankOrder(4), Phase(4, period=4), Bernoulli(4)]
-UNROLLS = [*RULES, SurrogateGradient(), TSSL(), ANTLR(), None]
+UNROLLS = [*RULES, SurrogateGradient(), TSSL(), ANTLR(), Truncated(), None]
 
 
 @pytest.mark.parametrize("unroll", UNROLLS, ids=repr)

@@ -12,7 +12,18 @@ from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.encoders import Direct, Latency
 from spikeproof.errors import InputError
 from spikeproof.experiments.compute import through
-from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, GradientRule, SurrogateGradient
+from spikeproof.gradients import (
+    ANTLR,
+    ASSG,
+    BPTR,
+    HART,
+    PDSG,
+    RGA,
+    TSSL,
+    GradientRule,
+    SurrogateGradient,
+    Truncated,
+)
 from spikeproof.keys import Key
 from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
 from spikeproof.models import MODEL_PARTS
@@ -41,6 +52,8 @@ GRADIENTS = [  # a new rule adds a row here
     ANTLR(),
     ANTLR(activation=0.0),
     ANTLR(timing=0.0),
+    Truncated(),
+    Truncated(5),
     BPTR(),
     RGA(),
     RGA(gamma=0.7, extension=0.4),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from spikeproof.datasets import Digits
 from spikeproof.decoders import MeanPotential
@@ -10,7 +11,7 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.augmentation import AugmentedBPTT, shifted
 from spikeproof.learning.backprop import BPTT
-from spikeproof.network import MLP, ModelSpec
+from spikeproof.network import MLP, ConvNet, ModelSpec
 from spikeproof.neurons import LIF, ReLU, Spiking, fused_unroll
 from spikeproof.surrogates import ATan
 
@@ -122,3 +123,26 @@ def test_fused_training_goes_through_a_twin_that_shares_the_weights():
     assert unrolls == [fused_unroll()]
     assert [id(p) for p in twin.parameters()] == [id(p) for p in model.parameters()]
     assert AugmentedBPTT().twin(model) is model
+
+
+def test_mixed_training_computes_in_half_with_channels_last_and_leaves_a_model_in_full():
+    spec = ModelSpec(Direct(2), ConvNet((4,)), LIF(), ATan(), MeanPotential(), (1, 8, 8), 10)
+    seen, trained, data = [], {}, Digits().load()
+    for mixed in (False, True):
+        trained[mixed] = model = spec.build(Key.of(0))
+        (convolution,) = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+        convolution.register_forward_hook(lambda _, x, y: seen.append((torch.is_grad_enabled(), y.dtype)))
+        history = AugmentedBPTT(epochs=2, lr=0.01, pad=1, mirror=False, mixed=mixed).train(
+            model, data, Key.of(0)
+        )
+        assert history.epochs[-1].loss < history.epochs[0].loss
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        learning = torch.bfloat16 if mixed else torch.float32
+        assert set(seen) == {(True, learning), (False, torch.float32)}
+        seen.clear()
+    one, other = (model(data.test.images).softmax(1) for model in trained.values())
+    assert not torch.equal(one, other)
+    assert (one - other).abs().mean() < 0.05
+    views = AugmentedBPTT(mixed=True, mirror=False).views(X[:, :, :4], Key.of(3))
+    assert views.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(views, AugmentedBPTT(mirror=False).views(X[:, :, :4], Key.of(3)))

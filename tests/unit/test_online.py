@@ -9,11 +9,12 @@ from spikeproof.datasets import Dataset, Split
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct
 from spikeproof.errors import InputError
+from spikeproof.gradients import Truncated
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.learning.online import FPTT
 from spikeproof.losses import CrossEntropy
-from spikeproof.network import MLP, ConvNet, ModelSpec
+from spikeproof.network import MLP, ConvNet, ModelSpec, substitute
 from spikeproof.neurons import ALIF, IF, LIF, PSP, ReLU, State, ToZero, psp_filter, unroll
 from spikeproof.recurrent import LSNN
 from spikeproof.surrogates import ATan
@@ -98,6 +99,21 @@ def test_gradients_are_those_of_backpropagation_cut_off_at_the_start_of_each_par
         for a, b in zip(one, other, strict=True):
             assert torch.allclose(a, b, atol=1e-6)
     assert any(a.abs().sum() > 0 for a in got[-1])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4, 6])
+def test_the_gradient_rule_of_an_attack_is_cut_off_where_that_of_training_is(parts):
+    model, cuts = SPEC.build(Key.of(0)), torch.tensor_split(torch.arange(6), parts)
+    outputs = substitute(model, unroll=Truncated(parts)).outputs(X)
+    assert torch.equal(outputs, model.outputs(X))
+    for i, part in enumerate(cuts):
+        so_far = torch.cat([outputs[: part[0]].detach(), outputs[part]])
+        loss = CrossEntropy()(so_far, so_far.mean(0), Y).mean() * (i + 1) / parts
+        got = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+        wanted = torch.autograd.grad(truncated(model, i, parts), list(model.parameters()))
+        for one, other in zip(got, wanted, strict=True):
+            assert torch.allclose(one, other, atol=1e-6)
+    assert any(one.abs().sum() > 0 for one in got)
 
 
 def test_the_pull_and_the_running_mean_follow_their_equations():

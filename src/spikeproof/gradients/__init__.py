@@ -7,7 +7,7 @@ TSSL-BP. Networks are trained through such a twin (`spikeproof.learning.through`
 
 from spikeproof.gradients.adaptive import ASSG, PDSG
 from spikeproof.gradients.rates import BPTR, HART, RGA
-from spikeproof.gradients.rules import ANTLR, TSSL, GradientRule, SurrogateGradient, Trace
+from spikeproof.gradients.rules import ANTLR, TSSL, GradientRule, SurrogateGradient, Trace, Truncated
 
 __all__ = [
     "ANTLR",
@@ -20,4 +20,5 @@ __all__ = [
     "GradientRule",
     "SurrogateGradient",
     "Trace",
+    "Truncated",
 ]

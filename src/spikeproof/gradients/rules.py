@@ -16,10 +16,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
-from spikeproof.neurons import IntegrateAndFire, Neuron, Spiking, State, lif_unroll, psp_filter
+from spikeproof.neurons import (
+    IntegrateAndFire,
+    Integrator,
+    Neuron,
+    Spiking,
+    State,
+    Synapse,
+    lif_unroll,
+    psp_filter,
+)
 from spikeproof.surrogates import Exponential, Rectangle, Sigmoid, Surrogate
 
-__all__ = ["ANTLR", "TSSL", "GradientRule", "SurrogateGradient", "Trace"]
+__all__ = ["ANTLR", "TSSL", "GradientRule", "SurrogateGradient", "Trace", "Truncated"]
 
 
 class GradientRule:
@@ -128,6 +137,89 @@ class SurrogateGradient(GradientRule):
         assert isinstance(neuron, IntegrateAndFire)
         neuron = dataclasses.replace(neuron, detach_reset=self.detach_reset)
         return lif_unroll(current, state, neuron, self.surrogate)
+
+
+@dataclass(frozen=True)
+class Truncated(GradientRule):
+    r"""Truncated backpropagation through time: gradients reach back to the start of a part of the sequence.
+
+    .. math:: \frac{\partial v[t]}{\partial v'[t-1]} := 0 \text{ where a part starts at } t
+
+    The steps are split into parts as FPTT splits them in training, the first ones longer by a step where they
+    cannot be equal. Potentials, synapses and a read-out that integrates all forget at the start of a part, in
+    gradients alone. Within a part gradients are those of the model's own surrogate; one part is all of them.
+
+    So FPTT cuts gradients in training. What it has besides, a loss after every part, is the matter of an
+    objective, `prefix-mean`.
+
+    Args:
+        parts: number of parts, at least 1; as many as there are steps where there are fewer of them.
+
+    Example:
+        >>> from spikeproof.neurons import LIF
+        >>> from spikeproof.surrogates import ATan
+        >>> current = torch.full((2, 1, 1), 0.6, requires_grad=True)
+        >>> z, _ = Truncated(2)(current, State(torch.zeros(1, 1)), LIF(), ATan())
+        >>> torch.autograd.grad(z[1].sum(), current)[0][0].item()  # what came before the last part
+        0.0
+
+    Source:
+        Williams & Peng 1990; Kag & Saligrama 2021, algorithm 1 (FPTT).
+    """
+
+    parts: int = 2
+
+    def __post_init__(self) -> None:
+        if self.parts < 1:
+            raise InputError("Truncated needs at least one part", f"parts={self.parts}", "Try 2.")
+
+    def split(self, x: Float[Tensor, "T *F"]) -> tuple[Tensor, ...]:
+        """The parts of a sequence, none of them empty."""
+        return x.tensor_split(max(1, min(self.parts, len(x))))
+
+    def __call__(
+        self, current: Float[Tensor, "T B *F"], state: State, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], State]:
+        self.check(neuron)
+        spikes = []
+        for i, part in enumerate(self.split(current)):
+            z, state = lif_unroll(part, State(state.v.detach()) if i else state, neuron, spike)
+            spikes.append(z)
+        return torch.cat(spikes), state
+
+    def place(self, network: nn.Module) -> None:
+        super().place(network)
+        for module in list(network.modules()):
+            for name, layer in list(module.named_children()):
+                if isinstance(layer, (Synapse, Integrator)):
+                    setattr(module, name, _InParts(layer, self))
+
+
+class _InParts(nn.Module):
+    """What a linear filter answers, with the gradient of one that starts afresh in every part."""
+
+    def __init__(self, layer: Synapse | Integrator, rule: Truncated) -> None:
+        super().__init__()
+        self.layer, self.rule = layer, rule
+
+    def forward(self, x: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
+        with torch.no_grad():
+            whole = self.layer(x)
+        parts = torch.cat([self.layer(part) for part in self.rule.split(x)])
+        answer: Tensor = _Answered.apply(parts, whole)  # type: ignore[no-untyped-call]
+        return answer
+
+
+class _Answered(torch.autograd.Function):
+    """The second tensor, with the gradient of the first."""
+
+    @staticmethod
+    def forward(ctx: Any, followed: Tensor, answer: Tensor) -> Tensor:
+        return answer.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0], None
 
 
 @dataclass(frozen=True)
