@@ -32,7 +32,16 @@ if TYPE_CHECKING:
     from spikeproof.attacks.linearised import FAB, FABT, DeepFool
     from spikeproof.attacks.noise import GaussianNoiseSearch, SaltAndPepperSearch
     from spikeproof.attacks.penalised import EAD, CarliniWagner
-    from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch, Through
+    from spikeproof.attacks.recipes import (
+        BIM,
+        EOTPGD,
+        FGSM,
+        PGD,
+        NoiseSearch,
+        PatchSearch,
+        SquareSearch,
+        Through,
+    )
     from spikeproof.attacks.sparse import JSMA, OnePixel, SparseFool
     from spikeproof.attacks.spikes import SpikeSearch, SpikeWalkSearch
     from spikeproof.attacks.transfer import Transfer
@@ -265,7 +274,16 @@ _HOMES = {
     "attacks.noise": ("GaussianNoiseSearch", "SaltAndPepperSearch"),
     "attacks.penalised": ("EAD", "CarliniWagner"),
     "attacks.sparse": ("JSMA", "OnePixel", "SparseFool"),
-    "attacks.recipes": ("BIM", "EOTPGD", "FGSM", "PGD", "NoiseSearch", "SquareSearch", "Through"),
+    "attacks.recipes": (
+        "BIM",
+        "EOTPGD",
+        "FGSM",
+        "PGD",
+        "NoiseSearch",
+        "PatchSearch",
+        "SquareSearch",
+        "Through",
+    ),
     "evaluation": ("evaluate_attack", "evaluate_clean", "evaluate_sweep"),
     "attacks.transfer": ("Transfer",),
     "nearest": ("evaluate_distances",),

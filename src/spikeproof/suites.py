@@ -24,7 +24,15 @@ from spikeproof.attacks.iterated import APGD, APGDT
 from spikeproof.attacks.linearised import FABT
 from spikeproof.attacks.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean, sees_every_exit
 from spikeproof.attacks.penalised import EAD
-from spikeproof.attacks.recipes import EOTPGD, PGD, EncoderAwareSearch, NoiseSearch, Recipe, SquareSearch
+from spikeproof.attacks.recipes import (
+    EOTPGD,
+    PGD,
+    EncoderAwareSearch,
+    NoiseSearch,
+    PatchSearch,
+    Recipe,
+    SquareSearch,
+)
 from spikeproof.attacks.search import check_threat
 from spikeproof.attacks.sparse import JSMA, OnePixel, SparseFool
 from spikeproof.attacks.spikes import SpikeSearch, SpikeWalkSearch
@@ -38,7 +46,7 @@ from spikeproof.network import Classifier
 from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.sources import through
 from spikeproof.surrogates import ATan, Exponential, Rectangle, Triangle
-from spikeproof.threats import L0, L1, L2, Linf, Shifts
+from spikeproof.threats import L0, L1, L2, Linf, Region, Shifts, SquarePatch
 
 __all__ = ["LEVELS", "Member", "Suite", "Suited", "evaluate_suite", "plan"]
 
@@ -110,16 +118,41 @@ def plan(level: str, model: Model, threat: Threat) -> list[Member]:
     check_threat(model, threat)
     if moves_events(threat):
         return _on_events(level, model, threat)
-    if not isinstance(threat, (Linf, L2, L1, L0)):
-        raise InputError(
-            "There are suites for the threats linf, l2, l1 and l0, and for those on events",
-            repr(threat),
-            "List the attacks of this threat in a study instead.",
-        )
+    kind, ball = _Kind.of(model), _ball(threat)
     stages = [_quick, _standard, _extreme][: LEVELS.index(level) + 1]
-    kind = _Kind.of(model)
-    slopes = [member for stage in stages for member in stage(kind, threat)]
-    return [*slopes, *_without_gradients(level, kind, threat)]
+    slopes = [member for stage in stages for member in stage(kind, ball)]
+    members = [*slopes, *_without_gradients(level, kind, ball)]
+    if ball == threat:
+        return members
+    if isinstance(threat, SquarePatch):
+        few = Member("patch-search", PatchSearch(queries=150))
+        members += [few, *_longer(level, few.name, PatchSearch(queries=1000), PatchSearch(queries=5000))]
+    known = [member for member in members if _knows(member.recipe, threat)]
+    searched = any(member.recipe.gradient_free and member.name != "noise" for member in known)
+    return known if searched else [*known, *_guesses(level)]
+
+
+def _ball(threat: Threat) -> Threat:
+    """The ball whose attacks serve a threat: that of a region, and so many pixels in place of a square."""
+    if isinstance(threat, (Linf, L2, L1, L0)):
+        return threat
+    if isinstance(threat, Region):
+        return threat.ball
+    if isinstance(threat, SquarePatch):
+        return L0(threat.epsilon**2)
+    raise InputError(
+        "There are suites for linf, l2, l1, l0, regions of these, square patches, and the threats on events",
+        repr(threat),
+        "List the attacks of this threat in a study instead.",
+    )
+
+
+def _knows(recipe: Recipe, threat: Threat) -> bool:
+    try:
+        recipe(threat)
+    except InputError:
+        return False
+    return True
 
 
 class _Kind(NamedTuple):
@@ -226,16 +259,25 @@ def _without_gradients(level: str, kind: _Kind, threat: Threat) -> list[Member]:
         long: Recipe = SquareSearch(queries=1000)
         extreme: Recipe = SquareSearch(queries=5000)
     elif isinstance(threat, L1):
-        members.append(Member("nes", NES(steps=10, samples=10)))
-        long, extreme = NES(steps=40, samples=25), NES(steps=100, samples=50)
+        return [*members, *_guesses(level)]
     else:
         members.append(Member("one-pixel", OnePixel(steps=10, population=20)))
         long, extreme = OnePixel(), OnePixel(steps=100, population=100)
-    short = members[-1].name
+    return [*members, *_longer(level, members[-1].name, long, extreme)]
+
+
+def _guesses(level: str) -> list[Member]:
+    """Gradients estimated from answers, for threats that no random search was made for."""
+    long = _longer(level, "nes", NES(steps=40, samples=25), NES(steps=100, samples=50))
+    return [Member("nes", NES(steps=10, samples=10)), *long]
+
+
+def _longer(level: str, short: str, long: Recipe, longest: Recipe) -> list[Member]:
+    members = []
     if level != "quick":
         members.append(Member(f"{short}-long", long, after=short if level == "standard" else None))
     if level == "extreme":
-        members.append(Member(f"{short}-longest", extreme))
+        members.append(Member(f"{short}-longest", longest))
     return members
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -19,9 +20,9 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
 from spikeproof.protocols import Model, Threat
-from spikeproof.threats import L2, Linf
+from spikeproof.threats import L2, Region, SquarePatch, boxed
 
-__all__ = ["Square", "UniformNoise", "random_search"]
+__all__ = ["Patches", "Square", "UniformNoise", "random_search"]
 
 Propose = Callable[[int, Tensor, Key], Tensor]
 """`(query, rows, key) -> candidates` for the rows still attacked."""
@@ -101,7 +102,7 @@ class Square:
     their plateaus a search that insisted on progress would stand still.
 
     Args:
-        threat: `Linf` or `L2`, on images `[B, C, H, W]`.
+        threat: `Linf`, a region of it, or `L2`, on images `[B, C, H, W]`.
         queries: forward passes per example, at least 1.
         p_init: share of pixels in the first patch, in (0, 1].
 
@@ -123,9 +124,9 @@ class Square:
                 f"queries={self.queries}, p_init={self.p_init}",
                 "Try queries=500, p_init=0.8.",
             )
-        if not isinstance(self.threat, (Linf, L2)):
+        if not (boxed(self.threat) or isinstance(self.threat, L2)):
             raise InputError(
-                "Square knows the threats Linf and L2",
+                "Square knows the threats Linf and L2, and regions of Linf",
                 repr(self.threat),
                 instead(self.threat, "Use UniformNoise for this one."),
             )
@@ -146,7 +147,7 @@ class Square:
                 "Square needs images [B, C, H, W]", f"shape {list(x.shape)}", "Use UniformNoise instead."
             )
         best = Best(x)
-        shape = _LinfPatches(x, self.threat) if isinstance(self.threat, Linf) else _L2Patches(x, self.threat)
+        shape = _LinfPatches(x, self.threat) if boxed(self.threat) else _L2Patches(x, self.threat)
 
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:
             if query == 0:
@@ -155,6 +156,135 @@ class Square:
             return shape.change(best.x[rows], rows, share, now)
 
         return random_search(model, x, y, key, best, self.queries, propose)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Random search for one square of the image: where it lies and what is in it.
+
+    Every second query moves the square, over the whole image at first and ever less far, with what it holds;
+    the others change a smaller square within it. Values are 0, 1 or, as often, anything between, because a
+    code of levels may be fooled by the middle ones. What is no worse is kept, as in `Square`.
+
+    Args:
+        threat: `SquarePatch`, on images `[B, C, H, W]`.
+        queries: forward passes per example, at least 1.
+
+    Raises:
+        InputError: another threat, other axes, or settings out of range.
+
+    Source:
+        Croce et al. 2022 (Sparse-RS), section 4.2 and algorithm 3; values between 0 and 1 are ours.
+    """
+
+    threat: Threat
+    queries: int = 500
+
+    def __post_init__(self) -> None:
+        if self.queries < 1:
+            raise InputError(
+                "Patches needs at least one query", f"queries={self.queries}", "Try queries=500."
+            )
+        if not isinstance(self.threat, SquarePatch):
+            raise InputError(
+                "Patches knows the threat SquarePatch",
+                repr(self.threat),
+                instead(self.threat, "Use Square or UniformNoise for this one."),
+            )
+
+    def __call__(
+        self,
+        model: Model,
+        x: Float[Tensor, "B C H W"],
+        y: Int64[Tensor, "B"],
+        key: Key,
+        *,
+        through: Model | None = None,
+    ) -> Result:
+        """Attack `model`; `through` is ignored, there is no gradient to substitute."""
+        x = admit(model, self.threat, x, y)
+        if x.ndim != 4:
+            raise InputError(
+                "Patches needs images [B, C, H, W]", f"shape {list(x.shape)}", "Use UniformNoise instead."
+            )
+        best, held = Best(x), _Held(x, int(self.threat.epsilon))
+
+        def propose(query: int, rows: Tensor, now: Key) -> Tensor:
+            held.accept(best.x, rows)
+            if query == 0:
+                return held.fresh(rows, now)
+            if query % 2:
+                return held.elsewhere(rows, 1 - query / self.queries, now)
+            return held.changed(rows, 0.8 * _schedule(query, self.queries), now)
+
+        return random_search(model, x, y, key, best, self.queries, propose)
+
+
+class _Held:
+    """One patch per example: that of the best image so far, and that which was tried last."""
+
+    def __init__(self, x: Tensor, side: int) -> None:
+        self.x, batch, channels = x, *x.shape[:2]
+        self.free = x.shape[2] - min(side, x.shape[2]), x.shape[3] - min(side, x.shape[3])
+        self.corner = torch.zeros(batch, 2, dtype=torch.int64, device=x.device)
+        self.content = x.new_zeros(batch, channels, min(side, x.shape[2]), min(side, x.shape[3]))
+        self.tried = self.corner.clone(), self.content.clone()
+
+    def accept(self, best: Tensor, rows: Tensor) -> None:
+        """Take over what was tried last wherever it is the best image now."""
+        same = (self._image(rows, *(part[rows] for part in self.tried)) == best[rows]).flatten(1).all(1)
+        for kept, tried in zip((self.corner, self.content), self.tried, strict=True):
+            kept[rows[same]] = tried[rows[same]]
+
+    def fresh(self, rows: Tensor, key: Key) -> Tensor:
+        """A random patch at a random place."""
+        place = key.fold("place").uniform((len(rows), 2), 0, self.x.device)
+        return self._try(rows, self._inside(place * self._room(1)), _content(self.content[rows], key))
+
+    def elsewhere(self, rows: Tensor, share: float, key: Key) -> Tensor:
+        """The same patch, moved by up to a share of the image each way, and by a pixel at least."""
+        by = key.fold("place").uniform((len(rows), 2), 0, self.x.device) * 2 - 1
+        far = (share * self._room(0)).clamp(min=1)
+        moved = self.corner[rows] + (by * (far + 0.5)).round().long()
+        return self._try(rows, self._inside(moved), self.content[rows])
+
+    def changed(self, rows: Tensor, share: float, key: Key) -> Tensor:
+        """The patch where it is; a square in it, of that share of its pixels, gets one new colour."""
+        now = self.content[rows]
+        tall, wide = now.shape[2:]
+        if not now.numel():
+            return self._try(rows, self.corner[rows], now)
+        side = min(max(round(math.sqrt(share * tall * wide)), 1), tall, wide)
+        mask = _window(tall, wide, side, len(rows), key.fold("corner"), now)
+        colour = _content(now[:, :, :1, :1], key)
+        return self._try(rows, self.corner[rows], torch.where(mask, colour, now))
+
+    def _room(self, more: int) -> Tensor:
+        return torch.tensor(self.free, device=self.x.device, dtype=torch.float32) + more
+
+    def _inside(self, corner: Tensor) -> Tensor:
+        return torch.minimum(corner.long().clamp(min=0), self._room(0).long())
+
+    def _try(self, rows: Tensor, corner: Tensor, content: Tensor) -> Tensor:
+        for tried, part in zip(self.tried, (corner, content), strict=True):
+            tried[rows] = part
+        return self._image(rows, corner, content)
+
+    def _image(self, rows: Tensor, corner: Tensor, content: Tensor) -> Tensor:
+        x = self.x[rows].clone()
+        tall, wide = content.shape[2:]
+        i = corner[:, 0].view(-1, 1, 1, 1) + torch.arange(tall, device=x.device).view(1, 1, -1, 1)
+        j = corner[:, 1].view(-1, 1, 1, 1) + torch.arange(wide, device=x.device).view(1, 1, 1, -1)
+        example = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
+        channel = torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1)
+        x[example, channel, i, j] = content
+        return x
+
+
+def _content(like: Float[Tensor, "B C H W"], key: Key) -> Float[Tensor, "B C H W"]:
+    """Values of which a quarter each are 0 and 1, and the others anything between."""
+    drawn = key.fold("content").uniform(tuple(like.shape), 0, like.device).to(like.dtype)
+    return (2 * drawn - 0.5).clamp(0, 1)
 
 
 def _schedule(query: int, queries: int) -> float:
@@ -192,11 +322,21 @@ class _LinfPatches:
 
     def change(self, best: Tensor, rows: Tensor, share: float, key: Key) -> Tensor:
         x = self.x[rows]
-        batch, channels, height, width = x.shape
+        batch, channels = x.shape[:2]
+        top, left, height, width = self._frame(x)
         side = min(max(round(math.sqrt(share * height * width)), 1), height, width)
-        mask = _window(height, width, side, batch, key.fold("corner"), x)
+        inner = _window(height, width, side, batch, key.fold("corner"), x)
+        mask = F.pad(inner, (left, x.shape[3] - left - width, top, x.shape[2] - top - height))
         value = self.threat.epsilon * _signs((batch, channels, 1, 1), key.fold("sign"), x)
         return self.threat.project(torch.where(mask, x + value, best), x)
+
+    def _frame(self, x: Tensor) -> tuple[int, int, int, int]:
+        """Where squares are tried: top, left, height and width of what may change."""
+        height, width = x.shape[2:]
+        if isinstance(self.threat, Region) and not self.threat.outside:
+            top, left = min(self.threat.top, height - 1), min(self.threat.left, width - 1)
+            return top, left, min(self.threat.height, height - top), min(self.threat.width, width - left)
+        return 0, 0, height, width
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
 from spikeproof.protocols import Coded, Encoder, Model, Threat
-from spikeproof.threats import Linf
+from spikeproof.threats import boxed
 
 __all__ = ["EncoderAware", "Reachable", "level_code", "reachable"]
 
@@ -128,7 +128,7 @@ class EncoderAware:
     stands is proved to stand.
 
     Args:
-        threat: `Linf`.
+        threat: `Linf`, or a region of it.
         steps: gradients per restart, at least 1.
         restarts: number of runs, at least 1; the first starts at the clean image and follows the margin, the
             others start at random patterns and follow one other class each.
@@ -154,11 +154,11 @@ class EncoderAware:
     grid: int = 255
 
     def __post_init__(self) -> None:
-        if not isinstance(self.threat, Linf):
+        if not boxed(self.threat):
             raise InputError(
                 "EncoderAware searches boxes of pixels",
                 repr(self.threat),
-                instead(self.threat, "Use linf, or another attack."),
+                instead(self.threat, "Use linf or a region of it, or another attack."),
             )
         if self.steps < 1 or self.restarts < 1 or self.refine < 0 or self.most < 2 or self.grid < 0:
             raise InputError(

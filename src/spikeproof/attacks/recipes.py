@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from spikeproof.attacks.oracles import Exact, Expectation
-from spikeproof.attacks.queries import Square, UniformNoise
+from spikeproof.attacks.queries import Patches, Square, UniformNoise
 from spikeproof.attacks.reachable import EncoderAware, level_code
 from spikeproof.attacks.search import GradientAttack, Result
 from spikeproof.attacks.steps import best_step
@@ -32,6 +32,7 @@ __all__ = [
     "EncoderAwareSearch",
     "GradientRecipe",
     "NoiseSearch",
+    "PatchSearch",
     "Recipe",
     "SquareSearch",
     "Through",
@@ -293,6 +294,24 @@ class SquareSearch(Recipe):
 
     def __call__(self, threat: Threat) -> Square:
         return Square(threat, self.queries, self.p_init)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchSearch(Recipe):
+    """Random search for the place and the content of one square, without gradients; for square-patch.
+
+    Args:
+        queries: forward passes per example, at least 1.
+
+    Source:
+        Croce et al. 2022 (Sparse-RS), section 4.2.
+    """
+
+    gradient_free: ClassVar[bool] = True
+    queries: int = 500
+
+    def __call__(self, threat: Threat) -> Patches:
+        return Patches(threat, self.queries)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Threat
-from spikeproof.threats import L2, Linf, Region
+from spikeproof.threats import L2, Linf, Region, boxed
 from spikeproof.threats.balls import room
 
 __all__ = [
@@ -308,7 +308,7 @@ class Adam(Step):
 
     def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         memory, direction = self.moments(grad, memory)
-        unit = direction.clamp(-1, 1) if _cube(place.threat) else place.threat.steepest(direction)
+        unit = direction.clamp(-1, 1) if boxed(place.threat) else place.threat.steepest(direction)
         return place.threat.project(place.here + per_example(place.size, grad) * unit, place.x), memory
 
 
@@ -335,10 +335,6 @@ class StableAdaptive(Adam):
         mean = self.first * memory["mean"] + _over(grad, _mean(grad.abs()))
         square = self.second * memory["square"] + _over(grad.square(), _mean(grad.square()))
         return {"mean": mean, "square": square, "age": memory["age"] + 1}, mean / (square.sqrt() + 1e-12)
-
-
-def _cube(threat: Threat) -> bool:
-    return isinstance(threat, Linf) or (isinstance(threat, Region) and threat.norm == "linf")
 
 
 def best_step(threat: Threat) -> Step:

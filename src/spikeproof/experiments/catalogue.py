@@ -95,6 +95,7 @@ PARTS: Catalogue = {
         "gaussian-noise": noise.GaussianNoiseSearch,
         "salt-and-pepper": noise.SaltAndPepperSearch,
         "square": recipes.SquareSearch,
+        "patch-search": recipes.PatchSearch,
         "encoder-aware": recipes.EncoderAwareSearch,
         "spike-search": spikes.SpikeSearch,
         "spike-walk": spikes.SpikeWalkSearch,

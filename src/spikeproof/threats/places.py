@@ -18,7 +18,7 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.threats.balls import L1, L2, Ball, Linf, room
 
-__all__ = ["L0", "Region", "SquarePatch"]
+__all__ = ["L0", "Region", "SquarePatch", "boxed"]
 
 
 def _pixels(x: Float[Tensor, "B *F"]) -> Float[Tensor, "B N"]:
@@ -265,3 +265,13 @@ class Region(Ball):
     ) -> Float[Tensor, "B C H W"]:
         """The ball's, of the gradient within the region."""
         return self.ball.extreme(torch.where(self.mask(x), grad, 0 * grad), x)
+
+
+def boxed(threat: object) -> bool:
+    """Whether a threat bounds every pixel on its own: Linf, and regions of it.
+
+    Example:
+        >>> boxed(Linf(0.1)), boxed(Region(0.1)), boxed(Region(0.1, "l2"))
+        (True, True, False)
+    """
+    return isinstance(threat, Linf) or (isinstance(threat, Region) and threat.norm == "linf")
