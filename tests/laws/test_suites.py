@@ -1,26 +1,40 @@
 """What a suite must keep, and that it is no weaker than the peers' attacks on the same weights."""
 
 import itertools
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch import nn
 
-from spikeproof.attacks.recipes import PGD, SquareSearch
+from spikeproof.attacks.recipes import PGD, Recipe, SquareSearch
 from spikeproof.audit.assess import suite_evidence
 from spikeproof.datasets import Digits
-from spikeproof.decoders import ConfidenceExit, Count, MeanPotential, decide
-from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated
+from spikeproof.decoders import ConfidenceExit, Count, Earliest, FirstSpike, MeanPotential, decide
+from spikeproof.encoders import (
+    Bernoulli,
+    Direct,
+    Events,
+    Latency,
+    Reversed,
+    SpikeGated,
+    SpikeTimes,
+    StraightThrough,
+)
 from spikeproof.errors import InputError
 from spikeproof.evaluation import Clean, evaluate_attack, evaluate_clean
+from spikeproof.experiments.catalogue import PARTS
+from spikeproof.experiments.cells import plan_digest
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.network import MLP, ModelSpec, substitute
-from spikeproof.neurons import LIF
+from spikeproof.neurons import LIF, ReLU
+from spikeproof.specs import build, describe
+from spikeproof.spiketimes import FastAndDeep
 from spikeproof.suites import LEVELS, Suite, evaluate_suite, plan
 from spikeproof.surrogates import ATan, Rectangle
-from spikeproof.threats import L0, L1, L2, Linf, SquarePatch
+from spikeproof.threats import L0, L1, L2, Flips, Linf, Shifts, SquarePatch
+from spikeproof.timed import TimedMLP
 
 KEY, THREAT = Key.of(0), Linf(0.1)
 CODES = [Direct(4), Latency(5), Bernoulli(4)]
@@ -166,6 +180,47 @@ def test_every_suite_holds_the_members_of_the_next_smaller_one(code, decoder, th
         assert all(callable(m.recipe(threat)) for m in members)
         assert any(m.recipe.gradient_free and m.name != "noise" for m in members)
         assert all(m.after is None or m.after in names[:i] for i, m in enumerate(members))
+
+
+KINDS = [
+    *(ModelSpec(c, MLP((4,)), LIF(), ATan(), MeanPotential(), (1, 8, 8), 10) for c in CODES),
+    ModelSpec(Reversed(Latency(3)), MLP((4,)), LIF(), ATan(), ConfidenceExit(Count()), (1, 8, 8), 3),
+    ModelSpec(Latency(3, backward=StraightThrough()), MLP((4,)), LIF(), ATan(), FirstSpike(), (1, 8, 8), 10),
+    ModelSpec(Direct(1), MLP((4,)), ReLU(), ATan(), MeanPotential(), (1, 8, 8), 10),
+    ModelSpec(SpikeTimes(), TimedMLP((4,)), FastAndDeep(), ATan(), Earliest(), (1, 8, 8), 10),
+    ModelSpec(Events(3), MLP((4,)), LIF(), ATan(), Count(), (1, 4, 4), 10),
+    ModelSpec(Events(3), MLP((4,)), LIF(), ATan(), ConfidenceExit(Count()), (1, 4, 4), 10),
+]
+
+
+@pytest.mark.parametrize("spec", KINDS, ids=lambda spec: f"{spec.encoder} {spec.decoder} {spec.neuron}")
+def test_a_plan_looks_at_no_weight(spec):
+    """What is planned for a description is what a model of that description is attacked with."""
+    events = isinstance(spec.encoder, Events)
+    for threat in (Flips(3), Shifts(2)) if events else (Linf(0.1), L2(0.5), L1(5.0), L0(5)):
+        planned, found = plans(spec, threat), plans(spec.build(KEY), threat)
+        assert planned == found
+        assert len({*map(plan_digest, planned)}) == len(LEVELS)
+        for members in planned:
+            for member in members:
+                assert build(Recipe, describe(member.recipe, PARTS), PARTS) == member.recipe
+
+
+def test_whatever_tells_plans_apart_changes_their_digest():
+    members = plan("standard", KINDS[0], THREAT)
+    first, *rest = members
+    others = [
+        [first._replace(recipe=replace(first.recipe, steps=21)), *rest],
+        [first._replace(recipe=replace(first.recipe, surrogate=ATan(3.0))), *rest],
+        [first._replace(name="PGD"), *rest],
+        [*rest[:-1], rest[-1]._replace(after=None), first],
+        [*members[:-1], members[-1]._replace(after=None)],
+        [*rest, first],
+        rest,
+        [*members, first._replace(name="again")],
+    ]
+    assert plan_digest(list(members)) == plan_digest(plan("standard", KINDS[0], Linf(0.1)))
+    assert len({plan_digest(members), *map(plan_digest, others)}) == 1 + len(others)
 
 
 def test_a_larger_suite_breaks_what_a_smaller_one_broke(subjects, standard):

@@ -5,14 +5,16 @@ makes numbers unbelievable, such as state that leaks or gradients that vanish, a
 clean images whose spikes are changed, a `distance` cell says how far the nearest adversarial images are, an
 `attack` cell measures it under one attack with one budget, a `certify` cell proves what it can within one
 budget. A cell's spec holds everything that can change its numbers; its address is the digest of that spec.
-Batch size, device, number of workers and machine are not part of it.
+Batch size, device, number of workers and machine are not part of it. A suite is named by its level and stands
+for attacks that change from version to version, so its spec holds a digest of these, `plan`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -25,18 +27,21 @@ from spikeproof.experiments.catalogue import PARTS
 from spikeproof.experiments.others import Saved, fingerprint, read_saved
 from spikeproof.experiments.study import Candidate, Study, check_on, knows, others
 from spikeproof.network import ModelSpec
-from spikeproof.specs import address, canonical, describe
+from spikeproof.protocols import Threat
+from spikeproof.specs import address, build, canonical, describe
 from spikeproof.statistics import draws_wanted
-from spikeproof.suites import Suite
+from spikeproof.suites import Member, Suite, plan
 
-__all__ = ["MEASURING_VERSION", "TRAINING_VERSION", "Cell", "cells_of"]
+__all__ = ["MEASURING_VERSION", "TRAINING_VERSION", "Cell", "cells_of", "plan_digest", "planned", "with_plan"]
 
 TRAINING_VERSION = 1
 """Raised whenever a change of the code alters the model that a train cell with the same spec makes."""
 
 MEASURING_VERSION = 6
-"""Raised whenever a change of the code alters what a clean or attack cell with the same spec measures."""
+"""Raised whenever a change of the code alters what a clean or attack cell with the same spec measures.
 
+Which attacks a suite is made of, with all their options, stands in the spec, so these may change without it.
+"""
 
 LEAST_DRAWS = 4
 """Draws of a stochastic model on many examples, where fewer would do."""
@@ -131,6 +136,7 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
                 ball.pop("epsilon")
                 far = {"attack": describe(search, PARTS), "threat": ball, "seed": seed}
                 yield Cell.of("distance", {**measured, **far})
+        own = model_spec(study, data, model)
         smaller: dict[str, str] = {}
         for threat in study.threats:
             ball = describe(threat, PARTS)
@@ -139,6 +145,7 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
                 if not (recipe.suits(model) and _defined(recipe, model)):
                     continue
                 attack = {"attack": describe(recipe, PARTS), "threat": ball, "epsilon": epsilon, "seed": seed}
+                attack = with_plan(attack, own)
                 if isinstance(recipe, Transfer):
                     attack["attack"] |= {"made_on": None}
                     for source in _sources(study, data, model, seed, recipe):
@@ -158,6 +165,60 @@ def _attack(spec: dict[str, Any], study: Study, recipe: Recipe, smaller: dict[st
     cell = Cell.of("attack", {**spec, "smaller": smaller.get(place)})
     smaller[place] = cell.address
     return cell
+
+
+def plan_digest(members: Sequence[Member]) -> str:
+    """What tells plans of a suite apart: names, attacks with all their options, order and conditions.
+
+    Example:
+        >>> from spikeproof.attacks.recipes import PGD
+        >>> plans = [[Member("pgd", PGD(steps=steps))] for steps in (10, 10, 20)]
+        >>> first, same, other = map(plan_digest, plans)
+        >>> first == same, first == other
+        (True, False)
+    """
+    return _digest(tuple(members))
+
+
+@lru_cache(maxsize=256)
+def _digest(members: tuple[Member, ...]) -> str:
+    return address([(name, describe(recipe, PARTS), after) for name, recipe, after in members])
+
+
+def with_plan(spec: dict[str, Any], model: ModelSpec) -> dict[str, Any]:
+    """The spec of a cell; that of a suite with the digest of what this version runs on such a model.
+
+    Args:
+        spec: of a cell.
+        model: what is measured.
+
+    Raises:
+        InputError: there is no suite for this model and threat.
+    """
+    if not _is_suite(spec):
+        return spec
+    threat: Threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
+    recipe: Suite = build(Recipe, spec["attack"], PARTS)
+    return {**spec, "plan": plan_digest(plan(recipe.level, model, threat))}
+
+
+def planned(spec: dict[str, Any], model: Mapping[str, Any]) -> bool:
+    """Whether a suite cell of a stored study stands for what this version runs; true of every other cell.
+
+    Args:
+        spec: of the cell.
+        model: the spec of its model, as plain data.
+    """
+    if not _is_suite(spec):
+        return True
+    try:
+        return with_plan(spec, build(ModelSpec, model, PARTS)) == spec
+    except InputError:  # it has parts that this version does not know
+        return False
+
+
+def _is_suite(spec: Mapping[str, Any]) -> bool:
+    return PARTS[Recipe].get(spec.get("attack", {}).get("name")) is Suite
 
 
 def _train(study: Study, data: Dataset, model: Candidate, seed: int) -> Cell:
