@@ -280,6 +280,7 @@ def print_distances(records: Sequence[DistanceRecord]) -> None:
 
 def print_comparisons(pairs: Sequence[Compared]) -> None:
     """One sentence per pair of models, under a heading for each budget and part."""
+    click.echo()
     if not pairs:
         click.echo(
             "No two models of this study differ in one part only and have a number that can be compared."

@@ -137,7 +137,7 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
                 far = {"attack": describe(search, PARTS), "threat": ball, "seed": seed}
                 yield Cell.of("distance", {**measured, **far})
         own = model_spec(study, data, model)
-        smaller: dict[str, str] = {}
+        last: dict[str, Cell] = {}
         for threat in study.threats:
             ball = describe(threat, PARTS)
             epsilon = ball.pop("epsilon")
@@ -149,22 +149,26 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
                 if isinstance(recipe, Transfer):
                     attack["attack"] |= {"made_on": None}
                     for source in _sources(study, data, model, seed, recipe):
-                        yield _attack({**measured, **attack, "source": source}, study, recipe, smaller)
+                        yield _attack({**measured, **attack, "source": source}, study, recipe, last)
                 else:
-                    yield _attack({**measured, **attack}, study, recipe, smaller)
+                    yield _attack({**measured, **attack}, study, recipe, last)
             for certificate in study.certificates:
                 proof = {"certificate": describe(certificate, PARTS), "threat": ball, "epsilon": epsilon}
                 yield Cell.of("certify", {**measured, **proof, "seed": seed})
 
 
-def _attack(spec: dict[str, Any], study: Study, recipe: Recipe, smaller: dict[str, str]) -> Cell:
-    """An attack cell; in a nested sweep one that begins with the cell of the smaller budget, if any."""
+def _attack(spec: dict[str, Any], study: Study, recipe: Recipe, last: dict[str, Cell]) -> Cell:
+    """An attack cell; in a nested sweep one that begins with the cell of the smaller budget, if any.
+
+    Two transfers may name the same model; what they ask for twice within one budget is one cell.
+    """
     if study.sweep == "afresh" or isinstance(recipe, Suite):  # a suite attacks every budget afresh
         return Cell.of("attack", spec)
     place = canonical({name: value for name, value in spec.items() if name != "epsilon"})
-    cell = Cell.of("attack", {**spec, "smaller": smaller.get(place)})
-    smaller[place] = cell.address
-    return cell
+    before = last.get(place)
+    if before is None or before.spec["epsilon"] != spec["epsilon"]:
+        last[place] = Cell.of("attack", {**spec, "smaller": before.address if before else None})
+    return last[place]
 
 
 def plan_digest(members: Sequence[Member]) -> str:
