@@ -28,6 +28,7 @@ from spikeproof.experiments.others import Saved, fingerprint, read_saved
 from spikeproof.experiments.study import Candidate, Study, check_on, knows, others
 from spikeproof.network import ModelSpec
 from spikeproof.protocols import Threat
+from spikeproof.sources import validated
 from spikeproof.specs import address, build, canonical, describe
 from spikeproof.statistics import draws_wanted
 from spikeproof.suites import Member, Suite, plan
@@ -97,7 +98,8 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
     """Every cell of a study, each model's one after the other.
 
     Raises:
-        InputError: the study asks for more examples than the data have, or a model does not fit them.
+        InputError: the study asks for more examples than the data have, in the test part or to choose by, or
+            a model does not fit them.
     """
     examples = len(data.test.labels) if study.examples is None else study.examples
     if examples > len(data.test.labels):
@@ -105,6 +107,13 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
             f"The test part of {data.name} has {len(data.test.labels)} images",
             f"examples={examples}",
             "Ask for fewer, or write examples: all.",
+        )
+    wanted = max(map(validated, study.attacks), default=0)
+    if wanted > len(data.validation.labels):
+        raise InputError(
+            f"An attack is chosen on {wanted} images of the validation part, never on those reported",
+            f"{data.name} with {len(data.validation.labels)}",
+            "Hold out as many, such as {fashion-mnist: {hold_out: 5000}}, or choose on fewer (images).",
         )
     return list(
         dict.fromkeys(cell for model in study.models for cell in _cells(study, data, model, examples))
