@@ -387,9 +387,9 @@ CHECKS: tuple[Check, ...] = (
         "What was chosen to look good on these images looks better on them than it is.",
         "Choose on the validation part (`hold_out`).",
         "Carlini et al. 2019, section 5",
-        'an evaluation written in Python, whose evidence says `chosen_on="test"`. A study chooses on the '
-        "validation part alone, and is refused where data have none; that its file was written after a look at "
-        "its results cannot be seen.",
+        'an evaluation written in Python, whose evidence says `chosen_on="test"`. What a study '
+        "chooses (`chosen`), it chooses on the validation part, and it is refused where that is too small; "
+        "whether its file was written after a look at its results cannot be seen.",
     ),
     Check(
         "answers are no logits",
