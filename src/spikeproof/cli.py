@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import wraps
+from dataclasses import dataclass
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -151,70 +152,84 @@ def status(directory: Path) -> None:
 @cli.command()
 @DIRECTORY
 @AS_JSON
-@click.option("--probes", is_flag=True, help="Only what probes of timing found.")
-@click.option("--distances", is_flag=True, help="Only how far nearest adversarial images are.")
-@click.option(
-    "--comparisons", "compared", is_flag=True, help="Only which models are more robust than others."
-)
-@click.option("--seeds", "over_seeds", is_flag=True, help="Only means over seeds, with their intervals.")
+@click.option("--seeds", is_flag=True, help="Means over seeds, with their intervals.")
+@click.option("--probes", is_flag=True, help="What probes of timing found.")
+@click.option("--distances", is_flag=True, help="How far nearest adversarial images are.")
+@click.option("--comparisons", is_flag=True, help="Which models are more robust than others.")
 @guarded
-def show(
-    directory: Path, as_json: bool, probes: bool, compared: bool, distances: bool, over_seeds: bool
-) -> None:
-    """Print the numbers of the study in DIR."""
-    from spikeproof import terminal
-    from spikeproof.experiments.comparisons import comparisons
-    from spikeproof.experiments.results import distance_records, probe_records, records
-    from spikeproof.experiments.store import as_json as encode
+def show(directory: Path, as_json: bool, **tables: bool) -> None:
+    """Print the numbers of the study in DIR, or only what is asked for, one table after the other.
 
-    if compared:
-        pairs = comparisons(directory, records(directory))
-        if as_json:
-            click.echo(encode(pairs).decode(), nl=False)
-        else:
-            terminal.print_comparisons(pairs)
-        return
-    if over_seeds:
-        _show_seeds(directory, as_json)
-        return
+    As JSON that is one list; of several tables it is one object, which has the list of each by its name.
+    """
+    order, found = ("seeds", "probes", "distances", "comparisons"), _Tables(directory)
+    asked = [name for name in order if tables[name]]
     if as_json:
-        chosen = probe_records if probes else distance_records if distances else records
-        click.echo(encode(chosen(directory)).decode(), nl=False)
+        lists = {name: getattr(found, name) for name in asked or ["numbers"]}
+        click.echo(encoded(lists if len(lists) > 1 else next(iter(lists.values()))), nl=False)
         return
-    if not probes and not distances:
-        terminal.print_records(records(directory))
-        terminal.print_seeds(records(directory))
-    if not distances:
-        terminal.print_probes(probe_records(directory))
-    if not probes:
-        terminal.print_distances(distance_records(directory))
+    for name in asked or ("numbers", "seeds", "probes", "distances"):
+        found.show(name, bool(asked))
 
 
-def _show_seeds(directory: Path, as_json: bool) -> None:
-    from spikeproof import terminal
-    from spikeproof.experiments.results import records
-    from spikeproof.report.tables import seeds
+@dataclass(frozen=True)
+class _Tables:
+    """What a study has to show, each as `show --json` prints it and read when it is wanted."""
 
-    found = records(directory)
-    if not as_json:
-        terminal.print_seeds(found)
-        return
-    rows = [
-        {
-            **{axis: dict(row.model)[axis] for axis in terminal.PARTS},
-            "seeds": row.trainings,
-            "threat": budget.threat,
-            "epsilon": budget.epsilon,
-            "clean_mean": row.clean[0],
-            "clean_interval": row.clean[1],
-            "robust_mean": mean,
-            "robust_interval": ends,
-            "doubtful": budget in row.doubtful,
+    directory: Path
+
+    @cached_property
+    def numbers(self) -> Sequence[Any]:
+        from spikeproof.experiments.results import records
+
+        return records(self.directory)
+
+    @cached_property
+    def seeds(self) -> Sequence[Any]:
+        from spikeproof.report.tables import seeds_json
+
+        return seeds_json(self.numbers)
+
+    @cached_property
+    def probes(self) -> Sequence[Any]:
+        from spikeproof.experiments.results import probe_records
+
+        return probe_records(self.directory)
+
+    @cached_property
+    def distances(self) -> Sequence[Any]:
+        from spikeproof.experiments.results import distance_records
+
+        return distance_records(self.directory)
+
+    @cached_property
+    def comparisons(self) -> Sequence[Any]:
+        from spikeproof.experiments.comparisons import comparisons
+
+        return comparisons(self.directory, self.numbers)
+
+    def show(self, table: str, asked: bool) -> None:
+        """Print one; of one that was asked for and is empty, that it is."""
+        from spikeproof import terminal
+
+        printed: dict[str, Callable[[], None]] = {
+            "numbers": lambda: terminal.print_records(self.numbers),
+            "seeds": lambda: terminal.print_seeds(self.numbers, explained=not asked),
+            "probes": lambda: terminal.print_probes(self.probes),
+            "distances": lambda: terminal.print_distances(self.distances),
+            "comparisons": lambda: terminal.print_comparisons(self.comparisons),
         }
-        for row in seeds(found)
-        for budget, (mean, ends) in row.worst.items()
-    ]
-    click.echo(encoded(rows), nl=False)
+        printed[table]()
+        if asked and table in NOTHING and not getattr(self, table):
+            click.echo(NOTHING[table])
+
+
+NOTHING = {
+    "seeds": "No model of this study is finished under several seeds.",
+    "probes": "No probe of this study is finished.",
+    "distances": "No distance of this study is finished.",
+}
+"""What is said of a table that was asked for and has no line; comparisons say it themselves."""
 
 
 @cli.command()

@@ -41,8 +41,8 @@ from spikeproof.encoders import SpikeCode, StraightThrough, TimeShift, with_back
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation import Attacked, Clean, distances, evaluate_attack
 from spikeproof.keys import Key
-from spikeproof.losses import LogitCrossEntropy, Margin
-from spikeproof.network import Classifier
+from spikeproof.losses import LogitCrossEntropy, Margin, Objective
+from spikeproof.network import Classifier, ModelSpec
 from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.sources import through
 from spikeproof.surrogates import ATan, Exponential, Rectangle, Triangle
@@ -75,7 +75,7 @@ class Suite(Recipe):
         level: `quick`, `standard` or `extreme`.
 
     Raises:
-        InputError: no such level.
+        InputError: no such level, or a call with a threat for which there is no suite.
 
     Source:
         Croce & Hein 2020 (AutoAttack), for the idea of a parameter-free ensemble; the members are ours.
@@ -88,6 +88,8 @@ class Suite(Recipe):
             raise InputError("Expected a suite", repr(self.level), suggest(self.level, LEVELS))
 
     def __call__(self, threat: Threat) -> Any:
+        if not moves_events(threat):
+            _ball(threat)
         return _never
 
 
@@ -95,7 +97,7 @@ def _never(*_: object, **__: object) -> Any:
     raise InputError("A suite is run by evaluate_suite()", "a call of its own", "Use evaluate_suite().")
 
 
-def plan(level: str, model: Model, threat: Threat) -> list[Member]:
+def plan(level: str, model: Model | ModelSpec, threat: Threat) -> list[Member]:
     """The attacks of a suite on this model, in their order.
 
     Every suite for images holds the members of the next smaller one, under the same names and so with the
@@ -104,7 +106,7 @@ def plan(level: str, model: Model, threat: Threat) -> list[Member]:
 
     Args:
         level: `quick`, `standard` or `extreme`.
-        model: what is attacked.
+        model: what is attacked; the plan looks at no weight, so the spec of a classifier has the same one.
         threat: its budget.
 
     Raises:
@@ -114,11 +116,12 @@ def plan(level: str, model: Model, threat: Threat) -> list[Member]:
         >>> [member.name for member in plan("quick", lambda x, key=None: x, Linf(0.1))]
         ['pgd', 'pgd-margin', 'noise', 'square']
     """
-    Suite(level=level)
+    Suite(level=level)(threat)
     check_threat(model, threat)
+    kind = _Kind.of(model)
     if moves_events(threat):
-        return _on_events(level, model, threat)
-    kind, ball = _Kind.of(model), _ball(threat)
+        return _on_events(level, kind, threat)
+    ball = _ball(threat)
     stages = [_quick, _standard, _extreme][: LEVELS.index(level) + 1]
     slopes = [member for stage in stages for member in stage(kind, ball)]
     members = [*slopes, *_without_gradients(level, kind, ball)]
@@ -156,16 +159,19 @@ def _knows(recipe: Recipe, threat: Threat) -> bool:
 
 
 class _Kind(NamedTuple):
-    """What a plan depends on."""
+    """What a plan depends on: parts of the model, never its weights."""
 
-    model: Any
-    classifier: Classifier | None
+    encoder: Any  # None where the model shows nothing but logits
+    spec: ModelSpec | None
     stochastic: bool
 
     @classmethod
-    def of(cls, model: Model) -> _Kind:
+    def of(cls, model: Model | ModelSpec) -> _Kind:
+        if isinstance(model, ModelSpec):
+            return cls(model.encoder, model, model.encoder.stochastic)
         stochastic = bool(getattr(model, "stochastic", False))
-        return cls(model, model if isinstance(model, Classifier) else None, stochastic)
+        spec = model.spec if isinstance(model, Classifier) else None
+        return cls(getattr(model, "encoder", None), spec, stochastic)
 
     def pgd(self, draws: int = 4, **settings: Any) -> PGD:
         """Projected steps, in expectation where the model draws."""
@@ -174,18 +180,22 @@ class _Kind(NamedTuple):
     def often(self, draws: int = 4) -> dict[str, Any]:
         return {"draws": draws} if self.stochastic else {}
 
+    def reads(self, objective: Objective) -> bool:
+        """Whether an objective that looks at the output layer has anything to say."""
+        return self.spec is not None and PGD(objective=objective).reads(self.spec)
+
     @property
     def exits(self) -> bool:
         """Whether there are exits that were not taken."""
-        return self.classifier is not None and PGD(objective=PrefixMean(Margin())).reads(self.classifier)
+        return self.reads(PrefixMean(Margin()))
 
     @property
     def spiking(self) -> bool:
-        return self.classifier is not None and self.classifier.spec.neuron.spiking
+        return self.spec is not None and self.spec.neuron.spiking
 
     @property
     def classes(self) -> int:
-        return 2 if self.classifier is None else self.classifier.spec.classes
+        return 2 if self.spec is None else self.spec.classes
 
 
 def _quick(kind: _Kind, threat: Threat) -> list[Member]:
@@ -218,7 +228,7 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
             members.append(Member("apgd-prefixes", adaptive))
         for name, objective in (("first-spike", FirstSpikeMargin()), ("potential", PotentialMargin())):
             recipe = kind.pgd(steps=20, reach=5.0, objective=objective)
-            members += [Member(f"pgd-{name}", recipe)] if recipe.reads(kind.classifier) else []
+            members += [Member(f"pgd-{name}", recipe)] if kind.reads(objective) else []
     if aware:  # its second run aims at a class, as the targeted search does elsewhere
         members.append(Member("encoder-aware", EncoderAwareSearch(restarts=2)))
     elif kind.classes > 3 and not isinstance(threat, L0):
@@ -282,7 +292,7 @@ def _longer(level: str, short: str, long: Recipe, longest: Recipe) -> list[Membe
 
 
 def _aware(kind: _Kind, threat: Threat) -> bool:
-    return isinstance(threat, Linf) and EncoderAwareSearch().suits(kind.model)
+    return isinstance(threat, Linf) and EncoderAwareSearch().suits(kind)
 
 
 def _nearest(kind: _Kind, threat: Threat) -> list[Member]:
@@ -297,7 +307,7 @@ def _nearest(kind: _Kind, threat: Threat) -> list[Member]:
     return []
 
 
-def _on_events(level: str, model: Model, threat: Threat) -> list[Member]:
+def _on_events(level: str, kind: _Kind, threat: Threat) -> list[Member]:
     """Attacks on spike trains: luck, cheap ones of the literature, our search, a walk without gradients."""
     searches = {
         "quick": SpikeSearch(steps=6, restarts=1, width=8, refine=1),
@@ -315,11 +325,11 @@ def _on_events(level: str, model: Model, threat: Threat) -> list[Member]:
         brief = replace(search, restarts=1)
         entropy = replace(brief, objective=LogitCrossEntropy())
         members.append(Member("spike-search-entropy", entropy))
-        if isinstance(model, Classifier) and model.spec.neuron.spiking:
+        if kind.spiking:
             for name, surrogate in (("wide", ATan(1.0)), ("sharp", ATan(6.0))):
                 members.append(Member(f"spike-search-{name}", replace(brief, surrogate=surrogate)))
         prefixes = replace(brief, objective=PrefixMean(Margin()))
-        if isinstance(model, Classifier) and prefixes.reads(model):
+        if kind.exits:
             members.append(Member("spike-search-prefixes", prefixes))
     queries = {"quick": 100, "standard": 500, "extreme": 5000}[level]
     return [*members, Member("spike-walk", SpikeWalkSearch(queries=queries))]
@@ -351,20 +361,20 @@ def _surrogates(kind: _Kind, steps: int, every: bool) -> list[Member]:
 
 def _rules(kind: _Kind, steps: int) -> list[Member]:
     """Gradients of other rules for the code."""
-    if kind.classifier is None or not isinstance(kind.classifier.encoder, SpikeCode):
+    if kind.spec is None or not isinstance(kind.encoder, SpikeCode):
         return []
-    own, long = kind.classifier.encoder.backward, "" if steps == 20 else "-long"
+    own, long = kind.encoder.backward, "" if steps == 20 else "-long"
     members = []
     for name, rule in (("time-shift", TimeShift()), ("straight-through", StraightThrough())):
-        if rule != own and _fits(kind.classifier, rule):
+        if rule != own and _fits(kind.encoder, rule):
             recipe = kind.pgd(steps=steps, backward=rule, reach=5.0, objective=Margin())
             members.append(Member(f"pgd-{name}{long}", recipe))
     return members
 
 
-def _fits(model: Classifier, rule: Any) -> bool:
+def _fits(code: Any, rule: Any) -> bool:
     try:
-        with_backward(model.encoder, rule)
+        with_backward(code, rule)
     except InputError:
         return False
     return True

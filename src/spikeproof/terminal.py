@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["listener", "print_records", "print_summary"]
 
 SECONDS_BETWEEN_LINES = 5.0
-PARTS = ("dataset", "network", "neuron", "encoder", "decoder", "surrogate", "rule")
-"""What names a model, but for its seed."""
 
 
 @contextmanager
@@ -188,10 +186,8 @@ def print_records(records: Sequence[Record]) -> None:
         click.echo("Proved: a lower bound, where the number before it is an upper one.")
     if columns:
         click.echo("Under attack: the worst case over all attacks of the study, image by image.")
-        if any(row["verdict"] == "doubtful" for row in records):
-            click.echo("A question mark: doubtful, for the reasons below; docs/audit.md explains them.")
-        if any(row["nested"] for row in records):
-            click.echo("Nested: each budget began with what the attack had found within the smaller one.")
+        doubtful = any(row["verdict"] == "doubtful" for row in records)
+        _print_marks(doubtful, any(row["nested"] for row in records), "the reasons below")
     for warning in _warnings(records):
         click.echo(f"warning: {warning}")
     if count := sum(row["before_verdict"] is not None for row in records):
@@ -201,27 +197,43 @@ def print_records(records: Sequence[Record]) -> None:
         )
 
 
-def print_seeds(records: Sequence[Record]) -> None:
-    """Means over seeds with the interval of training again; nothing where each model was trained once."""
+def _print_marks(doubtful: bool, nested: bool, reasons: str) -> None:
+    if doubtful:
+        click.echo(f"A question mark: doubtful, for {reasons}; docs/audit.md explains them.")
+    if nested:
+        click.echo("Nested: each budget began with what the attack had found within the smaller one.")
+
+
+def print_seeds(records: Sequence[Record], *, explained: bool = False) -> None:
+    """Means over seeds with the interval of training again; nothing where each model was trained once.
+
+    Args:
+        records: of one study.
+        explained: whether the marks of its numbers are explained elsewhere.
+    """
     found = seeds(records)
     if not found:
         return
     axes = [axis for axis in varying(records) if axis not in ("seed", "n")] or ["encoder"]
     columns = budgets(records)
-    head = [*axes, "seeds", "clean", *(f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns)]
+    under = [f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns]
+    head = [*axes, "seeds", "n", "clean", *under]
     lines = []
     for row in found:
         means = [_mean(row.clean)]
         for budget in columns:
-            mark = "?" if budget in row.doubtful else ""
+            mark = ("?" if budget in row.doubtful else "") + (" nested" if budget in row.nested else "")
             means.append(_mean(row.worst[budget]) + mark if budget in row.worst else MISSING)
         place = [str(row.model[axis]) for axis in axes]  # type: ignore[literal-required]
-        lines.append([*place, str(row.trainings), *means])
-    click.echo("\nMeans over seeds with the 95 % interval of training again:")
+        lines.append([*place, str(row.trainings), row.n, *means])
+    click.echo("\nMeans over seeds with the 95 % interval of training again; n: images per seed:")
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     for line in (head, *lines):
         texts = [f"{text:<{width}}" for text, width in zip(line, widths, strict=True)]
         click.echo("  ".join(texts).rstrip())
+    if not explained:
+        doubtful = any(row.doubtful for row in found)
+        _print_marks(doubtful, any(row.nested for row in found), "reasons that `spikeproof show` names")
 
 
 def _mean(mean: tuple[float, Interval | None]) -> str:
@@ -268,6 +280,7 @@ def print_distances(records: Sequence[DistanceRecord]) -> None:
 
 def print_comparisons(pairs: Sequence[Compared]) -> None:
     """One sentence per pair of models, under a heading for each budget and part."""
+    click.echo()
     if not pairs:
         click.echo(
             "No two models of this study differ in one part only and have a number that can be compared."

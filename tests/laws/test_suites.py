@@ -1,26 +1,40 @@
 """What a suite must keep, and that it is no weaker than the peers' attacks on the same weights."""
 
 import itertools
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch import nn
 
-from spikeproof.attacks.recipes import PGD, SquareSearch
+from spikeproof.attacks.recipes import PGD, Recipe, SquareSearch
 from spikeproof.audit.assess import suite_evidence
 from spikeproof.datasets import Digits
-from spikeproof.decoders import ConfidenceExit, Count, MeanPotential, decide
-from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated
+from spikeproof.decoders import ConfidenceExit, Count, Earliest, FirstSpike, MeanPotential, decide
+from spikeproof.encoders import (
+    Bernoulli,
+    Direct,
+    Events,
+    Latency,
+    Reversed,
+    SpikeGated,
+    SpikeTimes,
+    StraightThrough,
+)
 from spikeproof.errors import InputError
 from spikeproof.evaluation import Clean, evaluate_attack, evaluate_clean
+from spikeproof.experiments.catalogue import PARTS
+from spikeproof.experiments.cells import plan_digest
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.network import MLP, ModelSpec, substitute
-from spikeproof.neurons import LIF
+from spikeproof.neurons import LIF, ReLU
+from spikeproof.specs import build, describe
+from spikeproof.spiketimes import FastAndDeep
 from spikeproof.suites import LEVELS, Suite, evaluate_suite, plan
 from spikeproof.surrogates import ATan, Rectangle
-from spikeproof.threats import L0, L1, L2, Linf, SquarePatch
+from spikeproof.threats import L0, L1, L2, Flips, Linf, Region, Shifts, SquarePatch
+from spikeproof.timed import TimedMLP
 
 KEY, THREAT = Key.of(0), Linf(0.1)
 CODES = [Direct(4), Latency(5), Bernoulli(4)]
@@ -138,11 +152,20 @@ def test_a_foreign_model_gets_a_suite_without_substitutes(subjects):
     assert 0 < found.metrics()["robust_accuracy"] < 0.9
 
 
+class Odd:
+    """A threat of somebody else's."""
+
+    epsilon = 1.0
+
+    def project(self, x_adv, x):
+        return x
+
+
 def test_what_is_no_suite_is_refused(subjects):
     with pytest.raises(InputError, match="standard"):
         Suite(level="fast")
-    with pytest.raises(InputError, match="linf, l2, l1 and l0"):
-        plan("quick", subjects[0][Direct(4)][0], SquarePatch(3))
+    with pytest.raises(InputError, match="regions of these, square patches"):
+        plan("quick", subjects[0][Direct(4)][0], Odd())
     with pytest.raises(InputError, match="evaluate_suite"):
         Suite()(THREAT)(None)
 
@@ -151,7 +174,16 @@ def plans(model, threat):
     return [plan(level, model, threat) for level in LEVELS]
 
 
-@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5), L1(5.0), L0(5)], ids=lambda t: type(t).__name__)
+THREATS = [
+    *(Linf(0.1), L2(0.5), L1(5.0), L0(5), SquarePatch(2)),
+    *(
+        Region(size, norm, 1, 1, 4, 4)
+        for size, norm in ((0.1, "linf"), (0.5, "l2"), (5.0, "l1"), (5.0, "l0"))
+    ),
+]
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=repr)
 @pytest.mark.parametrize("decoder", [MeanPotential(), ConfidenceExit(Count())], ids=repr)
 @pytest.mark.parametrize("code", CODES, ids=repr)
 def test_every_suite_holds_the_members_of_the_next_smaller_one(code, decoder, threat):
@@ -166,6 +198,47 @@ def test_every_suite_holds_the_members_of_the_next_smaller_one(code, decoder, th
         assert all(callable(m.recipe(threat)) for m in members)
         assert any(m.recipe.gradient_free and m.name != "noise" for m in members)
         assert all(m.after is None or m.after in names[:i] for i, m in enumerate(members))
+
+
+KINDS = [
+    *(ModelSpec(c, MLP((4,)), LIF(), ATan(), MeanPotential(), (1, 8, 8), 10) for c in CODES),
+    ModelSpec(Reversed(Latency(3)), MLP((4,)), LIF(), ATan(), ConfidenceExit(Count()), (1, 8, 8), 3),
+    ModelSpec(Latency(3, backward=StraightThrough()), MLP((4,)), LIF(), ATan(), FirstSpike(), (1, 8, 8), 10),
+    ModelSpec(Direct(1), MLP((4,)), ReLU(), ATan(), MeanPotential(), (1, 8, 8), 10),
+    ModelSpec(SpikeTimes(), TimedMLP((4,)), FastAndDeep(), ATan(), Earliest(), (1, 8, 8), 10),
+    ModelSpec(Events(3), MLP((4,)), LIF(), ATan(), Count(), (1, 4, 4), 10),
+    ModelSpec(Events(3), MLP((4,)), LIF(), ATan(), ConfidenceExit(Count()), (1, 4, 4), 10),
+]
+
+
+@pytest.mark.parametrize("spec", KINDS, ids=lambda spec: f"{spec.encoder} {spec.decoder} {spec.neuron}")
+def test_a_plan_looks_at_no_weight(spec):
+    """What is planned for a description is what a model of that description is attacked with."""
+    events = isinstance(spec.encoder, Events)
+    for threat in (Flips(3), Shifts(2)) if events else (Linf(0.1), L2(0.5), L1(5.0), L0(5)):
+        planned, found = plans(spec, threat), plans(spec.build(KEY), threat)
+        assert planned == found
+        assert len({*map(plan_digest, planned)}) == len(LEVELS)
+        for members in planned:
+            for member in members:
+                assert build(Recipe, describe(member.recipe, PARTS), PARTS) == member.recipe
+
+
+def test_whatever_tells_plans_apart_changes_their_digest():
+    members = plan("standard", KINDS[0], THREAT)
+    first, *rest = members
+    others = [
+        [first._replace(recipe=replace(first.recipe, steps=21)), *rest],
+        [first._replace(recipe=replace(first.recipe, surrogate=ATan(3.0))), *rest],
+        [first._replace(name="PGD"), *rest],
+        [*rest[:-1], rest[-1]._replace(after=None), first],
+        [*members[:-1], members[-1]._replace(after=None)],
+        [*rest, first],
+        rest,
+        [*members, first._replace(name="again")],
+    ]
+    assert plan_digest(list(members)) == plan_digest(plan("standard", KINDS[0], Linf(0.1)))
+    assert len({plan_digest(members), *map(plan_digest, others)}) == 1 + len(others)
 
 
 def test_a_larger_suite_breaks_what_a_smaller_one_broke(subjects, standard):
@@ -251,3 +324,34 @@ def test_cost_and_queries_of_each_member_are_recorded(standard):
         ran = [member for member in found.members if member["attacked"]]
         assert all(member["seconds"] > 0 and member["forward_queries"] > 0 for member in ran)
         assert all((member["backward_queries"] == 0) == member["gradient_free"] for member in ran)
+
+
+@pytest.mark.parametrize("code", [Latency(5), Direct(4)], ids=repr)
+def test_the_suite_for_patches_comes_close_to_every_pixel_with_every_value(subjects, code):
+    """A square of side 1 is small enough to try all there is: 64 places, and values of every level."""
+    (model, clean), x, y = subjects[0][code], *subjects[1:]
+    found = evaluate_suite(model, "standard", SquarePatch(1), x, y, clean, KEY)
+    assert SquarePatch(1).contains(found.attacked.x_adv, x).all()
+    stands = clean.right > 0
+    for pixel, value in itertools.product(range(64), torch.linspace(0, 1, 11)):
+        changed = x.clone()
+        changed.flatten(1)[:, pixel] = value
+        stands &= decide(model(changed)) == y
+    missed = (found.attacked.right > 0) & ~stands
+    assert int(stands.sum()) < 0.9 * int((clean.right > 0).sum())
+    assert int(missed.sum()) <= 0.05 * len(x)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
+def test_the_suite_for_a_region_leaves_what_that_of_the_ball_leaves_or_more(subjects, norm):
+    """The whole image as a region is the ball; a part of it breaks fewer, and only within the part."""
+    (model, clean), x, y = subjects[0][Latency(5)], *subjects[1:]
+    size = {"linf": 0.1, "l2": 0.6, "l1": 2.0, "l0": 2.0}[norm]
+    whole, part = Region(size, norm, 0, 0, 8, 8), Region(size, norm, 2, 2, 4, 4)
+    left = {}
+    for name, threat in (("ball", whole.ball), ("whole", whole), ("part", part)):
+        found = evaluate_suite(model, "standard", threat, x, y, clean, KEY).attacked
+        assert threat.contains(found.x_adv, x).all()
+        left[name] = int(found.right.sum())
+    assert abs(left["whole"] - left["ball"]) <= 0.06 * len(x)
+    assert left["whole"] < left["part"] < int(clean.right.sum())

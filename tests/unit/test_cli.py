@@ -244,7 +244,8 @@ def test_options_that_an_audit_would_ignore_are_refused(out):
         (("--threat", "l7"), "Choose one of"),
         (("--dataset", "digit"), "digits"),
         (("--examples", "100000"), "the test part"),
-        (("--threat", "square-patch", "--epsilon", "2"), "linf, l2, l1 and l0"),
+        (("--threat", "square-patch", "--epsilon", "1.5"), "whole number of pixels"),
+        (("--threat", "{region: {norm: l3}}"), "Correct this value"),
     ],
 )
 def test_bad_questions_are_answered_with_a_sentence(out, options, text):

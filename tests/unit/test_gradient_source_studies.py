@@ -1,10 +1,13 @@
 """A study file takes its gradients from everywhere, and is refused early where a source does not fit."""
 
+from dataclasses import replace
+
 import pytest
 
 import spikeproof.experiments.run as running
 from spikeproof.attacks.composite import Chosen
 from spikeproof.attacks.recipes import PGD
+from spikeproof.datasets.parts import rows_of
 from spikeproof.errors import InputError
 from spikeproof.experiments.cells import cells_of
 from spikeproof.experiments.compute import Bench
@@ -138,6 +141,19 @@ def test_a_strength_is_chosen_on_validation_images_and_any_parts_make_an_attack(
     assert all(accuracy * 12 % 1 == pytest.approx(0, abs=1e-6) for accuracy in choice["validation_accuracy"])
     assert "choices" not in Store(tmp_path).read(parts.address).metrics
     assert Store(tmp_path).read(parts.address).metrics["budget_violations"] == 0
+
+
+@pytest.mark.parametrize("held", [0, 11])
+def test_a_study_whose_data_hold_out_too_few_to_choose_by_is_refused(held):
+    """Nothing else is at hand but the images that are reported."""
+    plan = study(CHOICES)
+    data = plan.data.load(None)
+    few = replace(data, validation=rows_of(data.validation, slice(0, held)))
+    with pytest.raises(InputError, match=f"on 12 images of the validation part.*digits with {held}"):
+        cells_of(plan, few)
+    assert cells_of(plan, replace(data, validation=rows_of(data.validation, slice(0, 12)))) == cells_of(
+        plan, data
+    )
 
 
 def test_a_choice_is_not_run_without_validation_images():

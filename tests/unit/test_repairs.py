@@ -281,7 +281,7 @@ def test_the_reason_chooses_the_remedy():
     assert names(["unstable predictions"]) == [EncoderAwareSearch, SquareSearch]
     assert names(["ties"]) == names(["effect lost at 8 bits"]) == names([]) == []
     assert names(["zero gradients"], SPECS["events"], threat=Flips(3)) == [Suite]
-    assert names(["silent success"], threat=SquarePatch(2)) == []  # there is no suite for this threat
+    assert names(["silent success"], threat=SquarePatch(2)) == [Suite]
     levels = [Suite(level=level) for level in LEVELS]
     assert remedies(["attacks too few"], spec(), Linf(0.1), levels[:2])[0].recipe == levels[2]
     assert remedies(["attacks too few"], spec(), Linf(0.1), levels) == []

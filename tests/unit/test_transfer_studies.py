@@ -19,6 +19,7 @@ from spikeproof.experiments.results import WORST_CASE, records
 from spikeproof.experiments.study import study_of
 from spikeproof.models import load
 from spikeproof.sources import made_on
+from spikeproof.specs import canonical
 
 TEXT = """\
 name: transfers
@@ -230,3 +231,43 @@ def test_a_transfer_without_another_model_says_how_to_name_one():
     x, y = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
     with pytest.raises(InputError, match="needs the model that images are made on"):
         Transfer()(Linf(0.1))(model, x, y, Key.of(0))
+
+
+class Counted:
+    """A bench that notes which attack, on and with which models and within which budget, it computes."""
+
+    def __init__(self, out):
+        self.bench, self.asked = Bench(out, None, "cpu", 100), []
+
+    def __call__(self, cell, tell):
+        if cell.kind == "attack":
+            spec = {name: value for name, value in cell.spec.items() if name != "smaller"}
+            self.asked.append(canonical(spec))
+        return self.bench(cell, tell)
+
+
+OVERLAPPING = TEXT.replace(
+    "epsilons: [0.1]",
+    """\
+  - transfer: {attack: {pgd: {steps: 10}}, made_on: {those-with: {encoder: direct}}}
+  - transfer: {attack: {pgd: {steps: 10}}, made_on: {those-with: {decoder: mean-potential}}}
+epsilons: [0.05, 0.1]""",
+)
+
+
+@pytest.mark.parametrize("sweep", ["afresh", "nested"])
+def test_transfers_that_name_the_same_model_compute_an_attack_once(tmp_path, sweep):
+    """Three ways to name the models that images are made on: two of them name both, one names one."""
+    text, work = OVERLAPPING + f"sweep: {sweep}\n", Counted(tmp_path)
+    assert run(tmp_path, text, work=work).failed == 0
+    # within two budgets, both models are attacked by PGD and by images made on the other
+    assert len(work.asked) == len({*work.asked}) == 2 * 2 * 2
+    rows = [(row["train_cell"], row["attack"], row["epsilon"]) for row in records(tmp_path)]
+    assert len(rows) == len({*rows})
+    by_address = {cell.address: cell.spec for cell in cells(text) if cell.kind == "attack"}
+    for spec in by_address.values():
+        if sweep == "nested" and spec["epsilon"] == 0.1:
+            before = by_address[spec["smaller"]]
+            assert (before["epsilon"], before.get("source")) == (0.05, spec.get("source"))
+        else:
+            assert spec.get("smaller") is None

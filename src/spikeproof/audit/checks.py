@@ -52,6 +52,7 @@ class Check:
         matters: why it matters.
         remedy: what to do.
         source: where it comes from.
+        only: who can raise it, where studies cannot.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Check:
     matters: str
     remedy: str
     source: str
+    only: str = ""
 
 
 def audit(evidence: Evidence) -> Verdict:
@@ -364,6 +366,9 @@ CHECKS: tuple[Check, ...] = (
         "Images made for another model measure transfer, which is far weaker.",
         "Attack the very model that is measured, or call it a transfer attack.",
         "Carlini et al. 2019, section 3.1; methods of rate-coded models are a known case",
+        "an evaluation written in Python, whose evidence names both models (`attack_evidence` with `model` and "
+        "`through`). Studies, `evaluate` and `audit` attack the model that they measure, and call images that "
+        "are made on any other a transfer.",
     ),
     Check(
         "certificate contradicted",
@@ -382,6 +387,9 @@ CHECKS: tuple[Check, ...] = (
         "What was chosen to look good on these images looks better on them than it is.",
         "Choose on the validation part (`hold_out`).",
         "Carlini et al. 2019, section 5",
+        'an evaluation written in Python, whose evidence says `chosen_on="test"`. What a study '
+        "chooses (`chosen`), it chooses on the validation part, and it is refused where that is too small; "
+        "whether its file was written after a look at its results cannot be seen.",
     ),
     Check(
         "answers are no logits",
@@ -684,6 +692,7 @@ def document() -> str:
             f"- **Why it matters:** {check.matters}",
             f"- **What to do:** {check.remedy}",
             f"- **Source:** {check.source}",
+            *([f"- **Raised only by:** {check.only}"] if check.only else []),
             "",
         ]
     return "\n".join(lines)

@@ -5,14 +5,16 @@ makes numbers unbelievable, such as state that leaks or gradients that vanish, a
 clean images whose spikes are changed, a `distance` cell says how far the nearest adversarial images are, an
 `attack` cell measures it under one attack with one budget, a `certify` cell proves what it can within one
 budget. A cell's spec holds everything that can change its numbers; its address is the digest of that spec.
-Batch size, device, number of workers and machine are not part of it.
+Batch size, device, number of workers and machine are not part of it. A suite is named by its level and stands
+for attacks that change from version to version, so its spec holds a digest of these, `plan`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -25,18 +27,22 @@ from spikeproof.experiments.catalogue import PARTS
 from spikeproof.experiments.others import Saved, fingerprint, read_saved
 from spikeproof.experiments.study import Candidate, Study, check_on, knows, others
 from spikeproof.network import ModelSpec
-from spikeproof.specs import address, canonical, describe
+from spikeproof.protocols import Threat
+from spikeproof.sources import validated
+from spikeproof.specs import address, build, canonical, describe
 from spikeproof.statistics import draws_wanted
-from spikeproof.suites import Suite
+from spikeproof.suites import Member, Suite, plan
 
-__all__ = ["MEASURING_VERSION", "TRAINING_VERSION", "Cell", "cells_of"]
+__all__ = ["MEASURING_VERSION", "TRAINING_VERSION", "Cell", "cells_of", "plan_digest", "planned", "with_plan"]
 
 TRAINING_VERSION = 1
 """Raised whenever a change of the code alters the model that a train cell with the same spec makes."""
 
 MEASURING_VERSION = 6
-"""Raised whenever a change of the code alters what a clean or attack cell with the same spec measures."""
+"""Raised whenever a change of the code alters what a clean or attack cell with the same spec measures.
 
+Which attacks a suite is made of, with all their options, stands in the spec, so these may change without it.
+"""
 
 LEAST_DRAWS = 4
 """Draws of a stochastic model on many examples, where fewer would do."""
@@ -92,7 +98,8 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
     """Every cell of a study, each model's one after the other.
 
     Raises:
-        InputError: the study asks for more examples than the data have, or a model does not fit them.
+        InputError: the study asks for more examples than the data have, in the test part or to choose by, or
+            a model does not fit them.
     """
     examples = len(data.test.labels) if study.examples is None else study.examples
     if examples > len(data.test.labels):
@@ -100,6 +107,13 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
             f"The test part of {data.name} has {len(data.test.labels)} images",
             f"examples={examples}",
             "Ask for fewer, or write examples: all.",
+        )
+    wanted = max(map(validated, study.attacks), default=0)
+    if wanted > len(data.validation.labels):
+        raise InputError(
+            f"An attack is chosen on {wanted} images of the validation part, never on those reported",
+            f"{data.name} with {len(data.validation.labels)}",
+            "Hold out as many, such as {fashion-mnist: {hold_out: 5000}}, or choose on fewer (images).",
         )
     return list(
         dict.fromkeys(cell for model in study.models for cell in _cells(study, data, model, examples))
@@ -131,7 +145,8 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
                 ball.pop("epsilon")
                 far = {"attack": describe(search, PARTS), "threat": ball, "seed": seed}
                 yield Cell.of("distance", {**measured, **far})
-        smaller: dict[str, str] = {}
+        own = model_spec(study, data, model)
+        last: dict[str, Cell] = {}
         for threat in study.threats:
             ball = describe(threat, PARTS)
             epsilon = ball.pop("epsilon")
@@ -139,25 +154,84 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
                 if not (recipe.suits(model) and _defined(recipe, model)):
                     continue
                 attack = {"attack": describe(recipe, PARTS), "threat": ball, "epsilon": epsilon, "seed": seed}
+                attack = with_plan(attack, own)
                 if isinstance(recipe, Transfer):
                     attack["attack"] |= {"made_on": None}
                     for source in _sources(study, data, model, seed, recipe):
-                        yield _attack({**measured, **attack, "source": source}, study, recipe, smaller)
+                        yield _attack({**measured, **attack, "source": source}, study, recipe, last)
                 else:
-                    yield _attack({**measured, **attack}, study, recipe, smaller)
+                    yield _attack({**measured, **attack}, study, recipe, last)
             for certificate in study.certificates:
                 proof = {"certificate": describe(certificate, PARTS), "threat": ball, "epsilon": epsilon}
                 yield Cell.of("certify", {**measured, **proof, "seed": seed})
 
 
-def _attack(spec: dict[str, Any], study: Study, recipe: Recipe, smaller: dict[str, str]) -> Cell:
-    """An attack cell; in a nested sweep one that begins with the cell of the smaller budget, if any."""
+def _attack(spec: dict[str, Any], study: Study, recipe: Recipe, last: dict[str, Cell]) -> Cell:
+    """An attack cell; in a nested sweep one that begins with the cell of the smaller budget, if any.
+
+    Two transfers may name the same model; what they ask for twice within one budget is one cell.
+    """
     if study.sweep == "afresh" or isinstance(recipe, Suite):  # a suite attacks every budget afresh
         return Cell.of("attack", spec)
     place = canonical({name: value for name, value in spec.items() if name != "epsilon"})
-    cell = Cell.of("attack", {**spec, "smaller": smaller.get(place)})
-    smaller[place] = cell.address
-    return cell
+    before = last.get(place)
+    if before is None or before.spec["epsilon"] != spec["epsilon"]:
+        last[place] = Cell.of("attack", {**spec, "smaller": before.address if before else None})
+    return last[place]
+
+
+def plan_digest(members: Sequence[Member]) -> str:
+    """What tells plans of a suite apart: names, attacks with all their options, order and conditions.
+
+    Example:
+        >>> from spikeproof.attacks.recipes import PGD
+        >>> plans = [[Member("pgd", PGD(steps=steps))] for steps in (10, 10, 20)]
+        >>> first, same, other = map(plan_digest, plans)
+        >>> first == same, first == other
+        (True, False)
+    """
+    return _digest(tuple(members))
+
+
+@lru_cache(maxsize=256)
+def _digest(members: tuple[Member, ...]) -> str:
+    return address([(name, describe(recipe, PARTS), after) for name, recipe, after in members])
+
+
+def with_plan(spec: dict[str, Any], model: ModelSpec) -> dict[str, Any]:
+    """The spec of a cell; that of a suite with the digest of what this version runs on such a model.
+
+    Args:
+        spec: of a cell.
+        model: what is measured.
+
+    Raises:
+        InputError: there is no suite for this model and threat.
+    """
+    if not _is_suite(spec):
+        return spec
+    threat: Threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
+    recipe: Suite = build(Recipe, spec["attack"], PARTS)
+    return {**spec, "plan": plan_digest(plan(recipe.level, model, threat))}
+
+
+def planned(spec: dict[str, Any], model: Mapping[str, Any]) -> bool:
+    """Whether a suite cell of a stored study stands for what this version runs; true of every other cell.
+
+    Args:
+        spec: of the cell.
+        model: the spec of its model, as plain data.
+    """
+    if not _is_suite(spec):
+        return True
+    try:
+        return with_plan(spec, build(ModelSpec, model, PARTS)) == spec
+    except InputError:  # it has parts that this version does not know
+        return False
+
+
+def _is_suite(spec: Mapping[str, Any]) -> bool:
+    return PARTS[Recipe].get(spec.get("attack", {}).get("name")) is Suite
 
 
 def _train(study: Study, data: Dataset, model: Candidate, seed: int) -> Cell:

@@ -33,10 +33,10 @@ from spikeproof.audit.assess import PROBED
 from spikeproof.audit.probes import probe as inspect
 from spikeproof.certificates import Certificate
 from spikeproof.datasets import Dataset, Source, Split, floats
-from spikeproof.errors import DamagedError
+from spikeproof.errors import DamagedError, InputError
 from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
 from spikeproof.experiments.catalogue import PARTS
-from spikeproof.experiments.cells import Cell
+from spikeproof.experiments.cells import Cell, plan_digest
 from spikeproof.experiments.executors import Progress
 from spikeproof.experiments.others import Saved, fingerprint, read_saved
 from spikeproof.experiments.run import checkpoint
@@ -51,7 +51,7 @@ from spikeproof.protocols import Threat
 from spikeproof.sources import made_on, settled, through, validated
 from spikeproof.specs import build, canonical, describe
 from spikeproof.statistics import compare
-from spikeproof.suites import Suite, evaluate_suite
+from spikeproof.suites import Suite, evaluate_suite, plan
 
 __all__ = ["Bench", "Files"]
 
@@ -276,6 +276,13 @@ class Bench:
 
     def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat) -> Files:
         """The worst case over a suite, who broke what, and what each member contributed."""
+        members = plan(recipe.level, subject.model, threat)
+        if plan_digest(members) != cell.spec.get("plan"):
+            raise InputError(
+                "A cell that names the attacks which this version's suite is made of",
+                f"one of the suite {recipe.level} as another version has it",
+                "Run the study again.",
+            )
         found = evaluate_suite(
             subject.model,
             recipe.level,
@@ -286,6 +293,7 @@ class Bench:
             Key.of(cell.spec["seed"]).fold("attack"),
             batch_size=self.batch_size,
             draws=cell.spec["draws"],
+            members=members,
         )
         metrics = {**found.metrics(), "gradient_free": False, "weights": subject.weights}
         seconds = {member["name"]: member["seconds"] for member in found.members}

@@ -15,12 +15,21 @@ from spikeproof.attacks.recipes import Recipe
 from spikeproof.audit.checks import DOUBTFUL
 from spikeproof.errors import InputError
 from spikeproof.experiments.catalogue import PARTS
-from spikeproof.experiments.cells import MEASURING_VERSION, TRAINING_VERSION, Cell
+from spikeproof.experiments.cells import MEASURING_VERSION, TRAINING_VERSION, Cell, planned, with_plan
 from spikeproof.experiments.executors import Executor
 from spikeproof.experiments.record import Record
 from spikeproof.experiments.remedies import ENOUGH, remedies, strongest
 from spikeproof.experiments.results import MEASURED, TOO_FEW, WORST_CASE, records, restated
-from spikeproof.experiments.run import Listener, Summary, Work, budget_of, compute, note_repairs, read_plan
+from spikeproof.experiments.run import (
+    Listener,
+    Summary,
+    Work,
+    budget_of,
+    compute,
+    models_of,
+    note_repairs,
+    read_plan,
+)
 from spikeproof.experiments.store import Store
 from spikeproof.models import load
 from spikeproof.protocols import Threat
@@ -71,11 +80,12 @@ def repair_study(
 
 def _compute(directory: Path, work: Work, executor: Executor, listener: Listener) -> Summary:
     plan = read_plan(directory)
-    cells = []
+    cells, models = [], models_of(plan["plan"])
     for record in (*plan["plan"], *plan["repairs"]):
         cell = Cell.of(record["kind"], record["spec"])
         version = TRAINING_VERSION if cell.kind == "train" else MEASURING_VERSION
-        if cell.spec.get("code_version") != version or cell.address != record["address"]:
+        same = cell.spec.get("code_version") == version and cell.address == record["address"]
+        if not same or not planned(cell.spec, models.get(str(cell.spec.get("train")), {})):
             raise InputError(
                 "Expected a study of this version of spikeproof",
                 f"{directory}, whose {cell.kind} cells are of another",
@@ -171,7 +181,10 @@ def _attacks_on(
     measured = _measured(Path(row["clean_cell"]).name, cells)
     base = {**measured, **same, "seed": train["spec"]["seed"]}
     return [
-        (Cell.of("attack", {**base, "attack": describe(each.recipe, PARTS)}), each.check)
+        (
+            Cell.of("attack", with_plan({**base, "attack": describe(each.recipe, PARTS)}, model.spec)),
+            each.check,
+        )
         for each in remedies(_checks(row), model, threat, tried, strongest(found))
     ]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import spikeproof
 from spikeproof.errors import DamagedError, InputError
-from spikeproof.experiments.cells import NEEDED, Cell
+from spikeproof.experiments.cells import NEEDED, Cell, planned
 from spikeproof.experiments.executors import Executor, Failure, Progress
 from spikeproof.experiments.store import Store, Stored, as_json, write_atomically, writing
 from spikeproof.specs import canonical
@@ -111,11 +111,13 @@ def compute(cells: Sequence[Cell], work: Work, executor: Executor, out: Path, li
 
 
 def _write_plan(out: Path, name: str, spec: Mapping[str, Any], cells: Sequence[Cell]) -> None:
+    records = [cell.record() for cell in cells]
     plan = {
         "study": name,
         "spec": spec,
         "cells": [cell.address for cell in cells],
-        "plan": [cell.record() for cell in cells],
+        "plan": records,
+        "replanned": _replanned(_noted(out), models_of(records)),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "spikeproof": spikeproof.__version__,
     }
@@ -253,17 +255,18 @@ def _noted(directory: Path) -> list[dict[str, Any]]:
 def _repairs(directory: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Cells that an audit added for models and budgets of this study, measured as it measures.
 
-    What the study has itself is left out, and so is what an earlier version or other draws had measured.
+    What the study has itself is left out, and so is what an earlier version, other draws or a suite that has
+    changed since had measured.
     """
     if not (noted := _noted(directory)):
         return []
-    own = set(plan["cells"])
+    aside = {*plan["cells"], *plan.get("replanned", ())}
     clean = {cell["spec"]["train"]: cell["spec"] for cell in plan["plan"] if cell["kind"] == "clean"}
     budgets = {budget_of(cell["spec"]) for cell in plan["plan"] if cell["kind"] == "attack"} | {None}
     return [
         cell
         for cell in noted
-        if cell["address"] not in own
+        if cell["address"] not in aside
         and cell["because"]
         and cell["spec"]["train"] in clean
         and budget_of(cell["spec"]) in budgets
@@ -272,6 +275,20 @@ def _repairs(directory: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
             for name in ("code_version", "draws", "choosing")
         )
     ]
+
+
+def _replanned(noted: Sequence[Mapping[str, Any]], models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Repairs by a suite that has changed since: what they found is not what it would find now."""
+    return [
+        cell["address"]
+        for cell in noted
+        if cell["spec"]["train"] in models and not planned(cell["spec"], models[cell["spec"]["train"]])
+    ]
+
+
+def models_of(plan: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The spec of every model of a plan, by the address of its train cell."""
+    return {cell["address"]: cell["spec"]["model"] for cell in plan if cell["kind"] == "train"}
 
 
 def budget_of(spec: Mapping[str, Any]) -> tuple[str, float] | None:

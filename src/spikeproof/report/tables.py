@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 from spikeproof.experiments.record import Broke, DistanceRecord, Effort, ProbeRecord, Proof, Record
@@ -33,6 +34,7 @@ __all__ = [
     "probes_csv",
     "proof_words",
     "seeds",
+    "seeds_json",
     "tallies",
     "to_csv",
     "to_latex",
@@ -145,17 +147,27 @@ class Seeds(NamedTuple):
     Args:
         model: of the first seed.
         trainings: number of seeds.
+        fewest, most: images that a number of one seed rests on; an audit may have taken more for some.
         clean: mean accuracy, with the interval of Student's t for training again.
         worst: the same for the worst case of each budget that every seed has; a number that is withheld for
             one of them has none.
         doubtful: budgets at which one of the numbers is doubtful.
+        nested: budgets at which one of the numbers began with what was found within a smaller one.
     """
 
     model: Record
     trainings: int
+    fewest: int
+    most: int
     clean: tuple[float, Interval | None]
     worst: dict[Budget, tuple[float, Interval | None]]
     doubtful: frozenset[Budget]
+    nested: frozenset[Budget]
+
+    @property
+    def n(self) -> str:
+        """Images per number, in words."""
+        return f"{self.fewest}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
 
 
 def seeds(records: Sequence[Record]) -> list[Seeds]:
@@ -172,14 +184,49 @@ def seeds(records: Sequence[Record]) -> list[Seeds]:
 
 
 def _seeds(rows: Sequence[Headline]) -> Seeds:
-    worst, doubtful = {}, set()
+    worst, doubtful, nested = {}, set(), set()
     for budget in rows[0].worst:
         found = [row.worst[budget] for row in rows if budget in row.worst]
         if len(found) == len(rows) and all(record["verdict"] != "withheld" for record in found):
             worst[budget] = _mean_share([record["robust_accuracy"] for record in found])
             doubtful |= {budget} if any(record["verdict"] == "doubtful" for record in found) else set()
-    clean = _mean_share([row.model["clean_accuracy"] for row in rows])
-    return Seeds(rows[0].model, len(rows), clean, worst, frozenset(doubtful))
+            nested |= {budget} if any(record["nested"] for record in found) else set()
+    clean, n = _mean_share([row.model["clean_accuracy"] for row in rows]), [row.model["n"] for row in rows]
+    marks = frozenset(doubtful), frozenset(nested)
+    return Seeds(rows[0].model, len(rows), min(n), max(n), clean, worst, *marks)
+
+
+def seeds_json(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Means over seeds as `show --seeds --json` prints them: one object per model and budget.
+
+    `n` is the number of images that each seed's number rests on; where an audit took more for some seeds, the
+    fewest, and `n_most` the most. A mean is null where one of its numbers is withheld or missing; a study
+    without attacks has clean means alone, under the threat `none`.
+
+    Args:
+        records: of one study.
+    """
+    columns = budgets(records) or [Budget("none", 0.0)]
+    found = []
+    for row, budget in product(seeds(records), columns):
+        mean, ends = row.worst.get(budget, (None, None))
+        found.append(
+            {
+                **{axis: _field(row.model, axis) for axis in AXES if axis not in ("seed", "n")},
+                "seeds": row.trainings,
+                "n": row.fewest,
+                "n_most": row.most,
+                "threat": budget.threat,
+                "epsilon": budget.epsilon,
+                "clean_mean": row.clean[0],
+                "clean_interval": row.clean[1],
+                "robust_mean": mean,
+                "robust_interval": ends,
+                "doubtful": budget in row.doubtful,
+                "nested": budget in row.nested,
+            }
+        )
+    return found
 
 
 def _mean_share(shares: Sequence[float]) -> tuple[float, Interval | None]:
