@@ -84,18 +84,6 @@ def test_events_come_back_valid_within_budget_and_judged_by_the_model(recipe, th
 
 
 @each_recipe
-def test_no_result_depends_on_the_company_of_an_example(recipe):
-    model, x, threat = CONV[True], GRIDS[1], suited(recipe, 3)
-    y = decide(model(x)).clamp(min=0)
-    clean = evaluate_clean(model, x, y, Key.of(3))
-    whole = evaluate_attack(model, recipe(threat), threat, x, y, clean, Key.of(3), batch_size=5)
-    parts = evaluate_attack(model, recipe(threat), threat, x, y, clean, Key.of(3), batch_size=2)
-    assert torch.equal(whole.x_adv, parts.x_adv)
-    assert torch.equal(whole.queries, parts.queries)
-    assert whole.within.all()
-
-
-@each_recipe
 def test_hostile_settings_give_a_defined_result(recipe):
     model, x = CONV[True], GRIDS[1]
     y = decide(model(x)).clamp(min=0)

@@ -115,6 +115,7 @@ class SpikeSearchAttack:
                 run.answer(key.fold("clean"))
             rows = run.standing()
             if len(rows):
+                run.pad(restart * (1 + self.steps + self.refine))
                 run.climb(rows, restart, now)
                 run.refine(now.fold("refine"))
         success = judge(model, run.best.x, y, key.fold("verdict"))
@@ -193,16 +194,16 @@ class _Run:
 
     def refine(self, key: Key) -> None:
         """More neighbours of the best train so far, as long as they help."""
+        rows = self.standing()
         for turn in range(self.attack.refine):
-            rows = self.standing()
             if not len(rows):
                 return
             now = key.fold("turn", turn).take(rows)
             here, before = self.best.x[rows].clone(), self.best.value[rows].clone()
             grad = self.slope(here, rows, 0, now)
             self.ask(torch.cat([*self.steps(here, grad, rows, now, FURTHER)]), rows, now)
-            if not bool((self.best.value[rows] > before).any()):
-                return
+            going = self.best.value[rows] > before
+            rows = rows[going & (self.best.fooled[rows] <= 0)] if self.early else rows[going]
 
     def slope(self, here: Tensor, rows: Tensor, restart: int, key: Key) -> Tensor:
         """The gradient on the spikes; where it is zero, a little noise, so that no place comes first."""
@@ -211,10 +212,16 @@ class _Run:
         self.forward[rows] += 1
         self.backward[rows] += 1
         self.zero[rows] += (probe.grad.flatten(1) == 0).all(1).long()
-        noise = key.fold("tie").normal(here.shape, 0, here.device).to(here.dtype)
-        largest = probe.grad.flatten(1).abs().amax(1)
+        noise = key.fold("tie").normal(here.shape, 0, here.device).double()
+        grad = probe.grad.double()  # single precision would round the noise to new ties
+        largest = grad.flatten(1).abs().amax(1)
         scale = torch.where(largest > 0, 1e-6 * largest, torch.ones_like(largest))
-        return probe.grad + scale.view(-1, *[1] * (here.ndim - 1)) * noise
+        return grad + scale.view(-1, *[1] * (here.ndim - 1)) * noise
+
+    def pad(self, length: int) -> None:
+        """Empty rows of the trace, so that what comes next does not tell how long other examples took."""
+        nothing = self.x.new_full((len(self.x),), torch.nan)
+        self.losses += [nothing] * (length - len(self.losses))
 
     def answer(self, key: Key) -> None:
         """Ask about the clean spikes, by which other classes are put in order."""
