@@ -153,6 +153,25 @@ def test_the_fewest_flips_are_found_and_never_fewer_than_there_are(recipe):
     assert sum(gap <= 3 for gap in excess) >= 0.9 * len(excess)
 
 
+def test_refinement_crosses_a_plateau():
+    """Only three flips together fool this model; nothing else that its answer says leads there."""
+
+    def model(x, key=None):
+        goal = x[:, 1] * x[:, 4] * x[:, 6]
+        return torch.stack([1 + 0 * goal, 2 * goal], 1)
+
+    x, y = torch.zeros(40, 10), torch.zeros(40, dtype=torch.int64)
+
+    def fallen(refine):
+        attack = SpikeSearch(steps=1, restarts=1, width=4, refine=refine)(Flips(3))
+        found = attack(model, x, y, Key.of(0).for_rows(range(40)))
+        assert (found.queries <= 10 + 9 * refine).all()
+        return found.success.double().mean()
+
+    assert fallen(1) <= 0.2
+    assert fallen(20) >= 0.6
+
+
 class Linear(torch.nn.Module):
     """Logits that are a linear function of the events; counts what it is asked."""
 
