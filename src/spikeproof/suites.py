@@ -310,7 +310,7 @@ def _nearest(kind: _Kind, threat: Threat) -> list[Member]:
 def _on_events(level: str, kind: _Kind, threat: Threat) -> list[Member]:
     """Attacks on spike trains: luck, cheap ones of the literature, our search, a walk without gradients."""
     searches = {
-        "quick": SpikeSearch(steps=6, restarts=1, width=8, refine=1),
+        "quick": SpikeSearch(steps=6, restarts=1, width=8, refine=2),
         "standard": SpikeSearch(),
         "extreme": SpikeSearch(steps=40, restarts=8, width=32, refine=20),
     }

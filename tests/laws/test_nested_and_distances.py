@@ -1,6 +1,7 @@
 """Sweeps that reuse work, and distances of nearest images: what may be believed of either."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -36,14 +37,19 @@ from spikeproof import (
     WorstOf,
     evaluate_clean,
 )
+from spikeproof.attacks.eventsteps import Retiming, SpikeCompatible
+from spikeproof.attacks.fewest import SDA
 from spikeproof.attacks.minimum import MinimumNorm
 from spikeproof.attacks.nested import Carried, Nested
+from spikeproof.attacks.spikes import SpikeSearch
+from spikeproof.encoders import Events
 from spikeproof.errors import InputError
 from spikeproof.evaluation import evaluate_sweep
 from spikeproof.learning.backprop import BPTT
 from spikeproof.nearest import evaluate_distances
 from spikeproof.neurons import LIF
 from spikeproof.statistics import median
+from spikeproof.threats import Flips, Shifts
 
 KEY = Key.of(0)
 BUDGETS = [Linf(0.2), Linf(0.05), Linf(0.1)]
@@ -101,6 +107,35 @@ def test_a_nested_sweep_never_rises_stays_in_budget_and_says_that_it_is_nested(r
         with torch.no_grad():
             right = spiking(found.x_adv).argmax(1) == found.label
         assert torch.equal(found.right == 1, right & (found.right_clean == 1))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "threat"),
+    [
+        (SpikeSearch(steps=3, restarts=1, width=4, refine=2), Flips(1)),
+        (SpikeCompatible(steps=3), Flips(1)),
+        (SDA(steps=2), Flips(1)),
+        (Retiming(steps=3), Shifts(1, measure="delay")),
+    ],
+    ids=repr,
+)
+def test_a_nested_sweep_over_budgets_of_events_keeps_what_fell(recipe, threat):
+    spec = ModelSpec(Events(5), MLP((10,)), LIF(), ATan(), MeanPotential(), (2, 3, 3), 4)
+    model, x = spec.build(Key.of(5)).eval(), (Key.of(1).uniform((12, 5, 2, 3, 3)) < 0.3).float()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(2.0)
+        y = model(x).argmax(1)
+    clean = evaluate_clean(model, x, y, KEY)
+    budgets = [replace(threat, epsilon=size) for size in (3, 1, 2)]
+    nested = evaluate_sweep(model, recipe, budgets, x, y, clean, KEY, nested=True)
+    assert (nested[-1].right == 0).any()
+    for small, large in pairwise(nested):
+        assert (large.right <= small.right).all()
+        assert large.within.all()
+        fallen = small.right == 0
+        assert torch.equal(large.x_adv[fallen], small.x_adv[fallen])
+        assert (large.queries[fallen] <= 2).all()
 
 
 def test_a_gradient_attack_begins_where_the_smaller_budget_ended(spiking, data):

@@ -158,16 +158,17 @@ class SpikeFool(SlopeRecipe):
         """The smallest member, on a ladder, that the linearised model takes across; else the largest."""
         x = hunt.x[rows]
         best = torch.where(hunt.distance[rows].isfinite(), hunt.distance[rows] - 1, torch.inf)
-        goal, size = here.clone(), torch.zeros_like(rows)
-        going = torch.ones_like(rows, dtype=torch.bool)
-        for k in _ladder(_limit(hunt)):
-            member = _members(hunt.threat, x, w, torch.full_like(rows, k))
+        goal, size, limit = here.clone(), torch.zeros_like(rows), _limits(hunt, x)
+        going = limit > 0
+        for k in _ladder(int(limit.max())):
+            sizes = limit.clamp(max=k)  # its own ladder for each example, whatever its company
+            member = _members(hunt.threat, x, w, sizes)
             rise = (w.double() * (member - here).double()).flatten(1).sum(1)
             may = going & (hunt.threat.distance(member, x).double() <= best)
             grows = may & (member != x).flatten(1).any(1)
             goal = torch.where(per_row(grows, goal) > 0, member, goal)
-            size = torch.where(grows, k, size)
-            going = may & ~(rise >= wanted)
+            size = torch.where(grows, sizes, size)
+            going = may & ~(rise >= wanted) & (sizes < limit)
             if not going.any():
                 break
         return goal, size
@@ -215,16 +216,17 @@ def _members(
     return found
 
 
-def _limit(hunt: Hunt) -> int:
-    """The largest size that is looked at."""
+def _limits(hunt: Hunt, x: Float[Tensor, "R *F"]) -> Int64[Tensor, "R"]:
+    """The largest size that is looked at, of each example."""
     threat: Any = hunt.threat
     if hunt.stop:
-        return int(threat.epsilon)
+        return torch.full((len(x),), int(threat.epsilon), dtype=torch.int64, device=x.device)
     if isinstance(threat, Shifts):
-        steps = max(hunt.x.shape[1], 1)
-        spikes = int((hunt.x > 0).flatten(1).sum(1).max()) if hunt.x.numel() else 0
-        return {"jitter": steps - 1, "moved": spikes, "delay": spikes * (steps - 1)}[threat.measure]
-    return int((threat.up(hunt.x) + threat.down(hunt.x)).flatten(1).sum(1).max()) if hunt.x.numel() else 0
+        steps, spikes = max(x.shape[1], 1), (x > 0).flatten(1).sum(1)
+        far = (steps - 1) * torch.ones_like(spikes)
+        return {"jitter": far, "moved": spikes, "delay": spikes * far}[threat.measure]
+    room: Tensor = threat.up(x) + threat.down(x)
+    return room.flatten(1).sum(1).long()
 
 
 def _ladder(limit: int) -> list[int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.attacks.minimum import Hunt, SlopeRecipe, per_row
@@ -63,6 +65,14 @@ class _Priced(SlopeRecipe):
         return torch.where(per_row(short, grad) > 0, -grad, 0 * grad), fooled & (value >= self.confidence)
 
 
+def _each(function: Callable[[Tensor], Tensor], values: Float[Tensor, "R *F"]) -> Float[Tensor, "R *F"]:
+    """A function of single values, one example after the other.
+
+    At the ends of a vector it rounds otherwise, and where these lie in a batch depends on its size.
+    """
+    return torch.stack([function(one.clone()) for one in values])
+
+
 @dataclass(frozen=True, kw_only=True)
 class CarliniWagner(_Priced):
     r"""C&W L2: gradient descent on squared distance and margin together, in the space of `tanh`.
@@ -102,14 +112,14 @@ class CarliniWagner(_Priced):
     step_size: float = 0.05
 
     def descend(self, hunt: Hunt, price: Tensor, search: int) -> Tensor:
-        w = ((2 * hunt.x - 1) * 0.999999).atanh()
+        w = _each(torch.atanh, (2 * hunt.x - 1) * 0.999999)
         first, second = torch.zeros_like(w), torch.zeros_like(w)
         hit = torch.zeros(len(w), dtype=torch.bool, device=w.device)
         for step in range(self.steps + 1):
             rows = hunt.rows
             if not len(rows):
                 break
-            tanh = w[rows].tanh()
+            tanh = _each(torch.tanh, w[rows])
             x = (tanh + 1) / 2
             if step == self.steps:
                 hit[rows] |= hunt.offer(rows, x, "last", search)

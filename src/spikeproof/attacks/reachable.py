@@ -360,7 +360,7 @@ class _Search:
             self.forward[rows] += 1
         logits = self.clean.scatter(1, self.y[:, None], -torch.inf)
         place = (restart - 1) % max(logits.shape[1] - 1, 1)
-        other = logits.argsort(1, descending=True)[:, place]
+        other = logits.argsort(dim=1, descending=True, stable=True)[:, place]
 
         def lead(now: Tensor, rows: Tensor) -> Tensor:
             pair = torch.stack([other[rows], self.y[rows]], 1)
@@ -424,7 +424,7 @@ class _Search:
 
 def _ranked(gain: Float[Tensor, "B *F"]) -> Int64[Tensor, "B P"]:
     """The place of each pixel when gains are sorted, the largest first."""
-    return gain.flatten(1).argsort(1, descending=True).argsort(1)
+    return gain.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
 
 
 def _drawn(uniform: Float[Tensor, "B *F"], count: Int64[Tensor, "B"]) -> Int64[Tensor, "B *F"]:

@@ -32,7 +32,7 @@ SHARES = (1.0, 0.5, 0.25, 0.1)
 """Shares of the budget at which the best member of a linear function is tried."""
 CHUNK = 512
 """Spike trains asked about at a time."""
-FURTHER = 4
+FURTHER = 2
 """Times as many neighbours are tried in a round of refinement as in a step."""
 STRAYS = 2
 """Random changes of the best train, where no proposal is better."""
@@ -63,7 +63,7 @@ class SpikeSearchAttack:
         restarts: number of runs, at least 1; the first starts at the clean spikes and follows the objective,
             the others start at random members and follow one other class each.
         width: neighbours tried per step, half of them by gradient and half at random, at least 2.
-        refine: most rounds over the neighbours of the best train at the end, at least 0.
+        refine: rounds over the neighbours of the best train at the end of each run, at least 0.
         objective: what the gradient of the first run is of.
 
     Raises:
@@ -78,7 +78,7 @@ class SpikeSearchAttack:
     steps: int = 20
     restarts: int = 3
     width: int = 16
-    refine: int = 5
+    refine: int = 10
     objective: Objective = Margin()
 
     def __post_init__(self) -> None:
@@ -115,6 +115,7 @@ class SpikeSearchAttack:
                 run.answer(key.fold("clean"))
             rows = run.standing()
             if len(rows):
+                run.pad(restart * (1 + self.steps + self.refine))
                 run.climb(rows, restart, now)
                 run.refine(now.fold("refine"))
         success = judge(model, run.best.x, y, key.fold("verdict"))
@@ -134,6 +135,9 @@ class _Run:
         self.losses: list[Tensor] = []
         self.clean = x.new_zeros(0, 0)
         self.early = not getattr(model, "stochastic", False)
+        many, random = x.shape[1:].numel(), Key(("marks",)).generator(x.device)
+        self.weights = torch.randint(-(2**62), 2**62, (many,), generator=random, device=x.device)
+        self.stood = self.marks(x)[None]
 
     def standing(self) -> Tensor:
         """The examples that are still attacked."""
@@ -192,17 +196,37 @@ class _Run:
         return here
 
     def refine(self, key: Key) -> None:
-        """More neighbours of the best train so far, as long as they help."""
+        """From neighbour to neighbour of the best train so far, each time to the best one not yet stood on.
+
+        It may be worse than where the walk stands: else plateaus, and trains that only two changes at once
+        improve, would be its end.
+        """
+        rows = self.standing()
+        here = self.best.x[rows].clone()
         for turn in range(self.attack.refine):
-            rows = self.standing()
+            left = self.best.fooled[rows] <= 0 if self.early else torch.ones_like(rows, dtype=torch.bool)
+            rows, here = rows[left], here[left]
             if not len(rows):
                 return
+            self.stand(rows, here)
             now = key.fold("turn", turn).take(rows)
-            here, before = self.best.x[rows].clone(), self.best.value[rows].clone()
             grad = self.slope(here, rows, 0, now)
-            self.ask(torch.cat([*self.steps(here, grad, rows, now, FURTHER)]), rows, now)
-            if not bool((self.best.value[rows] > before).any()):
-                return
+            trains = torch.cat([*self.steps(here, grad, rows, now, FURTHER)])
+            known = torch.stack([(self.marks(train) == self.stood[:, rows]).any(0) for train in trains])
+            value, pick = torch.where(known, -torch.inf, self.ask(trains, rows, now)).max(0)
+            rows, pick = rows[value > -torch.inf], pick[value > -torch.inf]
+            here = trains[:, value > -torch.inf][pick, torch.arange(len(rows), device=rows.device)]
+
+    def stand(self, rows: Tensor, here: Tensor) -> None:
+        """Remember where walks stand; of the others the clean train, which is known."""
+        marks = self.stood[0].clone()
+        marks[rows] = self.marks(here)
+        self.stood = torch.cat([self.stood, marks[None]])
+
+    def marks(self, trains: Float[Tensor, "R *F"]) -> Int64[Tensor, "R"]:
+        """A number for each train, exactly the same for equal ones and hardly ever for others."""
+        marks: Tensor = (trains.flatten(1).long() * self.weights).sum(1)
+        return marks
 
     def slope(self, here: Tensor, rows: Tensor, restart: int, key: Key) -> Tensor:
         """The gradient on the spikes; where it is zero, a little noise, so that no place comes first."""
@@ -211,10 +235,16 @@ class _Run:
         self.forward[rows] += 1
         self.backward[rows] += 1
         self.zero[rows] += (probe.grad.flatten(1) == 0).all(1).long()
-        noise = key.fold("tie").normal(here.shape, 0, here.device).to(here.dtype)
-        largest = probe.grad.flatten(1).abs().amax(1)
+        noise = key.fold("tie").normal(here.shape, 0, here.device).double()
+        grad = probe.grad.double()  # single precision would round the noise to new ties
+        largest = grad.flatten(1).abs().amax(1)
         scale = torch.where(largest > 0, 1e-6 * largest, torch.ones_like(largest))
-        return probe.grad + scale.view(-1, *[1] * (here.ndim - 1)) * noise
+        return grad + scale.view(-1, *[1] * (here.ndim - 1)) * noise
+
+    def pad(self, length: int) -> None:
+        """Empty rows of the trace, so that what comes next does not tell how long other examples took."""
+        nothing = self.x.new_full((len(self.x),), torch.nan)
+        self.losses += [nothing] * (length - len(self.losses))
 
     def answer(self, key: Key) -> None:
         """Ask about the clean spikes, by which other classes are put in order."""
@@ -285,7 +315,7 @@ class SpikeSearch(GradientRecipe):
     steps: int = 20
     restarts: int = 3
     width: int = 16
-    refine: int = 5
+    refine: int = 10
     objective: Objective = Margin()
 
     def __call__(self, threat: Threat) -> SpikeSearchAttack:

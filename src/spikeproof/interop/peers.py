@@ -112,6 +112,7 @@ class Torchattacks(Peer):
     """An attack of Torchattacks, by its name there, held to our budget and verdict.
 
     Its options have that library's names, units and defaults; a step of `alpha` does not grow with epsilon.
+    It draws for a batch as a whole, of 50 images, so that what an example gets depends on its batch.
     An attack for the nearest image is cut to the budget, as ours are.
 
     Args:
@@ -152,7 +153,8 @@ class Torchattacks(Peer):
 class Foolbox(Peer):
     """An attack of Foolbox, by its name there, held to our budget and verdict.
 
-    Its options have that library's names, units and defaults; `rel_stepsize` is in epsilons.
+    Its options have that library's names, units and defaults; `rel_stepsize` is in epsilons. It draws for a
+    batch as a whole, of 50 images, so that what an example gets depends on its batch.
 
     Args:
         attack: name in Foolbox, with or without options; `spikeproof list foolbox` names them.

@@ -32,6 +32,8 @@ PAIRS = 32
 """Moves of either kind that are tried in pairs."""
 ENTRIES = 5_000_000
 """Of the grids that are looked at together."""
+BATCH = 100
+"""Examples that these grids are counted for."""
 
 
 class _Account(NamedTuple):
@@ -209,7 +211,7 @@ class Shifts(EventThreat):
         dear, unpriced = torch.where(fits[:, None, None], cheap, dear), cheap
         if bool(fits.all()):
             return dear
-        tried = min(max(ENTRIES // max(lines.numel(), 1), 1), PRICES if self.most == 1 else 1)
+        tried = min(_at_once(lines), PRICES if self.most == 1 else 1)
         share = torch.arange(1, tried + 1, device=lines.device).double() / (tried + 1)
         for _ in range(math.ceil(HALVINGS / math.log2(tried + 1))):
             price = low + share[:, None] * (high - low)
@@ -362,17 +364,20 @@ class Shifts(EventThreat):
         """The steepest moves that save budget, that keep it as it is, and that spend it."""
         kinds = {side: _Moves.none(len(here), 2 * many, here.device) for side in (-1, 0, 1)}
         length = lines.shape[2]
-        furthest = length - 1
-        if self.measure != "moved":  # a line of equal spikes may move up one by one, and looks like a leap
-            crowd = int((lines > 0).sum(2).amax()) if lines.numel() else 0
-            furthest = min(furthest, 2 * int(self.epsilon) * (crowd if self.measure == "jitter" else 1))
+        reach = torch.full_like(lines[:, :, 0], length - 1)
+        if self.measure != "moved":
+            reach.clamp_(max=2 * int(self.epsilon))
+        if self.measure == "jitter":  # a line of equal spikes may move up one by one, and looks like a leap
+            reach = reach * (lines > 0).sum(2)
+        furthest = min(int(reach.max()), length - 1) if reach.numel() else 0
         offsets = [d for d in range(-furthest, furthest + 1) if d]
-        together = max(1, ENTRIES // max(here.numel(), 1))
+        together = _at_once(here)
         for first in range(0, len(offsets), together):
             these = torch.tensor(offsets[first : first + together], device=here.device)
             target = torch.arange(length, device=here.device) + these[:, None]
             inside, target = (target >= 0) & (target < length), target.clamp(0, length - 1)
-            possible = (here > 0)[:, None] & (_at(here, target) == 0) & inside[:, None] & free[:, None]
+            near = these.abs()[:, None, None] <= reach[:, None, :, None]
+            possible = (here > 0)[:, None] & (_at(here, target) == 0) & inside[:, None] & free[:, None] & near
             gain = here.double()[:, None] * (_at(slope, target) - slope[:, None])
             gain = torch.where(possible, gain, -torch.inf)
             side = self._price(here, lines, target, these).sign()
@@ -453,6 +458,11 @@ class _Moves(NamedTuple):
         value = torch.where(real, after.gather(2, self.place[..., None]), 0)
         after.scatter_add_(2, self.place[..., None], -value)
         return after.scatter_add_(2, (self.place + self.offset)[..., None], value)
+
+
+def _at_once(lines: Float[Tensor, "B L T"]) -> int:
+    """How often grids are looked at together; a full batch is counted on, so that company changes nothing."""
+    return max(1, ENTRIES // (BATCH * max(lines.shape[1:].numel(), 1)))
 
 
 def _at(lines: Float[Tensor, "B L T"], target: Int64[Tensor, "O T"]) -> Float[Tensor, "B O L T"]:
