@@ -44,7 +44,7 @@ from spikeproof.network import MLP, Classifier, ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.sources import RateNetwork, through
 from spikeproof.surrogates import ATan, Triangle
-from spikeproof.threats import L0, L1, L2, Linf
+from spikeproof.threats import L0, L1, L2, Linf, Region, SquarePatch
 
 LINF, ROUND, SUM, FEW = Linf(0.1), L2(0.7), L1(1.0), L0(2)
 ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -70,7 +70,8 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "noise": (recipes.NoiseSearch(draws=3), (LINF, ROUND, SUM, FEW)),
     "gaussian-noise": (noise.GaussianNoiseSearch(draws=3), (LINF, SUM)),
     "salt-and-pepper": (noise.SaltAndPepperSearch(draws=3), (LINF, FEW)),
-    "square": (recipes.SquareSearch(queries=4), (LINF, ROUND)),
+    "square": (recipes.SquareSearch(queries=4), (LINF, ROUND, Region(0.1, "linf", 1, 1, 3, 2))),
+    "patch-search": (recipes.PatchSearch(queries=5), (SquarePatch(2), SquarePatch(0), SquarePatch(99))),
     "encoder-aware": (recipes.EncoderAwareSearch(steps=2, restarts=3, refine=2), (LINF, Linf(0.4))),
     "rate-twin": (composite.RateTwin(attack=recipes.PGD(steps=2)), (LINF,)),
     "width-sweep": (

@@ -30,6 +30,7 @@ from spikeproof.attacks.recipes import (
     PGD,
     GradientRecipe,
     NoiseSearch,
+    PatchSearch,
     Recipe,
     SquareSearch,
 )
@@ -40,7 +41,7 @@ from spikeproof.errors import InputError
 from spikeproof.experiments.catalogue import PARTS
 from spikeproof.keys import Key
 from spikeproof.losses import Margin, Rescaled
-from spikeproof.threats import L1, L2, Linf
+from spikeproof.threats import L1, L2, Linf, Region, SquarePatch
 
 X = 0.4 + 0.2 * Key.of(1).uniform((6, 1, 5, 5))
 W = Key.of(2).normal((1, 5, 5)).sign() * (0.5 + Key.of(3).uniform((1, 5, 5)))
@@ -104,6 +105,32 @@ def test_the_optimum_of_the_norm_is_reached(recipe, norm, share):
     best = threat.epsilon * DUAL[norm]
     assert (fall <= best * 1.0001).all()
     assert (fall >= best * share).all(), (fall / best).tolist()
+
+
+@pytest.mark.parametrize("side", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("recipe", "share"), [(PGD(steps=40, restarts=3), 0.97), (PatchSearch(queries=500), 0.5)], ids=repr
+)
+def test_the_best_square_is_found_and_filled(recipe, share, side):
+    """The closed form: of all places that where the most is to be gained at the edges of the box."""
+    threat = SquarePatch(side)
+    result = recipe(threat)(linear, X, Y, Key.of(4))
+    assert threat.contains(result.x_adv, X).all()
+    gain = torch.where(W > 0, X * W, (X - 1) * W)
+    best = torch.nn.functional.avg_pool2d(gain, side, stride=1).flatten(1).amax(1) * side**2
+    fall = ((X - result.x_adv) * W).flatten(1).sum(1)
+    assert (fall <= best * 1.0001).all()
+    assert (fall >= best * share).all(), (fall / best).tolist()
+
+
+def test_square_looks_only_where_a_region_may_change():
+    threat = Region(0.1, "linf", top=1, left=2, height=3, width=2)
+    result = SquareSearch(queries=300)(threat)(linear, X, Y, Key.of(4))
+    assert threat.contains(result.x_adv, X).all()
+    fall = ((X - result.x_adv) * W).flatten(1).sum(1)
+    best = 0.1 * W[:, 1:4, 2:4].abs().sum()
+    assert (fall <= best * 1.0001).all()
+    assert (fall >= best * 0.8).all(), (fall / best).tolist()
 
 
 def test_every_gradient_attack_within_a_budget_has_a_row():
