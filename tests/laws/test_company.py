@@ -29,7 +29,7 @@ from spikeproof.network import MLP, ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.sources import made_on, through
 from spikeproof.surrogates import ATan, Rectangle, Triangle
-from spikeproof.threats import L0, L1, L2, Additions, Flips, Linf, Removals, Shifts
+from spikeproof.threats import L0, L1, L2, Additions, Flips, Linf, Removals, Shifts, SquarePatch
 
 N, T = 4, 5
 SHORT = {
@@ -59,7 +59,7 @@ EXCEPTIONS = {  # draw for a batch as a whole; the batch is part of their number
 }
 OTHERS = {name: cls for name, cls in PARTS[Recipe].items() if name not in ELSEWHERE | EXCEPTIONS.keys()}
 SEARCHES = {name: cls for name, cls in OTHERS.items() if issubclass(cls, NormRecipe) and cls.minimal}
-IMAGES = [Linf(0.1), L2(0.6), L1(2.0), L0(2)]
+IMAGES = [Linf(0.1), L2(0.6), L1(2.0), L0(2), SquarePatch(2)]
 EVENTS = [
     *(Flips(1), Additions(1), Removals(1)),
     *(Shifts(1), Shifts(2, measure="delay"), Shifts(1, measure="jitter")),
