@@ -128,8 +128,8 @@ def plan(level: str, model: Model | ModelSpec, threat: Threat) -> list[Member]:
     if ball == threat:
         return members
     if isinstance(threat, SquarePatch):
-        few = Member("patch-search", PatchSearch(queries=150))
-        members += [few, *_longer(level, few.name, PatchSearch(queries=1000), PatchSearch(queries=5000))]
+        few = Member("patch-search", PatchSearch(queries=500))
+        members += [few, *_longer(level, few.name, PatchSearch(queries=3000), PatchSearch(queries=10_000))]
     known = [member for member in members if _knows(member.recipe, threat)]
     searched = any(member.recipe.gradient_free and member.name != "noise" for member in known)
     return known if searched else [*known, *_guesses(level)]

@@ -71,7 +71,10 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "gaussian-noise": (noise.GaussianNoiseSearch(draws=3), (LINF, SUM)),
     "salt-and-pepper": (noise.SaltAndPepperSearch(draws=3), (LINF, FEW)),
     "square": (recipes.SquareSearch(queries=4), (LINF, ROUND, Region(0.1, "linf", 1, 1, 3, 2))),
-    "patch-search": (recipes.PatchSearch(queries=5), (SquarePatch(2), SquarePatch(0), SquarePatch(99))),
+    "patch-search": (
+        recipes.PatchSearch(queries=5, run=2),
+        (SquarePatch(2), SquarePatch(0), SquarePatch(99)),
+    ),
     "encoder-aware": (recipes.EncoderAwareSearch(steps=2, restarts=3, refine=2), (LINF, Linf(0.4))),
     "rate-twin": (composite.RateTwin(attack=recipes.PGD(steps=2)), (LINF,)),
     "width-sweep": (

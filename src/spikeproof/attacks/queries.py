@@ -29,9 +29,19 @@ Propose = Callable[[int, Tensor, Key], Tensor]
 
 
 def random_search(
-    model: Model, x: Tensor, y: Tensor, key: Key, best: Best, queries: int, propose: Propose
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    key: Key,
+    best: Best,
+    queries: int,
+    propose: Propose,
+    told: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Result:
-    """Ask about one candidate per query and example; keep what is at least as good as the best so far."""
+    """Ask about one candidate per query and example; keep what is at least as good as the best so far.
+
+    After each query `told` gets the rows and their margins, for searches that begin anew now and then.
+    """
     check_mode(model)
     rows = torch.arange(len(x), device=x.device)
     asked = torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -45,6 +55,8 @@ def random_search(
             value, fooled = evaluator(model, Margin(), y[rows])(candidates, now.fold("look"))
         best.offer(rows, candidates, fooled, value)
         best.fall(rows, fooled, query)
+        if told is not None:
+            told(rows, value)
         asked[rows] += 1
         trace = x.new_full((len(x),), torch.nan)
         trace[rows] = value
@@ -164,26 +176,32 @@ class Patches:
 
     Every second query moves the square, over the whole image at first and ever less far, with what it holds;
     the others change a smaller square within it. Values are 0, 1 or, as often, anything between, because a
-    code of levels may be fooled by the middle ones. What is no worse is kept, as in `Square`.
+    code of levels may be fooled by the middle ones. What is no worse is kept, as in `Square`. A patch that
+    has been fitted to its place does not move well, so the search begins anew after every `run` queries.
 
     Args:
         threat: `SquarePatch`, on images `[B, C, H, W]`.
         queries: forward passes per example, at least 1.
+        run: queries after which it begins anew, at least 1.
 
     Raises:
         InputError: another threat, other axes, or settings out of range.
 
     Source:
-        Croce et al. 2022 (Sparse-RS), section 4.2 and algorithm 3; values between 0 and 1 are ours.
+        Croce et al. 2022 (Sparse-RS), section 4.2 and algorithm 3; values between 0 and 1, and beginning
+        anew, are ours.
     """
 
     threat: Threat
     queries: int = 500
+    run: int = 250
 
     def __post_init__(self) -> None:
-        if self.queries < 1:
+        if self.queries < 1 or self.run < 1:
             raise InputError(
-                "Patches needs at least one query", f"queries={self.queries}", "Try queries=500."
+                "Patches needs at least one query, in all and in a run",
+                f"queries={self.queries}, run={self.run}",
+                "Try queries=500, run=250.",
             )
         if not isinstance(self.threat, SquarePatch):
             raise InputError(
@@ -207,21 +225,21 @@ class Patches:
             raise InputError(
                 "Patches needs images [B, C, H, W]", f"shape {list(x.shape)}", "Use UniformNoise instead."
             )
-        best, held = Best(x), _Held(x, int(self.threat.epsilon))
+        held, length = _Held(x, int(self.threat.epsilon)), min(self.run, self.queries)
 
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:
-            held.accept(best.x, rows)
-            if query == 0:
+            done = query % length
+            if not done:
                 return held.fresh(rows, now)
-            if query % 2:
-                return held.elsewhere(rows, 1 - query / self.queries, now)
-            return held.changed(rows, 0.8 * _schedule(query, self.queries), now)
+            if done % 2:
+                return held.elsewhere(rows, 1 - done / length, now)
+            return held.changed(rows, 0.8 * _schedule(done, length), now)
 
-        return random_search(model, x, y, key, best, self.queries, propose)
+        return random_search(model, x, y, key, Best(x), self.queries, propose, held.told)
 
 
 class _Held:
-    """One patch per example: that of the best image so far, and that which was tried last."""
+    """One patch per example: the best one of this run, and that which was tried last."""
 
     def __init__(self, x: Tensor, side: int) -> None:
         self.x, batch, channels = x, *x.shape[:2]
@@ -229,15 +247,19 @@ class _Held:
         self.corner = torch.zeros(batch, 2, dtype=torch.int64, device=x.device)
         self.content = x.new_zeros(batch, channels, min(side, x.shape[2]), min(side, x.shape[3]))
         self.tried = self.corner.clone(), self.content.clone()
+        self.margin = x.new_full((batch,), -torch.inf)
 
-    def accept(self, best: Tensor, rows: Tensor) -> None:
-        """Take over what was tried last wherever it is the best image now."""
-        same = (self._image(rows, *(part[rows] for part in self.tried)) == best[rows]).flatten(1).all(1)
+    def told(self, rows: Tensor, margin: Tensor) -> None:
+        """Take over what was tried last wherever it is no worse."""
+        margin = margin.nan_to_num(torch.inf).to(self.margin.dtype)
+        taken = rows[margin >= self.margin[rows]]
+        self.margin[rows] = torch.maximum(self.margin[rows], margin)
         for kept, tried in zip((self.corner, self.content), self.tried, strict=True):
-            kept[rows[same]] = tried[rows[same]]
+            kept[taken] = tried[taken]
 
     def fresh(self, rows: Tensor, key: Key) -> Tensor:
-        """A random patch at a random place."""
+        """A random patch at a random place, with which a run begins."""
+        self.margin[rows] = -torch.inf
         place = key.fold("place").uniform((len(rows), 2), 0, self.x.device)
         return self._try(rows, self._inside(place * self._room(1)), _content(self.content[rows], key))
 

@@ -302,16 +302,18 @@ class PatchSearch(Recipe):
 
     Args:
         queries: forward passes per example, at least 1.
+        run: queries after which the search begins anew, at least 1.
 
     Source:
-        Croce et al. 2022 (Sparse-RS), section 4.2.
+        Croce et al. 2022 (Sparse-RS), section 4.2; beginning anew is ours.
     """
 
     gradient_free: ClassVar[bool] = True
     queries: int = 500
+    run: int = 250
 
     def __call__(self, threat: Threat) -> Patches:
-        return Patches(threat, self.queries)
+        return Patches(threat, self.queries, self.run)
 
 
 @dataclass(frozen=True, kw_only=True)
