@@ -95,6 +95,24 @@ def main() -> None:
     OverTime.forward = forward
     print(f"  direct current computed once:      {slow / fast:.2f}")
 
+    colours, y = sp.Key.of(1).uniform((64, 3, 32, 32)), torch.arange(64) % 10
+    for name, neuron, steps in (("ReLU", sp.ReLU(), 1), ("LIF, T 4", sp.LIF(), 4)):
+        spec = sp.ModelSpec(
+            sp.Direct(steps), sp.VGG9(), neuron, sp.Triangle(), sp.MeanPotential(), (3, 32, 32), 10
+        )
+        deep = spec.build(sp.Key.of(0))
+        slow, fast = (seconds(lambda m=m, d=deep: mixed_step(d, colours, y, m), 3) for m in (False, True))
+        print(f"  mixed, VGG-9 {name + ':':22}{slow / fast:.2f}")
+
+
+def mixed_step(classifier: sp.Classifier, x: torch.Tensor, y: torch.Tensor, mixed: bool) -> None:
+    rule = sp.AugmentedBPTT(mixed=mixed)
+    seen = rule.views(x, sp.Key.of(0))
+    classifier.zero_grad()
+    with rule.precision(x.device):
+        logits = classifier(seen)
+    F.cross_entropy(logits.float(), y).backward()
+
 
 if __name__ == "__main__":
     main()
