@@ -412,6 +412,14 @@ def test_yin_yang_is_the_published_figure():
     assert ((counts - 200).abs() < 4 * (600 * 2 / 9) ** 0.5).all()
     assert YinYang(600, 200, 100).load().sha256 == data.sha256
     assert YinYang(600, 200, 100, seed=7).load().sha256 != data.sha256
+    parts = [
+        part
+        for seed in (0, 1, 2, 40, 41, 42, 43, 44)
+        for part in vars(YinYang(60, 50, 40, seed=seed).load()).values()
+        if isinstance(part, Split)
+    ]
+    points = torch.cat([part.images.flatten(1) for part in parts])
+    assert len(points.unique(dim=0)) == len(points) == 8 * 150  # no seed tests what another one learns
     assert not set(map(tuple, data.train.images.flatten(1).tolist())) & set(
         map(tuple, data.test.images.flatten(1).tolist())
     )
