@@ -297,7 +297,7 @@ def print_comparisons(pairs: Sequence[Compared]) -> None:
 def print_signed(found: Sequence[SignedOff]) -> None:
     """Robust accuracy, interval, certificate and verdict per budget, and what each attack contributed."""
     for each in found:
-        epsilon, name = epsilon_text(each.threat.epsilon), type(each.threat).__name__.lower()
+        epsilon, name = epsilon_text(each.threat.epsilon), each.threat_name
         certified = MISSING if each.certified is None else f"{percent(each.certified)} %"
         click.echo(f"\n{name} {epsilon}, suite {each.level}, {each.n} images")
         click.echo(f"  clean      {percent(each.clean_accuracy)} %")

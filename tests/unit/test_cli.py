@@ -256,6 +256,14 @@ def test_bad_questions_are_answered_with_a_sentence(out, options, text):
     assert "Traceback" not in shown.output
 
 
+def test_a_threat_is_called_what_it_was_called(out):
+    trained = next(p for p in (out / "cells").iterdir() if (p / "model.json").exists())
+    budget = ("--threat", "square-patch", "--epsilon", "2", "--suite", "quick", "--examples", "12")
+    assert "\nsquare-patch 2, suite quick, 12 images" in call("evaluate", trained, *budget).output
+    found = json.loads(call("evaluate", trained, *budget, "--json").output)
+    assert '"threat": "square-patch"' in json.dumps(found)
+
+
 def test_a_model_that_tells_no_data_set_asks_for_one(out, tmp_path):
     trained = next(p for p in (out / "cells").iterdir() if (p / "model.json").exists())
     for name in ("model.json", "weights.safetensors"):

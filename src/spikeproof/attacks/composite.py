@@ -23,6 +23,7 @@ from spikeproof.attacks.search import (
     check_mode,
     evaluator,
     judge,
+    smallest_batch,
 )
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -70,7 +71,7 @@ class Ensemble:
     @property
     def batch(self) -> int | None:
         """Examples at a time, where some member's images depend on that."""
-        return min((each for a in self.attacks if (each := getattr(a, "batch", None))), default=None)
+        return smallest_batch(*self.attacks)
 
     def __call__(
         self,

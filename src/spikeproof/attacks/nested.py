@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spikeproof.attacks.composite import Ensemble, Sources
 from spikeproof.attacks.recipes import Attack
-from spikeproof.attacks.search import GradientAttack, Result
+from spikeproof.attacks.search import GradientAttack, Result, smallest_batch
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat
@@ -90,8 +90,7 @@ class Nested:
     @property
     def batch(self) -> int | None:
         """Examples at a time, where the attack's images depend on that."""
-        size: int | None = getattr(self.attack, "batch", None)
-        return size
+        return smallest_batch(self.attack)
 
     def __call__(
         self,

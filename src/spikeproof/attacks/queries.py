@@ -106,6 +106,17 @@ class UniformNoise:
         return random_search(model, x, y, key, Best(x), self.draws, propose)
 
 
+def _pictures(attack: object, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B C H W"]:
+    """The images, of an attack that needs rows and columns."""
+    if x.ndim != 4:
+        raise InputError(
+            f"{type(attack).__name__} needs images [B, C, H, W]",
+            f"shape {list(x.shape)}",
+            "Use UniformNoise instead.",
+        )
+    return x
+
+
 @dataclass(frozen=True)
 class Square:
     """Random search with square patches, for Linf and L2.
@@ -153,11 +164,7 @@ class Square:
         through: Model | None = None,
     ) -> Result:
         """Attack `model`; `through` is ignored, there is no gradient to substitute."""
-        x = admit(model, self.threat, x, y)
-        if x.ndim != 4:
-            raise InputError(
-                "Square needs images [B, C, H, W]", f"shape {list(x.shape)}", "Use UniformNoise instead."
-            )
+        x = _pictures(self, admit(model, self.threat, x, y))
         best = Best(x)
         shape = _LinfPatches(x, self.threat) if boxed(self.threat) else _L2Patches(x, self.threat)
 
@@ -220,11 +227,7 @@ class Patches:
         through: Model | None = None,
     ) -> Result:
         """Attack `model`; `through` is ignored, there is no gradient to substitute."""
-        x = admit(model, self.threat, x, y)
-        if x.ndim != 4:
-            raise InputError(
-                "Patches needs images [B, C, H, W]", f"shape {list(x.shape)}", "Use UniformNoise instead."
-            )
+        x = _pictures(self, admit(model, self.threat, x, y))
         held, length = _Held(x, int(self.threat.epsilon)), min(self.run, self.queries)
 
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:

@@ -38,6 +38,7 @@ __all__ = [
     "instead",
     "judge",
     "show",
+    "smallest_batch",
 ]
 
 
@@ -115,6 +116,11 @@ def settle(
             best.offer(rows, here, fooled, value)
     best.fell = torch.where(best.fell < 0, run.fell, best.fell)
     return SETTLING * len(candidates)
+
+
+def smallest_batch(*attacks: object) -> int | None:
+    """Examples at a time, where what some attack finds depends on that; None where nothing does."""
+    return min((size for attack in attacks if (size := getattr(attack, "batch", None))), default=None)
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spikeproof.attacks.composite import Composite, Ensemble, Sources
 from spikeproof.attacks.recipes import PGD, Attack, Recipe
-from spikeproof.attacks.search import GradientAttack, Result, admit, judge
+from spikeproof.attacks.search import GradientAttack, Result, admit, judge, smallest_batch
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat
@@ -78,8 +78,7 @@ class MadeElsewhere:
     @property
     def batch(self) -> int | None:
         """Examples at a time, where the attack's images depend on that."""
-        size: int | None = getattr(self.attack, "batch", None)
-        return size
+        return smallest_batch(self.attack)
 
     def __call__(
         self,

@@ -161,13 +161,8 @@ class Record(TypedDict):
     steps: int
 
 
-class ProbeRecord(TypedDict):
-    """One model under one probe of timing, as `show --probes --json` prints it.
-
-    `lost` is the clean accuracy less that under the probe, on the same images and draws of the code, with a
-    95 % interval for the pairs and the p-value of no difference. `timing_share` is what was lost, as a share
-    of what the clean accuracy is above chance; null where it is not above chance.
-    """
+class _Named(TypedDict):
+    """Which model of which study, and on how many images."""
 
     study: str
     dataset: str
@@ -179,6 +174,16 @@ class ProbeRecord(TypedDict):
     surrogate: str
     seed: int
     n: int
+
+
+class ProbeRecord(_Named):
+    """One model under one probe of timing, as `show --probes --json` prints it.
+
+    `lost` is the clean accuracy less that under the probe, on the same images and draws of the code, with a
+    95 % interval for the pairs and the p-value of no difference. `timing_share` is what was lost, as a share
+    of what the clean accuracy is above chance; null where it is not above chance.
+    """
+
     steps: int
     probe: str
     clean_accuracy: float
@@ -199,7 +204,7 @@ class ProbeRecord(TypedDict):
     cell: str
 
 
-class DistanceRecord(TypedDict):
+class DistanceRecord(_Named):
     """How far one model's nearest adversarial images are, as `show --distances --json` prints it.
 
     Over the `counted` images, those that the model answers rightly: the share on which the search `found` an
@@ -209,16 +214,6 @@ class DistanceRecord(TypedDict):
     and the model denied.
     """
 
-    study: str
-    dataset: str
-    network: str
-    neuron: str
-    encoder: str
-    decoder: str
-    rule: str
-    surrogate: str
-    seed: int
-    n: int
     attack: str
     threat: str
     clean_accuracy: float

@@ -86,10 +86,16 @@ class SignedOff:
     n: int
     suited: Suited
 
+    @property
+    def threat_name(self) -> str:
+        """As studies call it; that of its class where it is none of ours."""
+        own = type(self.threat)
+        return next((name for name, cls in PARTS[Threat].items() if cls is own), own.__name__.lower())
+
     def plain(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            "threat": type(self.threat).__name__.lower(),
+            "threat": self.threat_name,
             "epsilon": self.threat.epsilon,
             "suite": self.level,
             "n": self.n,

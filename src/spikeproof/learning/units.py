@@ -37,7 +37,7 @@ class Quantised(nn.Module):
 
 
 class _Quantise(torch.autograd.Function):
-    """Quantisation with its gradient written out: three passes over memory in place of ten."""
+    """Quantisation with its gradient written out, which saves passes over memory."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bound: Tensor, levels: int) -> Tensor:
