@@ -33,14 +33,14 @@ from spikeproof import (
     evaluate_attack,
     evaluate_clean,
 )
-from spikeproof.attacks.schedules import Oscillation
+from spikeproof.attacks.parts.schedules import Oscillation
+from spikeproof.attacks.parts.steps import HeavyBall, Momentum
 from spikeproof.attacks.search import GradientAttack
-from spikeproof.attacks.steps import HeavyBall, Momentum
+from spikeproof.evaluation.distances import evaluate_distances
+from spikeproof.interop.members import TORCHATTACKS
 from spikeproof.interop.peers import Torchattacks
-from spikeproof.interop.tables import TORCHATTACKS
 from spikeproof.learning.backprop import BPTT
 from spikeproof.losses import DLR, LogitCrossEntropy
-from spikeproof.nearest import evaluate_distances
 from spikeproof.statistics import median
 
 with warnings.catch_warnings():

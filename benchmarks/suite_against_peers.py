@@ -20,12 +20,12 @@ import torch
 import torchattacks
 from torch import Tensor
 
-from spikeproof.evaluation import Clean, evaluate_clean
-from spikeproof.experiments.signing import dataset_of
+from spikeproof.catalogue.saved import load
+from spikeproof.evaluation.suites import evaluate_suite
+from spikeproof.evaluation.verdicts import Clean, evaluate_clean
+from spikeproof.experiments.repair.signing import dataset_of
 from spikeproof.keys import Key
-from spikeproof.models import load
-from spikeproof.network import Classifier
-from spikeproof.suites import evaluate_suite
+from spikeproof.networks.classifier import Classifier
 from spikeproof.threats import Linf, parse_epsilon
 
 DRAWS = 10

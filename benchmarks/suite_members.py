@@ -18,17 +18,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeproof.attacks.composite import WidthSweep
-from spikeproof.attacks.iterated import APGD, APGDT
-from spikeproof.attacks.recipes import PGD, EncoderAwareSearch, Recipe, SquareSearch
+from spikeproof.attacks.answers.queries import SquareSearch
+from spikeproof.attacks.answers.reachable import EncoderAwareSearch
+from spikeproof.attacks.gradient.iterated import APGD, APGDT
+from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.attacks.made_of.composite import WidthSweep
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.catalogue.saved import load
 from spikeproof.encoders import SpikeCode, StraightThrough
-from spikeproof.evaluation import Clean, evaluate_attack, evaluate_clean
-from spikeproof.experiments.signing import dataset_of
+from spikeproof.evaluation.through import through
+from spikeproof.evaluation.verdicts import Clean, evaluate_attack, evaluate_clean
+from spikeproof.experiments.repair.signing import dataset_of
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
-from spikeproof.models import load
-from spikeproof.network import Classifier
-from spikeproof.sources import through
+from spikeproof.networks.classifier import Classifier
 from spikeproof.surrogates import ATan
 from spikeproof.threats import Linf, parse_epsilon
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 import spikeproof as sp
-from spikeproof.network import OverTime, PooledConv2d
+from spikeproof.networks.architecture import OverTime, PooledConv2d
 from spikeproof.neurons import lif_unroll, unroll
 
 STEPS, SHAPE = 8, (1, 28, 28)

@@ -9,16 +9,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from spikeproof.version import __version__
 
 if TYPE_CHECKING:
-    from spikeproof.architectures import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
-    from spikeproof.attacks.composite import RateTwin, WidthSweep, WorstOf
-    from spikeproof.attacks.decision import Boundary, HopSkipJump
-    from spikeproof.attacks.estimates import NES, SPSA
-    from spikeproof.attacks.eventsteps import Retiming, SpikeCompatible
-    from spikeproof.attacks.fewest import SDA, SpikeFool
-    from spikeproof.attacks.iterated import (
+    from spikeproof.attacks.answers.noise import GaussianNoiseSearch, NoiseSearch, SaltAndPepperSearch
+    from spikeproof.attacks.answers.queries import PatchSearch, SquareSearch
+    from spikeproof.attacks.events.eventsteps import Retiming, SpikeCompatible
+    from spikeproof.attacks.events.fewest import SDA, SpikeFool
+    from spikeproof.attacks.events.spikesearch import SpikeSearch, SpikeWalkSearch
+    from spikeproof.attacks.gradient.estimates import NES, SPSA
+    from spikeproof.attacks.gradient.iterated import (
         APGD,
         APGDDLR,
         APGDT,
@@ -29,22 +29,14 @@ if TYPE_CHECKING:
         SAPGD,
         TargetedPGD,
     )
-    from spikeproof.attacks.linearised import FAB, FABT, DeepFool
-    from spikeproof.attacks.noise import GaussianNoiseSearch, SaltAndPepperSearch
-    from spikeproof.attacks.penalised import EAD, CarliniWagner
-    from spikeproof.attacks.recipes import (
-        BIM,
-        EOTPGD,
-        FGSM,
-        PGD,
-        NoiseSearch,
-        PatchSearch,
-        SquareSearch,
-        Through,
-    )
-    from spikeproof.attacks.sparse import JSMA, OnePixel, SparseFool
-    from spikeproof.attacks.spikes import SpikeSearch, SpikeWalkSearch
-    from spikeproof.attacks.transfer import Transfer
+    from spikeproof.attacks.gradient.plain import BIM, EOTPGD, FGSM, PGD, Through
+    from spikeproof.attacks.made_of.composite import RateTwin, WidthSweep, WorstOf
+    from spikeproof.attacks.made_of.transfer import Transfer
+    from spikeproof.attacks.nearest.decision import Boundary, HopSkipJump
+    from spikeproof.attacks.nearest.linearised import FAB, FABT, DeepFool
+    from spikeproof.attacks.nearest.penalised import EAD, CarliniWagner
+    from spikeproof.attacks.nearest.sparse import JSMA, OnePixel, SparseFool
+    from spikeproof.catalogue.saved import load, save
     from spikeproof.coded import CodedImages
     from spikeproof.datasets import (
         CIFAR10,
@@ -106,9 +98,11 @@ if TYPE_CHECKING:
         WholeSpikeTimes,
     )
     from spikeproof.errors import DamagedError, InputError, SpikeproofError
-    from spikeproof.evaluation import evaluate_attack, evaluate_clean, evaluate_sweep
-    from spikeproof.event_driven import EventDriven
+    from spikeproof.evaluation.distances import evaluate_distances
+    from spikeproof.evaluation.through import rate_twin, strongest
+    from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean, evaluate_sweep
     from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, SurrogateGradient, Truncated
+    from spikeproof.gradients.event_driven import EventDriven
     from spikeproof.interop.calls import AsFoolbox, AsTorchattacks
     from spikeproof.interop.peers import Foolbox, Torchattacks
     from spikeproof.keys import Key
@@ -124,11 +118,14 @@ if TYPE_CHECKING:
         SpikeNorm,
     )
     from spikeproof.learning.online import FPTT
-    from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP, EventDrivenBP
-    from spikeproof.learning.timed import TimeCoded
-    from spikeproof.models import load, save
-    from spikeproof.nearest import evaluate_distances
-    from spikeproof.network import MLP, Classifier, ConvNet, ModelSpec, Normalise, probed, substitute
+    from spikeproof.learning.spike_rules import ANTLRBP, STBP, TSSLBP, EventDrivenBP
+    from spikeproof.learning.time_coded import TimeCoded
+    from spikeproof.networks.architecture import MLP, ConvNet
+    from spikeproof.networks.classifier import Classifier, ModelSpec, Normalise
+    from spikeproof.networks.deep import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
+    from spikeproof.networks.recurrent import GRU, LSNN, LSTM
+    from spikeproof.networks.substitute import probed, substitute
+    from spikeproof.networks.timed import TimedMLP
     from spikeproof.neurons import (
         AHP,
         ALIF,
@@ -151,10 +148,8 @@ if TYPE_CHECKING:
         Softplus,
         ToZero,
     )
+    from spikeproof.neurons.spiketimes import S4NN, T2FSNN, FastAndDeep, Mostafa
     from spikeproof.probes import Deletion, Jitter, Reversal, Shuffle, SynchronousShuffle
-    from spikeproof.recurrent import GRU, LSNN, LSTM
-    from spikeproof.sources import rate_twin, strongest
-    from spikeproof.spiketimes import S4NN, T2FSNN, FastAndDeep, Mostafa
     from spikeproof.surrogates import (
         ATan,
         Exponential,
@@ -178,7 +173,6 @@ if TYPE_CHECKING:
         SquarePatch,
         parse_epsilon,
     )
-    from spikeproof.timed import TimedMLP
 
 _HOMES = {
     "errors": ("DamagedError", "InputError", "SpikeproofError"),
@@ -210,17 +204,17 @@ _HOMES = {
         *("ATan", "Exponential", "FastSigmoid", "Gaussian", "Rectangle", "Sigmoid", "StraightThroughSpike"),
         "Triangle",
     ),
-    "event_driven": ("EventDriven",),
+    "gradients.event_driven": ("EventDriven",),
     "gradients": ("ANTLR", "ASSG", "BPTR", "HART", "PDSG", "RGA", "TSSL", "SurrogateGradient", "Truncated"),
     "neurons": (
         *("AHP", "ALIF", "DLIF", "FS", "IF", "LIF", "PLIF", "PSP", "SNU", "SRM", "BySubtraction", "CuBaLIF"),
         *("Mixture", "Plastic", "PrimedIF", "ReLU", "Recurrent", "Renewal", "Softplus", "ToZero"),
     ),
-    "spiketimes": ("S4NN", "T2FSNN", "FastAndDeep", "Mostafa"),
-    "timed": ("TimedMLP",),
-    "network": ("MLP", "Classifier", "ConvNet", "ModelSpec", "Normalise", "probed", "substitute"),
-    "architectures": ("VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "SEWResNet"),
-    "recurrent": ("GRU", "LSNN", "LSTM"),
+    "neurons.spiketimes": ("S4NN", "T2FSNN", "FastAndDeep", "Mostafa"),
+    "networks.timed": ("TimedMLP",),
+    "networks": ("MLP", "Classifier", "ConvNet", "ModelSpec", "Normalise", "probed", "substitute"),
+    "networks.deep": ("VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "SEWResNet"),
+    "networks.recurrent": ("GRU", "LSNN", "LSTM"),
     "decoders": (
         "ConfidenceExit",
         "Count",
@@ -240,12 +234,12 @@ _HOMES = {
     "learning.augmentation": ("AugmentedBPTT",),
     "learning.backprop": ("BPTT",),
     "learning.online": ("FPTT",),
-    "learning.through": ("ANTLRBP", "STBP", "TSSLBP", "EventDrivenBP"),
+    "learning.spike_rules": ("ANTLRBP", "STBP", "TSSLBP", "EventDrivenBP"),
     "learning.conversion": (
         *("QCFS", "Cao", "DataBased", "ModelBased", "RateNormLayer", "Rueckauer", "SpikeNorm"),
     ),
-    "learning.timed": ("TimeCoded",),
-    "models": ("load", "save"),
+    "learning.time_coded": ("TimeCoded",),
+    "catalogue.saved": ("load", "save"),
     "threats": (
         "L0",
         "L1",
@@ -259,34 +253,26 @@ _HOMES = {
         "SquarePatch",
         "parse_epsilon",
     ),
-    "attacks.composite": ("RateTwin", "WidthSweep", "WorstOf"),
-    "attacks.estimates": ("NES", "SPSA"),
-    "attacks.eventsteps": ("Retiming", "SpikeCompatible"),
-    "attacks.fewest": ("SDA", "SpikeFool"),
-    "attacks.spikes": ("SpikeSearch", "SpikeWalkSearch"),
+    "attacks.made_of.composite": ("RateTwin", "WidthSweep", "WorstOf"),
+    "attacks.gradient.estimates": ("NES", "SPSA"),
+    "attacks.events.eventsteps": ("Retiming", "SpikeCompatible"),
+    "attacks.events.fewest": ("SDA", "SpikeFool"),
+    "attacks.events.spikesearch": ("SpikeSearch", "SpikeWalkSearch"),
     "coded": ("CodedImages",),
-    "sources": ("rate_twin", "strongest"),
-    "attacks.iterated": (
+    "evaluation.through": ("rate_twin", "strongest"),
+    "attacks.gradient.iterated": (
         *("APGD", "APGDDLR", "APGDT", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD", "TargetedPGD"),
     ),
-    "attacks.decision": ("Boundary", "HopSkipJump"),
-    "attacks.linearised": ("FAB", "FABT", "DeepFool"),
-    "attacks.noise": ("GaussianNoiseSearch", "SaltAndPepperSearch"),
-    "attacks.penalised": ("EAD", "CarliniWagner"),
-    "attacks.sparse": ("JSMA", "OnePixel", "SparseFool"),
-    "attacks.recipes": (
-        "BIM",
-        "EOTPGD",
-        "FGSM",
-        "PGD",
-        "NoiseSearch",
-        "PatchSearch",
-        "SquareSearch",
-        "Through",
-    ),
-    "evaluation": ("evaluate_attack", "evaluate_clean", "evaluate_sweep"),
-    "attacks.transfer": ("Transfer",),
-    "nearest": ("evaluate_distances",),
+    "attacks.nearest.decision": ("Boundary", "HopSkipJump"),
+    "attacks.nearest.linearised": ("FAB", "FABT", "DeepFool"),
+    "attacks.answers.noise": ("NoiseSearch", "GaussianNoiseSearch", "SaltAndPepperSearch"),
+    "attacks.nearest.penalised": ("EAD", "CarliniWagner"),
+    "attacks.nearest.sparse": ("JSMA", "OnePixel", "SparseFool"),
+    "attacks.gradient.plain": ("BIM", "EOTPGD", "FGSM", "PGD", "Through"),
+    "attacks.answers.queries": ("PatchSearch", "SquareSearch"),
+    "evaluation.verdicts": ("evaluate_attack", "evaluate_clean", "evaluate_sweep"),
+    "attacks.made_of.transfer": ("Transfer",),
+    "evaluation.distances": ("evaluate_distances",),
     "interop.calls": ("AsFoolbox", "AsTorchattacks"),
     "interop.peers": ("Foolbox", "Torchattacks"),
 }

@@ -1,6 +1,6 @@
 """`python -m spikeproof` is the command `spikeproof`."""
 
-from spikeproof.cli import main
+from spikeproof.command.cli import main
 
 if __name__ == "__main__":
     main()

@@ -26,11 +26,11 @@ from spikeproof import (
     SquareSearch,
     StraightThrough,
 )
-from spikeproof.attacks.minimum import MinimumNorm
+from spikeproof.attacks.nearest.minimum import MinimumNorm
 from spikeproof.errors import InputError
+from spikeproof.evaluation.through import through
 from spikeproof.learning.backprop import BPTT
 from spikeproof.neurons import LIF
-from spikeproof.sources import through
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # both libraries warn on import, about themselves

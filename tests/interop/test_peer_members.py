@@ -34,9 +34,9 @@ from spikeproof import (
 )
 from spikeproof.audit.assess import attack_evidence
 from spikeproof.errors import InputError
-from spikeproof.experiments.documents import parse
-from spikeproof.experiments.study import study_of
-from spikeproof.interop.tables import FOOLBOX, TORCHATTACKS
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
+from spikeproof.interop.members import FOOLBOX, TORCHATTACKS
 from spikeproof.learning.backprop import BPTT
 from spikeproof.neurons import LIF
 from spikeproof.threats import L0

@@ -29,11 +29,11 @@ from spikeproof import (
     load,
     save,
 )
-from spikeproof.attacks import schedules
-from spikeproof.attacks.minimum import MinimumNorm
-from spikeproof.attacks.schedules import Oscillation
+from spikeproof.attacks.nearest.minimum import MinimumNorm
+from spikeproof.attacks.parts import schedules
+from spikeproof.attacks.parts.schedules import Oscillation
+from spikeproof.attacks.parts.steps import HeavyBall, Momentum
 from spikeproof.attacks.search import GradientAttack
-from spikeproof.attacks.steps import HeavyBall, Momentum
 from spikeproof.learning.backprop import BPTT
 from spikeproof.losses import DLR, LogitCrossEntropy
 from spikeproof.neurons import LIF

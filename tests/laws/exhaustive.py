@@ -12,18 +12,19 @@ from itertools import combinations
 
 import torch
 
-from spikeproof.attacks.recipes import NoiseSearch
+from spikeproof.attacks.answers.noise import NoiseSearch
+from spikeproof.catalogue.saved import load
 from spikeproof.datasets import Randman
 from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
 from spikeproof.encoders import Events
-from spikeproof.evaluation import evaluate_clean
+from spikeproof.evaluation.suites import evaluate_suite, plan
+from spikeproof.evaluation.through import through
+from spikeproof.evaluation.verdicts import evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
-from spikeproof.models import load
-from spikeproof.network import MLP, ModelSpec
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF
-from spikeproof.sources import through
-from spikeproof.suites import evaluate_suite, plan
 from spikeproof.surrogates import ATan
 from spikeproof.threats import Flips, Shifts
 

@@ -6,30 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from spikeproof.attacks.composite import WidthSweep, WorstOf
-from spikeproof.attacks.estimates import NES, SPSA
-from spikeproof.attacks.iterated import (
-    APGD,
-    APGDT,
-    EOTFGSM,
-    MIM,
-    NIFGSM,
-    RFGSM,
-    SAPGD,
-    TargetedPGD,
-)
-from spikeproof.attacks.noise import GaussianNoiseSearch, SaltAndPepperSearch
-from spikeproof.attacks.oracles import Exact, Expectation
-from spikeproof.attacks.queries import Square
-from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
+from spikeproof.attacks.answers.noise import GaussianNoiseSearch, NoiseSearch, SaltAndPepperSearch
+from spikeproof.attacks.answers.queries import Square, SquareSearch
+from spikeproof.attacks.gradient.estimates import NES, SPSA
+from spikeproof.attacks.gradient.iterated import APGD, APGDT, EOTFGSM, MIM, NIFGSM, RFGSM, SAPGD, TargetedPGD
+from spikeproof.attacks.gradient.plain import BIM, EOTPGD, FGSM, PGD
+from spikeproof.attacks.made_of.composite import WidthSweep, WorstOf
+from spikeproof.attacks.parts.oracles import Exact, Expectation
+from spikeproof.attacks.parts.targets import EveryOther, Given, LeastLikely
 from spikeproof.attacks.search import SETTLING, Best, GradientAttack
-from spikeproof.attacks.targets import EveryOther, Given, LeastLikely
 from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import DLR, KL, LogitCrossEntropy, Margin, Rescaled
-from spikeproof.network import MLP, ConvNet, ModelSpec, substitute
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan, Triangle
 from spikeproof.threats import L0, L1, L2, Linf, SquarePatch

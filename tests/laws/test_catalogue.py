@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
+from spikeproof.catalogue.names import KINDS, PARTS, members
 from spikeproof.datasets import Dataset, Source, Split
-from spikeproof.experiments.catalogue import KINDS, PARTS, members
-from spikeproof.experiments.cells import model_spec
-from spikeproof.experiments.documents import parse
-from spikeproof.experiments.study import AXES, study_of
+from spikeproof.experiments.study.cells import model_spec
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import AXES, study_of
 from spikeproof.keys import Key
-from spikeproof.learning.rules import Rule
+from spikeproof.learning.rule import Rule
 from spikeproof.losses import Loss
 from spikeproof.neurons import Reset
 from spikeproof.probes import Probe

@@ -11,17 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from spikeproof import certificates
-from spikeproof.attacks.recipes import PGD, EncoderAwareSearch, SquareSearch
-from spikeproof.certificates import IBP, BernoulliSmoothing, Bins, GaussianSmoothing, LinearRelaxation
+from spikeproof.attacks.answers.queries import SquareSearch
+from spikeproof.attacks.answers.reachable import EncoderAwareSearch
+from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.datasets import Digits
 from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, EarlyBurst, LateBurst, Latency, QuantisedDirect, Reversed
 from spikeproof.errors import InputError
+from spikeproof.evaluation import certificates
+from spikeproof.evaluation.certificates import (
+    IBP,
+    BernoulliSmoothing,
+    Bins,
+    GaussianSmoothing,
+    LinearRelaxation,
+)
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
-from spikeproof.models import MODEL_PARTS
-from spikeproof.network import MLP, Architecture, ConvNet, ModelSpec, Normalise
+from spikeproof.networks.architecture import MLP, Architecture, ConvNet
+from spikeproof.networks.classifier import ModelSpec, Normalise
 from spikeproof.neurons import IF, LIF, PSP, BySubtraction, Neuron, ReLU, ToZero
 from spikeproof.protocols import Decoder, Encoder
 from spikeproof.surrogates import ATan

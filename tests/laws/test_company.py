@@ -9,25 +9,28 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from spikeproof.attacks.composite import RateTwin, WidthSweep, WorstOf
-from spikeproof.attacks.fewest import SpikeFool
-from spikeproof.attacks.minimum import MinimumNorm, NormRecipe
-from spikeproof.attacks.recipes import PGD, Recipe, SquareSearch, Through
-from spikeproof.attacks.spikes import SpikeSearch, SpikeWalkSearch
-from spikeproof.attacks.transfer import Transfer
+from spikeproof.attacks.answers.queries import SquareSearch
+from spikeproof.attacks.events.fewest import SpikeFool
+from spikeproof.attacks.events.spikesearch import SpikeSearch, SpikeWalkSearch
+from spikeproof.attacks.gradient.plain import PGD, Through
+from spikeproof.attacks.made_of.composite import RateTwin, WidthSweep, WorstOf
+from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.nearest.minimum import MinimumNorm, NormRecipe
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Events, Latency
 from spikeproof.errors import InputError
-from spikeproof.evaluation import evaluate_attack, evaluate_clean
-from spikeproof.experiments.catalogue import PARTS
+from spikeproof.evaluation.distances import evaluate_distances
+from spikeproof.evaluation.through import made_on, through
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.gradients import BPTR
+from spikeproof.interop.members import FOOLBOX, TORCHATTACKS
 from spikeproof.interop.peers import BATCH, Foolbox, Torchattacks
-from spikeproof.interop.tables import FOOLBOX, TORCHATTACKS
 from spikeproof.keys import Key
-from spikeproof.nearest import evaluate_distances
-from spikeproof.network import MLP, ModelSpec
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF
-from spikeproof.sources import made_on, through
 from spikeproof.surrogates import ATan, Rectangle, Triangle
 from spikeproof.threats import L0, L1, L2, Additions, Flips, Linf, Removals, Shifts, SquarePatch
 

@@ -3,23 +3,25 @@
 import pytest
 import torch
 
-from spikeproof.attacks.composite import WorstOf
-from spikeproof.attacks.eventsteps import SpikeCompatible
-from spikeproof.attacks.fewest import SpikeFool
-from spikeproof.attacks.recipes import EOTPGD, PGD
+from spikeproof.attacks.events.eventsteps import SpikeCompatible
+from spikeproof.attacks.events.fewest import SpikeFool
+from spikeproof.attacks.gradient.plain import EOTPGD, PGD
+from spikeproof.attacks.made_of.composite import WorstOf
+from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.search import twins
-from spikeproof.attacks.transfer import Transfer
 from spikeproof.decoders import Count
 from spikeproof.encoders import Events
-from spikeproof.evaluation import Steady, evaluate_attack, evaluate_clean
+from spikeproof.evaluation.distances import evaluate_distances
+from spikeproof.evaluation.through import raised, through
+from spikeproof.evaluation.verdicts import Steady, evaluate_attack, evaluate_clean
 from spikeproof.gradients import BPTR
 from spikeproof.interop.calls import AsTorchattacks
 from spikeproof.keys import Key
-from spikeproof.nearest import evaluate_distances
-from spikeproof.network import MLP, ModelSpec, probed, substitute
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.substitute import probed, substitute
 from spikeproof.neurons import LIF
 from spikeproof.probes import Reversal
-from spikeproof.sources import raised, through
 from spikeproof.surrogates import ATan, Triangle
 from spikeproof.threats import Flips, Linf, Shifts
 

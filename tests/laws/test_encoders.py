@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.encoders import (
     Bernoulli,
     Burst,
@@ -38,7 +39,6 @@ from spikeproof.encoders import (
 )
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.models import MODEL_PARTS
 from spikeproof.protocols import Encoder, encoded_shape, spike_count
 from spikeproof.specs import build, describe
 

@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from spikeproof.attacks.assembled import Assembled
-from spikeproof.attacks.composite import (
+from spikeproof.attacks.answers.noise import NoiseSearch
+from spikeproof.attacks.answers.queries import SquareSearch
+from spikeproof.attacks.gradient.assembled import Assembled
+from spikeproof.attacks.gradient.estimates import (
+    NES,
+    SPSA,
+    FiniteDifferences,
+    GaussianEstimate,
+    RademacherEstimate,
+)
+from spikeproof.attacks.gradient.plain import BIM, EOTPGD, FGSM, PGD, Through
+from spikeproof.attacks.made_of.composite import (
     Chosen,
     Ensemble,
     RateTwin,
@@ -14,28 +24,22 @@ from spikeproof.attacks.composite import (
     WorstOf,
     members_of,
 )
-from spikeproof.attacks.estimates import (
-    NES,
-    SPSA,
-    FiniteDifferences,
-    GaussianEstimate,
-    RademacherEstimate,
-)
-from spikeproof.attacks.oracles import Exact, Expectation
-from spikeproof.attacks.recipes import BIM, EOTPGD, FGSM, PGD, NoiseSearch, Recipe, SquareSearch, Through
+from spikeproof.attacks.parts.oracles import Exact, Expectation
+from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import SETTLING
 from spikeproof.audit.assess import attack_evidence
+from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough
 from spikeproof.errors import InputError
-from spikeproof.evaluation import evaluate_attack, evaluate_clean
-from spikeproof.experiments.catalogue import PARTS
+from spikeproof.evaluation.through import rate_twin, settled, strongest, through, validated
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.gradients import ASSG, BPTR
 from spikeproof.keys import Key
-from spikeproof.network import MLP, ConvNet, ModelSpec
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.recurrent import LSNN
 from spikeproof.neurons import FS, IF, LIF, PSP, Recurrent, ReLU
-from spikeproof.recurrent import LSNN
-from spikeproof.sources import rate_twin, settled, strongest, through, validated
 from spikeproof.specs import build, describe
 from spikeproof.surrogates import ATan, StraightThroughSpike, Triangle
 from spikeproof.threats import L2, Linf

@@ -4,19 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from spikeproof.attacks.linearised import FAB, DeepFool
-from spikeproof.attacks.recipes import EOTPGD, FGSM, PGD, EncoderAwareSearch, NoiseSearch, SquareSearch
+from spikeproof.attacks.answers.noise import NoiseSearch
+from spikeproof.attacks.answers.queries import SquareSearch
+from spikeproof.attacks.answers.reachable import EncoderAwareSearch
+from spikeproof.attacks.gradient.plain import EOTPGD, FGSM, PGD
+from spikeproof.attacks.nearest.linearised import FAB, DeepFool
 from spikeproof.attacks.search import SETTLING, GradientAttack, Result
 from spikeproof.audit.assess import _worst
 from spikeproof.datasets import Digits
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough
 from spikeproof.errors import InputError
-from spikeproof.evaluation import Attacked, Steady, distances, evaluate_attack, evaluate_clean
+from spikeproof.evaluation.verdicts import Attacked, Steady, distances, evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.losses import Margin
-from spikeproof.network import MLP, ConvNet, ModelSpec
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan
 from spikeproof.threats import L2, Linf

@@ -6,23 +6,25 @@ from itertools import product
 import pytest
 import torch
 
-from spikeproof.attacks.composite import Composite, RateTwin, WidthSweep, WorstOf
-from spikeproof.attacks.recipes import PGD, Recipe, Through
-from spikeproof.attacks.spikes import SpikeSearch, SpikeWalkSearch
-from spikeproof.attacks.transfer import Transfer
+from spikeproof.attacks.events.spikesearch import SpikeSearch, SpikeWalkSearch
+from spikeproof.attacks.gradient.plain import PGD, Through
+from spikeproof.attacks.made_of.composite import Composite, RateTwin, WidthSweep, WorstOf
+from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import Count, decide
 from spikeproof.encoders import Events
 from spikeproof.errors import InputError
-from spikeproof.evaluation import evaluate_attack, evaluate_clean
-from spikeproof.experiments.catalogue import PARTS
+from spikeproof.evaluation.suites import Suite, evaluate_suite
+from spikeproof.evaluation.through import made_on, through
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.gradients import BPTR
+from spikeproof.interop.members import FOOLBOX, TORCHATTACKS
 from spikeproof.interop.peers import Foolbox, Torchattacks
-from spikeproof.interop.tables import FOOLBOX, TORCHATTACKS
 from spikeproof.keys import Key
-from spikeproof.network import ConvNet, ModelSpec
+from spikeproof.networks.architecture import ConvNet
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF
-from spikeproof.sources import made_on, through
-from spikeproof.suites import Suite, evaluate_suite
 from spikeproof.surrogates import ATan, Rectangle
 from spikeproof.threats import L0, L1, L2, Additions, Flips, Linf, Removals, Shifts
 

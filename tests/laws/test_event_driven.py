@@ -7,15 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from spikeproof.architectures import ResNet18
+from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError
-from spikeproof.event_driven import EventDriven
+from spikeproof.gradients.event_driven import EventDriven
 from spikeproof.keys import Key
-from spikeproof.learning.through import EventDrivenBP
-from spikeproof.models import MODEL_PARTS
-from spikeproof.network import MLP, ConvNet, ModelSpec, OverTime, SpikingNetwork, substitute
+from spikeproof.learning.spike_rules import EventDrivenBP
+from spikeproof.networks.architecture import MLP, ConvNet, OverTime, SpikingNetwork
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.deep import ResNet18
+from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import LIF, Renewal, Spiking, unroll
 from spikeproof.specs import build, describe
 from spikeproof.surrogates import ATan

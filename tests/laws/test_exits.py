@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from spikeproof.attacks.recipes import PGD
+from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.catalogue.saved import load, save
 from spikeproof.decoders import (
     UNDECIDED,
     ConfidenceExit,
@@ -31,15 +32,16 @@ from spikeproof.decoders import (
 )
 from spikeproof.encoders import Bernoulli, Direct, FewSpikes, Latency
 from spikeproof.errors import InputError
-from spikeproof.evaluation import evaluate_attack, evaluate_clean
+from spikeproof.evaluation.through import rate_twin
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.gradients import TSSL
 from spikeproof.keys import Key
-from spikeproof.models import load, save
-from spikeproof.network import MLP, ConvNet, ModelSpec, substitute
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.recurrent import LSNN
+from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import ALIF, FS, IF, LIF, SNU, Neuron, Recurrent, Renewal
 from spikeproof.protocols import Decoder, output_width, reads_potential
-from spikeproof.recurrent import LSNN
-from spikeproof.sources import rate_twin
 from spikeproof.surrogates import ATan, Triangle
 from spikeproof.threats import Linf
 

@@ -23,8 +23,10 @@ from spikeproof.encoders import (
 from spikeproof.errors import InputError
 from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, SurrogateGradient, Truncated
 from spikeproof.keys import Key
-from spikeproof.learning.through import ThroughRule
-from spikeproof.network import MLP, ModelSpec, substitute
+from spikeproof.learning.spike_rules import ThroughRule
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import (
     AHP,
     ALIF,
@@ -256,7 +258,7 @@ def test_networks_learn_through_them(rule):
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_neurons_without_spikes_or_with_one_spike_time_are_refused(rule):
-    from spikeproof.spiketimes import S4NN
+    from spikeproof.neurons.spiketimes import S4NN
 
     for neuron in (ReLU(), S4NN()):
         with pytest.raises(InputError, match="integrate-and-fire"):

@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spikeproof.attacks.recipes import PGD, NoiseSearch, Through
+from spikeproof.attacks.answers.noise import NoiseSearch
+from spikeproof.attacks.gradient.plain import PGD, Through
+from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.encoders import Direct, Latency
 from spikeproof.errors import InputError
-from spikeproof.experiments.compute import through
+from spikeproof.experiments.run.compute import through
 from spikeproof.gradients import (
     ANTLR,
     ASSG,
@@ -25,9 +27,10 @@ from spikeproof.gradients import (
     Truncated,
 )
 from spikeproof.keys import Key
-from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP
-from spikeproof.models import MODEL_PARTS
-from spikeproof.network import MLP, ConvNet, ModelSpec, substitute
+from spikeproof.learning.spike_rules import ANTLRBP, STBP, TSSLBP
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import (
     IF,
     LIF,

@@ -15,43 +15,36 @@ from typing import Any
 import pytest
 import torch
 
-from spikeproof.attacks import (
-    assembled,
-    composite,
-    decision,
-    estimates,
-    iterated,
-    linearised,
-    noise,
-    penalised,
-    recipes,
-    sparse,
-)
-from spikeproof.attacks.recipes import Recipe
-from spikeproof.attacks.schedules import Cosine
-from spikeproof.attacks.steps import Adam
-from spikeproof.attacks.targets import EveryOther, LeastLikely
-from spikeproof.attacks.transfer import Transfer
+from spikeproof.attacks.answers import noise, queries, reachable
+from spikeproof.attacks.gradient import assembled, estimates, iterated, plain
+from spikeproof.attacks.made_of import composite
+from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.nearest import decision, linearised, penalised, sparse
+from spikeproof.attacks.parts.schedules import Cosine
+from spikeproof.attacks.parts.steps import Adam
+from spikeproof.attacks.parts.targets import EveryOther, LeastLikely
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Events, Latency
 from spikeproof.errors import InputError
-from spikeproof.evaluation import evaluate_attack, evaluate_clean
-from spikeproof.experiments.catalogue import PARTS
+from spikeproof.evaluation.through import RateNetwork, through
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.gradients import ASSG
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
-from spikeproof.network import MLP, Classifier, ModelSpec
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.neurons import LIF
-from spikeproof.sources import RateNetwork, through
 from spikeproof.surrogates import ATan, Triangle
 from spikeproof.threats import L0, L1, L2, Linf, Region, SquarePatch
 
 LINF, ROUND, SUM, FEW = Linf(0.1), L2(0.7), L1(1.0), L0(2)
 ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "fgsm": (recipes.FGSM(), (LINF, ROUND, SUM, FEW)),
-    "bim": (recipes.BIM(steps=2), (LINF, FEW)),
-    "pgd": (recipes.PGD(steps=2, restarts=2), (LINF, ROUND, SUM, FEW)),
-    "eot-pgd": (recipes.EOTPGD(steps=2, draws=2), (LINF,)),
+    "fgsm": (plain.FGSM(), (LINF, ROUND, SUM, FEW)),
+    "bim": (plain.BIM(steps=2), (LINF, FEW)),
+    "pgd": (plain.PGD(steps=2, restarts=2), (LINF, ROUND, SUM, FEW)),
+    "eot-pgd": (plain.EOTPGD(steps=2, draws=2), (LINF,)),
     "r-fgsm": (iterated.RFGSM(), (LINF, ROUND)),
     "eot-fgsm": (iterated.EOTFGSM(draws=2), (LINF,)),
     "mim": (iterated.MIM(steps=2), (LINF, SUM)),
@@ -65,25 +58,25 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
         assembled.Assembled(steps=2, step=Adam(), schedule=Cosine(), restarts=2, start="best"),
         (LINF, ROUND, SUM, FEW),
     ),
-    "through": (recipes.Through(gradient=ASSG(0.35), attack=iterated.SAPGD(steps=2)), (LINF,)),
-    "transfer": (Transfer(attack=recipes.PGD(steps=2)), (LINF, ROUND)),
-    "noise": (recipes.NoiseSearch(draws=3), (LINF, ROUND, SUM, FEW)),
+    "through": (plain.Through(gradient=ASSG(0.35), attack=iterated.SAPGD(steps=2)), (LINF,)),
+    "transfer": (Transfer(attack=plain.PGD(steps=2)), (LINF, ROUND)),
+    "noise": (noise.NoiseSearch(draws=3), (LINF, ROUND, SUM, FEW)),
     "gaussian-noise": (noise.GaussianNoiseSearch(draws=3), (LINF, SUM)),
     "salt-and-pepper": (noise.SaltAndPepperSearch(draws=3), (LINF, FEW)),
-    "square": (recipes.SquareSearch(queries=4), (LINF, ROUND, Region(0.1, "linf", 1, 1, 3, 2))),
+    "square": (queries.SquareSearch(queries=4), (LINF, ROUND, Region(0.1, "linf", 1, 1, 3, 2))),
     "patch-search": (
-        recipes.PatchSearch(queries=5, run=2),
+        queries.PatchSearch(queries=5, run=2),
         (SquarePatch(2), SquarePatch(0), SquarePatch(99)),
     ),
-    "encoder-aware": (recipes.EncoderAwareSearch(steps=2, restarts=3, refine=2), (LINF, Linf(0.4))),
-    "rate-twin": (composite.RateTwin(attack=recipes.PGD(steps=2)), (LINF,)),
+    "encoder-aware": (reachable.EncoderAwareSearch(steps=2, restarts=3, refine=2), (LINF, Linf(0.4))),
+    "rate-twin": (composite.RateTwin(attack=plain.PGD(steps=2)), (LINF,)),
     "width-sweep": (
-        composite.WidthSweep(attack=recipes.PGD(steps=2), surrogates=(Triangle(0.5), ATan(3.0))),
+        composite.WidthSweep(attack=plain.PGD(steps=2), surrogates=(Triangle(0.5), ATan(3.0))),
         (LINF,),
     ),
     "worst-of": (
         composite.WorstOf(
-            attacks=(recipes.FGSM(), linearised.DeepFool(steps=2), recipes.SquareSearch(queries=2))
+            attacks=(plain.FGSM(), linearised.DeepFool(steps=2), queries.SquareSearch(queries=2))
         ),
         (LINF, ROUND),
     ),
@@ -266,7 +259,7 @@ def idle(recipe):
 @each
 def test_no_steps_are_a_defined_result_or_refused(recipe, threat):
     none = idle(recipe)
-    if isinstance(none, recipes.EncoderAwareSearch):
+    if isinstance(none, reachable.EncoderAwareSearch):
         with pytest.raises(InputError, match="steps >= 1"):
             none(threat)
     elif none is not None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.datasets import Dataset, Split
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Latency
@@ -25,11 +26,11 @@ from spikeproof.learning.conversion import (
     SpikeNorm,
 )
 from spikeproof.learning.online import FPTT
-from spikeproof.learning.rules import Rule
-from spikeproof.learning.through import ANTLRBP, STBP, TSSLBP, EventDrivenBP
+from spikeproof.learning.rule import Rule
+from spikeproof.learning.spike_rules import ANTLRBP, STBP, TSSLBP, EventDrivenBP
 from spikeproof.losses import TET, CountMSE, CrossEntropy
-from spikeproof.models import MODEL_PARTS
-from spikeproof.network import MLP, ConvNet, ModelSpec
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import IF, LIF, PSP, PrimedIF, Renewal
 from spikeproof.specs import address, build, describe, summary
 from spikeproof.surrogates import ATan

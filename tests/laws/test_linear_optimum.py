@@ -7,10 +7,17 @@ for the nearest image have the same law in test_minimum_norm.py; walls and other
 import pytest
 import torch
 
-from spikeproof.attacks.assembled import Assembled
-from spikeproof.attacks.composite import WorstOf
-from spikeproof.attacks.estimates import NES, SPSA, FiniteDifferences, GaussianEstimate, RademacherEstimate
-from spikeproof.attacks.iterated import (
+from spikeproof.attacks.answers.noise import GaussianNoiseSearch, NoiseSearch, SaltAndPepperSearch
+from spikeproof.attacks.answers.queries import PatchSearch, SquareSearch
+from spikeproof.attacks.gradient.assembled import Assembled
+from spikeproof.attacks.gradient.estimates import (
+    NES,
+    SPSA,
+    FiniteDifferences,
+    GaussianEstimate,
+    RademacherEstimate,
+)
+from spikeproof.attacks.gradient.iterated import (
     APGD,
     APGDDLR,
     APGDT,
@@ -21,24 +28,23 @@ from spikeproof.attacks.iterated import (
     SAPGD,
     TargetedPGD,
 )
-from spikeproof.attacks.noise import GaussianNoiseSearch, SaltAndPepperSearch
-from spikeproof.attacks.oracles import Expectation
-from spikeproof.attacks.recipes import (
-    BIM,
-    EOTPGD,
-    FGSM,
-    PGD,
-    GradientRecipe,
-    NoiseSearch,
-    PatchSearch,
-    Recipe,
-    SquareSearch,
+from spikeproof.attacks.gradient.plain import BIM, EOTPGD, FGSM, PGD
+from spikeproof.attacks.made_of.composite import WorstOf
+from spikeproof.attacks.parts.oracles import Expectation
+from spikeproof.attacks.parts.schedules import Cosine, Halving, Oscillation
+from spikeproof.attacks.parts.steps import (
+    Adam,
+    FrankWolfe,
+    HeavyBall,
+    Momentum,
+    Nesterov,
+    StableAdaptive,
+    TopShare,
 )
-from spikeproof.attacks.schedules import Cosine, Halving, Oscillation
-from spikeproof.attacks.steps import Adam, FrankWolfe, HeavyBall, Momentum, Nesterov, StableAdaptive, TopShare
-from spikeproof.attacks.targets import EveryOther, Given
+from spikeproof.attacks.parts.targets import EveryOther, Given
+from spikeproof.attacks.recipe import GradientRecipe, Recipe
+from spikeproof.catalogue.names import PARTS
 from spikeproof.errors import InputError
-from spikeproof.experiments.catalogue import PARTS
 from spikeproof.keys import Key
 from spikeproof.losses import Margin, Rescaled
 from spikeproof.threats import L1, L2, Linf, Region, SquarePatch

@@ -5,16 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spikeproof.attacks.decision import Boundary, HopSkipJump
-from spikeproof.attacks.linearised import FAB, FABT, DeepFool
-from spikeproof.attacks.minimum import MinimumNorm
-from spikeproof.attacks.penalised import EAD, CarliniWagner
-from spikeproof.attacks.sparse import JSMA, OnePixel, SparseFool
+from spikeproof.attacks.nearest.decision import Boundary, HopSkipJump
+from spikeproof.attacks.nearest.linearised import FAB, FABT, DeepFool
+from spikeproof.attacks.nearest.minimum import MinimumNorm
+from spikeproof.attacks.nearest.penalised import EAD, CarliniWagner
+from spikeproof.attacks.nearest.sparse import JSMA, OnePixel, SparseFool
 from spikeproof.decoders import MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.network import MLP, ModelSpec
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan
 from spikeproof.threats import L0, L1, L2, Linf

@@ -37,16 +37,16 @@ from spikeproof import (
     WorstOf,
     evaluate_clean,
 )
-from spikeproof.attacks.eventsteps import Retiming, SpikeCompatible
-from spikeproof.attacks.fewest import SDA
-from spikeproof.attacks.minimum import MinimumNorm
-from spikeproof.attacks.nested import Carried, Nested
-from spikeproof.attacks.spikes import SpikeSearch
+from spikeproof.attacks.events.eventsteps import Retiming, SpikeCompatible
+from spikeproof.attacks.events.fewest import SDA
+from spikeproof.attacks.events.spikesearch import SpikeSearch
+from spikeproof.attacks.made_of.nested import Carried, Nested
+from spikeproof.attacks.nearest.minimum import MinimumNorm
 from spikeproof.encoders import Events
 from spikeproof.errors import InputError
-from spikeproof.evaluation import evaluate_sweep
+from spikeproof.evaluation.distances import evaluate_distances
+from spikeproof.evaluation.verdicts import evaluate_sweep
 from spikeproof.learning.backprop import BPTT
-from spikeproof.nearest import evaluate_distances
 from spikeproof.neurons import LIF
 from spikeproof.statistics import median
 from spikeproof.threats import Flips, Shifts

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spikeproof.architectures import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.encoders import (
     Bernoulli,
@@ -27,16 +26,11 @@ from spikeproof.encoders import (
 )
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.network import (
-    MLP,
-    ConvNet,
-    Inference,
-    ModelSpec,
-    Normalise,
-    OverTime,
-    PooledConv2d,
-    substitute,
-)
+from spikeproof.networks.architecture import MLP, ConvNet, OverTime, PooledConv2d
+from spikeproof.networks.classifier import Inference, ModelSpec, Normalise
+from spikeproof.networks.deep import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
+from spikeproof.networks.recurrent import GRU, LSNN, LSTM
+from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import (
     AHP,
     ALIF,
@@ -58,7 +52,6 @@ from spikeproof.neurons import (
     ToZero,
     unroll,
 )
-from spikeproof.recurrent import GRU, LSNN, LSTM
 from spikeproof.surrogates import ATan, Triangle
 
 SHAPE = (2, 8, 8)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from spikeproof.attacks.composite import RateTwin, WidthSweep, WorstOf
-from spikeproof.attacks.estimates import NES
-from spikeproof.attacks.iterated import APGD, APGDT, MIM, SAPGD, TargetedPGD
-from spikeproof.attacks.objectives import AtExit, FirstSpikeMargin, PotentialMargin, PrefixMean
-from spikeproof.attacks.recipes import EOTPGD, PGD, Through
+from spikeproof.attacks.gradient.estimates import NES
+from spikeproof.attacks.gradient.iterated import APGD, APGDT, MIM, SAPGD, TargetedPGD
+from spikeproof.attacks.gradient.plain import EOTPGD, PGD, Through
+from spikeproof.attacks.made_of.composite import RateTwin, WidthSweep, WorstOf
+from spikeproof.attacks.parts.objectives import AtExit, FirstSpikeMargin, PotentialMargin, PrefixMean
 from spikeproof.attacks.search import evaluator
 from spikeproof.decoders import (
     ConfidenceExit,
@@ -30,22 +30,23 @@ from spikeproof.decoders import (
 )
 from spikeproof.encoders import Bernoulli, Direct, SpikeTimes
 from spikeproof.errors import InputError
-from spikeproof.evaluation import Steady, evaluate_attack, evaluate_clean
-from spikeproof.experiments.cells import cells_of
-from spikeproof.experiments.documents import parse
-from spikeproof.experiments.study import study_of
+from spikeproof.evaluation.suites import evaluate_suite, plan
+from spikeproof.evaluation.through import through
+from spikeproof.evaluation.verdicts import Steady, evaluate_attack, evaluate_clean
+from spikeproof.experiments.study.cells import cells_of
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
 from spikeproof.gradients import TSSL
 from spikeproof.keys import Key
 from spikeproof.losses import DLR, KL, LogitCrossEntropy, Margin, Rescaled
-from spikeproof.network import MLP, ModelSpec, Normalise
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec, Normalise
+from spikeproof.networks.timed import TimedMLP
 from spikeproof.neurons import LIF
+from spikeproof.neurons.spiketimes import FastAndDeep
 from spikeproof.protocols import Watched
-from spikeproof.sources import through
-from spikeproof.spiketimes import FastAndDeep
-from spikeproof.suites import evaluate_suite, plan
 from spikeproof.surrogates import ATan
 from spikeproof.threats import Linf
-from spikeproof.timed import TimedMLP
 
 T, K, N = 5, 4, 40
 X, Y, KEY = Key.of(2).uniform((N, 1, 6, 6)), torch.arange(N) % K, Key.of(3)

@@ -3,13 +3,15 @@
 import pytest
 import torch
 
+from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import Count
 from spikeproof.encoders import Bernoulli, Direct, EarlyBurst, Events, Latency, Phase, Reversed
 from spikeproof.errors import InputError
-from spikeproof.evaluation import evaluate_clean
-from spikeproof.experiments.catalogue import PARTS
+from spikeproof.evaluation.verdicts import evaluate_clean
 from spikeproof.keys import Key
-from spikeproof.network import MLP, ModelSpec, probed
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.substitute import probed
 from spikeproof.neurons import LIF
 from spikeproof.probes import Deletion, Jitter, Probe, Probed, Reversal, Shuffle, SynchronousShuffle
 from spikeproof.protocols import Encoder

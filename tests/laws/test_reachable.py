@@ -5,8 +5,9 @@ from itertools import product
 import pytest
 import torch
 
-from spikeproof.attacks.reachable import EncoderAware, level_code, reachable
-from spikeproof.attacks.recipes import PGD, EncoderAwareSearch
+from spikeproof.attacks.answers.reachable import EncoderAware, EncoderAwareSearch, level_code, reachable
+from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.datasets import Digits
 from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import (
@@ -25,12 +26,12 @@ from spikeproof.encoders import (
     Reversed,
 )
 from spikeproof.errors import InputError
-from spikeproof.evaluation import evaluate_attack, evaluate_clean
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.losses import Margin
-from spikeproof.models import MODEL_PARTS
-from spikeproof.network import MLP, ModelSpec
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.protocols import Encoder
 from spikeproof.surrogates import ATan

@@ -7,21 +7,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from spikeproof.attacks.eventsteps import Retiming, SpikeCompatible
-from spikeproof.attacks.fewest import SDA, SpikeFool
-from spikeproof.attacks.iterated import APGD, MIM, RFGSM
-from spikeproof.attacks.minimum import MinimumNorm
-from spikeproof.attacks.noise import GaussianNoiseSearch
-from spikeproof.attacks.recipes import BIM, FGSM, PGD, EncoderAwareSearch, NoiseSearch, SquareSearch
-from spikeproof.attacks.spikes import SpikeSearch, SpikeWalkSearch
+from spikeproof.attacks.answers.noise import GaussianNoiseSearch, NoiseSearch
+from spikeproof.attacks.answers.queries import SquareSearch
+from spikeproof.attacks.answers.reachable import EncoderAwareSearch
+from spikeproof.attacks.events.eventsteps import Retiming, SpikeCompatible
+from spikeproof.attacks.events.fewest import SDA, SpikeFool
+from spikeproof.attacks.events.spikesearch import SpikeSearch, SpikeWalkSearch
+from spikeproof.attacks.gradient.iterated import APGD, MIM, RFGSM
+from spikeproof.attacks.gradient.plain import BIM, FGSM, PGD
+from spikeproof.attacks.nearest.minimum import MinimumNorm
 from spikeproof.decoders import Count, decide
 from spikeproof.encoders import Events, Latency
 from spikeproof.errors import InputError
-from spikeproof.evaluation import Steady, evaluate_attack, evaluate_clean
+from spikeproof.evaluation.suites import evaluate_suite, plan
+from spikeproof.evaluation.verdicts import Steady, evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
-from spikeproof.network import MLP, ConvNet, ModelSpec
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF
-from spikeproof.suites import evaluate_suite, plan
 from spikeproof.surrogates import ATan, Rectangle
 from spikeproof.threats import L2, Additions, Flips, Linf, Removals, Shifts
 

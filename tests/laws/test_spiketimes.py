@@ -8,22 +8,23 @@ import pytest
 import scipy.special
 import torch
 
-from spikeproof.attacks.recipes import PGD
+from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.catalogue.saved import load, save
 from spikeproof.datasets import Dataset, Split, YinYang
 from spikeproof.decoders import UNDECIDED, Count, Earliest, decide
 from spikeproof.encoders import Direct, KernelTimes, SpikeTimes, WholeSpikeTimes
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.learning.timed import TimeCoded
+from spikeproof.learning.time_coded import TimeCoded
 from spikeproof.losses import CrossEntropy, RelativeTargets, TimeMargin
-from spikeproof.models import load, save
-from spikeproof.network import MLP, ModelSpec, Normalise
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec, Normalise
+from spikeproof.networks.timed import TimedLayer, TimedMLP
 from spikeproof.neurons import LIF
+from spikeproof.neurons.spiketimes import S4NN, T2FSNN, FastAndDeep, Mostafa, lambertw
 from spikeproof.protocols import Encoder
-from spikeproof.spiketimes import S4NN, T2FSNN, FastAndDeep, Mostafa, lambertw
 from spikeproof.surrogates import ATan
 from spikeproof.threats import Linf
-from spikeproof.timed import TimedLayer, TimedMLP
 
 EXACT = [
     *(FastAndDeep(), FastAndDeep(membrane="double"), Mostafa()),
@@ -179,8 +180,8 @@ def test_s4nn_is_the_same_in_blocks_of_any_size_and_silence_tells_every_input(bl
     grad = Key.of(2).normal((7, 8))
     whole = S4NN().fire(early, weight)
     wanted = (whole, *torch.autograd.grad(whole, (early, weight), grad))
-    monkeypatch.setattr("spikeproof.spiketimes.BLOCK", block)
-    monkeypatch.setattr("spikeproof.spiketimes.LARGEST", largest)
+    monkeypatch.setattr("spikeproof.neurons.spiketimes.BLOCK", block)
+    monkeypatch.setattr("spikeproof.neurons.spiketimes.LARGEST", largest)
     out = S4NN().fire(early, weight)
     for a, b in zip((out, *torch.autograd.grad(out, (early, weight), grad)), wanted, strict=True):
         assert torch.allclose(a, b, atol=1e-6)

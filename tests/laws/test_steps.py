@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from spikeproof.attacks.iterated import APGD, MIM, SAPGD
-from spikeproof.attacks.oracles import Exact
-from spikeproof.attacks.recipes import BIM, FGSM, PGD
-from spikeproof.attacks.schedules import (
+from spikeproof.attacks.gradient.iterated import APGD, MIM, SAPGD
+from spikeproof.attacks.gradient.plain import BIM, FGSM, PGD
+from spikeproof.attacks.parts.oracles import Exact
+from spikeproof.attacks.parts.schedules import (
     AdaptiveSparsity,
     Constant,
     Cosine,
@@ -18,8 +18,7 @@ from spikeproof.attacks.schedules import (
     Sight,
     checkpoints,
 )
-from spikeproof.attacks.search import SETTLING, Best, GradientAttack, evaluator, judge
-from spikeproof.attacks.steps import (
+from spikeproof.attacks.parts.steps import (
     Adam,
     FrankWolfe,
     HeavyBall,
@@ -30,12 +29,14 @@ from spikeproof.attacks.steps import (
     Steepest,
     TopShare,
 )
+from spikeproof.attacks.search import SETTLING, Best, GradientAttack, evaluator, judge
 from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Latency
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import DLR, Margin
-from spikeproof.network import MLP, ModelSpec
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan
 from spikeproof.threats import L0, L1, L2, Linf, Region, SquarePatch

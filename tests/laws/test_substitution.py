@@ -6,14 +6,17 @@ Members come from the catalogue, so a new gradient rule, surrogate, neuron or ne
 import pytest
 import torch
 
-from spikeproof.architectures import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
+from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError
 from spikeproof.gradients import GradientRule
 from spikeproof.keys import Key
-from spikeproof.models import MODEL_PARTS
-from spikeproof.network import MLP, Architecture, ConvNet, ModelSpec, substitute
+from spikeproof.networks.architecture import MLP, Architecture, ConvNet
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.deep import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
+from spikeproof.networks.recurrent import LSNN
+from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import (
     DLIF,
     FS,
@@ -28,7 +31,6 @@ from spikeproof.neurons import (
     Renewal,
     ToZero,
 )
-from spikeproof.recurrent import LSNN
 from spikeproof.surrogates import ATan, Surrogate
 
 SHAPE, STEPS = (2, 8, 8), 4

@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from spikeproof.attacks.recipes import PGD, Recipe, SquareSearch
+from spikeproof.attacks.answers.queries import SquareSearch
+from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.attacks.recipe import Recipe
 from spikeproof.audit.assess import suite_evidence
+from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import Digits
 from spikeproof.decoders import ConfidenceExit, Count, Earliest, FirstSpike, MeanPotential, decide
 from spikeproof.encoders import (
@@ -22,19 +25,20 @@ from spikeproof.encoders import (
     StraightThrough,
 )
 from spikeproof.errors import InputError
-from spikeproof.evaluation import Clean, evaluate_attack, evaluate_clean
-from spikeproof.experiments.catalogue import PARTS
-from spikeproof.experiments.cells import plan_digest
+from spikeproof.evaluation.suites import LEVELS, Suite, evaluate_suite, plan
+from spikeproof.evaluation.verdicts import Clean, evaluate_attack, evaluate_clean
+from spikeproof.experiments.study.cells import plan_digest
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
-from spikeproof.network import MLP, ModelSpec, substitute
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.substitute import substitute
+from spikeproof.networks.timed import TimedMLP
 from spikeproof.neurons import LIF, ReLU
+from spikeproof.neurons.spiketimes import FastAndDeep
 from spikeproof.specs import build, describe
-from spikeproof.spiketimes import FastAndDeep
-from spikeproof.suites import LEVELS, Suite, evaluate_suite, plan
 from spikeproof.surrogates import ATan, Rectangle
 from spikeproof.threats import L0, L1, L2, Flips, Linf, Region, Shifts, SquarePatch
-from spikeproof.timed import TimedMLP
 
 KEY, THREAT = Key.of(0), Linf(0.1)
 CODES = [Direct(4), Latency(5), Bernoulli(4)]

@@ -14,26 +14,30 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from spikeproof.attacks.linearised import DeepFool
-from spikeproof.attacks.objectives import PrefixMean
-from spikeproof.attacks.recipes import EOTPGD, FGSM, PGD, NoiseSearch, SquareSearch
+from spikeproof.attacks.answers.noise import NoiseSearch
+from spikeproof.attacks.answers.queries import SquareSearch
+from spikeproof.attacks.gradient.plain import EOTPGD, FGSM, PGD
+from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.nearest.linearised import DeepFool
+from spikeproof.attacks.parts.objectives import PrefixMean
 from spikeproof.attacks.search import Result
-from spikeproof.attacks.transfer import Transfer
 from spikeproof.audit.assess import assess, attack_evidence
 from spikeproof.audit.checks import CHECKS, audit
 from spikeproof.audit.evidence import CurvePoint, Evidence
-from spikeproof.certificates import BernoulliSmoothing
 from spikeproof.datasets import Digits
 from spikeproof.decoders import ConfidenceExit, Count, FixedExit, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated
-from spikeproof.evaluation import evaluate_attack, evaluate_clean, evaluate_sweep
+from spikeproof.evaluation.certificates import BernoulliSmoothing
+from spikeproof.evaluation.distances import evaluate_distances
+from spikeproof.evaluation.through import made_on
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean, evaluate_sweep
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.losses import Margin
-from spikeproof.nearest import evaluate_distances
-from spikeproof.network import MLP, ConvNet, ModelSpec, substitute
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import LIF, ReLU
-from spikeproof.sources import made_on
 from spikeproof.statistics import wilson
 from spikeproof.surrogates import ATan, Rectangle
 from spikeproof.threats import Linf

@@ -8,7 +8,7 @@ import torch
 
 from spikeproof import ATan, Earliest, FastAndDeep, Key, ModelSpec, SpikeTimes, TimedMLP
 from spikeproof.audit.checks import CHECKS, DOUBTFUL, SUPPORTED, WITHHELD, audit, document
-from spikeproof.audit.probes import probe
+from spikeproof.audit.diagnostics import probe
 
 sys.path.insert(0, str(Path(__file__).parent))
 from exhibits import EXHIBITS

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save
 
-from spikeproof.experiments.store import Store, as_json
+from spikeproof.experiments.run.store import Store, as_json
 
 EVIL = "<script>alert('&\"$x^')</script>"
 N, T, SHAPE = 200, 4, (1, 6, 6)

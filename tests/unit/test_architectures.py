@@ -8,13 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spikeproof.architectures import VGG9, VGG11, VGG16, Residual, ResNet18, ResNet19, SEWResNet
+from spikeproof.catalogue.model_parts import MODEL_PARTS
+from spikeproof.catalogue.saved import load, save
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.encoders import Direct, Latency
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.models import MODEL_PARTS, load, save
-from spikeproof.network import ModelSpec, OverTime, substitute
+from spikeproof.networks.architecture import OverTime
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.deep import VGG9, VGG11, VGG16, Residual, ResNet18, ResNet19, SEWResNet
+from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import IF, LIF, PSP, ReLU, Softplus, Spiking, unroll
 from spikeproof.surrogates import ATan, Triangle
 

@@ -11,7 +11,8 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.augmentation import AugmentedBPTT, shifted
 from spikeproof.learning.backprop import BPTT
-from spikeproof.network import MLP, ConvNet, ModelSpec
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF, ReLU, Spiking, fused_unroll
 from spikeproof.surrogates import ATan
 

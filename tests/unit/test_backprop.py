@@ -12,9 +12,10 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT, accuracy
 from spikeproof.learning.checkpoints import Training
-from spikeproof.learning.rules import EpochReport
+from spikeproof.learning.rule import EpochReport
 from spikeproof.losses import CrossEntropy, Loss
-from spikeproof.network import MLP, ConvNet, ModelSpec
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import IF, LIF, ReLU
 from spikeproof.surrogates import ATan
 

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 import spikeproof as sp
 from spikeproof.audit.assess import assess
-from spikeproof.cli import cli
+from spikeproof.command.cli import cli
 from spikeproof.errors import InputError
-from spikeproof.experiments.results import records
-from spikeproof.suites import Suite, evaluate_suite
+from spikeproof.evaluation.suites import Suite, evaluate_suite
+from spikeproof.experiments.read.results import records
 
 KEY, THREAT = sp.Key.of(0), sp.Linf(0.1)
 X = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))

@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from spikeproof.experiments.cells import cells_of
-from spikeproof.experiments.compute import Bench
-from spikeproof.experiments.documents import parse
-from spikeproof.experiments.executors import Serial
-from spikeproof.experiments.results import WORST_CASE, records
-from spikeproof.experiments.run import Listener, run
-from spikeproof.experiments.store import Store, as_json
-from spikeproof.experiments.study import study_of
+from spikeproof.experiments.read.results import WORST_CASE, records
+from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.run.driver import Listener, run
+from spikeproof.experiments.run.executors import Serial
+from spikeproof.experiments.run.store import Store, as_json
+from spikeproof.experiments.study.cells import cells_of
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
 
 TEXT = """\
 name: proofs

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 import spikeproof
-from spikeproof.cli import KINDS, cli, guarded
-from spikeproof.experiments.catalogue import members
+from spikeproof.catalogue.names import members
+from spikeproof.command.cli import KINDS, cli, guarded
 
 STUDY = """\
 name: tiny
@@ -146,7 +146,7 @@ def test_data_that_are_not_there_are_one_message(tmp_path, monkeypatch):
 
 
 def test_a_failed_cell_is_exit_status_1(tmp_path, monkeypatch):
-    from spikeproof.experiments.compute import Bench
+    from spikeproof.experiments.run.compute import Bench
 
     def broken(self, cell, tell):
         raise RuntimeError("out of luck")
@@ -173,7 +173,7 @@ def test_an_interrupt_says_how_to_go_on(capsys):
 @pytest.mark.parametrize("command", [[], *([name] for name in cli.commands)], ids=str)
 def test_help_needs_nothing_heavy(command):
     program = (
-        "import sys; from spikeproof.cli import cli\n"
+        "import sys; from spikeproof.command.cli import cli\n"
         "try: cli(sys.argv[1:])\n"
         "finally: print([m for m in ('torch', 'numpy', 'pydantic', 'rich', 'yaml') if m in sys.modules])\n"
     )

@@ -3,16 +3,17 @@
 import pytest
 import torch
 
-from spikeproof.attacks.eventsteps import SpikeCompatible
+from spikeproof.attacks.events.eventsteps import SpikeCompatible
 from spikeproof.coded import CodedImages
 from spikeproof.datasets import Digits, Randman
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, EarlyBurst, Events, Latency, Phase
 from spikeproof.errors import InputError
+from spikeproof.evaluation.through import raised, through
 from spikeproof.keys import Key
-from spikeproof.network import MLP, ModelSpec
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import IF, LIF, ReLU
-from spikeproof.sources import raised, through
 from spikeproof.surrogates import ATan
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from spikeproof.architectures import VGG9, ResNet18
 from spikeproof.datasets import Dataset, Digits, Split
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Events, Population
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
+from spikeproof.learning.activations import Quantised, RateNorm
 from spikeproof.learning.backprop import BPTT, accuracy
 from spikeproof.learning.conversion import (
     QCFS,
@@ -24,9 +24,10 @@ from spikeproof.learning.conversion import (
     SpikeNorm,
 )
 from spikeproof.learning.folding import stages
-from spikeproof.learning.rules import Rule
-from spikeproof.learning.units import Quantised, RateNorm
-from spikeproof.network import MLP, ConvNet, ModelSpec, Normalise
+from spikeproof.learning.rule import Rule
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec, Normalise
+from spikeproof.networks.deep import VGG9, ResNet18
 from spikeproof.neurons import IF, LIF, PSP, PrimedIF, Spiking, ToZero
 from spikeproof.surrogates import ATan
 

@@ -7,15 +7,15 @@ import torch
 from click.testing import CliRunner
 
 import spikeproof as sp
-from spikeproof.attacks.recipes import Recipe
-from spikeproof.cli import cli
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.catalogue.names import PARTS
+from spikeproof.command.cli import cli
 from spikeproof.errors import InputError
-from spikeproof.experiments.catalogue import PARTS
-from spikeproof.experiments.compute import in_full
+from spikeproof.evaluation.suites import evaluate_suite
+from spikeproof.evaluation.through import through
+from spikeproof.experiments.run.compute import in_full
 from spikeproof.learning.augmentation import AugmentedBPTT
 from spikeproof.neurons import IF, State, fused_unroll, lif_unroll, unroll
-from spikeproof.sources import through
-from spikeproof.suites import evaluate_suite
 from spikeproof.surrogates import ATan
 from spikeproof.threats import L0, L1, L2, Flips
 

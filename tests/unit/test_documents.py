@@ -1,8 +1,8 @@
 import pytest
 
 from spikeproof.errors import InputError
-from spikeproof.experiments.documents import parse, read
-from spikeproof.experiments.settings import assign
+from spikeproof.experiments.study.documents import parse, read
+from spikeproof.experiments.study.settings import assign
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from spikeproof.experiments.executors import Failure, Processes, Progress, Serial
+from spikeproof.experiments.run.executors import Failure, Processes, Progress, Serial
 
 EXECUTORS = [Serial(), Processes(1), Processes(2)]
 
@@ -75,7 +75,7 @@ def test_workers_end_when_the_driver_is_killed(tmp_path):
     module = tmp_path / "forever.py"
     module.write_text(
         "import os, time\n"
-        "from spikeproof.experiments.executors import Processes\n"
+        "from spikeproof.experiments.run.executors import Processes\n"
         "def work(task, tell):\n"
         "    print(os.getpid(), flush=True)\n"
         "    time.sleep(60)\n"

@@ -7,23 +7,24 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from spikeproof.cli import cli
+from spikeproof.command.cli import cli
 from spikeproof.datasets import Digits
 from spikeproof.decoders import ConfidenceExit, Count, Stacked
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError
-from spikeproof.evaluation import evaluate_clean
-from spikeproof.experiments.cells import cells_of
-from spikeproof.experiments.compute import Bench
-from spikeproof.experiments.documents import parse
-from spikeproof.experiments.executors import Serial
-from spikeproof.experiments.results import WORST_CASE, labels, records
-from spikeproof.experiments.run import Listener, run
-from spikeproof.experiments.study import study_of
+from spikeproof.evaluation.verdicts import evaluate_clean
+from spikeproof.experiments.read.results import WORST_CASE, labels, records
+from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.run.driver import Listener, run
+from spikeproof.experiments.run.executors import Serial
+from spikeproof.experiments.study.cells import cells_of
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.losses import CrossEntropy, DeepSupervision
-from spikeproof.network import MLP, ModelSpec
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.report import page, tables
 from spikeproof.surrogates import ATan

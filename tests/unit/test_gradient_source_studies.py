@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-import spikeproof.experiments.run as running
-from spikeproof.attacks.composite import Chosen
-from spikeproof.attacks.recipes import PGD
+import spikeproof.experiments.run.driver as running
+from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.attacks.made_of.composite import Chosen
 from spikeproof.datasets.parts import rows_of
 from spikeproof.errors import InputError
-from spikeproof.experiments.cells import cells_of
-from spikeproof.experiments.compute import Bench
-from spikeproof.experiments.documents import parse
-from spikeproof.experiments.executors import Serial
-from spikeproof.experiments.results import records
-from spikeproof.experiments.store import Store
-from spikeproof.experiments.study import study_of
+from spikeproof.experiments.read.results import records
+from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.run.executors import Serial
+from spikeproof.experiments.run.store import Store
+from spikeproof.experiments.study.cells import cells_of
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
 from spikeproof.threats import Flips, Linf
 
 SOURCES = """\

@@ -10,12 +10,14 @@ import pytest
 import safetensors.torch
 import torch
 
+from spikeproof.catalogue.saved import dump_model, load, save
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.encoders import Direct, EarlyBurst, Latency, Reversed, SpikeGated
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.keys import Key
-from spikeproof.models import dump_model, load, save
-from spikeproof.network import MLP, ConvNet, ModelSpec, Normalise
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec, Normalise
+from spikeproof.networks.recurrent import GRU, LSNN, LSTM
 from spikeproof.neurons import (
     AHP,
     ALIF,
@@ -34,7 +36,6 @@ from spikeproof.neurons import (
     ReLU,
     ToZero,
 )
-from spikeproof.recurrent import GRU, LSNN, LSTM
 from spikeproof.surrogates import ATan, Gaussian
 from spikeproof.tensorfiles import dump
 
@@ -313,7 +314,7 @@ def test_a_part_of_the_users_own_cannot_be_saved_and_the_message_says_so(tmp_pat
 
 def test_a_model_is_the_same_in_another_process(saved):
     code = (
-        "import sys, torch; from spikeproof.models import load;"
+        "import sys, torch; from spikeproof.catalogue.saved import load;"
         "print(load(sys.argv[1])(torch.linspace(0, 1, 32).view(2, 1, 4, 4)).tolist())"
     )
     run = subprocess.run([sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=True)

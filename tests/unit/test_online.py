@@ -14,9 +14,11 @@ from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.learning.online import FPTT
 from spikeproof.losses import CrossEntropy
-from spikeproof.network import MLP, ConvNet, ModelSpec, substitute
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.recurrent import LSNN
+from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import ALIF, IF, LIF, PSP, ReLU, State, ToZero, psp_filter, unroll
-from spikeproof.recurrent import LSNN
 from spikeproof.surrogates import ATan
 
 X, Y = Key.of(1).uniform((6, 1, 4, 4)), torch.tensor([0, 1, 1, 0, 1, 0])

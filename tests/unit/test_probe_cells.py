@@ -9,15 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from spikeproof.cli import cli
+from spikeproof.command.cli import cli
 from spikeproof.errors import InputError
-from spikeproof.experiments.cells import cells_of
-from spikeproof.experiments.compute import Bench
-from spikeproof.experiments.documents import parse
-from spikeproof.experiments.executors import Serial
-from spikeproof.experiments.results import WORST_CASE, probe_records, records
-from spikeproof.experiments.run import Listener, run
-from spikeproof.experiments.study import study_of
+from spikeproof.experiments.read.results import WORST_CASE, probe_records, records
+from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.run.driver import Listener, run
+from spikeproof.experiments.run.executors import Serial
+from spikeproof.experiments.study.cells import cells_of
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
 from spikeproof.probes import Jitter, Reversal
 from spikeproof.report import page
 from spikeproof.report.tables import headlines

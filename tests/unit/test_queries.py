@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spikeproof.attacks.queries import Square, _pyramid, _schedule, _window
+from spikeproof.attacks.answers.queries import Square, _pyramid, _schedule, _window
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.threats import L2, Linf

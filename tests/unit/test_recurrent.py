@@ -6,14 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from spikeproof.attacks.oracles import Exact
+from spikeproof.attacks.parts.oracles import Exact
 from spikeproof.datasets.parts import Dataset, Split, content_digest
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.encoders import Direct, Events, Latency
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT, accuracy
-from spikeproof.network import MLP, ConvNet, ModelSpec, substitute
+from spikeproof.networks.architecture import MLP, ConvNet
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.recurrent import GRU, LSNN, LSTM
+from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import (
     AHP,
     ALIF,
@@ -30,7 +33,6 @@ from spikeproof.neurons import (
     Spiking,
     unroll,
 )
-from spikeproof.recurrent import GRU, LSNN, LSTM
 from spikeproof.surrogates import ATan, Triangle
 
 SHAPE, K = (2, 3, 3), 4

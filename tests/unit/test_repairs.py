@@ -6,37 +6,41 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-import spikeproof.experiments.run as running
-from spikeproof.attacks.composite import WidthSweep
-from spikeproof.attacks.iterated import APGD, APGDDLR
-from spikeproof.attacks.recipes import EOTPGD, FGSM, PGD, EncoderAwareSearch, Recipe, SquareSearch
+import spikeproof.experiments.run.driver as running
+from spikeproof.attacks.answers.queries import SquareSearch
+from spikeproof.attacks.answers.reachable import EncoderAwareSearch
+from spikeproof.attacks.gradient.iterated import APGD, APGDDLR
+from spikeproof.attacks.gradient.plain import EOTPGD, FGSM, PGD
+from spikeproof.attacks.made_of.composite import WidthSweep
+from spikeproof.attacks.recipe import Recipe
 from spikeproof.audit.checks import CHECKS, DOUBTFUL
 from spikeproof.audit.evidence import AttackEvidence, Evidence, ProbeEvidence
-from spikeproof.cli import cli
+from spikeproof.catalogue.names import PARTS
+from spikeproof.catalogue.saved import save
+from spikeproof.command.cli import cli
 from spikeproof.datasets import Digits
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Events, Latency
 from spikeproof.errors import InputError
-from spikeproof.experiments import remedies as remedying
-from spikeproof.experiments.catalogue import PARTS
-from spikeproof.experiments.cells import cells_of
-from spikeproof.experiments.compute import Bench
-from spikeproof.experiments.documents import parse
-from spikeproof.experiments.executors import Serial
-from spikeproof.experiments.remedies import longer, remedies, strongest
-from spikeproof.experiments.repairs import repair_study, repaired
-from spikeproof.experiments.results import WORST_CASE, outcomes, records
-from spikeproof.experiments.signing import Question, repair, sign_off
-from spikeproof.experiments.study import study_of
+from spikeproof.evaluation.suites import LEVELS, Suite
+from spikeproof.experiments.read.results import WORST_CASE, outcomes, records
+from spikeproof.experiments.repair import remedies as remedying
+from spikeproof.experiments.repair.remedies import longer, remedies, strongest
+from spikeproof.experiments.repair.repairs import repair_study, repaired
+from spikeproof.experiments.repair.signing import Question, repair, sign_off
+from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.run.executors import Serial
+from spikeproof.experiments.study.cells import cells_of
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
-from spikeproof.models import save
-from spikeproof.network import MLP, ModelSpec
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF, ReLU
 from spikeproof.report import page
 from spikeproof.specs import build, describe
 from spikeproof.statistics import wilson
-from spikeproof.suites import LEVELS, Suite
 from spikeproof.surrogates import ATan, Rectangle
 from spikeproof.threats import L1, L2, Flips, Linf, SquarePatch
 

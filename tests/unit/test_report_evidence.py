@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from spikeproof.attacks.recipes import PGD, SquareSearch
+from spikeproof.attacks.answers.queries import SquareSearch
+from spikeproof.attacks.gradient.plain import PGD
 from spikeproof.attacks.search import GradientAttack
-from spikeproof.evaluation import evaluate_attack, evaluate_clean
-from spikeproof.experiments.compute import KEPT_STEPS, traces
-from spikeproof.experiments.results import records
-from spikeproof.experiments.traces import effort, fall, members, proof, shares
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
+from spikeproof.experiments.read.results import records
+from spikeproof.experiments.read.traces import effort, fall, members, proof, shares
+from spikeproof.experiments.run.compute import KEPT_STEPS, traces
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
 from spikeproof.report import tables
-from spikeproof.report.evidence import evidence_drawings
+from spikeproof.report.attack_figures import evidence_drawings
 from spikeproof.statistics import wilson
 from spikeproof.threats import Linf
 

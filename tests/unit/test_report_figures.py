@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikeproof.experiments.results import records
+from spikeproof.experiments.read.results import records
 from spikeproof.report import page
 from spikeproof.report.drawing import wrapped
 from spikeproof.report.figures import MANY, MOST_PANELS, drawings

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from spikeproof.experiments.results import records
+from spikeproof.experiments.read.results import records
 from spikeproof.report import page
 from spikeproof.report.drawing import inline
 from spikeproof.report.exhibits import exhibits

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spikeproof.experiments.results import records
+from spikeproof.experiments.read.results import records
 from spikeproof.report import page
 from spikeproof.report.trust import Trust
 

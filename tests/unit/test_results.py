@@ -1,4 +1,4 @@
-from spikeproof.experiments import results
+from spikeproof.experiments.read import results
 
 
 def row(attack, epsilon, accuracy, gradient_free=False):

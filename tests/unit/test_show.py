@@ -7,14 +7,14 @@ import math
 import pytest
 from click.testing import CliRunner
 
-import spikeproof.experiments.run as running
-from spikeproof.cli import cli
-from spikeproof.experiments.cells import cells_of
-from spikeproof.experiments.compute import Bench
-from spikeproof.experiments.documents import parse
-from spikeproof.experiments.executors import Serial
-from spikeproof.experiments.results import WORST_CASE, records
-from spikeproof.experiments.study import study_of
+import spikeproof.experiments.run.driver as running
+from spikeproof.command.cli import cli
+from spikeproof.experiments.read.results import WORST_CASE, records
+from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.run.executors import Serial
+from spikeproof.experiments.study.cells import cells_of
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
 from spikeproof.report import page, tables
 
 STUDY = """\

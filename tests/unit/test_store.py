@@ -9,7 +9,7 @@ import time
 import pytest
 
 from spikeproof.errors import DamagedError, InputError
-from spikeproof.experiments.store import Store, as_json, write_atomically
+from spikeproof.experiments.run.store import Store, as_json, write_atomically
 
 ADDRESS = "ab12"
 
@@ -110,7 +110,7 @@ def test_concurrent_writers_leave_one_whole_cell(store):
 def test_a_writer_killed_at_any_moment_leaves_a_whole_cell_or_none(store):
     program = (
         "import sys, pathlib\n"
-        "from spikeproof.experiments.store import Store, as_json\n"
+        "from spikeproof.experiments.run.store import Store, as_json\n"
         "store = Store(pathlib.Path(sys.argv[1])); n = 0\n"
         "print('ready', flush=True)\n"
         "while True:\n"

@@ -11,20 +11,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-import spikeproof.experiments.run as running
+import spikeproof.experiments.run.driver as running
+from spikeproof.catalogue.names import studies
+from spikeproof.catalogue.saved import load as load_model
 from spikeproof.datasets import Digits
 from spikeproof.encoders import Direct, Latency
 from spikeproof.errors import InputError
-from spikeproof.experiments.catalogue import studies
-from spikeproof.experiments.cells import Cell, cells_of
-from spikeproof.experiments.compute import Bench
-from spikeproof.experiments.documents import parse
-from spikeproof.experiments.executors import Processes, Serial
-from spikeproof.experiments.results import records
-from spikeproof.experiments.settings import assign
-from spikeproof.experiments.store import Store
-from spikeproof.experiments.study import load, study_of
-from spikeproof.models import load as load_model
+from spikeproof.experiments.read.results import records
+from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.run.executors import Processes, Serial
+from spikeproof.experiments.run.store import Store
+from spikeproof.experiments.study.cells import Cell, cells_of
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.settings import assign
+from spikeproof.experiments.study.study import load, study_of
 from spikeproof.neurons import ReLU
 from spikeproof.threats import Linf, Region
 
@@ -230,8 +230,8 @@ def addresses(*settings):
 
 def test_equal_studies_have_equal_addresses_in_every_process():
     program = (
-        "import sys; from spikeproof.experiments.study import load;"
-        "from spikeproof.experiments.cells import cells_of;"
+        "import sys; from spikeproof.experiments.study.study import load;"
+        "from spikeproof.experiments.study.cells import cells_of;"
         "study = load('quickstart'); print(cells_of(study, study.data.load(None))[5].address)"
     )
     chosen = load("quickstart")

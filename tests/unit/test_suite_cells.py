@@ -6,18 +6,18 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-import spikeproof.experiments.run as running
-from spikeproof import suites
-from spikeproof.cli import cli
+import spikeproof.experiments.run.driver as running
+from spikeproof.command.cli import cli
 from spikeproof.errors import InputError
-from spikeproof.experiments.cells import Cell, cells_of
-from spikeproof.experiments.compute import Bench
-from spikeproof.experiments.documents import parse
-from spikeproof.experiments.executors import Serial
-from spikeproof.experiments.repairs import repair_study
-from spikeproof.experiments.results import WORST_CASE, records
-from spikeproof.experiments.run import read_plan
-from spikeproof.experiments.study import study_of
+from spikeproof.evaluation import suites
+from spikeproof.experiments.read.results import WORST_CASE, records
+from spikeproof.experiments.repair.repairs import repair_study
+from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.run.driver import read_plan
+from spikeproof.experiments.run.executors import Serial
+from spikeproof.experiments.study.cells import Cell, cells_of
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
 from spikeproof.report.page import write
 
 TEXT = """\

@@ -7,15 +7,15 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-import spikeproof.experiments.run as running
-from spikeproof.cli import cli
+import spikeproof.experiments.run.driver as running
+from spikeproof.command.cli import cli
 from spikeproof.errors import InputError
-from spikeproof.experiments.cells import cells_of
-from spikeproof.experiments.compute import Bench
-from spikeproof.experiments.documents import parse
-from spikeproof.experiments.executors import Serial
-from spikeproof.experiments.results import WORST_CASE, distance_records, records
-from spikeproof.experiments.study import study_of
+from spikeproof.experiments.read.results import WORST_CASE, distance_records, records
+from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.run.executors import Serial
+from spikeproof.experiments.study.cells import cells_of
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
 from spikeproof.report.page import write
 
 TEXT = """\

@@ -6,19 +6,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import spikeproof.experiments.run as running
+import spikeproof.experiments.run.driver as running
 from spikeproof import PGD, Key, Linf, evaluate_attack, evaluate_clean, save
-from spikeproof.attacks.transfer import Transfer
+from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.catalogue.saved import load
 from spikeproof.datasets import floats
 from spikeproof.errors import InputError
-from spikeproof.experiments.cells import cells_of
-from spikeproof.experiments.compute import Bench
-from spikeproof.experiments.documents import parse
-from spikeproof.experiments.executors import Processes, Serial
-from spikeproof.experiments.results import WORST_CASE, records
-from spikeproof.experiments.study import study_of
-from spikeproof.models import load
-from spikeproof.sources import made_on
+from spikeproof.evaluation.through import made_on
+from spikeproof.experiments.read.results import WORST_CASE, records
+from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.run.executors import Processes, Serial
+from spikeproof.experiments.study.cells import cells_of
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
 from spikeproof.specs import canonical
 
 TEXT = """\

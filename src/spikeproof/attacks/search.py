@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.oracles import Evaluate, Exact, Oracle
-from spikeproof.attacks.schedules import Constant, Schedule, Sight
-from spikeproof.attacks.steps import Memory, Place, Steepest, Step
-from spikeproof.attacks.targets import Targets
+from spikeproof.attacks.parts.oracles import Evaluate, Exact, Oracle
+from spikeproof.attacks.parts.schedules import Constant, Schedule, Sight
+from spikeproof.attacks.parts.steps import Memory, Place, Steepest, Step
+from spikeproof.attacks.parts.targets import Targets
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -266,8 +266,8 @@ def _checked(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def twins(model: Model, other: Model) -> bool:
     """Whether another model is this one with other gradients, which its descent says.
 
-    Equal answers to some images prove nothing. A twin made by `spikeproof.network.substitute` has the lineage
-    of its original; whatever has none is another model, whose answers are no verdict. Wrappers are looked
+    Equal answers to some images prove nothing. A twin made by `spikeproof.substitute` has the lineage of
+    its original; whatever has none is another model, whose answers are no verdict. Wrappers are looked
     into by their `model`.
     """
     ours, theirs = _inside(model), _inside(other)

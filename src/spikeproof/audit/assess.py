@@ -10,21 +10,21 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.composite import RateTwin, members_of
-from spikeproof.attacks.iterated import RFGSM
-from spikeproof.attacks.objectives import sees_every_exit
-from spikeproof.attacks.recipes import FGSM, GradientRecipe, Recipe
-from spikeproof.attacks.transfer import Transfer
+from spikeproof.attacks.gradient.iterated import RFGSM
+from spikeproof.attacks.gradient.plain import FGSM
+from spikeproof.attacks.made_of.composite import RateTwin, members_of, sees_every_exit
+from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.audit.checks import Verdict, audit
+from spikeproof.audit.diagnostics import probe
 from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
-from spikeproof.audit.probes import probe
 from spikeproof.decoders import dynamic_exit
-from spikeproof.evaluation import Attacked, Clean, evaluate_attack, evaluate_clean
+from spikeproof.evaluation.through import through
+from spikeproof.evaluation.verdicts import Attacked, Clean, evaluate_attack, evaluate_clean
 from spikeproof.interop.peers import Peer
 from spikeproof.keys import Key
-from spikeproof.network import Classifier
+from spikeproof.networks.classifier import Classifier
 from spikeproof.protocols import Model, Threat
-from spikeproof.sources import through
 from spikeproof.statistics import wilson
 from spikeproof.threats import Linf
 

@@ -17,9 +17,9 @@ from typing import IO, Any, ClassVar
 import numpy as np
 from jaxtyping import UInt8
 
+from spikeproof.datasets.files import MIRROR_VARIABLE, download, first_line, places, take, user_cache
 from spikeproof.datasets.images import image_split
 from spikeproof.datasets.parts import Dataset, Source, content_digest, rows_of, shuffled
-from spikeproof.datasets.places import MIRROR_VARIABLE, download, first_line, places, take, user_cache
 from spikeproof.errors import InputError
 
 __all__ = ["CIFAR10", "CIFAR100"]

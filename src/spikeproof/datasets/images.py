@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
-from spikeproof.datasets.parts import Dataset, Source, Split, content_digest, rows_of, shuffled
-from spikeproof.datasets.places import (
+from spikeproof.datasets.files import (
     DATA_VARIABLE,
     MIRROR_VARIABLE,
     download,
@@ -30,6 +29,7 @@ from spikeproof.datasets.places import (
     take,
     user_cache,
 )
+from spikeproof.datasets.parts import Dataset, Source, Split, content_digest, rows_of, shuffled
 from spikeproof.errors import InputError
 
 __all__ = ["IDX", "MNIST", "Digits", "FashionMNIST", "image_split"]

@@ -16,8 +16,8 @@ import safetensors.numpy
 import torch
 from jaxtyping import Int, Int64
 
+from spikeproof.datasets.files import CHUNK, places, take, user_cache
 from spikeproof.datasets.parts import Dataset, Source, Split, content_digest, shuffled
-from spikeproof.datasets.places import CHUNK, places, take, user_cache
 from spikeproof.errors import InputError
 from spikeproof.specs import address
 

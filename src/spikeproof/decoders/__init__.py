@@ -6,15 +6,7 @@ best score, all classes silent included, and scores that are not finite are no d
 
 from spikeproof.decoders.exits import ConfidenceExit, FirstSpikeExit, FixedExit, MarginExit
 from spikeproof.decoders.groups import MembraneTies, Stacked, Voting
-from spikeproof.decoders.readouts import (
-    UNDECIDED,
-    Count,
-    Earliest,
-    FirstSpike,
-    MeanPotential,
-    decide,
-    silent,
-)
+from spikeproof.decoders.readouts import UNDECIDED, Count, Earliest, FirstSpike, MeanPotential, decide, silent
 from spikeproof.decoders.weighted import Geometric, Weighted
 from spikeproof.decoders.wrapping import activity, by_step, dynamic_exit, exit_steps, inside, prefixes
 

@@ -8,6 +8,7 @@ What is used instead is a part, `backward`, that an attack may exchange without 
 
 from __future__ import annotations
 
+from spikeproof.encoders.amplitudes import Burst, FewSpikes, Phase
 from spikeproof.encoders.codes import (
     BackwardRule,
     LevelCode,
@@ -16,13 +17,12 @@ from spikeproof.encoders.codes import (
     StraightThrough,
     TimeShift,
 )
-from spikeproof.encoders.combined import Fused, Population, Reversed, with_backward
+from spikeproof.encoders.composed import Fused, Population, Reversed, with_backward
 from spikeproof.encoders.currents import Direct, LowPass, QuantisedDirect
-from spikeproof.encoders.rates import Bernoulli, ThetaPhase
+from spikeproof.encoders.rate_codes import Bernoulli, ThetaPhase
 from spikeproof.encoders.signals import Delta, Events, LevelCrossing
-from spikeproof.encoders.spiketimes import KernelTimes, SpikeTimes, WholeSpikeTimes
+from spikeproof.encoders.single_spikes import KernelTimes, SpikeTimes, WholeSpikeTimes
 from spikeproof.encoders.times import EarlyBurst, LateBurst, Latency, LogLatency, RankOrder, RelativeLatency
-from spikeproof.encoders.weighted import Burst, FewSpikes, Phase
 
 __all__ = [
     "BackwardRule",

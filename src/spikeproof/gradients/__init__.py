@@ -2,12 +2,14 @@
 
 A rule is a loop over time with the spikes of `unroll`, to the bit, and a backward pass of its own, so it
 stands wherever a loop stands: `substitute(model, unroll=TSSL())` is a twin of the model, differentiated by
-TSSL-BP. Networks are trained through such a twin (`spikeproof.learning.through`) and attacked through one.
+TSSL-BP. Networks are trained through such a twin (`spikeproof.learning.spike_rules`) and attacked through
+one.
 """
 
-from spikeproof.gradients.adaptive import ASSG, PDSG
-from spikeproof.gradients.rates import BPTR, HART, RGA
-from spikeproof.gradients.rules import ANTLR, TSSL, GradientRule, SurrogateGradient, Trace, Truncated
+from spikeproof.gradients.adaptive_surrogates import ASSG, PDSG
+from spikeproof.gradients.event_driven import EventDriven
+from spikeproof.gradients.rate_based import BPTR, HART, RGA
+from spikeproof.gradients.temporal import ANTLR, TSSL, GradientRule, SurrogateGradient, Trace, Truncated
 
 __all__ = [
     "ANTLR",
@@ -17,6 +19,7 @@ __all__ = [
     "PDSG",
     "RGA",
     "TSSL",
+    "EventDriven",
     "GradientRule",
     "SurrogateGradient",
     "Trace",

@@ -14,17 +14,18 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from spikeproof.attacks.composite import RateTwin, Sources, members_of
-from spikeproof.attacks.eventsteps import SpikeCompatible
-from spikeproof.attacks.minimum import MinimumNorm, NormRecipe
-from spikeproof.attacks.recipes import GradientRecipe, Recipe, Through
+from spikeproof.attacks.events.eventsteps import SpikeCompatible
+from spikeproof.attacks.gradient.plain import Through
+from spikeproof.attacks.made_of.composite import RateTwin, Sources, members_of
+from spikeproof.attacks.nearest.minimum import MinimumNorm, NormRecipe
+from spikeproof.attacks.parts.targets import Targets
+from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.attacks.search import GradientAttack
-from spikeproof.attacks.targets import Targets
 from spikeproof.errors import InputError
+from spikeproof.evaluation.through import through
 from spikeproof.interop.peers import library
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat
-from spikeproof.sources import through
 from spikeproof.threats import L0, L1, L2, Linf
 
 __all__ = ["AsFoolbox", "AsTorchattacks"]
@@ -112,7 +113,7 @@ class AsTorchattacks:
             gradient or has targets of its own.
 
     Example:
-        >>> from spikeproof.attacks.recipes import FGSM
+        >>> from spikeproof.attacks.gradient.plain import FGSM
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
         >>> attack = AsTorchattacks(model, FGSM(), Linf(0.1))
         >>> attack(torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])).shape

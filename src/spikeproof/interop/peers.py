@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from spikeproof.attacks.recipes import Recipe
+from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import Result, admit, judge
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
-from spikeproof.interop.tables import FOOLBOX, TORCHATTACKS, Foreign, InFoolbox, InTorchattacks
+from spikeproof.interop.members import FOOLBOX, TORCHATTACKS, Foreign, InFoolbox, InTorchattacks
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
 from spikeproof.protocols import Model, Threat, moves_events, takes_events
@@ -123,7 +123,7 @@ class Torchattacks(Peer):
             Torchattacks.
 
     Example:
-        >>> from spikeproof.interop.tables import TORCHATTACKS
+        >>> from spikeproof.interop.members import TORCHATTACKS
         >>> Torchattacks(attack=TORCHATTACKS["PGD"](steps=20)).steps
         20
 
@@ -163,7 +163,7 @@ class Foolbox(Peer):
         InputError: when it meets a threat of another norm, a model that draws or takes events, or no Foolbox.
 
     Example:
-        >>> from spikeproof.interop.tables import FOOLBOX
+        >>> from spikeproof.interop.members import FOOLBOX
         >>> Foolbox(attack=FOOLBOX["LinfPGD"]()).steps
         40
 

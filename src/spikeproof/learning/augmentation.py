@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int64
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
-from spikeproof.network import Classifier, substitute
+from spikeproof.networks.classifier import Classifier
+from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import fused_unroll
 
 __all__ = ["AugmentedBPTT", "shifted"]

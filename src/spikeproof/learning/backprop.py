@@ -23,9 +23,9 @@ from spikeproof.decoders import activity, decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.checkpoints import Training
-from spikeproof.learning.rules import EpochReport, History, Perturb, Rule
+from spikeproof.learning.rule import EpochReport, History, Perturb, Rule
 from spikeproof.losses import CrossEntropy, Loss
-from spikeproof.network import Classifier
+from spikeproof.networks.classifier import Classifier
 from spikeproof.tensorfiles import digest
 
 __all__ = ["BPTT", "Course", "accuracy"]

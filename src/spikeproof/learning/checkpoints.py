@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
-from spikeproof.learning.rules import EpochReport
+from spikeproof.learning.rule import EpochReport
 from spikeproof.specs import address
 from spikeproof.tensorfiles import digest, dump, parse, read, write
 

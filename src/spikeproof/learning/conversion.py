@@ -33,11 +33,11 @@ from spikeproof.decoders import MeanPotential
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
+from spikeproof.learning.activations import Quantised, RateNorm
 from spikeproof.learning.backprop import BPTT, accuracy
 from spikeproof.learning.folding import Affine, activity, seen, stages
-from spikeproof.learning.rules import EpochReport, History, Perturb, Rule
-from spikeproof.learning.units import Quantised, RateNorm
-from spikeproof.network import Classifier, ModelSpec
+from spikeproof.learning.rule import EpochReport, History, Perturb, Rule
+from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.neurons import IF, BySubtraction, Neuron, PrimedIF, ReLU, Spiking
 from spikeproof.protocols import encoded_shape, example_shape, output_width, reads_potential
 
@@ -242,7 +242,7 @@ def analogue(spec: ModelSpec) -> ModelSpec:
 
     Example:
         >>> from spikeproof.decoders import Count
-        >>> from spikeproof.network import MLP
+        >>> from spikeproof.networks.architecture import MLP
         >>> from spikeproof.surrogates import ATan
         >>> analogue(ModelSpec(Direct(8), MLP((4,)), IF(), ATan(), Count(), (1, 8, 8), 10)).neuron
         ReLU()

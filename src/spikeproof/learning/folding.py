@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.network import Classifier, OverTime, SpikingNetwork
+from spikeproof.networks.architecture import OverTime, SpikingNetwork
+from spikeproof.networks.classifier import Classifier
 
 __all__ = ["Affine", "Stage", "activity", "seen", "stages"]
 

@@ -21,8 +21,9 @@ from spikeproof.decoders import activity
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT, Course
-from spikeproof.learning.rules import Perturb
-from spikeproof.network import Classifier, substitute
+from spikeproof.learning.rule import Perturb
+from spikeproof.networks.classifier import Classifier
+from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import IntegrateAndFire, Integrator, Neuron, Spiking, State, Synapse, Unroll
 from spikeproof.surrogates import Surrogate
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spikeproof.neurons.constants import falls_by, positive, share_lost
 from spikeproof.neurons.leaky import Leaky
-from spikeproof.neurons.steps import NOTHING, Learned, per_feature
+from spikeproof.neurons.parts.constants import falls_by, positive, share_lost
+from spikeproof.neurons.parts.neuron import NOTHING, Learned, per_feature
 from spikeproof.surrogates import Surrogate
 
 __all__ = ["AHP", "ALIF", "AHPState", "ALIFState"]

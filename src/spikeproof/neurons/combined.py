@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.neurons.constants import falls_by, positive
 from spikeproof.neurons.few_spikes import FS
-from spikeproof.neurons.integrate import LIF
-from spikeproof.neurons.steps import NOTHING, Learned, Neuron
-from spikeproof.neurons.synapses import PSP
+from spikeproof.neurons.leaky import LIF
+from spikeproof.neurons.parts.constants import falls_by, positive
+from spikeproof.neurons.parts.neuron import NOTHING, Learned, Neuron
+from spikeproof.neurons.parts.synapses import PSP
 from spikeproof.surrogates import Surrogate
 
 __all__ = ["Mixture", "MixtureState", "Plastic", "PlasticState", "Recurrent", "RecurrentState"]

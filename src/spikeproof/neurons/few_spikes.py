@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.neurons.constants import positive
-from spikeproof.neurons.steps import NOTHING, Learned, Neuron
+from spikeproof.neurons.parts.constants import positive
+from spikeproof.neurons.parts.neuron import NOTHING, Learned, Neuron
 from spikeproof.surrogates import Surrogate
 
 __all__ = ["FS", "FSState"]

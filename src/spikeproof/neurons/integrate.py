@@ -11,11 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.neurons.constants import falls_by, positive
-from spikeproof.neurons.steps import NOTHING, Learned, Neuron, Resetting, State, unroll
+from spikeproof.neurons.parts.neuron import NOTHING, Learned, Neuron, Resetting, State, unroll
 from spikeproof.surrogates import Surrogate
 
-__all__ = ["IF", "LIF", "IntegrateAndFire", "PrimedIF", "fused_unroll", "lif_unroll"]
+__all__ = ["IF", "IntegrateAndFire", "PrimedIF", "fused_unroll", "lif_unroll"]
 
 
 @dataclass(frozen=True)
@@ -96,39 +95,6 @@ class PrimedIF(IF):
 
     def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> State:
         return State(torch.full_like(current[0], self.initial * self.threshold))
-
-
-@dataclass(frozen=True)
-class LIF(IntegrateAndFire):
-    r"""The leaky integrate-and-fire neuron.
-
-    .. math:: v[t] = e^{-dt/\tau}\,v[t-1] + I[t], \quad z[t] = 1[v[t] \ge \theta],
-              \quad v[t] \leftarrow reset(v[t], z[t])
-
-    A potential equal to the threshold fires. The reset is part of the gradient unless `detach_reset`.
-
-    Args:
-        threshold: firing threshold, in units of potential, positive.
-        reset: `BySubtraction()` or `ToZero()`.
-        detach_reset: whether the gradient stops at the reset.
-        synapse: a `PSP` that filters the output spikes of hidden layers, or None.
-        tau: membrane time constant [s], positive.
-        dt: length of one step [s], positive.
-
-    Source:
-        Gerstner et al. 2014, eq. (1.9), integrated exactly over one step; input not scaled by 1/tau.
-    """
-
-    tau: float = 4e-3
-    dt: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, tau=self.tau, dt=self.dt)
-
-    @property
-    def decay(self) -> float:
-        return falls_by(self.dt, self.tau)
 
 
 BLOCK = 1 << 17  # neurons per pass of the fused loop: their state stays in the processor's cache

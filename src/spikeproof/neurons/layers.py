@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
-from spikeproof.neurons.integrate import LIF, lif_unroll
-from spikeproof.neurons.steps import Learned, Neuron, Never
+from spikeproof.neurons.integrate import lif_unroll
+from spikeproof.neurons.leaky import LIF
+from spikeproof.neurons.parts.neuron import Learned, Neuron, Never
 from spikeproof.surrogates import ATan, Surrogate
 
 __all__ = ["Integrator", "Spiking", "Unroll", "potentials"]

@@ -1,4 +1,4 @@
-"""Leaky neurons some of whose constants are learned."""
+"""Leaky neurons: the LIF neuron, and those some of whose constants are learned."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.neurons.constants import falls_by, positive, share_lost
-from spikeproof.neurons.steps import NOTHING, Learned, Neuron, Resetting, per_feature
-from spikeproof.neurons.synapses import PSP
+from spikeproof.neurons.integrate import IntegrateAndFire
+from spikeproof.neurons.parts.constants import falls_by, positive, share_lost
+from spikeproof.neurons.parts.neuron import NOTHING, Learned, Neuron, Resetting, per_feature
+from spikeproof.neurons.parts.synapses import PSP
 from spikeproof.surrogates import Surrogate
 
-__all__ = ["DLIF", "PLIF", "SNU", "DLIFState", "Leaky", "PLIFState", "SNUState"]
+__all__ = ["DLIF", "LIF", "PLIF", "SNU", "DLIFState", "Leaky", "PLIFState", "SNUState"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,28 @@ class Leaky(Resetting):
     def decay(self) -> float:
         """Share of the potential that is left after one step."""
         return falls_by(self.dt, self.tau)
+
+
+@dataclass(frozen=True)
+class LIF(Leaky, IntegrateAndFire):
+    r"""The leaky integrate-and-fire neuron.
+
+    .. math:: v[t] = e^{-dt/\tau}\,v[t-1] + I[t], \quad z[t] = 1[v[t] \ge \theta],
+              \quad v[t] \leftarrow reset(v[t], z[t])
+
+    A potential equal to the threshold fires. The reset is part of the gradient unless `detach_reset`.
+
+    Args:
+        threshold: firing threshold, in units of potential, positive.
+        reset: `BySubtraction()` or `ToZero()`.
+        detach_reset: whether the gradient stops at the reset.
+        synapse: a `PSP` that filters the output spikes of hidden layers, or None.
+        tau: membrane time constant [s], positive.
+        dt: length of one step [s], positive.
+
+    Source:
+        Gerstner et al. 2014, eq. (1.9), integrated exactly over one step; input not scaled by 1/tau.
+    """
 
 
 class PLIFState(NamedTuple):

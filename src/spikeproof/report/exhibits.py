@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from spikeproof.experiments.record import Record
-from spikeproof.experiments.results import WORST_CASE
+from spikeproof.experiments.read.record import Record
+from spikeproof.experiments.read.results import WORST_CASE
 
 __all__ = ["Exhibit", "exhibits", "middle"]
 

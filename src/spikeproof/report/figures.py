@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from spikeproof.audit.checks import DOUBTFUL, WITHHELD
-from spikeproof.experiments.record import ProbeRecord, Record
-from spikeproof.experiments.results import WORST_CASE
+from spikeproof.experiments.read.record import ProbeRecord, Record
+from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.report.drawing import COLOURS, DASHES, GREY, MARKERS, Drawing, file_names, legend, wrapped
 from spikeproof.report.exhibits import ANALOGUE, middle
 from spikeproof.report.tables import epsilon_text, number, varying

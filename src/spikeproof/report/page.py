@@ -15,13 +15,13 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from spikeproof.audit.checks import CHECKS, WITHHELD
-from spikeproof.experiments.comparisons import Compared
-from spikeproof.experiments.record import DistanceRecord, ProbeRecord, Record
-from spikeproof.experiments.results import WORST_CASE
-from spikeproof.experiments.store import as_json, write_atomically
+from spikeproof.experiments.read.comparisons import Compared
+from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
+from spikeproof.experiments.read.results import WORST_CASE
+from spikeproof.experiments.run.store import as_json, write_atomically
 from spikeproof.report import tables
+from spikeproof.report.attack_figures import evidence_drawings
 from spikeproof.report.drawing import Drawing, file_names, inline
-from spikeproof.report.evidence import evidence_drawings
 from spikeproof.report.exhibits import Exhibit, exhibits
 from spikeproof.report.figures import drawings, probe_drawing, telling
 from spikeproof.report.pictures import exhibit_drawing

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from spikeproof.errors import DamagedError, InputError
-from spikeproof.experiments.run import read_plan
-from spikeproof.experiments.store import Store
+from spikeproof.experiments.run.driver import read_plan
+from spikeproof.experiments.run.store import Store
 
 __all__ = ["Failed", "Origin", "Sources", "sources"]
 

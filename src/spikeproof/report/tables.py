@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
-from spikeproof.experiments.record import Broke, DistanceRecord, Effort, ProbeRecord, Proof, Record
-from spikeproof.experiments.results import WORST_CASE
+from spikeproof.experiments.read.record import Broke, DistanceRecord, Effort, ProbeRecord, Proof, Record
+from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.statistics import Interval, over_seeds
 
 __all__ = [

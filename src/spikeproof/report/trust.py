@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from spikeproof.audit.checks import CHECKS, DOUBTFUL, SUPPORTED, WITHHELD
-from spikeproof.experiments.catalogue import members
-from spikeproof.experiments.comparisons import Compared
-from spikeproof.experiments.record import ProbeRecord, Record
-from spikeproof.experiments.results import WORST_CASE
+from spikeproof.catalogue.names import members
+from spikeproof.experiments.read.comparisons import Compared
+from spikeproof.experiments.read.record import ProbeRecord, Record
+from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.report import tables
 from spikeproof.report.tables import (
     Budget,

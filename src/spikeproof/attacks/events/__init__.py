@@ -1,0 +1,1 @@
+"""Attacks on spike trains and event streams."""

@@ -1,0 +1,1 @@
+"""Attacks that follow gradients, by the names of the papers."""

@@ -1,0 +1,81 @@
+"""A gradient attack put together from its parts by whoever names it: any oracle, step, schedule and start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from spikeproof.attacks.parts.oracles import Exact, Expectation, Oracle
+from spikeproof.attacks.parts.schedules import Constant, Schedule
+from spikeproof.attacks.parts.steps import Step, best_step
+from spikeproof.attacks.parts.targets import Targets
+from spikeproof.attacks.recipe import GradientRecipe
+from spikeproof.attacks.search import GradientAttack
+from spikeproof.protocols import Threat
+
+__all__ = ["Assembled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembled(GradientRecipe):
+    """Assembled gradient attack: oracle, step, schedule, start and targets, each by its name.
+
+    With its defaults it is PGD. An oracle that estimates makes it an attack without gradients.
+
+    Args:
+        steps: number of steps, at least 0.
+        reach: steps times step size, in epsilons, at least 0.
+        oracle: where gradients come from.
+        step: from a gradient to the next image, or None for the one that suits the threat.
+        schedule: sizes of the steps.
+        start: `random`, `clean`, or `best`: at random, and each restart at the best image so far.
+        restarts: number of runs, at least 1.
+        targets: classes to aim at, each with as many runs as there are restarts, or None for no class.
+        objective: what is maximised.
+        surrogate: spike function to take gradients through, or None for the model's own.
+        backward: encoder rule to take gradients through, or None for the model's own.
+
+    Example:
+        >>> from spikeproof.attacks.parts.schedules import Cosine
+        >>> from spikeproof.attacks.parts.steps import Adam
+        >>> from spikeproof.threats import Linf
+        >>> attack = Assembled(steps=50, step=Adam(), schedule=Cosine(), restarts=3, start="best")(Linf(0.1))
+        >>> attack.rule, attack.schedule, attack.best_start
+        (Adam(first=0.9, second=0.999), Cosine(), True)
+
+    Source:
+        The decomposition of Madry et al. 2018, section 2.1, and Croce & Hein 2020 (AutoAttack), section 3.
+    """
+
+    steps: int = 40
+    reach: float = 2.5
+    oracle: Oracle = Exact()
+    step: Step | None = None
+    schedule: Schedule = Constant()
+    start: Literal["random", "clean", "best"] = "random"
+    restarts: int = 1
+    targets: Targets | None = None
+
+    @property
+    def gradient_free(self) -> bool:  # type: ignore[override]
+        return self.oracle.estimates
+
+    @property
+    def draws(self) -> int:
+        """Draws of the model's randomness per gradient."""
+        return self.oracle.draws if isinstance(self.oracle, Expectation) else 1
+
+    def __call__(self, threat: Threat) -> GradientAttack:
+        return GradientAttack(
+            threat,
+            self.steps,
+            self.reach * threat.epsilon / max(self.steps, 1),
+            oracle=self.oracle,
+            objective=self.objective,
+            restarts=self.restarts,
+            random_start=self.start != "clean",
+            rule=best_step(threat) if self.step is None else self.step,
+            schedule=self.schedule,
+            best_start=self.start == "best",
+            targets=self.targets,
+        )

@@ -1,0 +1,1 @@
+"""Attacks made of other attacks: the worst of several, nested budgets, transfer between models."""

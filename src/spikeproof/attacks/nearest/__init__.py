@@ -1,0 +1,1 @@
+"""Minimum-norm attacks: the nearest image that fools the model."""

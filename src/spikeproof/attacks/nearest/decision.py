@@ -1,0 +1,273 @@
+"""Searches that see decisions alone: Boundary and HopSkipJump.
+
+Both begin at an image that fools the model, however far, and walk along the decision boundary towards the
+clean one. Neither logits nor gradients are looked at, so masking those is no defence.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.attacks.nearest.minimum import Hunt, NormRecipe, dot, per_row
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.threats import L2, Linf
+
+__all__ = ["Boundary", "HopSkipJump"]
+
+PORTION = 8
+"""Directions asked about at once for each example; a stochastic model draws once for each portion."""
+
+NOISES = 64
+"""Directions drawn at once for each example."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Walk(NormRecipe):
+    gradient_free: ClassVar[bool] = True
+    starts: int = 20
+
+    def begin(self, hunt: Hunt) -> Tensor:
+        """A fooling image for each example, brought to the boundary; the rows that have one.
+
+        Tried are random images, random images of black and white, and grey ones; a search that found none
+        leaves the example alone.
+        """
+        for turn in range(self.starts):
+            rows = hunt.rows
+            rows = rows[hunt.distance[rows].isinf()]
+            if not len(rows):
+                break
+            noise = (
+                hunt.key.fold("begin", turn)
+                .take(rows)
+                .uniform((len(rows), *hunt.x.shape[1:]), 0, hunt.x.device)
+            )
+            if turn % 3 == 1:
+                noise = (noise < 0.5).to(noise.dtype)
+            elif turn % 3 == 2:
+                noise = torch.full_like(noise, (turn // 3 * 0.618) % 1)
+            hunt.offer(rows, noise.to(hunt.x.dtype), "begin", turn, decision=True)
+        rows = hunt.rows
+        rows = rows[hunt.distance[rows].isfinite()]
+        near, _ = to_boundary(hunt, rows, hunt.near[rows], 20, "begin")
+        hunt.offer(rows, near, "begun", decision=True)
+        return rows
+
+
+def to_boundary(
+    hunt: Hunt, rows: Tensor, images: Tensor, steps: int, *names: int | str
+) -> tuple[Tensor, Tensor]:
+    """The last fooling images on the way to the clean ones, by bisection; and their shares."""
+    clean, linf = hunt.x[rows], isinstance(hunt.threat, Linf)
+    low, high = torch.zeros(len(rows), device=clean.device), torch.ones(len(rows), device=clean.device)
+    reach = (images - clean).flatten(1).abs().amax(1) if len(rows) else low
+
+    def between(share: Tensor) -> Tensor:
+        step = images - clean
+        if linf:
+            edge = per_row(share.to(reach.dtype) * reach, step)
+            return clean + torch.maximum(torch.minimum(step, edge), -edge)
+        return clean + per_row(share, step) * step
+
+    for i in range(steps):
+        if not len(rows):
+            break
+        middle = (low + high) / 2
+        fooled = hunt.ask(rows, between(middle), *names, "bisect", i)
+        high, low = torch.where(fooled, middle, high), torch.where(fooled, low, middle)
+    whole = per_row(high, clean) == 1
+    return torch.where(whole, images, between(high)).clamp(0, 1), high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boundary(_Walk):
+    r"""Boundary attack: small random steps around the clean image and towards it, kept while they fool.
+
+    A candidate turns the difference to the clean image by a random direction orthogonal to it, of relative
+    length `spherical`, and shortens it by the share `source`. Both adapt to how often such steps fool: the
+    first towards every second orthogonal step, the other towards every fourth step.
+
+    Args:
+        steps: number of candidates per example, at least 0.
+        starts: images tried to begin with, at least 1.
+        spherical: first relative length of orthogonal steps, positive.
+        source: first share by which the distance shrinks, positive.
+
+    Raises:
+        InputError: settings out of range, or a threat other than L2.
+
+    Source:
+        Brendel, Rauber & Bethge 2018, section 2, with 1,000,000 queries and less; Foolbox takes 25,000.
+    """
+
+    norms: ClassVar[tuple[type, ...]] = (L2,)
+    steps: int = 1000
+    spherical: float = 0.01
+    source: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.starts < 1 or not (self.spherical > 0 and self.source > 0):
+            raise InputError(
+                "Boundary needs steps >= 0, starts >= 1 and positive lengths", repr(self), "Try steps=1000."
+            )
+
+    def run(self, hunt: Hunt) -> None:
+        self.begin(hunt)
+        n, like = len(hunt.x), hunt.x
+        turn, shrink = like.new_full((n,), self.spherical), like.new_full((n,), self.source)
+        tried, fooled_ = like.new_zeros(2, n), like.new_zeros(2, n)  # orthogonal steps, whole steps
+        for step in range(self.steps):
+            rows = hunt.rows
+            rows = rows[hunt.distance[rows].isfinite()]
+            if not len(rows):
+                return
+            here, clean = hunt.near[rows], like[rows]
+            noise = hunt.key.fold("noise", step).take(rows).normal(here.shape, 0, here.device).to(here.dtype)
+            around, closer = _around(here, clean, noise, turn[rows], shrink[rows])
+            if step % 5 == 0:
+                sphere = hunt.ask(rows, around, "sphere", step)
+                tried[0, rows] += 1
+                fooled_[0, rows] += sphere.to(like.dtype)
+            good = hunt.offer(rows, closer, "step", step, decision=True)
+            tried[1, rows] += 1
+            fooled_[1, rows] += good.to(like.dtype)
+            for i, (window, wanted, length) in enumerate(((20, 0.5, turn), (30, 0.25, shrink))):
+                full = tried[i] >= window
+                rate = fooled_[i] / tried[i].clamp(min=1)
+                length[full & (rate > wanted)] *= 1.5
+                length[full & (rate < wanted * 0.4)] /= 1.5
+                tried[i, full], fooled_[i, full] = 0, 0
+            shrink.clamp_(max=0.5)
+
+
+def _around(
+    here: Tensor, clean: Tensor, noise: Tensor, turn: Tensor, shrink: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The image turned around the clean one, and the same nearer to it."""
+    difference = here - clean
+    far = dot(difference, difference).sqrt().clamp(min=1e-12)
+    unit = difference / per_row(far, difference)
+    noise = noise - per_row(dot(noise, unit), unit) * unit
+    noise = noise / per_row(dot(noise, noise).sqrt().clamp(min=1e-12), noise)
+    turned = unit + per_row(turn, unit) * noise
+    turned = turned / per_row(dot(turned, turned).sqrt(), turned)
+    around = (clean + per_row(far, turned) * turned).clamp(0, 1)
+    return around, (around + per_row(shrink, around) * (clean - around)).clamp(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HopSkipJump(_Walk):
+    r"""HopSkipJump: the boundary's normal is estimated from decisions; a step along it, and back.
+
+    .. math:: \widehat{\nabla} = \frac{1}{B}\sum_b (\phi(x + \delta u_b) - \bar\phi)\, u_b,\quad
+        \xi_t = \|x_t - x\| / \sqrt{t}
+
+    with decisions :math:`\phi = \pm 1` and `evaluations * sqrt(t)` directions in step `t`; the step
+    :math:`\xi_t` is halved until it fools.
+
+    Args:
+        steps: number of steps, at least 0.
+        evaluations: directions in the first step, at least 1.
+        most: directions per step at most, at least 1.
+        starts: images tried to begin with, at least 1.
+        gamma: tells the width of the bisections and of the estimate, positive.
+
+    Raises:
+        InputError: settings out of range, or a threat other than L2 and Linf.
+
+    Source:
+        Chen, Jordan & Wainwright 2020, algorithms 1 and 2, with 64 steps of 100 evaluations and gamma 1.
+    """
+
+    norms: ClassVar[tuple[type, ...]] = (L2, Linf)
+    steps: int = 20
+    evaluations: int = 100
+    most: int = 10_000
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or min(self.starts, self.evaluations, self.most) < 1 or not self.gamma > 0:
+            raise InputError(
+                "HopSkipJump needs steps >= 0, starts, evaluations and most >= 1 and a positive gamma",
+                repr(self),
+                "Try steps=20, evaluations=100.",
+            )
+
+    def run(self, hunt: Hunt) -> None:
+        self.begin(hunt)
+        linf, values = isinstance(hunt.threat, Linf), hunt.x[0].numel()
+        theta = self.gamma / (values * (values if linf else math.sqrt(values)))
+        bisections = min(max(math.ceil(-math.log2(theta)), 1), 24)
+        position = hunt.near.clone()
+        for step in range(1, self.steps + 1):
+            rows = hunt.rows
+            rows = rows[hunt.distance[rows].isfinite()]
+            if not len(rows):
+                return
+            here = position[rows]
+            far = hunt.threat.distance(here, hunt.x[rows]).to(here.dtype)
+            width = far * theta * (values if linf else math.sqrt(values))
+            width = torch.full_like(far, 0.1) if step == 1 else width
+            count = min(int(self.evaluations * math.sqrt(step)), self.most)
+            normal = self._normal(hunt, rows, here, width, count, step)
+            direction = normal.sign() if linf else normal
+            size, moved = far / math.sqrt(step), here.clone()
+            open_ = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+            for half in range(15):
+                if not open_.any():
+                    break
+                tried = (here + per_row(size, here) * direction)[open_].clamp(0, 1)
+                fooled = torch.zeros_like(open_)
+                fooled[open_] = hunt.ask(rows[open_], tried, "jump", step, half)
+                moved[fooled] = tried[fooled[open_]]
+                open_, size = open_ & ~fooled, size / 2
+            back, _ = to_boundary(hunt, rows, moved, bisections, "back", step)
+            hunt.offer(rows, back, "step", step, decision=True)
+            position[rows] = back
+
+    def _normal(
+        self, hunt: Hunt, rows: Tensor, here: Tensor, width: Tensor, count: int, step: int
+    ) -> Float[Tensor, "R *F"]:
+        """The unit direction into the region that fools, from decisions around the image."""
+        key = hunt.key.fold("normal", step).take(rows)
+        weighted, plain, total = torch.zeros_like(here), torch.zeros_like(here), torch.zeros_like(width)
+        for first in range(0, count, NOISES):
+            size = min(NOISES, count - first)
+            noise = _directions(key.fold(first), size, here, isinstance(hunt.threat, Linf))
+            tried = (here[:, None] + per_row(width, noise) * noise).clamp(0, 1)
+            noise = (tried - here[:, None]) / per_row(width, noise).clamp(min=1e-30)
+            phi = _decisions(hunt, rows, tried, step, first).to(here.dtype) * 2 - 1
+            weighted += (phi.view(*phi.shape, *[1] * (here.ndim - 1)) * noise).sum(1)
+            plain += noise.sum(1)
+            total += phi.sum(1)
+        mean = total / count
+        baseline = torch.where(mean.abs() == 1, 0 * mean, mean)
+        normal = weighted - per_row(baseline, plain) * plain
+        return normal / per_row(dot(normal, normal).sqrt().clamp(min=1e-30), normal)
+
+
+def _directions(key: Key, size: int, like: Tensor, linf: bool) -> Float[Tensor, "R S *F"]:
+    """Random directions of unit length: uniform on the sphere or, for Linf, uniform in the cube."""
+    shape = (len(like), size, *like.shape[1:])
+    noise = 2 * key.uniform(shape, 0, like.device) - 1 if linf else key.normal(shape, 0, like.device)
+    lengths: Tensor = torch.linalg.vector_norm(noise.flatten(2), dim=2).clamp(min=1e-30)
+    return (noise / lengths.view(*lengths.shape, *[1] * (like.ndim - 1))).to(like.dtype)
+
+
+def _decisions(hunt: Hunt, rows: Tensor, tried: Tensor, step: int, first: int) -> Tensor:
+    """Whether each of several images per row fools the model, asked in handy portions."""
+    size = tried.shape[1]
+    answers = []
+    for start in range(0, size, PORTION):
+        part = tried[:, start : start + PORTION]
+        owners = rows.repeat_interleave(part.shape[1])
+        fooled = hunt.ask(owners, part.flatten(0, 1), "normal", step, first, start)
+        answers.append(fooled.view(len(rows), -1))
+    return torch.cat(answers, 1)

@@ -1,0 +1,281 @@
+"""Searches that change few pixels: JSMA, SparseFool, and one pixel by differential evolution."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.attacks.nearest.linearised import onto_plane, walk
+from spikeproof.attacks.nearest.minimum import DualNorm, Hunt, NormRecipe, SlopeRecipe, dot
+from spikeproof.attacks.parts.targets import EveryOther, Targets
+from spikeproof.errors import InputError
+from spikeproof.threats import L0, L1
+
+__all__ = ["JSMA", "OnePixel", "SparseFool"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JSMA(SlopeRecipe):
+    r"""Jacobian-based saliency map attack: the two values that help a target most go up, pair after pair.
+
+    .. math:: \max_{p,q} -\alpha_{pq}\,\beta_{pq},\quad
+        \alpha_{pq} = \partial_p f_t + \partial_q f_t > 0,\quad
+        \beta_{pq} = \sum_{j \ne t} \partial_p f_j + \partial_q f_j < 0
+
+    All pairs of values inside the box are compared. Negative `theta` lowers values, with both signs turned.
+    It ends where no pair helps, which on spiking models with vanishing gradients is at once.
+
+    Args:
+        theta: by how much each value of a pair changes, in [-1, 1], not 0.
+        gamma: largest share of all values that may change, in (0, 1]; one pair at least.
+        targets: classes to aim at.
+        surrogate: spike function to take gradients through, or None for the model's own.
+        backward: encoder rule to take gradients through, or None for the model's own.
+
+    Raises:
+        InputError: settings out of range, or a threat other than L0.
+
+    Source:
+        Papernot et al. 2016, algorithms 2 and 3, on logits.
+    """
+
+    norms: ClassVar[tuple[type, ...]] = (L0,)
+    theta: float = 1.0
+    gamma: float = 0.1
+    targets: Targets = EveryOther(1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 < abs(self.theta) <= 1 and 0 < self.gamma <= 1):
+            raise InputError(
+                "JSMA needs theta in [-1, 1] but not 0, and gamma in (0, 1]",
+                repr(self),
+                "Try theta=1, gamma=0.1.",
+            )
+
+    def run(self, hunt: Hunt) -> None:
+        rows = hunt.rows
+        _, logits = hunt.classes(rows)
+        for turn in range(self.targets.turns(logits.shape[1])):
+            target = torch.zeros_like(hunt.y)
+            target[rows] = self.targets(logits, hunt.y[rows], turn)
+            self._raise(hunt, target, turn)
+
+    def _raise(self, hunt: Hunt, target: Tensor, turn: int) -> None:
+        values = hunt.x[0].numel()
+        x = hunt.x.clone()
+        going = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        going[hunt.rows] = True
+        for step in range(max(int(values * self.gamma / 2), 1)):
+            going[~torch.isin(torch.arange(len(x), device=x.device), hunt.rows)] = False
+            if hunt.stop:
+                going &= hunt.threat.distance(x, hunt.x) < hunt.threat.epsilon
+            rows = going.nonzero().flatten()
+            if not len(rows):
+                return
+            up, others = self._slopes(hunt, rows, x[rows], target[rows], turn, step)
+            pairs, help_ = self._pairs(up, others, x[rows].flatten(1))
+            flat = x.flatten(1)
+            flat[rows[:, None], pairs] = torch.where(
+                help_[:, None],
+                (flat[rows[:, None], pairs] + self.theta).clamp(0, 1),
+                flat[rows[:, None], pairs],
+            )
+            x = flat.view_as(x)
+            going[rows[~help_]] = False
+            rows = rows[help_]
+            going[rows[hunt.offer(rows, x[rows], "pair", turn, step)]] = False  # more pixels are only farther
+
+    def _slopes(
+        self, hunt: Hunt, rows: Tensor, x: Tensor, target: Tensor, turn: int, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of the target's logit and of the sum of all others."""
+        _, grads, _ = hunt.slopes(rows, x, target[:, None], "target", turn, step)
+        up = grads[0].flatten(1)
+        _, total, _ = hunt.slope(rows, x, lambda logits, y: logits.sum(1), "sum", turn, step)
+        return up, total.flatten(1) - up
+
+    def _pairs(
+        self, up: Float[Tensor, "R N"], others: Float[Tensor, "R N"], x: Float[Tensor, "R N"]
+    ) -> tuple[Tensor, Tensor]:
+        """The best pair of values of each example, and whether it helps."""
+        sign = 1.0 if self.theta > 0 else -1.0
+        pairs, help_ = [], []
+        for alpha, beta, value in zip(sign * up, sign * others, x, strict=True):
+            free = value < 1 if self.theta > 0 else value > 0
+            a, b = alpha[:, None] + alpha, beta[:, None] + beta
+            fits = free[:, None] & free & (a > 0) & (b < 0)
+            worth = torch.where(fits, -a * b, -torch.inf).fill_diagonal_(-torch.inf)
+            best = int(worth.argmax())
+            pairs.append([best // len(alpha), best % len(alpha)])
+            help_.append(bool(worth.flatten()[best] > 0))
+        device = x.device
+        return torch.tensor(pairs, device=device), torch.tensor(help_, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseFool(SlopeRecipe):
+    r"""SparseFool: where DeepFool crosses the boundary, its tangent plane is reached with few pixels.
+
+    .. math:: x' = \arg\min_z \|z - x\|_1\quad w \cdot (z - x_B) = 0,\ z \in [0,1]^n,\quad
+        x_B = x + \lambda (x_{DF} - x)
+
+    with the point :math:`x_{DF}` at which an L2 DeepFool from the iterate ends and the normal `w` there.
+    Values of the largest slopes go to the edge of the box one after the other, until the plane is reached.
+
+    Args:
+        lam: how far beyond the boundary the plane is put, at least 1; larger is surer and less sparse.
+        steps: number of planes at most, at least 0.
+        inner: steps of each DeepFool, at least 1.
+        overshoot: of DeepFool, at least 0.
+        candidates: number of classes that DeepFool considers, at least 1.
+        surrogate: spike function to take gradients through, or None for the model's own.
+        backward: encoder rule to take gradients through, or None for the model's own.
+
+    Raises:
+        InputError: settings out of range, or a threat other than L0 and L1.
+
+    Source:
+        Modas, Moosavi-Dezfooli & Frossard 2019, algorithms 1 and 2.
+    """
+
+    norms: ClassVar[tuple[type, ...]] = (L0, L1)
+    lam: float = 3.0
+    steps: int = 20
+    inner: int = 50
+    overshoot: float = 0.02
+    candidates: int = 9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (
+            self.steps < 0
+            or min(self.inner, self.candidates) < 1
+            or not (self.lam >= 1 and self.overshoot >= 0)
+        ):
+            raise InputError(
+                "SparseFool needs lam >= 1, steps >= 0, inner >= 1, candidates >= 1 and overshoot >= 0",
+                repr(self),
+                "Try lam=3, steps=20.",
+            )
+
+    def run(self, hunt: Hunt) -> None:
+        rows = hunt.rows
+        others, _ = hunt.classes(rows)
+        others = others[:, : self.candidates]
+        x = hunt.x[rows].clone()
+        dual = DualNorm("l2")
+        going = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        for step in range(self.steps):
+            going &= hunt.left(rows)
+            if not going.any():
+                return
+            now, here = rows[going], x[going]
+            end = walk(hunt, now, here, others[going], self.inner, self.overshoot, "l2", f"walk {step}")
+            face = hunt.face(now, end, others[going], dual, "normal", step)
+            beyond = (here - (here + self.lam * (end - here))).double()
+            new = here + onto_plane("l1", here, face.w, dot(face.w.double(), beyond).to(here.dtype))
+            fooled = hunt.offer(now, new, "plane", step)
+            x[going] = new.clamp(0, 1)
+            going[going.clone()] = ~fooled & (new != here).flatten(1).any(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnePixel(NormRecipe):
+    """One pixel attack: differential evolution over places and contents of a few pixels, without gradients.
+
+    The number of pixels is the budget, one by default and in the paper; a pixel has all its channels.
+
+    Args:
+        steps: generations at most, at least 0; evolution ends where it succeeds.
+        population: candidates per generation, at least 5.
+        scale: weight of differences, in (0, 2).
+
+    Raises:
+        InputError: settings out of range, or a threat other than L0.
+
+    Source:
+        Su, Vargas & Sakurai 2019, section III, with 400 candidates and 100 generations; the margin in place
+        of the confidence, which soft-max rounds to 1. Evolution is SciPy's `differential_evolution`
+        (`rand1bin` without crossover).
+    """
+
+    gradient_free: ClassVar[bool] = True
+    norms: ClassVar[tuple[type, ...]] = (L0,)
+    minimal: ClassVar[bool] = False
+    steps: int = 30
+    population: int = 60
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.population < 5 or not 0 < self.scale < 2:
+            raise InputError(
+                "OnePixel needs steps >= 0, population >= 5 and scale in (0, 2)", repr(self), "Try steps=30."
+            )
+
+    def run(self, hunt: Hunt) -> None:
+        pixels = int(hunt.threat.epsilon)
+        if not hunt.stop:
+            raise InputError("OnePixel has a budget and no minimum norm", "nested", "Use JSMA or SparseFool.")
+        if not pixels:
+            return
+        for row in hunt.rows.tolist():
+            self._evolve(hunt, row, pixels)
+
+    def _evolve(self, hunt: Hunt, row: int, pixels: int) -> None:
+        from scipy.optimize import differential_evolution
+
+        x = hunt.x[row]
+        places, channels = (x.shape[1:], x.shape[0]) if x.ndim == 3 else ((x.numel(),), 1)
+        place = int(np.prod(places))
+        genes = [(0.0, 1.0)] * (pixels * (1 + channels))
+        one = torch.tensor([row], device=hunt.x.device)
+        generation = iter(range(self.steps + 2))
+
+        def images(population: np.ndarray[Any, Any]) -> Tensor:
+            """Members `[S, pixels * (1 + C)]` as images."""
+            members = torch.from_numpy(population.reshape(len(population), pixels, 1 + channels))
+            where = (members[..., 0] * place).long().clamp(max=place - 1).to(x.device)
+            content = members[..., 1:].to(x.device, x.dtype).clamp(0, 1)
+            changed = x.reshape(channels, place).expand(len(population), -1, -1).clone()
+            for pixel in range(pixels):
+                index = where[:, pixel].view(-1, 1, 1).expand(-1, channels, 1)
+                changed.scatter_(2, index, content[:, pixel, :, None])
+            return changed.view(len(population), *x.shape)
+
+        def height(population: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            """Minus the margin of each member `[genes, S]`."""
+            now = next(generation)
+            tried = images(population.T)
+            value, fooled = hunt.trial(one.expand(len(tried)), tried, "generation", now)
+            first = int(torch.where(fooled, torch.inf, value.nan_to_num(torch.inf)).argmax())
+            hunt.keep(one, tried[first : first + 1], fooled[first : first + 1], value[first : first + 1])
+            hunt.note(one, value[first : first + 1])
+            return -value.nan_to_num(1e30, 1e30, -1e30).double().cpu().numpy()
+
+        seed = hunt.key.fold("evolution").take(one)
+        number = seed.seed(seed.rows[0]) if seed.rows else seed.fold(row).seed()
+        random = "rng" if "rng" in inspect.signature(differential_evolution).parameters else "seed"
+        start = np.random.default_rng(number).random((self.population, len(genes)))
+        differential_evolution(
+            height,
+            genes,
+            strategy="rand1bin",
+            maxiter=self.steps,
+            mutation=self.scale,
+            recombination=1.0,
+            tol=0.0,
+            atol=-1.0,
+            init=start,
+            polish=False,
+            updating="deferred",
+            vectorized=True,
+            callback=lambda *_, **__: not len(hunt.left(one).nonzero()),
+            **{random: np.random.default_rng(number + 1)},
+        )

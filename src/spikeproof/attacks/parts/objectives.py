@@ -1,0 +1,219 @@
+r"""Objectives that look at the output layer over time: times of first spikes, potentials, and every exit.
+
+The plain objectives see the logits alone, those of the exit really taken where a decoder exits early. That is
+what the verdict rests on, but the time of an exit has no derivative, so a search that sees no other step is
+blind to a decision that could be made to come earlier or later. Nor do logits of spikes tell how near a
+silent neuron is to its threshold. Verdicts are those of the model whatever an objective says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from spikeproof.decoders import FirstSpike, MeanPotential, activity, exit_steps, inside, prefixes
+from spikeproof.errors import InputError
+from spikeproof.losses import KL, LogitCrossEntropy, Margin, Objective, Watching
+from spikeproof.protocols import Decoder, Watched, reads_potential
+
+__all__ = ["AtExit", "FirstSpikeMargin", "PotentialMargin", "PrefixMean"]
+
+
+@dataclass(frozen=True)
+class FirstSpikeMargin(Watching):
+    r"""First-spike-time margin: how much earlier another class fires than the label does, in steps.
+
+    .. math:: t_y - \min_{k \ne y} t_k
+
+    over all steps, whatever the decoder makes of them, with the times and the gradient of the decoder
+    `first-spike`: T for a neuron that stays silent, and a gradient at every step. Positive where another
+    class fires first, 0 at a tie. A population's time is the mean over its neurons. Of networks of spike
+    times the times are their own, in their unit.
+
+    Raises:
+        InputError: output neurons that do not fire.
+
+    Example:
+        >>> from spikeproof.decoders import Count
+        >>> spikes = torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]], [[1.0, 0.0]]])
+        >>> FirstSpikeMargin().over_time(Watched(spikes, Count()), torch.tensor([0])).item()
+        2.0
+
+    Source:
+        The margin of Carlini & Wagner 2017, section V.A (f6), on first-spike times.
+    """
+
+    def suits(self, decoder: Decoder) -> bool:
+        return decoder.reads_spikes
+
+    def over_time(
+        self, seen: Watched, y: Int64[Tensor, "B"], target: Int64[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B"]:
+        decoder, neurons = seen.decoder, seen.outputs
+        if not decoder.reads_spikes:
+            raise InputError(
+                "A margin of first spikes needs output neurons that fire", repr(decoder), "Use margin."
+            )
+        if reads_potential(decoder):
+            neurons = activity(decoder, neurons)
+        early = decoder(neurons) if getattr(decoder, "timed", False) else FirstSpike()(neurons)
+        return _margin(_classes(early, seen), y, target)
+
+
+@dataclass(frozen=True)
+class PotentialMargin(Watching):
+    r"""Potential margin: the best other class's mean potential minus the label's.
+
+    .. math:: \max_{k \ne y} \bar u_k - \bar u_y, \quad \bar u = \frac{1}{t^*}\sum_{t < t^*} u[t]
+
+    with `u` the potential that an output neuron would have if it never fired, over the steps until the exit
+    really taken. No surrogate stands between it and the last weights, so it has a gradient where output
+    neurons are silent, tied or saturated. With the decoder mean-potential it is the margin of the logits.
+
+    Raises:
+        InputError: output neurons without a potential, such as those of spike times.
+
+    Example:
+        >>> spikes, u = torch.zeros(2, 1, 2), torch.tensor([[[0.5, 0.25]], [[0.5, 0.75]]])
+        >>> from spikeproof.decoders import Count
+        >>> PotentialMargin().over_time(Watched(spikes, Count(), u), torch.tensor([1])).item()
+        0.0
+
+    Source:
+        The margin of Carlini & Wagner 2017, section V.A (f6), on membrane potentials.
+    """
+
+    wants_potential: ClassVar[bool] = True
+
+    def suits(self, decoder: Decoder) -> bool:
+        return not getattr(decoder, "timed", False)
+
+    def over_time(
+        self, seen: Watched, y: Int64[Tensor, "B"], target: Int64[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B"]:
+        if seen.potential is None:
+            raise InputError(
+                "A margin of potentials needs output neurons that have one", "none", "Use margin."
+            )
+        means = prefixes(MeanPotential(), _classes(seen.potential, seen))
+        return _margin(_taken(means, seen), y, target)
+
+
+@dataclass(frozen=True)
+class AtExit(Watching):
+    r"""The loss at the exit really taken: the objective on the logits that the decision rests on.
+
+    .. math:: L(y^{(t^*)})
+
+    The same number and gradient as the objective itself has on the model's logits, by its name. Studies leave
+    it out for decoders without an early exit.
+
+    Args:
+        objective: of logits and labels.
+
+    Raises:
+        InputError: an objective that looks at more than logits and labels.
+
+    Example:
+        >>> from spikeproof.decoders import Count, FixedExit
+        >>> spikes = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]])
+        >>> AtExit(Margin()).over_time(Watched(spikes, FixedExit(Count(), 1)), torch.tensor([0])).item()
+        -1.0
+
+    Source:
+        Athalye, Carlini & Wagner 2018, section 5: attack what is really evaluated.
+    """
+
+    objective: Objective = LogitCrossEntropy()
+
+    def __post_init__(self) -> None:
+        _plain(self, self.objective)
+
+    def suits(self, decoder: Decoder) -> bool:
+        return hasattr(decoder, "exits")
+
+    def over_time(
+        self, seen: Watched, y: Int64[Tensor, "B"], target: Int64[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B"]:
+        return _of(self.objective, _taken(prefixes(inside(seen.decoder), seen.outputs), seen), y, target)
+
+
+@dataclass(frozen=True)
+class PrefixMean(Watching):
+    r"""The mean loss over prefixes: the objective on the logits that every exit would give, taken or not.
+
+    .. math:: \frac{1}{T} \sum_{t=1}^{T} L(y^{(t)})
+
+    with the logits of the first t steps. It pulls at all exits at once, so it sees what a decision could be
+    made to wait for, and a decision that could be made to come at once. Studies leave it out for decoders
+    without an early exit.
+
+    Args:
+        objective: of logits and labels.
+        until_exit: whether to stop at the exit really taken, in place of the last step.
+
+    Raises:
+        InputError: an objective that looks at more than logits and labels.
+
+    Example:
+        >>> from spikeproof.decoders import Count, FixedExit
+        >>> seen = Watched(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]), FixedExit(Count(), 2))
+        >>> y = torch.tensor([0])
+        >>> [PrefixMean(Margin(), until).over_time(seen, y).item() for until in (False, True)]
+        [0.0, -0.5]
+
+    Source:
+        Athalye, Carlini & Wagner 2018, section 5, for attacks on a whole; the mean over steps is ours.
+    """
+
+    objective: Objective = LogitCrossEntropy()
+    until_exit: bool = False
+
+    def __post_init__(self) -> None:
+        _plain(self, self.objective)
+
+    def suits(self, decoder: Decoder) -> bool:
+        return hasattr(decoder, "exits")
+
+    def over_time(
+        self, seen: Watched, y: Int64[Tensor, "B"], target: Int64[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B"]:
+        logits = prefixes(inside(seen.decoder), seen.outputs)
+        values = torch.stack([_of(self.objective, each, y, target) for each in logits])
+        if not self.until_exit:
+            return values.mean(0)
+        steps = exit_steps(seen.decoder, seen.outputs)
+        used = torch.arange(len(values), device=values.device)[:, None] < steps
+        return torch.where(used, values, 0).sum(0) / steps
+
+
+def _plain(part: object, objective: Objective) -> None:
+    if isinstance(objective, (KL, Watching)):
+        raise InputError(
+            f"{type(part).__name__} needs an objective of logits and labels", repr(objective), "Try margin."
+        )
+
+
+def _of(objective: Objective, logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+    return objective(logits, y) if target is None else objective.towards(logits, y, target)
+
+
+def _margin(scores: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+    return _of(Margin(), scores, y, target)
+
+
+def _classes(neurons: Float[Tensor, "... N"], seen: Watched) -> Float[Tensor, "... K"]:
+    """The mean over the neurons of each class."""
+    classes = activity(seen.decoder, seen.outputs).shape[-1]
+    members = neurons.shape[-1] // classes
+    return neurons if members == 1 else neurons.reshape(*neurons.shape[:-1], classes, members).mean(-1)
+
+
+def _taken(values: Float[Tensor, "T B K"], seen: Watched) -> Float[Tensor, "B K"]:
+    """Of values after every step those at the exit really taken."""
+    last = exit_steps(seen.decoder, seen.outputs) - 1
+    return values.gather(0, last[None, :, None].expand(1, *values.shape[1:]))[0]

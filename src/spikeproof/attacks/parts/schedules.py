@@ -1,0 +1,227 @@
+"""Schedules of gradient attacks: how the size of the steps changes, and when a search goes back to its best.
+
+A schedule is told what each look saw. It answers with the place to go on from and keeps the relative size of
+the next step in its memory, as `scale`; a schedule of sparse steps also sets their `share`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.attacks.parts.steps import Memory, per_example
+from spikeproof.errors import InputError
+
+__all__ = ["AdaptiveSparsity", "Constant", "Cosine", "Halving", "Oscillation", "Schedule", "Sight"]
+
+
+class Sight(NamedTuple):
+    """What one look saw."""
+
+    step: int  # 0 at the start
+    steps: int  # of the whole run
+    x: Float[Tensor, "B *F"]  # clean
+    here: Float[Tensor, "B *F"]
+    value: Float[Tensor, "B"]  # objective
+    grad: Float[Tensor, "B *F"]
+
+
+class Schedule:
+    """Sizes of steps, relative to the attack's step size."""
+
+    def begin(self, x: Float[Tensor, "B *F"]) -> Memory:
+        """What is remembered before the first look, `scale` and `share` included."""
+        ones = torch.ones(len(x), dtype=x.dtype, device=x.device)
+        return {"scale": ones, "share": ones * torch.nan}
+
+    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        """Where to go on from, the gradient there, and what is remembered."""
+        return sight.here, sight.grad, memory
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """Every step has the same size.
+
+    Source:
+        Madry et al. 2018, section 2.1.
+    """
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    r"""Sizes fall along half a cosine, from the whole size to none.
+
+    .. math:: \alpha_i = \alpha\,(1 + \cos(\pi i / n)) / 2
+
+    Source:
+        Loshchilov & Hutter 2017, eq. (5), without restarts.
+    """
+
+    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        scale = (1 + math.cos(math.pi * sight.step / max(sight.steps, 1))) / 2
+        return sight.here, sight.grad, {**memory, "scale": torch.full_like(memory["scale"], scale)}
+
+
+@functools.cache
+def checkpoints(steps: int) -> tuple[int, ...]:
+    """The looks at which APGD checks its progress: 22 % of the steps, then 3 % less each time, at least 6 %.
+
+    Example:
+        >>> checkpoints(100)[:5]
+        (22, 41, 57, 70, 80)
+    """
+    window, less, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
+    found, at = [], 0
+    while at + window <= steps:
+        at += window
+        found.append(at)
+        window = max(window - less, least)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Halving(Schedule):
+    """Sizes are halved at the checkpoints of APGD, whatever happened; the search never goes back.
+
+    Source:
+        Published code of SA-PGD (ASSG), `attack.py`.
+    """
+
+    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        scale = memory["scale"] / 2 if sight.step in checkpoints(sight.steps) else memory["scale"]
+        return sight.here, sight.grad, {**memory, "scale": scale}
+
+
+def _remembered(sight: Sight, memory: Memory) -> tuple[Memory, Tensor]:
+    """The best look so far, and whether it is this one."""
+    better = sight.value >= memory["best"]  # at a tie the newer one: on a plateau, too, a search moves on
+    pick = per_example(better, sight.here)
+    return {
+        **memory,
+        "best": torch.where(better, sight.value, memory["best"]),
+        "best_here": torch.where(pick, sight.here, memory["best_here"]),
+        "best_grad": torch.where(pick, sight.grad, memory["best_grad"]),
+    }, better
+
+
+def _back(where: Tensor, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor]:
+    pick = per_example(where, sight.here)
+    return (
+        torch.where(pick, memory["best_here"], sight.here),
+        torch.where(pick, memory["best_grad"], sight.grad),
+    )
+
+
+@dataclass(frozen=True)
+class Oscillation(Schedule):
+    r"""The schedule of APGD: at checkpoints, halve where progress has stopped and go back to the best point.
+
+    Progress has stopped where the objective rose in at most `rho` of the looks since the last checkpoint, or
+    where the size was not halved there and the best value has not changed since.
+
+    Args:
+        rho: share of rising looks, in [0, 1].
+
+    Raises:
+        InputError: a share out of range.
+
+    Source:
+        Croce & Hein 2020 (AutoAttack), section 3. The published code compares the first look after the start
+        with an empty slot, zero, instead of the look before it; here it is compared as in the paper. Of
+        points of one value the newest counts as best, since spike counts, and cross-entropies that rounded to
+        zero, have plateaus.
+    """
+
+    rho: float = 0.75
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rho <= 1:
+            raise InputError("rho is a share in [0, 1]", f"rho={self.rho}", "Try 0.75.")
+
+    def begin(self, x: Tensor) -> Memory:
+        plain = super().begin(x)
+        none, low = torch.zeros_like(plain["scale"]), torch.full_like(plain["scale"], -torch.inf)
+        return {
+            **plain,
+            **{"last": low, "rises": none, "checked": low, "halved": none + 1},
+            **{"best": low, "best_here": x.clone(), "best_grad": torch.zeros_like(x)},
+        }
+
+    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        rises = memory["rises"] + (sight.value > memory["last"]) * (sight.step > 0)
+        memory, _ = _remembered(sight, {**memory, "rises": rises, "last": sight.value})
+        if sight.step == 0:
+            return sight.here, sight.grad, {**memory, "checked": memory["best"]}
+        marks = (0, *checkpoints(sight.steps))
+        if sight.step not in marks:
+            return sight.here, sight.grad, memory
+        window = sight.step - marks[marks.index(sight.step) - 1]
+        stuck = (memory["halved"] == 0) & (memory["checked"] >= memory["best"])
+        halve = (rises <= self.rho * window) | stuck
+        here, grad = _back(halve, sight, memory)
+        return here, grad, {
+            **memory,
+            "scale": torch.where(halve, memory["scale"] / 2, memory["scale"]),
+            "rises": torch.zeros_like(rises),
+            "checked": memory["best"],
+            "halved": halve.to(rises.dtype),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AdaptiveSparsity(Schedule):
+    r"""The schedule of APGD under L1: steps as sparse as the best perturbation so far, over `factor`.
+
+    At every 4 % of the steps: where the best perturbation has become sparser by 5 % or more, back to it, at
+    full size; elsewhere the size is divided by `factor`, down to a tenth.
+
+    Args:
+        first: share of the values that move before the first check, in (0, 1].
+        factor: above 1.
+
+    Raises:
+        InputError: settings out of range.
+
+    Source:
+        Croce & Hein 2021 ("Mind the box"), section 4.2 and its published code.
+    """
+
+    first: float = 0.2
+    factor: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first <= 1 or not self.factor > 1:
+            raise InputError(
+                "AdaptiveSparsity needs a first share in (0, 1] and a factor above 1",
+                f"first={self.first}, factor={self.factor}",
+                "Try first=0.2, factor=1.5.",
+            )
+
+    def begin(self, x: Tensor) -> Memory:
+        plain = super().begin(x)
+        low = torch.full_like(plain["scale"], -torch.inf)
+        return {
+            **plain,
+            "share": torch.full_like(low, self.first),
+            "support": torch.full_like(low, x[0].numel() if len(x) else 1),
+            **{"best": low, "best_here": x.clone(), "best_grad": torch.zeros_like(x)},
+        }
+
+    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        memory, _ = _remembered(sight, memory)
+        if sight.step == 0 or sight.step % max(int(0.04 * sight.steps), 1):
+            return sight.here, sight.grad, memory
+        support = (memory["best_here"] != sight.x).flatten(1).sum(1).to(sight.value.dtype)
+        sparser = support < 0.95 * memory["support"]
+        here, grad = _back(sparser, sight, memory)
+        scale = torch.where(sparser, 1.0, memory["scale"] / self.factor).clamp(0.1, 1.0)
+        size = max(sight.x[0].numel(), 1) if len(sight.x) else 1
+        share = (support / size / self.factor).clamp(1 / size, 1.0)
+        return here, grad, {**memory, "scale": scale, "share": share, "support": support.clamp(min=1)}

@@ -1,0 +1,69 @@
+"""Attacks by the names of the papers: each a frozen dataclass that, given a threat, names its parts.
+
+A recipe knows nothing of a model. `surrogate` and `backward` ask for gradients through a substitute of the
+model with that spike function or that backward rule of the encoder, and `Through` for those of another
+gradient rule; whoever runs the recipe makes the twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from spikeproof.attacks.search import Result
+from spikeproof.encoders import BackwardRule, with_backward
+from spikeproof.losses import LogitCrossEntropy, Objective, Watching
+from spikeproof.protocols import Threat
+from spikeproof.surrogates import Surrogate
+
+__all__ = ["Attack", "GradientRecipe", "Recipe"]
+
+Attack = Callable[..., Result]
+"""`attack(model, x, y, key, *, through=None) -> Result`."""
+
+
+class Recipe:
+    """A named attack, waiting for its threat."""
+
+    gradient_free: ClassVar[bool] = False
+    for_stochastic: ClassVar[bool] = False  # adds nothing on a model without randomness
+
+    def suits(self, model: Any) -> bool:
+        """Whether it can add anything on this model, or on a candidate with this `encoder`."""
+        encoder = getattr(model, "encoder", model)
+        return (not self.for_stochastic or bool(getattr(encoder, "stochastic", False))) and self.reads(model)
+
+    def reads(self, model: Any) -> bool:
+        """Whether its objective has anything to say about this model, or a candidate with this `decoder`."""
+        return True
+
+    def check(self, model: Any) -> None:
+        """Whether it is defined on this model, or on a candidate with these parts.
+
+        Raises:
+            InputError: it is not.
+        """
+
+    def __call__(self, threat: Threat) -> Attack:
+        """The attack within this threat."""
+        raise NotImplementedError(f"{type(self).__name__} names no attack")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientRecipe(Recipe):
+    """A gradient attack; its gradients may be taken through a substitute of the model."""
+
+    objective: Objective = LogitCrossEntropy()
+    surrogate: Surrogate | None = None
+    backward: BackwardRule | None = None
+
+    def reads(self, model: Any) -> bool:
+        decoder = getattr(getattr(model, "spec", model), "decoder", None)
+        if decoder is None:
+            return not isinstance(self.objective, Watching)
+        return self.objective.suits(decoder)
+
+    def check(self, model: Any) -> None:
+        if self.backward is not None:
+            with_backward(getattr(model, "spec", model).encoder, self.backward)

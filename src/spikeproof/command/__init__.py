@@ -1,0 +1,1 @@
+"""The command line: commands, terminal output and the examination of the machine."""

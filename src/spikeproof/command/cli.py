@@ -1,0 +1,515 @@
+"""The command line: parse, call, print. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import click
+
+from spikeproof.errors import InputError, SpikeproofError
+from spikeproof.version import __version__
+
+if TYPE_CHECKING:
+    from spikeproof.experiments.run.executors import Executor
+
+__all__ = ["main"]
+
+P = ParamSpec("P")
+KINDS = (
+    *("encoders", "decoders", "neurons", "surrogates", "gradients", "networks", "rules"),
+    *("losses", "attacks", "torchattacks", "foolbox", "objectives", "oracles", "steps", "schedules"),
+    *("targets", "probes"),
+    *("certificates", "threats", "datasets", "studies"),
+)
+
+
+def main() -> None:
+    """Entry point of the command `spikeproof`."""
+    cli(prog_name="spikeproof")
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """One message and status 2 where the user can do something about it; no traceback."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except SpikeproofError as error:
+            click.echo(f"spikeproof: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("spikeproof: interrupted; the same command goes on where this one stopped", err=True)
+            sys.exit(130)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+
+    return run
+
+
+DIRECTORY = click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="spikeproof")
+def cli() -> None:
+    """How robust is a spiking neural network, and what does spike timing have to do with it?"""
+
+
+@cli.command()
+@click.argument("study")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--out", type=click.Path(path_type=Path), help="Output directory.  [default: runs/STUDY]")
+@click.option("--data", type=click.Path(path_type=Path), help="Directory that holds data sets.")
+@click.option("--device", help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]")
+@click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: one per core]")
+@guarded
+def run(
+    study: str,
+    settings: tuple[str, ...],
+    out: Path | None,
+    data: Path | None,
+    device: str | None,
+    workers: int | None,
+) -> None:
+    """Run STUDY, the name of a built-in study or a YAML file, and write its report.
+
+    What the output directory already has is not computed again, so the same command resumes a study that
+    was interrupted, and a changed study computes only what is new. KEY=VALUE changes the study, such as
+    examples=100, epsilons=[0.1,0.2] or models.0.rule.epochs=2.
+    """
+    from spikeproof.command import terminal
+    from spikeproof.experiments.run.compute import Bench
+    from spikeproof.experiments.run.driver import run as run_cells
+    from spikeproof.experiments.study.cells import cells_of
+    from spikeproof.experiments.study.study import load
+
+    chosen = load(study, settings)
+    device = _device(device)
+    out = out or Path("runs") / chosen.name
+    cells = cells_of(chosen, chosen.data.load(data))
+    bench = Bench(out, data, device, chosen.batch_size, ("spikeproof", *sys.argv[1:]))
+    with terminal.listener() as listener:
+        executor = _executor(workers, device, len(cells))
+        summary = run_cells(chosen.name, chosen.spec(), cells, bench, executor, out, listener)
+    terminal.print_summary(summary)
+    _report(out)
+    if summary.failed:
+        sys.exit(1)
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError("Expected a device of this machine", f"{name!r} ({reason})", "Try cpu.") from error
+    return name
+
+
+def _executor(workers: int | None, device: str, tasks: int) -> Executor:
+    from spikeproof.experiments.run.executors import Processes, Serial
+
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = 1 if device.startswith("cuda") else workers
+    workers = min(workers, tasks)
+    return Serial() if workers <= 1 else Processes(workers)
+
+
+@cli.command()
+@DIRECTORY
+@guarded
+def status(directory: Path) -> None:
+    """Say how far the study in DIR is."""
+    from spikeproof.experiments.run.driver import status as status_of
+
+    found = status_of(directory)
+    click.echo(f"study {found.study}")
+    for kind, total in found.total.items():
+        click.echo(f"  {kind:7} {found.finished.get(kind, 0)} of {total}")
+    for heading, items in (("damaged, will be computed again", found.damaged), ("failed", found.failed)):
+        if items:
+            click.echo(f"{heading}:")
+        for item in items:
+            click.echo(f"  {item}")
+
+
+@cli.command()
+@DIRECTORY
+@AS_JSON
+@click.option("--seeds", is_flag=True, help="Means over seeds, with their intervals.")
+@click.option("--probes", is_flag=True, help="What probes of timing found.")
+@click.option("--distances", is_flag=True, help="How far nearest adversarial images are.")
+@click.option("--comparisons", is_flag=True, help="Which models are more robust than others.")
+@guarded
+def show(directory: Path, as_json: bool, **tables: bool) -> None:
+    """Print the numbers of the study in DIR, or only what is asked for, one table after the other.
+
+    As JSON that is one list; of several tables it is one object, which has the list of each by its name.
+    """
+    order, found = ("seeds", "probes", "distances", "comparisons"), _Tables(directory)
+    asked = [name for name in order if tables[name]]
+    if as_json:
+        lists = {name: getattr(found, name) for name in asked or ["numbers"]}
+        click.echo(encoded(lists if len(lists) > 1 else next(iter(lists.values()))), nl=False)
+        return
+    for name in asked or ("numbers", "seeds", "probes", "distances"):
+        found.show(name, bool(asked))
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What a study has to show, each as `show --json` prints it and read when it is wanted."""
+
+    directory: Path
+
+    @cached_property
+    def numbers(self) -> Sequence[Any]:
+        from spikeproof.experiments.read.results import records
+
+        return records(self.directory)
+
+    @cached_property
+    def seeds(self) -> Sequence[Any]:
+        from spikeproof.report.tables import seeds_json
+
+        return seeds_json(self.numbers)
+
+    @cached_property
+    def probes(self) -> Sequence[Any]:
+        from spikeproof.experiments.read.results import probe_records
+
+        return probe_records(self.directory)
+
+    @cached_property
+    def distances(self) -> Sequence[Any]:
+        from spikeproof.experiments.read.results import distance_records
+
+        return distance_records(self.directory)
+
+    @cached_property
+    def comparisons(self) -> Sequence[Any]:
+        from spikeproof.experiments.read.comparisons import comparisons
+
+        return comparisons(self.directory, self.numbers)
+
+    def show(self, table: str, asked: bool) -> None:
+        """Print one; of one that was asked for and is empty, that it is."""
+        from spikeproof.command import terminal
+
+        printed: dict[str, Callable[[], None]] = {
+            "numbers": lambda: terminal.print_records(self.numbers),
+            "seeds": lambda: terminal.print_seeds(self.numbers, explained=not asked),
+            "probes": lambda: terminal.print_probes(self.probes),
+            "distances": lambda: terminal.print_distances(self.distances),
+            "comparisons": lambda: terminal.print_comparisons(self.comparisons),
+        }
+        printed[table]()
+        if asked and table in NOTHING and not getattr(self, table):
+            click.echo(NOTHING[table])
+
+
+NOTHING = {
+    "seeds": "No model of this study is finished under several seeds.",
+    "probes": "No probe of this study is finished.",
+    "distances": "No distance of this study is finished.",
+}
+"""What is said of a table that was asked for and has no line; comparisons say it themselves."""
+
+
+@cli.command()
+@DIRECTORY
+@guarded
+def report(directory: Path) -> None:
+    """Write the report of the study in DIR anew."""
+    _report(directory)
+
+
+def _report(directory: Path) -> None:
+    from spikeproof.command import terminal
+    from spikeproof.experiments.read.results import distance_records, probe_records, records
+
+    found, probes, distances = records(directory), probe_records(directory), distance_records(directory)
+    terminal.print_records(found)
+    terminal.print_probes(probes)
+    terminal.print_distances(distances)
+    if found:
+        click.echo(f"report: {_written(directory)}")
+
+
+def _written(directory: Path) -> Path:
+    """Where the report lies, written anew."""
+    from spikeproof.experiments.read.comparisons import comparisons
+    from spikeproof.experiments.read.results import distance_records, probe_records, records
+    from spikeproof.experiments.run.store import writing
+    from spikeproof.report.page import write
+
+    found = records(directory)
+    probes, distances = probe_records(directory), distance_records(directory)
+    with writing(directory):
+        return write(directory, found, probes, comparisons(directory, found), distances)
+
+
+def encoded(data: object) -> str:
+    """JSON; a number that is not finite becomes null."""
+    from spikeproof.experiments.run.store import as_json
+
+    return as_json(data).decode()
+
+
+MODEL = click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
+ASKED = (
+    MODEL,
+    click.option("--suite", default="standard", show_default=True, help="quick, standard or extreme."),
+    click.option(
+        "--threat",
+        default="linf",
+        show_default=True,
+        help="linf or l2; for models on events flips, additions, removals or shifts, also with options as in "
+        "a study: '{shifts: {measure: delay}}'.",
+    ),
+    click.option(
+        "--epsilon",
+        "epsilons",
+        multiple=True,
+        default=("8/255",),
+        show_default=True,
+        help="Budget; repeat it for several.",
+    ),
+    click.option("--dataset", help="Data set to measure on.  [default: that of the study that made MODEL]"),
+    click.option("--data", type=click.Path(path_type=Path), help="Directory that holds data sets."),
+    click.option("--examples", type=click.IntRange(1), default=200, show_default=True, help="Test images."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all draws."),
+    click.option(
+        "--draws",
+        type=click.IntRange(1),
+        help="Per verdict, where the model draws.  [default: as many as leave ±2 points to chance]",
+    ),
+    click.option("--device", help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]"),
+    AS_JSON,
+)
+
+
+def asked(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments of `evaluate` and `audit`."""
+    for option in reversed(ASKED):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@asked
+@guarded
+def evaluate(as_json: bool, **options: Any) -> None:
+    """Robust accuracy of the saved MODEL under a suite of attacks, with verdict and certificate.
+
+    MODEL is a directory that spikeproof.save() wrote or a train cell of a study.
+    """
+    from spikeproof.command import terminal
+    from spikeproof.experiments.repair.signing import sign_off
+
+    path, data, question, device = _question(**options)
+    found = sign_off(path, data, question, device)
+    if as_json:
+        click.echo(encoded([each.plain() for each in found]), nl=False)
+        return
+    terminal.print_signed(found)
+
+
+@cli.command()
+@asked
+@click.option("--verdicts", is_flag=True, help="Only say what is known; compute nothing.  [studies]")
+@click.option("--rounds", type=click.IntRange(0), default=2, show_default=True, help="Of repairs, in all.")
+@click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [studies; default: one per core]")
+@guarded
+def audit(as_json: bool, verdicts: bool, rounds: int, workers: int | None, **options: Any) -> None:
+    """Say how far the numbers of MODEL, a saved model or the directory of a study, can be trusted.
+
+    What is missing is computed, and every doubtful number is attacked again as its reasons ask: more steps
+    where the loss was rising, more draws where the expectation was too small, other gradients where they
+    vanish, more images where the interval is wide, and at last the next larger suite. What that changed is
+    said. For a study, repairs are stored beside its cells, and its report shows them.
+    """
+    from spikeproof.command import terminal
+    from spikeproof.experiments.repair.signing import repair, sign_off
+
+    if (options["model"] / "study.json").exists():
+        _refuse(ASKED_OF_MODELS, "a study, which says itself how it is measured", "Leave it out.")
+        _audit_study(options["model"], as_json, verdicts, rounds, workers, options["data"], options["device"])
+        return
+    _refuse(("verdicts", "workers"), "a saved model, of which nothing is stored", "Leave it out.")
+    path, data, question, device = _question(**options)
+    found = repair(path, data, question, sign_off(path, data, question, device), device, rounds)
+    if as_json:
+        click.echo(encoded([each.plain() for each in found]), nl=False)
+        return
+    terminal.print_repaired(found)
+
+
+ASKED_OF_MODELS = ("suite", "threat", "epsilons", "dataset", "examples", "seed", "draws")
+
+
+def _refuse(names: tuple[str, ...], what: str, try_: str) -> None:
+    """Refuse options that were given and would be ignored."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = next(each for each in context.command.params if each.name == name)
+            raise InputError(f"The option {option.opts[0]} says nothing about this", what, try_)
+
+
+def _audit_study(
+    directory: Path,
+    as_json: bool,
+    verdicts: bool,
+    rounds: int,
+    workers: int | None,
+    data: Path | None,
+    device: str | None,
+) -> None:
+    from spikeproof.command import terminal
+    from spikeproof.experiments.read.results import records
+    from spikeproof.experiments.repair.repairs import repair_study, repaired
+    from spikeproof.experiments.run.compute import Bench
+    from spikeproof.experiments.run.driver import Listener, read_plan
+
+    failed = 0
+    if not verdicts:
+        plan, name = read_plan(directory), _device(device)
+        batch = plan["spec"].get("batch_size", 128)
+        bench = Bench(directory, data, name, batch, ("spikeproof", *sys.argv[1:]))
+        executor = _executor(workers, name, len(plan["cells"]))
+
+        def images(dataset: Any) -> int:
+            return len(bench.dataset(dataset).test.labels)
+
+        with nullcontext(Listener()) if as_json else terminal.listener() as listener:
+            summary = repair_study(directory, bench, executor, listener, images, rounds)
+        failed = summary.failed
+        if not as_json:
+            terminal.print_summary(summary)
+    rows = records(directory)
+    found = [row for row in rows if row["verdict"] is not None]
+    if as_json:
+        click.echo(encoded(found), nl=False)
+    else:
+        terminal.print_verdicts(found, repaired(rows))
+        if not verdicts and rows:
+            click.echo(f"report: {_written(directory)}")
+    if failed:
+        sys.exit(1)
+
+
+def _named(threat: str) -> tuple[str, dict[str, Any]]:
+    """A name, or a name with options, as in a study file."""
+    import yaml
+
+    from spikeproof.errors import InputError
+
+    try:
+        found = yaml.safe_load(threat)
+    except yaml.YAMLError:
+        found = None
+    if isinstance(found, str):
+        return found, {}
+    if isinstance(found, dict) and len(found) == 1:
+        ((name, options),) = found.items()
+        if isinstance(name, str) and isinstance(options, dict):
+            return name, options
+    raise InputError(
+        "Expected a threat, with options or without",
+        repr(threat),
+        "Try flips or '{shifts: {measure: delay}}'.",
+    )
+
+
+def _question(
+    model: Path,
+    suite: str,
+    threat: str,
+    epsilons: tuple[str, ...],
+    dataset: str | None,
+    data: Path | None,
+    examples: int,
+    seed: int,
+    draws: int | None,
+    device: str | None,
+) -> tuple[Path, Any, Any, str]:
+    from spikeproof.catalogue.names import PARTS
+    from spikeproof.catalogue.saved import load
+    from spikeproof.evaluation.suites import Suite
+    from spikeproof.experiments.repair.signing import Question, dataset_of
+    from spikeproof.protocols import Threat
+    from spikeproof.specs import build
+    from spikeproof.statistics import draws_wanted
+    from spikeproof.threats import parse_epsilon
+
+    level = Suite(level=suite).level
+    if (model / "study.json").exists():
+        raise InputError(
+            "Expected a saved model",
+            f"{model}, the directory of a study",
+            f"Name one of its models, as `spikeproof show {model} --json` does.",
+        )
+    load(model)  # before anything is asked about data: what is wrong with a model comes first
+    sizes = sorted({parse_epsilon(epsilon) for epsilon in epsilons})
+    name, options = _named(threat)
+    if {"name", "epsilon"} & {*options}:
+        raise InputError(
+            "A threat has options of its own; its size is --epsilon",
+            repr(threat),
+            "Leave out name and epsilon.",
+        )
+    threats = tuple(build(Threat, {"name": name, **options, "epsilon": size}, PARTS) for size in sizes)
+    question = Question(level, threats, examples, seed, draws or draws_wanted(examples))
+    return model, dataset_of(model, dataset, data), question, _device(device)
+
+
+@cli.command("list")
+@click.argument("kind", type=click.Choice(KINDS))
+@AS_JSON
+@guarded
+def list_(kind: str, as_json: bool) -> None:
+    """Print every member of a KIND with one sentence about it."""
+    from spikeproof.catalogue.names import members
+
+    found = members(kind)
+    if as_json:
+        click.echo(json.dumps([{"name": n, "description": d} for n, d in found.items()], indent=1))
+        return
+    width = max(map(len, found))
+    for name, description in found.items():
+        click.echo(f"{name:{width}}  {description}")
+
+
+@cli.command()
+@click.option("--data", type=click.Path(path_type=Path), help="Directory that holds data sets.")
+@AS_JSON
+@guarded
+def doctor(data: Path | None, as_json: bool) -> None:
+    """Print versions, devices, threads, and which data sets are found."""
+    from spikeproof.command.doctor import examine
+
+    found: dict[str, Any] = examine(data)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    for topic, findings in found.items():
+        click.echo(topic)
+        for name, finding in findings.items():
+            click.echo(f"  {name:14} {finding}")

@@ -1,0 +1,408 @@
+"""What the command line shows: progress while a study runs, a summary and a table when it is done."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spikeproof.audit.checks import DOUBTFUL, WITHHELD
+from spikeproof.experiments.read.comparisons import Compared
+from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
+from spikeproof.experiments.run.driver import Listener, Summary
+from spikeproof.experiments.run.executors import Failure, Progress
+from spikeproof.experiments.study.cells import Cell
+from spikeproof.report.tables import (
+    MISSING,
+    Budget,
+    Headline,
+    budgets,
+    epsilon_text,
+    far,
+    headlines,
+    interval,
+    judged,
+    number,
+    percent,
+    seeds,
+    varying,
+)
+from spikeproof.statistics import Interval
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from spikeproof.experiments.repair.repairs import Repaired
+    from spikeproof.experiments.repair.signing import Mended, SignedOff
+
+__all__ = ["listener", "print_records", "print_summary"]
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+@contextmanager
+def listener() -> Iterator[Listener]:
+    """Progress bars on a terminal, a plain line every few seconds elsewhere."""
+    if not sys.stdout.isatty():
+        yield Lines()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, TextColumn("{task.fields[note]}"), transient=True) as bars:
+        yield OnTerminal(bars)
+
+
+class Lines(Listener):
+    """Plain lines: what happens to be said, at most one every few seconds, and every failure."""
+
+    def __init__(self) -> None:
+        self.total = self.done = 0
+        self.names: dict[str, str] = {}
+        self.began = self.said = time.monotonic()
+
+    def planned(self, cells: Sequence[Cell]) -> None:
+        self.total, self.done = len(cells), 0
+        self.names = cell_names(cells)
+
+    def kept(self, cell: Cell) -> None:
+        self.done += 1
+
+    def damaged(self, message: str) -> None:
+        self.line(f"damaged: {message}")
+
+    def progress(self, cell: Cell, progress: Progress) -> None:
+        self.say(f"{self.names[cell.address]}: {progress.done} of {progress.total}, {progress.note}")
+
+    def finished(self, cell: Cell, failure: Failure | None) -> None:
+        self.done += 1
+        if failure is not None:
+            self.line(f"failed: {self.names[cell.address]}: {failure.error}")
+        self.say(self.names[cell.address])
+
+    def say(self, words: str) -> None:
+        now = time.monotonic()
+        if now - self.said > SECONDS_BETWEEN_LINES:
+            self.said = now
+            self.line(f"{self.done} of {self.total} cells, {now - self.began:.0f} s; {words}")
+
+    def line(self, text: str) -> None:
+        click.echo(text)
+        sys.stdout.flush()
+
+
+class OnTerminal(Lines):
+    """One bar for the study and one for each model that is being trained."""
+
+    def __init__(self, bars: Bars) -> None:
+        super().__init__()
+        self.bars = bars
+        self.study = bars.add_task("cells", total=None, note="")
+        self.training: dict[str, TaskID] = {}
+
+    def planned(self, cells: Sequence[Cell]) -> None:
+        super().planned(cells)
+        self.bars.update(self.study, total=len(cells), completed=0)
+
+    def kept(self, cell: Cell) -> None:
+        self.bars.advance(self.study)
+
+    def progress(self, cell: Cell, progress: Progress) -> None:
+        if cell.address not in self.training:
+            name = self.names[cell.address]
+            self.training[cell.address] = self.bars.add_task(name, total=progress.total, note="")
+        self.bars.update(self.training[cell.address], completed=progress.done, note=progress.note)
+
+    def finished(self, cell: Cell, failure: Failure | None) -> None:
+        if cell.address in self.training:
+            self.bars.remove_task(self.training.pop(cell.address))
+        self.bars.update(self.study, advance=1, note=self.names[cell.address])
+        if failure is not None:
+            self.line(f"failed: {self.names[cell.address]}: {failure.error}")
+
+    def line(self, text: str) -> None:
+        self.bars.console.print(text, markup=False, highlight=False)
+
+
+def cell_names(cells: Sequence[Cell]) -> dict[str, str]:
+    """A few words for every cell, by address."""
+    names: dict[str, str] = {}
+    for cell in cells:
+        spec: dict[str, Any] = cell.spec
+        if not cell.needs:
+            model = spec["model"]
+            parts = "/".join(model[axis]["name"] for axis in ("network", "neuron", "encoder", "decoder"))
+            names[cell.address] = f"train {parts}"
+        else:
+            tried = spec.get("attack") or spec.get("certificate")
+            what = f"{tried['name']} {spec['epsilon']:.3g}" if tried and "epsilon" in spec else cell.kind
+            what = f"distance by {spec['attack']['name']}" if cell.kind == "distance" else what
+            what = f"probe {spec['probe']['name']}" if "probe" in spec else what
+            names[cell.address] = f"{what} on {names[cell.needs[0]].removeprefix('train ')}"
+    return names
+
+
+def print_summary(summary: Summary) -> None:
+    """What a run did, in one line."""
+    words = f"{summary.total} cells: {summary.computed} computed, {summary.kept} kept"
+    if summary.failed:
+        words += f", {summary.failed} failed and {summary.blocked} could not be tried"
+    click.echo(words)
+
+
+def print_records(records: Sequence[Record]) -> None:
+    """Clean accuracy and worst-case robust accuracy of every model, and the warnings in brief."""
+    if not records:
+        click.echo("No number is finished yet.")
+        return
+    axes, columns = varying(records) or ["encoder"], budgets(records)
+    proved = [budget for budget in columns if any(map(_certified, _worst(records, budget)))]
+    head = [*axes, "clean"]
+    for budget in columns:
+        head += [f"{budget.threat} {epsilon_text(budget.epsilon)}", *(["proved"] if budget in proved else [])]
+    lines = [_line(row, axes, columns, proved) for row in headlines(records)]
+    if any((row["mean_exit"] or row["steps"]) < row["steps"] for row in records):
+        head.append("exit")
+        lines = [
+            [*line, number(row.model["mean_exit"], 2)]
+            for line, row in zip(lines, headlines(records), strict=True)
+        ]
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    for line in (head, *lines):
+        texts = [f"{text:<{width}}" for text, width in zip(line, widths, strict=True)][: len(axes)]
+        numbers = [f"{text:>{width}}" for text, width in zip(line, widths, strict=True)][len(axes) :]
+        click.echo("  ".join([*texts, *numbers]))
+    first = records[0]
+    click.echo(f"\nAccuracy in % on {first['n']} images of {first['dataset']}; ties count as errors.")
+    if "exit" in head:
+        click.echo("Exit: the mean number of time steps until a clean image is decided.")
+    if proved:
+        click.echo("Proved: a lower bound, where the number before it is an upper one.")
+    if columns:
+        click.echo("Under attack: the worst case over all attacks of the study, image by image.")
+        doubtful = any(row["verdict"] == "doubtful" for row in records)
+        _print_marks(doubtful, any(row["nested"] for row in records), "the reasons below")
+    for warning in _warnings(records):
+        click.echo(f"warning: {warning}")
+    if count := sum(row["before_verdict"] is not None for row in records):
+        click.echo(
+            f"{count} of these numbers were tried again by `spikeproof audit`; with --verdicts it says what "
+            "they were before."
+        )
+
+
+def _print_marks(doubtful: bool, nested: bool, reasons: str) -> None:
+    if doubtful:
+        click.echo(f"A question mark: doubtful, for {reasons}; docs/audit.md explains them.")
+    if nested:
+        click.echo("Nested: each budget began with what the attack had found within the smaller one.")
+
+
+def print_seeds(records: Sequence[Record], *, explained: bool = False) -> None:
+    """Means over seeds with the interval of training again; nothing where each model was trained once.
+
+    Args:
+        records: of one study.
+        explained: whether the marks of its numbers are explained elsewhere.
+    """
+    found = seeds(records)
+    if not found:
+        return
+    axes = [axis for axis in varying(records) if axis not in ("seed", "n")] or ["encoder"]
+    columns = budgets(records)
+    under = [f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns]
+    head = [*axes, "seeds", "n", "clean", *under]
+    lines = []
+    for row in found:
+        means = [_mean(row.clean)]
+        for budget in columns:
+            mark = ("?" if budget in row.doubtful else "") + (" nested" if budget in row.nested else "")
+            means.append(_mean(row.worst[budget]) + mark if budget in row.worst else MISSING)
+        place = [str(row.model[axis]) for axis in axes]  # type: ignore[literal-required]
+        lines.append([*place, str(row.trainings), row.n, *means])
+    click.echo("\nMeans over seeds with the 95 % interval of training again; n: images per seed:")
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    for line in (head, *lines):
+        texts = [f"{text:<{width}}" for text, width in zip(line, widths, strict=True)]
+        click.echo("  ".join(texts).rstrip())
+    if not explained:
+        doubtful = any(row.doubtful for row in found)
+        _print_marks(doubtful, any(row.nested for row in found), "reasons that `spikeproof show` names")
+
+
+def _mean(mean: tuple[float, Interval | None]) -> str:
+    value, ends = mean
+    return percent(value) if ends is None else f"{percent(value)} {interval(*ends)}"
+
+
+def print_probes(records: Sequence[ProbeRecord]) -> None:
+    """Accuracy of every model under every probe of timing; nothing where there is none."""
+    if not records:
+        return
+    axes, names = varying(records) or ["encoder"], list(dict.fromkeys(row["probe"] for row in records))
+    rows: dict[str, dict[str, ProbeRecord]] = {}
+    for record in records:
+        rows.setdefault(record["model"], {})[record["probe"]] = record
+    click.echo("\nAccuracy in % when a probe changes the spikes of the input:")
+    lines = [[*axes, "clean", *names]]
+    for found in rows.values():
+        first = next(iter(found.values()))
+        accuracies = [percent(found[name]["accuracy"]) if name in found else MISSING for name in names]
+        lines.append(
+            [*(str(dict(first)[axis]) for axis in axes), percent(first["clean_accuracy"]), *accuracies]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    sides = ["<"] * len(axes) + [">"] * (len(widths) - len(axes))
+    for line in lines:
+        padded = [f"{t:{side}{w}}" for t, side, w in zip(line, sides, widths, strict=True)]
+        click.echo("  ".join(padded))
+
+
+def print_distances(records: Sequence[DistanceRecord]) -> None:
+    """Median distance of the nearest adversarial images of every model; nothing where none was asked for."""
+    if not records:
+        return
+    axes = varying(records) or ["encoder"]
+    click.echo("\nMedian distance of the nearest adversarial image, with its 95 % interval; an upper bound:")
+    lines = [
+        [*(str(dict(row)[axis]) for axis in axes), row["threat"], row["attack"], far(row)] for row in records
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_comparisons(pairs: Sequence[Compared]) -> None:
+    """One sentence per pair of models, under a heading for each budget and part."""
+    click.echo()
+    if not pairs:
+        click.echo(
+            "No two models of this study differ in one part only and have a number that can be compared."
+        )
+    heading = ""
+    for pair in pairs:
+        now = f"{pair['threat']} {epsilon_text(pair['epsilon'])}, by {pair['part']}:"
+        if now != heading:
+            click.echo(now)
+            heading = now
+        click.echo(f"  {pair['sentence']}" + (f" ({pair['others']})" if pair["others"] else ""))
+
+
+def print_signed(found: Sequence[SignedOff]) -> None:
+    """Robust accuracy, interval, certificate and verdict per budget, and what each attack contributed."""
+    for each in found:
+        epsilon, name = epsilon_text(each.threat.epsilon), each.threat_name
+        certified = MISSING if each.certified is None else f"{percent(each.certified)} %"
+        click.echo(f"\n{name} {epsilon}, suite {each.level}, {each.n} images")
+        click.echo(f"  clean      {percent(each.clean_accuracy)} %")
+        if each.verdict.verdict == WITHHELD:
+            click.echo("  robust     withheld")
+        else:
+            low, high = (percent(end) for end in each.interval)
+            click.echo(f"  robust     {percent(each.accuracy)} %  [{low}, {high}], an upper bound")
+        click.echo(f"  certified  {certified}, a lower bound")
+        click.echo(f"  verdict    {each.verdict.verdict}")
+        for finding in each.verdict.findings:
+            click.echo(f"    {finding.check}: {finding.why}")
+        click.echo(f"  {'attack':22} {'on':>6} {'broke':>7} {'left %':>7} {'seconds':>8}")
+        for member in each.members:
+            numbers = f"{member['attacked']:6} {member['broke']:7.1f} {percent(member['left']):>7}"
+            click.echo(f"  {member['name']:22} {numbers} {member['seconds']:8.1f}")
+
+
+def print_repaired(found: Sequence[Mended]) -> None:
+    """Every number, what was tried on those that were not supported and why, and what it made of them."""
+    for each in found:
+        print_signed([each.first])
+        for attempt in each.attempts:
+            click.echo(
+                f"tried because of {attempt.check}: {attempt.name} leaves {percent(attempt.accuracy)} % "
+                "in the worst case with all before it"
+            )
+        if each.attempts:
+            first, last = each.first, each.last
+            click.echo(
+                f"changed: {percent(first.accuracy)} -> {percent(last.accuracy)} %, "
+                f"{first.verdict.verdict} -> {last.verdict.verdict}"
+            )
+            for finding in last.verdict.findings:
+                click.echo(f"    {finding.check}: {finding.why}")
+        elif each.first.verdict.verdict == WITHHELD:
+            click.echo("not repaired: the evaluation is wrong, and more attacks do not mend that")
+        elif each.first.verdict.verdict == DOUBTFUL:
+            click.echo("not repaired: no further attack of ours can settle this")
+
+
+def print_verdicts(records: Sequence[Record], repaired: Sequence[Repaired] = ()) -> None:
+    """The verdict on every headline number of a study, with its reasons, and what repairs changed."""
+    if not records:
+        click.echo("No number of this study is audited yet; run it to the end.")
+        return
+    axes = varying(records) or ["encoder"]
+    mended = {(each["record"]["cell"], each["record"]["epsilon"]): each for each in repaired}
+    for row in records:
+        place = ", ".join(str(row[axis]) for axis in axes)  # type: ignore[literal-required]
+        shown = MISSING if row["verdict"] == WITHHELD else percent(row["robust_accuracy"])
+        click.echo(
+            f"{row['verdict']:9}  {shown:>5} %  {row['threat']} {epsilon_text(row['epsilon'])}  {place}"
+        )
+        for reason in row["warnings"]:
+            click.echo(f"             {reason}")
+        if (row["cell"], row["epsilon"]) in mended:
+            _print_change(mended[row["cell"], row["epsilon"]])
+
+
+def _print_change(repaired: Repaired) -> None:
+    row = repaired["record"]
+    click.echo(
+        f"    before:  {percent(row['before_accuracy'])} % on {row['before_n']} images, "
+        f"{row['before_verdict']}; now {percent(row['robust_accuracy'])} % on {row['n']}, {row['verdict']}"
+    )
+    for reason in row["before_warnings"]:
+        if reason not in row["warnings"]:
+            click.echo(f"             was: {reason}")
+    for each in repaired["tried"]:
+        left = "" if each["accuracy"] is None else f" leaves {percent(each['accuracy'])} %"
+        click.echo(f"             tried because of {each['because']}: {each['attack']}{left}")
+
+
+def _line(
+    row: Headline, axes: Sequence[str], columns: Sequence[Budget], proved: Sequence[Budget]
+) -> list[str]:
+    line = [*(str(dict(row.model)[axis]) for axis in axes), percent(row.model["clean_accuracy"])]
+    for budget in columns:
+        worst = row.worst.get(budget)
+        line += [judged(worst), *([percent(worst and worst["certified"])] if budget in proved else [])]
+    return line
+
+
+def _worst(records: Sequence[Record], budget: Budget) -> list[Record]:
+    found = [row.worst.get(budget) for row in headlines(records)]
+    return [record for record in found if record is not None]
+
+
+def _certified(record: Record) -> bool:
+    return (record["certified"] or 0) > 0
+
+
+def _warnings(records: Sequence[Record]) -> list[str]:
+    """The first warning of each kind, where it is, and how many others are like it."""
+    kinds: dict[str, list[str]] = {}
+    for row in records:
+        place = (
+            f"{row['network']}, {row['encoder']}, {row['decoder']}, epsilon {epsilon_text(row['epsilon'])}"
+        )
+        for warning in row["warnings"]:
+            text = f"{warning} ({place})"
+            kind = kinds.setdefault(warning.split(":", 1)[0], [])
+            kind += [] if text in kind else [text]
+    return [
+        f"{kind[0]}; {len(kind) - 1} more like it in the report" if kind[1:] else kind[0]
+        for kind in kinds.values()
+    ]

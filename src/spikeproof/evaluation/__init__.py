@@ -1,0 +1,1 @@
+"""Evaluation: verdicts per example, suites of attacks, distances, certificates, and sources of gradients."""

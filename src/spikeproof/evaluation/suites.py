@@ -1,0 +1,537 @@
+"""Suites: planned sequences of attacks without parameters, each run only on what the others left standing.
+
+A suite looks at the model (does it draw? does it code pixels as levels?) and at the threat, and plans
+accordingly: cheap attacks first, then other gradients, other objectives, more restarts, the search over
+spike patterns, and at the end attacks that see no gradient. What counts is the worst case per example.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from spikeproof.attacks.answers.noise import NoiseSearch
+from spikeproof.attacks.answers.queries import PatchSearch, SquareSearch
+from spikeproof.attacks.answers.reachable import EncoderAwareSearch
+from spikeproof.attacks.events.eventsteps import Retiming, SpikeCompatible
+from spikeproof.attacks.events.fewest import SDA
+from spikeproof.attacks.events.spikesearch import SpikeSearch, SpikeWalkSearch
+from spikeproof.attacks.gradient.estimates import NES
+from spikeproof.attacks.gradient.iterated import APGD, APGDT
+from spikeproof.attacks.gradient.plain import EOTPGD, PGD
+from spikeproof.attacks.made_of.composite import WidthSweep, sees_every_exit
+from spikeproof.attacks.nearest.linearised import FABT
+from spikeproof.attacks.nearest.penalised import EAD
+from spikeproof.attacks.nearest.sparse import JSMA, OnePixel, SparseFool
+from spikeproof.attacks.parts.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean
+from spikeproof.attacks.parts.targets import EveryOther
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.attacks.search import check_threat
+from spikeproof.encoders import SpikeCode, StraightThrough, TimeShift, with_backward
+from spikeproof.errors import InputError, suggest
+from spikeproof.evaluation.through import through
+from spikeproof.evaluation.verdicts import Attacked, Clean, distances, evaluate_attack
+from spikeproof.keys import Key
+from spikeproof.losses import LogitCrossEntropy, Margin, Objective
+from spikeproof.networks.classifier import Classifier, ModelSpec
+from spikeproof.protocols import Model, Threat, moves_events
+from spikeproof.surrogates import ATan, Exponential, Rectangle, Triangle
+from spikeproof.threats import L0, L1, L2, Linf, Region, Shifts, SquarePatch
+
+__all__ = ["LEVELS", "Member", "Suite", "Suited", "evaluate_suite", "plan"]
+
+LEVELS = ("quick", "standard", "extreme")
+
+
+class Member(NamedTuple):
+    """One attack of a suite.
+
+    Args:
+        name: as it is shown.
+        recipe: the attack.
+        after: the member that must have broken something for this one to be run; None if it always is.
+    """
+
+    name: str
+    recipe: Recipe
+    after: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite(Recipe):
+    """A planned sequence of attacks, each on the examples still standing; the worst case per example counts.
+
+    Args:
+        level: `quick`, `standard` or `extreme`.
+
+    Raises:
+        InputError: no such level, or a call with a threat for which there is no suite.
+
+    Source:
+        Croce & Hein 2020 (AutoAttack), for the idea of a parameter-free ensemble; the members are ours.
+    """
+
+    level: str = "standard"
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise InputError("Expected a suite", repr(self.level), suggest(self.level, LEVELS))
+
+    def __call__(self, threat: Threat) -> Any:
+        if not moves_events(threat):
+            _ball(threat)
+        return _never
+
+
+def _never(*_: object, **__: object) -> Any:
+    raise InputError("A suite is run by evaluate_suite()", "a call of its own", "Use evaluate_suite().")
+
+
+def plan(level: str, model: Model | ModelSpec, threat: Threat) -> list[Member]:
+    """The attacks of a suite on this model, in their order.
+
+    Every suite for images holds the members of the next smaller one, under the same names and so with the
+    same randomness: on a deterministic model a larger suite never leaves more. On events the same members
+    search for longer.
+
+    Args:
+        level: `quick`, `standard` or `extreme`.
+        model: what is attacked; the plan looks at no weight, so the spec of a classifier has the same one.
+        threat: its budget.
+
+    Raises:
+        InputError: no such suite, or none for this threat.
+
+    Example:
+        >>> [member.name for member in plan("quick", lambda x, key=None: x, Linf(0.1))]
+        ['pgd', 'pgd-margin', 'noise', 'square']
+    """
+    Suite(level=level)(threat)
+    check_threat(model, threat)
+    kind = _Kind.of(model)
+    if moves_events(threat):
+        return _on_events(level, kind, threat)
+    ball = _ball(threat)
+    stages = [_quick, _standard, _extreme][: LEVELS.index(level) + 1]
+    slopes = [member for stage in stages for member in stage(kind, ball)]
+    members = [*slopes, *_without_gradients(level, kind, ball)]
+    if ball == threat:
+        return members
+    if isinstance(threat, SquarePatch):
+        few = Member("patch-search", PatchSearch(queries=500))
+        members += [few, *_longer(level, few.name, PatchSearch(queries=3000), PatchSearch(queries=10_000))]
+    known = [member for member in members if _knows(member.recipe, threat)]
+    searched = any(member.recipe.gradient_free and member.name != "noise" for member in known)
+    return known if searched else [*known, *_guesses(level)]
+
+
+def _ball(threat: Threat) -> Threat:
+    """The ball whose attacks serve a threat: that of a region, and so many pixels in place of a square."""
+    if isinstance(threat, (Linf, L2, L1, L0)):
+        return threat
+    if isinstance(threat, Region):
+        return threat.ball
+    if isinstance(threat, SquarePatch):
+        return L0(threat.epsilon**2)
+    raise InputError(
+        "There are suites for linf, l2, l1, l0, regions of these, square patches, and the threats on events",
+        repr(threat),
+        "List the attacks of this threat in a study instead.",
+    )
+
+
+def _knows(recipe: Recipe, threat: Threat) -> bool:
+    try:
+        recipe(threat)
+    except InputError:
+        return False
+    return True
+
+
+class _Kind(NamedTuple):
+    """What a plan depends on: parts of the model, never its weights."""
+
+    encoder: Any  # None where the model shows nothing but logits
+    spec: ModelSpec | None
+    stochastic: bool
+
+    @classmethod
+    def of(cls, model: Model | ModelSpec) -> _Kind:
+        if isinstance(model, ModelSpec):
+            return cls(model.encoder, model, model.encoder.stochastic)
+        stochastic = bool(getattr(model, "stochastic", False))
+        spec = model.spec if isinstance(model, Classifier) else None
+        return cls(getattr(model, "encoder", None), spec, stochastic)
+
+    def pgd(self, draws: int = 4, **settings: Any) -> PGD:
+        """Projected steps, in expectation where the model draws."""
+        return EOTPGD(draws=draws, **settings) if self.stochastic else PGD(**settings)
+
+    def often(self, draws: int = 4) -> dict[str, Any]:
+        return {"draws": draws} if self.stochastic else {}
+
+    def reads(self, objective: Objective) -> bool:
+        """Whether an objective that looks at the output layer has anything to say."""
+        return self.spec is not None and PGD(objective=objective).reads(self.spec)
+
+    @property
+    def exits(self) -> bool:
+        """Whether there are exits that were not taken."""
+        return self.reads(PrefixMean(Margin()))
+
+    @property
+    def spiking(self) -> bool:
+        return self.spec is not None and self.spec.neuron.spiking
+
+    @property
+    def classes(self) -> int:
+        return 2 if self.spec is None else self.spec.classes
+
+
+def _quick(kind: _Kind, threat: Threat) -> list[Member]:
+    """The cheapest killers: two objectives, every exit, a short search over spike patterns."""
+    members = [
+        Member("pgd", PGD(steps=20)),
+        Member("pgd-margin", kind.pgd(steps=20 if kind.stochastic else 50, objective=Margin())),
+    ]
+    if kind.exits:
+        members.append(Member("pgd-prefixes", kind.pgd(steps=20, objective=PrefixMean(Margin()))))
+    if _aware(kind, threat):
+        members.append(Member("encoder-aware-brief", EncoderAwareSearch(steps=6, restarts=1, refine=0)))
+    return members
+
+
+def _standard(kind: _Kind, threat: Threat) -> list[Member]:
+    """Long steps, steps that adapt, other gradients, the whole search over spike patterns, every class."""
+    aware = _aware(kind, threat)
+    restarts = 1 if kind.stochastic or aware else 2
+    members = [
+        Member("pgd-coarse", kind.pgd(steps=20, restarts=restarts, reach=10.0)),
+        *_rules(kind, steps=20),
+        *_surrogates(kind, steps=20, every=False),
+    ]
+    if not isinstance(threat, L0):
+        members.append(Member("apgd-ce", APGD(steps=20 if kind.stochastic else 50, **kind.often())))
+    if kind.exits:
+        if not isinstance(threat, L0):
+            adaptive = APGD(steps=20, objective=PrefixMean(), **kind.often())
+            members.append(Member("apgd-prefixes", adaptive))
+        for name, objective in (("first-spike", FirstSpikeMargin()), ("potential", PotentialMargin())):
+            recipe = kind.pgd(steps=20, reach=5.0, objective=objective)
+            members += [Member(f"pgd-{name}", recipe)] if kind.reads(objective) else []
+    if aware:  # its second run aims at a class, as the targeted search does elsewhere
+        members.append(Member("encoder-aware", EncoderAwareSearch(restarts=2)))
+    elif kind.classes > 3 and not isinstance(threat, L0):
+        few, steps = (3, 10) if kind.stochastic else (4, 20)
+        targeted = APGDT(steps=steps, targets=EveryOther(few), **kind.often(2))
+        members.append(Member("apgd-t", targeted))
+    return [*members, *_nearest(kind, threat)]
+
+
+def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
+    """The same once more, with many steps, restarts and draws."""
+    draws, members = 20, []
+    for name, objective in (("", LogitCrossEntropy()), ("-margin", Margin())):
+        recipe = kind.pgd(draws, steps=40, restarts=5, reach=10.0, objective=objective)
+        members.append(Member(f"pgd-coarse{name}-long", recipe))
+    members.append(Member("pgd-margin-long", kind.pgd(draws, steps=100, objective=Margin())))
+    if not isinstance(threat, L0):
+        members.append(Member("apgd-ce-long", APGD(steps=100, restarts=2, **kind.often(draws))))
+        if kind.classes > 3:
+            members.append(Member("apgd-t-long", APGDT(steps=40, **kind.often(draws))))
+    if kind.exits:
+        prefixes = kind.pgd(draws, steps=100, objective=PrefixMean(Margin()))
+        members.append(Member("pgd-prefixes-long", prefixes))
+        if not isinstance(threat, L0):
+            adaptive = APGD(steps=100, objective=PrefixMean(), **kind.often(draws))
+            members.append(Member("apgd-prefixes-long", adaptive))
+    if _aware(kind, threat):
+        long = EncoderAwareSearch(steps=40, restarts=10, refine=60)
+        members.append(Member("encoder-aware-long", long))
+    return [*members, *_surrogates(kind, steps=40, every=True), *_rules(kind, steps=40)]
+
+
+def _without_gradients(level: str, kind: _Kind, threat: Threat) -> list[Member]:
+    """Luck and random search. Where a short one breaks what gradients could not, a long one follows."""
+    members = [Member("noise", NoiseSearch(draws=10))]
+    if isinstance(threat, (Linf, L2)):
+        members.append(Member("square", SquareSearch(queries=150)))
+        long: Recipe = SquareSearch(queries=1000)
+        extreme: Recipe = SquareSearch(queries=5000)
+    elif isinstance(threat, L1):
+        return [*members, *_guesses(level)]
+    else:
+        members.append(Member("one-pixel", OnePixel(steps=10, population=20)))
+        long, extreme = OnePixel(), OnePixel(steps=100, population=100)
+    return [*members, *_longer(level, members[-1].name, long, extreme)]
+
+
+def _guesses(level: str) -> list[Member]:
+    """Gradients estimated from answers, for threats that no random search was made for."""
+    long = _longer(level, "nes", NES(steps=40, samples=25), NES(steps=100, samples=50))
+    return [Member("nes", NES(steps=10, samples=10)), *long]
+
+
+def _longer(level: str, short: str, long: Recipe, longest: Recipe) -> list[Member]:
+    members = []
+    if level != "quick":
+        members.append(Member(f"{short}-long", long, after=short if level == "standard" else None))
+    if level == "extreme":
+        members.append(Member(f"{short}-longest", longest))
+    return members
+
+
+def _aware(kind: _Kind, threat: Threat) -> bool:
+    return isinstance(threat, Linf) and EncoderAwareSearch().suits(kind)
+
+
+def _nearest(kind: _Kind, threat: Threat) -> list[Member]:
+    """Searches for the nearest image, where projected steps are not at their best."""
+    if isinstance(threat, L1):
+        members = [Member("fab-t", FABT(steps=20, targets=3))]
+        if not kind.stochastic:  # there EAD takes longer than all others together, and finds nothing
+            members.append(Member("ead", EAD(steps=50, searches=4)))
+        return members
+    if isinstance(threat, L0):
+        return [Member("jsma", JSMA(targets=EveryOther(3))), Member("sparse-fool", SparseFool())]
+    return []
+
+
+def _on_events(level: str, kind: _Kind, threat: Threat) -> list[Member]:
+    """Attacks on spike trains: luck, cheap ones of the literature, our search, a walk without gradients."""
+    searches = {
+        "quick": SpikeSearch(steps=6, restarts=1, width=8, refine=2),
+        "standard": SpikeSearch(),
+        "extreme": SpikeSearch(steps=40, restarts=8, width=32, refine=20),
+    }
+    search = searches[level]
+    members = [Member("noise", NoiseSearch(draws=10))]
+    if level != "quick":
+        shifts = isinstance(threat, Shifts)
+        members.append(Member("retiming", Retiming()) if shifts else Member("sda", SDA()))
+        members.append(Member("spike-compatible", SpikeCompatible(objective=Margin())))
+    members.append(Member("spike-search", search))
+    if level != "quick":
+        brief = replace(search, restarts=1)
+        entropy = replace(brief, objective=LogitCrossEntropy())
+        members.append(Member("spike-search-entropy", entropy))
+        if kind.spiking:
+            for name, surrogate in (("wide", ATan(1.0)), ("sharp", ATan(6.0))):
+                members.append(Member(f"spike-search-{name}", replace(brief, surrogate=surrogate)))
+        prefixes = replace(brief, objective=PrefixMean(Margin()))
+        if kind.exits:
+            members.append(Member("spike-search-prefixes", prefixes))
+    queries = {"quick": 100, "standard": 500, "extreme": 5000}[level]
+    return [*members, Member("spike-walk", SpikeWalkSearch(queries=queries))]
+
+
+SURROGATES = (ATan(6.0), Triangle(0.5), Exponential(1.0, 2.0), Rectangle(4.0))
+"""What standard suites look through: two narrow ones, and two wide ones."""
+
+
+def _surrogates(kind: _Kind, steps: int, every: bool) -> list[Member]:
+    """Gradients of other surrogates, one after the other."""
+    if not kind.spiking:
+        return []
+    if kind.stochastic:  # a sweep in expectation would cost more than it finds
+        draws, long = (20, "-long") if every else (2, "")
+        chosen = {"wide": ATan(1.0), "sharp": ATan(6.0)} if every else {"wide": ATan(1.0)}
+        return [
+            Member(
+                f"pgd-{name}{long}",
+                kind.pgd(draws, steps=steps, surrogate=surrogate, reach=5.0, objective=Margin()),
+            )
+            for name, surrogate in chosen.items()
+        ]
+    attack = PGD(steps=steps, reach=5.0, objective=Margin())
+    if every:
+        return [Member("width-sweep-long", WidthSweep(attack=attack))]
+    return [Member("width-sweep", WidthSweep(attack=attack, surrogates=SURROGATES))]
+
+
+def _rules(kind: _Kind, steps: int) -> list[Member]:
+    """Gradients of other rules for the code."""
+    if kind.spec is None or not isinstance(kind.encoder, SpikeCode):
+        return []
+    own, long = kind.encoder.backward, "" if steps == 20 else "-long"
+    members = []
+    for name, rule in (("time-shift", TimeShift()), ("straight-through", StraightThrough())):
+        if rule != own and _fits(kind.encoder, rule):
+            recipe = kind.pgd(steps=steps, backward=rule, reach=5.0, objective=Margin())
+            members.append(Member(f"pgd-{name}{long}", recipe))
+    return members
+
+
+def _fits(code: Any, rule: Any) -> bool:
+    try:
+        with_backward(code, rule)
+    except InputError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Suited:
+    """What a suite found.
+
+    Args:
+        attacked: the worst case per example; its `losses` are empty.
+        broken_by: per example the place of the member whose image counts; -1 for the image as it is.
+        members: what each member did, in order: examples it was run on, how many of them it broke, accuracy
+            left after it, queries, seconds, and the evidence of `Attacked.metrics`.
+    """
+
+    attacked: Attacked
+    broken_by: Int64[Tensor, "N"]
+    members: Sequence[dict[str, Any]] = field(default_factory=list)
+
+    def metrics(self) -> dict[str, Any]:
+        """Headline numbers, with the table of contributions; silent success is a matter of each member."""
+        nothing = {"losses": [], "silent_success_share": float("nan")}
+        return {**self.attacked.metrics(), **nothing, "members": list(self.members)}
+
+
+def evaluate_suite(
+    model: Model,
+    level: str,
+    threat: Threat,
+    x: Float[Tensor, "N *F"],
+    y: Int64[Tensor, "N"],
+    clean: Clean,
+    key: Key,
+    *,
+    batch_size: int = 100,
+    draws: int = 10,
+    members: Sequence[Member] | None = None,
+    after: Suited | None = None,
+) -> Suited:
+    """The worst case per example over the members of a suite.
+
+    Args:
+        model: images to logits, in evaluation mode.
+        level: `quick`, `standard` or `extreme`.
+        threat: `Linf`, `L2`, `L1` or `L0`, or one on events.
+        x: images in [0, 1], or events.
+        y: labels.
+        clean: outcomes of `evaluate_clean` on the same examples.
+        key: randomness of attacks and draws.
+        batch_size: examples at a time; changes no number.
+        draws: forward passes per verdict on a stochastic model.
+        members: attacks in place of those of the plan.
+        after: what was found before on the same examples; the members go on from there.
+
+    Raises:
+        InputError: as `plan` and `evaluate_attack` say.
+    """
+    worst = _unattacked(threat, x, clean) if after is None else _copied(after.attacked)
+    none = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
+    broken = none if after is None else after.broken_by.clone()
+    entries: list[dict[str, Any]] = [] if after is None else list(after.members)
+    for place, member in enumerate(plan(level, model, threat) if members is None else members, len(entries)):
+        rows = (worst.right_selection > 0).nonzero().flatten()
+        if member.after is not None and not _broke(entries, member.after):
+            rows = rows[:0]
+        before = float(worst.right.sum())
+        entry: dict[str, Any] = {"name": member.name, "attacked": len(rows)}
+        began, source = time.perf_counter(), through(model, member.recipe)
+        if len(rows):
+            found = evaluate_attack(
+                model,
+                member.recipe(threat),
+                threat,
+                x[rows],
+                y[rows],
+                _subset(clean, rows),
+                key.fold("member", member.name),
+                through=source,
+                batch_size=batch_size,
+                draws=draws,
+            )
+            better = found.right_selection < worst.right_selection[rows]
+            taken = rows[better]
+            _merge(worst, found, rows, better)
+            broken[taken] = place
+            evidence = found.metrics()
+            queries = {name: evidence[name] for name in ("forward_queries", "backward_queries")}
+            entry |= {"evidence": evidence, **queries}
+        entry |= {
+            "seconds": round(time.perf_counter() - began, 3),
+            "broke": before - float(worst.right.sum()),
+            "left": float(worst.right.double().mean()),
+            "gradient_free": member.recipe.gradient_free,
+            "own_gradient": source is None and not member.recipe.gradient_free,
+            "steps": getattr(member.recipe, "steps", 0) if not member.recipe.gradient_free else 0,
+            "draws": getattr(member.recipe, "draws", 1) if not member.recipe.gradient_free else 1,
+        }
+        if sees_every_exit(member.recipe):
+            entry["every_exit"] = True
+        entries.append(entry)
+    return Suited(worst, broken, entries)
+
+
+def _copied(found: Attacked) -> Attacked:
+    columns: dict[str, Any] = {column.name: getattr(found, column.name) for column in fields(Attacked)}
+    copies: dict[str, Any] = {n: v.clone() if isinstance(v, Tensor) else v for n, v in columns.items()}
+    return Attacked(**copies)
+
+
+def _broke(members: Sequence[dict[str, Any]], name: str) -> bool:
+    """Whether a member broke one example at least, in expectation where the model draws."""
+    return any(member["name"] == name and member["broke"] >= 1 for member in members)
+
+
+def _unattacked(threat: Threat, x: Tensor, clean: Clean) -> Attacked:
+    """The image as it is, before anything is tried."""
+    count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    return Attacked(
+        example=clean.example,
+        label=clean.label,
+        right_clean=clean.right,
+        right=clean.right.clone(),
+        right_selection=clean.right_selection.clone(),
+        prediction=clean.prediction.clone(),
+        tie=clean.tie.clone(),
+        silent=clean.silent.clone(),
+        spikes=clean.spikes.clone(),
+        exit=clean.exit.clone(),
+        distance=threat.distance(x, x),
+        within=torch.ones_like(count, dtype=torch.bool),
+        moved=torch.zeros_like(count, dtype=torch.bool),
+        queries=count.clone(),
+        backward_queries=count.clone(),
+        zero_gradients=torch.zeros_like(clean.right),
+        fell=count - 1,
+        right_rounded=clean.right.clone(),
+        **distances(x, x),
+        losses=x.new_zeros(0, len(x)),
+        x_adv=x.clone(),
+        voted=clean.voted.clone(),
+        draws=clean.draws,
+    )
+
+
+def _subset(clean: Clean, rows: Tensor) -> Clean:
+    columns: dict[str, Any] = {c.name: getattr(clean, c.name) for c in fields(clean)}
+    part: dict[str, Any] = {n: v[rows] if isinstance(v, Tensor) else v for n, v in columns.items()}
+    return Clean(**part)
+
+
+def _merge(worst: Attacked, found: Attacked, rows: Tensor, better: Tensor) -> None:
+    """Take over what a member did better; queries add up, broken budgets stay known."""
+    taken = rows[better]
+    for column in fields(Attacked):
+        whole, part = getattr(worst, column.name), getattr(found, column.name)
+        if column.name in ("queries", "backward_queries"):
+            whole[rows] += part
+        elif column.name == "within":
+            whole[rows] &= part
+        elif column.name == "zero_gradients":
+            whole[rows] = torch.maximum(whole[rows], part)
+        elif isinstance(whole, Tensor) and column.name not in ("example", "label", "right_clean", "losses"):
+            whole[taken] = part[better].to(whole.dtype)

@@ -1,0 +1,348 @@
+"""Where a recipe's gradients come from: the attacked model, a twin with the same spikes, or its rate twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from spikeproof.attacks.events.eventsteps import SpikeCompatible
+from spikeproof.attacks.gradient.plain import Through
+from spikeproof.attacks.made_of.composite import Chosen, Composite, RateTwin, Sources, WorstOf
+from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.recipe import GradientRecipe, Recipe
+from spikeproof.attacks.search import evaluator
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.losses import Margin
+from spikeproof.networks.architecture import Architecture
+from spikeproof.networks.classifier import Classifier
+from spikeproof.networks.substitute import substitute
+from spikeproof.neurons import Integrator, Neuron, Recurrent, Spiking, Synapse
+from spikeproof.protocols import Threat
+
+__all__ = [
+    "Choice",
+    "RateNetwork",
+    "check_rates",
+    "made_on",
+    "raised",
+    "rate_twin",
+    "settled",
+    "strongest",
+    "through",
+    "validated",
+]
+
+
+def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | Sources | None:
+    """What gives the recipe's gradients, or None where the model itself does.
+
+    Args:
+        model: a `Classifier`; any model where the recipe asks for no substitute.
+        recipe: the attack; one made of several gets `Sources`, one for each member.
+
+    Raises:
+        InputError: the substitute does not fit the model.
+    """
+    if isinstance(recipe, Composite):
+        sources = Sources(tuple(through(model, member) for member in recipe.members))
+        return None if all(source is None for source in sources.models) else sources
+    if isinstance(recipe, RateTwin):
+        return rate_twin(_twin(model, recipe.attack) or model)
+    if isinstance(recipe, Through):
+        recipe.check(model)
+        return substitute(_twin(model, recipe.attack) or model, unroll=recipe.gradient)
+    if isinstance(recipe, SpikeCompatible) and recipe.raised != 1:
+        return raised(_twin(model, recipe) or model, recipe.raised)
+    return _twin(model, recipe)
+
+
+def made_on(other: Any, recipe: Transfer) -> Sources:
+    """What a transfer attack takes for `through`: another model, and what gives its gradients.
+
+    Args:
+        other: the model that images are made on.
+        recipe: the transfer.
+
+    Raises:
+        InputError: a substitute does not fit the other model.
+    """
+    return Sources((other, through(other, recipe.attack)))
+
+
+def _twin(model: Any, recipe: Recipe) -> Classifier | None:
+    """The twin with the recipe's own surrogate and encoder rule, or None where it names neither."""
+    if not isinstance(recipe, GradientRecipe) or (recipe.surrogate is None and recipe.backward is None):
+        return None
+    return substitute(model, spike=recipe.surrogate, backward=recipe.backward)
+
+
+def raised(model: Classifier, times: float) -> Classifier:
+    """The same weights with a higher threshold in the last hidden layer: to take gradients through.
+
+    It shares every tensor with the model but fires less, so it never gives a verdict.
+
+    Args:
+        model: a network with a hidden layer of neurons that compare with a threshold.
+        times: the threshold, in units of the layer's own, positive.
+
+    Raises:
+        InputError: there is no such layer.
+
+    Source:
+        Liang et al. 2020, section III-D, which raises it from 0.3 to 1.0.
+    """
+    twin = substitute(model)
+    *hidden, _ = twin.network.layers
+    layers = [each for layer in hidden for each in layer.modules() if isinstance(each, Spiking)]
+    if not layers or not hasattr(layers[-1].neuron, "threshold"):
+        raise InputError(
+            "A threshold is raised in the last hidden layer of spiking neurons",
+            f"{model.spec.network!r} with {model.spec.neuron!r}",
+            "Leave out raised.",
+        )
+    neuron: Any = layers[-1].neuron
+    layers[-1].neuron = replace(neuron, threshold=times * neuron.threshold)
+    twin.lineage = object()  # it answers otherwise
+    return twin
+
+
+class RateNetwork(nn.Module):
+    """The rate twin of a model, made by `rate_twin`: images to the mean input of its output layer.
+
+    Shapes:
+        images `[B, C, H, W]` in [0, 1] -> logits `[B, K]`
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.classifier = model
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether equal images can get different logits."""
+        return self.classifier.stochastic
+
+    def forward(self, images: Float[Tensor, "B C H W"], key: Key | None = None) -> Float[Tensor, "B K"]:
+        rates = self.classifier.encode(images, key).mean(0, keepdim=True)
+        neurons: Tensor = self.classifier.respond(rates)[0]
+        classes = self.classifier.spec.classes
+        return neurons if neurons.shape[-1] == classes else neurons.view(len(neurons), classes, -1).mean(-1)
+
+
+def check_rates(network: Architecture, neuron: Neuron) -> None:
+    """Refuse models of which rates are no account.
+
+    Raises:
+        InputError: neurons without spikes or with one spike time each, or layers that hear their own past.
+    """
+    heard = isinstance(neuron, Recurrent) or network.remembers
+    if not neuron.spiking or getattr(neuron, "timed", False) or heard:
+        raise InputError(
+            "A rate twin stands for feed-forward layers of neurons that fire step by step",
+            f"{network!r} with {neuron!r}",
+            "Attack this model through its own gradients.",
+        )
+
+
+def rate_twin(model: Classifier) -> RateNetwork:
+    r"""The ANN of the same weights: rectified linear units on the mean input over time.
+
+    .. math:: r = \max(0, \bar I / \theta)
+
+    in place of every spiking layer; synapses, which change no mean, are left out, and the output layer
+    answers its mean current. It shares every tensor with the model but answers otherwise, so it gives an
+    attack gradients, as another model would, and never a verdict.
+
+    Args:
+        model: a spiking network, feed-forward.
+
+    Raises:
+        InputError: neurons without spikes or with one spike time each, or layers that hear their own past.
+
+    Example:
+        >>> from spikeproof.decoders import Count
+        >>> from spikeproof.encoders import Direct
+        >>> from spikeproof.networks.architecture import MLP
+        >>> from spikeproof.networks.classifier import ModelSpec
+        >>> from spikeproof.neurons import LIF
+        >>> from spikeproof.surrogates import ATan
+        >>> model = ModelSpec(Direct(4), MLP((8,)), LIF(), ATan(), Count(), (1, 8, 8), 10).build(Key.of(0))
+        >>> rate_twin(model)(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+
+    Source:
+        Ding et al. 2022 (SNN-RAT), whose published code has it for a threshold of 1 (`Act`).
+    """
+    check_rates(model.spec.network, model.spec.neuron)
+    twin = substitute(model)
+    *_, last = twin.network.layers
+    for parent in list(twin.network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, (Synapse, Integrator)) or child is last:
+                setattr(parent, name, nn.Identity())
+            elif isinstance(child, Spiking):
+                setattr(parent, name, _Rate(getattr(child.neuron, "threshold", 1.0)))
+    return RateNetwork(twin).train(model.training)
+
+
+class _Rate(nn.Module):
+    """Rectified linear units, in units of a threshold."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, current: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
+        return (current / self.threshold).relu()
+
+
+class Choice(NamedTuple):
+    """What was chosen, and how each candidate did on the validation images."""
+
+    recipe: Recipe
+    accuracy: tuple[float, ...]
+    """Share of images that stood, per candidate."""
+
+    margin: tuple[float, ...]
+    """Mean margin of the attacked images, by which ties are broken: the larger, the stronger."""
+
+
+def strongest(
+    model: Classifier,
+    recipes: Sequence[Recipe],
+    threat: Threat,
+    x: Float[Tensor, "N C H W"],
+    y: Int64[Tensor, "N"],
+    key: Key,
+    *,
+    draws: int = 4,
+) -> Choice:
+    """The recipe that does most harm on validation images: for a strength or a width to attack with.
+
+    Chosen on the images that it is then measured on, an attack looks stronger than it is, and comparisons
+    between models are off by how much each was searched. Give images of the validation part.
+
+    Args:
+        model: the model, in evaluation mode.
+        recipes: candidates, at least one.
+        threat: the budget.
+        x: validation images.
+        y: their labels.
+        key: randomness of the attacks and of their verdicts.
+        draws: looks at every attacked image of a stochastic model, at least 1.
+
+    Raises:
+        InputError: no candidates, no images, or a candidate that does not fit the model.
+
+    Example:
+        >>> from spikeproof.attacks.gradient.plain import PGD
+        >>> from spikeproof.decoders import Count
+        >>> from spikeproof.encoders import Direct
+        >>> from spikeproof.gradients import ASSG
+        >>> from spikeproof.networks.architecture import MLP
+        >>> from spikeproof.networks.classifier import ModelSpec
+        >>> from spikeproof.neurons import LIF
+        >>> from spikeproof.surrogates import ATan
+        >>> from spikeproof.threats import Linf
+        >>> model = ModelSpec(Direct(4), MLP((8,)), LIF(), ATan(), Count(), (1, 8, 8), 3).build(Key.of(0))
+        >>> x, y = Key.of(1).uniform((6, 1, 8, 8)), torch.arange(6) % 3
+        >>> candidates = [Through(gradient=ASSG(a), attack=PGD(steps=3)) for a in (0.35, 0.425)]
+        >>> chosen = strongest(model.eval(), candidates, Linf(0.1), x, y, Key.of(2))
+        >>> chosen.recipe in candidates, len(chosen.accuracy)
+        (True, 2)
+    """
+    if not recipes or not len(x) or draws < 1:
+        raise InputError(
+            "strongest needs a recipe, an image and a draw at least",
+            f"{len(recipes)} recipes, {len(x)} images, draws={draws}",
+            "Give candidates and images of the validation part.",
+        )
+    draws = draws if model.stochastic else 1
+    accuracy, margin = [], []
+    for recipe in recipes:  # all under the same key: what differs between them is not luck
+        attack: Any = recipe(threat)
+        found = attack(model, x, y, key.fold("attack"), through=through(model, recipe))
+        with torch.no_grad():
+            looks = [evaluator(model, Margin(), y)(found.x_adv, key.fold("verdict", i)) for i in range(draws)]
+        accuracy.append(1 - sum(fooled.mean().item() for _, fooled in looks) / draws)
+        margin.append(sum(value.mean().item() for value, _ in looks) / draws)
+    ranks = [(accuracy[i], -margin[i]) for i in range(len(recipes))]
+    return Choice(recipes[ranks.index(min(ranks))], tuple(accuracy), tuple(margin))
+
+
+def validated(recipe: Recipe) -> int:
+    """The number of validation images that the choices within a recipe look at.
+
+    Example:
+        >>> from spikeproof.attacks.gradient.plain import PGD
+        >>> validated(WorstOf(attacks=(PGD(), Chosen(attacks=(PGD(),), images=50)))), validated(PGD())
+        (50, 0)
+    """
+    own = recipe.images if isinstance(recipe, Chosen) else 0
+    inner = recipe.members if isinstance(recipe, Composite) else ()
+    return max((own, *map(validated, inner)))
+
+
+def settled(
+    model: Classifier,
+    recipe: Recipe,
+    threat: Threat,
+    x: Float[Tensor, "N C H W"],
+    y: Int64[Tensor, "N"],
+    key: Key,
+    *,
+    draws: int = 4,
+) -> tuple[Recipe, list[Choice]]:
+    """The recipe with every choice in it made, and the choices.
+
+    Args:
+        model: the model, in evaluation mode.
+        recipe: any; one without `Chosen` is returned as it is.
+        threat: the budget.
+        x: validation images; as many are used as the choice asks for.
+        y: their labels.
+        key: randomness of the attacks and of their verdicts.
+        draws: looks at every attacked image of a stochastic model, at least 1.
+
+    Raises:
+        InputError: as `strongest` says.
+
+    Example:
+        >>> from spikeproof.attacks.gradient.plain import PGD
+        >>> from spikeproof.decoders import Count
+        >>> from spikeproof.encoders import Direct
+        >>> from spikeproof.networks.architecture import MLP
+        >>> from spikeproof.networks.classifier import ModelSpec
+        >>> from spikeproof.neurons import LIF
+        >>> from spikeproof.surrogates import ATan
+        >>> from spikeproof.threats import Linf
+        >>> model = ModelSpec(Direct(4), MLP((8,)), LIF(), ATan(), Count(), (1, 8, 8), 3).build(Key.of(0))
+        >>> x, y = Key.of(1).uniform((6, 1, 8, 8)), torch.arange(6) % 3
+        >>> recipe = Chosen(attacks=(PGD(steps=1), PGD(steps=3)))
+        >>> found, choices = settled(model.eval(), recipe, Linf(0.1), x, y, Key.of(2))
+        >>> found in recipe.attacks, len(choices)
+        (True, 1)
+    """
+    if isinstance(recipe, Chosen):
+        fitting = [member for member in recipe.attacks if member.suits(model)]
+        known, choices = [], list[Choice]()
+        for member in fitting:
+            inner, more = settled(model, member, threat, x, y, key.fold("inner"), draws=draws)
+            known.append(inner)
+            choices += more
+        few = slice(recipe.images)
+        best = strongest(model, known, threat, x[few], y[few], key, draws=draws)
+        return best.recipe, [*choices, best]
+    if isinstance(recipe, WorstOf):
+        pairs = [
+            settled(model, each, threat, x, y, key.fold(i), draws=draws)
+            for i, each in enumerate(recipe.attacks)
+        ]
+        return replace(recipe, attacks=tuple(r for r, _ in pairs)), [c for _, found in pairs for c in found]
+    return recipe, []

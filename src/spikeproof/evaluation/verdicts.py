@@ -1,0 +1,591 @@
+"""Evaluation: what a model answers, example by example, on clean and on attacked images.
+
+The frame keeps three promises whatever the attack does. Every returned image is checked against the
+budget; one that breaks it counts as not attacked and is reported. Verdicts come from the model itself, under
+draws that the attack has not seen. And no number depends on the batch size: randomness belongs to examples,
+and batches are padded to whole blocks, because the rows of a broken block are summed in another order.
+
+For a stochastic model "accuracy" is the mean over fresh draws; the vote of these draws and the share of
+examples right in all of them are told as well, by their names. Where the attacker chooses among images (the
+clean one included), the choice is made on one set of draws and measured on another, so that luck in choosing
+does not lower the number; that set is large, so that luck does not pass a weak image off as a strong one
+either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from spikeproof.attacks.made_of.composite import Sources
+from spikeproof.attacks.made_of.nested import Carried, Nested
+from spikeproof.attacks.recipe import Attack, Recipe
+from spikeproof.attacks.search import UNRECORDED, Result, check_threat, show
+from spikeproof.decoders import UNDECIDED, decide
+from spikeproof.errors import InputError, SpikeproofError
+from spikeproof.keys import Key
+from spikeproof.networks.classifier import Inference
+from spikeproof.protocols import Encoder, Model, Threat, Watched
+from spikeproof.statistics import majority_vote, wilson
+from spikeproof.threats import L0, L1, L2, Linf
+
+__all__ = ["Attacked", "Clean", "distances", "evaluate_attack", "evaluate_clean", "evaluate_sweep"]
+
+CHOOSING = 32
+"""Least number of draws by which an attacker chooses among images of a stochastic model."""
+
+BLOCK = 32  # a batch of whole blocks fills every vector register, and then rounds each row alike
+
+
+@runtime_checkable
+class Observable(Protocol):
+    """A model that tells what its decision rests on."""
+
+    def infer(self, images: Tensor, key: Key | None = None) -> Inference:
+        """Logits, silent outputs and spikes."""
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Per-example outcomes on clean images; shares are over draws, 0 or 1 for a deterministic model."""
+
+    example: Int64[Tensor, "N"]
+    label: Int64[Tensor, "N"]
+    right: Float[Tensor, "N"]  # share of fresh draws answered with the label
+    right_selection: Float[Tensor, "N"]  # the same on the draws used for choosing
+    prediction: Int64[Tensor, "N"]  # of the first draw; -1 for a tie
+    tie: Float[Tensor, "N"]  # share of draws without one best class
+    silent: Float[Tensor, "N"]  # share of draws with a silent output layer
+    spikes: Float[Tensor, "N"]  # mean number of spikes per inference, up to the decision
+    exit: Float[Tensor, "N"]  # mean number of steps used for the decision; NaN where it is not known
+    right_by_step: Float[Tensor, "N T"]  # share of draws right if time were up after each step
+    voted: Float[Tensor, "N"]  # whether the draws, by majority, vote for the label
+    draws: int
+
+    def metrics(self) -> dict[str, Any]:
+        """Headline numbers with their 95 % Wilson interval."""
+        low, high = wilson(float(self.right.sum()), len(self.right))
+        return {
+            "n": len(self.right),
+            "draws": self.draws,
+            "clean_accuracy": _mean(self.right),
+            "clean_all_draws": _mean((self.right == 1).float()),
+            "clean_vote": _mean(self.voted),
+            "ci_low": low,
+            "ci_high": high,
+            "tie_share": _mean(self.tie),
+            "silent_share": _mean(self.silent),
+            "spikes_per_inference": _mean(self.spikes),
+            "mean_exit": _mean(self.exit),
+            "accuracy_by_step": [_mean(column) for column in self.right_by_step.T],
+        }
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Per-example outcomes under one attack; the attacker may also choose to leave the image alone."""
+
+    example: Int64[Tensor, "N"]
+    label: Int64[Tensor, "N"]
+    right_clean: Float[Tensor, "N"]
+    right: Float[Tensor, "N"]  # share of fresh draws, on the image the attacker chose
+    right_selection: Float[Tensor, "N"]  # the same on the draws used for choosing
+    prediction: Int64[Tensor, "N"]
+    tie: Float[Tensor, "N"]
+    silent: Float[Tensor, "N"]
+    spikes: Float[Tensor, "N"]
+    exit: Float[Tensor, "N"]
+    distance: Float[Tensor, "N"]
+    within: Bool[Tensor, "N"]  # the attack's image was inside the budget
+    moved: Bool[Tensor, "N"]
+    queries: Int64[Tensor, "N"]
+    backward_queries: Int64[Tensor, "N"]
+    zero_gradients: Float[Tensor, "N"]
+    # row of the attack's own trace (in a search for the nearest image, looks at the example before) at which
+    # it first fooled the model; -1 for none; -2 where the attack does not tell
+    fell: Int64[Tensor, "N"]
+    right_rounded: Float[Tensor, "N"]  # as `right`, on the chosen image rounded to 8 bits; NaN for no image
+    linf: Float[Tensor, "N"]  # distances to the clean image: largest change of a value,
+    l2: Float[Tensor, "N"]  # Euclidean,
+    l1: Float[Tensor, "N"]  # sum of absolute changes,
+    l0: Float[Tensor, "N"]  # changed pixels, each counted once for all its channels
+    losses: Float[Tensor, "S N"]
+    x_adv: Float[Tensor, "N *F"]
+    voted: Float[Tensor, "N"]  # whether the draws, by majority, vote for the label
+    draws: int
+    nested: bool = False  # began with what a smaller budget found
+
+    def metrics(self) -> dict[str, Any]:
+        """Headline numbers with their 95 % Wilson interval, and the evidence behind them."""
+        low, high = wilson(float(self.right.sum()), len(self.right))
+        attacked = self.queries > 0
+        return {
+            "n": len(self.right),
+            "draws": self.draws,
+            "robust_accuracy": _mean(self.right),
+            "robust_all_draws": _mean((self.right == 1).float()),
+            "robust_vote": _mean(self.voted),
+            "ci_low": low,
+            "ci_high": high,
+            "tie_share": _mean(self.tie),
+            "silent_share": _mean(self.silent),
+            "mean_exit": _mean(self.exit),
+            "budget_violations": int((~self.within).sum()),
+            "attacked": int(attacked.sum()),
+            "moved_share": _mean(self.moved[attacked].float()),
+            "mean_distance": _mean(self.distance),
+            "max_distance": float(self.distance.max()),
+            **{f"mean_{norm}": _mean(getattr(self, norm)[self.moved]) for norm in ("linf", "l2", "l1", "l0")},
+            "silent_success_share": _mean(((self.fell >= 0) & (self.right == 1)).float())
+            if self.draws == 1 and not (self.fell == UNRECORDED).any()  # one lucky draw is no success
+            else float("nan"),
+            "eight_bit_accuracy": _mean(self.right_rounded),
+            "mean_step_of_fall": _mean(self.fell[self.fell >= 0].double()),
+            "zero_gradient_share": _mean(self.zero_gradients[attacked & (self.backward_queries > 0)]),
+            "forward_queries": int(self.queries.sum()),
+            "backward_queries": int(self.backward_queries.sum()),
+            "losses": [_mean(row) for row in self.losses],
+            "nested": self.nested,
+        }
+
+
+def evaluate_clean(
+    model: Model,
+    x: Float[Tensor, "N *F"],
+    y: Int64[Tensor, "N"],
+    key: Key,
+    *,
+    ids: Int64[Tensor, "N"] | None = None,
+    batch_size: int = 100,
+    draws: int = 10,
+) -> Clean:
+    """Accuracy on clean images.
+
+    Args:
+        model: images to logits, in evaluation mode.
+        x: images in [0, 1].
+        y: labels.
+        key: randomness of the model's draws.
+        ids: identities of the examples, which own their randomness; default 0..N-1.
+        batch_size: examples per forward pass, at least 1; changes no number.
+        draws: forward passes per example of a stochastic model, at least 1.
+
+    Raises:
+        InputError: no examples, a setting out of range, or a model that does not answer one row of logits per
+            image, all of them numbers.
+
+    Example:
+        >>> model = lambda images, key=None: images
+        >>> clean = evaluate_clean(model, torch.eye(3), torch.arange(3), Key.of(0))
+        >>> clean.metrics()["clean_accuracy"]
+        1.0
+    """
+    ids = _check(model, x, y, ids, batch_size, draws)
+    draws = draws if _stochastic(model) else 1
+    parts = []
+    for rows in _batches(len(x), batch_size):
+        labels, batch_ids = y[rows], ids[rows]
+        fresh = _look(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws, clean=True)
+        chosen = fresh
+        if _stochastic(model):
+            many = max(draws, CHOOSING)
+            chosen = _look(model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), many)
+        kept = ("right", "prediction", "tie", "silent", "spikes", "exit", "right_by_step", "voted")
+        seen = {name: getattr(fresh, name) for name in kept}
+        parts.append({"example": batch_ids, "label": labels, "right_selection": chosen.right, **seen})
+    return Clean(**_joined(parts), draws=draws)
+
+
+def evaluate_attack(
+    model: Model,
+    attack: Attack,
+    threat: Threat,
+    x: Float[Tensor, "N *F"],
+    y: Int64[Tensor, "N"],
+    clean: Clean,
+    key: Key,
+    *,
+    through: Model | Sources | None = None,
+    batch_size: int = 100,
+    draws: int = 10,
+) -> Attacked:
+    """Accuracy on the images that an attack returns.
+
+    Examples that a deterministic model gets wrong without an attack are not attacked; they count as errors.
+
+    Args:
+        model: images to logits, in evaluation mode.
+        attack: `attack(model, x, y, key, through=...) -> Result`; one whose images depend on how many are
+            attacked at a time says how many that are, in its `batch`.
+        threat: the budget that every returned image is held to.
+        x: images in [0, 1].
+        y: labels.
+        clean: outcomes of `evaluate_clean` on the same examples.
+        key: randomness of attack and draws.
+        through: a substitute of the model for gradients, or one for each member of an ensemble.
+        batch_size: examples per forward pass, at least 1; changes no number.
+        draws: forward passes per verdict on a stochastic model, at least 1.
+
+    Raises:
+        InputError: no examples, outcomes of other examples, or a setting out of range.
+    """
+    ids = _check(model, x, y, clean.example, batch_size, draws)
+    check_threat(model, threat)
+    draws = draws if _stochastic(model) else 1
+    batch_size = getattr(attack, "batch", None) or batch_size
+    target, source = Steady(model), _steady(through)
+    parts: list[dict[str, Tensor]] = []
+    for rows in _batches(len(x), batch_size):
+        images, labels, standing = x[rows], y[rows], clean.right_selection[rows] > 0
+        result, fell = _attack(attack, target, source, images, labels, standing, key.for_rows(ids[rows]))
+        within = threat.contains(result.x_adv, images)
+        x_adv = torch.where(within.view(-1, *[1] * (x.ndim - 1)), result.x_adv, images)
+        fresh = _look(model, x_adv, labels, key.fold("measure").for_rows(ids[rows]), draws)
+        chosen = fresh
+        if _stochastic(model):
+            many = max(draws, CHOOSING)
+            chosen = _look(model, x_adv, labels, key.fold("selection").for_rows(ids[rows]), many)
+        leave = clean.right_selection[rows] < chosen.right  # the clean image serves the attacker better
+        parts.append(
+            {
+                "example": ids[rows],
+                "label": labels,
+                "right_clean": clean.right[rows],
+                "right": torch.where(leave, clean.right[rows], fresh.right),
+                "right_selection": torch.where(leave, clean.right_selection[rows], chosen.right),
+                "prediction": fresh.prediction,
+                "tie": fresh.tie,
+                "silent": fresh.silent,
+                "spikes": fresh.spikes,
+                "exit": fresh.exit,
+                "distance": threat.distance(x_adv, images),
+                "within": within,
+                "moved": (x_adv != images).flatten(1).any(1),
+                "queries": result.queries,
+                "backward_queries": result.backward_queries,
+                "zero_gradients": result.zero_gradients,
+                "fell": fell,
+                "right_rounded": _rounded(
+                    model,
+                    x_adv,
+                    labels,
+                    key.fold("eight-bit").for_rows(ids[rows]),
+                    draws,
+                    leave,
+                    fresh,
+                    clean.right[rows],
+                ),
+                **distances(x_adv, images),
+                "losses": result.losses.T,
+                "x_adv": x_adv,
+                "voted": torch.where(leave, clean.voted[rows], fresh.voted),
+            }
+        )
+    longest = max(part["losses"].shape[1] for part in parts)
+    for part in parts:
+        part["losses"] = _held(part["losses"], longest)
+    joined = _joined(parts)
+    nested = bool(getattr(attack, "nested", False))
+    return Attacked(**{**joined, "losses": joined["losses"].T}, draws=draws, nested=nested)
+
+
+def evaluate_sweep(
+    model: Model,
+    recipe: Recipe,
+    threats: Sequence[Threat],
+    x: Float[Tensor, "N *F"],
+    y: Int64[Tensor, "N"],
+    clean: Clean,
+    key: Key,
+    *,
+    nested: bool = False,
+    through: Model | Sources | None = None,
+    batch_size: int = 100,
+    draws: int = 10,
+) -> list[Attacked]:
+    """Accuracy under one attack at several budgets: each afresh, or each from where the smaller one ended.
+
+    A nested sweep is cheaper, since what has fallen is not attacked again, and it cannot show that an attack
+    is weak by an accuracy that rises; its outcomes say that they are `nested`.
+
+    Args:
+        model: images to logits, in evaluation mode.
+        recipe: the attack.
+        threats: one threat at several budgets.
+        x: images in [0, 1].
+        y: labels.
+        clean: outcomes of `evaluate_clean` on the same examples.
+        key: randomness of attack and draws.
+        nested: begin each budget but the smallest with the images of the one before.
+        through: as in `evaluate_attack`.
+        batch_size: examples per forward pass, at least 1; changes no number.
+        draws: forward passes per verdict on a stochastic model, at least 1.
+
+    Returns:
+        One outcome per budget, in rising order of epsilon.
+    """
+    found: list[Attacked] = []
+    for threat in sorted(threats, key=lambda each: each.epsilon):
+        attack = recipe(threat)
+        if nested and found:
+            attack = Nested(attack, Carried(clean.example, found[-1].x_adv))
+        found.append(
+            evaluate_attack(
+                model, attack, threat, x, y, clean, key,
+                through=through, batch_size=batch_size, draws=draws,
+            )
+        )  # fmt: skip
+    return found
+
+
+def distances(x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> dict[str, Any]:
+    """How far images are from others, in every norm; `[B]` each.
+
+    Example:
+        >>> x_adv, x = torch.tensor([[0.0, 0.5, 0.75, 1.0]]), torch.tensor([[0.0, 0.0, 0.75, 0.5]])
+        >>> {name: round(value.item(), 3) for name, value in distances(x_adv, x).items()}
+        {'linf': 0.5, 'l2': 0.707, 'l1': 1.0, 'l0': 2.0}
+    """
+    norms = {"linf": Linf(0), "l2": L2(0), "l1": L1(0), "l0": L0(0)}
+    return {name: norm.distance(x_adv, x).float() for name, norm in norms.items()}
+
+
+def _rounded(
+    model: Model,
+    x_adv: Tensor,
+    y: Tensor,
+    key: Key,
+    draws: int,
+    leave: Tensor,
+    fresh: _Look,
+    clean: Tensor,
+) -> Tensor:
+    """Share of draws answered with the label on the chosen images, rounded to 8 bits."""
+    flat = x_adv.flatten(1)
+    image = ((flat >= 0) & (flat <= 1)).all(1)
+    grid = (x_adv.clamp(0, 1) * 255).round() / 255
+    seen = _look(model, grid, y, key, draws).right
+    seen = torch.where((grid == x_adv).flatten(1).all(1), fresh.right, seen)
+    return torch.where(image, torch.where(leave, clean, seen), torch.nan)
+
+
+@dataclass(frozen=True)
+class Steady:
+    """A model whose answers, to the bit, do not depend on how many images are asked about, nor on which."""
+
+    model: Model
+
+    @property
+    def stochastic(self) -> bool:
+        return _stochastic(self.model)
+
+    def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "B K"]:
+        padded, key = _padded(images, key)
+        logits: Tensor = self.model(padded, key)
+        if not isinstance(logits, Tensor) or logits.ndim < 1 or len(logits) != len(padded):
+            raise InputError(
+                "A model answers one row of logits per image",
+                f"shape {list(getattr(logits, 'shape', []))} for {len(padded)} images",
+                "Flatten or average over time inside the model.",
+            )
+        return logits[: len(images)]
+
+    @property
+    def encoder(self) -> Encoder:
+        """Its code, where the model has one."""
+        code: Encoder = self.model.encoder  # type: ignore[attr-defined]
+        return code
+
+    def read(self, encoded: Float[Tensor, "T B *F"]) -> Float[Tensor, "B K"]:
+        """Logits for an input that is coded already, where the model can be asked there."""
+        short = -encoded.shape[1] % BLOCK
+        rest = encoded[:, -1:].detach().expand(-1, short, *encoded.shape[2:])
+        logits: Tensor = self.model.read(torch.cat([encoded, rest], 1))  # type: ignore[attr-defined]
+        return logits[: encoded.shape[1]]
+
+    def watch(
+        self, images: Float[Tensor, "B *F"], key: Key | None = None, *, potential: bool = False
+    ) -> Watched:
+        """What its output layer does, where the model can tell."""
+        padded, key = _padded(images, key)
+        outputs, decoder, v = show(self.model, padded, key, potential)
+        return Watched(outputs[:, : len(images)], decoder, None if v is None else v[:, : len(images)])
+
+
+def _steady(through: Model | Sources | None) -> Steady | Sources | None:
+    if isinstance(through, Sources):
+        return Sources(tuple(map(_steady, through.models)))
+    return None if through is None else Steady(through)
+
+
+def _padded(images: Tensor, key: Key | None) -> tuple[Tensor, Key | None]:
+    """Whole blocks of images: the last one is repeated, with its randomness but without its gradient."""
+    short = -len(images) % BLOCK
+    if not short:
+        return images, key
+    if key is not None and key.rows is not None:
+        key = key.for_rows(key.rows + key.rows[-1:] * short)
+    return torch.cat([images, images[-1:].detach().expand(short, *images.shape[1:])]), key
+
+
+@dataclass(frozen=True)
+class _Look:
+    right: Tensor
+    prediction: Tensor
+    tie: Tensor
+    silent: Tensor
+    spikes: Tensor
+    exit: Tensor
+    right_by_step: Tensor
+    voted: Tensor
+
+
+@torch.no_grad()
+def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int, clean: bool = False) -> _Look:
+    """Ask the model `draws` times; shares over draws.
+
+    An answer that is no number is an error of the model on an attacked image, and a refusal on a clean one.
+    """
+    answers = [_infer(model, x, key.fold("draw", i)) for i in range(draws)]
+    for answer in answers:
+        _check_answer(answer.logits, x, y, clean)
+    predictions = torch.stack([decide(a.logits) for a in answers])
+    return _Look(
+        (predictions == y).float().mean(0),
+        predictions[0],
+        (predictions == UNDECIDED).float().mean(0),
+        torch.stack([a.silent for a in answers]).float().mean(0),
+        torch.stack([a.spikes for a in answers]).mean(0),
+        torch.stack([a.exit for a in answers]).mean(0),
+        torch.stack([a.by_step == y[:, None] for a in answers]).float().mean(0),
+        torch.from_numpy(majority_vote(predictions.cpu().numpy(), y.cpu().numpy())).to(x.device).float(),
+    )
+
+
+def _infer(model: Model, x: Tensor, key: Key) -> Inference:
+    if isinstance(model, Observable):
+        answer = model.infer(*_padded(x, key))
+        return Inference(*(part[: len(x)] for part in answer))
+    try:
+        logits = Steady(model)(x, key)
+    except SpikeproofError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"A model answers images {list(x.shape)} with logits [B, K]",
+            f"{type(error).__name__}: {error}",
+            "Call it as model(images, key); the error above is its own.",
+        ) from error
+    unknown = logits.new_full((len(x),), torch.nan)
+    nothing = logits.new_zeros((len(x), 0), dtype=torch.int64)
+    return Inference(logits, (logits == 0).all(-1), unknown, unknown, nothing)
+
+
+def _check_answer(logits: Tensor, x: Tensor, y: Tensor, clean: bool) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        raise InputError(
+            f"A model answers {len(x)} images with logits [{len(x)}, K]",
+            f"shape {list(getattr(logits, 'shape', []))}",
+            "Flatten or average over time inside the model.",
+        )
+    if int(y.max()) >= logits.shape[1]:
+        raise InputError(
+            f"Labels below {logits.shape[1]}, the number of logits",
+            f"label {int(y.max())}",
+            "Check that model and data set have the same classes.",
+        )
+    if clean and (broken := int(logits.isnan().any(1).sum())):
+        raise InputError(
+            "A model answers with numbers",
+            f"NaN on {broken} of {len(x)} clean images",
+            "Mend the model; if its training diverged, lower the learning rate.",
+        )
+
+
+def _attack(
+    attack: Attack,
+    model: Steady,
+    source: Steady | Sources | None,
+    x: Tensor,
+    y: Tensor,
+    standing: Tensor,
+    key: Key,
+) -> tuple[Result, Tensor]:
+    """The attack on the examples still standing, the others as they are; and when each fell."""
+    rows = standing.nonzero().flatten()
+    count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    if not len(rows):
+        return Result(x, ~standing, x.new_zeros(0, len(x)), count, count, count.to(x.dtype)), count - 1
+    found = attack(model, x[rows], y[rows], key.fold("attack").take(rows), through=source)
+    result = Result(
+        x.clone(),
+        ~standing,
+        x.new_full((len(found.losses), len(x)), torch.nan),
+        count.clone(),
+        count.clone(),
+        x.new_zeros(len(x)),
+    )
+    fell = count - 1
+    fell[rows] = UNRECORDED if found.fell is None else found.fell
+    for whole, part in zip(result[:6], found[:6], strict=True):
+        if whole is result.losses:
+            whole[:, rows] = part.to(whole.dtype)
+        else:
+            whole[rows] = part.to(whole.dtype)
+    return result, fell
+
+
+def _held(losses: Float[Tensor, "N S"], length: int) -> Float[Tensor, "N L"]:
+    """Losses per step, an example that was left alone keeping its last value."""
+    if not losses.shape[1]:
+        return losses.new_full((len(losses), length), torch.nan)
+    held = [losses[:, 0]]
+    for step in range(1, length):
+        now = losses[:, step] if step < losses.shape[1] else torch.full_like(held[0], torch.nan)
+        held.append(torch.where(now.isnan(), held[-1], now))
+    return torch.stack(held, 1)
+
+
+def _stochastic(model: Model) -> bool:
+    return bool(getattr(model, "stochastic", False))
+
+
+def _batches(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, n, size))
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Any]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _mean(values: Tensor) -> float:
+    """Mean of the values that are numbers; NaN where there are none."""
+    numbers = values[~values.isnan()].double()
+    return float(numbers.mean()) if len(numbers) else float("nan")
+
+
+def _check(
+    model: Model, x: Tensor, y: Tensor, ids: Tensor | None, batch_size: int, draws: int
+) -> Int64[Tensor, "N"]:
+    if not len(x) or len(x) != len(y) or (ids is not None and len(ids) != len(x)):
+        raise InputError(
+            "Evaluation needs at least one example, with one label and one identity each",
+            f"{len(x)} images, {len(y)} labels, {len(x) if ids is None else len(ids)} identities",
+            "Pass the images, labels and ids of the same split.",
+        )
+    if batch_size < 1 or draws < 1:
+        raise InputError(
+            "batch_size and draws are at least 1",
+            f"batch_size={batch_size}, draws={draws}",
+            "Try batch_size=100, draws=10.",
+        )
+    if getattr(model, "training", False):
+        raise InputError(
+            "Evaluation needs a model in evaluation mode", "a model in training mode", "Call model.eval()."
+        )
+    return torch.arange(len(x), device=x.device) if ids is None else ids.to(x.device)

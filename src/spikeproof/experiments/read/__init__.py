@@ -1,0 +1,1 @@
+"""Reading a store: headline numbers, comparisons and curves from stored cells."""

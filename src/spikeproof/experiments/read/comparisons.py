@@ -1,0 +1,133 @@
+"""Models of a study against each other on the same images: who is more robust, and whether that is shown."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+from spikeproof.audit.checks import DOUBTFUL, WITHHELD
+from spikeproof.experiments.read.record import Record
+from spikeproof.experiments.read.results import WORST_CASE, Column, outcomes
+from spikeproof.keys import Key
+from spikeproof.statistics import compare, difference_test, holm
+
+__all__ = ["Compared", "comparisons"]
+
+AXES = ("encoder", "decoder", "rule", "neuron", "network", "surrogate")
+
+ALL_PAIRS = 4
+"""Groups up to this size are compared pair by pair, larger ones with their most robust member."""
+
+
+class Compared(TypedDict):
+    """Two models that differ in one part, under one budget, as `show --comparisons --json` prints it.
+
+    `difference` is the robust accuracy of the first less that of the second, in the worst case over the
+    attacks of the study and on the same images, with its 95 % paired bootstrap interval. `p_value` is that of
+    the exact McNemar test (of a sign-flip test for stochastic models) and `adjusted` the same after Holm's
+    correction for every pair that could have been printed. `shown` says whether the difference holds.
+    """
+
+    threat: str
+    epsilon: float
+    part: str
+    first: str
+    second: str
+    others: str
+    n: int
+    difference: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+    adjusted: float
+    shown: bool
+    doubtful: list[str]
+    sentence: str
+
+
+class _Standing(NamedTuple):
+    record: Record
+    right: Column
+    examples: Column
+
+
+@dataclass(frozen=True)
+class _Pair:
+    part: str
+    first: _Standing
+    second: _Standing
+    printed: bool
+    p_value: float
+
+
+def comparisons(directory: Path, records: Sequence[Record]) -> list[Compared]:
+    """Every pair of models worth a sentence, the most robust first; withheld numbers are compared with none.
+
+    Args:
+        directory: the output directory of a run.
+        records: its headline numbers.
+    """
+    budgets: dict[tuple[str, float, int], list[_Standing]] = defaultdict(list)
+    for row in records:
+        if row["attack"] == WORST_CASE and row["verdict"] != WITHHELD and row["robust_accuracy"] is not None:
+            right, examples = outcomes(directory, row, records)
+            budgets[row["threat"], row["epsilon"], row["seed"]].append(_Standing(row, right, examples))
+    pairs = [pair for standing in budgets.values() for pair in _pairs(standing)]
+    adjusted = holm([pair.p_value for pair in pairs])
+    varying = [axis for axis in (*AXES, "seed") if len({dict(row)[axis] for row in records}) > 1]
+    found = [_compared(pair, p, varying) for pair, p in zip(pairs, adjusted, strict=True) if pair.printed]
+    order = list(dict.fromkeys((row["part"], row["threat"], row["epsilon"]) for row in found))
+    return sorted(found, key=lambda row: order.index((row["part"], row["threat"], row["epsilon"])))
+
+
+def _pairs(models: Sequence[_Standing]) -> Iterator[_Pair]:
+    """Pairs that differ in one part and saw the same images under attacks of the same names."""
+    for part in AXES:
+        groups: dict[tuple[object, ...], list[_Standing]] = defaultdict(list)
+        for model in models:
+            same = tuple(dict(model.record)[axis] for axis in AXES if axis != part)
+            groups[(*same, model.examples.tobytes())].append(model)
+        for group in groups.values():
+            ranked = sorted(group, key=lambda each: -float(each.right.mean()))
+            for (i, first), (_, second) in combinations(enumerate(ranked), 2):
+                printed = i == 0 or len(group) <= ALL_PAIRS
+                yield _Pair(part, first, second, printed, difference_test(first.right, second.right, KEY))
+
+
+KEY = Key.of(0)
+"""Resamples and sign flips are the same each time a report is written."""
+
+
+def _compared(pair: _Pair, adjusted: float, varying: Sequence[str]) -> Compared:
+    first, second = pair.first.record, pair.second.record
+    names = (str(dict(first)[pair.part]), str(dict(second)[pair.part]))
+    result = compare(pair.first.right, pair.second.right, KEY)
+    doubtful = [name for name, row in zip(names, (first, second), strict=True) if row["verdict"] == DOUBTFUL]
+    sentence = result.sentence(names[0], names[1], adjusted)
+    if doubtful:
+        sentence += f"; doubtful: {' and '.join(doubtful)}"
+    return {
+        "threat": first["threat"],
+        "epsilon": first["epsilon"],
+        "part": pair.part,
+        "first": names[0],
+        "second": names[1],
+        "others": ", ".join(
+            f"seed {first['seed']}" if axis == "seed" else str(dict(first)[axis])
+            for axis in varying
+            if axis != pair.part
+        ),
+        "n": result.n,
+        "difference": result.difference,
+        "ci_low": result.interval.low,
+        "ci_high": result.interval.high,
+        "p_value": result.p_value,
+        "adjusted": adjusted,
+        "shown": result.holds(adjusted=adjusted),
+        "doubtful": doubtful,
+        "sentence": sentence,
+    }

@@ -1,0 +1,231 @@
+"""What to try on a number that the audit doubts: each reason names the attacks that could settle it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from spikeproof.attacks.answers.queries import SquareSearch
+from spikeproof.attacks.answers.reachable import EncoderAwareSearch
+from spikeproof.attacks.gradient.iterated import APGDDLR
+from spikeproof.attacks.gradient.plain import EOTPGD, PGD
+from spikeproof.attacks.made_of.composite import Composite, RateTwin, WidthSweep
+from spikeproof.attacks.parts.objectives import PrefixMean
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.attacks.search import check_threat
+from spikeproof.encoders import StraightThrough, TimeShift
+from spikeproof.errors import InputError
+from spikeproof.evaluation.suites import LEVELS, Member, Suite, plan
+from spikeproof.experiments.study.study import check_on
+from spikeproof.losses import Margin
+from spikeproof.protocols import Threat, moves_events
+from spikeproof.surrogates import ATan
+
+__all__ = ["ENOUGH", "Remedy", "longer", "remedies", "strongest"]
+
+ENOUGH = 100
+"""Examples whose interval is never wider than ±10 points."""
+
+MOST_STEPS, MOST_DRAWS = 1000, 256
+
+
+class Remedy(NamedTuple):
+    """One attack more, and the check that asks for it."""
+
+    check: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class _Case:
+    stochastic: bool
+    spiking: bool
+    strongest: Recipe | None
+    tried: Sequence[Recipe]
+
+    def pgd(self, **options: Any) -> PGD:
+        return EOTPGD(draws=8, **options) if self.stochastic else PGD(**options)
+
+
+def _other_gradients(case: _Case) -> list[Recipe]:
+    options: dict[str, Any] = {"steps": 20, "reach": 5.0, "objective": Margin()}
+    if not case.spiking:
+        return [case.pgd(**options)]
+    if case.stochastic:  # a sweep in expectation would cost more than it finds
+        sources: list[Recipe] = [case.pgd(surrogate=ATan(alpha), **options) for alpha in (1.0, 6.0)]
+    else:
+        sources = [WidthSweep(attack=PGD(**options))]
+    return [*sources, EncoderAwareSearch()]
+
+
+def _other_rules(case: _Case) -> list[Recipe]:
+    rules = (TimeShift(), StraightThrough())
+    return [*(case.pgd(steps=40, backward=rule) for rule in rules), EncoderAwareSearch()]
+
+
+def _other_objectives(case: _Case) -> list[Recipe]:
+    return [case.pgd(steps=40, objective=Margin()), APGDDLR(steps=50, draws=8 if case.stochastic else 1)]
+
+
+def _more_steps(case: _Case) -> list[Recipe]:
+    more = None if case.strongest is None else longer(case.strongest)
+    return [] if more is None else [more]
+
+
+def _more_draws(case: _Case) -> list[Recipe]:
+    most = max((getattr(recipe, "draws", 1) for recipe in case.tried), default=1)
+    draws = 4 * max(16, most)
+    return [EOTPGD(steps=20, draws=draws)] if draws <= MOST_DRAWS else []
+
+
+_TRY: dict[str, Callable[[_Case], list[Recipe]]] = {
+    "zero gradients": _other_gradients,
+    "layer without gradient": _other_gradients,
+    "training rule weaker than substitutes": _other_gradients,
+    "gradient-free beats gradient": _other_gradients,
+    "transfer beats white-box": _other_gradients,
+    "unbounded attack fails": _other_gradients,
+    "masked encoder gradient": _other_rules,
+    "saturated outputs": _other_objectives,
+    "probabilities instead of logits": _other_objectives,
+    "unstable predictions": lambda case: [EncoderAwareSearch(), SquareSearch(queries=2000)],
+    "one exit attacked": lambda case: [case.pgd(steps=50, objective=PrefixMean(Margin()))],
+    "one step beats many": lambda case: [case.pgd(steps=40, restarts=3, reach=10.0)],
+    "accuracy rises with epsilon": lambda case: [
+        *_more_steps(case),
+        case.pgd(steps=100, restarts=3, objective=Margin()),
+    ],
+    "loss still rising": _more_steps,
+    "expectation too small": _more_draws,
+    "silent success": lambda case: [],
+    "attacks too few": lambda case: [],
+    "nearer image known": lambda case: [],
+    "nested budgets": lambda case: [],
+}
+"""Checks that another attack may settle; where none is named, or all were tried, the next larger suite is."""
+
+
+def longer(recipe: Recipe) -> Recipe | None:
+    """The same attack with four times the steps, each as long as before; None where it takes no steps.
+
+    Example:
+        >>> more = longer(PGD(steps=20))
+        >>> more.steps, more.reach
+        (80, 10.0)
+    """
+    inner = getattr(recipe, "attack", None)
+    if inner is not None:
+        more = longer(inner)
+        changes: dict[str, Any] = {"attack": more}
+        return None if more is None else replace(recipe, **changes)  # type: ignore[type-var]
+    steps = getattr(recipe, "steps", None)
+    if recipe.gradient_free or isinstance(recipe, Composite) or steps is None or 4 * steps > MOST_STEPS:
+        return None
+    changes = {"steps": 4 * steps}
+    if hasattr(recipe, "reach"):
+        changes["reach"] = 4 * recipe.reach
+    return replace(recipe, **changes)  # type: ignore[type-var]
+
+
+def strongest(recipes: Sequence[tuple[Recipe, float]]) -> Recipe | None:
+    """Of attacks that follow gradients of the model step by step, the one that leaves least standing.
+
+    Args:
+        recipes: each with the accuracy that it leaves.
+    """
+    iterated = [
+        (accuracy, -getattr(getattr(recipe, "attack", recipe), "steps", 0), place)
+        for place, (recipe, accuracy) in enumerate(recipes)
+        if not recipe.gradient_free
+        and not isinstance(recipe, (RateTwin, Suite))
+        and getattr(getattr(recipe, "attack", recipe), "steps", 0) > 1
+    ]
+    return recipes[min(iterated)[2]][0] if iterated else None
+
+
+def remedies(
+    checks: Sequence[str],
+    model: Any,
+    threat: Threat,
+    tried: Sequence[Recipe],
+    strongest: Recipe | None = None,
+) -> list[Remedy]:
+    """The attacks to try on a doubtful number, none of which was tried before.
+
+    Args:
+        checks: names of the checks that were raised.
+        model: a classifier, or its spec.
+        threat: with its budget.
+        tried: what the number rests on.
+        strongest: the strongest iterative attack among them.
+
+    Returns:
+        What the reasons ask for; where nothing new is left of it, the next larger suite; where no attack can
+        settle the reasons (ties, for example), nothing.
+
+    Example:
+        >>> from spikeproof.decoders import Count
+        >>> from spikeproof.encoders import Latency
+        >>> from spikeproof.networks.architecture import MLP
+        >>> from spikeproof.networks.classifier import ModelSpec
+        >>> from spikeproof.neurons import LIF
+        >>> from spikeproof.threats import Linf
+        >>> spec = ModelSpec(Latency(4), MLP((8,)), LIF(), ATan(), Count(), (1, 8, 8), 10)
+        >>> tried = [PGD(steps=20)]
+        >>> [each.recipe.steps for each in remedies(["loss still rising"], spec, Linf(0.1), tried, tried[0])]
+        [80]
+        >>> remedies(["attacks too few"], spec, Linf(0.1), tried)
+        [Remedy(check='attacks too few', recipe=Suite(level='standard'))]
+        >>> remedies(["ties"], spec, Linf(0.1), tried)
+        []
+    """
+    open_ = [check for check in checks if check in _TRY]
+    if not open_:
+        return []
+    spec = getattr(model, "spec", model)
+    stochastic = bool(getattr(spec.encoder, "stochastic", False) or getattr(model, "stochastic", False))
+    tried = [
+        *tried,
+        *(m.recipe for each in tried if isinstance(each, Suite) for m in _members(each, model, threat)),
+    ]
+    case = _Case(stochastic, bool(spec.neuron.spiking), strongest, tried)
+    found: dict[Recipe, Remedy] = {}
+    for check in open_:
+        recipes = [] if moves_events(threat) else _TRY[check](case)
+        new = [r for r in recipes if r not in tried and _fits(r, spec, threat)]
+        if not new and (suite := _next_suite(tried)) is not None and _fits(suite, spec, threat):
+            new = [suite] if suite not in tried else []
+        for recipe in new:
+            found.setdefault(recipe, Remedy(check, recipe))
+    targeted = [each for each in found.values() if not isinstance(each.recipe, Suite)]
+    suites = [each for each in found.values() if isinstance(each.recipe, Suite)]
+    return [*targeted, *suites]
+
+
+def _members(suite: Suite, model: Any, threat: Threat) -> list[Member]:
+    try:
+        return plan(suite.level, model, threat)
+    except InputError:
+        return []
+
+
+def _next_suite(tried: Sequence[Recipe]) -> Suite | None:
+    """The suite above the largest that was tried, at least the standard one."""
+    done = [LEVELS.index(recipe.level) for recipe in tried if isinstance(recipe, Suite)]
+    place = max([*done, 0]) + 1
+    return Suite(level=LEVELS[place]) if place < len(LEVELS) else None
+
+
+def _fits(recipe: Recipe, spec: Any, threat: Threat) -> bool:
+    """Whether the attack is defined on a model of this spec within this threat."""
+    try:
+        check_threat(spec, threat)
+        if isinstance(recipe, Suite):
+            plan(recipe.level, spec, threat)
+            return True
+        check_on(spec, recipe)
+        recipe(threat)
+    except InputError:
+        return False
+    return recipe.suits(spec)

@@ -1,0 +1,211 @@
+"""Repairing a study: run what is missing, attack doubtful numbers as the reasons ask, tell what changed.
+
+Every repair is a cell like those of the study, with an address of its own, so it is computed once, whoever is
+killed when. Which cells were added, and why, is written to `repairs.json` before they are computed; the study
+itself stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.audit.checks import DOUBTFUL
+from spikeproof.catalogue.names import PARTS
+from spikeproof.catalogue.saved import load
+from spikeproof.errors import InputError
+from spikeproof.experiments.read.record import Record
+from spikeproof.experiments.read.results import MEASURED, TOO_FEW, WORST_CASE, records, restated
+from spikeproof.experiments.repair.remedies import ENOUGH, remedies, strongest
+from spikeproof.experiments.run.driver import (
+    Listener,
+    Summary,
+    Work,
+    budget_of,
+    compute,
+    models_of,
+    note_repairs,
+    read_plan,
+)
+from spikeproof.experiments.run.executors import Executor
+from spikeproof.experiments.run.store import Store
+from spikeproof.experiments.study.cells import MEASURING_VERSION, TRAINING_VERSION, Cell, planned, with_plan
+from spikeproof.protocols import Threat
+from spikeproof.specs import build, describe
+
+__all__ = ["Repaired", "repair_study", "repaired"]
+
+Repaired = Mapping[str, Any]
+Note = dict[str, Any]
+
+
+def repair_study(
+    directory: Path,
+    work: Work,
+    executor: Executor,
+    listener: Listener,
+    available: Callable[[Mapping[str, Any]], int],
+    rounds: int = 2,
+) -> Summary:
+    """Compute what a study lacks, and what could settle the doubts of its audit.
+
+    The first round does what the reasons ask for; each later one goes on where doubt is left, at the end with
+    the next larger suite. A number that is withheld is wrong, and no attack mends it.
+
+    Args:
+        directory: the output directory of a run.
+        work: computes the files of one cell.
+        executor: where work is done.
+        listener: hears how it goes.
+        available: number of test images of a data set, by its description in a train cell.
+        rounds: most rounds for each number, those of earlier calls included; 0 only runs what is missing.
+
+    Returns:
+        What was computed and what failed, of study and repairs.
+
+    Raises:
+        InputError: the directory holds no study, or one of another version.
+    """
+    done = _compute(directory, work, executor, listener)
+    for turn in range(1, rounds + 1):
+        added = _plan_round(directory, turn, available)
+        if not added:
+            continue
+        note_repairs(directory, added)
+        done = _sum(done, _compute(directory, work, executor, listener))
+    return done
+
+
+def _compute(directory: Path, work: Work, executor: Executor, listener: Listener) -> Summary:
+    plan = read_plan(directory)
+    cells, models = [], models_of(plan["plan"])
+    for record in (*plan["plan"], *plan["repairs"]):
+        cell = Cell.of(record["kind"], record["spec"])
+        version = TRAINING_VERSION if cell.kind == "train" else MEASURING_VERSION
+        same = cell.spec.get("code_version") == version and cell.address == record["address"]
+        if not same or not planned(cell.spec, models.get(str(cell.spec.get("train")), {})):
+            raise InputError(
+                "Expected a study of this version of spikeproof",
+                f"{directory}, whose {cell.kind} cells are of another",
+                "Run the study again, or say --verdicts to see what it has.",
+            )
+        cells.append(cell)
+    return compute(cells, work, executor, directory, listener)
+
+
+def _sum(first: Summary, second: Summary) -> Summary:
+    return Summary(second.total, first.computed + second.computed, second.failed, second.blocked)
+
+
+def _plan_round(directory: Path, turn: int, available: Callable[[Mapping[str, Any]], int]) -> list[Note]:
+    """The cells that this round adds; more images go before more attacks, which then see all of them."""
+    plan, rows = read_plan(directory), records(directory)
+    doubtful = [row for row in rows if row["attack"] == WORST_CASE and row["verdict"] == DOUBTFUL]
+    known = {*plan["cells"]}
+    tried = {
+        (cell["spec"]["train"], budget_of(cell["spec"])) for cell in plan["repairs"] if cell["round"] >= turn
+    }
+    cells = [*plan["plan"], *plan["repairs"]]
+    added: dict[str, Note] = {}
+
+    def add(cell: Cell, because: str) -> None:
+        if cell.address not in known:
+            added.setdefault(cell.address, {**cell.record(), "because": because, "round": turn})
+
+    if any(TOO_FEW in _checks(row) for row in doubtful):
+        for cell in _on_more_images(cells, available):
+            add(cell, TOO_FEW)
+    size = {cell["spec"]["train"]: cell["spec"]["examples"] for cell in added.values()}
+    for row in doubtful:
+        train = Path(row["train_cell"]).name
+        for cell, because in _attacks_on(directory, row, rows, cells):
+            if (train, budget_of(cell.spec)) in tried:
+                continue
+            add(restated(cell.record(), size.get(train, cell.spec["examples"])), because)
+        if "not probed" in _checks(row):
+            measured = _measured(Path(row["clean_cell"]).name, cells)
+            add(
+                Cell.of("inspect", {**measured, "examples": size.get(train, measured["examples"])}),
+                "not probed",
+            )
+    return list(added.values())
+
+
+def _checks(row: Record) -> list[str]:
+    return [warning.split(":")[0] for warning in row["warnings"]]
+
+
+def _on_more_images(
+    cells: Sequence[Mapping[str, Any]], available: Callable[[Mapping[str, Any]], int]
+) -> list[Cell]:
+    """All that was measured, repairs included, on as many images as the interval wants and the data have."""
+    datasets = [cell["spec"]["dataset"] for cell in cells if cell["kind"] == "train"]
+    wanted = min(ENOUGH, *(available(dataset) for dataset in datasets))
+    measured = [cell for cell in cells if cell["kind"] in MEASURED]
+    return [restated(cell, wanted) for cell in measured if cell["spec"]["examples"] < wanted]
+
+
+def _measured(clean: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    spec: dict[str, Any] = next(cell["spec"] for cell in cells if cell["address"] == clean)
+    return spec
+
+
+def _attacks_on(
+    directory: Path, row: Record, rows: Sequence[Record], cells: Sequence[Mapping[str, Any]]
+) -> list[tuple[Cell, str]]:
+    """The attacks that could settle the doubts about one number, each with its reason."""
+    train = next(cell for cell in cells if cell["address"] == Path(row["train_cell"]).name)
+    model = load(Path(row["train_cell"]))
+    here = [
+        each
+        for each in rows
+        if each["attack"] != WORST_CASE
+        and all(dict(each)[name] == dict(row)[name] for name in ("train_cell", "threat", "epsilon"))
+    ]
+    store = Store(directory)
+    stored = [store.read(Path(each["cell"]).name) for each in here]
+    ball = {**stored[0].cell["spec"]["threat"], "epsilon": row["epsilon"]}
+    threat: Threat = build(Threat, ball, PARTS)
+    ran: list[Recipe] = [build(Recipe, cell.cell["spec"]["attack"], PARTS) for cell in stored]
+    found = [(recipe, each["robust_accuracy"]) for recipe, each in zip(ran, here, strict=True)]
+    same = {name: stored[0].cell["spec"][name] for name in ("threat", "epsilon")}
+    tried = [  # those that failed as well: they are run again as they are
+        build(Recipe, cell["spec"]["attack"], PARTS)
+        for cell in cells
+        if cell["kind"] == "attack"
+        and cell["spec"]["train"] == train["address"]
+        and {name: cell["spec"][name] for name in same} == same
+    ]
+    measured = _measured(Path(row["clean_cell"]).name, cells)
+    base = {**measured, **same, "seed": train["spec"]["seed"]}
+    return [
+        (
+            Cell.of("attack", with_plan({**base, "attack": describe(each.recipe, PARTS)}, model.spec)),
+            each.check,
+        )
+        for each in remedies(_checks(row), model, threat, tried, strongest(found))
+    ]
+
+
+def repaired(rows: Sequence[Record]) -> list[Repaired]:
+    """Every headline number that an audit tried again: what it was, what was tried and why, what it is.
+
+    Args:
+        rows: all records of a study.
+    """
+    found = list[Repaired]()
+    for row in rows:
+        if row["attack"] != WORST_CASE or row["before_verdict"] is None:
+            continue
+        tried: list[dict[str, Any]] = [
+            {"attack": each["attack"], "because": each["because"], "accuracy": each["robust_accuracy"]}
+            for each in rows
+            if each["because"] is not None
+            and all(dict(each)[name] == dict(row)[name] for name in ("train_cell", "threat", "epsilon"))
+        ]
+        if row["before_n"] != row["n"]:
+            tried.insert(0, {"attack": f"{row['n']} images", "because": TOO_FEW, "accuracy": None})
+        found.append({"record": row, "tried": tried})
+    return found

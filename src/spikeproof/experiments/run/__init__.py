@@ -1,0 +1,1 @@
+"""Running a study: the store, executors, and the computation of one cell."""

@@ -1,0 +1,482 @@
+"""How one cell is computed: from its spec, the data and the model's weights to the files of its directory.
+
+Every cell is computed on a single thread of the processor, wherever it runs. Sums of floating-point numbers
+depend on how they are split among threads, so this is what makes a result independent of the machine's number
+of cores; several cores are used by computing several cells at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as tensor_bytes
+from torch import Tensor
+
+from spikeproof.attacks.made_of.nested import Carried, Nested
+from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.recipe import Attack, Recipe
+from spikeproof.audit.assess import PROBED
+from spikeproof.audit.diagnostics import probe as inspect
+from spikeproof.catalogue.names import PARTS
+from spikeproof.catalogue.others import Saved, fingerprint, read_saved
+from spikeproof.catalogue.saved import dump_model, load
+from spikeproof.datasets import Dataset, Source, Split, floats
+from spikeproof.errors import DamagedError, InputError
+from spikeproof.evaluation.certificates import Certificate
+from spikeproof.evaluation.distances import Nearest, evaluate_distances
+from spikeproof.evaluation.suites import Suite, evaluate_suite, plan
+from spikeproof.evaluation.through import made_on, settled, through, validated
+from spikeproof.evaluation.verdicts import Attacked, Clean, evaluate_attack, evaluate_clean
+from spikeproof.experiments.run.driver import checkpoint
+from spikeproof.experiments.run.executors import Progress
+from spikeproof.experiments.run.store import Store, as_json
+from spikeproof.experiments.study.cells import Cell, plan_digest
+from spikeproof.keys import Key
+from spikeproof.learning.rule import EpochReport, Rule
+from spikeproof.networks.classifier import Classifier, ModelSpec
+from spikeproof.networks.substitute import probed
+from spikeproof.probes import Probe
+from spikeproof.protocols import Threat
+from spikeproof.specs import build, canonical, describe
+from spikeproof.statistics import compare
+from spikeproof.version import __version__
+
+__all__ = ["Bench", "Files"]
+
+Files = dict[str, bytes]
+Tell = Callable[[Progress], None]
+
+KEPT_EXAMPLES = 4
+"""Adversarial examples stored with an attack cell, for the report."""
+
+KEPT_STEPS = 128
+"""Steps of a longer attack of which losses are stored for every example."""
+
+FOUND = "images.safetensors"
+"""Every image of an attack cell of a nested sweep."""
+
+KEPT_SUBJECTS = 4
+"""Models that a worker keeps at hand."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model with the examples it is measured on and its answers to them as they are."""
+
+    model: Classifier
+    images: Tensor
+    labels: Tensor
+    clean: Clean
+    weights: str
+    key: Key
+    validation: Split
+
+
+class Made(NamedTuple):
+    """A model that images are made on, and the digest of its weights."""
+
+    model: Classifier
+    weights: str
+
+
+@dataclass
+class Bench:
+    """Computes cells; called as `bench(cell, tell)` it gives the files of the cell's directory.
+
+    Args:
+        root: the output directory, where train cells are read and checkpoints are kept.
+        data: the directory that holds the data sets, or None for the usual places.
+        device: where tensors live, such as `"cpu"`.
+        batch_size: images per evaluation batch.
+        command: the command line, for the provenance.
+    """
+
+    root: Path
+    data: Path | None
+    device: str
+    batch_size: int
+    command: tuple[str, ...] = ()
+    datasets: dict[str, Dataset] = field(default_factory=dict, repr=False)
+    subjects: dict[str, Subject] = field(default_factory=dict, repr=False)
+
+    def __call__(self, cell: Cell, tell: Tell) -> Files:
+        began = time.perf_counter()
+        compute = {
+            "train": self.train,
+            "clean": self.clean,
+            "inspect": self.inspect,
+            "probe": self.probe,
+            "distance": self.distance,
+            "attack": self.attack,
+            "certify": self.certify,
+        }
+        with one_thread(), in_full():
+            files = compute[cell.kind](cell, tell)
+        files["cell.json"] = as_json(cell.record())
+        files["provenance.json"] = as_json(self.provenance(time.perf_counter() - began))
+        return files
+
+    def train(self, cell: Cell, tell: Tell) -> Files:
+        """Weights, the description from which the model is rebuilt, and the history of its training."""
+        spec, key = cell.spec, Key.of(cell.spec["seed"])
+        model = build(ModelSpec, spec["model"], PARTS).build(key.fold("model"))
+        rule = build(Rule, spec["rule"], PARTS)
+        state = checkpoint(self.root, cell.address)
+        state.parent.mkdir(parents=True, exist_ok=True)
+        told = _Told(tell)
+        history = rule.train(
+            model,
+            self.dataset(spec["dataset"]),
+            key.fold("training"),
+            device=torch.device(self.device),
+            checkpoint=state,
+            on_epoch=told.epoch,
+            on_batch=told.batch,
+        )
+        metrics = {
+            "epochs": [asdict(epoch) for epoch in history.epochs],
+            "validation_accuracy": history.validation_accuracy,
+            "parameters": sum(weights.numel() for weights in model.parameters()),
+        }
+        files = dump_model(model)
+        metrics["weights"] = hashlib.sha256(files["weights.safetensors"]).hexdigest()
+        return {**files, "metrics.json": as_json(metrics)}
+
+    def clean(self, cell: Cell, tell: Tell) -> Files:
+        """How often, and how, the model is right on images as they are."""
+        subject = self.subject(cell)
+        metrics = {
+            **subject.clean.metrics(),
+            "stochastic": subject.model.stochastic,
+            "weights": subject.weights,
+        }
+        return {"metrics.json": as_json(metrics), "examples.parquet": table(subject.clean)}
+
+    def inspect(self, cell: Cell, tell: Tell) -> Files:
+        """What the model does besides answering: state, company, randomness, gradients."""
+        subject = self.subject(cell)
+        images, labels = subject.images[:PROBED], subject.labels[:PROBED]
+        found = inspect(subject.model, images, labels, subject.key.fold("inspect"))
+        return {"metrics.json": as_json({**asdict(found), "weights": subject.weights})}
+
+    def probe(self, cell: Cell, tell: Tell) -> Files:
+        """How often the model is right on images as they are, whose spikes a probe changes.
+
+        The code draws what it draws for the clean images, so that outcomes pair.
+        """
+        subject, spec = self.subject(cell), cell.spec
+        found = evaluate_clean(
+            probed(subject.model, build(Probe, spec["probe"], PARTS)),
+            subject.images,
+            subject.labels,
+            subject.key,
+            ids=subject.clean.example.cpu(),
+            batch_size=self.batch_size,
+            draws=spec["draws"],
+        )
+        key = subject.key.fold("compare")
+        lost = compare(subject.clean.right.cpu().numpy(), found.right.cpu().numpy(), key)
+        metrics = {
+            **{name.removeprefix("clean_"): value for name, value in found.metrics().items()},
+            "lost": lost.difference,
+            "lost_low": lost.interval.low,
+            "lost_high": lost.interval.high,
+            "p_value": lost.p_value,
+            "chance": 1 / subject.model.spec.classes,
+            "weights": subject.weights,
+        }
+        return {"metrics.json": as_json(metrics), "examples.parquet": table(found)}
+
+    def attack(self, cell: Cell, tell: Tell) -> Files:
+        """How often the model is right on images that an attack changed."""
+        subject, spec = self.subject(cell), cell.spec
+        recipe = build(Recipe, spec["attack"], PARTS)
+        threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
+        if isinstance(recipe, Suite):
+            return self.suite(cell, subject, recipe, threat)
+        key, part = Key.of(spec["seed"]), subject.validation
+        few = slice(validated(recipe))
+        images, labels = floats(part.images[few].to(self.device)), part.labels[few].to(self.device)
+        recipe, choices = settled(
+            subject.model, recipe, threat, images, labels, key.fold("choice"), draws=spec["draws"]
+        )
+        source = self.source(spec["source"]) if "source" in spec else None
+        gradients = through(subject.model, recipe)
+        if isinstance(recipe, Transfer) and source is not None:
+            gradients = made_on(source.model, recipe)
+        attack: Attack = recipe(threat)
+        if spec.get("smaller") is not None:
+            attack = Nested(attack, Carried(subject.clean.example, self.found(spec["smaller"])))
+        outcome = evaluate_attack(
+            subject.model,
+            attack,
+            threat,
+            subject.images,
+            subject.labels,
+            subject.clean,
+            key.fold("attack"),
+            through=gradients,
+            batch_size=self.batch_size,
+            draws=spec["draws"],
+        )
+        metrics = {**outcome.metrics(), "gradient_free": recipe.gradient_free, "weights": subject.weights}
+        if choices:
+            metrics["choices"] = [
+                {"chosen": describe(choice.recipe, PARTS), "validation_accuracy": list(choice.accuracy)}
+                for choice in choices
+            ]
+        if source is not None:
+            metrics["source_weights"] = source.weights
+        files = {
+            "metrics.json": as_json(metrics),
+            "examples.parquet": table(outcome),
+            "arrays.safetensors": tensor_bytes(exhibits(subject, outcome.x_adv)),
+            "losses.safetensors": tensor_bytes(traces(outcome)),
+        }
+        if "smaller" in spec:  # the next larger budget begins with these
+            files[FOUND] = tensor_bytes({"x_adv": outcome.x_adv.cpu().contiguous()})
+        return files
+
+    def found(self, attack: str) -> Tensor:
+        """All images of a stored attack cell of a nested sweep."""
+        path = Store(self.root).read(attack).path / FOUND
+        images: Tensor = load_file(path)["x_adv"].to(self.device)
+        return images
+
+    def distance(self, cell: Cell, tell: Tell) -> Files:
+        """How far the nearest adversarial images are that a search finds."""
+        subject, spec = self.subject(cell), cell.spec
+        recipe = build(Recipe, spec["attack"], PARTS)
+        found = evaluate_distances(
+            subject.model,
+            recipe,
+            build(Threat, {**spec["threat"], "epsilon": 1.0}, PARTS),
+            subject.images,
+            subject.labels,
+            subject.clean,
+            Key.of(spec["seed"]).fold("distance"),
+            through=through(subject.model, recipe),  # type: ignore[arg-type]
+            batch_size=self.batch_size,
+            draws=spec["draws"],
+        )
+        metrics = {**found.metrics(), "gradient_free": recipe.gradient_free, "weights": subject.weights}
+        return {"metrics.json": as_json(metrics), "examples.parquet": table(found)}
+
+    def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat) -> Files:
+        """The worst case over a suite, who broke what, and what each member contributed."""
+        members = plan(recipe.level, subject.model, threat)
+        if plan_digest(members) != cell.spec.get("plan"):
+            raise InputError(
+                "A cell that names the attacks which this version's suite is made of",
+                f"one of the suite {recipe.level} as another version has it",
+                "Run the study again.",
+            )
+        found = evaluate_suite(
+            subject.model,
+            recipe.level,
+            threat,
+            subject.images,
+            subject.labels,
+            subject.clean,
+            Key.of(cell.spec["seed"]).fold("attack"),
+            batch_size=self.batch_size,
+            draws=cell.spec["draws"],
+            members=members,
+        )
+        metrics = {**found.metrics(), "gradient_free": False, "weights": subject.weights}
+        seconds = {member["name"]: member["seconds"] for member in found.members}
+        metrics["members"] = [
+            {name: value for name, value in member.items() if name != "seconds"} for member in found.members
+        ]
+        return {
+            "metrics.json": as_json(metrics),
+            "seconds.json": as_json(seconds),  # apart from what the same seed gives again
+            "examples.parquet": table(found.attacked, broken_by=found.broken_by),
+            "arrays.safetensors": tensor_bytes(exhibits(subject, found.attacked.x_adv)),
+        }
+
+    def certify(self, cell: Cell, tell: Tell) -> Files:
+        """Which examples are proved right within a budget, or why the certificate does not apply."""
+        subject, spec = self.subject(cell), cell.spec
+        certificate = build(Certificate, spec["certificate"], PARTS)
+        threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
+        metrics: dict[str, Any] = {
+            "n": len(subject.labels),
+            "subject": certificate.subject,
+            "weights": subject.weights,
+            "reason": certificate.reason(subject.model, threat),
+        }
+        if metrics["reason"] is not None:
+            return {"metrics.json": as_json({**metrics, "certified": None})}
+        ids = subject.clean.example
+        key = Key.of(spec["seed"]).fold("certify").for_rows(ids)
+        found = certificate(subject.model, subject.images, subject.labels, threat, key)
+        columns = {"example": ids, **found._asdict()}
+        file = io.BytesIO()
+        pq.write_table(pa.table({name: column.cpu().numpy() for name, column in columns.items()}), file)
+        share = float(found.certified.double().mean())
+        return {"metrics.json": as_json({**metrics, "certified": share}), "examples.parquet": file.getvalue()}
+
+    def source(self, spec: str | Mapping[str, str]) -> Made:
+        """The model that images of a transfer are made on: of a train cell, or a saved one."""
+        if isinstance(spec, str):
+            stored = Store(self.root).read(spec)
+            return Made(load(stored.path).to(self.device), stored.metrics["weights"])
+        model = read_saved(Saved(path=spec["saved"]))
+        if fingerprint(model) != spec["sha256"]:
+            raise DamagedError(f"The saved model {spec['saved']} changed while the study ran")
+        return Made(model.to(self.device), spec["sha256"])
+
+    def subject(self, cell: Cell) -> Subject:
+        """What a cell measures, read and measured without an attack once."""
+        spec = cell.spec
+        name = canonical({option: spec[option] for option in ("train", "examples", "draws")})
+        if name not in self.subjects:
+            while len(self.subjects) >= KEPT_SUBJECTS:
+                self.subjects.pop(next(iter(self.subjects)))
+            self.subjects[name] = self.read_subject(spec["train"], spec["examples"], spec["draws"])
+        return self.subjects[name]
+
+    def read_subject(self, train: str, examples: int, draws: int) -> Subject:
+        stored = Store(self.root).read(train)
+        spec = stored.cell["spec"]
+        data = self.dataset(spec["dataset"])
+        test = data.test
+        model = load(stored.path).to(self.device)
+        images = floats(test.images[:examples].to(self.device))
+        labels = test.labels[:examples].to(self.device)
+        key = Key.of(spec["seed"]).fold("evaluation")
+        clean = evaluate_clean(
+            model,
+            images,
+            labels,
+            key,
+            ids=test.ids[:examples],
+            batch_size=self.batch_size,
+            draws=draws,
+        )
+        return Subject(model, images, labels, clean, stored.metrics["weights"], key, data.validation)
+
+    def dataset(self, spec: Mapping[str, Any]) -> Dataset:
+        """The data that a train cell names, read once."""
+        name = spec["sha256"]
+        if name not in self.datasets:
+            source = build(Source, {key: value for key, value in spec.items() if key != "sha256"}, PARTS)
+            self.datasets[name] = source.load(self.data)
+        if self.datasets[name].sha256 != name:
+            raise DamagedError(f"The data set {spec['name']} changed on disk while the study ran")
+        return self.datasets[name]
+
+    def provenance(self, seconds: float) -> dict[str, Any]:
+        """What explains a result without being able to change it."""
+        return {
+            "spikeproof": __version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "device": device_name(self.device),
+            "threads": 1,
+            "seconds": round(seconds, 3),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "batch_size": self.batch_size,
+            "command": list(self.command),
+        }
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread, and as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def in_full() -> Iterator[None]:
+    """Convolutions on an accelerator repeat themselves to the bit and keep all digits of single precision.
+
+    What PyTorch allows by default there rounds the factors of convolutions to 10 bits, enough to move a spike
+    from one step to the next.
+    """
+    with torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
+
+
+def device_name(device: str) -> str:
+    """What the device calls itself."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def table(outcome: Clean | Attacked | Nearest, **more: Tensor) -> bytes:
+    """What happened to each example: the outcome's columns of one value per example, as Parquet."""
+    values = {column.name: getattr(outcome, column.name) for column in fields(outcome)}
+    one_each = {n: v for n, v in (values | more).items() if isinstance(v, Tensor) and v.ndim == 1}
+    file = io.BytesIO()
+    pq.write_table(pa.table({name: v.cpu().numpy() for name, v in one_each.items()}), file)
+    return file.getvalue()
+
+
+@torch.no_grad()
+def exhibits(subject: Subject, x_adv: Tensor) -> dict[str, Tensor]:
+    """A few images, what an attack made of them, and what the network sees of both."""
+    few, encoder = slice(KEPT_EXAMPLES), subject.model.encoder
+    x, x_adv, ids = subject.images[few], x_adv[few], subject.clean.example[few]
+    key = Key(("exhibit",)).for_rows(ids)
+    arrays = {"x": x, "x_adv": x_adv, "example": ids}
+    for name, images in (("spikes", x), ("spikes_adv", x_adv)):
+        seen = encoder(images, key).transpose(0, 1)
+        small = seen.to(torch.uint8) if encoder.spiking else seen
+        arrays[name] = (
+            small if torch.equal(small.to(seen.dtype), seen) else seen
+        )  # weighted spikes as they are
+    return {
+        name: array.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, array in arrays.items()
+    }
+
+
+def traces(outcome: Attacked) -> dict[str, Tensor]:
+    """The objective of every example, NaN where it has none: `losses [S, N]` at the steps `step [S]`."""
+    total = len(outcome.losses)
+    kept = torch.linspace(0, max(total - 1, 0), min(total, KEPT_STEPS)).round().long()
+    losses = outcome.losses.detach().cpu()[kept].float().contiguous()
+    return {"losses": losses, "step": kept, "example": outcome.example.cpu().contiguous()}
+
+
+@dataclass
+class _Told:
+    """Tells at most twice a second how a training goes."""
+
+    tell: Tell
+    note: str = "first epoch"
+    last: float = 0.0
+
+    def epoch(self, report: EpochReport) -> None:
+        right = report.validation_accuracy
+        self.note = f"loss {report.loss:.3f}" + (
+            f", validation accuracy {right:.1%}" if right is not None else ""
+        )
+
+    def batch(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.last > 0.5:
+            self.last = now
+            self.tell(Progress(done, total, self.note))

@@ -1,0 +1,369 @@
+"""Running a study: compute what the store lacks, keep what it has, file every outcome at once."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from spikeproof.errors import DamagedError, InputError
+from spikeproof.experiments.run.executors import Executor, Failure, Progress
+from spikeproof.experiments.run.store import Store, Stored, as_json, write_atomically, writing
+from spikeproof.experiments.study.cells import NEEDED, Cell, planned
+from spikeproof.specs import canonical
+from spikeproof.version import __version__
+
+__all__ = ["Listener", "Status", "Summary", "compute", "note_repairs", "read_plan", "run", "status"]
+
+Work = Callable[[Cell, Callable[[Progress], None]], Mapping[str, bytes]]
+
+
+class Listener:
+    """Hears how a run goes; every method may be left as it is."""
+
+    def planned(self, cells: Sequence[Cell]) -> None:
+        """These are the cells of the study."""
+
+    def kept(self, cell: Cell) -> None:
+        """A cell was finished before."""
+
+    def damaged(self, message: str) -> None:
+        """A stored cell cannot be trusted and is computed again."""
+
+    def progress(self, cell: Cell, progress: Progress) -> None:
+        """A cell is being computed."""
+
+    def finished(self, cell: Cell, failure: Failure | None) -> None:
+        """A cell is done."""
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Args:
+        total: number of cells of the study.
+        computed: cells that this run finished.
+        failed: cells whose computation failed.
+        blocked: cells whose model could not be trained.
+    """
+
+    total: int
+    computed: int = 0
+    failed: int = 0
+    blocked: int = 0
+
+    @property
+    def kept(self) -> int:
+        """Cells that were finished before."""
+        return self.total - self.computed - self.failed - self.blocked
+
+
+def run(
+    name: str,
+    spec: Mapping[str, Any],
+    cells: Sequence[Cell],
+    work: Work,
+    executor: Executor,
+    out: Path,
+    listener: Listener,
+) -> Summary:
+    """Compute what is missing of a study and file every outcome as soon as it is known.
+
+    Args:
+        name: of the study.
+        spec: the study as plain data, for the record.
+        cells: all its cells.
+        work: computes the files of one cell.
+        executor: where work is done.
+        out: the output directory.
+        listener: hears how it goes.
+
+    Raises:
+        InputError: the output directory cannot be written.
+    """
+    Store(out).prepare()
+    with writing(out):
+        _write_plan(out, name, spec, cells)
+    return compute(cells, work, executor, out, listener)
+
+
+def compute(cells: Sequence[Cell], work: Work, executor: Executor, out: Path, listener: Listener) -> Summary:
+    """Compute what the store lacks of these cells, each model's cell before those that need it.
+
+    Args:
+        cells: those wanted; what they need is among them.
+        work: computes the files of one cell.
+        executor: where work is done.
+        out: the output directory.
+        listener: hears how it goes.
+
+    Raises:
+        InputError: the output directory cannot be written.
+    """
+    store = Store(out)
+    store.prepare()
+    return _Run(store, cells, listener).go(work, executor)
+
+
+def _write_plan(out: Path, name: str, spec: Mapping[str, Any], cells: Sequence[Cell]) -> None:
+    records = [cell.record() for cell in cells]
+    plan = {
+        "study": name,
+        "spec": spec,
+        "cells": [cell.address for cell in cells],
+        "plan": records,
+        "replanned": _replanned(_noted(out), models_of(records)),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "spikeproof": __version__,
+    }
+    write_atomically(out / "study.json", as_json(plan))
+
+
+@dataclass
+class _Run:
+    store: Store
+    cells: Sequence[Cell]
+    listener: Listener
+    finished: dict[str, Stored] = field(default_factory=dict)
+    following: dict[str, list[Cell]] = field(default_factory=dict)
+    needed: set[str] = field(default_factory=set)
+
+    def go(self, work: Work, executor: Executor) -> Summary:
+        self.listener.planned(self.cells)
+        self.needed = {address for cell in self.cells for address in cell.needs}
+        summary, ready = Summary(len(self.cells)), []
+        known = {cell for cell in self.cells if not cell.needs and self.usable(cell)}
+        for cell in self.cells:
+            if not self.waits(cell) and cell not in known and not self.usable(cell):
+                ready.append(cell)
+        for cell, outcome in executor.run(work, ready, then=self.then, heard=self.listener.progress):
+            if isinstance(outcome, Failure):
+                self.fail(cell, outcome)
+                summary.failed += 1
+            else:
+                self.keep(cell, outcome)
+                summary.computed += 1
+            self.listener.finished(cell, outcome if isinstance(outcome, Failure) else None)
+        summary.blocked = sum(map(len, self.following.values()))
+        return summary
+
+    def waits(self, cell: Cell) -> bool:
+        """Whether something that this cell needs is not finished; it then follows the first of these."""
+        missing = next((address for address in cell.needs if address not in self.finished), None)
+        if missing is not None:
+            self.following.setdefault(missing, []).append(cell)
+        return missing is not None
+
+    def usable(self, cell: Cell) -> bool:
+        """Whether the store has this cell, whole and measured on the weights that its model has now."""
+        try:
+            stored = self.store.find(cell.address)
+            if stored is None:
+                return False
+            self.check_weights(cell, stored)
+        except DamagedError as error:
+            self.listener.damaged(f"{error}; computing it again")
+            self.store.discard(cell.address)
+            return False
+        self.finished[cell.address] = stored
+        self.listener.kept(cell)
+        return True
+
+    def check_weights(self, cell: Cell, stored: Stored) -> None:
+        spec = cell.spec
+        for place, name in NEEDED.items():
+            needed = spec.get(place)
+            if not isinstance(needed, str):
+                continue
+            if stored.metrics.get(name) != self.finished[needed].metrics.get("weights"):
+                raise DamagedError(f"{stored.path} was measured on other weights than its model now has")
+
+    def then(self, cell: Cell, outcome: object) -> list[Cell]:
+        """The cells that wait for this one and are not stored yet."""
+        if isinstance(outcome, Failure) or cell.address not in self.needed:
+            return []
+        self.finished[cell.address] = self.store.read(cell.address)
+        freed = [each for each in self.following.pop(cell.address, []) if not self.waits(each)]
+        return [each for each in freed if not self.usable(each)]
+
+    def keep(self, cell: Cell, files: Mapping[str, bytes]) -> None:
+        self.store.put(cell.address, files)
+        for leftover in (
+            _failure_path(self.store.root, cell.address),
+            checkpoint(self.store.root, cell.address),
+        ):
+            leftover.unlink(missing_ok=True)
+
+    def fail(self, cell: Cell, failure: Failure) -> None:
+        path = _failure_path(self.store.root, cell.address)
+        record = {"kind": cell.kind, "spec": cell.spec, "error": failure.error, "trace": failure.trace}
+        with writing(self.store.root):
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, as_json(record))
+
+
+def checkpoint(root: Path, address: str) -> Path:
+    """Where a training that is under way keeps its state."""
+    return root / "checkpoints" / address
+
+
+def _failure_path(root: Path, address: str) -> Path:
+    return root / "failures" / f"{address}.json"
+
+
+def note_repairs(out: Path, added: Sequence[Mapping[str, Any]]) -> None:
+    """Write which cells an audit adds to a study, beside those noted before and before any is computed.
+
+    Args:
+        out: the output directory.
+        added: records of cells, each with the check it is `because` of and its `round`.
+
+    Raises:
+        InputError: the output directory cannot be written, or its list of repairs cannot be read.
+    """
+    with writing(out):
+        note = {"repairs": [*_noted(out), *added], "spikeproof": __version__}
+        write_atomically(out / REPAIRS, as_json(note))
+
+
+REPAIRS = "repairs.json"
+
+
+def _noted(directory: Path) -> list[dict[str, Any]]:
+    """All repairs that were ever noted, those of a study that has changed since included."""
+    path = directory / REPAIRS
+    if not path.exists():
+        return []
+    try:
+        noted: list[dict[str, Any]] = json.loads(path.read_bytes())["repairs"]
+        for cell in noted:
+            cell["address"], cell["because"], cell["round"], cell["spec"]["train"], budget_of(cell["spec"])
+        return noted
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "Expected a list of repairs",
+            f"{path}, which cannot be read ({error!r})",
+            "Remove it: finished cells stay, and `spikeproof audit` plans the repairs again.",
+        ) from error
+
+
+def _repairs(directory: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Cells that an audit added for models and budgets of this study, measured as it measures.
+
+    What the study has itself is left out, and so is what an earlier version, other draws or a suite that has
+    changed since had measured.
+    """
+    if not (noted := _noted(directory)):
+        return []
+    aside = {*plan["cells"], *plan.get("replanned", ())}
+    clean = {cell["spec"]["train"]: cell["spec"] for cell in plan["plan"] if cell["kind"] == "clean"}
+    budgets = {budget_of(cell["spec"]) for cell in plan["plan"] if cell["kind"] == "attack"} | {None}
+    return [
+        cell
+        for cell in noted
+        if cell["address"] not in aside
+        and cell["because"]
+        and cell["spec"]["train"] in clean
+        and budget_of(cell["spec"]) in budgets
+        and all(
+            cell["spec"].get(name) == clean[cell["spec"]["train"]].get(name)
+            for name in ("code_version", "draws", "choosing")
+        )
+    ]
+
+
+def _replanned(noted: Sequence[Mapping[str, Any]], models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Repairs by a suite that has changed since: what they found is not what it would find now."""
+    return [
+        cell["address"]
+        for cell in noted
+        if cell["spec"]["train"] in models and not planned(cell["spec"], models[cell["spec"]["train"]])
+    ]
+
+
+def models_of(plan: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The spec of every model of a plan, by the address of its train cell."""
+    return {cell["address"]: cell["spec"]["model"] for cell in plan if cell["kind"] == "train"}
+
+
+def budget_of(spec: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The threat and epsilon of a cell; None where it has none."""
+    return (canonical(spec["threat"]), spec["epsilon"]) if "epsilon" in spec else None
+
+
+def read_plan(directory: Path) -> dict[str, Any]:
+    """What `run` noted about the study of an output directory, and under `repairs` what an audit added.
+
+    The cells of the repairs are among `cells`, and not in `plan`.
+
+    Raises:
+        InputError: the directory holds no study, or its note is damaged.
+    """
+    path = directory / "study.json"
+    try:
+        plan: dict[str, Any] = json.loads(path.read_bytes())
+        plan["study"], plan["cells"], plan["plan"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "Expected the output directory of a study",
+            f"{directory}, which has no {'readable ' if path.exists() else ''}study.json",
+            "Name the directory that `spikeproof run` printed, or run the study again.",
+        ) from error
+    plan["repairs"] = _repairs(directory, plan)
+    plan["cells"] = [*plan["cells"], *(cell["address"] for cell in plan["repairs"])]
+    return plan
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a study is.
+
+    Args:
+        study: its name.
+        total: number of cells by kind.
+        finished: number of whole cells by kind.
+        damaged: what is wrong with cells that cannot be trusted.
+        failed: what went wrong with cells that failed.
+    """
+
+    study: str
+    total: Mapping[str, int]
+    finished: Mapping[str, int]
+    damaged: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+def status(directory: Path) -> Status:
+    """How far the study of an output directory is; every finished cell is verified.
+
+    Raises:
+        InputError: the directory holds no study.
+    """
+    plan, store = read_plan(directory), Store(directory)
+    finished: Counter[str] = Counter()
+    damaged, failed = [], []
+    planned = [*plan["plan"], *plan["repairs"]]
+    for cell in planned:
+        try:
+            found = store.find(cell["address"]) is not None
+        except DamagedError as error:
+            damaged.append(str(error))
+            continue
+        if found:
+            finished[cell["kind"]] += 1
+        elif (path := _failure_path(directory, cell["address"])).exists():
+            failed.append(f"{cell['kind']} {cell['address']}: {_error(path)}")
+    total = Counter(cell["kind"] for cell in planned)
+    return Status(plan["study"], total, finished, tuple(damaged), tuple(failed))
+
+
+def _error(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_bytes())["error"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"see {path}"

@@ -1,0 +1,296 @@
+"""Cells: the smallest units of a study that are computed and stored, each with an address of its own.
+
+A `train` cell makes a model, a `clean` cell measures it on clean images, an `inspect` cell looks for what
+makes numbers unbelievable, such as state that leaks or gradients that vanish, a `probe` cell measures it on
+clean images whose spikes are changed, a `distance` cell says how far the nearest adversarial images are, an
+`attack` cell measures it under one attack with one budget, a `certify` cell proves what it can within one
+budget. A cell's spec holds everything that can change its numbers; its address is the digest of that spec.
+Batch size, device, number of workers and machine are not part of it. A suite is named by its level and stands
+for attacks that change from version to version, so its spec holds a digest of these, `plan`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.catalogue.names import PARTS
+from spikeproof.catalogue.others import Saved, fingerprint, read_saved
+from spikeproof.datasets import Dataset
+from spikeproof.errors import InputError
+from spikeproof.evaluation.suites import Member, Suite, plan
+from spikeproof.evaluation.through import validated
+from spikeproof.evaluation.verdicts import CHOOSING
+from spikeproof.experiments.study.study import Candidate, Study, check_on, knows, others
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.protocols import Threat
+from spikeproof.specs import address, build, canonical, describe
+from spikeproof.statistics import draws_wanted
+
+__all__ = ["MEASURING_VERSION", "TRAINING_VERSION", "Cell", "cells_of", "plan_digest", "planned", "with_plan"]
+
+TRAINING_VERSION = 2
+"""Raised whenever a change of the code alters the model that a train cell with the same spec makes."""
+
+MEASURING_VERSION = 7
+"""Raised whenever a change of the code alters what a clean or attack cell with the same spec measures.
+
+Which attacks a suite is made of, with all their options, stands in the spec, so these may change without it.
+"""
+
+LEAST_DRAWS = 4
+"""Draws of a stochastic model on many examples, where fewer would do."""
+NEEDED = {"train": "weights", "source": "source_weights", "smaller": "weights"}
+"""Where a spec names cells that come first, and the metric that holds the digest of their model's weights."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One unit of work.
+
+    Args:
+        kind: `train`, `clean`, `inspect`, `probe`, `distance`, `attack` or `certify`.
+        text: the canonical JSON of its spec.
+
+    Example:
+        >>> cell = Cell.of("clean", {"train": "ab12", "examples": 100, "draws": 1})
+        >>> cell.spec["examples"], cell == Cell.of("clean", {"draws": 1, "examples": 100, "train": "ab12"})
+        (100, True)
+    """
+
+    kind: str
+    text: str
+
+    @classmethod
+    def of(cls, kind: str, spec: dict[str, Any]) -> Cell:
+        """The cell with this spec."""
+        return cls(kind, canonical(spec))
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Everything that can change its numbers."""
+        spec: dict[str, Any] = json.loads(self.text)
+        return spec
+
+    @property
+    def address(self) -> str:
+        """The name under which its result is stored."""
+        return address({"kind": self.kind, "spec": self.spec})
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The addresses of what comes first: its model, one that images are made on, the smaller budget."""
+        spec = self.spec
+        return tuple(spec[name] for name in NEEDED if isinstance(spec.get(name), str))
+
+    def record(self) -> dict[str, Any]:
+        """The cell as plain data."""
+        return {"kind": self.kind, "address": self.address, "spec": self.spec}
+
+
+def cells_of(study: Study, data: Dataset) -> list[Cell]:
+    """Every cell of a study, each model's one after the other.
+
+    Raises:
+        InputError: the study asks for more examples than the data have, in the test part or to choose by, or
+            a model does not fit them.
+    """
+    examples = len(data.test.labels) if study.examples is None else study.examples
+    if examples > len(data.test.labels):
+        raise InputError(
+            f"The test part of {data.name} has {len(data.test.labels)} images",
+            f"examples={examples}",
+            "Ask for fewer, or write examples: all.",
+        )
+    wanted = max(map(validated, study.attacks), default=0)
+    if wanted > len(data.validation.labels):
+        raise InputError(
+            f"An attack is chosen on {wanted} images of the validation part, never on those reported",
+            f"{data.name} with {len(data.validation.labels)}",
+            "Hold out as many, such as {fashion-mnist: {hold_out: 5000}}, or choose on fewer (images).",
+        )
+    return list(
+        dict.fromkeys(cell for model in study.models for cell in _cells(study, data, model, examples))
+    )
+
+
+def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iterator[Cell]:
+    draws = max(LEAST_DRAWS, draws_wanted(examples)) if study.draws is None else study.draws
+    for seed in study.seeds:
+        train = _train(study, data, model, seed)
+        measured = {
+            "train": train.address,
+            "examples": examples,
+            "draws": draws if model.encoder.stochastic else 1,
+            "code_version": MEASURING_VERSION,
+        }
+        if model.encoder.stochastic:
+            measured["choosing"] = max(draws, CHOOSING)
+        yield train
+        yield Cell.of("clean", measured)
+        if study.attacks:
+            yield Cell.of("inspect", measured)
+        for probe in study.probes if model.encoder.steps > 1 else ():
+            looks = draws if model.encoder.stochastic or probe.random else 1
+            yield Cell.of("probe", {**measured, "draws": looks, "probe": describe(probe, PARTS)})
+        for norm, search in product(study.norms, study.distances):
+            if search.suits(model) and _defined(search, model) and knows(search, norm):
+                ball = describe(norm, PARTS)
+                ball.pop("epsilon")
+                far = {"attack": describe(search, PARTS), "threat": ball, "seed": seed}
+                yield Cell.of("distance", {**measured, **far})
+        own = model_spec(study, data, model)
+        last: dict[str, Cell] = {}
+        for threat in study.threats:
+            ball = describe(threat, PARTS)
+            epsilon = ball.pop("epsilon")
+            for recipe in study.attacks:
+                if not (recipe.suits(model) and _defined(recipe, model)):
+                    continue
+                attack = {"attack": describe(recipe, PARTS), "threat": ball, "epsilon": epsilon, "seed": seed}
+                attack = with_plan(attack, own)
+                if isinstance(recipe, Transfer):
+                    attack["attack"] |= {"made_on": None}
+                    for source in _sources(study, data, model, seed, recipe):
+                        yield _attack({**measured, **attack, "source": source}, study, recipe, last)
+                else:
+                    yield _attack({**measured, **attack}, study, recipe, last)
+            for certificate in study.certificates:
+                proof = {"certificate": describe(certificate, PARTS), "threat": ball, "epsilon": epsilon}
+                yield Cell.of("certify", {**measured, **proof, "seed": seed})
+
+
+def _attack(spec: dict[str, Any], study: Study, recipe: Recipe, last: dict[str, Cell]) -> Cell:
+    """An attack cell; in a nested sweep one that begins with the cell of the smaller budget, if any.
+
+    Two transfers may name the same model; what they ask for twice within one budget is one cell.
+    """
+    if study.sweep == "afresh" or isinstance(recipe, Suite):  # a suite attacks every budget afresh
+        return Cell.of("attack", spec)
+    place = canonical({name: value for name, value in spec.items() if name != "epsilon"})
+    before = last.get(place)
+    if before is None or before.spec["epsilon"] != spec["epsilon"]:
+        last[place] = Cell.of("attack", {**spec, "smaller": before.address if before else None})
+    return last[place]
+
+
+def plan_digest(members: Sequence[Member]) -> str:
+    """What tells plans of a suite apart: names, attacks with all their options, order and conditions.
+
+    Example:
+        >>> from spikeproof.attacks.gradient.plain import PGD
+        >>> plans = [[Member("pgd", PGD(steps=steps))] for steps in (10, 10, 20)]
+        >>> first, same, other = map(plan_digest, plans)
+        >>> first == same, first == other
+        (True, False)
+    """
+    return _digest(tuple(members))
+
+
+@lru_cache(maxsize=256)
+def _digest(members: tuple[Member, ...]) -> str:
+    return address([(name, describe(recipe, PARTS), after) for name, recipe, after in members])
+
+
+def with_plan(spec: dict[str, Any], model: ModelSpec) -> dict[str, Any]:
+    """The spec of a cell; that of a suite with the digest of what this version runs on such a model.
+
+    Args:
+        spec: of a cell.
+        model: what is measured.
+
+    Raises:
+        InputError: there is no suite for this model and threat.
+    """
+    if not _is_suite(spec):
+        return spec
+    threat: Threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
+    recipe: Suite = build(Recipe, spec["attack"], PARTS)
+    return {**spec, "plan": plan_digest(plan(recipe.level, model, threat))}
+
+
+def planned(spec: dict[str, Any], model: Mapping[str, Any]) -> bool:
+    """Whether a suite cell of a stored study stands for what this version runs; true of every other cell.
+
+    Args:
+        spec: of the cell.
+        model: the spec of its model, as plain data.
+    """
+    if not _is_suite(spec):
+        return True
+    try:
+        return with_plan(spec, build(ModelSpec, model, PARTS)) == spec
+    except InputError:  # it has parts that this version does not know
+        return False
+
+
+def _is_suite(spec: Mapping[str, Any]) -> bool:
+    return PARTS[Recipe].get(spec.get("attack", {}).get("name")) is Suite
+
+
+def _train(study: Study, data: Dataset, model: Candidate, seed: int) -> Cell:
+    return Cell.of(
+        "train",
+        {
+            "dataset": {**describe(study.data, PARTS), "sha256": data.sha256},
+            "model": describe(model_spec(study, data, model), PARTS),
+            "rule": describe(model.rule, PARTS),
+            "seed": seed,
+            "code_version": TRAINING_VERSION,
+        },
+    )
+
+
+def _sources(
+    study: Study, data: Dataset, model: Candidate, seed: int, recipe: Transfer
+) -> Iterator[str | dict[str, str]]:
+    """What the images of a transfer are made on: addresses of train cells, or a saved model."""
+    if isinstance(recipe.made_on, Saved):
+        other = read_saved(recipe.made_on)
+        own = model_spec(study, data, model)
+        if (other.spec.example_shape, other.spec.classes) != (own.example_shape, own.classes):
+            raise InputError(
+                f"Images of {list(own.example_shape)} in {own.classes} classes are made on a model of these",
+                f"{recipe.made_on.path}, a model of {list(other.spec.example_shape)} in {other.spec.classes}",
+                "Name a model of the same data.",
+            )
+        yield {"saved": recipe.made_on.path, "sha256": fingerprint(other)}
+        return
+    for other_model, other_seed in others(study, model, seed, recipe):
+        yield _train(study, data, other_model, other_seed).address
+
+
+def _defined(recipe: Recipe, model: Candidate) -> bool:
+    try:
+        check_on(model, recipe)
+    except InputError:
+        return False
+    return True
+
+
+def model_spec(study: Study, data: Dataset, model: Candidate) -> ModelSpec:
+    """A candidate with the sizes of the data."""
+    channels, height, width = data.test.images.shape[-3:]
+    parts = {axis.name: getattr(model, axis.name) for axis in fields(model) if axis.name != "rule"}
+    spec = ModelSpec(
+        **parts,
+        input_shape=(channels, height, width),
+        classes=len(data.classes),
+        normalise=study.normalise,
+    )
+    found = tuple(data.test.images.shape[1:])
+    if spec.example_shape != found:
+        raise InputError(
+            f"The encoder {describe(model.encoder, PARTS)} takes examples of {list(spec.example_shape)}",
+            f"{data.name} with examples of {list(found)}",
+            f"Use the encoder events with steps: {found[0]}."
+            if len(found) == 4
+            else "Use a code for images; events is for data that are spikes already.",
+        )
+    return spec

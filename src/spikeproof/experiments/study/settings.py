@@ -1,0 +1,91 @@
+"""`key=value` on the command line: one value of a study document, changed in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from spikeproof.errors import InputError
+from spikeproof.experiments.study.documents import Document, Place, parse
+
+__all__ = ["assign"]
+
+
+def assign(document: Document, setting: str) -> None:
+    """Change one value of a study document.
+
+    The key is a path whose names are joined by dots; a number picks one element of a list, and without it
+    every element is meant. The value is YAML. A member written as a bare name takes options this way too.
+
+    Raises:
+        InputError: there is no `=`, the path leads nowhere, or the value is not YAML.
+
+    Example:
+        >>> study = parse("models: [{rule: bptt}, {rule: {bptt: {lr: 0.1}}}]", "study.yaml")
+        >>> assign(study, "models.rule.epochs=2")
+        >>> study.data
+        {'models': [{'rule': {'bptt': {'epochs': 2}}}, {'rule': {'bptt': {'lr': 0.1, 'epochs': 2}}}]}
+    """
+    key, equals, text = setting.partition("=")
+    names = key.split(".")
+    if not equals or not all(names):
+        raise InputError("A setting is written key=value", repr(setting), "Write, for example, examples=100.")
+    label = f"setting {setting!r}"
+    change = _Change(document, label, parse(text, label).data)
+    document.data = change.at((), document.data, names)
+
+
+class _Change:
+    def __init__(self, document: Document, label: str, value: Any) -> None:
+        self.document, self.label, self.value = document, label, value
+
+    def at(self, place: Place, data: Any, names: Sequence[str]) -> Any:
+        """`data`, which stands at `place`, with the value that `names` lead to exchanged."""
+        if not names:
+            return self._written(place)
+        match data:
+            case list():
+                return self._in_list(place, data, names)
+            case str():
+                return {data: self.at((*place, data), {}, names)}
+            case None:
+                return self.at(place, {}, names)
+            case dict() if (
+                _is_member(place) and _options(data) is not None and names[0] not in (*data, "name")
+            ):
+                (member,) = data
+                return {member: self.at((*place, member), data[member] or {}, names)}
+            case dict():
+                name, rest = names[0], names[1:]
+                return {**data, name: self.at((*place, name), data.get(name), rest)}
+        raise InputError(
+            f"{self.label}: expected the path of a value", f"{names[0]!r} inside {data!r}", "Check the path."
+        )
+
+    def _in_list(self, place: Place, data: list[Any], names: Sequence[str]) -> list[Any]:
+        if not names[0].isdecimal():
+            return [self.at((*place, i), item, names) for i, item in enumerate(data)]
+        if not (len(names[0]) < 6 and int(names[0]) < len(data)):
+            raise InputError(
+                f"{self.label}: expected a number below {len(data)}", names[0], "Counting starts at 0."
+            )
+        chosen = int(names[0])
+        return [self.at((*place, i), item, names[1:]) if i == chosen else item for i, item in enumerate(data)]
+
+    def _written(self, place: Place) -> Any:
+        marks = self.document.marks
+        for old in [old for old in marks if old[: len(place)] == place]:
+            del marks[old]
+        marks[place] = self.label
+        return self.value
+
+
+def _is_member(place: Place) -> bool:
+    """Whether a part such as an encoder can stand here, and not the study or a block of models."""
+    return len(place) > (2 if place[:1] == ("models",) else 0)
+
+
+def _options(data: dict[str, Any]) -> dict[str, Any] | None:
+    """The options of a member in its short form, `{latency: {steps: 8}}`."""
+    (options,) = data.values() if len(data) == 1 else ("",)
+    return {} if options is None else options if isinstance(options, dict) else None

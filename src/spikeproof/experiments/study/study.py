@@ -1,0 +1,506 @@
+"""A study: which data, models, attacks, budgets and seeds, read from a YAML file.
+
+    name: example
+    data: digits
+    models:
+      - encoder: [direct, {latency: {steps: 8}}]     # every combination of the members of a block
+        neuron: lif
+        network: {mlp: {hidden: [100]}}
+        decoder: [count, first-spike]
+        rule: {bptt: {epochs: 5}}
+    certificates: [ibp]                               # what can be proved, beside what attacks leave
+    probes: [shuffle, {jitter: {steps: 1}}]           # how much of the accuracy lives in timing?
+    attacks: [fgsm, {pgd: {steps: 20}}, {square: {queries: 100}}]
+    epsilons: [8/255, 0.1]
+    examples: 200
+
+Every complaint names the file and the line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeVar
+
+from spikeproof.attacks.made_of.composite import Composite, RateTwin, members_of
+from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.attacks.search import check_threat
+from spikeproof.catalogue.names import PARTS, studies
+from spikeproof.catalogue.others import AmongModels, EveryOtherModel, Saved
+from spikeproof.datasets import Source
+from spikeproof.encoders import Direct
+from spikeproof.errors import InputError, suggest
+from spikeproof.evaluation.certificates import Certificate
+from spikeproof.evaluation.distances import check_search
+from spikeproof.evaluation.suites import Suite
+from spikeproof.evaluation.through import check_rates
+from spikeproof.experiments.study.documents import Document, Place, read
+from spikeproof.experiments.study.settings import assign
+from spikeproof.learning.rule import Rule
+from spikeproof.networks.architecture import Architecture
+from spikeproof.networks.classifier import Normalise
+from spikeproof.neurons import Neuron
+from spikeproof.probes import Probe
+from spikeproof.protocols import Decoder, Encoder, Threat, takes_events
+from spikeproof.specs import build, describe
+from spikeproof.surrogates import Surrogate
+from spikeproof.threats import parse_epsilon
+
+__all__ = ["Candidate", "Study", "load", "study_of"]
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model of a study before the data gave it its input and output sizes."""
+
+    encoder: Encoder
+    network: Architecture
+    neuron: Neuron
+    surrogate: Surrogate
+    decoder: Decoder
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is to be measured.
+
+    Args:
+        name: of the study; also of its default output directory.
+        data: where images come from.
+        models: the models, in order and without repetition.
+        attacks: the recipes; none for clean accuracy only.
+        threats: every threat with each of its budgets.
+        seeds: each model is trained once per seed.
+        examples: the first so many of the test part, or None for all.
+        draws: draws per example for stochastic models and random probes, at least 1; None for as many as
+            leave ±2 points to chance, at least 4.
+        normalise: input normalisation inside every model, or None.
+        batch_size: images per evaluation batch; changes no result.
+        probes: changes of the spikes between code and network; they need no threat.
+        certificates: lower bounds, tried at every budget on the models that they know.
+        distances: searches for the nearest adversarial image, in the norm of every threat that they know.
+        norms: every threat once, whatever its budgets.
+        sweep: `afresh`, or `nested` where attacks begin with what they found within the smaller budget.
+    """
+
+    name: str
+    data: Source
+    models: tuple[Candidate, ...]
+    attacks: tuple[Recipe, ...]
+    threats: tuple[Threat, ...]
+    seeds: tuple[int, ...] = (0,)
+    examples: int | None = None
+    draws: int | None = None
+    normalise: Normalise | None = None
+    batch_size: int = 128
+    probes: tuple[Probe, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
+    distances: tuple[Recipe, ...] = ()
+    norms: tuple[Threat, ...] = ()
+    sweep: str = "afresh"
+
+    def spec(self) -> dict[str, Any]:
+        """The study as plain data."""
+        return {
+            "name": self.name,
+            "data": describe(self.data, PARTS),
+            "models": [_axes(model) for model in self.models],
+            "attacks": [describe(attack, PARTS) for attack in self.attacks],
+            "probes": [describe(probe, PARTS) for probe in self.probes],
+            "certificates": [describe(certificate, PARTS) for certificate in self.certificates],
+            "threats": [describe(threat, PARTS) for threat in self.threats],
+            "distances": [describe(search, PARTS) for search in self.distances],
+            "sweep": self.sweep,
+            "seeds": list(self.seeds),
+            "examples": self.examples,
+            "draws": self.draws,
+            "normalise": describe(self.normalise, PARTS) if self.normalise else None,
+            "batch_size": self.batch_size,
+        }
+
+
+def _axes(model: Candidate) -> dict[str, Any]:
+    return {axis.name: describe(getattr(model, axis.name), PARTS) for axis in fields(model)}
+
+
+def load(study: str, settings: Iterable[str] = ()) -> Study:
+    """The built-in study of this name, or the study in the file of this name.
+
+    Args:
+        study: a name or a path.
+        settings: changes such as `examples=100`.
+
+    Raises:
+        InputError: there is no such study, or it says something that cannot be used.
+
+    Example:
+        >>> load("quickstart", ["examples=20"]).examples
+        20
+    """
+    known = studies()
+    path = Path(study)
+    if study not in known and not path.exists():
+        try_ = "Check the path." if path.suffix or len(path.parts) > 1 else suggest(study, known)
+        raise InputError("Expected a study file or the name of a built-in study", repr(study), try_)
+    document = read(known.get(study, path))
+    for setting in settings:
+        assign(document, setting)
+    return study_of(document)
+
+
+AXES: Mapping[str, tuple[Any, str | None]] = {
+    "encoder": (Encoder, None),
+    "network": (Architecture, "mlp"),
+    "neuron": (Neuron, "lif"),
+    "surrogate": (Surrogate, "arctangent"),
+    "decoder": (Decoder, "count"),
+    "rule": (Rule, "bptt"),
+}
+"""Axis of a block of models -> kind and default."""
+
+KEYS = (
+    *("name", "data", "models", "probes", "attacks", "suite", "certificates", "distances"),
+    *("threat", "epsilons", "sweep"),
+    *("seeds", "examples", "draws", "normalise", "batch_size"),
+)
+
+
+def study_of(document: Document) -> Study:
+    """The study that a document describes.
+
+    Raises:
+        InputError: with file and line, whatever cannot be used.
+    """
+    return _Reader(document).study()
+
+
+@dataclass(frozen=True)
+class _Reader:
+    document: Document
+
+    def study(self) -> Study:
+        data = self.document.data
+        self.keys((), data, KEYS, required=("name", "data", "models"))
+        attacks = [self.part(Recipe, place, item) for place, item in self.attacks()]
+        threats = self.threats() if attacks or self.listed("certificates", []) else ()
+        models = self.models()
+        searches, norms = self.distances(models)
+        for model, threat in product(models, (*threats, *norms)):
+            self.placed(("threat",), lambda model=model, threat=threat: check_threat(model, threat))  # type: ignore[misc]
+        for (place, _), attack in zip(self.attacks(), attacks, strict=True):
+            self.check_attack(place, attack, models)
+            for threat in threats:
+                self.placed(place, lambda attack=attack, threat=threat: attack(threat))  # type: ignore[misc]
+        return Study(
+            name=self.name(),
+            data=self.part(Source, ("data",), data["data"]),
+            models=tuple(dict.fromkeys(models)),
+            attacks=tuple(dict.fromkeys(attacks)),
+            threats=threats,
+            seeds=self.seeds(),
+            examples=None if data.get("examples", "all") == "all" else self.whole_of("examples", 0),
+            draws=None if data.get("draws", "auto") == "auto" else self.whole_of("draws", 4),
+            normalise=self.normalise(),
+            batch_size=self.whole_of("batch_size", 128),
+            probes=tuple(dict.fromkeys(self.part(Probe, p, item) for p, item in self.listed("probes", []))),
+            certificates=tuple(
+                dict.fromkeys(self.part(Certificate, p, item) for p, item in self.listed("certificates", []))
+            ),
+            distances=searches,
+            norms=norms,
+            sweep=self.sweep(),
+        )
+
+    def attacks(self) -> list[tuple[Place, Any]]:
+        """The attacks; `suite: standard` is short for the attack `{suite: {level: standard}}`."""
+        suites = [(place, {"name": "suite", "level": level}) for place, level in self.listed("suite", [])]
+        return [*self.listed("attacks", []), *suites]
+
+    def distances(self, models: Sequence[Candidate]) -> tuple[tuple[Recipe, ...], tuple[Threat, ...]]:
+        """Searches for the nearest image, and the norms that they are asked for."""
+        items = self.listed("distances", [])
+        norms = self.sized([1.0]) if items else ()
+        searches = []
+        for place, item in items:
+            search = self.part(Recipe, place, item)
+            self.check_attack(place, search, models)
+            if not any(knows(search, norm) for norm in norms):
+                self.placed(place, lambda search=search: check_search(search, norms[0]))  # type: ignore[misc]
+            searches.append(search)
+        return tuple(dict.fromkeys(searches)), norms
+
+    def sweep(self) -> str:
+        value = self.document.data.get("sweep", "afresh")
+        if value not in ("afresh", "nested"):
+            raise self.error(("sweep",), "afresh or nested", repr(value), "Leave it out for afresh.")
+        return str(value)
+
+    def name(self) -> str:
+        name = self.document.data["name"]
+        if not (
+            isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 64
+        ):
+            raise self.error(
+                ("name",), "a name of letters, digits, - and _", repr(name), "Try name: my-study."
+            )
+        return name
+
+    def models(self) -> list[Candidate]:
+        found = []
+        for place, block in self.listed("models", []):
+            self.keys(place, block, AXES, required=("encoder",))
+            axes = [self.axis(place, block, name) for name in AXES]
+            for combination in product(*axes):
+                places = [where for where, _ in combination]
+                found.append(Candidate(*(part for _, part in combination)))
+                self.check(found[-1], dict(zip(AXES, places, strict=True)))
+        if not found:
+            raise self.error(
+                ("models",), "at least one model", "none", "Write, for example, - encoder: latency."
+            )
+        return found
+
+    def axis(self, place: Place, block: Mapping[str, Any], name: str) -> list[tuple[Place, Any]]:
+        kind, default = AXES[name]
+        items = self.items((*place, name), block.get(name, default))
+        if not items:
+            raise self.error(
+                (*place, name), f"at least one {name}", "none", "Name one, or leave out the key."
+            )
+        return [(where, self.part(kind, where, item)) for where, item in items]
+
+    def check(self, model: Candidate, places: Mapping[str, Place]) -> None:
+        self.placed(places["network"], lambda: model.network.check(model.neuron))
+        if not model.neuron.spiking:
+            unit = describe(model.neuron, PARTS)["name"]
+            if model.encoder != Direct(1) and not model.network.remembers:
+                raise self.error(
+                    places["encoder"],
+                    f"the encoder direct with steps: 1 for the neuron {unit}, which knows no time",
+                    _short(model.encoder),
+                    "Give the ANN a block of models of its own.",
+                )
+            if model.decoder.reads_spikes:
+                raise self.error(
+                    places["decoder"],
+                    f"the decoder mean-potential for the neuron {unit}, which has no spikes to read",
+                    _short(model.decoder),
+                    "Give the ANN a block of models of its own.",
+                )
+        self.placed(places["rule"], lambda: model.rule.check(model.neuron))
+
+    def check_attack(self, place: Place, attack: Recipe, models: Sequence[Candidate]) -> None:
+        """An attack is left out for models that it is not defined on, but not for all of them."""
+        if isinstance(attack, Composite) and any(
+            isinstance(member, Suite) for member in members_of([attack])
+        ):
+            raise InputError(
+                "A suite is a worst case already", "one inside worst-of", "Name it beside worst-of."
+            )
+        if isinstance(attack, Composite) and any(
+            isinstance(member, Transfer) for member in members_of([attack])
+        ):
+            raise self.error(place, "attacks on the model itself", "a transfer", "Name it beside worst-of.")
+        if isinstance(attack, Transfer):
+            self.placed(place, lambda: self.check_transfer(attack, models))
+        refused = None
+        for model in models:
+            try:
+                check_on(model, attack)
+            except InputError as error:
+                refused = refused or error
+            else:
+                return
+        if refused is not None:
+            raise InputError(f"{self.document.where(place)}: {refused.expected}", refused.got, refused.try_)
+
+    def check_transfer(self, attack: Transfer, models: Sequence[Candidate]) -> None:
+        """There must be another model, and an attack that can be run on it alone."""
+        if any(isinstance(member, Suite) for member in members_of([attack.attack])):
+            raise InputError("Images are made by one attack", "a suite", "Try apgd-ce.")
+        seeds = self.seeds()
+        if not isinstance(attack.made_on, Saved) and not any(
+            True for model in models for _ in _others(models, seeds, model, seeds[0], attack)
+        ):
+            raise InputError(
+                "A transfer needs another model of the study on which its attack is defined",
+                "none",
+                "Add one, or name a saved model: made_on: {saved: {path: …}}.",
+            )
+
+    def threats(self) -> tuple[Threat, ...]:
+        epsilons = []
+        for place, item in self.listed("epsilons", []):
+            if not isinstance(item, (str, int, float)) or _ENDLESS.search(str(item)):
+                raise self.error(
+                    place, "an epsilon such as 8/255 or 0.03", repr(item), "Write a list of numbers."
+                )
+            epsilons.append(self.placed(place, lambda item=item: parse_epsilon(item)))  # type: ignore[misc]
+        if not epsilons:
+            raise self.error(
+                ("epsilons",), "at least one epsilon for the attacks", "none", "Try [8/255, 0.1]."
+            )
+        return self.sized(sorted(set(epsilons)))
+
+    def sized(self, epsilons: Sequence[float]) -> tuple[Threat, ...]:
+        """Every threat at each of these sizes."""
+        threats = []
+        for place, item in self.listed("threat", ["linf"]):
+            name: Any = item
+            options: Any = {}
+            if isinstance(item, Mapping) and len(item) == 1:
+                ((name, options),) = item.items()
+            bare = isinstance(name, str) and isinstance(options, Mapping)
+            if not bare or {"epsilon", "name"} & {*options}:
+                raise self.error(
+                    place,
+                    "the name of a threat, with options other than epsilon",
+                    repr(item),
+                    "Write threat: linf.",
+                )
+            spec = [{"name": name, **options, "epsilon": epsilon} for epsilon in epsilons]
+            threats += [self.part(Threat, place, each) for each in spec]
+        if not threats:
+            raise self.error(("threat",), "at least one threat", "none", "Write threat: linf.")
+        return tuple(dict.fromkeys(threats))
+
+    def normalise(self) -> Normalise | None:
+        value = self.document.data.get("normalise")
+        if value is None:
+            return None
+        self.keys(("normalise",), value, ("mean", "std"), required=("mean", "std"))
+        numbers = {}
+        for name in ("mean", "std"):
+            items = self.items(("normalise", name), value[name])
+            for place, item in items:
+                if not isinstance(item, (int, float)) or isinstance(item, bool):
+                    raise self.error(
+                        place, "a number per channel", repr(item), "Write, for example, mean: [0.5]."
+                    )
+            numbers[name] = tuple(float(item) for _, item in items)
+        return self.placed(("normalise",), lambda: Normalise(numbers["mean"], numbers["std"]))
+
+    def seeds(self) -> tuple[int, ...]:
+        seeds = tuple(dict.fromkeys(self.whole(p, v, 0) for p, v in self.listed("seeds", [0])))
+        if not seeds:
+            raise self.error(("seeds",), "at least one seed", "none", "Leave it out for [0].")
+        return seeds
+
+    def whole_of(self, name: str, default: int) -> int:
+        return self.whole((name,), self.document.data.get(name, default), 1)
+
+    def whole(self, place: Place, value: object, least: int) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            also = " or all" if place == ("examples",) else ""
+            raise self.error(
+                place,
+                f"a whole number of at least {least}{also}",
+                repr(value),
+                f"Write, for example, {least + 1}.",
+            )
+        return value
+
+    def part(self, kind: Any, place: Place, item: Any) -> Any:
+        return build(kind, item, PARTS, lambda below: self.document.where((*place, *below)))
+
+    def listed(self, name: str, default: list[Any]) -> list[tuple[Place, Any]]:
+        return self.items((name,), self.document.data.get(name, default))
+
+    def items(self, place: Place, value: Any) -> list[tuple[Place, Any]]:
+        """One thing or a list of things, each with its place."""
+        if isinstance(value, list):
+            return [((*place, i), item) for i, item in enumerate(value)]
+        return [(place, value)]
+
+    def keys(self, place: Place, value: Any, known: Iterable[str], *, required: Iterable[str]) -> None:
+        if not isinstance(value, Mapping):
+            raise self.error(
+                place, "keys and values", repr(value), f"Write, for example, {next(iter(required))}: …."
+            )
+        for key in value:
+            if key not in known:
+                raise self.error((*place, key), "a key that is known here", repr(key), suggest(key, known))
+        for key in required:
+            if value.get(key) is None:
+                raise self.error((*place, key), f"the key {key!r}", "none", f"Add {key}: ….")
+
+    def placed(self, place: Place, make: Callable[[], Item]) -> Item:
+        """What `make` gives; its complaint gets the place."""
+        try:
+            return make()
+        except InputError as error:
+            raise InputError(
+                f"{self.document.where(place)}: {error.expected}", error.got, error.try_
+            ) from error
+
+    def error(self, place: Place, expected: str, got: str, try_: str) -> InputError:
+        return InputError(f"{self.document.where(place)}: expected {expected}", got, try_)
+
+
+def check_on(model: Candidate, attack: Recipe) -> None:
+    """Refuse a model that the attack, or one of its members, is not defined on."""
+    attack.check(model)
+    for member in members_of([attack]):
+        if isinstance(member, RateTwin) and member.suits(model):
+            check_rates(model.network, model.neuron)
+
+
+def others(study: Study, model: Candidate, seed: int, recipe: Transfer) -> list[tuple[Candidate, int]]:
+    """The models, with their seeds, that the images of a transfer to this one are made on.
+
+    Args:
+        study: of which they are part.
+        model: the judge.
+        seed: of the judge.
+        recipe: the transfer.
+    """
+    return list(_others(study.models, study.seeds, model, seed, recipe))
+
+
+def _others(
+    models: Sequence[Candidate], seeds: Sequence[int], model: Candidate, seed: int, recipe: Transfer
+) -> Iterator[tuple[Candidate, int]]:
+    choice = recipe.made_on or EveryOtherModel()
+    if not isinstance(choice, AmongModels):
+        return
+    if choice.other_seeds:
+        pairs = [(model, each) for each in seeds if each != seed]
+    else:
+        pairs = [(each, seed) for each in dict.fromkeys(models) if each != model and choice.takes(each)]
+    for other, number in pairs:
+        alike = takes_events(other.encoder) == takes_events(model.encoder)
+        if alike and recipe.attack.suits(other) and _is_defined(other, recipe.attack):
+            yield other, number
+
+
+def knows(search: Recipe, norm: Threat) -> bool:
+    """Whether a search for the nearest image looks in this norm."""
+    try:
+        check_search(search, norm)
+    except InputError:
+        return False
+    return True
+
+
+def _is_defined(model: Candidate, attack: Recipe) -> bool:
+    try:
+        check_on(model, attack)
+    except InputError:
+        return False
+    return True
+
+
+_ENDLESS = re.compile(r"[eE][-+]?\d{4}|.{64}")
+"""A number that would take forever to write out."""
+
+
+def _short(part: object) -> str:
+    return str(describe(part, PARTS))

@@ -1,0 +1,222 @@
+"""Gradient rules that see rates: what a neuron says in all, and little or nothing of when.
+
+A spike is a coarse rounding of a potential, and a surrogate that is too narrow loses the gradient in it. The
+rate is less coarse, and these rules differentiate that. They serve attacks; in training, what neurons learn
+beside their weights (time constants, say) gets no gradient from them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.errors import InputError
+from spikeproof.gradients.temporal import GradientRule
+from spikeproof.neurons import FS, IntegrateAndFire, Neuron, lif_unroll
+from spikeproof.surrogates import Surrogate, Triangle
+
+__all__ = ["BPTR", "HART", "RGA", "check_fires"]
+
+
+def check_fires(rule: GradientRule, neuron: Neuron) -> None:
+    """Refuse neurons without spikes at every step, and those that tell a spike by its time."""
+    if not neuron.spiking or getattr(neuron, "timed", False):
+        raise InputError(
+            f"The gradient rule {type(rule).__name__} is defined for neurons such as integrate-and-fire, "
+            "which fire step by step",
+            repr(neuron),
+            "Use a neuron such as lif, or attack the model with its own gradients.",
+        )
+
+
+class _Gained(torch.autograd.Function):
+    """Given spikes, whose gradient by the current is `gain` times that of the spikes."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, spikes: Tensor, gain: Tensor) -> Any:
+        ctx.save_for_backward(gain)
+        return spikes.view_as(spikes)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (gain,) = ctx.saved_tensors
+        return grads[0] * gain, None, None
+
+
+class _Averaged(torch.autograd.Function):
+    """The identity, whose gradient is averaged over time."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor) -> Any:
+        return current.view_as(current)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0].mean(0, keepdim=True).expand_as(grads[0])
+
+
+class _Gain(GradientRule):
+    """A rule that gives every neuron one derivative for all steps."""
+
+    def gain(
+        self, current: Float[Tensor, "T B *F"], spikes: Float[Tensor, "T B *F"], neuron: Neuron
+    ) -> Float[Tensor, "B *F"]:
+        """The derivative of each neuron."""
+        raise NotImplementedError(f"{type(self).__name__} defines no gain")
+
+    def __call__(
+        self, current: Float[Tensor, "T B *F"], state: Any, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], Any]:
+        self.check(neuron)
+        with torch.no_grad():
+            spikes, end = lif_unroll(current, state, neuron, spike)
+            gain = self.gain(current, spikes, neuron)
+        z: Tensor = _Gained.apply(current, spikes, gain)  # type: ignore[no-untyped-call]
+        return z, end
+
+
+@dataclass(frozen=True)
+class BPTR(_Gain):
+    r"""Backward pass through rate: straight through neurons that fired, and nothing through silent ones.
+
+    .. math:: \frac{\partial L}{\partial I[t]} = \frac{\partial L}{\partial s[t]}\,
+              1\left[\tfrac{1}{T}\sum_{t'} s[t'] > 0\right]
+
+    It needs no surrogate and does not fade with depth or time. Every step hands its gradient to the same step
+    of the layer below, as in the published code; where input and read-out are constant over time that is the
+    gradient of the rates.
+
+    Example:
+        >>> from spikeproof.neurons import IF, State
+        >>> from spikeproof.surrogates import ATan
+        >>> current = torch.tensor([[[0.6, 0.1]], [[0.6, 0.1]]], requires_grad=True)
+        >>> z, _ = BPTR()(current, State(torch.zeros(1, 2)), IF(), ATan())
+        >>> z.sum().backward(); current.grad.flatten().tolist()
+        [1.0, 0.0, 1.0, 0.0]
+
+    Source:
+        Ding et al. 2022 (SNN-RAT), section 3.3.
+    """
+
+    def check(self, neuron: Neuron) -> None:
+        check_fires(self, neuron)
+
+    def gain(
+        self, current: Float[Tensor, "T B *F"], spikes: Float[Tensor, "T B *F"], neuron: Neuron
+    ) -> Float[Tensor, "B *F"]:
+        return (spikes != 0).any(0).to(current.dtype)
+
+
+@dataclass(frozen=True)
+class RGA(_Gain):
+    r"""Rate gradient approximation: the slope of a broken line from mean current to rate.
+
+    With the mean current :math:`\bar I` in units of the threshold and the neuron's decay :math:`\lambda`,
+
+    .. math:: \frac{\partial L}{\partial I[t]} = \frac{\partial L}{\partial s[t]}\,\frac{1}{\theta}
+        \begin{cases}
+            \gamma & 0 \le \bar I \le 1-\lambda \\
+            \dfrac{1-\gamma(1-\lambda)}{e+\lambda} & 1-\lambda < \bar I \le 1+e \\
+            0 & \text{else}
+        \end{cases}
+
+    the line that rises with slope :math:`\gamma` where the current is too weak to fire, and from there to a
+    rate of 1 at :math:`\bar I = 1 + e`. The published formula is that for a threshold of 1. To scale current
+    and threshold together changes no spike, and here no gradient by the scaled current; the port to other
+    thresholds in published code keeps :math:`\gamma` unscaled.
+
+    Args:
+        gamma: slope below the least current that fires, in (0, 1].
+        extension: how far beyond the threshold `e` the line rises, in thresholds, at least 0.
+
+    Example:
+        >>> from spikeproof.neurons import IF, State
+        >>> from spikeproof.surrogates import ATan
+        >>> current = torch.tensor([[[0.6, -0.1, 2.5]]], requires_grad=True)
+        >>> z, _ = RGA()(current, State(torch.zeros(1, 3)), IF(), ATan())
+        >>> z.sum().backward(); current.grad.flatten().tolist()
+        [0.5, 0.0, 0.0]
+
+    Source:
+        Bu et al. 2023 (rate gradient approximation attack), section 4; constants of the published code.
+    """
+
+    gamma: float = 0.2
+    extension: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.gamma <= 1 and 0 <= self.extension < math.inf):
+            raise InputError(
+                "RGA needs gamma in (0, 1] and an extension of at least 0",
+                f"gamma={self.gamma}, extension={self.extension}",
+                "Try 0.2 and 1.0.",
+            )
+
+    def gain(
+        self, current: Float[Tensor, "T B *F"], spikes: Float[Tensor, "T B *F"], neuron: Neuron
+    ) -> Float[Tensor, "B *F"]:
+        assert isinstance(neuron, IntegrateAndFire)
+        mean, weak = current.mean(0) / neuron.threshold, 1 - neuron.decay
+        steep = (1 - self.gamma * weak) / (self.extension + neuron.decay)
+        low = self.gamma * ((mean >= 0) & (mean <= weak)).to(current.dtype)
+        high = steep * ((mean > weak) & (mean <= 1 + self.extension)).to(current.dtype)
+        return (low + high) / neuron.threshold
+
+
+@dataclass(frozen=True)
+class HART(GradientRule):
+    r"""Hybrid adversarial attack on rate and timing: no gradient from step to step, and the mean over steps.
+
+    .. math:: \frac{\partial L}{\partial I[t]} =
+              \frac{1}{T}\sum_{t'} \frac{\partial L}{\partial s[t']}\, g(v[t']-\theta)
+
+    Potentials, and with them the order of spikes, enter through the surrogate; what one step leaves to the
+    next is not differentiated. The published attack takes the width that does most harm on the test images;
+    choose it on validation images instead (`spikeproof.strongest`), or attack with several and count the
+    worst case.
+
+    Args:
+        surrogate: the surrogate derivative g; the paper's is a triangle of width 0.1 to 2.45.
+
+    Example:
+        >>> from spikeproof.neurons import IF, State
+        >>> from spikeproof.surrogates import ATan, Rectangle
+        >>> current = torch.tensor([[[0.75]], [[5.0]]], requires_grad=True)
+        >>> z, _ = HART(Rectangle(1.0))(current, State(torch.zeros(1, 1)), IF(), ATan())
+        >>> z.sum().backward(); current.grad.flatten().tolist()
+        [0.5, 0.5]
+
+    Source:
+        Hao et al. 2024, section 4; constants of the published code.
+    """
+
+    surrogate: Surrogate = Triangle()
+
+    def check(self, neuron: Neuron) -> None:
+        check_fires(self, neuron)
+        if isinstance(neuron, FS):
+            raise InputError(
+                "HART cuts what a neuron remembers, which is all that a few-spikes neuron has",
+                repr(neuron),
+                "Use BPTR, PDSG or ASSG.",
+            )
+
+    def __call__(
+        self, current: Float[Tensor, "T B *F"], state: Any, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], Any]:
+        self.check(neuron)
+        spikes = []
+        for i in _Averaged.apply(current):  # type: ignore[no-untyped-call]
+            z, state = neuron.step(i, _cut(state), self.surrogate)
+            spikes.append(z)
+        return torch.stack(spikes), state
+
+
+def _cut(state: Any) -> Any:
+    """The same state, which remembers no gradient."""
+    return state.detach() if isinstance(state, Tensor) else type(state)(*map(_cut, state))

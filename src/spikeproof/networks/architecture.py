@@ -1,0 +1,251 @@
+"""What an architecture is, the layers over time that it builds, and the two small ones: MLP and ConvNet.
+
+An architecture is a frozen dataclass. With a neuron that fires it builds a spiking network; with the neuron
+`ReLU()` or `Softplus()` its exact ANN twin, the same layers with as many weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spikeproof.errors import InputError
+from spikeproof.neurons import Integrator, Neuron, Spiking, Synapse, potentials
+from spikeproof.surrogates import Surrogate
+
+__all__ = [
+    "MLP",
+    "Architecture",
+    "ConvNet",
+    "Observed",
+    "OverTime",
+    "Parts",
+    "PooledConv2d",
+    "SpikingNetwork",
+]
+
+
+class OverTime(nn.Sequential):
+    """Layers without memory, applied to all time steps at once by merging time and batch.
+
+    An input that is one image seen T times (direct coding) is computed once.
+
+    Shapes:
+        `[T, B, *F]` -> `[T, B, *G]`
+    """
+
+    def forward(self, x: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *G"]:
+        steps = x.shape[0]
+        constant = steps > 1 and x.stride(0) == 0
+        merged = x[0] if constant else x.flatten(0, 1)
+        out: Tensor = super().forward(merged)  # type: ignore[no-untyped-call]
+        return out.expand(steps, *out.shape) if constant else out.view(steps, -1, *out.shape[1:])
+
+
+class PooledConv2d(nn.Conv2d):
+    """A 3x3 convolution and a 2x2 average pooling, computed as one 4x4 convolution of stride 2.
+
+    Both are linear, so averaging the kernel over the four shifts of a pooling window gives the same result
+    (to rounding) without ever making the large map: several times faster on a CPU.
+
+    Shapes:
+        `[B, C, H, W]` -> `[B, channels, H // 2, W // 2]`
+    """
+
+    def __init__(self, inputs: int, channels: int, *, bias: bool) -> None:
+        super().__init__(inputs, channels, 3, padding=1, bias=bias)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D I J"]:
+        padded = F.pad(self.weight, (1, 1, 1, 1))
+        kernel = F.avg_pool2d(padded, 2, stride=1)
+        return F.conv2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class SpikingNetwork(nn.Module):
+    """Layers one after the other, each over all time steps; a network may stand inside another as a layer.
+
+    Shapes:
+        `[T, B, *F]` -> outputs `[T, B, *G]`
+    """
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(
+        self, spikes: Float[Tensor, "T B *F"], tally: list[Tensor] | None = None
+    ) -> Float[Tensor, "T B *G"]:
+        """Outputs; spikes per step and example of every spiking layer, `[T, B]`, are appended to `tally`."""
+        x = spikes
+        for layer in self.layers:
+            x = layer(x, tally) if isinstance(layer, SpikingNetwork) else layer(x)
+            if tally is not None and isinstance(layer, Spiking) and layer.neuron.spiking:
+                tally.append((x.detach() != 0).flatten(2).sum(2))
+        return x
+
+    def watch(self, spikes: Float[Tensor, "T B *F"]) -> tuple[Tensor, Tensor]:
+        """Outputs, and the potentials that output neurons would have if they never fired.
+
+        Raises:
+            InputError: output neurons that have no potential, such as those of spike times.
+        """
+        x = spikes
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = layer(x)
+        readout = last.layers[0] if isinstance(last, Observed) else last
+        if not isinstance(readout, (Spiking, Integrator)):
+            raise InputError(
+                "Potentials are those of output neurons that have one", type(readout).__name__, "Use margin."
+            )
+        return last(x), readout.integrate(x)
+
+
+class Observed(SpikingNetwork):
+    """Output neurons that show their potential beside their spikes.
+
+    Spikes come from the layer inside, whatever loop or gradient rule it has. Potentials come from the
+    neuron's own step, so no substitution changes them; their gradient is that of this step.
+
+    Shapes:
+        current `[T, B, K]` -> spikes and then potentials before the reset `[T, B, 2K]`
+    """
+
+    def __init__(self, neurons: Spiking) -> None:
+        super().__init__([neurons])
+
+    def forward(
+        self, spikes: Float[Tensor, "T B K"], tally: list[Tensor] | None = None
+    ) -> Float[Tensor, "T B N"]:
+        layer = self.layers[0]
+        assert isinstance(layer, Spiking)
+        return torch.cat([super().forward(spikes, tally), potentials(layer, spikes)], -1)
+
+
+class Parts(NamedTuple):
+    """What every layer of a network is made of."""
+
+    neuron: Neuron
+    spike: Surrogate
+    reads_spikes: bool
+    reads_potential: bool = False
+
+    def hidden(self, features: int | None = None) -> list[nn.Module]:
+        """Neurons after a linear layer with `features` outputs or channels, and their synapses if any.
+
+        Where `features` is not told, neurons that learn have one value per layer in place of one per feature.
+        """
+        spiking = Spiking(self.neuron, self.spike, features=features)
+        return [spiking] if self.neuron.synapse is None else [spiking, Synapse(self.neuron.synapse)]
+
+    def readout(self, classes: int | None = None) -> nn.Module:
+        """Output neurons: they fire, or they only integrate, as the decoder wants it."""
+        neuron = self.neuron.output
+        if self.reads_spikes:
+            spiking = Spiking(neuron, self.spike, features=classes)
+            return Observed(spiking) if self.reads_potential else spiking
+        return Integrator(neuron, classes)
+
+
+class Architecture:
+    """Layer sizes; builds a network for a kind of neuron."""
+
+    remembers: ClassVar[bool] = False
+    """Whether layers carry something from step to step even with neurons that have no memory."""
+
+    def check(self, neuron: Neuron) -> None:
+        """Whether the network can be built of this neuron.
+
+        Raises:
+            InputError: it has layers that the neuron cannot stand in.
+        """
+
+    def neuron(self, own: Neuron) -> Neuron:
+        """The neurons of a hidden layer, for a model with the neuron `own`."""
+        return own
+
+    def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
+        """A network with fresh weights from PyTorch's current generator."""
+        raise NotImplementedError(f"{type(self).__name__} builds nothing")
+
+
+def _widths(part: object, name: str, widths: tuple[int, ...]) -> None:
+    if not all(width >= 1 for width in widths):
+        raise InputError(
+            f"{type(part).__name__} needs positive layer sizes", f"{name}={widths}", "Try (400,)."
+        )
+
+
+@dataclass(frozen=True)
+class MLP(Architecture):
+    """Fully connected layers.
+
+    Args:
+        hidden: neurons per hidden layer, each at least 1; empty for a linear read-out.
+
+    Source:
+        Ding et al. 2023, part 1 (one hidden layer of 100); TSSL-BP (400-400).
+    """
+
+    hidden: tuple[int, ...] = (400,)
+
+    def __post_init__(self) -> None:
+        _widths(self, "hidden", self.hidden)
+
+    def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
+        channels, height, width = inputs
+        layers: list[nn.Module] = []
+        size = channels * height * width
+        for i, hidden in enumerate(self.hidden):
+            layers += [OverTime(*[nn.Flatten()][i:], nn.Linear(size, hidden)), *parts.hidden(hidden)]
+            size = hidden
+        flatten = [nn.Flatten()][len(self.hidden) :]
+        layers += [OverTime(*flatten, nn.Linear(size, classes)), parts.readout(classes)]
+        return SpikingNetwork(layers)
+
+
+@dataclass(frozen=True)
+class ConvNet(Architecture):
+    """Blocks of 3x3 convolution, 2x2 average pooling and neurons, then fully connected layers.
+
+    Pooling comes before the neurons, so what travels from block to block are spikes.
+
+    Args:
+        channels: output channels of each block, each at least 1.
+        hidden: neurons per fully connected hidden layer, each at least 1.
+        batch_norm: normalise convolutions over the merged axes of time and batch.
+
+    Source:
+        The customary small convolutional SNN (e.g. TSSL-BP's 15C5-P2-40C5-P2-300, with 3x3 kernels).
+    """
+
+    channels: tuple[int, ...] = (16, 32)
+    hidden: tuple[int, ...] = ()
+    batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        _widths(self, "channels", self.channels)
+        _widths(self, "hidden", self.hidden)
+
+    def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
+        depth, height, width = inputs
+        layers: list[nn.Module] = []
+        for channels in self.channels:
+            if min(height, width) < 2:
+                raise InputError(
+                    "ConvNet halves the image once per block",
+                    f"{len(self.channels)} blocks for images {inputs}",
+                    "Use fewer channels entries.",
+                )
+            norm = [nn.BatchNorm2d(channels)] if self.batch_norm else []
+            convolution = PooledConv2d(depth, channels, bias=not self.batch_norm)
+            layers += [OverTime(convolution, *norm), *parts.hidden(channels)]
+            depth, height, width = channels, height // 2, width // 2
+        head = MLP(self.hidden).build((depth, height, width), classes, parts)
+        return SpikingNetwork([*layers, *head.layers])

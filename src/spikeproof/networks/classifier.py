@@ -1,0 +1,283 @@
+"""The classifier: encoder, network and decoder in one stateless module, and the spec it is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from spikeproof.decoders import activity, by_step, decide, exit_steps, silent
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.networks.architecture import Architecture, Parts, SpikingNetwork
+from spikeproof.neurons import Neuron, Spiking, potentials
+from spikeproof.protocols import (
+    Decoder,
+    Encoder,
+    Shape,
+    Watched,
+    encoded_shape,
+    example_shape,
+    output_width,
+    reads_potential,
+    spike_counts,
+)
+from spikeproof.surrogates import Surrogate
+
+__all__ = ["Classifier", "Inference", "ModelSpec", "Normalise"]
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Subtract a mean and divide by a standard deviation, per channel and inside the model.
+
+    Applied at every step after encoding, so a silent input becomes the value -mean/std. A code that gives
+    every image channel several times is normalised block by block.
+
+    Args:
+        mean: per channel, in pixel value.
+        std: per channel, in pixel value, positive.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+            raise InputError(
+                "Normalise needs as many positive std as mean values",
+                f"mean={self.mean}, std={self.std}",
+                "Give one pair per channel.",
+            )
+
+    def __call__(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H W"]:
+        blocks = x.shape[-3] // len(self.mean)
+        mean, std = (x.new_tensor(v * blocks).view(-1, 1, 1) for v in (self.mean, self.std))
+        return (x - mean) / std
+
+
+def _check_timed(*parts: object) -> None:
+    """Spike times need a code, a network, neurons and a read-out of spike times, and nothing else."""
+    parts = tuple(part for part in parts if part is not None)
+    timed = [part for part in parts if getattr(part, "timed", False)]
+    others = [part for part in parts if part not in timed]
+    if timed and others:
+        raise InputError(
+            f"{timed[0]!r} is about spike times, and so must be code, network, neuron and decoder",
+            ", ".join(map(repr, others)),
+            "Use a code such as spike-times, the network timed-mlp, a neuron such as fast-and-deep and the "
+            "decoder earliest, without normalise.",
+        )
+
+
+def _check_readout(neuron: Neuron, decoder: Decoder) -> None:
+    """An early exit needs outputs that later input does not change, a tie-break neurons with a potential."""
+    if hasattr(decoder, "exits") and neuron.looks_ahead:
+        raise InputError(
+            "An early exit needs neurons that answer step by step",
+            f"{neuron!r}, whose layers wait for all of their input",
+            "Use a decoder without exit, or a neuron such as lif.",
+        )
+    if reads_potential(decoder):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            potentials(Spiking(neuron.output, features=1), torch.zeros(getattr(neuron, "steps", 1), 1, 1))
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything a model is, but for its weights.
+
+    Args:
+        encoder: the code.
+        network: the architecture.
+        neuron: the neuron; `ReLU()` or `Softplus()` makes the ANN twin.
+        surrogate: the spike function.
+        decoder: the read-out.
+        input_shape: channels, height, width.
+        classes: number of classes, at least 2.
+        normalise: input normalisation inside the model, or None.
+
+    Raises:
+        InputError: parts that do not fit each other.
+
+    Example:
+        >>> from spikeproof.decoders import Count
+        >>> from spikeproof.encoders import Direct
+        >>> from spikeproof.networks import MLP
+        >>> from spikeproof.neurons import LIF
+        >>> from spikeproof.surrogates import ATan
+        >>> spec = ModelSpec(Direct(4), MLP((8,)), LIF(), ATan(), Count(), (1, 8, 8), 10)
+        >>> spec.build(Key.of(0))(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+
+    encoder: Encoder
+    network: Architecture
+    neuron: Neuron
+    surrogate: Surrogate
+    decoder: Decoder
+    input_shape: tuple[int, int, int]
+    classes: int
+    normalise: Normalise | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
+            raise InputError(
+                "input_shape is (channels, height, width)", f"{self.input_shape}", "Try (1, 28, 28)."
+            )
+        if self.classes < 2:
+            raise InputError("A classifier needs two classes", f"classes={self.classes}", "Try 10.")
+        self.network.check(self.neuron)
+        _check_timed(self.encoder, self.network, self.neuron, self.decoder, self.normalise)
+        if not self.neuron.spiking and self.decoder.reads_spikes:
+            raise InputError(
+                "The ANN twin has no output spikes to read",
+                f"neuron={self.neuron!r} with decoder={self.decoder!r}",
+                "Use the decoder mean-potential, the mean of its logits.",
+            )
+        if (check := getattr(self.decoder, "check", None)) is not None:
+            check(self.encoder.steps)
+        _check_readout(self.neuron, self.decoder)
+        if self.normalise and (
+            len(self.normalise.mean) != self.input_shape[0] or self.encoded_shape[0] % self.input_shape[0]
+        ):
+            raise InputError(
+                f"Normalise needs {self.input_shape[0]} channel(s)",
+                f"{self.normalise!r}",
+                "Match the images.",
+            )
+
+    @property
+    def encoded_shape(self) -> Shape:
+        """Channels, height and width that the network sees at every step."""
+        return encoded_shape(self.encoder, self.input_shape)
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """The axes of one example that the model takes: those of an image, or of events."""
+        return example_shape(self.encoder, self.input_shape)
+
+    def build(self, key: Key) -> Classifier:
+        """A model with fresh weights drawn under `key`; PyTorch's global generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key.fold("weights").seed())
+            decoder = self.decoder
+            parts = Parts(self.neuron, self.surrogate, decoder.reads_spikes, reads_potential(decoder))
+            width = output_width(decoder, self.classes)
+            network = self.network.build(self.encoded_shape, width, parts)
+            for module in network.modules():
+                if isinstance(module, (nn.Linear, nn.Conv2d)):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+        return Classifier(self, network)
+
+
+class Inference(NamedTuple):
+    """What one forward pass tells about each example."""
+
+    logits: Float[Tensor, "B K"]
+    silent: Bool[Tensor, "B"]
+    spikes: Float[Tensor, "B"]  # input spikes and spikes of every layer, up to the decision
+    exit: Float[Tensor, "B"]  # steps used for the decision, 1..T; NaN where it is not known
+    by_step: Int64[Tensor, "B T"]  # the decision if time were up after each step
+
+
+class Classifier(nn.Module):
+    """Images in [0, 1] to logits, through code, network and decoder; every call starts at rest.
+
+    Shapes:
+        images `[B, C, H, W]` in [0, 1] -> logits `[B, K]`
+    """
+
+    def __init__(self, spec: ModelSpec, network: SpikingNetwork) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder: Encoder = spec.encoder
+        self.network = network
+        self.lineage = object()  # shared by twins that give the same spikes, and by nothing else
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether equal images can get different logits."""
+        return self.encoder.stochastic
+
+    def outputs(
+        self, images: Float[Tensor, "B C H W"], key: Key | None = None, tally: list[Tensor] | None = None
+    ) -> Float[Tensor, "T B K"]:
+        """Activity of the output layer over time."""
+        return self.respond(self.encode(images, key, tally), tally)
+
+    def respond(
+        self, encoded: Float[Tensor, "T B ..."], tally: list[Tensor] | None = None
+    ) -> Float[Tensor, "T B K"]:
+        """Activity of the output layer for an input that is coded already."""
+        out: Tensor = self.network(self.spec.normalise(encoded) if self.spec.normalise else encoded, tally)
+        return out
+
+    def watch(
+        self, images: Float[Tensor, "B C H W"], key: Key | None = None, *, potential: bool = False
+    ) -> Watched:
+        """What the output layer does, for objectives that look at more than logits.
+
+        Args:
+            images: as for a call.
+            key: as for a call.
+            potential: whether to show potentials of output neurons too.
+
+        Raises:
+            InputError: potentials of neurons that have none.
+        """
+        if not potential:
+            return Watched(self.outputs(images, key), self.spec.decoder)
+        encoded = self.encode(images, key)
+        outputs, potentials = self.network.watch(
+            self.spec.normalise(encoded) if self.spec.normalise else encoded
+        )
+        return Watched(outputs, self.spec.decoder, potentials)
+
+    def read(self, encoded: Float[Tensor, "T B ..."]) -> Float[Tensor, "B K"]:
+        """Logits for an input that is coded already: where attacks on spikes take their gradient."""
+        return self.spec.decoder(self.respond(encoded.to(next(self.network.parameters()).dtype)))
+
+    def encode(
+        self, images: Float[Tensor, "B C H W"], key: Key | None = None, tally: list[Tensor] | None = None
+    ) -> Float[Tensor, "T B ..."]:
+        """What the network is given: spikes or currents over time."""
+        shape = self.spec.example_shape
+        if tuple(images.shape[1:]) != shape:
+            what = "images" if len(shape) == 3 else "events"
+            raise InputError(
+                f"The model expects {what} [B, {', '.join(map(str, shape))}]",
+                f"shape {list(images.shape)}",
+                "Add the batch or channel axis, or use a model that was built for this size.",
+            )
+        dtype = next(self.network.parameters()).dtype
+        encoded = self.encoder(images, None if key is None else key.fold("encoder"))
+        if tally is not None and self.encoder.spiking:
+            tally.append(spike_counts(self.encoder, encoded))
+        return encoded.to(dtype)
+
+    def forward(self, images: Float[Tensor, "B C H W"], key: Key | None = None) -> Float[Tensor, "B K"]:
+        return self.spec.decoder(self.outputs(images, key))
+
+    @torch.no_grad()
+    def infer(self, images: Float[Tensor, "B C H W"], key: Key | None = None) -> Inference:
+        """Logits together with what the decision rests on."""
+        tally: list[Tensor] = []
+        outputs = self.outputs(images, key, tally)
+        decoder = self.spec.decoder
+        steps = exit_steps(decoder, outputs)
+        used = torch.arange(len(outputs), device=outputs.device)[:, None] < steps
+        counts = [torch.where(used, layer, 0).sum(0) for layer in tally]
+        spikes = torch.stack(counts).sum(0) if counts else torch.zeros(len(images), device=images.device)
+        return Inference(
+            decoder(outputs),
+            silent(activity(decoder, outputs)),
+            spikes.float(),
+            steps.float(),
+            torch.stack([decide(logits) for logits in by_step(decoder, outputs)], 1),
+        )

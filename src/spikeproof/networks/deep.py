@@ -1,0 +1,317 @@
+"""Deep networks of the literature, built from the same parts as the small ones: VGG, ResNet and SEW-ResNet.
+
+With the neuron `ReLU()` or `Softplus()` each is its ANN twin: the same layers and the same weights. Batch
+normalisation runs over the merged axes of time and batch. The sizes are those of the publications; `width`
+scales all channels, for small machines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spikeproof.errors import InputError
+from spikeproof.networks.architecture import MLP, Architecture, OverTime, Parts, PooledConv2d, SpikingNetwork
+
+__all__ = ["VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "Residual", "SEWResNet"]
+
+Join = Callable[[Tensor, Tensor], Tensor]
+"""(what the branch says, what the shortcut says) -> what the block says."""
+
+
+def _scaled(part: object, width: float, channels: int) -> int:
+    if not (width > 0 and math.isfinite(width)):
+        raise InputError(
+            f"{type(part).__name__} needs a positive width", f"width={width}", "Try 1.0, the published size."
+        )
+    return max(1, round(channels * width))
+
+
+def _whole(part: object, name: str, values: tuple[int, ...]) -> None:
+    if not all(value >= 1 for value in values):
+        raise InputError(f"{type(part).__name__} needs positive {name}", f"{name}={values}", "Try (1024,).")
+
+
+@dataclass(frozen=True)
+class VGG(Architecture):
+    """Stages of 3x3 convolutions, each ending in 2x2 average pooling, then fully connected layers.
+
+    Average instead of max pooling, before the neurons, so that what travels on are spikes. A stage does not
+    pool an image that is a single pixel high or wide already, so small images pass through fewer poolings.
+    """
+
+    width: float = 1.0
+    hidden: tuple[int, ...] = ()
+    batch_norm: bool = True
+    stages: ClassVar[tuple[tuple[int, ...], ...]] = ()
+
+    def __post_init__(self) -> None:
+        _scaled(self, self.width, 1)
+        _whole(self, "hidden", self.hidden)
+
+    def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
+        depth, height, width = inputs
+        layers: list[nn.Module] = []
+        for stage in self.stages:
+            for i, channels in enumerate(stage, 1):
+                channels = _scaled(self, self.width, channels)
+                pools = i == len(stage) and min(height, width) >= 2
+                bias = not self.batch_norm
+                convolution = (
+                    PooledConv2d(depth, channels, bias=bias)
+                    if pools
+                    else nn.Conv2d(depth, channels, 3, padding=1, bias=bias)
+                )
+                norm = [nn.BatchNorm2d(channels)] if self.batch_norm else []
+                layers += [OverTime(convolution, *norm), *parts.hidden()]
+                depth = channels
+                height, width = (height // 2, width // 2) if pools else (height, width)
+        head = MLP(self.hidden).build((depth, height, width), classes, parts)
+        return SpikingNetwork([*layers, *head.layers])
+
+
+@dataclass(frozen=True)
+class VGG9(VGG):
+    """VGG-9: seven convolutions of 64 to 256 channels and two fully connected layers.
+
+    Args:
+        width: factor on all channels, positive.
+        hidden: neurons per fully connected hidden layer, each at least 1.
+        batch_norm: normalise convolutions over the merged axes of time and batch.
+
+    Source:
+        Lee et al. 2020 (64-64-P-128-128-P-256-256-256-P-1024-10).
+    """
+
+    hidden: tuple[int, ...] = (1024,)
+    stages: ClassVar[tuple[tuple[int, ...], ...]] = ((64,) * 2, (128,) * 2, (256,) * 3)
+
+
+@dataclass(frozen=True)
+class VGG11(VGG):
+    """VGG-11: eight convolutions of 64 to 512 channels and a linear read-out.
+
+    Args:
+        width: factor on all channels, positive.
+        hidden: neurons per fully connected hidden layer; (4096, 4096) in the original for ImageNet.
+        batch_norm: normalise convolutions over the merged axes of time and batch.
+
+    Source:
+        Simonyan & Zisserman 2015, table 1, column A.
+    """
+
+    stages: ClassVar[tuple[tuple[int, ...], ...]] = ((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2)
+
+
+@dataclass(frozen=True)
+class VGG16(VGG):
+    """VGG-16: thirteen convolutions of 64 to 512 channels and a linear read-out.
+
+    Args:
+        width: factor on all channels, positive.
+        hidden: neurons per fully connected hidden layer; (4096, 4096) in the original for ImageNet.
+        batch_norm: normalise convolutions over the merged axes of time and batch.
+
+    Source:
+        Simonyan & Zisserman 2015, table 1, column D.
+    """
+
+    stages: ClassVar[tuple[tuple[int, ...], ...]] = (
+        *((64,) * 2, (128,) * 2),
+        *((256,) * 3, (512,) * 3, (512,) * 3),
+    )
+
+
+class Residual(SpikingNetwork):
+    """A block of two paths over time, joined into one.
+
+    Args:
+        branch: the layers of one path.
+        shortcut: the layers of the other; none for the identity.
+        join: makes one of what the two paths say.
+
+    Shapes:
+        `[T, B, C, H, W]` -> `[T, B, D, I, J]`
+    """
+
+    def __init__(self, branch: Sequence[nn.Module], shortcut: Sequence[nn.Module], join: Join) -> None:
+        super().__init__(branch)
+        self.shortcut = SpikingNetwork(shortcut)
+        self.join = join
+
+    def forward(
+        self, spikes: Float[Tensor, "T B C H W"], tally: list[Tensor] | None = None
+    ) -> Float[Tensor, "T B D I J"]:
+        return self.join(super().forward(spikes, tally), self.shortcut(spikes, tally))
+
+
+class GlobalPool(nn.Module):
+    """The mean of every channel.
+
+    Shapes:
+        `[B, C, H, W]` -> `[B, C]`
+    """
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C"]:
+        return x.mean((2, 3))
+
+
+def _convolution(inputs: int, channels: int, size: int, stride: int) -> OverTime:
+    """A convolution without bias and its normalisation."""
+    convolution = nn.Conv2d(inputs, channels, size, stride, padding=size // 2, bias=False)
+    return OverTime(convolution, nn.BatchNorm2d(channels))
+
+
+@dataclass(frozen=True)
+class _ResNet(Architecture):
+    """What residual networks share: a stem, stages that halve the image but for the first, one mean."""
+
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    width: float = 1.0
+    stem: Literal["small", "large"] = "small"
+    channels: ClassVar[tuple[int, ...]] = (64, 128, 256, 512)
+
+    def __post_init__(self) -> None:
+        _scaled(self, self.width, 1)
+        if len(self.blocks) != len(self.channels) or min(self.blocks) < 1:
+            raise InputError(
+                f"{type(self).__name__} needs {len(self.channels)} numbers of blocks, each at least 1",
+                f"blocks={self.blocks}",
+                "Try the default.",
+            )
+
+    def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
+        depth = _scaled(self, self.width, self.channels[0])
+        layers = self._stem(inputs[0], depth, parts)
+        for stage, (channels, blocks) in enumerate(zip(self.channels, self.blocks, strict=True)):
+            channels = _scaled(self, self.width, channels)
+            for block in range(blocks):
+                stride = 2 if stage and not block else 1
+                layers += self._block(depth, channels, stride, parts)
+                depth = channels
+        head = MLP(self._hidden()).build((depth, 1, 1), classes, parts)
+        return SpikingNetwork([*layers, OverTime(GlobalPool()), *head.layers])
+
+    def _stem(self, inputs: int, channels: int, parts: Parts) -> list[nn.Module]:
+        if self.stem == "small":
+            return [_convolution(inputs, channels, 3, 1), *parts.hidden()]
+        pool = OverTime(nn.MaxPool2d(3, 2, padding=1))
+        return [_convolution(inputs, channels, 7, 2), *parts.hidden(), pool]
+
+    def _hidden(self) -> tuple[int, ...]:
+        return ()
+
+    def _block(self, inputs: int, channels: int, stride: int, parts: Parts) -> list[nn.Module]:
+        """Currents of branch and shortcut are added before the neurons of the block's end."""
+        branch = [
+            *(_convolution(inputs, channels, 3, stride), *parts.hidden()),
+            _convolution(channels, channels, 3, 1),
+        ]
+        same = stride == 1 and inputs == channels
+        shortcut = [] if same else [_convolution(inputs, channels, 1, stride)]
+        return [Residual(branch, shortcut, torch.add), *parts.hidden()]
+
+
+@dataclass(frozen=True)
+class ResNet18(_ResNet):
+    """ResNet-18: four stages of two residual blocks, 64 to 512 channels.
+
+    Args:
+        blocks: residual blocks per stage, four numbers; (3, 4, 6, 3) is ResNet-34.
+        width: factor on all channels, positive.
+        stem: `small` for a 3x3 convolution, as for CIFAR; `large` for one of 7x7 with stride 2, followed by
+            3x3 max pooling with stride 2, as for ImageNet.
+
+    Source:
+        He et al. 2016, table 1; small stem as in their section 4.2. Neurons stand where the ReLUs were.
+    """
+
+
+@dataclass(frozen=True)
+class ResNet19(_ResNet):
+    """ResNet-19, wide and customary for SNNs: stages of 3, 3 and 2 residual blocks, 128 to 512 channels.
+
+    With the source's hidden layer of 256 it has 12.70 million weights for CIFAR-10; the 12.63 million of
+    later tables are those of a hidden layer of 128.
+
+    Args:
+        blocks: residual blocks per stage, three numbers.
+        width: factor on all channels, positive.
+        stem: `small` for a 3x3 convolution; `large` for one of 7x7 with stride 2 and max pooling.
+        hidden: neurons per fully connected hidden layer, each at least 1.
+
+    Source:
+        Zheng et al. 2021 (tdBN), table of architectures; plain batch normalisation here.
+    """
+
+    blocks: tuple[int, ...] = (3, 3, 2)
+    hidden: tuple[int, ...] = (256,)
+    channels: ClassVar[tuple[int, ...]] = (128, 256, 512)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _whole(self, "hidden", self.hidden)
+
+    def _hidden(self) -> tuple[int, ...]:
+        return self.hidden
+
+
+def _and(branch: Tensor, shortcut: Tensor) -> Tensor:
+    return branch * shortcut
+
+
+def _iand(branch: Tensor, shortcut: Tensor) -> Tensor:
+    return (1 - branch) * shortcut
+
+
+JOINS: dict[str, Join] = {"add": torch.add, "and": _and, "iand": _iand}
+
+
+@dataclass(frozen=True)
+class SEWResNet(_ResNet):
+    r"""SEW-ResNet: residual blocks that join spikes instead of currents.
+
+    .. math:: g(a, s) = a + s, \quad a \land s = a s, \quad (\lnot a) \land s = (1 - a) s
+
+    `a` are the spikes of the branch, `s` those of the shortcut, which spikes after its convolution where it
+    has one. With `add` what leaves a block is a number of spikes, 0, 1, 2, ..., not a binary spike.
+
+    Args:
+        blocks: residual blocks per stage, four numbers; (3, 4, 6, 3) is SEW-ResNet-34.
+        width: factor on all channels, positive.
+        stem: `small` for a 3x3 convolution, as for CIFAR; `large` for one of 7x7 with stride 2, followed by
+            3x3 max pooling with stride 2, as for ImageNet.
+        connect: `add`, `and` or `iand`; the last two are defined for spikes only.
+
+    Raises:
+        InputError: when built with `and` or `iand` for a neuron whose output is not binary.
+
+    Source:
+        Fang et al. 2021 (Deep residual learning in SNNs), section 3.2, table 1.
+    """
+
+    connect: Literal["add", "and", "iand"] = "add"
+
+    def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
+        if self.connect != "add" and not (parts.neuron.binary and parts.neuron.synapse is None):
+            raise InputError(
+                f"SEWResNet joins by {self.connect!r} where both paths are spikes, 0 or 1",
+                f"the neuron {parts.neuron!r}, whose output is not",
+                "Use connect='add', or a spiking neuron without synapse.",
+            )
+        return super().build(inputs, classes, parts)
+
+    def _block(self, inputs: int, channels: int, stride: int, parts: Parts) -> list[nn.Module]:
+        branch = [
+            *(_convolution(inputs, channels, 3, stride), *parts.hidden()),
+            *(_convolution(channels, channels, 3, 1), *parts.hidden()),
+        ]
+        same = stride == 1 and inputs == channels
+        shortcut = [] if same else [_convolution(inputs, channels, 1, stride), *parts.hidden()]
+        return [Residual(branch, shortcut, JOINS[self.connect])]

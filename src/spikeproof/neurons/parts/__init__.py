@@ -1,0 +1,1 @@
+"""What every neuron is made of: constants, the equation of one step, resets and synapses."""

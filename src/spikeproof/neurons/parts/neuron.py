@@ -1,0 +1,145 @@
+"""What a neuron is: constants, learned tensors, a state of rest, and the equation of one step.
+
+Everything that changes over time is in the state, a named tuple of tensors. So are the learned tensors, put
+there by `rest`: a step and a loop over time see nothing but current, state and spike function, and every loop
+in place of `unroll` works for neurons with parameters as it does for those without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.neurons.parts.constants import positive
+from spikeproof.neurons.parts.resets import BySubtraction, Reset
+from spikeproof.neurons.parts.synapses import PSP
+from spikeproof.surrogates import Surrogate
+
+__all__ = ["NOTHING", "Learned", "Neuron", "Never", "Resetting", "State", "per_feature", "unroll"]
+
+Learned = Mapping[str, Tensor]
+"""Name -> tensor that training changes, as `Neuron.parameters` names them."""
+
+NOTHING: Learned = MappingProxyType({})
+
+
+class State(NamedTuple):
+    """What a neuron carries from one step to the next, when that is its potential alone."""
+
+    v: Float[Tensor, "B *F"]
+
+
+class Never(Surrogate):
+    """The spike function of a neuron that never fires."""
+
+    def __call__(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return torch.zeros_like(x)
+
+
+class Neuron:
+    """An equation for one step; members are frozen dataclasses.
+
+    The state is a named tuple of tensors, one field of which is the potential `v` unless a member defines
+    `integrate` itself.
+    """
+
+    spiking: ClassVar[bool] = True
+    """Whether what comes out are events, which can be counted, and not real numbers at every step."""
+
+    binary: ClassVar[bool] = True
+    """Whether every spike is a 1, before a synapse filters it."""
+
+    looks_ahead: ClassVar[bool] = False
+    """Whether a spike may depend on input of later steps, as where a layer waits for all of its input."""
+
+    synapse: PSP | None = None
+
+    @property
+    def output(self) -> Neuron:
+        """The neuron of output layers where hidden ones have this one: no synapse filters its spikes."""
+        neuron: Any = self
+        return self if self.synapse is None else replace(neuron, synapse=None)
+
+    def parameters(self, features: int | None = None) -> dict[str, Tensor]:
+        """Initial values of what training may change, from PyTorch's current generator.
+
+        Args:
+            features: size of the first axis of features (neurons, or channels of a map); None if unknown, and
+                then neurons share one value per layer where others have one per feature.
+        """
+        return {}
+
+    def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> Any:
+        """The state before the first step of `current`; it holds whatever of `learned` the steps need."""
+        return State(torch.zeros_like(current[0]))
+
+    def step(self, current: Float[Tensor, "B *F"], state: Any, spike: Surrogate) -> tuple[Tensor, Any]:
+        """One step: spikes and the next state."""
+        raise NotImplementedError(f"{type(self).__name__} defines no step")
+
+    def integrate(
+        self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING
+    ) -> Float[Tensor, "T B *F"]:
+        """The potential of a neuron that never fires, for read-out."""
+        state, potentials = self.rest(current, learned), []
+        for i in current:
+            _, state = self.step(i, state, Never())
+            potentials.append(state.v)
+        return torch.stack(potentials)
+
+
+@dataclass(frozen=True)
+class Resetting(Neuron):
+    """Threshold and reset: what neurons that fire at a threshold and start again share."""
+
+    threshold: float = 1.0
+    reset: Reset = BySubtraction()
+    detach_reset: bool = False
+    synapse: PSP | None = None
+
+    def __post_init__(self) -> None:
+        positive(self, threshold=self.threshold)
+
+    def fire(
+        self, v: Float[Tensor, "B *F"], spike: Surrogate, raised: Tensor | None = None
+    ) -> tuple[Float[Tensor, "B *F"], Float[Tensor, "B *F"]]:
+        """Spikes of `v`, at a threshold `raised` above the constant one, and what they leave of `v`."""
+        above = v - self.threshold
+        z = spike(above if raised is None else above - raised)
+        return z, self.reset(v, z.detach() if self.detach_reset else z, self.threshold)
+
+
+def per_feature(value: Tensor, current: Float[Tensor, "B *F"]) -> Tensor:
+    """A learned tensor `[]` or `[C]` in the precision of `current` and lined up with its first feature axis.
+
+    Example:
+        >>> per_feature(torch.ones(3), torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([3, 1, 1])
+    """
+    value = value.to(current)
+    return value.view(-1, *[1] * (current.ndim - 2)) if value.ndim else value
+
+
+def unroll(
+    current: Float[Tensor, "T B *F"], state: Any, neuron: Neuron, spike: Surrogate
+) -> tuple[Float[Tensor, "T B *F"], Any]:
+    """The step repeated: the definition every faster version is measured against.
+
+    Example:
+        >>> from spikeproof.neurons import IF
+        >>> from spikeproof.surrogates import ATan
+        >>> z, end = unroll(torch.full((3, 1), 0.6), State(torch.zeros(1)), IF(), ATan())
+        >>> z.flatten().tolist(), round(end.v.item(), 4)
+        ([0.0, 1.0, 0.0], 0.8)
+    """
+    spikes = []
+    for i in current:
+        z, state = neuron.step(i, state, spike)
+        spikes.append(z)
+    return torch.stack(spikes), state

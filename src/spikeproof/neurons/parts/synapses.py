@@ -1,0 +1,68 @@
+"""What becomes of spikes on their way to the next layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spikeproof.neurons.parts.constants import positive
+
+__all__ = ["PSP", "Synapse", "psp_filter"]
+
+
+@dataclass(frozen=True)
+class PSP:
+    r"""The postsynaptic potential: spikes seen through a decaying exponential of unit area.
+
+    .. math:: p[t] = d\,p[t-1] + (1-d)\,s[t], \quad d = e^{-dt/\tau}
+
+    Args:
+        tau: synaptic time constant [s], positive.
+        dt: length of one step [s], positive.
+
+    Source:
+        Ding et al. 2023 and TSSL-BP (`psp`), with d = 1 - 1/tau_s there and tau_s in steps.
+    """
+
+    tau: float = 3e-3
+    dt: float = 1e-3
+
+    def __post_init__(self) -> None:
+        positive(self, tau=self.tau, dt=self.dt)
+
+
+def psp_filter(spikes: Float[Tensor, "T B *F"], psp: PSP) -> Float[Tensor, "T B *F"]:
+    """The trace that spikes leave at the synapse, from rest.
+
+    Example:
+        >>> psp_filter(torch.tensor([[1.0], [0.0]]), PSP(tau=1.0, dt=1.0)).flatten()
+        tensor([0.6321, 0.2325])
+    """
+    decay = math.exp(-psp.dt / psp.tau)
+    trace, traces = torch.zeros_like(spikes[0]), []
+    for s in spikes:
+        trace = decay * trace + (1 - decay) * s
+        traces.append(trace)
+    return torch.stack(traces)
+
+
+class Synapse(nn.Module):
+    """Spikes on their way to the next layer, as a postsynaptic trace.
+
+    Shapes:
+        spikes `[T, B, *F]` -> trace `[T, B, *F]`
+    """
+
+    def __init__(self, psp: PSP) -> None:
+        super().__init__()
+        self.psp = psp
+
+    def forward(self, spikes: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
+        return psp_filter(spikes, self.psp)
+
+    def extra_repr(self) -> str:
+        return repr(self.psp)
