@@ -6,10 +6,15 @@ spikeproof` costs nothing.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from spikeproof.version import __version__
+
+# Without this, some processors round a row of a small matrix product by its place in the batch. MKL reads the
+# variable at the first product; a value that is already set stays.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if TYPE_CHECKING:
     from spikeproof.attacks.answers.noise import GaussianNoiseSearch, NoiseSearch, SaltAndPepperSearch

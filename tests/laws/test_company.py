@@ -4,6 +4,8 @@ Every attack of the catalogue is run on one batch and on the same examples in ot
 of the outcome must be the same to the bit. A new recipe is in this law by its row in the catalogue.
 """
 
+import subprocess
+import sys
 from dataclasses import fields, replace
 
 import pytest
@@ -69,6 +71,17 @@ EVENTS = [
 ]
 RATIONED = {"noise", "spike-compatible"}  # of moved events that differ in number
 COMPANY = torch.tensor([2, 0, 3, 1])  # in twos
+
+
+def test_a_row_of_a_product_rounds_alike_wherever_it_stands():
+    code = """
+import spikeproof, torch
+for rows, inputs, outputs in ((32, 25, 10), (64, 10, 3), (192, 25, 4), (256, 9, 5)):
+    x, w = torch.rand(rows, inputs), torch.rand(outputs, inputs)
+    order = torch.randperm(rows)
+    assert torch.equal((x @ w.T)[order], x[order] @ w.T), (rows, inputs, outputs)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def built(code, decoder, shape, seed):

@@ -336,8 +336,9 @@ def test_answers_that_are_no_numbers_on_some_images_spoil_no_other(recipe, threa
     assert result.success[broken].all()
     assert torch.equal(result.success, decide(answer(result.x_adv)) != y)
     fine = (~broken).nonzero().flatten()
-    alone = recipe(threat)(Answering(answer), X[fine], y[fine], Key.of(3).for_rows(fine))
-    assert torch.allclose(alone.x_adv, result.x_adv[fine], atol=1e-6)
+    rows = fine.repeat(5)[:5]  # a batch of the same size, which rounds alike
+    alone = recipe(threat)(Answering(answer), X[rows], y[rows], Key.of(3).for_rows(rows))
+    assert torch.allclose(alone.x_adv[: len(fine)], result.x_adv[fine], atol=1e-6)
 
 
 @foreign
