@@ -1,135 +1,137 @@
-"""Every name that the description of a model may use: one table per kind, written out."""
+"""The parts of a model that a study may name: one table per kind, written out.
+
+A member is one row and the line that imports its class `as` itself: that spelling makes it public, and
+`spikeproof` reads from it where the class is at home.
+"""
 
 from __future__ import annotations
 
-from spikeproof.decoders import (
-    ConfidenceExit,
-    Count,
-    Earliest,
-    FirstSpike,
-    FirstSpikeExit,
-    FixedExit,
-    Geometric,
-    MarginExit,
-    MeanPotential,
-    MembraneTies,
-    Stacked,
-    Voting,
-    Weighted,
-)
-from spikeproof.encoders import (
-    BackwardRule,
-    Bernoulli,
-    Burst,
-    Delta,
-    Direct,
-    EarlyBurst,
-    Events,
-    FewSpikes,
-    Fused,
-    KernelTimes,
-    LateBurst,
-    Latency,
-    LevelCrossing,
-    LogLatency,
-    LowPass,
-    Phase,
-    Population,
-    QuantisedDirect,
-    RankOrder,
-    RelativeLatency,
-    Reversed,
-    SpikeGated,
-    SpikeTimes,
-    StraightThrough,
-    ThetaPhase,
-    TimeShift,
-    WholeSpikeTimes,
-)
-from spikeproof.gradients import (
-    ANTLR,
-    ASSG,
-    BPTR,
-    HART,
-    PDSG,
-    RGA,
-    TSSL,
-    GradientRule,
-    SurrogateGradient,
-    Truncated,
-)
-from spikeproof.gradients.event_driven import EventDriven
-from spikeproof.learning.augmentation import AugmentedBPTT
-from spikeproof.learning.backprop import BPTT
-from spikeproof.learning.conversion import (
-    QCFS,
-    Cao,
-    DataBased,
-    ModelBased,
-    RateNormLayer,
-    Rueckauer,
-    SpikeNorm,
-)
-from spikeproof.learning.online import FPTT
+from spikeproof.decoders.exits import ConfidenceExit as ConfidenceExit
+from spikeproof.decoders.exits import FirstSpikeExit as FirstSpikeExit
+from spikeproof.decoders.exits import FixedExit as FixedExit
+from spikeproof.decoders.exits import MarginExit as MarginExit
+from spikeproof.decoders.groups import MembraneTies as MembraneTies
+from spikeproof.decoders.groups import Stacked as Stacked
+from spikeproof.decoders.groups import Voting as Voting
+from spikeproof.decoders.readouts import Count as Count
+from spikeproof.decoders.readouts import Earliest as Earliest
+from spikeproof.decoders.readouts import FirstSpike as FirstSpike
+from spikeproof.decoders.readouts import MeanPotential as MeanPotential
+from spikeproof.decoders.weighted import Geometric as Geometric
+from spikeproof.decoders.weighted import Weighted as Weighted
+from spikeproof.encoders.amplitudes import Burst as Burst
+from spikeproof.encoders.amplitudes import FewSpikes as FewSpikes
+from spikeproof.encoders.amplitudes import Phase as Phase
+from spikeproof.encoders.codes import BackwardRule
+from spikeproof.encoders.codes import SpikeGated as SpikeGated
+from spikeproof.encoders.codes import StraightThrough as StraightThrough
+from spikeproof.encoders.codes import TimeShift as TimeShift
+from spikeproof.encoders.composed import Fused as Fused
+from spikeproof.encoders.composed import Population as Population
+from spikeproof.encoders.composed import Reversed as Reversed
+from spikeproof.encoders.currents import Direct as Direct
+from spikeproof.encoders.currents import LowPass as LowPass
+from spikeproof.encoders.currents import QuantisedDirect as QuantisedDirect
+from spikeproof.encoders.rate_codes import Bernoulli as Bernoulli
+from spikeproof.encoders.rate_codes import ThetaPhase as ThetaPhase
+from spikeproof.encoders.signals import Delta as Delta
+from spikeproof.encoders.signals import Events as Events
+from spikeproof.encoders.signals import LevelCrossing as LevelCrossing
+from spikeproof.encoders.single_spikes import KernelTimes as KernelTimes
+from spikeproof.encoders.single_spikes import SpikeTimes as SpikeTimes
+from spikeproof.encoders.single_spikes import WholeSpikeTimes as WholeSpikeTimes
+from spikeproof.encoders.times import EarlyBurst as EarlyBurst
+from spikeproof.encoders.times import LateBurst as LateBurst
+from spikeproof.encoders.times import Latency as Latency
+from spikeproof.encoders.times import LogLatency as LogLatency
+from spikeproof.encoders.times import RankOrder as RankOrder
+from spikeproof.encoders.times import RelativeLatency as RelativeLatency
+from spikeproof.gradients.adaptive_surrogates import ASSG as ASSG
+from spikeproof.gradients.adaptive_surrogates import PDSG as PDSG
+from spikeproof.gradients.event_driven import EventDriven as EventDriven
+from spikeproof.gradients.rate_based import BPTR as BPTR
+from spikeproof.gradients.rate_based import HART as HART
+from spikeproof.gradients.rate_based import RGA as RGA
+from spikeproof.gradients.temporal import ANTLR as ANTLR
+from spikeproof.gradients.temporal import TSSL as TSSL
+from spikeproof.gradients.temporal import GradientRule
+from spikeproof.gradients.temporal import SurrogateGradient as SurrogateGradient
+from spikeproof.gradients.temporal import Truncated as Truncated
+from spikeproof.learning.augmentation import AugmentedBPTT as AugmentedBPTT
+from spikeproof.learning.backprop import BPTT as BPTT
+from spikeproof.learning.conversion import QCFS as QCFS
+from spikeproof.learning.conversion import Cao as Cao
+from spikeproof.learning.conversion import DataBased as DataBased
+from spikeproof.learning.conversion import ModelBased as ModelBased
+from spikeproof.learning.conversion import RateNormLayer as RateNormLayer
+from spikeproof.learning.conversion import Rueckauer as Rueckauer
+from spikeproof.learning.conversion import SpikeNorm as SpikeNorm
+from spikeproof.learning.online import FPTT as FPTT
 from spikeproof.learning.rule import Rule
-from spikeproof.learning.spike_rules import ANTLRBP, STBP, TSSLBP, EventDrivenBP
-from spikeproof.learning.time_coded import TimeCoded
-from spikeproof.losses import (
-    TET,
-    CountMSE,
-    CrossEntropy,
-    DeepSupervision,
-    Loss,
-    RelativeTargets,
-    SpikeLatency,
-    SpikeLatency2,
-    SpikeLatency3,
-    TimeMargin,
-)
-from spikeproof.networks.architecture import MLP, Architecture, ConvNet
-from spikeproof.networks.deep import VGG9, VGG11, VGG16, ResNet18, ResNet19, SEWResNet
-from spikeproof.networks.recurrent import GRU, LSNN, LSTM
-from spikeproof.networks.timed import TimedMLP
-from spikeproof.neurons import (
-    AHP,
-    ALIF,
-    DLIF,
-    FS,
-    IF,
-    LIF,
-    PLIF,
-    SNU,
-    SRM,
-    BySubtraction,
-    CuBaLIF,
-    Mixture,
-    Neuron,
-    Plastic,
-    PrimedIF,
-    Recurrent,
-    ReLU,
-    Renewal,
-    Reset,
-    Softplus,
-    ToZero,
-)
-from spikeproof.neurons.spiketimes import S4NN, T2FSNN, FastAndDeep, Mostafa
+from spikeproof.learning.spike_rules import ANTLRBP as ANTLRBP
+from spikeproof.learning.spike_rules import STBP as STBP
+from spikeproof.learning.spike_rules import TSSLBP as TSSLBP
+from spikeproof.learning.spike_rules import EventDrivenBP as EventDrivenBP
+from spikeproof.learning.time_coded import TimeCoded as TimeCoded
+from spikeproof.losses import TET as TET
+from spikeproof.losses import CountMSE as CountMSE
+from spikeproof.losses import CrossEntropy as CrossEntropy
+from spikeproof.losses import DeepSupervision as DeepSupervision
+from spikeproof.losses import Loss
+from spikeproof.losses import RelativeTargets as RelativeTargets
+from spikeproof.losses import SpikeLatency as SpikeLatency
+from spikeproof.losses import SpikeLatency2 as SpikeLatency2
+from spikeproof.losses import SpikeLatency3 as SpikeLatency3
+from spikeproof.losses import TimeMargin as TimeMargin
+from spikeproof.networks.architecture import MLP as MLP
+from spikeproof.networks.architecture import Architecture
+from spikeproof.networks.architecture import ConvNet as ConvNet
+from spikeproof.networks.deep import VGG9 as VGG9
+from spikeproof.networks.deep import VGG11 as VGG11
+from spikeproof.networks.deep import VGG16 as VGG16
+from spikeproof.networks.deep import ResNet18 as ResNet18
+from spikeproof.networks.deep import ResNet19 as ResNet19
+from spikeproof.networks.deep import SEWResNet as SEWResNet
+from spikeproof.networks.recurrent import GRU as GRU
+from spikeproof.networks.recurrent import LSNN as LSNN
+from spikeproof.networks.recurrent import LSTM as LSTM
+from spikeproof.networks.timed import TimedMLP as TimedMLP
+from spikeproof.neurons.adaptive import AHP as AHP
+from spikeproof.neurons.adaptive import ALIF as ALIF
+from spikeproof.neurons.analogue import ReLU as ReLU
+from spikeproof.neurons.analogue import Softplus as Softplus
+from spikeproof.neurons.combined import Mixture as Mixture
+from spikeproof.neurons.combined import Plastic as Plastic
+from spikeproof.neurons.combined import Recurrent as Recurrent
+from spikeproof.neurons.few_spikes import FS as FS
+from spikeproof.neurons.integrate import IF as IF
+from spikeproof.neurons.integrate import PrimedIF as PrimedIF
+from spikeproof.neurons.kernels import SRM as SRM
+from spikeproof.neurons.kernels import CuBaLIF as CuBaLIF
+from spikeproof.neurons.kernels import Renewal as Renewal
+from spikeproof.neurons.leaky import DLIF as DLIF
+from spikeproof.neurons.leaky import LIF as LIF
+from spikeproof.neurons.leaky import PLIF as PLIF
+from spikeproof.neurons.leaky import SNU as SNU
+from spikeproof.neurons.parts.neuron import Neuron
+from spikeproof.neurons.parts.resets import BySubtraction as BySubtraction
+from spikeproof.neurons.parts.resets import Reset
+from spikeproof.neurons.parts.resets import ToZero as ToZero
+from spikeproof.neurons.spiketimes import S4NN as S4NN
+from spikeproof.neurons.spiketimes import T2FSNN as T2FSNN
+from spikeproof.neurons.spiketimes import FastAndDeep as FastAndDeep
+from spikeproof.neurons.spiketimes import Mostafa as Mostafa
 from spikeproof.protocols import Decoder, Encoder
 from spikeproof.specs import Catalogue
-from spikeproof.surrogates import (
-    ATan,
-    Exponential,
-    FastSigmoid,
-    Gaussian,
-    Rectangle,
-    Sigmoid,
-    StraightThroughSpike,
-    Surrogate,
-    Triangle,
-)
-
-__all__ = ["MODEL_PARTS"]
-
+from spikeproof.surrogates import ATan as ATan
+from spikeproof.surrogates import Exponential as Exponential
+from spikeproof.surrogates import FastSigmoid as FastSigmoid
+from spikeproof.surrogates import Gaussian as Gaussian
+from spikeproof.surrogates import Rectangle as Rectangle
+from spikeproof.surrogates import Sigmoid as Sigmoid
+from spikeproof.surrogates import StraightThroughSpike as StraightThroughSpike
+from spikeproof.surrogates import Surrogate
+from spikeproof.surrogates import Triangle as Triangle
 
 MODEL_PARTS: Catalogue = {
     Encoder: {
@@ -195,7 +197,10 @@ MODEL_PARTS: Catalogue = {
         "t2fsnn": T2FSNN,
         "renewal": Renewal,
     },
-    Reset: {"to-zero": ToZero, "by-subtraction": BySubtraction},
+    Reset: {
+        "to-zero": ToZero,
+        "by-subtraction": BySubtraction,
+    },
     Architecture: {
         "mlp": MLP,
         "convnet": ConvNet,
@@ -266,3 +271,4 @@ MODEL_PARTS: Catalogue = {
         "qcfs": QCFS,
     },
 }
+"""Kind -> name -> class."""

@@ -5,32 +5,11 @@ part is a fixed share of the training files and serves every choice; the test pa
 Nothing is read or fetched on import, and nothing is fetched that is already on the machine.
 """
 
-from spikeproof.datasets.audio import SpokenDigits
-from spikeproof.datasets.cameras import CIFAR10DVS, NMNIST, DVS128Gesture
-from spikeproof.datasets.cifar import CIFAR10, CIFAR100
-from spikeproof.datasets.cochlea import SHD, SSC
-from spikeproof.datasets.images import MNIST, Digits, FashionMNIST
-from spikeproof.datasets.parts import Dataset, Source, Split, floats, locate
-from spikeproof.datasets.synthetic import Randman
-from spikeproof.datasets.yinyang import YinYang
-
-__all__ = [
-    "CIFAR10",
-    "CIFAR10DVS",
-    "CIFAR100",
-    "MNIST",
-    "NMNIST",
-    "SHD",
-    "SSC",
-    "DVS128Gesture",
-    "Dataset",
-    "Digits",
-    "FashionMNIST",
-    "Randman",
-    "Source",
-    "Split",
-    "SpokenDigits",
-    "YinYang",
-    "floats",
-    "locate",
-]
+from spikeproof.datasets.audio import *
+from spikeproof.datasets.cameras import *
+from spikeproof.datasets.cifar import *
+from spikeproof.datasets.cochlea import *
+from spikeproof.datasets.images import *
+from spikeproof.datasets.parts import *
+from spikeproof.datasets.synthetic import *
+from spikeproof.datasets.yinyang import *

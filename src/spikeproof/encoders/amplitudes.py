@@ -12,6 +12,8 @@ from spikeproof.encoders.codes import BackwardRule, LevelCode, SpikeCode, Straig
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 
+__all__ = ["Burst", "DigitCode", "FewSpikes", "Phase"]
+
 
 @dataclass(frozen=True)
 class DigitCode(LevelCode):

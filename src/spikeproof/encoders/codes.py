@@ -13,6 +13,20 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import check_range
 
+__all__ = [
+    "BackwardRule",
+    "LevelCode",
+    "NestedCode",
+    "SpikeCode",
+    "SpikeGated",
+    "StraightThrough",
+    "TimeShift",
+    "at",
+    "check_steps",
+    "clock",
+    "tolerance",
+]
+
 
 class BackwardRule:
     """How a gradient on the spikes becomes a gradient on the image."""

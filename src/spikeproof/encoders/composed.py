@@ -15,6 +15,8 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Encoder, Shape, check_range, encoded_shape, example_shape
 
+__all__ = ["Fused", "Population", "Reversed", "with_backward"]
+
 
 @dataclass(frozen=True)
 class Reversed:

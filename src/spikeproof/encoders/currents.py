@@ -14,6 +14,8 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import check_range
 
+__all__ = ["Direct", "LowPass", "QuantisedDirect"]
+
 
 class _Round(torch.autograd.Function):
     """Rounding to levels of 1/steps forward, the identity backward."""

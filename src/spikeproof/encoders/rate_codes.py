@@ -14,6 +14,8 @@ from spikeproof.encoders.codes import LevelCode, SpikeCode, tolerance
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 
+__all__ = ["Bernoulli", "ThetaPhase"]
+
 
 @dataclass(frozen=True)
 class Bernoulli(SpikeCode):

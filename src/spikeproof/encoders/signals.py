@@ -14,6 +14,8 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Shape
 
+__all__ = ["Delta", "Events", "LevelCrossing", "SignalCode"]
+
 
 class _Any(torch.autograd.Function):
     """Whether there was any event forward, the identity backward."""

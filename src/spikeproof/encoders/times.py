@@ -13,6 +13,17 @@ from torch import Tensor
 from spikeproof.encoders.codes import LevelCode, NestedCode, at, clock, tolerance
 from spikeproof.errors import InputError
 
+__all__ = [
+    "EarlyBurst",
+    "LateBurst",
+    "Latency",
+    "LogLatency",
+    "RankOrder",
+    "RelativeLatency",
+    "first_spike_level",
+    "one_spike",
+]
+
 
 def one_spike(steps: int, level: Tensor) -> Tensor:
     """A spike at step T - n for level n, none for level 0."""

@@ -6,22 +6,7 @@ TSSL-BP. Networks are trained through such a twin (`spikeproof.learning.spike_ru
 one.
 """
 
-from spikeproof.gradients.adaptive_surrogates import ASSG, PDSG
-from spikeproof.gradients.event_driven import EventDriven
-from spikeproof.gradients.rate_based import BPTR, HART, RGA
-from spikeproof.gradients.temporal import ANTLR, TSSL, GradientRule, SurrogateGradient, Trace, Truncated
-
-__all__ = [
-    "ANTLR",
-    "ASSG",
-    "BPTR",
-    "HART",
-    "PDSG",
-    "RGA",
-    "TSSL",
-    "EventDriven",
-    "GradientRule",
-    "SurrogateGradient",
-    "Trace",
-    "Truncated",
-]
+from spikeproof.gradients.adaptive_surrogates import *
+from spikeproof.gradients.event_driven import *
+from spikeproof.gradients.rate_based import *
+from spikeproof.gradients.temporal import *

@@ -14,8 +14,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
-from scipy.optimize import Bounds, LinearConstraint, linear_sum_assignment, milp
-from scipy.sparse import coo_array
 from torch import Tensor
 
 from spikeproof.errors import InputError
@@ -179,6 +177,10 @@ class Shifts(EventThreat):
 
     def _assigned(self, weights: Tensor, lines: Tensor, price: Tensor) -> Tensor:
         """The same for events that differ in number, which may pass each other."""
+        from scipy.optimize import (
+            linear_sum_assignment,  # SciPy takes longer to import than all of this package
+        )
+
         found = lines.clone()
         place = np.arange(lines.shape[2])
         for b, i in (lines.sum(2) > 0).nonzero().tolist():
@@ -245,6 +247,9 @@ class Shifts(EventThreat):
 
     def _whole(self, weights: Tensor, lines: Tensor, free: Tensor) -> Tensor:
         """The best places for one example under its budget, as an integer programme."""
+        from scipy.optimize import Bounds, LinearConstraint, milp
+        from scipy.sparse import coo_array
+
         values = lines.double().cpu().numpy() * free.cpu().numpy()[:, None]
         length = values.shape[1]
         line, source = values.nonzero()
