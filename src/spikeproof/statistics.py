@@ -14,8 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv, stdtrit
-from scipy.stats import binom, binomtest
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -108,6 +106,8 @@ def median(values: Sequence[float], confidence: float = 0.95) -> tuple[float, In
             f"{len(values)} values, confidence={confidence}",
             "Leave out what was not measured.",
         )
+    from scipy.stats import binom  # here, because SciPy takes longer to import than all of this package
+
     ordered, n = sorted(values), len(values)
     low, high = ordered[(n - 1) // 2], ordered[n // 2]
     middle = low if low == high else (low + high) / 2
@@ -145,6 +145,8 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
     _check("clopper_pearson", successes, n, confidence)
     if successes != int(successes):
         raise InputError("clopper_pearson() counts whole successes", f"{successes}", "Use wilson().")
+    from scipy.special import betaincinv
+
     alpha = 1 - confidence
     low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, alpha / 2))
     high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - alpha / 2))
@@ -178,6 +180,8 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> float:
     a, b = _pair("mcnemar", right_a, right_b)
     if not np.isin(np.concatenate([a, b]), (0, 1)).all():
         raise InputError("mcnemar() compares outcomes of 0 and 1", "shares between them", "Use compare().")
+    from scipy.stats import binomtest
+
     only_a, only_b = int((a > b).sum()), int((b > a).sum())
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
@@ -403,6 +407,8 @@ def over_seeds(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     mean = float(x.mean())
     if x.size == 1:
         return mean, None
+    from scipy.special import stdtrit
+
     half = float(stdtrit(x.size - 1, (1 + confidence) / 2)) * float(x.std(ddof=1)) / math.sqrt(x.size)
     return mean, Interval(mean - half, mean + half)
 
