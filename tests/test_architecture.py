@@ -1,6 +1,8 @@
 """The house stands: imports run downhill, names say something, and importing the package costs nothing."""
 
 import ast
+import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import spikeproof
+from spikeproof.catalogue.names import PARTS
+from spikeproof.interop.members import InFoolbox, InTorchattacks
 
 ROOT = Path(spikeproof.__file__).parent
 FLOORS = [
@@ -120,29 +124,122 @@ def test_no_module_is_named_after_nothing():
     assert not names & {"utils", "util", "common", "helpers", "base", "core", "misc"}
 
 
-def test_every_public_name_exists_and_is_documented():
-    for name in spikeproof.__all__:
-        member = getattr(spikeproof, name)
-        assert name == "__version__" or (member.__doc__ and member.__doc__.strip()), name
-    with pytest.raises(AttributeError, match="nothing"):
+BESIDES = {  # what is public beside the classes that a study can name
+    *("Key", "ModelSpec", "Classifier", "Normalise", "PSP", "Dataset", "Split"),
+    *("substitute", "probed", "load", "save", "decide", "parse_epsilon"),
+    *("evaluate_clean", "evaluate_attack", "evaluate_sweep", "evaluate_suite", "evaluate_distances"),
+    *("strongest", "rate_twin", "made_on", "GradientAttack", "MinimumNorm"),
+    *("AsFoolbox", "AsTorchattacks", "FOOLBOX", "TORCHATTACKS", "MODEL_PARTS", "STUDY_PARTS"),
+    *("SpikeproofError", "InputError", "DamagedError", "__version__"),
+}
+PEERS = {InTorchattacks, InFoolbox}  # named as in their libraries, in the tables TORCHATTACKS and FOOLBOX
+NAMEABLE = {part for kind, table in PARTS.items() if kind not in PEERS for part in table.values()}
+FACE = [ROOT / "__init__.py", ROOT / "catalogue" / "model_parts.py", ROOT / "catalogue" / "study_parts.py"]
+
+
+def test_what_a_study_can_name_is_public_under_its_class_name_and_little_else():
+    assert set(spikeproof.__all__) == {part.__name__ for part in NAMEABLE} | BESIDES
+    assert dir(spikeproof) == spikeproof.__all__
+    for part in NAMEABLE:
+        assert getattr(spikeproof, part.__name__) is part
+    for name in BESIDES - {"__version__"}:
+        assert (getattr(spikeproof, name).__doc__ or "").strip(), name
+    assert spikeproof.TORCHATTACKS is PARTS[InTorchattacks]
+    assert spikeproof.FOOLBOX is PARTS[InFoolbox]
+
+
+def test_no_public_name_stands_for_two_things():
+    names = [part.__name__ for part in NAMEABLE] + sorted(BESIDES)
+    assert not {name for name in names if names.count(name) > 1}
+    homes = [name for name, _ in spikeproof._homes(FACE[0])]
+    assert not {name for name in homes if homes.count(name) > 1}
+    assert not set(names) & {room(path) for path in MODULES}  # a submodule, once imported, hides the name
+
+
+def test_a_name_that_is_not_public_is_refused():
+    with pytest.raises(AttributeError, match="'spikeproof' has no attribute 'nothing'"):
         spikeproof.nothing
+    with pytest.raises(AttributeError, match="'Encoder'"):
+        spikeproof.Encoder
+
+
+def test_a_type_checker_sees_the_public_names_and_no_other(tmp_path):
+    right = [f"spikeproof.{name}" for name in spikeproof.__all__]
+    right += ["a: spikeproof.BPTT = spikeproof.BPTT(loss=spikeproof.TET())"]
+    right += ["b: spikeproof.PGD = spikeproof.PGD(objective=spikeproof.Margin())"]
+    right += ["from spikeproof import *", "c: Latency = Latency(steps=4)"]
+    wrong = ["spikeproof.nothing", "spikeproof.Encoder", "spikeproof.Path", "spikeproof.PGD(stps=4)"]
+    lines = ["import spikeproof", *right, *wrong]
+    (tmp_path / "use.py").write_text("\n".join(lines))
+    (tmp_path / "mypy.ini").write_text(
+        "[mypy]\nstrict = True\nfollow_imports = skip\n[mypy-spikeproof.*]\nfollow_imports = normal\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", "cache", "use.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = {line.split(":")[1] for line in done.stdout.splitlines() if line.startswith("use.py:")}
+    first = len(lines) - len(wrong) + 1
+    assert found == {str(number) for number in range(first, len(lines) + 1)}, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", FACE, ids=lambda path: path.stem)
+def test_a_file_that_makes_names_public_defines_none_besides(path):
+    # a type checker takes a definition for a public name, where `spikeproof` only looks at imports
+    for node in ast.parse(path.read_text()).body:
+        names = [t.id for t in ast.walk(node) if isinstance(t, ast.Name) and isinstance(t.ctx, ast.Store)]
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names = [node.name]
+        if not isinstance(node, ast.If):
+            assert all(name in BESIDES or name.startswith("_") for name in names), (path.name, names)
+
+
+def test_no_two_modules_of_a_room_show_the_same_name():
+    for path in MODULES:
+        if path.name == "__init__.py":
+            shown = [
+                name
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
+                for name in importlib.import_module(node.module).__all__
+            ]
+            assert not {name for name in shown if shown.count(name) > 1}, path
 
 
 @pytest.mark.parametrize("module", ["spikeproof", "spikeproof.command.cli"])
-def test_importing_pulls_in_nothing_heavy(module):
+def test_importing_and_listing_the_names_pulls_in_nothing_heavy(module):
     heavy = {"torch", "numpy", "pydantic", "matplotlib", "pyarrow"}
-    code = f"import sys, {module}; print(*({heavy} & set(sys.modules)))"
+    code = f"import sys, {module}; dir(sys.modules['spikeproof']); print(*({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == ""
 
 
+def test_a_name_that_is_used_does_not_bring_the_catalogue():
+    code = "import sys, spikeproof; spikeproof.InputError; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ours = {name for name in out.stdout.split() if name.startswith("spikeproof.")}
+    assert ours == {"spikeproof.version", "spikeproof.errors"}
+
+
+def test_scipy_is_imported_where_it_computes():
+    # it takes longer to import than the rest of the package together
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert "scipy" not in {name.split(".")[0] for name in _foreign(tree)}, path
+
+
 def test_the_package_needs_no_torchvision():
     for path in MODULES:
-        assert "torchvision" not in {n.split(".")[0] for n in _foreign(path)}, path
+        assert "torchvision" not in {n.split(".")[0] for n in _foreign(ast.parse(path.read_text()))}, path
 
 
-def _foreign(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+def _foreign(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             yield node.module or ""
         elif isinstance(node, ast.Import):

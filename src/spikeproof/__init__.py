@@ -25,18 +25,23 @@ from spikeproof.version import __version__ as __version__
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if TYPE_CHECKING:
+    from spikeproof.attacks.nearest.minimum import MinimumNorm as MinimumNorm
+    from spikeproof.attacks.search import GradientAttack as GradientAttack
     from spikeproof.catalogue.model_parts import *
     from spikeproof.catalogue.model_parts import MODEL_PARTS as MODEL_PARTS
     from spikeproof.catalogue.saved import load as load
     from spikeproof.catalogue.saved import save as save
     from spikeproof.catalogue.study_parts import *
     from spikeproof.catalogue.study_parts import STUDY_PARTS as STUDY_PARTS
+    from spikeproof.datasets.parts import Dataset as Dataset
+    from spikeproof.datasets.parts import Split as Split
     from spikeproof.decoders.readouts import decide as decide
     from spikeproof.errors import DamagedError as DamagedError
     from spikeproof.errors import InputError as InputError
     from spikeproof.errors import SpikeproofError as SpikeproofError
     from spikeproof.evaluation.distances import evaluate_distances as evaluate_distances
     from spikeproof.evaluation.suites import evaluate_suite as evaluate_suite
+    from spikeproof.evaluation.through import made_on as made_on
     from spikeproof.evaluation.through import rate_twin as rate_twin
     from spikeproof.evaluation.through import strongest as strongest
     from spikeproof.evaluation.verdicts import evaluate_attack as evaluate_attack

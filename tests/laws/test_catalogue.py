@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from spikeproof.catalogue.names import KINDS, PARTS, members
+from spikeproof.command.cli import KINDS as LISTED
 from spikeproof.datasets import Dataset, Source, Split
 from spikeproof.experiments.study.cells import model_spec
 from spikeproof.experiments.study.documents import parse
@@ -161,6 +162,11 @@ def test_every_data_set_can_be_named_in_a_study(name):
 def test_every_reset_can_be_named_in_a_study(name):
     (candidate,) = study(f"encoder: latency, neuron: {{lif: {{reset: {name}}}}}").models
     assert type(candidate.neuron.reset) is PARTS[Reset][name]
+
+
+def test_every_table_of_the_catalogue_can_be_listed():
+    assert sorted(map(id, KINDS.values())) == sorted(map(id, PARTS))
+    assert set(LISTED) == {*KINDS, "studies"}
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

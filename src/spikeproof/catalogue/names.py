@@ -48,7 +48,7 @@ KINDS: Mapping[str, Any] = {
     "attacks": Recipe,
     "torchattacks": InTorchattacks,
     "foolbox": InFoolbox,
-    "transfer-sources": Others,
+    "transfer-models": Others,
     "objectives": Objective,
     "oracles": Oracle,
     "steps": Step,

@@ -24,9 +24,9 @@ __all__ = ["main"]
 
 P = ParamSpec("P")
 KINDS = (
-    *("encoders", "decoders", "neurons", "surrogates", "gradients", "networks", "rules"),
-    *("losses", "attacks", "torchattacks", "foolbox", "objectives", "oracles", "steps", "schedules"),
-    *("targets", "probes"),
+    *("encoders", "backward-rules", "decoders", "neurons", "resets", "surrogates", "gradients", "networks"),
+    *("rules", "losses", "attacks", "torchattacks", "foolbox", "transfer-models", "objectives", "oracles"),
+    *("steps", "schedules", "targets", "probes"),
     *("certificates", "threats", "datasets", "studies"),
 )
 
