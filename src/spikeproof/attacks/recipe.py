@@ -7,9 +7,10 @@ gradient rule; whoever runs the recipe makes the twin.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from spikeproof.attacks.search import Result
 from spikeproof.encoders import BackwardRule, with_backward
@@ -17,14 +18,52 @@ from spikeproof.losses import LogitCrossEntropy, Objective, Watching
 from spikeproof.protocols import Threat
 from spikeproof.surrogates import Surrogate
 
-__all__ = ["Attack", "GradientRecipe", "Recipe"]
+__all__ = ["Attack", "GradientRecipe", "Made", "Recipe", "made"]
 
 Attack = Callable[..., Result]
 """`attack(model, x, y, key, *, through=None) -> Result`."""
 
 
+class Made(NamedTuple):
+    """Where an attack comes from: the recipe, and the threat that it was made for."""
+
+    recipe: Recipe
+    threat: Threat
+
+
+def made(attack: Attack) -> Made | None:
+    """The recipe and the threat of an attack, or None for an attack that no recipe made.
+
+    Example:
+        >>> from spikeproof.attacks.gradient.plain import PGD
+        >>> from spikeproof.threats import Linf
+        >>> made(PGD(steps=5)(Linf(0.1))).threat
+        Linf(epsilon=0.1)
+    """
+    found: Made | None = getattr(attack, "made", None)
+    inner = getattr(attack, "attack", None)  # of an attack that carries another, such as a nested one
+    return found if found is not None or inner is None else made(inner)
+
+
+def _remembering(make: Callable[[Any, Threat], Attack]) -> Callable[[Any, Threat], Attack]:
+    """A recipe's call whose attack knows where it comes from, so that its gradients can be asked for."""
+
+    @functools.wraps(make)
+    def call(self: Recipe, threat: Threat) -> Attack:
+        attack = make(self, threat)
+        object.__setattr__(attack, "made", Made(self, threat))
+        return attack
+
+    return call
+
+
 class Recipe:
-    """A named attack, waiting for its threat."""
+    """A named attack, waiting for its threat; the attack remembers both."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__call__" in vars(cls):
+            cls.__call__ = _remembering(cls.__call__)  # type: ignore[assignment, method-assign]
 
     gradient_free: ClassVar[bool] = False
     for_stochastic: ClassVar[bool] = False  # adds nothing on a model without randomness

@@ -14,7 +14,7 @@ from spikeproof.attacks.parts.targets import Targets
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.catalogue.study_parts import STUDY_PARTS
-from spikeproof.datasets import Source
+from spikeproof.datasets import Sample, Source
 from spikeproof.encoders import BackwardRule
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation.certificates import Certificate
@@ -58,6 +58,7 @@ KINDS: Mapping[str, Any] = {
     "certificates": Certificate,
     "threats": Threat,
     "datasets": Source,
+    "samples": Sample,
 }
 """What `spikeproof list` calls each kind."""
 

@@ -98,7 +98,9 @@ from spikeproof.datasets.cochlea import SSC as SSC
 from spikeproof.datasets.images import MNIST as MNIST
 from spikeproof.datasets.images import Digits as Digits
 from spikeproof.datasets.images import FashionMNIST as FashionMNIST
-from spikeproof.datasets.parts import Source
+from spikeproof.datasets.parts import ClassProportional as ClassProportional
+from spikeproof.datasets.parts import First as First
+from spikeproof.datasets.parts import Sample, Source
 from spikeproof.datasets.synthetic import Randman as Randman
 from spikeproof.datasets.yinyang import YinYang as YinYang
 from spikeproof.evaluation.certificates import IBP as IBP
@@ -260,6 +262,7 @@ STUDY_PARTS: Catalogue = {
         "removals": Removals,
         "shifts": Shifts,
     },
+    Sample: {"class-proportional": ClassProportional, "first": First},
     Source: {
         "digits": Digits,
         "mnist": MNIST,

@@ -27,7 +27,7 @@ KINDS = (
     *("encoders", "backward-rules", "decoders", "neurons", "resets", "surrogates", "gradients", "networks"),
     *("rules", "losses", "attacks", "torchattacks", "foolbox", "transfer-models", "objectives", "oracles"),
     *("steps", "schedules", "targets", "probes"),
-    *("certificates", "threats", "datasets", "studies"),
+    *("certificates", "threats", "datasets", "samples", "studies"),
 )
 
 

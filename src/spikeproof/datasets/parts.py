@@ -7,10 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
-__all__ = ["Dataset", "Source", "Split", "content_digest", "floats", "locate", "rows_of", "shuffled"]
+from spikeproof.errors import InputError
+
+__all__ = [
+    "ClassProportional",
+    "Dataset",
+    "First",
+    "Sample",
+    "Source",
+    "Split",
+    "content_digest",
+    "floats",
+    "locate",
+    "rows_of",
+    "shuffled",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +42,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def sha256(self) -> str:
+        """The digest of which examples these are, and in which order."""
+        return content_digest(self.ids.numpy(), self.labels.numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +70,74 @@ class Dataset:
     classes: tuple[str, ...]
     sha256: str
     source: str
+
+
+class Sample:
+    """Which examples of a part are measured, where not all of them are."""
+
+    def __call__(self, part: Split, n: int) -> Split:
+        """The first `n` examples of the part in the order of this rule.
+
+        A smaller sample is the beginning of a larger one.
+
+        Raises:
+            InputError: the part has fewer examples.
+        """
+        if not 0 <= n <= len(part):
+            raise InputError(f"At most {len(part)} examples, the whole part", f"{n}", "Ask for fewer.")
+        rows = torch.from_numpy(self.order(part.labels.numpy())[:n])
+        return Split(part.images[rows], part.labels[rows], part.ids[rows])
+
+    def order(self, labels: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
+        """All rows of a part, those that are measured first at the beginning."""
+        raise NotImplementedError(f"{type(self).__name__} defines no order")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassProportional(Sample):
+    r"""A random sample in which each class has the share that it has in the whole part.
+
+    .. math:: t = (r + 1/2) / m
+
+    is the place of the `r`-th example (from 0, in random order) of a class of `m` examples, and the sample of
+    `n` examples is the beginning of the order of `t`. So every sample, however small, holds `n m / N`
+    examples of each class to within one. The first examples of a file that is stored class by class lack most
+    classes.
+
+    Args:
+        seed: of the order within and between classes; the same for every model of a study.
+
+    Example:
+        >>> labels = np.repeat([0, 1], [6, 3])
+        >>> labels[ClassProportional().order(labels)].tolist()
+        [0, 1, 0, 0, 1, 0, 0, 1, 0]
+
+    Source:
+        Cochran 1977, section 5.3 (proportional allocation).
+    """
+
+    seed: int = 0
+
+    def order(self, labels: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
+        chance = np.random.Generator(np.random.PCG64([20230608, self.seed]))
+        place = np.empty(len(labels))
+        for label in np.unique(labels):
+            rows = chance.permutation(np.flatnonzero(labels == label))
+            place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+        return np.lexsort((chance.permutation(int(labels.max(initial=0)) + 1)[labels], place))
+
+
+@dataclass(frozen=True)
+class First(Sample):
+    """The examples in the order of the file.
+
+    Example:
+        >>> First().order(np.array([2, 0, 1])).tolist()
+        [0, 1, 2]
+    """
+
+    def order(self, labels: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
+        return np.arange(len(labels))
 
 
 class Source:

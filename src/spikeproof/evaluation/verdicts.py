@@ -14,7 +14,7 @@ either.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,15 +24,17 @@ from torch import Tensor
 
 from spikeproof.attacks.made_of.composite import Sources
 from spikeproof.attacks.made_of.nested import Carried, Nested
-from spikeproof.attacks.recipe import Attack, Recipe
+from spikeproof.attacks.recipe import Attack, Recipe, made
 from spikeproof.attacks.search import UNRECORDED, Result, check_threat, show
 from spikeproof.decoders import UNDECIDED, decide
 from spikeproof.errors import InputError, SpikeproofError
+from spikeproof.evaluation.callables import answering, check_repeats
+from spikeproof.evaluation.through import through as gradient_source
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Inference
-from spikeproof.protocols import Encoder, Model, Threat, Watched
+from spikeproof.protocols import Encoder, Model, Threat, Watched, moves_events
 from spikeproof.statistics import majority_vote, wilson
-from spikeproof.threats import L0, L1, L2, Linf
+from spikeproof.threats import L0, L1, L2, Linf, check_budget
 
 __all__ = ["Attacked", "Clean", "distances", "evaluate_attack", "evaluate_clean", "evaluate_sweep"]
 
@@ -155,10 +157,10 @@ class Attacked:
 
 
 def evaluate_clean(
-    model: Model,
+    model: Model | Callable[[Tensor], Tensor],
     x: Float[Tensor, "N *F"],
     y: Int64[Tensor, "N"],
-    key: Key,
+    key: Key = Key.of(0),
     *,
     ids: Int64[Tensor, "N"] | None = None,
     batch_size: int = 100,
@@ -167,10 +169,10 @@ def evaluate_clean(
     """Accuracy on clean images.
 
     Args:
-        model: images to logits, in evaluation mode.
+        model: images to logits, in evaluation mode; a callable that draws may take a key besides the images.
         x: images in [0, 1].
         y: labels.
-        key: randomness of the model's draws.
+        key: randomness of the model's draws, for a model that draws.
         ids: identities of the examples, which own their randomness; default 0..N-1.
         batch_size: examples per forward pass, at least 1; changes no number.
         draws: forward passes per example of a stochastic model, at least 1.
@@ -178,6 +180,7 @@ def evaluate_clean(
     Raises:
         InputError: no examples, a setting out of range, or a model that does not answer one row of logits per
             image, all of them numbers.
+        LeakError: a model that answers equal calls differently.
 
     Example:
         >>> model = lambda images, key=None: images
@@ -185,7 +188,9 @@ def evaluate_clean(
         >>> clean.metrics()["clean_accuracy"]
         1.0
     """
+    model = answering(model)
     ids = _check(model, x, y, ids, batch_size, draws)
+    check_repeats(Steady(model), x, key)
     draws = draws if _stochastic(model) else 1
     parts = []
     for rows in _batches(len(x), batch_size):
@@ -202,13 +207,13 @@ def evaluate_clean(
 
 
 def evaluate_attack(
-    model: Model,
-    attack: Attack,
+    model: Model | Callable[[Tensor], Tensor],
+    attack: Attack | Recipe,
     threat: Threat,
     x: Float[Tensor, "N *F"],
     y: Int64[Tensor, "N"],
-    clean: Clean,
-    key: Key,
+    clean: Clean | None = None,
+    key: Key = Key.of(0),
     *,
     through: Model | Sources | None = None,
     batch_size: int = 100,
@@ -219,23 +224,40 @@ def evaluate_attack(
     Examples that a deterministic model gets wrong without an attack are not attacked; they count as errors.
 
     Args:
-        model: images to logits, in evaluation mode.
-        attack: `attack(model, x, y, key, through=...) -> Result`; one whose images depend on how many are
-            attacked at a time says how many that are, in its `batch`.
+        model: images to logits, in evaluation mode; a callable that draws may take a key besides the images.
+        attack: a recipe, or `attack(model, x, y, key, through=...) -> Result`; one whose images depend on how
+            many are attacked at a time says how many that are, in its `batch`.
         threat: the budget that every returned image is held to.
         x: images in [0, 1].
         y: labels.
-        clean: outcomes of `evaluate_clean` on the same examples.
+        clean: outcomes of `evaluate_clean` on the same examples; None to have them measured.
         key: randomness of attack and draws.
-        through: a substitute of the model for gradients, or one for each member of an ensemble.
+        through: what gives gradients, or one source for each member of an ensemble; None for what the recipe
+            asks for, which is the model itself unless the recipe names a surrogate or a rule.
         batch_size: examples per forward pass, at least 1; changes no number.
         draws: forward passes per verdict on a stochastic model, at least 1.
 
     Raises:
-        InputError: no examples, outcomes of other examples, or a setting out of range.
+        InputError: no examples, outcomes of other examples, a setting out of range, an attack that was made
+            for another budget, a budget larger than the box, or a substitute that does not fit the model.
+        LeakError: a model that answers equal calls differently.
+
+    Example:
+        >>> from spikeproof.attacks.gradient.plain import FGSM
+        >>> x, y = torch.tensor([[0.6, 0.4], [0.9, 0.1]]), torch.tensor([0, 0])
+        >>> evaluate_attack(lambda images: images, FGSM(), Linf(0.2), x, y).right.tolist()
+        [0.0, 1.0]
     """
-    ids = _check(model, x, y, clean.example, batch_size, draws)
+    model = answering(model)
+    ids = _check(model, x, y, None if clean is None else clean.example, batch_size, draws)
+    if clean is None:
+        clean = evaluate_clean(model, x, y, key.fold("clean"), ids=ids, batch_size=batch_size, draws=draws)
     check_threat(model, threat)
+    if not moves_events(threat):
+        check_budget(threat, x.shape[1:])
+    check_repeats(Steady(model), x, key)
+    attack = attack(threat) if isinstance(attack, Recipe) else attack
+    through = _source(model, attack, threat) if through is None else through
     draws = draws if _stochastic(model) else 1
     batch_size = getattr(attack, "batch", None) or batch_size
     target, source = Steady(model), _steady(through)
@@ -415,6 +437,23 @@ class Steady:
         padded, key = _padded(images, key)
         outputs, decoder, v = show(self.model, padded, key, potential)
         return Watched(outputs[:, : len(images)], decoder, None if v is None else v[:, : len(images)])
+
+
+def _source(model: Model, attack: Attack, threat: Threat) -> Model | Sources | None:
+    """What the recipe of an attack asks for as its source of gradients.
+
+    Raises:
+        InputError: an attack that was made for another threat.
+    """
+    origin = made(attack)
+    meant = origin.threat if origin is not None else getattr(attack, "threat", threat)
+    if meant != threat:
+        raise InputError(
+            f"An attack made for the budget it is held to, {threat!r}",
+            f"one made for {meant!r}",
+            "Pass the recipe itself, such as PGD(), or make the attack with this threat.",
+        )
+    return None if origin is None else gradient_source(model, origin.recipe)
 
 
 def _steady(through: Model | Sources | None) -> Steady | Sources | None:

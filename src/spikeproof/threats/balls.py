@@ -8,6 +8,7 @@ function rises fastest within it (`steepest`). Its size is `epsilon`, in units o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 
-__all__ = ["L1", "L2", "Ball", "Linf", "parse_epsilon"]
+__all__ = ["L1", "L2", "Ball", "Linf", "check_budget", "parse_epsilon"]
 
 TOLERANCE = 1e-6  # of a budget: the rounding of x + delta in single precision
 
@@ -48,6 +49,38 @@ def parse_epsilon(text: str | float) -> float:
     return value
 
 
+def check_budget(threat: object, shape: Sequence[int] | None = None) -> None:
+    """Refuse a budget larger than the box: every image is within it, so it was hardly meant.
+
+    The box itself (1 for linf) is a budget like others: it is the control in which every attack must succeed.
+
+    Args:
+        threat: any; one that is no ball has no largest size.
+        shape: channels, height, width; None where they are not known, and then only Linf has a largest size.
+
+    Raises:
+        InputError: epsilon is larger than the largest distance of two images.
+
+    Example:
+        >>> check_budget(Linf(8))
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: Linf reaches every image at epsilon 1: got epsilon=8. Pixel values lie in
+        [0, 1]: write 8/255 for 8 of 255 levels, or 1 for the whole box.
+    """
+    if not isinstance(threat, Ball) or (shape is None and not isinstance(threat, Linf)):
+        return
+    most = threat.whole(shape or ())
+    if threat.epsilon > most + TOLERANCE:
+        levels = f"write {threat.epsilon:g}/255 for {threat.epsilon:g} of 255 levels, or"
+        raise InputError(
+            f"{type(threat).__name__} reaches every image at epsilon {most:g}",
+            f"epsilon={threat.epsilon:g}",
+            f"Pixel values lie in [0, 1]: {levels} {most:g} for the whole box."
+            if isinstance(threat, Linf)
+            else f"Pixel values lie in [0, 1]: write at most {most:g}, the whole box.",
+        )
+
+
 def _flat(x: Tensor) -> Tensor:
     return x.flatten(1) if x.ndim > 1 else x[:, None]
 
@@ -64,6 +97,10 @@ class Ball:
 
     def __post_init__(self) -> None:
         parse_epsilon(self.epsilon)
+
+    def whole(self, shape: Sequence[int]) -> float:
+        """The least epsilon whose set is all images of this shape `[C, H, W]`, in the unit of epsilon."""
+        raise NotImplementedError(f"{type(self).__name__} has no largest size")
 
     def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
         raise NotImplementedError(f"{type(self).__name__} defines no start")
@@ -110,6 +147,9 @@ class Linf(Ball):
         Madry et al. 2018, section 2.
     """
 
+    def whole(self, shape: Sequence[int]) -> float:
+        return 1.0
+
     def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
         """Uniform in the cube, then cut by the box."""
         noise = key.uniform(x.shape, 0, x.device).to(x.dtype) * 2 - 1
@@ -150,6 +190,9 @@ class L2(Ball):
     Source:
         Madry et al. 2018, section 2; the projection onto ball and box is the usual one-dimensional dual.
     """
+
+    def whole(self, shape: Sequence[int]) -> float:
+        return math.sqrt(math.prod(shape))
 
     def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
         """Uniform in the ball, then cut by the box."""
@@ -225,6 +268,9 @@ class L1(Ball):
         Croce & Hein 2021 ("Mind the box"), proposition 2.1: ball and box are projected on together, which
         clipping after the projection of Duchi et al. 2008 does not do.
     """
+
+    def whole(self, shape: Sequence[int]) -> float:
+        return float(math.prod(shape))
 
     def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
         """Uniform in the ball, then cut by the box."""

@@ -7,6 +7,7 @@ value is a pixel of its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -102,6 +103,9 @@ class L0(_Places):
     def __post_init__(self) -> None:
         _whole(self.epsilon, "The budget of L0")
 
+    def whole(self, shape: Sequence[int]) -> float:
+        return float(math.prod(shape[-2:]))
+
     def choose(self, worth: Float[Tensor, "B N"], like: Float[Tensor, "B *F"]) -> Bool[Tensor, "B *F"]:
         count = min(int(self.epsilon), worth.shape[1])
         order = worth.argsort(dim=1, descending=True, stable=True)[:, :count]
@@ -135,6 +139,9 @@ class SquarePatch(_Places):
 
     def __post_init__(self) -> None:
         _whole(self.epsilon, "The side of a square patch")
+
+    def whole(self, shape: Sequence[int]) -> float:
+        return float(max(shape[-2:]))
 
     def choose(self, worth: Float[Tensor, "B N"], like: Float[Tensor, "B *F"]) -> Bool[Tensor, "B *F"]:
         batch, height, width = len(like), *_image(like)
@@ -220,6 +227,9 @@ class Region(Ball):
                 "Try norm='linf', top=0, left=0, height=8, width=8.",
             )
         _ = self.ball
+
+    def whole(self, shape: Sequence[int]) -> float:
+        return self.ball.whole((*shape[:-2], self.height, self.width))
 
     @property
     def ball(self) -> Ball:

@@ -33,7 +33,7 @@ from spikeproof.audit.diagnostics import probe as inspect
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load
-from spikeproof.datasets import Dataset, Source, Split, floats
+from spikeproof.datasets import ClassProportional, Dataset, Sample, Source, Split, floats
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.evaluation.certificates import Certificate
 from spikeproof.evaluation.distances import Nearest, evaluate_distances
@@ -83,6 +83,7 @@ class Subject:
     weights: str
     key: Key
     validation: Split
+    sample: str  # digest of which examples are measured
 
 
 class Made(NamedTuple):
@@ -162,6 +163,7 @@ class Bench:
             **subject.clean.metrics(),
             "stochastic": subject.model.stochastic,
             "weights": subject.weights,
+            "sample_sha256": subject.sample,
         }
         return {"metrics.json": as_json(metrics), "examples.parquet": table(subject.clean)}
 
@@ -343,32 +345,35 @@ class Bench:
     def subject(self, cell: Cell) -> Subject:
         """What a cell measures, read and measured without an attack once."""
         spec = cell.spec
-        name = canonical({option: spec[option] for option in ("train", "examples", "draws")})
+        sample = spec.get("sample", {"name": "first"})
+        name = canonical([spec["train"], spec["examples"], spec["draws"], sample])
         if name not in self.subjects:
             while len(self.subjects) >= KEPT_SUBJECTS:
                 self.subjects.pop(next(iter(self.subjects)))
-            self.subjects[name] = self.read_subject(spec["train"], spec["examples"], spec["draws"])
+            self.subjects[name] = self.read_subject(
+                spec["train"], spec["examples"], build(Sample, sample, PARTS), spec["draws"]
+            )
         return self.subjects[name]
 
-    def read_subject(self, train: str, examples: int, draws: int) -> Subject:
+    def read_subject(self, train: str, examples: int, sample: Sample, draws: int) -> Subject:
         stored = Store(self.root).read(train)
         spec = stored.cell["spec"]
         data = self.dataset(spec["dataset"])
-        test = data.test
+        part = sample(data.test, examples)
         model = load(stored.path).to(self.device)
-        images = floats(test.images[:examples].to(self.device))
-        labels = test.labels[:examples].to(self.device)
+        images, labels = floats(part.images.to(self.device)), part.labels.to(self.device)
         key = Key.of(spec["seed"]).fold("evaluation")
         clean = evaluate_clean(
             model,
             images,
             labels,
             key,
-            ids=test.ids[:examples],
+            ids=part.ids,
             batch_size=self.batch_size,
             draws=draws,
         )
-        return Subject(model, images, labels, clean, stored.metrics["weights"], key, data.validation)
+        few = ClassProportional()(data.validation, len(data.validation))
+        return Subject(model, images, labels, clean, stored.metrics["weights"], key, few, part.sha256)
 
     def dataset(self, spec: Mapping[str, Any]) -> Dataset:
         """The data that a train cell names, read once."""

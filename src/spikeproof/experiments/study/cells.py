@@ -38,7 +38,7 @@ __all__ = ["MEASURING_VERSION", "TRAINING_VERSION", "Cell", "cells_of", "plan_di
 TRAINING_VERSION = 2
 """Raised whenever a change of the code alters the model that a train cell with the same spec makes."""
 
-MEASURING_VERSION = 7
+MEASURING_VERSION = 8
 """Raised whenever a change of the code alters what a clean or attack cell with the same spec measures.
 
 Which attacks a suite is made of, with all their options, stands in the spec, so these may change without it.
@@ -130,6 +130,8 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
             "draws": draws if model.encoder.stochastic else 1,
             "code_version": MEASURING_VERSION,
         }
+        if examples < len(data.test.labels):
+            measured["sample"] = describe(study.sample, PARTS)
         if model.encoder.stochastic:
             measured["choosing"] = max(draws, CHOOSING)
         yield train

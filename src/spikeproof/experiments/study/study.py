@@ -32,7 +32,7 @@ from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import check_threat
 from spikeproof.catalogue.names import PARTS, studies
 from spikeproof.catalogue.others import AmongModels, EveryOtherModel, Saved
-from spikeproof.datasets import Source
+from spikeproof.datasets import ClassProportional, Sample, Source
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation.certificates import Certificate
@@ -79,7 +79,8 @@ class Study:
         attacks: the recipes; none for clean accuracy only.
         threats: every threat with each of its budgets.
         seeds: each model is trained once per seed.
-        examples: the first so many of the test part, or None for all.
+        examples: how many of the test part, or None for all.
+        sample: which of the test part, where not all; the same for every model.
         draws: draws per example for stochastic models and random probes, at least 1; None for as many as
             leave ±2 points to chance, at least 4.
         normalise: input normalisation inside every model, or None.
@@ -98,6 +99,7 @@ class Study:
     threats: tuple[Threat, ...]
     seeds: tuple[int, ...] = (0,)
     examples: int | None = None
+    sample: Sample = ClassProportional()
     draws: int | None = None
     normalise: Normalise | None = None
     batch_size: int = 128
@@ -121,6 +123,7 @@ class Study:
             "sweep": self.sweep,
             "seeds": list(self.seeds),
             "examples": self.examples,
+            "sample": describe(self.sample, PARTS),
             "draws": self.draws,
             "normalise": describe(self.normalise, PARTS) if self.normalise else None,
             "batch_size": self.batch_size,
@@ -169,7 +172,7 @@ AXES: Mapping[str, tuple[Any, str | None]] = {
 KEYS = (
     *("name", "data", "models", "probes", "attacks", "suite", "certificates", "distances"),
     *("threat", "epsilons", "sweep"),
-    *("seeds", "examples", "draws", "normalise", "batch_size"),
+    *("seeds", "examples", "sample", "draws", "normalise", "batch_size"),
 )
 
 
@@ -207,6 +210,7 @@ class _Reader:
             threats=threats,
             seeds=self.seeds(),
             examples=None if data.get("examples", "all") == "all" else self.whole_of("examples", 0),
+            sample=self.part(Sample, ("sample",), data.get("sample", "class-proportional")),
             draws=None if data.get("draws", "auto") == "auto" else self.whole_of("draws", 4),
             normalise=self.normalise(),
             batch_size=self.whole_of("batch_size", 128),

@@ -1,0 +1,127 @@
+"""Any callable as a model: what takes images alone, and whether answers depend on anything besides them."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.protocols import Model
+
+__all__ = ["ALIKE", "LeakError", "Plain", "answering", "check_repeats"]
+
+ALIKE = 1e-3
+"""Relative difference of logits that rounding may make."""
+
+LOOKED_AT = 4
+"""Images by which a model is checked before it is measured."""
+
+
+class LeakError(InputError):
+    """A model whose answers depend on what it was asked before, or on chance that no key controls."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A callable that takes images alone, in the call of a `Model`; it draws nothing, so keys are ignored.
+
+    Args:
+        model: images to logits.
+
+    Example:
+        >>> Plain(lambda images: images.flatten(1))(torch.ones(2, 1, 1, 3), Key.of(0)).shape
+        torch.Size([2, 3])
+    """
+
+    model: Any
+
+    @property
+    def training(self) -> bool:
+        """Whether the callable is a module in training mode."""
+        return bool(getattr(self.model, "training", False))
+
+    def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None, /) -> Float[Tensor, "B K"]:
+        logits: Tensor = self.model(images)
+        return logits
+
+
+def answering(model: Any) -> Model:
+    """The model itself where its call takes a key, and otherwise the callable in the call of a `Model`.
+
+    A call takes a key if its second positional parameter is called `key` or has no default.
+
+    Raises:
+        InputError: no callable.
+
+    Example:
+        >>> answering(nn.Linear(3, 2))
+        Plain(model=Linear(in_features=3, out_features=2, bias=True))
+    """
+    if not callable(model):
+        raise InputError(
+            "A model is called with images and answers logits",
+            repr(model)[:80],
+            "Pass a module or a function.",
+        )
+    found: Model = model if isinstance(model, Plain) or _takes_key(model) else Plain(model)
+    return found
+
+
+def _takes_key(model: Any) -> bool:
+    try:
+        signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
+    except (TypeError, ValueError):  # a callable written in C tells nothing of itself
+        return False
+    positional = [
+        p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
+        return True
+    return len(positional) > 1 and (
+        positional[1].name == "key" or positional[1].default is inspect.Parameter.empty
+    )
+
+
+@torch.no_grad()
+def check_repeats(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
+    """Refuse a model that answers equal calls differently: its numbers would depend on the order of calls.
+
+    A few images are shown twice under one key, with other images in between.
+
+    Raises:
+        LeakError: the second answer differs by more than rounding, or there is none.
+
+    Example:
+        >>> check_repeats(lambda images, key=None: images, torch.eye(3), Key.of(0))
+    """
+    few = x[:LOOKED_AT]
+    rows = key.fold("repeat").for_rows(range(len(few)))
+    first = model(few, rows)
+    try:
+        model(few.flip(0).roll(1, -1), rows)
+        second = model(few, rows)
+    except Exception as error:  # whatever a foreign model raises
+        raise LeakError(
+            "A model answers every call as if it were the first",
+            f"{type(error).__name__} at the second call: {error}",
+            "Reset its state at the beginning of every call.",
+        ) from error
+    if not isinstance(first, Tensor) or first.shape != second.shape or first.ndim < 1:
+        return  # no logits at all, which is refused where they are read
+    scale = torch.maximum(first.abs(), second.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
+    differs = (
+        ((first - second).abs() > ALIKE * scale).flatten(1).any(1) if first.ndim > 1 else first != second
+    )
+    if bool(differs.any()):
+        raise LeakError(
+            "A model answers equal calls equally",
+            f"other logits for {int(differs.sum())} of {len(few)} images when they were shown again",
+            "Reset its state at the beginning of every call (membrane potentials, running statistics, caches); "
+            "if it draws random numbers, let it take them from the key and declare `stochastic = True`.",
+        )
