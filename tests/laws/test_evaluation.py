@@ -282,6 +282,7 @@ def test_no_draw_of_a_stochastic_model_serves_two_purposes():
     x, y = torch.full((5, 1, 2, 2), 0.45), torch.zeros(5, dtype=torch.int64)
     clean = evaluate_clean(Watched(), x, y, KEY, draws=3)
     evaluate_attack(Watched(), PGD(steps=2)(Linf(0.1)), Linf(0.1), x, y, clean, KEY, draws=3)
+    looks = [key for key in looks if "repeat" not in key.path]  # the same on purpose: are answers equal?
     assert len({key.path for key in looks}) == len(looks) == 3 + 32 + (2 + 1 + 2 * SETTLING + 1) + 3 + 32 + 3
 
 

@@ -83,9 +83,10 @@ def _takes_key(model: Any) -> bool:
     ]
     if any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
         return True
-    return len(positional) > 1 and (
-        positional[1].name == "key" or positional[1].default is inspect.Parameter.empty
-    )
+    if len(positional) < 2:
+        return False
+    second = positional[1]
+    return second.name == "key" or second.default is second.empty
 
 
 @torch.no_grad()
@@ -114,14 +115,13 @@ def check_repeats(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
         ) from error
     if not isinstance(first, Tensor) or first.shape != second.shape or first.ndim < 1:
         return  # no logits at all, which is refused where they are read
-    scale = torch.maximum(first.abs(), second.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
-    differs = (
-        ((first - second).abs() > ALIKE * scale).flatten(1).any(1) if first.ndim > 1 else first != second
-    )
+    a, b = (answer.reshape(len(few), -1) for answer in (first, second))
+    scale = torch.maximum(a.abs(), b.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
+    differs = ((a - b).abs() > ALIKE * scale).any(1)
     if bool(differs.any()):
         raise LeakError(
             "A model answers equal calls equally",
             f"other logits for {int(differs.sum())} of {len(few)} images when they were shown again",
-            "Reset its state at the beginning of every call (membrane potentials, running statistics, caches); "
-            "if it draws random numbers, let it take them from the key and declare `stochastic = True`.",
+            "Reset its state at the beginning of every call: membrane potentials, running statistics, caches. "
+            "If it draws random numbers, let it take them from the key and declare `stochastic = True`.",
         )

@@ -64,8 +64,8 @@ def check_budget(threat: object, shape: Sequence[int] | None = None) -> None:
     Example:
         >>> check_budget(Linf(8))
         Traceback (most recent call last):
-        spikeproof.errors.InputError: Linf reaches every image at epsilon 1: got epsilon=8. Pixel values lie in
-        [0, 1]: write 8/255 for 8 of 255 levels, or 1 for the whole box.
+        spikeproof.errors.InputError: Linf reaches every image at epsilon 1: got epsilon=8. Pixel values lie
+        in [0, 1]: write 8/255 for 8 of 255 levels, or 1 for the whole box.
     """
     if not isinstance(threat, Ball) or (shape is None and not isinstance(threat, Linf)):
         return
