@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-__all__ = ["DamagedError", "InputError", "SpikeproofError", "suggest"]
+__all__ = ["DamagedError", "InputError", "SpikeproofError", "placed", "suggest"]
 
 
 class SpikeproofError(Exception):
@@ -31,6 +32,24 @@ class InputError(SpikeproofError, ValueError):
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
         return type(self), (self.expected, self.got, self.try_)
+
+
+@contextmanager
+def placed(place: str | None) -> Iterator[None]:
+    """Put a place, such as a file with its line, in front of what is refused inside.
+
+    Example:
+        >>> with placed("study.yaml:3"):
+        ...     raise InputError("A number", "'x'", "Write 3.")
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: study.yaml:3: A number: got 'x'. Write 3.
+    """
+    try:
+        yield
+    except InputError as error:
+        if not place:
+            raise
+        raise InputError(f"{place}: {error.expected}", error.got, error.try_) from error
 
 
 class DamagedError(SpikeproofError):

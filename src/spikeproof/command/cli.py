@@ -294,6 +294,12 @@ ASKED = (
     click.option("--dataset", help="Data set to measure on.  [default: that of the study that made MODEL]"),
     click.option("--data", type=click.Path(path_type=Path), help="Directory that holds data sets."),
     click.option("--examples", type=click.IntRange(1), default=200, show_default=True, help="Test images."),
+    click.option(
+        "--sample",
+        default="class-proportional",
+        show_default=True,
+        help="Which test images: class-proportional (a random share of every class) or first.",
+    ),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all draws."),
     click.option(
         "--draws",
@@ -361,7 +367,7 @@ def audit(as_json: bool, verdicts: bool, rounds: int, workers: int | None, **opt
     terminal.print_repaired(found)
 
 
-ASKED_OF_MODELS = ("suite", "threat", "epsilons", "dataset", "examples", "seed", "draws")
+ASKED_OF_MODELS = ("suite", "threat", "epsilons", "dataset", "examples", "sample", "seed", "draws")
 
 
 def _refuse(names: tuple[str, ...], what: str, try_: str) -> None:
@@ -446,12 +452,14 @@ def _question(
     dataset: str | None,
     data: Path | None,
     examples: int,
+    sample: str,
     seed: int,
     draws: int | None,
     device: str | None,
 ) -> tuple[Path, Any, Any, str]:
     from spikeproof.catalogue.names import PARTS
     from spikeproof.catalogue.saved import load
+    from spikeproof.datasets import Sample
     from spikeproof.evaluation.suites import Suite
     from spikeproof.experiments.repair.signing import Question, dataset_of
     from spikeproof.protocols import Threat
@@ -476,7 +484,8 @@ def _question(
             "Leave out name and epsilon.",
         )
     threats = tuple(build(Threat, {"name": name, **options, "epsilon": size}, PARTS) for size in sizes)
-    question = Question(level, threats, examples, seed, draws or draws_wanted(examples))
+    chosen: Sample = build(Sample, sample, PARTS)
+    question = Question(level, threats, examples, seed, draws or draws_wanted(examples), sample=chosen)
     return model, dataset_of(model, dataset, data), question, _device(device)
 
 

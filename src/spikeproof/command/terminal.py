@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from spikeproof.audit.signoff import Report
     from spikeproof.experiments.repair.repairs import Repaired
-    from spikeproof.experiments.repair.signing import Mended, SignedOff
+    from spikeproof.experiments.repair.signing import Mended
 
 __all__ = ["listener", "print_records", "print_summary"]
 
@@ -294,12 +295,14 @@ def print_comparisons(pairs: Sequence[Compared]) -> None:
         click.echo(f"  {pair['sentence']}" + (f" ({pair['others']})" if pair["others"] else ""))
 
 
-def print_signed(found: Sequence[SignedOff]) -> None:
+def print_signed(found: Sequence[Report]) -> None:
     """Robust accuracy, interval, certificate and verdict per budget, and what each attack contributed."""
+    from spikeproof.audit.signoff import threat_name
+
     for each in found:
-        epsilon, name = epsilon_text(each.threat.epsilon), each.threat_name
+        epsilon, name = epsilon_text(each.threat.epsilon), threat_name(each.threat)
         certified = MISSING if each.certified is None else f"{percent(each.certified)} %"
-        click.echo(f"\n{name} {epsilon}, suite {each.level}, {each.n} images")
+        click.echo(f"\n{name} {epsilon}, suite {each.suite}, {each.n} images")
         click.echo(f"  clean      {percent(each.clean_accuracy)} %")
         if each.verdict.verdict == WITHHELD:
             click.echo("  robust     withheld")

@@ -14,7 +14,7 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Model
 
-__all__ = ["ALIKE", "LeakError", "Plain", "answering", "check_repeats"]
+__all__ = ["ALIKE", "LeakError", "Plain", "Shaped", "answering", "check_repeats"]
 
 ALIKE = 1e-3
 """Relative difference of logits that rounding may make."""
@@ -49,6 +49,39 @@ class Plain:
     def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None, /) -> Float[Tensor, "B K"]:
         logits: Tensor = self.model(images)
         return logits
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """A model of examples of another shape, in the call of a model of images.
+
+    Args:
+        model: examples `[B, *shape]` to logits.
+        shape: of one example.
+
+    Shapes:
+        images `[B, 1, H, W]` -> logits `[B, K]`
+
+    Example:
+        >>> Shaped(lambda x, key=None: x[:, :2], (3,))(torch.ones(4, 1, 1, 3)).shape
+        torch.Size([4, 2])
+    """
+
+    model: Model
+    shape: tuple[int, ...]
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether equal examples can get different logits."""
+        return bool(getattr(self.model, "stochastic", False))
+
+    @property
+    def training(self) -> bool:
+        """Whether the model is a module in training mode."""
+        return bool(getattr(self.model, "training", False))
+
+    def __call__(self, images: Float[Tensor, "B 1 H W"], key: Key | None = None, /) -> Float[Tensor, "B K"]:
+        return self.model(images.reshape(-1, *self.shape), key)
 
 
 def answering(model: Any) -> Model:
@@ -122,6 +155,6 @@ def check_repeats(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
         raise LeakError(
             "A model answers equal calls equally",
             f"other logits for {int(differs.sum())} of {len(few)} images when they were shown again",
-            "Reset its state at the beginning of every call: membrane potentials, running statistics, caches. "
+            "Reset its state at the beginning of every call (membrane potentials, running statistics, caches). "
             "If it draws random numbers, let it take them from the key and declare `stochastic = True`.",
         )

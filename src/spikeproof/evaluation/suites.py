@@ -391,6 +391,11 @@ class Suited:
     broken_by: Int64[Tensor, "N"]
     members: Sequence[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def accuracy(self) -> float:
+        """Robust accuracy in the worst case over the members."""
+        return float(self.attacked.right.double().mean())
+
     def metrics(self) -> dict[str, Any]:
         """Headline numbers, with the table of contributions; silent success is a matter of each member."""
         nothing = {"losses": [], "silent_success_share": float("nan")}

@@ -23,15 +23,17 @@ from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.datasets import Dataset
-from spikeproof.errors import InputError
+from spikeproof.errors import InputError, placed
 from spikeproof.evaluation.suites import Member, Suite, plan
 from spikeproof.evaluation.through import validated
 from spikeproof.evaluation.verdicts import CHOOSING
+from spikeproof.experiments.study.rehearsal import rehearse
 from spikeproof.experiments.study.study import Candidate, Study, check_on, knows, others
 from spikeproof.networks.classifier import ModelSpec
 from spikeproof.protocols import Threat
 from spikeproof.specs import address, build, canonical, describe
 from spikeproof.statistics import draws_wanted
+from spikeproof.threats import check_budget
 
 __all__ = ["MEASURING_VERSION", "TRAINING_VERSION", "Cell", "cells_of", "plan_digest", "planned", "with_plan"]
 
@@ -115,9 +117,25 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
             f"{data.name} with {len(data.validation.labels)}",
             "Hold out as many, such as {fashion-mnist: {hold_out: 5000}}, or choose on fewer (images).",
         )
+    _check_data(study, data)
     return list(
         dict.fromkeys(cell for model in study.models for cell in _cells(study, data, model, examples))
     )
+
+
+def _check_data(study: Study, data: Dataset) -> None:
+    """Refuse, before anything is trained, budgets and attacks that mean nothing on these data.
+
+    Raises:
+        InputError: with file and line.
+    """
+    shape = tuple(data.test.images.shape[-3:])
+    for threat in study.threats:
+        with placed(study.lines.get(threat)):
+            check_budget(threat, shape)
+    for recipe, threat in product(study.attacks, {type(t): t for t in study.threats}.values()):
+        with placed(study.lines.get(recipe)):
+            rehearse(recipe, threat, shape, len(data.classes))
 
 
 def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iterator[Cell]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,7 +49,7 @@ from spikeproof.probes import Probe
 from spikeproof.protocols import Decoder, Encoder, Threat, takes_events
 from spikeproof.specs import build, describe
 from spikeproof.surrogates import Surrogate
-from spikeproof.threats import parse_epsilon
+from spikeproof.threats import check_budget, parse_epsilon
 
 __all__ = ["Candidate", "Study", "load", "study_of"]
 
@@ -90,6 +90,7 @@ class Study:
         distances: searches for the nearest adversarial image, in the norm of every threat that they know.
         norms: every threat once, whatever its budgets.
         sweep: `afresh`, or `nested` where attacks begin with what they found within the smaller budget.
+        lines: where attacks and threats stand in the file, for messages.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Study:
     distances: tuple[Recipe, ...] = ()
     norms: tuple[Threat, ...] = ()
     sweep: str = "afresh"
+    lines: Mapping[object, str] = field(default_factory=dict, compare=False, repr=False)
 
     def spec(self) -> dict[str, Any]:
         """The study as plain data."""
@@ -221,7 +223,18 @@ class _Reader:
             distances=searches,
             norms=norms,
             sweep=self.sweep(),
+            lines=self.lines(attacks, threats),
         )
+
+    def lines(self, attacks: Sequence[Recipe], threats: Sequence[Threat]) -> dict[object, str]:
+        """Where attacks and budgets stand in the file."""
+        found: dict[object, str] = {}
+        for (place, _), attack in zip(self.attacks(), attacks, strict=True):
+            found[attack] = self.document.where(place)
+        for place, item in self.listed("epsilons", []):
+            size = parse_epsilon(item)
+            found |= {threat: self.document.where(place) for threat in threats if threat.epsilon == size}
+        return found
 
     def attacks(self) -> list[tuple[Place, Any]]:
         """The attacks; `suite: standard` is short for the attack `{suite: {level: standard}}`."""
@@ -352,7 +365,12 @@ class _Reader:
             raise self.error(
                 ("epsilons",), "at least one epsilon for the attacks", "none", "Try [8/255, 0.1]."
             )
-        return self.sized(sorted(set(epsilons)))
+        threats = self.sized(sorted(set(epsilons)))
+        for place, item in self.listed("epsilons", []):
+            for threat in threats:
+                if threat.epsilon == parse_epsilon(item):
+                    self.placed(place, lambda threat=threat: check_budget(threat))  # type: ignore[misc]
+        return threats
 
     def sized(self, epsilons: Sequence[float]) -> tuple[Threat, ...]:
         """Every threat at each of these sizes."""

@@ -1,0 +1,75 @@
+"""Rehearsals: an attack on a model of no cost, to learn before any training whether it works on the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.attacks.made_of.composite import members_of
+from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.errors import InputError
+from spikeproof.evaluation.suites import Suite
+from spikeproof.interop.peers import Peer
+from spikeproof.keys import Key
+from spikeproof.protocols import Threat, moves_events
+
+__all__ = ["rehearse"]
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """Logits that are linear in the image, of the sizes of the data."""
+
+    shape: tuple[int, ...]
+    classes: int
+    weights: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        size = int(torch.tensor(self.shape).prod())
+        object.__setattr__(self, "weights", Key.of("rehearsal").normal((size, self.classes), 0, "cpu"))
+
+    def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "B K"]:
+        return images.flatten(1) @ self.weights.to(images.dtype)
+
+
+def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int) -> None:
+    """Run an attack on two grey images and a linear model that is wrong about them, which takes a few passes.
+
+    Attacks on events, on several models, and those of other libraries are not rehearsed.
+
+    Args:
+        recipe: the attack.
+        threat: its budget.
+        shape: channels, height, width.
+        classes: number of classes.
+
+    Raises:
+        InputError: the attack does not work on images of this shape or on so many classes.
+
+    Example:
+        >>> from spikeproof.attacks.gradient.iterated import APGDT
+        >>> from spikeproof.threats import Linf
+        >>> rehearse(APGDT(), Linf(0.1), (1, 2, 2), 10)
+    """
+    if moves_events(threat) or any(
+        isinstance(each, (Transfer, Suite, Peer)) for each in members_of([recipe])
+    ):
+        return
+    model = _Linear(tuple(shape), classes)
+    if not recipe.suits(model):
+        return
+    x = torch.full((2, *shape), 0.5)
+    y = model(x).argmin(1)
+    try:
+        recipe(threat)(model, x, y, Key.of("rehearsal").for_rows(range(2)))
+    except InputError as error:
+        raise InputError(
+            f"{type(recipe).__name__} does not work on images {list(shape)} of {classes} classes: {error.expected}",
+            error.got,
+            error.try_,
+        ) from error
