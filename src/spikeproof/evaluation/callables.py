@@ -155,6 +155,6 @@ def check_repeats(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
         raise LeakError(
             "A model answers equal calls equally",
             f"other logits for {int(differs.sum())} of {len(few)} images when they were shown again",
-            "Reset its state at the beginning of every call (membrane potentials, running statistics, caches). "
+            "Reset its state (membrane potentials, running statistics, caches) at the start of every call. "
             "If it draws random numbers, let it take them from the key and declare `stochastic = True`.",
         )

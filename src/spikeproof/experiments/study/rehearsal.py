@@ -31,7 +31,9 @@ class _Linear:
 
     def __post_init__(self) -> None:
         size = int(torch.tensor(self.shape).prod())
-        object.__setattr__(self, "weights", Key.of("rehearsal").normal((size, self.classes), 0, "cpu"))
+        object.__setattr__(
+            self, "weights", Key.of(0).fold("rehearsal").normal((size, self.classes), 0, "cpu")
+        )
 
     def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "B K"]:
         return images.flatten(1) @ self.weights.to(images.dtype)
@@ -66,10 +68,11 @@ def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int)
     x = torch.full((2, *shape), 0.5)
     y = model(x).argmin(1)
     try:
-        recipe(threat)(model, x, y, Key.of("rehearsal").for_rows(range(2)))
+        recipe(threat)(model, x, y, Key.of(0).fold("rehearsal").for_rows(range(2)))
     except InputError as error:
         raise InputError(
-            f"{type(recipe).__name__} does not work on images {list(shape)} of {classes} classes: {error.expected}",
+            f"{type(recipe).__name__} does not work on images {list(shape)} of {classes} classes: "
+            f"{error.expected}",
             error.got,
             error.try_,
         ) from error
