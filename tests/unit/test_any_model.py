@@ -22,7 +22,7 @@ from spikeproof import (
 from spikeproof.attacks.gradient.plain import Through
 from spikeproof.attacks.made_of.composite import WidthSweep
 from spikeproof.attacks.recipe import made
-from spikeproof.audit.signoff import audit, spread
+from spikeproof.audit.signoff import audit
 from spikeproof.datasets import ClassProportional
 from spikeproof.decoders import decide
 from spikeproof.encoders import Latency
@@ -185,9 +185,3 @@ def test_a_key_is_passed_where_the_call_has_a_place_for_it(model, takes_key):
 def test_what_cannot_be_called_is_refused():
     with pytest.raises(InputError, match="module or a function"):
         answering(3)
-
-
-def test_the_examples_that_are_looked_at_are_spread_over_all():
-    assert spread(100, 5).tolist() == [0, 24, 49, 74, 99]
-    assert spread(3, 5).tolist() == [0, 1, 2]
-    assert spread(0, 5).tolist() == []

@@ -1,11 +1,13 @@
 import csv
 import io
+import json
 import math
 import sys
 from pathlib import Path
 
 import pytest
 
+from spikeproof.experiments.read.record import Effort
 from spikeproof.report import tables
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -61,6 +63,19 @@ def test_csv_has_every_field_of_every_record_and_survives_hostile_names():
     assert float(first["epsilon"]) == 8 / 255
     assert second["encoder"] == "'=1+1"
     assert second["warnings"] == "w: 1; w: 2"
+
+
+def test_csv_columns_are_unique_and_say_what_the_json_says():
+    effort = dict.fromkeys(Effort.__annotations__, 0.25) | {"steps": 40, "fall": [], "loss_by_step": [1.0]}
+    row = record(steps=8, effort=effort, n=150)
+    lines = list(csv.reader(io.StringIO(tables.to_csv([row]))))
+    header, values = lines
+    assert len(header) == len(set(header)) == len(values)
+    (told,) = csv.DictReader(io.StringIO(tables.to_csv([row])))
+    assert (told["steps"], told["attack_steps"]) == ("8", "40")
+    for name, value in json.loads(json.dumps(row)).items():
+        if name != "effort" and isinstance(value, int | float | str):
+            assert told[name] == str(value), name
 
 
 def test_latex_is_a_booktabs_table_with_numbers_and_escaped_names():

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -171,8 +172,9 @@ class Subject:
             LeakError: a model that answers equal calls differently.
         """
         seen = examined(model, images, labels, key)
+        ids = content_ids(images)
         clean = evaluate_clean(
-            model, images, labels, key.fold("evaluation"), batch_size=batch_size, draws=draws
+            model, images, labels, key.fold("evaluation"), ids=ids, batch_size=batch_size, draws=draws
         )
         return cls(model, images, labels, key, draws, batch_size, clean, seen)
 
@@ -249,7 +251,7 @@ def examined(model: Model, images: Tensor, labels: Tensor, key: Key) -> ProbeEvi
     Raises:
         InputError: the model does not answer one row of finite logits per image.
     """
-    few = spread(len(images), EXAMINED)
+    few = content_ids(images).argsort()[:EXAMINED].to(images.device)
     seen = probe(model, images[few], labels[few], key.fold("inspect"))
     if seen.failed is not None:
         raise InputError(
@@ -338,14 +340,17 @@ def audit(
     return replace(found, shape=shape)
 
 
-def spread(n: int, count: int) -> Int64[Tensor, "M"]:
-    """At most `count` rows of `n`, evenly spaced, so that data in the order of classes show all of them.
+def content_ids(images: Float[Tensor, "N *F"]) -> Int64[Tensor, "N"]:
+    """Identities of examples that depend on their content alone, so that no number depends on their order.
 
     Example:
-        >>> spread(10, 3).tolist()
-        [0, 4, 9]
+        >>> x = torch.eye(3)
+        >>> torch.equal(content_ids(x)[[2, 0]], content_ids(x[[2, 0]]))
+        True
     """
-    return torch.linspace(0, max(n - 1, 0), min(n, count)).long()
+    content = (each.tobytes() for each in images.detach().cpu().contiguous().numpy())
+    digests = (hashlib.blake2b(each, digest_size=8).digest() for each in content)
+    return torch.tensor([int.from_bytes(d, "little") >> 1 for d in digests], dtype=torch.int64)
 
 
 def proved_by(

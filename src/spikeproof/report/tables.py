@@ -352,7 +352,8 @@ def epsilon_text(epsilon: float) -> str:
 def to_csv(records: Sequence[Record]) -> str:
     """Every record as one line of CSV, its field names first; lists are joined by `; `.
 
-    The evidence of an attack follows as columns of its own, but for the loss after each step.
+    The evidence of an attack follows as columns of its own, but for the loss after each step; one that is
+    named as a field of the record is (the number of steps) has `attack_` in front.
 
     A text that a spreadsheet would run as a formula gets an apostrophe in front.
 
@@ -361,20 +362,26 @@ def to_csv(records: Sequence[Record]) -> str:
     """
     file = io.StringIO()
     names = [name for name in Record.__annotations__ if name != "effort"]
-    writer = csv.DictWriter(file, [*names, *_EFFORT], lineterminator="\n")
+    writer = csv.DictWriter(file, [*names, *_EFFORT.values()], lineterminator="\n")
     writer.writeheader()
     for record in records:
         writer.writerow(_harmless(record))
     return file.getvalue()
 
 
-_EFFORT = [name for name in Effort.__annotations__ if name != "loss_by_step"]
+_EFFORT = {
+    name: f"attack_{name}" if name in Record.__annotations__ else name
+    for name in Effort.__annotations__
+    if name != "loss_by_step"
+}
+"""Field of the evidence -> column."""
 
 
 def _harmless(record: Record) -> dict[str, object]:
-    row = {**record, **dict.fromkeys(_EFFORT), **(record["effort"] or {})}
-    flat = {name: _joined(value) for name, value in row.items() if name not in ("effort", "loss_by_step")}
-    return _plain_text(flat)
+    effort = dict(record["effort"] or {})
+    row = {name: value for name, value in record.items() if name != "effort"}
+    row |= {column: effort.get(name) for name, column in _EFFORT.items()}
+    return _plain_text({name: _joined(value) for name, value in row.items()})
 
 
 def _joined(value: object) -> object:

@@ -1,0 +1,140 @@
+"""A robust accuracy depends on the function that a model computes, and on nothing else.
+
+Each change below keeps the function (or relabels it), and must keep the number and the verdict: to the bit
+where the change keeps every answer to the bit, and within one example of forty where sums round otherwise.
+"""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spikeproof import (
+    BPTT,
+    LIF,
+    MLP,
+    ATan,
+    Count,
+    Digits,
+    Direct,
+    FirstSpike,
+    Key,
+    Latency,
+    Linf,
+    MeanPotential,
+    ModelSpec,
+    ReLU,
+)
+from spikeproof.audit.signoff import audit
+from spikeproof.datasets import ClassProportional
+from spikeproof.networks import Classifier
+
+KEY, THREAT, N = Key.of(5), Linf(0.1), 40
+MODELS = {
+    "direct-count": (Direct(6), LIF(), Count()),
+    "direct-potential": (Direct(6), LIF(), MeanPotential()),
+    "latency-first-spike": (Latency(6), LIF(), FirstSpike()),
+    "relu": (Direct(1), ReLU(), MeanPotential()),
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Digits().load()
+
+
+@pytest.fixture(scope="module")
+def sample(data):
+    part = ClassProportional()(data.test, N)
+    return part.images, part.labels
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=str)
+def model(request, data):
+    encoder, neuron, decoder = MODELS[request.param]
+    spec = ModelSpec(encoder, MLP((32,)), neuron, ATan(), decoder, (1, 8, 8), 10)
+    model = spec.build(Key.of(0))
+    BPTT(epochs=6, lr=0.01).train(model, data, Key.of(0))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def found(model, sample):
+    return audit(model, *sample, THREAT, key=KEY)
+
+
+@pytest.fixture(scope="module")
+def foreign(model, sample):
+    """The number of the model as a plain function, which has no substitutes."""
+    return audit(lambda images: model(images), *sample, THREAT, key=KEY)
+
+
+def alike(first, second, points=0.0):
+    assert second.accuracy == pytest.approx(first.accuracy, abs=points + 1e-9)
+    assert second.clean_accuracy == pytest.approx(first.clean_accuracy)
+    assert second.verdict.verdict == first.verdict.verdict
+
+
+def scaled(model, factor):
+    """Every current and every threshold times a factor: the same spikes at the same times."""
+    spec = model.spec
+    neuron = replace(spec.neuron, threshold=factor) if spec.neuron.spiking else spec.neuron
+    twin = Classifier(replace(spec, neuron=neuron), replace(spec, neuron=neuron).build(Key.of(0)).network)
+    weights = {name: value * factor for name, value in model.state_dict().items()}
+    twin.load_state_dict(weights)
+    return twin.eval()
+
+
+@pytest.mark.parametrize("factor", [2.0**5, 2.0**-7])
+def test_the_unit_of_potentials_changes_nothing(model, found, sample, factor):
+    if not model.spec.neuron.spiking:
+        pytest.skip("a rectifier has no unit of its own")
+    alike(found, audit(scaled(model, factor), *sample, THREAT, key=KEY))
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(2.0**-24, 0.0), (2.0**20, 0.0), (1.0, 64.0)])
+def test_scale_and_shift_of_logits_change_nothing(model, foreign, sample, factor, shift):
+    alike(foreign, audit(lambda images: model(images) * factor + shift, *sample, THREAT, key=KEY), 1 / N)
+
+
+def test_the_order_of_hidden_neurons_changes_nothing(model, found, sample):
+    order = torch.randperm(32, generator=torch.Generator().manual_seed(3))
+    twin = copy.deepcopy(model)
+    first, second = (m for m in twin.modules() if isinstance(m, torch.nn.Linear))
+    first.weight.data, first.bias.data = first.weight.data[order], first.bias.data[order]
+    second.weight.data = second.weight.data[:, order]
+    alike(found, audit(twin, *sample, THREAT, key=KEY), 1 / N)
+
+
+def test_the_order_of_classes_changes_nothing(model, foreign, sample):
+    x, y = sample
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(4))
+    alike(
+        foreign, audit(lambda images: model(images)[:, order], x, order.argsort()[y], THREAT, key=KEY), 1 / N
+    )
+
+
+def test_a_plain_function_of_the_model_is_as_robust_as_the_model(found, foreign):
+    alike(found, foreign, 1 / N)
+
+
+@pytest.mark.parametrize("size", [7, 32])
+def test_the_size_of_batches_changes_nothing(model, found, sample, size):
+    other = audit(model, *sample, THREAT, key=KEY, batch_size=size)
+    assert torch.equal(found.suited.attacked.right, other.suited.attacked.right)
+    assert torch.equal(found.images, other.images)
+    assert found.verdict.verdict == other.verdict.verdict
+
+
+def test_the_order_of_the_data_changes_nothing(model, found, sample):
+    x, y = sample
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
+    other = audit(model, x[order], y[order], THREAT, key=KEY)
+    assert torch.equal(found.suited.attacked.right[order], other.suited.attacked.right)
+    assert torch.equal(found.images[order], other.images)
+    assert found.verdict.verdict == other.verdict.verdict
+
+
+def test_logits_of_half_precision_are_judged_as_they_are_answered(model, foreign, sample):
+    alike(foreign, audit(lambda images: model(images).bfloat16().float(), *sample, THREAT, key=KEY), 2 / N)
