@@ -24,10 +24,31 @@ __all__ = ["main"]
 
 P = ParamSpec("P")
 KINDS = (
-    *("encoders", "backward-rules", "decoders", "neurons", "resets", "surrogates", "gradients", "networks"),
-    *("rules", "losses", "attacks", "torchattacks", "foolbox", "transfer-models", "objectives", "oracles"),
-    *("steps", "schedules", "targets", "probes"),
-    *("certificates", "threats", "datasets", "samples", "studies"),
+    "encoders",
+    "backward-rules",
+    "decoders",
+    "neurons",
+    "resets",
+    "surrogates",
+    "gradients",
+    "networks",
+    "rules",
+    "losses",
+    "attacks",
+    "torchattacks",
+    "foolbox",
+    "transfer-models",
+    "objectives",
+    "oracles",
+    "steps",
+    "schedules",
+    "targets",
+    "probes",
+    "certificates",
+    "threats",
+    "datasets",
+    "samples",
+    "studies",
 )
 
 

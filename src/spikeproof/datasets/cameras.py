@@ -114,13 +114,23 @@ class DVS128Gesture(Camera):
     size: int | None = 32
     folder: ClassVar[str] = "dvs128-gesture"
     layouts: ClassVar[tuple[str, ...]] = (
-        *("DvsGesture", "DVSGesture/DvsGesture", "DVS128Gesture/extract/DvsGesture"),
+        "DvsGesture",
+        "DVSGesture/DvsGesture",
+        "DVS128Gesture/extract/DvsGesture",
     )
     pixels: ClassVar[int] = 128
     names: ClassVar[tuple[str, ...]] = (
-        *("hand clapping", "right hand wave", "left hand wave", "right arm clockwise"),
-        *("right arm counter clockwise", "left arm clockwise", "left arm counter clockwise", "arm roll"),
-        *("air drums", "air guitar", "other gestures"),
+        "hand clapping",
+        "right hand wave",
+        "left hand wave",
+        "right arm clockwise",
+        "right arm counter clockwise",
+        "left arm clockwise",
+        "left arm counter clockwise",
+        "arm roll",
+        "air drums",
+        "air guitar",
+        "other gestures",
     )
     advice: ClassVar[str] = (
         "Get DvsGesture.tar.gz from https://research.ibm.com/interactive/dvsgesture/ and unpack it."
@@ -174,7 +184,16 @@ class CIFAR10DVS(Camera):
     layouts: ClassVar[tuple[str, ...]] = ("CIFAR10DVS", "CIFAR10DVS/extract")
     pixels: ClassVar[int] = 128
     names: ClassVar[tuple[str, ...]] = (
-        *("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
     )
     advice: ClassVar[str] = (
         "Get the ten archives from https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 and unpack "

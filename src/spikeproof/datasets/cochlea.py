@@ -82,8 +82,26 @@ class SHD(Cochlea):
     prefix: ClassVar[str] = "shd"
     parts: ClassVar[dict[str, str]] = {"train": "train", "test": "test"}
     names: ClassVar[tuple[str, ...]] = (
-        *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
-        *("null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"),
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "null",
+        "eins",
+        "zwei",
+        "drei",
+        "vier",
+        "fünf",
+        "sechs",
+        "sieben",
+        "acht",
+        "neun",
     )
     advice: ClassVar[str] = (
         "Get shd_train.h5.gz and shd_test.h5.gz from https://zenkelab.org/datasets/ and unpack them with "
@@ -119,9 +137,41 @@ class SSC(Cochlea):
     prefix: ClassVar[str] = "ssc"
     parts: ClassVar[dict[str, str]] = {"train": "train", "validation": "valid", "test": "test"}
     names: ClassVar[tuple[str, ...]] = (
-        *("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "backward", "forward"),
-        *("follow", "learn", "bed", "bird", "cat", "dog", "happy", "house", "marvin", "sheila", "tree"),
-        *("visual", "wow", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+        "yes",
+        "no",
+        "up",
+        "down",
+        "left",
+        "right",
+        "on",
+        "off",
+        "stop",
+        "go",
+        "backward",
+        "forward",
+        "follow",
+        "learn",
+        "bed",
+        "bird",
+        "cat",
+        "dog",
+        "happy",
+        "house",
+        "marvin",
+        "sheila",
+        "tree",
+        "visual",
+        "wow",
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
     )
     advice: ClassVar[str] = (
         "Get ssc_train.h5.gz, ssc_valid.h5.gz and ssc_test.h5.gz from https://zenkelab.org/datasets/ and "

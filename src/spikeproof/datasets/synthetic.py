@@ -71,8 +71,13 @@ class Randman(Source):
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            *(("classes", 2, 100), ("units", 1, 10_000), ("steps", 2, 10_000), ("dimension", 1, 10)),
-            *(("smoothness", 0, 100), ("examples", 10, 100_000), ("seed", 0, 2**63 - 1)),
+            ("classes", 2, 100),
+            ("units", 1, 10_000),
+            ("steps", 2, 10_000),
+            ("dimension", 1, 10),
+            ("smoothness", 0, 100),
+            ("examples", 10, 100_000),
+            ("seed", 0, 2**63 - 1),
         ):
             if not low <= getattr(self, name) <= high:
                 raise InputError(

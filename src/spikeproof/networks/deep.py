@@ -123,8 +123,11 @@ class VGG16(VGG):
     """
 
     stages: ClassVar[tuple[tuple[int, ...], ...]] = (
-        *((64,) * 2, (128,) * 2),
-        *((256,) * 3, (512,) * 3, (512,) * 3),
+        (64,) * 2,
+        (128,) * 2,
+        (256,) * 3,
+        (512,) * 3,
+        (512,) * 3,
     )
 
 
@@ -210,7 +213,8 @@ class _ResNet(Architecture):
     def _block(self, inputs: int, channels: int, stride: int, parts: Parts) -> list[nn.Module]:
         """Currents of branch and shortcut are added before the neurons of the block's end."""
         branch = [
-            *(_convolution(inputs, channels, 3, stride), *parts.hidden()),
+            _convolution(inputs, channels, 3, stride),
+            *parts.hidden(),
             _convolution(channels, channels, 3, 1),
         ]
         same = stride == 1 and inputs == channels
@@ -309,8 +313,10 @@ class SEWResNet(_ResNet):
 
     def _block(self, inputs: int, channels: int, stride: int, parts: Parts) -> list[nn.Module]:
         branch = [
-            *(_convolution(inputs, channels, 3, stride), *parts.hidden()),
-            *(_convolution(channels, channels, 3, 1), *parts.hidden()),
+            _convolution(inputs, channels, 3, stride),
+            *parts.hidden(),
+            _convolution(channels, channels, 3, 1),
+            *parts.hidden(),
         ]
         same = stride == 1 and inputs == channels
         shortcut = [] if same else [_convolution(inputs, channels, 1, stride), *parts.hidden()]

@@ -285,9 +285,17 @@ class WidthSweep(Composite):
 
     attack: Recipe = PGD()
     surrogates: tuple[Surrogate, ...] = (
-        *(Triangle(1.0), Triangle(2.0), Triangle(3.0), Triangle(0.5), Triangle(0.25)),
+        Triangle(1.0),
+        Triangle(2.0),
+        Triangle(3.0),
+        Triangle(0.5),
+        Triangle(0.25),
         *(Exponential(h, b) for h in (0.3, 1.0) for b in (0.5, 1.0, 2.0)),
-        *(Rectangle(0.25), Rectangle(0.5), Rectangle(1.0), Rectangle(2.0), Rectangle(4.0)),
+        Rectangle(0.25),
+        Rectangle(0.5),
+        Rectangle(1.0),
+        Rectangle(2.0),
+        Rectangle(4.0),
         StraightThroughSpike(),
     )
 

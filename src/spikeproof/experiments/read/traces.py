@@ -17,9 +17,19 @@ Column = NDArray[np.float64]
 Columns = Mapping[str, Column]
 
 COPIED = (
-    *("attacked", "budget_violations", "forward_queries", "backward_queries", "zero_gradient_share"),
-    *("mean_distance", "max_distance", "mean_linf", "mean_l2", "mean_l1", "mean_l0"),
-    *("eight_bit_accuracy", "silent_success_share"),
+    "attacked",
+    "budget_violations",
+    "forward_queries",
+    "backward_queries",
+    "zero_gradient_share",
+    "mean_distance",
+    "max_distance",
+    "mean_linf",
+    "mean_l2",
+    "mean_l1",
+    "mean_l0",
+    "eight_bit_accuracy",
+    "silent_success_share",
 )
 
 

@@ -172,9 +172,23 @@ AXES: Mapping[str, tuple[Any, str | None]] = {
 """Axis of a block of models -> kind and default."""
 
 KEYS = (
-    *("name", "data", "models", "probes", "attacks", "suite", "certificates", "distances"),
-    *("threat", "epsilons", "sweep"),
-    *("seeds", "examples", "sample", "draws", "normalise", "batch_size"),
+    "name",
+    "data",
+    "models",
+    "probes",
+    "attacks",
+    "suite",
+    "certificates",
+    "distances",
+    "threat",
+    "epsilons",
+    "sweep",
+    "seeds",
+    "examples",
+    "sample",
+    "draws",
+    "normalise",
+    "batch_size",
 )
 
 
