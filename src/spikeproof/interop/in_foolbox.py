@@ -1,4 +1,4 @@
-"""The attacks of Foolbox that may be named in a study, with the names, units and defaults that Foolbox has."""
+"""The attacks of Foolbox that may be named in a study, with the names, units and defaults they have there."""
 
 from __future__ import annotations
 

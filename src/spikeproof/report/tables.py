@@ -10,16 +10,22 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
+from spikeproof.audit.checks import DOUBTFUL, WITHHELD
 from spikeproof.experiments.read.record import Broke, DistanceRecord, Effort, ProbeRecord, Proof, Record
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.statistics import Interval, over_seeds
 
 __all__ = [
+    "ARCHITECTURE",
+    "AXES",
     "MISSING",
     "Budget",
     "Headline",
     "Seeds",
     "Tally",
+    "attacked",
+    "attacks_of",
+    "budget_of",
     "budgets",
     "distance",
     "distances_csv",
@@ -42,7 +48,10 @@ __all__ = [
 ]
 
 MISSING = "\N{EN DASH}"
-AXES = ("dataset", "network", "neuron", "encoder", "decoder", "surrogate", "rule", "seed", "n")
+ARCHITECTURE = ("dataset", "network", "neuron", "encoder", "decoder", "surrogate", "rule")
+"""What tells models apart that are no retrainings of each other."""
+
+AXES = (*ARCHITECTURE, "seed", "n")
 """What tells models apart, in the order in which it is shown."""
 
 
@@ -81,7 +90,7 @@ def headlines(records: Iterable[Record]) -> list[Headline]:
 
 
 def _headline(rows: Sequence[Record]) -> Headline:
-    worst = {_budget(row): row for row in rows if row["attack"] == WORST_CASE}
+    worst = {budget_of(row): row for row in rows if row["attack"] == WORST_CASE}
     warnings = tuple(dict.fromkeys(text for row in rows for text in row["warnings"]))
     return Headline(rows[0], worst, warnings)
 
@@ -92,10 +101,21 @@ def budgets(records: Iterable[Record]) -> list[Budget]:
     Args:
         records: of one study.
     """
-    return sorted({_budget(record) for record in records if record["attack"] != "none"})
+    return sorted({budget_of(record) for record in attacked(records)})
 
 
-def _budget(record: Record) -> Budget:
+def attacked(records: Iterable[Record]) -> list[Record]:
+    """The records of attacks and of worst cases, without those that mark a study without attacks."""
+    return [record for record in records if record["attack"] != "none"]
+
+
+def attacks_of(records: Iterable[Record]) -> list[Record]:
+    """The records of single attacks and of suites, without those of worst cases."""
+    return [record for record in attacked(records) if record["attack"] != WORST_CASE]
+
+
+def budget_of(record: Record) -> Budget:
+    """The threat and epsilon of a record."""
     return Budget(record["threat"], record["epsilon"])
 
 
@@ -176,10 +196,9 @@ def seeds(records: Sequence[Record]) -> list[Seeds]:
     Args:
         records: of one study.
     """
-    axes = [axis for axis in AXES if axis not in ("seed", "n")]
     groups: dict[tuple[Any, ...], list[Headline]] = {}
     for row in headlines(records):
-        groups.setdefault(tuple(_field(row.model, axis) for axis in axes), []).append(row)
+        groups.setdefault(tuple(_field(row.model, axis) for axis in ARCHITECTURE), []).append(row)
     return [_seeds(rows) for rows in groups.values() if len(rows) > 1]
 
 
@@ -187,9 +206,9 @@ def _seeds(rows: Sequence[Headline]) -> Seeds:
     worst, doubtful, nested = {}, set(), set()
     for budget in rows[0].worst:
         found = [row.worst[budget] for row in rows if budget in row.worst]
-        if len(found) == len(rows) and all(record["verdict"] != "withheld" for record in found):
+        if len(found) == len(rows) and all(record["verdict"] != WITHHELD for record in found):
             worst[budget] = _mean_share([record["robust_accuracy"] for record in found])
-            doubtful |= {budget} if any(record["verdict"] == "doubtful" for record in found) else set()
+            doubtful |= {budget} if any(record["verdict"] == DOUBTFUL for record in found) else set()
             nested |= {budget} if any(record["nested"] for record in found) else set()
     clean, n = _mean_share([row.model["clean_accuracy"] for row in rows]), [row.model["n"] for row in rows]
     marks = frozenset(doubtful), frozenset(nested)
@@ -212,7 +231,7 @@ def seeds_json(records: Sequence[Record]) -> list[dict[str, Any]]:
         mean, ends = row.worst.get(budget, (None, None))
         found.append(
             {
-                **{axis: _field(row.model, axis) for axis in AXES if axis not in ("seed", "n")},
+                **{axis: _field(row.model, axis) for axis in ARCHITECTURE},
                 "seeds": row.trainings,
                 "n": row.fewest,
                 "n_most": row.most,
@@ -320,9 +339,9 @@ def judged(record: Record | None) -> str:
     """
     if record is None:
         return MISSING
-    if record["verdict"] == "withheld":
-        return "withheld"
-    mark = "?" if record["verdict"] == "doubtful" else ""
+    if record["verdict"] == WITHHELD:
+        return WITHHELD
+    mark = "?" if record["verdict"] == DOUBTFUL else ""
     return percent(record["robust_accuracy"]) + mark + (" nested" if record.get("nested") else "")
 
 
@@ -511,9 +530,9 @@ def _latex_accuracy(value: float | None, low: float | None, high: float | None) 
 
 
 def _latex_judged(record: Record) -> str:
-    if record["verdict"] == "withheld":
-        return "withheld"
-    mark = "\\rlap{?}" if record["verdict"] == "doubtful" else ""
+    if record["verdict"] == WITHHELD:
+        return WITHHELD
+    mark = "\\rlap{?}" if record["verdict"] == DOUBTFUL else ""
     mark += " {\\scriptsize nested}" if record["nested"] else ""
     attacked = _latex_accuracy(record["robust_accuracy"], record["ci_low"], record["ci_high"]) + mark
     if record["certified"] is None:
