@@ -5,11 +5,12 @@ Axes: `T` time, `B` batch, `C H W` image, `F` features, `K` classes. Time comes 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -20,6 +21,7 @@ __all__ = [
     "Encoder",
     "Model",
     "Network",
+    "Saved",
     "Shape",
     "Threat",
     "Watched",
@@ -92,7 +94,7 @@ class Network(Protocol):
 class Model(Protocol):
     """Images in, logits out: all that attacks and evaluation ever see."""
 
-    def __call__(self, images: Float[Tensor, "B *F"], key: Any = None, /) -> Float[Tensor, "B K"]:
+    def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None, /) -> Float[Tensor, "B K"]:
         """Logits; randomness, if any, comes from `key`."""
 
 
@@ -131,6 +133,16 @@ class Threat(Protocol):
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The unit step that raises a linear function with this gradient most."""
+
+
+class Saved(FunctionCtx):
+    """What a `torch.autograd.Function` keeps from its forward pass for its backward pass, as a type.
+
+    PyTorch passes a context of its own; a subclass declares the attributes that one function adds to it.
+    """
+
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
 
 
 def check_range(x: Float[Tensor, "..."], who: str) -> None:

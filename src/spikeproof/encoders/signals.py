@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch import Tensor
 from spikeproof.encoders.codes import SpikeCode, check_steps, tolerance
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.protocols import Shape
+from spikeproof.protocols import Saved, Shape
 
 __all__ = ["Delta", "Events", "LevelCrossing", "SignalCode"]
 
@@ -21,11 +21,11 @@ class _Any(torch.autograd.Function):
     """Whether there was any event forward, the identity backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Saved, x: Tensor) -> Tensor:
         return (x > 0).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Saved, *grads: Tensor) -> Tensor:
         return grads[0]
 
 

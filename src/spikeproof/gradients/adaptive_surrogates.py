@@ -18,6 +18,8 @@ from spikeproof.errors import InputError
 from spikeproof.gradients.rate_based import check_fires
 from spikeproof.gradients.temporal import GradientRule
 from spikeproof.neurons import Neuron
+from spikeproof.neurons.parts.neuron import LayerState
+from spikeproof.protocols import Saved
 from spikeproof.surrogates import Surrogate
 
 __all__ = ["ASSG", "PDSG"]
@@ -27,12 +29,12 @@ class _Sloped(torch.autograd.Function):
     """The step at 0 with a given derivative."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Any:
+    def forward(ctx: Saved, x: Tensor, slope: Tensor) -> Any:
         ctx.save_for_backward(slope)
         return (x >= 0).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         return grads[0] * slope, None
 
@@ -69,8 +71,8 @@ class _Fitted(GradientRule):
         raise NotImplementedError(f"{type(self).__name__} defines no slope")
 
     def __call__(
-        self, current: Float[Tensor, "T B *F"], state: Any, neuron: Neuron, spike: Surrogate
-    ) -> tuple[Float[Tensor, "T B *F"], Any]:
+        self, current: Float[Tensor, "T B *F"], state: LayerState, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], LayerState]:
         self.check(neuron)
         spikes, fitting = [], _Fitting(self)
         for i in current:

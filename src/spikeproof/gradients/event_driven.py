@@ -18,6 +18,8 @@ from torch.func import functional_call
 from spikeproof.errors import InputError
 from spikeproof.gradients.temporal import GradientRule
 from spikeproof.neurons import Neuron, Renewal, Spiking
+from spikeproof.neurons.parts.neuron import LayerState
+from spikeproof.protocols import Saved
 from spikeproof.surrogates import Surrogate
 
 __all__ = ["EventDriven"]
@@ -78,8 +80,8 @@ class EventDriven(GradientRule):
             )
 
     def __call__(
-        self, current: Float[Tensor, "T B *F"], state: Any, neuron: Neuron, spike: Surrogate
-    ) -> tuple[Float[Tensor, "T B *F"], Any]:
+        self, current: Float[Tensor, "T B *F"], state: LayerState, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], LayerState]:
         """The loop over time, where inputs have amplitudes: one gradient for weights and inputs."""
         self.check(neuron)
         spikes, *end = _Events.apply(current, None, *state, neuron, self)  # type: ignore[no-untyped-call]
@@ -131,12 +133,18 @@ def _in_full(current: Tensor) -> Tensor:
     return (current.float() if current.dtype in (torch.bfloat16, torch.float16) else current).contiguous()
 
 
+class _Saved(Saved):
+    neuron: Renewal
+    rule: EventDriven
+    both: bool
+
+
 class _Events(torch.autograd.Function):
     """The loop of `unroll`; the state carries no gradient, layers start at rest."""
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _Saved,
         current: Tensor,
         again: Tensor | None,
         v: Tensor,
@@ -164,7 +172,7 @@ class _Events(torch.autograd.Function):
         return spikes, *state
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: _Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rises, slopes, spikes = ctx.saved_tensors
         rule, g = ctx.rule, grads[0]
         kernel, moved = (

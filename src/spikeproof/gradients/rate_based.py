@@ -18,6 +18,8 @@ from torch import Tensor
 from spikeproof.errors import InputError
 from spikeproof.gradients.temporal import GradientRule
 from spikeproof.neurons import FS, IntegrateAndFire, Neuron, lif_unroll
+from spikeproof.neurons.parts.neuron import LayerState
+from spikeproof.protocols import Saved
 from spikeproof.surrogates import Surrogate, Triangle
 
 __all__ = ["BPTR", "HART", "RGA", "check_fires"]
@@ -38,12 +40,12 @@ class _Gained(torch.autograd.Function):
     """Given spikes, whose gradient by the current is `gain` times that of the spikes."""
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, spikes: Tensor, gain: Tensor) -> Any:
+    def forward(ctx: Saved, current: Tensor, spikes: Tensor, gain: Tensor) -> Any:
         ctx.save_for_backward(gain)
         return spikes.view_as(spikes)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (gain,) = ctx.saved_tensors
         return grads[0] * gain, None, None
 
@@ -52,11 +54,11 @@ class _Averaged(torch.autograd.Function):
     """The identity, whose gradient is averaged over time."""
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor) -> Any:
+    def forward(ctx: Saved, current: Tensor) -> Any:
         return current.view_as(current)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Saved, *grads: Tensor) -> Tensor:
         return grads[0].mean(0, keepdim=True).expand_as(grads[0])
 
 
@@ -70,8 +72,8 @@ class _Gain(GradientRule):
         raise NotImplementedError(f"{type(self).__name__} defines no gain")
 
     def __call__(
-        self, current: Float[Tensor, "T B *F"], state: Any, neuron: Neuron, spike: Surrogate
-    ) -> tuple[Float[Tensor, "T B *F"], Any]:
+        self, current: Float[Tensor, "T B *F"], state: LayerState, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], LayerState]:
         self.check(neuron)
         with torch.no_grad():
             spikes, end = lif_unroll(current, state, neuron, spike)
@@ -207,8 +209,8 @@ class HART(GradientRule):
             )
 
     def __call__(
-        self, current: Float[Tensor, "T B *F"], state: Any, neuron: Neuron, spike: Surrogate
-    ) -> tuple[Float[Tensor, "T B *F"], Any]:
+        self, current: Float[Tensor, "T B *F"], state: LayerState, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], LayerState]:
         self.check(neuron)
         spikes = []
         for i in _Averaged.apply(current):  # type: ignore[no-untyped-call]
@@ -217,6 +219,6 @@ class HART(GradientRule):
         return torch.stack(spikes), state
 
 
-def _cut(state: Any) -> Any:
+def _cut(state: LayerState) -> LayerState:
     """The same state, which remembers no gradient."""
     return state.detach() if isinstance(state, Tensor) else type(state)(*map(_cut, state))

@@ -26,6 +26,7 @@ from spikeproof.neurons import (
     lif_unroll,
     psp_filter,
 )
+from spikeproof.protocols import Saved
 from spikeproof.surrogates import Exponential, Rectangle, Sigmoid, Surrogate
 
 __all__ = ["ANTLR", "TSSL", "GradientRule", "SurrogateGradient", "Trace", "Truncated"]
@@ -80,11 +81,16 @@ class Trace(NamedTuple):
     spikes: Float[Tensor, "T B *F"]
 
 
+class _Saved(Saved):
+    neuron: IntegrateAndFire
+    rule: GradientRule
+
+
 class _Ruled(torch.autograd.Function):
     """The loop of `unroll`, differentiated by a rule. The state carries no gradient: layers start at rest."""
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, v: Tensor, neuron: IntegrateAndFire, rule: GradientRule) -> Any:
+    def forward(ctx: _Saved, current: Tensor, v: Tensor, neuron: IntegrateAndFire, rule: GradientRule) -> Any:
         potentials, rises, spikes = (torch.empty_like(current) for _ in range(3))
         for i, before, rise, z in zip(current, potentials, rises, spikes, strict=True):
             torch.add(neuron.decay * v, i, out=before)
@@ -97,7 +103,7 @@ class _Ruled(torch.autograd.Function):
         return spikes, v
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: _Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return ctx.rule.backward(Trace(*ctx.saved_tensors), ctx.neuron, grads[0]), None, None, None
 
 
@@ -214,11 +220,11 @@ class _Answered(torch.autograd.Function):
     """The second tensor, with the gradient of the first."""
 
     @staticmethod
-    def forward(ctx: Any, followed: Tensor, answer: Tensor) -> Tensor:
+    def forward(ctx: Saved, followed: Tensor, answer: Tensor) -> Tensor:
         return answer.clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0], None
 
 

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.neurons.parts.neuron import NOTHING, Learned, Neuron, Resetting, State, unroll
+from spikeproof.neurons.parts.neuron import NOTHING, LayerState, Learned, Neuron, Resetting, State, unroll
+from spikeproof.protocols import Saved
 from spikeproof.surrogates import Surrogate
 
 __all__ = ["IF", "IntegrateAndFire", "PrimedIF", "fused_unroll", "lif_unroll"]
@@ -100,11 +101,16 @@ class PrimedIF(IF):
 BLOCK = 1 << 17  # neurons per pass of the fused loop: their state stays in the processor's cache
 
 
+class _Saved(Saved):
+    neuron: IntegrateAndFire
+    spike: Surrogate
+
+
 class _IntegrateAndFire(torch.autograd.Function):
     """The loop of `unroll`, block by block, with the gradient recursion written out instead of recorded."""
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, v: Tensor, neuron: IntegrateAndFire, spike: Surrogate) -> Any:
+    def forward(ctx: _Saved, current: Tensor, v: Tensor, neuron: IntegrateAndFire, spike: Surrogate) -> Any:
         shape, current = current.shape, current.flatten(1)
         potentials, spikes, end = torch.empty_like(current), torch.empty_like(current), v.flatten().clone()
         for block in _blocks(current):
@@ -118,7 +124,7 @@ class _IntegrateAndFire(torch.autograd.Function):
         return spikes.view(shape), end.view(shape[1:])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: _Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (potentials, spikes), neuron = ctx.saved_tensors, ctx.neuron
         g_spikes, g_end = grads[0].flatten(1), grads[1].flatten().clone()
         g_current = torch.empty_like(potentials)
@@ -140,8 +146,8 @@ def _blocks(x: Float[Tensor, "T N"]) -> list[slice]:
 
 
 def lif_unroll(
-    current: Float[Tensor, "T B *F"], state: Any, neuron: Neuron, spike: Surrogate
-) -> tuple[Float[Tensor, "T B *F"], Any]:
+    current: Float[Tensor, "T B *F"], state: LayerState, neuron: Neuron, spike: Surrogate
+) -> tuple[Float[Tensor, "T B *F"], LayerState]:
     """`unroll` for integrate-and-fire neurons, with a hand-written backward pass; other neurons fall through.
 
     Spikes equal those of `unroll` to the bit, gradients to rounding. It cannot be differentiated twice.

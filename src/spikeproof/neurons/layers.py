@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,12 +11,12 @@ from torch import Tensor, nn
 from spikeproof.errors import InputError
 from spikeproof.neurons.integrate import lif_unroll
 from spikeproof.neurons.leaky import LIF
-from spikeproof.neurons.parts.neuron import Learned, Neuron, Never
+from spikeproof.neurons.parts.neuron import LayerState, Learned, Neuron, Never
 from spikeproof.surrogates import ATan, Surrogate
 
 __all__ = ["Integrator", "Spiking", "Unroll", "potentials"]
 
-Unroll = Callable[[Tensor, Any, Neuron, Surrogate], tuple[Tensor, Any]]
+Unroll = Callable[[Tensor, LayerState, Neuron, Surrogate], tuple[Tensor, LayerState]]
 
 
 def _in_full(current: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.neurons.parts.neuron import Neuron
+from spikeproof.protocols import Saved
 
 __all__ = ["S4NN", "T2FSNN", "Exact", "FastAndDeep", "Mostafa", "Timed", "lambertw"]
 
@@ -224,18 +225,22 @@ def _search(
     return out
 
 
+class _FirstCrossingSaved(Saved):
+    neuron: Exact
+
+
 class _FirstCrossing(torch.autograd.Function):
     """The first crossing, and its exact derivatives."""
 
     @staticmethod
-    def forward(ctx: Any, early: Tensor, weight: Tensor, neuron: Exact) -> Tensor:
+    def forward(ctx: _FirstCrossingSaved, early: Tensor, weight: Tensor, neuron: Exact) -> Tensor:
         out = _search(early, weight, neuron.first)
         ctx.save_for_backward(early, weight, out)
         ctx.neuron = neuron
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: _FirstCrossingSaved, *grads: Tensor) -> tuple[Tensor | None, ...]:
         early, weight, out = ctx.saved_tensors
         neuron, by_early, by_weight = ctx.neuron, torch.zeros_like(early), torch.zeros_like(weight)
         for block in _blocks(early, weight):
@@ -286,6 +291,10 @@ class S4NN(Timed):
         return out
 
 
+class _FirstStepSaved(Saved):
+    neuron: S4NN
+
+
 class _FirstStep(torch.autograd.Function):
     """The first step at which the sum of the weights that have arrived reaches the threshold.
 
@@ -293,7 +302,7 @@ class _FirstStep(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, early: Tensor, weight: Tensor, neuron: S4NN) -> Tensor:
+    def forward(ctx: _FirstStepSaved, early: Tensor, weight: Tensor, neuron: S4NN) -> Tensor:
         levels: Tensor = early.unique()  # type: ignore[no-untyped-call]
         levels = levels[levels > 0]
         first = early.new_zeros(early.shape[0], weight.shape[0])
@@ -307,7 +316,7 @@ class _FirstStep(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: _FirstStepSaved, *grads: Tensor) -> tuple[Tensor | None, ...]:
         early, weight, out, levels = ctx.saved_tensors
         grad: Tensor = grads[0]
         if ctx.neuron.normalise:

@@ -42,6 +42,10 @@ class Never(Surrogate):
         return torch.zeros_like(x)
 
 
+LayerState = Any
+"""The state of a layer: a NamedTuple of tensors, one type per neuron, which only that neuron takes apart."""
+
+
 class Neuron:
     """An equation for one step; members are frozen dataclasses.
 
@@ -75,11 +79,13 @@ class Neuron:
         """
         return {}
 
-    def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> Any:
+    def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> LayerState:
         """The state before the first step of `current`; it holds whatever of `learned` the steps need."""
         return State(torch.zeros_like(current[0]))
 
-    def step(self, current: Float[Tensor, "B *F"], state: Any, spike: Surrogate) -> tuple[Tensor, Any]:
+    def step(
+        self, current: Float[Tensor, "B *F"], state: LayerState, spike: Surrogate
+    ) -> tuple[Tensor, LayerState]:
         """One step: spikes and the next state."""
         raise NotImplementedError(f"{type(self).__name__} defines no step")
 
@@ -127,8 +133,8 @@ def per_feature(value: Tensor, current: Float[Tensor, "B *F"]) -> Tensor:
 
 
 def unroll(
-    current: Float[Tensor, "T B *F"], state: Any, neuron: Neuron, spike: Surrogate
-) -> tuple[Float[Tensor, "T B *F"], Any]:
+    current: Float[Tensor, "T B *F"], state: LayerState, neuron: Neuron, spike: Surrogate
+) -> tuple[Float[Tensor, "T B *F"], LayerState]:
     """The step repeated: the definition every faster version is measured against.
 
     Example:
