@@ -19,6 +19,7 @@ __all__ = [
     "Coded",
     "Decoder",
     "Encoder",
+    "Extreme",
     "Model",
     "Network",
     "Saved",
@@ -133,6 +134,13 @@ class Threat(Protocol):
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The unit step that raises a linear function with this gradient most."""
+
+
+class Extreme(Threat, Protocol):
+    """A threat that knows its best member for a linear function."""
+
+    def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The member around `x` at which a linear function with this gradient is largest."""
 
 
 class Saved(FunctionCtx):

@@ -16,12 +16,15 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pydantic
 
 from spikeproof.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = ["Catalogue", "Where", "address", "build", "canonical", "describe", "summary"]
 
@@ -34,8 +37,8 @@ Where = Callable[[tuple[str | int, ...]], str]
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
-def build(kind: Any, spec: Any, catalogue: Catalogue, where: Where | None = None) -> Any:
-    """The part that a spec stands for.
+def build(kind: object, spec: object, catalogue: Catalogue, where: Where | None = None) -> Any:
+    """The part that a spec stands for, of the type that `kind` says.
 
     Args:
         kind: a kind of part in the catalogue, or any dataclass.
@@ -128,11 +131,11 @@ def _path(path: tuple[str | int, ...]) -> str:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: type) -> dict[str, object]:
     return typing.get_type_hints(cls)
 
 
-def _options(cls: Any) -> dict[str, bool]:
+def _options(cls: type[DataclassInstance]) -> dict[str, bool]:
     """The names of a dataclass's options, and whether each must be given."""
     missing = dataclasses.MISSING
     return {
@@ -150,12 +153,12 @@ def _name(cls: type, catalogue: Catalogue) -> str | None:
 class _Hint(NamedTuple):
     """A field's type: what it holds, whether None may stand there instead, and whether it is a list."""
 
-    holds: Any
+    holds: object
     optional: bool
-    many: tuple[Any, ...] | None = None
+    many: tuple[object, ...] | None = None
 
     @classmethod
-    def of(cls, hint: Any) -> _Hint:
+    def of(cls, hint: object) -> _Hint:
         if typing.get_origin(hint) in (typing.Union, types.UnionType):
             rest = [member for member in typing.get_args(hint) if member is not types.NoneType]
             if len(rest) == 1:
@@ -164,7 +167,7 @@ class _Hint(NamedTuple):
             return cls(hint, False, typing.get_args(hint))
         return cls(hint, False)
 
-    def elements(self, count: int) -> list[Any] | None:
+    def elements(self, count: int) -> list[object] | None:
         """The types of `count` elements, or None when there must be another number of them."""
         assert self.many is not None
         if self.many[1:] == (Ellipsis,):
@@ -172,13 +175,13 @@ class _Hint(NamedTuple):
         return list(self.many) if len(self.many) == count else None
 
 
-def _plain(hint: Any, value: Any, catalogue: Catalogue) -> Any:
+def _plain(hint: object, value: object, catalogue: Catalogue) -> object:
     field = _Hint.of(hint)
     if value is None and field.optional:
         return None
     if field.holds in catalogue and type(value) not in catalogue[field.holds].values():
         raise InputError(
-            f"A part needs a name to be written down; {field.holds.__name__} knows "
+            f"A part needs a name to be written down; {_called(field.holds)} knows "
             f"{', '.join(map(repr, sorted(catalogue[field.holds])))}",
             repr(value),
             "Use one of these, or keep results of your own part outside the store.",
@@ -186,7 +189,7 @@ def _plain(hint: Any, value: Any, catalogue: Catalogue) -> Any:
     if dataclasses.is_dataclass(value):
         return describe(value, catalogue)
     if field.many is not None and isinstance(value, (tuple, list)):
-        hints = field.elements(len(value)) or [Any] * len(value)
+        hints = field.elements(len(value)) or [object] * len(value)
         return [_plain(one, element, catalogue) for one, element in zip(hints, value, strict=True)]
     return _leaf(field.holds, value, f"{type(value).__name__} in a part: ")
 
@@ -195,19 +198,19 @@ class _Builder:
     def __init__(self, catalogue: Catalogue, where: Where) -> None:
         self.catalogue, self.where = catalogue, where
 
-    def value(self, hint: Any, data: Any, path: tuple[str | int, ...]) -> Any:
+    def value(self, hint: object, data: object, path: tuple[str | int, ...]) -> object:
         field = _Hint.of(hint)
         if data is None and field.optional:
             return None
         if field.holds in self.catalogue:
             return self.member(field.holds, data, path)
-        if dataclasses.is_dataclass(field.holds):
-            return self.part(field.holds, str(getattr(field.holds, "__name__", "part")), data, path)
+        if isinstance(field.holds, type) and dataclasses.is_dataclass(field.holds):
+            return self.part(field.holds, _called(field.holds), data, path)
         if field.many is not None:
             return self.elements(field, data, path)
         return _leaf(field.holds, data, self.at(path))
 
-    def member(self, kind: Any, data: Any, path: tuple[str | int, ...]) -> Any:
+    def member(self, kind: object, data: object, path: tuple[str | int, ...]) -> object:
         table = self.catalogue[kind]
         match data:
             case str():
@@ -219,19 +222,19 @@ class _Builder:
                 inside = (*path, name)
             case _:
                 raise InputError(
-                    f"{self.at(path)}expected a name of kind {kind.__name__}, with options or without",
+                    f"{self.at(path)}expected a name of kind {_called(kind)}, with options or without",
                     _shown(data),
                     f"Write a name such as {min(table)!r}, or {{{min(table)}: {{option: value}}}}.",
                 )
         if not isinstance(name, str) or name not in table:
             raise InputError(
-                f"{self.at(inside)}expected a name of kind {kind.__name__}",
+                f"{self.at(inside)}expected a name of kind {_called(kind)}",
                 _shown(name),
                 suggest(str(name), table),
             )
         return self.part(table[name], name, {} if options is None else options, inside)
 
-    def part(self, cls: Any, name: str, data: Any, path: tuple[str | int, ...]) -> Any:
+    def part(self, cls: type, name: str, data: object, path: tuple[str | int, ...]) -> object:
         options = _options(cls)
         if not isinstance(data, Mapping):
             raise InputError(
@@ -256,13 +259,14 @@ class _Builder:
         except InputError as error:
             raise InputError(f"{self.at(path)}{error.expected}", error.got, error.try_) from error
 
-    def elements(self, field: _Hint, data: Any, path: tuple[str | int, ...]) -> tuple[Any, ...]:
-        hints = field.elements(len(data)) if isinstance(data, (list, tuple)) else None
+    def elements(self, field: _Hint, data: object, path: tuple[str | int, ...]) -> tuple[object, ...]:
+        values = data if isinstance(data, (list, tuple)) else ()
+        hints = field.elements(len(values)) if values is data else None
         if hints is None:
             raise _refused(field.holds, data, self.at(path))
         return tuple(
             self.value(hint, value, (*path, i))
-            for i, (hint, value) in enumerate(zip(hints, data, strict=True))
+            for i, (hint, value) in enumerate(zip(hints, values, strict=True))
         )
 
     def at(self, path: tuple[str | int, ...]) -> str:
@@ -271,12 +275,12 @@ class _Builder:
 
 
 @functools.cache
-def _validator(hint: Any) -> Callable[[Any], Any]:
+def _validator(hint: Any) -> Callable[[object], object]:
     strict = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
-    return pydantic.TypeAdapter[Any](hint, config=strict).validate_python
+    return pydantic.TypeAdapter[object](hint, config=strict).validate_python
 
 
-def _leaf(hint: Any, data: Any, place: str) -> Any:
+def _leaf(hint: object, data: object, place: str) -> object:
     if hint is float and isinstance(data, str) and _EXPONENT.fullmatch(data):
         data = float(data)
     try:
@@ -286,12 +290,17 @@ def _leaf(hint: Any, data: Any, place: str) -> Any:
     return value + 0.0 if isinstance(value, float) else value  # one zero, not two
 
 
-def _refused(hint: Any, data: Any, place: str) -> InputError:
+def _refused(hint: object, data: object, place: str) -> InputError:
     return InputError(f"{place}expected {_spelt(hint)}", _shown(data), _advice(hint, data))
 
 
-def _spelt(hint: Any) -> str:
-    words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+def _spelt(hint: object) -> str:
+    words: dict[object, str] = {
+        int: "a whole number",
+        float: "a finite number",
+        bool: "true or false",
+        str: "text",
+    }
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is tuple:
         if arguments[1:] == (Ellipsis,):
@@ -301,10 +310,10 @@ def _spelt(hint: Any) -> str:
         return " or ".join("null" if a is types.NoneType else _spelt(a) for a in arguments)
     if typing.get_origin(hint) is typing.Literal:
         return f"one of {', '.join(map(repr, arguments))}"
-    return words.get(hint, getattr(hint, "__name__", str(hint)))
+    return words.get(hint, _called(hint))
 
 
-def _advice(hint: Any, data: Any) -> str:
+def _advice(hint: object, data: object) -> str:
     if isinstance(data, str) and hint in (int, float):
         return "Write the number without quotes, such as 8 or 0.001."
     if typing.get_origin(hint) is tuple:
@@ -314,10 +323,14 @@ def _advice(hint: Any, data: Any) -> str:
     return "Correct this value."
 
 
+def _called(kind: object) -> str:
+    return str(getattr(kind, "__name__", kind))
+
+
 def _shown(data: object) -> str:
     text = repr(data)
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _listed(names: Mapping[str, Any]) -> str:
+def _listed(names: Iterable[object]) -> str:
     return ", ".join(map(repr, names)) or "no options"

@@ -31,7 +31,7 @@ _OTHER_FORMATS = {
 }
 
 
-def dump(tensors: Mapping[str, Tensor], note: Mapping[str, Any] | None = None) -> bytes:
+def dump(tensors: Mapping[str, Tensor], note: Mapping[str, object] | None = None) -> bytes:
     """The content of a safetensors file; equal tensors and notes give equal bytes.
 
     Args:

@@ -68,16 +68,16 @@ class Recipe:
     gradient_free: ClassVar[bool] = False
     for_stochastic: ClassVar[bool] = False  # adds nothing on a model without randomness
 
-    def suits(self, model: Any) -> bool:
+    def suits(self, model: object) -> bool:
         """Whether it can add anything on this model, or on a candidate with this `encoder`."""
         encoder = getattr(model, "encoder", model)
         return (not self.for_stochastic or bool(getattr(encoder, "stochastic", False))) and self.reads(model)
 
-    def reads(self, model: Any) -> bool:
+    def reads(self, model: object) -> bool:
         """Whether its objective has anything to say about this model, or a candidate with this `decoder`."""
         return True
 
-    def check(self, model: Any) -> None:
+    def check(self, model: object) -> None:
         """Whether it is defined on this model, or on a candidate with these parts.
 
         Raises:
@@ -97,12 +97,13 @@ class GradientRecipe(Recipe):
     surrogate: Surrogate | None = None
     backward: BackwardRule | None = None
 
-    def reads(self, model: Any) -> bool:
+    def reads(self, model: object) -> bool:
         decoder = getattr(getattr(model, "spec", model), "decoder", None)
         if decoder is None:
             return not isinstance(self.objective, Watching)
         return self.objective.suits(decoder)
 
-    def check(self, model: Any) -> None:
+    def check(self, model: object) -> None:
         if self.backward is not None:
-            with_backward(getattr(model, "spec", model).encoder, self.backward)
+            spec: Any = getattr(model, "spec", model)  # of a classifier, or of a candidate with its parts
+            with_backward(spec.encoder, self.backward)

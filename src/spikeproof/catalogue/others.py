@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from spikeproof.attacks.made_of.transfer import Others
 from spikeproof.catalogue.saved import dump_model, load
@@ -25,7 +24,7 @@ class AmongModels(Others):
 
     other_seeds = False  # the same model trained with other seeds, instead of other models
 
-    def takes(self, model: Any) -> bool:
+    def takes(self, model: object) -> bool:
         """Whether images are made on a candidate with these parts."""
         return True
 
@@ -76,7 +75,7 @@ class ThoseWith(AmongModels):
                 "A choice of models names a part of theirs", "none", "Write, for example, neuron: relu."
             )
 
-    def takes(self, model: Any) -> bool:
+    def takes(self, model: object) -> bool:
         wanted = {part.name: getattr(self, part.name) for part in fields(self)}
         return all(getattr(model, name) == part for name, part in wanted.items() if part is not None)
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,7 +113,7 @@ def _locate(path: Path) -> tuple[Path, Path]:
     return description, description.with_name(_WEIGHTS)
 
 
-def _document(path: Path) -> Mapping[str, Any]:
+def _document(path: Path) -> Mapping[str, object]:
     content = read(path, limit=_LARGEST_DESCRIPTION)
     try:
         document = json.loads(content)
@@ -132,7 +131,7 @@ def _document(path: Path) -> Mapping[str, Any]:
     )
 
 
-def _skeleton(spec: Any, name: str) -> Classifier:
+def _skeleton(spec: object, name: str) -> Classifier:
     """The model without memory for its weights, so that a wrong description cannot ask for much."""
     try:
         with torch.device("meta"):

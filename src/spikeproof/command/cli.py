@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, ParamSpec, TypedDict, Unpack
 
 import click
 
@@ -18,6 +18,10 @@ from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.version import __version__
 
 if TYPE_CHECKING:
+    from spikeproof.datasets import Dataset
+    from spikeproof.experiments.read.comparisons import Compared
+    from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
+    from spikeproof.experiments.repair.signing import Question
     from spikeproof.experiments.run.executors import Executor
 
 __all__ = ["main"]
@@ -200,31 +204,31 @@ class _Tables:
     directory: Path
 
     @cached_property
-    def numbers(self) -> Sequence[Any]:
+    def numbers(self) -> Sequence[Record]:
         from spikeproof.experiments.read.results import records
 
         return records(self.directory)
 
     @cached_property
-    def seeds(self) -> Sequence[Any]:
+    def seeds(self) -> Sequence[Mapping[str, object]]:
         from spikeproof.report.tables import seeds_json
 
         return seeds_json(self.numbers)
 
     @cached_property
-    def probes(self) -> Sequence[Any]:
+    def probes(self) -> Sequence[ProbeRecord]:
         from spikeproof.experiments.read.results import probe_records
 
         return probe_records(self.directory)
 
     @cached_property
-    def distances(self) -> Sequence[Any]:
+    def distances(self) -> Sequence[DistanceRecord]:
         from spikeproof.experiments.read.results import distance_records
 
         return distance_records(self.directory)
 
     @cached_property
-    def comparisons(self) -> Sequence[Any]:
+    def comparisons(self) -> Sequence[Compared]:
         from spikeproof.experiments.read.comparisons import comparisons
 
         return comparisons(self.directory, self.numbers)
@@ -332,6 +336,22 @@ ASKED = (
 )
 
 
+class Asked(TypedDict):
+    """The arguments of `evaluate` and `audit`, as click hands them over."""
+
+    model: Path
+    suite: str
+    threat: str
+    epsilons: tuple[str, ...]
+    dataset: str | None
+    data: Path | None
+    examples: int
+    sample: str
+    seed: int
+    draws: int | None
+    device: str | None
+
+
 def asked(command: Callable[..., None]) -> Callable[..., None]:
     """The arguments of `evaluate` and `audit`."""
     for option in reversed(ASKED):
@@ -342,7 +362,7 @@ def asked(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command()
 @asked
 @guarded
-def evaluate(as_json: bool, **options: Any) -> None:
+def evaluate(as_json: bool, **options: Unpack[Asked]) -> None:
     """Robust accuracy of the saved MODEL under a suite of attacks, with verdict and certificate.
 
     MODEL is a directory that spikeproof.save() wrote or a train cell of a study.
@@ -364,7 +384,7 @@ def evaluate(as_json: bool, **options: Any) -> None:
 @click.option("--rounds", type=click.IntRange(0), default=2, show_default=True, help="Of repairs, in all.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [studies; default: one per core]")
 @guarded
-def audit(as_json: bool, verdicts: bool, rounds: int, workers: int | None, **options: Any) -> None:
+def audit(as_json: bool, verdicts: bool, rounds: int, workers: int | None, **options: Unpack[Asked]) -> None:
     """Say how far the numbers of MODEL, a saved model or the directory of a study, can be trusted.
 
     What is missing is computed, and every doubtful number is attacked again as its reasons ask: more steps
@@ -422,7 +442,7 @@ def _audit_study(
         bench = Bench(directory, data, name, batch, ("spikeproof", *sys.argv[1:]))
         executor = _executor(workers, name, len(plan["cells"]))
 
-        def images(dataset: Any) -> int:
+        def images(dataset: Mapping[str, object]) -> int:
             return len(bench.dataset(dataset).test.labels)
 
         with nullcontext(Listener()) if as_json else terminal.listener() as listener:
@@ -442,7 +462,7 @@ def _audit_study(
         sys.exit(1)
 
 
-def _named(threat: str) -> tuple[str, dict[str, Any]]:
+def _named(threat: str) -> tuple[str, dict[str, object]]:
     """A name, or a name with options, as in a study file."""
     import yaml
 
@@ -465,19 +485,7 @@ def _named(threat: str) -> tuple[str, dict[str, Any]]:
     )
 
 
-def _question(
-    model: Path,
-    suite: str,
-    threat: str,
-    epsilons: tuple[str, ...],
-    dataset: str | None,
-    data: Path | None,
-    examples: int,
-    sample: str,
-    seed: int,
-    draws: int | None,
-    device: str | None,
-) -> tuple[Path, Any, Any, str]:
+def _question(**asked: Unpack[Asked]) -> tuple[Path, Dataset, Question, str]:
     from spikeproof.catalogue.names import PARTS
     from spikeproof.catalogue.saved import load
     from spikeproof.datasets import Sample
@@ -488,7 +496,8 @@ def _question(
     from spikeproof.statistics import draws_wanted
     from spikeproof.threats import parse_epsilon
 
-    level = Suite(level=suite).level
+    model, threat, examples = asked["model"], asked["threat"], asked["examples"]
+    level = Suite(level=asked["suite"]).level
     if (model / "study.json").exists():
         raise InputError(
             "Expected a saved model",
@@ -496,7 +505,7 @@ def _question(
             f"Name one of its models, as `spikeproof show {model} --json` does.",
         )
     load(model)  # before anything is asked about data: what is wrong with a model comes first
-    sizes = sorted({parse_epsilon(epsilon) for epsilon in epsilons})
+    sizes = sorted({parse_epsilon(epsilon) for epsilon in asked["epsilons"]})
     name, options = _named(threat)
     if {"name", "epsilon"} & {*options}:
         raise InputError(
@@ -505,9 +514,11 @@ def _question(
             "Leave out name and epsilon.",
         )
     threats = tuple(build(Threat, {"name": name, **options, "epsilon": size}, PARTS) for size in sizes)
-    chosen: Sample = build(Sample, sample, PARTS)
-    question = Question(level, threats, examples, seed, draws or draws_wanted(examples), sample=chosen)
-    return model, dataset_of(model, dataset, data), question, _device(device)
+    chosen: Sample = build(Sample, asked["sample"], PARTS)
+    draws = asked["draws"] or draws_wanted(examples)
+    question = Question(level, threats, examples, asked["seed"], draws, sample=chosen)
+    data = dataset_of(model, asked["dataset"], asked["data"])
+    return model, data, question, _device(asked["device"])
 
 
 @cli.command("list")
@@ -535,7 +546,7 @@ def doctor(data: Path | None, as_json: bool) -> None:
     """Print versions, devices, threads, and which data sets are found."""
     from spikeproof.command.doctor import examine
 
-    found: dict[str, Any] = examine(data)
+    found = examine(data)
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return

@@ -187,7 +187,7 @@ def print_records(records: Sequence[Record]) -> None:
         click.echo("Proved: a lower bound, where the number before it is an upper one.")
     if columns:
         click.echo("Under attack: the worst case over all attacks of the study, image by image.")
-        doubtful = any(row["verdict"] == "doubtful" for row in records)
+        doubtful = any(row["verdict"] == DOUBTFUL for row in records)
         _print_marks(doubtful, any(row["nested"] for row in records), "the reasons below")
     for warning in _warnings(records):
         click.echo(f"warning: {warning}")

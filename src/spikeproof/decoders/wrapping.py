@@ -8,7 +8,6 @@ losses that look at steps; `exits(outputs)`, after how many steps it decides; `c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -78,7 +77,7 @@ def by_step(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, 
     return logits.gather(0, steps[:, :, None].expand_as(logits))
 
 
-def refuse(part: Any, decoder: Decoder, *, exits: bool = True, potential: bool = False) -> None:
+def refuse(part: object, decoder: Decoder, *, exits: bool = True, potential: bool = False) -> None:
     """Refuse read-outs that cannot stand inside another."""
     kinds = [
         (getattr(decoder, "timed", False), "one of spike times"),

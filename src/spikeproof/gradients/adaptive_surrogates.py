@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -29,7 +28,7 @@ class _Sloped(torch.autograd.Function):
     """The step at 0 with a given derivative."""
 
     @staticmethod
-    def forward(ctx: Saved, x: Tensor, slope: Tensor) -> Any:
+    def forward(ctx: Saved, x: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(slope)
         return (x >= 0).to(x.dtype)
 
@@ -48,7 +47,7 @@ class _Fitting(Surrogate):
     def __init__(self, rule: _Fitted) -> None:
         self.rule, self.memories, self.turn = rule, [], 0
 
-    memories: list[Any]
+    memories: list[LayerState]
 
     def __call__(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         if self.turn == len(self.memories):
@@ -66,7 +65,7 @@ class _Fitted(GradientRule):
     def check(self, neuron: Neuron) -> None:
         check_fires(self, neuron)
 
-    def slope(self, x: Float[Tensor, "B *F"], memory: Any) -> tuple[Float[Tensor, "B *F"], Any]:
+    def slope(self, x: Float[Tensor, "B *F"], memory: LayerState) -> tuple[Float[Tensor, "B *F"], LayerState]:
         """The derivative at this step, and what to remember of it; the memory is None at the first step."""
         raise NotImplementedError(f"{type(self).__name__} defines no slope")
 
@@ -115,7 +114,7 @@ class PDSG(_Fitted):
         if not 0 < self.least < math.inf:
             raise InputError("PDSG needs a positive least spread", f"least={self.least}", "Try 0.01.")
 
-    def slope(self, x: Float[Tensor, "B *F"], memory: Any) -> tuple[Float[Tensor, "B *F"], Any]:
+    def slope(self, x: Float[Tensor, "B *F"], memory: LayerState) -> tuple[Float[Tensor, "B *F"], LayerState]:
         axes = tuple(range(2, x.ndim)) or (1,)
         variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
         if memory is None:
@@ -179,7 +178,7 @@ class ASSG(_Fitted):
                 "Try 0.425, 0.9 and 1.5.",
             )
 
-    def slope(self, x: Float[Tensor, "B *F"], memory: Any) -> tuple[Float[Tensor, "B *F"], Any]:
+    def slope(self, x: Float[Tensor, "B *F"], memory: LayerState) -> tuple[Float[Tensor, "B *F"], LayerState]:
         size = x.abs()
         if memory is None:
             mean, deviation = size, torch.zeros_like(size)

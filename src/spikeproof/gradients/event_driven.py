@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -152,7 +151,7 @@ class _Events(torch.autograd.Function):
         fast: Tensor,
         neuron: Renewal,
         rule: EventDriven,
-    ) -> Any:
+    ) -> tuple[Tensor, ...]:
         state = neuron.rest(current)._replace(v=v, slow=slow, fast=fast)
         rises, slopes, spikes = (torch.empty_like(current) for _ in range(3))
         recent = torch.zeros_like(v)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -40,7 +39,7 @@ class _Gained(torch.autograd.Function):
     """Given spikes, whose gradient by the current is `gain` times that of the spikes."""
 
     @staticmethod
-    def forward(ctx: Saved, current: Tensor, spikes: Tensor, gain: Tensor) -> Any:
+    def forward(ctx: Saved, current: Tensor, spikes: Tensor, gain: Tensor) -> Tensor:
         ctx.save_for_backward(gain)
         return spikes.view_as(spikes)
 
@@ -54,7 +53,7 @@ class _Averaged(torch.autograd.Function):
     """The identity, whose gradient is averaged over time."""
 
     @staticmethod
-    def forward(ctx: Saved, current: Tensor) -> Any:
+    def forward(ctx: Saved, current: Tensor) -> Tensor:
         return current.view_as(current)
 
     @staticmethod

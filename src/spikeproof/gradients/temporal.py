@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -90,7 +90,9 @@ class _Ruled(torch.autograd.Function):
     """The loop of `unroll`, differentiated by a rule. The state carries no gradient: layers start at rest."""
 
     @staticmethod
-    def forward(ctx: _Saved, current: Tensor, v: Tensor, neuron: IntegrateAndFire, rule: GradientRule) -> Any:
+    def forward(
+        ctx: _Saved, current: Tensor, v: Tensor, neuron: IntegrateAndFire, rule: GradientRule
+    ) -> tuple[Tensor, Tensor]:
         potentials, rises, spikes = (torch.empty_like(current) for _ in range(3))
         for i, before, rise, z in zip(current, potentials, rises, spikes, strict=True):
             torch.add(neuron.decay * v, i, out=before)

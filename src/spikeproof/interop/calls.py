@@ -6,7 +6,7 @@ Both calls are stateless: the same images, labels and key give the same result a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,14 +45,14 @@ class _Each(Targets):
 class _Keyless:
     """A model of images alone, as those of other libraries are."""
 
-    model: Any
+    model: Callable[[Tensor], Tensor]
 
     def __call__(self, images: Tensor, key: Key | None = None) -> Tensor:
         logits: Tensor = self.model(images)
         return logits
 
 
-def _model(model: Any) -> Model:
+def _model(model: Callable[..., Tensor]) -> Model:
     """The model, with a place for a key."""
     call = model.forward if isinstance(model, nn.Module) else model
     try:
@@ -74,7 +74,7 @@ def _images(
     targeted: bool,
 ) -> Tensor:
     """What a recipe makes of images; `labels` are theirs, or where they are to lead."""
-    attack: Any = recipe(threat)
+    attack = recipe(threat)
     if not targeted:
         found: Tensor = attack(model, x, labels, key, through=source).x_adv
         return found
@@ -123,7 +123,7 @@ class AsTorchattacks:
         Kim 2020 (Torchattacks), the call of `torchattacks.attack.Attack`.
     """
 
-    model: Any
+    model: Callable[..., Tensor]
     recipe: Recipe
     threat: Threat
     key: Key = Key.of(0)
@@ -151,7 +151,7 @@ def _wants_twin(recipe: Recipe) -> bool:
 class _Unit:
     """A Foolbox model on images in [0, 1]."""
 
-    foolbox: Any
+    foolbox: Callable[[Tensor], Tensor]
     low: float
     width: float
 
@@ -187,7 +187,7 @@ class AsFoolbox:
     """
 
     recipe: Recipe
-    norm: type[Any] = Linf
+    norm: type[Linf] | type[L2] | type[L1] | type[L0] = Linf
     key: Key = Key.of(0)
 
     def __post_init__(self) -> None:

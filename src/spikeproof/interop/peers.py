@@ -70,10 +70,10 @@ class Peer(Recipe):
         """Gradient steps, for the audit."""
         return self.attack.gradient_steps
 
-    def suits(self, model: Any) -> bool:
+    def suits(self, model: object) -> bool:
         return True
 
-    def check(self, model: Any) -> None:
+    def check(self, model: object) -> None:
         encoder = getattr(model, "encoder", model)
         name = type(self.attack).__name__
         if getattr(model, "stochastic", False) or getattr(encoder, "stochastic", False):
@@ -294,7 +294,7 @@ class PeerAttack:
         return Result(made, success, trace, forward + 1, backward, x.new_full((len(x),), zeros), ear.fell)
 
 
-def _innermost(model: Any) -> Any:
+def _innermost(model: object) -> Any:
     while not isinstance(model, nn.Module) and hasattr(model, "model"):
         model = model.model
     return model
@@ -322,7 +322,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _untouched(model: Any) -> Iterator[None]:
+def _untouched(model: object) -> Iterator[None]:
     """Peers go back all the way to the weights: these want no gradient meanwhile."""
     inner = _innermost(model)
     weights = [p for p in inner.parameters() if p.requires_grad] if isinstance(inner, nn.Module) else []

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -25,6 +24,7 @@ from spikeproof.learning.rule import Perturb
 from spikeproof.networks.classifier import Classifier
 from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import IntegrateAndFire, Integrator, Neuron, Spiking, State, Synapse, Unroll
+from spikeproof.neurons.parts.neuron import LayerState
 from spikeproof.surrogates import Surrogate
 
 __all__ = ["FPTT"]
@@ -171,7 +171,7 @@ class _Continued:
 
     def __init__(self, unroll: Unroll) -> None:
         self.unroll = unroll
-        self.last: Any = None
+        self.last: LayerState = None
 
     def __call__(
         self, current: Tensor, state: State, neuron: Neuron, spike: Surrogate
@@ -182,11 +182,11 @@ class _Continued:
         return spikes, end
 
 
-def _continued(last: Any, rest: Any) -> Any:
+def _continued(last: LayerState, rest: LayerState) -> LayerState:
     """The last state without its past; recurrent weights and the like are as they are now."""
     if isinstance(rest, Tensor):
         return rest if rest.requires_grad else last.detach()
-    parts: Any = map(_continued, last, rest)
+    parts = map(_continued, last, rest)
     return type(rest)(*parts)
 
 

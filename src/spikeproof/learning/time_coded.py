@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -123,7 +122,7 @@ def _silence(layers: list[TimedLayer]) -> Iterator[dict[TimedLayer, Tensor]]:
     """The share of a batch in which each neuron is silent, for the forward passes within."""
     silent: dict[TimedLayer, Tensor] = {}
 
-    def see(layer: Any, _inputs: Any, early: Tensor) -> None:
+    def see(layer: TimedLayer, _inputs: object, early: Tensor) -> None:
         silent[layer] = (early[0].detach() == 0).float().mean(0)
 
     hooks = [layer.register_forward_hook(see) for layer in layers]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -110,7 +110,9 @@ class _IntegrateAndFire(torch.autograd.Function):
     """The loop of `unroll`, block by block, with the gradient recursion written out instead of recorded."""
 
     @staticmethod
-    def forward(ctx: _Saved, current: Tensor, v: Tensor, neuron: IntegrateAndFire, spike: Surrogate) -> Any:
+    def forward(
+        ctx: _Saved, current: Tensor, v: Tensor, neuron: IntegrateAndFire, spike: Surrogate
+    ) -> tuple[Tensor, Tensor]:
         shape, current = current.shape, current.flatten(1)
         potentials, spikes, end = torch.empty_like(current), torch.empty_like(current), v.flatten().clone()
         for block in _blocks(current):
@@ -166,7 +168,7 @@ def lif_unroll(
 
 
 @cache
-def fused_unroll() -> Any:
+def fused_unroll() -> Callable[..., tuple[Tensor, LayerState]]:
     """`unroll` as `torch.compile` fuses it, one program per shape: fast on a GPU, for gradients in training.
 
     On a processor its spikes are those of `unroll` to the bit; a GPU may round a product and its sum at once.

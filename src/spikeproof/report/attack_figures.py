@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,9 +13,19 @@ from matplotlib.figure import Figure
 from spikeproof.audit.checks import DOUBTFUL, WITHHELD
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.results import WORST_CASE
-from spikeproof.report.drawing import COLOURS, DASHES, GREY, MARKERS, Drawing, file_names, legend, wrapped
+from spikeproof.report.drawing import (
+    COLOURS,
+    DASHES,
+    GREY,
+    MARKERS,
+    Drawing,
+    Style,
+    file_names,
+    legend,
+    wrapped,
+)
 from spikeproof.report.figures import telling
-from spikeproof.report.tables import epsilon_text, label, varying
+from spikeproof.report.tables import attacked, epsilon_text, label, varying
 
 __all__ = ["evidence_drawings"]
 
@@ -33,7 +42,7 @@ def evidence_drawings(records: Sequence[Record]) -> list[Drawing]:
     Args:
         records: of one study.
     """
-    threats = list(dict.fromkeys(record["threat"] for record in records if record["attack"] != "none"))
+    threats = list(dict.fromkeys(record["threat"] for record in attacked(records)))
     names = {kind: file_names(kind, threats) for kind in ("broke", "suite", "fall", "loss", "bounds")}
     found: list[Drawing | None] = []
     for threat in threats:
@@ -93,7 +102,7 @@ class _Numbers:
         return words + (" Of several seeds the first." if self.seeds > 1 else "")
 
 
-def _style(i: int) -> dict[str, Any]:
+def _style(i: int) -> Style:
     n = len(COLOURS)
     return {"color": COLOURS[i % n], "linestyle": DASHES[i // n % len(DASHES)]}
 
@@ -191,15 +200,20 @@ WRONG, OTHERS, STANDS = "wrong without an attack", "other attacks", "stands, not
 
 def _draw_bar(ax: Axes, rank: int, bar: _Bar, named: Sequence[str]) -> None:
     others = sum(share for attack, share in bar.parts if attack not in named)
-    pieces: list[tuple[str, float, Any]] = [(WRONG, 1 - bar.clean, {"color": "#b5b5b5"})]
+    pieces: list[tuple[str, float, Style]] = [(WRONG, 1 - bar.clean, {"color": "#b5b5b5"})]
     shares = dict(bar.parts)
     for i, attack in enumerate(named):
         hatch = ("", "///", "...")[i // len(COLOURS) % 3]
-        style = {"color": COLOURS[i % len(COLOURS)], "hatch": hatch, "edgecolor": "white", "linewidth": 0.0}
+        style: Style = {
+            "color": COLOURS[i % len(COLOURS)],
+            "hatch": hatch,
+            "edgecolor": "white",
+            "linewidth": 0.0,
+        }
         pieces.append((attack, shares.get(attack, 0.0), style))
     pieces.append((OTHERS, others, {"color": "#6d6d6d"}))
     held = min(bar.proved, bar.left)
-    outline: Any = {"facecolor": "#f3f6f9", "edgecolor": "#8a8a8a", "linewidth": 0.6}
+    outline: Style = {"facecolor": "#f3f6f9", "edgecolor": "#8a8a8a", "linewidth": 0.6}
     pieces += [
         ("proved", held, {**outline, "hatch": "xxxx"}),
         (STANDS, bar.left - held, outline),
@@ -262,7 +276,7 @@ def _fall(numbers: _Numbers, name: str) -> Drawing | None:
     def draw(ax: Axes, worst: Record) -> None:
         for row in numbers.attacks(worst):
             i, effort = styles[row["attack"]], row["effort"]
-            end: Any = {
+            end: Style = {
                 "marker": MARKERS[i % len(MARKERS)],
                 "markersize": 5,
                 "color": COLOURS[i % len(COLOURS)],
@@ -363,7 +377,7 @@ def _bounds(numbers: _Numbers, name: str) -> Drawing | None:
                 proved.append((i, row["certified"], *ends))
         where, share, low, high = np.array(proved, dtype=float).T
         ax.fill_between(where, 100 * low, 100 * high, color=COLOURS[0], alpha=0.12, linewidth=0)
-        style: Any = {"color": COLOURS[0], "marker": "^", "markersize": 4, "linestyle": "--"}
+        style: Style = {"color": COLOURS[0], "marker": "^", "markersize": 4, "linestyle": "--"}
         ax.plot(where, 100 * share, label="proved (lower bound)", **style)
         ax.set_xticks(x, [epsilon_text(epsilon) for epsilon in epsilons])
         ax.set_ylim(-3, 103)

@@ -10,17 +10,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "DASHES", "GREY", "MARKERS", "Drawing", "file_names", "inline", "legend", "wrapped"]
+__all__ = [
+    "COLOURS",
+    "DASHES",
+    "GREY",
+    "MARKERS",
+    "Drawing",
+    "Style",
+    "file_names",
+    "inline",
+    "legend",
+    "wrapped",
+]
+
+Style = dict[str, Any]
+"""Keyword arguments of Matplotlib, whose types depend on what they style."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, told apart by people with any colour vision."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":")
 GREY = "#555555"
-STYLE: Any = {
+STYLE: Any = {  # Matplotlib has a type with every key that it knows
     "axes.edgecolor": "#8a8a8a",
     "axes.grid": True,
     "axes.labelsize": 9,
@@ -72,7 +87,7 @@ class Drawing:
         return {"svg": svg, "pdf": pdf}
 
 
-def _saved(figure: Figure, kind: str, dpi: int, metadata: Any) -> bytes:
+def _saved(figure: Figure, kind: str, dpi: int, metadata: dict[str, str | None]) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format=kind, dpi=dpi, metadata=metadata)
     return file.getvalue()
@@ -151,7 +166,7 @@ def legend(figure: Figure, axes: Iterable[Axes], order: Sequence[str] = ()) -> N
         axes: its panels.
         order: names that come in this order, before all others.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Artist] = {}
     for ax in axes:
         for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)

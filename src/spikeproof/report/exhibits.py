@@ -21,7 +21,7 @@ __all__ = ["Exhibit", "exhibits", "middle"]
 ANALOGUE = ("relu", "softplus")
 """The neurons of networks that do not spike."""
 
-Array = NDArray[Any]
+Array = NDArray[Any]  # of numbers of any type, or of panels
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def exhibits(records: Sequence[Record], directory: Path) -> dict[str, Exhibit | 
     """
     chosen: dict[str, Exhibit | None] = {}
     for code in _codes(records):
-        candidates = [record for record in _attacks(records) if record["encoder"] == code]
+        candidates = [record for record in attacks_of(records) if record["encoder"] == code]
         chosen[code] = _choose(candidates, directory)
     return chosen
 
@@ -84,7 +84,7 @@ def _codes(records: Sequence[Record]) -> Iterable[str]:
     return dict.fromkeys(record["encoder"] for record in spiking or records)
 
 
-def _attacks(records: Iterable[Record]) -> list[Record]:
+def attacks_of(records: Iterable[Record]) -> list[Record]:
     return [record for record in records if record["attack"] not in (WORST_CASE, "none")]
 
 

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from spikeproof.audit.checks import DOUBTFUL, WITHHELD
 from spikeproof.experiments.read.record import ProbeRecord, Record
 from spikeproof.experiments.read.results import WORST_CASE
-from spikeproof.report.drawing import COLOURS, DASHES, GREY, MARKERS, Drawing, file_names, legend, wrapped
-from spikeproof.report.exhibits import ANALOGUE, middle
-from spikeproof.report.tables import epsilon_text, number, varying
+from spikeproof.report.drawing import (
+    COLOURS,
+    DASHES,
+    GREY,
+    MARKERS,
+    Drawing,
+    Style,
+    file_names,
+    legend,
+    wrapped,
+)
+from spikeproof.report.exhibits import ANALOGUE, Array, middle
+from spikeproof.report.tables import attacked, epsilon_text, number, varying
 
 __all__ = ["drawings", "probe_drawing", "telling"]
-
-Array = NDArray[Any]
-Style = dict[str, Any]
 
 MANY = 8
 """Lines that can be told apart in one panel; of more, the most robust are drawn in colour."""
@@ -40,7 +45,7 @@ def drawings(records: Sequence[Record]) -> list[Drawing]:
     Args:
         records: of one study.
     """
-    attacked = [record for record in records if record["attack"] != "none"]
+    found = attacked(records)
     atlas = _Atlas(records)
     return [
         *_curves(atlas, attacked),
@@ -616,7 +621,7 @@ def telling(records: Iterable[Record]) -> float:
 def _map(
     title: str,
     rows: Iterable[Record],
-    names: tuple[Any, Any],
+    names: tuple[Callable[[Record], str], Callable[[Record], str]],
     down: Sequence[str],
     across: Sequence[str],
     field: str,

@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from spikeproof.audit.checks import CHECKS, WITHHELD
+from spikeproof.audit.checks import CHECKS, DOUBTFUL, WITHHELD
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
 from spikeproof.experiments.read.results import WORST_CASE
@@ -316,7 +316,7 @@ def _summary(records: Sequence[Record], rows: Sequence[tables.Headline], axes: S
 
 
 def _attack_summary(records: Sequence[Record], rows: Sequence[tables.Headline], axes: Sequence[str]) -> str:
-    attacks = list(dict.fromkeys(r["attack"] for r in records if r["attack"] not in (WORST_CASE, "none")))
+    attacks = list(dict.fromkeys(r["attack"] for r in tables.attacks_of(records)))
     if not attacks:
         return "No attack was part of what is finished, so nothing is said about robustness."
     words = f"The attacks were {', '.join(attacks)}. "
@@ -344,8 +344,8 @@ def _worst_summary(worst: Sequence[Record], axes: Sequence[str]) -> str:
     if len(told) > 1:
         best = max(told, key=lambda record: record["robust_accuracy"])
         words += f"; most with {tables.label(best, axes)}"
-        words += ", a doubtful number" if best["verdict"] == "doubtful" else ""
-    elif told[0]["verdict"] == "doubtful":
+        words += ", a doubtful number" if best["verdict"] == DOUBTFUL else ""
+    elif told[0]["verdict"] == DOUBTFUL:
         words += ", a doubtful number"
     withheld = len(worst) - len(told)
     return words + (f"; {withheld} more are withheld. " if withheld else ". ")

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
-from spikeproof.report.drawing import Drawing
-from spikeproof.report.exhibits import Exhibit
+from spikeproof.report.drawing import Drawing, Style
+from spikeproof.report.exhibits import Array, Exhibit
 from spikeproof.report.tables import epsilon_text
 
 __all__ = ["exhibit_drawing"]
-
-Array = NDArray[Any]
 
 KEPT, NEW, GONE = "#1a1a1a", "#D55E00", "#9ecbe8"
 SHARP_ROWS = 400
@@ -91,7 +87,7 @@ def _draw_exhibit(figure: Figure, exhibit: Exhibit) -> None:
 
 def _draw_inputs(figure: Figure, left: Axes, right: Axes, exhibit: Exhibit) -> None:
     before, after = _raster(exhibit.input), _raster(exhibit.attacked_input)
-    how: dict[str, Any] = {
+    how: Style = {
         "aspect": "auto",
         "interpolation": "none" if len(before) <= SHARP_ROWS else "nearest",
     }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spikeproof.errors import DamagedError, InputError
+from spikeproof.experiments.read.results import Spec
 from spikeproof.experiments.run.driver import read_plan
 from spikeproof.experiments.run.store import Store
 
@@ -36,7 +37,7 @@ class Origin:
     kind: str
     train: str
     spec: str
-    metrics: Mapping[str, Any]
+    metrics: Spec
     seconds: float | None
     finished: str
     environment: int
@@ -78,7 +79,7 @@ class Sources:
         missing: number of cells that were not computed yet.
     """
 
-    plan: Mapping[str, Any]
+    plan: Spec
     origins: tuple[Origin, ...]
     environments: tuple[str, ...]
     failed: tuple[Failed, ...]
@@ -109,7 +110,7 @@ def sources(directory: Path) -> Sources:
     return Sources(plan, tuple(origins), tuple(environments), failed, tuple(damaged), missing)
 
 
-def _plan(directory: Path) -> Mapping[str, Any]:
+def _plan(directory: Path) -> Spec:
     try:
         return read_plan(directory)
     except InputError:
@@ -119,8 +120,8 @@ def _plan(directory: Path) -> Mapping[str, Any]:
 def _origin(
     address: str,
     path: Path,
-    cell: Mapping[str, Any],
-    metrics: Mapping[str, Any],
+    cell: Spec,
+    metrics: Spec,
     environments: dict[str, int],
 ) -> Origin:
     explained = _read(path / "provenance.json")

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from spikeproof.audit.checks import DOUBTFUL, WITHHELD
 from spikeproof.experiments.read.record import Broke, DistanceRecord, Effort, ProbeRecord, Proof, Record
@@ -149,7 +149,7 @@ def label(record: Record | ProbeRecord, axes: Iterable[str]) -> str:
 def _follows(records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord], axis: str) -> bool:
     """Whether an axis is settled by the others."""
     others = [other for other in AXES if other != axis]
-    values: dict[tuple[Any, ...], Any] = {}
+    values: dict[tuple[object, ...], object] = {}
     return all(
         values.setdefault(tuple(_field(record, other) for other in others), _field(record, axis))
         == _field(record, axis)
@@ -157,7 +157,7 @@ def _follows(records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[Distan
     )
 
 
-def _field(record: Record | ProbeRecord | DistanceRecord, name: str) -> Any:
+def _field(record: Record | ProbeRecord | DistanceRecord, name: str) -> object:
     return record[name]  # type: ignore[literal-required]
 
 
@@ -196,7 +196,7 @@ def seeds(records: Sequence[Record]) -> list[Seeds]:
     Args:
         records: of one study.
     """
-    groups: dict[tuple[Any, ...], list[Headline]] = {}
+    groups: dict[tuple[object, ...], list[Headline]] = {}
     for row in headlines(records):
         groups.setdefault(tuple(_field(row.model, axis) for axis in ARCHITECTURE), []).append(row)
     return [_seeds(rows) for rows in groups.values() if len(rows) > 1]
@@ -215,7 +215,7 @@ def _seeds(rows: Sequence[Headline]) -> Seeds:
     return Seeds(rows[0].model, len(rows), min(n), max(n), clean, worst, *marks)
 
 
-def seeds_json(records: Sequence[Record]) -> list[dict[str, Any]]:
+def seeds_json(records: Sequence[Record]) -> list[dict[str, object]]:
     """Means over seeds as `show --seeds --json` prints them: one object per model and budget.
 
     `n` is the number of images that each seed's number rests on; where an audit took more for some seeds, the
@@ -407,7 +407,7 @@ def _joined(value: object) -> object:
     return "; ".join(map(_in_words, value)) if isinstance(value, list) else value
 
 
-def _in_words(item: Any) -> str:
+def _in_words(item: object) -> str:
     """One entry of a list as a few words."""
     if isinstance(item, tuple):
         return f"{item[0]}: {item[1]:.4g}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.threats.spikes import EventThreat
 
-__all__ = ["Shifts"]
+__all__ = ["Measure", "Shifts"]
 
 HALVINGS = 16
 """Of the interval that holds the price of a budget."""
@@ -32,6 +33,14 @@ ENTRIES = 5_000_000
 """Of the grids that are looked at together."""
 BATCH = 100
 """Examples that these grids are counted for."""
+
+
+class Measure(Enum):
+    """What a budget of shifts bounds: the number of moved spikes, the sum of all shifts, or the largest."""
+
+    MOVED = "moved"
+    DELAY = "delay"
+    JITTER = "jitter"
 
 
 class _Account(NamedTuple):
@@ -86,6 +95,11 @@ class Shifts(EventThreat):
                 f"Shifts are measured by {', '.join(_Account._fields)}", repr(self.measure), "Try moved."
             )
 
+    @property
+    def bound(self) -> Measure:
+        """What is bounded."""
+        return Measure(self.measure)
+
     def start(self, x: Float[Tensor, "B T *F"], key: Key) -> Float[Tensor, "B T *F"]:
         """The best member for random weights of the entries."""
         return self.extreme(key.normal(x.shape, 0, x.device).double(), x)
@@ -106,9 +120,9 @@ class Shifts(EventThreat):
 
     def _closed(self, x: Float[Tensor, "B T *F"]) -> bool:
         """Whether the best member of a linear function is found exactly without integer programming."""
-        if self.measure == "delay":
+        if self.bound is Measure.DELAY:
             return self.most == 1 and x[0].numel() * x.shape[1] * (self.epsilon + 1) <= ENTRIES
-        return self.measure == "jitter" or self.most == 1
+        return self.bound is Measure.JITTER or self.most == 1
 
     def extreme(self, grad: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Float[Tensor, "B T *F"]:
         """The member at which a linear function with this gradient is largest.
@@ -122,10 +136,10 @@ class Shifts(EventThreat):
         free = _lines(self.open(x)[None])[:, :, 0]
         if self.epsilon == 0 or not x.numel():
             return x.clone()
-        if self.measure == "jitter":
+        if self.bound is Measure.JITTER:
             found = self._priced(weights, lines, lines.new_zeros(len(x)).double())
         elif self._closed(x):
-            exact = self._exchanged if self.measure == "moved" else self._allotted
+            exact = self._exchanged if self.bound is Measure.MOVED else self._allotted
             found = exact(weights, lines, free)
         else:
             found = self._rationed(weights, lines, free)
@@ -171,7 +185,7 @@ class Shifts(EventThreat):
         busy = lines.flatten(0, 1).sum(1) > 0
         found = lines.flatten(0, 1).clone()
         cost = price[:, None].expand(lines.shape[:2]).flatten()[busy]
-        bound = int(self.epsilon) if self.measure == "jitter" else lines.shape[2]
+        bound = int(self.epsilon) if self.bound is Measure.JITTER else lines.shape[2]
         found[busy] = _ordered(weights.flatten(0, 1)[busy], found[busy], cost, bound)
         return found.view(lines.shape)
 
@@ -188,7 +202,7 @@ class Shifts(EventThreat):
             source = line.nonzero()[0]
             shift = np.abs(place - source[:, None])
             value = line[source][:, None] * weight - float(price[b]) * self._cost(shift)
-            if self.measure == "jitter":
+            if self.bound is Measure.JITTER:
                 value = np.where(shift <= self.epsilon, value, -1e30)
             rows, columns = linear_sum_assignment(value, maximize=True)
             line[:] = 0
@@ -197,7 +211,7 @@ class Shifts(EventThreat):
         return found
 
     def _cost(self, shift: np.ndarray) -> np.ndarray:
-        cost: np.ndarray = (shift > 0) * 1.0 if self.measure == "moved" else shift * 1.0
+        cost: np.ndarray = (shift > 0) * 1.0 if self.bound is Measure.MOVED else shift * 1.0
         return cost
 
     def _rationed(self, weights: Tensor, lines: Tensor, free: Tensor) -> Tensor:
@@ -259,7 +273,7 @@ class Shifts(EventThreat):
         target = np.tile(np.arange(length), len(line))
         spike = np.repeat(np.arange(len(line)), length)
         shift = np.abs(target - source[spike])
-        kept = (shift <= self.epsilon) if self.measure == "delay" else np.full(len(shift), True)
+        kept = (shift <= self.epsilon) if self.bound is Measure.DELAY else np.full(len(shift), True)
         target, spike, shift = target[kept], spike[kept], shift[kept]
         gain = values[line, source][spike] * weights.cpu().numpy()[line[spike], target]
         cell = line[spike] * length + target
@@ -285,7 +299,7 @@ class Shifts(EventThreat):
 
     def _spent(self, found: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"]) -> Float[Tensor, "B L"]:
         if (
-            self.most == 1 and self.measure == "delay"
+            self.most == 1 and self.bound is Measure.DELAY
         ):  # equal spikes keep their order: earth mover's distance
             ahead = (found.double().cumsum(2) - lines.double().cumsum(2)).abs()
             known = ((found == 0) | (found == 1)).all(2) & (found.sum(2) == lines.sum(2))
@@ -299,7 +313,7 @@ class Shifts(EventThreat):
         spent = torch.where(_lines(self.open(x)[None])[:, :, 0] | (spent == 0), spent, torch.inf)
         if not spent.shape[1]:
             return spent.sum(1)
-        return spent.amax(1) if self.measure == "jitter" else spent.sum(1)
+        return spent.amax(1) if self.bound is Measure.JITTER else spent.sum(1)
 
     def contains(self, x_adv: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Bool[Tensor, "B"]:
         """Whether each member is on the grid and within the budget, exactly."""
@@ -348,7 +362,7 @@ class Shifts(EventThreat):
             getattr(_account(after, _rows(lines, at.line)), self.measure)
             for after, at in ((one, first), (other, second))
         ]
-        if self.measure == "jitter":
+        if self.bound is Measure.JITTER:
             total = torch.maximum(*new)
         else:
             total = base.sum(1, keepdim=True) - base.gather(1, first.line) + new[0]
@@ -370,9 +384,11 @@ class Shifts(EventThreat):
         kinds = {side: _Moves.none(len(here), 2 * many, here.device) for side in (-1, 0, 1)}
         length = lines.shape[2]
         reach = torch.full_like(lines[:, :, 0], length - 1)
-        if self.measure != "moved":
+        if self.bound is not Measure.MOVED:
             reach.clamp_(max=2 * int(self.epsilon))
-        if self.measure == "jitter":  # a line of equal spikes may move up one by one, and looks like a leap
+        if (
+            self.bound is Measure.JITTER
+        ):  # a line of equal spikes may move up one by one, and looks like a leap
             reach = reach * (lines > 0).sum(2)
         furthest = min(int(reach.max()), length - 1) if reach.numel() else 0
         offsets = [d for d in range(-furthest, furthest + 1) if d]
@@ -395,11 +411,11 @@ class Shifts(EventThreat):
     ) -> Tensor:
         """What moves by an offset add to the distance: exact on binary grids, else what ranks them."""
         later = (offset > 0)[:, None, None]
-        if self.measure == "moved":
+        if self.bound is Measure.MOVED:
             entered, value = _at(lines, target), here[:, None]
             left = (lines > 0) & (lines == here)
             return left[:, None].long() - ((entered > 0) & (entered == value)).long()
-        if self.measure == "jitter":  # for certain within it, or else to be looked into
+        if self.bound is Measure.JITTER:  # for certain within it, or else to be looked into
             shift = target[:, None] - _origins(here, lines)[:, None]
             count = (here > 0).long().cumsum(2)
             between = _at(count, target) - count[:, None] + (~later).long()

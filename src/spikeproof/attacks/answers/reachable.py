@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -225,7 +225,7 @@ def combinations(levels: Int64[Tensor, "M B *F"]) -> Float[Tensor, "B"]:
     return distinct.flatten(1).double().log2().sum(1).exp2().round()
 
 
-def _coded(model: Any) -> Coded:
+def _coded(model: object) -> Coded:
     """The model, or what it wraps."""
     inner = getattr(model, "model", model)
     for each in (model, inner):
@@ -460,7 +460,7 @@ class EncoderAwareSearch(Recipe):
     refine: int = 20
     grid: int = 255
 
-    def suits(self, model: Any) -> bool:
+    def suits(self, model: object) -> bool:
         encoder = getattr(model, "encoder", None)
         return encoder is not None and level_code(encoder) is not None
 

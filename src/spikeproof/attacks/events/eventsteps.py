@@ -8,7 +8,7 @@ that it may move to, and projects their sum.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -19,8 +19,9 @@ from spikeproof.attacks.parts.steps import Memory, Place, Step, per_example
 from spikeproof.attacks.recipe import GradientRecipe
 from spikeproof.attacks.search import GradientAttack
 from spikeproof.errors import InputError
-from spikeproof.protocols import Threat
+from spikeproof.protocols import Extreme, Threat
 from spikeproof.threats import Shifts
+from spikeproof.threats.shifts import Measure
 
 __all__ = ["MaskedFlips", "Retiming", "SoftShifts", "SpikeCompatible"]
 
@@ -59,7 +60,7 @@ class MaskedFlips(Step):
             raise InputError("A probability is above 0 and at most 1", f"flip={self.flip}", "Try 0.05.")
 
     def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        threat: Any = place.threat
+        threat = cast(Extreme, place.threat)
         draw = place.key.fold("mask").uniform(grad.shape, 0, grad.device).to(grad.dtype)
         noise = place.key.fold("flip").normal(grad.shape, 0, grad.device).to(grad.dtype)
         top = per_example(grad.flatten(1).abs().amax(1), grad)
@@ -102,7 +103,7 @@ class SoftShifts(Step):
             )
 
     def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        threat: Any = place.threat
+        threat = cast(Shifts, place.threat)
         events = _Events(threat, place.x)
         phi = memory.get("phi")
         phi = events.home(place.here) if phi is None else phi[:, : events.source.shape[1]]
@@ -137,7 +138,7 @@ class _Events:
         self.line = order % self.width
         shift = (time - (order // self.width)[..., None]).abs()
         self.may = self.real[..., None].expand(shift.shape)
-        if threat.measure == "jitter":
+        if threat.bound is Measure.JITTER:
             self.may = self.may & (shift <= threat.epsilon)
         self.place: Int64[Tensor, "B S T"] = time * self.width + self.line[..., None]
 

@@ -7,7 +7,7 @@ flips ends at a train from which no single change that was tried can be taken ba
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -16,7 +16,6 @@ from torch import Tensor
 from spikeproof.attacks.nearest.minimum import Hunt, SlopeRecipe, per_row
 from spikeproof.errors import InputError
 from spikeproof.losses import Margin
-from spikeproof.protocols import Threat
 from spikeproof.threats import Additions, Flips, Removals, Shifts
 
 __all__ = ["SDA", "SpikeFool"]
@@ -136,7 +135,7 @@ class SpikeFool(SlopeRecipe):
             rows, others, here, lead = rows[left], others[left], here[left], lead[left]
             if not len(rows):
                 break
-            dual: Any = _Single(hunt.threat, hunt.x[rows])
+            dual = _Single(_events(hunt), hunt.x[rows])
             face = hunt.face(rows, here, others, dual, "face", step)
             goal, size = self._crossing(hunt, rows, here, face.w, lead * face.gap.double().abs())
             moves = (goal != here).flatten(1).any(1)
@@ -162,7 +161,7 @@ class SpikeFool(SlopeRecipe):
         going = limit > 0
         for k in _ladder(int(limit.max())):
             sizes = limit.clamp(max=k)  # its own ladder for each example, whatever its company
-            member = _members(hunt.threat, x, w, sizes)
+            member = _members(_events(hunt), x, w, sizes)
             rise = (w.double() * (member - here).double()).flatten(1).sum(1)
             may = going & (hunt.threat.distance(member, x).double() <= best)
             grows = may & (member != x).flatten(1).any(1)
@@ -184,7 +183,7 @@ class SpikeFool(SlopeRecipe):
             if not going.any():
                 break
             middle = (low + high) // 2
-            member = _members(hunt.threat, x, w, middle)
+            member = _members(_events(hunt), x, w, middle)
             fooled = torch.zeros_like(going)
             fooled[going] = hunt.offer(rows[going], member[going], "size", step, turn)
             here = torch.where(per_row(going & ~fooled, here) > 0, member, here)
@@ -197,7 +196,7 @@ class SpikeFool(SlopeRecipe):
 class _Single:
     """How far one change leads along a slope: the dual norm of a budget of one."""
 
-    threat: Threat
+    threat: Flips | Shifts
     x: Tensor
 
     def __call__(self, w: Float[Tensor, "R *F"]) -> Float[Tensor, "R"]:
@@ -206,7 +205,7 @@ class _Single:
 
 
 def _members(
-    threat: Any, x: Float[Tensor, "R *F"], w: Float[Tensor, "R *F"], size: Int64[Tensor, "R"]
+    threat: Flips | Shifts, x: Float[Tensor, "R *F"], w: Float[Tensor, "R *F"], size: Int64[Tensor, "R"]
 ) -> Float[Tensor, "R *F"]:
     """The best members of a linear function, each of its own size."""
     found = x.clone()
@@ -216,15 +215,20 @@ def _members(
     return found
 
 
+def _events(hunt: Hunt) -> Flips | Shifts:
+    """The threat of a search among events, which `check_threat` has seen."""
+    return cast(Flips | Shifts, hunt.threat)
+
+
 def _limits(hunt: Hunt, x: Float[Tensor, "R *F"]) -> Int64[Tensor, "R"]:
     """The largest size that is looked at, of each example."""
-    threat: Any = hunt.threat
+    threat = _events(hunt)
     if hunt.stop:
         return torch.full((len(x),), int(threat.epsilon), dtype=torch.int64, device=x.device)
     if isinstance(threat, Shifts):
         steps, spikes = max(x.shape[1], 1), (x > 0).flatten(1).sum(1)
         far = (steps - 1) * torch.ones_like(spikes)
-        return {"jitter": far, "moved": spikes, "delay": spikes * far}[threat.measure]
+        return {Measure.JITTER: far, Measure.MOVED: spikes, Measure.DELAY: spikes * far}[threat.bound]
     room: Tensor = threat.up(x) + threat.down(x)
     return room.flatten(1).sum(1).long()
 
@@ -326,7 +330,7 @@ class SDA(SlopeRecipe):
         self, hunt: Hunt, rows: Tensor, slope: Tensor, seen: Tensor, step: int
     ) -> tuple[Int64[Tensor, "R M"], Float[Tensor, "R M"]]:
         """Entries of the largest slopes among flips not looked at, and their signs; zero for none."""
-        threat: Any = hunt.threat
+        threat = cast(Flips, hunt.threat)
         key, x = hunt.key.fold("tie", step).take(rows), hunt.x[rows]
         noise = 1e-12 * key.normal(slope.shape, 0, slope.device).to(slope.dtype)
         slope = torch.where(slope == 0, noise, slope)
@@ -361,7 +365,7 @@ class SDA(SlopeRecipe):
 
     def _within(self, hunt: Hunt, rows: Tensor, here: Tensor, worth: Tensor, step: int) -> None:
         """Where the budget is the goal, the flips that did most, as many as it allows, are asked about."""
-        threat: Any = hunt.threat
+        threat = _events(hunt)
         far = threat.distance(here, hunt.x[rows]) > threat.epsilon
         if not hunt.stop or not far.any():
             return

@@ -173,11 +173,11 @@ class Through(Recipe):
     def for_stochastic(self) -> bool:  # type: ignore[override]
         return self.attack.for_stochastic
 
-    def reads(self, model: Any) -> bool:
+    def reads(self, model: object) -> bool:
         return self.attack.reads(model)
 
-    def check(self, model: Any) -> None:
-        spec = getattr(model, "spec", model)
+    def check(self, model: object) -> None:
+        spec: Any = getattr(model, "spec", model)  # of a classifier, or of a candidate with its parts
         for neuron in (spec.neuron, spec.network.neuron(spec.neuron)):
             self.gradient.check(neuron)
         self.attack.check(model)

@@ -49,7 +49,7 @@ __all__ = [
 class Sources:
     """What an ensemble takes for `through`: one source of gradients per member, None for the model itself."""
 
-    models: tuple[Any, ...]
+    models: tuple[Model | Sources | None, ...]
 
 
 @dataclass(frozen=True)
@@ -159,17 +159,17 @@ class Composite(Recipe):
     def gradient_free(self) -> bool:  # type: ignore[override]
         return all(member.gradient_free for member in self.members)
 
-    def suits(self, model: Any) -> bool:
+    def suits(self, model: object) -> bool:
         return any(member.suits(model) for member in self.members) and self.reads(model)
 
-    def reads(self, model: Any) -> bool:
+    def reads(self, model: object) -> bool:
         return all(member.reads(model) for member in self.members)
 
-    def check(self, model: Any) -> None:
+    def check(self, model: object) -> None:
         for member in self.members:
             member.check(model)
 
-    def __call__(self, threat: Threat) -> Ensemble:
+    def __call__(self, threat: Threat) -> Attack:
         return Ensemble(tuple(member(threat) for member in self.members))
 
 
@@ -245,13 +245,13 @@ class Chosen(Composite):
     def members(self) -> tuple[Recipe, ...]:
         return self.attacks
 
-    def __call__(self, threat: Threat) -> Any:
+    def __call__(self, threat: Threat) -> Attack:
         for member in self.attacks:
             member(threat)  # refuses what none of them is defined on
         return _unsettled
 
 
-def _unsettled(*_: object, **__: object) -> Any:
+def _unsettled(*_: object, **__: object) -> Result:
     raise InputError(
         "A choice is made on validation images, which an attack does not have",
         "a call of its own",
@@ -340,11 +340,11 @@ class RateTwin(Recipe):
     def for_stochastic(self) -> bool:  # type: ignore[override]
         return self.attack.for_stochastic
 
-    def suits(self, model: Any) -> bool:
+    def suits(self, model: object) -> bool:
         neuron = getattr(getattr(model, "spec", model), "neuron", None)
         return super().suits(model) and bool(getattr(neuron, "spiking", True))  # an ANN is its own twin
 
-    def check(self, model: Any) -> None:
+    def check(self, model: object) -> None:
         self.attack.check(model)
 
     def __call__(self, threat: Threat) -> Attack:

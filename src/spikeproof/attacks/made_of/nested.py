@@ -8,7 +8,7 @@ takes away a sign of weak attacks: numbers from nested sweeps are marked as such
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -64,7 +64,9 @@ class _Back:
 
     carried: Carried
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor, key: Key, *, through: Any = None) -> Result:
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, key: Key, *, through: Model | None = None
+    ) -> Result:
         none = torch.zeros_like(y)
         images = self.carried.of(key, x)
         return Result(images, none > 0, x.new_zeros(0, len(x)), none, none, none.to(x.dtype), none - 1)
@@ -106,7 +108,7 @@ class Nested:
         Raises:
             InputError: the key does not name the examples.
         """
-        members: list[Any] = [self.attack]
+        members: list[Attack] = [self.attack]
         if isinstance(self.attack, GradientAttack):
             members = [replace(self.attack, start=self.carried, restarts=1)]
             if self.attack.restarts > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -105,7 +105,8 @@ class MadeElsewhere:
         Raises:
             InputError: no other model, or one that the attack refuses.
         """
-        other, twin = through.models if isinstance(through, Sources) else (through, None)
+        given = through.models if isinstance(through, Sources) else (through, None)
+        other, twin = cast(tuple[Model | None, Model | None], given)  # no transfer lies within another
         x = admit(model, self.threat, x, y, other)
         if other is None:
             raise InputError(
@@ -120,7 +121,7 @@ class MadeElsewhere:
         return made._replace(success=success, losses=losses, queries=made.queries + 1, fell=fell)
 
 
-def _to_the_end(attack: Any) -> Any:
+def _to_the_end(attack: Attack) -> Attack:
     """The attack, its gradient searches not stopping where they have fooled the other model."""
     if isinstance(attack, Ensemble):
         return replace(attack, attacks=tuple(map(_to_the_end, attack.attacks)), stop_when_fooled=False)

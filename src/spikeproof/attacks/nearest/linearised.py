@@ -18,16 +18,11 @@ from spikeproof.errors import InputError
 from spikeproof.protocols import Threat
 from spikeproof.threats import L1, L2, Linf
 
-__all__ = ["FAB", "FABT", "DeepFool", "norm_of", "onto_plane", "walk"]
-
-
-def norm_of(threat: Threat) -> str:
-    """How a norm is called: `linf`, `l2`, `l1` or `l0`."""
-    return type(threat).__name__.lower()
+__all__ = ["FAB", "FABT", "DeepFool", "onto_plane", "walk"]
 
 
 def onto_plane(
-    norm: str, x: Float[Tensor, "R *F"], w: Float[Tensor, "R *F"], gap: Float[Tensor, "R"]
+    norm: type[Threat], x: Float[Tensor, "R *F"], w: Float[Tensor, "R *F"], gap: Float[Tensor, "R"]
 ) -> Float[Tensor, "R *F"]:
     r"""The smallest step inside the box [0, 1] onto a plane, exactly.
 
@@ -39,14 +34,14 @@ def onto_plane(
     :math:`t`. For L1 the values of the largest slopes move first.
 
     Args:
-        norm: `linf`, `l2` or `l1`.
+        norm: `Linf`, `L2` or `L1`.
         x: points in the box.
         w: normals of the planes.
         gap: value of the linear function at x, which the step takes to zero.
 
     Example:
         >>> x, w = torch.tensor([[0.5, 0.9]]), torch.tensor([[1.0, 1.0]])
-        >>> onto_plane("linf", x, w, torch.tensor([-0.5]))
+        >>> onto_plane(Linf, x, w, torch.tensor([-0.5]))
         tensor([[0.4000, 0.1000]])
 
     Source:
@@ -57,14 +52,14 @@ def onto_plane(
     steep = slope.abs()
     room = torch.where(direction > 0, 1 - start, torch.where(direction < 0, start, 0 * start))
     wanted = gap.double().abs()[:, None]
-    if norm == "l1":
+    if norm is L1:
         order = steep.argsort(dim=1, descending=True, stable=True)
         sorted_steep, sorted_room = steep.gather(1, order), room.gather(1, order)
         before = (sorted_steep * sorted_room).cumsum(1) - sorted_steep * sorted_room
         need = (wanted - before).clamp(min=0) / sorted_steep.clamp(min=1e-300)
         move = torch.zeros_like(room).scatter_(1, order, torch.minimum(sorted_room, need))
     else:
-        speed = torch.where(steep > 0, torch.ones_like(steep) if norm == "linf" else steep, 0 * steep)
+        speed = torch.where(steep > 0, torch.ones_like(steep) if norm is Linf else steep, 0 * steep)
         moves = (speed > 0) & (room > 0)
         times = torch.where(moves, room / speed.clamp(min=1e-300), torch.inf)
         order = times.argsort(dim=1, stable=True)
@@ -92,7 +87,7 @@ def walk(
     others: Tensor,
     steps: int,
     overshoot: float,
-    norm: str,
+    norm: type[Threat],
     name: str,
 ) -> Tensor:
     """DeepFool's walk from given images; where it ended, one image per row."""
@@ -114,11 +109,11 @@ def walk(
     return end
 
 
-def _step(norm: str, face: Face, dual: DualNorm) -> Tensor:
+def _step(norm: type[Threat], face: Face, dual: DualNorm) -> Tensor:
     steep = dual(face.w)
     safe = torch.where(steep > 0, steep, torch.ones_like(steep))
     length = torch.where(steep > 0, face.gap.abs() / safe, 0 * steep) + 1e-4 * (steep > 0)
-    direction = face.w.sign() if norm == "linf" else face.w / per_row(safe, face.w)
+    direction = face.w.sign() if norm is Linf else face.w / per_row(safe, face.w)
     return per_row(length, face.w) * direction
 
 
@@ -167,7 +162,7 @@ class DeepFool(SlopeRecipe):
         rows = hunt.rows
         others, _ = hunt.classes(rows)
         others = others[:, : self.candidates]
-        norm = norm_of(hunt.threat)
+        norm = type(hunt.threat)
         walk(hunt, rows, hunt.x[rows].clone(), others, self.steps, self.overshoot, norm, "walk")
 
 
@@ -237,7 +232,7 @@ class FAB(SlopeRecipe):
                 self._descend(hunt, self.aims(others, turn), restart, turn)
 
     def _descend(self, hunt: Hunt, aims: Tensor, restart: int, turn: int) -> None:
-        norm, clean = norm_of(hunt.threat), hunt.x
+        norm, clean = type(hunt.threat), hunt.x
         dual, x = DualNorm(norm), self._start(hunt, restart, turn)
         for step in range(self.steps):
             rows = hunt.rows

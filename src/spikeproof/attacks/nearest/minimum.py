@@ -23,7 +23,7 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin
 from spikeproof.protocols import Model, Threat, moves_events
-from spikeproof.threats import L0, Linf
+from spikeproof.threats import L0, L1, Linf
 
 __all__ = [
     "DualNorm",
@@ -91,17 +91,17 @@ class DualNorm:
     """The norm that says how far a linear function changes within a ball of another one.
 
     Args:
-        of: `linf`, `l2` or `l1`.
+        of: `Linf`, `L2` or `L1`.
     """
 
-    of: str
+    of: type[Threat]
 
     def __call__(self, w: Float[Tensor, "R *F"]) -> Float[Tensor, "R"]:
         flat = w.flatten(1)
-        if self.of == "linf":
+        if self.of is Linf:
             return flat.abs().sum(1)
         top = flat.abs().amax(1)
-        if self.of == "l1":
+        if self.of is L1:
             return top
         safe = top.clamp(min=torch.finfo(w.dtype).tiny)  # squares of small slopes would vanish
         length: Tensor = torch.linalg.vector_norm(flat / safe[:, None], dim=1)
@@ -262,7 +262,12 @@ class Hunt:
         return logits.detach(), grads, self._close(rows, leaf, logits, names)
 
     def face(
-        self, rows: Tensor, images: Tensor, others: Int64[Tensor, "R N"], dual: DualNorm, *names: Name
+        self,
+        rows: Tensor,
+        images: Tensor,
+        others: Int64[Tensor, "R N"],
+        dual: Callable[[Tensor], Tensor],
+        *names: Name,
     ) -> Face:
         """The nearest boundary to one of the other classes, by the linearised model.
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spikeproof.attacks.nearest.linearised import onto_plane, walk
 from spikeproof.attacks.nearest.minimum import DualNorm, Hunt, NormRecipe, SlopeRecipe, dot
 from spikeproof.attacks.parts.targets import EveryOther, Targets
 from spikeproof.errors import InputError
-from spikeproof.threats import L0, L1
+from spikeproof.threats import L0, L1, L2
 
 __all__ = ["JSMA", "OnePixel", "SparseFool"]
 
@@ -170,17 +171,17 @@ class SparseFool(SlopeRecipe):
         others, _ = hunt.classes(rows)
         others = others[:, : self.candidates]
         x = hunt.x[rows].clone()
-        dual = DualNorm("l2")
+        dual = DualNorm(L2)
         going = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         for step in range(self.steps):
             going &= hunt.left(rows)
             if not going.any():
                 return
             now, here = rows[going], x[going]
-            end = walk(hunt, now, here, others[going], self.inner, self.overshoot, "l2", f"walk {step}")
+            end = walk(hunt, now, here, others[going], self.inner, self.overshoot, L2, f"walk {step}")
             face = hunt.face(now, end, others[going], dual, "normal", step)
             beyond = (here - (here + self.lam * (end - here))).double()
-            new = here + onto_plane("l1", here, face.w, dot(face.w.double(), beyond).to(here.dtype))
+            new = here + onto_plane(L1, here, face.w, dot(face.w.double(), beyond).to(here.dtype))
             fooled = hunt.offer(now, new, "plane", step)
             x[going] = new.clamp(0, 1)
             going[going.clone()] = ~fooled & (new != here).flatten(1).any(1)
@@ -238,7 +239,7 @@ class OnePixel(NormRecipe):
         one = torch.tensor([row], device=hunt.x.device)
         generation = iter(range(self.steps + 2))
 
-        def images(population: np.ndarray[Any, Any]) -> Tensor:
+        def images(population: NDArray[np.float64]) -> Tensor:
             """Members `[S, pixels * (1 + C)]` as images."""
             members = torch.from_numpy(population.reshape(len(population), pixels, 1 + channels))
             where = (members[..., 0] * place).long().clamp(max=place - 1).to(x.device)
@@ -249,7 +250,7 @@ class OnePixel(NormRecipe):
                 changed.scatter_(2, index, content[:, pixel, :, None])
             return changed.view(len(population), *x.shape)
 
-        def height(population: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        def height(population: NDArray[np.float64]) -> NDArray[np.float64]:
             """Minus the margin of each member `[genes, S]`."""
             now = next(generation)
             tried = images(population.T)

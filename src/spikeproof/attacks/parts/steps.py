@@ -7,7 +7,7 @@ search hands from call to call: tensors whose first axis is the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.protocols import Threat
+from spikeproof.protocols import Extreme, Threat
 from spikeproof.threats import L2, Linf, Region, boxed
 from spikeproof.threats.balls import room
 
@@ -162,7 +162,7 @@ class FrankWolfe(Step):
         return {"age": torch.zeros(len(x), dtype=x.dtype, device=x.device)}
 
     def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        threat: Any = place.threat
+        threat = cast(Extreme, place.threat)
         goal = threat.extreme(grad, place.x)
         still = (grad == 0).flatten(1).all(1)  # no slope, no goal
         gamma = torch.where(still, 0.0, 2 / (memory["age"] + 2))
