@@ -10,19 +10,18 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 
 __all__ = [
     "Coded",
+    "Context",
     "Decoder",
     "Encoder",
     "Extreme",
     "Model",
     "Network",
-    "Saved",
     "Shape",
     "Threat",
     "Watched",
@@ -136,23 +135,6 @@ class Threat(Protocol):
         """The unit step that raises a linear function with this gradient most."""
 
 
-class Extreme(Threat, Protocol):
-    """A threat that knows its best member for a linear function."""
-
-    def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The member around `x` at which a linear function with this gradient is largest."""
-
-
-class Saved(FunctionCtx):
-    """What a `torch.autograd.Function` keeps from its forward pass for its backward pass, as a type.
-
-    PyTorch passes a context of its own; a subclass declares the attributes that one function adds to it.
-    """
-
-    saved_tensors: tuple[Tensor, ...]
-    needs_input_grad: tuple[bool, ...]
-
-
 def check_range(x: Float[Tensor, "..."], who: str) -> None:
     """Refuse values outside [0, 1], NaN included.
 
@@ -191,6 +173,29 @@ def takes_events(encoder: object) -> bool:
 def moves_events(threat: object) -> bool:
     """Whether members of this threat hold whole events, and not pixels."""
     return bool(getattr(threat, "discrete", False))
+
+
+class Extreme(Threat, Protocol):
+    """A threat that knows its best member for a linear function."""
+
+    def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The member around `x` at which a linear function with this gradient is largest."""
+
+
+class Context(Protocol):
+    """What an autograd function keeps from its forward pass for its backward pass.
+
+    A function that keeps more than tensors names it in a protocol of its own, beside it.
+    """
+
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """Keep tensors."""
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None:
+        """Say which outputs carry no gradient."""
 
 
 class Watched(NamedTuple):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.protocols import Saved
+from spikeproof.protocols import Context
 
 __all__ = [
     "ATan",
@@ -29,19 +30,19 @@ __all__ = [
 ]
 
 
-class _Saved(Saved):
+class _Kept(Context, Protocol):
     surrogate: Surrogate
 
 
 class _Step(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: _Saved, x: Tensor, surrogate: Surrogate) -> Tensor:
+    def forward(ctx: _Kept, x: Tensor, surrogate: Surrogate) -> Tensor:
         ctx.save_for_backward(x)
         ctx.surrogate = surrogate
         return (x >= 0).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: _Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Kept, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         return grads[0] * ctx.surrogate.derivative(x), None
 

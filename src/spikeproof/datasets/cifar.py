@@ -359,7 +359,7 @@ class _Plain(pickle.Unpickler):
     claim memory that it does not fill.
     """
 
-    def find_class(self, module: str, name: str) -> object:
+    def find_class(self, module: str, name: str) -> Any:
         try:
             return ALLOWED[module.replace("numpy._core", "numpy.core"), name]
         except KeyError:
@@ -383,24 +383,24 @@ class _Array:
 class _UnsignedByte:
     """Stands in for NumPy's type of unsigned bytes; there is one, and it has no state that matters."""
 
-    def __setstate__(self, state: object) -> None:
+    def __setstate__(self, state: Any) -> None:
         pass
 
 
 UNSIGNED_BYTE = _UnsignedByte()
 
 
-def _type(name: object = None, *_: object) -> _UnsignedByte:
+def _type(name: Any = None, *_: Any) -> _UnsignedByte:
     if name not in ("u1", b"u1"):
         raise pickle.UnpicklingError(f"an array is of type {name!r:.40}")
     return UNSIGNED_BYTE
 
 
-def _reconstruct(*_: object) -> _Array:
+def _reconstruct(*_: Any) -> _Array:
     return _Array()
 
 
-def _from_buffer(data: Any, kind: object, shape: object, order: object) -> _Array:
+def _from_buffer(data: Any, kind: Any, shape: Any, order: Any) -> _Array:
     """How protocol 5 writes an array."""
     array = _Array()
     array.__setstate__(
@@ -409,7 +409,7 @@ def _from_buffer(data: Any, kind: object, shape: object, order: object) -> _Arra
     return array
 
 
-def _encode(text: object, encoding: object) -> bytes:
+def _encode(text: Any, encoding: Any) -> bytes:
     """How protocols before 3 write bytes."""
     if not (isinstance(text, str) and encoding in ("latin1", "latin-1")):
         raise pickle.UnpicklingError("text is encoded in an unusual way")
@@ -421,17 +421,17 @@ class _Maker:
 
     __slots__ = ("make",)
 
-    def __init__(self, make: Callable[..., object]) -> None:
+    def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
 
-    def __call__(self, *arguments: object) -> object:
+    def __call__(self, *arguments: Any) -> Any:
         return self.make(*arguments)
 
-    def __setstate__(self, state: object) -> None:
+    def __setstate__(self, state: Any) -> None:
         raise pickle.UnpicklingError("it changes a function")
 
 
-ALLOWED: Mapping[tuple[str, str], object] = {
+ALLOWED: Mapping[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _Maker(_reconstruct),
     ("numpy.core.numeric", "_frombuffer"): _Maker(_from_buffer),
     ("numpy", "ndarray"): object(),
@@ -455,7 +455,7 @@ def _check_operations(content: bytes) -> None:
             raise pickle.UnpicklingError("it numbers more values than it has bytes")
 
 
-def unpickled(content: bytes, path: Path) -> object:
+def unpickled(content: bytes, path: Path) -> Any:
     """What was pickled, if it is arrays of bytes and plain values, one dictionary deep.
 
     Raises:

@@ -218,7 +218,7 @@ def read_spikes(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
 
 def _array(h5py: Any, file: Any, name: str, path: Path) -> Any:
     """An array that lies in the file itself and claims no more than it may."""
-    group = file
+    group: Any = file
     for step in name.split("/"):
         link = group.get(step, getlink=True)
         if not isinstance(link, h5py.HardLink):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.protocols import Saved, check_range
+from spikeproof.protocols import Context, check_range
 
 __all__ = [
     "BackwardRule",
@@ -102,7 +102,7 @@ class TimeShift(BackwardRule):
         return code.slope(x, grad)
 
 
-class _Saved(Saved):
+class _Kept(Context, Protocol):
     code: SpikeCode
 
 
@@ -110,14 +110,14 @@ class _Emit(torch.autograd.Function):
     """Spikes forward, the code's own rule backward."""
 
     @staticmethod
-    def forward(ctx: _Saved, x: Tensor, code: SpikeCode, key: Key | None) -> Tensor:
+    def forward(ctx: _Kept, x: Tensor, code: SpikeCode, key: Key | None) -> Tensor:
         spikes = code.emit(x, key)
         ctx.save_for_backward(x, spikes)
         ctx.code = code
         return spikes
 
     @staticmethod
-    def backward(ctx: _Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Kept, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, spikes = ctx.saved_tensors
         return ctx.code.backward.gradient(ctx.code, x, spikes, grads[0]), None, None
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from spikeproof.encoders.codes import check_steps
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.protocols import Saved, check_range
+from spikeproof.protocols import Context, check_range
 
 __all__ = ["Direct", "LowPass", "QuantisedDirect"]
 
@@ -21,11 +21,11 @@ class _Round(torch.autograd.Function):
     """Rounding to levels of 1/steps forward, the identity backward."""
 
     @staticmethod
-    def forward(ctx: Saved, x: Tensor, steps: int) -> Tensor:
+    def forward(ctx: Context, x: Tensor, steps: int) -> Tensor:
         return ((x * steps + 0.5).floor() / steps).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0], None
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from spikeproof.encoders.codes import SpikeCode, check_steps, tolerance
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.protocols import Saved, Shape
+from spikeproof.protocols import Context, Shape
 
 __all__ = ["Delta", "Events", "LevelCrossing", "SignalCode"]
 
@@ -21,11 +21,11 @@ class _Any(torch.autograd.Function):
     """Whether there was any event forward, the identity backward."""
 
     @staticmethod
-    def forward(ctx: Saved, x: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor) -> Tensor:
         return (x > 0).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Saved, *grads: Tensor) -> Tensor:
+    def backward(ctx: Context, *grads: Tensor) -> Tensor:
         return grads[0]
 
 

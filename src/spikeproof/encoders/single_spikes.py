@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.protocols import Saved, check_range
+from spikeproof.protocols import Context, check_range
 
 __all__ = ["KernelTimes", "SpikeTimes", "WholeSpikeTimes"]
 
@@ -66,12 +66,12 @@ class _Whole(torch.autograd.Function):
     """Whole numbers forward, a given slope backward."""
 
     @staticmethod
-    def forward(ctx: Saved, x: Tensor, whole: Tensor, slope: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, whole: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(slope)
         return whole
 
     @staticmethod
-    def backward(ctx: Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0] * ctx.saved_tensors[0], None, None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,24 +17,27 @@ from torch import Tensor
 from spikeproof.errors import InputError
 from spikeproof.gradients.rate_based import check_fires
 from spikeproof.gradients.temporal import GradientRule
-from spikeproof.neurons import Neuron
-from spikeproof.neurons.parts.neuron import LayerState
-from spikeproof.protocols import Saved
+from spikeproof.neurons import Neuron, SomeState
+from spikeproof.protocols import Context
 from spikeproof.surrogates import Surrogate
 
 __all__ = ["ASSG", "PDSG"]
+
+
+Remembered = Any
+"""What a rule knows of the steps before: each rule has a form of its own, and None at the first step."""
 
 
 class _Sloped(torch.autograd.Function):
     """The step at 0 with a given derivative."""
 
     @staticmethod
-    def forward(ctx: Saved, x: Tensor, slope: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(slope)
         return (x >= 0).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         return grads[0] * slope, None
 
@@ -47,7 +51,7 @@ class _Fitting(Surrogate):
     def __init__(self, rule: _Fitted) -> None:
         self.rule, self.memories, self.turn = rule, [], 0
 
-    memories: list[LayerState]
+    memories: list[Remembered]
 
     def __call__(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         if self.turn == len(self.memories):
@@ -65,13 +69,13 @@ class _Fitted(GradientRule):
     def check(self, neuron: Neuron) -> None:
         check_fires(self, neuron)
 
-    def slope(self, x: Float[Tensor, "B *F"], memory: LayerState) -> tuple[Float[Tensor, "B *F"], LayerState]:
+    def slope(self, x: Float[Tensor, "B *F"], memory: Remembered) -> tuple[Float[Tensor, "B *F"], Remembered]:
         """The derivative at this step, and what to remember of it; the memory is None at the first step."""
         raise NotImplementedError(f"{type(self).__name__} defines no slope")
 
     def __call__(
-        self, current: Float[Tensor, "T B *F"], state: LayerState, neuron: Neuron, spike: Surrogate
-    ) -> tuple[Float[Tensor, "T B *F"], LayerState]:
+        self, current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
         self.check(neuron)
         spikes, fitting = [], _Fitting(self)
         for i in current:
@@ -114,7 +118,7 @@ class PDSG(_Fitted):
         if not 0 < self.least < math.inf:
             raise InputError("PDSG needs a positive least spread", f"least={self.least}", "Try 0.01.")
 
-    def slope(self, x: Float[Tensor, "B *F"], memory: LayerState) -> tuple[Float[Tensor, "B *F"], LayerState]:
+    def slope(self, x: Float[Tensor, "B *F"], memory: Remembered) -> tuple[Float[Tensor, "B *F"], Remembered]:
         axes = tuple(range(2, x.ndim)) or (1,)
         variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
         if memory is None:
@@ -178,7 +182,7 @@ class ASSG(_Fitted):
                 "Try 0.425, 0.9 and 1.5.",
             )
 
-    def slope(self, x: Float[Tensor, "B *F"], memory: LayerState) -> tuple[Float[Tensor, "B *F"], LayerState]:
+    def slope(self, x: Float[Tensor, "B *F"], memory: Remembered) -> tuple[Float[Tensor, "B *F"], Remembered]:
         size = x.abs()
         if memory is None:
             mean, deviation = size, torch.zeros_like(size)

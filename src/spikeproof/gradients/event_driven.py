@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -16,9 +17,8 @@ from torch.func import functional_call
 
 from spikeproof.errors import InputError
 from spikeproof.gradients.temporal import GradientRule
-from spikeproof.neurons import Neuron, Renewal, Spiking
-from spikeproof.neurons.parts.neuron import LayerState
-from spikeproof.protocols import Saved
+from spikeproof.neurons import Neuron, Renewal, SomeState, Spiking
+from spikeproof.protocols import Context
 from spikeproof.surrogates import Surrogate
 
 __all__ = ["EventDriven"]
@@ -79,8 +79,8 @@ class EventDriven(GradientRule):
             )
 
     def __call__(
-        self, current: Float[Tensor, "T B *F"], state: LayerState, neuron: Neuron, spike: Surrogate
-    ) -> tuple[Float[Tensor, "T B *F"], LayerState]:
+        self, current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
         """The loop over time, where inputs have amplitudes: one gradient for weights and inputs."""
         self.check(neuron)
         spikes, *end = _Events.apply(current, None, *state, neuron, self)  # type: ignore[no-untyped-call]
@@ -132,10 +132,10 @@ def _in_full(current: Tensor) -> Tensor:
     return (current.float() if current.dtype in (torch.bfloat16, torch.float16) else current).contiguous()
 
 
-class _Saved(Saved):
+class _Kept(Context, Protocol):
     neuron: Renewal
     rule: EventDriven
-    both: bool
+    both: bool  # whether there are two currents, one for each path of the gradient
 
 
 class _Events(torch.autograd.Function):
@@ -143,7 +143,7 @@ class _Events(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: _Saved,
+        ctx: _Kept,
         current: Tensor,
         again: Tensor | None,
         v: Tensor,
@@ -171,7 +171,7 @@ class _Events(torch.autograd.Function):
         return spikes, *state
 
     @staticmethod
-    def backward(ctx: _Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Kept, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rises, slopes, spikes = ctx.saved_tensors
         rule, g = ctx.rule, grads[0]
         kernel, moved = (

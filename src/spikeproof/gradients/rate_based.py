@@ -16,9 +16,8 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.gradients.temporal import GradientRule
-from spikeproof.neurons import FS, IntegrateAndFire, Neuron, lif_unroll
-from spikeproof.neurons.parts.neuron import LayerState
-from spikeproof.protocols import Saved
+from spikeproof.neurons import FS, IntegrateAndFire, Neuron, SomeState, lif_unroll
+from spikeproof.protocols import Context
 from spikeproof.surrogates import Surrogate, Triangle
 
 __all__ = ["BPTR", "HART", "RGA", "check_fires"]
@@ -39,12 +38,12 @@ class _Gained(torch.autograd.Function):
     """Given spikes, whose gradient by the current is `gain` times that of the spikes."""
 
     @staticmethod
-    def forward(ctx: Saved, current: Tensor, spikes: Tensor, gain: Tensor) -> Tensor:
+    def forward(ctx: Context, current: Tensor, spikes: Tensor, gain: Tensor) -> Tensor:
         ctx.save_for_backward(gain)
         return spikes.view_as(spikes)
 
     @staticmethod
-    def backward(ctx: Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (gain,) = ctx.saved_tensors
         return grads[0] * gain, None, None
 
@@ -53,12 +52,12 @@ class _Averaged(torch.autograd.Function):
     """The identity, whose gradient is averaged over time."""
 
     @staticmethod
-    def forward(ctx: Saved, current: Tensor) -> Tensor:
+    def forward(ctx: Context, current: Tensor) -> Tensor:
         return current.view_as(current)
 
     @staticmethod
-    def backward(ctx: Saved, *grads: Tensor) -> Tensor:
-        return grads[0].mean(0, keepdim=True).expand_as(grads[0])
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return (grads[0].mean(0, keepdim=True).expand_as(grads[0]),)
 
 
 class _Gain(GradientRule):
@@ -71,8 +70,8 @@ class _Gain(GradientRule):
         raise NotImplementedError(f"{type(self).__name__} defines no gain")
 
     def __call__(
-        self, current: Float[Tensor, "T B *F"], state: LayerState, neuron: Neuron, spike: Surrogate
-    ) -> tuple[Float[Tensor, "T B *F"], LayerState]:
+        self, current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
         self.check(neuron)
         with torch.no_grad():
             spikes, end = lif_unroll(current, state, neuron, spike)
@@ -208,8 +207,8 @@ class HART(GradientRule):
             )
 
     def __call__(
-        self, current: Float[Tensor, "T B *F"], state: LayerState, neuron: Neuron, spike: Surrogate
-    ) -> tuple[Float[Tensor, "T B *F"], LayerState]:
+        self, current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
         self.check(neuron)
         spikes = []
         for i in _Averaged.apply(current):  # type: ignore[no-untyped-call]
@@ -218,6 +217,6 @@ class HART(GradientRule):
         return torch.stack(spikes), state
 
 
-def _cut(state: LayerState) -> LayerState:
+def _cut(state: SomeState) -> SomeState:
     """The same state, which remembers no gradient."""
     return state.detach() if isinstance(state, Tensor) else type(state)(*map(_cut, state))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,7 @@ from spikeproof.neurons import (
     lif_unroll,
     psp_filter,
 )
-from spikeproof.protocols import Saved
+from spikeproof.protocols import Context
 from spikeproof.surrogates import Exponential, Rectangle, Sigmoid, Surrogate
 
 __all__ = ["ANTLR", "TSSL", "GradientRule", "SurrogateGradient", "Trace", "Truncated"]
@@ -81,7 +81,7 @@ class Trace(NamedTuple):
     spikes: Float[Tensor, "T B *F"]
 
 
-class _Saved(Saved):
+class _Kept(Context, Protocol):
     neuron: IntegrateAndFire
     rule: GradientRule
 
@@ -91,7 +91,7 @@ class _Ruled(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: _Saved, current: Tensor, v: Tensor, neuron: IntegrateAndFire, rule: GradientRule
+        ctx: _Kept, current: Tensor, v: Tensor, neuron: IntegrateAndFire, rule: GradientRule
     ) -> tuple[Tensor, Tensor]:
         potentials, rises, spikes = (torch.empty_like(current) for _ in range(3))
         for i, before, rise, z in zip(current, potentials, rises, spikes, strict=True):
@@ -105,7 +105,7 @@ class _Ruled(torch.autograd.Function):
         return spikes, v
 
     @staticmethod
-    def backward(ctx: _Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Kept, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return ctx.rule.backward(Trace(*ctx.saved_tensors), ctx.neuron, grads[0]), None, None, None
 
 
@@ -222,11 +222,11 @@ class _Answered(torch.autograd.Function):
     """The second tensor, with the gradient of the first."""
 
     @staticmethod
-    def forward(ctx: Saved, followed: Tensor, answer: Tensor) -> Tensor:
+    def forward(ctx: Context, followed: Tensor, answer: Tensor) -> Tensor:
         return answer.clone()
 
     @staticmethod
-    def backward(ctx: Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0], None
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spikeproof.protocols import Saved
+from spikeproof.protocols import Context
 
 __all__ = ["Quantised", "RateNorm"]
 
@@ -36,7 +38,7 @@ class Quantised(nn.Module):
         return y
 
 
-class _Saved(Saved):
+class _Kept(Context, Protocol):
     dtype: torch.dtype
 
 
@@ -44,7 +46,7 @@ class _Quantise(torch.autograd.Function):
     """Quantisation with its gradient written out, which saves passes over memory."""
 
     @staticmethod
-    def forward(ctx: _Saved, x: Tensor, bound: Tensor, levels: int) -> Tensor:
+    def forward(ctx: _Kept, x: Tensor, bound: Tensor, levels: int) -> Tensor:
         share = x / bound
         steps = share.clamp(0, 1).mul_(levels).add_(0.5).floor_().div_(levels)
         ctx.save_for_backward(share, steps)
@@ -52,7 +54,7 @@ class _Quantise(torch.autograd.Function):
         return steps * bound
 
     @staticmethod
-    def backward(ctx: _Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Kept, *grads: Tensor) -> tuple[Tensor | None, ...]:
         share, steps = ctx.saved_tensors
         g = grads[0]
         by_x = g * ((share >= 0) & (share <= 1))

@@ -23,8 +23,16 @@ from spikeproof.learning.backprop import BPTT, Course
 from spikeproof.learning.rule import Perturb
 from spikeproof.networks.classifier import Classifier
 from spikeproof.networks.substitute import substitute
-from spikeproof.neurons import IntegrateAndFire, Integrator, Neuron, Spiking, State, Synapse, Unroll
-from spikeproof.neurons.parts.neuron import LayerState
+from spikeproof.neurons import (
+    IntegrateAndFire,
+    Integrator,
+    Neuron,
+    SomeState,
+    Spiking,
+    State,
+    Synapse,
+    Unroll,
+)
 from spikeproof.surrogates import Surrogate
 
 __all__ = ["FPTT"]
@@ -171,7 +179,7 @@ class _Continued:
 
     def __init__(self, unroll: Unroll) -> None:
         self.unroll = unroll
-        self.last: LayerState = None
+        self.last: SomeState = None
 
     def __call__(
         self, current: Tensor, state: State, neuron: Neuron, spike: Surrogate
@@ -182,7 +190,7 @@ class _Continued:
         return spikes, end
 
 
-def _continued(last: LayerState, rest: LayerState) -> LayerState:
+def _continued(last: SomeState, rest: SomeState) -> SomeState:
     """The last state without its past; recurrent weights and the like are as they are now."""
     if isinstance(rest, Tensor):
         return rest if rest.requires_grad else last.detach()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
@@ -67,7 +67,8 @@ class LSNN(Architecture):
     def neuron(self, own: Neuron) -> Neuron:
         """The neurons of a hidden layer, for a model with the neuron `own`."""
         mixed = Mixture(own.output, self.adaptive, self.share)
-        part: Any = {0.0: mixed.first, 1.0: mixed.second}.get(self.share, mixed)
+        alone: dict[float, Neuron] = {0.0: mixed.first, 1.0: mixed.second}
+        part = alone.get(self.share, mixed)
         if self.recurrent:
             return Recurrent(part, self.gain, own.synapse)
         return Mixture(mixed.first, mixed.second, self.share, own.synapse)

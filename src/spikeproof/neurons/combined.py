@@ -15,7 +15,7 @@ from spikeproof.errors import InputError
 from spikeproof.neurons.few_spikes import FS
 from spikeproof.neurons.leaky import LIF
 from spikeproof.neurons.parts.constants import falls_by, positive
-from spikeproof.neurons.parts.neuron import NOTHING, LayerState, Learned, Neuron
+from spikeproof.neurons.parts.neuron import NOTHING, Learned, Neuron, SomeState
 from spikeproof.neurons.parts.synapses import PSP
 from spikeproof.surrogates import Surrogate
 
@@ -39,7 +39,7 @@ def _inner(part: object, neuron: Neuron) -> None:
 class RecurrentState(NamedTuple):
     """State of the neurons, their last spikes, and the weights between them."""
 
-    inner: LayerState
+    inner: SomeState
     z: Float[Tensor, "B N"]
     weight: Float[Tensor, "N N"]
 
@@ -125,8 +125,8 @@ class Recurrent(Neuron):
 class MixtureState(NamedTuple):
     """States of the two groups of neurons."""
 
-    first: LayerState
-    second: LayerState
+    first: SomeState
+    second: SomeState
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _group(learned: Learned, prefix: str) -> dict[str, Tensor]:
 class PlasticState(NamedTuple):
     """State of the neurons, and resources and use of their synapses."""
 
-    inner: LayerState
+    inner: SomeState
     resources: Float[Tensor, "B *F"]
     use: Float[Tensor, "B *F"]
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.neurons.parts.neuron import NOTHING, LayerState, Learned, Neuron, Resetting, State, unroll
-from spikeproof.protocols import Saved
+from spikeproof.neurons.parts.neuron import (
+    NOTHING,
+    Learned,
+    Neuron,
+    Resetting,
+    SomeState,
+    State,
+    Unroll,
+    unroll,
+)
+from spikeproof.protocols import Context
 from spikeproof.surrogates import Surrogate
 
 __all__ = ["IF", "IntegrateAndFire", "PrimedIF", "fused_unroll", "lif_unroll"]
@@ -101,7 +110,7 @@ class PrimedIF(IF):
 BLOCK = 1 << 17  # neurons per pass of the fused loop: their state stays in the processor's cache
 
 
-class _Saved(Saved):
+class _Kept(Context, Protocol):
     neuron: IntegrateAndFire
     spike: Surrogate
 
@@ -111,7 +120,7 @@ class _IntegrateAndFire(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: _Saved, current: Tensor, v: Tensor, neuron: IntegrateAndFire, spike: Surrogate
+        ctx: _Kept, current: Tensor, v: Tensor, neuron: IntegrateAndFire, spike: Surrogate
     ) -> tuple[Tensor, Tensor]:
         shape, current = current.shape, current.flatten(1)
         potentials, spikes, end = torch.empty_like(current), torch.empty_like(current), v.flatten().clone()
@@ -126,7 +135,7 @@ class _IntegrateAndFire(torch.autograd.Function):
         return spikes.view(shape), end.view(shape[1:])
 
     @staticmethod
-    def backward(ctx: _Saved, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Kept, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (potentials, spikes), neuron = ctx.saved_tensors, ctx.neuron
         g_spikes, g_end = grads[0].flatten(1), grads[1].flatten().clone()
         g_current = torch.empty_like(potentials)
@@ -148,8 +157,8 @@ def _blocks(x: Float[Tensor, "T N"]) -> list[slice]:
 
 
 def lif_unroll(
-    current: Float[Tensor, "T B *F"], state: LayerState, neuron: Neuron, spike: Surrogate
-) -> tuple[Float[Tensor, "T B *F"], LayerState]:
+    current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
+) -> tuple[Float[Tensor, "T B *F"], SomeState]:
     """`unroll` for integrate-and-fire neurons, with a hand-written backward pass; other neurons fall through.
 
     Spikes equal those of `unroll` to the bit, gradients to rounding. It cannot be differentiated twice.
@@ -168,7 +177,7 @@ def lif_unroll(
 
 
 @cache
-def fused_unroll() -> Callable[..., tuple[Tensor, LayerState]]:
+def fused_unroll() -> Unroll:
     """`unroll` as `torch.compile` fuses it, one program per shape: fast on a GPU, for gradients in training.
 
     On a processor its spikes are those of `unroll` to the bit; a GPU may round a product and its sum at once.

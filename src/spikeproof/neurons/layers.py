@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,12 +9,10 @@ from torch import Tensor, nn
 from spikeproof.errors import InputError
 from spikeproof.neurons.integrate import lif_unroll
 from spikeproof.neurons.leaky import LIF
-from spikeproof.neurons.parts.neuron import LayerState, Learned, Neuron, Never
+from spikeproof.neurons.parts.neuron import Learned, Neuron, Never, Unroll
 from spikeproof.surrogates import ATan, Surrogate
 
 __all__ = ["Integrator", "Spiking", "Unroll", "potentials"]
-
-Unroll = Callable[[Tensor, LayerState, Neuron, Surrogate], tuple[Tensor, LayerState]]
 
 
 def _in_full(current: Tensor) -> Tensor:

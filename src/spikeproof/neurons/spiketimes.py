@@ -20,7 +20,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.neurons.parts.neuron import Neuron
-from spikeproof.protocols import Saved
+from spikeproof.protocols import Context
 
 __all__ = ["S4NN", "T2FSNN", "Exact", "FastAndDeep", "Mostafa", "Timed", "lambertw"]
 
@@ -225,7 +225,7 @@ def _search(
     return out
 
 
-class _FirstCrossingSaved(Saved):
+class _Kept(Context, Protocol):
     neuron: Exact
 
 
@@ -233,14 +233,14 @@ class _FirstCrossing(torch.autograd.Function):
     """The first crossing, and its exact derivatives."""
 
     @staticmethod
-    def forward(ctx: _FirstCrossingSaved, early: Tensor, weight: Tensor, neuron: Exact) -> Tensor:
+    def forward(ctx: _Kept, early: Tensor, weight: Tensor, neuron: Exact) -> Tensor:
         out = _search(early, weight, neuron.first)
         ctx.save_for_backward(early, weight, out)
         ctx.neuron = neuron
         return out
 
     @staticmethod
-    def backward(ctx: _FirstCrossingSaved, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Kept, *grads: Tensor) -> tuple[Tensor | None, ...]:
         early, weight, out = ctx.saved_tensors
         neuron, by_early, by_weight = ctx.neuron, torch.zeros_like(early), torch.zeros_like(weight)
         for block in _blocks(early, weight):
@@ -291,7 +291,7 @@ class S4NN(Timed):
         return out
 
 
-class _FirstStepSaved(Saved):
+class _KeptS4NN(Context, Protocol):
     neuron: S4NN
 
 
@@ -302,7 +302,7 @@ class _FirstStep(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: _FirstStepSaved, early: Tensor, weight: Tensor, neuron: S4NN) -> Tensor:
+    def forward(ctx: _KeptS4NN, early: Tensor, weight: Tensor, neuron: S4NN) -> Tensor:
         levels: Tensor = early.unique()  # type: ignore[no-untyped-call]
         levels = levels[levels > 0]
         first = early.new_zeros(early.shape[0], weight.shape[0])
@@ -316,7 +316,7 @@ class _FirstStep(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: _FirstStepSaved, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _KeptS4NN, *grads: Tensor) -> tuple[Tensor | None, ...]:
         early, weight, out, levels = ctx.saved_tensors
         grad: Tensor = grads[0]
         if ctx.neuron.normalise:

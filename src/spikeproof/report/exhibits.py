@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from spikeproof.experiments.read.record import Record
-from spikeproof.experiments.read.results import WORST_CASE
+from spikeproof.report.tables import attacks_of
 
 __all__ = ["Exhibit", "exhibits", "middle"]
 
@@ -82,10 +82,6 @@ def _codes(records: Sequence[Record]) -> Iterable[str]:
     """The codes of spiking networks; those of ANNs only where there is no other."""
     spiking = [record for record in records if record["neuron"] not in ANALOGUE]
     return dict.fromkeys(record["encoder"] for record in spiking or records)
-
-
-def attacks_of(records: Iterable[Record]) -> list[Record]:
-    return [record for record in records if record["attack"] not in (WORST_CASE, "none")]
 
 
 def _choose(candidates: Sequence[Record], directory: Path) -> Exhibit | None:

@@ -48,8 +48,8 @@ def drawings(records: Sequence[Record]) -> list[Drawing]:
     found = attacked(records)
     atlas = _Atlas(records)
     return [
-        *_curves(atlas, attacked),
-        *_attack_curves(atlas, attacked),
+        *_curves(atlas, found),
+        *_attack_curves(atlas, found),
         *_heat_maps(atlas, records),
         *_exit_curves(atlas, records),
     ]

@@ -17,6 +17,7 @@ from spikeproof.attacks.nearest.minimum import Hunt, SlopeRecipe, per_row
 from spikeproof.errors import InputError
 from spikeproof.losses import Margin
 from spikeproof.threats import Additions, Flips, Removals, Shifts
+from spikeproof.threats.shifts import Measure
 
 __all__ = ["SDA", "SpikeFool"]
 

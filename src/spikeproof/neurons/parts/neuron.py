@@ -7,7 +7,7 @@ in place of `unroll` works for neurons with parameters as it does for those with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -21,12 +21,26 @@ from spikeproof.neurons.parts.resets import BySubtraction, Reset
 from spikeproof.neurons.parts.synapses import PSP
 from spikeproof.surrogates import Surrogate
 
-__all__ = ["NOTHING", "Learned", "Neuron", "Never", "Resetting", "State", "per_feature", "unroll"]
+__all__ = [
+    "NOTHING",
+    "Learned",
+    "Neuron",
+    "Never",
+    "Resetting",
+    "SomeState",
+    "State",
+    "Unroll",
+    "per_feature",
+    "unroll",
+]
 
 Learned = Mapping[str, Tensor]
 """Name -> tensor that training changes, as `Neuron.parameters` names them."""
 
 NOTHING: Learned = MappingProxyType({})
+
+SomeState = Any
+"""The state of whatever neuron: a named tuple of tensors, into which only that neuron looks."""
 
 
 class State(NamedTuple):
@@ -40,10 +54,6 @@ class Never(Surrogate):
 
     def __call__(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.zeros_like(x)
-
-
-LayerState = Any
-"""The state of a layer: a NamedTuple of tensors, one type per neuron, which only that neuron takes apart."""
 
 
 class Neuron:
@@ -79,13 +89,13 @@ class Neuron:
         """
         return {}
 
-    def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> LayerState:
+    def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> SomeState:
         """The state before the first step of `current`; it holds whatever of `learned` the steps need."""
         return State(torch.zeros_like(current[0]))
 
     def step(
-        self, current: Float[Tensor, "B *F"], state: LayerState, spike: Surrogate
-    ) -> tuple[Tensor, LayerState]:
+        self, current: Float[Tensor, "B *F"], state: SomeState, spike: Surrogate
+    ) -> tuple[Tensor, SomeState]:
         """One step: spikes and the next state."""
         raise NotImplementedError(f"{type(self).__name__} defines no step")
 
@@ -121,6 +131,10 @@ class Resetting(Neuron):
         return z, self.reset(v, z.detach() if self.detach_reset else z, self.threshold)
 
 
+Unroll = Callable[[Tensor, SomeState, Neuron, Surrogate], tuple[Tensor, SomeState]]
+"""A loop over time: current, state, neuron and spike function to spikes and the last state."""
+
+
 def per_feature(value: Tensor, current: Float[Tensor, "B *F"]) -> Tensor:
     """A learned tensor `[]` or `[C]` in the precision of `current` and lined up with its first feature axis.
 
@@ -133,8 +147,8 @@ def per_feature(value: Tensor, current: Float[Tensor, "B *F"]) -> Tensor:
 
 
 def unroll(
-    current: Float[Tensor, "T B *F"], state: LayerState, neuron: Neuron, spike: Surrogate
-) -> tuple[Float[Tensor, "T B *F"], LayerState]:
+    current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
+) -> tuple[Float[Tensor, "T B *F"], SomeState]:
     """The step repeated: the definition every faster version is measured against.
 
     Example:
