@@ -212,11 +212,13 @@ class _Builder:
 
     def member(self, kind: object, data: object, path: tuple[str | int, ...]) -> object:
         table = self.catalogue[kind]
+        name: object
+        options: object
         match data:
             case str():
                 name, options, inside = data, {}, path
-            case Mapping() if "name" in data:
-                name, options, inside = data["name"], {k: v for k, v in data.items() if k != "name"}, path
+            case {"name": name, **options}:
+                inside = path
             case Mapping() if len(data) == 1:
                 ((name, options),) = data.items()
                 inside = (*path, name)

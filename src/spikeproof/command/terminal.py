@@ -17,6 +17,7 @@ from spikeproof.experiments.run.driver import Listener, Summary
 from spikeproof.experiments.run.executors import Failure, Progress
 from spikeproof.experiments.study.cells import Cell
 from spikeproof.report.tables import (
+    ARCHITECTURE,
     MISSING,
     Budget,
     Headline,
@@ -168,7 +169,8 @@ def print_records(records: Sequence[Record]) -> None:
     for budget in columns:
         head += [f"{budget.threat} {epsilon_text(budget.epsilon)}", *(["proved"] if budget in proved else [])]
     lines = [_line(row, axes, columns, proved) for row in headlines(records)]
-    if any((row["mean_exit"] or row["steps"]) < row["steps"] for row in records):
+    exits = any((row["mean_exit"] or row["steps"]) < row["steps"] for row in records)
+    if exits:
         head.append("exit")
         lines = [
             [*line, number(row.model["mean_exit"], 2)]
@@ -181,7 +183,7 @@ def print_records(records: Sequence[Record]) -> None:
         click.echo("  ".join([*texts, *numbers]))
     first = records[0]
     click.echo(f"\nAccuracy in % on {first['n']} images of {first['dataset']}; ties count as errors.")
-    if "exit" in head:
+    if exits:
         click.echo("Exit: the mean number of time steps until a clean image is decided.")
     if proved:
         click.echo("Proved: a lower bound, where the number before it is an upper one.")
@@ -215,7 +217,7 @@ def print_seeds(records: Sequence[Record], *, explained: bool = False) -> None:
     found = seeds(records)
     if not found:
         return
-    axes = [axis for axis in varying(records) if axis not in ("seed", "n")] or ["encoder"]
+    axes = [axis for axis in varying(records) if axis in ARCHITECTURE] or ["encoder"]
     columns = budgets(records)
     under = [f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns]
     head = [*axes, "seeds", "n", "clean", *under]

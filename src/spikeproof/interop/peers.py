@@ -35,14 +35,19 @@ BATCH = 50
 """Images that a peer sees at a time: it draws for a batch as a whole, so the batch is part of its number."""
 
 
+_BESIDES = {
+    "torchattacks": " and pip install --no-deps torchattacks"
+    " (Torchattacks asks for torchvision, which its attacks do not need)"
+}
+"""What else it takes to install a library, where the extra cannot hold it."""
+
+
 def library(name: str) -> Any:
     """The peer's package.
 
     Raises:
         InputError: it is not installed.
     """
-    extra = " and pip install --no-deps torchattacks" if name == "torchattacks" else ""
-    why = " (Torchattacks asks for torchvision, which its attacks do not need)" if extra else ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # both warn on import, about themselves
@@ -51,7 +56,7 @@ def library(name: str) -> Any:
         raise InputError(
             f"Attacks of {name} need that package",
             "no such package" if isinstance(error, ModuleNotFoundError) else str(error),
-            f"Run pip install 'spikeproof[peers]'{extra}{why}.",
+            f"Run pip install 'spikeproof[peers]'{_BESIDES.get(name, '')}.",
         ) from error
 
 

@@ -94,7 +94,7 @@ class AugmentedBPTT(BPTT):
             moved = moved * ~squares(centres, self.cutout, *images.shape[-2:]).view(
                 -1, *[1] * (images.ndim - 3), *images.shape[-2:]
             )
-        lies_last = self.mixed and moved.ndim == 4 and moved.device.type == "cpu"
+        lies_last = self.mixed and moved.ndim == 4 and moved.is_cpu
         return moved.contiguous(memory_format=torch.channels_last) if lies_last else moved
 
 

@@ -25,7 +25,7 @@ from spikeproof.report.drawing import (
     wrapped,
 )
 from spikeproof.report.figures import telling
-from spikeproof.report.tables import attacked, epsilon_text, label, varying
+from spikeproof.report.tables import attacked, epsilon_text, label, varying, without_seed
 
 __all__ = ["evidence_drawings"]
 
@@ -67,7 +67,7 @@ class _Numbers:
     @classmethod
     def of(cls, records: Sequence[Record], axes: Sequence[str], threat: str, named: bool) -> _Numbers:
         epsilon = telling(records)
-        axes = [axis for axis in axes if axis != "seed"] or ["encoder"]
+        axes = without_seed(axes) or ["encoder"]
         worst: dict[str, Record] = {}
         for row in records:
             if row["attack"] == WORST_CASE and row["epsilon"] == epsilon and row["verdict"] != WITHHELD:

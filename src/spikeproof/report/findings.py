@@ -22,6 +22,7 @@ from spikeproof.report.tables import (
     label,
     proof_words,
     seeds,
+    without_seed,
 )
 
 __all__ = [
@@ -102,7 +103,7 @@ class StudyRecords:
     @property
     def architecture(self) -> list[str]:
         """The axes on which models differ, apart from the seed."""
-        return [axis for axis in self.axes if axis != "seed"]
+        return without_seed(self.axes)
 
 
 def _kind(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,16 @@ class Origin:
     @property
     def title(self) -> str:
         """What was measured, in a few words."""
-        spec = json.loads(self.spec)
-        if self.kind == "probe":
-            return f"probe · {spec['probe']['name']}"
-        if self.kind == "distance":
-            return f"distance · {spec['attack']['name']} · {spec['threat']['name']}"
-        if self.kind != "attack":
-            return self.kind
-        return f"{spec['attack']['name']} · {spec['threat']['name']} {spec['epsilon']:.4g}"
+        words = _TITLES.get(self.kind)
+        return self.kind if words is None else words(json.loads(self.spec))
+
+
+_TITLES: Mapping[str, Callable[[Spec], str]] = {
+    "attack": lambda spec: f"{spec['attack']['name']} · {spec['threat']['name']} {spec['epsilon']:.4g}",
+    "distance": lambda spec: f"distance · {spec['attack']['name']} · {spec['threat']['name']}",
+    "probe": lambda spec: f"probe · {spec['probe']['name']}",
+}
+"""Kind of cell -> its spec in a few words; another kind is called by its name."""
 
 
 @dataclass(frozen=True)

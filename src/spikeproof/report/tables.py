@@ -45,6 +45,7 @@ __all__ = [
     "to_csv",
     "to_latex",
     "varying",
+    "without_seed",
 ]
 
 MISSING = "\N{EN DASH}"
@@ -133,6 +134,11 @@ def varying(
     """
     differing = [axis for axis in axes if len({_field(record, axis) for record in records}) > 1]
     return [axis for axis in differing if axis != "rule" or not _follows(records, axis)]
+
+
+def without_seed(axes: Iterable[str]) -> list[str]:
+    """The axes on which architectures differ, whatever their seed."""
+    return [axis for axis in axes if axis != "seed"]
 
 
 def label(record: Record | ProbeRecord, axes: Iterable[str]) -> str:

@@ -284,4 +284,4 @@ def boxed(threat: object) -> bool:
         >>> boxed(Linf(0.1)), boxed(Region(0.1)), boxed(Region(0.1, "l2"))
         (True, True, False)
     """
-    return isinstance(threat, Linf) or (isinstance(threat, Region) and threat.norm == "linf")
+    return isinstance(threat, Linf) or (isinstance(threat, Region) and isinstance(threat.ball, Linf))

@@ -15,6 +15,9 @@ from spikeproof.protocols import Threat
 
 __all__ = ["Assembled"]
 
+_STARTS = {"random": (True, False), "clean": (False, False), "best": (True, True)}
+"""How a search starts -> whether its first run starts at random, and whether later ones at the best image."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Assembled(GradientRecipe):
@@ -66,6 +69,7 @@ class Assembled(GradientRecipe):
         return self.oracle.draws if isinstance(self.oracle, Expectation) else 1
 
     def __call__(self, threat: Threat) -> GradientAttack:
+        random, best = _STARTS[self.start]
         return GradientAttack(
             threat,
             self.steps,
@@ -73,9 +77,9 @@ class Assembled(GradientRecipe):
             oracle=self.oracle,
             objective=self.objective,
             restarts=self.restarts,
-            random_start=self.start != "clean",
+            random_start=random,
             rule=best_step(threat) if self.step is None else self.step,
             schedule=self.schedule,
-            best_start=self.start == "best",
+            best_start=best,
             targets=self.targets,
         )
