@@ -212,7 +212,7 @@ class _Builder:
 
     def member(self, kind: object, data: object, path: tuple[str | int, ...]) -> object:
         table = self.catalogue[kind]
-        name: object
+        name: Any  # whatever a file has in its place
         options: object
         match data:
             case str():

@@ -1,4 +1,4 @@
-"""What a study shows, as data: each finding rests on the records that it names, and is absent without them."""
+"""What a study shows, as data: a finding rests on the records that it names, and is absent without them."""
 
 import sys
 from pathlib import Path
