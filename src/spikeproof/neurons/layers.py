@@ -12,7 +12,7 @@ from spikeproof.neurons.leaky import LIF
 from spikeproof.neurons.parts.neuron import Learned, Neuron, Never, Unroll
 from spikeproof.surrogates import ATan, Surrogate
 
-__all__ = ["Integrator", "Spiking", "Unroll", "potentials"]
+__all__ = ["Integrator", "Spiking", "potentials"]
 
 
 def _in_full(current: Tensor) -> Tensor:
