@@ -13,7 +13,8 @@ from spikeproof.decoders import ConfidenceExit, Count, Stacked
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError
 from spikeproof.evaluation.verdicts import evaluate_clean
-from spikeproof.experiments.read.results import WORST_CASE, labels, records
+from spikeproof.experiments.read.labels import labels
+from spikeproof.experiments.read.results import WORST_CASE, records
 from spikeproof.experiments.run.compute import Bench
 from spikeproof.experiments.run.driver import Listener, run
 from spikeproof.experiments.run.executors import Serial

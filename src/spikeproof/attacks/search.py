@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -149,15 +150,13 @@ def check_mode(model: Model) -> None:
     Raises:
         InputError: the model is in training mode.
     """
-    while not isinstance(model, torch.nn.Module) and hasattr(model, "model"):
-        model = model.model
-    if getattr(model, "training", False):
+    if getattr(_inside(model), "training", False):
         raise InputError(
             "An attack needs a model in evaluation mode", "a model in training mode", "Call model.eval()."
         )
 
 
-def check_threat(model: Any, threat: Threat) -> None:
+def check_threat(model: object, threat: Threat) -> None:
     """Refuse to change pixels of a model that takes events, and spikes of one that takes images.
 
     A model without an encoder to look at may take either.
@@ -275,7 +274,7 @@ def twins(model: Model, other: Model) -> bool:
     return ours is theirs or (lineage is not None and getattr(theirs, "lineage", None) is lineage)
 
 
-def _inside(model: Any) -> Any:
+def _inside(model: object) -> object:
     while not isinstance(model, torch.nn.Module) and hasattr(model, "model"):
         model = model.model
     return model
@@ -443,94 +442,25 @@ class GradientAttack:
                 model in training mode, or one that does not answer logits.
         """
         x = admit(model, self.threat, x, y, through)
-        best = Best(x)
-        done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        counts = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)  # forward, backward, zero
-        losses: list[Tensor] = []
-        early = self.stop_when_fooled and not getattr(model, "stochastic", False)
-        source = through or model
-        target = None if twins(model, source) else model
+        case = _Case(model, through or model, x, y)
         clean, turns = None, 1
+        ledger = _Ledger(x, self.stop_when_fooled and not case.stochastic)
         if self.targets is not None or isinstance(self.objective, KL):
             with torch.no_grad():
-                clean = _logits(source, x, y, key.fold("clean"))
-            counts[0] += 1
+                clean = _logits(case.source, x, y, key.fold("clean"))
+            ledger.forward += 1
             turns = self.targets.turns(clean.shape[1]) if self.targets is not None else 1
-        random = bool(getattr(model, "stochastic", False))
+        best = Best(x)
         for restart in range(self.restarts * turns):
-            now, run = key.fold("restart", restart), Best(x) if random else best
+            now = key.fold("restart", restart)
             aim = _Aim(self.objective, clean)
             if self.targets is not None and clean is not None:
                 aim = _Aim(self.objective, target=self.targets(clean, y, restart % turns))
-            start = self._start(x, now, best)
-            end = self._run(target, source, x, y, start, now, run, done, counts, losses, early, aim)
-            if random:
-                counts[0] += settle(model, y, now.fold("settle"), best, run, end)
-        success = judge(model, best.x, y, key.fold("verdict"))
-        trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))
-        forward, backward, zero = counts
-        share = zero / backward.clamp(min=1)
-        return Result(best.x, success, trace, forward + 1, backward, share, best.fell)
-
-    def _run(
-        self,
-        target: Model | None,
-        source: Model,
-        x: Tensor,
-        y: Tensor,
-        x_adv: Tensor,
-        key: Key,
-        best: Best,
-        done: Tensor,
-        counts: Tensor,
-        losses: list[Tensor],
-        early: bool,
-        aim: _Aim,
-    ) -> Tensor:
-        """One restart from `x_adv`, on the examples that are not done; where it ends."""
-        rows = (~done).nonzero().flatten()
-        memory, plan = self.rule.begin(x[rows]), self.schedule.begin(x[rows])
-        for step in range(self.steps + 1):
-            if not len(rows):
-                return x_adv
-            labels, now = y[rows], key.fold("step", step).take(rows)
-            objective = aim.at(rows)
-            evaluate = evaluator(source, objective, labels)
-            size, share = self.step_size * plan["scale"], plan["share"]
-            place = Place(self.threat, x[rows], x_adv[rows], size, share, now.fold("move"))
-            last = step == self.steps
-            here = place.here if last else self.rule.look(place, memory)
-            if last:
-                with torch.no_grad():
-                    value, fooled = evaluate(here, now)
-                counts[0, rows] += 1
-            else:
-                value, grad, fooled = self.oracle(evaluate, here, now)
-                forward, backward = self.oracle.looks_at(here)
-                counts[0, rows] += forward
-                counts[1, rows] += backward
-                counts[2, rows] += (grad.flatten(1) == 0).all(1) * backward
-            trace = x.new_full((len(x),), torch.nan)
-            trace[rows] = value
-            losses.append(trace)
-            seen = value
-            if target is not None:
-                with torch.no_grad():  # another model's answer is no verdict
-                    value, fooled = evaluator(target, objective, labels)(here, now.fold("verdict"))
-                counts[0, rows] += 1
-            best.offer(rows, here, fooled, value)
-            best.fall(rows, fooled, len(losses) - 1)
-            if early:
-                done[rows] = fooled > 0
-            if last:
-                return x_adv
-            sight = Sight(step, self.steps, place.x, place.here, seen, grad)
-            here, grad, plan = self.schedule(sight, plan)
-            place = place._replace(here=here, size=self.step_size * plan["scale"], share=plan["share"])
-            x_adv[rows], memory = self.rule(place, grad, memory)
-            left = ~done[rows]
-            rows, memory, plan = rows[left], _taken(memory, left), _taken(plan, left)
-        return x_adv
+            run = _Run(self, case, ledger, aim, now, Best(x) if case.stochastic else best)
+            end = run.walk(self._start(x, now, best))
+            if case.stochastic:
+                ledger.forward += settle(model, y, now.fold("settle"), best, run.best, end)
+        return ledger.result(best, judge(model, best.x, y, key.fold("verdict")))
 
     def _start(self, x: Tensor, key: Key, best: Best) -> Tensor:
         if self.best_start and bool((best.fooled >= 0).any()):
@@ -538,6 +468,148 @@ class GradientAttack:
         if self.start is not None:
             return self.start(self.threat, x, key.fold("start"))
         return self.threat.start(x, key.fold("start")) if self.random_start else x.clone()
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is attacked: examples with their labels, who judges them and whose gradients are followed."""
+
+    model: Model
+    source: Model
+    x: Float[Tensor, "B *F"]
+    y: Int64[Tensor, "B"]
+
+    @property
+    def stochastic(self) -> bool:
+        return bool(getattr(self.model, "stochastic", False))
+
+    @cached_property
+    def judge(self) -> Model | None:
+        """Who is asked for verdicts at every step; None where the answers of the source are verdicts."""
+        return None if twins(self.model, self.source) else self.model
+
+
+class _Ledger:
+    """What all runs of one attack have done to each example; every run writes into the same one.
+
+    Args:
+        x: the examples.
+        early: leave an example alone once it is misclassified.
+    """
+
+    def __init__(self, x: Float[Tensor, "B *F"], early: bool) -> None:
+        count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.early = early
+        self.done: Bool[Tensor, "B"] = count > 0
+        self.forward: Int64[Tensor, "B"] = count.clone()
+        self.backward: Int64[Tensor, "B"] = count.clone()
+        self.zero: Int64[Tensor, "B"] = count.clone()  # backward passes whose gradient was zero everywhere
+        self.losses: list[Float[Tensor, "B"]] = []
+        self._nothing = x.new_full((len(x),), torch.nan)
+
+    @property
+    def standing(self) -> Int64[Tensor, "R"]:
+        """The rows that are still attacked."""
+        return (~self.done).nonzero().flatten()
+
+    def asked(self, rows: Tensor, forward: int) -> None:
+        """Note forward passes alone."""
+        self.forward[rows] += forward
+
+    def followed(self, rows: Tensor, forward: int, backward: int, grad: Float[Tensor, "R *F"]) -> None:
+        """Note the forward and backward passes that a gradient took."""
+        self.forward[rows] += forward
+        self.backward[rows] += backward
+        self.zero[rows] += (grad.flatten(1) == 0).all(1) * backward
+
+    def saw(self, rows: Tensor, value: Float[Tensor, "R"]) -> int:
+        """Add a row to the trace of the objective; returns its number."""
+        trace = self._nothing.clone()
+        trace[rows] = value
+        self.losses.append(trace)
+        return len(self.losses) - 1
+
+    def judged(self, rows: Tensor, fooled: Float[Tensor, "R"]) -> None:
+        """Note which examples are done, where an attack stops early."""
+        if self.early:
+            self.done[rows] = fooled > 0
+
+    def result(self, best: Best, success: Bool[Tensor, "B"]) -> Result:
+        """The evidence beside the best examples, the forward pass of the verdict included."""
+        trace = torch.stack(self.losses) if self.losses else self._nothing.new_zeros(0, len(self.done))
+        share = self.zero / self.backward.clamp(min=1)
+        return Result(best.x, success, trace, self.forward + 1, self.backward, share, best.fell)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of an attack from one start, on the examples that are still standing.
+
+    Args:
+        attack: the parts of the attack.
+        case: what is attacked.
+        ledger: of all runs; written into.
+        aim: the objective of this run.
+        key: its randomness.
+        best: the best examples, which this run improves: those of all runs, or its own where the model draws.
+    """
+
+    attack: GradientAttack
+    case: _Case
+    ledger: _Ledger
+    aim: _Aim
+    key: Key
+    best: Best
+
+    def walk(self, start: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """Take all steps from a start; returns where each example ends."""
+        attack, x, at, rows = self.attack, self.case.x, start.clone(), self.ledger.standing
+        memory, plan = attack.rule.begin(x[rows]), attack.schedule.begin(x[rows])
+        for step in range(attack.steps):
+            if not len(rows):
+                return at
+            now = self.key.fold("step", step).take(rows)
+            size = attack.step_size * plan["scale"]
+            place = Place(attack.threat, x[rows], at[rows], size, plan["share"], now.fold("move"))
+            value, grad = self.follow(rows, attack.rule.look(place, memory), now)
+            sight = Sight(step, attack.steps, place.x, place.here, value, grad)
+            here, grad, plan = attack.schedule(sight, plan)
+            place = place._replace(here=here, size=attack.step_size * plan["scale"], share=plan["share"])
+            at[rows], memory = attack.rule(place, grad, memory)
+            left = ~self.ledger.done[rows]
+            rows, memory, plan = rows[left], _taken(memory, left), _taken(plan, left)
+        if len(rows):
+            self.ask(rows, at[rows], self.key.fold("step", attack.steps).take(rows))
+        return at
+
+    def follow(self, rows: Tensor, here: Float[Tensor, "R *F"], key: Key) -> tuple[Tensor, Tensor]:
+        """Objective and gradient of some examples, noted in ledger and best examples."""
+        oracle = self.attack.oracle
+        value, grad, fooled = oracle(self.evaluator(self.case.source, rows), here, key)
+        self.ledger.followed(rows, *oracle.looks_at(here), grad)
+        self.note(rows, here, key, value, fooled)
+        return value, grad
+
+    def ask(self, rows: Tensor, here: Float[Tensor, "R *F"], key: Key) -> None:
+        """The objective alone, noted in ledger and best examples: the end of a run needs no gradient."""
+        with torch.no_grad():
+            value, fooled = self.evaluator(self.case.source, rows)(here, key)
+        self.ledger.asked(rows, 1)
+        self.note(rows, here, key, value, fooled)
+
+    def note(self, rows: Tensor, here: Tensor, key: Key, value: Tensor, fooled: Tensor) -> None:
+        """File what was seen; where the source is another model, its answer is no verdict."""
+        row = self.ledger.saw(rows, value)
+        if self.case.judge is not None:
+            with torch.no_grad():
+                value, fooled = self.evaluator(self.case.judge, rows)(here, key.fold("verdict"))
+            self.ledger.asked(rows, 1)
+        self.best.offer(rows, here, fooled, value)
+        self.best.fall(rows, fooled, row)
+        self.ledger.judged(rows, fooled)
+
+    def evaluator(self, model: Model, rows: Tensor) -> Evaluate:
+        return evaluator(model, self.aim.at(rows), self.case.y[rows])
 
 
 def _taken(memory: Memory, rows: Tensor) -> Memory:

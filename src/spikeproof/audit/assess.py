@@ -44,7 +44,7 @@ class Assessed(NamedTuple):
 
 
 def attack_evidence(
-    name: str, recipe: Recipe, metrics: Mapping[str, Any], model: Any = None, through: Any = None
+    name: str, recipe: Recipe, metrics: Mapping[str, Any], model: object = None, through: object = None
 ) -> AttackEvidence:
     """What the metrics of an attack say to the audit.
 
@@ -80,7 +80,7 @@ def attack_evidence(
     )
 
 
-def disguise(model: Any, through: Any) -> str | None:
+def disguise(model: object, through: object) -> str | None:
     """How a model that gave gradients differs from one of the same weights that was measured, if it does.
 
     Another rule for gradients makes no difference: the spikes are the same. Another code, number of steps,
@@ -104,7 +104,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.equal(a.to(b.device), b)
 
 
-def _forward(part: Any) -> Any:
+def _forward(part: object) -> object:
     """A part without what concerns gradients alone."""
     if isinstance(part, tuple | list):
         return tuple(map(_forward, part))
@@ -153,7 +153,7 @@ def _steps(recipe: Recipe) -> int:
     )
 
 
-def _number(value: Any) -> float | None:
+def _number(value: float | None) -> float | None:
     return None if value is None or value != value else float(value)
 
 

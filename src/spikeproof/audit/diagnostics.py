@@ -71,7 +71,7 @@ def probe(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Ke
 
 
 @contextmanager
-def _as_it_was(model: Any) -> Iterator[None]:
+def _as_it_was(model: object) -> Iterator[None]:
     """Put back what a careless model changes while it answers."""
     if not isinstance(model, nn.Module):
         yield

@@ -9,7 +9,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -25,7 +24,7 @@ from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import InputError
 from spikeproof.evaluation.callables import LeakError, Shaped, answering
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
-from spikeproof.evaluation.suites import Member, Suite, Suited, evaluate_suite
+from spikeproof.evaluation.suites import Contribution, Member, Suite, Suited, evaluate_suite
 from spikeproof.evaluation.verdicts import Clean, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
@@ -75,7 +74,7 @@ class Report:
     interval: Interval
     certified: float | None
     verdict: Verdict
-    members: Sequence[dict[str, Any]]
+    members: Sequence[Contribution]
     n: int
     suited: Suited | None
     shape: tuple[int, ...] = ()
@@ -97,7 +96,7 @@ class Report:
         """Why the number is not supported, one sentence each."""
         return [f"{finding.check}: {finding.why}" for finding in self.verdict.findings]
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """As plain data."""
         return {
             "threat": threat_name(self.threat),

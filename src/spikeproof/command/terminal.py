@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -136,7 +136,7 @@ def cell_names(cells: Sequence[Cell]) -> dict[str, str]:
     """A few words for every cell, by address."""
     names: dict[str, str] = {}
     for cell in cells:
-        spec: dict[str, Any] = cell.spec
+        spec = cell.spec
         if not cell.needs:
             model = spec["model"]
             parts = "/".join(model[axis]["name"] for axis in ("network", "neuron", "encoder", "decoder"))

@@ -359,11 +359,16 @@ class _Plain(pickle.Unpickler):
     claim memory that it does not fill.
     """
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         try:
             return ALLOWED[module.replace("numpy._core", "numpy.core"), name]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+
+
+_Bytes = bytes | bytearray | str
+_State = tuple[int, tuple[int, ...], object, object, _Bytes]
+"""An array as a pickle has it: version, shape, type, whether columns come first, bytes; all unchecked."""
 
 
 class _Array:
@@ -371,7 +376,7 @@ class _Array:
 
     array: np.ndarray
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: _State) -> None:
         _version, shape, kind, fortran, data = state
         if isinstance(data, str):  # bytes of Python 2
             data = data.encode("latin-1")
@@ -383,33 +388,33 @@ class _Array:
 class _UnsignedByte:
     """Stands in for NumPy's type of unsigned bytes; there is one, and it has no state that matters."""
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         pass
 
 
 UNSIGNED_BYTE = _UnsignedByte()
 
 
-def _type(name: Any = None, *_: Any) -> _UnsignedByte:
+def _type(name: object = None, *_: object) -> _UnsignedByte:
     if name not in ("u1", b"u1"):
         raise pickle.UnpicklingError(f"an array is of type {name!r:.40}")
     return UNSIGNED_BYTE
 
 
-def _reconstruct(*_: Any) -> _Array:
+def _reconstruct(*_: object) -> _Array:
     return _Array()
 
 
-def _from_buffer(data: Any, kind: Any, shape: Any, order: Any) -> _Array:
+def _from_buffer(data: _Bytes, kind: object, shape: tuple[int, ...], order: object) -> _Array:
     """How protocol 5 writes an array."""
     array = _Array()
     array.__setstate__(
-        (1, shape, kind, order != "C", bytes(data) if type(data) in (bytes, bytearray) else data)
+        (1, shape, kind, order != "C", bytes(data) if isinstance(data, (bytes, bytearray)) else data)
     )
     return array
 
 
-def _encode(text: Any, encoding: Any) -> bytes:
+def _encode(text: object, encoding: object) -> bytes:
     """How protocols before 3 write bytes."""
     if not (isinstance(text, str) and encoding in ("latin1", "latin-1")):
         raise pickle.UnpicklingError("text is encoded in an unusual way")
@@ -421,17 +426,17 @@ class _Maker:
 
     __slots__ = ("make",)
 
-    def __init__(self, make: Callable[..., Any]) -> None:
+    def __init__(self, make: Callable[..., object]) -> None:
         self.make = make
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: object) -> object:
         return self.make(*arguments)
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         raise pickle.UnpicklingError("it changes a function")
 
 
-ALLOWED: Mapping[tuple[str, str], Any] = {
+ALLOWED: Mapping[tuple[str, str], object] = {
     ("numpy.core.multiarray", "_reconstruct"): _Maker(_reconstruct),
     ("numpy.core.numeric", "_frombuffer"): _Maker(_from_buffer),
     ("numpy", "ndarray"): object(),

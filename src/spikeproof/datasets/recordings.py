@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import safetensors
@@ -298,7 +298,7 @@ class _Growing:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
-        self.kind: np.dtype[Any] = np.dtype(np.uint8)
+        self.kind: np.dtype[np.uint8 | np.int16] = np.dtype(np.uint8)
         self.content, self.classes = bytearray(), list[int]()
 
     def append(self, example: Int[np.ndarray, "T C H W"], label: int) -> int:

@@ -7,39 +7,135 @@ over examples counts those as infinitely far, so it is never better than the sea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypedDict
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.nearest.minimum import MinimumNorm, NormRecipe
+from spikeproof.attacks.nearest.minimum import Minimum, MinimumNorm, NormRecipe
+from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import check_threat
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
-from spikeproof.evaluation.verdicts import Clean, Steady
+from spikeproof.evaluation.columns import Column, Declared, declared, joined, subset
+from spikeproof.evaluation.outcomes import Clean
+from spikeproof.evaluation.verdicts import Steady
 from spikeproof.keys import Key
-from spikeproof.protocols import Model, Threat, moves_events
+from spikeproof.protocols import Model, Threat
 from spikeproof.statistics import median, wilson
+from spikeproof.threats.spikes import EventThreat
 
 __all__ = ["Nearest", "check_search", "evaluate_distances"]
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """What a search found on the examples that it was run on, measured again."""
+
+    search: Minimum
+    distance: Float[Tensor, "R"]  # infinite where the model denies what was found
+    right: Float[Tensor, "R"]
+    draws: int
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A batch of examples, those that the search was run on, and what it found; None where there are none."""
+
+    images: Float[Tensor, "B *F"]
+    labels: Int64[Tensor, "B"]
+    clean: Clean
+    rows: Int64[Tensor, "R"]
+    hits: _Hits | None
+
+
+def _given(meaning: str, of: Callable[[_Batch], Tensor]) -> Declared:
+    return declared(Column(meaning, of))
+
+
+def _found(meaning: str, of: Callable[[_Hits], Tensor], before: Callable[[_Batch], Tensor]) -> Declared:
+    """A column of the examples that the search was run on; `before` is that of the others."""
+
+    def column(batch: _Batch) -> Tensor:
+        whole = before(batch).clone()
+        if batch.hits is not None:
+            whole[batch.rows] = of(batch.hits).to(whole.dtype)
+        return whole
+
+    return declared(Column(meaning, column, before))
+
+
+def _none(batch: _Batch) -> Int64[Tensor, "B"]:
+    return torch.zeros_like(batch.labels)
+
+
+class NearestMetrics(TypedDict):
+    """Median and share found, with their intervals; NaN where there is none."""
+
+    n: int
+    counted: int
+    draws: int
+    found: float
+    found_low: float
+    found_high: float
+    median_distance: float
+    median_low: float
+    median_high: float
+    unconfirmed_share: float
+    zero_gradient_share: float | None
+    forward_queries: int
+    backward_queries: int
 
 
 @dataclass(frozen=True)
 class Nearest:
     """Per-example distances; examples that the model gets wrong as they are have distance 0."""
 
-    example: Int64[Tensor, "N"]
-    label: Int64[Tensor, "N"]
-    right_clean: Float[Tensor, "N"]  # share of fresh draws
-    distance: Float[Tensor, "N"]  # in the norm of the threat; infinite where nothing was found
-    claimed: Float[Tensor, "N"]  # as the search had it
-    right: Float[Tensor, "N"]  # share of fresh draws right on the image found
-    queries: Int64[Tensor, "N"]
-    backward_queries: Int64[Tensor, "N"]
-    zero_gradients: Float[Tensor, "N"]
-    x_adv: Float[Tensor, "N *F"]
+    example: Int64[Tensor, "N"] = field(metadata=_given("identity", lambda batch: batch.clean.example))
+    label: Int64[Tensor, "N"] = field(metadata=_given("the right class", lambda batch: batch.labels))
+    right_clean: Float[Tensor, "N"] = field(
+        metadata=_given("share of fresh draws right on the clean image", lambda batch: batch.clean.right)
+    )
+    distance: Float[Tensor, "N"] = field(
+        metadata=_found(
+            "in the norm of the threat; infinite where nothing was found",
+            lambda hits: hits.distance,
+            lambda batch: _none(batch).double(),
+        )
+    )
+    claimed: Float[Tensor, "N"] = field(
+        metadata=_found(
+            "the distance as the search had it",
+            lambda hits: hits.search.distance,
+            lambda batch: _none(batch).double(),
+        )
+    )
+    right: Float[Tensor, "N"] = field(
+        metadata=_found(
+            "share of fresh draws right on the image found",
+            lambda hits: hits.right,
+            lambda batch: batch.clean.right,
+        )
+    )
+    queries: Int64[Tensor, "N"] = field(
+        metadata=_found("forward passes", lambda hits: hits.search.queries + hits.draws, _none)
+    )
+    backward_queries: Int64[Tensor, "N"] = field(
+        metadata=_found("backward passes", lambda hits: hits.search.backward_queries, _none)
+    )
+    zero_gradients: Float[Tensor, "N"] = field(
+        metadata=_found(
+            "share of backward passes whose gradient was zero everywhere",
+            lambda hits: hits.search.zero_gradients,
+            lambda batch: torch.zeros_like(batch.clean.right),
+        )
+    )
+    x_adv: Float[Tensor, "N *F"] = field(
+        metadata=declared(Column("the image found", lambda batch: _images(batch), stored=False))
+    )
     draws: int
 
     @property
@@ -47,7 +143,7 @@ class Nearest:
         """The examples of the median: those that the model answers rightly in at least half of its draws."""
         return self.right_clean >= 0.5
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> NearestMetrics:
         """Median and share found, over the counted examples, with 95 % intervals; NaN where there is none."""
         distance = self.distance[self.counted].double()
         found, n = int(distance.isfinite().sum()), len(distance)
@@ -124,18 +220,17 @@ def evaluate_distances(
     target = Steady(model)
     draws = draws if target.stochastic else 1
     search = MinimumNorm(norm, recipe, stop=False)
-    parts = [
-        _batch(target, search, x[rows], y[rows], clean.right[rows], key.for_rows(ids), through, draws)
-        for rows, ids in (
-            (slice(start, start + batch_size), clean.example[start : start + batch_size])
-            for start in range(0, len(x), batch_size)
-        )
-    ]
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return Nearest(example=clean.example, label=y, right_clean=clean.right, **joined, draws=draws)
+    batches = []
+    for start in range(0, len(x), batch_size):
+        part = slice(start, start + batch_size)
+        known, rows = subset(clean, part), (clean.right[part] > 0).nonzero().flatten()
+        now = key.for_rows(known.example).take(rows)
+        hits = _search(target, search, x[part][rows], y[part][rows], now, through, draws)
+        batches.append(_Batch(x[part], y[part], known, rows, hits))
+    return Nearest(**joined(Nearest, batches), draws=draws)
 
 
-def check_search(recipe: Any, norm: Threat) -> None:
+def check_search(recipe: Recipe, norm: Threat) -> None:
     """Refuse what looks for no nearest image in this norm.
 
     Raises:
@@ -150,46 +245,39 @@ def check_search(recipe: Any, norm: Threat) -> None:
     recipe.check_threat(norm)
 
 
-def _batch(
+def _search(
     model: Steady,
     search: MinimumNorm,
-    x: Tensor,
-    y: Tensor,
-    right_clean: Tensor,
+    x: Float[Tensor, "R *F"],
+    y: Int64[Tensor, "R"],
     key: Key,
     through: Model | None,
     draws: int,
-) -> dict[str, Tensor]:
-    rows = (right_clean > 0).nonzero().flatten()
-    zero = torch.zeros_like(y)
-    found = {
-        "distance": torch.zeros(len(x), dtype=torch.float64, device=x.device),
-        "claimed": torch.zeros(len(x), dtype=torch.float64, device=x.device),
-        "right": right_clean.clone(),
-        "queries": zero.clone(),
-        "backward_queries": zero.clone(),
-        "zero_gradients": torch.zeros_like(right_clean),
-        "x_adv": x.clone(),
-    }
-    if not len(rows):
-        return found
+) -> _Hits | None:
+    """Search, measure every image again and ask the model again; None without examples."""
+    if not len(x):
+        return None
     source = None if through is None else Steady(through)
-    nearest = search.search(model, x[rows], y[rows], key.fold("distance").take(rows), through=source)
-    images = nearest.x_adv
-    now = key.fold("measure").take(rows)
+    nearest = search.search(model, x, y, key.fold("distance"), through=source)
+    images, now = nearest.x_adv, key.fold("measure")
     with torch.no_grad():
         answers = torch.stack([decide(model(images, now.fold("draw", i))) for i in range(draws)])
-    right = (answers == y[rows]).to(right_clean.dtype).mean(0)
+    right = (answers == y).float().mean(0)
+    holds = nearest.found & (right < 0.5) & _defined(search.threat, images)
+    far = search.threat.distance(images, x).double()
+    return _Hits(nearest, torch.where(holds, far, torch.inf), right, draws)
+
+
+def _defined(threat: Threat, images: Float[Tensor, "R *F"]) -> Bool[Tensor, "R"]:
+    """Whether images are something that a model can be given: whole events, or values in [0, 1]."""
+    if isinstance(threat, EventThreat):
+        return threat.on_grid(images)
     flat = images.flatten(1)
-    threat: Any = search.threat
-    inside = threat.on_grid(images) if moves_events(threat) else ((flat >= 0) & (flat <= 1)).all(1)
-    holds = nearest.found & (right < 0.5) & inside
-    far = search.threat.distance(images, x[rows]).double()
-    found["distance"][rows] = torch.where(holds, far, torch.inf)
-    found["claimed"][rows] = nearest.distance.double()
-    found["right"][rows] = right
-    found["queries"][rows] = nearest.queries + draws
-    found["backward_queries"][rows] = nearest.backward_queries
-    found["zero_gradients"][rows] = nearest.zero_gradients.to(right_clean.dtype)
-    found["x_adv"][rows] = images
-    return found
+    return ((flat >= 0) & (flat <= 1)).all(1)
+
+
+def _images(batch: _Batch) -> Float[Tensor, "B *F"]:
+    whole = batch.images.clone()
+    if batch.hits is not None:
+        whole[batch.rows] = batch.hits.search.x_adv
+    return whole

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import torch
 from jaxtyping import Float, Int64
@@ -31,12 +31,14 @@ from spikeproof.attacks.nearest.penalised import EAD
 from spikeproof.attacks.nearest.sparse import JSMA, OnePixel, SparseFool
 from spikeproof.attacks.parts.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean
 from spikeproof.attacks.parts.targets import EveryOther
-from spikeproof.attacks.recipe import Recipe
-from spikeproof.attacks.search import check_threat
-from spikeproof.encoders import SpikeCode, StraightThrough, TimeShift, with_backward
+from spikeproof.attacks.recipe import Attack, Recipe
+from spikeproof.attacks.search import Result, check_threat
+from spikeproof.encoders import BackwardRule, SpikeCode, StraightThrough, TimeShift, with_backward
 from spikeproof.errors import InputError, suggest
+from spikeproof.evaluation.columns import subset
+from spikeproof.evaluation.outcomes import Attacked, AttackedMetrics, Clean, Untouched
 from spikeproof.evaluation.through import through
-from spikeproof.evaluation.verdicts import Attacked, Clean, distances, evaluate_attack
+from spikeproof.evaluation.verdicts import evaluate_attack
 from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin, Objective
 from spikeproof.networks.classifier import Classifier, ModelSpec
@@ -44,7 +46,7 @@ from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.surrogates import ATan, Exponential, Rectangle, Triangle
 from spikeproof.threats import L0, L1, L2, Linf, Region, Shifts, SquarePatch
 
-__all__ = ["LEVELS", "Member", "Suite", "Suited", "evaluate_suite", "plan"]
+__all__ = ["LEVELS", "Contribution", "Member", "Suite", "Suited", "SuitedMetrics", "evaluate_suite", "plan"]
 
 LEVELS = ("quick", "standard", "extreme")
 
@@ -83,13 +85,13 @@ class Suite(Recipe):
         if self.level not in LEVELS:
             raise InputError("Expected a suite", repr(self.level), suggest(self.level, LEVELS))
 
-    def __call__(self, threat: Threat) -> Any:
+    def __call__(self, threat: Threat) -> Attack:
         if not moves_events(threat):
             _ball(threat)
         return _never
 
 
-def _never(*_: object, **__: object) -> Any:
+def _never(*_: object, **__: object) -> Result:
     raise InputError("A suite is run by evaluate_suite()", "a call of its own", "Use evaluate_suite().")
 
 
@@ -368,12 +370,47 @@ def _rules(kind: _Kind, steps: int) -> list[Member]:
     return members
 
 
-def _fits(code: Any, rule: Any) -> bool:
+def _fits(code: SpikeCode, rule: BackwardRule) -> bool:
     try:
         with_backward(code, rule)
     except InputError:
         return False
     return True
+
+
+class _Evidence(TypedDict, total=False):
+    """What is there only where a member was run, or where its objective sees every exit."""
+
+    evidence: AttackedMetrics
+    forward_queries: int
+    backward_queries: int
+    every_exit: bool
+
+
+class Contribution(_Evidence):
+    """What one member of a suite did: how it was run, what it broke, and the evidence of its outcome.
+
+    `attacked` counts the examples that it was run on; `broke` is how many of them it broke, in expectation
+    where the model draws, and `left` the accuracy after it. `own_gradient` says whether it followed the
+    gradient of the model itself; `steps` and `draws` are those of a gradient attack. `evidence` and the
+    queries are there where it was run at all, `every_exit` where its objective sees every exit.
+    """
+
+    name: str
+    attacked: int
+    seconds: NotRequired[float]  # left out of what a cell stores, since the same seed gives others
+    broke: float
+    left: float
+    gradient_free: bool
+    own_gradient: bool
+    steps: int
+    draws: int
+
+
+class SuitedMetrics(AttackedMetrics):
+    """Headline numbers of a suite, with what each member contributed."""
+
+    members: list[Contribution]
 
 
 @dataclass(frozen=True)
@@ -383,23 +420,22 @@ class Suited:
     Args:
         attacked: the worst case per example; its `losses` are empty.
         broken_by: per example the place of the member whose image counts; -1 for the image as it is.
-        members: what each member did, in order: examples it was run on, how many of them it broke, accuracy
-            left after it, queries, seconds, and the evidence of `Attacked.metrics`.
+        members: what each member did, in order.
     """
 
     attacked: Attacked
     broken_by: Int64[Tensor, "N"]
-    members: Sequence[dict[str, Any]] = field(default_factory=list)
+    members: Sequence[Contribution] = ()
 
     @property
     def accuracy(self) -> float:
         """Robust accuracy in the worst case over the members."""
         return float(self.attacked.right.double().mean())
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> SuitedMetrics:
         """Headline numbers, with the table of contributions; silent success is a matter of each member."""
-        nothing = {"losses": [], "silent_success_share": float("nan")}
-        return {**self.attacked.metrics(), **nothing, "members": list(self.members)}
+        found = self.attacked.metrics()
+        return {**found, "losses": [], "silent_success_share": float("nan"), "members": list(self.members)}
 
 
 def evaluate_suite(
@@ -434,17 +470,16 @@ def evaluate_suite(
     Raises:
         InputError: as `plan` and `evaluate_attack` say.
     """
-    worst = _unattacked(threat, x, clean) if after is None else _copied(after.attacked)
+    worst = Attacked.before(Untouched(threat, x, clean)) if after is None else after.attacked
     none = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
     broken = none if after is None else after.broken_by.clone()
-    entries: list[dict[str, Any]] = [] if after is None else list(after.members)
+    entries: list[Contribution] = [] if after is None else list(after.members)
     for place, member in enumerate(plan(level, model, threat) if members is None else members, len(entries)):
         rows = (worst.right_selection > 0).nonzero().flatten()
         if member.after is not None and not _broke(entries, member.after):
             rows = rows[:0]
-        before = float(worst.right.sum())
-        entry: dict[str, Any] = {"name": member.name, "attacked": len(rows)}
-        began, source = time.perf_counter(), through(model, member.recipe)
+        began, source, found = time.perf_counter(), through(model, member.recipe), None
+        before = worst
         if len(rows):
             found = evaluate_attack(
                 model,
@@ -452,91 +487,60 @@ def evaluate_suite(
                 threat,
                 x[rows],
                 y[rows],
-                _subset(clean, rows),
+                subset(clean, rows),
                 key.fold("member", member.name),
                 through=source,
                 batch_size=batch_size,
                 draws=draws,
             )
-            better = found.right_selection < worst.right_selection[rows]
-            taken = rows[better]
-            _merge(worst, found, rows, better)
-            broken[taken] = place
-            evidence = found.metrics()
-            queries = {name: evidence[name] for name in ("forward_queries", "backward_queries")}
-            entry |= {"evidence": evidence, **queries}
-        entry |= {
-            "seconds": round(time.perf_counter() - began, 3),
-            "broke": before - float(worst.right.sum()),
-            "left": float(worst.right.double().mean()),
-            "gradient_free": member.recipe.gradient_free,
-            "own_gradient": source is None and not member.recipe.gradient_free,
-            "steps": getattr(member.recipe, "steps", 0) if not member.recipe.gradient_free else 0,
-            "draws": getattr(member.recipe, "draws", 1) if not member.recipe.gradient_free else 1,
-        }
-        if sees_every_exit(member.recipe):
-            entry["every_exit"] = True
-        entries.append(entry)
+            broken[rows[found.better_than(worst, rows)]] = place
+            worst = worst.worse(found, rows)
+        entries.append(_contribution(member, source is None, found, before, worst, began))
     return Suited(worst, broken, entries)
 
 
-def _copied(found: Attacked) -> Attacked:
-    columns: dict[str, Any] = {column.name: getattr(found, column.name) for column in fields(Attacked)}
-    copies: dict[str, Any] = {n: v.clone() if isinstance(v, Tensor) else v for n, v in columns.items()}
-    return Attacked(**copies)
+def _contribution(
+    member: Member, own: bool, found: Attacked | None, before: Attacked, worst: Attacked, began: float
+) -> Contribution:
+    """What a member did.
+
+    Args:
+        member: of the suite.
+        own: whether gradients, if it takes any, are those of the model itself.
+        found: its outcome; None where it was not run.
+        before: the worst case before it.
+        worst: the worst case after it.
+        began: when it was begun.
+    """
+    recipe, free = member.recipe, member.recipe.gradient_free
+    entry: Contribution = {
+        "name": member.name,
+        "attacked": 0 if found is None else len(found.example),
+        **_evidence(found),
+        "seconds": round(time.perf_counter() - began, 3),
+        "broke": float(before.right.sum()) - float(worst.right.sum()),
+        "left": float(worst.right.double().mean()),
+        "gradient_free": free,
+        "own_gradient": own and not free,
+        "steps": 0 if free else getattr(recipe, "steps", 0),
+        "draws": 1 if free else getattr(recipe, "draws", 1),
+    }
+    if sees_every_exit(recipe):
+        entry["every_exit"] = True
+    return entry
 
 
-def _broke(members: Sequence[dict[str, Any]], name: str) -> bool:
+def _evidence(found: Attacked | None) -> _Evidence:
+    if found is None:
+        return {}
+    metrics = found.metrics()
+    return {
+        "evidence": metrics,
+        "forward_queries": metrics["forward_queries"],
+        "backward_queries": metrics["backward_queries"],
+    }
+
+
+def _broke(members: Sequence[Contribution], name: str) -> bool:
     """Whether a member broke one example at least, in expectation where the model draws."""
     return any(member["name"] == name and member["broke"] >= 1 for member in members)
-
-
-def _unattacked(threat: Threat, x: Tensor, clean: Clean) -> Attacked:
-    """The image as it is, before anything is tried."""
-    count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    return Attacked(
-        example=clean.example,
-        label=clean.label,
-        right_clean=clean.right,
-        right=clean.right.clone(),
-        right_selection=clean.right_selection.clone(),
-        prediction=clean.prediction.clone(),
-        tie=clean.tie.clone(),
-        silent=clean.silent.clone(),
-        spikes=clean.spikes.clone(),
-        exit=clean.exit.clone(),
-        distance=threat.distance(x, x),
-        within=torch.ones_like(count, dtype=torch.bool),
-        moved=torch.zeros_like(count, dtype=torch.bool),
-        queries=count.clone(),
-        backward_queries=count.clone(),
-        zero_gradients=torch.zeros_like(clean.right),
-        fell=count - 1,
-        right_rounded=clean.right.clone(),
-        **distances(x, x),
-        losses=x.new_zeros(0, len(x)),
-        x_adv=x.clone(),
-        voted=clean.voted.clone(),
-        draws=clean.draws,
-    )
-
-
-def _subset(clean: Clean, rows: Tensor) -> Clean:
-    columns: dict[str, Any] = {c.name: getattr(clean, c.name) for c in fields(clean)}
-    part: dict[str, Any] = {n: v[rows] if isinstance(v, Tensor) else v for n, v in columns.items()}
-    return Clean(**part)
-
-
-def _merge(worst: Attacked, found: Attacked, rows: Tensor, better: Tensor) -> None:
-    """Take over what a member did better; queries add up, broken budgets stay known."""
-    taken = rows[better]
-    for column in fields(Attacked):
-        whole, part = getattr(worst, column.name), getattr(found, column.name)
-        if column.name in ("queries", "backward_queries"):
-            whole[rows] += part
-        elif column.name == "within":
-            whole[rows] &= part
-        elif column.name == "zero_gradients":
-            whole[rows] = torch.maximum(whole[rows], part)
-        elif isinstance(whole, Tensor) and column.name not in ("example", "label", "right_clean", "losses"):
-            whole[taken] = part[better].to(whole.dtype)

@@ -266,7 +266,7 @@ def strongest(
     draws = draws if model.stochastic else 1
     accuracy, margin = [], []
     for recipe in recipes:  # all under the same key: what differs between them is not luck
-        attack: Any = recipe(threat)
+        attack = recipe(threat)
         found = attack(model, x, y, key.fold("attack"), through=through(model, recipe))
         with torch.no_grad():
             looks = [evaluator(model, Margin(), y)(found.x_adv, key.fold("verdict", i)) for i in range(draws)]

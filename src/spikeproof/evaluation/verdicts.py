@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -25,16 +25,24 @@ from torch import Tensor
 from spikeproof.attacks.made_of.composite import Sources
 from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.recipe import Attack, Recipe, made
-from spikeproof.attacks.search import UNRECORDED, Result, check_threat, show
-from spikeproof.decoders import UNDECIDED, decide
+from spikeproof.attacks.search import check_threat, show
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.evaluation.callables import answering, check_repeats
+from spikeproof.evaluation.columns import joined, subset
+from spikeproof.evaluation.outcomes import (
+    Attacked,
+    AttackedBatch,
+    Clean,
+    CleanBatch,
+    Look,
+    Untouched,
+    distances,
+)
 from spikeproof.evaluation.through import through as gradient_source
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Inference
 from spikeproof.protocols import Encoder, Model, Threat, Watched, moves_events
-from spikeproof.statistics import majority_vote, wilson
-from spikeproof.threats import L0, L1, L2, Linf, check_budget
+from spikeproof.threats import check_budget
 
 __all__ = ["Attacked", "Clean", "distances", "evaluate_attack", "evaluate_clean", "evaluate_sweep"]
 
@@ -50,110 +58,6 @@ class Observable(Protocol):
 
     def infer(self, images: Tensor, key: Key | None = None) -> Inference:
         """Logits, silent outputs and spikes."""
-
-
-@dataclass(frozen=True)
-class Clean:
-    """Per-example outcomes on clean images; shares are over draws, 0 or 1 for a deterministic model."""
-
-    example: Int64[Tensor, "N"]
-    label: Int64[Tensor, "N"]
-    right: Float[Tensor, "N"]  # share of fresh draws answered with the label
-    right_selection: Float[Tensor, "N"]  # the same on the draws used for choosing
-    prediction: Int64[Tensor, "N"]  # of the first draw; -1 for a tie
-    tie: Float[Tensor, "N"]  # share of draws without one best class
-    silent: Float[Tensor, "N"]  # share of draws with a silent output layer
-    spikes: Float[Tensor, "N"]  # mean number of spikes per inference, up to the decision
-    exit: Float[Tensor, "N"]  # mean number of steps used for the decision; NaN where it is not known
-    right_by_step: Float[Tensor, "N T"]  # share of draws right if time were up after each step
-    voted: Float[Tensor, "N"]  # whether the draws, by majority, vote for the label
-    draws: int
-
-    def metrics(self) -> dict[str, Any]:
-        """Headline numbers with their 95 % Wilson interval."""
-        low, high = wilson(float(self.right.sum()), len(self.right))
-        return {
-            "n": len(self.right),
-            "draws": self.draws,
-            "clean_accuracy": _mean(self.right),
-            "clean_all_draws": _mean((self.right == 1).float()),
-            "clean_vote": _mean(self.voted),
-            "ci_low": low,
-            "ci_high": high,
-            "tie_share": _mean(self.tie),
-            "silent_share": _mean(self.silent),
-            "spikes_per_inference": _mean(self.spikes),
-            "mean_exit": _mean(self.exit),
-            "accuracy_by_step": [_mean(column) for column in self.right_by_step.T],
-        }
-
-
-@dataclass(frozen=True)
-class Attacked:
-    """Per-example outcomes under one attack; the attacker may also choose to leave the image alone."""
-
-    example: Int64[Tensor, "N"]
-    label: Int64[Tensor, "N"]
-    right_clean: Float[Tensor, "N"]
-    right: Float[Tensor, "N"]  # share of fresh draws, on the image the attacker chose
-    right_selection: Float[Tensor, "N"]  # the same on the draws used for choosing
-    prediction: Int64[Tensor, "N"]
-    tie: Float[Tensor, "N"]
-    silent: Float[Tensor, "N"]
-    spikes: Float[Tensor, "N"]
-    exit: Float[Tensor, "N"]
-    distance: Float[Tensor, "N"]
-    within: Bool[Tensor, "N"]  # the attack's image was inside the budget
-    moved: Bool[Tensor, "N"]
-    queries: Int64[Tensor, "N"]
-    backward_queries: Int64[Tensor, "N"]
-    zero_gradients: Float[Tensor, "N"]
-    # row of the attack's own trace (in a search for the nearest image, looks at the example before) at which
-    # it first fooled the model; -1 for none; -2 where the attack does not tell
-    fell: Int64[Tensor, "N"]
-    right_rounded: Float[Tensor, "N"]  # as `right`, on the chosen image rounded to 8 bits; NaN for no image
-    linf: Float[Tensor, "N"]  # distances to the clean image: largest change of a value,
-    l2: Float[Tensor, "N"]  # Euclidean,
-    l1: Float[Tensor, "N"]  # sum of absolute changes,
-    l0: Float[Tensor, "N"]  # changed pixels, each counted once for all its channels
-    losses: Float[Tensor, "S N"]
-    x_adv: Float[Tensor, "N *F"]
-    voted: Float[Tensor, "N"]  # whether the draws, by majority, vote for the label
-    draws: int
-    nested: bool = False  # began with what a smaller budget found
-
-    def metrics(self) -> dict[str, Any]:
-        """Headline numbers with their 95 % Wilson interval, and the evidence behind them."""
-        low, high = wilson(float(self.right.sum()), len(self.right))
-        attacked = self.queries > 0
-        return {
-            "n": len(self.right),
-            "draws": self.draws,
-            "robust_accuracy": _mean(self.right),
-            "robust_all_draws": _mean((self.right == 1).float()),
-            "robust_vote": _mean(self.voted),
-            "ci_low": low,
-            "ci_high": high,
-            "tie_share": _mean(self.tie),
-            "silent_share": _mean(self.silent),
-            "mean_exit": _mean(self.exit),
-            "budget_violations": int((~self.within).sum()),
-            "attacked": int(attacked.sum()),
-            "moved_share": _mean(self.moved[attacked].float()),
-            "mean_distance": _mean(self.distance),
-            "max_distance": float(self.distance.max()),
-            **{f"mean_{norm}": _mean(getattr(self, norm)[self.moved]) for norm in ("linf", "l2", "l1", "l0")},
-            "silent_success_share": _mean(((self.fell >= 0) & (self.right == 1)).float())
-            if self.draws == 1 and not (self.fell == UNRECORDED).any()  # one lucky draw is no success
-            else float("nan"),
-            "eight_bit_accuracy": _mean(self.right_rounded),
-            "mean_step_of_fall": _mean(self.fell[self.fell >= 0].double()),
-            "zero_gradient_share": _mean(self.zero_gradients[attacked & (self.backward_queries > 0)]),
-            "forward_queries": int(self.queries.sum()),
-            "backward_queries": int(self.backward_queries.sum()),
-            "losses": [_mean(row) for row in self.losses],
-            "nested": self.nested,
-        }
 
 
 def evaluate_clean(
@@ -192,7 +96,7 @@ def evaluate_clean(
     ids = _check(model, x, y, ids, batch_size, draws)
     check_repeats(Steady(model), x, key)
     draws = draws if _stochastic(model) else 1
-    parts = []
+    batches = []
     for rows in _batches(len(x), batch_size):
         labels, batch_ids = y[rows], ids[rows]
         fresh = _look(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws, clean=True)
@@ -200,10 +104,8 @@ def evaluate_clean(
         if _stochastic(model):
             many = max(draws, CHOOSING)
             chosen = _look(model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), many)
-        kept = ("right", "prediction", "tie", "silent", "spikes", "exit", "right_by_step", "voted")
-        seen = {name: getattr(fresh, name) for name in kept}
-        parts.append({"example": batch_ids, "label": labels, "right_selection": chosen.right, **seen})
-    return Clean(**_joined(parts), draws=draws)
+        batches.append(CleanBatch(batch_ids, labels, fresh, chosen))
+    return Clean(**joined(Clean, batches), draws=draws)
 
 
 def evaluate_attack(
@@ -244,6 +146,7 @@ def evaluate_attack(
 
     Example:
         >>> from spikeproof.attacks.gradient.plain import FGSM
+        >>> from spikeproof.threats import Linf
         >>> x, y = torch.tensor([[0.6, 0.4], [0.9, 0.1]]), torch.tensor([0, 0])
         >>> evaluate_attack(lambda images: images, FGSM(), Linf(0.2), x, y).right.tolist()
         [0.0, 1.0]
@@ -261,59 +164,12 @@ def evaluate_attack(
     draws = draws if _stochastic(model) else 1
     batch_size = getattr(attack, "batch", None) or batch_size
     target, source = Steady(model), _steady(through)
-    parts: list[dict[str, Tensor]] = []
+    batches = []
     for rows in _batches(len(x), batch_size):
-        images, labels, standing = x[rows], y[rows], clean.right_selection[rows] > 0
-        result, fell = _attack(attack, target, source, images, labels, standing, key.for_rows(ids[rows]))
-        within = threat.contains(result.x_adv, images)
-        x_adv = torch.where(within.view(-1, *[1] * (x.ndim - 1)), result.x_adv, images)
-        fresh = _look(model, x_adv, labels, key.fold("measure").for_rows(ids[rows]), draws)
-        chosen = fresh
-        if _stochastic(model):
-            many = max(draws, CHOOSING)
-            chosen = _look(model, x_adv, labels, key.fold("selection").for_rows(ids[rows]), many)
-        leave = clean.right_selection[rows] < chosen.right  # the clean image serves the attacker better
-        parts.append(
-            {
-                "example": ids[rows],
-                "label": labels,
-                "right_clean": clean.right[rows],
-                "right": torch.where(leave, clean.right[rows], fresh.right),
-                "right_selection": torch.where(leave, clean.right_selection[rows], chosen.right),
-                "prediction": fresh.prediction,
-                "tie": fresh.tie,
-                "silent": fresh.silent,
-                "spikes": fresh.spikes,
-                "exit": fresh.exit,
-                "distance": threat.distance(x_adv, images),
-                "within": within,
-                "moved": (x_adv != images).flatten(1).any(1),
-                "queries": result.queries,
-                "backward_queries": result.backward_queries,
-                "zero_gradients": result.zero_gradients,
-                "fell": fell,
-                "right_rounded": _rounded(
-                    model,
-                    x_adv,
-                    labels,
-                    key.fold("eight-bit").for_rows(ids[rows]),
-                    draws,
-                    leave,
-                    fresh,
-                    clean.right[rows],
-                ),
-                **distances(x_adv, images),
-                "losses": result.losses.T,
-                "x_adv": x_adv,
-                "voted": torch.where(leave, clean.voted[rows], fresh.voted),
-            }
-        )
-    longest = max(part["losses"].shape[1] for part in parts)
-    for part in parts:
-        part["losses"] = _held(part["losses"], longest)
-    joined = _joined(parts)
+        examples = Untouched(threat, x[rows], subset(clean, rows))
+        batches.append(_attacked(attack, target, source, examples, y[rows], key.for_rows(ids[rows]), draws))
     nested = bool(getattr(attack, "nested", False))
-    return Attacked(**{**joined, "losses": joined["losses"].T}, draws=draws, nested=nested)
+    return Attacked(**joined(Attacked, batches), draws=draws, nested=nested)
 
 
 def evaluate_sweep(
@@ -365,35 +221,47 @@ def evaluate_sweep(
     return found
 
 
-def distances(x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> dict[str, Any]:
-    """How far images are from others, in every norm; `[B]` each.
+def _attacked(
+    attack: Attack,
+    model: Steady,
+    source: Steady | Sources | None,
+    examples: Untouched,
+    y: Int64[Tensor, "B"],
+    key: Key,
+    draws: int,
+) -> AttackedBatch:
+    """One batch: the attack on the examples still standing, its images held to the budget and judged anew."""
+    x, rows = examples.images, (examples.clean.right_selection > 0).nonzero().flatten()
+    found, images = None, x.clone()
+    if len(rows):
+        found = attack(model, x[rows], y[rows], key.fold("attack").take(rows), through=source)
+        images[rows] = found.x_adv.to(x.dtype)
+    within = examples.threat.contains(images, x)
+    x_adv = torch.where(within.view(-1, *[1] * (x.ndim - 1)), images, x)
+    fresh = _look(model.model, x_adv, y, key.fold("measure"), draws)
+    chosen = fresh
+    if model.stochastic:
+        chosen = _look(model.model, x_adv, y, key.fold("selection"), max(draws, CHOOSING))
+    left = examples.clean.right_selection < chosen.right
+    rounded = _rounded(model.model, x_adv, y, key.fold("eight-bit"), draws, fresh)
+    return AttackedBatch(
+        examples.threat, x, examples.clean, rows, found, within, x_adv, fresh, chosen,
+        rounded=torch.where(_is_image(x_adv), torch.where(left, examples.clean.right, rounded), torch.nan),
+    )  # fmt: skip
 
-    Example:
-        >>> x_adv, x = torch.tensor([[0.0, 0.5, 0.75, 1.0]]), torch.tensor([[0.0, 0.0, 0.75, 0.5]])
-        >>> {name: round(value.item(), 3) for name, value in distances(x_adv, x).items()}
-        {'linf': 0.5, 'l2': 0.707, 'l1': 1.0, 'l0': 2.0}
-    """
-    norms = {"linf": Linf(0), "l2": L2(0), "l1": L1(0), "l0": L0(0)}
-    return {name: norm.distance(x_adv, x).float() for name, norm in norms.items()}
+
+def _is_image(x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B"]:
+    flat = x.flatten(1)
+    return ((flat >= 0) & (flat <= 1)).all(1)
 
 
 def _rounded(
-    model: Model,
-    x_adv: Tensor,
-    y: Tensor,
-    key: Key,
-    draws: int,
-    leave: Tensor,
-    fresh: _Look,
-    clean: Tensor,
-) -> Tensor:
-    """Share of draws answered with the label on the chosen images, rounded to 8 bits."""
-    flat = x_adv.flatten(1)
-    image = ((flat >= 0) & (flat <= 1)).all(1)
+    model: Model, x_adv: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key, draws: int, fresh: Look
+) -> Float[Tensor, "B"]:
+    """Share of draws answered with the label on images rounded to 8 bits."""
     grid = (x_adv.clamp(0, 1) * 255).round() / 255
     seen = _look(model, grid, y, key, draws).right
-    seen = torch.where((grid == x_adv).flatten(1).all(1), fresh.right, seen)
-    return torch.where(image, torch.where(leave, clean, seen), torch.nan)
+    return torch.where((grid == x_adv).flatten(1).all(1), fresh.right, seen)
 
 
 @dataclass(frozen=True)
@@ -472,38 +340,16 @@ def _padded(images: Tensor, key: Key | None) -> tuple[Tensor, Key | None]:
     return torch.cat([images, images[-1:].detach().expand(short, *images.shape[1:])]), key
 
 
-@dataclass(frozen=True)
-class _Look:
-    right: Tensor
-    prediction: Tensor
-    tie: Tensor
-    silent: Tensor
-    spikes: Tensor
-    exit: Tensor
-    right_by_step: Tensor
-    voted: Tensor
-
-
 @torch.no_grad()
-def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int, clean: bool = False) -> _Look:
-    """Ask the model `draws` times; shares over draws.
+def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int, clean: bool = False) -> Look:
+    """Ask the model `draws` times.
 
     An answer that is no number is an error of the model on an attacked image, and a refusal on a clean one.
     """
     answers = [_infer(model, x, key.fold("draw", i)) for i in range(draws)]
     for answer in answers:
         _check_answer(answer.logits, x, y, clean)
-    predictions = torch.stack([decide(a.logits) for a in answers])
-    return _Look(
-        (predictions == y).float().mean(0),
-        predictions[0],
-        (predictions == UNDECIDED).float().mean(0),
-        torch.stack([a.silent for a in answers]).float().mean(0),
-        torch.stack([a.spikes for a in answers]).mean(0),
-        torch.stack([a.exit for a in answers]).mean(0),
-        torch.stack([a.by_step == y[:, None] for a in answers]).float().mean(0),
-        torch.from_numpy(majority_vote(predictions.cpu().numpy(), y.cpu().numpy())).to(x.device).float(),
-    )
+    return Look(answers, y)
 
 
 def _infer(model: Model, x: Tensor, key: Key) -> Inference:
@@ -546,66 +392,12 @@ def _check_answer(logits: Tensor, x: Tensor, y: Tensor, clean: bool) -> None:
         )
 
 
-def _attack(
-    attack: Attack,
-    model: Steady,
-    source: Steady | Sources | None,
-    x: Tensor,
-    y: Tensor,
-    standing: Tensor,
-    key: Key,
-) -> tuple[Result, Tensor]:
-    """The attack on the examples still standing, the others as they are; and when each fell."""
-    rows = standing.nonzero().flatten()
-    count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    if not len(rows):
-        return Result(x, ~standing, x.new_zeros(0, len(x)), count, count, count.to(x.dtype)), count - 1
-    found = attack(model, x[rows], y[rows], key.fold("attack").take(rows), through=source)
-    result = Result(
-        x.clone(),
-        ~standing,
-        x.new_full((len(found.losses), len(x)), torch.nan),
-        count.clone(),
-        count.clone(),
-        x.new_zeros(len(x)),
-    )
-    fell = count - 1
-    fell[rows] = UNRECORDED if found.fell is None else found.fell
-    for whole, part in zip(result[:6], found[:6], strict=True):
-        if whole is result.losses:
-            whole[:, rows] = part.to(whole.dtype)
-        else:
-            whole[rows] = part.to(whole.dtype)
-    return result, fell
-
-
-def _held(losses: Float[Tensor, "N S"], length: int) -> Float[Tensor, "N L"]:
-    """Losses per step, an example that was left alone keeping its last value."""
-    if not losses.shape[1]:
-        return losses.new_full((len(losses), length), torch.nan)
-    held = [losses[:, 0]]
-    for step in range(1, length):
-        now = losses[:, step] if step < losses.shape[1] else torch.full_like(held[0], torch.nan)
-        held.append(torch.where(now.isnan(), held[-1], now))
-    return torch.stack(held, 1)
-
-
 def _stochastic(model: Model) -> bool:
     return bool(getattr(model, "stochastic", False))
 
 
 def _batches(n: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, n, size))
-
-
-def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Any]:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _mean(values: Tensor) -> float:
-    """Mean of the values that are numbers; NaN where there are none."""
-    numbers = values[~values.isnan()].double()
-    return float(numbers.mean()) if len(numbers) else float("nan")
 
 
 def _check(

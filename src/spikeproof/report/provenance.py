@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from spikeproof.errors import DamagedError, InputError
-from spikeproof.experiments.read.results import Spec
 from spikeproof.experiments.run.driver import read_plan
 from spikeproof.experiments.run.store import Store
+from spikeproof.experiments.study.cells import Plain
 
 __all__ = ["Failed", "Origin", "Sources", "sources"]
 
@@ -37,7 +37,7 @@ class Origin:
     kind: str
     train: str
     spec: str
-    metrics: Spec
+    metrics: Plain
     seconds: float | None
     finished: str
     environment: int
@@ -49,7 +49,7 @@ class Origin:
         return self.kind if words is None else words(json.loads(self.spec))
 
 
-_TITLES: Mapping[str, Callable[[Spec], str]] = {
+_TITLES: Mapping[str, Callable[[Plain], str]] = {
     "attack": lambda spec: f"{spec['attack']['name']} · {spec['threat']['name']} {spec['epsilon']:.4g}",
     "distance": lambda spec: f"distance · {spec['attack']['name']} · {spec['threat']['name']}",
     "probe": lambda spec: f"probe · {spec['probe']['name']}",
@@ -81,7 +81,7 @@ class Sources:
         missing: number of cells that were not computed yet.
     """
 
-    plan: Spec
+    plan: Plain
     origins: tuple[Origin, ...]
     environments: tuple[str, ...]
     failed: tuple[Failed, ...]
@@ -112,7 +112,7 @@ def sources(directory: Path) -> Sources:
     return Sources(plan, tuple(origins), tuple(environments), failed, tuple(damaged), missing)
 
 
-def _plan(directory: Path) -> Spec:
+def _plan(directory: Path) -> Plain:
     try:
         return read_plan(directory)
     except InputError:
@@ -122,8 +122,8 @@ def _plan(directory: Path) -> Spec:
 def _origin(
     address: str,
     path: Path,
-    cell: Spec,
-    metrics: Spec,
+    cell: Plain,
+    metrics: Plain,
     environments: dict[str, int],
 ) -> Origin:
     explained = _read(path / "provenance.json")

@@ -11,7 +11,8 @@ from typing import NamedTuple, TypedDict
 
 from spikeproof.audit.checks import DOUBTFUL, WITHHELD
 from spikeproof.experiments.read.record import Record
-from spikeproof.experiments.read.results import WORST_CASE, Column, outcomes
+from spikeproof.experiments.read.results import WORST_CASE, outcomes
+from spikeproof.experiments.run.parquet import Array
 from spikeproof.keys import Key
 from spikeproof.statistics import compare, difference_test, holm
 
@@ -51,8 +52,8 @@ class Compared(TypedDict):
 
 class _Standing(NamedTuple):
     record: Record
-    right: Column
-    examples: Column
+    right: Array
+    examples: Array
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-__all__ = ["Broke", "DistanceRecord", "Effort", "ProbeRecord", "Proof", "Record"]
+__all__ = ["Base", "Broke", "DistanceRecord", "Effort", "ProbeRecord", "Proof", "Record"]
 
 
 class Effort(TypedDict):
@@ -79,6 +79,37 @@ class Proof(TypedDict):
     ci_low: float | None
     ci_high: float | None
     reason: str | None
+
+
+class Base(TypedDict):
+    """One model of a study, measured without an attack: what every record of it begins with."""
+
+    study: str
+    dataset: str
+    network: str
+    neuron: str
+    encoder: str
+    decoder: str
+    surrogate: str
+    rule: str
+    seed: int
+    n: int
+    clean_accuracy: float
+    clean_ci_low: float
+    clean_ci_high: float
+    clean_all_draws: float
+    clean_vote: float | None
+    draws: int
+    stochastic: bool
+    tie_share: float
+    silent_share: float
+    spikes_per_inference: float
+    mean_exit: float | None
+    accuracy_by_step: list[float]
+    model: str
+    train_cell: str
+    clean_cell: str
+    steps: int
 
 
 class Record(TypedDict):

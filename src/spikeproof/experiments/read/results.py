@@ -7,16 +7,14 @@ audit added count as well; such a worst case tells what it was before.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TypedDict, cast
 
 import numpy as np
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from spikeproof.attacks.answers.queries import SquareSearch
 from spikeproof.attacks.gradient.plain import FGSM
@@ -27,29 +25,21 @@ from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, Prob
 from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import DamagedError, InputError
-from spikeproof.experiments.read.record import Broke, DistanceRecord, ProbeRecord, Proof, Record
+from spikeproof.experiments.read.labels import AXES, Names, text_of
+from spikeproof.experiments.read.record import Base, Broke, DistanceRecord, ProbeRecord, Proof, Record
 from spikeproof.experiments.read.traces import effort, members, proof, shares
-from spikeproof.experiments.run.driver import read_plan
-from spikeproof.experiments.run.store import Store, Stored
-from spikeproof.experiments.study.cells import Cell
+from spikeproof.experiments.read.worst import WorstCase, columns_of
+from spikeproof.experiments.run.driver import Budget, Repair, read_plan
+from spikeproof.experiments.run.parquet import Array
+from spikeproof.experiments.run.store import Metrics, Store, Stored
+from spikeproof.experiments.study.cells import Cell, CellRecord, Plain
 from spikeproof.protocols import Decoder
 from spikeproof.specs import build
 from spikeproof.statistics import Interval, wilson
 
-__all__ = [
-    "WORST_CASE",
-    "Column",
-    "distance_records",
-    "labels",
-    "outcomes",
-    "probe_records",
-    "records",
-    "restated",
-]
+__all__ = ["WORST_CASE", "distance_records", "outcomes", "probe_records", "records", "restated"]
 
 WORST_CASE = "worst-case"
-
-Spec = Mapping[str, Any]
 
 
 def records(directory: Path) -> list[Record]:
@@ -63,21 +53,19 @@ def records(directory: Path) -> list[Record]:
     """
     plan, store = read_plan(directory), Store(directory)
     cells = {stored.address: stored for stored in _readable(store, plan["cells"])}
-    names = _Names.of(plan["plan"], plan["repairs"])
+    names = Names.of(plan["plan"], plan["repairs"])
     rows: list[Record] = []
     for train in plan["plan"]:
         if train["kind"] == "train" and train["address"] in cells:
             model = cells[train["address"]]
-            wanted, added = (
-                [cell for cell in cells_ if cell["spec"].get("train") == model.address]
-                for cells_ in (plan["plan"], plan["repairs"])
-            )
-            before = _records_of_model(plan["study"], names, cells, model, wanted)
+            wanted = [cell for cell in plan["plan"] if cell["spec"].get("train") == model.address]
+            added = [cell for cell in plan["repairs"] if cell["spec"].get("train") == model.address]
+            before = _Model(plan["study"], names, cells, model, wanted).records()
             planned, extra = _repaired(wanted, added, cells)
             if not extra and planned is wanted:
                 rows += before
                 continue
-            after = _records_of_model(plan["study"], names, cells, model, planned, extra)
+            after = _Model(plan["study"], names, cells, model, planned, extra).records()
             rows += _with_before(after, before, added)
     return rows
 
@@ -85,15 +73,15 @@ def records(directory: Path) -> list[Record]:
 MEASURED = ("clean", "inspect", "attack", "certify", "distance")
 
 
-def restated(cell: Spec, examples: int) -> Cell:
+def restated(cell: CellRecord, examples: int) -> Cell:
     """The cell of a plan that measures the same on so many examples; afresh, what was nested."""
     spec = {name: value for name, value in cell["spec"].items() if name != "smaller"}
     return Cell.of(cell["kind"], {**spec, "examples": examples})
 
 
 def _repaired(
-    wanted: Sequence[Spec], added: Sequence[Spec], cells: Mapping[str, Stored]
-) -> tuple[Sequence[Spec], Sequence[Spec]]:
+    wanted: Sequence[CellRecord], added: Sequence[Repair], cells: Mapping[str, Stored]
+) -> tuple[Sequence[CellRecord], Sequence[CellRecord]]:
     """The plan of a model on the most examples on which all of it is measured, and what was added there."""
     planned = max((cell["spec"].get("examples", 0) for cell in wanted), default=0)
     sizes = sorted({cell["spec"]["examples"] for cell in added if cell["spec"]["examples"] > planned})
@@ -107,23 +95,26 @@ def _repaired(
     return best, [cell for cell in extra if cell["address"] not in own]
 
 
-def _with_before(after: list[Record], before: Sequence[Record], added: Sequence[Spec]) -> list[Record]:
+def _with_before(after: list[Record], before: Sequence[Record], added: Sequence[Repair]) -> list[Record]:
     """Records after repairs: each attack that was added with its reason, each worst case as it was before."""
     because = {cell["address"]: cell["because"] for cell in added if cell["because"] != TOO_FEW}
     for row in after:
         if row["attack"] != WORST_CASE:
             row["because"] = because.get(Path(row["cell"]).name)
-    tried = {(row["threat"], row["epsilon"]) for row in after if row["because"] is not None}
-    olds = {(row["threat"], row["epsilon"]): row for row in before if row["attack"] == WORST_CASE}
+    tried = {_budget(row) for row in after if row["because"] is not None}
+    olds = {_budget(row): row for row in before if row["attack"] == WORST_CASE}
     for row in after:
-        budget = (row["threat"], row["epsilon"])
-        old = olds.get(budget) if row["attack"] == WORST_CASE else None
+        old = olds.get(_budget(row)) if row["attack"] == WORST_CASE else None
         if old is not None and (
-            budget in tried or old["warnings"] != row["warnings"] or old["n"] != row["n"]
+            _budget(row) in tried or old["warnings"] != row["warnings"] or old["n"] != row["n"]
         ):
             row["before_accuracy"], row["before_verdict"] = old["robust_accuracy"], old["verdict"]
             row["before_n"], row["before_warnings"] = old["n"], old["warnings"]
     return after
+
+
+def _budget(row: Record) -> Budget:
+    return Budget(row["threat"], row["epsilon"])
 
 
 TOO_FEW = "too few examples"
@@ -153,11 +144,11 @@ def distance_records(directory: Path) -> list[DistanceRecord]:
     return [_distance_record(base, names, cell) for base, names, cell in _of_kind(directory, "distance")]
 
 
-def _of_kind(directory: Path, kind: str) -> Iterator[tuple[Spec, _Names, Stored]]:
+def _of_kind(directory: Path, kind: str) -> Iterator[tuple[Base, Names, Stored]]:
     """Every finished cell of a kind, with what is known of its model."""
     plan, store = read_plan(directory), Store(directory)
     cells = {stored.address: stored for stored in _readable(store, plan["cells"])}
-    names, bases = _Names.of(plan["plan"], ()), dict[str, dict[str, Any]]()
+    names, bases = Names.of(plan["plan"], ()), dict[str, Base]()
     for cell in plan["plan"]:
         train = cells.get(cell["spec"].get("train", ""))
         if train is None or cell["address"] not in cells:
@@ -168,15 +159,15 @@ def _of_kind(directory: Path, kind: str) -> Iterator[tuple[Spec, _Names, Stored]
             yield bases[train.address], names, cells[cell["address"]]
 
 
-def _distance_record(base: Spec, names: _Names, cell: Stored) -> DistanceRecord:
-    metrics, spec = cell.metrics, cell.cell["spec"]
+def _distance_record(base: Base, names: Names, cell: Stored) -> DistanceRecord:
+    metrics, spec, known = cell.metrics, cell.cell["spec"], dict[str, object](base)
     record = {
-        **{name: base[name] for name in DistanceRecord.__annotations__ if name in base},
+        **{name: known[name] for name in DistanceRecord.__annotations__ if name in known},
         **{name: metrics[name] for name in DistanceRecord.__annotations__ if name in metrics},
         **{name: metrics[f"median_{end}"] for name, end in _MEDIAN.items()},
         "unconfirmed": metrics["unconfirmed_share"],
         "attack": names.attack(spec, base["seed"]),
-        "threat": names.threats[_text(spec["threat"])],
+        "threat": names.threats[text_of(spec["threat"])],
         "cell": str(cell.path),
     }
     return cast(DistanceRecord, record)
@@ -185,12 +176,13 @@ def _distance_record(base: Spec, names: _Names, cell: Stored) -> DistanceRecord:
 _MEDIAN = {"median": "distance", "median_low": "low", "median_high": "high"}
 
 
-def _probe_record(base: Spec, names: _Names, cell: Stored) -> ProbeRecord:
-    metrics, above = cell.metrics, base["clean_accuracy"] - cell.metrics["chance"]
+def _probe_record(base: Base, names: Names, cell: Stored) -> ProbeRecord:
+    metrics, known = cell.metrics, dict[str, object](base)
+    above = base["clean_accuracy"] - metrics["chance"]
     record = {
-        **{name: base[name] for name in ProbeRecord.__annotations__ if name in base},
+        **{name: known[name] for name in ProbeRecord.__annotations__ if name in known},
         **{name: metrics[name] for name in ProbeRecord.__annotations__ if name in metrics},
-        "probe": names.probes[_text(cell.cell["spec"]["probe"])],
+        "probe": names.probes[text_of(cell.cell["spec"]["probe"])],
         "timing_share": metrics["lost"] / above if above > 0 else None,
         "cell": str(cell.path),
     }
@@ -207,81 +199,127 @@ def _readable(store: Store, addresses: Iterable[str]) -> Iterable[Stored]:
             yield stored
 
 
-def _records_of_model(
-    study: str,
-    names: _Names,
-    cells: Mapping[str, Stored],
-    train: Stored,
-    wanted: Sequence[Spec],
-    extra: Sequence[Spec] = (),
-) -> list[Record]:
-    """The numbers of one model; a worst case once all that was wanted is there, with the extra that is."""
-    clean = next(
-        (cells[c["address"]] for c in wanted if c["kind"] == "clean" and c["address"] in cells), None
-    )
-    if clean is None:
-        return []
-    base = _base(study, names, train, clean)
-    groups: dict[tuple[str, float], list[Spec]] = defaultdict(list)
-    for cell in wanted:
-        if cell["kind"] == "attack":
-            groups[names.threats[_text(cell["spec"]["threat"])], cell["spec"]["epsilon"]].append(cell)
-    more: dict[tuple[str, float], list[Stored]] = defaultdict(list)
-    for cell in extra:
-        if cell["kind"] == "attack":
-            budget = (names.threats[_text(cell["spec"]["threat"])], cell["spec"]["epsilon"])
-            more[budget].append(cells[cell["address"]])
-    rows: list[Record] = [] if groups else [_clean_record(base)]
-    contradicted: dict[tuple[str, float], float] = {}
-    for (threat, epsilon), group in groups.items():
-        found = [cells[cell["address"]] for cell in group if cell["address"] in cells]
-        whole = bool(found) and len(found) == len(group)
-        found += more[threat, epsilon]
-        here = [_attack_record(base, names, threat, epsilon, cell) for cell in found]
-        if whole:
-            here.append(_worst_record(base, threat, epsilon, clean, found, here))
-            proofs = [
-                cells[c["address"]]
-                for c in wanted
-                if c["kind"] == "certify"
-                and c["address"] in cells
-                and (names.threats[_text(c["spec"]["threat"])], c["spec"]["epsilon"]) == (threat, epsilon)
-            ]
-            contradicted[threat, epsilon] = _certify(here[-1], clean, found, proofs)
-            here[-1]["proofs"] = [_proof(names, cell) for cell in proofs]
-        rows += here
-    _warn_rising([row for row in rows if row["attack"] != WORST_CASE])
-    looks = [c for c in (*wanted, *extra) if c["kind"] == "inspect" and c["address"] in cells]
-    inspected = cells[looks[0]["address"]] if looks else None
-    far = [cells[c["address"]] for c in wanted if c["kind"] == "distance" and c["address"] in cells]
-    nearer = {
-        place: _nearer(
-            clean,
-            [*(cells[c["address"]] for c in group if c["address"] in cells), *more[place]],
-            near,
-            place[1],
-        )
-        for place, group in groups.items()
-        if (near := [cell for cell in far if names.threats[_text(cell.cell["spec"]["threat"])] == place[0]])
-    }
-    _judge(rows, cells, train, inspected, contradicted, nearer)
-    return rows
+@dataclass(frozen=True)
+class _AtBudget:
+    """What is finished of the cells of one model at one budget.
+
+    Args:
+        budget: the threat by its name, and epsilon.
+        clean: the clean cell of the model.
+        attacks: what was planned, then what was added.
+        whole: whether all that was planned is there.
+        proofs: certificates that were tried.
+        searches: for the nearest adversarial image, in the norm of this threat.
+    """
+
+    budget: Budget
+    clean: Stored
+    attacks: Sequence[Stored]
+    whole: bool
+    proofs: Sequence[Stored]
+    searches: Sequence[Stored]
+
+    @cached_property
+    def worst(self) -> WorstCase:
+        """Image by image, over all attacks."""
+        return WorstCase.of(self.clean, self.attacks)
+
+    @cached_property
+    def proved(self) -> Array | None:
+        """Per image, whether a certificate of the model itself holds; None where none applies."""
+        applied = [cell for cell in self.proofs if cell.metrics["certified"] is not None]
+        own = [columns_of(cell)["certified"] for cell in applied if cell.metrics["subject"] == "model"]
+        return np.stack(own).max(0) if own else None
+
+    @property
+    def contradicted(self) -> float:
+        """Share of images that an attack broke although a certificate holds for them."""
+        return 0.0 if self.proved is None else float((self.proved > self.worst.right).mean())
+
+    @property
+    def nearer(self) -> float:
+        """Share of images left standing for which an adversarial image within epsilon is known."""
+        if not self.searches:
+            return 0.0
+        distance = np.stack([columns_of(cell)["distance"] for cell in self.searches]).min(0)
+        return float(((distance <= self.budget.epsilon) & (self.worst.right > 0.5)).mean())
 
 
-def _nearer(clean: Stored, found: Sequence[Stored], far: Sequence[Stored], epsilon: float) -> float:
-    """Share of examples that all attacks left standing, with an adversarial image within epsilon known."""
-    distance = np.stack([_columns(cell)["distance"] for cell in far]).min(0)
-    return float(((distance <= epsilon) & (_worst_case(clean, found)[0] > 0.5)).mean())
+@dataclass(frozen=True)
+class _Model:
+    """The cells of one model: those that are wanted, those that were added, and all that are finished."""
+
+    study: str
+    names: Names
+    cells: Mapping[str, Stored]
+    train: Stored
+    wanted: Sequence[CellRecord]
+    extra: Sequence[CellRecord] = ()
+
+    def records(self) -> list[Record]:
+        """Its numbers; a worst case once all that was wanted is there, with the extra that is."""
+        clean = next(self.finished("clean", self.wanted), None)
+        if clean is None:
+            return []
+        base, budgets = _base(self.study, self.names, self.train, clean), self.budgets(clean)
+        rows: list[Record] = [] if budgets else [_clean_record(base)]
+        for at in budgets.values():
+            here = [_attack_record(base, self.names, at.budget, cell) for cell in at.attacks]
+            rows += [*here, _worst_record(base, self.names, at, here)] if at.whole else here
+        _warn_rising([row for row in rows if row["attack"] != WORST_CASE])
+        _judge(rows, self, budgets)
+        return rows
+
+    def budgets(self, clean: Stored) -> dict[Budget, _AtBudget]:
+        """The finished cells by budget, in the order of the plan."""
+        groups: dict[Budget, list[CellRecord]] = defaultdict(list)
+        for cell in self.wanted:
+            if cell["kind"] == "attack":
+                groups[self.names.budget(cell["spec"])].append(cell)
+        more, proofs = self.by_budget("attack", self.extra), self.by_budget("certify", self.wanted)
+        searches = list(self.finished("distance", self.wanted))
+        found = {}
+        for budget, group in groups.items():
+            planned = list(self.finished("attack", group))
+            found[budget] = _AtBudget(
+                budget,
+                clean,
+                [*planned, *more[budget]],
+                bool(planned) and len(planned) == len(group),
+                proofs[budget],
+                [
+                    s
+                    for s in searches
+                    if self.names.threats[text_of(s.cell["spec"]["threat"])] == budget.threat
+                ],
+            )
+        return found
+
+    def by_budget(self, kind: str, records: Sequence[CellRecord]) -> dict[Budget, list[Stored]]:
+        """Finished cells of a kind by budget."""
+        groups: dict[Budget, list[Stored]] = defaultdict(list)
+        for cell in self.finished(kind, records):
+            groups[self.names.budget(cell.cell["spec"])].append(cell)
+        return groups
+
+    def finished(self, kind: str, records: Iterable[CellRecord]) -> Iterator[Stored]:
+        """The finished ones of these cells, of one kind."""
+        return (self.cells[c["address"]] for c in records if c["kind"] == kind and c["address"] in self.cells)
 
 
-def _base(study: str, names: _Names, train: Stored, clean: Stored) -> dict[str, Any]:
+def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
     spec, metrics = train.cell["spec"], clean.metrics
     model = spec["model"]
+    parts = {axis: names.axes[axis][text_of(model[axis])] for axis in AXES}
     return {
         "study": study,
         "dataset": spec["dataset"]["name"],
-        **{axis: names.axes[axis][_text(model[axis])] for axis in _AXES},
-        "rule": names.axes["rule"][_text(spec["rule"])],
+        "network": parts["network"],
+        "neuron": parts["neuron"],
+        "encoder": parts["encoder"],
+        "decoder": parts["decoder"],
+        "surrogate": parts["surrogate"],
+        "rule": names.axes["rule"][text_of(spec["rule"])],
         "seed": spec["seed"],
         "n": metrics["n"],
         "clean_accuracy": metrics["clean_accuracy"],
@@ -303,10 +341,7 @@ def _base(study: str, names: _Names, train: Stored, clean: Stored) -> dict[str, 
     }
 
 
-_AXES = ("network", "neuron", "encoder", "decoder", "surrogate")
-
-
-def _steps(encoder: Spec) -> int:
+def _steps(encoder: Plain) -> int:
     """Number of time steps of a code, or of the code inside it; 1 for codes of spike times."""
     if "steps" in encoder:
         return int(encoder["steps"])
@@ -314,24 +349,38 @@ def _steps(encoder: Spec) -> int:
     return next((_steps(part) for part in parts if isinstance(part, Mapping) and "name" in part), 1)
 
 
-_NOTHING: Mapping[str, Any] = {
-    "certified_low": None,
-    "certified_high": None,
-    "proofs": [],
-    "effort": None,
-    "broken_by": [],
-    "because": None,
-    "before_accuracy": None,
-    "before_verdict": None,
-    "before_n": None,
-    "before_warnings": [],
-}
-"""What a record lacks that is no attack, no worst case, was not certified or not repaired."""
+class _Nothing(TypedDict):
+    certified_low: None
+    certified_high: None
+    proofs: list[Proof]
+    effort: None
+    broken_by: list[Broke]
+    because: None
+    before_accuracy: None
+    before_verdict: None
+    before_n: None
+    before_warnings: list[str]
 
 
-def _clean_record(base: Spec) -> Record:
+def _nothing() -> _Nothing:
+    """What a record lacks that is no attack, no worst case, was not certified or not repaired."""
+    return {
+        "certified_low": None,
+        "certified_high": None,
+        "proofs": [],
+        "effort": None,
+        "broken_by": [],
+        "because": None,
+        "before_accuracy": None,
+        "before_verdict": None,
+        "before_n": None,
+        "before_warnings": [],
+    }
+
+
+def _clean_record(base: Base) -> Record:
     """The record of a study without attacks: an attack that does nothing."""
-    record = {
+    return {
         **base,
         "attack": "none",
         "threat": "none",
@@ -345,7 +394,7 @@ def _clean_record(base: Spec) -> Record:
         "adversarial_silent_share": base["silent_share"],
         "adversarial_mean_exit": base["mean_exit"],
         "gradient_free": True,
-        **_NOTHING,
+        **_nothing(),
         "nested": False,
         "certified": None,
         "certified_vote": None,
@@ -353,16 +402,15 @@ def _clean_record(base: Spec) -> Record:
         "warnings": [],
         "cell": base["clean_cell"],
     }
-    return cast(Record, record)
 
 
-def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell: Stored) -> Record:
+def _attack_record(base: Base, names: Names, budget: Budget, cell: Stored) -> Record:
     metrics = cell.metrics
-    record = {
+    return {
         **base,
         "attack": names.attack(cell.cell["spec"], base["seed"]),
-        "threat": threat,
-        "epsilon": epsilon,
+        "threat": budget.threat,
+        "epsilon": budget.epsilon,
         "robust_accuracy": metrics["robust_accuracy"],
         "ci_low": metrics["ci_low"],
         "ci_high": metrics["ci_high"],
@@ -372,8 +420,8 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
         "adversarial_silent_share": metrics["silent_share"],
         "adversarial_mean_exit": metrics.get("mean_exit"),
         "gradient_free": metrics["gradient_free"],
-        **_NOTHING,
-        "effort": effort(metrics, _columns(cell)),
+        **_nothing(),
+        "effort": effort(metrics, columns_of(cell)),
         "broken_by": members(metrics),
         "nested": metrics.get("nested", False),
         "certified": None,
@@ -382,70 +430,53 @@ def _attack_record(base: Spec, names: _Names, threat: str, epsilon: float, cell:
         "warnings": [],
         "cell": str(cell.path),
     }
-    return cast(Record, record)
 
 
-def _worst_record(
-    base: Spec, threat: str, epsilon: float, clean: Stored, found: Sequence[Stored], rows: Sequence[Record]
-) -> Record:
-    right, ties, silent, exits, voted, chosen = _worst_case(clean, found)
+def _worst_record(base: Base, names: Names, at: _AtBudget, rows: Sequence[Record]) -> Record:
+    """The worst case over all attacks at a budget, with what was proved beside what was left standing."""
+    worst = at.worst
+    right, voted, exits = worst.right, worst.column("voted"), worst.column("exit")
     low, high = wilson(float(right.sum()), len(right))
-    hardest = int(np.bincount(chosen, minlength=len(found) + 1)[1:].argmax())
-    record = {
+    proved = [None, None] if at.proved is None else wilson(float(at.proved.sum()), len(at.proved))
+    attacks, metrics = [row["attack"] for row in rows], [cell.metrics for cell in at.attacks]
+    record: Record = {
         **base,
         "attack": WORST_CASE,
-        "threat": threat,
-        "epsilon": epsilon,
+        "threat": at.budget.threat,
+        "epsilon": at.budget.epsilon,
         "robust_accuracy": float(right.mean()),
         "ci_low": low,
         "ci_high": high,
         "robust_all_draws": float((right == 1).mean()),
         "robust_vote": None if np.isnan(voted).any() else float(voted.mean()),
-        "adversarial_tie_share": float(ties.mean()),
-        "adversarial_silent_share": float(silent.mean()),
+        "adversarial_tie_share": float(worst.column("tie").mean()),
+        "adversarial_silent_share": float(worst.column("silent").mean()),
         "adversarial_mean_exit": None if np.isnan(exits).any() else float(exits.mean()),
         "gradient_free": all(row["gradient_free"] for row in rows),
-        **_NOTHING,
-        "broken_by": _shares(clean, found, chosen, rows),
+        **_nothing(),
+        "broken_by": shares(worst.clean, worst.attacks, worst.chosen, attacks, metrics),
         "nested": any(row["nested"] for row in rows),
-        "certified": None,
-        "certified_vote": None,
+        "certified": None if at.proved is None else float(at.proved.mean()),
+        "certified_vote": max(_votes(at.proofs), default=None),
         "verdict": None,
         "warnings": [],
-        "cell": str(found[hardest].path),
+        "cell": str(at.attacks[worst.hardest].path),
     }
-    return cast(Record, record)
+    record["certified_low"], record["certified_high"] = proved
+    record["proofs"] = [_proof(names, cell) for cell in at.proofs]
+    return record
 
 
-def _shares(
-    clean: Stored, found: Sequence[Stored], chosen: NDArray[np.intp], rows: Sequence[Record]
-) -> list[Broke]:
-    names, metrics = [row["attack"] for row in rows], [cell.metrics for cell in found]
-    return shares(_columns(clean), [_columns(cell) for cell in found], chosen, names, metrics)
+def _votes(proofs: Sequence[Stored]) -> list[float]:
+    """What was proved of classifiers other than the model itself."""
+    return [
+        cell.metrics["certified"]
+        for cell in proofs
+        if cell.metrics["certified"] is not None and cell.metrics["subject"] != "model"
+    ]
 
 
-Column = NDArray[np.float64]
-
-
-def _worst_case(
-    clean: Stored, found: Sequence[Stored]
-) -> tuple[Column, Column, Column, Column, Column, NDArray[np.intp]]:
-    """Per image: share of fresh draws right, ties, silence, exit, vote, and the attack chosen (0: none).
-
-    What was not measured is NaN.
-    """
-    tables = [_columns(clean), *map(_columns, found)]
-    selection = np.stack([table["right_selection"] for table in tables])
-    unknown = np.full(selection.shape[1], np.nan)
-    wanted = ("right", "tie", "silent", "exit", "voted")
-    measured = [np.stack([table.get(column, unknown) for table in tables]) for column in wanted]
-    order = np.argsort(selection.mean(1), kind="stable")  # of equals the attack that is stronger as a whole
-    chosen = order[selection[order].argmin(0)]
-    right, ties, silent, exits, voted = (np.take_along_axis(m, chosen[None], 0)[0] for m in measured)
-    return right, ties, silent, exits, voted, chosen
-
-
-def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple[Column, Column]:
+def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple[Array, Array]:
     """What one worst case was counted from: per image, the share of draws answered rightly, and which image.
 
     Args:
@@ -454,16 +485,12 @@ def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple
         records: all records of the study.
     """
     store = Store(directory)
-    alike = ("train_cell", "threat", "epsilon")
-    found = [row for row in records if all(dict(row)[name] == dict(worst)[name] for name in alike)]
+    found = [
+        row for row in records if row["train_cell"] == worst["train_cell"] and _budget(row) == _budget(worst)
+    ]
     paths = [worst["clean_cell"], *(row["cell"] for row in found if row["attack"] != WORST_CASE)]
     clean, *attacks = [cell for path in paths for cell in _readable(store, [Path(path).name])]
-    return _worst_case(clean, attacks)[0], _columns(clean)["example"]
-
-
-def _columns(cell: Stored) -> dict[str, Column]:
-    table = pq.read_table(cell.path / "examples.parquet")
-    return {name: table.column(name).to_numpy().astype(float) for name in table.column_names}
+    return WorstCase.of(clean, attacks).right, columns_of(clean)["example"]
 
 
 def _warn_rising(rows: Sequence[Record]) -> None:
@@ -482,71 +509,52 @@ def _warn_rising(rows: Sequence[Record]) -> None:
                 )
 
 
-def _certify(worst: Record, clean: Stored, found: Sequence[Stored], proofs: Sequence[Stored]) -> float:
-    """Note what was proved beside what was left standing; the share of examples where the two disagree."""
-    applied = [cell for cell in proofs if cell.metrics["certified"] is not None]
-    of_model = [cell for cell in applied if cell.metrics["subject"] == "model"]
-    votes = [cell.metrics["certified"] for cell in applied if cell.metrics["subject"] != "model"]
-    worst["certified_vote"] = max(votes, default=None)
-    if not of_model:
-        return 0.0
-    proved = np.stack([_columns(cell)["certified"] for cell in of_model]).max(0)
-    worst["certified"] = float(proved.mean())
-    worst["certified_low"], worst["certified_high"] = wilson(float(proved.sum()), len(proved))
-    right = _worst_case(clean, found)[0]
-    return float((proved > right).mean())
+def _proof(names: Names, cell: Stored) -> Proof:
+    return proof(names.certificates[text_of(cell.cell["spec"]["certificate"])], cell.metrics)
 
 
-def _proof(names: _Names, cell: Stored) -> Proof:
-    return proof(names.certificates[_text(cell.cell["spec"]["certificate"])], cell.metrics)
-
-
-def _judge(
-    rows: Sequence[Record],
-    cells: Mapping[str, Stored],
-    train: Stored,
-    inspected: Stored | None,
-    contradicted: Mapping[tuple[str, float], float],
-    nearer: Mapping[tuple[str, float], float],
-) -> None:
+def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBudget]) -> None:
     """Every worst case gets the verdict of the audit, with its reasons."""
+    inspected = next(model.finished("inspect", (*model.wanted, *model.extra)), None)
     probe = None if inspected is None else _probe_evidence(inspected.metrics)
+    spec = model.train.cell["spec"]["model"]
     for worst in (row for row in rows if row["attack"] == WORST_CASE):
         alike = [row for row in rows if row["threat"] == worst["threat"]]
-        attacks = [
-            evidence
-            for row in alike
-            if row["epsilon"] == worst["epsilon"] and row["attack"] != WORST_CASE
-            for evidence in _evidence(row["attack"], cells[Path(row["cell"]).name])
-        ]
+        here = [row for row in alike if row["epsilon"] == worst["epsilon"]]
+        at = budgets[_budget(worst)]
         verdict = audit(
             Evidence(
                 accuracy=worst["robust_accuracy"],
                 interval=Interval(worst["ci_low"], worst["ci_high"]),
                 n=worst["n"],
                 clean_accuracy=worst["clean_accuracy"],
-                classes=train.cell["spec"]["model"]["classes"],
+                classes=spec["classes"],
                 epsilon=worst["epsilon"],
                 unbounded=worst["threat"] == "linf" and worst["epsilon"] >= 1,
                 stochastic=worst["stochastic"],
-                attacks=attacks,
+                attacks=[
+                    evidence
+                    for row in here
+                    if row["attack"] != WORST_CASE
+                    for evidence in _evidence(row["attack"], model.cells[Path(row["cell"]).name])
+                ],
                 curve=[
                     CurvePoint(row["epsilon"], row["robust_accuracy"])
                     for row in alike
                     if row["attack"] == WORST_CASE
                 ],
                 probe=probe,
-                contradicted=contradicted[worst["threat"], worst["epsilon"]],
-                dynamic_exit=_exits(train.cell["spec"]["model"]["decoder"]),
-                nearer=nearer.get((worst["threat"], worst["epsilon"]), 0.0),
-                nested=all(row["nested"] for row in alike if row["epsilon"] == worst["epsilon"]),
+                contradicted=at.contradicted,
+                dynamic_exit=_exits(spec["decoder"]),
+                nearer=at.nearer,
+                nested=all(row["nested"] for row in here),
             )
         )
         worst["verdict"] = verdict.verdict
         worst["warnings"] += [f"{finding.check}: {finding.why}" for finding in verdict.findings]
 
 
-def _exits(spec: Spec) -> bool:
+def _exits(spec: Plain) -> bool:
     """Whether a decoder exits as outputs have it; one that this version does not know is taken for plain."""
     try:
         decoder: Decoder = build(Decoder, spec, PARTS)
@@ -570,145 +578,10 @@ def _recipe(cell: Stored) -> Recipe:
     return recipe
 
 
-def _probe_evidence(metrics: Mapping[str, Any]) -> ProbeEvidence:
+def _probe_evidence(metrics: Metrics) -> ProbeEvidence:
     names = {column.name for column in fields(ProbeEvidence)}
     return ProbeEvidence(**{name: value for name, value in metrics.items() if name in names})
 
 
 def _accuracy(row: Record) -> float:
     return row["robust_accuracy"]
-
-
-@dataclass(frozen=True)
-class _Names:
-    """Display names of every member that a study uses: canonical text -> name."""
-
-    axes: Mapping[str, Mapping[str, str]]
-    attacks: Mapping[str, str]
-    threats: Mapping[str, str]
-    probes: Mapping[str, str]
-    certificates: Mapping[str, str]
-    models: Mapping[str, tuple[str, int]]  # address of a train cell -> the parts that tell it apart, its seed
-
-    def attack(self, spec: Spec, seed: int) -> str:
-        """The attack of a cell, with what its images were made on."""
-        name, source = self.attacks[_text(spec["attack"])], spec.get("source")
-        nested = ", nested" if "smaller" in spec else ""
-        if source is None:
-            return name + nested
-        if not isinstance(source, str):
-            return f"{name} from {Path(source['saved']).name} ({source['sha256'][:8]}){nested}"
-        parts, other_seed = self.models.get(source, ("another model", seed))
-        words = [*([parts] if parts else []), *([f"seed {other_seed}"] if other_seed != seed else [])]
-        return f"{name} from {', '.join(words)}{nested}"
-
-    @classmethod
-    def of(cls, plan: Sequence[Spec], repairs: Sequence[Spec]) -> _Names:
-        """Names for what a plan uses; what repairs add is named beside it and renames nothing."""
-        models = [cell["spec"] for cell in plan if cell["kind"] == "train"]
-        attacks = [cell["spec"] for cell in plan if cell["kind"] in ("attack", "distance")]
-        added = [cell["spec"] for cell in repairs if cell["kind"] == "attack"]
-        axes = {axis: labels(spec["model"][axis] for spec in models) for axis in _AXES}
-        axes["rule"] = labels(spec["rule"] for spec in models)
-        telling = [axis for axis in axes if len(axes[axis]) > 1]
-        parts = {
-            cell["address"]: (
-                ", ".join(axes[axis][_text(_part(cell["spec"], axis))] for axis in telling),
-                int(cell["spec"]["seed"]),
-            )
-            for cell in plan
-            if cell["kind"] == "train"
-        }
-        return cls(
-            axes,
-            {
-                **labels(spec["attack"] for spec in (*attacks, *added)),
-                **labels(spec["attack"] for spec in attacks),
-            },
-            labels(cell["spec"]["threat"] for cell in plan if "threat" in cell["spec"]),
-            labels(cell["spec"]["probe"] for cell in plan if cell["kind"] == "probe"),
-            labels(cell["spec"]["certificate"] for cell in plan if cell["kind"] == "certify"),
-            parts,
-        )
-
-
-def _part(train: Spec, axis: str) -> Spec:
-    part: Spec = train["rule"] if axis == "rule" else train["model"][axis]
-    return part
-
-
-def labels(members: Iterable[Spec]) -> dict[str, str]:
-    """Short names that tell members apart: options are named only where two members differ in them.
-
-    Args:
-        members: descriptions such as `{"name": "latency", "steps": 8}`.
-
-    Returns:
-        The canonical text of each member -> its name.
-
-    Example:
-        >>> list(labels([{"name": "pgd", "steps": 10}, {"name": "pgd", "steps": 20}]).values())
-        ['pgd(steps=10)', 'pgd(steps=20)']
-        >>> list(labels([{"name": "reversed", "code": {"name": "latency", "steps": 8}}]).values())
-        ['reversed(latency)']
-        >>> fused = [{"name": "latency", "steps": 8}, {"name": "direct", "steps": 8}]
-        >>> list(labels([{"name": "fused", "codes": fused}]).values())
-        ['fused(latency+direct)']
-    """
-    distinct = {_text(member): member for member in members}
-    groups: dict[str, list[Spec]] = defaultdict(list)
-    for member in distinct.values():
-        groups[_base_name(member)].append(member)
-    names = {}
-    for text, member in distinct.items():
-        name = _base_name(member)
-        options = _differing(_flat(member), [_flat(other) for other in groups[name]])
-        names[text] = f"{name}({', '.join(options)})" if options else name
-    return names
-
-
-def _differing(member: Spec, group: Sequence[Spec]) -> list[str]:
-    """The options in which a member differs from others, compared only where their parts are the same."""
-    options = []
-    for option, value in member.items():
-        part = option.rpartition(".")[0]
-        alike = [other for other in group if other.get(part) == member.get(part)]
-        if value is not None and any(other.get(option) != value for other in alike):
-            options.append(f"{option}={_brief(value)}")
-    return options
-
-
-_NAMED_BY_ATTACK = ("torchattacks", "foolbox", "transfer")
-
-
-def _base_name(member: Spec) -> str:
-    if member["name"] == "suite" and "level" in member:
-        return f"suite {member['level']}"
-    inside = [part for key in ("codes", "decoders") for part in member.get(key, [])]
-    inside += [member[key] for key in ("code", "decoder") if key in member]
-    inside += [member["attack"]] if member["name"] in _NAMED_BY_ATTACK else []
-    names = [_base_name(part) for part in inside if isinstance(part, Mapping)]
-    return f"{member['name']}({'+'.join(names)})" if names else str(member["name"])
-
-
-def _flat(member: Spec, prefix: str = "") -> dict[str, Any]:
-    """Options of a member, those of its parts as `part.option` and a part's own name as `part`."""
-    flat: dict[str, Any] = {}
-    for option, value in member.items():
-        if isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
-            flat |= _flat({str(i): part for i, part in enumerate(value)}, f"{prefix}{option}.")
-        elif isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{option}.")
-        elif option == "name":
-            flat |= {prefix[:-1]: value} if prefix else {}
-        else:
-            flat[prefix + option] = value
-    return flat
-
-
-def _brief(value: object) -> str:
-    return "-".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _text(spec: Spec) -> str:
-    return json.dumps(spec, sort_keys=True)

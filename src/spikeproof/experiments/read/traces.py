@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spikeproof.experiments.read.record import Broke, Effort, Proof
+from spikeproof.experiments.run.parquet import Columns
+from spikeproof.experiments.run.store import Metrics
 from spikeproof.statistics import wilson
 
 __all__ = ["effort", "fall", "members", "proof", "shares"]
-
-Column = NDArray[np.float64]
-Columns = Mapping[str, Column]
 
 COPIED = (
     "attacked",
@@ -33,7 +32,7 @@ COPIED = (
 )
 
 
-def effort(metrics: Mapping[str, Any], examples: Columns) -> Effort:
+def effort(metrics: Metrics, examples: Columns) -> Effort:
     """What an attack did for its number.
 
     Args:
@@ -88,13 +87,13 @@ def fall(examples: Columns, draws: int) -> list[tuple[int, float]]:
     return curve
 
 
-def members(metrics: Mapping[str, Any]) -> list[Broke]:
+def members(metrics: Metrics) -> list[Broke]:
     """What each member of a suite broke, in their order; empty for an attack that is none.
 
     Args:
         metrics: of its cell.
     """
-    n, rows = metrics["n"], []
+    n, rows = metrics["n"], list[Broke]()
     for member in metrics.get("members", ()):
         evidence = member.get("evidence", {})
         rows.append(
@@ -110,7 +109,7 @@ def members(metrics: Mapping[str, Any]) -> list[Broke]:
                 "backward_queries": evidence.get("backward_queries", 0),
             }
         )
-    return cast(list[Broke], rows)
+    return rows
 
 
 def shares(
@@ -118,7 +117,7 @@ def shares(
     found: Sequence[Columns],
     chosen: NDArray[np.intp],
     names: Sequence[str],
-    metrics: Sequence[Any],
+    metrics: Sequence[Metrics],
 ) -> list[Broke]:
     """What each attack adds to a worst case.
 
@@ -132,7 +131,7 @@ def shares(
     tables = [clean, *found]
     selection = np.stack([table["right_selection"] for table in tables])
     right = np.stack([table["right"] for table in tables])
-    rows = []
+    rows: list[Broke] = []
     for k, (name, numbers) in enumerate(zip(names, metrics, strict=True), 1):
         others = [i for i in range(len(tables)) if i != k]
         order = sorted(others, key=lambda i: float(selection[i].mean()))
@@ -151,10 +150,10 @@ def shares(
                 "backward_queries": int(numbers.get("backward_queries") or 0),
             }
         )
-    return cast(list[Broke], rows)
+    return rows
 
 
-def proof(name: str, metrics: Mapping[str, Any]) -> Proof:
+def proof(name: str, metrics: Metrics) -> Proof:
     """What a certificate proves, with the interval for the choice of images, or why it does not apply.
 
     Args:
@@ -173,5 +172,5 @@ def proof(name: str, metrics: Mapping[str, Any]) -> Proof:
     }
 
 
-def _number(value: Any) -> float | None:
+def _number(value: float | None) -> float | None:
     return None if value is None or value != value else value

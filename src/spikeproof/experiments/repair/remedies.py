@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 from spikeproof.attacks.answers.queries import SquareSearch
 from spikeproof.attacks.answers.reachable import EncoderAwareSearch
@@ -14,13 +14,14 @@ from spikeproof.attacks.made_of.composite import Composite, RateTwin, WidthSweep
 from spikeproof.attacks.parts.objectives import PrefixMean
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import check_threat
-from spikeproof.encoders import StraightThrough, TimeShift
+from spikeproof.encoders import BackwardRule, StraightThrough, TimeShift
 from spikeproof.errors import InputError
 from spikeproof.evaluation.suites import LEVELS, Member, Suite, plan
 from spikeproof.experiments.study.study import check_on
-from spikeproof.losses import Margin
-from spikeproof.protocols import Threat, moves_events
-from spikeproof.surrogates import ATan
+from spikeproof.losses import Margin, Objective
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.protocols import Model, Threat, moves_events
+from spikeproof.surrogates import ATan, Surrogate
 
 __all__ = ["ENOUGH", "Remedy", "longer", "remedies", "strongest"]
 
@@ -37,6 +38,13 @@ class Remedy(NamedTuple):
     recipe: Recipe
 
 
+class _Options(TypedDict, total=False):
+    steps: int
+    restarts: int
+    reach: float
+    objective: Objective
+
+
 @dataclass(frozen=True)
 class _Case:
     stochastic: bool
@@ -44,12 +52,19 @@ class _Case:
     strongest: Recipe | None
     tried: Sequence[Recipe]
 
-    def pgd(self, **options: Any) -> PGD:
-        return EOTPGD(draws=8, **options) if self.stochastic else PGD(**options)
+    def pgd(
+        self,
+        surrogate: Surrogate | None = None,
+        backward: BackwardRule | None = None,
+        **options: Unpack[_Options],
+    ) -> PGD:
+        if self.stochastic:
+            return EOTPGD(draws=8, surrogate=surrogate, backward=backward, **options)
+        return PGD(surrogate=surrogate, backward=backward, **options)
 
 
 def _other_gradients(case: _Case) -> list[Recipe]:
-    options: dict[str, Any] = {"steps": 20, "reach": 5.0, "objective": Margin()}
+    options: _Options = {"steps": 20, "reach": 5.0, "objective": Margin()}
     if not case.spiking:
         return [case.pgd(**options)]
     if case.stochastic:  # a sweep in expectation would cost more than it finds
@@ -117,7 +132,7 @@ def longer(recipe: Recipe) -> Recipe | None:
     inner = getattr(recipe, "attack", None)
     if inner is not None:
         more = longer(inner)
-        changes: dict[str, Any] = {"attack": more}
+        changes: dict[str, object] = {"attack": more}
         return None if more is None else replace(recipe, **changes)  # type: ignore[type-var]
     steps = getattr(recipe, "steps", None)
     if recipe.gradient_free or isinstance(recipe, Composite) or steps is None or 4 * steps > MOST_STEPS:
@@ -146,7 +161,7 @@ def strongest(recipes: Sequence[tuple[Recipe, float]]) -> Recipe | None:
 
 def remedies(
     checks: Sequence[str],
-    model: Any,
+    model: Model | ModelSpec,
     threat: Threat,
     tried: Sequence[Recipe],
     strongest: Recipe | None = None,
@@ -183,7 +198,7 @@ def remedies(
     open_ = [check for check in checks if check in _TRY]
     if not open_:
         return []
-    spec = getattr(model, "spec", model)
+    spec: ModelSpec = model if isinstance(model, ModelSpec) else getattr(model, "spec")  # noqa: B009
     stochastic = bool(getattr(spec.encoder, "stochastic", False) or getattr(model, "stochastic", False))
     tried = [
         *tried,
@@ -203,7 +218,7 @@ def remedies(
     return [*targeted, *suites]
 
 
-def _members(suite: Suite, model: Any, threat: Threat) -> list[Member]:
+def _members(suite: Suite, model: Model | ModelSpec, threat: Threat) -> list[Member]:
     try:
         return plan(suite.level, model, threat)
     except InputError:
@@ -217,7 +232,7 @@ def _next_suite(tried: Sequence[Recipe]) -> Suite | None:
     return Suite(level=LEVELS[place]) if place < len(LEVELS) else None
 
 
-def _fits(recipe: Recipe, spec: Any, threat: Threat) -> bool:
+def _fits(recipe: Recipe, spec: ModelSpec, threat: Threat) -> bool:
     """Whether the attack is defined on a model of this spec within this threat."""
     try:
         check_threat(spec, threat)

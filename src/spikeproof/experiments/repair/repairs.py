@@ -7,9 +7,9 @@ itself stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.audit.checks import DOUBTFUL
@@ -21,6 +21,7 @@ from spikeproof.experiments.read.results import MEASURED, TOO_FEW, WORST_CASE, r
 from spikeproof.experiments.repair.remedies import ENOUGH, remedies, strongest
 from spikeproof.experiments.run.driver import (
     Listener,
+    Repair,
     Summary,
     Work,
     budget_of,
@@ -31,14 +32,38 @@ from spikeproof.experiments.run.driver import (
 )
 from spikeproof.experiments.run.executors import Executor
 from spikeproof.experiments.run.store import Store
-from spikeproof.experiments.study.cells import MEASURING_VERSION, TRAINING_VERSION, Cell, planned, with_plan
+from spikeproof.experiments.study.cells import (
+    MEASURING_VERSION,
+    TRAINING_VERSION,
+    Cell,
+    CellRecord,
+    CellSpec,
+    Plain,
+    planned,
+    with_plan,
+)
 from spikeproof.protocols import Threat
 from spikeproof.specs import build, describe
 
 __all__ = ["Repaired", "repair_study", "repaired"]
 
-Repaired = Mapping[str, Any]
-Note = dict[str, Any]
+Available = Callable[[Plain], int]
+"""Number of test images of a data set, by its description in a train cell."""
+
+
+class Tried(TypedDict):
+    """An attack that an audit added, or more images, and the accuracy under it alone."""
+
+    attack: str
+    because: str
+    accuracy: float | None
+
+
+class Repaired(TypedDict):
+    """The record of a worst case that an audit tried again, and what was tried."""
+
+    record: Record
+    tried: list[Tried]
 
 
 def repair_study(
@@ -46,7 +71,7 @@ def repair_study(
     work: Work,
     executor: Executor,
     listener: Listener,
-    available: Callable[[Mapping[str, Any]], int],
+    available: Available,
     rounds: int = 2,
 ) -> Summary:
     """Compute what a study lacks, and what could settle the doubts of its audit.
@@ -99,7 +124,7 @@ def _sum(first: Summary, second: Summary) -> Summary:
     return Summary(second.total, first.computed + second.computed, second.failed, second.blocked)
 
 
-def _plan_round(directory: Path, turn: int, available: Callable[[Mapping[str, Any]], int]) -> list[Note]:
+def _plan_round(directory: Path, turn: int, available: Available) -> list[Repair]:
     """The cells that this round adds; more images go before more attacks, which then see all of them."""
     plan, rows = read_plan(directory), records(directory)
     doubtful = [row for row in rows if row["attack"] == WORST_CASE and row["verdict"] == DOUBTFUL]
@@ -108,7 +133,7 @@ def _plan_round(directory: Path, turn: int, available: Callable[[Mapping[str, An
         (cell["spec"]["train"], budget_of(cell["spec"])) for cell in plan["repairs"] if cell["round"] >= turn
     }
     cells = [*plan["plan"], *plan["repairs"]]
-    added: dict[str, Note] = {}
+    added: dict[str, Repair] = {}
 
     def add(cell: Cell, because: str) -> None:
         if cell.address not in known:
@@ -137,9 +162,7 @@ def _checks(row: Record) -> list[str]:
     return [warning.split(":")[0] for warning in row["warnings"]]
 
 
-def _on_more_images(
-    cells: Sequence[Mapping[str, Any]], available: Callable[[Mapping[str, Any]], int]
-) -> list[Cell]:
+def _on_more_images(cells: Sequence[CellRecord], available: Available) -> list[Cell]:
     """All that was measured, repairs included, on as many images as the interval wants and the data have."""
     datasets = [cell["spec"]["dataset"] for cell in cells if cell["kind"] == "train"]
     wanted = min(ENOUGH, *(available(dataset) for dataset in datasets))
@@ -147,39 +170,38 @@ def _on_more_images(
     return [restated(cell, wanted) for cell in measured if cell["spec"]["examples"] < wanted]
 
 
-def _measured(clean: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    spec: dict[str, Any] = next(cell["spec"] for cell in cells if cell["address"] == clean)
-    return spec
+def _measured(clean: str, cells: Sequence[CellRecord]) -> CellSpec:
+    return next(cell["spec"] for cell in cells if cell["address"] == clean)
 
 
 def _attacks_on(
-    directory: Path, row: Record, rows: Sequence[Record], cells: Sequence[Mapping[str, Any]]
+    directory: Path, row: Record, rows: Sequence[Record], cells: Sequence[CellRecord]
 ) -> list[tuple[Cell, str]]:
     """The attacks that could settle the doubts about one number, each with its reason."""
     train = next(cell for cell in cells if cell["address"] == Path(row["train_cell"]).name)
     model = load(Path(row["train_cell"]))
-    here = [
-        each
-        for each in rows
-        if each["attack"] != WORST_CASE
-        and all(dict(each)[name] == dict(row)[name] for name in ("train_cell", "threat", "epsilon"))
-    ]
+    here = [each for each in rows if each["attack"] != WORST_CASE and _same_number(each, row)]
     store = Store(directory)
     stored = [store.read(Path(each["cell"]).name) for each in here]
     ball = {**stored[0].cell["spec"]["threat"], "epsilon": row["epsilon"]}
     threat: Threat = build(Threat, ball, PARTS)
     ran: list[Recipe] = [build(Recipe, cell.cell["spec"]["attack"], PARTS) for cell in stored]
     found = [(recipe, each["robust_accuracy"]) for recipe, each in zip(ran, here, strict=True)]
-    same = {name: stored[0].cell["spec"][name] for name in ("threat", "epsilon")}
+    budget = budget_of(stored[0].cell["spec"])
     tried = [  # those that failed as well: they are run again as they are
         build(Recipe, cell["spec"]["attack"], PARTS)
         for cell in cells
         if cell["kind"] == "attack"
         and cell["spec"]["train"] == train["address"]
-        and {name: cell["spec"][name] for name in same} == same
+        and budget_of(cell["spec"]) == budget
     ]
     measured = _measured(Path(row["clean_cell"]).name, cells)
-    base = {**measured, **same, "seed": train["spec"]["seed"]}
+    base: CellSpec = {
+        **measured,
+        "threat": stored[0].cell["spec"]["threat"],
+        "epsilon": stored[0].cell["spec"]["epsilon"],
+        "seed": train["spec"]["seed"],
+    }
     return [
         (
             Cell.of("attack", with_plan({**base, "attack": describe(each.recipe, PARTS)}, model.spec)),
@@ -187,6 +209,12 @@ def _attacks_on(
         )
         for each in remedies(_checks(row), model, threat, tried, strongest(found))
     ]
+
+
+def _same_number(row: Record, other: Record) -> bool:
+    """Whether two records are about one model at one budget."""
+    mine, theirs = ((each["train_cell"], each["threat"], each["epsilon"]) for each in (row, other))
+    return mine == theirs
 
 
 def repaired(rows: Sequence[Record]) -> list[Repaired]:
@@ -199,11 +227,10 @@ def repaired(rows: Sequence[Record]) -> list[Repaired]:
     for row in rows:
         if row["attack"] != WORST_CASE or row["before_verdict"] is None:
             continue
-        tried: list[dict[str, Any]] = [
+        tried: list[Tried] = [
             {"attack": each["attack"], "because": each["because"], "accuracy": each["robust_accuracy"]}
             for each in rows
-            if each["because"] is not None
-            and all(dict(each)[name] == dict(row)[name] for name in ("train_cell", "threat", "epsilon"))
+            if each["because"] is not None and _same_number(each, row)
         ]
         if row["before_n"] != row["n"]:
             tried.insert(0, {"attack": f"{row['n']} images", "because": TOO_FEW, "accuracy": None})

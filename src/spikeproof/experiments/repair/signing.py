@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from spikeproof.attacks.recipe import Recipe
 from spikeproof.audit.checks import DOUBTFUL
 from spikeproof.audit.evidence import CurvePoint
 from spikeproof.audit.signoff import Report, Subject
@@ -106,7 +106,7 @@ class Mended:
     attempts: Sequence[Attempt]
     last: Report
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """As plain data."""
         tried = [{"because": a.check, "attack": a.name, "robust_accuracy": a.accuracy} for a in self.attempts]
         return {"before": self.first.plain(), "tried": tried, "after": self.last.plain()}
@@ -194,7 +194,7 @@ def repair(
             attempts[each.threat].append(Attempt("too few examples", f"{larger} images", each.accuracy))
     now = {each.threat: each for each in start}
     suited = {each.threat: each.suited for each in start if each.suited is not None}
-    tried: dict[Threat, list[Any]] = {threat: [Suite(level=question.level)] for threat in now}
+    tried: dict[Threat, list[Recipe]] = {threat: [Suite(level=question.level)] for threat in now}
     for _ in range(rounds if subject is not None else 0):
         assert subject is not None
         changed = False
@@ -231,7 +231,7 @@ def _members(remedy: Remedy, model: Model, threat: Threat) -> list[Member]:
 
 
 def _named(remedy: Remedy) -> str:
-    spec: dict[str, Any] = describe(remedy.recipe, PARTS)
+    spec = describe(remedy.recipe, PARTS)
     simple = {option: value for option, value in spec.items() if isinstance(value, (int, float, str))}
     name = str(simple.pop("name"))
     return f"{name}({', '.join(f'{option}={value}' for option, value in simple.items())})" if simple else name

@@ -8,18 +8,15 @@ of cores; several cores are used by computing several cells at a time.
 from __future__ import annotations
 
 import hashlib
-import io
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as tensor_bytes
@@ -36,14 +33,17 @@ from spikeproof.catalogue.saved import dump_model, load
 from spikeproof.datasets import ClassProportional, Dataset, Sample, Source, Split, floats
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.evaluation.certificates import Certificate
-from spikeproof.evaluation.distances import Nearest, evaluate_distances
+from spikeproof.evaluation.columns import stored
+from spikeproof.evaluation.distances import evaluate_distances
+from spikeproof.evaluation.outcomes import Attacked, Clean
 from spikeproof.evaluation.suites import Suite, evaluate_suite, plan
 from spikeproof.evaluation.through import made_on, settled, through, validated
-from spikeproof.evaluation.verdicts import Attacked, Clean, evaluate_attack, evaluate_clean
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.experiments.run.driver import checkpoint
 from spikeproof.experiments.run.executors import Progress
+from spikeproof.experiments.run.parquet import TABLE, table
 from spikeproof.experiments.run.store import Store, as_json
-from spikeproof.experiments.study.cells import Cell, plan_digest
+from spikeproof.experiments.study.cells import Cell, Plain, SavedSource, plan_digest
 from spikeproof.keys import Key
 from spikeproof.learning.rule import EpochReport, Rule
 from spikeproof.networks.classifier import Classifier, ModelSpec
@@ -84,6 +84,21 @@ class Subject:
     key: Key
     validation: Split
     sample: str  # digest of which examples are measured
+
+
+class Provenance(TypedDict):
+    """What explains a result without being able to change it."""
+
+    spikeproof: str
+    torch: str
+    python: str
+    platform: str
+    device: str
+    threads: int
+    seconds: float
+    finished: str
+    batch_size: int
+    command: list[str]
 
 
 class Made(NamedTuple):
@@ -147,13 +162,13 @@ class Bench:
             on_epoch=told.epoch,
             on_batch=told.batch,
         )
+        files = dump_model(model)
         metrics = {
             "epochs": [asdict(epoch) for epoch in history.epochs],
             "validation_accuracy": history.validation_accuracy,
             "parameters": sum(weights.numel() for weights in model.parameters()),
+            "weights": hashlib.sha256(files["weights.safetensors"]).hexdigest(),
         }
-        files = dump_model(model)
-        metrics["weights"] = hashlib.sha256(files["weights.safetensors"]).hexdigest()
         return {**files, "metrics.json": as_json(metrics)}
 
     def clean(self, cell: Cell, tell: Tell) -> Files:
@@ -165,7 +180,7 @@ class Bench:
             "weights": subject.weights,
             "sample_sha256": subject.sample,
         }
-        return {"metrics.json": as_json(metrics), "examples.parquet": table(subject.clean)}
+        return {"metrics.json": as_json(metrics), TABLE: table(stored(subject.clean))}
 
     def inspect(self, cell: Cell, tell: Tell) -> Files:
         """What the model does besides answering: state, company, randomness, gradients."""
@@ -200,7 +215,7 @@ class Bench:
             "chance": 1 / subject.model.spec.classes,
             "weights": subject.weights,
         }
-        return {"metrics.json": as_json(metrics), "examples.parquet": table(found)}
+        return {"metrics.json": as_json(metrics), TABLE: table(stored(found))}
 
     def attack(self, cell: Cell, tell: Tell) -> Files:
         """How often the model is right on images that an attack changed."""
@@ -220,8 +235,8 @@ class Bench:
         if isinstance(recipe, Transfer) and source is not None:
             gradients = made_on(source.model, recipe)
         attack: Attack = recipe(threat)
-        if spec.get("smaller") is not None:
-            attack = Nested(attack, Carried(subject.clean.example, self.found(spec["smaller"])))
+        if (smaller := spec.get("smaller")) is not None:
+            attack = Nested(attack, Carried(subject.clean.example, self.found(smaller)))
         outcome = evaluate_attack(
             subject.model,
             attack,
@@ -244,7 +259,7 @@ class Bench:
             metrics["source_weights"] = source.weights
         files = {
             "metrics.json": as_json(metrics),
-            "examples.parquet": table(outcome),
+            TABLE: table(stored(outcome)),
             "arrays.safetensors": tensor_bytes(exhibits(subject, outcome.x_adv)),
             "losses.safetensors": tensor_bytes(traces(outcome)),
         }
@@ -275,7 +290,7 @@ class Bench:
             draws=spec["draws"],
         )
         metrics = {**found.metrics(), "gradient_free": recipe.gradient_free, "weights": subject.weights}
-        return {"metrics.json": as_json(metrics), "examples.parquet": table(found)}
+        return {"metrics.json": as_json(metrics), TABLE: table(stored(found))}
 
     def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat) -> Files:
         """The worst case over a suite, who broke what, and what each member contributed."""
@@ -306,7 +321,7 @@ class Bench:
         return {
             "metrics.json": as_json(metrics),
             "seconds.json": as_json(seconds),  # apart from what the same seed gives again
-            "examples.parquet": table(found.attacked, broken_by=found.broken_by),
+            TABLE: table({**stored(found.attacked), "broken_by": found.broken_by}),
             "arrays.safetensors": tensor_bytes(exhibits(subject, found.attacked.x_adv)),
         }
 
@@ -315,28 +330,29 @@ class Bench:
         subject, spec = self.subject(cell), cell.spec
         certificate = build(Certificate, spec["certificate"], PARTS)
         threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
-        metrics: dict[str, Any] = {
+        reason = certificate.reason(subject.model, threat)
+        metrics = {
             "n": len(subject.labels),
             "subject": certificate.subject,
             "weights": subject.weights,
-            "reason": certificate.reason(subject.model, threat),
+            "reason": reason,
         }
-        if metrics["reason"] is not None:
+        if reason is not None:
             return {"metrics.json": as_json({**metrics, "certified": None})}
         ids = subject.clean.example
         key = Key.of(spec["seed"]).fold("certify").for_rows(ids)
         found = certificate(subject.model, subject.images, subject.labels, threat, key)
-        columns = {"example": ids, **found._asdict()}
-        file = io.BytesIO()
-        pq.write_table(pa.table({name: column.cpu().numpy() for name, column in columns.items()}), file)
         share = float(found.certified.double().mean())
-        return {"metrics.json": as_json({**metrics, "certified": share}), "examples.parquet": file.getvalue()}
+        return {
+            "metrics.json": as_json({**metrics, "certified": share}),
+            TABLE: table({"example": ids, **found._asdict()}),
+        }
 
-    def source(self, spec: str | Mapping[str, str]) -> Made:
+    def source(self, spec: str | SavedSource) -> Made:
         """The model that images of a transfer are made on: of a train cell, or a saved one."""
         if isinstance(spec, str):
-            stored = Store(self.root).read(spec)
-            return Made(load(stored.path).to(self.device), stored.metrics["weights"])
+            cell = Store(self.root).read(spec)
+            return Made(load(cell.path).to(self.device), cell.metrics["weights"])
         model = read_saved(Saved(path=spec["saved"]))
         if fingerprint(model) != spec["sha256"]:
             raise DamagedError(f"The saved model {spec['saved']} changed while the study ran")
@@ -356,11 +372,11 @@ class Bench:
         return self.subjects[name]
 
     def read_subject(self, train: str, examples: int, sample: Sample, draws: int) -> Subject:
-        stored = Store(self.root).read(train)
-        spec = stored.cell["spec"]
+        cell = Store(self.root).read(train)
+        spec = cell.cell["spec"]
         data = self.dataset(spec["dataset"])
         part = sample(data.test, examples)
-        model = load(stored.path).to(self.device)
+        model = load(cell.path).to(self.device)
         images, labels = floats(part.images.to(self.device)), part.labels.to(self.device)
         key = Key.of(spec["seed"]).fold("evaluation")
         clean = evaluate_clean(
@@ -373,9 +389,9 @@ class Bench:
             draws=draws,
         )
         few = ClassProportional()(data.validation, len(data.validation))
-        return Subject(model, images, labels, clean, stored.metrics["weights"], key, few, part.sha256)
+        return Subject(model, images, labels, clean, cell.metrics["weights"], key, few, part.sha256)
 
-    def dataset(self, spec: Mapping[str, Any]) -> Dataset:
+    def dataset(self, spec: Plain) -> Dataset:
         """The data that a train cell names, read once."""
         name = spec["sha256"]
         if name not in self.datasets:
@@ -385,8 +401,8 @@ class Bench:
             raise DamagedError(f"The data set {spec['name']} changed on disk while the study ran")
         return self.datasets[name]
 
-    def provenance(self, seconds: float) -> dict[str, Any]:
-        """What explains a result without being able to change it."""
+    def provenance(self, seconds: float) -> Provenance:
+        """Versions, machine, time and command line."""
         return {
             "spikeproof": __version__,
             "torch": str(torch.__version__),
@@ -428,15 +444,6 @@ def in_full() -> Iterator[None]:
 def device_name(device: str) -> str:
     """What the device calls itself."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-
-
-def table(outcome: Clean | Attacked | Nearest, **more: Tensor) -> bytes:
-    """What happened to each example: the outcome's columns of one value per example, as Parquet."""
-    values = {column.name: getattr(outcome, column.name) for column in fields(outcome)}
-    one_each = {n: v for n, v in (values | more).items() if isinstance(v, Tensor) and v.ndim == 1}
-    file = io.BytesIO()
-    pq.write_table(pa.table({name: v.cpu().numpy() for name, v in one_each.items()}), file)
-    return file.getvalue()
 
 
 @torch.no_grad()

@@ -8,18 +8,67 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, NotRequired, TypedDict
 
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.run.executors import Executor, Failure, Progress
 from spikeproof.experiments.run.store import Store, Stored, as_json, write_atomically, writing
-from spikeproof.experiments.study.cells import NEEDED, Cell, planned
+from spikeproof.experiments.study.cells import Cell, CellRecord, CellSpec, Plain, needed, planned
 from spikeproof.specs import canonical
 from spikeproof.version import __version__
 
-__all__ = ["Listener", "Status", "Summary", "compute", "note_repairs", "read_plan", "run", "status"]
+__all__ = [
+    "Budget",
+    "Listener",
+    "Plan",
+    "Repair",
+    "Status",
+    "Summary",
+    "budget_of",
+    "compute",
+    "note_repairs",
+    "read_plan",
+    "run",
+    "status",
+]
 
 Work = Callable[[Cell, Callable[[Progress], None]], Mapping[str, bytes]]
+
+
+class Repair(CellRecord):
+    """A cell that an audit added to a study, with the check that it is `because` of and the `round`."""
+
+    because: str
+    round: int
+
+
+class Plan(TypedDict):
+    """What is known of the study of an output directory before any of its cells.
+
+    `cells` are the addresses of all cells, `plan` the records of those of the study itself and `repairs` of
+    those that an audit added; `replanned` are addresses of repairs by suites that have changed since.
+    """
+
+    study: str
+    spec: Plain
+    cells: list[str]
+    plan: list[CellRecord]
+    replanned: NotRequired[list[str]]
+    created: str
+    spikeproof: str
+    repairs: list[Repair]
+
+
+class Budget(NamedTuple):
+    """A threat, as text that tells it from others, at one size.
+
+    Args:
+        threat: canonical text, or its name where one is shown.
+        epsilon: size of the set.
+    """
+
+    threat: str
+    epsilon: float
 
 
 class Listener:
@@ -65,7 +114,7 @@ class Summary:
 
 def run(
     name: str,
-    spec: Mapping[str, Any],
+    spec: Plain,
     cells: Sequence[Cell],
     work: Work,
     executor: Executor,
@@ -110,7 +159,7 @@ def compute(cells: Sequence[Cell], work: Work, executor: Executor, out: Path, li
     return _Run(store, cells, listener).go(work, executor)
 
 
-def _write_plan(out: Path, name: str, spec: Mapping[str, Any], cells: Sequence[Cell]) -> None:
+def _write_plan(out: Path, name: str, spec: Plain, cells: Sequence[Cell]) -> None:
     records = [cell.record() for cell in cells]
     plan = {
         "study": name,
@@ -175,12 +224,8 @@ class _Run:
         return True
 
     def check_weights(self, cell: Cell, stored: Stored) -> None:
-        spec = cell.spec
-        for place, name in NEEDED.items():
-            needed = spec.get(place)
-            if not isinstance(needed, str):
-                continue
-            if stored.metrics.get(name) != self.finished[needed].metrics.get("weights"):
+        for address, weights in needed(cell.spec):
+            if stored.metrics.get(weights) != self.finished[address].metrics.get("weights"):
                 raise DamagedError(f"{stored.path} was measured on other weights than its model now has")
 
     def then(self, cell: Cell, outcome: object) -> list[Cell]:
@@ -216,7 +261,7 @@ def _failure_path(root: Path, address: str) -> Path:
     return root / "failures" / f"{address}.json"
 
 
-def note_repairs(out: Path, added: Sequence[Mapping[str, Any]]) -> None:
+def note_repairs(out: Path, added: Sequence[Repair]) -> None:
     """Write which cells an audit adds to a study, beside those noted before and before any is computed.
 
     Args:
@@ -234,13 +279,13 @@ def note_repairs(out: Path, added: Sequence[Mapping[str, Any]]) -> None:
 REPAIRS = "repairs.json"
 
 
-def _noted(directory: Path) -> list[dict[str, Any]]:
+def _noted(directory: Path) -> list[Repair]:
     """All repairs that were ever noted, those of a study that has changed since included."""
     path = directory / REPAIRS
     if not path.exists():
         return []
     try:
-        noted: list[dict[str, Any]] = json.loads(path.read_bytes())["repairs"]
+        noted: list[Repair] = json.loads(path.read_bytes())["repairs"]
         for cell in noted:
             cell["address"], cell["because"], cell["round"], cell["spec"]["train"], budget_of(cell["spec"])
         return noted
@@ -252,7 +297,7 @@ def _noted(directory: Path) -> list[dict[str, Any]]:
         ) from error
 
 
-def _repairs(directory: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _repairs(directory: Path, plan: Plan) -> list[Repair]:
     """Cells that an audit added for models and budgets of this study, measured as it measures.
 
     What the study has itself is left out, and so is what an earlier version, other draws or a suite that has
@@ -270,14 +315,16 @@ def _repairs(directory: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
         and cell["because"]
         and cell["spec"]["train"] in clean
         and budget_of(cell["spec"]) in budgets
-        and all(
-            cell["spec"].get(name) == clean[cell["spec"]["train"]].get(name)
-            for name in ("code_version", "draws", "choosing")
-        )
+        and _how(cell["spec"]) == _how(clean[cell["spec"]["train"]])
     ]
 
 
-def _replanned(noted: Sequence[Mapping[str, Any]], models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _how(spec: CellSpec) -> tuple[int | None, int | None, int | None]:
+    """How a cell measures, whatever it measures."""
+    return spec.get("code_version"), spec.get("draws"), spec.get("choosing")
+
+
+def _replanned(noted: Sequence[Repair], models: Mapping[str, Plain]) -> list[str]:
     """Repairs by a suite that has changed since: what they found is not what it would find now."""
     return [
         cell["address"]
@@ -286,17 +333,17 @@ def _replanned(noted: Sequence[Mapping[str, Any]], models: Mapping[str, Mapping[
     ]
 
 
-def models_of(plan: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def models_of(plan: Sequence[CellRecord]) -> dict[str, Plain]:
     """The spec of every model of a plan, by the address of its train cell."""
     return {cell["address"]: cell["spec"]["model"] for cell in plan if cell["kind"] == "train"}
 
 
-def budget_of(spec: Mapping[str, Any]) -> tuple[str, float] | None:
+def budget_of(spec: CellSpec) -> Budget | None:
     """The threat and epsilon of a cell; None where it has none."""
-    return (canonical(spec["threat"]), spec["epsilon"]) if "epsilon" in spec else None
+    return Budget(canonical(spec["threat"]), spec["epsilon"]) if "epsilon" in spec else None
 
 
-def read_plan(directory: Path) -> dict[str, Any]:
+def read_plan(directory: Path) -> Plan:
     """What `run` noted about the study of an output directory, and under `repairs` what an audit added.
 
     The cells of the repairs are among `cells`, and not in `plan`.
@@ -306,7 +353,7 @@ def read_plan(directory: Path) -> dict[str, Any]:
     """
     path = directory / "study.json"
     try:
-        plan: dict[str, Any] = json.loads(path.read_bytes())
+        plan: Plan = json.loads(path.read_bytes())
         plan["study"], plan["cells"], plan["plan"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 __all__ = ["Executor", "Failure", "Processes", "Progress", "Serial", "Work"]
 
@@ -53,7 +53,7 @@ class Failure:
 
 
 Work = Callable[[Task, Callable[[Progress], None]], Result]
-Then = Callable[[Task, Any], Iterable[Task]]
+Then = Callable[[Task, object], Iterable[Task]]
 Heard = Callable[[Task, Progress], None]
 
 
@@ -134,7 +134,7 @@ class Processes:
     ) -> Iterator[tuple[Task, Result | Failure]]:
         """See `Executor.run`."""
         waiting = deque(tasks)
-        crew: list[_Worker[Task]] = []
+        crew: list[_Worker[Task, Result]] = []
         try:
             while waiting or any(worker.busy for worker in crew):
                 _dispatch(work, waiting, crew, self.workers)
@@ -155,7 +155,9 @@ class Processes:
                 worker.stop()
 
 
-def _dispatch(work: Work[Task, Any], waiting: deque[Task], crew: list[_Worker[Task]], limit: int) -> None:
+def _dispatch(
+    work: Work[Task, Result], waiting: deque[Task], crew: list[_Worker[Task, Result]], limit: int
+) -> None:
     while waiting:
         idle = next((worker for worker in crew if not worker.busy), None)
         if idle is None:
@@ -165,15 +167,15 @@ def _dispatch(work: Work[Task, Any], waiting: deque[Task], crew: list[_Worker[Ta
         idle.give(waiting.popleft())
 
 
-def _speaking(crew: list[_Worker[Task]]) -> list[_Worker[Task]]:
+def _speaking(crew: list[_Worker[Task, Result]]) -> list[_Worker[Task, Result]]:
     ready = wait([worker.pipe for worker in crew if worker.busy])
     return [worker for worker in crew if worker.pipe in ready]
 
 
-class _Worker(Generic[Task]):
+class _Worker(Generic[Task, Result]):
     """One process and the task it holds, if any."""
 
-    def __init__(self, work: Work[Task, Any]) -> None:
+    def __init__(self, work: Work[Task, Result]) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe: Connection
         self.pipe, theirs = context.Pipe()
@@ -192,9 +194,10 @@ class _Worker(Generic[Task]):
         with suppress(OSError):  # it died while idle; receive() will say so
             self.pipe.send(task)
 
-    def receive(self) -> Any:
+    def receive(self) -> Result | Progress | Failure:
         try:
-            return self.pipe.recv()
+            message: Result | Progress | Failure = self.pipe.recv()
+            return message
         except (EOFError, OSError):
             self.alive = False
             self.process.join(timeout=5)
@@ -206,7 +209,7 @@ class _Worker(Generic[Task]):
         self.pipe.close()
 
 
-def _serve(pipe: Connection, work: Work[Any, Any]) -> None:
+def _serve(pipe: Connection, work: Work[Task, Result]) -> None:
     """The life of a worker: receive a task, answer with its outcome, until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interrupt means
     threading.Thread(target=_die_with_the_driver, daemon=True).start()
@@ -218,7 +221,7 @@ def _serve(pipe: Connection, work: Work[Any, Any]) -> None:
         pipe.send(_outcome(work, task, pipe.send))
 
 
-def _outcome(work: Work[Any, Any], task: Any, tell: Callable[[Any], None]) -> Any:
+def _outcome(work: Work[Task, Result], task: Task, tell: Callable[[Progress], None]) -> Result | Failure:
     try:
         return work(task, tell)
     except Exception as error:  # a failed cell is a finding, not the end of the grid

@@ -18,11 +18,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spikeproof.errors import DamagedError, InputError
 
-__all__ = ["Store", "Stored", "write_atomically"]
+if TYPE_CHECKING:
+    from spikeproof.experiments.study.cells import CellRecord
+
+__all__ = ["Metrics", "Store", "Stored", "write_atomically"]
+
+Metrics = Mapping[str, Any]
+"""The numbers of a cell as JSON; which there are depends on its kind and on the version that wrote it."""
 
 MANIFEST = "MANIFEST.json"
 STALE_SECONDS = 3600
@@ -39,8 +45,8 @@ class Stored:
     """
 
     path: Path
-    cell: Mapping[str, Any]
-    metrics: Mapping[str, Any]
+    cell: CellRecord
+    metrics: Metrics
 
     @property
     def address(self) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import product
-from typing import Any
+from typing import Any, TypedDict
 
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Recipe
@@ -35,7 +35,18 @@ from spikeproof.specs import address, build, canonical, describe
 from spikeproof.statistics import draws_wanted
 from spikeproof.threats import check_budget
 
-__all__ = ["MEASURING_VERSION", "TRAINING_VERSION", "Cell", "cells_of", "plan_digest", "planned", "with_plan"]
+__all__ = [
+    "MEASURING_VERSION",
+    "TRAINING_VERSION",
+    "Cell",
+    "CellRecord",
+    "CellSpec",
+    "Plain",
+    "cells_of",
+    "plan_digest",
+    "planned",
+    "with_plan",
+]
 
 TRAINING_VERSION = 2
 """Raised whenever a change of the code alters the model that a train cell with the same spec makes."""
@@ -48,8 +59,56 @@ Which attacks a suite is made of, with all their options, stands in the spec, so
 
 LEAST_DRAWS = 4
 """Draws of a stochastic model on many examples, where fewer would do."""
-NEEDED = {"train": "weights", "source": "source_weights", "smaller": "weights"}
-"""Where a spec names cells that come first, and the metric that holds the digest of their model's weights."""
+
+
+Plain = Mapping[str, Any]
+"""A part as `describe` writes it: its name and options, which differ from part to part."""
+
+
+class SavedSource(TypedDict):
+    """A saved model that the images of a transfer are made on."""
+
+    saved: str
+    sha256: str
+
+
+class CellSpec(TypedDict, total=False):
+    """Everything that can change the numbers of a cell; each kind has some of it.
+
+    A train cell has `dataset`, `model`, `rule`, `seed` and `code_version`; what is measured names the address
+    of its `train` cell, `examples`, `draws`, `code_version`, the number of draws for `choosing` where the
+    model draws, and the `sample` where that is not the whole test part. Attacks, certificates and distances
+    add what they try, within which `threat`, at which `epsilon`; `source` names what images of a transfer are
+    made on, `smaller` the cell of the next smaller budget in a nested sweep, and `plan` the attacks that a
+    suite stands for.
+    """
+
+    dataset: Plain
+    model: Plain
+    rule: Plain
+    seed: int
+    train: str
+    examples: int
+    draws: int
+    code_version: int
+    choosing: int
+    sample: Plain
+    probe: Plain
+    attack: Plain
+    certificate: Plain
+    threat: Plain
+    epsilon: float
+    source: str | SavedSource
+    smaller: str | None
+    plan: str
+
+
+class CellRecord(TypedDict):
+    """A cell as plain data, as plans and stores have it."""
+
+    kind: str
+    address: str
+    spec: CellSpec
 
 
 @dataclass(frozen=True)
@@ -70,14 +129,14 @@ class Cell:
     text: str
 
     @classmethod
-    def of(cls, kind: str, spec: dict[str, Any]) -> Cell:
+    def of(cls, kind: str, spec: Mapping[str, object]) -> Cell:
         """The cell with this spec."""
         return cls(kind, canonical(spec))
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> CellSpec:
         """Everything that can change its numbers."""
-        spec: dict[str, Any] = json.loads(self.text)
+        spec: CellSpec = json.loads(self.text)
         return spec
 
     @property
@@ -88,12 +147,29 @@ class Cell:
     @property
     def needs(self) -> tuple[str, ...]:
         """The addresses of what comes first: its model, one that images are made on, the smaller budget."""
-        spec = self.spec
-        return tuple(spec[name] for name in NEEDED if isinstance(spec.get(name), str))
+        return tuple(address for address, _ in needed(self.spec))
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> CellRecord:
         """The cell as plain data."""
         return {"kind": self.kind, "address": self.address, "spec": self.spec}
+
+
+def needed(spec: CellSpec) -> list[tuple[str, str]]:
+    """The cells that come first, by address, each with the metric that holds the digest of its weights.
+
+    Args:
+        spec: of a cell.
+
+    Example:
+        >>> needed({"train": "ab12", "smaller": None, "examples": 100})
+        [('ab12', 'weights')]
+    """
+    named = (
+        (spec.get("train"), "weights"),
+        (spec.get("source"), "source_weights"),
+        (spec.get("smaller"), "weights"),
+    )
+    return [(address, weights) for address, weights in named if isinstance(address, str)]
 
 
 def cells_of(study: Study, data: Dataset) -> list[Cell]:
@@ -142,7 +218,7 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
     draws = max(LEAST_DRAWS, draws_wanted(examples)) if study.draws is None else study.draws
     for seed in study.seeds:
         train = _train(study, data, model, seed)
-        measured = {
+        measured: CellSpec = {
             "train": train.address,
             "examples": examples,
             "draws": draws if model.encoder.stochastic else 1,
@@ -163,7 +239,7 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
             if search.suits(model) and _defined(search, model) and knows(search, norm):
                 ball = describe(norm, PARTS)
                 ball.pop("epsilon")
-                far = {"attack": describe(search, PARTS), "threat": ball, "seed": seed}
+                far: CellSpec = {"attack": describe(search, PARTS), "threat": ball, "seed": seed}
                 yield Cell.of("distance", {**measured, **far})
         own = model_spec(study, data, model)
         last: dict[str, Cell] = {}
@@ -173,20 +249,30 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
             for recipe in study.attacks:
                 if not (recipe.suits(model) and _defined(recipe, model)):
                     continue
-                attack = {"attack": describe(recipe, PARTS), "threat": ball, "epsilon": epsilon, "seed": seed}
+                attack: CellSpec = {
+                    "attack": describe(recipe, PARTS),
+                    "threat": ball,
+                    "epsilon": epsilon,
+                    "seed": seed,
+                }
                 attack = with_plan(attack, own)
                 if isinstance(recipe, Transfer):
-                    attack["attack"] |= {"made_on": None}
+                    attack["attack"] = {**attack["attack"], "made_on": None}
                     for source in _sources(study, data, model, seed, recipe):
                         yield _attack({**measured, **attack, "source": source}, study, recipe, last)
                 else:
                     yield _attack({**measured, **attack}, study, recipe, last)
             for certificate in study.certificates:
-                proof = {"certificate": describe(certificate, PARTS), "threat": ball, "epsilon": epsilon}
-                yield Cell.of("certify", {**measured, **proof, "seed": seed})
+                proof: CellSpec = {
+                    "certificate": describe(certificate, PARTS),
+                    "threat": ball,
+                    "epsilon": epsilon,
+                    "seed": seed,
+                }
+                yield Cell.of("certify", {**measured, **proof})
 
 
-def _attack(spec: dict[str, Any], study: Study, recipe: Recipe, last: dict[str, Cell]) -> Cell:
+def _attack(spec: CellSpec, study: Study, recipe: Recipe, last: dict[str, Cell]) -> Cell:
     """An attack cell; in a nested sweep one that begins with the cell of the smaller budget, if any.
 
     Two transfers may name the same model; what they ask for twice within one budget is one cell.
@@ -218,7 +304,7 @@ def _digest(members: tuple[Member, ...]) -> str:
     return address([(name, describe(recipe, PARTS), after) for name, recipe, after in members])
 
 
-def with_plan(spec: dict[str, Any], model: ModelSpec) -> dict[str, Any]:
+def with_plan(spec: CellSpec, model: ModelSpec) -> CellSpec:
     """The spec of a cell; that of a suite with the digest of what this version runs on such a model.
 
     Args:
@@ -235,7 +321,7 @@ def with_plan(spec: dict[str, Any], model: ModelSpec) -> dict[str, Any]:
     return {**spec, "plan": plan_digest(plan(recipe.level, model, threat))}
 
 
-def planned(spec: dict[str, Any], model: Mapping[str, Any]) -> bool:
+def planned(spec: CellSpec, model: Plain) -> bool:
     """Whether a suite cell of a stored study stands for what this version runs; true of every other cell.
 
     Args:
@@ -250,8 +336,8 @@ def planned(spec: dict[str, Any], model: Mapping[str, Any]) -> bool:
         return False
 
 
-def _is_suite(spec: Mapping[str, Any]) -> bool:
-    return PARTS[Recipe].get(spec.get("attack", {}).get("name")) is Suite
+def _is_suite(spec: CellSpec) -> bool:
+    return PARTS[Recipe].get(spec.get("attack", {}).get("name", "")) is Suite
 
 
 def _train(study: Study, data: Dataset, model: Candidate, seed: int) -> Cell:
@@ -269,7 +355,7 @@ def _train(study: Study, data: Dataset, model: Candidate, seed: int) -> Cell:
 
 def _sources(
     study: Study, data: Dataset, model: Candidate, seed: int, recipe: Transfer
-) -> Iterator[str | dict[str, str]]:
+) -> Iterator[str | SavedSource]:
     """What the images of a transfer are made on: addresses of train cells, or a saved model."""
     if isinstance(recipe.made_on, Saved):
         other = read_saved(recipe.made_on)

@@ -19,7 +19,7 @@ import yaml
 
 from spikeproof.errors import InputError
 
-__all__ = ["Document", "Place", "parse", "read"]
+__all__ = ["Document", "Place", "Written", "parse", "read"]
 
 MAX_BYTES = 256 * 1024
 MAX_PARTS = 20_000
@@ -28,6 +28,10 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 
 Place = tuple[str | int, ...]
 """The way from the top of a document to one value in it."""
+
+
+Written = Any
+"""What stands in a document: mappings, lists and leaves, in whatever shape they were written."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -55,7 +59,7 @@ class Document:
         origin: the place of everything without a mark.
     """
 
-    data: Any
+    data: Written
     marks: dict[Place, str] = field(default_factory=dict)
     origin: str = "study"
 
@@ -134,7 +138,7 @@ class _Reader:
     document: Document
     parts: int = 0
 
-    def value(self, node: yaml.Node, path: Place) -> Any:
+    def value(self, node: yaml.Node, path: Place) -> Written:
         self.parts += 1
         place = self.document.marks[path] = f"{self.document.origin}:{node.start_mark.line + 1}"
         if self.parts > MAX_PARTS or len(path) > MAX_DEPTH:

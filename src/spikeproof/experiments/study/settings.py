@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from spikeproof.errors import InputError
-from spikeproof.experiments.study.documents import Document, Place, parse
+from spikeproof.experiments.study.documents import Document, Place, Written, parse
 
 __all__ = ["assign"]
 
@@ -36,10 +35,10 @@ def assign(document: Document, setting: str) -> None:
 
 
 class _Change:
-    def __init__(self, document: Document, label: str, value: Any) -> None:
+    def __init__(self, document: Document, label: str, value: Written) -> None:
         self.document, self.label, self.value = document, label, value
 
-    def at(self, place: Place, data: Any, names: Sequence[str]) -> Any:
+    def at(self, place: Place, data: Written, names: Sequence[str]) -> Written:
         """`data`, which stands at `place`, with the value that `names` lead to exchanged."""
         if not names:
             return self._written(place)
@@ -62,7 +61,7 @@ class _Change:
             f"{self.label}: expected the path of a value", f"{names[0]!r} inside {data!r}", "Check the path."
         )
 
-    def _in_list(self, place: Place, data: list[Any], names: Sequence[str]) -> list[Any]:
+    def _in_list(self, place: Place, data: list[Written], names: Sequence[str]) -> list[Written]:
         if not names[0].isdecimal():
             return [self.at((*place, i), item, names) for i, item in enumerate(data)]
         if not (len(names[0]) < 6 and int(names[0]) < len(data)):
@@ -72,7 +71,7 @@ class _Change:
         chosen = int(names[0])
         return [self.at((*place, i), item, names[1:]) if i == chosen else item for i, item in enumerate(data)]
 
-    def _written(self, place: Place) -> Any:
+    def _written(self, place: Place) -> Written:
         marks = self.document.marks
         for old in [old for old in marks if old[: len(place)] == place]:
             del marks[old]
@@ -85,7 +84,7 @@ def _is_member(place: Place) -> bool:
     return len(place) > (2 if place[:1] == ("models",) else 0)
 
 
-def _options(data: dict[str, Any]) -> dict[str, Any] | None:
+def _options(data: dict[str, Written]) -> dict[str, Written] | None:
     """The options of a member in its short form, `{latency: {steps: 8}}`."""
     (options,) = data.values() if len(data) == 1 else ("",)
     return {} if options is None else options if isinstance(options, dict) else None

@@ -39,11 +39,11 @@ from spikeproof.evaluation.certificates import Certificate
 from spikeproof.evaluation.distances import check_search
 from spikeproof.evaluation.suites import Suite
 from spikeproof.evaluation.through import check_rates
-from spikeproof.experiments.study.documents import Document, Place, read
+from spikeproof.experiments.study.documents import Document, Place, Written, read
 from spikeproof.experiments.study.settings import assign
 from spikeproof.learning.rule import Rule
 from spikeproof.networks.architecture import Architecture
-from spikeproof.networks.classifier import Normalise
+from spikeproof.networks.classifier import ModelSpec, Normalise
 from spikeproof.neurons import Neuron
 from spikeproof.probes import Probe
 from spikeproof.protocols import Decoder, Encoder, Threat, takes_events
@@ -111,7 +111,7 @@ class Study:
     sweep: str = "afresh"
     lines: Mapping[object, str] = field(default_factory=dict, compare=False, repr=False)
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> dict[str, object]:
         """The study as plain data."""
         return {
             "name": self.name,
@@ -132,7 +132,7 @@ class Study:
         }
 
 
-def _axes(model: Candidate) -> dict[str, Any]:
+def _axes(model: Candidate) -> dict[str, object]:
     return {axis.name: describe(getattr(model, axis.name), PARTS) for axis in fields(model)}
 
 
@@ -161,7 +161,7 @@ def load(study: str, settings: Iterable[str] = ()) -> Study:
     return study_of(document)
 
 
-AXES: Mapping[str, tuple[Any, str | None]] = {
+AXES: Mapping[str, tuple[type, str | None]] = {
     "encoder": (Encoder, None),
     "network": (Architecture, "mlp"),
     "neuron": (Neuron, "lif"),
@@ -250,7 +250,7 @@ class _Reader:
             found |= {threat: self.document.where(place) for threat in threats if threat.epsilon == size}
         return found
 
-    def attacks(self) -> list[tuple[Place, Any]]:
+    def attacks(self) -> list[tuple[Place, Written]]:
         """The attacks; `suite: standard` is short for the attack `{suite: {level: standard}}`."""
         suites = [(place, {"name": "suite", "level": level}) for place, level in self.listed("suite", [])]
         return [*self.listed("attacks", []), *suites]
@@ -299,7 +299,7 @@ class _Reader:
             )
         return found
 
-    def axis(self, place: Place, block: Mapping[str, Any], name: str) -> list[tuple[Place, Any]]:
+    def axis(self, place: Place, block: Mapping[str, Written], name: str) -> list[tuple[Place, Any]]:
         kind, default = AXES[name]
         items = self.items((*place, name), block.get(name, default))
         if not items:
@@ -390,8 +390,7 @@ class _Reader:
         """Every threat at each of these sizes."""
         threats = []
         for place, item in self.listed("threat", ["linf"]):
-            name: Any = item
-            options: Any = {}
+            name, options = item, dict[str, Written]()
             if isinstance(item, Mapping) and len(item) == 1:
                 ((name, options),) = item.items()
             bare = isinstance(name, str) and isinstance(options, Mapping)
@@ -444,19 +443,20 @@ class _Reader:
             )
         return value
 
-    def part(self, kind: Any, place: Place, item: Any) -> Any:
+    def part(self, kind: type, place: Place, item: Written) -> Any:
+        """The part that an item stands for; its type is what the catalogue makes of that kind."""
         return build(kind, item, PARTS, lambda below: self.document.where((*place, *below)))
 
-    def listed(self, name: str, default: list[Any]) -> list[tuple[Place, Any]]:
+    def listed(self, name: str, default: list[Written]) -> list[tuple[Place, Written]]:
         return self.items((name,), self.document.data.get(name, default))
 
-    def items(self, place: Place, value: Any) -> list[tuple[Place, Any]]:
+    def items(self, place: Place, value: Written) -> list[tuple[Place, Written]]:
         """One thing or a list of things, each with its place."""
         if isinstance(value, list):
             return [((*place, i), item) for i, item in enumerate(value)]
         return [(place, value)]
 
-    def keys(self, place: Place, value: Any, known: Iterable[str], *, required: Iterable[str]) -> None:
+    def keys(self, place: Place, value: Written, known: Iterable[str], *, required: Iterable[str]) -> None:
         if not isinstance(value, Mapping):
             raise self.error(
                 place, "keys and values", repr(value), f"Write, for example, {next(iter(required))}: …."
@@ -481,7 +481,7 @@ class _Reader:
         return InputError(f"{self.document.where(place)}: expected {expected}", got, try_)
 
 
-def check_on(model: Candidate, attack: Recipe) -> None:
+def check_on(model: Candidate | ModelSpec, attack: Recipe) -> None:
     """Refuse a model that the attack, or one of its members, is not defined on."""
     attack.check(model)
     for member in members_of([attack]):
