@@ -544,7 +544,7 @@ def test_rescaled_objectives_do_not_see_the_scale_and_do_not_saturate():
         lambda: GaussianNoiseSearch(sigma=0.0)(Linf(0.1)),
     ],
 )
-def test_objectives_and_targets_that_make_no_sense_are_refused(make):
+def test_objectives_and_targets_that_do_not_fit_their_attack_or_classes_are_refused(make):
     with pytest.raises(InputError):
         make()
 

@@ -1,9 +1,9 @@
 """Each option of every recipe reaches the attack: two values of it make two different attacks.
 
 An attack is what it does: images, trace, queries and verdicts, to the bit. Every recipe that maximises an
-objective on images, or is made of such, meets this law by its row in the catalogue. Not under it are searches for
-the nearest image, searches without gradients and attacks on events. Where an option does nothing is written in
-INERT and INERT_WITHIN. A recipe with an option of a new name gives it two values in VALUES.
+objective on images, or is made of such, meets this law by its row in the catalogue. Not under it are searches
+for the nearest image, searches without gradients and attacks on events. Where an option does nothing is written
+in INERT and INERT_WITHIN. A recipe with an option of a new name gives it two values in VALUES.
 """
 
 import functools
