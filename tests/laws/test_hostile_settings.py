@@ -7,9 +7,11 @@ gives a defined result or an error that says what to try.
 import copy
 import functools
 import inspect
+import sys
 from collections import Counter
 from dataclasses import fields, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest

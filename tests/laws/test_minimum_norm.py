@@ -227,6 +227,6 @@ def test_searches_for_few_pixels_bear_hostile_settings(recipe):
 
 
 def test_one_target_is_enough_and_none_is_refused():
-    assert linearised.FABT(targets=1).turns(10) == 1
+    assert FABT(targets=1).turns(10) == 1
     with pytest.raises(InputError, match="at least one target"):
-        linearised.FABT(targets=0)
+        FABT(targets=0)

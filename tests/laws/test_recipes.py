@@ -2,7 +2,7 @@
 
 An attack is what it does: images, trace, queries and verdicts, to the bit. Every recipe that maximises an
 objective on images, or is made of such, meets this law by its row in the catalogue. Not under it are searches
-for the nearest image, searches without gradients and attacks on events. Where an option does nothing is written
+for the nearest image, searches without gradients and attacks on events. What does nothing stands
 in INERT and INERT_WITHIN. A recipe with an option of a new name gives it two values in VALUES.
 """
 
