@@ -61,6 +61,7 @@ LAWS = {  # kind -> tables with its rows, as file:TABLE
         "laws/test_shifts.py:THREATS",
     ),
     "Source": ("laws/test_data_sets.py:ROWS",),
+    "Sample": ("laws/test_samples.py:SAMPLES",),
 }
 WITHOUT = {  # kind -> name -> why it has no row
     "Rule": {"time-coded": "learns networks of spike times alone: laws/test_spiketimes.py"},
