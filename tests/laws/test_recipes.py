@@ -66,7 +66,7 @@ OWN = {  # options of single recipes
 INERT = {  # (recipe, option) -> why no outcome of a call depends on it
     ("transfer", "made_on"): "the study hands over the other model: unit/test_transfer_studies.py",
 }
-WHOLE = "steps to a vertex of the set have no length that an option could change"
+WHOLE = "the step that suits this threat is that of Frank and Wolfe, whose size is its own"
 INERT_WITHIN = {  # (option, threat) -> why it does nothing for any recipe there
     (option, threat): WHOLE for option in ("reach", "schedule") for threat in (L1,)
 }
