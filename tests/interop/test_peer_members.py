@@ -62,8 +62,9 @@ BRIEF = {  # options for a quick look
     **{name: {"steps": 20} for name in ("LInfFMNAttack", "L2FMNAttack", "L1FMNAttack", "NewtonFoolAttack")},
     **{name: {"repeats": 5} for name in FOOLBOX if "Repeated" in name},
 }
-ROWS = [(Torchattacks, name) for name in TORCHATTACKS if name != "AutoAttack"]  # which takes minutes
-ROWS += [(Foolbox, name) for name in FOOLBOX]
+IN_TORCHATTACKS = [name for name in TORCHATTACKS if name != "AutoAttack"]  # which takes minutes
+IN_FOOLBOX = list(FOOLBOX)
+ROWS = [(Torchattacks, name) for name in IN_TORCHATTACKS] + [(Foolbox, name) for name in IN_FOOLBOX]
 
 
 @pytest.fixture(scope="module")

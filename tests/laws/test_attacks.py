@@ -413,6 +413,23 @@ def test_objectives_are_maximised():
         assert (losses[1] > losses[0]).all()
 
 
+ORACLES = [Exact(), Expectation(1), Expectation(3)]
+
+
+@pytest.mark.parametrize("oracle", ORACLES, ids=repr)
+def test_a_gradient_of_an_oracle_is_that_of_autograd_and_counts_its_passes(oracle):
+    passes = []
+
+    def evaluate(x, key):
+        passes.append(key)
+        return (x**3).flatten(1).sum(1), torch.zeros(len(x))
+
+    found = oracle(evaluate, X, Key.of(0))
+    assert torch.allclose(found.grad, 3 * X**2, rtol=1e-6)
+    assert torch.allclose(found.value, (X**3).flatten(1).sum(1))
+    assert oracle.looks_at(X) == (len(passes), len(passes))
+
+
 def test_a_transfer_attack_is_judged_by_its_target():
     """The source falls at once; an attack that listened to it would stop short of the target."""
     w, x, y = torch.ones(1, 6, 6), 0.3 + 0.4 * X[:1], torch.zeros(1, dtype=torch.int64)
@@ -450,6 +467,9 @@ def test_a_model_of_the_same_weights_that_answers_otherwise_is_another_model():
     assert (result.queries > result.backward_queries + 1).all()
 
 
+TARGETS = (LeastLikely(), EveryOther(1), Given((4, 4, 4, 0, 1)))
+
+
 @pytest.mark.parametrize("objective", [LogitCrossEntropy(), Margin(), DLR(), Rescaled(Margin())], ids=repr)
 def test_a_step_towards_a_class_raises_its_lead(objective):
     w, x = Key.of(5).normal((36, 5)), 0.3 + 0.4 * X
@@ -460,7 +480,7 @@ def test_a_step_towards_a_class_raises_its_lead(objective):
         def __call__(self, images, key=None):
             return images.flatten(1) @ w + 20 * torch.nn.functional.one_hot(Y, 5)
 
-    for targets in (LeastLikely(), EveryOther(1), Given((4, 4, 4, 0, 1))):
+    for targets in TARGETS:
         aimed = targets(Smooth()(x), Y, 0)
         assert (aimed != Y).all()
         attack = GradientAttack(
@@ -524,7 +544,7 @@ def test_rescaled_objectives_do_not_see_the_scale_and_do_not_saturate():
         lambda: GaussianNoiseSearch(sigma=0.0)(Linf(0.1)),
     ],
 )
-def test_objectives_and_targets_that_make_no_sense_are_refused(make):
+def test_objectives_and_targets_that_do_not_fit_their_attack_or_classes_are_refused(make):
     with pytest.raises(InputError):
         make()
 

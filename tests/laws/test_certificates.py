@@ -45,6 +45,7 @@ NEURONS = [
     LIF(synapse=PSP()),
 ]
 BOUNDS = [IBP(), LinearRelaxation()]
+CERTIFICATES = [*BOUNDS, Bins()]
 
 
 def small(code, neuron=LIF(), decoder=Count(), network=MLP((12,)), seed=0, normalise=None):
@@ -112,7 +113,7 @@ def test_every_member_of_the_budget_lies_within_the_bounds(code, neuron, network
 
 @pytest.mark.parametrize("decoder", [Count(), FirstSpike(), MeanPotential()], ids=repr)
 @pytest.mark.parametrize("code", CODES, ids=repr)
-@pytest.mark.parametrize("certificate", [*BOUNDS, Bins()], ids=repr)
+@pytest.mark.parametrize("certificate", CERTIFICATES, ids=repr)
 def test_no_member_of_the_budget_contradicts_a_certificate(certificate, code, decoder):
     model = small(code, decoder=decoder, seed=1)
     if certificate.reason(model, Linf(0.1)):

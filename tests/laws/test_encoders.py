@@ -561,9 +561,10 @@ def test_options_that_make_no_code_are_refused(make, word):
 
 
 EVENTS = Key.of(4).uniform((3, 5, 2, 4, 4)).mul(3).floor()
+OF_EVENTS = [Events(5), Reversed(Reversed(Events(5)))]
 
 
-@pytest.mark.parametrize("code", [Events(5), Reversed(Reversed(Events(5)))], ids=repr)
+@pytest.mark.parametrize("code", OF_EVENTS, ids=repr)
 def test_counts_of_events_pass_as_they_are_and_their_gradient_is_exact(code):
     x, weight = EVENTS.clone().requires_grad_(), Key.of(5).normal((5, 3, 2, 4, 4))
     assert torch.equal(code(x), EVENTS.transpose(0, 1))

@@ -399,7 +399,7 @@ def test_a_model_of_another_kind_has_no_exit_time_and_no_curve():
         lambda: Stacked((FixedExit(Count()), Count())),
     ],
 )
-def test_what_makes_no_sense_is_refused(make):
+def test_exits_groups_and_weights_out_of_range_are_refused(make):
     with pytest.raises(InputError):
         make()
 

@@ -15,9 +15,11 @@ from spikeproof.losses import (
     DeepSupervision,
     LogitCrossEntropy,
     Margin,
+    RelativeTargets,
     SpikeLatency,
     SpikeLatency2,
     SpikeLatency3,
+    TimeMargin,
 )
 
 OUTPUTS = (Key.of(0).uniform((6, 7, 4)) < 0.4).double()
@@ -96,6 +98,30 @@ def test_settings_out_of_range_are_refused(make):
 def test_dlr_needs_three_classes():
     with pytest.raises(InputError, match="Margin"):
         DLR()(torch.zeros(1, 2), torch.tensor([0]))
+
+
+LOSSES = [
+    *(CrossEntropy(), CountMSE(4, 1), TET(), DeepSupervision(Count())),
+    *(SpikeLatency(), SpikeLatency2(), SpikeLatency3(), RelativeTargets(3.0), TimeMargin(5.0)),
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_a_loss_is_of_each_example_alone_and_falls_along_its_gradient(loss):
+    timed = isinstance(loss, (RelativeTargets, TimeMargin))
+    outputs = OUTPUTS[:1] * Key.of(5).uniform(OUTPUTS[:1].shape) if timed else OUTPUTS.clone()
+    outputs.requires_grad_()
+
+    def cost(each, y):
+        return loss(each, each[0] if timed else each.sum(0), y)
+
+    whole = cost(outputs, Y)
+    assert whole.shape == (7,)
+    assert (whole >= 0).all()
+    assert torch.equal(cost(outputs[:, [4, 1]], Y[[4, 1]]), whole[[4, 1]])
+    (grad,) = torch.autograd.grad(whole.sum(), outputs)
+    assert grad.any()
+    assert cost(outputs.detach() - 1e-4 * grad, Y).sum() < whole.sum()
 
 
 # --- first spikes: the published losses ---

@@ -224,3 +224,9 @@ def test_searches_for_few_pixels_bear_hostile_settings(recipe):
         recipe(L0(2))(model, X.half(), y, Key.of(3))
     with pytest.raises(InputError, match="knows the threats"):
         recipe(L2(0.1))
+
+
+def test_one_target_is_enough_and_none_is_refused():
+    assert FABT(targets=1).turns(10) == 1
+    with pytest.raises(InputError, match="at least one target"):
+        FABT(targets=0)

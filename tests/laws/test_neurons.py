@@ -26,11 +26,10 @@ from spikeproof.neurons import (
 )
 from spikeproof.surrogates import ATan, Sigmoid, Triangle
 
+RESETS = (BySubtraction(), ToZero())
 NEURONS = [
     make(reset=reset, detach_reset=detach, threshold=threshold)
-    for make, reset, detach, threshold in itertools.product(
-        (IF, LIF), (BySubtraction(), ToZero()), (False, True), (1.0, 0.6)
-    )
+    for make, reset, detach, threshold in itertools.product((IF, LIF), RESETS, (False, True), (1.0, 0.6))
 ] + [LIF(tau=1e-3), LIF(tau=50e-3, dt=2e-3)]
 
 

@@ -23,6 +23,7 @@ from spikeproof.surrogates import ATan, Triangle
 
 IMAGENET, CIFAR = ((3, 224, 224), 1000), ((3, 32, 32), 10)
 X = Key.of(1).uniform((3, 2, 8, 8))
+ACTIVATIONS = [(ReLU(), F.relu), (Softplus(), F.softplus)]
 
 
 def spec(network, neuron=IF(), decoder=Count(), steps=3, shape=(2, 8, 8), classes=4):
@@ -87,9 +88,7 @@ def layers_of(model):
     return iter(found)
 
 
-@pytest.mark.parametrize(
-    ("neuron", "f"), [(ReLU(), F.relu), (Softplus(), F.softplus)], ids=["relu", "softplus"]
-)
+@pytest.mark.parametrize(("neuron", "f"), ACTIVATIONS, ids=["relu", "softplus"])
 def test_the_twin_of_resnet19_is_the_plain_residual_network(neuron, f):
     network = ResNet19((2, 1, 1), 0.05, hidden=(6,))
     model = shaken(spec(network, neuron, MeanPotential(), 1).build(Key.of(0)))

@@ -35,6 +35,7 @@ SHAPE = (1, 4, 4)
 IMAGES = Key.of(9).uniform((40, *SHAPE)).double()
 CHOSEN = Split(IMAGES, torch.arange(40) % 3, torch.arange(40))
 RULES = [Cao(), ModelBased(), DataBased(), Rueckauer(percentile=100.0), SpikeNorm(), QCFS(), RateNormLayer()]
+NEURONS = [IF(), IF(threshold=0.3), PrimedIF()]
 
 
 def name(part):
@@ -96,7 +97,7 @@ def test_folding_is_exact(network):
 
 
 @pytest.mark.parametrize("rule", [Rueckauer(percentile=100.0), DataBased(), ModelBased()], ids=name)
-@pytest.mark.parametrize("neuron", [IF(), IF(threshold=0.3), PrimedIF()], ids=repr)
+@pytest.mark.parametrize("neuron", NEURONS, ids=repr)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_rates_come_near_the_activations_as_fast_as_one_over_time(rule, neuron, seed):
     model, ann = pair(rule, spec(neuron=neuron), seed)

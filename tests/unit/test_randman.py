@@ -87,6 +87,6 @@ def test_every_unit_uses_the_whole_window():
     "options",
     [{"classes": 1}, {"steps": 1}, {"smoothness": float("nan")}, {"units": 10_000, "steps": 10_000}],
 )
-def test_what_is_out_of_range_is_refused(options):
+def test_classes_steps_units_and_smoothness_out_of_range_are_refused(options):
     with pytest.raises(InputError):
         Randman(**options)

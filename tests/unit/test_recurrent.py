@@ -47,27 +47,26 @@ def size(model):
     return sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize(
-    ("network", "neuron", "wanted"),
-    [
-        (LSNN((10,)), LIF(), 18 * 10 + 10 + 100 + 10 * K + K),
-        (LSNN((10,), recurrent=False), LIF(), 18 * 10 + 10 + 10 * K + K),
-        (LSNN((10, 7)), LIF(), 190 + 100 + 77 + 49 + 7 * K + K),
-        (LSNN((10,), 0.3, ALIF(learn=True)), LIF(), 190 + 100 + 2 * 3 + 10 * K + K),
-        (LSNN((10,), 1.0, ALIF(learn=True)), PLIF(), 190 + 100 + 2 * 10 + 10 * K + K + 1),
-        (GRU((10,)), ReLU(), 3 * (18 * 10 + 100 + 20) + 10 * K + K),
-        (LSTM((10,)), ReLU(), 4 * (18 * 10 + 100 + 20) + 10 * K + K),
-        (GRU((10, 7)), ReLU(), 3 * (18 * 10 + 100 + 20) + 3 * (70 + 49 + 14) + 7 * K + K),
-        (MLP((10,)), PLIF(), 190 + 1 + 10 * K + K + 1),
-        (MLP((10,)), ALIF(learn=True), 190 + 2 * 10 + 10 * K + K + 2 * K),
-        (MLP((10,)), SNU(), 190 + 10 + 10 * K + K + K),
-        (MLP((10,)), DLIF(steps=6), 190 + 6 + 10 * K + K + 6),
-        (MLP((10,)), FS(steps=6, learn=True), 190 + 18 + 10 * K + K + 18),
-        (MLP((10,)), Recurrent(LIF()), 190 + 100 + 10 * K + K),
-        (ConvNet((3,)), SNU(), 2 * 3 * 9 + 3 + 3 + 3 + 3 * K + K + K),
-    ],
-    ids=repr,
-)
+SIZES = [
+    (LSNN((10,)), LIF(), 18 * 10 + 10 + 100 + 10 * K + K),
+    (LSNN((10,), recurrent=False), LIF(), 18 * 10 + 10 + 10 * K + K),
+    (LSNN((10, 7)), LIF(), 190 + 100 + 77 + 49 + 7 * K + K),
+    (LSNN((10,), 0.3, ALIF(learn=True)), LIF(), 190 + 100 + 2 * 3 + 10 * K + K),
+    (LSNN((10,), 1.0, ALIF(learn=True)), PLIF(), 190 + 100 + 2 * 10 + 10 * K + K + 1),
+    (GRU((10,)), ReLU(), 3 * (18 * 10 + 100 + 20) + 10 * K + K),
+    (LSTM((10,)), ReLU(), 4 * (18 * 10 + 100 + 20) + 10 * K + K),
+    (GRU((10, 7)), ReLU(), 3 * (18 * 10 + 100 + 20) + 3 * (70 + 49 + 14) + 7 * K + K),
+    (MLP((10,)), PLIF(), 190 + 1 + 10 * K + K + 1),
+    (MLP((10,)), ALIF(learn=True), 190 + 2 * 10 + 10 * K + K + 2 * K),
+    (MLP((10,)), SNU(), 190 + 10 + 10 * K + K + K),
+    (MLP((10,)), DLIF(steps=6), 190 + 6 + 10 * K + K + 6),
+    (MLP((10,)), FS(steps=6, learn=True), 190 + 18 + 10 * K + K + 18),
+    (MLP((10,)), Recurrent(LIF()), 190 + 100 + 10 * K + K),
+    (ConvNet((3,)), SNU(), 2 * 3 * 9 + 3 + 3 + 3 + 3 * K + K + K),
+]
+
+
+@pytest.mark.parametrize(("network", "neuron", "wanted"), SIZES, ids=repr)
 def test_the_number_of_weights_is_that_of_the_formula(network, neuron, wanted):
     assert size(build(network, neuron)) == wanted
 

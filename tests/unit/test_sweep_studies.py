@@ -101,7 +101,7 @@ def test_distances_are_asked_for_in_every_norm_that_a_search_knows():
         ("deepfool", "deepfooll", "study.yaml:10: .*Did you mean 'deepfool'"),
     ],
 )
-def test_what_cannot_be_is_said_with_its_line(old, new, message):
+def test_impossible_attacks_are_refused_with_their_line_in_the_study(old, new, message):
     with pytest.raises(InputError, match=message):
         cells(TEXT.replace("[linf, l2]", "linf").replace(old, new))
 

@@ -221,7 +221,7 @@ def test_images_may_be_made_on_a_saved_model(finished, tmp_path):
         ("transfer: {attack: {pgd: {steps: 10}}}", "worst-of: {attacks: [transfer]}", "a transfer"),
     ],
 )
-def test_what_cannot_be_is_said_with_its_line(old, new, message):
+def test_impossible_attacks_are_refused_with_their_line_in_the_study(old, new, message):
     with pytest.raises(InputError, match=message):
         study(TEXT.replace(old, new))
 

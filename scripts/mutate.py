@@ -1,0 +1,306 @@
+"""Change the code in one place at a time and see whether a test fails: a check of the tests.
+
+    python scripts/mutate.py --count 150 --seed 0 --record mutants.jsonl    # run a sample, or go on with it
+    python scripts/mutate.py --record mutants.jsonl --table                 # Markdown: counts and survivors
+
+Works on a copy of the tree in a temporary folder, so that nothing needs to be restored here whatever happens.
+Each mutant is one line of the record; what the record already holds is not run again. The tests of a module
+are named in `TESTS`, with the doctests of the module itself. A mutant whose tests do not end in time counts
+as killed by time. Before a module's first mutant its tests run on the unchanged code and must pass.
+
+Operators: comparisons flip (`<` and `<=`, `==` and `!=`, ...), `+` and `-` as well as `*` and `/` change
+places, `and` and `or` too, numbers and truth values change, conditions are negated, keyword arguments are
+dropped, and statements without a name on the left are removed. Messages of exceptions stay as they are.
+
+Needs a system that can fork (Linux, macOS): the libraries are imported once and every mutant is a fork.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path("src/spikeproof")
+ROOMS = ("attacks", "evaluation", "audit", "statistics.py", "threats")
+LAWS, UNIT = "tests/laws/test_{}.py", "tests/unit/test_{}.py"
+TESTS = {  # the longest beginning of a module's path counts
+    "attacks/": ["recipes", "attacks", "linear_optimum"],
+    "attacks/search.py": ["attacks", "objectives", "steps", "linear_optimum"],
+    "attacks/gradient/estimates.py": ["estimates_and_composites"],
+    "attacks/answers/": ["queries", "attacks"],
+    "attacks/answers/reachable.py": ["reachable"],
+    "attacks/events/": ["spike_attacks", "descent", "event_catalogue"],
+    "attacks/nearest/": ["minimum_norm", "nested_and_distances"],
+    "attacks/made_of/": ["estimates_and_composites", "nested_and_distances", "transfer_studies"],
+    "attacks/parts/objectives.py": ["objectives", "recipes"],
+    "attacks/parts/steps.py": ["steps", "linear_optimum", "recipes"],
+    "attacks/parts/schedules.py": ["steps", "linear_optimum", "recipes"],
+    "evaluation/certificates.py": ["certificates"],
+    "evaluation/suites.py": ["suites", "suite_cells"],
+    "evaluation/through.py": ["gradient_sources", "estimates_and_composites", "substitution"],
+    "evaluation/distances.py": ["nested_and_distances", "company"],
+    "evaluation/verdicts.py": ["evaluation", "exits", "nested_and_distances"],
+    "audit/": ["tests/museum/test_museum.py", "estimates_and_composites", "repairs"],
+    "statistics.py": ["statistics", "comparisons"],
+    "threats/": ["threats", "steps"],
+    "threats/regions.py": ["threats", "steps", "suites"],
+    "threats/shifts.py": ["shifts", "spike_attacks"],
+    "threats/spikes.py": ["spike_threats", "spike_attacks", "event_catalogue"],
+}
+PASSED, FAILED, LATE, UNSOUND = "survived", "killed", "out of time", "test unsound"
+SWAPS: dict[type, type] = {
+    **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq},
+    **{ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In},
+    **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult},
+    **{ast.And: ast.Or, ast.Or: ast.And},
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one module.
+
+    Args:
+        path: the module, below the package.
+        index: which of the places where something may change, in the order of `places`.
+    """
+
+    path: str
+    index: int
+
+    @property
+    def room(self) -> str:
+        return self.path.split("/")[0].removesuffix(".py")
+
+
+def places(tree: ast.AST) -> Iterator[tuple[str, ast.AST, str, int]]:
+    """What may change: operator, node, the node's field and an index into it.
+
+    Annotations, decorators, docstrings and what is raised are left alone.
+    """
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Compare):
+            yield from (("compare", node, "ops", i) for i, op in enumerate(node.ops) if type(op) in SWAPS)
+        if isinstance(node, ast.BinOp | ast.AugAssign | ast.BoolOp) and type(node.op) in SWAPS:
+            yield "operator", node, "op", 0
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            yield "constant", node, "value", 0
+        if isinstance(node, ast.If | ast.IfExp | ast.While):
+            yield "condition", node, "test", 0
+        if isinstance(node, ast.Call):
+            yield from (("keyword", node, "keywords", i) for i, word in enumerate(node.keywords) if word.arg)
+        yield from _statements(node)
+        if not isinstance(node, ast.Raise):
+            yield from places(_without_types(node))
+
+
+def _statements(node: ast.AST) -> Iterator[tuple[str, ast.AST, str, int]]:
+    for name in ("body", "orelse"):
+        block = getattr(node, name, None)
+        for i, line in enumerate(block if isinstance(block, list) else ()):
+            documented = isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
+            if isinstance(line, ast.Expr | ast.AugAssign | ast.Raise) and not documented:
+                yield "statement", node, name, i
+
+
+class _Children(ast.AST):
+    """Some of the children of a node."""
+
+    _fields = ("nodes",)
+
+
+def _without_types(node: ast.AST) -> ast.AST:
+    left_out = {"annotation", "returns", "decorator_list", "type_comment", "type_params"}
+    children = _Children()
+    children.nodes = []  # type: ignore[attr-defined]
+    for name, value in ast.iter_fields(node):
+        if name not in left_out:
+            found = value if isinstance(value, list) else [value]
+            children.nodes += [each for each in found if isinstance(each, ast.AST)]  # type: ignore[attr-defined]
+    return children
+
+
+def changed(source: str, index: int) -> tuple[str, str, int]:
+    """The source with one place changed, a sentence that says how, and the line."""
+    tree = ast.parse(source)
+    kind, node, name, i = list(places(tree))[index]
+    value = getattr(node, name)
+    shown: ast.AST = node
+    if kind == "statement":
+        shown, value[i] = value[i], ast.Pass()
+        sentence = f"removed `{_short(shown)}`"
+    else:
+        before = copy.deepcopy(node)
+        if kind == "compare":
+            value[i] = SWAPS[type(value[i])]()
+        elif kind == "operator":
+            setattr(node, name, SWAPS[type(value)]())
+        elif kind == "constant":
+            setattr(node, name, (not value) if isinstance(value, bool) else value * 2 + 1)
+        elif kind == "condition":
+            setattr(node, name, ast.UnaryOp(ast.Not(), value))
+            before, shown = before.test, node.test  # type: ignore[attr-defined]
+        else:
+            sentence = f"dropped `{_short(value[i])}` in `{_short(before)}`"
+            del value[i]
+        if kind != "keyword":
+            sentence = f"`{_short(before)}` became `{_short(shown)}`"
+    return ast.unparse(ast.fix_missing_locations(tree)), sentence, getattr(node, "lineno", 0)
+
+
+def _short(node: ast.AST) -> str:
+    text = " ".join(ast.unparse(node).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def sample(count: int, seed: int) -> list[Mutant]:
+    """As many mutants per room as its share of all places, drawn without repetition, then shuffled."""
+    drawn = random.Random(seed)
+    every = [
+        Mutant(path.relative_to(ROOT / PACKAGE).as_posix(), index)
+        for room in ROOMS
+        for path in sorted(
+            [ROOT / PACKAGE / room] if room.endswith(".py") else (ROOT / PACKAGE / room).rglob("*.py")
+        )
+        for index in range(len(list(places(ast.parse(path.read_text("utf-8"))))))
+    ]
+    return drawn.sample(every, min(count, len(every)))
+
+
+def tests_of(path: str) -> list[str]:
+    """Files whose tests a module's mutants have to survive."""
+    best = max((start for start in TESTS if path.startswith(start)), key=len)
+    names = [name if "/" in name else LAWS.format(name) for name in TESTS[best]]
+    names = [n if (ROOT / n).exists() else UNIT.format(Path(n).stem.removeprefix("test_")) for n in names]
+    return [str(PACKAGE / path), *(name for name in names if (ROOT / name).exists())]
+
+
+def run(tree: Path, files: list[str], seconds: float) -> str:
+    """How the tests end on the copied tree, in a fork."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(_tests(tree, files))
+        except BaseException:
+            traceback.print_exc()
+        finally:  # an exception must not go up into the run that forked
+            os._exit(70)
+    end, done, status = time.monotonic() + seconds, 0, 0
+    try:
+        while not done and time.monotonic() < end:
+            done, status = os.waitpid(child, os.WNOHANG)
+            time.sleep(0.1)
+    finally:
+        if not done:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    return LATE if not done else FAILED if status else PASSED
+
+
+def _tests(tree: Path, files: list[str]) -> int:
+    """What pytest says, from within the fork."""
+    os.setpgrp()
+    out = os.open(tree / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.chdir(tree)
+    os.environ["PYTHONPATH"] = str(tree / "src")
+    sys.path.insert(0, str(tree / "src"))
+    sys.dont_write_bytecode = True
+    import pytest
+
+    return int(pytest.main(["-x", "-q", "--no-header", *files]))
+
+
+def first_failure(tree: Path) -> str:
+    """The test that told the mutant from the code."""
+    lines = (tree / "output.txt").read_text("utf-8", "replace").splitlines()
+    told = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return told[0].split(" - ")[0].split(" ", 1)[1] if told else ""
+
+
+def go(mutants: list[Mutant], record: Path, seconds: float) -> None:
+    """Run what the record lacks, one mutant after the other."""
+    known = {(line["path"], line["index"]) for line in read(record)}
+    import pytest
+    import scipy.stats
+    import torch
+
+    torch.set_num_threads(1)
+    print(f"pytest {pytest.__version__}, torch {torch.__version__}, scipy {scipy.__version__}")
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "runs", ".hypothesis")
+        shutil.copytree(ROOT, tree, ignore=ignored)
+        sound: dict[str, bool] = {}
+        for mutant in mutants:
+            if (mutant.path, mutant.index) in known:
+                continue
+            home = tree / PACKAGE / mutant.path
+            source = home.read_text("utf-8")
+            text, sentence, line = changed(source, mutant.index)
+            home.write_text(text, "utf-8")
+            outcome = run(tree, tests_of(mutant.path), seconds)
+            home.write_text(source, "utf-8")
+            killer = first_failure(tree) if outcome == FAILED else ""
+            if killer and killer not in sound:
+                sound[killer] = run(tree, [killer], seconds) == PASSED
+            if not sound.get(killer, True):
+                outcome = UNSOUND
+            found = {
+                **{"path": mutant.path, "index": mutant.index, "line": line, "change": sentence},
+                **{"room": mutant.room, "outcome": outcome, "killer": killer},
+            }
+            with record.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(found) + "\n")
+            print(f"{outcome:12} {mutant.path}:{line} {sentence} {killer}", flush=True)
+
+
+def read(record: Path) -> list[dict[str, object]]:
+    """Every mutant of a record."""
+    return [json.loads(line) for line in record.read_text("utf-8").splitlines()] if record.exists() else []
+
+
+def table(lines: list[dict[str, object]]) -> str:
+    """Counts per room and the survivors, in Markdown."""
+    counts = Counter((line["room"], line["outcome"]) for line in lines)
+    rows = ["| room | mutants | killed | out of time | survived |", "|---|---|---|---|---|"]
+    for room in sorted({str(line["room"]) for line in lines}):
+        failed, slow, passed = (counts[room, outcome] for outcome in (FAILED, LATE, PASSED))
+        rows.append(f"| {room} | {failed + slow + passed} | {failed} | {slow} | {passed} |")
+    left = [line for line in lines if line["outcome"] == PASSED]
+    return "\n".join([*rows, "", *(f"- `{line['path']}:{line['line']}`: {line['change']}" for line in left)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--count", type=int, default=150, help="size of the sample")
+    parser.add_argument("--seed", type=int, default=0, help="which sample")
+    parser.add_argument("--record", type=Path, required=True, help="file of the outcomes, one a line")
+    parser.add_argument("--seconds", type=float, default=400, help="time for the tests of one mutant")
+    parser.add_argument("--table", action="store_true", help="print the record instead of running anything")
+    given = parser.parse_args()
+    if given.table:
+        print(table(read(given.record)))
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the fork and removes the copy
+        go(sample(given.count, given.seed), given.record, given.seconds)
+
+
+if __name__ == "__main__":
+    main()
