@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from spikeproof.datasets.recordings import Events, Recording, Recordings, bad, read_whole
+from spikeproof.datasets.files import listed
+from spikeproof.datasets.intake.clock import clocked
+from spikeproof.datasets.recordings import LONGEST_LIST, Events, Recording, Recordings, bad, read_whole
 from spikeproof.errors import InputError
 
 __all__ = ["CIFAR10DVS", "NMNIST", "DVS128Gesture", "read_aedat2", "read_aedat3", "read_bin"]
@@ -44,7 +46,7 @@ class Camera(Recordings):
         if self.size is None:
             return events
         row, column = (axis * self.size // self.pixels for axis in (events.row, events.column))
-        return Events(events.time, events.channel, row, column)
+        return replace(events, row=row, column=column)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ class NMNIST(Camera):
         duration: seconds that are taken, or None for each recording's own span.
         hold_out: share of the training recordings set aside for validation, 0 to 0.5.
         size: pixels a side after pooling, 1 to 34, or None for all.
+        subset: how many examples the files hold, if not all of them, such as `{train: 1000, test: 100}`.
+        blank: what becomes of recordings without events, `"leave-out"` or `"keep"`, counted in any case; None
+            refuses them.
 
     Shapes:
         examples `[N, T, 2, size, size]`; channel 0 is OFF, 1 is ON.
@@ -68,6 +73,8 @@ class NMNIST(Camera):
         Orchard, Jayawant, Cohen & Thakor 2015, doi 10.3389/fnins.2015.00437.
     """
 
+    published: ClassVar[Mapping[str, int]] = {"train": 60_000, "test": 10_000}
+    lasting: ClassVar[float | None] = 0.3
     folder: ClassVar[str] = "n-mnist"
     layouts: ClassVar[tuple[str, ...]] = ("NMNIST", "N-MNIST", "nmnist")
     pixels: ClassVar[int] = 34
@@ -81,8 +88,18 @@ class NMNIST(Camera):
             Recording(path, part.lower(), digit)
             for part in ("Train", "Test")
             for digit in range(10)
-            for path in sorted((folder / part / str(digit)).glob("*.bin"))
+            for path in listed(self._part(folder, part) / str(digit), ".bin")
         ]
+
+    def wanting(self, folder: Path) -> str:
+        lacking = [part for part in ("Train", "Test") if not self._part(folder, part).is_dir()]
+        return f"lacks {lacking[0]}" if len(lacking) == 1 else ""
+
+    @staticmethod
+    def _part(folder: Path, part: str) -> Path:
+        """The folder of a part, which some programs unpack into another one of its name."""
+        twice = folder / part / part
+        return twice if twice.is_dir() else folder / part
 
     def examples(self, recording: Recording) -> Iterator[tuple[Events, int]]:
         yield self.pooled(read_bin(recording.path), recording.path), recording.label
@@ -90,10 +107,15 @@ class NMNIST(Camera):
 
 @dataclass(frozen=True)
 class DVS128Gesture(Camera):
-    """1,342 hand gestures of 29 people in 11 classes, 128x128 pixels.
+    """1,464 hand gestures of 29 people in 11 classes, 128x128 pixels.
 
     AEDAT 3.1 files, each with a CSV file of class, start and end of every gesture, and two lists of the files
     of the training and the test part.
+
+    Every row of a CSV file is an example: 12 rows in each of 98 and 24 files, 1,176 and 288 examples, since
+    people rolled their arms forwards and backwards and both are rows of one class. The paper speaks of 1,342
+    instances, 11 in each of 122 files; a version that keeps one file for each class of a recording has 1,077
+    and 264, 1,341 in all. Accuracies on these and on those are not over the same examples.
 
     Args:
         steps: number of frames `T`, 1 to 10,000.
@@ -102,6 +124,9 @@ class DVS128Gesture(Camera):
         duration: seconds that are taken, or None for each gesture's own span.
         hold_out: share of the training gestures set aside for validation, 0 to 0.5.
         size: pixels a side after pooling, 1 to 128, or None for all.
+        subset: how many examples the files hold, if not all of them, such as `{train: 1000, test: 100}`.
+        blank: what becomes of gestures without events, `"leave-out"` or `"keep"`, counted in any case; None
+            refuses them.
 
     Shapes:
         examples `[N, T, 2, size, size]`; channel 0 is OFF, 1 is ON.
@@ -112,6 +137,8 @@ class DVS128Gesture(Camera):
 
     steps: int = 20
     size: int | None = 32
+    published: ClassVar[Mapping[str, int]] = {"train": 1_176, "test": 288}
+    lasting: ClassVar[float | None] = 6
     folder: ClassVar[str] = "dvs128-gesture"
     layouts: ClassVar[tuple[str, ...]] = (
         "DvsGesture",
@@ -139,14 +166,25 @@ class DVS128Gesture(Camera):
     def recordings(self, folder: Path) -> list[Recording]:
         found = []
         for part in ("train", "test"):
-            listed = folder / f"trials_to_{part}.txt"
-            if not listed.is_file():
+            names = folder / f"trials_to_{part}.txt"
+            if not names.is_file():
                 return []
-            for line in read_whole(listed).decode("utf-8", "replace").split():
+            for line in read_whole(names, LONGEST_LIST).decode("utf-8-sig", "replace").split():
                 path = folder / Path(line).name
                 labels = path.with_name(f"{path.stem}_labels.csv")
                 found.append(Recording(path, part, others=(labels,)))
         return found
+
+    def labels(self, recording: Recording) -> Sequence[int]:
+        return [label - 1 for label, _, _ in read_gestures(recording.others[0])]
+
+    def wanting(self, folder: Path) -> str:
+        lists = [f"trials_to_{part}.txt" for part in ("train", "test")]
+        lacking = [name for name in lists if not (folder / name).is_file()]
+        if len(lacking) == 2:
+            files = listed(folder, ".aedat")
+            return f"has {len(files)} recordings, and lacks {' and '.join(lists)}" if files else ""
+        return f"lacks {lacking[0]}" if lacking else ""
 
     def examples(self, recording: Recording) -> Iterator[tuple[Events, int]]:
         events = self.pooled(read_aedat3(recording.path), recording.path)
@@ -154,7 +192,11 @@ class DVS128Gesture(Camera):
             low, high = np.searchsorted(events.time, (start, end))
             rows = slice(int(low), int(high))
             rest = (events.channel[rows], events.row[rows], events.column[rows])
-            yield Events(events.time[rows] - start, *rest), label - 1
+            what = f"{self.names[label - 1]} from {start} to {end} microseconds"
+            remark = events.remark
+            if len(events) and start <= events.time[-1] < end - (end - start) // 10:
+                remark = "gestures end more than a tenth of their time after their recording"
+            yield Events(events.time[rows] - start, *rest, remark=remark, what=what), label - 1
 
 
 @dataclass(frozen=True)
@@ -171,6 +213,9 @@ class CIFAR10DVS(Camera):
         duration: seconds that are taken, or None for each recording's own span.
         hold_out: share of the training recordings set aside for validation, 0 to 0.5.
         size: pixels a side after pooling, 1 to 128, or None for all.
+        subset: how many examples the files hold, if not all of them, such as `{train: 1000, test: 100}`.
+        blank: what becomes of recordings without events, `"leave-out"` or `"keep"`, counted in any case; None
+            refuses them.
 
     Shapes:
         examples `[N, T, 2, size, size]`; channel 0 is OFF, 1 is ON.
@@ -180,6 +225,8 @@ class CIFAR10DVS(Camera):
     """
 
     size: int | None = 32
+    published: ClassVar[Mapping[str, int]] = {"train": 9_000, "test": 1_000}
+    lasting: ClassVar[float | None] = 1.3
     folder: ClassVar[str] = "cifar10-dvs"
     layouts: ClassVar[tuple[str, ...]] = ("CIFAR10DVS", "CIFAR10DVS/extract")
     pixels: ClassVar[int] = 128
@@ -203,10 +250,14 @@ class CIFAR10DVS(Camera):
     def recordings(self, folder: Path) -> list[Recording]:
         found = []
         for label, name in enumerate(self.names):
-            paths = sorted((folder / name).glob("*.aedat"), key=lambda path: (_number(path), path.name))
+            paths = sorted(listed(folder / name, ".aedat"), key=lambda path: (_number(path), path.name))
             cut = len(paths) - -(-len(paths) // 10)
             found += [Recording(path, "train" if i < cut else "test", label) for i, path in enumerate(paths)]
         return found
+
+    def wanting(self, folder: Path) -> str:
+        there = [name for name in self.names if (folder / name).is_dir()]
+        return f"has folders without .aedat files: {', '.join(there)}" if there else ""
 
     def examples(self, recording: Recording) -> Iterator[tuple[Events, int]]:
         yield self.pooled(read_aedat2(recording.path), recording.path), recording.label
@@ -215,7 +266,8 @@ class CIFAR10DVS(Camera):
 def read_bin(path: Path) -> Events:
     """Events of 40 bits: column 8, row 8, polarity 1 and microseconds 23, the highest bit first.
 
-    Row 240 is no event: it says that the clock, of 13 bits, has turned over once more.
+    Row 240 is no event: it says that the clock, of 13 bits, has turned over once more. The clock of 23 bits
+    goes on where it wraps.
 
     Raises:
         InputError: the file is something else.
@@ -227,8 +279,10 @@ def read_bin(path: Path) -> Events:
     time = (high & 0x7F) << 16 | middle << 8 | low
     turned = row == 240
     time += np.cumsum(turned) << 13
-    kept = ~turned
-    return Events.sorted(time[kept], high[kept] >> 7, row[kept], column[kept])
+    told = ~turned
+    time, kept, remark = clocked(time[told], path, 1 << 23)
+    channel, row, column = ((high >> 7)[told], row[told], column[told])
+    return Events.sorted(time, channel[kept], row[kept], column[kept], remark)
 
 
 def read_aedat2(path: Path) -> Events:
@@ -236,7 +290,8 @@ def read_aedat2(path: Path) -> Events:
 
     Of the address, bit 0 is set for OFF, bits 1 to 7 say where the event lies from bottom to top, bits 8 to
     14 where from right to left, as the camera stood. Events with a higher bit are no pixels' and are passed
-    over. Time is counted from the first event.
+    over. The clock of 32 bits goes on where it wraps, and is counted from the first event that is not left
+    over from another recording.
 
     Raises:
         InputError: the file is something else.
@@ -248,17 +303,22 @@ def read_aedat2(path: Path) -> Events:
     if len(content) == place or (len(content) - place) % 8:
         raise bad(path, f"{len(content) - place} bytes of data, no whole number of events of 8")
     address, time = np.frombuffer(content, ">u4", offset=place).reshape(-1, 2).T.astype(np.int64)
-    kept = address < 1 << 15
-    address, time = address[kept], time[kept]
+    pixels = address < 1 << 15
+    address, time = address[pixels], time[pixels]
     if not len(time):
         raise bad(path, "no events of pixels")
+    time, kept, remark = clocked(time, path, 1 << 32)
+    address = address[kept]
     return Events.sorted(
-        time - time.min(), 1 - (address & 1), 127 - (address >> 1 & 127), 127 - (address >> 8 & 127)
+        time - time.min(), 1 - (address & 1), 127 - (address >> 1 & 127), 127 - (address >> 8 & 127), remark
     )
 
 
 PACKET = struct.Struct("<HHIIIIII")
 POLARITY = 1
+MOST_PACKETS = 1 << 20  # in one file
+MOST_LINES = 10_000  # of a header
+COLUMNS = ("class", "startTime_usec", "endTime_usec")
 
 
 def read_aedat3(path: Path) -> Events:
@@ -267,7 +327,8 @@ def read_aedat3(path: Path) -> Events:
     A packet is a header of 28 bytes (type, source, size of an event, place of its time, turns of the clock,
     capacity, number and number of valid ones) and as many events. A polarity event is 32 bits of data and 31
     of time in microseconds: bit 0 of the data says that it is valid, bit 1 that it is ON, bits 2 to 16 are
-    the row and bits 17 to 31 the column. Other packets, and events that are not valid, are passed over.
+    the row and bits 17 to 31 the column. Other packets, and events that are not valid, are passed over. A
+    clock of 31 bits that wraps without being counted goes on.
 
     Raises:
         InputError: the file is something else.
@@ -276,8 +337,11 @@ def read_aedat3(path: Path) -> Events:
     place, lines = _header(content)
     if not lines or not lines[0].startswith(b"#!AER-DAT3"):
         raise bad(path, f"a file beginning with {bytes(content[:12])!r} instead of #!AER-DAT3.1")
-    parts = []
+    parts, packets = [], 0
     while place < len(content):
+        packets += 1
+        if packets > MOST_PACKETS:
+            raise bad(path, f"more than {MOST_PACKETS} packets")
         if place + PACKET.size > len(content):
             raise bad(path, f"{len(content) - place} bytes where a packet's header needs {PACKET.size}")
         kind, _, size, _, turns, capacity, number, _ = PACKET.unpack_from(content, place)
@@ -299,23 +363,30 @@ def read_aedat3(path: Path) -> Events:
         raise bad(path, "no polarity events")
     data, time = (np.concatenate(column) for column in zip(*parts, strict=True))
     kept = data & 1 == 1
-    data, time = data[kept], time[kept]
-    return Events.sorted(time, data >> 1 & 1, data >> 2 & 0x7FFF, data >> 17 & 0x7FFF)
+    time, own, remark = clocked(time[kept], path, 1 << 31)
+    data = data[kept][own]
+    return Events.sorted(time, data >> 1 & 1, data >> 2 & 0x7FFF, data >> 17 & 0x7FFF, remark)
 
 
 def read_gestures(path: Path) -> list[tuple[int, int, int]]:
-    """Class, start and end in microseconds of each line after the first of a CSV file.
+    """Class, start and end in microseconds of each line of a CSV file, whose first line may name the columns.
 
     Raises:
         InputError: the file is something else.
     """
-    lines = read_whole(path).decode("ascii", "replace").split()
+    text = read_whole(path, LONGEST_LIST).decode("utf-8-sig", "replace")
+    lines = [[word.strip() for word in line.split(",")] for line in text.splitlines() if line.strip()]
+    order = [0, 1, 2]
+    if lines and not any(word.isdecimal() for word in lines[0]):
+        names = [word.lower() for word in lines.pop(0)]
+        if sorted(names) != sorted(name.lower() for name in COLUMNS):
+            raise bad(path, f"the columns {','.join(names)[:80]!r} instead of {','.join(COLUMNS)}")
+        order = [names.index(name.lower()) for name in COLUMNS]
     rows = []
-    for line in lines[1:]:
-        fields = line.split(",")
-        if len(fields) != 3 or not all(field.isdecimal() and len(field) < 16 for field in fields):
-            raise bad(path, f"the line {line[:80]!r} instead of class,start,end")
-        label, start, end = map(int, fields)
+    for words in lines:
+        if len(words) != 3 or not all(word.isdecimal() and len(word) < 16 for word in words):
+            raise bad(path, f"the line {','.join(words)[:80]!r} instead of {','.join(COLUMNS)}")
+        label, start, end = (int(words[i]) for i in order)
         if start >= end or not 1 <= label <= len(DVS128Gesture.names):
             raise bad(path, f"class {label} from {start} to {end}")
         rows.append((label, start, end))
@@ -333,7 +404,7 @@ def _header(content: bytes) -> tuple[int, list[bytes]]:
         if not line.startswith(b"#"):
             return place, lines
         lines.append(line)
-        if line.startswith(b"#!END-HEADER"):
+        if line.startswith(b"#!END-HEADER") or len(lines) > MOST_LINES:
             break
     return stream.tell(), lines
 

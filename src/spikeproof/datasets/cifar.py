@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
 import pickletools
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BytesIO
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from io import BytesIO, RawIOBase
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
 
-from spikeproof.datasets.files import MIRROR_VARIABLE, download, first_line, places, take, user_cache
+from spikeproof.datasets.files import (
+    MIRROR_VARIABLE,
+    Base,
+    bases,
+    download,
+    first_line,
+    first_usable,
+    is_hidden,
+    layouts_of,
+    missing_variable,
+    take,
+    user_cache,
+)
 from spikeproof.datasets.images import image_split
+from spikeproof.datasets.intake.census import Subset, admitted
+from spikeproof.datasets.intake.nearmisses import nested, sighted
 from spikeproof.datasets.parts import Dataset, Source, content_digest, rows_of, shuffled
 from spikeproof.errors import InputError
+from spikeproof.regularfiles import open_regular
 
 __all__ = ["CIFAR10", "CIFAR100"]
 
 PIXELS = 3 * 32 * 32
 LARGEST = 1 << 28  # bytes of one file's content that a reader is willing to hold
 MOST = 100_000  # images in one file
+MEMBERS = 1_000  # files in an archive, which has nine as published
+UNPACKED = 1 << 30  # bytes of an archive's content
+AT_ONCE = 1 << 22  # bytes that an archive may ask for at a time
 
 Rows = tuple[UInt8[np.ndarray, "N 3072"], UInt8[np.ndarray, "N"]]
-Open = Callable[[str], IO[bytes]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,8 @@ class CIFAR(Source):
     """60,000 colour pictures of 32x32 pixels, in any of the three forms they are handed out in."""
 
     hold_out: int = 5000
+    subset: Subset | None = None
+    published: ClassVar[Mapping[str, int]] = {"train": 50_000, "test": 10_000}
     folder: ClassVar[str]
     archive: ClassVar[str]
     checksum: ClassVar[str]  # SHA-256 of the archive
@@ -67,12 +86,26 @@ class CIFAR(Source):
         Raises:
             InputError: files that are not what they should be, or no files and no way to fetch them.
         """
-        place = self._find(root) or self._fetch(root)
-        with self._opened(place) as (binary, read):
-            train, test = (
-                _joined([self._rows(binary, read, name, place) for name in names])
-                for names in (self.train_files, self.test_files)
-            )
+        data, passed = first_usable(self._find(root) or [self._fetch(root)], self._read)
+        return replace(data, notes=(*missing_variable(), *passed, *data.notes))
+
+    def locate(self, root: Path | None = None) -> str:
+        found = self._find(root)
+        return str(found[0]) if found else "not found; fetched when needed"
+
+    def survey(self, root: Path | None = None) -> tuple[str, ...]:
+        return self.load(root).notes if self._find(root) else ()
+
+    def _read(self, place: Path) -> Dataset:
+        """The data set from a folder or the archive."""
+        binary = place.is_dir() and (place / f"{self.test_files[0]}.bin").is_file()
+        content = self._from_folder(place, binary) if place.is_dir() else self._unpacked(place)
+        train, test = (
+            _joined([self._rows(content[name], binary, place / name) for name in names])
+            for names in (self.train_files, self.test_files)
+        )
+        labels = {"train": train[1], "test": test[1]}
+        notes = admitted(self.folder, labels, self.names, self.published, self.subset, str(place))
         count = len(train[1])
         if count <= self.hold_out:
             raise InputError(
@@ -89,24 +122,32 @@ class CIFAR(Source):
             self.names,
             content_digest(*train, *test),
             str(place),
+            notes,
         )
 
-    def locate(self, root: Path | None = None) -> str:
-        place = self._find(root)
-        return str(place) if place else "not found; fetched when needed"
+    def _find(self, root: Path | None) -> list[Path]:
+        """Folders of either version, and archives, below the first base that has any."""
+        for base in bases(root, self.folder):
+            found = []
+            for place in self._below(base):
+                for suffix in ("", ".bin"):
+                    if all((place / f"{name}{suffix}").is_file() for name in self._files):
+                        found.append(place)
+                if (place / self.archive).is_file():
+                    found.append(place / self.archive)
+            if found:
+                return [*dict.fromkeys(found)]
+        return []
 
-    def _find(self, root: Path | None) -> Path | None:
-        """A folder of either version, or the archive."""
-        for place in self._places(root):
-            for suffix in ("", ".bin"):
-                if all((place / f"{name}{suffix}").is_file() for name in self.train_files + self.test_files):
-                    return place
-            if (place / self.archive).is_file():
-                return place / self.archive
-        return None
+    @property
+    def _files(self) -> tuple[str, ...]:
+        return self.train_files + self.test_files
 
-    def _places(self, root: Path | None) -> Iterator[Path]:
-        yield from places(root, self.folder, (self.python, self.binary))
+    def _below(self, base: Base) -> Iterable[Path]:
+        names = (self.python, self.binary)
+        packed = self.archive.removesuffix(".tar.gz")
+        usual = layouts_of(base, self.folder, names)
+        return dict.fromkeys((*usual, *nested(base, (self.folder, packed, *names))))
 
     def _fetch(self, root: Path | None) -> Path:
         cache = user_cache()
@@ -117,10 +158,10 @@ class CIFAR(Source):
                 raise ImportError("platformdirs is not installed; pip install 'spikeproof[study]'")
             download(mirror, {self.archive: self.checksum}, cache / self.folder)
         except Exception as error:  # whatever the network or the disk said, the user needs the same advice
-            tried = "\n".join(f"  - {place}" for place in self._places(root))
+            tried = "\n".join(f"  - {line}" for line in self._tried(root))
             raise InputError(
                 f"The {type(self).__name__} batches, binary or Python, or {self.archive}",
-                f"no place that has them all:\n{tried}\n"
+                f"no place that has them all ({', '.join(self._files)}):\n{tried}\n"
                 f"  - {mirror}: {type(error).__name__}, {first_line(error)}",
                 "Give their directory with --data or SPIKEPROOF_DATA; or let torchvision download them and "
                 f"give its root; or name a server that has the archive in {variable}. Fetching needs pip "
@@ -128,34 +169,61 @@ class CIFAR(Source):
             ) from error
         return cache / self.folder / self.archive
 
-    @contextmanager
-    def _opened(self, place: Path) -> Iterator[tuple[bool, Open]]:
-        """Whether the files are of the binary version, and how to open them by name."""
-        if place.is_dir():
-            yield (place / f"{self.test_files[0]}.bin").is_file(), lambda name: (place / name).open("rb")
-            return
+    def _tried(self, root: Path | None) -> Iterator[str]:
+        """Every place that was looked into, with what it lacks of the files it has some of."""
+        found = bases(root, self.folder)
+        for place in (place for base in found for place in self._below(base)):
+            missing = [
+                name
+                for name in self._files
+                if not (place / name).is_file() and not (place / f"{name}.bin").is_file()
+            ]
+            some = 0 < len(missing) < len(self._files)
+            yield f"{place}: lacks {', '.join(missing)}" if some else str(place)
+        yield from sighted(base.path for base in found if base.open)
+        yield from missing_variable()
+
+    def _from_folder(self, folder: Path, binary: bool) -> dict[str, bytearray]:
+        content = {}
+        for name in self._files:
+            path = folder / (f"{name}.bin" if binary else name)
+            try:
+                with open_regular(path) as file:
+                    content[name] = take(file, LARGEST + 1)
+            except OSError as error:
+                raise _bad(path, f"an unreadable file ({error.strerror or error})") from error
+        return content
+
+    def _unpacked(self, path: Path) -> dict[str, bytearray]:
+        """The batches in the archive, which is read once, in its own order, and no further than it may."""
+        content: dict[str, bytearray] = {}
+        seen = []
         try:
-            with tarfile.open(place, "r:gz") as archive:
-                members = {Path(m.name).name: m for m in archive if m.isfile()}
+            with (
+                open_regular(path) as packed,
+                gzip.open(packed) as plain,
+                tarfile.open(fileobj=_Bounded(plain), mode="r:") as archive,
+            ):
+                for number, member in enumerate(archive):
+                    if number >= MEMBERS:
+                        raise _bad(path, f"an archive of more than {MEMBERS} files")
+                    name = Path(member.name).name
+                    seen.append(name)
+                    hidden = any(map(is_hidden, Path(member.name).parts))
+                    if name in self._files and member.isreg() and not hidden and name not in content:
+                        file = archive.extractfile(member)
+                        content[name] = take(file, LARGEST + 1) if file else bytearray()
+        except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise _bad(path, f"a broken archive ({error})") from error
+        if missing := [name for name in self._files if name not in content]:
+            raise _bad(path, f"no {missing[0]} among {sorted(seen)[:9]}")
+        return content
 
-                def open_member(name: str) -> IO[bytes]:
-                    file = archive.extractfile(members[name]) if name in members else None
-                    if file is None:
-                        raise _bad(place, f"no {name} among {sorted(members)[:9]}")
-                    return file
-
-                yield False, open_member
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-            raise _bad(place, f"a broken archive ({error})") from error
-
-    def _rows(self, binary: bool, read: Open, name: str, place: Path) -> Rows:
+    def _rows(self, content: bytearray, binary: bool, path: Path) -> Rows:
         """Images and labels of one file."""
-        path = place / (f"{name}.bin" if binary else name)
-        try:
-            with read(path.name) as file:
-                content = take(file, LARGEST + 1)
-        except OSError as error:
-            raise _bad(path, f"an unreadable file ({error.strerror or error})") from error
+        path = path.with_name(f"{path.name}.bin") if binary else path
         if len(content) > LARGEST:
             raise _bad(path, f"more than {LARGEST} bytes")
         pixels, labels = self._from_binary(content, path) if binary else self._from_batch(content, path)
@@ -200,6 +268,7 @@ class CIFAR10(CIFAR):
 
     Args:
         hold_out: training images set aside for validation, 0 to 25,000.
+        subset: how many examples the files hold, if not all of them, such as `{train: 5000, test: 1000}`.
 
     Source:
         Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
@@ -234,6 +303,7 @@ class CIFAR100(CIFAR):
 
     Args:
         hold_out: training images set aside for validation, 0 to 25,000.
+        subset: how many examples the files hold, if not all of them, such as `{train: 5000, test: 1000}`.
 
     Source:
         Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
@@ -352,6 +422,27 @@ class CIFAR100(CIFAR):
     )
 
 
+class _Bounded(RawIOBase):
+    """The content of an archive, of which no header can ask for more than an archive may hold."""
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        super().__init__()
+        self.file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= AT_ONCE:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self.file.read(size)
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        if whence == 0 and place > UNPACKED:
+            raise tarfile.ReadError(f"content beyond {UNPACKED} bytes")
+        return self.file.seek(place, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
 class _Plain(pickle.Unpickler):
     """Reads arrays and plain values; every other name in the file is refused before it is looked up.
 
@@ -448,16 +539,43 @@ ALLOWED: Mapping[tuple[str, str], object] = {
 TUPLES = 24
 """Most tuples in a pickle: an array needs seven, and many within each other take forever to hash."""
 
+KEYS = 1_000
+"""Most keys of all dictionaries in a pickle: a batch has five, and many that collide take forever to insert."""
+
+OPERATIONS = 2_000_000
+"""Most operations of a pickle: a batch of 50,000 images with names has a fifth of them."""
+
 
 def _check_operations(content: bytes) -> None:
     """Refuse what claims more memory or time than its size warrants."""
-    tuples = 0
-    for operation, argument, _ in pickletools.genops(content):
+    tuples = keys = depth = 0
+    marks: list[int] = []
+    for number, (operation, argument, _) in enumerate(pickletools.genops(content)):
+        if number >= OPERATIONS:
+            raise pickle.UnpicklingError(f"it has more than {OPERATIONS} operations")
         tuples += operation.name.startswith("TUPLE")
         if tuples > TUPLES:
             raise pickle.UnpicklingError(f"it holds more than {TUPLES} tuples")
+        if operation.name in ("EMPTY_SET", "ADDITEMS", "FROZENSET"):
+            raise pickle.UnpicklingError("it holds sets")
         if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(content):
             raise pickle.UnpicklingError("it numbers more values than it has bytes")
+        if operation.name == "POP" and marks and depth <= marks[-1]:
+            raise pickle.UnpicklingError("it drops a mark")
+        items = 2 if operation.name == "SETITEM" else 0
+        if operation.name == "MARK":
+            marks.append(depth)
+            continue
+        before = operation.stack_before
+        if pickletools.markobject in before:
+            floor = marks.pop() if marks else 0
+            items, depth = max(depth - floor, 0), floor - before.index(pickletools.markobject)
+        else:
+            depth -= len(before)
+        depth += len(operation.stack_after)
+        keys += items // 2 if operation.name in ("SETITEM", "SETITEMS", "DICT") else 0
+        if keys > KEYS:
+            raise pickle.UnpicklingError(f"its dictionaries have more than {KEYS} keys")
 
 
 def unpickled(content: bytes, path: Path) -> Any:

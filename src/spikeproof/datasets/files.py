@@ -3,35 +3,60 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple, TypeVar
 
 from spikeproof.errors import InputError
 
 __all__ = [
+    "CHUNK",
     "DATA_VARIABLE",
     "MIRROR_VARIABLE",
+    "Base",
+    "bases",
     "download",
-    "either",
     "first_line",
+    "first_usable",
+    "from_variable",
     "is_directory",
+    "is_hidden",
     "lack",
+    "layouts_of",
+    "listed",
     "missing_files",
+    "missing_variable",
     "places",
     "take",
     "user_cache",
+    "variants",
 ]
 
 DATA_VARIABLE = "SPIKEPROOF_DATA"
 MIRROR_VARIABLE = "SPIKEPROOF_MIRROR"
 CHUNK = 1 << 20
 
+Place = TypeVar("Place")
+Read = TypeVar("Read")
 
-def places(root: Path | None, name: str, layouts: Iterable[str] = ()) -> Iterator[Path]:
-    """Where the files of a data set may lie, most particular first: themselves, or in a folder of some name.
+
+class Base(NamedTuple):
+    """A directory in which data sets are looked for.
+
+    Args:
+        path: the directory.
+        open: whether the user named it, so that it may hold other things too.
+    """
+
+    path: Path
+    open: bool
+
+
+def bases(root: Path | None, name: str) -> list[Base]:
+    """Where the files of a data set are looked for: the directory given, the variable's, the user's cache.
 
     Raises:
         InputError: `root` is no directory.
@@ -40,13 +65,43 @@ def places(root: Path | None, name: str, layouts: Iterable[str] = ()) -> Iterato
         raise InputError(
             f"The place to look for {name} should be a directory", f"{root}, which is none", "Check the path."
         )
-    folders = (".", name, *layouts)
-    for base in (root, os.environ.get(DATA_VARIABLE)):
-        if base:
-            yield from (Path(base) / folder for folder in folders)
+    named = [base for base in (root, from_variable()) if base is not None]
     cache = user_cache()
-    if cache:
-        yield from (cache / folder for folder in folders[1:])
+    return [*(Base(base, True) for base in named), *([Base(cache, False)] if cache else [])]
+
+
+def from_variable() -> Path | None:
+    """The directory that the environment names, with the user's home in place of `~`."""
+    named = os.environ.get(DATA_VARIABLE)
+    if not named:
+        return None
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(named)
+
+
+def missing_variable() -> tuple[str, ...]:
+    """That the directory which the environment names is not there, in a sentence; nothing if it is."""
+    named = from_variable()
+    return (f"{DATA_VARIABLE} names {named}, which is no directory",) if named and not is_directory(named) else ()
+
+
+def layouts_of(base: Base, name: str, layouts: Iterable[str] = ()) -> list[Path]:
+    """The usual places below a base, most particular first."""
+    folders = (".", name, *layouts)
+    return [base.path / folder for folder in (folders if base.open else folders[1:])]
+
+
+def places(root: Path | None, name: str, layouts: Iterable[str] = ()) -> Iterator[Path]:
+    """The usual places of a data set below all bases, most particular first.
+
+    Raises:
+        InputError: `root` is no directory.
+    """
+    layouts = tuple(layouts)
+    for base in bases(root, name):
+        yield from layouts_of(base, name, layouts)
 
 
 def user_cache() -> Path | None:
@@ -70,9 +125,26 @@ def download(mirror: str, checksums: Mapping[str, str], folder: Path) -> None:
         store.fetch(name, downloader=downloader)
 
 
-def either(folder: Path, name: str) -> Path:
-    """The plain file if it is there, else the compressed one."""
-    return folder / name if (folder / name).is_file() else folder / f"{name}.gz"
+def variants(folder: Path, name: str) -> list[Path]:
+    """Files of this name that are there, plain before compressed: with a dot, or in a folder of their own."""
+    dotted = re.sub(r"-(idx\d)", r".\1", name)
+    plain = [folder / one / two for one in (".", name, dotted) for two in dict.fromkeys((name, dotted))]
+    found = (path.with_name(f"{path.name}{suffix}") for suffix in ("", ".gz") for path in plain)
+    return [path for path in found if path.is_file()]
+
+
+def listed(folder: Path, suffix: str) -> list[Path]:
+    """The files of a folder with this suffix, by name; hidden ones and companions of other systems are none."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(suffix))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / name for name in names if not is_hidden(name) and (folder / name).is_file()]
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is of the system and not of the data, such as `._00001.bin` of macOS."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def is_directory(path: Path) -> bool:
@@ -85,7 +157,7 @@ def is_directory(path: Path) -> bool:
 def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
     """Which files are not there, neither plain nor compressed, or not to be seen by this user."""
     try:
-        return [name for name in names if not either(folder, name).is_file()]
+        return [name for name in names if not variants(folder, name)]
     except PermissionError:
         return list(names)
 
@@ -105,3 +177,27 @@ def take(file: IO[bytes] | BufferedIOBase, most: int) -> bytearray:
     while len(content) < most and (chunk := file.read(min(CHUNK, most - len(content)))):
         content += chunk
     return content
+
+
+def first_usable(
+    found: Iterable[Place], read: Callable[[Place], Read], said: Callable[[Place], object] = str
+) -> tuple[Read, tuple[str, ...]]:
+    """What the first place gives that can be read, and a sentence about each that came before it.
+
+    Args:
+        found: places, the preferred one first; at least one.
+        read: reads one of them.
+        said: the words for a place.
+
+    Raises:
+        InputError: none can be read; what is said is of the first.
+    """
+    errors: list[tuple[Place, InputError]] = []
+    for place in found:
+        try:
+            content = read(place)
+        except InputError as error:
+            errors.append((place, error))
+            continue
+        return content, tuple(f"{said(place)} was passed over: {error.got}" for place, error in errors)
+    raise errors[0][1]

@@ -7,8 +7,8 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
@@ -20,17 +20,23 @@ from jaxtyping import Int64, UInt8
 from spikeproof.datasets.files import (
     DATA_VARIABLE,
     MIRROR_VARIABLE,
+    bases,
     download,
-    either,
     first_line,
-    is_directory,
+    first_usable,
     lack,
+    layouts_of,
     missing_files,
+    missing_variable,
     take,
     user_cache,
+    variants,
 )
+from spikeproof.datasets.intake.census import Subset, admitted
+from spikeproof.datasets.intake.nearmisses import nested, sighted
 from spikeproof.datasets.parts import Dataset, Source, Split, content_digest, rows_of, shuffled
 from spikeproof.errors import InputError
+from spikeproof.regularfiles import open_regular
 
 __all__ = ["IDX", "MNIST", "Digits", "FashionMNIST", "image_split"]
 
@@ -76,6 +82,8 @@ class IDX(Source):
     """Four IDX files as Yann LeCun defined them, plain or compressed by gzip."""
 
     hold_out: int = 5000
+    subset: Subset | None = None
+    published: ClassVar[Mapping[str, int]] = {"train": 60_000, "test": 10_000}
     folder: ClassVar[str]
     torchvision: ClassVar[str]
     mirror: ClassVar[str]
@@ -95,16 +103,34 @@ class IDX(Source):
 
         Args:
             root: a directory that holds the four files, itself or in a folder named after the data set or as
-                torchvision lays them out; looked into before the others.
+                torchvision lays them out, a folder higher or lower; looked into before the others.
         Raises:
             InputError: files that are not what they should be, or no files and no way to fetch them.
         """
-        folder = self._find(root) or self._fetch(root)
-        content = [_read_idx(either(folder, name)) for name in self.checksums]
+        found = self._find(root) or [self._fetch(root)]
+        data, passed = first_usable(found, self._read)
+        return replace(data, notes=(*missing_variable(), *passed, *data.notes))
+
+    def locate(self, root: Path | None = None) -> str:
+        found = self._find(root)
+        return str(found[0]) if found else "not found; fetched when needed"
+
+    def survey(self, root: Path | None = None) -> tuple[str, ...]:
+        return self.load(root).notes if self._find(root) else ()
+
+    def _read(self, folder: Path) -> Dataset:
+        """The data set from the four files of a folder."""
+        content, notes = [], list[str]()
+        for name in self.checksums:
+            array, passed = first_usable(variants(folder, name), _read_idx)
+            content.append(array)
+            notes += passed
         train_images, train_labels, test_images, test_labels = content
         _check_pair(train_images, train_labels, len(self.names), folder, "train")
         _check_pair(test_images, test_labels, len(self.names), folder, "t10k")
         digest = self._check_whole(content, folder)
+        labels = {"train": train_labels, "test": test_labels}
+        notes += admitted(self.folder, labels, self.names, self.published, self.subset, str(folder))
         if len(train_labels) <= self.hold_out:
             raise InputError(
                 f"{type(self).__name__} needs more training images than it holds out",
@@ -122,33 +148,34 @@ class IDX(Source):
             self.names,
             digest,
             str(folder),
+            tuple(notes),
         )
 
-    def locate(self, root: Path | None = None) -> str:
-        folder = self._find(root)
-        return str(folder) if folder else "not found; fetched when needed"
+    def _groups(self, root: Path | None) -> Iterator[list[Path]]:
+        """The places below each base where the files may lie, most particular first."""
+        *named, cache = [*bases(root, self.folder), None]
+        if named and not named[-1].open:
+            cache = named.pop()
+        for base in named:
+            usual = layouts_of(base, self.folder, (f"{self.torchvision}/raw",))
+            yield [*dict.fromkeys((*usual, *nested(base, (self.folder, self.torchvision), telling=False)))]
+        yield [DEBIAN / self.folder]
+        if cache:
+            yield layouts_of(cache, self.folder)
 
     def _places(self, root: Path | None) -> Iterator[Path]:
-        """Where the files may lie, most particular first."""
-        if root is not None and not is_directory(root):
-            raise InputError(
-                f"The place to look for {self.folder} should be a directory",
-                f"{root}, which is none",
-                "Check the path.",
-            )
-        for base in (root, os.environ.get(DATA_VARIABLE)):
-            if base:
-                yield from (Path(base), Path(base) / self.folder, Path(base) / self.torchvision / "raw")
-        yield DEBIAN / self.folder
-        cache = user_cache()
-        if cache:
-            yield cache / self.folder
+        for group in self._groups(root):
+            yield from group
 
-    def _find(self, root: Path | None) -> Path | None:
-        for place in self._places(root):
-            if not missing_files(place, self.checksums):
-                return place
-        return None
+    def _find(self, root: Path | None) -> list[Path]:
+        """The folders below the first base that has any with all four files."""
+        for group in self._groups(root):
+            if found := self._whole(group):
+                return found
+        return []
+
+    def _whole(self, folders: Iterable[Path]) -> list[Path]:
+        return [folder for folder in folders if not missing_files(folder, self.checksums)]
 
     def _check_whole(self, content: list[np.ndarray], folder: Path) -> str:
         """The digest of all four files, unless they do not belong together or to another data set."""
@@ -180,7 +207,9 @@ class IDX(Source):
             packed = {f"{name}.gz": digest for name, digest in self.checksums.items()}
             download(mirror, packed, cache / self.folder)
         except Exception as error:  # whatever the network or the disk said, the user needs the same advice
-            tried = "\n".join(f"  - {place}: {lack(place, self.checksums)}" for place in self._places(root))
+            lines = [f"{place}: {lack(place, self.checksums)}" for place in self._places(root)]
+            lines += sighted(base.path for base in bases(root, self.folder) if base.open)
+            tried = "\n".join(f"  - {line}" for line in (*lines, *missing_variable()))
             raise InputError(
                 f"The four IDX files of {self.folder}",
                 f"no place that has them all:\n{tried}\n"
@@ -198,6 +227,7 @@ class MNIST(IDX):
 
     Args:
         hold_out: training images set aside for validation, 0 to 30,000.
+        subset: how many examples the files hold, if not all of them, such as `{train: 6000, test: 1000}`.
 
     Source:
         LeCun, Bottou, Bengio & Haffner 1998.
@@ -221,6 +251,7 @@ class FashionMNIST(IDX):
 
     Args:
         hold_out: training images set aside for validation, 0 to 30,000.
+        subset: how many examples the files hold, if not all of them, such as `{train: 6000, test: 1000}`.
 
     Source:
         Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747.
@@ -263,7 +294,7 @@ def _read_idx(path: Path) -> UInt8[np.ndarray, "*dimensions"]:
         )
 
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        with open_regular(path) as plain, gzip.open(plain) if path.suffix == ".gz" else plain as file:
             magic = file.read(4)
             if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or not 1 <= magic[3] <= 4:
                 raise bad(f"a file beginning with {magic.hex() or 'nothing'}")

@@ -61,6 +61,7 @@ class Dataset:
         classes: their names, in order of the labels.
         sha256: digest of all images and labels, however they were stored.
         source: where they were read.
+        notes: what has to be said beside every number on them, each a sentence, such as that they are a subset.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Dataset:
     classes: tuple[str, ...]
     sha256: str
     source: str
+    notes: tuple[str, ...] = ()
 
 
 class Sample:
@@ -150,6 +152,14 @@ class Source:
     def locate(self, root: Path | None = None) -> str:
         """Where it would be read from, in a few words."""
         raise NotImplementedError(f"{type(self).__name__} is nowhere")
+
+    def survey(self, root: Path | None = None) -> tuple[str, ...]:
+        """What `load` would note about the data that are there; nothing where all is as published.
+
+        Raises:
+            InputError: files that are not what they should be.
+        """
+        return ()
 
 
 def locate(source: type[Source], root: Path | None = None) -> str:

@@ -1,0 +1,1 @@
+"""What is checked before files become a data set: places, numbers of examples, clocks."""

@@ -1,0 +1,129 @@
+"""The clock of a recording: unwrapped where it wraps, refused where it starts again, left-overs named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from spikeproof.errors import InputError
+
+__all__ = ["DISORDER", "Clocked", "clocked"]
+
+DISORDER = 10_000
+"""Microseconds by which an event may come after one that is later: sensors write in bursts."""
+
+PAUSE = 1_000_000
+"""Microseconds without an event after which what lies on either side may be two recordings."""
+
+FEW = 100
+"""Left-overs are at most one event in so many, or a single one."""
+
+LEAST = 10
+"""Of so few events none is called left over."""
+
+MOST = 10_000
+"""Wraps or pauses of one recording."""
+
+
+class Clocked(NamedTuple):
+    """Times that belong to one recording.
+
+    Args:
+        time: of the events that are kept, in the order of the file, in microseconds on one clock.
+        kept: which events these are.
+        remark: what was left out, or nothing.
+    """
+
+    time: Int64[np.ndarray, "M"]
+    kept: Bool[np.ndarray, "N"]
+    remark: str
+
+
+def clocked(time: Int64[np.ndarray, "N"], path: Path, period: int | None = None) -> Clocked:
+    """One clock for all events of a recording.
+
+    A clock that falls by more than half its period has wrapped, and goes on. A fall of more than 10 ms
+    otherwise means that it was set back: what lies before and after are two recordings. Where one of them is
+    no more than one event in a hundred, or a single one among ten, it is left over from another recording, and
+    is left out with a remark; so is as little as that which lies before or after everything else, by more
+    than a second and more than all the rest lasts.
+
+    Args:
+        time: of the events, in the order of the file, in microseconds.
+        path: the file, for messages.
+        period: after how many microseconds the clock begins again at 0, or None if it does not.
+
+    Raises:
+        InputError: the clock was set back in the middle of a recording.
+
+    Example:
+        >>> clocked(np.array([250, 255, 3, 9]) * 1000, Path("x"), 256_000).time.tolist()
+        [250000, 255000, 259000, 265000]
+    """
+    if period is not None:
+        time = time + _turns(time, path, period) * period
+    everything = np.ones(len(time), bool)
+    step = np.diff(time)
+    falls = np.flatnonzero(step < -DISORDER) + 1
+    cuts = np.flatnonzero((step < -DISORDER) | (step > PAUSE)) + 1
+    if not len(cuts):
+        return Clocked(time, everything, "")
+    edges = np.concatenate([[0], cuts, [len(time)]])
+    low, high = _main(time, edges, falls) if len(cuts) <= MOST else (0, 0)
+    few = len(time) - (high - low)
+    if 0 < few <= max(len(time) // FEW, 1) and len(time) > LEAST:
+        kept = np.zeros(len(time), bool)
+        kept[low:high] = True
+        return Clocked(time[kept], kept, "left-over events from before or after the recording were left out")
+    if len(falls):
+        i = int(falls[0])
+        raise InputError(
+            f"{path} should be one recording, whose clock does not go back",
+            f"{time[i]} microseconds at event {i} after {time[i - 1]}",
+            "Cut the file where its clock was set back, or replace it by a good copy.",
+        )
+    return Clocked(time, everything, "")
+
+
+def _turns(time: Int64[np.ndarray, "N"], path: Path, period: int) -> Int64[np.ndarray, "N"]:
+    """How often the clock has wrapped at each event; an event that comes late may lie before a wrap."""
+    step = np.diff(time)
+    wraps = np.flatnonzero(np.abs(step) > period // 2)
+    if len(wraps) > MOST:
+        raise InputError(
+            f"{path} should be one recording, whose clock wraps at times",
+            f"{len(wraps)} times among {len(time)} events",
+            "Replace the file by a good copy.",
+        )
+    change = np.zeros(len(time), np.int64)
+    turns = 0
+    for i in wraps.tolist():
+        turn = 1 if step[i] < 0 else -1 if turns else 0
+        turns += turn
+        change[i + 1] = turn
+    return np.cumsum(change)
+
+
+def _main(
+    time: Int64[np.ndarray, "N"], edges: Int64[np.ndarray, "E"], falls: Int64[np.ndarray, "F"]
+) -> tuple[int, int]:
+    """The stretch around the longest one that pauses no longer than it lasts, and never goes back."""
+    first = int(np.diff(edges).argmax())
+    last = first + 1
+    back = set(falls.tolist())
+
+    def near(cut: int) -> bool:
+        span = int(time[edges[last] - 1] - time[edges[first]])
+        return cut not in back and int(time[cut] - time[cut - 1]) <= max(span, PAUSE)
+
+    grown = True
+    while grown:
+        grown = False
+        if first > 0 and near(int(edges[first])):
+            first, grown = first - 1, True
+        if last < len(edges) - 1 and near(int(edges[last])):
+            last, grown = last + 1, True
+    return int(edges[first]), int(edges[last])

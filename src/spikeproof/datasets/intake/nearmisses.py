@@ -1,0 +1,116 @@
+"""Near misses: data a folder higher or lower than usual, and files that hold them in a form that is not read."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from spikeproof.datasets.files import Base, is_hidden
+
+__all__ = ["nested", "sighted"]
+
+DEEP = 3
+"""Folders below one another that are looked into."""
+
+MANY = 2_000
+"""Entries of one folder that are looked at."""
+
+INNER = frozenset({"raw", "extract", "extracted", "data", "archive", "processed", "dataset", "recordings"})
+"""Names of folders that say nothing of what is inside."""
+
+FORMS = {
+    ".parquet": "Parquet, as Hugging Face hands it out, which is not read",
+    ".arrow": "Arrow, which is not read",
+    ".aedat4": "AEDAT 4, which is not read; the published files are of an earlier version",
+    ".npy": "arrays of NumPy, as other libraries convert recordings, which are not read",
+    ".npz": "arrays of NumPy, as other libraries convert recordings, which are not read",
+    ".mat": "MATLAB files, which are not read",
+    ".pt": "tensors of PyTorch, which are never opened, since they may run programs",
+    ".csv": "tables, which are not read as data",
+    ".png": "single pictures, which are not read",
+    ".jpg": "single pictures, which are not read",
+    ".zip": "archives to unpack first",
+    ".7z": "archives to unpack first",
+    ".rar": "archives to unpack first",
+    ".tar": "archives to unpack first",
+    ".tgz": "archives to unpack first",
+    ".tar.gz": "archives to unpack first",
+    ".part": "an unfinished download",
+    ".crdownload": "an unfinished download",
+}
+"""Ends of names, and what such files are."""
+
+
+def nested(base: Base, names: Collection[str], telling: bool = True) -> Iterator[Path]:
+    """Folders below a base that are named after the data set, or lie in one that is; the highest first.
+
+    Args:
+        base: where to look.
+        names: of the data set, in any spelling.
+        telling: whether the names of its files tell it from other data sets, so that folders whose names say
+            nothing are entered everywhere.
+    """
+    wanted = {_plain(part) for name in names for part in Path(name).parts} - INNER
+    inside = telling or _plain(base.path.name) in wanted
+    level = [(base.path, inside)] if base.open else []
+    for _ in range(DEEP):
+        below = []
+        for parent, within in level:
+            for child in _folders(parent):
+                named = _plain(child.name) in wanted
+                if named or (within and child.name.lower() in INNER):
+                    below.append((child, True))
+        yield from (child for child, _ in below)
+        level = below
+
+
+def sighted(folders: Iterable[Path]) -> list[str]:
+    """What lies in these folders that may be the data in a form that is not read, in a line for each kind."""
+    found: Counter[tuple[str, str]] = Counter()
+    first: dict[tuple[str, str], Path] = {}
+    for folder in folders:
+        for path in itertools.islice(_files(folder), 5 * MANY):
+            end = next((end for end in FORMS if path.name.lower().endswith(end)), None)
+            if end is not None:
+                kind = str(folder), FORMS[end]
+                found[kind] += 1
+                first.setdefault(kind, path)
+    return [
+        f"{first[kind]}{f' and {count - 1} more' if count > 1 else ''}: {kind[1]}"
+        for kind, count in sorted(found.items())
+    ]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [path for path, folder in _entries(parent) if folder]
+
+
+def _files(parent: Path, deep: int = DEEP) -> Iterator[Path]:
+    for path, folder in _entries(parent):
+        if not folder:
+            yield path
+        elif deep > 1:
+            yield from _files(path, deep - 1)
+
+
+def _entries(parent: Path) -> list[tuple[Path, bool]]:
+    """Entries of a folder by name, and whether each is a folder; none where it cannot be read."""
+    entries: list[tuple[Path, bool]] = []
+    try:
+        with os.scandir(parent) as scanned:
+            for entry in scanned:
+                if len(entries) >= MANY:
+                    break
+                if not is_hidden(entry.name):
+                    entries.append((Path(entry.path), entry.is_dir()))
+    except OSError:
+        pass
+    return sorted(entries)
