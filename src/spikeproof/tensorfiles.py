@@ -17,9 +17,13 @@ import torch
 from torch import Tensor
 
 from spikeproof.errors import InputError
+from spikeproof.regularfiles import open_regular
 from spikeproof.specs import canonical
 
 __all__ = ["digest", "dump", "parse", "read", "write"]
+
+LARGEST_HEADER = 1 << 20
+"""Bytes of a header that are read: about ten thousand tensors."""
 
 _NOTE = "spikeproof"
 _OTHER_FORMATS = {
@@ -48,17 +52,34 @@ def dump(tensors: Mapping[str, Tensor], note: Mapping[str, object] | None = None
     return safetensors.torch.save(plain, None if note is None else {_NOTE: canonical(note)})
 
 
-def parse(content: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def parse(
+    content: bytes, name: str, largest_header: int = LARGEST_HEADER
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and note out of the content of a safetensors file.
 
+    Args:
+        content: of the file.
+        name: of the file, for messages.
+        largest_header: bytes of the header that are accepted, which is looked at before anything is read.
+
     Raises:
-        InputError: with `name` in front, when the content is something else.
+        InputError: with `name` in front, when the content is something else, or its header is larger.
     """
+    length = int.from_bytes(content[:8], "little")
+    if largest_header < length <= len(content) - 8:
+        raise InputError(
+            f"{name}: expected a header of at most {largest_header} bytes",
+            f"one of {length}",
+            "Is this the right file? spikeproof.tensorfiles.parse takes another largest_header.",
+        )
     try:
         tensors = safetensors.torch.load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        note = json.loads(header.get("__metadata__", {}).get(_NOTE, "{}"))
-    except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
+        header = json.loads(content[8 : 8 + length])
+        note = json.loads((header.get("__metadata__") or {}).get(_NOTE, "{}"))
+    except (
+        *(safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError),
+        *(RuntimeError, RecursionError),
+    ) as error:
         other = (words for start, words in _OTHER_FORMATS.items() if content.startswith(start))
         raise InputError(
             f"{name}: expected a safetensors file",
@@ -70,21 +91,21 @@ def parse(content: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def read(path: Path, limit: int | None = None) -> bytes:
-    """The content of a file.
+    """The content of a regular file.
 
     Args:
         path: the file.
         limit: most bytes that are accepted.
 
     Raises:
-        InputError: it cannot be read, or is larger than the limit.
+        InputError: it cannot be read, is a pipe or a device, or is larger than the limit.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read() if limit is None else file.read(limit + 1)
     except OSError as error:
         raise InputError(
-            "A saved model is read from a file", f"{path} ({error.strerror})", "Check the path."
+            "A saved model is read from a file", f"{path} ({error.strerror or error})", "Check the path."
         ) from error
     if limit is not None and len(content) > limit:
         raise InputError(f"{path}: expected at most {limit} bytes", "more", "Is this the right file?")

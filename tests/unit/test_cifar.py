@@ -21,6 +21,8 @@ from spikeproof.errors import InputError
 def bare_machine(tmp_path, monkeypatch):
     monkeypatch.delenv("SPIKEPROOF_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for source in (CIFAR10, CIFAR100):  # a few examples are all there is
+        monkeypatch.setattr(source, "published", {})
     for name in ("CIFAR10", "CIFAR100"):
         monkeypatch.setenv(f"SPIKEPROOF_MIRROR_{name}", "http://127.0.0.1:9/")
 

@@ -17,6 +17,8 @@ from spikeproof.errors import InputError
 def bare_machine(tmp_path, monkeypatch):
     monkeypatch.delenv("SPIKEPROOF_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for source in (SHD, SSC):  # a few examples are all there is
+        monkeypatch.setattr(source, "published", {})
 
 
 def lists(rows, kind):

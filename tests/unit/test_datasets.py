@@ -58,6 +58,8 @@ def bare_machine(tmp_path, monkeypatch):
     """No data, an empty cache, and mirrors that refuse; a test that wants more says so."""
     monkeypatch.delenv("SPIKEPROOF_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for source in (MNIST, FashionMNIST):  # a few examples are all there is
+        monkeypatch.setattr(source, "published", {})
     monkeypatch.setattr(images, "DEBIAN", tmp_path / "debian")
     for name in ("MNIST", "FASHIONMNIST"):
         monkeypatch.setenv(f"SPIKEPROOF_MIRROR_{name}", "http://127.0.0.1:9/")

@@ -10,6 +10,7 @@ from spikeproof.datasets.cameras import *
 from spikeproof.datasets.cifar import *
 from spikeproof.datasets.cochlea import *
 from spikeproof.datasets.images import *
+from spikeproof.datasets.intake.census import *
 from spikeproof.datasets.parts import *
 from spikeproof.datasets.synthetic import *
 from spikeproof.datasets.yinyang import *

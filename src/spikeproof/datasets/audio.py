@@ -6,7 +6,7 @@ import functools
 import io
 import re
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Complex, Float, Int
 
+from spikeproof.datasets.intake.files import listed
 from spikeproof.datasets.recordings import Events, Recording, Recordings, bad, read_whole
 from spikeproof.errors import InputError
 
@@ -22,6 +23,7 @@ __all__ = ["SpokenDigits", "cochleagram", "level_crossings"]
 LONGEST = 1 << 20  # samples of one recording
 FILE = re.compile(r"(\d)_([A-Za-z]\w*)_(\d{1,4})\.wav")
 FINE = 200  # frames of the cochleagram per second
+TOGETHER = 1 << 21  # values of filtered sound at a time, so that memory does not grow with the bands
 QUIET = 1e-3  # amplitude, relative to the loudest, that counts as silence: 60 dB
 
 
@@ -46,6 +48,9 @@ class SpokenDigits(Recordings):
         bands: gammatone filters, evenly spaced on the scale of equivalent rectangular bandwidths from 100 Hz
             to nine tenths of half the sampling rate, 2 to 512.
         levels: steps between silence and the loudest moment, 1 to 100.
+        subset: how many recordings there are, if not all of them, such as `{train: 900, test: 100}`.
+        blank: what becomes of recordings without spikes, `"leave-out"` or `"keep"`, counted in any case; None
+            refuses them.
 
     Shapes:
         examples `[N, T, 2, bands, 1]`, for the encoder `events` with as many steps.
@@ -62,6 +67,8 @@ class SpokenDigits(Recordings):
     duration: float | None = 0.8
     bands: int = 64
     levels: int = 8
+    published: ClassVar[Mapping[str, int]] = {"train": 2_700, "test": 300}
+    lasting: ClassVar[float | None] = 0.5
     folder: ClassVar[str] = "spoken-digits"
     layouts: ClassVar[tuple[str, ...]] = (
         "recordings",
@@ -89,7 +96,7 @@ class SpokenDigits(Recordings):
         return 2, self.bands, 1
 
     def recordings(self, folder: Path) -> list[Recording]:
-        found = [(FILE.fullmatch(path.name), path) for path in sorted(folder.glob("*.wav"))]
+        found = [(FILE.fullmatch(path.name), path) for path in listed(folder, ".wav")]
         return [
             Recording(path, "test" if int(match[3]) < 5 else "train", int(match[1]))
             for match, path in found
@@ -151,20 +158,27 @@ def cochleagram(sound: Float[np.ndarray, "N"], rate: int, bands: int) -> Float[n
     count = max(1, len(sound) * FINE // rate)
     size = 1 << (len(sound) + rate // 20 - 1).bit_length()  # room for the filters' echo of 50 ms
     spectrum = np.fft.fft(sound, size)
-    envelope = np.abs(np.fft.ifft(spectrum * _gammatone(size, rate, bands), axis=1)[:, : len(sound)])
     edges = np.arange(count + 1) * len(sound) // count
-    total = np.concatenate([np.zeros((bands, 1)), envelope.cumsum(1)], 1)
-    mean = np.diff(total[:, edges], axis=1) / np.diff(edges)
+    each = max(1, TOGETHER // size)
+    means = []
+    for first in range(0, bands, each):
+        filters = _gammatone(size, rate, bands, first, min(first + each, bands))
+        envelope = np.abs(np.fft.ifft(spectrum * filters, axis=1)[:, : len(sound)])
+        total = np.concatenate([np.zeros((len(filters), 1)), envelope.cumsum(1)], 1)
+        means.append(np.diff(total[:, edges], axis=1) / np.diff(edges))
+    mean = np.concatenate(means)
     loudest = mean.max()
     level: np.ndarray = 1 - np.log10(np.maximum(mean / (loudest or 1), QUIET)) / np.log10(QUIET)
     return level
 
 
 @functools.lru_cache(4)
-def _gammatone(size: int, rate: int, bands: int) -> Complex[np.ndarray, "{bands} {size}"]:
-    """Responses of the filters on positive frequencies, with a gain of one for a tone at the centre."""
+def _gammatone(
+    size: int, rate: int, bands: int, first: int, last: int
+) -> Complex[np.ndarray, "{last}-{first} {size}"]:
+    """Responses of filters `first` to `last - 1` on positive frequencies, one for a tone at the centre."""
     frequency = np.fft.fftfreq(size, 1 / rate)
-    centres = centre_frequencies(bands, rate)[:, None]
+    centres = centre_frequencies(bands, rate)[first:last, None]
     pole = 1 / (1 + 1j * (frequency - centres) / (1.019 * 24.7 * (1 + 4.37 * centres / 1000)))
     response: np.ndarray = np.where(frequency > 0, 2 * (pole * pole) ** 2, 0)
     return response

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from spikeproof.datasets.files import listed
 from spikeproof.datasets.intake.clock import clocked
+from spikeproof.datasets.intake.files import listed
 from spikeproof.datasets.recordings import LONGEST_LIST, Events, Recording, Recordings, bad, read_whole
 from spikeproof.errors import InputError
 
@@ -297,7 +297,7 @@ def read_aedat2(path: Path) -> Events:
         InputError: the file is something else.
     """
     content = read_whole(path)
-    place, lines = _header(content)
+    place, lines = _header(content, path)
     if not lines or not lines[0].startswith(b"#!AER-DAT2"):
         raise bad(path, f"a file beginning with {bytes(content[:12])!r} instead of #!AER-DAT2.0")
     if len(content) == place or (len(content) - place) % 8:
@@ -334,7 +334,7 @@ def read_aedat3(path: Path) -> Events:
         InputError: the file is something else.
     """
     content = read_whole(path)
-    place, lines = _header(content)
+    place, lines = _header(content, path)
     if not lines or not lines[0].startswith(b"#!AER-DAT3"):
         raise bad(path, f"a file beginning with {bytes(content[:12])!r} instead of #!AER-DAT3.1")
     parts, packets = [], 0
@@ -395,7 +395,7 @@ def read_gestures(path: Path) -> list[tuple[int, int, int]]:
     return rows
 
 
-def _header(content: bytes) -> tuple[int, list[bytes]]:
+def _header(content: bytes, path: Path) -> tuple[int, list[bytes]]:
     """Where the lines that begin with `#` end, and those lines."""
     stream = io.BytesIO(content)
     lines: list[bytes] = []
@@ -404,7 +404,9 @@ def _header(content: bytes) -> tuple[int, list[bytes]]:
         if not line.startswith(b"#"):
             return place, lines
         lines.append(line)
-        if line.startswith(b"#!END-HEADER") or len(lines) > MOST_LINES:
+        if len(lines) > MOST_LINES:
+            raise bad(path, f"a header of more than {MOST_LINES} lines")
+        if line.startswith(b"#!END-HEADER"):
             break
     return stream.tell(), lines
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO, RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
 
-from spikeproof.datasets.files import (
+from spikeproof.datasets.images import image_split
+from spikeproof.datasets.intake.census import Subset, admitted
+from spikeproof.datasets.intake.files import (
     MIRROR_VARIABLE,
     Base,
     bases,
@@ -30,8 +32,6 @@ from spikeproof.datasets.files import (
     take,
     user_cache,
 )
-from spikeproof.datasets.images import image_split
-from spikeproof.datasets.intake.census import Subset, admitted
 from spikeproof.datasets.intake.nearmisses import nested, sighted
 from spikeproof.datasets.parts import Dataset, Source, content_digest, rows_of, shuffled
 from spikeproof.errors import InputError
@@ -540,7 +540,7 @@ TUPLES = 24
 """Most tuples in a pickle: an array needs seven, and many within each other take forever to hash."""
 
 KEYS = 1_000
-"""Most keys of all dictionaries in a pickle: a batch has five, and many that collide take forever to insert."""
+"""Most keys of all dictionaries in a pickle: a batch has five, and many that collide take forever."""
 
 OPERATIONS = 2_000_000
 """Most operations of a pickle: a batch of 50,000 images with names has a fifth of them."""

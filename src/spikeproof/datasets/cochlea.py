@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gzip
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from spikeproof.datasets.intake.files import CHUNK
 from spikeproof.datasets.recordings import Events, Recording, Recordings, bad
 from spikeproof.errors import InputError
+from spikeproof.regularfiles import open_regular
 
 __all__ = ["SHD", "SSC"]
 
 UNITS = 700
 MOST_EXAMPLES = 200_000
 MOST_SPIKES = 1 << 20  # of one example
+UNPACKED = 1 << 34  # bytes of a file that was compressed
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,29 @@ class Cochlea(Recordings):
         return 1, self.size or UNITS, 1
 
     def recordings(self, folder: Path) -> list[Recording]:
-        paths = {part: folder / f"{self.prefix}_{name}.h5" for part, name in self.parts.items()}
-        if not all(path.is_file() for path in paths.values()):
-            return []
-        return [Recording(path, part) for part, path in paths.items()]
+        found = {part: self._file(folder, part) for part in self.parts}
+        files = [Recording(path, part) for part, path in found.items() if path is not None]
+        return files if len(files) == len(self.parts) else []
+
+    def _file(self, folder: Path, part: str) -> Path | None:
+        """The plain file of a part if it is there, else the compressed one."""
+        names = [f"{self.prefix}_{self.parts[part]}.h5{end}" for end in ("", ".gz")]
+        return next((folder / name for name in names if (folder / name).is_file()), None)
+
+    def wanting(self, folder: Path) -> str:
+        lacking = [
+            f"{self.prefix}_{name}.h5" for part, name in self.parts.items() if not self._file(folder, part)
+        ]
+        return f"lacks {' and '.join(lacking)}" if len(lacking) < len(self.parts) else ""
+
+    def labels(self, recording: Recording) -> Sequence[int] | None:
+        if recording.path.suffix == ".gz":
+            return None
+        labels = read_labels(recording.path)
+        if labels.size and not 0 <= labels.min() <= labels.max() < len(self.names):
+            found = f"label {labels.max()}" if labels.min() >= 0 else f"label {labels.min()}"
+            raise bad(recording.path, f"{found} where there are {len(self.names)} classes")
+        return [int(label) for label in labels]
 
     def examples(self, recording: Recording) -> Iterator[tuple[Events, int]]:
         size = self.size or UNITS
@@ -69,6 +95,9 @@ class SHD(Cochlea):
         duration: seconds that are taken, or None for each recording's own span.
         hold_out: share of the training recordings set aside for validation, 0 to 0.5.
         size: units after joining neighbours, whose spikes add up, 1 to 700, or None for all.
+        subset: how many examples the files hold, if not all of them, such as `{train: 800, test: 200}`.
+        blank: what becomes of examples without spikes, `"leave-out"` or `"keep"`, counted in any case; None
+            refuses them.
 
     Shapes:
         examples `[N, T, 1, size, 1]`
@@ -77,6 +106,8 @@ class SHD(Cochlea):
         Cramer, Stradmann, Schemmel & Zenke 2020, doi 10.1109/TNNLS.2020.3044364.
     """
 
+    published: ClassVar[Mapping[str, int]] = {"train": 8_156, "test": 2_264}
+    lasting: ClassVar[float | None] = 0.8
     folder: ClassVar[str] = "shd"
     layouts: ClassVar[tuple[str, ...]] = ("SHD", "hdspikes")
     prefix: ClassVar[str] = "shd"
@@ -104,8 +135,8 @@ class SHD(Cochlea):
         "neun",
     )
     advice: ClassVar[str] = (
-        "Get shd_train.h5.gz and shd_test.h5.gz from https://zenkelab.org/datasets/ and unpack them with "
-        "gunzip."
+        "Get shd_train.h5.gz and shd_test.h5.gz from https://zenkelab.org/datasets/; unpacked with gunzip "
+        "they are read sooner."
     )
 
 
@@ -122,6 +153,10 @@ class SSC(Cochlea):
         duration: seconds that are taken, or None for each recording's own span.
         hold_out: without effect, since the authors' validation part is used.
         size: units after joining neighbours, whose spikes add up, 1 to 700, or None for all.
+        subset: how many examples the files hold, if not all of them, such as `{train: 800, validation: 100,
+            test: 200}`.
+        blank: what becomes of examples without spikes, `"leave-out"` or `"keep"`, counted in any case; None
+            refuses them.
 
     Shapes:
         examples `[N, T, 1, size, 1]`
@@ -132,6 +167,8 @@ class SSC(Cochlea):
 
     duration: float | None = 1.0
     size: int | None = 140
+    published: ClassVar[Mapping[str, int]] = {"train": 75_466, "validation": 9_981, "test": 20_382}
+    lasting: ClassVar[float | None] = 0.8
     folder: ClassVar[str] = "ssc"
     layouts: ClassVar[tuple[str, ...]] = ("SSC", "hdspikes")
     prefix: ClassVar[str] = "ssc"
@@ -174,52 +211,109 @@ class SSC(Cochlea):
         "nine",
     )
     advice: ClassVar[str] = (
-        "Get ssc_train.h5.gz, ssc_valid.h5.gz and ssc_test.h5.gz from https://zenkelab.org/datasets/ and "
-        "unpack them with gunzip."
+        "Get ssc_train.h5.gz, ssc_valid.h5.gz and ssc_test.h5.gz from https://zenkelab.org/datasets/; "
+        "unpacked with gunzip they are read sooner."
     )
 
 
-def read_spikes(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Times in microseconds, units and label of each example of an HDF5 file.
-
-    The file holds `spikes/times` in seconds and `spikes/units`, lists of any length, and `labels`. Nothing
-    that lies in another file is followed.
+def read_labels(path: Path) -> np.ndarray:
+    """The label of each example of an HDF5 file.
 
     Raises:
         InputError: the file is something else, or h5py is not installed.
     """
+    with _opened(path) as (h5py, file):
+        labels: np.ndarray = _arrays(h5py, file, path)[2][:]
+        return labels
+
+
+def read_spikes(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Times in microseconds, units and label of each example of an HDF5 file, plain or compressed by gzip.
+
+    The file holds `spikes/times` in seconds and `spikes/units`, lists of any length, and `labels`. Nothing
+    that lies in another file is followed. A list needs as much room in the file as it has entries, so lists
+    that are together larger than the file are the same ones told again and again, and are refused.
+
+    Raises:
+        InputError: the file is something else, or h5py is not installed.
+    """
+    with _opened(path) as (h5py, file):
+        times, units, labels = _arrays(h5py, file, path)
+        room = file.id.get_filesize()
+        for i, label in enumerate(labels[:].tolist()):
+            told = times[i], units[i]
+            room -= sum(np.asarray(numbers).nbytes for numbers in told)
+            if room < 0:
+                raise bad(path, f"lists up to example {i} that are larger than the file")
+            time, unit = np.asarray(told[0], np.float64), np.asarray(told[1], np.int64)
+            if time.shape != unit.shape or time.ndim != 1 or len(time) > MOST_SPIKES:
+                raise bad(path, f"times {time.shape} and units {unit.shape} of example {i}")
+            if not (np.isfinite(time) & (time >= 0) & (time < 1e6)).all():
+                raise bad(path, f"times {time.min()} to {time.max()} s in example {i}")
+            yield np.round(time * 1e6).astype(np.int64), unit, label
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """h5py and the file, whose errors are told with its name."""
     try:
         import h5py
     except ImportError as error:
         raise InputError(
-            "Reading HDF5 files needs h5py", "no such package", "Run pip install 'spikeproof[hdf5]'."
+            "Reading HDF5 files needs h5py",
+            f"{error or 'no such package'}",
+            "Run pip install 'spikeproof[hdf5]'.",
         ) from error
     try:
-        with h5py.File(path, "r") as file:
-            names = ("spikes/times", "spikes/units", "labels")
-            times, units, labels = (_array(h5py, file, name, path) for name in names)
-            if not len(times) == len(units) == len(labels) <= MOST_EXAMPLES:
-                lengths = f"{len(times)} lists of times, {len(units)} of units and {len(labels)} labels"
-                raise bad(path, lengths)
-            if labels.dtype.kind not in "iu" or {_kind(h5py, times), _kind(h5py, units)} - set("fiu"):
-                raise bad(path, f"times {times.dtype}, units {units.dtype} and labels {labels.dtype}")
-            for i, label in enumerate(labels[:].tolist()):
-                time, unit = np.asarray(times[i], np.float64), np.asarray(units[i], np.int64)
-                if time.shape != unit.shape or time.ndim != 1 or len(time) > MOST_SPIKES:
-                    raise bad(path, f"times {time.shape} and units {unit.shape} of example {i}")
-                if not (np.isfinite(time) & (time >= 0) & (time < 1e6)).all():
-                    raise bad(path, f"times {time.min()} to {time.max()} s in example {i}")
-                yield np.round(time * 1e6).astype(np.int64), unit, label
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        open_regular(path).close()
+        with _plain(path) as plain, h5py.File(plain, "r") as file:
+            yield h5py, file
+    except (
+        *(OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError),
+        *(MemoryError, EOFError, zlib.error),
+    ) as error:
         if isinstance(error, InputError):
             raise
         raise bad(path, f"no such HDF5 file ({type(error).__name__}, {str(error)[:200]})") from error
+
+
+@contextmanager
+def _plain(path: Path) -> Iterator[Path]:
+    """The file itself, or a copy without compression for as long as it is needed."""
+    if path.suffix != ".gz":
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="spikeproof-") as folder:
+        copy = Path(folder) / path.stem
+        with open_regular(path) as packed, gzip.open(packed) as content, copy.open("wb") as file:
+            size = 0
+            while chunk := content.read(CHUNK):
+                size += len(chunk)
+                if size > UNPACKED:
+                    raise bad(path, f"more than {UNPACKED} bytes once it is unpacked")
+                file.write(chunk)
+        yield copy
+
+
+def _arrays(h5py: Any, file: Any, path: Path) -> tuple[Any, Any, Any]:
+    """Times, units and labels, whose lengths and types fit together."""
+    times, units, labels = (
+        _array(h5py, file, name, path) for name in ("spikes/times", "spikes/units", "labels")
+    )
+    if not len(times) == len(units) == len(labels) <= MOST_EXAMPLES:
+        lengths = f"{len(times)} lists of times, {len(units)} of units and {len(labels)} labels"
+        raise bad(path, lengths)
+    if labels.dtype.kind not in "iu" or {_kind(h5py, times), _kind(h5py, units)} - set("fiu"):
+        raise bad(path, f"times {times.dtype}, units {units.dtype} and labels {labels.dtype}")
+    return times, units, labels
 
 
 def _array(h5py: Any, file: Any, name: str, path: Path) -> Any:
     """An array that lies in the file itself and claims no more than it may."""
     group: Any = file
     for step in name.split("/"):
+        if not isinstance(group, h5py.Group):
+            raise bad(path, f"{name}, whose folder is a list")
         link = group.get(step, getlink=True)
         if not isinstance(link, h5py.HardLink):
             raise bad(path, f"{name} as a {type(link).__name__}, which is not followed")

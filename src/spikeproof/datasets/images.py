@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
-from spikeproof.datasets.files import (
+from spikeproof.datasets.intake.census import Subset, admitted
+from spikeproof.datasets.intake.files import (
     DATA_VARIABLE,
     MIRROR_VARIABLE,
     bases,
@@ -32,7 +33,6 @@ from spikeproof.datasets.files import (
     user_cache,
     variants,
 )
-from spikeproof.datasets.intake.census import Subset, admitted
 from spikeproof.datasets.intake.nearmisses import nested, sighted
 from spikeproof.datasets.parts import Dataset, Source, Split, content_digest, rows_of, shuffled
 from spikeproof.errors import InputError

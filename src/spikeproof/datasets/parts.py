@@ -61,7 +61,7 @@ class Dataset:
         classes: their names, in order of the labels.
         sha256: digest of all images and labels, however they were stored.
         source: where they were read.
-        notes: what has to be said beside every number on them, each a sentence, such as that they are a subset.
+        notes: what has to be said beside every number on them, such as that they are a subset.
     """
 
     name: str

@@ -19,7 +19,8 @@ import safetensors.numpy
 import torch
 from jaxtyping import Int, Int64
 
-from spikeproof.datasets.files import (
+from spikeproof.datasets.intake.census import Subset, admitted
+from spikeproof.datasets.intake.files import (
     CHUNK,
     Base,
     bases,
@@ -29,7 +30,6 @@ from spikeproof.datasets.files import (
     take,
     user_cache,
 )
-from spikeproof.datasets.intake.census import Subset, admitted
 from spikeproof.datasets.intake.nearmisses import nested, sighted
 from spikeproof.datasets.parts import Dataset, Source, Split, content_digest, shuffled
 from spikeproof.errors import InputError
@@ -557,11 +557,10 @@ def _from_cache(path: Path | None) -> tuple[dict[str, np.ndarray], tuple[str, ..
     try:
         with safetensors.safe_open(path, "np") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            noted = file.metadata() or {}
-        notes = tuple(json.loads(noted.get("notes", "[]")))
-    except (OSError, safetensors.SafetensorError, ValueError, TypeError, RecursionError):
+            sha256, *notes = json.loads((file.metadata() or {})["kept"])
+    except (OSError, safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    return (arrays, notes) if _frames_digest(arrays, notes) == noted.get("sha256") else None
+    return (arrays, tuple(notes)) if _frames_digest(arrays, tuple(notes)) == sha256 else None
 
 
 def _to_cache(path: Path | None, arrays: dict[str, np.ndarray], notes: tuple[str, ...]) -> None:
@@ -569,7 +568,7 @@ def _to_cache(path: Path | None, arrays: dict[str, np.ndarray], notes: tuple[str
     if path is None:
         return
     staged = path.with_name(f".tmp-{uuid.uuid4().hex}")
-    note = {"sha256": _frames_digest(arrays, notes), "notes": json.dumps(notes)}
+    note = {"kept": json.dumps([_frames_digest(arrays, notes), *notes])}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         safetensors.numpy.save_file(arrays, staged, note)

@@ -47,9 +47,9 @@ def clocked(time: Int64[np.ndarray, "N"], path: Path, period: int | None = None)
 
     A clock that falls by more than half its period has wrapped, and goes on. A fall of more than 10 ms
     otherwise means that it was set back: what lies before and after are two recordings. Where one of them is
-    no more than one event in a hundred, or a single one among ten, it is left over from another recording, and
-    is left out with a remark; so is as little as that which lies before or after everything else, by more
-    than a second and more than all the rest lasts.
+    no more than one event in a hundred, or a single one among more than ten, it is left over from another
+    recording, and is left out with a remark. So is as little as that where more than a second, and more than
+    all the rest lasts, lies between it and the rest.
 
     Args:
         time: of the events, in the order of the file, in microseconds.

@@ -1,4 +1,4 @@
-"""Near misses: data a folder higher or lower than usual, and files that hold them in a form that is not read."""
+"""Near misses: data a folder higher or lower than usual, and files of a form that is not read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from spikeproof.datasets.files import Base, is_hidden
+from spikeproof.datasets.intake.files import Base, is_hidden
 
 __all__ = ["nested", "sighted"]
 

@@ -84,7 +84,11 @@ def from_variable() -> Path | None:
 def missing_variable() -> tuple[str, ...]:
     """That the directory which the environment names is not there, in a sentence; nothing if it is."""
     named = from_variable()
-    return (f"{DATA_VARIABLE} names {named}, which is no directory",) if named and not is_directory(named) else ()
+    return (
+        (f"{DATA_VARIABLE} names {named}, which is no directory",)
+        if named and not is_directory(named)
+        else ()
+    )
 
 
 def layouts_of(base: Base, name: str, layouts: Iterable[str] = ()) -> list[Path]:
@@ -134,7 +138,7 @@ def variants(folder: Path, name: str) -> list[Path]:
 
 
 def listed(folder: Path, suffix: str) -> list[Path]:
-    """The files of a folder with this suffix, by name; hidden ones and companions of other systems are none."""
+    """The files of a folder with this suffix, by name; hidden ones are passed over."""
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(suffix))
     except (FileNotFoundError, NotADirectoryError):
