@@ -54,7 +54,7 @@ def test_spikes_arrive_in_their_frames(tmp_path):
 def test_the_authors_validation_part_is_used(tmp_path):
     for i, part in enumerate(("train", "valid", "test")):
         write(tmp_path / f"ssc_{part}.h5", labels=(i, 34), kind=np.float32)
-    data = SSC(steps=5).load(tmp_path)
+    data = SSC(steps=5, duration=1.4).load(tmp_path)
     assert [p.labels.tolist() for p in (data.train, data.validation, data.test)] == [
         [0, 34],
         [1, 34],

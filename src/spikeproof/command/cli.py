@@ -122,7 +122,10 @@ def run(
     chosen = load(study, settings)
     device = _device(device)
     out = out or Path("runs") / chosen.name
-    cells = cells_of(chosen, chosen.data.load(data))
+    dataset = chosen.data.load(data)
+    for note in dataset.notes:
+        click.echo(f"data: {note}", err=True)
+    cells = cells_of(chosen, dataset)
     bench = Bench(out, data, device, chosen.batch_size, ("spikeproof", *sys.argv[1:]))
     with terminal.listener() as listener:
         executor = _executor(workers, device, len(cells))

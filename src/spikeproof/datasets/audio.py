@@ -21,6 +21,7 @@ from spikeproof.errors import InputError
 __all__ = ["SpokenDigits", "cochleagram", "level_crossings"]
 
 LONGEST = 1 << 20  # samples of one recording
+PATIENCE = 30  # seconds of a recording that are filtered unless a duration is asked for
 FILE = re.compile(r"(\d)_([A-Za-z]\w*)_(\d{1,4})\.wav")
 FINE = 200  # frames of the cochleagram per second
 TOGETHER = 1 << 21  # values of filtered sound at a time, so that memory does not grow with the bands
@@ -107,6 +108,12 @@ class SpokenDigits(Recordings):
         sound, rate = read_wav(recording.path)
         if self.duration is not None:  # what follows, and what its echo could reach, is left out
             sound = sound[: round(self.duration * rate)]
+        elif len(sound) > PATIENCE * rate:
+            raise InputError(
+                f"A spoken digit lasts at most {PATIENCE} s",
+                f"{len(sound) / rate:.1f} s in {recording.path}",
+                "Give a duration in seconds, of any length; what follows it is left out.",
+            )
         rises, falls = level_crossings(cochleagram(sound, rate, self.bands), self.levels)
         numbers = np.stack([rises, falls])  # [2, bands, frames]
         channel, band, frame = np.nonzero(numbers)

@@ -176,6 +176,8 @@ class DVS128Gesture(Camera):
         return found
 
     def labels(self, recording: Recording) -> Sequence[int]:
+        if not recording.path.is_file():
+            raise bad(recording.path, "no such file")
         return [label - 1 for label, _, _ in read_gestures(recording.others[0])]
 
     def wanting(self, folder: Path) -> str:

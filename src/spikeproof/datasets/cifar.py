@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO, RawIOBase
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from spikeproof.datasets.images import image_split
 from spikeproof.datasets.intake.census import Subset, admitted
 from spikeproof.datasets.intake.files import (
+    CHUNK,
     MIRROR_VARIABLE,
     Base,
     bases,
@@ -44,7 +45,7 @@ LARGEST = 1 << 28  # bytes of one file's content that a reader is willing to hol
 MOST = 100_000  # images in one file
 MEMBERS = 1_000  # files in an archive, which has nine as published
 UNPACKED = 1 << 30  # bytes of an archive's content
-AT_ONCE = 1 << 22  # bytes that an archive may ask for at a time
+HEADER = 1 << 14  # bytes of one header in an archive
 
 Rows = tuple[UInt8[np.ndarray, "N 3072"], UInt8[np.ndarray, "N"]]
 
@@ -189,7 +190,7 @@ class CIFAR(Source):
             path = folder / (f"{name}.bin" if binary else name)
             try:
                 with open_regular(path) as file:
-                    content[name] = take(file, LARGEST + 1)
+                    content[name] = _taken(file, path)
             except OSError as error:
                 raise _bad(path, f"an unreadable file ({error.strerror or error})") from error
         return content
@@ -202,7 +203,8 @@ class CIFAR(Source):
             with (
                 open_regular(path) as packed,
                 gzip.open(packed) as plain,
-                tarfile.open(fileobj=_Bounded(plain), mode="r:") as archive,
+                _Bounded(plain) as bounded,
+                tarfile.open(fileobj=bounded, mode="r:") as archive,
             ):
                 for number, member in enumerate(archive):
                     if number >= MEMBERS:
@@ -212,8 +214,18 @@ class CIFAR(Source):
                     hidden = any(map(is_hidden, Path(member.name).parts))
                     if name in self._files and member.isreg() and not hidden and name not in content:
                         file = archive.extractfile(member)
-                        content[name] = take(file, LARGEST + 1) if file else bytearray()
-        except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
+                        bounded.most = CHUNK
+                        content[name] = _taken(file, path / name) if file else bytearray()
+                        bounded.most = HEADER
+        except (
+            tarfile.TarError,
+            EOFError,
+            zlib.error,
+            OSError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             if isinstance(error, InputError):
                 raise
             raise _bad(path, f"a broken archive ({error})") from error
@@ -224,8 +236,6 @@ class CIFAR(Source):
     def _rows(self, content: bytearray, binary: bool, path: Path) -> Rows:
         """Images and labels of one file."""
         path = path.with_name(f"{path.name}.bin") if binary else path
-        if len(content) > LARGEST:
-            raise _bad(path, f"more than {LARGEST} bytes")
         pixels, labels = self._from_binary(content, path) if binary else self._from_batch(content, path)
         if labels.size and labels.max() >= len(self.names):
             raise _bad(path, f"label {labels.max()} where there are {len(self.names)} classes")
@@ -423,14 +433,14 @@ class CIFAR100(CIFAR):
 
 
 class _Bounded(RawIOBase):
-    """The content of an archive, of which no header can ask for more than an archive may hold."""
+    """The content of an archive, of which no header asks for more than it may: some take forever to parse."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         super().__init__()
-        self.file = file
+        self.file, self.most = file, HEADER
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= AT_ONCE:
+        if not 0 <= size <= self.most:
             raise tarfile.ReadError(f"a header of {size} bytes")
         return self.file.read(size)
 
@@ -542,8 +552,8 @@ TUPLES = 24
 KEYS = 1_000
 """Most keys of all dictionaries in a pickle: a batch has five, and many that collide take forever."""
 
-OPERATIONS = 2_000_000
-"""Most operations of a pickle: a batch of 50,000 images with names has a fifth of them."""
+OPERATIONS = 1_000_000
+"""Most operations of a pickle: one of 50,000 images with two labels and a name each has a fourth of them."""
 
 
 def _check_operations(content: bytes) -> None:
@@ -594,6 +604,14 @@ def unpickled(content: bytes, path: Path) -> Any:
             path, f"a pickle that is not read further: {type(error).__name__}, {first_line(error)}"
         ) from None
     return found
+
+
+def _taken(file: IO[bytes], path: Path) -> bytearray:
+    """The content of one file, as far as it may reach."""
+    content = take(file, LARGEST + 1)
+    if len(content) > LARGEST:
+        raise _bad(path, f"more than {LARGEST} bytes")
+    return content
 
 
 def _joined(files: list[Rows]) -> Rows:

@@ -88,6 +88,12 @@ class Sources:
     damaged: tuple[str, ...]
     missing: int
 
+    @property
+    def data_notes(self) -> tuple[str, ...]:
+        """What was found in the files of the data set, each sentence once."""
+        told = (note for origin in self.origins for note in origin.metrics.get("data_notes", ()))
+        return tuple(dict.fromkeys(told))
+
 
 def sources(directory: Path) -> Sources:
     """Read where the numbers of a study come from; every cell is verified.

@@ -127,6 +127,9 @@ class Record(TypedDict):
     `nested` marks a number that began with what was found within a smaller budget, and a
     worst case with such numbers.
 
+    `data_notes` is what was found in the files of the data set, such as that they are a subset of what was
+    published; empty where all is as published.
+
     Of a stochastic model, accuracies are means over `draws` draws per image; `..._vote` is the share of
     images on which the majority of the draws is right, `..._all_draws` that on which every draw is, the worst
     of so many.
@@ -190,6 +193,7 @@ class Record(TypedDict):
     train_cell: str
     clean_cell: str
     steps: int
+    data_notes: list[str]
 
 
 class _Named(TypedDict):

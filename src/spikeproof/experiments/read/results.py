@@ -338,6 +338,7 @@ def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
         "train_cell": str(train.path),
         "clean_cell": str(clean.path),
         "steps": _steps(model["encoder"]),
+        "data_notes": list(train.metrics.get("data_notes", ())),
     }
 
 

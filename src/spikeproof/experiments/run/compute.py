@@ -152,10 +152,10 @@ class Bench:
         rule = build(Rule, spec["rule"], PARTS)
         state = checkpoint(self.root, cell.address)
         state.parent.mkdir(parents=True, exist_ok=True)
-        told = _Told(tell)
+        told, data = _Told(tell), self.dataset(spec["dataset"])
         history = rule.train(
             model,
-            self.dataset(spec["dataset"]),
+            data,
             key.fold("training"),
             device=torch.device(self.device),
             checkpoint=state,
@@ -168,6 +168,7 @@ class Bench:
             "validation_accuracy": history.validation_accuracy,
             "parameters": sum(weights.numel() for weights in model.parameters()),
             "weights": hashlib.sha256(files["weights.safetensors"]).hexdigest(),
+            **({"data_notes": list(data.notes)} if data.notes else {}),
         }
         return {**files, "metrics.json": as_json(metrics)}
 

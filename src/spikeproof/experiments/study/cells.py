@@ -344,13 +344,21 @@ def _train(study: Study, data: Dataset, model: Candidate, seed: int) -> Cell:
     return Cell.of(
         "train",
         {
-            "dataset": {**describe(study.data, PARTS), "sha256": data.sha256},
+            "dataset": {**_asked(describe(study.data, PARTS)), "sha256": data.sha256},
             "model": describe(model_spec(study, data, model), PARTS),
             "rule": describe(model.rule, PARTS),
             "seed": seed,
             "code_version": TRAINING_VERSION,
         },
     )
+
+
+def _asked(source: dict[str, Any]) -> dict[str, Any]:
+    """The data set of a cell without options that a study leaves alone, and that earlier cells do not name."""
+    kept = {
+        name: value for name, value in source.items() if name not in ("subset", "blank") or value is not None
+    }
+    return {name: _asked(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
 def _sources(
