@@ -4,6 +4,16 @@ import pytest
 import torch
 
 
+def pytest_addoption(parser):
+    parser.addoption("--cases", type=int, default=1, help="how many times as many generated cases to try")
+
+
+@pytest.fixture
+def cases(pytestconfig):
+    """By how much laws over generated cases multiply their number."""
+    return pytestconfig.getoption("--cases")
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)

@@ -91,10 +91,6 @@ class NMNIST(Camera):
             for path in listed(self._part(folder, part) / str(digit), ".bin")
         ]
 
-    def wanting(self, folder: Path) -> str:
-        lacking = [part for part in ("Train", "Test") if not self._part(folder, part).is_dir()]
-        return f"lacks {lacking[0]}" if len(lacking) == 1 else ""
-
     @staticmethod
     def _part(folder: Path, part: str) -> Path:
         """The folder of a part, which some programs unpack into another one of its name."""

@@ -95,7 +95,7 @@ class CIFAR(Source):
         return str(found[0]) if found else "not found; fetched when needed"
 
     def survey(self, root: Path | None = None) -> tuple[str, ...]:
-        return self.load(root).notes if self._find(root) else ()
+        return replace(self, hold_out=0).load(root).notes if self._find(root) else ()
 
     def _read(self, place: Path) -> Dataset:
         """The data set from a folder or the archive."""
@@ -218,13 +218,8 @@ class CIFAR(Source):
                         content[name] = _taken(file, path / name) if file else bytearray()
                         bounded.most = HEADER
         except (
-            tarfile.TarError,
-            EOFError,
-            zlib.error,
-            OSError,
-            ValueError,
-            OverflowError,
-            RecursionError,
+            *(tarfile.TarError, EOFError, zlib.error, OSError),
+            *(ValueError, OverflowError, RecursionError),
         ) as error:
             if isinstance(error, InputError):
                 raise

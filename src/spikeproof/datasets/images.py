@@ -116,7 +116,7 @@ class IDX(Source):
         return str(found[0]) if found else "not found; fetched when needed"
 
     def survey(self, root: Path | None = None) -> tuple[str, ...]:
-        return self.load(root).notes if self._find(root) else ()
+        return replace(self, hold_out=0).load(root).notes if self._find(root) else ()
 
     def _read(self, folder: Path) -> Dataset:
         """The data set from the four files of a folder."""

@@ -354,7 +354,7 @@ def _train(study: Study, data: Dataset, model: Candidate, seed: int) -> Cell:
 
 
 def _asked(source: dict[str, Any]) -> dict[str, Any]:
-    """The data set of a cell without options that a study leaves alone, and that earlier cells do not name."""
+    """The data set of a cell, without options that earlier cells do not know and the study leaves alone."""
     kept = {
         name: value for name, value in source.items() if name not in ("subset", "blank") or value is not None
     }
