@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from spikeproof.catalogue.saved import save as save
     from spikeproof.catalogue.study_parts import *
     from spikeproof.catalogue.study_parts import STUDY_PARTS as STUDY_PARTS
+    from spikeproof.datasets.intake.census import Subset as Subset
     from spikeproof.datasets.parts import Dataset as Dataset
     from spikeproof.datasets.parts import Split as Split
     from spikeproof.decoders.readouts import decide as decide

@@ -2,8 +2,10 @@
 
 import gzip
 import os
+import pickle
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from spikeproof.datasets import (
 )
 from spikeproof.datasets.intake.census import admitted
 from spikeproof.errors import InputError
+from spikeproof.experiments.read.results import records
 from spikeproof.regularfiles import open_regular
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -130,7 +133,7 @@ def test_another_number_is_said_in_data_doctor_record_and_report(tmp_path, monke
     )
     assert done.exit_code == 0, done.output
     assert f"data: {note}" in done.output
-    (record,) = sp.records(out)
+    (record,) = records(out)
     assert record["data_notes"][0].startswith(note)
     assert record["data_notes"][0].endswith("a subset on purpose")
     assert "published examples of the train part" in (out / "report.html").read_text("utf-8")
@@ -481,3 +484,59 @@ def test_the_cochleagram_is_the_same_however_many_bands_are_filtered_at_a_time(m
     whole = sp.datasets.audio.cochleagram(sound, 8000, 12)
     monkeypatch.setattr("spikeproof.datasets.audio.TOGETHER", 5 * 4096)
     assert np.array_equal(sp.datasets.audio.cochleagram(sound, 8000, 12), whole)
+
+
+def test_a_header_is_looked_at_before_it_is_read():
+    header = b'{"%s":' % (b"a" * 2000)
+    content = len(header).to_bytes(8, "little") + header
+    with pytest.raises(InputError, match="at most 1000 bytes: got one of 2004"):
+        sp.tensorfiles.parse(content, "weights", largest_header=1000)
+    with pytest.raises(InputError, match="expected a safetensors file"):
+        sp.tensorfiles.parse(content, "weights")
+    nothing = b'{"__metadata__":null}'
+    assert sp.tensorfiles.parse(len(nothing).to_bytes(8, "little") + nothing, "weights") == ({}, {})
+
+
+def collide(count):
+    return pickle.dumps({i * sys.hash_info.modulus: 0 for i in range(1, count)}, 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (collide(2000), "more than 1000 keys"),
+        (pickle.dumps([{1: 2} for _ in range(2000)], 2), "more than 1000 keys"),
+        (b"\x80\x02}" + b"K\x01K\x02s" * 2000 + b".", "more than 1000 keys"),
+        (b"\x80\x02(" + b"K\x01K\x02" * 2000 + b"d.", "more than 1000 keys"),
+        (b"\x80\x02(0(" + b"K\x01K\x02" * 2000 + b"d.", "drops a mark"),
+        (pickle.dumps({1, 2}, 4), "it holds sets"),
+        (b"\x80\x02" + b"N0" * 30_000 + b"N.", "more than 50000 operations"),
+    ],
+)
+def test_a_pickle_that_would_take_forever_is_refused_first(content, words, monkeypatch):
+    monkeypatch.setattr("spikeproof.datasets.cifar.OPERATIONS", 50_000)
+    with pytest.raises(InputError, match=words):
+        sp.datasets.cifar.unpickled(content, Path("batch"))
+
+
+def test_an_archive_of_many_members_or_large_headers_is_refused_first(tmp_path):
+    path = tmp_path / CIFAR10.archive
+    with tarfile.open(path, "w:gz") as archive:
+        for i in range(1001):
+            archive.addfile(tarfile.TarInfo(str(i)))
+    assert "an archive of more than 1000 files" in refusal(CIFAR10(), tmp_path)
+    for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+        header = tarfile.TarInfo("x")
+        header.type, header.size = kind, 1 << 20
+        path.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + b"1" * (1 << 20) + bytes(1024)))
+        assert "a header of 1048576 bytes" in refusal(CIFAR10(), tmp_path)
+
+
+def test_a_header_of_many_lines_and_a_recording_of_many_packets_are_refused(tmp_path, monkeypatch):
+    path = put(tmp_path / "a.aedat", b"#!AER-DAT2.0\n" + b"#\n" * 10_001)
+    with pytest.raises(InputError, match="a header of more than 10000 lines"):
+        sp.datasets.cameras.read_aedat2(path)
+    monkeypatch.setattr("spikeproof.datasets.cameras.MOST_PACKETS", 3)
+    path.write_bytes(written.HEADER3 + written.packet([]) * 4)
+    with pytest.raises(InputError, match="more than 3 packets"):
+        sp.datasets.cameras.read_aedat3(path)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from spikeproof.datasets.intake.files import CHUNK
+from spikeproof.datasets.intake.files import CHUNK, first_line
 from spikeproof.datasets.recordings import Events, Recording, Recordings, bad
 from spikeproof.errors import InputError
 from spikeproof.regularfiles import open_regular
@@ -258,10 +258,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """h5py and the file, whose errors are told with its name."""
     try:
         import h5py
-    except ImportError as error:
+    except (ImportError, AttributeError, RuntimeError, ValueError) as error:
         raise InputError(
-            "Reading HDF5 files needs h5py",
-            f"{error or 'no such package'}",
+            "Reading HDF5 files needs an h5py that can be imported",
+            first_line(error) or "none",
             "Run pip install 'spikeproof[hdf5]'.",
         ) from error
     try:
