@@ -75,6 +75,9 @@ class CodedImages(Source):
     def locate(self, root: Path | None = None) -> str:
         return f"made of {type(self.data).__name__}, {self.data.locate(root)}"
 
+    def survey(self, root: Path | None = None) -> tuple[str, ...]:
+        return self.data.survey(root)
+
     def _coded(self, part: Split) -> Split:
         found = [self._spikes(images) for images in part.images.split(TOGETHER)]  # type: ignore[no-untyped-call]
         empty = self._spikes(torch.zeros(1, *part.images.shape[1:]))[:0]

@@ -214,12 +214,12 @@ class Recordings(Source):
     def _read(self, found: tuple[Path, list[Recording]]) -> Dataset:
         """The data set from the files of a folder."""
         folder, files = found
-        self._counted(found)
         cache = user_cache()
         name = self._address(folder, files)
         kept = None if cache is None else cache / "frames" / f"{name}.safetensors"
         taken = _from_cache(kept)
         if taken is None:
+            self._counted(found)
             taken = self._binned(files)
             _to_cache(kept, *taken)
         return self._dataset(*taken, str(folder))
@@ -235,7 +235,7 @@ class Recordings(Source):
         for recording in files:
             told = self.labels(recording)
             if told is None:
-                return ()
+                return (f"{recording.path.name} is compressed, and its examples are counted when it is read",)
             labels.setdefault(recording.part, []).extend(told)
         for part in ("train", "test"):
             if not labels.get(part):
@@ -271,7 +271,10 @@ class Recordings(Source):
         """Every place that was looked into, with what it lacks of the files it has some of."""
         found = bases(root, self.folder)
         for place in (place for base in found for place in self._below(base)):
-            wanting = self.wanting(place)
+            try:
+                wanting = self.wanting(place)
+            except PermissionError:
+                wanting = "may not be read"
             yield f"{place}: {wanting}" if wanting else str(place)
         yield from sighted(base.path for base in found if base.open)
         yield from missing_variable()

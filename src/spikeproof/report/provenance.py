@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeproof.errors import DamagedError, InputError
+from spikeproof.experiments.read.record import data_notes
 from spikeproof.experiments.run.driver import read_plan
 from spikeproof.experiments.run.store import Store
 from spikeproof.experiments.study.cells import Plain
@@ -91,7 +92,7 @@ class Sources:
     @property
     def data_notes(self) -> tuple[str, ...]:
         """What was found in the files of the data set, each sentence once."""
-        told = (note for origin in self.origins for note in origin.metrics.get("data_notes", ()))
+        told = (note for origin in self.origins for note in data_notes(origin.metrics))
         return tuple(dict.fromkeys(told))
 
 

@@ -27,6 +27,9 @@ LEAST = 10
 MOST = 10_000
 """Wraps or pauses of one recording."""
 
+LATE = "events up to 10 ms late were put in order"
+LEFT = "left-over events from before or after the recording were left out"
+
 
 class Clocked(NamedTuple):
     """Times that belong to one recording.
@@ -49,7 +52,7 @@ def clocked(time: Int64[np.ndarray, "N"], path: Path, period: int | None = None)
     otherwise means that it was set back: what lies before and after are two recordings. Where one of them is
     no more than one event in a hundred, or a single one among more than ten, it is left over from another
     recording, and is left out with a remark. So is as little as that where more than a second, and more than
-    all the rest lasts, lies between it and the rest.
+    all the rest lasts, lies between it and the rest; more than that there is refused.
 
     Args:
         time: of the events, in the order of the file, in microseconds.
@@ -57,7 +60,7 @@ def clocked(time: Int64[np.ndarray, "N"], path: Path, period: int | None = None)
         period: after how many microseconds the clock begins again at 0, or None if it does not.
 
     Raises:
-        InputError: the clock was set back in the middle of a recording.
+        InputError: the clock was set back in the middle of a recording, or there are two of them.
 
     Example:
         >>> clocked(np.array([250, 255, 3, 9]) * 1000, Path("x"), 256_000).time.tolist()
@@ -67,17 +70,20 @@ def clocked(time: Int64[np.ndarray, "N"], path: Path, period: int | None = None)
         time = time + _turns(time, path, period) * period
     everything = np.ones(len(time), bool)
     step = np.diff(time)
+    late = LATE if (step < 0).any() else ""
     falls = np.flatnonzero(step < -DISORDER) + 1
     cuts = np.flatnonzero((step < -DISORDER) | (step > PAUSE)) + 1
     if not len(cuts):
-        return Clocked(time, everything, "")
+        return Clocked(time, everything, late)
     edges = np.concatenate([[0], cuts, [len(time)]])
     low, high = _main(time, edges, falls) if len(cuts) <= MOST else (0, 0)
     few = len(time) - (high - low)
     if 0 < few <= max(len(time) // FEW, 1) and len(time) > LEAST:
         kept = np.zeros(len(time), bool)
         kept[low:high] = True
-        return Clocked(time[kept], kept, "left-over events from before or after the recording were left out")
+        time = time[kept]
+        late = LATE if (np.diff(time) < 0).any() else ""
+        return Clocked(time, kept, f"{LEFT} and {late}" if late else LEFT)
     if len(falls):
         i = int(falls[0])
         raise InputError(
@@ -85,7 +91,14 @@ def clocked(time: Int64[np.ndarray, "N"], path: Path, period: int | None = None)
             f"{time[i]} microseconds at event {i} after {time[i - 1]}",
             "Cut the file where its clock was set back, or replace it by a good copy.",
         )
-    return Clocked(time, everything, "")
+    if few and len(time) > LEAST:
+        i = int(step.argmax())
+        raise InputError(
+            f"{path} should be one recording, which pauses no longer than it lasts",
+            f"no event for {step[i] / 1e6:g} s after event {i} of {len(time)}",
+            "Cut the file where it pauses, or replace it by a good copy.",
+        )
+    return Clocked(time, everything, late)
 
 
 def _turns(time: Int64[np.ndarray, "N"], path: Path, period: int) -> Int64[np.ndarray, "N"]:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
-__all__ = ["Base", "Broke", "DistanceRecord", "Effort", "ProbeRecord", "Proof", "Record"]
+__all__ = [
+    "Base",
+    "Broke",
+    "DistanceRecord",
+    "Effort",
+    "ProbeRecord",
+    "Proof",
+    "Record",
+    "data_notes",
+]
 
 
 class Effort(TypedDict):
@@ -264,3 +274,14 @@ class DistanceRecord(_Named):
     draws: int
     model: str
     cell: str
+
+
+def data_notes(metrics: Mapping[str, Any]) -> list[str]:
+    """What the metrics of a train cell say of the files of the data set.
+
+    Example:
+        >>> data_notes({"data_notes": ["a subset"]}), data_notes({})
+        (['a subset'], [])
+    """
+    noted = metrics.get("data_notes")
+    return [str(note) for note in noted] if isinstance(noted, list) else []

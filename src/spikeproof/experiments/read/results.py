@@ -26,7 +26,15 @@ from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.read.labels import AXES, Names, text_of
-from spikeproof.experiments.read.record import Base, Broke, DistanceRecord, ProbeRecord, Proof, Record
+from spikeproof.experiments.read.record import (
+    Base,
+    Broke,
+    DistanceRecord,
+    ProbeRecord,
+    Proof,
+    Record,
+    data_notes,
+)
 from spikeproof.experiments.read.traces import effort, members, proof, shares
 from spikeproof.experiments.read.worst import WorstCase, columns_of
 from spikeproof.experiments.run.driver import Budget, Repair, read_plan
@@ -338,7 +346,7 @@ def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
         "train_cell": str(train.path),
         "clean_cell": str(clean.path),
         "steps": _steps(model["encoder"]),
-        "data_notes": list(train.metrics.get("data_notes", ())),
+        "data_notes": data_notes(train.metrics),
     }
 
 
