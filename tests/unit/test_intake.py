@@ -186,7 +186,7 @@ def test_left_overs_reach_the_notes_also_from_the_cache(tmp_path):
         notes = NMNIST(steps=2).load(tmp_path).notes
         assert notes[0] == (
             "n-mnist: left-over events from before or after the recording were left out "
-            f"(1 times, first in 3/{path.name})"
+            f"(once, in 3/{path.name})"
         )
 
 
@@ -229,6 +229,8 @@ def test_a_gesture_beyond_its_recording_is_refused_with_file_and_window(tmp_path
     assert (len(out.test), len(kept.test)) == (11, 12)
     assert "examples without events were left out (2 times, first in" in out.notes[0]
     assert "examples without events were kept (2 times, first in" in kept.notes[0]
+    subset = Subset(train=12, test=12)  # of the files, with what is left out
+    assert len(DVS128Gesture(steps=2, blank="leave-out", subset=subset).load(tmp_path).test) == 11
 
 
 def test_a_part_of_blanks_alone_is_refused_whatever_is_said_of_blanks(tmp_path):

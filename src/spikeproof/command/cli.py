@@ -122,10 +122,7 @@ def run(
     chosen = load(study, settings)
     device = _device(device)
     out = out or Path("runs") / chosen.name
-    dataset = chosen.data.load(data)
-    for note in dataset.notes:
-        click.echo(f"data: {note}", err=True)
-    cells = cells_of(chosen, dataset)
+    cells = cells_of(chosen, _noted(chosen.data.load(data)))
     bench = Bench(out, data, device, chosen.batch_size, ("spikeproof", *sys.argv[1:]))
     with terminal.listener() as listener:
         executor = _executor(workers, device, len(cells))
@@ -134,6 +131,13 @@ def run(
     _report(out)
     if summary.failed:
         sys.exit(1)
+
+
+def _noted(data: Dataset) -> Dataset:
+    """The data set, once what has to be said of it is on the terminal."""
+    for note in data.notes:
+        click.echo(f"data: {note}", err=True)
+    return data
 
 
 def _device(name: str | None) -> str:
@@ -520,7 +524,7 @@ def _question(**asked: Unpack[Asked]) -> tuple[Path, Dataset, Question, str]:
     chosen: Sample = build(Sample, asked["sample"], PARTS)
     draws = asked["draws"] or draws_wanted(examples)
     question = Question(level, threats, examples, asked["seed"], draws, sample=chosen)
-    data = dataset_of(model, asked["dataset"], asked["data"])
+    data = _noted(dataset_of(model, asked["dataset"], asked["data"]))
     return model, data, question, _device(asked["device"])
 
 

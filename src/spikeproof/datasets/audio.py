@@ -69,7 +69,6 @@ class SpokenDigits(Recordings):
     bands: int = 64
     levels: int = 8
     published: ClassVar[Mapping[str, int]] = {"train": 2_700, "test": 300}
-    lasting: ClassVar[float | None] = 0.5
     folder: ClassVar[str] = "spoken-digits"
     layouts: ClassVar[tuple[str, ...]] = (
         "recordings",

@@ -214,12 +214,12 @@ class Recordings(Source):
     def _read(self, found: tuple[Path, list[Recording]]) -> Dataset:
         """The data set from the files of a folder."""
         folder, files = found
+        self._counted(found)
         cache = user_cache()
         name = self._address(folder, files)
         kept = None if cache is None else cache / "frames" / f"{name}.safetensors"
         taken = _from_cache(kept)
         if taken is None:
-            self._counted(found)
             taken = self._binned(files)
             _to_cache(kept, *taken)
         return self._dataset(*taken, str(folder))
@@ -240,12 +240,14 @@ class Recordings(Source):
         for part in ("train", "test"):
             if not labels.get(part):
                 raise self._incomplete(part, str(folder))
-        notes = self._admitted(labels, str(folder))
+        notes = self._admitted(labels, self.subset, str(folder))
         self._check_room(sum(map(len, labels.values())) * self.steps * math.prod(self.shape))
         return notes
 
-    def _admitted(self, labels: Mapping[str, Sequence[int] | np.ndarray], where: str) -> tuple[str, ...]:
-        return admitted(self.folder, labels, self.names, self.published, self.subset, where)
+    def _admitted(
+        self, labels: Mapping[str, Sequence[int] | np.ndarray], subset: Subset | None, where: str
+    ) -> tuple[str, ...]:
+        return admitted(self.folder, labels, self.names, self.published, subset, where)
 
     def _incomplete(self, part: str, where: str) -> InputError:
         return InputError(
@@ -390,7 +392,8 @@ class Recordings(Source):
         labels = {
             name.removesuffix(".labels"): array for name, array in arrays.items() if name.endswith(".labels")
         }
-        notes += self._admitted(labels, source)
+        held = None if self.blank == "leave-out" else self.subset  # the files were held to it before
+        notes += self._admitted(labels, held, source)
         return Dataset(self.folder, train, validation, test, self.names, digest, source, notes)
 
 
@@ -417,7 +420,8 @@ class _Remarks:
     def sentences(self) -> Iterator[str]:
         for remark, count in self.counts.items():
             path = self.first[remark]
-            yield f"{remark} ({count:,} times, first in {path.parent.name}/{path.name})"
+            times = "once, in" if count == 1 else f"{count:,} times, first in"
+            yield f"{remark} ({times} {path.parent.name}/{path.name})"
 
 
 def frames(

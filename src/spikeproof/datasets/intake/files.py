@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
@@ -29,7 +29,6 @@ __all__ = [
     "listed",
     "missing_files",
     "missing_variable",
-    "places",
     "take",
     "user_cache",
     "variants",
@@ -95,17 +94,6 @@ def layouts_of(base: Base, name: str, layouts: Iterable[str] = ()) -> list[Path]
     """The usual places below a base, most particular first."""
     folders = (".", name, *layouts)
     return [base.path / folder for folder in (folders if base.open else folders[1:])]
-
-
-def places(root: Path | None, name: str, layouts: Iterable[str] = ()) -> Iterator[Path]:
-    """The usual places of a data set below all bases, most particular first.
-
-    Raises:
-        InputError: `root` is no directory.
-    """
-    layouts = tuple(layouts)
-    for base in bases(root, name):
-        yield from layouts_of(base, name, layouts)
 
 
 def user_cache() -> Path | None:
