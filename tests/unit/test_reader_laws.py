@@ -240,3 +240,12 @@ def test_any_bytes_are_an_archive_or_a_refusal(tmp_path, cases):
         (tmp_path / CIFAR10.archive).write_bytes(gzip.compress(bytes(harmed), 1))
         with pytest.raises(InputError, match="cifar-10-python"):
             CIFAR10().load(tmp_path)
+
+
+def test_an_event_that_comes_late_where_the_clock_wraps_belongs_before(tmp_path):
+    start = (1 << 32) - 50_000
+    events = [((start + t) % (1 << 32), 0, 1, 1) for t in range(0, 100_000, 1000)]
+    events[51:51] = [((1 << 32) - 500, 1, 2, 2)]  # after the first event at 0
+    found = table(read_aedat2(written.put(tmp_path / "late.aedat", written.aedat2(events))))
+    assert found[50] == (49_500, 1, 2, 2)
+    assert [t for t, *_ in found] == sorted([*range(0, 100_000, 1000), 49_500])
