@@ -120,6 +120,7 @@ class Base(TypedDict):
     train_cell: str
     clean_cell: str
     steps: int
+    data_notes: list[str]
 
 
 class Record(TypedDict):
