@@ -1,4 +1,4 @@
-from spikeproof.experiments.read import results
+from spikeproof.experiments.read import labels as naming
 
 
 def row(attack, epsilon, accuracy, gradient_free=False):
@@ -36,7 +36,7 @@ def test_options_are_named_only_where_they_tell_members_apart():
         {"name": "mlp", "hidden": [4]},
         {"name": "mlp", "hidden": [4, 4]},
     ]
-    assert list(results.labels(members).values()) == [
+    assert list(naming.labels(members).values()) == [
         "latency(steps=4)",
         "latency(steps=8)",
         "direct",

@@ -125,6 +125,12 @@ def _subject(path: Path, data: Dataset, question: Question, device: str) -> Subj
             f"one for {model.spec.classes}",
             "Choose the data set that the model was trained on.",
         )
+    if question.examples > len(data.test):
+        raise InputError(
+            f"At most {len(data.test)} examples, the test part of {data.name}",
+            f"{question.examples}",
+            "Ask for fewer.",
+        )
     part = question.sample(data.test, question.examples)
     for threat in question.threats:
         check_budget(threat, model.spec.input_shape)
