@@ -1,4 +1,5 @@
 from spikeproof.experiments.read import labels as naming
+from spikeproof.experiments.read import results
 
 
 def row(attack, epsilon, accuracy, gradient_free=False):
