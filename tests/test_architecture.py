@@ -16,7 +16,7 @@ from spikeproof.interop.members import InFoolbox, InTorchattacks
 ROOT = Path(spikeproof.__file__).parent
 FLOORS = [
     # a floor may import from the floors above it in this list, and its groups' members from each other
-    [["version", "errors", "keys", "regularfiles", "specs", "protocols"]],
+    [["version", "errors", "keys", "regularfiles", "plainfiles", "specs", "protocols"]],
     [
         *(["datasets"], ["encoders"], ["probes"], ["surrogates"], ["decoders"], ["losses"], ["threats"]),
         *(["statistics"], ["tensorfiles"]),

@@ -34,7 +34,7 @@ Catalogue = Mapping[Any, Mapping[str, type]]
 Where = Callable[[tuple[str | int, ...]], str]
 """The way from the top of a spec to one value in it -> words such as `study.yaml:12`."""
 
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 
 
 def build(kind: object, spec: object, catalogue: Catalogue, where: Where | None = None) -> Any:

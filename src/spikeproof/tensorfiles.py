@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +15,7 @@ import torch
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.regularfiles import open_regular
+from spikeproof.plainfiles import bytes_of, from_json, shaped, synchronise
 from spikeproof.specs import canonical
 
 __all__ = ["digest", "dump", "parse", "read", "write"]
@@ -73,9 +71,8 @@ def parse(
             "Is this the right file? spikeproof.tensorfiles.parse takes another largest_header.",
         )
     try:
+        note = _note(content, name)
         tensors = safetensors.torch.load(content)
-        header = json.loads(content[8 : 8 + length])
-        note = json.loads((header.get("__metadata__") or {}).get(_NOTE, "{}"))
     except (
         *(safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError),
         *(RuntimeError, RecursionError),
@@ -87,7 +84,22 @@ def parse(
             "Other formats are never opened, since a pickle can run any program. Write the file with "
             "spikeproof.save(model, directory), or copy it again if it was cut short.",
         ) from error
-    return tensors, note if isinstance(note, dict) else {}
+    return tensors, note
+
+
+def _note(content: bytes, name: str) -> dict[str, Any]:
+    """What stands in the header beside the tensors, which is looked at before any of them is made.
+
+    Raises:
+        ValueError: there is no header, or it is something else.
+    """
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > len(content) - 8:
+        raise ValueError("it is cut short")
+    header = shaped(from_json(content[8 : 8 + length], name), dict[str, object], name)
+    beside = shaped(header.get("__metadata__") or {}, dict[str, str], name)
+    note = from_json(beside.get(_NOTE, "{}").encode(), name)
+    return note if isinstance(note, dict) else {}
 
 
 def read(path: Path, limit: int | None = None) -> bytes:
@@ -100,16 +112,7 @@ def read(path: Path, limit: int | None = None) -> bytes:
     Raises:
         InputError: it cannot be read, is a pipe or a device, or is larger than the limit.
     """
-    try:
-        with open_regular(path) as file:
-            content = file.read() if limit is None else file.read(limit + 1)
-    except OSError as error:
-        raise InputError(
-            "A saved model is read from a file", f"{path} ({error.strerror or error})", "Check the path."
-        ) from error
-    if limit is not None and len(content) > limit:
-        raise InputError(f"{path}: expected at most {limit} bytes", "more", "Is this the right file?")
-    return content
+    return bytes_of(path, limit)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -124,7 +127,7 @@ def write(path: Path, content: bytes) -> None:
         with staged.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            synchronise(file.fileno())
         staged.replace(path)
     except OSError as error:
         raise InputError(

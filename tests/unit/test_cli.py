@@ -59,6 +59,21 @@ def test_a_second_run_says_that_it_computed_nothing(folder, out):
     assert (result.exit_code, "4 cells: 0 computed, 4 kept" in result.output) == (0, True)
 
 
+def test_a_finished_study_run_again_leaves_every_file_as_it_is(folder, out):
+    def state():
+        return {
+            path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in out.rglob("*") if path.is_file()
+        }
+
+    before = state()
+    assert call("run", folder / "study.yaml", "--out", out, "--workers", 1).exit_code == 0
+    assert state() == before
+    (out / "table.csv").write_text("changed")
+    result = call("run", folder / "study.yaml", "--out", out, "--workers", 1)
+    assert "report.html" in result.output
+    assert (out / "table.csv").read_text().startswith("study,")
+
+
 def test_show_prints_a_table_or_one_object_per_number(out):
     assert "linf 0.1" in call("show", out).output
     rows = json.loads(call("show", out, "--json").output)
@@ -112,7 +127,13 @@ def test_doctor_reports_versions_and_data():
         ("[0.1]", "[8/0]", "study.yaml:8: An epsilon is a number of at least 0: got '8/0'"),
         ("[0.1]", "[abc]", "study.yaml:8: An epsilon is a number of at least 0: got 'abc'"),
         ("[0.1]", "[0.1", "study.yaml:9: expected one YAML document"),
-        ("10", "100000", "examples=100000"),
+        ("10", "100000", "study.yaml:9: The test part of digits has 360 images: got examples=100000"),
+        ("steps: 2", "steps: 1000000000", "study.yaml:4: expected at most 1000000 time steps"),
+        (
+            "{mlp: {hidden: [4]}}",
+            "{convnet: {channels: [1, 1, 1, 1, 1]}}",
+            "study.yaml:5: ConvNet halves the image",
+        ),
     ],
 )
 def test_a_mistake_in_a_study_is_one_message_with_its_line(tmp_path, right, wrong, message):
@@ -136,6 +157,56 @@ def test_other_bad_input_is_one_message_too(folder, tmp_path):
     assert "encoders" in refusal("list", "encodrs")
     assert "--workers" in refusal("run", study, "--workers", "0")
     assert "No such command" in refusal("rnu")
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("--threat", "[" * 5000, "--threat: a study has at most"),
+        ("--threat", "2020-99-99", "expected a name of kind Threat"),
+        ("--threat", "!!int 0.1", "--threat:1: expected"),
+        ("--threat", '"\\UFFFFFFFF"', "--threat"),
+        ("--threat", "{shifts: {name: x}}", "Leave out name and epsilon"),
+        ("--epsilon", "1_000", "An epsilon is a number of at least 0"),
+        ("--epsilon", "٣", "An epsilon is a number of at least 0"),
+        ("--dataset", "a\0b", "no UTF-8 text without NUL"),
+        ("--device", "\udcff", "no UTF-8 text without NUL"),
+    ],
+)
+def test_text_that_is_typed_is_used_or_refused_in_a_sentence(folder, out, option, text, message):
+    model = next(path for path in out.glob("cells/*") if (path / "model.json").exists())
+    assert message in refusal("evaluate", model, "--suite", "quick", option, text)
+
+
+@pytest.mark.parametrize("place", ["a\0b", "a\udcff"])
+def test_a_name_that_cannot_be_written_is_refused_before_anything_is_computed(folder, tmp_path, place):
+    assert "no UTF-8 text without NUL" in refusal(
+        "run", folder / "study.yaml", "--out", f"{tmp_path}/{place}"
+    )
+    assert "no UTF-8 text without NUL" in refusal("show", f"{tmp_path}/{place}")
+
+
+def test_a_study_of_millions_of_models_is_refused_before_they_are_made(folder, tmp_path):
+    widths = ", ".join(f"{{mlp: {{hidden: [{n}]}}}}" for n in range(1, 300))
+    codes = ", ".join(f"{{latency: {{steps: {n}}}}}" for n in range(1, 300))
+    rules = ", ".join(f"{{bptt: {{epochs: {n}}}}}" for n in range(1, 300))
+    settings = [
+        f"models.{axis}=[{each}]" for axis, each in (("network", widths), ("encoder", codes), ("rule", rules))
+    ]
+    said = refusal("run", folder / "study.yaml", *settings, "--out", tmp_path)
+    assert "a study of at most 100000 cells" in said
+    assert "26730899 models" in said
+    assert "a study of at most 3 cells" in refusal(
+        "run", folder / "study.yaml", "--limit", 3, "--out", tmp_path
+    )
+
+
+def test_a_package_that_does_not_import_is_one_sentence(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    for name in [name for name in sys.modules if name.startswith("spikeproof.experiments.run")]:
+        monkeypatch.delitem(sys.modules, name)
+    said = refusal("run", folder / "study.yaml", "--out", tmp_path)
+    assert "This needs pyarrow, which is not installed. Try pip install 'spikeproof[study]'." in said
 
 
 def test_data_that_are_not_there_are_one_message(tmp_path, monkeypatch):
@@ -243,7 +314,7 @@ def test_options_that_an_audit_would_ignore_are_refused(out):
         (("--epsilon", "1/0"), "An epsilon is a number"),
         (("--threat", "l7"), "Choose one of"),
         (("--dataset", "digit"), "digits"),
-        (("--examples", "100000"), "the test part"),
+        (("--examples", "100000"), "At most 360 examples"),
         (("--threat", "square-patch", "--epsilon", "1.5"), "whole number of pixels"),
         (("--threat", "{region: {norm: l3}}"), "Correct this value"),
     ],

@@ -87,3 +87,27 @@ def test_workers_end_when_the_driver_is_killed(tmp_path):
     driver.send_signal(signal.SIGKILL)
     driver.communicate(timeout=20)  # the pipe closes only when the worker is gone too
     assert driver.returncode == -signal.SIGKILL
+
+
+def test_a_script_without_its_main_guard_is_told_of_it(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from operator import add\n"
+        "from spikeproof.errors import InputError\n"
+        "from spikeproof.experiments.run.executors import Processes\n"
+        "try:\n    list(Processes(2).run(add, [1]))\n"
+        "except InputError as error:\n    print(error)\n"
+    )
+    shown = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert "if __name__ == '__main__'" in shown.stdout
+
+
+def test_a_worker_never_hears_an_interrupt():
+    """The signal is blocked before its process begins, so Ctrl-C while it imports shows no traceback."""
+    mask = [outcome for _, outcome in Processes(1).run(blocked, [0])]
+    assert mask == [True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def blocked(task, tell):
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -1,7 +1,9 @@
+import errno
 import hashlib
 import json
 import multiprocessing
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -136,6 +138,67 @@ def test_what_a_killed_writer_left_is_swept_after_an_hour(store):
     store.prepare()
     assert not old.exists()
     assert fresh.exists()
+
+
+@pytest.mark.parametrize("folder", ["", "cells", "checkpoints", "failures", "figures"])
+def test_what_killed_writers_left_is_swept_wherever_they_write(store, folder):
+    place = store.root / folder
+    place.mkdir(exist_ok=True)
+    old, kept = place / ".tmp-old-report.html", place / "report.html"
+    for path in (old, kept):
+        path.write_text("")
+        os.utime(path, (0, 0))
+    store.prepare()
+    assert (old.exists(), kept.exists()) == (False, True)
+
+
+def refusing(monkeypatch, number):
+    """Directories of this machine cannot be synchronised, for this reason."""
+    real = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def test_a_file_system_without_synchronised_directories_is_noted_and_used(tmp_path, monkeypatch):
+    refusing(monkeypatch, errno.EINVAL)
+    store = Store(tmp_path / "out")
+    assert "cannot synchronise directories" in store.prepare()
+    store.put(ADDRESS, files(n=3))
+    write_atomically(store.root / "a", b"1")
+    assert store.read(ADDRESS).metrics == {"n": 3}
+    assert sorted(path.name for path in store.root.iterdir()) == ["a", "cells"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_fails_stops_the_study_and_leaves_nothing_behind(tmp_path, monkeypatch, number):
+    store = Store(tmp_path / "out")
+    assert store.prepare() is None
+    refusing(monkeypatch, number)
+    for act in (store.prepare, lambda: store.put(ADDRESS, files(n=3))):
+        with pytest.raises(InputError, match=os.strerror(number)):
+            act()
+    assert [path.name for path in store.root.iterdir()] == ["cells"]
+
+
+def test_a_cell_that_is_not_the_one_of_the_plan_is_damaged(store):
+    store.put(ADDRESS, files(n=3))
+    with pytest.raises(DamagedError, match="another cell than the plan"):
+        store.planned({"kind": "inspect", "address": ADDRESS, "spec": {}})
+    with pytest.raises(DamagedError, match=r"clean\.draws: field required"):
+        store.planned({"kind": "clean", "address": ADDRESS, "spec": {}})
+
+
+@pytest.mark.parametrize("name", ["../cell.json", "/dev/zero", ".hidden", "", "a/b"])
+def test_a_manifest_names_files_of_its_own_directory_only(store, name):
+    path = store.put(ADDRESS, files(n=3)) / "MANIFEST.json"
+    path.write_bytes(as_json({**json.loads(path.read_bytes()), name: "0" * 64}))
+    with pytest.raises(DamagedError, match=r"MANIFEST\.json.*plain name"):
+        store.read(ADDRESS)
 
 
 def test_a_root_that_cannot_be_a_directory_is_refused(tmp_path):

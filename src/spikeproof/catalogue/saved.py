@@ -14,13 +14,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, ModelSpec
+from spikeproof.plainfiles import bytes_of, from_json, printable, shaped
 from spikeproof.specs import build, describe
-from spikeproof.tensorfiles import dump, parse, read, write
+from spikeproof.tensorfiles import dump, parse, write
 
 __all__ = ["dump_model", "load", "save"]
 
@@ -29,6 +31,12 @@ _FORMAT = 1
 _DESCRIPTION = "model.json"
 _WEIGHTS = "weights.safetensors"
 _LARGEST_DESCRIPTION = 64 * 1024
+LARGEST_SIZE = 1_000_000
+"""Largest whole number in the description of a model, such as its time steps."""
+
+LARGEST_WEIGHTS = 16 * 1024**3
+"""Most bytes of a file of weights."""
+
 _ASK = "Give the directory that spikeproof.save(model, directory) wrote."
 
 
@@ -84,7 +92,7 @@ def load(path: str | Path) -> Classifier:
     """
     description, weights = _locate(Path(path))
     document = _document(description)
-    content = read(weights)
+    content = bytes_of(weights, LARGEST_WEIGHTS)
     tensors, _ = parse(content, str(weights))
     if hashlib.sha256(content).hexdigest() != document["weights_sha256"]:
         raise DamagedError(
@@ -102,45 +110,76 @@ def load(path: str | Path) -> Classifier:
 
 
 def _locate(path: Path) -> tuple[Path, Path]:
-    if not path.exists():
+    if "\0" in str(path) or not path.exists():
         raise InputError(
-            "A saved model is a directory or a file in it", f"{path}, which does not exist", _ASK
+            "A saved model is a directory or a file in it",
+            f"{printable(str(path))}, which does not exist",
+            _ASK,
         )
     if not path.is_dir() and path.suffix != ".json":
-        parse(read(path), str(path))  # a pickle is named as one before anything is missed beside it
+        parse(
+            bytes_of(path, LARGEST_WEIGHTS), str(path)
+        )  # a pickle is named as one before anything is missed beside it
         return path.with_name(_DESCRIPTION), path
     description = path / _DESCRIPTION if path.is_dir() else path
     return description, description.with_name(_WEIGHTS)
 
 
 def _document(path: Path) -> Mapping[str, object]:
-    content = read(path, limit=_LARGEST_DESCRIPTION)
+    content = bytes_of(path, _LARGEST_DESCRIPTION)
     try:
-        document = json.loads(content)
-        version = document["format"]
-        if version == _FORMAT:
-            return {"model": document["model"], "weights_sha256": document["weights_sha256"]}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        document = shaped(from_json(content, str(path)), dict[str, object], str(path))
+        if document.get("format") == _FORMAT:
+            found: Mapping[str, object] = shaped(document, _Description, str(path))
+            return found
+    except InputError as error:
         raise InputError(
-            f"{path}: expected the JSON description of a model", f"{content[:40]!r} ({error!r})", _ASK
+            f"{path}: expected the JSON description of a model", f"{content[:40]!r} ({error})", _ASK
         ) from error
+    if "format" not in document:
+        raise InputError(f"{path}: expected the JSON description of a model", f"{content[:40]!r}", _ASK)
     raise InputError(
         f"{path}: this version of spikeproof reads format {_FORMAT}",
-        f"format {version!r:.40}",
+        f"format {document['format']!r:.40}",
         "Install a newer spikeproof.",
     )
 
 
+class _Description(TypedDict):
+    model: object
+    weights_sha256: object
+
+
 def _skeleton(spec: object, name: str) -> Classifier:
     """The model without memory for its weights, so that a wrong description cannot ask for much."""
+    _check_sizes(spec, (name,))
     try:
         with torch.device("meta"):
             model: Classifier = build(
                 ModelSpec, spec, MODEL_PARTS, lambda path: ".".join(map(str, (name, *path)))
             ).build(Key.of(0))
-    except (RuntimeError, OverflowError, TypeError) as error:
+    except InputError:
+        raise
+    except (RuntimeError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise InputError(f"{name}: expected a model that can be built", str(error)[:200], _ASK) from error
     return model
+
+
+def _check_sizes(part: object, place: tuple[str, ...]) -> None:
+    """Refuse time steps and the like that no model has; sizes of layers are those of the weights."""
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            if key != "network":
+                _check_sizes(value, (*place, str(key)))
+    elif isinstance(part, list):
+        for i, value in enumerate(part):
+            _check_sizes(value, (*place, str(i)))
+    elif isinstance(part, int) and abs(part) > LARGEST_SIZE:
+        raise InputError(
+            f"{'.'.join(place)}: expected whole numbers up to {LARGEST_SIZE} in a model that can be built",
+            f"{part!r:.40}",
+            "Build a model of this size with ModelSpec and load its weights yourself.",
+        )
 
 
 def _check_fit(model: Classifier, tensors: Mapping[str, Tensor], path: Path) -> None:

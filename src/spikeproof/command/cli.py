@@ -69,7 +69,12 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except SpikeproofError as error:
-            click.echo(f"spikeproof: {error}", err=True)
+            click.echo(f"spikeproof: {_printable(str(error))}", err=True)
+            sys.exit(2)
+        except ImportError as error:
+            if (error.name or "").partition(".")[0] == "spikeproof":
+                raise
+            click.echo(f"spikeproof: {missing(error)}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("spikeproof: interrupted; the same command goes on where this one stopped", err=True)
@@ -81,7 +86,53 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-DIRECTORY = click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+def missing(error: ImportError) -> str:
+    """One sentence about a package that does not import, with the line that installs what belongs to it."""
+    package = (error.name or "a package").partition(".")[0]
+    absent = isinstance(error, ModuleNotFoundError)
+    reason = "is not installed" if absent else f"does not import ({str(error).splitlines()[0][:200]})"
+    return (
+        f"This needs {package}, which {reason}. Try pip install {'' if absent else '--upgrade '}"
+        f"'spikeproof[{EXTRAS.get(package, 'study')}]'."
+    )
+
+
+EXTRAS = {"h5py": "hdf5", "foolbox": "peers", "torchattacks": "peers", "eagerpy": "peers"}
+"""Package -> the extra that it belongs to, where that is not `study`."""
+
+
+def _printable(text: str) -> str:
+    from spikeproof.plainfiles import printable
+
+    return printable(text, "\n")
+
+
+class Typed(click.ParamType):  # type: ignore[type-arg]
+    """Text that can be printed, stored and handed to the operating system.
+
+    Args:
+        path: whether it names a file or directory.
+    """
+
+    name = "text"
+
+    def __init__(self, *, path: bool = False) -> None:
+        self.path = path
+        self.name = "path" if path else "text"
+
+    def convert(
+        self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | Path:
+        """The text, or the path of this name."""
+        text = os.fspath(value)
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            self.fail(f"{text!r:.120} is no UTF-8 text without NUL.", param, ctx)
+        return Path(text) if self.path else text
+
+
+TEXT, PLACE = Typed(), Typed(path=True)
+
+DIRECTORY = click.argument("directory", type=PLACE, metavar="DIR")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -92,12 +143,15 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("study")
-@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--out", type=click.Path(path_type=Path), help="Output directory.  [default: runs/STUDY]")
-@click.option("--data", type=click.Path(path_type=Path), help="Directory that holds data sets.")
-@click.option("--device", help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]")
+@click.argument("study", type=TEXT)
+@click.argument("settings", nargs=-1, type=TEXT, metavar="[KEY=VALUE]...")
+@click.option("--out", type=PLACE, help="Output directory.  [default: runs/STUDY]")
+@click.option("--data", type=PLACE, help="Directory that holds data sets.")
+@click.option("--device", type=TEXT, help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: one per core]")
+@click.option(
+    "--limit", type=click.IntRange(1), default=100_000, show_default=True, help="Most cells of a study."
+)
 @guarded
 def run(
     study: str,
@@ -106,6 +160,7 @@ def run(
     data: Path | None,
     device: str | None,
     workers: int | None,
+    limit: int,
 ) -> None:
     """Run STUDY, the name of a built-in study or a YAML file, and write its report.
 
@@ -119,7 +174,7 @@ def run(
     from spikeproof.experiments.study.cells import cells_of
     from spikeproof.experiments.study.study import load
 
-    chosen = load(study, settings)
+    chosen = load(study, settings, limit)
     device = _device(device)
     out = out or Path("runs") / chosen.name
     cells = cells_of(chosen, _noted(chosen.data.load(data)))
@@ -128,7 +183,7 @@ def run(
         executor = _executor(workers, device, len(cells))
         summary = run_cells(chosen.name, chosen.spec(), cells, bench, executor, out, listener)
     terminal.print_summary(summary)
-    _report(out)
+    _report(out, anew=False)
     if summary.failed:
         sys.exit(1)
 
@@ -272,7 +327,8 @@ def report(directory: Path) -> None:
     _report(directory)
 
 
-def _report(directory: Path) -> None:
+def _report(directory: Path, *, anew: bool = True) -> None:
+    """Print the numbers and write the report; one that is as it was written for them stays."""
     from spikeproof.command import terminal
     from spikeproof.experiments.read.results import distance_records, probe_records, records
 
@@ -280,8 +336,17 @@ def _report(directory: Path) -> None:
     terminal.print_records(found)
     terminal.print_probes(probes)
     terminal.print_distances(distances)
-    if found:
-        click.echo(f"report: {_written(directory)}")
+    if not found:
+        return
+    try:
+        from spikeproof.report.page import is_current
+    except ImportError as error:
+        if anew:
+            raise
+        click.echo(f"no report: {missing(error)} Then `spikeproof report {directory}` writes it.")
+        return
+    kept = not anew and is_current(directory)
+    click.echo(f"report: {directory / 'report.html' if kept else _written(directory)}")
 
 
 def _written(directory: Path) -> Path:
@@ -304,12 +369,15 @@ def encoded(data: object) -> str:
     return as_json(data).decode()
 
 
-MODEL = click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
+MODEL = click.argument("model", type=PLACE, metavar="MODEL")
 ASKED = (
     MODEL,
-    click.option("--suite", default="standard", show_default=True, help="quick, standard or extreme."),
+    click.option(
+        "--suite", type=TEXT, default="standard", show_default=True, help="quick, standard or extreme."
+    ),
     click.option(
         "--threat",
+        type=TEXT,
         default="linf",
         show_default=True,
         help="linf or l2; for models on events flips, additions, removals or shifts, also with options as in "
@@ -318,13 +386,16 @@ ASKED = (
     click.option(
         "--epsilon",
         "epsilons",
+        type=TEXT,
         multiple=True,
         default=("8/255",),
         show_default=True,
         help="Budget; repeat it for several.",
     ),
-    click.option("--dataset", help="Data set to measure on.  [default: that of the study that made MODEL]"),
-    click.option("--data", type=click.Path(path_type=Path), help="Directory that holds data sets."),
+    click.option(
+        "--dataset", type=TEXT, help="Data set to measure on.  [default: that of the study that made MODEL]"
+    ),
+    click.option("--data", type=PLACE, help="Directory that holds data sets."),
     click.option("--examples", type=click.IntRange(1), default=200, show_default=True, help="Test images."),
     click.option(
         "--sample",
@@ -338,7 +409,9 @@ ASKED = (
         type=click.IntRange(1),
         help="Per verdict, where the model draws.  [default: as many as leave ±2 points to chance]",
     ),
-    click.option("--device", help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]"),
+    click.option(
+        "--device", type=TEXT, help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]"
+    ),
     AS_JSON,
 )
 
@@ -471,14 +544,9 @@ def _audit_study(
 
 def _named(threat: str) -> tuple[str, dict[str, object]]:
     """A name, or a name with options, as in a study file."""
-    import yaml
+    from spikeproof.experiments.study.documents import parse
 
-    from spikeproof.errors import InputError
-
-    try:
-        found = yaml.safe_load(threat)
-    except yaml.YAMLError:
-        found = None
+    found = parse(threat, "--threat").data
     if isinstance(found, str):
         return found, {}
     if isinstance(found, dict) and len(found) == 1:
@@ -487,7 +555,7 @@ def _named(threat: str) -> tuple[str, dict[str, object]]:
             return name, options
     raise InputError(
         "Expected a threat, with options or without",
-        repr(threat),
+        f"{threat!r:.120}",
         "Try flips or '{shifts: {measure: delay}}'.",
     )
 
@@ -546,7 +614,7 @@ def list_(kind: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--data", type=click.Path(path_type=Path), help="Directory that holds data sets.")
+@click.option("--data", type=PLACE, help="Directory that holds data sets.")
 @AS_JSON
 @guarded
 def doctor(data: Path | None, as_json: bool) -> None:

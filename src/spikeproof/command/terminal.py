@@ -79,6 +79,9 @@ class Lines(Listener):
     def damaged(self, message: str) -> None:
         self.line(f"damaged: {message}")
 
+    def noted(self, message: str) -> None:
+        self.line(f"note: {message}")
+
     def progress(self, cell: Cell, progress: Progress) -> None:
         self.say(f"{self.names[cell.address]}: {progress.done} of {progress.total}, {progress.note}")
 

@@ -378,6 +378,12 @@ def _check_answer(logits: Tensor, x: Tensor, y: Tensor, clean: bool) -> None:
             f"shape {list(getattr(logits, 'shape', []))}",
             "Flatten or average over time inside the model.",
         )
+    if not logits.is_floating_point():
+        raise InputError(
+            "A model answers with logits in floating point",
+            str(logits.dtype),
+            "Return logits.float(), or the real part.",
+        )
     if int(y.max()) >= logits.shape[1]:
         raise InputError(
             f"Labels below {logits.shape[1]}, the number of logits",
@@ -403,6 +409,15 @@ def _batches(n: int, size: int) -> Iterator[slice]:
 def _check(
     model: Model, x: Tensor, y: Tensor, ids: Tensor | None, batch_size: int, draws: int
 ) -> Int64[Tensor, "N"]:
+    for name, given in (("images", x), ("labels", y)):
+        if not isinstance(given, Tensor):
+            raise InputError(
+                f"Evaluation takes {name} as a PyTorch tensor",
+                type(given).__name__,
+                "Try torch.as_tensor(...).",
+            )
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise InputError("Labels are whole numbers", str(y.dtype), "Try labels.long().")
     if not len(x) or len(x) != len(y) or (ids is not None and len(ids) != len(x)):
         raise InputError(
             "Evaluation needs at least one example, with one label and one identity each",

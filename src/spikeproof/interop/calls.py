@@ -130,6 +130,7 @@ class AsTorchattacks:
     targeted: bool = False
 
     def __call__(self, images: Float[Tensor, "B *F"], labels: Int64[Tensor, "B"]) -> Float[Tensor, "B *F"]:
+        _check_tensors(images, labels)
         model = _model(self.model)
         weights = list(self.model.parameters()) if isinstance(self.model, nn.Module) else []
         device = weights[0].device if weights else images.device
@@ -204,8 +205,11 @@ class AsFoolbox:
         low, high = (float(bound) for bound in model.bounds)
         unit, raw = _Unit(model, low, high - low), getattr(inputs, "raw", inputs)
         labels, targeted = _labels(criterion)
+        _check_tensors(raw, labels)
         x = ((raw.detach() - low) / unit.width).clamp(0, 1)
         listed = isinstance(epsilons, Iterable)
+        if listed and not len(epsilons := list(epsilons)):
+            raise InputError("At least one epsilon", "an empty list", "Try epsilons=[8 / 255].")
         sizes = [None if e is None else float(e) for e in (epsilons if listed else [epsilons])]
         made = self._made(unit, x, labels, sizes, targeted)
         found = [self._answer(unit, raw, x, labels, targeted, *each) for each in made]
@@ -248,6 +252,14 @@ class AsFoolbox:
             right = unit(cut).argmax(-1) == labels
         as_theirs = [torch.where(each == x, raw, unit.low + unit.width * each) for each in (near, cut)]
         return as_theirs[0], as_theirs[1], right if targeted else ~right
+
+
+def _check_tensors(images: object, labels: object) -> None:
+    for name, given in (("images", images), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            raise InputError(
+                f"In this call {name} are a PyTorch tensor", type(given).__name__, "Try torch.as_tensor(...)."
+            )
 
 
 def _labels(criterion: Any) -> tuple[Tensor, bool]:

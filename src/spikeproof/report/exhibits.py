@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from spikeproof.experiments.read.record import Record
+from spikeproof.plainfiles import bytes_of
 from spikeproof.report.tables import attacks_of
 
 __all__ = ["Exhibit", "exhibits", "middle"]
@@ -119,7 +120,8 @@ def middle(epsilons: Iterable[float]) -> float:
 def _of_cell(record: Record, directory: Path) -> Iterator[Exhibit]:
     """Every example that an attack cell kept; none where its files are missing or do not fit."""
     try:
-        arrays = load_file(directory / record["cell"] / "arrays.safetensors")
+        arrays = load(bytes_of(directory / record["cell"] / "arrays.safetensors"))
+        _check_shapes(arrays)
         outcomes = _rows(directory / record["cell"])
         clean = _rows(directory / record["clean_cell"])
         for index, example in enumerate(arrays["example"].tolist()):
@@ -134,8 +136,24 @@ def _of_cell(record: Record, directory: Path) -> Iterator[Exhibit]:
                 *_pictures(arrays["x"][index], arrays["x_adv"][index]),
                 *(arrays[name][index] for name in ("spikes", "spikes_adv")),
             )
-    except (OSError, SafetensorError, KeyError, IndexError, ValueError):
+    except (OSError, SafetensorError, KeyError, IndexError, ValueError, TypeError):
         return
+
+
+def _check_shapes(arrays: Mapping[str, Array]) -> None:
+    """Refuse arrays that are no pictures and spikes of the same examples.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    x, spikes = arrays["x"], arrays["spikes"]
+    alike = arrays["x_adv"].shape == x.shape and arrays["spikes_adv"].shape == spikes.shape
+    if not (alike and x.ndim in (4, 5) and spikes.ndim == 5 and 0 not in (*x.shape, *spikes.shape)):
+        raise ValueError("no pictures and spikes")
+    if not len(x) == len(spikes) == arrays["example"].size == len(arrays["example"]):
+        raise ValueError("other numbers of examples")
+    if not all(np.isfinite(arrays[name]).all() for name in ("x", "x_adv", "spikes", "spikes_adv")):
+        raise ValueError("no numbers")
 
 
 def _pictures(x: Array, attacked: Array) -> tuple[Array, Array]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from spikeproof.audit.checks import CHECKS, DOUBTFUL, WITHHELD
+from spikeproof.errors import InputError
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.store import as_json, write_atomically
+from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, read_json
 from spikeproof.report import tables
 from spikeproof.report.attack_figures import evidence_drawings
 from spikeproof.report.drawing import Drawing, file_names, inline
@@ -27,8 +28,9 @@ from spikeproof.report.figures import drawings, probe_drawing, telling
 from spikeproof.report.pictures import exhibit_drawing
 from spikeproof.report.provenance import Sources, sources
 from spikeproof.report.trust import Trust, noun, threat_words
+from spikeproof.version import __version__
 
-__all__ = ["LARGEST", "write"]
+__all__ = ["LARGEST", "is_current", "made_from", "write"]
 
 LARGEST = 3_000_000
 """Bytes that a page must stay below."""
@@ -121,6 +123,7 @@ def _put(directory: Path, files: Mapping[str, bytes]) -> None:
         if name not in files:
             (directory / name).unlink()
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    digests[MADE_FROM] = made_from(directory)
     for name, content in files.items():
         write_atomically(directory / name, content)
     write_atomically(directory / WRITTEN, as_json(digests))
@@ -128,15 +131,55 @@ def _put(directory: Path, files: Mapping[str, bytes]) -> None:
 
 def _earlier(directory: Path) -> list[str]:
     """What an earlier report wrote here and is still as it was."""
+    noted = _noted(directory)
+    names = [name for name in noted if PLACES.fullmatch(name)]
+    return [name for name in names if _digest(directory / name) == noted[name]]
+
+
+def _noted(directory: Path) -> dict[str, str]:
     try:
-        noted = json.loads((directory / WRITTEN).read_bytes())
-        names = [name for name in noted if PLACES.fullmatch(name)]
-        return [name for name in names if _digest(directory / name) == noted[name]]
-    except (OSError, ValueError, TypeError):
-        return []
+        noted: dict[str, str] = read_json(directory / WRITTEN, dict[str, str])
+    except InputError:
+        return {}
+    return noted
+
+
+MADE_FROM = "made from"
+"""Beside the files of a report, the digest of what it tells about."""
+
+
+def made_from(directory: Path) -> str:
+    """The digest of all that a report of this directory tells about: plan, repairs, cells and failures.
+
+    Args:
+        directory: the output directory of a run.
+    """
+    digest = hashlib.sha256(__version__.encode())
+    noted = [directory / "study.json", directory / "repairs.json"]
+    for path in (*noted, *sorted(directory.glob("failures/*.json")), *sorted(directory.glob(MANIFESTS))):
+        content = bytes_of(path, LARGEST_DOCUMENT) if path.is_file() else b""
+        digest.update(f"{path.relative_to(directory)} {len(content)} ".encode() + content)
+    return digest.hexdigest()
+
+
+MANIFESTS = "cells/[!.]*/MANIFEST.json"
+
+
+def is_current(directory: Path) -> bool:
+    """Whether the report that lies in a directory tells what the cells in it say, and is as it was written.
+
+    Args:
+        directory: the output directory of a run.
+    """
+    noted = _noted(directory)
+    if noted.pop(MADE_FROM, None) != made_from(directory) or "report.html" not in noted:
+        return False
+    plain = all(OWN.fullmatch(name) for name in noted)
+    return plain and all(_digest(directory / name) == digest for name, digest in noted.items())
 
 
 PLACES = re.compile(r"figures/[\w-]+\.(svg|pdf)|(probes|distances)\.csv")
+OWN = re.compile(r"(figures/)?[\w-]+\.(svg|pdf|csv|tex|html)")
 
 
 def _digest(path: Path) -> str | None:

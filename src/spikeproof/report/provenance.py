@@ -13,6 +13,7 @@ from spikeproof.experiments.read.record import data_notes
 from spikeproof.experiments.run.driver import read_plan
 from spikeproof.experiments.run.store import Store
 from spikeproof.experiments.study.cells import Plain
+from spikeproof.plainfiles import read_json
 
 __all__ = ["Failed", "Origin", "Sources", "sources"]
 
@@ -106,9 +107,10 @@ def sources(directory: Path) -> Sources:
     origins: list[Origin] = []
     environments: dict[str, int] = {}
     damaged: list[str] = []
-    for address in plan["cells"]:
+    for record in (*plan["plan"], *plan["repairs"]):
+        address = record["address"]
         try:
-            stored = store.find(address)
+            stored = store.planned(record)
         except DamagedError as error:
             damaged.append(str(error).replace(f"{directory}/", ""))
             continue
@@ -123,7 +125,7 @@ def _plan(directory: Path) -> Plain:
     try:
         return read_plan(directory)
     except InputError:
-        return {"study": directory.name, "cells": []}
+        return {"study": directory.name, "cells": [], "plan": [], "repairs": []}
 
 
 def _origin(
@@ -141,10 +143,14 @@ def _origin(
         cell["spec"].get("train", address),
         _compact(cell["spec"]),
         metrics,
-        explained.get("seconds"),
+        _seconds(explained.get("seconds")),
         str(explained.get("finished", "not noted")),
         environments.setdefault(shared, len(environments)),
     )
+
+
+def _seconds(noted: object) -> float | None:
+    return float(noted) if isinstance(noted, (int, float)) and not isinstance(noted, bool) else None
 
 
 def _failures(directory: Path, addresses: Iterable[str]) -> tuple[Failed, ...]:
@@ -163,10 +169,10 @@ def _failures(directory: Path, addresses: Iterable[str]) -> tuple[Failed, ...]:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where there is none."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        content: dict[str, Any] = read_json(path, dict[str, Any])
+    except InputError:
         return {}
-    return content if isinstance(content, dict) else {}
+    return content
 
 
 def _compact(data: object) -> str:

@@ -8,6 +8,7 @@ function rises fastest within it (`steepest`). Its size is `epsilon`, in units o
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,10 @@ __all__ = ["L1", "L2", "Ball", "Linf", "check_budget", "parse_epsilon"]
 TOLERANCE = 1e-6  # of a budget: the rounding of x + delta in single precision
 
 
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+"""As a study file writes numbers: no underscores, no infinities, no digits of other scripts."""
+
+
 def parse_epsilon(text: str | float) -> float:
     """A perturbation size, written as a number or as a fraction.
 
@@ -36,14 +41,16 @@ def parse_epsilon(text: str | float) -> float:
     try:
         if isinstance(text, bool):
             raise ValueError
-        above, slash, below = str(text).partition("/")
+        above, slash, below = (part.strip(" ") for part in str(text).partition("/"))
+        if not (_NUMBER.fullmatch(above) and (_NUMBER.fullmatch(below) or not slash)):
+            raise ValueError
         value = float(above) / (float(below) if slash else 1.0)
         if not (value >= 0 and math.isfinite(value)):
             raise ValueError
     except (ValueError, ZeroDivisionError) as error:
         raise InputError(
             "An epsilon is a number of at least 0",
-            repr(text),
+            f"{text!r:.80}",
             "Write 8/255 or 0.03, in units of pixel value.",
         ) from error
     return value

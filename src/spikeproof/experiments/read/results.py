@@ -24,7 +24,8 @@ from spikeproof.audit.checks import audit
 from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
 from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import dynamic_exit
-from spikeproof.errors import DamagedError, InputError
+from spikeproof.errors import InputError
+from spikeproof.experiments.read.finished import finished, mark_lost
 from spikeproof.experiments.read.labels import AXES, Names, text_of
 from spikeproof.experiments.read.record import (
     Base,
@@ -60,7 +61,7 @@ def records(directory: Path) -> list[Record]:
         InputError: the directory holds no study.
     """
     plan, store = read_plan(directory), Store(directory)
-    cells = {stored.address: stored for stored in _readable(store, plan["cells"])}
+    cells = finished(store, [*plan["plan"], *plan["repairs"]])
     names = Names.of(plan["plan"], plan["repairs"])
     rows: list[Record] = []
     for train in plan["plan"]:
@@ -71,10 +72,13 @@ def records(directory: Path) -> list[Record]:
             before = _Model(plan["study"], names, cells, model, wanted).records()
             planned, extra = _repaired(wanted, added, cells)
             if not extra and planned is wanted:
-                rows += before
-                continue
-            after = _Model(plan["study"], names, cells, model, planned, extra).records()
-            rows += _with_before(after, before, added)
+                here = before
+            else:
+                after = _Model(plan["study"], names, cells, model, planned, extra).records()
+                here = _with_before(after, before, added)
+            worst = [row for row in here if row["attack"] == WORST_CASE]
+            mark_lost(worst, [*wanted, *added], cells, lambda spec: names.threats[text_of(spec["threat"])])
+            rows += here
     return rows
 
 
@@ -155,7 +159,7 @@ def distance_records(directory: Path) -> list[DistanceRecord]:
 def _of_kind(directory: Path, kind: str) -> Iterator[tuple[Base, Names, Stored]]:
     """Every finished cell of a kind, with what is known of its model."""
     plan, store = read_plan(directory), Store(directory)
-    cells = {stored.address: stored for stored in _readable(store, plan["cells"])}
+    cells = finished(store, [*plan["plan"], *plan["repairs"]])
     names, bases = Names.of(plan["plan"], ()), dict[str, Base]()
     for cell in plan["plan"]:
         train = cells.get(cell["spec"].get("train", ""))
@@ -195,16 +199,6 @@ def _probe_record(base: Base, names: Names, cell: Stored) -> ProbeRecord:
         "cell": str(cell.path),
     }
     return cast(ProbeRecord, record)
-
-
-def _readable(store: Store, addresses: Iterable[str]) -> Iterable[Stored]:
-    for address in addresses:
-        try:
-            stored = store.find(address)
-        except DamagedError:  # `status` names it and `run` computes it again
-            continue
-        if stored is not None:
-            yield stored
 
 
 @dataclass(frozen=True)
@@ -498,7 +492,7 @@ def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple
         row for row in records if row["train_cell"] == worst["train_cell"] and _budget(row) == _budget(worst)
     ]
     paths = [worst["clean_cell"], *(row["cell"] for row in found if row["attack"] != WORST_CASE)]
-    clean, *attacks = [cell for path in paths for cell in _readable(store, [Path(path).name])]
+    clean, *attacks = [store.read(Path(path).name) for path in paths]
     return WorstCase.of(clean, attacks).right, columns_of(clean)["example"]
 
 

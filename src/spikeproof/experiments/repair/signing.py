@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from spikeproof.evaluation.suites import Member, Suite, Suited, plan
 from spikeproof.experiments.repair.remedies import ENOUGH, Remedy, remedies
 from spikeproof.experiments.run.compute import in_full, one_thread
 from spikeproof.keys import Key
+from spikeproof.plainfiles import read_json
 from spikeproof.protocols import Model, Threat
 from spikeproof.specs import build, describe
 from spikeproof.threats import check_budget
@@ -68,9 +68,9 @@ def dataset_of(path: Path, name: str | None, data: Path | None) -> Dataset:
         return source.load(data)
     cell = path / "cell.json"
     try:
-        spec = json.loads(cell.read_bytes())["spec"]["dataset"]
+        spec = read_json(cell, dict[str, object])["spec"]["dataset"]
         source = build(Source, {key: value for key, value in spec.items() if key != "sha256"}, PARTS)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (InputError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             "A data set to measure the model on", f"none, and no {cell}", "Add --dataset fashion-mnist."
         ) from error

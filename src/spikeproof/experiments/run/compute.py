@@ -42,6 +42,7 @@ from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.experiments.run.driver import checkpoint
 from spikeproof.experiments.run.executors import Progress
 from spikeproof.experiments.run.parquet import TABLE, table
+from spikeproof.experiments.run.shapes import FORMAT
 from spikeproof.experiments.run.store import Store, as_json
 from spikeproof.experiments.study.cells import Cell, Plain, SavedSource, plan_digest
 from spikeproof.keys import Key
@@ -141,7 +142,7 @@ class Bench:
         }
         with one_thread(), in_full():
             files = compute[cell.kind](cell, tell)
-        files["cell.json"] = as_json(cell.record())
+        files["cell.json"] = as_json({"format": FORMAT, **cell.record()})
         files["provenance.json"] = as_json(self.provenance(time.perf_counter() - began))
         return files
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,10 @@ from typing import NamedTuple, NotRequired, TypedDict
 
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.run.executors import Executor, Failure, Progress
+from spikeproof.experiments.run.shapes import FORMAT, Note, PlanDocument, check_cell, check_format, format_of
 from spikeproof.experiments.run.store import Store, Stored, as_json, write_atomically, writing
 from spikeproof.experiments.study.cells import Cell, CellRecord, CellSpec, Plain, needed, planned
+from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, from_json, read_json, shaped
 from spikeproof.specs import canonical
 from spikeproof.version import __version__
 
@@ -82,6 +83,9 @@ class Listener:
 
     def damaged(self, message: str) -> None:
         """A stored cell cannot be trusted and is computed again."""
+
+    def noted(self, message: str) -> None:
+        """Something about the output directory that the user should know."""
 
     def progress(self, cell: Cell, progress: Progress) -> None:
         """A cell is being computed."""
@@ -155,13 +159,15 @@ def compute(cells: Sequence[Cell], work: Work, executor: Executor, out: Path, li
         InputError: the output directory cannot be written.
     """
     store = Store(out)
-    store.prepare()
+    if (note := store.prepare()) is not None:
+        listener.noted(note)
     return _Run(store, cells, listener).go(work, executor)
 
 
 def _write_plan(out: Path, name: str, spec: Plain, cells: Sequence[Cell]) -> None:
     records = [cell.record() for cell in cells]
     plan = {
+        "format": FORMAT,
         "study": name,
         "spec": spec,
         "cells": [cell.address for cell in cells],
@@ -170,7 +176,20 @@ def _write_plan(out: Path, name: str, spec: Plain, cells: Sequence[Cell]) -> Non
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "spikeproof": __version__,
     }
-    write_atomically(out / "study.json", as_json(plan))
+    path = out / "study.json"
+    if not _says_the_same(path, plan):
+        write_atomically(path, as_json(plan))
+
+
+def _says_the_same(path: Path, plan: Mapping[str, object]) -> bool:
+    """Whether a plan that was noted before differs at most in when and by which version it was written."""
+    when = ("created", "spikeproof")
+    try:
+        noted = from_json(bytes_of(path, LARGEST_DOCUMENT), str(path))
+    except InputError:
+        return False
+    wanted = from_json(as_json({name: value for name, value in plan.items() if name not in when}), str(path))
+    return isinstance(noted, dict) and wanted == {k: v for k, v in noted.items() if k not in when}
 
 
 @dataclass
@@ -211,7 +230,7 @@ class _Run:
     def usable(self, cell: Cell) -> bool:
         """Whether the store has this cell, whole and measured on the weights that its model has now."""
         try:
-            stored = self.store.find(cell.address)
+            stored = self.store.planned(cell.record())
             if stored is None:
                 return False
             self.check_weights(cell, stored)
@@ -272,7 +291,7 @@ def note_repairs(out: Path, added: Sequence[Repair]) -> None:
         InputError: the output directory cannot be written, or its list of repairs cannot be read.
     """
     with writing(out):
-        note = {"repairs": [*_noted(out), *added], "spikeproof": __version__}
+        note = {"format": FORMAT, "repairs": [*_noted(out), *added], "spikeproof": __version__}
         write_atomically(out / REPAIRS, as_json(note))
 
 
@@ -285,14 +304,17 @@ def _noted(directory: Path) -> list[Repair]:
     if not path.exists():
         return []
     try:
-        noted: list[Repair] = json.loads(path.read_bytes())["repairs"]
+        content = from_json(bytes_of(path, LARGEST_DOCUMENT), str(path))
+        check_format(format_of(content), str(path))
+        noted: list[Repair] = shaped(content, Note, str(path))["repairs"]
         for cell in noted:
-            cell["address"], cell["because"], cell["round"], cell["spec"]["train"], budget_of(cell["spec"])
+            check_cell(cell, str(path))
+            cell["spec"]["train"], cell["spec"]["examples"]
         return noted
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (InputError, KeyError) as error:
         raise InputError(
             "Expected a list of repairs",
-            f"{path}, which cannot be read ({error!r})",
+            f"{path}, which cannot be read ({error})",
             "Remove it: finished cells stay, and `spikeproof audit` plans the repairs again.",
         ) from error
 
@@ -306,7 +328,7 @@ def _repairs(directory: Path, plan: Plan) -> list[Repair]:
     if not (noted := _noted(directory)):
         return []
     aside = {*plan["cells"], *plan.get("replanned", ())}
-    clean = {cell["spec"]["train"]: cell["spec"] for cell in plan["plan"] if cell["kind"] == "clean"}
+    clean = {cell["spec"].get("train"): cell["spec"] for cell in plan["plan"] if cell["kind"] == "clean"}
     budgets = {budget_of(cell["spec"]) for cell in plan["plan"] if cell["kind"] == "attack"} | {None}
     return [
         cell
@@ -353,12 +375,15 @@ def read_plan(directory: Path) -> Plan:
     """
     path = directory / "study.json"
     try:
-        plan: Plan = json.loads(path.read_bytes())
-        plan["study"], plan["cells"], plan["plan"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = from_json(bytes_of(path, LARGEST_DOCUMENT), str(path))
+        check_format(format_of(content), str(path))
+        plan: Plan = shaped(content, PlanDocument, str(path))
+        for cell in plan["plan"]:
+            check_cell(cell, str(path))
+    except InputError as error:
         raise InputError(
             "Expected the output directory of a study",
-            f"{directory}, which has no {'readable ' if path.exists() else ''}study.json",
+            f"{directory}, which has no {'readable ' if path.exists() else ''}study.json ({error})",
             "Name the directory that `spikeproof run` printed, or run the study again.",
         ) from error
     plan["repairs"] = _repairs(directory, plan)
@@ -397,7 +422,7 @@ def status(directory: Path) -> Status:
     planned = [*plan["plan"], *plan["repairs"]]
     for cell in planned:
         try:
-            found = store.find(cell["address"]) is not None
+            found = store.planned(cell) is not None
         except DamagedError as error:
             damaged.append(str(error))
             continue
@@ -411,6 +436,6 @@ def status(directory: Path) -> Status:
 
 def _error(path: Path) -> str:
     try:
-        return str(json.loads(path.read_bytes())["error"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_json(path, dict[str, object])["error"])
+    except (InputError, KeyError):
         return f"see {path}"

@@ -13,11 +13,14 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from spikeproof.errors import InputError
 
 __all__ = ["Executor", "Failure", "Processes", "Progress", "Serial", "Work"]
 
@@ -172,6 +175,28 @@ def _speaking(crew: list[_Worker[Task, Result]]) -> list[_Worker[Task, Result]]:
     return [worker for worker in crew if worker.pipe in ready]
 
 
+class _Began(Enum):
+    """What a worker says first, so that its driver knows that it came to life."""
+
+    BEGAN = 0
+
+
+_BEGAN = _Began.BEGAN
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """A process that is started inside never hears Ctrl-C, even as it imports; this one hears it later."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Worker(Generic[Task, Result]):
     """One process and the task it holds, if any."""
 
@@ -180,10 +205,11 @@ class _Worker(Generic[Task, Result]):
         self.pipe: Connection
         self.pipe, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_serve, args=(theirs, work), daemon=True)
-        self.process.start()
+        with _deaf_to_interrupts():
+            self.process.start()
         theirs.close()
         self.task: list[Task] = []
-        self.alive = True
+        self.alive, self.began = True, False
 
     @property
     def busy(self) -> bool:
@@ -195,13 +221,27 @@ class _Worker(Generic[Task, Result]):
             self.pipe.send(task)
 
     def receive(self) -> Result | Progress | Failure:
+        """What the process says of its task: progress, the outcome, or that it died.
+
+        Raises:
+            InputError: it died before it could do anything, as where a script starts itself again.
+        """
         try:
+            if not self.began:
+                self.began = self.pipe.recv() is _BEGAN
             message: Result | Progress | Failure = self.pipe.recv()
             return message
-        except (EOFError, OSError):
+        except (EOFError, OSError) as error:
             self.alive = False
             self.process.join(timeout=5)
-            return Failure(f"the worker process died (exit code {self.process.exitcode})")
+            code = self.process.exitcode
+            if self.began or code != 1:  # 1: Python could not even import what it was to run
+                return Failure(f"the worker process died (exit code {code})")
+            raise InputError(
+                "A worker process begins by importing the script that started it",
+                f"one that died of that (exit code {code})",
+                "Put what the script does under: if __name__ == '__main__':, or use one worker.",
+            ) from error
 
     def stop(self) -> None:
         self.process.terminate()
@@ -212,6 +252,7 @@ class _Worker(Generic[Task, Result]):
 def _serve(pipe: Connection, work: Work[Task, Result]) -> None:
     """The life of a worker: receive a task, answer with its outcome, until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interrupt means
+    pipe.send(_BEGAN)
     threading.Thread(target=_die_with_the_driver, daemon=True).start()
     while True:
         try:

@@ -16,14 +16,12 @@ from torch import Tensor
 from spikeproof.evaluation.columns import columns
 from spikeproof.evaluation.distances import Nearest
 from spikeproof.evaluation.outcomes import Attacked, Clean
+from spikeproof.experiments.run.store import TABLE
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 __all__ = ["TABLE", "Array", "Columns", "read_columns", "table"]
-
-TABLE = "examples.parquet"
-"""The file of a cell with one row per example."""
 
 Array = NDArray[np.float64]
 """One value per example."""

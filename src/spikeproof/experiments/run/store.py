@@ -21,17 +21,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikeproof.errors import DamagedError, InputError
+from spikeproof.experiments.run.shapes import FORMAT, Manifest, check_cell, check_format, check_table
+from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, from_json, read_json, shaped, synchronise
 
 if TYPE_CHECKING:
     from spikeproof.experiments.study.cells import CellRecord
 
-__all__ = ["Metrics", "Store", "Stored", "write_atomically"]
+__all__ = ["TABLE", "Metrics", "Store", "Stored", "write_atomically"]
 
 Metrics = Mapping[str, Any]
 """The numbers of a cell as JSON; which there are depends on its kind and on the version that wrote it."""
 
 MANIFEST = "MANIFEST.json"
+DOCUMENTS = ("cell.json", "metrics.json")
+TABLE = "examples.parquet"
+"""The file of a cell with one row per example."""
+
 STALE_SECONDS = 3600
+UNSAFE = (
+    "lies on a file system that cannot synchronise directories: what was written last may be lost when the "
+    "machine loses power, and is then computed again"
+)
+
+LARGEST_FILE = 16 * 1024**3
+"""Most bytes of one file of a cell."""
+
+SWEPT = ("", "cells", "checkpoints", "failures", "figures")
+"""Folders of an output directory in which writers that were killed leave something behind."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +58,15 @@ class Stored:
         path: its directory.
         cell: kind, spec and address.
         metrics: its numbers.
+        files: the names of its files.
+        format: of the output directory, when the cell was written.
     """
 
     path: Path
     cell: CellRecord
     metrics: Metrics
+    files: frozenset[str] = frozenset()
+    format: int = FORMAT
 
     @property
     def address(self) -> str:
@@ -82,20 +102,27 @@ class Store:
         """Where a cell lies or would lie."""
         return self.cells / address
 
-    def prepare(self) -> None:
+    def prepare(self) -> str | None:
         """Make the output directory and sweep away what killed writers left.
+
+        Returns:
+            What the user should know about the file system, if anything.
 
         Raises:
             InputError: it cannot be made or written to.
         """
         with writing(self.root):
             self.cells.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.root / ".writable", b"")
-            (self.root / ".writable").unlink(missing_ok=True)
-        for left in self.cells.glob(".tmp-*"):
-            with suppress(OSError):
-                if time.time() - left.stat().st_mtime > STALE_SECONDS:
-                    shutil.rmtree(left)
+            trial = self.root / f".tmp-{uuid.uuid4().hex}-writable"
+            try:
+                _write(trial, b"")
+            finally:
+                with suppress(OSError):
+                    trial.unlink(missing_ok=True)
+            safe = _sync(self.root)
+        for folder in SWEPT:
+            _sweep(self.root / folder)
+        return None if safe else f"{self.root} {UNSAFE}"
 
     def find(self, address: str) -> Stored | None:
         """The cell, or None where there is none.
@@ -105,25 +132,46 @@ class Store:
         """
         return self.read(address) if self.path(address).exists() else None
 
+    def planned(self, record: CellRecord) -> Stored | None:
+        """The cell that a plan names, or None where there is none.
+
+        Args:
+            record: kind, spec and address, as the plan has them.
+
+        Raises:
+            DamagedError: there is one, and it is not what was written, it is another than the plan names, or
+                its numbers or its table are not those of its kind.
+            InputError: a later version of spikeproof wrote it.
+        """
+        stored = self.find(record["address"])
+        if stored is None:
+            return None
+        named = from_json(as_json({"kind": record["kind"], "spec": record["spec"]}), "plan")
+        if named != {"kind": stored.cell.get("kind"), "spec": stored.cell.get("spec")}:
+            raise DamagedError(f"{stored.path} holds another cell than the plan of the study names")
+        table = stored.path / TABLE
+        try:
+            check_cell(stored.cell, str(stored.path), stored.metrics)
+            content = bytes_of(table, LARGEST_FILE) if TABLE in stored.files else None
+            check_table(content, record["kind"], stored.metrics, str(table))
+        except InputError as error:
+            raise DamagedError(f"{stored.path} is damaged: {error}") from error
+        return stored
+
     def read(self, address: str) -> Stored:
         """The cell at an address.
 
         Raises:
-            DamagedError: a file is missing, or its digest is not that of the manifest.
+            DamagedError: a file is missing, no regular file or no JSON, or its digest is not that of the
+                manifest.
+            InputError: a later version of spikeproof wrote it.
         """
         path = self.path(address)
         try:
-            manifest = json.loads((path / MANIFEST).read_bytes())
-            contents = {name: (path / name).read_bytes() for name in manifest}
-        except (OSError, ValueError, TypeError) as error:
-            raise DamagedError(f"{path} is incomplete: {error}") from error
-        for name, content in contents.items():
-            if hashlib.sha256(content).hexdigest() != manifest[name]:
-                raise DamagedError(f"{path / name} is damaged: its SHA-256 is not that of the manifest")
-        try:
-            stored = Stored(path, json.loads(contents["cell.json"]), json.loads(contents["metrics.json"]))
-        except (KeyError, ValueError) as error:
-            raise DamagedError(f"{path} has no readable cell.json and metrics.json") from error
+            stored = _read(path)
+        except InputError as error:
+            raise DamagedError(f"{path} is incomplete or damaged: {error}") from error
+        check_format(stored.format, str(path / "cell.json"))
         if stored.cell.get("address") != address:
             raise DamagedError(
                 f"{path} holds the cell {stored.cell.get('address')!r}, which belongs elsewhere"
@@ -159,6 +207,30 @@ class Store:
         with writing(self.root):
             if _renamed(self.path(address), grave):
                 shutil.rmtree(grave, ignore_errors=True)
+
+
+def _read(path: Path) -> Stored:
+    """The cell in a directory, every file compared with the manifest.
+
+    Raises:
+        InputError: with the file and what is wrong with it.
+    """
+    manifest = read_json(path / MANIFEST, Manifest)
+    documents = {}
+    for name, digest in manifest.items():
+        content = bytes_of(path / name, LARGEST_DOCUMENT if name.endswith(".json") else LARGEST_FILE)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise InputError(
+                f"{path / name}: expected the SHA-256 of the manifest", "another", "Copy the cell again."
+            )
+        if name in DOCUMENTS:
+            documents[name] = from_json(content, str(path / name))
+    for name in DOCUMENTS:
+        if name not in documents:
+            raise InputError(f"{path / MANIFEST}: expected {name!r}", "none", "Copy the cell again.")
+    cell = shaped(documents["cell.json"], dict[str, Any], str(path / "cell.json"))
+    written_as = cell.pop("format", FORMAT)
+    return Stored(path, cell, documents["metrics.json"], frozenset(manifest), written_as)
 
 
 def as_json(data: object) -> bytes:
@@ -212,16 +284,32 @@ def _renamed(source: Path, target: Path) -> bool:
     return True
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what writers that were killed long ago left in a folder."""
+    for left in folder.glob(".tmp-*"):
+        with suppress(OSError):
+            if time.time() - left.lstat().st_mtime <= STALE_SECONDS:
+                continue
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+
+
 def _write(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        synchronise(file.fileno())
 
 
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def _sync(directory: Path) -> bool:
+    """Whether a directory could be written through to the disk; False where that is not possible here."""
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(directory, os.O_RDONLY)
+    except PermissionError:  # a directory that may be written and not listed
+        return False
+    try:
+        return synchronise(descriptor)
     finally:
         os.close(descriptor)

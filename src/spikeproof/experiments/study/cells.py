@@ -18,6 +18,8 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, TypedDict
 
+import torch
+
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.names import PARTS
@@ -29,6 +31,7 @@ from spikeproof.evaluation.through import validated
 from spikeproof.evaluation.verdicts import CHOOSING
 from spikeproof.experiments.study.rehearsal import rehearse
 from spikeproof.experiments.study.study import Candidate, Study, check_on, knows, others
+from spikeproof.keys import Key
 from spikeproof.networks.classifier import ModelSpec
 from spikeproof.protocols import Threat
 from spikeproof.specs import address, build, canonical, describe
@@ -181,18 +184,12 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
     """
     examples = len(data.test.labels) if study.examples is None else study.examples
     if examples > len(data.test.labels):
-        raise InputError(
-            f"The test part of {data.name} has {len(data.test.labels)} images",
-            f"examples={examples}",
-            "Ask for fewer, or write examples: all.",
-        )
-    wanted = max(map(validated, study.attacks), default=0)
-    if wanted > len(data.validation.labels):
-        raise InputError(
-            f"An attack is chosen on {wanted} images of the validation part, never on those reported",
-            f"{data.name} with {len(data.validation.labels)}",
-            "Hold out as many, such as {fashion-mnist: {hold_out: 5000}}, or choose on fewer (images).",
-        )
+        with placed(study.lines.get("examples")):
+            raise InputError(
+                f"The test part of {data.name} has {len(data.test.labels)} images",
+                f"examples={examples}",
+                "Ask for fewer, or write examples: all.",
+            )
     _check_data(study, data)
     return list(
         dict.fromkeys(cell for model in study.models for cell in _cells(study, data, model, examples))
@@ -200,11 +197,22 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
 
 
 def _check_data(study: Study, data: Dataset) -> None:
-    """Refuse, before anything is trained, budgets and attacks that mean nothing on these data.
+    """Refuse, before anything is trained, models, budgets and attacks that mean nothing on these data.
 
     Raises:
         InputError: with file and line.
     """
+    for recipe in study.attacks:
+        if (wanted := validated(recipe)) > len(data.validation.labels):
+            with placed(study.lines.get(recipe)):
+                raise InputError(
+                    f"An attack is chosen on {wanted} images of the validation part, never on those reported",
+                    f"{data.name} with {len(data.validation.labels)}",
+                    "Hold out as many, as {fashion-mnist: {hold_out: 5000}}, or choose on fewer (images).",
+                )
+    for model in study.models:
+        with placed(study.lines.get(model)):
+            _check_sizes(model_spec(study, data, model))
     shape = tuple(data.test.images.shape[-3:])
     for threat in study.threats:
         with placed(study.lines.get(threat)):
@@ -212,6 +220,24 @@ def _check_data(study: Study, data: Dataset) -> None:
     for recipe, threat in product(study.attacks, {type(t): t for t in study.threats}.values()):
         with placed(study.lines.get(recipe)):
             rehearse(recipe, threat, shape, len(data.classes))
+
+
+@lru_cache(maxsize=256)
+def _check_sizes(spec: ModelSpec) -> None:
+    """Build a model without memory for its weights.
+
+    Raises:
+        InputError: its network does not fit the images.
+    """
+    try:
+        with torch.device("meta"):
+            spec.build(Key.of(0))
+    except RuntimeError as error:
+        raise InputError(
+            f"The network {describe(spec.network, PARTS)['name']} does not fit images of this size",
+            f"{list(spec.input_shape)} ({str(error).splitlines()[0][:120]})",
+            "Use a smaller network, or larger images.",
+        ) from error
 
 
 def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iterator[Cell]:

@@ -18,13 +18,18 @@ from typing import Any
 import yaml
 
 from spikeproof.errors import InputError
+from spikeproof.plainfiles import bytes_of, printable
 
-__all__ = ["Document", "Place", "Written", "parse", "read"]
+__all__ = ["MAX_DEPTH", "Document", "Place", "Written", "parse", "read"]
 
 MAX_BYTES = 256 * 1024
 MAX_PARTS = 20_000
 MAX_DEPTH = 20
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+_WHOLE = re.compile(r"[-+]?[0-9]{1,18}\Z")
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\Z")
+_PLAIN = "tag:yaml.org,2002:"
+
+_KEYS = tuple(f"{_PLAIN}{kind}" for kind in ("str", "int", "float", "bool"))
 
 Place = tuple[str | int, ...]
 """The way from the top of a document to one value in it."""
@@ -39,9 +44,9 @@ class _Loader(yaml.SafeLoader):
 
 
 for _tag, _pattern, _first in (
-    ("null", re.compile(r"(null|~|)$"), "n~\0"),
-    ("bool", re.compile(r"(true|false)$"), "tf"),
-    ("int", re.compile(r"[-+]?\d{1,18}$"), "-+0123456789"),
+    ("null", re.compile(r"(null|~|)\Z"), "n~\0"),
+    ("bool", re.compile(r"(true|false)\Z"), "tf"),
+    ("int", _WHOLE, "-+0123456789"),
     ("float", _NUMBER, "-+.0123456789"),
 ):
     _Loader.add_implicit_resolver(
@@ -82,25 +87,18 @@ def read(path: Path) -> Document:
         InputError: the file cannot be read, is too large, or `parse` refuses it.
     """
     try:
-        if not path.is_file():
-            raise InputError(
-                "A study is a YAML file", f"{path}, which is none", "Name a file or a built-in study."
-            )
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
+        content = bytes_of(path, MAX_BYTES)
+    except InputError as error:
+        if path.is_file():
+            raise InputError("A study is a file of at most 256 KiB", str(error), "Check it.") from error
         raise InputError(
-            "A study is a file that can be read", f"{path} ({error.strerror})", "Check it."
+            "A study is a YAML file", f"{path}, which is none", "Name a file or a built-in study."
         ) from error
-    if len(content) > MAX_BYTES:
-        raise InputError(
-            "A study is at most 256 KiB long", f"{path}, which is longer", "Is this a study file?"
-        )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError("A study is UTF-8 text", f"{path}, which is not", "Is this a study file?") from error
-    return parse(text, path.name)
+    return parse(text, printable(path.name))
 
 
 def parse(text: str, origin: str) -> Document:
@@ -127,6 +125,8 @@ def parse(text: str, origin: str) -> Document:
         ) from error
     except RecursionError as error:
         raise _too_large(origin) from error
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{origin}: expected YAML text", str(error)[:200], "Correct the file.") from error
     document = Document({}, origin=origin)
     if node is not None:
         document.data = _Reader(document).value(node, ())
@@ -155,9 +155,7 @@ class _Reader:
         seen = set()
         for key, child in node.value:
             place = f"{self.document.origin}:{key.start_mark.line + 1}"
-            if not isinstance(key, yaml.ScalarNode) or not key.tag.endswith(
-                (":str", ":int", ":float", ":bool")
-            ):
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEYS or _steers(key.value):
                 raise InputError(f"{place}: a key is a word", "something else", "Write 'key: value'.")
             if key.value in seen:
                 raise InputError(
@@ -168,18 +166,25 @@ class _Reader:
 
 
 def _leaf(node: yaml.ScalarNode, place: str) -> str | int | float | bool | None:
-    match node.tag.removeprefix("tag:yaml.org,2002:"):
-        case "str":
+    match node.tag.removeprefix(_PLAIN):
+        case "str" if not _steers(node.value):
             return str(node.value)
-        case "int" if _NUMBER.match(node.value):
+        case "str":
+            raise InputError(f"{place}: expected text that can be printed", repr(node.value), "Correct it.")
+        case "int" if _WHOLE.match(node.value):
             return int(node.value)
         case "float" if _NUMBER.match(node.value) and math.isfinite(float(node.value)):
             return float(node.value)
-        case "bool":
+        case "bool" if node.value in ("true", "false"):
             return bool(node.value == "true")
-        case "null":
+        case "null" if node.value in ("null", "~", ""):
             return None
     raise _unknown_tag(node, place)
+
+
+def _steers(text: str) -> bool:
+    """Whether a text holds control characters or marks of direction."""
+    return printable(text, "\n\t") != text
 
 
 def _unknown_tag(node: yaml.Node, place: str) -> InputError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spikeproof.errors import InputError
-from spikeproof.experiments.study.documents import Document, Place, Written, parse
+from spikeproof.experiments.study.documents import MAX_DEPTH, Document, Place, Written, parse
 
 __all__ = ["assign"]
 
@@ -28,8 +28,12 @@ def assign(document: Document, setting: str) -> None:
     key, equals, text = setting.partition("=")
     names = key.split(".")
     if not equals or not all(names):
-        raise InputError("A setting is written key=value", repr(setting), "Write, for example, examples=100.")
-    label = f"setting {setting!r}"
+        raise InputError("A setting is written key=value", _short(setting), "Write, say, examples=100.")
+    if len(names) > MAX_DEPTH:
+        raise InputError(
+            f"A setting names a value at most {MAX_DEPTH} levels deep", _short(setting), "Check the path."
+        )
+    label = f"setting {_short(setting)}"
     change = _Change(document, label, parse(text, label).data)
     document.data = change.at((), document.data, names)
 
@@ -58,15 +62,19 @@ class _Change:
                 name, rest = names[0], names[1:]
                 return {**data, name: self.at((*place, name), data.get(name), rest)}
         raise InputError(
-            f"{self.label}: expected the path of a value", f"{names[0]!r} inside {data!r}", "Check the path."
+            f"{self.label}: expected the path of a value",
+            f"{_short(names[0])} inside {_short(data)}",
+            "Check the path.",
         )
 
     def _in_list(self, place: Place, data: list[Written], names: Sequence[str]) -> list[Written]:
-        if not names[0].isdecimal():
+        if not (names[0].isascii() and names[0].isdecimal()):
             return [self.at((*place, i), item, names) for i, item in enumerate(data)]
         if not (len(names[0]) < 6 and int(names[0]) < len(data)):
             raise InputError(
-                f"{self.label}: expected a number below {len(data)}", names[0], "Counting starts at 0."
+                f"{self.label}: expected a number below {len(data)}",
+                _short(names[0]),
+                "Counting starts at 0.",
             )
         chosen = int(names[0])
         return [self.at((*place, i), item, names[1:]) if i == chosen else item for i, item in enumerate(data)]
@@ -77,6 +85,11 @@ class _Change:
             del marks[old]
         marks[place] = self.label
         return self.value
+
+
+def _short(data: object) -> str:
+    text = repr(data)
+    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def _is_member(place: Place) -> bool:

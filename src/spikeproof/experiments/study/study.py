@@ -19,6 +19,7 @@ Every complaint names the file and the line.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -90,7 +91,7 @@ class Study:
         distances: searches for the nearest adversarial image, in the norm of every threat that they know.
         norms: every threat once, whatever its budgets.
         sweep: `afresh`, or `nested` where attacks begin with what they found within the smaller budget.
-        lines: where attacks and threats stand in the file, for messages.
+        lines: where attacks, threats, models and the number of `examples` stand in the file, for messages.
     """
 
     name: str
@@ -136,12 +137,20 @@ def _axes(model: Candidate) -> dict[str, object]:
     return {axis.name: describe(getattr(model, axis.name), PARTS) for axis in fields(model)}
 
 
-def load(study: str, settings: Iterable[str] = ()) -> Study:
+MOST_STEPS = 1_000_000
+"""Time steps that a code of a study may have."""
+
+MOST_CELLS = 100_000
+"""Cells that a study may have unless more are asked for."""
+
+
+def load(study: str, settings: Iterable[str] = (), limit: int = MOST_CELLS) -> Study:
     """The built-in study of this name, or the study in the file of this name.
 
     Args:
         study: a name or a path.
         settings: changes such as `examples=100`.
+        limit: most cells that the study may have.
 
     Raises:
         InputError: there is no such study, or it says something that cannot be used.
@@ -158,7 +167,7 @@ def load(study: str, settings: Iterable[str] = ()) -> Study:
     document = read(known.get(study, path))
     for setting in settings:
         assign(document, setting)
-    return study_of(document)
+    return study_of(document, limit)
 
 
 AXES: Mapping[str, tuple[type, str | None]] = {
@@ -192,25 +201,31 @@ KEYS = (
 )
 
 
-def study_of(document: Document) -> Study:
+def study_of(document: Document, limit: int = MOST_CELLS) -> Study:
     """The study that a document describes.
+
+    Args:
+        document: of the study.
+        limit: most cells that the study may have.
 
     Raises:
         InputError: with file and line, whatever cannot be used.
     """
-    return _Reader(document).study()
+    return _Reader(document, limit).study()
 
 
 @dataclass(frozen=True)
 class _Reader:
     document: Document
+    limit: int
 
     def study(self) -> Study:
         data = self.document.data
         self.keys((), data, KEYS, required=("name", "data", "models"))
         attacks = [self.part(Recipe, place, item) for place, item in self.attacks()]
         threats = self.threats() if attacks or self.listed("certificates", []) else ()
-        models = self.models()
+        placed_models = self.models()
+        models = list(placed_models)
         searches, norms = self.distances(models)
         for model, threat in product(models, (*threats, *norms)):
             self.placed(("threat",), lambda model=model, threat=threat: check_threat(model, threat))  # type: ignore[misc]
@@ -237,7 +252,11 @@ class _Reader:
             distances=searches,
             norms=norms,
             sweep=self.sweep(),
-            lines=self.lines(attacks, threats),
+            lines={
+                **self.lines(attacks, threats),
+                **{model: self.document.where(place) for model, place in placed_models.items()},
+                "examples": self.document.where(("examples",)),
+            },
         )
 
     def lines(self, attacks: Sequence[Recipe], threats: Sequence[Threat]) -> dict[object, str]:
@@ -284,20 +303,40 @@ class _Reader:
             )
         return name
 
-    def models(self) -> list[Candidate]:
-        found = []
+    def models(self) -> dict[Candidate, Place]:
+        """The models, each with the place of its network."""
+        found: dict[Candidate, Place] = {}
         for place, block in self.listed("models", []):
             self.keys(place, block, AXES, required=("encoder",))
             axes = [self.axis(place, block, name) for name in AXES]
+            self.check_size(place, len(found) + math.prod(map(len, axes)))
             for combination in product(*axes):
                 places = [where for where, _ in combination]
-                found.append(Candidate(*(part for _, part in combination)))
-                self.check(found[-1], dict(zip(AXES, places, strict=True)))
+                model, by_axis = Candidate(*(p for _, p in combination)), dict(zip(AXES, places, strict=True))
+                self.check(model, by_axis)
+                found.setdefault(model, by_axis["network"])
         if not found:
             raise self.error(
                 ("models",), "at least one model", "none", "Write, for example, - encoder: latency."
             )
         return found
+
+    def check_size(self, place: Place, models: int) -> None:
+        """Refuse a product of lists with more cells than a study may have, before anything is made of it."""
+        count = {name: len(self.listed(name, [])) for name in ("attacks", "suite", "certificates", "probes")}
+        per_budget = count["attacks"] + count["suite"] + count["certificates"]
+        threats = len(self.listed("threat", ["linf"]))
+        budgets = threats * len(self.listed("epsilons", []))
+        searches = threats * len(self.listed("distances", []))
+        each = 2 + (per_budget > 0) + count["probes"] + searches + budgets * per_budget
+        cells = models * len(self.listed("seeds", [0])) * each
+        if cells > self.limit:
+            raise self.error(
+                place,
+                f"a study of at most {self.limit} cells",
+                f"{models} models and {cells} cells",
+                "Shorten a list, or allow more with --limit.",
+            )
 
     def axis(self, place: Place, block: Mapping[str, Written], name: str) -> list[tuple[Place, Any]]:
         kind, default = AXES[name]
@@ -309,6 +348,10 @@ class _Reader:
         return [(where, self.part(kind, where, item)) for where, item in items]
 
     def check(self, model: Candidate, places: Mapping[str, Place]) -> None:
+        if model.encoder.steps > MOST_STEPS:
+            raise self.error(
+                places["encoder"], f"at most {MOST_STEPS} time steps", str(model.encoder.steps), "Try 8."
+            )
         self.placed(places["network"], lambda: model.network.check(model.neuron))
         if not model.neuron.spiking:
             unit = describe(model.neuron, PARTS)["name"]

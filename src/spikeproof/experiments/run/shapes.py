@@ -1,0 +1,427 @@
+"""What the documents of an output directory look like: plans, repairs, manifests, cells and their tables.
+
+What is read is checked here once, so that everything behind it may index as it likes. A name that is not
+known here is left as it is: later versions of the same format may say more.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, NotRequired
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import AfterValidator, Field
+from typing_extensions import TypedDict
+
+from spikeproof.errors import InputError
+from spikeproof.plainfiles import shaped
+
+__all__ = [
+    "FORMAT",
+    "CellDocument",
+    "Manifest",
+    "Note",
+    "PlanDocument",
+    "check_cell",
+    "check_format",
+    "check_table",
+    "format_of",
+]
+
+FORMAT = 1
+"""Of the output directory as this version writes it; documents without a number are of the first."""
+
+MOST_CELLS = 1_000_000
+"""Cells that a plan may name."""
+
+MOST_ROWS = 10_000_000
+"""Examples that a table may have."""
+
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_WITH_PARTS = ("code", "codes", "decoder", "decoders", "attack")
+
+
+def _named(part: Any) -> Any:
+    """A part and the parts inside it, each of which has a name."""
+    if isinstance(part, list):
+        return [_named(each) for each in part]
+    if not isinstance(part, Mapping):
+        return part
+    if not isinstance(name := part.get("name"), str) or not 0 < len(name) <= 200 or "\n" in name:
+        raise ValueError("every part has a name of one line")
+    if isinstance(steps := part.get("steps", 1), bool) or not isinstance(steps, int):
+        raise ValueError("steps are a whole number")
+    for key in _WITH_PARTS:
+        _named(part.get(key))
+    return part
+
+
+def _file(name: str) -> str:
+    if not _FILE.fullmatch(name):
+        raise ValueError("a file of a cell has a plain name")
+    return name
+
+
+Address = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Words = Annotated[str, Field(strict=True, max_length=200, pattern=r"^[^\n]*$")]
+Text = Annotated[str, Field(strict=True)]
+Part = Annotated[dict[str, Any], AfterValidator(_named)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Some = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
+Flag = Annotated[bool, Field(strict=True)]
+Digest = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{64}$")]
+
+Manifest = Annotated[dict[Annotated[str, AfterValidator(_file)], Digest], Field(min_length=1, max_length=64)]
+"""Name of a file of a cell -> its SHA-256."""
+
+
+class CellDocument(TypedDict):
+    """Kind, spec and address of a cell."""
+
+    kind: Words
+    address: Address
+    spec: dict[str, Any]
+    format: NotRequired[Some]
+
+
+class RepairDocument(CellDocument):
+    """A cell that an audit added, with the check it is `because` of and its `round`."""
+
+    because: Words
+    round: Count
+
+
+class PlanDocument(TypedDict):
+    """What `run` noted about a study."""
+
+    study: Words
+    cells: Annotated[list[Address], Field(max_length=MOST_CELLS)]
+    plan: Annotated[list[CellDocument], Field(max_length=MOST_CELLS)]
+    spec: NotRequired[dict[str, Any]]
+    replanned: NotRequired[list[Address]]
+    created: NotRequired[Words]
+    spikeproof: NotRequired[Words]
+    format: NotRequired[Some]
+
+
+class Note(TypedDict):
+    """What an audit noted about the cells that it added."""
+
+    repairs: Annotated[list[RepairDocument], Field(max_length=MOST_CELLS)]
+    format: NotRequired[Some]
+
+
+class _Model(TypedDict):
+    network: Part
+    neuron: Part
+    encoder: Part
+    decoder: Part
+    surrogate: Part
+    classes: Some
+
+
+class _Data(TypedDict):
+    name: Words
+    sha256: Text
+
+
+class _Train(TypedDict):
+    model: _Model
+    dataset: _Data
+    rule: Part
+    seed: Count
+
+
+class _Saved(TypedDict):
+    saved: Words
+    sha256: Text
+
+
+class _Looked(TypedDict):
+    train: NotRequired[Address]
+    examples: NotRequired[Some]
+    draws: NotRequired[Some]
+    choosing: NotRequired[Some]
+    code_version: NotRequired[Count]
+    seed: NotRequired[Count]
+
+
+class _Measured(_Looked):
+    train: Address  # type: ignore[misc]
+
+
+class _Probe(_Measured):
+    probe: Part
+
+
+class _Distance(_Measured):
+    attack: Part
+    threat: Part
+
+
+class _Attack(_Distance):
+    epsilon: Annotated[Number, Field(ge=0)]
+    source: NotRequired[Address | _Saved]
+    smaller: NotRequired[Address | None]
+    plan: NotRequired[Text]
+
+
+class _Certify(_Measured):
+    certificate: Part
+    threat: Part
+    epsilon: Annotated[Number, Field(ge=0)]
+
+
+SPECS: Mapping[str, Any] = {
+    "train": _Train,
+    "clean": _Looked,
+    "inspect": _Looked,
+    "probe": _Probe,
+    "distance": _Distance,
+    "attack": _Attack,
+    "certify": _Certify,
+}
+"""Kind of cell -> its spec."""
+
+
+class _TrainNumbers(TypedDict):
+    validation_accuracy: NotRequired[Share | None]
+    parameters: NotRequired[Count]
+    weights: NotRequired[Text]
+
+
+class _Answers(TypedDict):
+    n: Some
+    draws: Some
+    tie_share: Share
+    silent_share: Share
+    ci_low: Share
+    ci_high: Share
+    mean_exit: NotRequired[Number | None]
+    accuracy_by_step: NotRequired[list[Share]]
+    weights: NotRequired[Text]
+
+
+class _CleanNumbers(_Answers):
+    clean_accuracy: Share
+    clean_all_draws: Share
+    clean_vote: NotRequired[Share | None]
+    stochastic: Flag
+    spikes_per_inference: Number
+
+
+class _ProbeNumbers(_Answers):
+    accuracy: Share
+    all_draws: Share
+    lost: Number
+    lost_low: Number
+    lost_high: Number
+    p_value: Share
+    chance: Share
+    spikes_per_inference: Number
+
+
+class _MemberEvidence(TypedDict):
+    forward_queries: NotRequired[Count]
+    backward_queries: NotRequired[Count]
+    budget_violations: NotRequired[Count]
+    zero_gradient_share: NotRequired[Share | None]
+    silent_success_share: NotRequired[Share | None]
+
+
+class _Member(TypedDict):
+    name: Words
+    attacked: Count
+    broke: Number
+    left: Share
+    gradient_free: Flag
+    steps: Count
+    draws: Count
+    evidence: NotRequired[_MemberEvidence]
+    own_gradient: NotRequired[Flag]
+    every_exit: NotRequired[Flag]
+
+
+class _AttackNumbers(_Answers):
+    robust_accuracy: Share
+    robust_all_draws: Share
+    robust_vote: NotRequired[Share | None]
+    gradient_free: Flag
+    budget_violations: Count
+    nested: NotRequired[Flag]
+    attacked: NotRequired[Count | None]
+    moved_share: NotRequired[Share | None]
+    mean_distance: NotRequired[Number | None]
+    max_distance: NotRequired[Number | None]
+    mean_linf: NotRequired[Number | None]
+    mean_l2: NotRequired[Number | None]
+    mean_l1: NotRequired[Number | None]
+    mean_l0: NotRequired[Number | None]
+    silent_success_share: NotRequired[Share | None]
+    eight_bit_accuracy: NotRequired[Share | None]
+    zero_gradient_share: NotRequired[Share | None]
+    forward_queries: NotRequired[Count | None]
+    backward_queries: NotRequired[Count | None]
+    losses: NotRequired[list[Number | None] | None]
+    members: NotRequired[list[_Member]]
+    source_weights: NotRequired[Text]
+
+
+class _DistanceNumbers(TypedDict):
+    n: Some
+    draws: Some
+    counted: Count
+    found: Share | None
+    found_low: Share | None
+    found_high: Share | None
+    median_distance: Number | None
+    median_low: Number | None
+    median_high: Number | None
+    unconfirmed_share: Share | None
+    gradient_free: Flag
+    weights: NotRequired[Text]
+
+
+class _CertifyNumbers(TypedDict):
+    n: Some
+    subject: Words
+    certified: Share | None
+    reason: NotRequired[Words | None]
+    weights: NotRequired[Text]
+
+
+class _InspectNumbers(TypedDict):
+    failed: NotRequired[Words | None]
+    training: NotRequired[Flag]
+    state_leak: NotRequired[Share | None]
+    companions: NotRequired[Share | None]
+    randomness: NotRequired[Share | None]
+    differentiable: NotRequired[Flag | None]
+    zero_gradients: NotRequired[Share | None]
+    zero_by_layer: NotRequired[list[Share]]
+    masked_inputs: NotRequired[Share | None]
+    saturated: NotRequired[Share | None]
+    probabilities: NotRequired[Flag | None]
+    ties: NotRequired[Share | None]
+    silent_decided: NotRequired[Share | None]
+    unstable: NotRequired[Number | None]
+    gradient_agreement: NotRequired[Number | None]
+    weights: NotRequired[Text]
+
+
+NUMBERS: Mapping[str, Any] = {
+    "train": _TrainNumbers,
+    "clean": _CleanNumbers,
+    "inspect": _InspectNumbers,
+    "probe": _ProbeNumbers,
+    "distance": _DistanceNumbers,
+    "attack": _AttackNumbers,
+    "certify": _CertifyNumbers,
+}
+"""Kind of cell -> its numbers."""
+
+_OUTCOMES = ("example", "right", "right_selection", "tie", "silent")
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "clean": _OUTCOMES,
+    "attack": _OUTCOMES,
+    "probe": ("example", "right"),
+    "distance": ("example", "distance"),
+    "certify": ("example", "certified"),
+}
+"""Kind of cell -> the columns that its table must have; those of a kind that is missing here have none."""
+
+
+def check_format(found: Any, name: str) -> None:
+    """Refuse what a later version of spikeproof wrote.
+
+    Args:
+        found: the number that a document names.
+        name: of the file, for messages.
+
+    Raises:
+        InputError: naming the file and both numbers.
+
+    Example:
+        >>> check_format(99, "plan")
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: plan: this version of spikeproof reads format 1: got format 99. ...
+    """
+    if found != FORMAT:
+        raise InputError(
+            f"{name}: this version of spikeproof reads format {FORMAT}",
+            f"format {found!r:.40}",
+            "Install a newer spikeproof.",
+        )
+
+
+def format_of(document: Any) -> Any:
+    """The format that a document names, whatever else it holds; documents without one are of the first.
+
+    Example:
+        >>> format_of({"format": 2}), format_of([])
+        (2, 1)
+    """
+    return document.get("format", FORMAT) if isinstance(document, Mapping) else FORMAT
+
+
+def check_cell(record: Mapping[str, Any], name: str, metrics: Mapping[str, Any] | None = None) -> None:
+    """Refuse a cell whose spec or numbers are not those of its kind; an unknown kind may be anything.
+
+    Args:
+        record: kind, spec and address.
+        name: of the file, for messages.
+        metrics: its numbers, or None where they are elsewhere.
+
+    Raises:
+        InputError: naming the value that does not fit.
+    """
+    kind = record["kind"]
+    if kind in SPECS:
+        shaped(record["spec"], SPECS[kind], f"{name}: {kind}.spec")
+    if metrics is not None and kind in NUMBERS:
+        shaped(metrics, NUMBERS[kind], f"{name}: {kind}")
+
+
+def check_table(content: bytes | None, kind: str, metrics: Mapping[str, Any], name: str) -> None:
+    """Refuse a table without the columns of its kind, with other columns than numbers or too few rows.
+
+    Args:
+        content: of the Parquet file, or None where there is none.
+        kind: of the cell.
+        metrics: its numbers, which say how many examples there are.
+        name: of the file, for messages.
+
+    Raises:
+        InputError: naming what does not fit.
+    """
+    wanted = COLUMNS.get(kind, ())
+    if not wanted or (kind == "certify" and metrics["certified"] is None):
+        return
+    if content is None:
+        raise InputError(f"{name}: expected one row per example", "no such file", "Copy the cell again.")
+    try:
+        rows = pq.ParquetFile(io.BytesIO(content)).metadata.num_rows
+        if rows != metrics["n"] or rows > MOST_ROWS:
+            raise ValueError(f"{rows} rows for {metrics['n']} examples")
+        table = pq.read_table(io.BytesIO(content), use_threads=False, pre_buffer=False)
+        for column in wanted:
+            if column not in table.column_names:
+                raise ValueError(f"no column {column!r}")
+        for field, column in zip(table.schema, table.columns, strict=True):
+            number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+            if not (number or pa.types.is_boolean(field.type)) or column.null_count:
+                raise ValueError(f"the column {field.name[:40]!r} of {str(field.type)[:40]}")
+        for column in {*wanted} - {"example", "distance"}:
+            values = table.column(column).to_numpy().astype(float)
+            if not np.all((values >= 0) & (values <= 1)):
+                raise ValueError(f"values of {column!r} beyond 0 and 1")
+    except (pa.ArrowException, ValueError, OSError, KeyError, MemoryError) as error:
+        raise InputError(
+            f"{name}: expected a table with one row per example", str(error)[:200], "Copy the cell again."
+        ) from error
