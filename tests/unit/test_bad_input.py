@@ -242,3 +242,18 @@ def test_what_a_diverged_model_cannot_tell_does_not_touch_the_others(tmp_path):
     assert "doubtful" in audit.output
     report = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "Not everything is here" in report
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "y", "text"),
+    [
+        (lambda images, key=None: linear(images).long(), X, Y, r"floating point: got torch\.int64"),
+        (lambda images, key=None: linear(images).cfloat(), X, Y, r"floating point: got torch\.complex64"),
+        (linear, X, Y.float(), r"Labels are whole numbers: got torch\.float32"),
+        (linear, X.numpy(), Y, "images as a PyTorch tensor: got ndarray"),
+        (linear, X, Y.tolist(), "labels as a PyTorch tensor: got list"),
+    ],
+)
+def test_tensors_of_another_kind_are_refused(model, x, y, text):
+    with pytest.raises(InputError, match=text):
+        sp.evaluate_clean(model, x, y, KEY)

@@ -366,6 +366,12 @@ def _infer(model: Model, x: Tensor, key: Key) -> Inference:
             f"{type(error).__name__}: {error}",
             "Call it as model(images, key); the error above is its own.",
         ) from error
+    if not logits.is_floating_point():
+        raise InputError(
+            "A model answers with logits in floating point",
+            str(logits.dtype),
+            "Return logits.float(), or the real part.",
+        )
     unknown = logits.new_full((len(x),), torch.nan)
     nothing = logits.new_zeros((len(x), 0), dtype=torch.int64)
     return Inference(logits, (logits == 0).all(-1), unknown, unknown, nothing)
@@ -377,12 +383,6 @@ def _check_answer(logits: Tensor, x: Tensor, y: Tensor, clean: bool) -> None:
             f"A model answers {len(x)} images with logits [{len(x)}, K]",
             f"shape {list(getattr(logits, 'shape', []))}",
             "Flatten or average over time inside the model.",
-        )
-    if not logits.is_floating_point():
-        raise InputError(
-            "A model answers with logits in floating point",
-            str(logits.dtype),
-            "Return logits.float(), or the real part.",
         )
     if int(y.max()) >= logits.shape[1]:
         raise InputError(
