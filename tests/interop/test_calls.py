@@ -187,3 +187,18 @@ def test_what_has_no_meaning_in_foolboxs_call_is_refused():
         AsFoolbox(PGD(surrogate=ATan(1.0)))
     with pytest.raises(InputError, match="a norm is linf"):
         AsFoolbox(PGD(), Linf(0.1))
+
+
+def test_an_attack_goes_on_after_a_tie():
+    """Where the first best class is the answer, a tie fools nobody; half of these images tie on the way."""
+
+    def coarse(images):
+        z = images.flatten(1)[:, :4] @ torch.tensor([[3.0, 0.0], [0.0, 3.0], [2.0, 1.0], [1.0, 2.0]])
+        return z + ((2 * z).round() / 2 - z).detach()
+
+    x = Key.of(0).uniform((40, 1, 2, 2))
+    y = coarse(x).argmax(1)
+    found = AsTorchattacks(coarse, PGD(steps=40, reach=5.0), Linf(0.2))(x, y)
+    steepest = x + 0.2 * torch.tensor([1.0, -1, 1, -1]).view(1, 1, 2, 2) * (2 * y - 1).view(-1, 1, 1, 1)
+    best = coarse(steepest.clamp(0, 1)).argmax(1)
+    assert ((coarse(found).argmax(1) == y) <= (best == y)).all()

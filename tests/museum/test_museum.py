@@ -1,31 +1,42 @@
 """Every planted fault is found for the right reason, and no sound twin is suspected."""
 
-import sys
 from pathlib import Path
 
+import faults
 import pytest
 import torch
+from exhibits import EXHIBITS, images, trained
 
 from spikeproof import ATan, Earliest, FastAndDeep, Key, ModelSpec, SpikeTimes, TimedMLP
-from spikeproof.audit.checks import CHECKS, DOUBTFUL, SUPPORTED, WITHHELD, audit, document
+from spikeproof.audit.checks import (
+    CHECKS,
+    DOUBTFUL,
+    GRAVITY,
+    NOTE,
+    PRELIMINARY,
+    SUPPORTED,
+    WITHHELD,
+    audit,
+    document,
+)
 from spikeproof.audit.diagnostics import probe
-
-sys.path.insert(0, str(Path(__file__).parent))
-from exhibits import EXHIBITS
+from spikeproof.audit.evidence import Evidence
+from spikeproof.statistics import wilson
 
 
 @pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.name)
 def test_each_fault_is_found_and_no_sound_twin_is_suspected(exhibit):
     verdict = audit(exhibit.evidence())
-    raised = [finding.check for finding in verdict.findings]
+    raised = [finding.check for finding in (*verdict.findings, *verdict.notes)]
     if exhibit.check is None:
-        assert (verdict.verdict, raised) == (SUPPORTED, [])
+        assert verdict.verdict in (SUPPORTED, PRELIMINARY)
+        assert {finding.check for finding in verdict.findings} <= {"attacks too few"}
         return
     assert exhibit.check in raised
     planted = next(check for check in CHECKS if check.name == exhibit.check)
-    assert verdict.verdict == (planted.verdict if planted.verdict == WITHHELD else verdict.verdict)
-    assert verdict.verdict in (DOUBTFUL, WITHHELD)
-    assert exhibit.check in verdict.why
+    if planted.verdict != NOTE:
+        assert GRAVITY.index(verdict.verdict) <= GRAVITY.index(planted.verdict)
+        assert exhibit.check in verdict.why
 
 
 def test_a_network_without_spiking_layers_is_probed_too():
@@ -42,3 +53,60 @@ def test_every_check_has_a_fault_that_it_was_made_for():
 
 def test_the_documentation_is_what_the_checks_say():
     assert (Path(__file__).parents[2] / "docs" / "audit.md").read_text("utf-8") == document()
+
+
+def verdict_of_a_look(model, count=24):
+    """What the probe alone makes of a number that stands far above 0 after a whole suite."""
+    x, y = images(count)
+    seen = probe(model, x, y, Key.of(0))
+    number = Evidence(
+        accuracy=0.5,
+        interval=wilson(0.5 * 400, 400),
+        n=400,
+        clean_accuracy=0.9,
+        classes=10,
+        epsilon=0.1,
+        probe=seen,
+        suites=["standard"],
+    )
+    return audit(number)
+
+
+SPOILT = [
+    ("noise", 2.0),
+    ("noise", 10.0),
+    ("wrong sign", 0.25),
+    ("stopped in columns", 4),
+    ("a stranger's where bright", 0.3),
+    ("one-hot", 0),
+    ("rounded", 8),
+    ("faint bypass", 1e-1),
+    ("look-up", 1.0),
+]
+
+
+@pytest.mark.parametrize(("fault", "strength"), SPOILT)
+def test_a_spoilt_gradient_is_doubted_whatever_the_attacks_left(fault, strength):
+    spoil, _ = faults.GRID[fault]
+    assert verdict_of_a_look(spoil(trained(), strength).faulty).verdict == DOUBTFUL
+
+
+@pytest.mark.parametrize("fault", ["noise", "wrong sign", "stopped in columns", "saturation"])
+def test_a_gradient_as_it_should_be_is_not_doubted(fault):
+    spoil, _ = faults.GRID[fault]
+    sound = {"noise": 0.0, "wrong sign": 0.0, "stopped in columns": 0, "saturation": 1e3}[fault]
+    found = verdict_of_a_look(spoil(trained(), sound).faulty)
+    assert "gradient is no slope" not in [finding.check for finding in found.findings]
+
+
+@pytest.mark.parametrize("fault", faults.REMEMBERING)
+def test_whatever_depends_on_more_than_the_image_is_withheld(fault):
+    assert verdict_of_a_look(faults.REMEMBERING[fault](trained())).verdict == WITHHELD
+
+
+def test_a_callable_of_images_alone_is_probed_as_any_model():
+    x, y = images(16)
+    model = trained()
+    with_key, without = (probe(each, x, y, Key.of(0)) for each in (faults.Answers(model), lambda z: model(z)))
+    assert with_key == without
+    assert without.copy_leak == 0.0

@@ -22,6 +22,7 @@ def test_verdicts_count_every_audited_number_once_and_attacks_never():
     rows = [worst("a", "supported", 0.2), worst("b", "doubtful", 0.0), worst("c", "withheld", 0.9)]
     found = f.Verdicts.of(study([*rows, record(attack="pgd")]))
     assert (found.supported, found.doubtful, found.withheld, found.total) == (1, 1, 1, 3)
+    assert f.Verdicts.of(study([worst("d", "preliminary", 0.4)])).preliminary == 1
     assert not found.doubtful_above_zero
     assert f.Verdicts.of(study([worst("b", "doubtful", 0.01)])).doubtful_above_zero
 
@@ -59,7 +60,7 @@ def test_the_spread_over_seeds_leaves_out_what_is_withheld_and_needs_two_seeds()
 
 
 def test_checks_come_gravest_first_and_count_every_number_once():
-    text = "ties: 8.0 % of the clean images have no one best class"
+    text = "loss still rising: pgd made 18.0 % of its gain in its last quarter"
     rows = [
         worst("a", "doubtful", 0.5, warnings=[text, text]),
         worst("b", "doubtful", 0.5, warnings=[text]),
@@ -67,8 +68,8 @@ def test_checks_come_gravest_first_and_count_every_number_once():
     ]
     first, second = f.raised(study(rows))
     assert (first.verdict, len(first.records)) == ("withheld", 1)
-    assert (second.name, len(second.records)) == ("ties", 2)
-    assert second.example == "8.0 % of the clean images have no one best class"
+    assert (second.name, len(second.records)) == ("loss still rising", 2)
+    assert second.example == "pgd made 18.0 % of its gain in its last quarter"
 
 
 def test_advice_is_for_what_is_lacking_and_an_empty_study_lacks_only_its_parts():

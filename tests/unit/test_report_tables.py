@@ -90,6 +90,7 @@ def test_latex_is_a_booktabs_table_with_numbers_and_escaped_names():
     assert all(line.count(" & ") == body[2].count(" & ") for line in body[2:-2] if line.endswith("\\\\"))
     assert columns > 0
     assert r"linf 8/255" in body[2]
+    assert r" & 94.0 / 21.0 & " in row  # by argmax, clean and attacked
 
 
 def test_latex_leaves_a_dash_where_a_worst_case_is_missing():

@@ -12,7 +12,7 @@ from spikeproof.report.trust import Trust
 sys.path.insert(0, str(Path(__file__).parent))
 from stored_study import Bench, record
 
-TIES = "ties: 8.0 % of the clean images have no one best class"
+RISING = "loss still rising: pgd made 18.0 % of its gain in its last quarter"
 
 
 def told(rows, compared=(), probes=(), unfinished=0):
@@ -22,7 +22,7 @@ def told(rows, compared=(), probes=(), unfinished=0):
 def number(name, verdict, robust=0.5, **changes):
     return record(
         model=name, encoder=name, verdict=verdict, robust_accuracy=robust, ci_low=robust - 0.05,
-        ci_high=robust + 0.05, warnings=[TIES] if verdict == "doubtful" else [], **changes,
+        ci_high=robust + 0.05, warnings=[RISING] if verdict == "doubtful" else [], **changes,
     )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def test_supported_doubtful_and_withheld_numbers_are_counted_and_placed():
         "state leaks between calls: 3.0 % of the answers changed after other images were shown"
     ]
     trust = told([*rows, attack("a")])
-    assert "1 is supported, 1 doubtful and 1 withheld" in trust.lead
+    assert "1 is supported, 0 preliminary, 1 doubtful and 1 withheld" in trust.lead
     assert trust.supported == "a (linf 8/255)"
     first, second = trust.reasons
     assert (first.check, first.verdict, first.places) == (
@@ -50,9 +50,9 @@ def test_supported_doubtful_and_withheld_numbers_are_counted_and_placed():
         "withheld",
         "c (linf 8/255)",
     )
-    assert (second.check, second.numbers) == ("ties", 1)
-    assert "8.0 % of the clean images" in second.example
-    assert "Use more steps" in second.remedy
+    assert (second.check, second.numbers) == ("loss still rising", 1)
+    assert "18.0 % of its gain" in second.example
+    assert "More steps" in second.remedy
     assert any("a 50.0 % [45.0, 55.0]" in words for words in trust.may)
     assert any("b at linf 8/255 is at most 61.0 % robust" in words for words in trust.may_not)
     assert any("withheld: c" in words for words in trust.may_not)
@@ -62,10 +62,18 @@ def test_supported_doubtful_and_withheld_numbers_are_counted_and_placed():
 
 def test_all_supported_is_said_without_praise():
     trust = told([number("a", "supported"), number("b", "supported"), attack("a")])
-    assert trust.lead.startswith("All 2 robust accuracies passed every check.")
+    assert trust.lead.startswith("All 2 robust accuracies were searched and passed every check.")
     assert "upper bound" in trust.lead
     assert not trust.reasons
     assert not [advice for advice in trust.advice if "audit" in advice.command]
+
+
+def test_a_preliminary_number_is_a_first_look_and_says_so():
+    trust = told([number("a", "preliminary"), number("b", "supported"), attack("a")])
+    assert "1 is supported, 1 preliminary, 0 doubtful and 0 withheld" in trust.lead
+    assert "first look" in trust.lead
+    assert any("a (linf 8/255)" in words and "first look" in words for words in trust.may_not)
+    assert "spikeproof audit DIR" in [advice.command for advice in trust.advice]
 
 
 def test_zero_is_believed_even_where_it_is_doubtful():
@@ -99,18 +107,19 @@ def test_one_seed_says_nothing_of_another_and_several_say_how_far_they_differ():
     assert any("differs by 8.0 points between 2 seeds" in words for words in several.may_not)
 
 
-def pair(shown, doubtful=()):
+def pair(shown, doubtful=(), preliminary=()):
     return {
         "threat": "linf", "epsilon": 0.1, "part": "encoder", "first": "a", "second": "b", "others": "count",
         "n": 100, "difference": 0.2, "ci_low": 0.1, "ci_high": 0.3, "p_value": 0.01, "adjusted": 0.02,
-        "shown": shown, "doubtful": list(doubtful), "sentence": "a is more robust than b",
+        "shown": shown, "doubtful": list(doubtful), "preliminary": list(preliminary),
+        "sentence": "a is more robust than b",
     }  # fmt: skip
 
 
 def test_only_differences_between_supported_numbers_are_conclusions():
     rows = [number("a", "supported"), number("b", "supported"), attack("a")]
     assert any("a is more robust than b" in words for words in told(rows, [pair(True)]).may)
-    for compared in ([pair(True, ["a"])], [pair(False)], []):
+    for compared in ([pair(True, ["a"])], [pair(True, (), ["b"])], [pair(False)], []):
         trust = told(rows, compared)
         assert not [words for words in trust.may if "more robust" in words]
         assert any("more robust than another" in words for words in trust.may_not)

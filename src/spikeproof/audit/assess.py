@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.gradient.iterated import RFGSM
-from spikeproof.attacks.gradient.plain import FGSM
-from spikeproof.attacks.made_of.composite import RateTwin, members_of, sees_every_exit
+from spikeproof.attacks.made_of.composite import (
+    RateTwin,
+    looks_of,
+    members_of,
+    objectives_of,
+    sees_every_exit,
+    sources_of,
+    steps_of,
+)
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.audit.checks import Verdict, audit
 from spikeproof.audit.diagnostics import probe
 from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
 from spikeproof.decoders import dynamic_exit
+from spikeproof.evaluation.callables import LeakError
 from spikeproof.evaluation.through import through
 from spikeproof.evaluation.verdicts import Attacked, Clean, evaluate_attack, evaluate_clean
 from spikeproof.interop.peers import Peer
@@ -66,7 +73,7 @@ def attack_evidence(
         name=name,
         accuracy=metrics["robust_accuracy"],
         gradient_free=recipe.gradient_free,
-        steps=_steps(recipe),
+        steps=steps_of(recipe),
         source="model" if own or recipe.gradient_free else "transfer" if other else "substitute",
         zero_gradients=_number(metrics.get("zero_gradient_share")),
         losses=[loss for loss in metrics.get("losses") or () if loss is not None and loss == loss],
@@ -77,6 +84,9 @@ def attack_evidence(
         draws=getattr(recipe, "draws", 1),
         every_exit=sees_every_exit(recipe),
         target="another model" if elsewhere else disguise(model, through),
+        objectives=objectives_of(recipe),
+        sources=() if other else sources_of(recipe),
+        queries=looks_of(recipe, metrics.get("forward_queries") or 0, attacked),
     )
 
 
@@ -123,34 +133,44 @@ def suite_evidence(metrics: Mapping[str, Any]) -> list[AttackEvidence]:
     Args:
         metrics: as `Suited.metrics()` gives them, stored or fresh.
     """
-    return [
-        AttackEvidence(
-            name=member["name"],
-            accuracy=member["left"],
-            gradient_free=member["gradient_free"],
-            steps=member["steps"],
-            draws=member["draws"],
-            zero_gradients=_number(member.get("evidence", {}).get("zero_gradient_share"))
-            if member.get("own_gradient", True)  # a narrow surrogate of a sweep has none, and others do
-            else None,
-            violations=member.get("evidence", {}).get("budget_violations", 0) / metrics["n"],
-            silent_success=_number(member.get("evidence", {}).get("silent_success_share")),
-            every_exit=member.get("every_exit", False),
-        )
-        for member in metrics["members"]
+    members = metrics["members"]
+    found = [
+        _member_evidence(member, metrics["n"], zeros=member.get("own_gradient", True)) for member in members
     ]
+    rounded = _number(metrics.get("eight_bit_accuracy"))
+    if found and rounded is not None:  # of the images that count, whoever found them
+        found[-1] = replace(found[-1], eight_bit_accuracy=rounded)
+    return found
 
 
-def _steps(recipe: Recipe) -> int:
-    """Gradient steps of the longest attack that the recipe is made of; 2 for several it does not tell."""
-    inner = [
-        member if isinstance(member, Peer) else getattr(member, "attack", member)
-        for member in members_of([recipe])
-    ]
-    return max(
-        0 if each.gradient_free else 1 if isinstance(each, (FGSM, RFGSM)) else getattr(each, "steps", 2)
-        for each in inner
+def _member_evidence(member: Mapping[str, Any], n: int, zeros: bool) -> AttackEvidence:
+    seen, on = member.get("evidence", {}), member["attacked"]
+    free, own = member["gradient_free"], member.get("own_gradient", True)
+    return AttackEvidence(
+        name=member["name"],
+        accuracy=member["left"],
+        gradient_free=free,
+        steps=member["steps"],
+        source="model" if own or free else "substitute",
+        draws=member["draws"],
+        # a narrow surrogate of a sweep has none, and others do
+        zero_gradients=_number(seen.get("zero_gradient_share")) if zeros else None,
+        losses=[loss for loss in seen.get("losses") or () if loss is not None and loss == loss],
+        violations=seen.get("budget_violations", 0) / n,
+        unmoved=1 - (_number(seen.get("moved_share")) or 0.0) if seen.get("attacked") else None,
+        silent_success=_share_of_all(seen.get("silent_success_share"), on, n),
+        every_exit=member.get("every_exit", False),
+        objectives=tuple(member.get("objectives", ())),
+        sources=tuple(member.get("sources", ())),
+        queries=member.get("queries", 0.0),
+        broke=member["broke"] / n,
     )
+
+
+def _share_of_all(share: float | None, on: int, n: int) -> float | None:
+    """A share of the examples that a member saw, as one of all."""
+    number = _number(share)
+    return None if number is None else number * on / n
 
 
 def _number(value: float | None) -> float | None:
@@ -183,9 +203,12 @@ def assess(
         draws: draws per verdict of a stochastic model.
     """
     seen = probe(model, x[:PROBED], y[:PROBED], key.fold("probe"))
-    if seen.failed is not None or seen.training:
+    if seen.failed is not None or seen.again is not None or seen.training:
         return [_unmeasured(threat, len(x), classes, seen) for threat in threats]
-    clean = evaluate_clean(model, x, y, key.fold("evaluation"), batch_size=batch_size, draws=draws)
+    try:
+        clean = evaluate_clean(model, x, y, key.fold("evaluation"), batch_size=batch_size, draws=draws)
+    except LeakError:  # a number would depend on the order of calls
+        return [_unmeasured(threat, len(x), classes, seen) for threat in threats]
     found = []
     for threat in threats:
         outcomes = [
@@ -234,6 +257,9 @@ def _judged(
         curve=curve,
         probe=seen,
         dynamic_exit=isinstance(model, Classifier) and dynamic_exit(model.spec.decoder),
+        other_gradients=isinstance(model, Classifier) and model.spec.neuron.spiking,
+        tie_share=float(_of_worst(clean, outcomes, "tie").mean()),
+        argmax_accuracy=float(_of_worst(clean, outcomes, "right_argmax").mean()),
     )
     return Assessed(threat, accuracy, evidence, audit(evidence))
 
@@ -254,7 +280,11 @@ def _unmeasured(threat: Threat, n: int, classes: int, seen: ProbeEvidence) -> As
 
 def _worst(clean: Clean, outcomes: Sequence[Attacked]) -> Tensor:
     """Per example, accuracy under the attack chosen on the draws for choosing."""
+    return _of_worst(clean, outcomes, "right")
+
+
+def _of_worst(clean: Clean, outcomes: Sequence[Attacked], column: str) -> Tensor:
+    """Per example, a column of the attack chosen on the draws for choosing."""
     selection = torch.stack([clean.right_selection, *(o.right_selection for o in outcomes)])
-    measured = torch.stack([clean.right, *(o.right for o in outcomes)])
-    chosen = selection.min(0).indices
-    return measured.gather(0, chosen[None])[0]
+    measured = torch.stack([getattr(clean, column), *(getattr(o, column) for o in outcomes)])
+    return measured.gather(0, selection.min(0).indices[None])[0]

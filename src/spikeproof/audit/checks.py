@@ -1,23 +1,64 @@
 """The checks: each a pure function from evidence to a sentence with numbers, or None.
 
-`audit` runs them all. A *withheld* number rests on an evaluation that is wrong; a *doubtful* one on an
-evaluation that may be too weak. What every check means stands in `docs/audit.md`, which is written from here.
+`audit` runs them all. A *withheld* number rests on an evaluation that is wrong; a *doubtful* one shows signs that
+the evaluation was too weak; a *preliminary* one shows none and was not searched enough to show them; a
+*supported* one was. What every check means stands in `docs/audit.md`, which is written from here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from spikeproof.audit.evidence import VOTES, AttackEvidence, Evidence, ProbeEvidence
+from spikeproof.statistics import wilson
 
-__all__ = ["CHECKS", "DOUBTFUL", "SUPPORTED", "WITHHELD", "Check", "Finding", "Verdict", "audit", "document"]
+__all__ = [
+    "CHECKS",
+    "DOUBTFUL",
+    "EVALUATE",
+    "GRAVITY",
+    "MARKS",
+    "NOTE",
+    "PRELIMINARY",
+    "PYTHON",
+    "STUDIES",
+    "SUPPORTED",
+    "WITHHELD",
+    "Check",
+    "Finding",
+    "Verdict",
+    "audit",
+    "document",
+]
 
-SUPPORTED, DOUBTFUL, WITHHELD = "supported", "doubtful", "withheld"
+SUPPORTED, PRELIMINARY, DOUBTFUL, WITHHELD = "supported", "preliminary", "doubtful", "withheld"
+NOTE = "note"
+"""What a check says that leaves the verdict as it is."""
+GRAVITY = (WITHHELD, DOUBTFUL, PRELIMINARY, SUPPORTED)
+"""All verdicts, the gravest first."""
+MARKS = {DOUBTFUL: "?", PRELIMINARY: "~"}
+"""What stands behind a number that is shown and not supported."""
+
+STUDIES, EVALUATE, PYTHON = "studies", "`spikeproof evaluate`", "Python"
+"""Where numbers come from."""
+EVERYWHERE = (STUDIES, EVALUATE, PYTHON)
 
 SLACK = 0.005
 """Differences in accuracy below half a point are not held against an attack."""
+SUITE_SLACK = 0.02
+"""Share of the examples that a kind of members of a suite may break after the others without being held against these."""
+ENOUGH_STEPS, ENOUGH_SUM, ENOUGH_QUERIES = 20, 100, 1000
+"""Steps of a gradient attack that counts, of all of them together, and queries without gradients per example."""
+AS_GOOD_AS_ZERO = 0.025
+"""A robust accuracy up to this, and within chance of 0, has no doubt that it is too high."""
+FOLLOWS = 0.75
+"""A slope should agree with changes of the loss this well, as a share of what they agree among themselves."""
+STEADY = 0.3
+"""A loss whose changes agree less among themselves is no slope at all."""
+HIDDEN, FAINT, FLAT = 0.1, 20.0, 0.5
+"""Limits of the loss's change by pixels without gradient, of its excess over the slope, of flat places."""
 
 
 class Finding(NamedTuple):
@@ -33,6 +74,7 @@ class Verdict(NamedTuple):
 
     verdict: str
     findings: tuple[Finding, ...]
+    notes: tuple[Finding, ...] = ()
 
     @property
     def why(self) -> str:
@@ -46,13 +88,15 @@ class Check:
 
     Args:
         name: as shown; also its heading in the documentation.
-        verdict: what it makes of a number, `doubtful` or `withheld`.
+        verdict: what it makes of a number, `preliminary`, `doubtful` or `withheld`, or `note` for nothing.
         test: evidence -> why it is raised, or None.
         raised_if: the condition, in words.
         matters: why it matters.
         remedy: what to do.
         source: where it comes from.
-        only: who can raise it, where studies cannot.
+        where: whose numbers it can be raised for: `STUDIES`, `EVALUATE`, `PYTHON`.
+        too_high: whether what it fears is a number that is too high, and so none that is as good as 0.
+        only: why it cannot be raised for others.
     """
 
     name: str
@@ -62,6 +106,8 @@ class Check:
     matters: str
     remedy: str
     source: str
+    where: tuple[str, ...] = EVERYWHERE
+    too_high: bool = True
     only: str = ""
 
 
@@ -75,15 +121,25 @@ def audit(evidence: Evidence) -> Verdict:
         ...     epsilon=0.1, attacks=[attack])
         >>> verdict = audit(number)
         >>> verdict.verdict, [finding.check for finding in verdict.findings]
-        ('doubtful', ['attacks too few', 'not probed'])
+        ('doubtful', ['not probed', 'attacks too few'])
     """
-    found = []
+    zero = _as_good_as_zero(evidence)
+    raised = []
     for check in CHECKS:
-        why = check.test(evidence)
+        why = None if zero and check.too_high else check.test(evidence)
         if why is not None:
-            found.append(Finding(check.name, check.verdict, why))
-    found.sort(key=lambda finding: finding.verdict != WITHHELD)
-    return Verdict(found[0].verdict if found else SUPPORTED, tuple(found))
+            raised.append(Finding(check.name, check.verdict, why))
+    found = [finding for finding in raised if finding.verdict != NOTE]
+    found.sort(key=lambda finding: GRAVITY.index(finding.verdict))
+    notes = tuple(finding for finding in raised if finding.verdict == NOTE)
+    return Verdict(found[0].verdict if found else SUPPORTED, tuple(found), notes)
+
+
+def _as_good_as_zero(evidence: Evidence) -> bool:
+    """Whether a number cannot be too high: what might be wrong with it is within chance of none."""
+    if not evidence.n:
+        return False
+    return evidence.accuracy <= min(AS_GOOD_AS_ZERO, wilson(0, evidence.n).high)
 
 
 def _percent(share: float) -> str:
@@ -143,6 +199,71 @@ def _training(probe: ProbeEvidence) -> str | None:
     return "the model was in training mode" if probe.training else None
 
 
+def _remembers(probe: ProbeEvidence) -> str | None:
+    """What an image's answer depends on besides the image."""
+    reasons = [
+        f"{_percent(share)} of the answers changed {when}"
+        for share, when in (
+            (probe.state_leak, "after other images were shown, or while gradients were recorded"),
+            (probe.order_leak, "when the same images came in the opposite order"),
+            (probe.copy_leak, "from those of a copy that had not been asked before"),
+        )
+        if share
+    ]
+    reasons += [probe.again] if probe.again else []
+    return "; ".join(reasons) or None
+
+
+def _slope(probe: ProbeEvidence) -> str | None:
+    """Whether the loss moves as its gradient says, at the clean image, on an attack's way and at its end."""
+    if probe.flat is None:
+        return None
+    if probe.flat > FLAT:
+        return f"around {_percent(probe.flat)} of the examples the loss moves in no direction"
+    if probe.values is not None and probe.values <= 2:
+        return f"{probe.values} values of the margin are all that it takes, so no gradient is its slope"
+    if not probe.slope_follows:
+        return "the loss moves along every direction as by chance"
+    shares = [a / b for a, b in zip(probe.slope_follows, probe.slope_steady, strict=True)]
+    reasons = []
+    if min(shares) < FOLLOWS:
+        worst = shares.index(min(shares))
+        reasons.append(
+            f"the loss agrees with its gradient to a cosine of {probe.slope_follows[worst]:.2f}, and with "
+            f"itself, halves of a step against the whole, to {probe.slope_steady[worst]:.2f}"
+        )
+    if (probe.hidden_inputs or 0.0) > HIDDEN:
+        reasons.append(
+            f"pixels without gradient make {_percent(probe.hidden_inputs or 0.0)} of its change, squared"
+        )
+    if (probe.slope_factor or 0.0) > FAINT:
+        reasons.append(f"it moves {probe.slope_factor:,.0f} times as far as the gradient says")
+    return "; ".join(reasons) or None
+
+
+def _unstable(probe: ProbeEvidence) -> str | None:
+    if probe.unstable is None or probe.unstable <= 0.5:
+        return None
+    if probe.slope_steady and min(probe.slope_steady) >= STEADY:
+        return None  # it changes much, and as a slope would have it
+    return f"the loss changes by {_percent(probe.unstable)} under noise of half the usual budget"
+
+
+def _ties(evidence: Evidence) -> str | None:
+    share, probe = evidence.tie_share, evidence.probe
+    if share is None:
+        share = None if probe is None else probe.ties
+    if share is None or share <= 0.05:
+        return None
+    otherwise = (
+        ""
+        if evidence.argmax_accuracy is None
+        else f"; with the first of the best classes for an answer, {_percent(evidence.argmax_accuracy)} would be right "
+        "on images whose attack ended at a tie"
+    )
+    return f"{_percent(share)} of the images have no one best class and count as errors{otherwise}"
+
+
 def _not_differentiable(probe: ProbeEvidence) -> str | None:
     return "no gradient reaches the image" if probe.differentiable is False else None
 
@@ -181,9 +302,31 @@ def _beaten(evidence: Evidence, winner: AttackEvidence | None, loser: AttackEvid
 
 
 def _gradient_free_beats(evidence: Evidence) -> str | None:
+    alone = _alone(evidence)
     return _beaten(
-        evidence, _best([a for a in evidence.attacks if a.gradient_free]), _best(evidence.white_box())
-    )
+        evidence, _best([a for a in alone.attacks if a.gradient_free]), _best(alone.white_box())
+    ) or _broke_after(evidence, [a for a in evidence.attacks if a.gradient_free], "gradients", SUITE_SLACK)
+
+
+def _alone(evidence: Evidence) -> Evidence:
+    """Without members of suites, which attack only what those before them left."""
+    return replace(evidence, attacks=[a for a in evidence.attacks if a.broke is None])
+
+
+def _broke_after(
+    evidence: Evidence, members: Sequence[AttackEvidence], others: str, slack: float
+) -> str | None:
+    """What some members of suites broke that gradients of the model, before them, had not."""
+    inside = [a for a in evidence.attacks if a.broke is not None]
+    own = [a for a in inside if not a.gradient_free and a.source == "model" and a.steps > 1]
+    if not own:
+        return None
+    later = [a for a in members if a.broke and inside.index(a) > inside.index(own[0])]
+    share = sum(a.broke or 0.0 for a in later)
+    if share <= slack:
+        return None
+    names = ", ".join(a.name for a in later[:3])
+    return f"{names} broke {_percent(share)} of the examples that {others} before had left standing"
 
 
 def _transfer_beats(evidence: Evidence) -> str | None:
@@ -192,8 +335,12 @@ def _transfer_beats(evidence: Evidence) -> str | None:
 
 
 def _substitute_beats(evidence: Evidence) -> str | None:
-    own = [a for a in evidence.white_box() if a.source == "model" and a.steps > 1]
-    others = [a for a in evidence.white_box() if a.source == "substitute"]
+    substitutes = [a for a in evidence.white_box() if a.source == "substitute"]
+    if found := _broke_after(evidence, substitutes, "those of training", 0.05):
+        return found
+    alone = _alone(evidence)
+    own = [a for a in alone.white_box() if a.source == "model" and a.steps > 1]
+    others = [a for a in alone.white_box() if a.source == "substitute"]
     best, better = _best(own), _best(others)
     if best is not None and better is not None and better.accuracy < best.accuracy - 0.05:
         return _beaten(evidence, better, best)
@@ -276,12 +423,28 @@ def _too_few(evidence: Evidence) -> str | None:
 
 
 def _too_weak(evidence: Evidence) -> str | None:
+    """What the attacks lack of the standard suite's evidence."""
+    if evidence.epsilon == 0 or any(level != "quick" for level in evidence.suites):
+        return None
+    counted = [a for a in evidence.white_box() if a.steps >= ENOUGH_STEPS and not a.target]
+    objectives = {objective for a in counted for objective in a.objectives}
+    sources = {source for a in counted for source in a.sources}
+    steps = sum(a.steps for a in counted)
+    queries = sum(a.queries for a in evidence.attacks if a.gradient_free)
     lacking = []
-    if not any(a.steps >= 10 for a in evidence.white_box()):
-        lacking.append("no gradient attack of 10 steps or more")
-    if not any(a.gradient_free for a in evidence.attacks):
-        lacking.append("no gradient-free attack")
-    return " and ".join(lacking) if lacking and evidence.epsilon > 0 else None
+    if not counted:
+        lacking.append(f"no gradient attack of {ENOUGH_STEPS} steps or more")
+    else:
+        if steps < ENOUGH_SUM:
+            lacking.append(f"{steps} of {ENOUGH_SUM} steps along gradients")
+        if len(objectives) < 2:
+            lacking.append("one objective")
+        if len(sources) < 2 and evidence.other_gradients:
+            lacking.append("one source of gradients")
+    if queries < ENOUGH_QUERIES:
+        size = f"{queries:,.0f} of {ENOUGH_QUERIES:,} queries without gradients"
+        lacking.append(size if queries else "no search without gradients")
+    return ", ".join(lacking) or None
 
 
 def _one_exit(evidence: Evidence) -> str | None:
@@ -357,6 +520,7 @@ CHECKS: tuple[Check, ...] = (
         "attacked, so the attack is also weaker than it could be.",
         "Project after the last change of the image; give pixels in [0, 1].",
         "Carlini et al. 2019, section 3.3",
+        too_high=False,
     ),
     Check(
         "another model attacked",
@@ -366,9 +530,10 @@ CHECKS: tuple[Check, ...] = (
         "Images made for another model measure transfer, which is far weaker.",
         "Attack the very model that is measured, or call it a transfer attack.",
         "Carlini et al. 2019, section 3.1; methods of rate-coded models are a known case",
-        "an evaluation written in Python, whose evidence names both models (`attack_evidence` with `model` and "
-        "`through`). Studies, `evaluate` and `audit` attack the model that they measure, and call images that "
-        "are made on any other a transfer.",
+        only="Its evidence names both models (`attack_evidence` with `model` and `through`). Studies, `evaluate` and "
+        "`audit` attack the model that they measure, and call images that are made on any other a transfer.",
+        where=(PYTHON,),
+        too_high=False,
     ),
     Check(
         "certificate contradicted",
@@ -378,6 +543,7 @@ CHECKS: tuple[Check, ...] = (
         "One of the two is wrong; until it is known which, neither number can be used.",
         "Report it: this is a fault of spikeproof, or of the model's determinism.",
         "spikeproof",
+        too_high=False,
     ),
     Check(
         "test data used for choosing",
@@ -387,9 +553,11 @@ CHECKS: tuple[Check, ...] = (
         "What was chosen to look good on these images looks better on them than it is.",
         "Choose on the validation part (`hold_out`).",
         "Carlini et al. 2019, section 5",
-        'an evaluation written in Python, whose evidence says `chosen_on="test"`. What a study '
+        only='Its evidence says `chosen_on="test"`. What a study '
         "chooses (`chosen`), it chooses on the validation part, and it is refused where that is too small; "
         "whether its file was written after a look at its results cannot be seen.",
+        where=(PYTHON,),
+        too_high=False,
     ),
     Check(
         "answers are no logits",
@@ -399,6 +567,8 @@ CHECKS: tuple[Check, ...] = (
         "Comparisons with NaN are false, so a broken answer can count as a robust one.",
         "Mend the model.",
         "spikeproof",
+        where=(PYTHON,),
+        too_high=False,
     ),
     Check(
         "training mode",
@@ -408,16 +578,22 @@ CHECKS: tuple[Check, ...] = (
         "Batch normalisation then uses the batch, dropout is on, and statistics change while one measures.",
         "Call `model.eval()`.",
         "Carlini et al. 2019, section 5",
+        where=(PYTHON,),
+        too_high=False,
     ),
     Check(
         "state leaks between calls",
         WITHHELD,
-        _share("state_leak", 0.0, "{} of the answers changed after other images were shown"),
-        "the same image is answered otherwise after other images were shown.",
+        _probed(_remembers),
+        "the same image is answered otherwise after other images, in another order, while gradients are recorded, "
+        "or than by a copy of the model that had not been asked before; the copy is also asked about images that "
+        "are almost those the model has seen.",
         "Left-over membrane potential becomes part of every later answer, and an attack changes the model that "
-        "it attacks.",
+        "it attacks; a cache answers an attacked image as it did the clean one.",
         "Reset all state before each call.",
         "spikeproof; a frequent fault of stateful layers",
+        where=(PYTHON,),
+        too_high=False,
     ),
     Check(
         "depends on batch companions",
@@ -427,6 +603,8 @@ CHECKS: tuple[Check, ...] = (
         "Accuracy then depends on how images are grouped, and an attack on one image is undone by another.",
         "Remove normalisation over the batch, in the encoder as well.",
         "spikeproof; some libraries scale a code by the maximum of the batch",
+        where=(PYTHON,),
+        too_high=False,
     ),
     Check(
         "unaccounted randomness",
@@ -436,6 +614,8 @@ CHECKS: tuple[Check, ...] = (
         "Noise averages out gradients and lets examples survive by luck.",
         "Declare the model stochastic, draw from the key that is passed, and attack in expectation.",
         "Athalye, Carlini & Wagner 2018, section 4.2",
+        where=(PYTHON,),
+        too_high=False,
     ),
     Check(
         "non-differentiable link",
@@ -445,6 +625,7 @@ CHECKS: tuple[Check, ...] = (
         "A gradient attack on such a model does nothing, and what it leaves standing says nothing.",
         "Give the operation a backward rule (straight-through, time-shift).",
         "Athalye, Carlini & Wagner 2018, section 4.1 (BPDA)",
+        where=(PYTHON,),
     ),
     Check(
         "zero gradients",
@@ -495,15 +676,18 @@ CHECKS: tuple[Check, ...] = (
         "A soft-max in the model and another in the loss flatten every gradient.",
         "Return the scores before the soft-max.",
         "Croce & Hein 2020 (AutoAttack), checks",
+        where=(PYTHON,),
     ),
     Check(
         "ties",
-        DOUBTFUL,
-        _share("ties", 0.05, "{} of the clean images have no one best class"),
-        "more than 5 % of the clean images have two or more best classes.",
-        "Outputs that take few values tie; whoever takes the first of the best classes counts ties as answers.",
+        NOTE,
+        _ties,
+        "more than 5 % of the attacked images have two or more best classes.",
+        "Outputs that take few values tie. A tie counts as an error; whoever takes the first of the best classes "
+        "has another number, which is told beside it.",
         "Use more steps, or a read-out that breaks ties by the membrane potential.",
         "spikeproof",
+        too_high=False,
     ),
     Check(
         "silent outputs decoded as a class",
@@ -513,12 +697,29 @@ CHECKS: tuple[Check, ...] = (
         "A silent network then answers class 0, which may be right by accident and cannot be attacked further.",
         "Count silence as no answer.",
         "spikeproof; methods of first-spike decoding",
+        where=(PYTHON,),
+        too_high=False,
+    ),
+    Check(
+        "gradient is no slope",
+        DOUBTFUL,
+        _probed(_slope),
+        f"along random directions the loss does not move as its gradient says (cosine below {FOLLOWS} of what the "
+        f"changes along two halves of a direction agree with the whole), or pixels without gradient make more than "
+        f"{HIDDEN:.0%} of its change, or it moves more than {FAINT:.0f} times as far as the gradient says, or around "
+        f"more than {FLAT:.0%} of the images not at all, or it takes no more than two values. Looked at on clean "
+        "images, half-way and at the end of an attack.",
+        "A gradient of the wrong sign, with noise on it, of one member or region alone, or of some other function "
+        "leads an attack nowhere, and leading nowhere looks like robustness.",
+        "Give every part a backward rule of its own; otherwise believe searches without gradients alone.",
+        "spikeproof; Athalye, Carlini & Wagner 2018, section 3.1",
     ),
     Check(
         "unstable predictions",
         DOUBTFUL,
-        _share("unstable", 0.5, "the loss changes by {} under noise of half the usual budget"),
-        "noise of ±4/255 changes the loss by more than half of itself.",
+        _probed(_unstable),
+        "noise of ±4/255 changes the loss by more than half of itself, and its changes along two halves of a "
+        f"direction agree with the whole to a cosine below {STEADY}.",
         "A gradient at a point says little about a neighbourhood in which the loss jumps.",
         "Average gradients over noise, and use gradient-free attacks.",
         f"{_INDICATORS} (unstable predictions)",
@@ -531,6 +732,7 @@ CHECKS: tuple[Check, ...] = (
         "When a decision comes has no derivative, so such an attack is blind to one that could come at another time.",
         "Add an attack with the objective `prefix-mean`; suites have one.",
         "spikeproof; Athalye, Carlini & Wagner 2018, section 4.1",
+        where=(STUDIES, PYTHON),
     ),
     Check(
         "gradient-free beats gradient",
@@ -549,6 +751,7 @@ CHECKS: tuple[Check, ...] = (
         "The same: gradients of the model itself are worse than those of a stranger.",
         "As above.",
         _MASK,
+        where=(STUDIES, PYTHON),
     ),
     Check(
         "training rule weaker than substitutes",
@@ -567,6 +770,7 @@ CHECKS: tuple[Check, ...] = (
         "Many small steps can do all that a large one does, unless gradients mislead.",
         "Larger steps against the bins of a code (`reach`), restarts, other gradients.",
         _MASK,
+        where=(STUDIES, PYTHON),
     ),
     Check(
         "accuracy rises with epsilon",
@@ -585,6 +789,7 @@ CHECKS: tuple[Check, ...] = (
         "Such a sweep is cheap, and it cannot show that an attack is weak: its accuracy never rises with epsilon.",
         "`sweep: afresh`, the default.",
         "spikeproof",
+        where=(STUDIES, PYTHON),
     ),
     Check(
         "nearer image known",
@@ -594,6 +799,7 @@ CHECKS: tuple[Check, ...] = (
         "The example is broken, and the number counts it as robust.",
         "Name that search among the attacks.",
         "spikeproof",
+        where=(STUDIES, PYTHON),
     ),
     Check(
         "unbounded attack fails",
@@ -649,14 +855,17 @@ CHECKS: tuple[Check, ...] = (
         "The number may be far off by the choice of test images alone.",
         "Measure more examples.",
         "spikeproof",
+        too_high=False,
     ),
     Check(
         "attacks too few",
-        DOUBTFUL,
+        PRELIMINARY,
         _too_weak,
-        "the number rests on no gradient attack of 10 steps, or on no gradient-free attack.",
-        "Neither alone shows that it did not fail.",
-        "`suite: standard`.",
+        "the number rests neither on a suite of level standard or extreme nor on as much: gradient attacks of at "
+        f"least {ENOUGH_STEPS} steps each and {ENOUGH_SUM} together, with two objectives and, of a spiking network, two "
+        f"sources of gradients; and searches without gradients of {ENOUGH_QUERIES:,} queries per image together.",
+        "A first look that finds nothing wrong does not show that there is nothing to find.",
+        "`suite: standard`, or `spikeproof audit`.",
         "Carlini et al. 2019, section 4",
     ),
     Check(
@@ -667,9 +876,39 @@ CHECKS: tuple[Check, ...] = (
         "Leaking state, randomness and cut gradients do not show in accuracies.",
         "`spikeproof audit`.",
         "spikeproof",
+        where=(STUDIES, PYTHON),
+        too_high=False,
     ),
 )
 """Every check, the graver first."""
+
+
+_RULE = (
+    "Every robust accuracy has one of four verdicts. Its reasons stand beside it wherever it is shown.",
+    "",
+    "| verdict | mark | when |",
+    "|---|---|---|",
+    "| supported | | no check was raised, and the number was searched as below |",
+    "| preliminary | ~ | no check was raised, but this is a first look, not a search: an attack that nobody tried "
+    "may leave less |",
+    "| doubtful | ? | a check shows that the attacks may have been too weak |",
+    "| withheld | no number | the evaluation is wrong |",
+    "",
+    "A number was **searched** when a suite of level `standard` or `extreme` ran at its budget, or when the attacks "
+    "that ran",
+    "are at least as much by these counts:",
+    "",
+    f"- gradient attacks of {ENOUGH_STEPS} steps or more, {ENOUGH_SUM} steps together, with at least two objectives "
+    "and, where",
+    "  the model spikes, at least two sources of gradients (its own, another surrogate, another rule for the code);",
+    f"- searches without gradients of {ENOUGH_QUERIES:,} queries per image together. One draw of noise is one query.",
+    "",
+    "At epsilon 0 there is nothing to search. A robust accuracy of 0 cannot be too high: up to "
+    f"{100 * AS_GOOD_AS_ZERO:.1f} %, where the",
+    "95 % interval of the 0 reaches as far, no check is raised that fears a number too high. A *note* says what is "
+    "worth",
+    "knowing and leaves the verdict as it is.",
+)
 
 
 def document() -> str:
@@ -679,8 +918,7 @@ def document() -> str:
         "",
         "Written by `python -m spikeproof.audit.checks`; the thresholds are those of the code.",
         "",
-        "A headline number is *supported* when no check is raised, *doubtful* when the evaluation may be too weak,",
-        "and *withheld* when it is wrong. The reasons stand beside the number wherever it is shown.",
+        *_RULE,
         "",
     ]
     for check in CHECKS:
@@ -692,7 +930,7 @@ def document() -> str:
             f"- **Why it matters:** {check.matters}",
             f"- **What to do:** {check.remedy}",
             f"- **Source:** {check.source}",
-            *([f"- **Raised only by:** {check.only}"] if check.only else []),
+            f"- **Can be raised in:** {', '.join(check.where)}{'. ' + check.only if check.only else ''}",
             "",
         ]
     return "\n".join(lines)

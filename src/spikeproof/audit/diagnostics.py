@@ -1,7 +1,7 @@
 """Cheap looks at a model that accuracies do not show: state, company, randomness, gradients.
 
-A probe asks the model a few hundred times and leaves it as it was. It needs nothing of the model but
-`model(images, key) -> logits`; what it can learn from the layers of a `Classifier` it adds.
+A probe asks the model some hundred times and leaves it as it was. It needs nothing of the model but
+`model(images) -> logits` or `model(images, key) -> logits`; of a `Classifier` it looks at the layers as well.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from spikeproof.audit import slopes, state
 from spikeproof.audit.evidence import VOTES, ProbeEvidence
 from spikeproof.decoders import UNDECIDED, decide
+from spikeproof.errors import SpikeproofError
+from spikeproof.evaluation.callables import answering
 from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin, Objective
 from spikeproof.networks.classifier import Classifier
@@ -30,13 +33,15 @@ NOISE = 8 / 255
 """Width of the noise under which the loss should be steady."""
 ALIKE = 1e-3
 """Relative difference of logits that rounding may make."""
+DRAWS = 4
+"""Draws over which slopes of a model that draws are averaged."""
 
 
 def probe(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> ProbeEvidence:
     """What a model does besides answering.
 
     Args:
-        model: images in [0, 1] to logits.
+        model: images in [0, 1] to logits, called with images and a key, or with images alone.
         x: a few dozen test images.
         y: their labels.
         key: randomness of the model and of the noise.
@@ -49,25 +54,48 @@ def probe(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Ke
         (0.0, 0.0, 0.0, False)
     """
     training = bool(getattr(model, "training", False))
-    with _as_it_was(model):
+    original, model = model, answering(model)
+    first, second, third = (state.copied(model) for _ in range(3))  # before it is asked anything
+    copies = None if first is None or second is None else (first, second)
+    model = model if third is None else third
+    with _as_it_was(original):
         failed = _failure(model, x, y, key)
         if failed is not None:
             return ProbeEvidence(failed=failed, training=training)
-        logits = _ask(model, x, key)
-        stochastic = bool(getattr(model, "stochastic", False))
-        differentiable = _gradient(model, x, y, key, Margin()) is not None
-        return ProbeEvidence(
-            training=training,
-            state_leak=_state_leak(model, x, key),
-            companions=_companions(model, x, key),
-            randomness=_randomness(model, x, key, stochastic),
-            differentiable=differentiable,
-            probabilities=_probabilities(logits),
-            ties=float((decide(logits) == UNDECIDED).float().mean()),
-            silent_decided=_silent_decided(model, x, key),
-            unstable=_unstable(model, x, y, key),
-            **(_gradients(model, x, y, key, stochastic) if differentiable else {}),
-        )
+        try:
+            return ProbeEvidence(training=training, **_seen(model, copies, x, y, key))
+        except SpikeproofError:
+            raise
+        except Exception as error:  # it answered once, so what it remembers is at fault
+            again = f"asked again, the model raised {type(error).__name__}: {str(error)[:120]}"
+            return ProbeEvidence(again=again, training=training)
+
+
+def _seen(model: Model, copies: tuple[Any, Any] | None, x: Tensor, y: Tensor, key: Key) -> dict[str, Any]:
+    stochastic = bool(getattr(model, "stochastic", False))
+    kept = _remembered(model, copies, x, key)
+    logits = _ask(model, x, key)
+    differentiable = _gradient(model, x, y, key, Margin()) is not None
+    found: dict[str, Any] = {
+        "state_leak": max(kept.after, kept.recording),
+        "order_leak": kept.order,
+        "companions": _companions(model, x, key),
+        "randomness": _randomness(model, x, key, stochastic),
+        "differentiable": differentiable,
+        "probabilities": _probabilities(logits),
+        "ties": float((decide(logits) == UNDECIDED).float().mean()),
+        "silent_decided": _silent_decided(model, x, key),
+        "unstable": _unstable(model, x, y, key),
+        **(_gradients(model, x, y, key, stochastic) if differentiable else {}),
+        **(_slopes(model, x, y, key, stochastic) if not _on_events(model) else {}),
+    }
+    at_end = float(_differ(logits, _ask(model, x, key)).float().mean())
+    unlike = [share for share in (kept.near, kept.later) if share is not None]
+    return {
+        **found,
+        "state_leak": max(found["state_leak"], at_end),
+        "copy_leak": max(unlike) if unlike else None,
+    }
 
 
 @contextmanager
@@ -108,11 +136,17 @@ def _differ(a: Float[Tensor, "B K"], b: Float[Tensor, "B K"]) -> Bool[Tensor, "B
     return (a - b).abs().amax(1) > ALIKE * scale
 
 
-def _state_leak(model: Model, x: Tensor, key: Key) -> float:
-    before = _ask(model, x, key)
-    other = (x == 0).to(x.dtype) if _on_events(model) else 1 - x
-    _ask(model, other, key.fold("other"))
-    return float(_differ(before, _ask(model, x, key)).float().mean())
+def _remembered(model: Model, copies: tuple[Any, Any] | None, x: Tensor, key: Key) -> state.Remembered:
+    def ask(model: Model, images: Tensor, rows: Tensor) -> Tensor:
+        logits: Tensor = model(images, key.for_rows(rows))
+        return logits if logits.requires_grad else logits.clone()
+
+    others = (x == 0).to(x.dtype) if _on_events(model) else 1 - x
+    signs = (key.fold("near").uniform(x.shape, 0, x.device) - 0.5).sign().to(x.dtype)
+    if _on_events(model):
+        signs = torch.zeros_like(signs)  # there is nothing between an event and none
+    with torch.no_grad():
+        return state.remembered(model, copies, x, others, signs, ask, _differ)
 
 
 def _companions(model: Model, x: Tensor, key: Key) -> float:
@@ -243,3 +277,28 @@ def _by_layer(model: Classifier, x: Tensor, y: Tensor, key: Key) -> tuple[float,
         for handle in handles:
             handle.remove()
     return tuple(1.0 if g is None else float((g.abs() < 1e-12).float().mean()) for g in grads)
+
+
+def _slopes(model: Model, x: Tensor, y: Tensor, key: Key, stochastic: bool) -> dict[str, Any]:
+    """Whether the margin moves as its gradient says; of a model that draws, both in expectation."""
+    rows = key.for_rows(range(len(x)))
+    keys = [rows.fold("slope", i) for i in range(DRAWS)] if stochastic else [rows]
+
+    @torch.no_grad()
+    def loss(images: Tensor) -> Tensor:
+        return torch.stack([Margin()(model(images, each), y) for each in keys]).mean(0)
+
+    def gradient(images: Tensor) -> Tensor:
+        found = [_gradient(model, images, y, each, Margin()) for each in keys]
+        return torch.stack([torch.zeros_like(images) if g is None else g for g in found]).mean(0)
+
+    few = slopes.DIRECTIONS // (2 if stochastic else 1)  # each is asked about under several draws
+    seen = slopes.look(loss, gradient, x, rows.fold("directions"), directions=few)
+    return {
+        "slope_follows": seen.follows,
+        "slope_steady": seen.steady,
+        "slope_factor": seen.factor,
+        "flat": seen.flat,
+        "hidden_inputs": seen.hidden,
+        "values": seen.values,
+    }

@@ -36,6 +36,10 @@ class AttackEvidence:
         draws: draws per gradient, for a stochastic model.
         target: what was attacked, where that is not the model that was measured.
         every_exit: whether its objective sees all exits, not those alone that are taken.
+        objectives: names of what it maximises.
+        sources: names of the gradients that it follows.
+        queries: looks at answers per example, of an attack without gradients.
+        broke: share of the examples that it was the first to break, as a member of a suite; None outside.
     """
 
     name: str
@@ -52,6 +56,10 @@ class AttackEvidence:
     draws: int | None = None
     target: str | None = None
     every_exit: bool = False
+    objectives: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    queries: float = 0.0
+    broke: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +76,13 @@ class ProbeEvidence:
 
     Args:
         failed: what an answer looked like that is no row of finite logits, or None.
+        again: what a model raised that had answered once, or None.
         training: whether the model was in training mode.
-        state_leak: share of examples answered otherwise after other images were shown in between.
+        state_leak: share of examples answered otherwise after other images were shown in between, while
+            gradients were recorded, or at the end of all looks.
+        order_leak: share of examples answered otherwise in the opposite order.
+        copy_leak: share of examples, or of images that are almost others, answered otherwise than by a copy
+            that was made before the first look; None where no copy can be made.
         companions: share of examples answered otherwise alone than in a batch.
         randomness: share of examples answered otherwise under one key twice, or, by a model that says it
             draws nothing, under two keys.
@@ -83,11 +96,21 @@ class ProbeEvidence:
         silent_decided: share of examples that are decided although the output layer did nothing.
         unstable: mean relative change of the loss under noise, capped at 1.
         gradient_agreement: mean cosine of two independent estimates of the gradient, `VOTES` draws each.
+        slope_follows: mean cosine of what the loss does along random directions and what the gradient says,
+            at the clean image, half-way and at the end of an attack; as `slopes.Slopes` has it.
+        slope_steady: the same of what the loss does and what it does along two halves of the direction.
+        slope_factor: median factor by which the loss moves more than the gradient says.
+        flat: share of examples around which no direction changes the loss.
+        hidden_inputs: share of the loss's change that is made by pixels without gradient.
+        values: number of different margins in all looks at the loss, counted up to `slopes.FEW`.
     """
 
     failed: str | None = None
+    again: str | None = None
     training: bool = False
     state_leak: float | None = None
+    order_leak: float | None = None
+    copy_leak: float | None = None
     companions: float | None = None
     randomness: float | None = None
     differentiable: bool | None = None
@@ -100,6 +123,17 @@ class ProbeEvidence:
     silent_decided: float | None = None
     unstable: float | None = None
     gradient_agreement: float | None = None
+    slope_follows: Sequence[float] = ()
+    slope_steady: Sequence[float] = ()
+    slope_factor: float | None = None
+    flat: float | None = None
+    hidden_inputs: float | None = None
+    values: int | None = None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether an answer depends on what was asked before."""
+        return bool(self.again or self.state_leak or self.order_leak or self.copy_leak)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +158,10 @@ class Evidence:
         dynamic_exit: whether the model decides sooner or later, as its outputs have it.
         nearer: share of examples left standing for which a search knows an adversarial image within epsilon.
         nested: whether every attack began with what was found within a smaller budget.
+        suites: levels of the suites that were run at this budget.
+        other_gradients: whether the model has gradients besides its own, as spiking networks have.
+        tie_share: share of attacked images without one best class, in [0, 1].
+        argmax_accuracy: the number if the first of the best classes were the answer.
     """
 
     accuracy: float
@@ -143,6 +181,10 @@ class Evidence:
     dynamic_exit: bool = False
     nearer: float = 0.0
     nested: bool = False
+    suites: Sequence[str] = ()
+    other_gradients: bool = False
+    tie_share: float | None = None
+    argmax_accuracy: float | None = None
 
     def white_box(self) -> list[AttackEvidence]:
         """Attacks that follow gradients of the model or of a substitute with the same spikes."""

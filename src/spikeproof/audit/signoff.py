@@ -56,8 +56,10 @@ class Report:
         threat: with its budget.
         suite: its level.
         clean_accuracy: without an attack; NaN where nothing could be measured.
+        clean_argmax: the same if the first of the best classes were the answer.
         accuracy: in the worst case over the suite; an upper bound of the robust accuracy. NaN where nothing
             could be measured.
+        argmax: the same if the first of the best classes were the answer; attacks end at a tie.
         interval: its 95 % Wilson interval.
         certified: share of examples proved robust, a lower bound; None where no certificate applies.
         verdict: of the audit, with reasons.
@@ -70,7 +72,9 @@ class Report:
     threat: Threat
     suite: str
     clean_accuracy: float
+    clean_argmax: float
     accuracy: float
+    argmax: float
     interval: Interval
     certified: float | None
     verdict: Verdict
@@ -96,6 +100,11 @@ class Report:
         """Why the number is not supported, one sentence each."""
         return [f"{finding.check}: {finding.why}" for finding in self.verdict.findings]
 
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing besides, one sentence each."""
+        return [f"{finding.check}: {finding.why}" for finding in self.verdict.notes]
+
     def plain(self) -> dict[str, object]:
         """As plain data."""
         return {
@@ -104,12 +113,15 @@ class Report:
             "suite": self.suite,
             "n": self.n,
             "clean_accuracy": self.clean_accuracy,
+            "clean_argmax": self.clean_argmax,
             "robust_accuracy": self.accuracy,
+            "robust_argmax": self.argmax,
             "ci_low": self.interval.low,
             "ci_high": self.interval.high,
             "certified": self.certified,
             "verdict": self.verdict.verdict,
             "reasons": self.reasons,
+            "notes": self.notes,
             "members": [{k: v for k, v in member.items() if k != "evidence"} for member in self.members],
         }
 
@@ -117,15 +129,16 @@ class Report:
         low, high = 100 * self.interval.low, 100 * self.interval.high
         lines = [
             f"{threat_name(self.threat)} {self.threat.epsilon:.4g}, suite {self.suite}, {self.n} examples",
-            f"  clean      {100 * self.clean_accuracy:.1f} %",
+            f"  clean      {100 * self.clean_accuracy:.1f} %, by argmax {100 * self.clean_argmax:.1f} %",
             f"  robust     {100 * self.accuracy:.1f} %  [{low:.1f}, {high:.1f}], an upper bound",
+            f"  by argmax  {100 * self.argmax:.1f} %, if the first of the best classes counts",
             *(
                 ()
                 if self.certified is None
                 else (f"  certified  {100 * self.certified:.1f} %, a lower bound",)
             ),
             f"  verdict    {self.verdict.verdict}",
-            *(f"    {reason}" for reason in self.reasons),
+            *(f"    {reason}" for reason in (*self.reasons, *self.notes)),
         ]
         return "\n".join(lines)
 
@@ -199,7 +212,14 @@ class Subject:
             after=after,
         )
 
-    def report(self, threat: Threat, suite: str, suited: Suited, curve: Sequence[CurvePoint]) -> Report:
+    def report(
+        self,
+        threat: Threat,
+        suite: str,
+        suited: Suited,
+        curve: Sequence[CurvePoint],
+        more: Sequence[str] = (),
+    ) -> Report:
         """The number with its verdict and its certificate.
 
         Args:
@@ -207,6 +227,7 @@ class Subject:
             suite: its level.
             suited: what the suite found.
             curve: worst cases at all budgets of this threat, this one included.
+            more: levels of suites that were run besides.
         """
         metrics = suited.metrics()
         accuracy, n = metrics["robust_accuracy"], metrics["n"]
@@ -229,12 +250,18 @@ class Subject:
             probe=self.seen,
             contradicted=0.0 if proved is None else float((proved & broken).double().mean()),
             dynamic_exit=own is not None and dynamic_exit(own.spec.decoder),
+            suites=[suite, *more],
+            other_gradients=own is not None and own.spec.neuron.spiking,
+            tie_share=metrics["tie_share"],
+            argmax_accuracy=metrics["robust_argmax"],
         )
         return Report(
             threat=threat,
             suite=suite,
             clean_accuracy=evidence.clean_accuracy,
+            clean_argmax=self.clean.metrics()["clean_argmax"],
             accuracy=accuracy,
+            argmax=metrics["robust_argmax"],
             interval=evidence.interval,
             certified=None if proved is None else float(proved.double().mean()),
             verdict=verdict_of(evidence),
@@ -279,7 +306,8 @@ def _unmeasured(threat: Threat, suite: str, n: int, classes: int, seen: ProbeEvi
         epsilon=threat.epsilon,
         probe=seen,
     )
-    return Report(threat, suite, nan, nan, Interval(0.0, 1.0), None, verdict_of(evidence), (), n, None)
+    whole, verdict = Interval(0.0, 1.0), verdict_of(evidence)
+    return Report(threat, suite, nan, nan, nan, nan, whole, None, verdict, (), n, None)
 
 
 def audit(
@@ -331,7 +359,7 @@ def audit(
         subject = Subject.of(asked, x, y, key, many, batch_size)
     except LeakError:
         seen = examined(asked, x, y, key)
-        if not (seen.state_leak or seen.randomness):
+        if not (seen.remembers or seen.randomness):
             raise  # the verdict would not say why there is no number
         return _unmeasured(threat, level, len(x), class_count(asked, x, key), seen)
     suited = subject.attacked(threat, level)

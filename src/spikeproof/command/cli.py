@@ -461,16 +461,17 @@ def evaluate(as_json: bool, **options: Unpack[Asked]) -> None:
 @cli.command()
 @asked
 @click.option("--verdicts", is_flag=True, help="Only say what is known; compute nothing.  [studies]")
-@click.option("--rounds", type=click.IntRange(0), default=2, show_default=True, help="Of repairs, in all.")
+@click.option("--rounds", type=click.IntRange(0), default=3, show_default=True, help="Of repairs, in all.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [studies; default: one per core]")
 @guarded
 def audit(as_json: bool, verdicts: bool, rounds: int, workers: int | None, **options: Unpack[Asked]) -> None:
     """Say how far the numbers of MODEL, a saved model or the directory of a study, can be trusted.
 
-    What is missing is computed, and every doubtful number is attacked again as its reasons ask: more steps
-    where the loss was rising, more draws where the expectation was too small, other gradients where they
-    vanish, more images where the interval is wide, and at last the next larger suite. What that changed is
-    said. For a study, repairs are stored beside its cells, and its report shows them.
+    What is missing is computed, and every number without a standard suite gets one. A doubtful number is then
+    attacked again as its reasons ask: more steps where the loss was rising, more draws where the expectation
+    was too small, other gradients where they vanish, more images where the interval is wide, and at last the
+    next larger suite. The command says what that changed. For a study, repairs are stored beside its cells,
+    and its report shows them.
     """
     from spikeproof.command import terminal
     from spikeproof.experiments.repair.signing import repair, sign_off

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spikeproof.audit.checks import DOUBTFUL, WITHHELD
+from spikeproof.audit.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
 from spikeproof.experiments.run.driver import Listener, Summary
@@ -21,6 +21,7 @@ from spikeproof.report.tables import (
     MISSING,
     Budget,
     Headline,
+    argmaxes,
     budgets,
     epsilon_text,
     far,
@@ -192,8 +193,10 @@ def print_records(records: Sequence[Record]) -> None:
         click.echo("Proved: a lower bound, where the number before it is an upper one.")
     if columns:
         click.echo("Under attack: the worst case over all attacks of the study, image by image.")
-        doubtful = any(row["verdict"] == DOUBTFUL for row in records)
-        _print_marks(doubtful, any(row["nested"] for row in records), "the reasons below")
+        verdicts = {row["verdict"] for row in records}
+        _print_marks(verdicts, any(row["nested"] for row in records), "the reasons below")
+    for text in _argmax(records, axes, columns):
+        click.echo(text)
     for warning in _warnings(records):
         click.echo(f"warning: {warning}")
     if count := sum(row["before_verdict"] is not None for row in records):
@@ -203,8 +206,21 @@ def print_records(records: Sequence[Record]) -> None:
         )
 
 
-def _print_marks(doubtful: bool, nested: bool, reasons: str) -> None:
-    if doubtful:
+def _argmax(records: Sequence[Record], axes: Sequence[str], columns: Sequence[Budget]) -> list[str]:
+    """What models that tie would have if the first of the best classes were the answer."""
+    told = [
+        f"  {', '.join(str(dict(row.model)[axis]) for axis in axes)}: {argmaxes(row, columns)}"
+        for row in headlines(records)
+        if row.model["tie_share"] or any(worst["adversarial_tie_share"] for worst in row.worst.values())
+    ]
+    head = "With the first of the best classes for an answer, clean and at each budget, where there are ties:"
+    return [head, *told] if told else []
+
+
+def _print_marks(verdicts: set[str | None], nested: bool, reasons: str) -> None:
+    if PRELIMINARY in verdicts:
+        click.echo(f"{MARKS[PRELIMINARY]}: preliminary, a first look that no search followed.")
+    if DOUBTFUL in verdicts:
         click.echo(f"A question mark: doubtful, for {reasons}; docs/audit.md explains them.")
     if nested:
         click.echo("Nested: each budget began with what the attack had found within the smaller one.")
@@ -228,7 +244,8 @@ def print_seeds(records: Sequence[Record], *, explained: bool = False) -> None:
     for row in found:
         means = [_mean(row.clean)]
         for budget in columns:
-            mark = ("?" if budget in row.doubtful else "") + (" nested" if budget in row.nested else "")
+            verdict = DOUBTFUL if budget in row.doubtful else PRELIMINARY if budget in row.preliminary else ""
+            mark = MARKS.get(verdict, "") + (" nested" if budget in row.nested else "")
             means.append(_mean(row.worst[budget]) + mark if budget in row.worst else MISSING)
         place = [str(row.model[axis]) for axis in axes]  # type: ignore[literal-required]
         lines.append([*place, str(row.trainings), row.n, *means])
@@ -238,8 +255,9 @@ def print_seeds(records: Sequence[Record], *, explained: bool = False) -> None:
         texts = [f"{text:<{width}}" for text, width in zip(line, widths, strict=True)]
         click.echo("  ".join(texts).rstrip())
     if not explained:
-        doubtful = any(row.doubtful for row in found)
-        _print_marks(doubtful, any(row.nested for row in found), "reasons that `spikeproof show` names")
+        verdicts: set[str | None] = {DOUBTFUL} if any(row.doubtful for row in found) else set()
+        verdicts |= {PRELIMINARY} if any(row.preliminary for row in found) else set()
+        _print_marks(verdicts, any(row.nested for row in found), "reasons that `spikeproof show` names")
 
 
 def _mean(mean: tuple[float, Interval | None]) -> str:
@@ -308,15 +326,16 @@ def print_signed(found: Sequence[Report]) -> None:
         epsilon, name = epsilon_text(each.threat.epsilon), threat_name(each.threat)
         certified = MISSING if each.certified is None else f"{percent(each.certified)} %"
         click.echo(f"\n{name} {epsilon}, suite {each.suite}, {each.n} images")
-        click.echo(f"  clean      {percent(each.clean_accuracy)} %")
+        click.echo(f"  clean      {percent(each.clean_accuracy)} %, by argmax {percent(each.clean_argmax)} %")
         if each.verdict.verdict == WITHHELD:
             click.echo("  robust     withheld")
         else:
             low, high = (percent(end) for end in each.interval)
             click.echo(f"  robust     {percent(each.accuracy)} %  [{low}, {high}], an upper bound")
+            click.echo(f"  by argmax  {percent(each.argmax)} %, if the first of the best classes counts")
         click.echo(f"  certified  {certified}, a lower bound")
         click.echo(f"  verdict    {each.verdict.verdict}")
-        for finding in each.verdict.findings:
+        for finding in (*each.verdict.findings, *each.verdict.notes):
             click.echo(f"    {finding.check}: {finding.why}")
         click.echo(f"  {'attack':22} {'on':>6} {'broke':>7} {'left %':>7} {'seconds':>8}")
         for member in each.members:
@@ -343,7 +362,7 @@ def print_repaired(found: Sequence[Mended]) -> None:
                 click.echo(f"    {finding.check}: {finding.why}")
         elif each.first.verdict.verdict == WITHHELD:
             click.echo("not repaired: the evaluation is wrong, and more attacks do not mend that")
-        elif each.first.verdict.verdict == DOUBTFUL:
+        elif each.first.verdict.verdict in MARKS:
             click.echo("not repaired: no further attack of ours can settle this")
 
 
@@ -358,9 +377,9 @@ def print_verdicts(records: Sequence[Record], repaired: Sequence[Repaired] = ())
         place = ", ".join(str(row[axis]) for axis in axes)  # type: ignore[literal-required]
         shown = MISSING if row["verdict"] == WITHHELD else percent(row["robust_accuracy"])
         click.echo(
-            f"{row['verdict']:9}  {shown:>5} %  {row['threat']} {epsilon_text(row['epsilon'])}  {place}"
+            f"{row['verdict']:11}  {shown:>5} %  {row['threat']} {epsilon_text(row['epsilon'])}  {place}"
         )
-        for reason in row["warnings"]:
+        for reason in (*row["warnings"], *(f"note: {note}" for note in row["notes"])):
             click.echo(f"             {reason}")
         if (row["cell"], row["epsilon"]) in mended:
             _print_change(mended[row["cell"], row["epsilon"]])

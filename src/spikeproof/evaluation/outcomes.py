@@ -66,6 +66,14 @@ class Look:
         return (self.predictions == self.y).float().mean(0)
 
     @property
+    def right_argmax(self) -> Float[Tensor, "B"]:
+        """The same if the first of the best classes were the answer; what is no number is wrong."""
+        firsts = [
+            torch.where(a.logits.isfinite().all(-1), a.logits.argmax(-1), UNDECIDED) for a in self.answers
+        ]
+        return (torch.stack(firsts) == self.y).float().mean(0)
+
+    @property
     def prediction(self) -> Int64[Tensor, "B"]:
         """Of the first draw."""
         return self.predictions[0]
@@ -145,6 +153,7 @@ def _known(meaning: str, of: Callable[[CleanBatch], Tensor]) -> Declared:
 IDENTITY, LABEL = "identity of the example", "the right class"
 RIGHT = "share of fresh draws answered with the label"
 CHOSEN = "the same on the draws used for choosing"
+ARGMAX = "as `right`, if the first of the best classes were the answer"
 PREDICTION = "class of the first draw; -1 for a tie"
 TIE = "share of draws without one best class"
 SILENT = "share of draws with a silent output layer"
@@ -159,6 +168,7 @@ class CleanMetrics(TypedDict):
     n: int
     draws: int
     clean_accuracy: float
+    clean_argmax: float
     clean_all_draws: float
     clean_vote: float
     ci_low: float
@@ -178,6 +188,7 @@ class Clean:
     label: Int64[Tensor, "N"] = field(metadata=_known(LABEL, lambda batch: batch.labels))
     right: Float[Tensor, "N"] = field(metadata=_known(RIGHT, lambda batch: batch.fresh.right))
     right_selection: Float[Tensor, "N"] = field(metadata=_known(CHOSEN, lambda batch: batch.chosen.right))
+    right_argmax: Float[Tensor, "N"] = field(metadata=_answer(ARGMAX, lambda seen: seen.right_argmax))
     prediction: Int64[Tensor, "N"] = field(metadata=_answer(PREDICTION, lambda seen: seen.prediction))
     tie: Float[Tensor, "N"] = field(metadata=_answer(TIE, lambda seen: seen.tie))
     silent: Float[Tensor, "N"] = field(metadata=_answer(SILENT, lambda seen: seen.silent))
@@ -200,6 +211,7 @@ class Clean:
             "n": len(self.right),
             "draws": self.draws,
             "clean_accuracy": mean(self.right),
+            "clean_argmax": mean(self.right_argmax),
             "clean_all_draws": mean((self.right == 1).float()),
             "clean_vote": mean(self.voted),
             "ci_low": low,
@@ -351,6 +363,7 @@ class AttackedMetrics(TypedDict):
     n: int
     draws: int
     robust_accuracy: float
+    robust_argmax: float
     robust_all_draws: float
     robust_vote: float
     ci_low: float
@@ -395,6 +408,9 @@ class Attacked:
             lambda batch: batch.choice(batch.clean.right_selection, batch.chosen.right),
             lambda examples: examples.clean.right_selection,
         )
+    )
+    right_argmax: Float[Tensor, "N"] = field(
+        metadata=_chosen(ARGMAX, lambda seen: seen.right_argmax, absent=UNKNOWN)
     )
     prediction: Int64[Tensor, "N"] = field(metadata=_answer(PREDICTION, lambda seen: seen.prediction))
     tie: Float[Tensor, "N"] = field(metadata=_answer(TIE, lambda seen: seen.tie))
@@ -527,6 +543,7 @@ class Attacked:
             "n": len(self.right),
             "draws": self.draws,
             "robust_accuracy": mean(self.right),
+            "robust_argmax": mean(self.right_argmax),
             "robust_all_draws": mean((self.right == 1).float()),
             "robust_vote": mean(self.voted),
             "ci_low": low,

@@ -25,7 +25,14 @@ from spikeproof.attacks.events.spikesearch import SpikeSearch, SpikeWalkSearch
 from spikeproof.attacks.gradient.estimates import NES
 from spikeproof.attacks.gradient.iterated import APGD, APGDT
 from spikeproof.attacks.gradient.plain import EOTPGD, PGD
-from spikeproof.attacks.made_of.composite import WidthSweep, sees_every_exit
+from spikeproof.attacks.made_of.composite import (
+    WidthSweep,
+    looks_of,
+    objectives_of,
+    sees_every_exit,
+    sources_of,
+    steps_of,
+)
 from spikeproof.attacks.nearest.linearised import FABT
 from spikeproof.attacks.nearest.penalised import EAD
 from spikeproof.attacks.nearest.sparse import JSMA, OnePixel, SparseFool
@@ -392,8 +399,10 @@ class Contribution(_Evidence):
 
     `attacked` counts the examples that it was run on; `broke` is how many of them it broke, in expectation
     where the model draws, and `left` the accuracy after it. `own_gradient` says whether it followed the
-    gradient of the model itself; `steps` and `draws` are those of a gradient attack. `evidence` and the
-    queries are there where it was run at all, `every_exit` where its objective sees every exit.
+    gradient of the model itself; `steps` and `draws` are those of a gradient attack, `objectives` and
+    `sources` name what it maximised and whose gradients it followed, and `queries` are those of a search
+    without gradients, per example. `evidence` and its queries are there where it was run at all,
+    `every_exit` where its objective sees every exit.
     """
 
     name: str
@@ -405,6 +414,9 @@ class Contribution(_Evidence):
     own_gradient: bool
     steps: int
     draws: int
+    objectives: list[str]
+    sources: list[str]
+    queries: float
 
 
 class SuitedMetrics(AttackedMetrics):
@@ -522,8 +534,11 @@ def _contribution(
         "left": float(worst.right.double().mean()),
         "gradient_free": free,
         "own_gradient": own and not free,
-        "steps": 0 if free else getattr(recipe, "steps", 0),
+        "steps": steps_of(recipe),
         "draws": 1 if free else getattr(recipe, "draws", 1),
+        "objectives": list(objectives_of(recipe)),
+        "sources": list(sources_of(recipe)),
+        "queries": 0.0 if found is None else looks_of(recipe, int(found.queries.sum()), len(found.example)),
     }
     if sees_every_exit(recipe):
         entry["every_exit"] = True

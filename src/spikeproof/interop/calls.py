@@ -42,6 +42,38 @@ class _Each(Targets):
 
 
 @dataclass(frozen=True)
+class _FirstBest:
+    """A model whose first best class is the answer, as other libraries have it.
+
+    Where best classes tie, the logit of the first is raised by the least step of a floating-point number, so
+    that an attack does not end at a tie; gradients stay as they are.
+    """
+
+    model: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "model":  # while it is being copied
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def __call__(self, images: Tensor, key: Key | None = None) -> Tensor:
+        logits: Tensor = self.model(images, key)
+        with torch.no_grad():
+            best, first = logits.max(-1, keepdim=True)
+            tied = (logits == best).sum(-1, keepdim=True) > 1
+            step = torch.nextafter(best, torch.full_like(best, torch.inf)) - best
+            more = torch.zeros_like(logits).scatter(-1, first, step * tied)
+        return logits + more
+
+
+def _answering(source: Model | Sources | None) -> Any:
+    """A model, or all of several, that answer ties by their first class."""
+    if isinstance(source, Sources):
+        return Sources(tuple(None if each is None else _FirstBest(each) for each in source.models))
+    return None if source is None else _FirstBest(source)
+
+
+@dataclass(frozen=True)
 class _Keyless:
     """A model of images alone, as those of other libraries are."""
 
@@ -76,7 +108,7 @@ def _images(
     """What a recipe makes of images; `labels` are theirs, or where they are to lead."""
     attack = recipe(threat)
     if not targeted:
-        found: Tensor = attack(model, x, labels, key, through=source).x_adv
+        found: Tensor = attack(_answering(model), x, labels, key, through=_answering(source)).x_adv
         return found
     if not isinstance(attack, GradientAttack) or attack.targets is not None:
         raise InputError(
@@ -227,7 +259,7 @@ class AsFoolbox:
         if isinstance(self.recipe, NormRecipe) and not targeted:
             search = MinimumNorm(self.norm(self._unit(1.0, unit)), self.recipe, stop=False)
             self.recipe.check_threat(search.threat)
-            near = search.search(unit, x, labels, self.key).x_adv
+            near = search.search(_answering(unit), x, labels, self.key).x_adv
             return [(near, near if threat is None else threat.project(near, x)) for threat in threats]
         if None in threats:
             raise InputError(

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spikeproof.audit.checks import DOUBTFUL, WITHHELD
+from spikeproof.audit.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.report.drawing import (
@@ -119,7 +119,7 @@ class _Bar:
     parts: Sequence[tuple[str, float]]
     left: float
     proved: float
-    doubtful: bool
+    verdict: str | None
 
 
 def _broke(numbers: _Numbers, name: str) -> Drawing | None:
@@ -131,7 +131,7 @@ def _broke(numbers: _Numbers, name: str) -> Drawing | None:
             [(part["attack"], part["broke"]) for part in row["broken_by"]],
             row["robust_accuracy"],
             row["certified"] or 0.0,
-            row["verdict"] == DOUBTFUL,
+            row["verdict"],
         )
         for row in shown
     ]
@@ -155,7 +155,7 @@ def _suite(numbers: _Numbers, name: str) -> Drawing | None:
             title = numbers.name(row, 44) + (f" · {each['attack']}" if len(suites) > 1 else "")
             parts = [(part["attack"], part["broke"]) for part in each["broken_by"]]
             clean, left = row["clean_accuracy"], each["robust_accuracy"]
-            bars.append(_Bar(title, clean, parts, left, row["certified"] or 0.0, False))
+            bars.append(_Bar(title, clean, parts, left, row["certified"] or 0.0, None))
     if not bars:
         return None
     caption = (
@@ -177,7 +177,9 @@ def _bar_drawing(name: str, title: str, caption: str, bars: Sequence[_Bar]) -> D
             totals[attack] = totals.get(attack, 0.0) + max(share, 0.0)
     ranked = [attack for attack in sorted(totals, key=lambda a: -totals[a]) if totals[attack] > 0]
     named = [attack for attack in totals if attack in ranked[:MOST_ATTACKS]]
-    if any(bar.doubtful for bar in bars):
+    if any(bar.verdict == PRELIMINARY for bar in bars):
+        caption += " A tilde: preliminary, nobody searched for more."
+    if any(bar.verdict == DOUBTFUL for bar in bars):
         caption += " A question mark: doubtful, more may fall."
 
     def paint(figure: Figure) -> None:
@@ -226,7 +228,7 @@ def _draw_bar(ax: Axes, rank: int, bar: _Bar, named: Sequence[str]) -> None:
         start += width
     middle = 100 - 50 * bar.left
     if bar.left > 0.06:
-        text = f"{100 * bar.left:.1f}" + ("?" if bar.doubtful else "")
+        text = f"{100 * bar.left:.1f}" + MARKS.get(bar.verdict or "", "")
         patch = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
         ax.text(middle, rank, text, ha="center", va="center", fontsize=8, bbox=patch)
 

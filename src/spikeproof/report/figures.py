@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from spikeproof.audit.checks import DOUBTFUL, WITHHELD
+from spikeproof.audit.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.record import ProbeRecord, Record
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.report.drawing import (
@@ -243,7 +243,8 @@ def _width(columns: int) -> float:
 
 def _verdict_note(records: Sequence[Record]) -> str:
     verdicts = {record["verdict"] for record in records if record["attack"] == WORST_CASE}
-    note = " An open mark is a doubtful number." if DOUBTFUL in verdicts else ""
+    kinds = " or ".join(verdict for verdict in MARKS if verdict in verdicts)
+    note = f" An open mark is a {kinds} number." if kinds else ""
     return note + (" Numbers that are withheld are not drawn." if WITHHELD in verdicts else "")
 
 
@@ -356,7 +357,7 @@ def _draw_curves(
             pale = style["color"] == PALE
             size = {"markersize": 2.5 if small else 4, "linewidth": 0.7 if pale else 1.1 if small else 1.6}
             ax.plot(x, accuracy, label=name, **{**style, **size})
-            open_ = [i for i, point in enumerate(points.values()) if point.doubtful]
+            open_ = [i for i, point in enumerate(points.values()) if point.open_]
             if open_ and not pale and not small:
                 marks = {**style, **size, "linestyle": "none", "markerfacecolor": "white"}
                 ax.plot([x[i] for i in open_], accuracy[open_], zorder=3, **marks)
@@ -380,27 +381,27 @@ class _Point:
     accuracy: float
     low: float
     high: float
-    doubtful: bool
+    open_: bool
 
 
 def _points(rows: Sequence[Record], attack: str) -> dict[float, _Point]:
     """A point for every epsilon; 0 is without attack. Withheld numbers are not among them."""
     found: dict[float, list[tuple[float, float, float]]] = {0.0: []}
-    doubtful: set[float] = set()
+    open_: set[float] = set()
     for model in {row["model"]: row for row in rows}.values():
         found[0.0].append((model["clean_accuracy"], model["clean_ci_low"], model["clean_ci_high"]))
     for row in rows:
         if row["attack"] == attack and _shown(row):
             values = (row["robust_accuracy"], row["ci_low"], row["ci_high"])
             found.setdefault(row["epsilon"], []).append(values)
-            doubtful |= {row["epsilon"]} if row["verdict"] == DOUBTFUL else set()
+            open_ |= {row["epsilon"]} if row["verdict"] in MARKS else set()
     points = {}
     for epsilon, triples in sorted(found.items()):
         whole = [_numbers(triple) for triple in triples if _numbers(triple)]
         if whole:
             accuracy, low, high = zip(*whole, strict=True)
             mean = sum(accuracy) / len(accuracy)
-            points[epsilon] = _Point(mean, min(low), max(high), epsilon in doubtful)
+            points[epsilon] = _Point(mean, min(low), max(high), epsilon in open_)
     return points
 
 
@@ -596,8 +597,8 @@ def _heat_map(atlas: _Atlas, name: str, place: str, records: Sequence[Record]) -
     caption = "Accuracy of each code with each decoder, the mean over seeds where there are several"
     if worst:
         caption += "; the worst case is shown at the epsilon at which the models differ most"
-    if any(record["verdict"] == DOUBTFUL for record in worst):
-        caption += "; a question mark: doubtful"
+    for verdict, words in ((DOUBTFUL, "a question mark: doubtful"), (PRELIMINARY, "a tilde: preliminary")):
+        caption += f"; {words}" if any(record["verdict"] == verdict for record in worst) else ""
     width = min(10.5, 1.8 + len(maps) * max(2.4, 1.5 * len(across)))
     room = 0.16 * max(text.count("\n") for text in below) if cell > 0.6 else 1.2
     height = 1.0 + room + len(down) * (0.4 if all("\n" not in text for text in left) else 0.46)
@@ -643,10 +644,17 @@ def _map(
             seen = verdicts.get((first, second), set())
             if (first, second) in found:
                 values[i, j] = np.mean(found[first, second])
-                texts[i][j] = number(float(values[i, j])) + ("?" if seen & {DOUBTFUL, WITHHELD} else "")
+                texts[i][j] = number(float(values[i, j])) + _mark(seen)
             elif WITHHELD in seen:
                 texts[i][j] = WITHHELD
     return _Map(title, values, texts)
+
+
+def _mark(verdicts: set[str | None]) -> str:
+    """Of a mean over numbers with these verdicts."""
+    if verdicts & {DOUBTFUL, WITHHELD}:
+        return MARKS[DOUBTFUL]
+    return MARKS[PRELIMINARY] if PRELIMINARY in verdicts else ""
 
 
 def _draw_map(ax: Axes, drawn: _Map) -> None:

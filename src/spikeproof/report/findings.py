@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from spikeproof.audit.checks import CHECKS, DOUBTFUL, SUPPORTED, WITHHELD, Check
+from spikeproof.audit.checks import CHECKS, DOUBTFUL, GRAVITY, PRELIMINARY, SUPPORTED, WITHHELD, Check
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.record import ProbeRecord, Record
 from spikeproof.report.tables import (
@@ -42,6 +42,7 @@ __all__ = [
     "NoProbes",
     "NoRobustness",
     "OneSeed",
+    "PreliminaryNumbers",
     "Proved",
     "Raised",
     "Ranks",
@@ -131,6 +132,7 @@ class Verdicts:
     """How many audited numbers have each verdict, and whether a doubtful one is above zero."""
 
     supported: int
+    preliminary: int
     doubtful: int
     withheld: int
     doubtful_above_zero: bool
@@ -141,6 +143,7 @@ class Verdicts:
         doubtful = study.judged(DOUBTFUL)
         return cls(
             len(study.judged(SUPPORTED)),
+            len(study.judged(PRELIMINARY)),
             len(doubtful),
             len(study.judged(WITHHELD)),
             any(row["robust_accuracy"] > 0 for row in doubtful),
@@ -149,7 +152,7 @@ class Verdicts:
     @property
     def total(self) -> int:
         """Number of audited worst cases."""
-        return self.supported + self.doubtful + self.withheld
+        return self.supported + self.preliminary + self.doubtful + self.withheld
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,7 @@ def raised(study: StudyRecords) -> list[Raised]:
         )
         for name, items in groups.items()
     ]
-    return sorted(found, key=lambda each: (each.verdict != WITHHELD, -len(each.records)))
+    return sorted(found, key=lambda each: (GRAVITY.index(each.verdict), -len(each.records)))
 
 
 # --- what may be concluded ---
@@ -311,7 +314,7 @@ class Broken:
         for budget in budgets(study.records):
             rows = [
                 row
-                for row in study.judged(SUPPORTED, DOUBTFUL)
+                for row in study.judged(SUPPORTED, PRELIMINARY, DOUBTFUL)
                 if budget_of(row) == budget and row["clean_accuracy"] > 0
             ]
             if fallen := sum(row["ci_high"] < row["clean_ci_low"] / 2 for row in rows):
@@ -329,7 +332,7 @@ class Proved:
     @classmethod
     def of(cls, study: StudyRecords) -> Proved | None:
         """The finding, where something is proved."""
-        rows = [row for row in study.judged(SUPPORTED, DOUBTFUL) if (row["certified"] or 0) > 0]
+        rows = [row for row in study.judged(SUPPORTED, PRELIMINARY, DOUBTFUL) if (row["certified"] or 0) > 0]
         return cls(max(rows, key=lambda row: row["certified"] or 0), len(rows) - 1) if rows else None
 
 
@@ -344,7 +347,9 @@ class ShownDifferences:
     @classmethod
     def of(cls, study: StudyRecords) -> ShownDifferences | None:
         """The finding, where a comparison shows a difference."""
-        sound = [pair for pair in study.compared if pair["shown"] and not pair["doubtful"]]
+        sound = [
+            pair for pair in study.compared if pair["shown"] and not pair["doubtful"] + pair["preliminary"]
+        ]
         if not sound:
             return None
         return cls(max(sound, key=lambda pair: abs(pair["difference"])), len(sound), len(study.compared))
@@ -386,6 +391,19 @@ class DoubtfulNumbers:
         """The finding, where a doubtful number is above zero."""
         high = [row for row in study.judged(DOUBTFUL) if row["robust_accuracy"] > 0]
         return cls(max(high, key=lambda row: row["robust_accuracy"]), len(high) - 1) if high else None
+
+
+@dataclass(frozen=True)
+class PreliminaryNumbers:
+    """The numbers of a first look that no search followed."""
+
+    records: list[Record]
+
+    @classmethod
+    def of(cls, study: StudyRecords) -> PreliminaryNumbers | None:
+        """The finding, where a number is preliminary."""
+        rows = study.judged(PRELIMINARY)
+        return cls(rows) if rows else None
 
 
 @dataclass(frozen=True)
@@ -445,7 +463,7 @@ def _over_seeds(study: StudyRecords) -> OneSeed | SeedSpread | None:
         for budget in row.worst:
             values = [
                 found["robust_accuracy"]
-                for found in study.judged(SUPPORTED, DOUBTFUL)
+                for found in study.judged(SUPPORTED, PRELIMINARY, DOUBTFUL)
                 if budget_of(found) == budget and label(found, axes) == label(row.model, axes)
             ]
             if values:
@@ -495,7 +513,17 @@ def _outside(study: StudyRecords) -> NoRobustness | Elsewhere | None:
     )
 
 
-Limit = DoubtfulNumbers | WithheldNumbers | Ranks | OneSeed | SeedSpread | Unproved | NoRobustness | Elsewhere
+Limit = (
+    DoubtfulNumbers
+    | PreliminaryNumbers
+    | WithheldNumbers
+    | Ranks
+    | OneSeed
+    | SeedSpread
+    | Unproved
+    | NoRobustness
+    | Elsewhere
+)
 """What may not be concluded from a study."""
 
 
@@ -544,10 +572,10 @@ class Unsupported:
     @classmethod
     def of(cls, study: StudyRecords) -> Unsupported | None:
         """The finding, where a number is not supported."""
-        rows = study.judged(DOUBTFUL, WITHHELD)
+        rows = study.judged(PRELIMINARY, DOUBTFUL, WITHHELD)
         if not rows:
             return None
-        return cls(max(rows, key=lambda row: (row["verdict"] == WITHHELD, row["robust_accuracy"])))
+        return cls(min(rows, key=lambda row: (GRAVITY.index(str(row["verdict"])), -row["robust_accuracy"])))
 
 
 @dataclass(frozen=True)
@@ -626,6 +654,7 @@ def limits(study: StudyRecords) -> list[Limit]:
     return _present(
         study,
         DoubtfulNumbers.of,
+        PreliminaryNumbers.of,
         WithheldNumbers.of,
         Ranks.of,
         _over_seeds,

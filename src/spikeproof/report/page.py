@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from spikeproof.audit.checks import CHECKS, DOUBTFUL, WITHHELD
+from spikeproof.audit.checks import CHECKS, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.errors import InputError
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
@@ -387,9 +387,9 @@ def _worst_summary(worst: Sequence[Record], axes: Sequence[str]) -> str:
     if len(told) > 1:
         best = max(told, key=lambda record: record["robust_accuracy"])
         words += f"; most with {tables.label(best, axes)}"
-        words += ", a doubtful number" if best["verdict"] == DOUBTFUL else ""
-    elif told[0]["verdict"] == DOUBTFUL:
-        words += ", a doubtful number"
+        words += f", a {best['verdict']} number" if best["verdict"] in MARKS else ""
+    elif told[0]["verdict"] in MARKS:
+        words += f", a {told[0]['verdict']} number"
     withheld = len(worst) - len(told)
     return words + (f"; {withheld} more are withheld. " if withheld else ". ")
 
@@ -420,10 +420,16 @@ MEANINGS = {check.name: f"{check.matters} {check.remedy}" for check in CHECKS}
 
 
 def _alarms(records: Sequence[Record], axes: Sequence[str]) -> list[Alarm]:
-    """Everything that looks suspicious, by kind; each text once per model, with its epsilons."""
+    """Everything that looks suspicious, by kind; each text once per model, with its epsilons.
+
+    That nobody searched is said by the verdict, and is no sign of anything.
+    """
     kinds: dict[str, dict[tuple[str, str], list[str]]] = {}
+    unsearched = {check.name for check in CHECKS if check.verdict == PRELIMINARY}
     for record in records:
         for text in record["warnings"]:
+            if text.split(":")[0] in unsearched:
+                continue
             place = (text, tables.label(record, axes))
             found = kinds.setdefault(text.split(":")[0], {}).setdefault(place, [])
             epsilon = tables.epsilon_text(record["epsilon"])

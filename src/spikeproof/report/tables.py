@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from spikeproof.audit.checks import DOUBTFUL, WITHHELD
+from spikeproof.audit.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.record import Broke, DistanceRecord, Effort, ProbeRecord, Proof, Record
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.statistics import Interval, over_seeds
@@ -178,6 +178,7 @@ class Seeds(NamedTuple):
         worst: the same for the worst case of each budget that every seed has; a number that is withheld for
             one of them has none.
         doubtful: budgets at which one of the numbers is doubtful.
+        preliminary: budgets at which one is preliminary and none doubtful.
         nested: budgets at which one of the numbers began with what was found within a smaller one.
     """
 
@@ -188,6 +189,7 @@ class Seeds(NamedTuple):
     clean: tuple[float, Interval | None]
     worst: dict[Budget, tuple[float, Interval | None]]
     doubtful: frozenset[Budget]
+    preliminary: frozenset[Budget]
     nested: frozenset[Budget]
 
     @property
@@ -209,15 +211,17 @@ def seeds(records: Sequence[Record]) -> list[Seeds]:
 
 
 def _seeds(rows: Sequence[Headline]) -> Seeds:
-    worst, doubtful, nested = {}, set(), set()
+    worst, doubtful, preliminary, nested = {}, set(), set(), set()
     for budget in rows[0].worst:
         found = [row.worst[budget] for row in rows if budget in row.worst]
         if len(found) == len(rows) and all(record["verdict"] != WITHHELD for record in found):
             worst[budget] = _mean_share([record["robust_accuracy"] for record in found])
-            doubtful |= {budget} if any(record["verdict"] == DOUBTFUL for record in found) else set()
+            verdicts = {record["verdict"] for record in found}
+            doubtful |= {budget} if DOUBTFUL in verdicts else set()
+            preliminary |= {budget} if PRELIMINARY in verdicts else set()
             nested |= {budget} if any(record["nested"] for record in found) else set()
     clean, n = _mean_share([row.model["clean_accuracy"] for row in rows]), [row.model["n"] for row in rows]
-    marks = frozenset(doubtful), frozenset(nested)
+    marks = frozenset(doubtful), frozenset(preliminary - doubtful), frozenset(nested)
     return Seeds(rows[0].model, len(rows), min(n), max(n), clean, worst, *marks)
 
 
@@ -248,6 +252,7 @@ def seeds_json(records: Sequence[Record]) -> list[dict[str, object]]:
                 "robust_mean": mean,
                 "robust_interval": ends,
                 "doubtful": budget in row.doubtful,
+                "preliminary": budget in row.preliminary,
                 "nested": budget in row.nested,
             }
         )
@@ -331,13 +336,15 @@ def percent(share: float | None) -> str:
 
 
 def judged(record: Record | None) -> str:
-    """A worst case in per cent with its verdict: a question mark for doubt, no number where it is withheld.
+    """A worst case in per cent with the mark of its verdict, or no number where it is withheld.
 
     A number that rests on nested budgets says so.
 
     Example:
         >>> judged({"robust_accuracy": 0.31, "verdict": "doubtful"})
         '31.0?'
+        >>> judged({"robust_accuracy": 0.31, "verdict": "preliminary"})
+        '31.0~'
         >>> judged({"robust_accuracy": 0.31, "verdict": "withheld"}), judged(None)
         ('withheld', '–')
         >>> judged({"robust_accuracy": 0.31, "verdict": "doubtful", "nested": True})
@@ -347,8 +354,18 @@ def judged(record: Record | None) -> str:
         return MISSING
     if record["verdict"] == WITHHELD:
         return WITHHELD
-    mark = "?" if record["verdict"] == DOUBTFUL else ""
+    mark = MARKS.get(str(record["verdict"]), "")
     return percent(record["robust_accuracy"]) + mark + (" nested" if record.get("nested") else "")
+
+
+def argmaxes(row: Headline, columns: Sequence[Budget]) -> str:
+    """Accuracies if the first of the best classes were the answer: on clean images, and at every budget."""
+    found = [row.worst.get(budget) for budget in columns]
+    shares = [
+        None if record is None or record["verdict"] == WITHHELD else record["robust_argmax"]
+        for record in found
+    ]
+    return " / ".join(map(percent, [row.model["clean_argmax"], *shares]))
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -505,12 +522,14 @@ def to_latex(records: Sequence[Record]) -> str:
     certified = any(row["certified"] is not None for row in records)
     lines = [
         "% Needs \\usepackage{booktabs}. Accuracy in per cent with 95 % Wilson intervals; robust accuracy in",
-        "% the worst case over all attacks of the study; ties count as errors. A question mark: doubtful.",
+        "% the worst case over all attacks of the study; ties count as errors. Argmax: the same, clean and",
+        "% at each budget, with the first of the best classes. A question mark: doubtful; a tilde:",
+        "% preliminary, a first look and no search.",
         "% Spikes per image up to its decision; exit: mean number of time steps until then.",
         *(["% After a bar: what is proved, a lower bound of the robust accuracy."] if certified else []),
-        f"\\begin{{tabular}}{{{'l' * len(axes)}{'r' * (len(head) + 4 - len(axes))}}}",
+        f"\\begin{{tabular}}{{{'l' * len(axes)}{'r' * (len(head) + 5 - len(axes))}}}",
         "\\toprule",
-        _latex_row([_latex(name) for name in (*head, "ties", "silent", "spikes", "exit")]),
+        _latex_row([_latex(name) for name in (*head, "argmax", "ties", "silent", "spikes", "exit")]),
         "\\midrule",
         *(_latex_row(_latex_cells(row, axes, columns)) for row in rows),
         "\\bottomrule",
@@ -519,13 +538,13 @@ def to_latex(records: Sequence[Record]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _latex_cells(row: Headline, axes: Iterable[str], columns: Iterable[Budget]) -> list[str]:
+def _latex_cells(row: Headline, axes: Iterable[str], columns: Sequence[Budget]) -> list[str]:
     model = row.model
     accuracies = [_latex_accuracy(model["clean_accuracy"], model["clean_ci_low"], model["clean_ci_high"])]
     for budget in columns:
         worst = row.worst.get(budget)
         accuracies.append(_latex_judged(worst) if worst else "--")
-    shares = [percent(model["tie_share"]), percent(model["silent_share"])]
+    shares = [argmaxes(row, columns), percent(model["tie_share"]), percent(model["silent_share"])]
     names = [_latex(str(_field(model, axis))) for axis in axes]
     costs = [number(model["spikes_per_inference"]), number(model["mean_exit"], 2)]
     return [*names, *accuracies, *map(_latex, [*shares, *costs])]
@@ -538,7 +557,7 @@ def _latex_accuracy(value: float | None, low: float | None, high: float | None) 
 def _latex_judged(record: Record) -> str:
     if record["verdict"] == WITHHELD:
         return WITHHELD
-    mark = "\\rlap{?}" if record["verdict"] == DOUBTFUL else ""
+    mark = {DOUBTFUL: "\\rlap{?}", PRELIMINARY: "\\rlap{$\\sim$}"}.get(str(record["verdict"]), "")
     mark += " {\\scriptsize nested}" if record["nested"] else ""
     attacked = _latex_accuracy(record["robust_accuracy"], record["ci_low"], record["ci_high"]) + mark
     if record["certified"] is None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
-from spikeproof.audit.checks import DOUBTFUL, SUPPORTED, WITHHELD
+from spikeproof.audit.checks import GRAVITY, SUPPORTED
 from spikeproof.catalogue.names import members
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.record import ProbeRecord, Record
@@ -98,9 +98,7 @@ class Trust:
         """
         study = f.StudyRecords(records, probes, compared, axes, unfinished)
         names = _Names(noun(records), budgets(records), study.axes, study.architecture)
-        audited = sorted(
-            study.audited, key=lambda r: (WITHHELD, DOUBTFUL, SUPPORTED).index(str(r["verdict"]))
-        )
+        audited = sorted(study.audited, key=lambda r: GRAVITY.index(str(r["verdict"])))
         return cls(
             _lead(study, names),
             _measured(f.Measured.of(study), names),
@@ -207,14 +205,16 @@ def _verdicts(found: f.Verdicts) -> str:
     if found.supported < found.total:
         words = (
             f"Of {_count(found.total, 'robust accuracy', 'robust accuracies')}, {found.supported} "
-            f"{'is' if found.supported == 1 else 'are'} supported, {found.doubtful} doubtful and "
-            f"{found.withheld} withheld. "
+            f"{'is' if found.supported == 1 else 'are'} supported, {found.preliminary} preliminary, "
+            f"{found.doubtful} doubtful and {found.withheld} withheld. "
         )
     elif found.total > 1:
-        words = f"All {found.total} robust accuracies passed every check. "
+        words = f"All {found.total} robust accuracies were searched and passed every check. "
     else:
-        words = "It passed every check. "
+        words = "It was searched and passed every check. "
     words += "Every one is an upper bound: it says what these attacks left standing. "
+    if found.preliminary:
+        words += "A preliminary one is a first look: no check was raised, and no search followed. "
     if found.doubtful_above_zero:
         words += "Where one is doubtful, there are signs that a better attack would leave less. "
     elif found.doubtful:
@@ -361,6 +361,11 @@ def _limit(found: f.Limit, names: _Names) -> str:
                 f"That a model is as robust as a doubtful number says: {names.model(top)} at {_place(top)} "
                 f"is at most {percent(top['robust_accuracy'])} % robust and may be far less"
                 + (f" (likewise {_count(others, 'number')} more)." if others else ".")
+            )
+        case f.PreliminaryNumbers(records):
+            return (
+                "That a preliminary number is what a model withstands: it says what a first look left "
+                f"({names.places(records)})."
             )
         case f.WithheldNumbers(records):
             return f"Anything from the numbers that are withheld: {names.places(records)}."

@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.attacks.answers.noise import GaussianNoiseSearch, NoiseSearch, SaltAndPepperSearch
+from spikeproof.attacks.gradient.iterated import RFGSM
+from spikeproof.attacks.gradient.plain import FGSM, PGD
 from spikeproof.attacks.parts.objectives import PrefixMean
 from spikeproof.attacks.recipe import Attack, GradientRecipe, Recipe
 from spikeproof.attacks.search import (
@@ -40,8 +42,12 @@ __all__ = [
     "Sources",
     "WidthSweep",
     "WorstOf",
+    "looks_of",
     "members_of",
+    "objectives_of",
     "sees_every_exit",
+    "sources_of",
+    "steps_of",
 ]
 
 
@@ -368,6 +374,73 @@ def members_of(recipes: Sequence[Recipe]) -> list[Recipe]:
         for recipe in recipes
         for leaf in (members_of(recipe.members) if isinstance(recipe, Composite) else [recipe])
     ]
+
+
+def steps_of(recipe: Recipe) -> int:
+    """Gradient steps of the longest attack that a recipe is made of; 2 for several that it does not tell.
+
+    Example:
+        >>> steps_of(WidthSweep(attack=PGD(steps=7))), steps_of(FGSM()), steps_of(NoiseSearch())
+        (7, 1, 0)
+    """
+    return max(map(_steps, members_of([recipe])))
+
+
+def _steps(leaf: Recipe) -> int:
+    inner = getattr(leaf, "attack", leaf)
+    each = inner if isinstance(inner, Recipe) else leaf
+    if each.gradient_free:
+        return 0
+    return 1 if isinstance(each, (FGSM, RFGSM)) else int(getattr(each, "steps", 2))
+
+
+def looks_of(recipe: Recipe, forward: float, attacked: int) -> float:
+    """Queries per example of a search without gradients; 0 for gradients, and for noise, which is no search.
+
+    Args:
+        recipe: the attack.
+        forward: forward passes that it took, over all examples.
+        attacked: examples that it was run on.
+
+    Example:
+        >>> looks_of(NoiseSearch(draws=2000), 2000, 1), looks_of(PGD(), 20, 1)
+        (0.0, 0.0)
+    """
+    leaves = members_of([recipe])
+    noise = (NoiseSearch, GaussianNoiseSearch, SaltAndPepperSearch)
+    if not recipe.gradient_free or all(isinstance(leaf, noise) for leaf in leaves):
+        return 0.0
+    named = max(getattr(leaf, "queries", 0) for leaf in leaves)
+    return max(float(named), forward / attacked if attacked else 0.0)
+
+
+def objectives_of(recipe: Recipe) -> tuple[str, ...]:
+    """Names of what a recipe maximises; an attack with an objective of its own is named itself.
+
+    Example:
+        >>> objectives_of(WorstOf(attacks=(PGD(), PGD(objective=Margin()), PGD(steps=5))))
+        ('LogitCrossEntropy', 'Margin')
+    """
+    leaves = [getattr(leaf, "attack", leaf) for leaf in members_of([recipe]) if not leaf.gradient_free]
+    return tuple(dict.fromkeys(type(getattr(leaf, "objective", leaf)).__name__ for leaf in leaves))
+
+
+def sources_of(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the gradients that a recipe follows, `own` for the model's as it is.
+
+    Example:
+        >>> sources_of(WorstOf(attacks=(PGD(), PGD(surrogate=Triangle(2.0)), PGD(objective=Margin()))))
+        ('own', 'Triangle(width=2.0)')
+    """
+    leaves = [leaf for leaf in members_of([recipe]) if not leaf.gradient_free]
+    return tuple(dict.fromkeys(map(_source, leaves)))
+
+
+def _source(leaf: Recipe) -> str:
+    parts = [getattr(leaf, name, None) for name in ("surrogate", "backward", "gradient")]
+    named = [repr(part) for part in parts if part is not None]
+    rate = ["rate twin"] if isinstance(leaf, RateTwin) else []
+    return ", ".join([*named, *rate]) or "own"
 
 
 def sees_every_exit(recipe: Recipe) -> bool:

@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
-from spikeproof.audit.checks import DOUBTFUL, WITHHELD
+from spikeproof.audit.checks import DOUBTFUL, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.results import WORST_CASE, outcomes
 from spikeproof.experiments.run.parquet import Array
@@ -47,6 +47,7 @@ class Compared(TypedDict):
     adjusted: float
     shown: bool
     doubtful: list[str]
+    preliminary: list[str]
     sentence: str
 
 
@@ -107,10 +108,14 @@ def _compared(pair: _Pair, adjusted: float, varying: Sequence[str]) -> Compared:
     first, second = pair.first.record, pair.second.record
     names = (str(dict(first)[pair.part]), str(dict(second)[pair.part]))
     result = compare(pair.first.right, pair.second.right, KEY)
-    doubtful = [name for name, row in zip(names, (first, second), strict=True) if row["verdict"] == DOUBTFUL]
+    verdicts = list(zip(names, (first["verdict"], second["verdict"]), strict=True))
+    doubtful = [name for name, verdict in verdicts if verdict == DOUBTFUL]
+    preliminary = [name for name, verdict in verdicts if verdict == PRELIMINARY]
     sentence = result.sentence(names[0], names[1], adjusted)
     if doubtful:
         sentence += f"; doubtful: {' and '.join(doubtful)}"
+    if preliminary:
+        sentence += f"; preliminary: {' and '.join(preliminary)}"
     return {
         "threat": first["threat"],
         "epsilon": first["epsilon"],
@@ -130,5 +135,6 @@ def _compared(pair: _Pair, adjusted: float, varying: Sequence[str]) -> Compared:
         "adjusted": adjusted,
         "shown": result.holds(adjusted=adjusted),
         "doubtful": doubtful,
+        "preliminary": preliminary,
         "sentence": sentence,
     }

@@ -105,6 +105,7 @@ class Base(TypedDict):
     seed: int
     n: int
     clean_accuracy: float
+    clean_argmax: float | None
     clean_ci_low: float
     clean_ci_high: float
     clean_all_draws: float
@@ -130,13 +131,16 @@ class Record(TypedDict):
     `worst-case` is the minimum over all attacks, image by image; `none` marks a study without attacks. A
     worst case has `certified`, the share of images proved robust, where a certificate applies
     (`certified_vote` is that of randomised smoothing, which speaks of a vote instead of the model), and a
-    `verdict`, `supported`, `doubtful` or `withheld`; its `warnings` say why. `mean_exit` is the mean number
-    of time steps after which a clean image is decided, the last step where a decoder knows no early exit, and
+    `verdict`, `supported`, `preliminary`, `doubtful` or `withheld`; its `warnings` say why, and its `notes`
+    what is worth knowing besides. A tie of the best classes counts as an error; `clean_argmax` and
+    `robust_argmax` are the accuracies if the first of the best classes were the answer, on images whose
+    attack ended at a tie, and null where that was not measured. `mean_exit` is the mean number of time
+    steps after which a clean image is decided, the last step where a decoder knows no early exit, and
     `accuracy_by_step` what the accuracy would be if time were up after each step; null and empty where they
     were not measured. `proofs` has every certificate that was tried, `effort` the evidence of one attack
     (null in a worst case), and `broken_by` says which attack broke what, in a worst case and in a suite.
-    `nested` marks a number that began with what was found within a smaller budget, and a
-    worst case with such numbers.
+    `nested` marks a number that began with what was found within a smaller budget, and a worst case with
+    such numbers.
 
     `data_notes` is what was found in the files of the data set, such as that they are a subset of what was
     published; empty where all is as published.
@@ -164,10 +168,12 @@ class Record(TypedDict):
     seed: int
     n: int
     clean_accuracy: float
+    clean_argmax: float | None
     clean_ci_low: float
     clean_ci_high: float
     clean_all_draws: float
     robust_accuracy: float
+    robust_argmax: float | None
     ci_low: float
     ci_high: float
     robust_all_draws: float
@@ -194,6 +200,7 @@ class Record(TypedDict):
     broken_by: list[Broke]
     verdict: str | None
     warnings: list[str]
+    notes: list[str]
     because: str | None
     before_accuracy: float | None
     before_verdict: str | None

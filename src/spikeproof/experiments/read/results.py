@@ -42,6 +42,7 @@ from spikeproof.experiments.run.driver import Budget, Repair, read_plan
 from spikeproof.experiments.run.parquet import Array
 from spikeproof.experiments.run.store import Metrics, Store, Stored
 from spikeproof.experiments.study.cells import Cell, CellRecord, Plain
+from spikeproof.neurons import Neuron
 from spikeproof.protocols import Decoder
 from spikeproof.specs import build
 from spikeproof.statistics import Interval, wilson
@@ -325,6 +326,7 @@ def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
         "seed": spec["seed"],
         "n": metrics["n"],
         "clean_accuracy": metrics["clean_accuracy"],
+        "clean_argmax": metrics.get("clean_argmax"),
         "clean_ci_low": metrics["ci_low"],
         "clean_ci_high": metrics["ci_high"],
         "clean_all_draws": metrics["clean_all_draws"],
@@ -363,6 +365,7 @@ class _Nothing(TypedDict):
     before_verdict: None
     before_n: None
     before_warnings: list[str]
+    notes: list[str]
 
 
 def _nothing() -> _Nothing:
@@ -378,6 +381,7 @@ def _nothing() -> _Nothing:
         "before_verdict": None,
         "before_n": None,
         "before_warnings": [],
+        "notes": [],
     }
 
 
@@ -389,6 +393,7 @@ def _clean_record(base: Base) -> Record:
         "threat": "none",
         "epsilon": 0.0,
         "robust_accuracy": base["clean_accuracy"],
+        "robust_argmax": base["clean_argmax"],
         "ci_low": base["clean_ci_low"],
         "ci_high": base["clean_ci_high"],
         "robust_all_draws": base["clean_all_draws"],
@@ -415,6 +420,7 @@ def _attack_record(base: Base, names: Names, budget: Budget, cell: Stored) -> Re
         "threat": budget.threat,
         "epsilon": budget.epsilon,
         "robust_accuracy": metrics["robust_accuracy"],
+        "robust_argmax": metrics.get("robust_argmax"),
         "ci_low": metrics["ci_low"],
         "ci_high": metrics["ci_high"],
         "robust_all_draws": metrics["robust_all_draws"],
@@ -439,6 +445,7 @@ def _worst_record(base: Base, names: Names, at: _AtBudget, rows: Sequence[Record
     """The worst case over all attacks at a budget, with what was proved beside what was left standing."""
     worst = at.worst
     right, voted, exits = worst.right, worst.column("voted"), worst.column("exit")
+    first = worst.column("right_argmax")
     low, high = wilson(float(right.sum()), len(right))
     proved = [None, None] if at.proved is None else wilson(float(at.proved.sum()), len(at.proved))
     attacks, metrics = [row["attack"] for row in rows], [cell.metrics for cell in at.attacks]
@@ -448,6 +455,7 @@ def _worst_record(base: Base, names: Names, at: _AtBudget, rows: Sequence[Record
         "threat": at.budget.threat,
         "epsilon": at.budget.epsilon,
         "robust_accuracy": float(right.mean()),
+        "robust_argmax": None if np.isnan(first).any() else float(first.mean()),
         "ci_low": low,
         "ci_high": high,
         "robust_all_draws": float((right == 1).mean()),
@@ -551,10 +559,29 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
                 dynamic_exit=_exits(spec["decoder"]),
                 nearer=at.nearer,
                 nested=all(row["nested"] for row in here),
+                suites=[level for cell in at.attacks if (level := _level(cell))],
+                other_gradients=_spiking(spec["neuron"]),
+                tie_share=worst["adversarial_tie_share"],
+                argmax_accuracy=worst["robust_argmax"],
             )
         )
+        worst["notes"] = [f"{finding.check}: {finding.why}" for finding in verdict.notes]
         worst["verdict"] = verdict.verdict
         worst["warnings"] += [f"{finding.check}: {finding.why}" for finding in verdict.findings]
+
+
+def _level(cell: Stored) -> str | None:
+    """Which suite a cell ran, where it ran one."""
+    return str(cell.cell["spec"]["attack"]["level"]) if "members" in cell.metrics else None
+
+
+def _spiking(spec: Plain) -> bool:
+    """Whether a neuron spikes; one that this version does not know is taken for one that does."""
+    try:
+        neuron: Neuron = build(Neuron, spec, PARTS)
+    except InputError:
+        return True
+    return neuron.spiking
 
 
 def _exits(spec: Plain) -> bool:

@@ -1,4 +1,4 @@
-"""What to try on a number that the audit doubts: each reason names the attacks that could settle it."""
+"""What to try on a number: the standard suite first, then what could settle each doubt that is left."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ from spikeproof.networks.classifier import ModelSpec
 from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.surrogates import ATan, Surrogate
 
-__all__ = ["ENOUGH", "Remedy", "longer", "remedies", "strongest"]
+__all__ = ["ENOUGH", "UNSEARCHED", "Remedy", "longer", "remedies", "strongest"]
 
 ENOUGH = 100
 """Examples whose interval is never wider than ±10 points."""
+
+UNSEARCHED = "no standard suite"
+"""Why a number is attacked again although no check was raised."""
 
 MOST_STEPS, MOST_DRAWS = 1000, 256
 
@@ -94,6 +97,8 @@ def _more_draws(case: _Case) -> list[Recipe]:
     return [EOTPGD(steps=20, draws=draws)] if draws <= MOST_DRAWS else []
 
 
+TOO_FEW_ATTACKS = "attacks too few"
+
 _TRY: dict[str, Callable[[_Case], list[Recipe]]] = {
     "zero gradients": _other_gradients,
     "layer without gradient": _other_gradients,
@@ -105,6 +110,7 @@ _TRY: dict[str, Callable[[_Case], list[Recipe]]] = {
     "saturated outputs": _other_objectives,
     "probabilities instead of logits": _other_objectives,
     "unstable predictions": lambda case: [EncoderAwareSearch(), SquareSearch(queries=2000)],
+    "gradient is no slope": lambda case: [EncoderAwareSearch(), SquareSearch(queries=2000)],
     "one exit attacked": lambda case: [case.pgd(steps=50, objective=PrefixMean(Margin()))],
     "one step beats many": lambda case: [case.pgd(steps=40, restarts=3, reach=10.0)],
     "accuracy rises with epsilon": lambda case: [
@@ -114,7 +120,7 @@ _TRY: dict[str, Callable[[_Case], list[Recipe]]] = {
     "loss still rising": _more_steps,
     "expectation too small": _more_draws,
     "silent success": lambda case: [],
-    "attacks too few": lambda case: [],
+    TOO_FEW_ATTACKS: lambda case: [],
     "nearer image known": lambda case: [],
     "nested budgets": lambda case: [],
 }
@@ -166,7 +172,10 @@ def remedies(
     tried: Sequence[Recipe],
     strongest: Recipe | None = None,
 ) -> list[Remedy]:
-    """The attacks to try on a doubtful number, none of which was tried before.
+    """The attacks to try on a number, none of which was tried before.
+
+    A number without a standard suite gets that one first, whatever its verdict: its audit is then no weaker
+    than an evaluation of the model. Doubts that are left ask for more.
 
     Args:
         checks: names of the checks that were raised.
@@ -176,8 +185,8 @@ def remedies(
         strongest: the strongest iterative attack among them.
 
     Returns:
-        What the reasons ask for; where nothing new is left of it, the next larger suite; where no attack can
-        settle the reasons (ties, for example), nothing.
+        The standard suite alone, where none of its size was tried; else what the reasons ask for; where
+        nothing new is left of it, the next larger suite; where no attack can settle the reasons, nothing.
 
     Example:
         >>> from spikeproof.decoders import Count
@@ -187,18 +196,22 @@ def remedies(
         >>> from spikeproof.neurons import LIF
         >>> from spikeproof.threats import Linf
         >>> spec = ModelSpec(Latency(4), MLP((8,)), LIF(), ATan(), Count(), (1, 8, 8), 10)
-        >>> tried = [PGD(steps=20)]
+        >>> remedies([], spec, Linf(0.1), [PGD(steps=20)])
+        [Remedy(check='no standard suite', recipe=Suite(level='standard'))]
+        >>> tried = [PGD(steps=20), Suite(level="standard")]
         >>> [each.recipe.steps for each in remedies(["loss still rising"], spec, Linf(0.1), tried, tried[0])]
         [80]
-        >>> remedies(["attacks too few"], spec, Linf(0.1), tried)
-        [Remedy(check='attacks too few', recipe=Suite(level='standard'))]
-        >>> remedies(["ties"], spec, Linf(0.1), tried)
+        >>> remedies(["effect lost at 8 bits"], spec, Linf(0.1), tried)
         []
     """
+    spec: ModelSpec = model if isinstance(model, ModelSpec) else getattr(model, "spec")  # noqa: B009
+    searched = Suite(level="standard")
+    done = any(isinstance(recipe, Suite) and recipe.level != "quick" for recipe in tried)
+    if not done and threat.epsilon > 0 and _fits(searched, spec, threat):
+        return [Remedy(TOO_FEW_ATTACKS if TOO_FEW_ATTACKS in checks else UNSEARCHED, searched)]
     open_ = [check for check in checks if check in _TRY]
     if not open_:
         return []
-    spec: ModelSpec = model if isinstance(model, ModelSpec) else getattr(model, "spec")  # noqa: B009
     stochastic = bool(getattr(spec.encoder, "stochastic", False) or getattr(model, "stochastic", False))
     tried = [
         *tried,

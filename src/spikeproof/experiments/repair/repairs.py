@@ -1,4 +1,4 @@
-"""Repairing a study: run what is missing, attack doubtful numbers as the reasons ask, tell what changed.
+"""Repairing a study: run what is missing, search every number, attack what is doubtful, tell what changed.
 
 Every repair is a cell like those of the study, with an address of its own, so it is computed once, whoever is
 killed when. Which cells were added, and why, is written to `repairs.json` before they are computed; the study
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from spikeproof.attacks.recipe import Recipe
-from spikeproof.audit.checks import DOUBTFUL
+from spikeproof.audit.checks import DOUBTFUL, WITHHELD
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.saved import load
 from spikeproof.errors import InputError
@@ -72,12 +72,13 @@ def repair_study(
     executor: Executor,
     listener: Listener,
     available: Available,
-    rounds: int = 2,
+    rounds: int = 3,
 ) -> Summary:
     """Compute what a study lacks, and what could settle the doubts of its audit.
 
-    The first round does what the reasons ask for; each later one goes on where doubt is left, at the end with
-    the next larger suite. A number that is withheld is wrong, and no attack mends it.
+    Every number without a standard suite gets one first, whatever its verdict; then come the attacks that
+    its doubts ask for, and at the end the next larger suite. It ends in a settled state: another repair of as
+    many rounds adds nothing. A number that is withheld is wrong, and no attack mends it.
 
     Args:
         directory: the output directory of a run.
@@ -94,12 +95,15 @@ def repair_study(
         InputError: the directory holds no study, or one of another version.
     """
     done = _compute(directory, work, executor, listener)
-    for turn in range(1, rounds + 1):
-        added = _plan_round(directory, turn, available)
-        if not added:
-            continue
-        note_repairs(directory, added)
-        done = _sum(done, _compute(directory, work, executor, listener))
+    changed = True
+    while changed:  # what one budget gained may raise a check at another; each has so many rounds and no more
+        changed = False
+        for turn in range(1, rounds + 1):
+            added = _plan_round(directory, turn, available)
+            if added:
+                note_repairs(directory, added)
+                done = _sum(done, _compute(directory, work, executor, listener))
+                changed = True
     return done
 
 
@@ -127,7 +131,8 @@ def _sum(first: Summary, second: Summary) -> Summary:
 def _plan_round(directory: Path, turn: int, available: Available) -> list[Repair]:
     """The cells that this round adds; more images go before more attacks, which then see all of them."""
     plan, rows = read_plan(directory), records(directory)
-    doubtful = [row for row in rows if row["attack"] == WORST_CASE and row["verdict"] == DOUBTFUL]
+    audited = [row for row in rows if row["attack"] == WORST_CASE and row["verdict"] != WITHHELD]
+    doubtful = [row for row in audited if row["verdict"] == DOUBTFUL]
     known = {*plan["cells"]}
     tried = {
         (cell["spec"]["train"], budget_of(cell["spec"])) for cell in plan["repairs"] if cell["round"] >= turn
@@ -143,7 +148,7 @@ def _plan_round(directory: Path, turn: int, available: Available) -> list[Repair
         for cell in _on_more_images(cells, available):
             add(cell, TOO_FEW)
     size = {cell["spec"]["train"]: cell["spec"]["examples"] for cell in added.values()}
-    for row in doubtful:
+    for row in audited:
         train = Path(row["train_cell"]).name
         for cell, because in _attacks_on(directory, row, rows, cells):
             if (train, budget_of(cell.spec)) in tried:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spikeproof.attacks.recipe import Recipe
-from spikeproof.audit.checks import DOUBTFUL
+from spikeproof.audit.checks import WITHHELD
 from spikeproof.audit.evidence import CurvePoint
 from spikeproof.audit.signoff import Report, Subject
 from spikeproof.catalogue.names import PARTS
@@ -79,7 +79,7 @@ def dataset_of(path: Path, name: str | None, data: Path | None) -> Dataset:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attack more on a doubtful number.
+    """One attack more on a number.
 
     Args:
         check: that asked for it.
@@ -170,9 +170,9 @@ def repair(
     question: Question,
     found: Sequence[Report],
     device: str = "cpu",
-    rounds: int = 2,
+    rounds: int = 3,
 ) -> list[Mended]:
-    """Attack each doubtful number again, as the reasons ask; at the end with the next larger suite.
+    """Search what no standard suite has searched, then attack what is doubtful, as the reasons ask.
 
     Where the interval is too wide, all numbers are measured on more of the test images first. A withheld
     number is wrong and stays as it is.
@@ -192,8 +192,8 @@ def repair(
         start = sign_off(path, data, question, device)
     else:
         start = list(found)
-    doubtful = [each for each in start if each.verdict.verdict == DOUBTFUL]
-    subject = _subject(path, data, question, device) if rounds and doubtful else None
+    standing = [each for each in start if each.verdict.verdict != WITHHELD]
+    subject = _subject(path, data, question, device) if rounds and standing else None
     attempts: dict[Threat, list[Attempt]] = {each.threat: [] for each in start}
     if wide and rounds:
         for each in start:
@@ -205,7 +205,7 @@ def repair(
         assert subject is not None
         changed = False
         for threat, each in now.items():
-            if each.verdict.verdict != DOUBTFUL:
+            if each.verdict.verdict == WITHHELD:
                 continue
             for remedy in remedies(_checks(each), subject.model, threat, tried[threat]):
                 members = _members(remedy, subject.model, threat)
@@ -215,10 +215,17 @@ def repair(
                 attempts[threat].append(Attempt(remedy.check, _named(remedy), accuracy))
                 changed = True
         curve = _curve(suited.items())
-        now = {t: subject.report(t, question.level, found, curve) for t, found in suited.items()}
+        now = {
+            t: subject.report(t, question.level, found, curve, _levels(tried[t]))
+            for t, found in suited.items()
+        }
         if not changed:
             break
     return [Mended(first, attempts[first.threat], now[first.threat]) for first in found]
+
+
+def _levels(tried: Sequence[Recipe]) -> list[str]:
+    return [recipe.level for recipe in tried if isinstance(recipe, Suite)]
 
 
 def _checks(signed: Report) -> list[str]:

@@ -1,0 +1,181 @@
+"""What a verdict rests on: how much search is enough, what cannot be too high, where checks can be raised."""
+
+from dataclasses import replace
+
+import pytest
+
+from spikeproof.attacks.answers.noise import NoiseSearch
+from spikeproof.attacks.answers.queries import SquareSearch
+from spikeproof.attacks.gradient.plain import FGSM, PGD
+from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.audit.assess import attack_evidence, suite_evidence
+from spikeproof.audit.checks import (
+    CHECKS,
+    DOUBTFUL,
+    EVALUATE,
+    NOTE,
+    PRELIMINARY,
+    STUDIES,
+    SUPPORTED,
+    WITHHELD,
+    audit,
+)
+from spikeproof.audit.evidence import CurvePoint, Evidence, ProbeEvidence
+from spikeproof.losses import Margin
+from spikeproof.statistics import wilson
+from spikeproof.surrogates import ATan
+
+PROBE = ProbeEvidence(flat=0.0, values=9, slope_follows=(0.8,), slope_steady=(0.8,), slope_factor=1.0)
+
+
+def number(accuracy=0.5, n=400, **changes):
+    known = {
+        "interval": wilson(accuracy * n, n),
+        "n": n,
+        "clean_accuracy": 0.9,
+        "classes": 10,
+        "epsilon": 0.1,
+    }
+    return Evidence(**{"accuracy": accuracy, "probe": PROBE, "other_gradients": True, **known, **changes})
+
+
+def ran(recipe, accuracy=0.5, **changes):
+    """What an attack of a study says."""
+    metrics = {
+        "robust_accuracy": accuracy, "n": 400, "attacked": 360, "budget_violations": 0, "moved_share": 1.0,
+        "forward_queries": 360 * 20, "losses": [0.0, 1.0, *[2.0] * 18], "zero_gradient_share": 0.0,
+        "silent_success_share": 0.0, "eight_bit_accuracy": accuracy,
+    }  # fmt: skip
+    return attack_evidence(type(recipe).__name__, recipe, metrics | changes)
+
+
+GRADIENTS = (PGD(steps=50), PGD(steps=30, objective=Margin()), PGD(steps=20, surrogate=ATan(1.0)))
+ENOUGH = (*GRADIENTS, SquareSearch(queries=1000))
+
+
+def verdict(recipes, **changes):
+    return audit(number(attacks=[ran(recipe) for recipe in recipes], **changes)).verdict
+
+
+def test_a_search_as_large_as_the_rule_says_supports_and_each_part_less_is_preliminary():
+    assert verdict(ENOUGH) == SUPPORTED
+    for place in range(4):
+        assert verdict(ENOUGH[:place] + ENOUGH[place + 1 :]) == PRELIMINARY
+    assert verdict([*GRADIENTS, SquareSearch(queries=999)]) == PRELIMINARY
+    assert verdict([*GRADIENTS, NoiseSearch(draws=5000)]) == PRELIMINARY  # which searches nothing
+    short = [replace(recipe, steps=19) for recipe in GRADIENTS] * 3
+    assert verdict([*short, ENOUGH[3]]) == PRELIMINARY
+    own = [PGD(steps=50), PGD(steps=50, objective=Margin()), ENOUGH[3]]
+    assert (verdict(own), verdict(own, other_gradients=False)) == (PRELIMINARY, SUPPORTED)
+
+
+@pytest.mark.parametrize(("level", "expected"), [("quick", PRELIMINARY), ("standard", SUPPORTED)])
+def test_a_standard_suite_supports_and_a_quick_one_does_not(level, expected):
+    assert verdict([PGD(steps=20)], suites=[level]) == expected
+
+
+def test_doubt_is_graver_than_a_first_look_and_lighter_than_an_error():
+    rising = ran(PGD(steps=20), losses=[float(i) for i in range(20)])
+    assert audit(number(attacks=[rising])).verdict == DOUBTFUL
+    outside = ran(PGD(steps=20), budget_violations=3)
+    assert audit(number(attacks=[rising, outside])).verdict == WITHHELD
+
+
+@pytest.mark.parametrize(
+    ("n", "accuracy", "low"), [(400, 0.0, True), (400, 2 / 400, True), (400, 0.03, False)]
+)
+def test_no_doubt_falls_on_what_cannot_be_too_high(n, accuracy, low):
+    attacks = [ran(PGD(steps=5), accuracy, losses=[float(i) for i in range(20)])]
+    seen = replace(PROBE, zero_gradients=0.9, differentiable=False)
+    assert (audit(number(accuracy, n, attacks=attacks, probe=seen)).verdict == SUPPORTED) == low
+    leaking = replace(seen, state_leak=0.5)  # but an error is one at any height
+    assert audit(number(accuracy, n, attacks=attacks, probe=leaking)).verdict == WITHHELD
+
+
+def test_ties_are_a_note_with_what_argmax_would_give():
+    found = audit(number(suites=["standard"], tie_share=0.3, argmax_accuracy=0.62))
+    assert found.verdict == SUPPORTED
+    (note,) = found.notes
+    assert (note.check, note.verdict) == ("ties", NOTE)
+    assert "30.0 %" in note.why
+    assert "62.0 %" in note.why
+
+
+def member(name, left, broke, **changes):
+    evidence = {"losses": [0.0, 1.0, *[2.0] * 18], "zero_gradient_share": 0.0, "budget_violations": 0}
+    entry = {
+        "name": name, "attacked": 200, "left": left, "broke": broke, "gradient_free": False, "steps": 20,
+        "draws": 1, "own_gradient": True, "objectives": ["Margin"], "sources": ["own"], "queries": 0.0,
+    }  # fmt: skip
+    return {**entry, **changes, "evidence": {**evidence, **changes.get("evidence", {})}}
+
+
+def suite(*members, eight_bit=0.5):
+    return suite_evidence({"n": 400, "members": list(members), "eight_bit_accuracy": eight_bit})
+
+
+OWN = member("pgd", 0.6, 120)
+PROBED = {
+    "zero gradients": {"zero_gradients": 0.5},
+    "layer without gradient": {"zero_by_layer": (1.0,)},
+    "masked encoder gradient": {"masked_inputs": 0.9},
+    "saturated outputs": {"saturated": 0.5},
+    "gradient is no slope": {"slope_follows": (0.1,)},
+    "unstable predictions": {"unstable": 0.9, "slope_follows": (0.2,), "slope_steady": (0.2,)},
+}
+BOTH = {
+    **{name: number(probe=replace(PROBE, **fields)) for name, fields in PROBED.items()},
+    "certificate contradicted": number(contradicted=0.1),
+    "ties": number(tie_share=0.5),
+    "accuracy rises with epsilon": number(curve=[CurvePoint(0.05, 0.3), CurvePoint(0.1, 0.5)]),
+    "too few examples": number(n=20),
+}
+IN_SUITES = {
+    **BOTH,
+    "budget or box violated": number(
+        attacks=suite(member("pgd", 0.6, 120, evidence={"budget_violations": 3}))
+    ),
+    "gradient-free beats gradient": number(
+        attacks=suite(OWN, member("square", 0.5, 40, gradient_free=True, steps=0))
+    ),
+    "training rule weaker than substitutes": number(
+        attacks=suite(OWN, member("width-sweep", 0.5, 40, own_gradient=False))
+    ),
+    "unbounded attack fails": number(attacks=suite(OWN), unbounded=True),
+    "loss still rising": number(
+        attacks=suite(member("pgd", 0.6, 120, evidence={"losses": [float(i) for i in range(20)]}))
+    ),
+    "silent success": number(attacks=suite(member("pgd", 0.6, 120, evidence={"silent_success_share": 0.1}))),
+    "expectation too small": number(attacks=suite(OWN), stochastic=True),
+    "effect lost at 8 bits": number(attacks=suite(OWN, eight_bit=0.8)),
+    "attacks too few": number(attacks=suite(OWN), suites=["quick"]),
+}
+IN_STUDIES = {
+    **BOTH,
+    "budget or box violated": number(attacks=[ran(PGD(), budget_violations=1)]),
+    "gradient-free beats gradient": number(attacks=[ran(PGD(steps=20), 0.6), ran(SquareSearch(), 0.5)]),
+    "training rule weaker than substitutes": number(
+        attacks=[ran(PGD(steps=20), 0.6), ran(PGD(steps=20, surrogate=ATan(1.0)), 0.5)]
+    ),
+    "transfer beats white-box": number(attacks=[ran(PGD(steps=20), 0.6), ran(Transfer(attack=PGD()), 0.5)]),
+    "one step beats many": number(attacks=[ran(PGD(steps=20), 0.6), ran(FGSM(), 0.5)]),
+    "unbounded attack fails": number(attacks=[ran(PGD(steps=20))], unbounded=True),
+    "loss still rising": number(attacks=[ran(PGD(steps=20), losses=[float(i) for i in range(20)])]),
+    "silent success": number(attacks=[ran(PGD(steps=20), silent_success_share=0.1)]),
+    "expectation too small": number(attacks=[ran(PGD(steps=20))], stochastic=True),
+    "effect lost at 8 bits": number(attacks=[ran(PGD(steps=20), eight_bit_accuracy=0.8)]),
+    "one exit attacked": number(attacks=[ran(PGD(steps=20))], dynamic_exit=True),
+    "nearer image known": number(nearer=0.1),
+    "nested budgets": number(nested=True),
+    "attacks too few": number(attacks=[ran(FGSM())]),
+    "not probed": number(probe=None),
+}
+
+
+@pytest.mark.parametrize(("place", "planted"), [(EVALUATE, IN_SUITES), (STUDIES, IN_STUDIES)])
+def test_every_check_is_raised_wherever_it_is_listed_and_listed_nowhere_else(place, planted):
+    """What the museum shows for evaluations in Python, for the evidence that suites and studies leave."""
+    assert planted.keys() == {check.name for check in CHECKS if place in check.where}
+    for name, evidence in planted.items():
+        found = audit(evidence)
+        assert name in [finding.check for finding in (*found.findings, *found.notes)], name
