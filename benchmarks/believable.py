@@ -4,7 +4,7 @@
     python benchmarks/believable.py runs/quickstart --out docs/results/believable.md
 
 For every model and budget of a study with the standard suite: the suite `extreme`, and on what it leaves a
-greedy search over single pixels (each pixel to either end of its budget, the best change kept, until no change
+greedy search over single pixels (each to either end of its budget, the best change kept, until no change
 helps). The first table says how many numbers fall below the 95 % interval that was printed, by verdict. A
 supported number should not fall; a doubt means something if many doubtful ones do. The second table holds the
 same model, budget and images under changes that keep the function.
