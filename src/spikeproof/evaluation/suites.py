@@ -205,6 +205,11 @@ class _Kind(NamedTuple):
         return True
 
     @property
+    def counts(self) -> bool:
+        """Whether logits are numbers or times of spikes, on whose plateaus more has to be tried."""
+        return self.spec is not None and self.spec.decoder.reads_spikes
+
+    @property
     def classes(self) -> int:
         return 2 if self.spec is None else self.spec.classes
 
@@ -215,7 +220,7 @@ def _quick(kind: _Kind, threat: Threat) -> list[Member]:
     members = [Member("pgd", PGD(steps=20))]
     if adapts:
         members.append(Member("sa-pgd-narrow", _adaptive(0.46)))
-    steps = 20 if kind.stochastic or adapts else 50
+    steps = 20 if kind.stochastic or (adapts and not kind.counts) else 50
     members.append(Member("pgd-margin", kind.pgd(steps=steps, objective=Margin())))
     if kind.exits:
         members.append(Member("pgd-prefixes", kind.pgd(steps=20, objective=PrefixMean(Margin()))))
@@ -296,7 +301,7 @@ def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
 
 
 def _without_gradients(level: str, kind: _Kind, threat: Threat) -> list[Member]:
-    """Luck and random search: from where gradients came nearest; of a foreign model from afar too."""
+    """Luck and random search: from where gradients came nearest and, where these say little, from afar."""
     members = [Member("noise", NoiseSearch(draws=10))]
     if isinstance(threat, L1):
         return [*members, *_guesses(level)]
@@ -310,8 +315,9 @@ def _without_gradients(level: str, kind: _Kind, threat: Threat) -> list[Member]:
         short, long = 50, 100
     near = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]
     members += _longer(level, "rectangles", *near)
-    if kind.spec is None and level != "quick":
-        members.append(Member("square-long", SquareSearch(queries=1000)))
+    if level != "quick" and (kind.spec is None or (kind.counts and not kind.stochastic)):
+        queries = 1000 if kind.spec is None else 400
+        members.append(Member("square-long", SquareSearch(queries=queries)))
     return [*members, Member("square-longest", SquareSearch(queries=5000))] if level == "extreme" else members
 
 
@@ -401,7 +407,7 @@ def _surrogates(kind: _Kind, threat: Threat, steps: int, every: bool) -> list[Me
     attack = PGD(steps=steps, reach=5.0, objective=Margin())
     if every:
         return [Member("width-sweep-long", WidthSweep(attack=attack))]
-    widths = BESIDE if kind.adapts(threat) else SURROGATES
+    widths = BESIDE if kind.adapts(threat) and not kind.counts else SURROGATES
     return [Member("width-sweep", WidthSweep(attack=attack, surrogates=widths))]
 
 
