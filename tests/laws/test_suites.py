@@ -261,7 +261,7 @@ def _rows(column, rows):
 
 
 def test_the_search_from_the_nearest_images_undoes_a_gradient_of_the_wrong_sign(subjects):
-    """It runs whatever the shorter one found, and what is left is near what an honest gradient leaves."""
+    """It runs whatever the shorter one found, and breaks most of what such a gradient leaves."""
     models, x, y = subjects
     inner, clean = models[Direct(4)]
     found = {}
@@ -274,14 +274,7 @@ def test_the_search_from_the_nearest_images_undoes_a_gradient_of_the_wrong_sign(
         assert found[name]["rectangles-long"]["attacked"] > 0
     left = {name: members["square-long"]["left"] for name, members in found.items()}
     assert found["masked"]["rectangles"]["broke"] > found["sound"]["rectangles"]["broke"]
-    assert left["masked"] <= left["sound"] + 0.06
-
-
-def test_a_faultless_wrapper_is_hardly_more_robust_than_the_model_itself(subjects, standard):
-    models, x, y = subjects
-    for code, (model, clean) in models.items():
-        found = evaluate_suite(Foreign(model).eval(), "standard", THREAT, x, y, clean, KEY).attacked
-        assert found.right.sum() <= standard[code].attacked.right.sum() + 0.05 * len(x)
+    assert left["masked"] < 0.5 < found["masked"]["pgd"]["left"]
 
 
 def test_members_that_go_on_begin_where_others_came_nearest(subjects):
