@@ -37,6 +37,8 @@ __all__ = [
     "SpikeLatency3",
     "TimeMargin",
     "Watching",
+    "finite",
+    "tempered",
 ]
 
 
@@ -394,6 +396,56 @@ class SpikeLatency3(Loss):
         return F.cross_entropy(2 * (_earliness(outputs) - len(outputs)), y, reduction="none")
 
 
+LEAST, MOST = 1e-2, 20.0
+"""Spreads of logits between which cross-entropy is taken as it is."""
+
+
+def finite(logits: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """The logits with infinite ones far beyond the others: a hundred times as far as these are apart.
+
+    Order and ties stay, so that objectives are numbers with a slope where a class is masked by minus
+    infinity. What is no number stays as it is.
+
+    Example:
+        >>> finite(torch.tensor([[1.0, 3.0, -torch.inf]])).tolist()
+        [[1.0, 3.0, -199.0]]
+    """
+    known = logits.isfinite()
+    if bool((known | logits.isnan()).all()):
+        return logits
+    low, high = _ends(logits)
+    far = 100 * torch.where(high > low, high - low, torch.ones_like(high))
+    return torch.where(known | logits.isnan(), logits, torch.where(logits > 0, high + far, low - far))
+
+
+def tempered(logits: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    r"""Logits for a soft-max: as they are, or brought to a spread at which it has a slope to be computed.
+
+    .. math:: z\,\max(1, l/s)\,\min(1, h/s), \quad s = \max_k z_k - \min_k z_k
+
+    with the spread s of the finite logits of each example, taken as a constant, l = 0.01 and h = 20. Logits
+    that are closer together round to one loss, and the slope of logits farther apart rounds to zero.
+
+    Example:
+        >>> tempered(torch.tensor([[2.0, 0.0], [0.0, 1e-7], [0.0, 4e5]])).tolist()
+        [[2.0, 0.0], [0.0, 0.009999999776482582], [0.0, 20.0]]
+    """
+    low, high = _ends(logits)
+    spread = high - low
+    scale = torch.where(spread > 0, spread.clamp(LEAST, MOST) / spread, torch.ones_like(spread))
+    plain = (spread >= LEAST) & (spread <= MOST)
+    return finite(logits) * torch.where(plain, torch.ones_like(scale), scale)
+
+
+def _ends(logits: Float[Tensor, "B K"]) -> tuple[Float[Tensor, "B 1"], Float[Tensor, "B 1"]]:
+    """The least and the largest finite logit of each example, 0 where there is none."""
+    known, seen = logits.isfinite(), logits.detach()
+    low = seen.masked_fill(~known, torch.inf).amin(-1, keepdim=True)
+    high = seen.masked_fill(~known, -torch.inf).amax(-1, keepdim=True)
+    none = ~known.any(-1, keepdim=True)
+    return low.masked_fill(none, 0), high.masked_fill(none, 0)
+
+
 class Objective:
     """What an attack maximises."""
 
@@ -434,7 +486,9 @@ class Watching(Objective):
 
 @dataclass(frozen=True)
 class LogitCrossEntropy(Objective):
-    """Cross-entropy of the logits.
+    """Cross-entropy of the logits, brought to a spread at which it has a slope where theirs leaves it none.
+
+    Logits that lie between 0.01 and 20 apart are taken as they are (`tempered`).
 
     Example:
         >>> round(LogitCrossEntropy()(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
@@ -445,7 +499,7 @@ class LogitCrossEntropy(Objective):
     """
 
     def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]) -> Float[Tensor, "B"]:
-        return F.cross_entropy(logits, y, reduction="none")
+        return F.cross_entropy(tempered(logits), y, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -463,7 +517,7 @@ class Margin(Objective):
     """
 
     def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]) -> Float[Tensor, "B"]:
-        label = F.one_hot(y, logits.shape[-1]).bool()
+        logits, label = finite(logits), F.one_hot(y, logits.shape[-1]).bool()
         return logits.masked_fill(label, -torch.inf).amax(-1) - logits.masked_fill(~label, -torch.inf).amax(
             -1
         )
@@ -472,6 +526,7 @@ class Margin(Objective):
         self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"], target: Int64[Tensor, "B"]
     ) -> Float[Tensor, "B"]:
         """The target's logit minus the label's."""
+        logits = finite(logits)
         return _at(logits, target) - _at(logits, y)
 
 
@@ -479,7 +534,7 @@ class Margin(Objective):
 class DLR(Objective):
     r"""Difference of logits ratio: the margin, free of the logits' scale. Needs three classes or more.
 
-    .. math:: -\frac{z_y - \max_{k \ne y} z_k}{z_{\pi_1} - z_{\pi_3} + 10^{-12}}
+    .. math:: -\frac{z_y - \max_{k \ne y} z_k}{z_{\pi_1} - z_{\pi_3}}
 
     Raises:
         InputError: fewer than three classes.
@@ -495,23 +550,25 @@ class DLR(Objective):
     def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]) -> Float[Tensor, "B"]:
         if logits.shape[-1] < 3:
             raise InputError("DLR needs at least three classes", f"{logits.shape[-1]}", "Use Margin().")
+        logits = finite(logits)
         top = logits.topk(3, -1).values
-        return Margin()(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
+        return Margin()(logits, y) / _apart(top[:, 0] - top[:, 2])
 
     def towards(
         self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"], target: Int64[Tensor, "B"]
     ) -> Float[Tensor, "B"]:
         r"""The targeted ratio of AutoAttack, eq. (7); needs four classes or more.
 
-        .. math:: -\frac{z_y - z_t}{z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2 + 10^{-12}}
+        .. math:: -\frac{z_y - z_t}{z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2}
 
         Raises:
             InputError: fewer than four classes.
         """
         if logits.shape[-1] < 4:
             raise InputError("Targeted DLR needs four classes", f"{logits.shape[-1]}", "Use Margin().")
+        logits = finite(logits)
         top = logits.topk(4, -1).values
-        scale = top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12
+        scale = _apart(top[:, 0] - (top[:, 2] + top[:, 3]) / 2)
         return Margin().towards(logits, y, target) / scale
 
 
@@ -543,9 +600,11 @@ class KL(Objective):
 
     def against(self, logits: Float[Tensor, "B K"], clean: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
         """The divergence of logits from those of the clean images."""
-        return F.kl_div(logits.log_softmax(-1), clean.log_softmax(-1), reduction="none", log_target=True).sum(
-            -1
-        )
+        low, high = _ends(clean)
+        spread = high - low  # one scale for both, that of the clean answer
+        scale = torch.where(spread > 0, spread.clamp(LEAST, MOST) / spread, torch.ones_like(spread))
+        now, before = ((finite(z) * scale).log_softmax(-1) for z in (logits, clean))
+        return F.kl_div(now, before, reduction="none", log_target=True).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -586,6 +645,7 @@ class Rescaled(Objective):
 
     def scaled(self, logits: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         """The logits at this spread; all equal ones stay."""
+        logits = finite(logits)
         spread = logits.detach().std(-1, correction=0, keepdim=True)
         return logits * torch.where(spread > 0, self.spread / spread, torch.ones_like(spread))
 
@@ -597,6 +657,11 @@ class Rescaled(Objective):
     ) -> Float[Tensor, "B"]:
         """The objective's, of the logits at this spread."""
         return self.objective.towards(self.scaled(logits), y, target)
+
+
+def _apart(difference: Tensor) -> Tensor:
+    """A difference to divide by; one of zero counts as a little."""
+    return torch.where(difference > 0, difference, torch.full_like(difference, 1e-12))
 
 
 def _at(logits: Tensor, index: Tensor) -> Tensor:

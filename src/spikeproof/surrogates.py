@@ -23,10 +23,13 @@ __all__ = [
     "FastSigmoid",
     "Gaussian",
     "Rectangle",
+    "Scaled",
     "Sigmoid",
     "StraightThroughSpike",
     "Surrogate",
     "Triangle",
+    "in_units",
+    "unit_of",
 ]
 
 
@@ -57,6 +60,57 @@ class Surrogate:
     def derivative(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """g(x), the value that stands for the derivative of the step."""
         raise NotImplementedError(f"{type(self).__name__} defines no derivative")
+
+
+@dataclass(frozen=True)
+class Scaled(Surrogate):
+    r"""Another surrogate whose argument is measured in a unit of its own, such as a layer's threshold.
+
+    .. math:: g(x) = g_1(x/u) / u
+
+    Weights and threshold that are multiplied by one number leave every spike as it is; with the threshold for
+    a unit they leave the direction of every gradient as it is, too.
+
+    Args:
+        surrogate: `g_1`, of unit 1.
+        unit: `u`, in units of potential, positive.
+
+    Example:
+        >>> Scaled(ATan(2.0), 4.0).derivative(torch.tensor(0.0)).item()
+        0.25
+
+    Source:
+        Ours.
+    """
+
+    surrogate: Surrogate
+    unit: float
+
+    def __post_init__(self) -> None:
+        _positive(self, unit=self.unit)
+
+    def derivative(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return self.surrogate.derivative(x / self.unit) / self.unit
+
+
+def in_units(surrogate: Surrogate, unit: float) -> Surrogate:
+    """The surrogate with its argument in a unit; itself where the unit is 1.
+
+    Example:
+        >>> in_units(ATan(2.0), 1.0), in_units(ATan(2.0), 4.0).unit
+        (ATan(alpha=2.0), 4.0)
+    """
+    return surrogate if unit == 1 else Scaled(surrogate, unit)
+
+
+def unit_of(surrogate: Surrogate) -> float:
+    """The unit of a surrogate's argument, in units of potential.
+
+    Example:
+        >>> unit_of(ATan(2.0)), unit_of(in_units(ATan(2.0), 4.0))
+        (1.0, 4.0)
+    """
+    return surrogate.unit if isinstance(surrogate, Scaled) else 1.0
 
 
 def _positive(part: object, **values: float) -> None:

@@ -60,7 +60,10 @@ def test_one_best_class_is_the_decision_and_nothing_else_is():
         ([0.0, 0.0, 0.0], UNDECIDED),
         ([-1.0, -2.0, -2.0], 0),
         ([float("nan"), 2.0, 1.0], UNDECIDED),
-        ([float("inf"), 2.0, 1.0], UNDECIDED),
+        ([float("inf"), 2.0, 1.0], 0),
+        ([float("inf"), float("inf"), 1.0], UNDECIDED),
+        ([1.0, float("-inf"), 2.0], 2),
+        ([float("-inf")] * 3, UNDECIDED),
     ]
     assert decide(torch.tensor([case for case, _ in cases])).tolist() == [wanted for _, wanted in cases]
 

@@ -21,9 +21,22 @@ from spikeproof.encoders import (
     TimeShift,
 )
 from spikeproof.errors import InputError
-from spikeproof.gradients import ANTLR, ASSG, BPTR, HART, PDSG, RGA, TSSL, SurrogateGradient, Truncated
+from spikeproof.gradients import (
+    ANTLR,
+    ASSG,
+    BPTR,
+    HART,
+    PDSG,
+    RGA,
+    TSSL,
+    OnePassASSG,
+    Recollection,
+    SurrogateGradient,
+    Truncated,
+)
 from spikeproof.keys import Key
 from spikeproof.learning.spike_rules import ThroughRule
+from spikeproof.losses import Margin
 from spikeproof.networks.architecture import MLP
 from spikeproof.networks.classifier import ModelSpec
 from spikeproof.networks.substitute import substitute
@@ -57,9 +70,10 @@ from spikeproof.surrogates import (
     StraightThroughSpike,
     Triangle,
 )
+from spikeproof.threats import L2
 
-RULES = [BPTR(), RGA(), HART(), PDSG(), ASSG()]
-GENERAL = [BPTR(), HART(), PDSG(), ASSG()]
+RULES = [BPTR(), RGA(), HART(), PDSG(), ASSG(), OnePassASSG()]
+GENERAL = [BPTR(), HART(), PDSG(), ASSG(), OnePassASSG()]
 NEURONS = [
     make(reset=reset, threshold=threshold, detach_reset=detach)
     for make, reset, threshold, detach in itertools.product(
@@ -189,7 +203,7 @@ def test_pdsg_of_maps_is_per_channel():
 @pytest.mark.parametrize(
     ("strength", "memory", "relax"), [(0.425, 0.9, 1.5), (0.35, 0.5, 0.2), (0.4, 0.0, 0.0)]
 )
-def test_assg_is_its_running_means(neuron, strength, memory, relax):
+def test_one_pass_assg_is_its_running_means(neuron, strength, memory, relax):
     current, g = drive(), weights()
     u, z = slow_forward(current.numpy(), neuron)
     slopes, mean, deviation = [], None, None
@@ -203,7 +217,80 @@ def test_assg_is_its_running_means(neuron, strength, memory, relax):
         alpha = 2 * math.tan(math.pi * strength) / math.pi / (mean + relax * deviation + 1e-4)
         slopes.append(alpha / 2 / (1 + (math.pi * alpha * x / 2) ** 2))
     wanted = through_time(np.stack(slopes), u, z, g.numpy(), neuron)
-    assert np.allclose(gradient(ASSG(strength, memory, relax), neuron, current, g), wanted, atol=1e-9)
+    assert np.allclose(gradient(OnePassASSG(strength, memory, relax), neuron, current, g), wanted, atol=1e-9)
+
+
+def looks_of_assg(rule, neuron, currents, rows, repeats=1):
+    """The gradients of one run's looks, each at some of the examples, by a run that remembers."""
+    known, g, found = Recollection(BATCH), weights(), []
+    network = torch.nn.Sequential(Spiking(neuron).double().eval())
+    rule.place(network)
+    for current, here in zip(currents, rows, strict=True):
+        with known.looking(here):
+            for _ in range(repeats):
+                leaf = current[:, here].clone().requires_grad_()
+                last = torch.autograd.grad((g[:, here] * network(leaf)).sum(), leaf)[0]
+        found.append(last.numpy())
+    return found
+
+
+@pytest.mark.parametrize("repeats", [1, 3], ids=["one draw", "three draws"])
+@pytest.mark.parametrize("neuron", NEURONS, ids=repr)
+def test_assg_remembers_the_looks_of_a_run(neuron, repeats):
+    """Statistics per step, neuron and example over the looks, in thresholds; further draws do not count."""
+    currents = [drive() * scale for scale in (1.0, 1.3, 0.6)]
+    rows = [torch.tensor([0, 1, 2]), torch.tensor([0, 2]), torch.tensor([2])]
+    rule, mean, deviation = ASSG(0.4, 0.8, 1.2), np.ones((STEPS, BATCH, SIZE)), np.zeros((STEPS, BATCH, SIZE))
+    found = looks_of_assg(rule, neuron, currents, rows, repeats)
+    for current, here, one in zip(currents, rows, found, strict=True):
+        i = here.numpy()
+        u, z = slow_forward(current.numpy()[:, i], neuron)
+        x = (u - neuron.threshold) / neuron.threshold
+        mean[:, i] = 0.8 * mean[:, i] + 0.2 * np.abs(x)
+        deviation[:, i] = 0.8 * deviation[:, i] + 0.2 * np.abs(np.abs(x) - mean[:, i])
+        alpha = 2 * math.tan(math.pi * 0.4) / math.pi / (mean[:, i] + 1.2 * deviation[:, i] + 1e-4)
+        slopes = alpha / 2 / (1 + (math.pi * alpha * x / 2) ** 2) / neuron.threshold
+        wanted = through_time(slopes, u, z, weights().numpy()[:, i], neuron)
+        assert np.allclose(one, wanted, atol=1e-9)
+
+
+def test_outside_a_run_assg_remembers_nothing():
+    once, again = (gradient(ASSG(), IF(), drive(), weights()) for _ in range(2))
+    assert np.array_equal(once, again)
+    first, *_ = looks_of_assg(ASSG(), IF(), [drive()] * 2, [torch.arange(BATCH)] * 2)
+    assert np.allclose(first, once)
+
+
+WIDTHS = [ATan(2.0), Triangle(2.0), Exponential(), Rectangle(4.0), Sigmoid(5.0), Gaussian(), FastSigmoid()]
+
+
+@pytest.mark.parametrize("code", [Direct(4), Latency(4)], ids=repr)
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"spike": surrogate} for surrogate in WIDTHS),
+        *({"unroll": rule} for rule in (*RULES, TSSL(), ANTLR(), SurrogateGradient(), Truncated(2))),
+    ],
+    ids=lambda change: repr(next(iter(change.values()))),
+)
+def test_no_gradient_depends_on_the_unit_of_potential(change, code):
+    """Weights and threshold times 32: the same spikes, and in an attack the same direction."""
+    x, y = Key.of(3).uniform((5, 1, 6, 6)), torch.arange(5) % 3
+    found = []
+    for unit in (1.0, 32.0):
+        spec = ModelSpec(code, MLP((60,)), LIF(threshold=unit), ATan(), MeanPotential(), (1, 6, 6), 3)
+        model = spec.build(Key.of(0)).eval()
+        with torch.no_grad():
+            for weight in model.network.layers[:-2].parameters():
+                weight.mul_(3 * unit)
+        leaf = x.clone().requires_grad_()
+        logits = substitute(model, **change)(leaf)
+        (grad,) = torch.autograd.grad(Margin()(logits, y).sum(), leaf)
+        found.append((logits.detach(), L2(1.0).steepest(grad)))
+    (logits, one), (same, other) = found
+    assert torch.equal(logits, same)
+    assert one.abs().sum() > 0
+    assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_assg_covers_the_area_that_its_strength_says():
@@ -211,7 +298,7 @@ def test_assg_covers_the_area_that_its_strength_says():
     x = torch.full((3, 1), 0.3, dtype=torch.float64)
     memory = None
     for step in x:
-        _, memory = ASSG(0.35).slope(step, memory)
+        _, memory = OnePassASSG(0.35).slope(step, memory)
     alpha = 2 / math.pi * math.tan(math.pi * 0.35) / (memory[0] + 1e-4)
     assert 2 / math.pi * torch.atan(math.pi / 2 * alpha * 0.3).item() == pytest.approx(0.7, abs=1e-3)
 
@@ -274,6 +361,7 @@ def test_neurons_without_spikes_or_with_one_spike_time_are_refused(rule):
         lambda: ASSG(0.5),
         lambda: ASSG(memory=1.0),
         lambda: ASSG(relax=-0.1),
+        lambda: OnePassASSG(0.0),
     ],
 )
 def test_constants_out_of_range_are_refused(bad):

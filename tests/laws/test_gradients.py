@@ -23,6 +23,7 @@ from spikeproof.gradients import (
     RGA,
     TSSL,
     GradientRule,
+    OnePassASSG,
     SurrogateGradient,
     Truncated,
 )
@@ -64,7 +65,7 @@ GRADIENTS = [  # a new rule adds a row here
     HART(Sigmoid(2.0)),
     PDSG(),
     ASSG(),
-    ASSG(0.3, memory=0.0, relax=0.0),
+    OnePassASSG(0.3, memory=0.0, relax=0.0),
 ]
 NEURONS = [
     make(reset=reset, threshold=threshold, synapse=synapse, detach_reset=detach)

@@ -57,6 +57,7 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "apgd-ce": (iterated.APGD(steps=3), (LINF, ROUND, SUM)),
     "apgd-dlr": (iterated.APGDDLR(steps=3), (LINF, ROUND)),
     "apgd-t": (iterated.APGDT(steps=2, objective=Margin(), targets=EveryOther(2)), (LINF,)),
+    "apgd-l1": (iterated.APGDL1(steps=4, restarts=2), (SUM, Region(1.0, "l1", 1, 1, 3, 2))),
     "sa-pgd": (iterated.SAPGD(steps=3), (LINF, ROUND)),
     "targeted-pgd": (iterated.TargetedPGD(steps=2, targets=LeastLikely()), (LINF, ROUND)),
     "assembled": (
@@ -69,6 +70,7 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "gaussian-noise": (noise.GaussianNoiseSearch(draws=3), (LINF, SUM)),
     "salt-and-pepper": (noise.SaltAndPepperSearch(draws=3), (LINF, FEW)),
     "square": (queries.SquareSearch(queries=4), (LINF, ROUND, Region(0.1, "linf", 1, 1, 3, 2))),
+    "rectangle-search": (queries.RectangleSearch(queries=4), (LINF, ROUND, Region(0.1, "linf", 1, 1, 3, 2))),
     "patch-search": (
         queries.PatchSearch(queries=5, run=2),
         (SquarePatch(2), SquarePatch(0), SquarePatch(99)),
@@ -94,6 +96,7 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ead": (penalised.EAD(steps=3, searches=2), (SUM,)),
     "jsma": (sparse.JSMA(), (FEW,)),
     "sparse-fool": (sparse.SparseFool(steps=2, inner=3), (FEW, SUM)),
+    "sigma-zero": (sparse.SigmaZero(steps=3), (FEW,)),
     "one-pixel": (sparse.OnePixel(steps=2, population=5), (FEW,)),
     "boundary": (decision.Boundary(steps=3), (ROUND,)),
     "hop-skip-jump": (decision.HopSkipJump(steps=2, evaluations=4), (LINF, ROUND)),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spikeproof.attacks.answers.noise import GaussianNoiseSearch, NoiseSearch, SaltAndPepperSearch
-from spikeproof.attacks.answers.queries import PatchSearch, SquareSearch
+from spikeproof.attacks.answers.queries import PatchSearch, RectangleSearch, SquareSearch
 from spikeproof.attacks.gradient.assembled import Assembled
 from spikeproof.attacks.gradient.estimates import (
     NES,
@@ -20,6 +20,7 @@ from spikeproof.attacks.gradient.estimates import (
 from spikeproof.attacks.gradient.iterated import (
     APGD,
     APGDDLR,
+    APGDL1,
     APGDT,
     EOTFGSM,
     MIM,
@@ -68,6 +69,7 @@ REACH = [  # recipe, norms, share of the optimum
     (NIFGSM(steps=10), "linf l2", 0.999),  # its steps add up to epsilon, as published
     (APGD(steps=30), "linf l2", 0.99),
     (APGD(steps=60), "l1", 0.9),  # sparse steps share the budget among several values
+    (APGDL1(steps=60), "l1", 0.9),
     (APGDDLR(steps=30), "linf l2", 0.99),
     (APGDT(steps=30, targets=EveryOther(1)), "linf l2", 0.99),
     (SAPGD(steps=30), "linf", 0.99),
@@ -78,6 +80,8 @@ REACH = [  # recipe, norms, share of the optimum
     (NES(steps=20, samples=60), "linf l2", 0.9),
     (SquareSearch(queries=400), "linf", 0.7),
     (SquareSearch(queries=400), "l2", 0.5),
+    (RectangleSearch(queries=400), "linf", 0.7),
+    (RectangleSearch(queries=400), "l2", 0.4),
     (Assembled(steps=4, oracle=FiniteDifferences(0.05), start="clean"), "linf l2", 0.999),
     (Assembled(steps=20, oracle=RademacherEstimate(60, 0.05)), "linf", 0.9),
     (Assembled(steps=20, oracle=Expectation(2, GaussianEstimate(40, 0.05))), "l2", 0.9),

@@ -9,7 +9,7 @@ from spikeproof.attacks.nearest.decision import Boundary, HopSkipJump
 from spikeproof.attacks.nearest.linearised import FAB, FABT, DeepFool
 from spikeproof.attacks.nearest.minimum import MinimumNorm
 from spikeproof.attacks.nearest.penalised import EAD, CarliniWagner
-from spikeproof.attacks.nearest.sparse import JSMA, OnePixel, SparseFool
+from spikeproof.attacks.nearest.sparse import JSMA, OnePixel, SigmaZero, SparseFool
 from spikeproof.decoders import MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct
 from spikeproof.errors import InputError
@@ -158,10 +158,11 @@ FEW = [
     JSMA(gamma=1.0, theta=-1.0),
     SparseFool(),
     SparseFool(lam=1.0, steps=50),
+    SigmaZero(steps=300),
 ]
 
 
-@pytest.mark.parametrize(("recipe", "limit"), list(zip(FEW, (3, 3, 4, 1.05), strict=True)), ids=repr)
+@pytest.mark.parametrize(("recipe", "limit"), list(zip(FEW, (3, 3, 4, 1.05, 1.5), strict=True)), ids=repr)
 def test_no_search_needs_fewer_pixels_than_the_optimum_and_greed_comes_near(recipe, limit):
     """JSMA changes pixels in pairs; a plane just beyond the boundary (`lam` 1) leads to the optimum."""
     model = Linear().eval()

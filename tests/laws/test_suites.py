@@ -1,13 +1,13 @@
 """What a suite must keep, and that it is no weaker than the peers' attacks on the same weights."""
 
 import itertools
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
 from torch import nn
 
-from spikeproof.attacks.answers.queries import SquareSearch
+from spikeproof.attacks.answers.queries import RectangleSearch, Square, SquareSearch, at_clean
 from spikeproof.attacks.gradient.plain import PGD
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.audit.assess import suite_evidence
@@ -25,11 +25,12 @@ from spikeproof.encoders import (
     StraightThrough,
 )
 from spikeproof.errors import InputError
-from spikeproof.evaluation.suites import LEVELS, Suite, evaluate_suite, plan
+from spikeproof.evaluation.suites import LEVELS, Member, Suite, evaluate_suite, plan
 from spikeproof.evaluation.verdicts import Clean, evaluate_attack, evaluate_clean
 from spikeproof.experiments.study.cells import plan_digest
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
+from spikeproof.losses import Margin
 from spikeproof.networks.architecture import MLP
 from spikeproof.networks.classifier import ModelSpec
 from spikeproof.networks.substitute import substitute
@@ -110,7 +111,7 @@ def test_larger_suites_leave_no_more_and_plans_fit_the_model(subjects, standard)
     for code, (model, clean) in models.items():
         names = {level: [m.name for m in plan(level, model, THREAT)] for level in LEVELS}
         assert ("encoder-aware" in names["standard"]) == (code == Latency(5))
-        assert names["standard"][-2:] == ["square", "square-long"]
+        assert {"rectangles", "rectangles-long"} <= set(names["standard"])
         if not model.stochastic:
             quick = evaluate_suite(model, "quick", THREAT, x, y, clean, KEY)
             assert standard[code].attacked.right.sum() <= quick.attacked.right.sum()
@@ -152,7 +153,7 @@ def test_a_foreign_model_gets_a_suite_without_substitutes(subjects):
     models, x, y = subjects
     model = Foreign(models[Direct(4)][0]).eval()
     found = evaluate_suite(model, "quick", L2(0.5), x, y, evaluate_clean(model, x, y, KEY), KEY)
-    assert [m["name"] for m in found.members] == ["pgd", "pgd-margin", "noise", "square"]
+    assert [m["name"] for m in found.members] == ["pgd", "pgd-margin", "noise", "rectangles"]
     assert 0 < found.metrics()["robust_accuracy"] < 0.9
 
 
@@ -235,8 +236,8 @@ def test_whatever_tells_plans_apart_changes_their_digest():
         [first._replace(recipe=replace(first.recipe, steps=21)), *rest],
         [first._replace(recipe=replace(first.recipe, surrogate=ATan(3.0))), *rest],
         [first._replace(name="PGD"), *rest],
-        [*rest[:-1], rest[-1]._replace(after=None), first],
-        [*members[:-1], members[-1]._replace(after=None)],
+        [*rest[:-1], rest[-1]._replace(after="pgd"), first],
+        [*members[:-1], members[-1]._replace(after="pgd")],
         [*rest, first],
         rest,
         [*members, first._replace(name="again")],
@@ -259,7 +260,8 @@ def _rows(column, rows):
     return column[rows] if isinstance(column, torch.Tensor) else column
 
 
-def test_a_long_search_follows_where_a_short_one_broke_what_gradients_could_not(subjects):
+def test_the_search_from_the_nearest_images_undoes_a_gradient_of_the_wrong_sign(subjects):
+    """It runs whatever the shorter one found, and breaks most of what such a gradient leaves."""
     models, x, y = subjects
     inner, clean = models[Direct(4)]
     found = {}
@@ -269,10 +271,34 @@ def test_a_long_search_follows_where_a_short_one_broke_what_gradients_could_not(
     }.items():
         suited = evaluate_suite(model.eval(), "standard", THREAT, x, y, clean, KEY)
         found[name] = {member["name"]: member for member in suited.members}
-        broke = found[name]["square"]["broke"] > 0
-        assert (found[name]["square-long"]["attacked"] > 0) == broke
-    assert found["masked"]["square"]["broke"] > 5 * found["sound"]["square"]["broke"]
-    assert found["masked"]["square-long"]["left"] < found["masked"]["square"]["left"] < 0.8
+        assert found[name]["rectangles-long"]["attacked"] > 0
+    left = {name: members["square-long"]["left"] for name, members in found.items()}
+    assert found["masked"]["rectangles"]["broke"] > found["sound"]["rectangles"]["broke"]
+    assert left["masked"] < 0.5 < found["masked"]["pgd"]["left"]
+
+
+def test_members_that_go_on_begin_where_others_came_nearest(subjects):
+    """A search of one query returns the image that the members before it had found, not the clean one."""
+    (model, clean), x, y = subjects[0][Direct(4)], *subjects[1:]
+    first = Member("pgd", PGD(steps=3, objective=Margin()))
+    seen = {}
+
+    @dataclass(frozen=True, kw_only=True)
+    class Spy(RectangleSearch):
+        def __call__(self, threat):
+            return Shown(threat, 1, start=at_clean)
+
+    @dataclass(frozen=True)
+    class Shown(Square):
+        def __call__(self, model, x, y, key, *, through=None):
+            seen["start"] = self.start(self.threat, x, key)
+            seen["clean"], seen["y"] = x, y
+            return super().__call__(model, x, y, key, through=through)
+
+    evaluate_suite(model, "quick", THREAT, x, y, clean, KEY, members=[first, Member("spy", Spy())])
+    margin = Margin()(model(seen["start"]), seen["y"])
+    assert THREAT.contains(seen["start"], seen["clean"]).all()
+    assert (margin > Margin()(model(seen["clean"]), seen["y"])).float().mean() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -291,7 +317,7 @@ def test_a_masked_twin_looks_no_more_robust_than_the_model_itself(subjects, stan
     assert alone > sound + 4
     own = {member["name"] for member in found.members if member["own_gradient"]}
     assert "pgd" in own
-    assert not own & {"width-sweep", "pgd-time-shift", "square"}
+    assert not own & {"width-sweep", "sa-pgd-narrow", "pgd-time-shift", "rectangles"}
     seen = {attack.name: attack.zero_gradients for attack in suite_evidence(found.metrics())}
     assert seen["width-sweep"] is None
     assert seen["pgd"] is not None

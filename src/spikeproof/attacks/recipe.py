@@ -67,6 +67,7 @@ class Recipe:
 
     gradient_free: ClassVar[bool] = False
     for_stochastic: ClassVar[bool] = False  # adds nothing on a model without randomness
+    goes_on: ClassVar[bool] = False  # in a suite, begins where members before it came nearest
 
     def suits(self, model: object) -> bool:
         """Whether it can add anything on this model, or on a candidate with this `encoder`."""

@@ -22,6 +22,7 @@ from spikeproof.attacks.parts.steps import Memory, Place, Steepest, Step
 from spikeproof.attacks.parts.targets import Targets
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
+from spikeproof.gradients import Recollection
 from spikeproof.keys import Key
 from spikeproof.losses import KL, LogitCrossEntropy, Margin, Objective, Watching
 from spikeproof.protocols import Model, Threat, Watched, check_range, moves_events, takes_events
@@ -565,13 +566,15 @@ class _Run:
         """Take all steps from a start; returns where each example ends."""
         attack, x, at, rows = self.attack, self.case.x, start.clone(), self.ledger.standing
         memory, plan = attack.rule.begin(x[rows]), attack.schedule.begin(x[rows])
+        so_far = Recollection(len(x))  # what gradients that adapt remember of this run
         for step in range(attack.steps):
             if not len(rows):
                 return at
             now = self.key.fold("step", step).take(rows)
             size = attack.step_size * plan["scale"]
             place = Place(attack.threat, x[rows], at[rows], size, plan["share"], now.fold("move"))
-            value, grad = self.follow(rows, attack.rule.look(place, memory), now)
+            with so_far.looking(rows):
+                value, grad = self.follow(rows, attack.rule.look(place, memory), now)
             sight = Sight(step, attack.steps, place.x, place.here, value, grad)
             here, grad, plan = attack.schedule(sight, plan)
             place = place._replace(here=here, size=attack.step_size * plan["scale"], share=plan["share"])

@@ -48,6 +48,7 @@ from spikeproof.encoders.times import RankOrder as RankOrder
 from spikeproof.encoders.times import RelativeLatency as RelativeLatency
 from spikeproof.gradients.adaptive_surrogates import ASSG as ASSG
 from spikeproof.gradients.adaptive_surrogates import PDSG as PDSG
+from spikeproof.gradients.adaptive_surrogates import OnePassASSG as OnePassASSG
 from spikeproof.gradients.event_driven import EventDriven as EventDriven
 from spikeproof.gradients.rate_based import BPTR as BPTR
 from spikeproof.gradients.rate_based import HART as HART
@@ -252,6 +253,7 @@ MODEL_PARTS: Catalogue = {
         "hart": HART,
         "pdsg": PDSG,
         "assg": ASSG,
+        "assg-one-pass": OnePassASSG,
     },
     Rule: {
         "bptt": BPTT,

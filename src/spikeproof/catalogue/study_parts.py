@@ -11,6 +11,7 @@ from spikeproof.attacks.answers.noise import GaussianNoiseSearch as GaussianNois
 from spikeproof.attacks.answers.noise import NoiseSearch as NoiseSearch
 from spikeproof.attacks.answers.noise import SaltAndPepperSearch as SaltAndPepperSearch
 from spikeproof.attacks.answers.queries import PatchSearch as PatchSearch
+from spikeproof.attacks.answers.queries import RectangleSearch as RectangleSearch
 from spikeproof.attacks.answers.queries import SquareSearch as SquareSearch
 from spikeproof.attacks.answers.reachable import EncoderAwareSearch as EncoderAwareSearch
 from spikeproof.attacks.events.eventsteps import Retiming as Retiming
@@ -27,6 +28,7 @@ from spikeproof.attacks.gradient.estimates import GaussianEstimate as GaussianEs
 from spikeproof.attacks.gradient.estimates import RademacherEstimate as RademacherEstimate
 from spikeproof.attacks.gradient.iterated import APGD as APGD
 from spikeproof.attacks.gradient.iterated import APGDDLR as APGDDLR
+from spikeproof.attacks.gradient.iterated import APGDL1 as APGDL1
 from spikeproof.attacks.gradient.iterated import APGDT as APGDT
 from spikeproof.attacks.gradient.iterated import EOTFGSM as EOTFGSM
 from spikeproof.attacks.gradient.iterated import MIM as MIM
@@ -54,6 +56,7 @@ from spikeproof.attacks.nearest.penalised import EAD as EAD
 from spikeproof.attacks.nearest.penalised import CarliniWagner as CarliniWagner
 from spikeproof.attacks.nearest.sparse import JSMA as JSMA
 from spikeproof.attacks.nearest.sparse import OnePixel as OnePixel
+from spikeproof.attacks.nearest.sparse import SigmaZero as SigmaZero
 from spikeproof.attacks.nearest.sparse import SparseFool as SparseFool
 from spikeproof.attacks.parts.objectives import AtExit as AtExit
 from spikeproof.attacks.parts.objectives import FirstSpikeMargin as FirstSpikeMargin
@@ -151,6 +154,7 @@ STUDY_PARTS: Catalogue = {
         "apgd-ce": APGD,
         "apgd-dlr": APGDDLR,
         "apgd-t": APGDT,
+        "apgd-l1": APGDL1,
         "sa-pgd": SAPGD,
         "targeted-pgd": TargetedPGD,
         "assembled": Assembled,
@@ -159,6 +163,7 @@ STUDY_PARTS: Catalogue = {
         "gaussian-noise": GaussianNoiseSearch,
         "salt-and-pepper": SaltAndPepperSearch,
         "square": SquareSearch,
+        "rectangle-search": RectangleSearch,
         "patch-search": PatchSearch,
         "encoder-aware": EncoderAwareSearch,
         "spike-search": SpikeSearch,
@@ -181,6 +186,7 @@ STUDY_PARTS: Catalogue = {
         "ead": EAD,
         "jsma": JSMA,
         "sparse-fool": SparseFool,
+        "sigma-zero": SigmaZero,
         "one-pixel": OnePixel,
         "boundary": Boundary,
         "hop-skip-jump": HopSkipJump,

@@ -119,13 +119,17 @@ class Earliest:
 def decide(logits: Float[Tensor, "B K"]) -> Int64[Tensor, "B"]:
     """The class with the one best score, or -1 where there is none.
 
+    Infinite scores are compared as they are: a class at minus infinity never wins, and two at plus infinity
+    tie. A score that is no number is no decision.
+
     Example:
-        >>> decide(torch.tensor([[1.0, 3.0], [2.0, 2.0], [float("nan"), 1.0]])).tolist()
-        [1, -1, -1]
+        >>> inf, nan = float("inf"), float("nan")
+        >>> decide(torch.tensor([[1.0, 3.0], [2.0, 2.0], [nan, 1.0], [2.0, -inf], [inf, inf]])).tolist()
+        [1, -1, -1, 0, -1]
     """
     best, choice = logits.max(-1)
     unique = (logits == best[:, None]).sum(-1) == 1
-    usable = unique & logits.isfinite().all(-1)
+    usable = unique & ~logits.isnan().any(-1)
     return torch.where(usable, choice, UNDECIDED)
 
 

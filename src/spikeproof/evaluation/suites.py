@@ -2,7 +2,8 @@
 
 A suite looks at the model (does it draw? does it code pixels as levels?) and at the threat, and plans
 accordingly: cheap attacks first, then other gradients, other objectives, more restarts, the search over
-spike patterns, and at the end attacks that see no gradient. What counts is the worst case per example.
+spike patterns, and at the end attacks that see no gradient, from where the others came nearest. What counts
+is the worst case per example.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.answers.noise import NoiseSearch
-from spikeproof.attacks.answers.queries import PatchSearch, SquareSearch
+from spikeproof.attacks.answers.queries import PatchSearch, RectangleSearch, SquareSearch
 from spikeproof.attacks.answers.reachable import EncoderAwareSearch
 from spikeproof.attacks.events.eventsteps import Retiming, SpikeCompatible
 from spikeproof.attacks.events.fewest import SDA
 from spikeproof.attacks.events.spikesearch import SpikeSearch, SpikeWalkSearch
 from spikeproof.attacks.gradient.estimates import NES
-from spikeproof.attacks.gradient.iterated import APGD, APGDT
-from spikeproof.attacks.gradient.plain import EOTPGD, PGD
+from spikeproof.attacks.gradient.iterated import APGD, APGDL1, APGDT, SAPGD
+from spikeproof.attacks.gradient.plain import EOTPGD, PGD, Through
 from spikeproof.attacks.made_of.composite import (
     WidthSweep,
     looks_of,
@@ -33,21 +34,23 @@ from spikeproof.attacks.made_of.composite import (
     sources_of,
     steps_of,
 )
+from spikeproof.attacks.made_of.nested import Carried, going_on
 from spikeproof.attacks.nearest.linearised import FABT
 from spikeproof.attacks.nearest.penalised import EAD
-from spikeproof.attacks.nearest.sparse import JSMA, OnePixel, SparseFool
+from spikeproof.attacks.nearest.sparse import JSMA, OnePixel, SigmaZero, SparseFool
 from spikeproof.attacks.parts.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean
 from spikeproof.attacks.parts.targets import EveryOther
 from spikeproof.attacks.recipe import Attack, Recipe
-from spikeproof.attacks.search import Result, check_threat
+from spikeproof.attacks.search import Result, check_threat, evaluator
 from spikeproof.encoders import BackwardRule, SpikeCode, StraightThrough, TimeShift, with_backward
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation.columns import subset
 from spikeproof.evaluation.outcomes import Attacked, AttackedMetrics, Clean, Untouched
 from spikeproof.evaluation.through import through
-from spikeproof.evaluation.verdicts import evaluate_attack
+from spikeproof.evaluation.verdicts import Steady, evaluate_attack
+from spikeproof.gradients import ASSG
 from spikeproof.keys import Key
-from spikeproof.losses import LogitCrossEntropy, Margin, Objective
+from spikeproof.losses import DLR, LogitCrossEntropy, Margin, Objective
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.surrogates import ATan, Exponential, Rectangle, Triangle
@@ -119,7 +122,7 @@ def plan(level: str, model: Model | ModelSpec, threat: Threat) -> list[Member]:
 
     Example:
         >>> [member.name for member in plan("quick", lambda x, key=None: x, Linf(0.1))]
-        ['pgd', 'pgd-margin', 'noise', 'square']
+        ['pgd', 'pgd-margin', 'noise', 'rectangles']
     """
     Suite(level=level)(threat)
     check_threat(model, threat)
@@ -133,8 +136,8 @@ def plan(level: str, model: Model | ModelSpec, threat: Threat) -> list[Member]:
     if ball == threat:
         return members
     if isinstance(threat, SquarePatch):
-        few = Member("patch-search", PatchSearch(queries=500))
-        members += [few, *_longer(level, few.name, PatchSearch(queries=3000), PatchSearch(queries=10_000))]
+        patches = [PatchSearch(queries=queries) for queries in (500, 3000, 10_000)]
+        members += _longer(level, "patch-search", *patches)
     known = [member for member in members if _knows(member.recipe, threat)]
     searched = any(member.recipe.gradient_free and member.name != "noise" for member in known)
     return known if searched else [*known, *_guesses(level)]
@@ -198,17 +201,34 @@ class _Kind(NamedTuple):
     def spiking(self) -> bool:
         return self.spec is not None and self.spec.neuron.spiking
 
+    def adapts(self, threat: Threat) -> bool:
+        """Whether gradients that adapt to potentials are defined, and the steps that belong to them."""
+        if self.spec is None or self.stochastic or not isinstance(threat, (Linf, L2)):
+            return False
+        try:
+            _adaptive(0.425).check(self.spec)
+        except InputError:
+            return False
+        return True
+
+    @property
+    def counts(self) -> bool:
+        """Whether logits are numbers or times of spikes, on whose plateaus more has to be tried."""
+        return self.spec is not None and self.spec.decoder.reads_spikes
+
     @property
     def classes(self) -> int:
         return 2 if self.spec is None else self.spec.classes
 
 
 def _quick(kind: _Kind, threat: Threat) -> list[Member]:
-    """The cheapest killers: two objectives, every exit, a short search over spike patterns."""
-    members = [
-        Member("pgd", PGD(steps=20)),
-        Member("pgd-margin", kind.pgd(steps=20 if kind.stochastic else 50, objective=Margin())),
-    ]
+    """The cheapest killers: two sources of gradients, two objectives, every exit, a short search."""
+    adapts = kind.adapts(threat)
+    members = [Member("pgd", PGD(steps=20))]
+    if adapts:
+        members.append(Member("sa-pgd-narrow", _adaptive(0.46)))
+    steps = 20 if kind.stochastic or (adapts and not kind.counts) else 50
+    members.append(Member("pgd-margin", kind.pgd(steps=steps, objective=Margin())))
     if kind.exits:
         members.append(Member("pgd-prefixes", kind.pgd(steps=20, objective=PrefixMean(Margin()))))
     if _aware(kind, threat):
@@ -217,16 +237,16 @@ def _quick(kind: _Kind, threat: Threat) -> list[Member]:
 
 
 def _standard(kind: _Kind, threat: Threat) -> list[Member]:
-    """Long steps, steps that adapt, other gradients, the whole search over spike patterns, every class."""
-    aware = _aware(kind, threat)
+    """Other gradients, long steps and steps that adapt, the whole search over spike patterns, every class."""
+    aware, adapts = _aware(kind, threat), kind.adapts(threat)
     restarts = 1 if kind.stochastic or aware else 2
-    members = [
-        Member("pgd-coarse", kind.pgd(steps=20, restarts=restarts, reach=10.0)),
-        *_rules(kind, steps=20),
-        *_surrogates(kind, steps=20, every=False),
-    ]
+    members = [Member("sa-pgd-wide", _adaptive(0.39))] if adapts else []
+    if not adapts:
+        members.append(Member("pgd-coarse", kind.pgd(steps=20, restarts=restarts, reach=10.0)))
+    members += [*_rules(kind, steps=20), *_surrogates(kind, threat, steps=20, every=False)]
     if not isinstance(threat, L0):
-        members.append(Member("apgd-ce", APGD(steps=20 if kind.stochastic else 50, **kind.often())))
+        steps = 20 if kind.stochastic or adapts else 50
+        members.append(Member("apgd-ce", APGD(steps=steps, **kind.often())))
     if kind.exits:
         if not isinstance(threat, L0):
             adaptive = APGD(steps=20, objective=PrefixMean(), **kind.often())
@@ -234,13 +254,30 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
         for name, objective in (("first-spike", FirstSpikeMargin()), ("potential", PotentialMargin())):
             recipe = kind.pgd(steps=20, reach=5.0, objective=objective)
             members += [Member(f"pgd-{name}", recipe)] if kind.reads(objective) else []
-    if aware:  # its second run aims at a class, as the targeted search does elsewhere
-        members.append(Member("encoder-aware", EncoderAwareSearch(restarts=2)))
-    elif kind.classes > 3 and not isinstance(threat, L0):
-        few, steps = (3, 10) if kind.stochastic else (4, 20)
-        targeted = APGDT(steps=steps, targets=EveryOther(few), **kind.often(2))
-        members.append(Member("apgd-t", targeted))
+    if aware:  # its runs after the first aim at a class, as the targeted search does elsewhere
+        members.append(Member("encoder-aware", EncoderAwareSearch(restarts=2, near=True)))
+    elif not adapts and not isinstance(threat, L0):
+        members += _every_class(kind, threat)
     return [*members, *_nearest(kind, threat)]
+
+
+def _adaptive(strength: float, steps: int = 50) -> Recipe:
+    """SA-PGD with the gradients of ASSG, which were published together."""
+    return Through(gradient=ASSG(strength), attack=SAPGD(steps=steps))
+
+
+def _every_class(kind: _Kind, threat: Threat) -> list[Member]:
+    """Towards one class after the other; of a foreign model, of unknown number of classes, by margin."""
+    few, steps = (3, 10) if kind.stochastic else (4, 20)
+    if kind.spec is None:
+        steep = not isinstance(threat, L1)
+        members = [Member("apgd-margin", APGD(steps=50, objective=Margin(), **kind.often()))]
+        members += [Member("sa-pgd", SAPGD(steps=100, **kind.often()))] if steep else []
+        towards = APGDT(steps=steps, targets=EveryOther(few), objective=Margin(), **kind.often(2))
+        return [*members, Member("apgd-t", towards)]
+    if kind.classes <= 3:
+        return []
+    return [Member("apgd-t", APGDT(steps=steps, targets=EveryOther(few), **kind.often(2)))]
 
 
 def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
@@ -250,10 +287,14 @@ def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
         recipe = kind.pgd(draws, steps=40, restarts=5, reach=10.0, objective=objective)
         members.append(Member(f"pgd-coarse{name}-long", recipe))
     members.append(Member("pgd-margin-long", kind.pgd(draws, steps=100, objective=Margin())))
+    if kind.adapts(threat):
+        for strength in (0.35, 0.39, 0.425, 0.46, 0.48):
+            members.append(Member(f"sa-pgd-{strength}", _adaptive(strength, steps=100)))
     if not isinstance(threat, L0):
         members.append(Member("apgd-ce-long", APGD(steps=100, restarts=2, **kind.often(draws))))
-        if kind.classes > 3:
-            members.append(Member("apgd-t-long", APGDT(steps=40, **kind.often(draws))))
+        if kind.spec is None or kind.classes > 3:
+            aim = Margin() if kind.spec is None else DLR()
+            members.append(Member("apgd-t-long", APGDT(steps=40, objective=aim, **kind.often(draws))))
     if kind.exits:
         prefixes = kind.pgd(draws, steps=100, objective=PrefixMean(Margin()))
         members.append(Member("pgd-prefixes-long", prefixes))
@@ -263,36 +304,43 @@ def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
     if _aware(kind, threat):
         long = EncoderAwareSearch(steps=40, restarts=10, refine=60)
         members.append(Member("encoder-aware-long", long))
-    return [*members, *_surrogates(kind, steps=40, every=True), *_rules(kind, steps=40)]
+    return [*members, *_surrogates(kind, threat, steps=40, every=True), *_rules(kind, steps=40)]
 
 
 def _without_gradients(level: str, kind: _Kind, threat: Threat) -> list[Member]:
-    """Luck and random search. Where a short one breaks what gradients could not, a long one follows."""
+    """Luck and random search: from where gradients came nearest and, where these say little, from afar."""
     members = [Member("noise", NoiseSearch(draws=10))]
-    if isinstance(threat, (Linf, L2)):
-        members.append(Member("square", SquareSearch(queries=150)))
-        long: Recipe = SquareSearch(queries=1000)
-        extreme: Recipe = SquareSearch(queries=5000)
-    elif isinstance(threat, L1):
+    if isinstance(threat, L1):
         return [*members, *_guesses(level)]
-    else:
-        members.append(Member("one-pixel", OnePixel(steps=10, population=20)))
-        long, extreme = OnePixel(), OnePixel(steps=100, population=100)
-    return [*members, *_longer(level, members[-1].name, long, extreme)]
+    if not isinstance(threat, (Linf, L2)):
+        few = OnePixel(steps=10, population=20)
+        return [*members, *_longer(level, "one-pixel", few, OnePixel(), OnePixel(steps=100, population=100))]
+    short, long = (100, 300) if kind.spiking else (50, 150)
+    if kind.spec is None:
+        short, long = 200, 2000
+    elif kind.stochastic:
+        short, long = 50, 100
+    near = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]
+    members += _longer(level, "rectangles", *near)
+    if level != "quick" and (kind.spec is None or (kind.counts and not kind.stochastic)):
+        queries = 1000 if kind.spec is None else 400
+        members.append(Member("square-long", SquareSearch(queries=queries)))
+    return [*members, Member("square-longest", SquareSearch(queries=5000))] if level == "extreme" else members
 
 
 def _guesses(level: str) -> list[Member]:
     """Gradients estimated from answers, for threats that no random search was made for."""
-    long = _longer(level, "nes", NES(steps=40, samples=25), NES(steps=100, samples=50))
-    return [Member("nes", NES(steps=10, samples=10)), *long]
+    sizes = ((10, 10), (20, 20), (100, 50))
+    return _longer(level, "nes", *(NES(steps=steps, samples=samples) for steps, samples in sizes))
 
 
-def _longer(level: str, short: str, long: Recipe, longest: Recipe) -> list[Member]:
-    members = []
+def _longer(level: str, name: str, short: Recipe, long: Recipe, longest: Recipe) -> list[Member]:
+    """One search, and at higher levels longer ones of the same kind, whatever the shorter ones found."""
+    members = [Member(name, short)]
     if level != "quick":
-        members.append(Member(f"{short}-long", long, after=short if level == "standard" else None))
+        members.append(Member(f"{name}-long", long))
     if level == "extreme":
-        members.append(Member(f"{short}-longest", longest))
+        members.append(Member(f"{name}-longest", longest))
     return members
 
 
@@ -303,12 +351,14 @@ def _aware(kind: _Kind, threat: Threat) -> bool:
 def _nearest(kind: _Kind, threat: Threat) -> list[Member]:
     """Searches for the nearest image, where projected steps are not at their best."""
     if isinstance(threat, L1):
-        members = [Member("fab-t", FABT(steps=20, targets=3))]
+        sparse = APGDL1(steps=100, restarts=1, **kind.often())
+        members = [Member("apgd-l1", sparse), Member("fab-t", FABT(steps=20, targets=3))]
         if not kind.stochastic:  # there EAD takes longer than all others together, and finds nothing
             members.append(Member("ead", EAD(steps=50, searches=4)))
         return members
     if isinstance(threat, L0):
-        return [Member("jsma", JSMA(targets=EveryOther(3))), Member("sparse-fool", SparseFool())]
+        zero = Member("sigma-zero", SigmaZero(steps=100 if kind.stochastic else 300))
+        return [zero, Member("jsma", JSMA(targets=EveryOther(1))), Member("sparse-fool", SparseFool())]
     return []
 
 
@@ -343,8 +393,11 @@ def _on_events(level: str, kind: _Kind, threat: Threat) -> list[Member]:
 SURROGATES = (ATan(6.0), Triangle(0.5), Exponential(1.0, 2.0), Rectangle(4.0))
 """What standard suites look through: two narrow ones, and two wide ones."""
 
+BESIDE = (ATan(6.0), Exponential(1.0, 2.0))
+"""Beside gradients that adapt: a narrow one and a wide one."""
 
-def _surrogates(kind: _Kind, steps: int, every: bool) -> list[Member]:
+
+def _surrogates(kind: _Kind, threat: Threat, steps: int, every: bool) -> list[Member]:
     """Gradients of other surrogates, one after the other."""
     if not kind.spiking:
         return []
@@ -361,7 +414,8 @@ def _surrogates(kind: _Kind, steps: int, every: bool) -> list[Member]:
     attack = PGD(steps=steps, reach=5.0, objective=Margin())
     if every:
         return [Member("width-sweep-long", WidthSweep(attack=attack))]
-    return [Member("width-sweep", WidthSweep(attack=attack, surrogates=SURROGATES))]
+    widths = BESIDE if kind.adapts(threat) and not kind.counts else SURROGATES
+    return [Member("width-sweep", WidthSweep(attack=attack, surrogates=widths))]
 
 
 def _rules(kind: _Kind, steps: int) -> list[Member]:
@@ -486,6 +540,7 @@ def evaluate_suite(
     none = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
     broken = none if after is None else after.broken_by.clone()
     entries: list[Contribution] = [] if after is None else list(after.members)
+    nearest = _Nearest(model, worst.x_adv.clone(), y, clean.example, batch_size)
     for place, member in enumerate(plan(level, model, threat) if members is None else members, len(entries)):
         rows = (worst.right_selection > 0).nonzero().flatten()
         if member.after is not None and not _broke(entries, member.after):
@@ -493,9 +548,12 @@ def evaluate_suite(
         began, source, found = time.perf_counter(), through(model, member.recipe), None
         before = worst
         if len(rows):
+            attack = member.recipe(threat)
+            if member.recipe.goes_on:
+                attack = going_on(attack, nearest.carried)
             found = evaluate_attack(
                 model,
-                member.recipe(threat),
+                attack,
                 threat,
                 x[rows],
                 y[rows],
@@ -505,10 +563,37 @@ def evaluate_suite(
                 batch_size=batch_size,
                 draws=draws,
             )
-            broken[rows[found.better_than(worst, rows)]] = place
+            better = found.better_than(worst, rows)
+            broken[rows[better]] = place
             worst = worst.worse(found, rows)
+            nearest.learn(rows[~better], found.x_adv[~better], key.fold("nearest", member.name))
         entries.append(_contribution(member, source is None, found, before, worst, began))
     return Suited(worst, broken, entries)
+
+
+class _Nearest:
+    """Of each example the image of the largest margin so far, where the members that go on begin."""
+
+    def __init__(
+        self, model: Model, x: Float[Tensor, "N *F"], y: Tensor, ids: Tensor, batch_size: int
+    ) -> None:
+        self.model, self.images, self.y, self.ids, self.size = Steady(model), x, y, ids, batch_size
+        self.height = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
+
+    @property
+    def carried(self) -> Carried:
+        return Carried(self.ids, self.images)
+
+    @torch.no_grad()
+    def learn(self, rows: Int64[Tensor, "R"], images: Float[Tensor, "R *F"], key: Key) -> None:
+        """Take over what is at least as near, by one look at each image."""
+        for start in range(0, len(rows), self.size):
+            here, tried = rows[start : start + self.size], images[start : start + self.size]
+            now = key.for_rows(self.ids[here])
+            value, _ = evaluator(self.model, Margin(), self.y[here])(tried, now)
+            value = value.double().nan_to_num(torch.inf)
+            better = value >= self.height[here]
+            self.images[here[better]], self.height[here[better]] = tried[better], value[better]
 
 
 def _contribution(

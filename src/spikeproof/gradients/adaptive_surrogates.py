@@ -1,27 +1,31 @@
 """Gradient rules whose surrogate fits itself to the potentials that it sees.
 
 How wide a surrogate must be depends on how far potentials stay from threshold, which differs between layers,
-neurons and images. These rules measure it in the same pass, per example, and keep nothing when it ends.
+neurons and images. PDSG and OnePassASSG measure it in the same pass, per example, and keep nothing when it
+ends. ASSG measures it over the iterations of an attack, in a memory that belongs to the attack's run.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 
 from spikeproof.errors import InputError
 from spikeproof.gradients.rate_based import check_fires
 from spikeproof.gradients.temporal import GradientRule
-from spikeproof.neurons import Neuron, SomeState
+from spikeproof.neurons import IntegrateAndFire, Neuron, SomeState, Spiking, State
 from spikeproof.protocols import Context
-from spikeproof.surrogates import Surrogate
+from spikeproof.surrogates import Surrogate, unit_of
 
-__all__ = ["ASSG", "PDSG"]
+__all__ = ["ASSG", "PDSG", "OnePassASSG", "Recollection"]
 
 
 Remembered = Any
@@ -42,14 +46,75 @@ class _Sloped(torch.autograd.Function):
         return grads[0] * slope, None
 
 
+class Recollection:
+    """What adaptive gradients remember from one look of a run to the next, for each example of a batch.
+
+    A search owns one for each of its runs and names the examples that it is about to look at. Within one
+    `looking`, the first forward pass of a layer updates what is remembered about them, and further ones, such
+    as other draws of a model's randomness, use it unchanged. When the run ends, it is gone.
+
+    Args:
+        examples: number of examples in the batch.
+
+    Example:
+        >>> memory = Recollection(3)
+        >>> with memory.looking(torch.tensor([0, 2])):
+        ...     Recollection.current() is memory
+        True
+        >>> Recollection.current() is None
+        True
+    """
+
+    def __init__(self, examples: int) -> None:
+        self.examples = examples
+        self.layers: dict[int, tuple[Tensor, ...]] = {}
+        self.rows, self.seen = torch.arange(examples), set[int]()
+
+    @staticmethod
+    def current() -> Recollection | None:
+        """That of the run which is looking at the moment, None outside of any."""
+        return _LOOKING.get()
+
+    @contextmanager
+    def looking(self, rows: Int64[Tensor, "R"]) -> Iterator[None]:
+        """Serve the forward passes inside, which are about these examples, in this order."""
+        self.rows, self.seen = rows, set()
+        token = _LOOKING.set(self)
+        try:
+            yield
+        finally:
+            _LOOKING.reset(token)
+
+    def of(self, layer: int, batch: int) -> tuple[Tensor, ...] | None:
+        """What is remembered about the examples of a pass; None before the first."""
+        kept = self.layers.get(layer)
+        return None if kept is None else tuple(part[self._places(batch)] for part in kept)
+
+    def keep(self, layer: int, parts: tuple[Tensor, ...]) -> None:
+        """Remember tensors `[B, ...]` about the examples of this pass."""
+        self.seen.add(layer)
+        if layer not in self.layers:
+            self.layers[layer] = tuple(part.new_zeros(self.examples, *part.shape[1:]) for part in parts)
+        for whole, part in zip(self.layers[layer], parts, strict=True):
+            whole[self.rows] = part[: len(self.rows)]
+
+    def _places(self, batch: int) -> Int64[Tensor, "B"]:
+        """The examples of a pass; one that was filled up to whole blocks repeats its last example."""
+        short = batch - len(self.rows)
+        return torch.cat([self.rows, self.rows[-1:].expand(short)]) if short > 0 else self.rows
+
+
+_LOOKING: ContextVar[Recollection | None] = ContextVar("looking", default=None)
+
+
 class _Fitting(Surrogate):
     """The spike function of one pass: asked at each step, it knows what it was asked at the steps before.
 
     A layer of several kinds of neurons asks several times per step; each gets a memory of its own.
     """
 
-    def __init__(self, rule: _Fitted) -> None:
-        self.rule, self.memories, self.turn = rule, [], 0
+    def __init__(self, rule: _Fitted, unit: float) -> None:
+        self.rule, self.unit, self.memories, self.turn = rule, unit, [], 0
 
     memories: list[Remembered]
 
@@ -57,9 +122,9 @@ class _Fitting(Surrogate):
         if self.turn == len(self.memories):
             self.memories.append(None)
         with torch.no_grad():
-            slope, self.memories[self.turn] = self.rule.slope(x, self.memories[self.turn])
+            slope, self.memories[self.turn] = self.rule.slope(x / self.unit, self.memories[self.turn])
         self.turn += 1
-        z: Tensor = _Sloped.apply(x, slope)  # type: ignore[no-untyped-call]
+        z: Tensor = _Sloped.apply(x, slope / self.unit)  # type: ignore[no-untyped-call]
         return z
 
 
@@ -77,7 +142,7 @@ class _Fitted(GradientRule):
         self, current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
     ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
         self.check(neuron)
-        spikes, fitting = [], _Fitting(self)
+        spikes, fitting = [], _Fitting(self, unit_of(spike))
         for i in current:
             fitting.turn = 0
             z, state = neuron.step(i, state, fitting)
@@ -97,8 +162,8 @@ class PDSG(_Fitted):
     in published code, an example's gradient would depend on its neighbours.
 
     Args:
-        least: lower bound of :math:`\sigma_t`, in units of potential, positive; potentials that are all alike
-            would make the density infinite.
+        least: lower bound of :math:`\sigma_t`, in units of potential (of the threshold in attacks), positive;
+            potentials that are all alike would make the density infinite.
 
     Example:
         >>> from spikeproof.neurons import IF, State
@@ -132,25 +197,58 @@ class PDSG(_Fitted):
         return torch.exp(-0.5 * (x / sigma - 0.5) ** 2) / (math.sqrt(2 * math.pi) * sigma), memory
 
 
-@dataclass(frozen=True)
-class ASSG(_Fitted):
-    r"""Adaptive sharpness: an arctangent as wide as each neuron's potential is away from threshold.
+def _sharpness(strength: float, relax: float, mean: Tensor, deviation: Tensor) -> Tensor:
+    """The width of ASSG's arctangent, as `alpha`."""
+    return 2 / math.pi * math.tan(math.pi * strength) / (mean + relax * deviation + 1e-4)
 
-    With :math:`x_t = v[t] - \theta`, per neuron and example,
+
+def _arctangent(alpha: Tensor, x: Tensor) -> Tensor:
+    return alpha / (alpha * x).mul_(math.pi / 2).square_().add_(1).mul_(2)
+
+
+@dataclass(frozen=True)
+class _Adaptive(_Fitted):
+    """What the two adaptive sharpnesses share: their constants."""
+
+    strength: float = 0.425
+    memory: float = 0.9
+    relax: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not (0 < self.strength < 0.5 and 0 <= self.memory < 1 and 0 <= self.relax < math.inf):
+            raise InputError(
+                f"{type(self).__name__} needs a strength between 0 and 0.5, "
+                "a memory in [0, 1) and relax of at least 0",
+                f"strength={self.strength}, memory={self.memory}, relax={self.relax}",
+                "Try 0.425, 0.9 and 1.5.",
+            )
+
+    def blend(self, old: Tensor, new: Tensor) -> Tensor:
+        """The running mean after one more value."""
+        return self.memory * old + (1 - self.memory) * new
+
+
+@dataclass(frozen=True)
+class ASSG(_Adaptive):
+    r"""Adaptive sharpness, as published: an arctangent fitted to each potential over an attack's iterations.
+
+    With :math:`x = (v[t] - \theta)/\theta` at time step t of look i, per layer, neuron and example,
 
     .. math::
 
-        M_t &= \beta M_{t-1} + (1-\beta)|x_t|, \quad
-        D_t = \beta D_{t-1} + (1-\beta)\,\bigl||x_t| - M_t\bigr| \\
-        \alpha_t &= \frac{2}{\pi}\tan(\pi A)\,\frac{1}{M_t + \rho D_t + 10^{-4}}, \quad
-        g_t(x) = \frac{\alpha_t/2}{1 + (\pi\alpha_t x/2)^2}
+        M_i &= \beta M_{i-1} + (1-\beta)|x|, \quad
+        D_i = \beta D_{i-1} + (1-\beta)\,\bigl||x| - M_i\bigr| \\
+        \alpha &= \frac{2}{\pi}\tan(\pi A)\,\frac{1}{M_i + \rho D_i + 10^{-4}}, \quad
+        g(x) = \frac{\alpha/2}{1 + (\pi\alpha x/2)^2}
 
-    A is half the share of the surrogate's area that lies, on average, between -\|x\| and \|x\|: small A, wide
-    and weak. The mean of a concave function is at most the function of the mean, hence the bound.
+    from :math:`M_0 = 1`, :math:`D_0 = 0`; every time step has statistics of its own. A is half the share of
+    the surrogate's area that lies, on average, between -\|x\| and \|x\|: small A, wide and weak. The mean of
+    a concave function is at most the function of the mean, hence the bound.
 
-    The published statistics run over the iterations of an attack, from M = 1 and D = 0, and must be reset
-    by hand before the next batch. Here they run over the time steps of one pass, from the first one's M = |x|
-    and D = 0, and nothing is left over.
+    The statistics belong to the run of the search that looks (`Recollection`): each run of each example
+    begins anew, and nothing is left when it ends. Further draws in one look do not move them. A pass outside
+    a search is the first look of a run. Published code keeps them in the layers, to be reset by hand, and
+    measures x in units of potential; here its unit is the threshold.
 
     Args:
         strength: area `A`, between 0 and 0.5; the published search covers 0.35 to 0.49. Choose it on
@@ -162,33 +260,158 @@ class ASSG(_Fitted):
         >>> from spikeproof.neurons import IF, State
         >>> from spikeproof.surrogates import ATan
         >>> current = torch.tensor([[[0.5, 0.9]]], requires_grad=True)
-        >>> z, _ = ASSG(0.25)(current, State(torch.zeros(1, 2)), IF(), ATan())
+        >>> z, _ = ASSG(0.25)(current, State(torch.zeros(1, 2)), IF(), ATan())  # widths near the initial 1
+        >>> z.sum().backward(); [round(g, 2) for g in current.grad.flatten().tolist()]
+        [0.25, 0.31]
+
+    Source:
+        Section 4 of the paper (arXiv 2512.22522); constants and initial values of the published code.
+    """
+
+    def place(self, network: nn.Module) -> None:
+        layers = [layer for layer in network.modules() if isinstance(layer, Spiking)]
+        for i, layer in enumerate(layers):
+            layer.unroll = _AtLayer(self, i)
+
+    def __call__(
+        self, current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
+        return self.at(0, current, state, neuron, spike, None)
+
+    def at(
+        self,
+        layer: int,
+        current: Float[Tensor, "T B *F"],
+        state: SomeState,
+        neuron: Neuron,
+        spike: Surrogate,
+        known: Recollection | None,
+    ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
+        """The loop over time of one layer, with what a run knows about it."""
+        self.check(neuron)
+        kept = None if known is None else known.of(layer, current.shape[1])
+        frozen = known is not None and layer in known.seen
+        fitting = _Recalling(self, unit_of(spike), kept, frozen)
+        if isinstance(neuron, IntegrateAndFire) and type(neuron).step is IntegrateAndFire.step:
+            spikes, v = _Fused.apply(current, state.v, neuron, fitting)  # type: ignore[no-untyped-call]
+            state = State(v)
+        else:
+            steps = []
+            for i in current:
+                z, state = neuron.step(i, state, fitting)
+                steps.append(z)
+            spikes = torch.stack(steps)
+        if known is not None and not frozen:
+            known.keep(layer, tuple(fitting.asked))
+        return spikes, state
+
+
+@dataclass(frozen=True)
+class _AtLayer:
+    """ASSG in one of several layers."""
+
+    rule: ASSG
+    layer: int
+
+    def __call__(
+        self, current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
+        return self.rule.at(self.layer, current, state, neuron, spike, Recollection.current())
+
+
+class _Recalling(Surrogate):
+    """The spike function of one pass of ASSG through a layer, asked step after step."""
+
+    def __init__(self, rule: ASSG, unit: float, kept: tuple[Tensor, ...] | None, frozen: bool) -> None:
+        self.rule, self.unit, self.kept, self.frozen = rule, unit, kept, frozen
+        self.asked = list[Tensor]()  # mean and deviation of one question after the other
+
+    def __call__(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        with torch.no_grad():
+            slope = self.slope(x)
+        z: Tensor = _Sloped.apply(x, slope)  # type: ignore[no-untyped-call]
+        return z
+
+    def slope(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The derivative at the next step, whose statistics are noted."""
+        size, turn = (x / self.unit).abs(), len(self.asked)
+        if self.kept is None:
+            mean, deviation = torch.ones_like(size), torch.zeros_like(size)
+        else:
+            mean, deviation = self.kept[turn : turn + 2]
+        if not self.frozen:
+            mean = self.rule.blend(mean, size)
+            deviation = self.rule.blend(deviation, (size - mean).abs_())
+        self.asked += [mean, deviation]
+        alpha = _sharpness(self.rule.strength, self.rule.relax, mean, deviation)
+        return _arctangent(alpha, size).div_(self.unit)
+
+
+class _Fused(torch.autograd.Function):
+    """The loop of `unroll` for integrate-and-fire neurons, with slopes that are asked for step by step."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, v: Tensor, neuron: IntegrateAndFire, fitting: _Recalling) -> Any:
+        potentials, spikes, slopes = (torch.empty_like(current) for _ in range(3))
+        for i, before, z, slope in zip(current, potentials, spikes, slopes, strict=True):
+            torch.add(neuron.decay * v, i, out=before)
+            torch.ge(before, neuron.threshold, out=z)
+            slope.copy_(fitting.slope(before - neuron.threshold))
+            v = neuron.reset(before, z, neuron.threshold)
+        ctx.save_for_backward(potentials, spikes, slopes)
+        ctx.neuron = neuron
+        ctx.mark_non_differentiable(v)
+        return spikes, v
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (potentials, spikes, slopes), neuron = ctx.saved_tensors, ctx.neuron
+        found, carried = torch.empty_like(potentials), torch.zeros_like(potentials[0])
+        for t in range(len(potentials) - 1, -1, -1):
+            by_v, by_z = neuron.reset.slope(potentials[t], spikes[t], neuron.threshold)
+            by_spike = grads[0][t] if neuron.detach_reset else grads[0][t] + carried * by_z
+            torch.addcmul(carried * by_v, by_spike, slopes[t], out=found[t])
+            carried = neuron.decay * found[t]
+        return found, None, None, None
+
+
+@dataclass(frozen=True)
+class OnePassASSG(_Adaptive):
+    r"""Adaptive sharpness within one pass: an arctangent fitted to each potential over the time steps so far.
+
+    With :math:`x_t = (v[t] - \theta)/\theta`, per neuron and example,
+
+    .. math::
+
+        M_t &= \beta M_{t-1} + (1-\beta)|x_t|, \quad
+        D_t = \beta D_{t-1} + (1-\beta)\,\bigl||x_t| - M_t\bigr|
+
+    from :math:`M_0 = |x_0|`, :math:`D_0 = 0`, and the surrogate of `ASSG` for these. Nothing is
+    remembered from one pass to the next, so it serves where no search keeps account; as an attack it is
+    weaker than `ASSG`.
+
+    Args:
+        strength: area `A`, between 0 and 0.5.
+        memory: share :math:`\beta` of the past in the running means, from 0 up to but without 1.
+        relax: weight :math:`\rho` of the deviation, at least 0.
+
+    Example:
+        >>> from spikeproof.neurons import IF, State
+        >>> from spikeproof.surrogates import ATan
+        >>> current = torch.tensor([[[0.5, 0.9]]], requires_grad=True)
+        >>> z, _ = OnePassASSG(0.25)(current, State(torch.zeros(1, 2)), IF(), ATan())
         >>> z.sum().backward(); [round(g, 2) for g in current.grad.flatten().tolist()]
         [0.32, 1.59]
 
     Source:
-        Section 4 of the paper (arXiv 2512.22522); constants of the published code.
+        Ours, after section 4 of the paper on ASSG (arXiv 2512.22522).
     """
-
-    strength: float = 0.425
-    memory: float = 0.9
-    relax: float = 1.5
-
-    def __post_init__(self) -> None:
-        if not (0 < self.strength < 0.5 and 0 <= self.memory < 1 and 0 <= self.relax < math.inf):
-            raise InputError(
-                "ASSG needs a strength between 0 and 0.5, a memory in [0, 1) and relax of at least 0",
-                f"strength={self.strength}, memory={self.memory}, relax={self.relax}",
-                "Try 0.425, 0.9 and 1.5.",
-            )
 
     def slope(self, x: Float[Tensor, "B *F"], memory: Remembered) -> tuple[Float[Tensor, "B *F"], Remembered]:
         size = x.abs()
         if memory is None:
             mean, deviation = size, torch.zeros_like(size)
         else:
-            mean = self.memory * memory[0] + (1 - self.memory) * size
-            deviation = self.memory * memory[1] + (1 - self.memory) * (size - mean).abs()
-        width = mean + self.relax * deviation + 1e-4
-        alpha = 2 / math.pi * math.tan(math.pi * self.strength) / width
-        return alpha / 2 / (1 + (math.pi / 2 * alpha * x) ** 2), (mean, deviation)
+            mean = self.blend(memory[0], size)
+            deviation = self.blend(memory[1], (size - mean).abs())
+        return _arctangent(_sharpness(self.strength, self.relax, mean, deviation), x), (mean, deviation)

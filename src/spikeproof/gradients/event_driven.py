@@ -18,8 +18,9 @@ from torch.func import functional_call
 from spikeproof.errors import InputError
 from spikeproof.gradients.temporal import GradientRule
 from spikeproof.neurons import Neuron, Renewal, SomeState, Spiking
+from spikeproof.neurons.layers import unit
 from spikeproof.protocols import Context
-from spikeproof.surrogates import Surrogate
+from spikeproof.surrogates import Surrogate, unit_of
 
 __all__ = ["EventDriven"]
 
@@ -83,7 +84,7 @@ class EventDriven(GradientRule):
     ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
         """The loop over time, where inputs have amplitudes: one gradient for weights and inputs."""
         self.check(neuron)
-        spikes, *end = _Events.apply(current, None, *state, neuron, self)  # type: ignore[no-untyped-call]
+        spikes, *end = _Events.apply(current, None, *state, neuron, self, unit_of(spike))  # type: ignore[no-untyped-call]
         return spikes, type(state)(*end)
 
     def place(self, network: nn.Module) -> None:
@@ -124,7 +125,8 @@ class _Caused(nn.Module):
         by_weights = _in_full(self.connections(x.detach()))
         by_inputs = _in_full(functional_call(self.connections, frozen, x))
         rest = self.neuron.rest(by_weights.detach())
-        spikes: Tensor = _Events.apply(by_weights, by_inputs, *rest, self.neuron, self.rule)[0]  # type: ignore[no-untyped-call]
+        measure = 1.0 if self.training else unit(self.neuron)  # as in `Spiking`
+        spikes: Tensor = _Events.apply(by_weights, by_inputs, *rest, self.neuron, self.rule, measure)[0]  # type: ignore[no-untyped-call]
         return spikes
 
 
@@ -135,6 +137,7 @@ def _in_full(current: Tensor) -> Tensor:
 class _Kept(Context, Protocol):
     neuron: Renewal
     rule: EventDriven
+    unit: float
     both: bool  # whether there are two currents, one for each path of the gradient
 
 
@@ -151,6 +154,7 @@ class _Events(torch.autograd.Function):
         fast: Tensor,
         neuron: Renewal,
         rule: EventDriven,
+        unit: float,
     ) -> tuple[Tensor, ...]:
         state = neuron.rest(current)._replace(v=v, slow=slow, fast=fast)
         rises, slopes, spikes = (torch.empty_like(current) for _ in range(3))
@@ -166,7 +170,7 @@ class _Events(torch.autograd.Function):
             recent = slope * (1 - z)
             state = type(state)(*(part * (1 - z) for part in charged))
         ctx.save_for_backward(rises, slopes, spikes)
-        ctx.neuron, ctx.rule, ctx.both = neuron, rule, again is not None
+        ctx.neuron, ctx.rule, ctx.both, ctx.unit = neuron, rule, again is not None, unit
         ctx.mark_non_differentiable(*state)
         return spikes, *state
 
@@ -178,7 +182,9 @@ class _Events(torch.autograd.Function):
             torch.tensor(values, dtype=g.dtype, device=g.device)
             for values in rule.kernels(ctx.neuron, len(g))
         )
-        own, others = (g * spikes * (by >= 0) / by.clamp(min=1 / rule.steepest) for by in (rises, slopes))
+        own, others = (
+            g * spikes * (by >= 0) / by.clamp(min=ctx.unit / rule.steepest) for by in (rises, slopes)
+        )
         steps = torch.zeros_like(g[0], dtype=torch.long)  # from here to the next spike
         amplitude, timing = torch.zeros_like(g[0]), torch.zeros_like(g[0])
         for t in range(len(g) - 1, -1, -1):
@@ -186,4 +192,4 @@ class _Events(torch.autograd.Function):
             steps = torch.where(fired, 0, (steps + 1).clamp(max=len(g) - 1))
             amplitude, timing = torch.where(fired, own[t], amplitude), torch.where(fired, others[t], timing)
             own[t], others[t] = amplitude * kernel[steps], timing * moved[steps]
-        return own, others if ctx.both else None, *[None] * 5
+        return own, others if ctx.both else None, *[None] * 6

@@ -18,7 +18,7 @@ from spikeproof.errors import InputError
 from spikeproof.gradients.temporal import GradientRule
 from spikeproof.neurons import FS, IntegrateAndFire, Neuron, SomeState, lif_unroll
 from spikeproof.protocols import Context
-from spikeproof.surrogates import Surrogate, Triangle
+from spikeproof.surrogates import Surrogate, Triangle, in_units, unit_of
 
 __all__ = ["BPTR", "HART", "RGA", "check_fires"]
 
@@ -210,9 +210,9 @@ class HART(GradientRule):
         self, current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
     ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
         self.check(neuron)
-        spikes = []
+        spikes, surrogate = [], in_units(self.surrogate, unit_of(spike))
         for i in _Averaged.apply(current):  # type: ignore[no-untyped-call]
-            z, state = neuron.step(i, _cut(state), self.surrogate)
+            z, state = neuron.step(i, _cut(state), surrogate)
             spikes.append(z)
         return torch.stack(spikes), state
 

@@ -27,7 +27,7 @@ from spikeproof.neurons import (
     psp_filter,
 )
 from spikeproof.protocols import Context
-from spikeproof.surrogates import Exponential, Rectangle, Sigmoid, Surrogate
+from spikeproof.surrogates import Exponential, Rectangle, Sigmoid, Surrogate, in_units, unit_of
 
 __all__ = ["ANTLR", "TSSL", "GradientRule", "SurrogateGradient", "Trace", "Truncated"]
 
@@ -51,9 +51,9 @@ class GradientRule:
     def __call__(
         self, current: Float[Tensor, "T B *F"], state: State, neuron: Neuron, spike: Surrogate
     ) -> tuple[Float[Tensor, "T B *F"], State]:
-        """The loop over time; the rule's own surrogate stands in place of `spike`."""
+        """The loop over time; the rule's own surrogate stands in place of `spike`, in the unit of that."""
         self.check(neuron)
-        spikes, end = _Ruled.apply(current, state.v, neuron, self)  # type: ignore[no-untyped-call]
+        spikes, end = _Ruled.apply(current, state.v, neuron, self, unit_of(spike))  # type: ignore[no-untyped-call]
         return spikes, State(end)
 
     def place(self, network: nn.Module) -> None:
@@ -80,10 +80,14 @@ class Trace(NamedTuple):
 
     spikes: Float[Tensor, "T B *F"]
 
+    unit: float = 1.0
+    """What the rule's own lengths are measured in, in units of potential: the threshold, in attacks."""
+
 
 class _Kept(Context, Protocol):
     neuron: IntegrateAndFire
     rule: GradientRule
+    unit: float
 
 
 class _Ruled(torch.autograd.Function):
@@ -91,7 +95,7 @@ class _Ruled(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: _Kept, current: Tensor, v: Tensor, neuron: IntegrateAndFire, rule: GradientRule
+        ctx: _Kept, current: Tensor, v: Tensor, neuron: IntegrateAndFire, rule: GradientRule, unit: float
     ) -> tuple[Tensor, Tensor]:
         potentials, rises, spikes = (torch.empty_like(current) for _ in range(3))
         for i, before, rise, z in zip(current, potentials, rises, spikes, strict=True):
@@ -100,13 +104,14 @@ class _Ruled(torch.autograd.Function):
             torch.sub(before, v, out=rise)
             v = neuron.reset(before, z, neuron.threshold)
         ctx.save_for_backward(potentials, rises, spikes)
-        ctx.neuron, ctx.rule = neuron, rule
+        ctx.neuron, ctx.rule, ctx.unit = neuron, rule, unit
         ctx.mark_non_differentiable(v)
         return spikes, v
 
     @staticmethod
     def backward(ctx: _Kept, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.rule.backward(Trace(*ctx.saved_tensors), ctx.neuron, grads[0]), None, None, None
+        v, rise, spikes = ctx.saved_tensors
+        return ctx.rule.backward(Trace(v, rise, spikes, ctx.unit), ctx.neuron, grads[0]), *[None] * 4
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ class SurrogateGradient(GradientRule):
         self.check(neuron)
         assert isinstance(neuron, IntegrateAndFire)
         neuron = dataclasses.replace(neuron, detach_reset=self.detach_reset)
-        return lif_unroll(current, state, neuron, self.surrogate)
+        return lif_unroll(current, state, neuron, in_units(self.surrogate, unit_of(spike)))
 
 
 @dataclass(frozen=True)
@@ -278,15 +283,16 @@ class TSSL(GradientRule):
     def backward(
         self, trace: Trace, neuron: IntegrateAndFire, g: Float[Tensor, "T B *F"]
     ) -> Float[Tensor, "T B *F"]:
-        v, rise, spikes = trace
+        v, rise, spikes, unit = trace
         synapse = neuron.synapse
         recent = spikes if synapse is None else psp_filter(spikes, synapse)
         jump = 1.0 if synapse is None else 1 - math.exp(-synapse.dt / synapse.tau)
-        inverse = spikes * (rise >= 0) / rise.clamp(min=1 / self.steepest)
+        inverse = spikes * (rise >= 0) / rise.clamp(min=unit / self.steepest)
         taken = v - neuron.reset(v, torch.ones_like(v), neuron.threshold)
         kept = neuron.decay * (1 - spikes) + (1 - neuron.decay) * taken * inverse
         timing = _backwards(inverse * g, kept)
-        return torch.where(recent < jump / 4, g * self.surrogate.derivative(v - neuron.threshold), timing)
+        slope = in_units(self.surrogate, unit).derivative(v - neuron.threshold)
+        return torch.where(recent < jump / 4, g * slope, timing)
 
 
 @dataclass(frozen=True)
@@ -336,12 +342,12 @@ class ANTLR(GradientRule):
     def backward(
         self, trace: Trace, neuron: IntegrateAndFire, g: Float[Tensor, "T B *F"]
     ) -> Float[Tensor, "T B *F"]:
-        v, rise, spikes = trace
+        v, rise, spikes, unit = trace
         later = torch.gradient(g, dim=0)[0] if len(g) > 1 else torch.zeros_like(g)
-        slope = self.activation * self.surrogate.derivative(v - neuron.threshold)
+        slope = self.activation * in_units(self.surrogate, unit).derivative(v - neuron.threshold)
         by_v, by_z = neuron.reset.slope(v, spikes, neuron.threshold)
         kept = by_v if neuron.detach_reset else by_v + by_z * slope
-        own = slope * g - self.timing * spikes * later / rise.clamp(min=self.least_rise)
+        own = slope * g - self.timing * spikes * later / rise.clamp(min=unit * self.least_rise)
         return _backwards(own, neuron.decay * (kept + torch.zeros_like(v)))
 
 

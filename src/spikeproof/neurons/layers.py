@@ -10,7 +10,7 @@ from spikeproof.errors import InputError
 from spikeproof.neurons.integrate import lif_unroll
 from spikeproof.neurons.leaky import LIF
 from spikeproof.neurons.parts.neuron import Learned, Neuron, Never, Unroll
-from spikeproof.surrogates import ATan, Surrogate
+from spikeproof.surrogates import ATan, Surrogate, in_units
 
 __all__ = ["Integrator", "Spiking", "potentials"]
 
@@ -22,6 +22,21 @@ def _in_full(current: Tensor) -> Tensor:
         torch.float16,
     )
     return (current.float() if mixed else current).contiguous()
+
+
+def unit(neuron: Neuron) -> float:
+    """What potentials are measured in: the threshold, of the first kind of neuron where there are several.
+
+    Example:
+        >>> from spikeproof.neurons import IF, FS
+        >>> unit(IF(threshold=0.5)), unit(FS(scale=2.0))
+        (0.5, 2.0)
+    """
+    for name in ("threshold", "scale"):
+        if isinstance(value := getattr(neuron, name, None), (int, float)):
+            return float(value)
+    inner = getattr(neuron, "neuron", None) or getattr(neuron, "first", None)
+    return unit(inner) if isinstance(inner, Neuron) else 1.0
 
 
 class _Neurons(nn.Module):
@@ -46,6 +61,10 @@ class _Neurons(nn.Module):
 
 class Spiking(_Neurons):
     """A layer of neurons; every call starts at rest and nothing is left when it returns.
+
+    In training the surrogate's width is in units of potential. In evaluation mode, in which a model is
+    attacked, it is in units of the neuron's threshold, so that no attack depends on the unit in which
+    potentials are measured. With a threshold of 1 both are the same.
 
     Args:
         neuron: the equation of one step.
@@ -75,7 +94,12 @@ class Spiking(_Neurons):
 
     def forward(self, current: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *G"]:
         current = _in_full(current)
-        return self.unroll(current, self.neuron.rest(current, self.learned), self.neuron, self.spike)[0]
+        return self.unroll(current, self.neuron.rest(current, self.learned), self.neuron, self.measured)[0]
+
+    @property
+    def measured(self) -> Surrogate:
+        """The spike function, in the unit of potential or, in evaluation mode, of the threshold."""
+        return self.spike if self.training else in_units(self.spike, unit(self.neuron))
 
     def extra_repr(self) -> str:
         return f"{self.neuron!r}, spike={self.spike!r}"
@@ -101,7 +125,7 @@ def potentials(layer: Spiking, current: Float[Tensor, "T B *F"]) -> Float[Tensor
                 "A read-out of potentials needs neurons that have one", repr(neuron), "Use lif or if."
             )
         found.append(before.v)
-        _, state = neuron.step(i, state, layer.spike)
+        _, state = neuron.step(i, state, layer.measured)
     return torch.stack(found)
 
 

@@ -32,7 +32,19 @@ from spikeproof.losses import Margin
 from spikeproof.protocols import Model, Threat
 from spikeproof.threats import L2, Region, SquarePatch, boxed
 
-__all__ = ["PatchSearch", "Patches", "Square", "SquareSearch", "UniformNoise", "random_search"]
+__all__ = [
+    "PatchSearch",
+    "Patches",
+    "RectangleSearch",
+    "Square",
+    "SquareSearch",
+    "UniformNoise",
+    "at_clean",
+    "random_search",
+]
+
+DRAWN = 64
+"""Queries for which a search from given images draws at once."""
 
 Propose = Callable[[int, Tensor, Key], Tensor]
 """`(query, rows, key) -> candidates` for the rows still attacked."""
@@ -134,10 +146,14 @@ class Square:
     A candidate is kept when its margin is no worse than the best so far: spike counts are integers, and on
     their plateaus a search that insisted on progress would stand still.
 
+    With a `start` it goes on from the images that this gives, and tries rectangles of random sides in place
+    of ever smaller squares: what is near the boundary already is not to be covered by large patches.
+
     Args:
         threat: `Linf`, a region of it, or `L2`, on images `[B, C, H, W]`.
         queries: forward passes per example, at least 1.
         p_init: share of pixels in the first patch, in (0, 1].
+        start: where the search begins, in place of stripes or tiles around the clean image.
 
     Raises:
         InputError: another threat, other axes, or settings out of range.
@@ -149,6 +165,7 @@ class Square:
     threat: Threat
     queries: int = 500
     p_init: float = 0.8
+    start: Callable[[Threat, Tensor, Key], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.queries < 1 or not 0 < self.p_init <= 1:
@@ -178,6 +195,14 @@ class Square:
         best = Best(x)
         shape = _LinfPatches(x, self.threat) if boxed(self.threat) else _L2Patches(x, self.threat)
 
+        if self.start is not None:
+            begin, draws = self.start(self.threat, x, key.fold("start")), _Draws(x, key.fold("rectangles"))
+
+            def go_on(query: int, rows: Tensor, now: Key) -> Tensor:
+                return shape.vary(best.x[rows], rows, draws.of(query, rows)) if query else begin[rows]
+
+            return random_search(model, x, y, key, best, self.queries, go_on)
+
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:
             if query == 0:
                 return shape.first(rows, now)
@@ -185,6 +210,23 @@ class Square:
             return shape.change(best.x[rows], rows, share, now)
 
         return random_search(model, x, y, key, best, self.queries, propose)
+
+
+class _Draws:
+    """Uniform draws for many queries at once: five and one per channel, for each example and query."""
+
+    def __init__(self, x: Tensor, key: Key) -> None:
+        self.x, self.key, self.block = x, key, torch.empty(0, device=x.device)
+
+    def of(self, query: int, rows: Tensor) -> Float[Tensor, "R D"]:
+        """Those of one query; asked query after query."""
+        place = query % DRAWN
+        if not place or not self.block.numel():
+            shape = (len(rows), DRAWN, 5 + self.x.shape[1])
+            fresh = self.key.fold(query // DRAWN).take(rows).uniform(shape, 0, self.x.device)
+            self.block = self.x.new_zeros(len(self.x), *shape[1:])
+            self.block[rows] = fresh.to(self.x.dtype)
+        return self.block[rows, place]
 
 
 @dataclass(frozen=True)
@@ -342,6 +384,21 @@ def _window(height: int, width: int, side: int, count: int, key: Key, like: Tens
     return (i >= top) & (i < top + side) & (j >= left) & (j < left + side)
 
 
+def _rectangle(height: int, width: int, drawn: Float[Tensor, "B 4"]) -> Tensor:
+    """One random rectangle per example, each side up to half the frame, as a mask `[B, 1, H, W]`."""
+    inside = []
+    for length, side, corner, axes in (
+        (height, drawn[:, 0], drawn[:, 1], (1, 1, -1, 1)),
+        (width, drawn[:, 2], drawn[:, 3], (1, 1, 1, -1)),
+    ):
+        long = 1 + (side * max(length // 2, 1)).long()
+        first = (corner * (length - long + 1)).long()
+        place = torch.arange(length, device=drawn.device).view(axes)
+        begin, end = first.view(-1, 1, 1, 1), (first + long).view(-1, 1, 1, 1)
+        inside.append((place >= begin) & (place < end))
+    return inside[0] & inside[1]
+
+
 @dataclass(frozen=True)
 class _LinfPatches:
     """Stripes to begin with, then squares of plus or minus epsilon."""
@@ -358,12 +415,22 @@ class _LinfPatches:
     def change(self, best: Tensor, rows: Tensor, share: float, key: Key) -> Tensor:
         x = self.x[rows]
         batch, channels = x.shape[:2]
-        top, left, height, width = self._frame(x)
+        _, _, height, width = self._frame(x)
         side = min(max(round(math.sqrt(share * height * width)), 1), height, width)
         inner = _window(height, width, side, batch, key.fold("corner"), x)
+        return self._painted(best, x, inner, _signs((batch, channels, 1, 1), key.fold("sign"), x))
+
+    def vary(self, best: Tensor, rows: Tensor, draws: Float[Tensor, "R D"]) -> Tensor:
+        """The best images with a random rectangle at the edge of the set, one sign per channel."""
+        x = self.x[rows]
+        inner = _rectangle(*self._frame(x)[2:], draws[:, :4])
+        sign = (draws[:, 5:] < 0.5).to(x.dtype) * 2 - 1
+        return self._painted(best, x, inner, sign[:, :, None, None])
+
+    def _painted(self, best: Tensor, x: Tensor, inner: Tensor, sign: Tensor) -> Tensor:
+        top, left, height, width = self._frame(x)
         mask = F.pad(inner, (left, x.shape[3] - left - width, top, x.shape[2] - top - height))
-        value = self.threat.epsilon * _signs((batch, channels, 1, 1), key.fold("sign"), x)
-        return self.threat.project(torch.where(mask, x + value, best), x)
+        return self.threat.project(torch.where(mask, x + self.threat.epsilon * sign, best), x)
 
     def _frame(self, x: Tensor) -> tuple[int, int, int, int]:
         """Where squares are tried: top, left, height and width of what may change."""
@@ -392,6 +459,15 @@ class _L2Patches:
         delta = torch.zeros_like(x)
         delta[:, :, : tall * side, : wide * side] = tiles
         return self._onto_ball(x, delta)
+
+    def vary(self, best: Tensor, rows: Tensor, draws: Float[Tensor, "R D"]) -> Tensor:
+        """The best images with the change in one random rectangle made anew, at the length of the ball."""
+        x = self.x[rows]
+        inner = _rectangle(x.shape[2], x.shape[3], draws[:, :4]).to(x.dtype)
+        sign = (draws[:, 5:] < 0.5).to(x.dtype) * 2 - 1
+        area = inner.sum((2, 3), keepdim=True) * x.shape[1]
+        height = 2 * draws[:, 4, None, None, None] * self.threat.epsilon / area.sqrt()
+        return self._onto_ball(x, torch.where(inner > 0, height * sign[:, :, None, None], best - x))
 
     def change(self, best: Tensor, rows: Tensor, share: float, key: Key) -> Tensor:
         x = self.x[rows]
@@ -460,6 +536,45 @@ class SquareSearch(Recipe):
 
     def __call__(self, threat: Threat) -> Square:
         return Square(threat, self.queries, self.p_init)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RectangleSearch(Recipe):
+    r"""Random search with rectangles from the image that came nearest so far, without gradients.
+
+    .. math:: x' = \Pi\,(x_{best} \text{ with } x + \sigma\epsilon \text{ in } R),\quad \sigma = \pm 1
+
+    with a random rectangle R, whose sides are up to half of the image's, and one sign per channel. What is no
+    worse is kept. In a suite it begins at each example's image of the largest margin that the members before
+    it have found; by itself, and for an example of which nothing is known, at the clean image. Under L2 the
+    change within the rectangle is made anew, with a random share of the budget.
+
+    Args:
+        queries: forward passes per example, at least 1.
+
+    Raises:
+        InputError: a threat other than Linf, regions of it, and L2.
+
+    Example:
+        >>> from spikeproof.threats import Linf
+        >>> RectangleSearch(queries=200)(Linf(0.1)).queries
+        200
+
+    Source:
+        Ours, after Andriushchenko et al. 2020.
+    """
+
+    gradient_free: ClassVar[bool] = True
+    goes_on: ClassVar[bool] = True
+    queries: int = 500
+
+    def __call__(self, threat: Threat) -> Square:
+        return Square(threat, self.queries, start=at_clean)
+
+
+def at_clean(threat: Threat, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
+    """The clean images, as a place to begin."""
+    return x
 
 
 @dataclass(frozen=True, kw_only=True)

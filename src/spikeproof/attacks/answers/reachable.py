@@ -153,6 +153,7 @@ class EncoderAware:
     most: int = 16
     exhaust: int = 4096
     grid: int = 255
+    start: Callable[[Threat, Tensor, Key], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if not boxed(self.threat):
@@ -206,6 +207,7 @@ class EncoderAware:
             if few[row]:
                 search.enumerate(row, pixels)
         search.trace(few.nonzero().flatten())
+        search.begin = None if self.start is None else self.start(self.threat, x, key.fold("start"))
         for restart in range(self.restarts):
             search.run(restart, (search.best.fooled <= 0) & ~few, key.fold("restart", restart))
             search.pad(1 + (restart + 1) * (1 + self.steps + PASSES))
@@ -257,6 +259,7 @@ class _Search:
         self.forward, self.backward, self.zero = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
         self.losses: list[Tensor] = []
         self.clean: Tensor | None = None  # logits, once a run asks for them
+        self.begin: Tensor | None = None  # where a run before the others starts
 
     def enumerate(self, row: int, pixels: Float[Tensor, "M *F"]) -> None:
         """Ask about every code that one image can have."""
@@ -326,9 +329,9 @@ class _Search:
                 return
 
     def start(self, restart: int, key: Key) -> Int64[Tensor, "B *F"]:
-        if restart:
+        if restart > (self.begin is not None):
             return _drawn(key.uniform(self.x.shape, 0, self.x.device), self.choices.entries)
-        own = self.code.level(self.x)
+        own = self.code.level(self.x if self.begin is None or restart else self.begin)
         return (self.choices.levels == own).long().argmax(0)
 
     def kick(self, choice: Tensor, rows: Tensor, key: Key) -> Tensor:
@@ -450,6 +453,8 @@ class EncoderAwareSearch(Recipe):
         restarts: number of runs, at least 1.
         refine: single pixels tried at the end of each run, at least 0.
         grid: changed pixels are multiples of 1/grid where that gives the same spikes; 0 for no grid.
+        near: whether, in a suite, the first run begins where members before came nearest; the second one then
+            begins at the clean image.
 
     Source:
         Ours.
@@ -459,6 +464,11 @@ class EncoderAwareSearch(Recipe):
     restarts: int = 3
     refine: int = 20
     grid: int = 255
+    near: bool = False
+
+    @property
+    def goes_on(self) -> bool:  # type: ignore[override]
+        return self.near
 
     def suits(self, model: object) -> bool:
         encoder = getattr(model, "encoder", None)

@@ -6,7 +6,11 @@ Each is a few lines that name its parts: start, step, schedule, objective and or
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 from spikeproof.attacks.gradient.plain import FGSM, PGD
 from spikeproof.attacks.parts.oracles import Expectation
@@ -22,13 +26,14 @@ from spikeproof.attacks.parts.steps import (
 )
 from spikeproof.attacks.parts.targets import EveryOther, Targets
 from spikeproof.attacks.recipe import GradientRecipe
-from spikeproof.attacks.search import GradientAttack, Jump, instead
+from spikeproof.attacks.search import GradientAttack, Jump, Result, instead
 from spikeproof.errors import InputError
+from spikeproof.keys import Key
 from spikeproof.losses import DLR, Objective
-from spikeproof.protocols import Threat
-from spikeproof.threats import L1
+from spikeproof.protocols import Model, Threat
+from spikeproof.threats import L1, Region
 
-__all__ = ["APGD", "APGDDLR", "APGDT", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD", "TargetedPGD"]
+__all__ = ["APGD", "APGDDLR", "APGDL1", "APGDT", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD", "TargetedPGD"]
 
 
 def _steep(recipe: object, threat: Threat, other: str = "PGD") -> None:
@@ -186,7 +191,7 @@ class APGD(GradientRecipe):
     """Auto-PGD on cross-entropy: steps that halve by themselves and go back to the best point found.
 
     Under L1 it takes sparse steps whose sparsity follows the best perturbation so far; the published run
-    that begins in larger balls is left out.
+    that begins in larger balls is `APGDL1`.
 
     Args:
         steps: number of steps, at least 1.
@@ -225,6 +230,124 @@ class APGD(GradientRecipe):
             restarts=self.restarts,
             rule=TopShare() if sparse else HeavyBall(),
             schedule=AdaptiveSparsity() if sparse else Oscillation(),
+        )
+
+
+@dataclass(frozen=True)
+class Shrinking:
+    """Searches in larger sets, one after the other, each of which begins where the one before came nearest.
+
+    Only the last one is within the threat. The others do not stop where they have fooled the model.
+
+    Args:
+        attacks: from the largest set to that of the threat, at least one.
+        restarts: number of such chains, at least 1; an example that has fallen keeps its first image.
+    """
+
+    attacks: tuple[GradientAttack, ...]
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.attacks or self.restarts < 1:
+            raise InputError(
+                "Shrinking needs an attack and a restart at least", f"restarts={self.restarts}", "Try 1."
+            )
+
+    def __call__(
+        self,
+        model: Model,
+        x: Float[Tensor, "B *F"],
+        y: Int64[Tensor, "B"],
+        key: Key,
+        *,
+        through: Model | None = None,
+    ) -> Result:
+        """Attack `model`, with gradients from `through`."""
+        counts = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
+        zeros = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        losses, kept, fell = list[Tensor](), x.detach().clone(), torch.full_like(y, -1)
+        success = torch.zeros_like(y, dtype=torch.bool)
+        for restart in range(self.restarts):
+            start: Any = None
+            for i, attack in enumerate(self.attacks):
+                last = i == len(self.attacks) - 1
+                begun = replace(attack, stop_when_fooled=last, start=start)
+                found = begun(model, x, y, key.fold("set", restart, i), through=through)
+                start = _At(found.x_adv)
+                counts[0] += found.queries
+                counts[1] += found.backward_queries
+                zeros += found.zero_gradients * found.backward_queries
+                if last and found.fell is not None:
+                    fell = torch.where((fell < 0) & (found.fell >= 0), found.fell + len(losses), fell)
+                losses += list(found.losses)
+            new = ~success if restart == 0 else ~success & found.success
+            kept[new], success = found.x_adv[new], success | found.success
+        trace, share = torch.stack(losses), zeros / counts[1].clamp(min=1)
+        return Result(kept, success, trace, counts[0], counts[1], share, fell)
+
+
+@dataclass(frozen=True, eq=False)
+class _At:
+    """Given images, projected onto a set, as a place to begin."""
+
+    images: Tensor
+
+    def __call__(self, threat: Threat, x: Tensor, key: Key) -> Tensor:
+        return threat.project(self.images, x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGDL1(APGD):
+    r"""Auto-PGD under L1 as in AutoAttack: in balls of three times, twice and once the budget.
+
+    .. math:: x^{(3)} \in B_{3\epsilon} \to x^{(2)} \in B_{2\epsilon} \to x' \in B_\epsilon,\quad
+        \text{with } 0.3,\ 0.3,\ 0.4 \text{ of the steps}
+
+    Each run takes the sparse steps of `APGD` and begins at the projection of the best image of the larger
+    ball. AutoAttack has 5 restarts, and beside them as many runs towards other classes.
+
+    Args:
+        steps: number of steps in all three balls, at least 3.
+        restarts: number of random starts, each in all three balls, at least 1.
+        draws: gradients per step, above 1 for stochastic models, at least 1.
+        objective: what is maximised.
+        surrogate: spike function to take gradients through, or None for the model's own.
+        backward: encoder rule to take gradients through, or None for the model's own.
+
+    Raises:
+        InputError: a threat other than L1 and regions of it.
+
+    Example:
+        >>> [(run.threat.epsilon, run.steps) for run in APGDL1(steps=100)(L1(2.0)).attacks]
+        [(6.0, 30), (4.0, 30), (2.0, 40)]
+
+    Source:
+        Croce & Hein 2021 ("Mind the box"), section 4 and its published code (`decr_eps_pgd`).
+    """
+
+    def __call__(self, threat: Threat) -> Shrinking:  # type: ignore[override]
+        ball = threat.ball if isinstance(threat, Region) else threat
+        if not isinstance(ball, L1):
+            raise InputError(
+                "APGDL1 knows the threat L1", repr(threat), instead(threat, "Use apgd-ce for this one.")
+            )
+        first, second = (max(int(0.3 * self.steps), 1) for _ in range(2))
+        runs = ((3, first), (2, second), (1, max(self.steps - first - second, 1)))
+        sized: Any = threat
+        return Shrinking(
+            tuple(
+                GradientAttack(
+                    larger := replace(sized, epsilon=times * threat.epsilon),
+                    steps,
+                    larger.epsilon,
+                    oracle=Expectation(self.draws),
+                    objective=self.objective,
+                    rule=TopShare(),
+                    schedule=AdaptiveSparsity(),
+                )
+                for times, steps in runs
+            ),
+            self.restarts,
         )
 
 

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.answers.queries import Square
+from spikeproof.attacks.answers.reachable import EncoderAware
 from spikeproof.attacks.made_of.composite import Ensemble, Sources
 from spikeproof.attacks.recipe import Attack
 from spikeproof.attacks.search import GradientAttack, Result, smallest_batch
@@ -21,7 +23,7 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat
 
-__all__ = ["Carried", "Nested"]
+__all__ = ["Carried", "Nested", "going_on"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,14 @@ class Carried:
     def __call__(self, threat: Threat, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
         """Where a run within a larger budget begins."""
         return threat.project(self.of(key, x), x)
+
+
+def going_on(attack: Attack, carried: Carried) -> Attack:
+    """An attack that has a `start`, begun at carried images; another one as it is."""
+    if not isinstance(attack, (Square, EncoderAware)):
+        return attack
+    begun: Attack = replace(attack, start=carried)
+    return begun
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,8 +20,9 @@ from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.attacks.search import Result, admit, evaluator, instead, judge, twins
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
+from spikeproof.gradients import Recollection
 from spikeproof.keys import Key
-from spikeproof.losses import LogitCrossEntropy, Margin
+from spikeproof.losses import LogitCrossEntropy, Margin, finite
 from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.threats import L0, L1, Linf
 
@@ -149,13 +150,24 @@ class Hunt:
     asked: list[Tensor] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
+        self.seen_so_far = Recollection(len(self.x))
         n, device = len(self.x), self.x.device
         self.near, self.height = self.x.clone(), self.x.new_full((n,), -torch.inf)
+        self.clean = self.height.clone()  # margins of the clean images
         self.distance = torch.full((n,), torch.inf, dtype=torch.float64, device=device)
         self.counts = torch.zeros(3, n, dtype=torch.int64, device=device)  # forward, backward, zero
         self.stochastic = bool(getattr(self.model, "stochastic", False))
         self.looks = self.draws if self.stochastic else 1
         self.alike = twins(self.model, self.source)
+
+    @property
+    def unit(self) -> Tensor:
+        """What margins are measured in: that of the clean image, or 1 where it has none of its own.
+
+        Prices and sums of a margin and a distance then do not depend on the scale of the logits.
+        """
+        own = -self.clean
+        return torch.where(own.isfinite() & (own > 0), own, torch.ones_like(own))
 
     @property
     def rows(self) -> Tensor:
@@ -293,10 +305,11 @@ class Hunt:
     def _open(self, rows: Tensor, images: Tensor, names: tuple[Name, ...]) -> tuple[Tensor, Tensor]:
         now = self.key.fold("look", *names).take(rows)
         leaf = self.boxed(images).requires_grad_()
-        with torch.enable_grad():
+        with torch.enable_grad(), self.seen_so_far.looking(rows):
             looks = [
                 self.source(leaf, now.fold("draw", i) if self.stochastic else now) for i in range(self.looks)
             ]
+            looks = [finite(each) for each in looks]
             logits = sum(looks[1:], looks[0]) / len(looks) if len(looks) > 1 else looks[0]
         self.counts[0, rows] += self.looks
         return logits, leaf
@@ -458,6 +471,7 @@ class MinimumNorm:
         hunt = Hunt(model, through or model, self.threat, x, y, key, self.stop, self.recipe.draws)
         rows = torch.arange(len(x), device=x.device)
         hunt.offer(rows, x, "clean")
+        hunt.clean = hunt.height.clone()
         if len(hunt.rows):
             with torch.enable_grad():
                 self.recipe.run(hunt)

@@ -61,6 +61,8 @@ class _Priced(SlopeRecipe):
     def look(self, hunt: Hunt, rows: Tensor, x: Tensor, search: int, step: int) -> tuple[Tensor, Tensor]:
         """The gradient of what is missing to a misclassification, and whether nothing is."""
         value, grad, fooled = hunt.slope(rows, x, Margin(), "step", search, step)
+        unit = hunt.unit[rows]
+        value, grad = value / unit, grad / per_row(unit, grad)
         short = self.confidence - value > 0
         return torch.where(per_row(short, grad) > 0, -grad, 0 * grad), fooled & (value >= self.confidence)
 
@@ -83,7 +85,8 @@ class CarliniWagner(_Priced):
     with Adam, whose steps shrink linearly to nothing: large ones bring pixels back from the ends of `tanh`,
     small ones find the boundary. `c` grows tenfold until something is found, and is then bisected. Libraries
     that keep `c` at 1 find nothing where margins are small beside distances, and far images where they are
-    large.
+    large. Margins are measured in that of the clean image, so that neither `c` nor what is found depends on
+    the scale of the logits.
 
     Args:
         steps: number of steps for each `c`, at least 0; a black or white pixel starts far out in the space of
@@ -92,7 +95,7 @@ class CarliniWagner(_Priced):
         step_size: of Adam's first step, in the space of `tanh`, positive. The published 0.01, at every step,
             belongs to 10,000 of them.
         initial: the first `c`, positive.
-        confidence: margin beyond the boundary that is aimed at, `kappa`, at least 0.
+        confidence: margin beyond the boundary that is aimed at, `kappa`, in clean margins, at least 0.
         surrogate: spike function to take gradients through, or None for the model's own.
         backward: encoder rule to take gradients through, or None for the model's own.
 
@@ -145,7 +148,7 @@ class EAD(_Priced):
 
     Accelerated proximal steps, whose shrinkage by `beta` sets small changes to zero; the step size falls with
     the square root of the steps left. As in the paper the shrinkage is `beta` itself, not `beta` times the
-    step size, so that `beta` is a threshold in pixel value.
+    step size, so that `beta` is a threshold in pixel value. Margins are measured in that of the clean image.
 
     Args:
         beta: changes below this are undone, in pixel value, at least 0.
@@ -153,7 +156,7 @@ class EAD(_Priced):
         searches: number of values of `c`, at least 1.
         step_size: of the first step, positive.
         initial: the first `c`, positive.
-        confidence: margin beyond the boundary that is aimed at, `kappa`, at least 0.
+        confidence: margin beyond the boundary that is aimed at, `kappa`, in clean margins, at least 0.
         surrogate: spike function to take gradients through, or None for the model's own.
         backward: encoder rule to take gradients through, or None for the model's own.
 

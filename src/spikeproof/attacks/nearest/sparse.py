@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikeproof.attacks.nearest.linearised import onto_plane, walk
-from spikeproof.attacks.nearest.minimum import DualNorm, Hunt, NormRecipe, SlopeRecipe, dot
+from spikeproof.attacks.nearest.minimum import DualNorm, Hunt, NormRecipe, SlopeRecipe, dot, per_row
 from spikeproof.attacks.parts.targets import EveryOther, Targets
 from spikeproof.errors import InputError
+from spikeproof.losses import Margin
 from spikeproof.threats import L0, L1, L2
 
-__all__ = ["JSMA", "OnePixel", "SparseFool"]
+__all__ = ["JSMA", "OnePixel", "SigmaZero", "SparseFool"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +187,94 @@ class SparseFool(SlopeRecipe):
             fooled = hunt.offer(now, new, "plane", step)
             x[going] = new.clamp(0, 1)
             going[going.clone()] = ~fooled & (new != here).flatten(1).any(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigmaZero(SlopeRecipe):
+    r"""Sigma-zero: gradient descent on the margin and a smooth count of the changed values, with a threshold.
+
+    .. math:: \min_\delta \frac{\max(z_y - \max_{k \ne y} z_k, 0)}{u}
+        + \frac{1}{n} \sum_i \frac{\delta_i^2}{\delta_i^2 + \sigma},\quad
+        \delta_i \leftarrow 0 \text{ where } |\delta_i| < \tau
+
+    by Adam on gradients of largest component 1, with steps :math:`\eta` that fall along half a cosine to a
+    tenth. The threshold :math:`\tau` rises by :math:`t\eta_0` where the image fools the model and falls by
+    :math:`t\eta` where it does not. `u` is the margin of the clean image, so that nothing depends on the
+    scale of the logits; the published margin has the logits' own unit.
+
+    Args:
+        steps: number of steps, at least 0; 1,000 in the paper.
+        step_size: of Adam at first, `eta_0`, in pixel value, positive.
+        sigma: smoothness of the count, in squared pixel value, positive.
+        threshold: first threshold, in pixel value, in [0, 1].
+        adaptation: speed `t` of the threshold, at least 0.
+        surrogate: spike function to take gradients through, or None for the model's own.
+        backward: encoder rule to take gradients through, or None for the model's own.
+
+    Raises:
+        InputError: settings out of range, or a threat other than L0.
+
+    Example:
+        >>> SigmaZero(steps=100)(L0(5)).recipe.sigma
+        0.001
+
+    Source:
+        Cinà et al. 2024 (sigma-zero), algorithm 1; constants of the published code.
+    """
+
+    norms: ClassVar[tuple[type, ...]] = (L0,)
+    steps: int = 300
+    step_size: float = 1.0
+    sigma: float = 1e-3
+    threshold: float = 0.3
+    adaptation: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (
+            self.steps < 0
+            or not (self.step_size > 0 and self.sigma > 0)
+            or not (0 <= self.threshold <= 1 and self.adaptation >= 0)
+        ):
+            raise InputError(
+                "SigmaZero needs steps >= 0, a positive step_size and sigma, a threshold in [0, 1] and an "
+                "adaptation of at least 0",
+                repr(self),
+                "Leave out what you do not need to change.",
+            )
+
+    def run(self, hunt: Hunt) -> None:
+        clean = hunt.x
+        delta, first, second = (torch.zeros_like(clean) for _ in range(3))
+        cut = torch.full_like(hunt.height, self.threshold)
+        for step in range(self.steps):
+            rows = hunt.rows
+            if not len(rows):
+                return
+            here, unit = delta[rows], hunt.unit[rows]
+            value, grad, fooled = hunt.slope(rows, clean[rows] + here, Margin(), "step", step)
+            missing = per_row(value < 0, grad) / per_row(unit, grad)
+            square, count = here.square(), max(clean[0].numel(), 1)
+            grad = 2 * here * self.sigma / (square + self.sigma).square() / count - missing * grad
+            tiny = torch.finfo(grad.dtype).tiny
+            grad = grad / per_row(grad.flatten(1).abs().amax(1).clamp(min=tiny), grad)
+            first[rows] = 0.9 * first[rows] + 0.1 * grad
+            second[rows] = 0.999 * second[rows] + 0.001 * grad.square()
+            mean, spread = first[rows] / (1 - 0.9 ** (step + 1)), second[rows] / (1 - 0.999 ** (step + 1))
+            size = self.step_size * self._share(step)
+            moved = here - size * mean / (spread.sqrt() + 1e-8)
+            moved = (clean[rows] + moved).clamp(0, 1) - clean[rows]
+            after = self.step_size * self._share(step + 1)
+            change = torch.where(fooled, self.adaptation * self.step_size, -self.adaptation * after)
+            cut[rows] = (cut[rows] + change.to(cut.dtype)).clamp(0, 1)
+            delta[rows] = torch.where(moved.abs() < per_row(cut[rows], moved), 0 * moved, moved)
+        rows = hunt.rows
+        if self.steps and len(rows):
+            hunt.offer(rows, clean[rows] + delta[rows], "last")
+
+    def _share(self, step: int) -> float:
+        """The size of a step, as a share of the first one's."""
+        return 0.1 + 0.9 * (1 + math.cos(math.pi * step / self.steps)) / 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ __all__ = [
 TRAINING_VERSION = 2
 """Raised whenever a change of the code alters the model that a train cell with the same spec makes."""
 
-MEASURING_VERSION = 8
+MEASURING_VERSION = 9
 """Raised whenever a change of the code alters what a clean or attack cell with the same spec measures.
 
 Which attacks a suite is made of, with all their options, stands in the spec, so these may change without it.
