@@ -60,16 +60,16 @@ class Normalise:
 
 
 def _check_timed(*parts: object) -> None:
-    """Check that either all parts work on spike times (encoder, network, neuron and decoder) or none does."""
+    """Check that all parts work on spike times (encoder, network, neuron, decoder) or that none does."""
     parts = tuple(part for part in parts if part is not None)
     timed = [part for part in parts if getattr(part, "timed", False)]
     others = [part for part in parts if part not in timed]
     if timed and others:
         raise InputError(
-            f"{timed[0]!r} works on spike times, as encoder, network, neuron and decoder must",
+            f"{timed[0]!r} works on spike times, as all parts must",
             ", ".join(map(repr, others)),
-            "Use an encoder such as spike-times, the network timed-mlp, a neuron such as fast-and-deep and the "
-            "decoder earliest, without normalise.",
+            "Use an encoder such as spike-times, the network timed-mlp, a neuron such as fast-and-deep "
+            "and the decoder earliest, without normalise.",
         )
 
 
