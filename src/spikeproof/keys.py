@@ -39,7 +39,7 @@ class Key:
 
     @classmethod
     def of(cls, seed: int) -> Key:
-        """The key that a user's seed stands for."""
+        """The key that a user's seed gives."""
         return cls((seed,))
 
     def fold(self, *names: int | str) -> Key:

@@ -2,8 +2,8 @@
 
 A timing probe acts between the encoder and the network. The accuracy that a trained model loses under it
 shows on what the model's decisions depend: shuffling spikes in time keeps every spike count, so the accuracy
-that is lost depends on timing. Timing probes are not attacks: they do not search for the worst case, and have
-no budget on pixels.
+that is lost then depended on timing. Timing probes are not attacks: they do not search for the worst case,
+and have no budget on pixels.
 """
 
 from __future__ import annotations

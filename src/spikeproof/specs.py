@@ -1,7 +1,7 @@
 """Parts as plain data: how a frozen dataclass, which is its own configuration, is written and read.
 
-A catalogue says, for each kind of part, which names stand for which classes; no class registers itself.
-`build` makes a part from a name and its options, `describe` does the reverse and leaves nothing out, so that
+For each kind of part, a catalogue maps names to classes; no class registers itself. `build` makes a part from
+a name and its options, `describe` does the reverse and leaves nothing out, so that
 `build(kind, describe(part, catalogue), catalogue) == part`. A dataclass that is in no table of the catalogue,
 such as a group of parts, is written as its fields only.
 """
@@ -38,13 +38,13 @@ _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 
 
 def build(kind: object, spec: object, catalogue: Catalogue, where: Where | None = None) -> Any:
-    """The part that a spec stands for, of the type that `kind` says.
+    """The part that a spec describes, of the given kind.
 
     Args:
         kind: a kind of part in the catalogue, or any dataclass.
         spec: a name, `"latency"`; a name with options, `{"name": "latency", "steps": 8}`; or the same in
             short, `{"latency": {"steps": 8}}`. For a dataclass outside the catalogue, its fields.
-        catalogue: which names stand for which classes.
+        catalogue: maps the names of each kind to classes.
         where: gives the location that error messages begin with; None for the path itself.
 
     Raises:
@@ -151,7 +151,7 @@ def _name(cls: type, catalogue: Catalogue) -> str | None:
 
 
 class _Hint(NamedTuple):
-    """A field's type: what it holds, whether None may stand there instead, and whether it is a list."""
+    """A field's type: what it holds, whether None is allowed instead, and whether it is a list."""
 
     holds: object
     optional: bool

@@ -66,8 +66,8 @@ class SpikeGated(BackwardRule):
     .. math:: \partial L/\partial x = \sum_t 1[s[t] \ne 0]\,w[t]\,\partial L/\partial s[t]
 
     Silent inputs get a gradient of exactly zero, so an attack that starts at the clean image cannot touch a
-    black background. The rule is provided because published results were measured with it; do not rely on it
-    alone.
+    black background. This backward rule is provided because published results were measured with it; do not
+    rely on it alone.
 
     Source:
         The public code of Ding et al. 2023 (`enc_func_differential`).
@@ -228,7 +228,7 @@ class NestedCode(LevelCode):
 
 
 def tolerance(x: Tensor) -> float:
-    """The rounding error to allow for a value in [0, 1], at least that of single precision."""
+    """The rounding error of a value in [0, 1], in single precision or in a coarser one."""
     return float(max(torch.finfo(x.dtype).eps, 2.0**-23))
 
 

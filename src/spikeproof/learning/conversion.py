@@ -515,7 +515,7 @@ class RateNormLayer(Conversion):
               L = 1 - \cos(y, y^*) + \frac{\kappa}{l} \sum_l \frac{\sum r_l}{\sum r_l^2}
 
     First the weights are trained with `p = 1`. Then `p` alone is trained with the loss `L`, whose last term
-    bounds how slowly rates converge to the activations; the outputs `y*` are those before this second stage.
+    bounds how slowly rates converge to the activations; the outputs `y*` are taken before this second stage.
     In the authors' code `y*` comes from the network that is being tuned, so the cosine is always 1 and does
     not hold the outputs, and the best stage is chosen on the test images. Neither is the case here.
 

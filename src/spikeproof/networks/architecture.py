@@ -68,7 +68,7 @@ class PooledConv2d(nn.Conv2d):
 
 
 class SpikingNetwork(nn.Module):
-    """Layers one after the other, each over all time steps; a network may stand inside another as a layer.
+    """Layers one after the other, each over all time steps; a network may be a layer of another network.
 
     Shapes:
         `[T, B, *F]` -> outputs `[T, B, *G]`
@@ -173,7 +173,7 @@ class Architecture:
         return own
 
     def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
-        """A network with fresh weights from PyTorch's current generator."""
+        """A network with new weights, drawn from PyTorch's current generator."""
         raise NotImplementedError(f"{type(self).__name__} builds nothing")
 
 

@@ -154,7 +154,7 @@ class ModelSpec:
 
     @property
     def encoded_shape(self) -> Shape:
-        """Channels, height and width that the network sees at every step."""
+        """Channels, height and width of the network's input at every step."""
         return encoded_shape(self.encoder, self.input_shape)
 
     @property
@@ -163,7 +163,7 @@ class ModelSpec:
         return example_shape(self.encoder, self.input_shape)
 
     def build(self, key: Key) -> Classifier:
-        """A model with fresh weights drawn under `key`; PyTorch's global generator is left as it was."""
+        """A model with new weights, drawn under `key`; PyTorch's global generator stays as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key.fold("weights").seed())
             decoder = self.decoder

@@ -59,7 +59,8 @@ class Recurrent(Neuron):
     Args:
         neuron: the neuron that fires.
         gain: scale of the initial weights, in units of potential, positive.
-        synapse: a `PSP` that filters the output spikes of hidden layers, or None; `R` sees them unfiltered.
+        synapse: a `PSP` that filters the output spikes of hidden layers, or None; `R` receives them
+            unfiltered.
 
     Raises:
         InputError: the neuron does not fire step by step, or has a synapse.

@@ -40,7 +40,7 @@ class FS(Neuron):
     per step.
 
     Args:
-        steps: number of time steps `K`, the same as that of the encoder.
+        steps: number of time steps `K`, the same as in the encoder.
         scale: the smallest number that is too large to be sent, in units of potential, positive.
         learn: whether each layer learns T, h and d, starting from these values.
 

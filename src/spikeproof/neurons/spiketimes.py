@@ -1,7 +1,7 @@
 r"""Neurons that spike once: input spike times and weights determine the time of the output spike.
 
 A time is written as *earliness* `e = horizon - t`: a larger value is an earlier spike, and 0 is a neuron that
-stays silent. All equations here depend on differences of times only, so no neuron needs to know the horizon.
+stays silent. All equations here depend on differences of times only, so no neuron depends on the horizon.
 
 Exact neurons have a continuous membrane potential :math:`V(t) = \sum_i w_i\,\epsilon(t - t_i)`. The first
 crossing :math:`V(t) = \theta` has a closed form for each set of inputs that come before it. All sets are
