@@ -1,4 +1,4 @@
-"""Images whose code is frozen: what the network would be given is the data, for attacks on the spikes."""
+"""Images as frozen spikes: the output of an encoder becomes the data set, for attacks on single spikes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from spikeproof.protocols import Encoder, takes_events
 __all__ = ["CodedImages"]
 
 TOGETHER = 1000
-"""Images coded at a time."""
+"""Number of images that are encoded at a time."""
 
 
 @dataclass(frozen=True)
 class CodedImages(Source):
-    """Images as the spikes that a code makes of them, which an attacker may then move one by one.
+    """Images as the spikes that an encoder makes of them, which an attacker may then move one by one.
 
-    A model of the code `events` learns from them what a model with this code learns from the images. An
-    attack on pixels reaches only trains that the code can make; one on events reaches all of them.
+    A model with the encoder `events` learns from them what a model with this encoder learns from the images.
+    An attack on pixels reaches only the spike trains that the encoder can make; an attack on events reaches
+    all spike trains.
 
     Args:
         data: the images.
-        code: a code without randomness whose spikes are whole numbers, 0 to 255.
+        code: an encoder without randomness whose spikes are whole numbers from 0 to 255.
 
     Shapes:
         examples `[N, T, C, H, W]` of whole numbers, for the encoder `events` with as many steps.
 
     Raises:
-        InputError: a code that draws, gives currents or weights its spikes, or data that are events already.
+        InputError: the encoder is stochastic, gives currents or weights its spikes, or the data are events
+            already.
 
     Example:
         >>> from spikeproof.datasets import Digits
@@ -50,16 +52,16 @@ class CodedImages(Source):
     def __post_init__(self) -> None:
         if takes_events(self.code) or self.code.stochastic or not self.code.spiking:
             raise InputError(
-                "Spikes are frozen of a code of images without randomness",
+                "CodedImages needs a spiking encoder of images without randomness",
                 repr(self.code),
-                "Use a code such as latency or early-burst.",
+                "Use an encoder such as latency or early-burst.",
             )
 
     def load(self, root: Path | None = None) -> Dataset:
         data = self.data.load(root)
         if data.test.images.ndim != 4:
             raise InputError(
-                "Images are coded, and these are events already",
+                "CodedImages needs a data set of images, and these are events already",
                 f"shape {list(data.test.images.shape)}",
                 "Use the data set as it is.",
             )
@@ -88,8 +90,8 @@ class CodedImages(Source):
         whole = spikes.round().clamp(0, 255)
         if not torch.equal(whole, spikes):
             raise InputError(
-                "Frozen spikes are whole numbers from 0 to 255",
+                "Frozen spikes must be whole numbers from 0 to 255",
                 f"{self.code!r}, whose spikes have weights",
-                "Use a code such as latency or early-burst.",
+                "Use an encoder such as latency or early-burst.",
             )
         return whole.to(torch.uint8)

@@ -1,4 +1,4 @@
-"""What can go wrong, said in three parts: what was expected, what came, what to try."""
+"""Errors, whose messages have three parts: what was expected, what was given, and what to try."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ __all__ = ["DamagedError", "InputError", "SpikeproofError", "placed", "suggest"]
 
 
 class SpikeproofError(Exception):
-    """Anything that spikeproof reports to its user as one message instead of a traceback."""
+    """An error that spikeproof reports to its user as one message instead of a traceback."""
 
 
 class InputError(SpikeproofError, ValueError):
-    """The user gave something that cannot be used.
+    """The user gave an input that cannot be used.
 
     Args:
         expected: what would have been accepted.
-        got: what came instead.
+        got: what was given instead.
         try_: what to do next, a full sentence.
 
     Example:
@@ -36,7 +36,7 @@ class InputError(SpikeproofError, ValueError):
 
 @contextmanager
 def placed(place: str | None) -> Iterator[None]:
-    """Put a place, such as a file with its line, in front of what is refused inside.
+    """Put a location, such as a file and its line, in front of the message of every error inside.
 
     Example:
         >>> with placed("study.yaml:3"):
@@ -53,7 +53,7 @@ def placed(place: str | None) -> Iterator[None]:
 
 
 class DamagedError(SpikeproofError):
-    """A stored file is not what was written there."""
+    """The content of a stored file differs from what was written to it."""
 
 
 def suggest(name: str, options: Iterable[str]) -> str:
@@ -70,7 +70,5 @@ def suggest(name: str, options: Iterable[str]) -> str:
     if close:
         return f"Did you mean {close[0]!r}?"
     return (
-        f"Choose one of {', '.join(map(repr, options))}."
-        if options
-        else "Nothing is known under any name here."
+        f"Choose one of {', '.join(map(repr, options))}." if options else "There is no name to choose from."
     )

@@ -16,11 +16,11 @@ __all__ = ["Key"]
 
 @dataclass(frozen=True)
 class Key:
-    """A named, splittable source of randomness; equal keys give equal draws, on every run.
+    """Named, splittable randomness; equal keys give equal draws, on every run.
 
-    A key is a path of names. Fold a name in for each purpose, so that draws of the attack, of its verdict
-    and of the evaluation cannot coincide. With `rows`, each example of a batch owns a stream of its own:
-    what it draws depends on its identity and neither on its place in the batch nor on the batch's size.
+    A key is a path of names. Fold a name in for each purpose, so that draws of the attack, of its verdict and
+    of the evaluation cannot coincide. With `rows`, each example of a batch has its own stream: its draws
+    depend on its identity, and neither on its position in the batch nor on the size of the batch.
 
     Args:
         path: names, from general to particular.
@@ -39,7 +39,7 @@ class Key:
 
     @classmethod
     def of(cls, seed: int) -> Key:
-        """The key that a user's seed stands for."""
+        """The key that a user's seed gives."""
         return cls((seed,))
 
     def fold(self, *names: int | str) -> Key:

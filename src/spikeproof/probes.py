@@ -1,8 +1,9 @@
-"""Probes of timing: changes of spike trains that keep some of what they say and destroy the rest.
+"""Timing probes: changes of spike trains that keep some of their information and destroy the rest.
 
-A probe acts between the code and the network. What a trained model loses under it tells what its answers rest
-on: shuffling spikes in time keeps every count, so what is lost then lived in timing. Probes are no attacks:
-they do not look for the worst case, and know no budget on pixels.
+A timing probe acts between the encoder and the network. The accuracy that a trained model loses under it
+shows on what the model's decisions depend: shuffling spikes in time keeps every spike count, so the accuracy
+that is lost then depended on timing. Timing probes are not attacks: they do not search for the worst case,
+and have no budget on pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["Deletion", "Jitter", "Probe", "Probed", "Reversal", "Shuffle", "Sync
 
 
 class Probe:
-    """A change of spike trains."""
+    """A timing probe: a change of spike trains before they reach the network."""
 
     random: ClassVar[bool] = True
 
@@ -32,18 +33,18 @@ class Probe:
         """The changed spike trains.
 
         Args:
-            spikes: what the code gave, amplitudes included.
+            spikes: the output of the encoder, amplitudes included.
             key: decides the draws.
             counts: whether a value stands for that many spikes.
 
         Raises:
-            InputError: the probe is random and there is no key.
+            InputError: the timing probe is random and there is no key.
         """
         raise NotImplementedError(f"{type(self).__name__} changes nothing")
 
 
 class Retiming(Probe):
-    """A probe that gives what happens at one step to another step, and neither adds nor loses anything."""
+    """A timing probe that permutes the time steps of each input, and neither adds nor removes spikes."""
 
     def order(self, spikes: Float[Tensor, "T B *F"], key: Key | None) -> Int64[Tensor, "T B *F"]:
         """For every step and input, the step whose spikes it gets."""
@@ -59,12 +60,13 @@ class Retiming(Probe):
 
 @dataclass(frozen=True)
 class Jitter(Retiming):
-    r"""Every spike moves by at most a few steps, on its own; each input keeps its count.
+    r"""Every spike moves at random by at most a few steps, and each input keeps its spike count.
 
     .. math:: s'[t] = s[\pi(t)], \quad |\pi(t) - t| \le steps
 
-    For each input, time is cut into windows of `steps + 1` steps, the first cut at random, and what happens
-    within a window is put into a random order. So spikes never meet, as they would if each moved freely.
+    For each input, time is divided into windows of `steps + 1` steps with a random offset, and the steps
+    within a window are put into a random order. Two spikes of an input therefore never fall on the same step,
+    as they could if each moved freely.
 
     Args:
         steps: the furthest that a spike moves, in time steps, at least 1.
@@ -97,7 +99,7 @@ class Jitter(Retiming):
 
 @dataclass(frozen=True)
 class Shuffle(Retiming):
-    r"""Every input's spikes come at random times, each input on its own: counts are all that is left.
+    r"""The spikes of every input are shuffled in time independently, so that only spike counts are kept.
 
     .. math:: s'_i[t] = s_i[\pi_i(t)], \quad \pi_i \text{ a random order of all steps}
 
@@ -119,7 +121,7 @@ class Shuffle(Retiming):
 
 @dataclass(frozen=True)
 class SynchronousShuffle(Retiming):
-    r"""All inputs of an example are shuffled in time together: counts and synchrony stay, order goes.
+    r"""All inputs of an example are shuffled in time together: counts and synchrony are kept, order is not.
 
     .. math:: s'_i[t] = s_i[\pi(t)], \quad \pi \text{ one random order of all steps}
 
@@ -142,7 +144,7 @@ class SynchronousShuffle(Retiming):
 
 @dataclass(frozen=True)
 class Reversal(Retiming):
-    r"""Spike trains run backwards: counts, synchrony and intervals stay, first becomes last.
+    r"""Spike trains are reversed in time: counts, synchrony and intervals are kept, order is not.
 
     .. math:: s'[t] = s[T-1-t]
 
@@ -166,14 +168,14 @@ class Reversal(Retiming):
 
 @dataclass(frozen=True)
 class Deletion(Probe):
-    r"""Every spike is lost with some probability, on its own: the control that touches counts, not timing.
+    r"""Every spike is deleted independently with some probability: a control that changes counts, not timing.
 
     .. math:: s'[t] = s[t]\,1[u[t] \ge share], \quad u[t] \sim U[0, 1)
 
-    Of a current, the value of a step is what is lost.
+    If the encoder gives a current, the values of time steps are deleted.
 
     Args:
-        share: probability that a spike is lost, in (0, 1].
+        share: probability that a spike is deleted, in (0, 1].
 
     Shapes:
         `[T, B, *F]` -> `[T, B, *F]`
@@ -207,17 +209,19 @@ class Deletion(Probe):
 def _uniform(probe: Probe, key: Key | None, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Draws in float64, so that a window's number can be added without rounding up to the next."""
     if key is None:
-        raise InputError(f"{type(probe).__name__} draws at random", "no key", "Pass a Key to the model.")
+        raise InputError(
+            f"{type(probe).__name__} needs a key, because it is random", "no key", "Pass a Key to the model."
+        )
     return key.uniform(shape, 1, like.device).double()
 
 
 @dataclass(frozen=True)
 class Probed:
-    """A code whose spikes a probe changes before the network sees them.
+    """An encoder whose spikes a timing probe changes before they reach the network.
 
     Args:
-        code: the code; it draws what it would draw without the probe.
-        probe: the change.
+        code: the encoder, whose random draws are the same as without the timing probe.
+        probe: the timing probe.
     """
 
     code: Encoder
@@ -241,11 +245,11 @@ class Probed:
         return bool(getattr(self.code, "counts", False))
 
     def output_shape(self, shape: Shape) -> Shape:
-        """As the code's."""
+        """As the inner encoder declares it."""
         return encoded_shape(self.code, shape)
 
     def example_shape(self, shape: Shape) -> tuple[int, ...]:
-        """As the code's."""
+        """As the inner encoder declares it."""
         return example_shape(self.code, shape)
 
     def __call__(self, x: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "T B *F"]:

@@ -1,4 +1,4 @@
-"""The seams: what an encoder, a decoder, a network, a model and a threat promise each other.
+"""Protocols: what every encoder, decoder, network, model and threat provides.
 
 Axes: `T` time, `B` batch, `C H W` image, `F` features, `K` classes. Time comes first.
 """
@@ -42,11 +42,11 @@ Shape = tuple[int, int, int]
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Images become spikes or currents over time.
+    """An encoder turns images into spikes or currents over time.
 
     An encoder that gives more channels than the image has also declares `output_shape(shape) -> shape`; one
-    whose examples are no images declares `example_shape(shape) -> shape`; one whose values may stand for
-    several spikes each declares a true `counts`; one that takes whole events declares a true `events`.
+    whose examples are not images declares `example_shape(shape) -> shape`; one in whose output a value may
+    stand for several spikes declares a true `counts`; one that takes whole events declares a true `events`.
     """
 
     @property
@@ -59,7 +59,7 @@ class Encoder(Protocol):
 
     @property
     def spiking(self) -> bool:
-        """Whether the output is spikes, zero where there is none; otherwise it is a current."""
+        """Whether the output consists of spikes, zero where there is none; otherwise it is a current."""
 
     def __call__(self, x: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "T B *F"]:
         """Encode values in [0, 1]."""
@@ -67,9 +67,9 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Decoder(Protocol):
-    """What the output layer did over time becomes one score per class.
+    """A decoder turns the output layer's activity over time into one score per class.
 
-    A decoder that wants more than one output neuron per class also declares `width(classes) -> int`; one that
+    A decoder that needs more than one output neuron per class also declares `width(classes) -> int`; one that
     is given the neurons' potentials beside their spikes declares a true `reads_potential`; one that may
     decide before the last step declares `exits(outputs) -> steps used`.
     """
@@ -84,7 +84,7 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class Network(Protocol):
-    """Spikes in, outputs out; two equal calls give equal results."""
+    """A network turns spikes into outputs; two equal calls give equal results."""
 
     def __call__(self, spikes: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B K"]:
         """Run over all time steps, from rest."""
@@ -92,7 +92,7 @@ class Network(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """Images in, logits out: all that attacks and evaluation ever see."""
+    """A model turns images into logits; attacks and evaluation use nothing else."""
 
     def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None, /) -> Float[Tensor, "B K"]:
         """Logits; randomness, if any, comes from `key`."""
@@ -100,12 +100,12 @@ class Model(Protocol):
 
 @runtime_checkable
 class Coded(Protocol):
-    """A model that can be asked between its code and its network."""
+    """A model that also takes inputs between its encoder and its network."""
 
     encoder: Encoder
 
     def read(self, encoded: Float[Tensor, "T B *F"]) -> Float[Tensor, "B K"]:
-        """Logits for an input that is coded already."""
+        """Logits for an input that is encoded already."""
 
 
 @runtime_checkable
@@ -123,7 +123,7 @@ class Threat(Protocol):
         """A random member of the set."""
 
     def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The member of the set that belongs to `x_adv`."""
+        """The member of the set to which `x_adv` is projected."""
 
     def contains(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B"]:
         """Whether `x_adv` is a member."""
@@ -154,13 +154,13 @@ def check_range(x: Float[Tensor, "..."], who: str) -> None:
 
 
 def encoded_shape(encoder: Encoder, shape: Shape) -> Shape:
-    """Channels, height and width of what the encoder gives to the network, for images of this shape."""
+    """Channels, height and width of the encoder's output, for images of this shape."""
     declared = getattr(encoder, "output_shape", None)
     return shape if declared is None else declared(shape)
 
 
 def example_shape(encoder: Encoder, shape: Shape) -> tuple[int, ...]:
-    """The axes of one example that the encoder takes, for images of this shape."""
+    """The shape of one example that the encoder takes, for images of this shape."""
     declared = getattr(encoder, "example_shape", None)
     return shape if declared is None else declared(shape)
 
@@ -176,16 +176,16 @@ def moves_events(threat: object) -> bool:
 
 
 class Extreme(Threat, Protocol):
-    """A threat that knows its best member for a linear function."""
+    """A threat that can find its member at which a linear function is largest."""
 
     def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The member around `x` at which a linear function with this gradient is largest."""
 
 
 class Context(Protocol):
-    """What an autograd function keeps from its forward pass for its backward pass.
+    """The tensors that an autograd function keeps from its forward pass for its backward pass.
 
-    A function that keeps more than tensors names it in a protocol of its own, beside it.
+    A function that keeps more than tensors declares it in a protocol of its own.
     """
 
     saved_tensors: tuple[Tensor, ...]
@@ -195,11 +195,11 @@ class Context(Protocol):
         """Keep tensors."""
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None:
-        """Say which outputs carry no gradient."""
+        """Mark the outputs that have no gradient."""
 
 
 class Watched(NamedTuple):
-    """What the output layer did over time, and the decoder that reads it."""
+    """The output layer's activity over time, and the decoder that reads it."""
 
     outputs: Float[Tensor, "T B N"]
     decoder: Decoder
@@ -207,7 +207,7 @@ class Watched(NamedTuple):
 
 
 def output_width(decoder: Decoder, classes: int) -> int:
-    """Number of output neurons that the decoder wants for so many classes."""
+    """Number of output neurons that the decoder needs for this number of classes."""
     declared = getattr(decoder, "width", None)
     return classes if declared is None else int(declared(classes))
 
@@ -220,7 +220,7 @@ def reads_potential(decoder: Decoder) -> bool:
 def spike_counts(encoder: Encoder, spikes: Float[Tensor, "T B *F"]) -> Int64[Tensor, "T B"]:
     """Number of spikes per step and example of an encoder's output; a current has none.
 
-    A weighted spike is one spike, whatever its amplitude; a count is as many.
+    A weighted spike is one spike, whatever its amplitude; a count of n is n spikes.
     """
     if not encoder.spiking:
         return torch.zeros(spikes.shape[:2], dtype=torch.int64, device=spikes.device)

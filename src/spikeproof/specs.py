@@ -1,9 +1,9 @@
-"""Parts as plain data: a frozen dataclass is its own configuration, and this is how it is written and read.
+"""Parts as plain data: how a frozen dataclass, which is its own configuration, is written and read.
 
-A catalogue says, for each kind of part, which names stand for which classes; nothing registers itself.
-`build` makes a part from a name and its options, `describe` does the reverse and leaves nothing out, so that
-`build(kind, describe(part, catalogue), catalogue) == part`. A dataclass that stands in no table of the
-catalogue, such as a group of parts, is written by its fields alone.
+For each kind of part, a catalogue maps names to classes; no class registers itself. `build` makes a part from
+a name and its options, `describe` does the reverse and leaves nothing out, so that
+`build(kind, describe(part, catalogue), catalogue) == part`. A dataclass that is in no table of the catalogue,
+such as a group of parts, is written as its fields only.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ Catalogue = Mapping[Any, Mapping[str, type]]
 """Kind of part -> name -> class, such as `{Encoder: {"latency": Latency}}`."""
 
 Where = Callable[[tuple[str | int, ...]], str]
-"""The way from the top of a spec to one value in it -> words such as `study.yaml:12`."""
+"""(path from the top of a spec to one value in it) -> location, such as `study.yaml:12`."""
 
 _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 
 
 def build(kind: object, spec: object, catalogue: Catalogue, where: Where | None = None) -> Any:
-    """The part that a spec stands for, of the type that `kind` says.
+    """The part that a spec describes, of the given kind.
 
     Args:
         kind: a kind of part in the catalogue, or any dataclass.
         spec: a name, `"latency"`; a name with options, `{"name": "latency", "steps": 8}`; or the same in
             short, `{"latency": {"steps": 8}}`. For a dataclass outside the catalogue, its fields.
-        catalogue: which names stand for which classes.
-        where: puts a place in front of error messages; without it that is the path itself.
+        catalogue: maps the names of each kind to classes.
+        where: gives the location that error messages begin with; None for the path itself.
 
     Raises:
-        InputError: an unknown name or option, a missing option, a value of another type, or one that the part
-            itself refuses. Text is never read as a number, but for the form `1e-3`, which some YAML readers
-            hand over as text.
+        InputError: an unknown name or option, a missing option, a value of another type, or a value that the
+            part itself refuses. Text is never read as a number, except in the form `1e-3`, which some YAML
+            readers return as text.
 
     Example:
         >>> from spikeproof.neurons import LIF, BySubtraction, Neuron, Reset, ToZero
@@ -68,7 +68,7 @@ def describe(part: object, catalogue: Catalogue) -> dict[str, Any]:
     """A part as plain data, with every option written out: equal parts have equal descriptions.
 
     Raises:
-        InputError: the part, or one inside it, is no dataclass or has no name in the catalogue.
+        InputError: the part, or a part inside it, is not a dataclass or has no name in the catalogue.
 
     Example:
         >>> from spikeproof.neurons import LIF, BySubtraction, Neuron, Reset
@@ -85,10 +85,10 @@ def describe(part: object, catalogue: Catalogue) -> dict[str, Any]:
 
 
 def canonical(data: object) -> str:
-    """The one JSON text of plain data: sorted keys, no spaces, the shortest digits that give each float back.
+    """The canonical JSON text of plain data: sorted keys, no spaces, the shortest digits for each float.
 
     Raises:
-        InputError: the data holds a number that is not finite, or something that JSON has no form for.
+        InputError: the data hold a number that is not finite, or a value that JSON cannot represent.
 
     Example:
         >>> canonical({"b": (1, 2.0), "a": None})
@@ -98,14 +98,14 @@ def canonical(data: object) -> str:
         return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(
-            "Plain data is mappings, lists, text, finite numbers, booleans and null",
+            "Plain data consist of mappings, lists, text, finite numbers, booleans and null",
             f"{data!r:.200} ({error})",
             "Describe parts first, and leave out what is not finite.",
         ) from error
 
 
 def address(data: object) -> str:
-    """The name of a result: 32 hexadecimal digits of the SHA-256 of what it was computed from.
+    """The name of a result: 32 hexadecimal digits of the SHA-256 of the data it was computed from.
 
     Example:
         >>> address({"a": 1, "b": 2}) == address({"b": 2, "a": 1})
@@ -151,7 +151,7 @@ def _name(cls: type, catalogue: Catalogue) -> str | None:
 
 
 class _Hint(NamedTuple):
-    """A field's type: what it holds, whether None may stand there instead, and whether it is a list."""
+    """A field's type: what it holds, whether None is allowed instead, and whether it is a list."""
 
     holds: object
     optional: bool
@@ -181,7 +181,7 @@ def _plain(hint: object, value: object, catalogue: Catalogue) -> object:
         return None
     if field.holds in catalogue and type(value) not in catalogue[field.holds].values():
         raise InputError(
-            f"A part needs a name to be written down; {_called(field.holds)} knows "
+            f"Only a part with a name can be stored; the names of kind {_called(field.holds)} are "
             f"{', '.join(map(repr, sorted(catalogue[field.holds])))}",
             repr(value),
             "Use one of these, or keep results of your own part outside the store.",
@@ -212,7 +212,7 @@ class _Builder:
 
     def member(self, kind: object, data: object, path: tuple[str | int, ...]) -> object:
         table = self.catalogue[kind]
-        name: Any  # whatever a file has in its place
+        name: Any  # any value that the file has here
         options: object
         match data:
             case str():

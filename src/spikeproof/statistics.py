@@ -1,7 +1,8 @@
-"""How far a measured accuracy can be trusted: intervals, comparisons, seeds and draws.
+"""The uncertainty of a measured accuracy: intervals, comparisons, seeds and draws.
 
-Outcomes are numbers per example, the share of draws answered rightly: 0 or 1 for a deterministic model.
-Two models are compared on the same examples, and `compare` says that one is better only where that holds.
+An outcome is one number per example, the share of draws that the model answers rightly: 0 or 1 for a
+deterministic model. Two models are compared on the same examples, and `compare` states that one is better
+only if the difference is shown.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
 
     .. math:: \frac{\hat p + z^2/2n \pm z\sqrt{\hat p(1-\hat p)/n + z^2/4n^2}}{1 + z^2/n}
 
-    For stochastic models `successes` is a sum of per-example shares, so it need not be whole; treating
-    such a sum as a count of successes is conservative, since a share in (0, 1) varies less than a coin.
+    For stochastic models `successes` is a sum of per-example shares, so it need not be whole; treating such a
+    sum as a count of successes is conservative, because a share in (0, 1) varies less than an outcome of 0 or
+    1.
 
     Args:
         successes: number of successes, in [0, n].
@@ -83,11 +85,11 @@ def median(values: Sequence[float], confidence: float = 0.95) -> tuple[float, In
 
     .. math:: [x_{(k)}, x_{(n-k+1)}], \quad k = \max\{k : B(k-1; n, 1/2) \le \alpha/2\}
 
-    with the distribution function of the binomial. Values may be infinite, such as distances to what was not
-    found. Fewer than 6 values leave all open at 95 %.
+    where `B` is the distribution function of the binomial. Values may be infinite, such as the distance where
+    no adversarial example was found. At a confidence of 95 %, fewer than 6 values give an unbounded interval.
 
     Args:
-        values: at least one, none NaN.
+        values: the numbers, at least one and none of them NaN.
         confidence: coverage `1 - alpha`, in (0, 1).
 
     Raises:
@@ -104,7 +106,7 @@ def median(values: Sequence[float], confidence: float = 0.95) -> tuple[float, In
         raise InputError(
             "median() needs numbers and a confidence in (0, 1)",
             f"{len(values)} values, confidence={confidence}",
-            "Leave out what was not measured.",
+            "Leave out values that were not measured.",
         )
     from scipy.stats import binom  # here, because SciPy takes longer to import than all of this package
 
@@ -123,8 +125,8 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
 
     .. math:: [\,B^{-1}(\alpha/2;\, k, n-k+1),\; B^{-1}(1-\alpha/2;\, k+1, n-k)\,]
 
-    with the quantiles of the beta distribution. Wider than Wilson's; the choice where a guarantee is wanted,
-    as in certificates.
+    where `B^{-1}` are quantiles of the beta distribution. The interval is wider than Wilson's; use it where a
+    guarantee is needed, as in certificates.
 
     Args:
         successes: number `k` of successes, a whole number in [0, n].
@@ -154,7 +156,7 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
 
 
 def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> float:
-    r"""The exact McNemar test: how likely so uneven a split of the disagreements is by chance.
+    r"""The exact McNemar test: the probability that chance splits the disagreements at least so unevenly.
 
     .. math:: p = \min\!\left(1,\; 2\sum_{i \le \min(b, c)} \binom{b+c}{i} 2^{-(b+c)}\right)
 
@@ -162,13 +164,13 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> float:
 
     Args:
         right_a: outcome of each example under one model, 0 or 1.
-        right_b: the same under the other.
+        right_b: outcome of each example under the other model, 0 or 1.
 
     Returns:
         The two-sided p-value, 1 where the models never disagree.
 
     Raises:
-        InputError: no two columns of 0 and 1 of equal length.
+        InputError: the arguments are not two columns of 0 and 1 of equal length.
 
     Example:
         >>> mcnemar([1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0])
@@ -189,9 +191,10 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> float:
 def bootstrap_difference(
     right_a: ArrayLike, right_b: ArrayLike, key: Key, confidence: float = 0.95, resamples: int = 10_000
 ) -> Interval:
-    """The paired bootstrap interval of the difference in accuracy, examples drawn with replacement.
+    """The paired bootstrap interval of the difference in accuracy, over examples drawn with replacement.
 
-    Both ends are moved outwards by the factor sqrt(n / (n - 1)), which a bootstrap of few examples lacks.
+    Both ends are moved outwards by the factor sqrt(n / (n - 1)), by which a bootstrap of few examples is too
+    narrow.
 
     Args:
         right_a: share of draws answered rightly, per example, in [0, 1].
@@ -204,7 +207,8 @@ def bootstrap_difference(
         Interval of mean(a) - mean(b), in [-1, 1].
 
     Raises:
-        InputError: columns of different length, too few resamples or a confidence out of range.
+        InputError: the columns differ in length, there are too few resamples, or the confidence is out of
+            range.
 
     Example:
         >>> low, high = bootstrap_difference([1, 1, 0, 1], [1, 1, 0, 1], Key.of(0))
@@ -234,7 +238,7 @@ def bootstrap_difference(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction: p-values that stay honest when several comparisons are made at once.
+    """Holm's correction: p-values that are valid when several comparisons are made at once.
 
     Args:
         p_values: one per comparison, each in [0, 1].
@@ -263,12 +267,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the same examples say about two models.
+    """The comparison of two models on the same examples.
 
     Args:
-        difference: mean outcome of the first less that of the second, in [-1, 1].
-        interval: of the difference, at the confidence asked for.
-        p_value: two-sided, of no difference, before any correction.
+        difference: mean outcome of the first model less the mean outcome of the second, in [-1, 1].
+        interval: interval of the difference, at the given confidence.
+        p_value: two-sided p-value of no difference, before any correction.
         n: number of examples.
     """
 
@@ -278,17 +282,17 @@ class Comparison:
     n: int
 
     def holds(self, level: float = 0.05, adjusted: float | None = None) -> bool:
-        """Whether the difference is shown: interval without zero, and p-value at or below the level.
+        """Whether a difference is shown: the interval excludes zero, and the p-value is at most the level.
 
         Args:
-            level: of the test, in (0, 1).
+            level: level of the test, in (0, 1).
             adjusted: the p-value after a correction for many comparisons, such as `holm` gives.
         """
         p = self.p_value if adjusted is None else adjusted
         return p <= level and not self.interval.low <= 0 <= self.interval.high
 
     def sentence(self, first: str, second: str, adjusted: float | None = None) -> str:
-        """The comparison in words, which claim a difference only where it holds.
+        """The comparison in words, which state a difference only if it is shown.
 
         Args:
             first: name of the first model.
@@ -313,10 +317,10 @@ def compare(right_a: ArrayLike, right_b: ArrayLike, key: Key, confidence: float 
         right_a: share of draws answered rightly, per example, in [0, 1].
         right_b: the same examples under the other model.
         key: decides resamples and permutations.
-        confidence: of the interval, in (0, 1).
+        confidence: coverage of the interval, in (0, 1).
 
     Raises:
-        InputError: columns that do not pair, or hold anything but shares.
+        InputError: the columns differ in length, or hold values outside [0, 1].
 
     Example:
         >>> compare([1] * 40, [0] * 30 + [1] * 10, Key.of(0)).sentence("A", "B")
@@ -345,7 +349,7 @@ def difference_test(right_a: ArrayLike, right_b: ArrayLike, key: Key) -> float:
         key: decides the sign flips, which only shares other than 0 and 1 need.
 
     Raises:
-        InputError: columns that do not pair, or hold anything but shares.
+        InputError: the columns differ in length, or hold values outside [0, 1].
 
     Example:
         >>> difference_test([1, 1, 1, 0], [1, 0, 1, 0], Key.of(0))
@@ -361,7 +365,7 @@ def difference_test(right_a: ArrayLike, right_b: ArrayLike, key: Key) -> float:
 
 
 def _sign_flips(differences: Column, key: Key, flips: int = 10_000) -> float:
-    """How often differences of random signs lie as far from zero as these do; never below 1 / (flips + 1)."""
+    """Share of random sign flips whose sum is at least as far from zero, never below 1 / (flips + 1)."""
     moved = differences[differences != 0]
     if not len(moved):
         return 1.0
@@ -379,17 +383,17 @@ def over_seeds(values: Sequence[float], confidence: float = 0.95) -> tuple[float
 
     .. math:: \bar x \pm t_{m-1}\, s / \sqrt{m}
 
-    It speaks of training again under another seed, not of other test images.
+    The interval covers another training under another seed, not other test images.
 
     Args:
         values: one per seed, at least one.
         confidence: coverage, in (0, 1).
 
     Returns:
-        The mean, and its interval; None for a single seed, which tells nothing of the spread.
+        The mean, and its interval; None for a single seed, which does not show the spread.
 
     Raises:
-        InputError: no value, one that is not finite, or a confidence out of range.
+        InputError: there is no value, a value is not finite, or the confidence is out of range.
 
     Example:
         >>> mean, (low, high) = over_seeds([0.90, 0.91, 0.92])
@@ -417,14 +421,14 @@ def majority_vote(predictions: ArrayLike, labels: ArrayLike) -> Column:
     """Outcome of each example when the draws vote: 1 where the label has more votes than any other class.
 
     Args:
-        predictions: class of each draw and example `[R, N]`; -1 is no decision, and no vote.
-        labels: `[N]`.
+        predictions: class of each draw and example `[R, N]`; -1 is no decision and casts no vote.
+        labels: label of each example `[N]`.
 
     Returns:
-        `[N]` of 0 and 1; an even vote is an error.
+        `[N]` of 0 and 1; a tied vote counts as an error.
 
     Raises:
-        InputError: shapes that do not fit.
+        InputError: the shapes do not fit.
 
     Example:
         >>> majority_vote([[0, 1], [0, -1], [1, 0]], [0, 1]).tolist()
@@ -444,9 +448,9 @@ def majority_vote(predictions: ArrayLike, labels: ArrayLike) -> Column:
 
 
 def worst_of_draws(right: ArrayLike) -> Column:
-    """Outcome of each example when the worst draw counts: 1 only where every draw is right.
+    """Outcome of each example when the worst draw counts: 1 only if every draw is right.
 
-    It falls with the number of draws, so it must be stated with it.
+    The outcome falls with the number of draws, so report the number of draws with it.
 
     Args:
         right: outcome of each draw and example `[R, N]`, 0 or 1.
@@ -460,20 +464,20 @@ def worst_of_draws(right: ArrayLike) -> Column:
 
 
 def draws_needed(right: ArrayLike, half_width: float, confidence: float = 0.95) -> int:
-    r"""Draws per example, so that chance in the draws moves the expected accuracy by no more than wanted.
+    r"""Draws per example with which the randomness of draws moves the accuracy by at most a half width.
 
     .. math:: R = \left\lceil \frac{z^2}{h^2 N}
               \;\frac{1}{N}\sum_i \hat p_i (1-\hat p_i)\,\frac{r}{r-1} \right\rceil
 
-    The examples are taken as given here: their own number limits the accuracy as well, whatever `R` is.
+    The examples are taken as fixed here; their number limits the precision as well, whatever `R` is.
 
     Args:
         right: outcome of each draw and example of a pilot `[r, N]`, 0 or 1, with r at least 2.
-        half_width: largest half width `h` wanted, in (0, 1).
+        half_width: largest half width `h` allowed, in (0, 1).
         confidence: coverage, in (0, 1).
 
     Raises:
-        InputError: a pilot of fewer than two draws, or an argument out of range.
+        InputError: the pilot has fewer than two draws, or an argument is out of range.
 
     Example:
         >>> draws_needed([[1, 0], [0, 1]], half_width=0.1)
@@ -501,17 +505,17 @@ def draws_needed(right: ArrayLike, half_width: float, confidence: float = 0.95) 
 
 
 def draws_wanted(examples: int, half_width: float = 0.02, confidence: float = 0.95) -> int:
-    r"""Draws per example that are enough whatever the model: `draws_needed` where every answer is a coin's.
+    r"""Draws per example that suffice for any model: `draws_needed` if every answer were a fair coin flip.
 
     .. math:: R = \left\lceil \frac{z^2}{4 h^2 N} \right\rceil
 
     Args:
         examples: number `N` of examples, at least 1.
-        half_width: largest half width `h` that chance in the draws may have, in (0, 1).
+        half_width: largest half width `h` that the randomness of draws may cause, in (0, 1).
         confidence: coverage, in (0, 1).
 
     Raises:
-        InputError: an argument out of its range.
+        InputError: an argument is out of its range.
 
     Example:
         >>> draws_wanted(100), draws_wanted(1000)

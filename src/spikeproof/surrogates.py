@@ -1,7 +1,8 @@
-"""Spike functions: one forward, the step at threshold, and many derivatives to put in its place.
+"""Spike functions: the step at threshold in the forward pass, a surrogate derivative in the backward pass.
 
-Forward, every surrogate is the Heaviside step, 1 where `x >= 0`, with `x = v - threshold`. Backward it is the
-derivative g(x) of a smooth function; each g integrates to 1 unless its docstring says otherwise.
+In the forward pass every surrogate is the Heaviside step, 1 where `x >= 0`, with `x = v - threshold`. In the
+backward pass its derivative is g(x), the derivative of a smooth function; each g integrates to 1 unless its
+docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -280,7 +281,7 @@ class FastSigmoid(Surrogate):
 
 @dataclass(frozen=True)
 class Exponential(Surrogate):
-    r"""An exponential that falls to either side, of area 2 height / decay.
+    r"""An exponential that falls on either side of the threshold and has the area 2 height / decay.
 
     .. math:: g(x) = h\,e^{-b|x|}
 
@@ -308,7 +309,7 @@ class Exponential(Surrogate):
 
 @dataclass(frozen=True)
 class StraightThroughSpike(Surrogate):
-    r"""The identity backward, at every distance from threshold, of no finite area.
+    r"""The identity in the backward pass, at every distance from threshold; its area is infinite.
 
     .. math:: g(x) = 1
 

@@ -419,5 +419,5 @@ def test_exits_need_neurons_that_do_not_wait_and_ties_neurons_with_a_potential()
     with pytest.raises(InputError, match="step by step"):
         model_for(MarginExit(Count()), encoder=FewSpikes(4), neuron=FS(steps=4))
     assert model_for(Count(), encoder=FewSpikes(4), neuron=FS(steps=4))(X).shape == (40, K)
-    with pytest.raises(InputError, match="have one"):
+    with pytest.raises(InputError, match="have a potential"):
         model_for(MembraneTies(Count()), neuron=Formless())

@@ -117,7 +117,7 @@ def test_the_margin_of_spike_times_is_in_their_own_unit():
     model = spec.build(Key.of(0)).eval()
     for ours, plain in zip(look(model, FirstSpikeMargin()), look(model, Margin()), strict=True):
         assert torch.equal(ours, plain)
-    with pytest.raises(InputError, match="have one"):
+    with pytest.raises(InputError, match="have a potential"):
         look(model, PotentialMargin())
 
 

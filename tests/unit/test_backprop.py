@@ -325,7 +325,7 @@ def test_a_setting_out_of_range_is_refused_by_name(wrong):
 
 def test_data_that_do_not_fit_are_refused():
     data = data_of()
-    with pytest.raises(InputError, match=r"3 classes.*model for 2.*classes=3"):
+    with pytest.raises(InputError, match=r"3 classes.*model with 2.*classes=3"):
         RULE.train(fresh(), replace(data, classes=("a", "b", "c")), Key.of(0))
     with pytest.raises(InputError, match="at least two"):
         RULE.train(fresh(), data_of(1), Key.of(0))

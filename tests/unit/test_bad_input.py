@@ -228,17 +228,17 @@ def test_what_a_diverged_model_cannot_tell_does_not_touch_the_others(tmp_path):
     (tmp_path / "study.yaml").write_text(STUDY)
     shown = call("run", tmp_path / "study.yaml", "--out", tmp_path / "out", "--workers", 1)
     assert shown.exit_code == 1, shown.output
-    assert "Loss and weights stay finite" in shown.output
+    assert "finite loss and finite weights" in shown.output
     assert "Traceback" not in shown.output
     rows = records(tmp_path / "out")
     assert {row["attack"] for row in rows} == {"fgsm", "noise", "worst-case"}
     assert len({row["train_cell"] for row in rows}) == 1
     status = call("status", tmp_path / "out").output
-    assert status.count("Loss and weights stay finite") == 1
+    assert status.count("finite loss and finite weights") == 1
     assert "clean   1 of 2" in status
     audit = call("audit", tmp_path / "out", "--workers", 1, "--rounds", 0)
     assert audit.exit_code == 1
-    assert "Loss and weights stay finite" in audit.output
+    assert "finite loss and finite weights" in audit.output
     assert "doubtful" in audit.output
     report = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "Not everything is here" in report

@@ -37,7 +37,7 @@ def test_other_codes_and_other_data_have_other_digests():
 
 @pytest.mark.parametrize("code", [Bernoulli(4), Direct(4), Events(4)], ids=repr)
 def test_codes_that_draw_or_give_no_spikes_are_refused(code):
-    with pytest.raises(InputError, match="Use a code such as latency"):
+    with pytest.raises(InputError, match="Use an encoder such as latency"):
         CodedImages(Digits(), code)
 
 

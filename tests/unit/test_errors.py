@@ -33,7 +33,7 @@ def test_damage_is_no_mistake_of_the_user():
         ("latncy", ["direct", "latency"], "Did you mean 'latency'?"),
         ("Direct", ["latency", "direct"], "Did you mean 'direct'?"),
         ("xyz", ["latency", "direct"], "Choose one of 'direct', 'latency'."),
-        ("xyz", [], "Nothing is known under any name here."),
+        ("xyz", [], "There is no name to choose from."),
     ],
 )
 def test_the_closest_name_is_suggested_or_all_of_them_are_listed(name, options, wanted):

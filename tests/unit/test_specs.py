@@ -209,9 +209,9 @@ class Foreign(Shape):
 
 
 def test_a_part_without_a_name_cannot_be_described_inside_another():
-    with pytest.raises(InputError, match=r"needs a name.*'circle'.*Foreign"):
+    with pytest.raises(InputError, match=r"with a name.*'circle'.*Foreign"):
         describe(Drawing(Foreign()), CATALOGUE)
-    with pytest.raises(InputError, match=r"needs a name.*None"):
+    with pytest.raises(InputError, match=r"with a name.*None"):
         describe(Drawing(None), CATALOGUE)
 
 

@@ -1,7 +1,7 @@
 """Decoders: how the output layer's activity over time becomes a decision, and when.
 
-A decoder gives one score per class. `decide` turns scores into a class and never invents one: a tie for the
-best score, all classes silent included, and scores that are not numbers are no decision, reported as -1.
+A decoder gives one score per class. `decide` turns scores into a class. It makes no decision, reported as -1,
+where classes tie for the best score, as they do when all are silent, or where a score is not a number.
 """
 
 from spikeproof.decoders.exits import *

@@ -1,11 +1,12 @@
-r"""Early exits: read-outs that decide before the last step.
+r"""Early exits: decoders that decide before the last time step.
 
-The decision is that of the read-out inside on the outputs until the exit, and no later output has a part in
-it. When an exit happens is a step function of the outputs and has no derivative. The gradient is that of the
-logits at the exit really taken: right for a decision that stays where it is, blind to one that could be made
-to come earlier or later, and exactly zero by all later outputs. An attack that follows it alone may be weak.
-Put one with the objective `prefix-mean`, which sees every exit, and a search without gradients beside it
-before a robust accuracy is believed.
+The decision is made by the inner decoder on the outputs up to the exit; later outputs have no influence on
+it. The exit time is a step function of the outputs and has no derivative, so gradients are taken of the
+logits at the exit that was reached. They are right as long as the exit time stays the same, they do not show
+that a perturbation could make the exit earlier or later, and they are exactly zero with respect to all later
+outputs. An attack that follows these gradients alone may be weak. Before a robust accuracy is believed, the
+model should also be attacked with the objective `prefix-mean`, which depends on every exit, and with a search
+without gradients.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ __all__ = ["ConfidenceExit", "FirstSpikeExit", "FixedExit", "MarginExit"]
 
 @dataclass(frozen=True)
 class _EarlyExit(Wrapping):
-    """A read-out that decides at the first step that is good enough, or else at the last."""
+    """A decoder that decides at the first step at which its criterion is met, or else at the last step."""
 
     dynamic: ClassVar[bool] = True
-    """Whether outputs have a say in when."""
+    """Whether the exit time depends on the outputs."""
 
     def __post_init__(self) -> None:
         refuse(self, self.decoder)
 
     def enough(self, logits: Float[Tensor, "T B K"], outputs: Float[Tensor, "T B N"]) -> Bool[Tensor, "T B"]:
-        """Whether to decide after each step, from the logits of all prefixes."""
-        raise NotImplementedError(f"{type(self).__name__} knows no exit")
+        """Whether the criterion is met after each step, given the logits of all prefixes of the outputs."""
+        raise NotImplementedError(f"{type(self).__name__} defines no exit")
 
     def exits(self, outputs: Float[Tensor, "T B N"]) -> Int64[Tensor, "B"]:
         """Number of steps used, 1..T."""
@@ -45,7 +46,7 @@ class _EarlyExit(Wrapping):
 
     def _exits(self, logits: Tensor, outputs: Tensor) -> Int64[Tensor, "B"]:
         good = self.enough(logits.detach(), outputs.detach())
-        first = good.to(torch.uint8).argmax(0)  # of equals the first
+        first = good.to(torch.uint8).argmax(0)  # the first of equal values
         return torch.where(good.any(0), first + 1, len(outputs))
 
     def __call__(self, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, "B K"]:
@@ -56,21 +57,21 @@ class _EarlyExit(Wrapping):
 
 @dataclass(frozen=True)
 class FixedExit(_EarlyExit):
-    r"""Fixed early exit: the decision after a number of steps.
+    r"""Fixed early exit: the decision is made after a fixed number of time steps.
 
     .. math:: y = D(o[0..t_e-1])
 
-    Outputs of fewer steps are read as far as they go.
+    If the outputs have fewer steps, all of them are read.
 
     Args:
-        decoder: the read-out.
-        steps: number of steps before the decision, at least 1 and at most that of the code.
+        decoder: the inner decoder.
+        steps: number of time steps before the decision, at least 1 and at most the encoder's number of steps.
 
     Shapes:
         outputs `[T, B, N]` -> logits `[B, K]`
 
     Raises:
-        InputError: no step, more steps than the code has, or a read-out that exits itself.
+        InputError: no step, more steps than the encoder has, or an inner decoder that exits early itself.
 
     Example:
         >>> from spikeproof.decoders import Count
@@ -78,7 +79,7 @@ class FixedExit(_EarlyExit):
         [[1.0, 0.0]]
 
     Source:
-        The early-exit decoding of spiking networks whose read-out is cut off after so many steps.
+        The early-exit decoding of spiking networks whose decoder is cut off after so many steps.
     """
 
     dynamic: ClassVar[bool] = False
@@ -90,11 +91,13 @@ class FixedExit(_EarlyExit):
             raise InputError("FixedExit needs at least one step", f"steps={self.steps}", "Try 2.")
 
     def check(self, steps: int) -> None:
-        """Refuse an exit that would never come, and what the read-out inside refuses."""
+        """Refuse an exit after the last time step, and whatever the inner decoder refuses."""
         super().check(steps)
         if self.steps > steps:
             raise InputError(
-                f"FixedExit after at most the {steps} steps of the code", f"{self.steps}", "Exit earlier."
+                f"FixedExit needs an exit within the {steps} steps of the encoder",
+                f"steps={self.steps}",
+                "Exit earlier.",
             )
 
     def enough(self, logits: Float[Tensor, "T B K"], outputs: Float[Tensor, "T B N"]) -> Bool[Tensor, "T B"]:
@@ -104,23 +107,23 @@ class FixedExit(_EarlyExit):
 
 @dataclass(frozen=True)
 class ConfidenceExit(_EarlyExit):
-    r"""Confident early exit: the decision as soon as one class has a large share of the soft-max.
+    r"""Early exit by confidence: the decision is made as soon as the softmax of one class is large enough.
 
     .. math:: t^* = \min\{t : \max_k \mathrm{softmax}(y^{(t)} / \vartheta)_k \ge \theta\}
 
-    with the logits of the first t steps; T where there is no such step. Scores that are not numbers give no
-    confidence.
+    where `y^(t)` are the logits of the first t steps; the exit is T if there is no such step. Scores that are
+    NaN never reach the threshold.
 
     Args:
-        decoder: the read-out.
-        threshold: least confidence, in (0, 1].
+        decoder: the inner decoder.
+        threshold: smallest confidence at which a decision is made, in (0, 1].
         temperature: scale of the logits, in their unit, positive.
 
     Shapes:
         outputs `[T, B, N]` -> logits `[B, K]`
 
     Raises:
-        InputError: a setting out of range, or a read-out that exits itself.
+        InputError: a setting is out of range, or the inner decoder exits early itself.
 
     Example:
         >>> from spikeproof.decoders import Count
@@ -150,21 +153,22 @@ class ConfidenceExit(_EarlyExit):
 
 @dataclass(frozen=True)
 class MarginExit(_EarlyExit):
-    r"""Early exit by margin: the decision as soon as the best class leads the second by enough.
+    r"""Early exit by margin: the decision is made as soon as the best class leads the second by enough.
 
     .. math:: t^* = \min\{t : y^{(t)}_{\pi_1} - y^{(t)}_{\pi_2} \ge \theta\}
 
-    with the logits of the first t steps; T where there is no such step.
+    where `y^(t)` are the logits of the first t steps; the exit is T if there is no such step.
 
     Args:
-        decoder: the read-out.
-        threshold: least lead, in the unit of the logits, positive: a tie never ends the wait.
+        decoder: the inner decoder.
+        threshold: smallest lead at which a decision is made, in the unit of the logits, positive, so that a
+            tie never causes an exit.
 
     Shapes:
         outputs `[T, B, N]` -> logits `[B, K]`
 
     Raises:
-        InputError: a threshold out of range, or a read-out that exits itself.
+        InputError: the threshold is out of range, or the inner decoder exits early itself.
 
     Example:
         >>> from spikeproof.decoders import Count
@@ -192,20 +196,21 @@ class MarginExit(_EarlyExit):
 
 @dataclass(frozen=True)
 class FirstSpikeExit(_EarlyExit):
-    r"""Early exit by the first output spike: the decision in the step in which any output neuron fires first.
+    r"""Early exit by first spike: the decision is made at the step in which the first output neuron fires.
 
     .. math:: t_e = \min\{t : \max_k o_k[t] > 0\}, \quad y = D(o[0..t_e])
 
-    Where several fire first the read-out inside decides, or nothing does; silence lasts to the last step.
+    If several neurons fire first, the inner decoder decides between them or reports a tie. If none fires, the
+    exit is the last step.
 
     Args:
-        decoder: the read-out, one of spikes.
+        decoder: the inner decoder, which must read spikes.
 
     Shapes:
         outputs `[T, B, N]` -> logits `[B, K]`
 
     Raises:
-        InputError: a read-out of potentials alone, or one that exits itself.
+        InputError: the inner decoder reads potentials only, or exits early itself.
 
     Example:
         >>> from spikeproof.decoders import Count
@@ -221,7 +226,7 @@ class FirstSpikeExit(_EarlyExit):
         super().__post_init__()
         if not self.decoder.reads_spikes:
             raise InputError(
-                "FirstSpikeExit needs a read-out of spikes", repr(self.decoder), "Try count or first-spike."
+                "FirstSpikeExit needs a decoder of spikes", repr(self.decoder), "Try count or first-spike."
             )
 
     def enough(self, logits: Float[Tensor, "T B K"], outputs: Float[Tensor, "T B N"]) -> Bool[Tensor, "T B"]:

@@ -1,4 +1,4 @@
-"""Read-outs of more than one opinion: membranes that break ties, neurons that vote, several decoders."""
+"""Decoders that combine scores: potentials that break ties, groups of neurons that vote, stacked decoders."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ __all__ = ["MembraneTies", "Stacked", "Voting"]
 
 @dataclass(frozen=True)
 class MembraneTies(Wrapping):
-    r"""Ties broken by membrane potential: among equal counts or first spikes the higher potential wins.
+    r"""Ties are broken by membrane potential: among equal counts or first spikes the higher potential wins.
 
     .. math:: y_k = y'_k + \frac{1}{4} \frac{v_k}{1 + |v_k|}
 
-    with `y'` the score of the read-out inside, a whole number, and `v_k` the potential before its reset: at
-    the neuron's first spike for `first-spike`, in the last step where it has none and for `count`. What is
-    added lies between -1/4 and 1/4, so it never turns the order of different scores, nor levels it by
-    rounding. Silent outputs are decided by potential too, and reported as silent all the same. Potentials
-    that are equal, or too close for single precision, stay a tie.
+    where `y'` is the score of the inner decoder, a whole number, and `v_k` is the membrane potential before
+    the reset. With `first-spike` it is read at the neuron's first spike, or at the last step if the neuron
+    stays silent; with `count` it is read at the last step. The added term lies between -1/4 and 1/4, so it
+    neither reverses the order of different scores nor makes them equal by rounding. Silent outputs are
+    decided by potential as well, and are still reported as silent. Potentials that are equal, or too close
+    for single precision, remain a tie.
 
     Args:
         decoder: `count` or `first-spike`.
@@ -36,7 +37,7 @@ class MembraneTies(Wrapping):
         outputs `[T, B, 2K]`, spikes and then potentials before the reset -> logits `[B, K]`
 
     Raises:
-        InputError: a read-out whose scores are not whole numbers.
+        InputError: the inner decoder's scores are not whole numbers.
 
     Example:
         >>> outputs = torch.tensor([[[1.0, 1.0, 1.2, 1.1]], [[0.0, 0.0, 0.0, 1.0]]])
@@ -51,7 +52,7 @@ class MembraneTies(Wrapping):
     def __post_init__(self) -> None:
         if type(self.decoder) not in (Count, FirstSpike):
             raise InputError(
-                "MembraneTies breaks ties of count or first-spike", repr(self.decoder), "Use one of these."
+                "MembraneTies needs the decoder count or first-spike", repr(self.decoder), "Use one of these."
             )
 
     @property
@@ -76,23 +77,23 @@ class MembraneTies(Wrapping):
 
 @dataclass(frozen=True)
 class Voting(Wrapping):
-    r"""Population voting: several output neurons per class, whose mean score is the score of the class.
+    r"""Population voting: the score of a class is the mean score of its several output neurons.
 
     .. math:: y_k = \frac{1}{n} \sum_{i=1}^{n} y'_{k,i}
 
-    with `y'` the scores of the read-out inside, as if every neuron were a class. The neurons of a class lie
-    side by side.
+    where `y'` are the scores of the inner decoder, as if every neuron were a class. The neurons of a class
+    are adjacent.
 
     Args:
-        decoder: the read-out of each neuron.
-        neurons: per class, at least 1.
+        decoder: the decoder of each neuron.
+        neurons: output neurons per class, at least 1.
 
     Shapes:
         outputs `[T, B, K * neurons]` -> logits `[B, K]`
 
     Raises:
-        InputError: no neurons, a read-out that exits early, which belongs around the vote, or one that reads
-            potentials beside spikes.
+        InputError: there are no neurons, or the inner decoder exits early (an early exit can be put around
+            the vote) or reads potentials beside spikes.
 
     Example:
         >>> Voting(Count(), 2)(torch.tensor([[[1.0, 0.0, 1.0, 1.0]]])).tolist()
@@ -127,20 +128,21 @@ def _means(x: Float[Tensor, "... N"], members: int) -> Float[Tensor, "... K"]:
 
 @dataclass(frozen=True)
 class Stacked:
-    r"""Several decoders of the same outputs, their scores added by weight.
+    r"""Several decoders read the same outputs, and their scores are added with weights.
 
     .. math:: y_k = \sum_i w_i\, y^{(i)}_k
 
     Args:
-        decoders: at least one; all of them read spikes, or none does, and they agree on the output neurons.
-        weights: of each decoder, finite; none for 1 each.
+        decoders: the decoders, at least one; all of them read spikes or none does, and they need equally many
+            output neurons.
+        weights: one finite weight per decoder; if empty, each weight is 1.
 
     Shapes:
         outputs `[T, B, N]` -> logits `[B, K]`
 
     Raises:
-        InputError: no decoders, as many weights as there are no decoders, or decoders that do not fit
-            together.
+        InputError: there are no decoders, the numbers of weights and decoders differ, or the decoders do not
+            fit together.
 
     Example:
         >>> spikes = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]])
@@ -161,9 +163,9 @@ class Stacked:
             refuse(self, decoder, potential=True)
         if len({(decoder.reads_spikes, output_width(decoder, 60)) for decoder in self.decoders}) > 1:
             raise InputError(
-                "Stacked decoders read the same output neurons",
+                "Stacked needs decoders that read the same output neurons",
                 ", ".join(map(repr, self.decoders)),
-                "Stack decoders of spikes, or decoders of potentials, with as many neurons per class.",
+                "Stack decoders of spikes only, or of potentials only, with equally many neurons per class.",
             )
         if self.weights and len(self.weights) != len(self.decoders):
             raise InputError(
@@ -182,7 +184,7 @@ class Stacked:
         return output_width(self.decoders[0], classes)
 
     def check(self, steps: int) -> None:
-        """Refuse what a decoder inside refuses."""
+        """Refuse whatever one of the decoders refuses."""
         for decoder in self.decoders:
             inner = getattr(decoder, "check", None)
             if inner is not None:

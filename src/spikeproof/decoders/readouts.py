@@ -1,4 +1,4 @@
-"""Read-outs that look at all steps alike or at first spikes, and the decision that follows from scores."""
+"""Decoders that weigh all time steps alike or read first spikes, and the decision made from scores."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Count:
 
 @dataclass(frozen=True)
 class MeanPotential:
-    r"""Mean potential of output neurons that integrate and never fire.
+    r"""Mean membrane potential of output neurons that integrate and never fire.
 
     .. math:: y_k = \frac{1}{T}\sum_t v_k[t]
 
@@ -66,10 +66,10 @@ class FirstSpike:
 
     .. math:: y_k = -t_k, \quad t_k = \sum_{t=0}^{T-1} \prod_{u \le t} (1 - o_k[u])
 
-    `t_k` is the number of steps before the first spike, T for a neuron that stays silent. Written as a
-    polynomial in the spikes, its derivative is exact in this sense: by each `o_k[u]` it equals the change of
-    `t_k` when that one spike is added or taken away. So silent neurons learn too, at every step, and no
-    arg-max has to choose a step for them.
+    `t_k` is the number of time steps before the first spike, and T for a neuron that stays silent. It is
+    written as a polynomial in the spikes, whose derivative with respect to each `o_k[u]` is exactly the
+    change of `t_k` when this one spike is added or removed. Silent neurons therefore receive a gradient at
+    every step, and no arg-max has to choose a step for them.
 
     Shapes:
         outputs `[T, B, K]` in {0, 1} -> logits `[B, K]` in -T..0
@@ -94,9 +94,9 @@ class Earliest:
 
     .. math:: y_k = e_k = horizon - t_k
 
-    with 0 for an output neuron that stays silent. Equal times are no decision, nor is silence of all: the
-    published code of S4NN counts a tie as correct where the label is among the earliest, which raises every
-    accuracy and hides what an attack does.
+    with 0 for an output neuron that stays silent. Equal times give no decision, and neither does silence of
+    all output neurons. The published code of S4NN counts a tie as correct if the label is among the earliest
+    classes, which raises every accuracy and hides the effect of an attack.
 
     Shapes:
         earliness `[1, B, K]` -> logits `[B, K]`
@@ -117,7 +117,7 @@ class Earliest:
 
 
 def decide(logits: Float[Tensor, "B K"]) -> Int64[Tensor, "B"]:
-    """The class with the one best score, or -1 where there is none.
+    """The class with the unique best score, or -1 where there is none.
 
     Infinite scores are compared as they are: a class at minus infinity never wins, and two at plus infinity
     tie. A score that is no number is no decision.
@@ -134,7 +134,7 @@ def decide(logits: Float[Tensor, "B K"]) -> Int64[Tensor, "B"]:
 
 
 def silent(outputs: Float[Tensor, "T B K"]) -> Bool[Tensor, "B"]:
-    """Whether the output layer did nothing at all, over all steps and classes.
+    """Whether the outputs are zero at all time steps and for all classes.
 
     Example:
         >>> silent(torch.tensor([[[0.0, 0.0], [0.0, 1.0]]])).tolist()

@@ -1,4 +1,4 @@
-"""Read-outs that weigh every step: from the count to the first spike."""
+"""Decoders that weigh every time step: from the spike count to the first spike."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ __all__ = ["Geometric", "Weighted"]
 
 @dataclass(frozen=True)
 class Weighted:
-    r"""Temporally weighted activity: every step counts as much as its weight says.
+    r"""Temporally weighted activity: the score of a class is the weighted sum of its activity over time.
 
     .. math:: y_k = \sum_t w[t]\, o_k[t]
 
-    Weights that are all 1 make the spike count, weights that fall make early spikes count more. On fewer
-    steps than weights the first weights apply, so an early exit sees what the whole read-out has seen by
-    then.
+    If all weights are 1, this is the spike count; falling weights make early spikes count more. If there are
+    fewer steps than weights, the first weights apply, so an early exit reads a partial sum of the whole
+    decoder.
 
     Args:
-        weights: of each step, finite, at least as many as the code has steps.
+        weights: one finite weight per time step, at least as many as the encoder has steps.
         spikes: whether output neurons fire; otherwise their potential is weighted.
 
     Shapes:
         outputs `[T, B, K]` -> logits `[B, K]`
 
     Raises:
-        InputError: no weights, a weight that is not finite, or more steps than weights.
+        InputError: there are no weights, a weight is not finite, or there are more steps than weights.
 
     Example:
         >>> Weighted((3.0, 2.0, 1.0))(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]])).tolist()
         [[3.0, 3.0]]
 
     Source:
-        Rueckauer & Liu 2018 and the customary read-outs that favour early spikes; any weights are ours.
+        Rueckauer & Liu 2018 and the customary decoders that favour early spikes; any weights are ours.
     """
 
     weights: tuple[float, ...]
@@ -64,7 +64,7 @@ class Weighted:
             raise InputError(
                 f"Weighted has weights for {len(self.weights)} steps",
                 f"{steps} steps",
-                "Give a weight for every step of the code.",
+                "Give a weight for every step of the encoder.",
             )
 
     def __call__(self, outputs: Float[Tensor, "T B K"]) -> Float[Tensor, "B K"]:
@@ -78,9 +78,10 @@ class Geometric:
 
     .. math:: y_k = \sum_t \gamma^t\, o_k[t]
 
-    With 1 it is the count. With 1/2 spike trains are ordered as binary fractions: the earlier first spike
-    wins whatever comes later, and of equal first spikes the earlier second one, so that only equal trains
-    tie. Single precision holds such a number of 24 steps; what differs in later steps alone is a tie.
+    With `gamma = 1` this is the spike count. With 1/2, spike trains are ordered as binary fractions: the
+    earlier first spike wins whatever comes later, equal first spikes are decided by the second spike, and so
+    on, so that only equal spike trains tie. Single precision resolves 24 steps of such a fraction; trains
+    that differ only in later steps tie.
 
     Args:
         gamma: weight of a step relative to the one before, in (0, 1].
@@ -90,7 +91,7 @@ class Geometric:
         outputs `[T, B, K]` -> logits `[B, K]`
 
     Raises:
-        InputError: gamma out of range.
+        InputError: gamma is out of range.
 
     Example:
         >>> Geometric(0.5)(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]])).tolist()

@@ -1,8 +1,9 @@
-"""What read-outs made of others share, and what any read-out can be asked.
+"""Parts that decoders around other decoders share, and the optional properties of any decoder.
 
-A decoder may declare more than scores: `width(classes)`, how many output neurons it wants; `reads_potential`,
-that it is given the potentials beside the spikes; `activity(outputs)`, one value per class and step for
-losses that look at steps; `exits(outputs)`, after how many steps it decides; `check(steps)`, what it refuses.
+A decoder may declare more than scores: `width(classes)`, the number of output neurons that it needs;
+`reads_potential`, whether it is given the potentials beside the spikes; `activity(outputs)`, one value per
+class and step for losses that depend on time steps; `exits(outputs)`, the number of steps after which it
+decides; `check(steps)`, which raises an error for a number of steps that it refuses.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["Wrapping", "activity", "by_step", "dynamic_exit", "exit_steps", "ins
 
 
 def activity(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, "T B K"]:
-    """The output layer's activity, one value per class and step: what training losses see.
+    """The output layer's activity, one value per class and time step, from which losses are computed.
 
     Example:
         >>> from spikeproof.decoders.groups import Voting
@@ -34,7 +35,7 @@ def activity(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor,
 
 
 def exit_steps(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Int64[Tensor, "B"]:
-    """After how many steps each decision was taken; all of them where the decoder knows no early exit.
+    """Number of steps after which each decision is made; all steps if the decoder has no early exit.
 
     Example:
         >>> from spikeproof.decoders.readouts import Count
@@ -49,22 +50,22 @@ def exit_steps(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Int64[Tenso
 
 
 def prefixes(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, "T B K"]:
-    """Logits after every step, from nothing but the outputs until then."""
+    """Logits after every step, computed from the outputs up to that step only."""
     return torch.stack([decoder(outputs[:t]) for t in range(1, len(outputs) + 1)])
 
 
 def dynamic_exit(decoder: Decoder) -> bool:
-    """Whether outputs have a say in when the decision is taken."""
+    """Whether the time of the decision depends on the outputs."""
     return hasattr(decoder, "exits") and bool(getattr(decoder, "dynamic", True))
 
 
 def inside(decoder: Decoder) -> Decoder:
-    """The read-out that an early exit cuts short; any other decoder is its own."""
+    """The inner decoder of an early exit; any other decoder is returned as it is."""
     return getattr(decoder, "decoder", decoder) if hasattr(decoder, "exits") else decoder
 
 
 def by_step(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, "T B K"]:
-    """Logits if time were up after each step; an early exit that came before stays as it was.
+    """Logits if the forward pass ended after each step; after an early exit they no longer change.
 
     Example:
         >>> from spikeproof.decoders.readouts import Count
@@ -78,7 +79,7 @@ def by_step(decoder: Decoder, outputs: Float[Tensor, "T B N"]) -> Float[Tensor, 
 
 
 def refuse(part: object, decoder: Decoder, *, exits: bool = True, potential: bool = False) -> None:
-    """Refuse read-outs that cannot stand inside another."""
+    """Refuse decoders that cannot be the inner decoder of `part`."""
     kinds = [
         (getattr(decoder, "timed", False), "one of spike times"),
         (exits and hasattr(decoder, "exits"), "one that exits early"),
@@ -87,13 +88,13 @@ def refuse(part: object, decoder: Decoder, *, exits: bool = True, potential: boo
     for refused, kind in kinds:
         if refused:
             raise InputError(
-                f"{type(part).__name__} needs another read-out inside", f"{decoder!r}, {kind}", "Try count."
+                f"{type(part).__name__} needs another inner decoder", f"{decoder!r}, {kind}", "Try count."
             )
 
 
 @dataclass(frozen=True)
 class Wrapping:
-    """A read-out around another, which has its output neurons."""
+    """A decoder around an inner decoder, with the same output neurons."""
 
     decoder: Decoder
 
@@ -112,7 +113,7 @@ class Wrapping:
         return output_width(self.decoder, classes)
 
     def check(self, steps: int) -> None:
-        """Refuse what does not fit a code of so many steps."""
+        """Refuse what does not fit an encoder with this many steps."""
         inner = getattr(self.decoder, "check", None)
         if inner is not None:
             inner(steps)

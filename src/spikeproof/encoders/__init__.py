@@ -1,9 +1,10 @@
-"""Codes: how an image becomes spikes over time, and which gradient the way back carries.
+"""Encoders: how an image becomes spikes over time, and which gradient the backward pass uses.
 
-Every code is a frozen dataclass, called with images in [0, 1]. Codes of spike times and of levels are defined
-on integer levels, such as `n = ceil(x T)`, so that a grey level on the edge of a bin always falls on the same
-side. The spikes of a deterministic code have no useful derivative: the true one is zero almost everywhere.
-What is used instead is a part, `backward`, that an attack may exchange without changing a single spike.
+Every encoder is a frozen dataclass, called with images in [0, 1]. Encoders of spike times and of levels are
+defined on integer levels, such as `n = ceil(x T)`, so that a grey level on the edge of a bin always falls on
+the same side. The spikes of a deterministic encoder have no useful derivative: the true one is zero almost
+everywhere. An encoder therefore has an exchangeable part `backward`, its backward rule, which an attack may
+replace without changing a single spike.
 """
 
 from spikeproof.encoders.amplitudes import *

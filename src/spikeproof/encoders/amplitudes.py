@@ -1,4 +1,4 @@
-"""Codes whose spikes have amplitudes: binary digits of a value, and bursts that grow."""
+"""Encoders whose spikes have amplitudes: the binary digits of a value, and bursts of growing spikes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Burst", "DigitCode", "FewSpikes", "Phase"]
 
 @dataclass(frozen=True)
 class DigitCode(LevelCode):
-    """A code that sends the binary digits of a level, the most significant first, each with its weight."""
+    """An encoder that sends the binary digits of a level with their weights, the most significant first."""
 
     backward: BackwardRule = StraightThrough()
 
@@ -48,13 +48,13 @@ class DigitCode(LevelCode):
 
 @dataclass(frozen=True)
 class Phase(DigitCode):
-    r"""Phase coding: the binary digits of a value, over and over, in spikes of falling weight.
+    r"""Phase coding: every period sends the binary digits of a value, in spikes of falling weight.
 
     .. math:: s[t] = 2^{-p}\,b_p(n), \quad p = 1 + (t \bmod P), \quad n = \lfloor x\,(2^P - 1) + 1/2 \rfloor
 
     with the digits `b_1` (most significant) to `b_P` of `n`. With a period of 8 the 256 grey levels are sent
-    exactly. The published code of SpikingJelly refuses values above 1 - 2^-P, white among them; here white is
-    all ones.
+    exactly. The published code of SpikingJelly refuses values above 1 - 2^-P, white among them; here all
+    digits of white are ones.
 
     Args:
         steps: number of time steps `T`, at least the period.
@@ -78,7 +78,7 @@ class Phase(DigitCode):
         super().__post_init__()
         if not 1 <= self.period <= min(self.steps, 16):
             raise InputError(
-                "Phase needs a period of 1 to 16 steps, and time for one period at least",
+                "Phase needs a period of 1 to 16 steps that is not longer than the number of time steps",
                 f"period={self.period}, steps={self.steps}",
                 "Try steps=8, period=8.",
             )
@@ -97,12 +97,12 @@ class Phase(DigitCode):
 
 @dataclass(frozen=True)
 class FewSpikes(DigitCode):
-    r"""Few-spikes code: a neuron halves its threshold at every step and subtracts what it sent.
+    r"""Few-spikes coding: a neuron halves its threshold at every step and subtracts each spike that it sends.
 
     .. math:: z[t] = 1[v[t] \ge h[t]], \quad v[t+1] = v[t] - h[t] z[t], \quad s[t] = d[t] z[t], \quad v[0] = x
 
-    with :math:`h[t] = d[t] = 2^{-(t+1)}`, the closed form of the paper for rectified values, here of [0, 1].
-    So the spikes are the binary digits of x cut off after T, and white is sent as 1 - 2^-T.
+    with :math:`h[t] = d[t] = 2^{-(t+1)}`, the paper's closed form for rectified values, which lie in [0, 1]
+    here. The spikes are therefore the first T binary digits of x, and white is sent as 1 - 2^-T.
 
     Args:
         steps: number of time steps `T`, at least 1 and at most 16; also the number of digits.
@@ -139,9 +139,9 @@ class Burst(SpikeCode):
     .. math:: v \leftarrow v + x, \quad z[t] = 1[v \ge \theta g[t]], \quad s[t] = \theta g[t] z[t], \quad
               v \leftarrow v - s[t], \quad g[t+1] = \beta g[t] \text{ if } z[t] \text{ else } 1
 
-    with `g[0] = 1` and `v` at rest 0. All amplitudes together are `x T` but for what is left in the membrane,
-    so every step passes its gradient on. Not to be confused with the bursts `EarlyBurst` and `LateBurst`,
-    whose length is the code.
+    with `g[0] = 1` and `v` at rest 0. The amplitudes sum to `x T`, less the potential that is left in the
+    membrane, so every step passes its gradient on. Do not confuse this encoder with `EarlyBurst` and
+    `LateBurst`, in which the length of a burst carries the value.
 
     Args:
         steps: number of time steps `T`, at least 1.
@@ -173,7 +173,7 @@ class Burst(SpikeCode):
             )
 
     def emit(self, x: Float[Tensor, "B *F"], key: Key | None) -> Float[Tensor, "T B *F"]:
-        drive, slack = x.detach().double(), tolerance(x) * self.steps  # what T additions of x may lack
+        drive, slack = x.detach().double(), tolerance(x) * self.steps  # rounding of T additions of x
         membrane, size = torch.zeros_like(drive), torch.full_like(drive, self.threshold)
         out = []
         for _ in range(self.steps):
@@ -185,5 +185,5 @@ class Burst(SpikeCode):
         return torch.stack(out).to(x.dtype)
 
     def decode(self, spikes: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
-        """The mean amplitude, which is x less what the membrane still holds, divided by T."""
+        """The mean amplitude: x less the potential that is left in the membrane, divided by T."""
         return spikes.mean(0)

@@ -1,4 +1,4 @@
-"""What spike codes share: exchangeable backward rules, steps, and integer levels."""
+"""Parts that all spiking encoders share: exchangeable backward rules, time steps, and integer levels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class BackwardRule:
-    """How a gradient on the spikes becomes a gradient on the image."""
+    """A backward rule turns the gradient on the spikes into a gradient on the image."""
 
     def gradient(
         self,
@@ -48,8 +48,8 @@ class StraightThrough(BackwardRule):
 
     .. math:: \partial L/\partial x = \sum_t w[t]\,\partial L/\partial s[t]
 
-    with the amplitude `w[t]` of a spike at step `t`, 1 for most codes. For the Bernoulli code this is the
-    gradient of the expected spikes.
+    where `w[t]` is the amplitude of a spike at step `t`, which is 1 for most encoders. For Bernoulli coding
+    this is the gradient of the expected spikes.
 
     Source:
         Bengio, Leonard & Courville 2013, arXiv 1308.3432, section 4.
@@ -66,7 +66,8 @@ class SpikeGated(BackwardRule):
     .. math:: \partial L/\partial x = \sum_t 1[s[t] \ne 0]\,w[t]\,\partial L/\partial s[t]
 
     Silent inputs get a gradient of exactly zero, so an attack that starts at the clean image cannot touch a
-    black background. Kept because published results were measured with it; do not rely on it alone.
+    black background. This backward rule is provided because published results were measured with it; do not
+    rely on it alone.
 
     Source:
         The public code of Ding et al. 2023 (`enc_func_differential`).
@@ -78,15 +79,15 @@ class SpikeGated(BackwardRule):
 
 @dataclass(frozen=True)
 class TimeShift(BackwardRule):
-    r"""The slope of the loss over the level, from the next darker pattern to the next brighter one.
+    r"""The slope of the loss over the grey level, from the next darker to the next brighter spike pattern.
 
     .. math:: \partial L/\partial x = \sum_t \frac{\partial L}{\partial s[t]}
               \frac{s_{n+1}[t] - s_{n-1}[t]}{x_{n+1} - x_{n-1}}
 
-    with the value `x_n` that level `n` stands for. For latency with spike time `k` this is
-    :math:`T\,(g[k-1]-g[k+1])/2`, with `g[T] = 0` for silence. Both neighbours count: which way a pixel should
-    go depends on what the loss does either way. At the darkest and the brightest level, where one neighbour
-    is missing, the difference is one-sided.
+    where `x_n` is the value that level `n` stands for. For latency coding with spike time `k` this is
+    :math:`T\,(g[k-1]-g[k+1])/2`, where `g[T] = 0` stands for silence. Both neighbours count, because the
+    direction in which a pixel should change depends on the loss on either side. At the darkest and the
+    brightest level one neighbour is missing, and the difference is one-sided.
 
     Source:
         Ours: the central difference of the linearised loss over the level.
@@ -95,7 +96,7 @@ class TimeShift(BackwardRule):
     def gradient(self, code: SpikeCode, x: Tensor, spikes: Tensor, grad: Tensor) -> Tensor:
         if not isinstance(code, LevelCode):
             raise InputError(
-                "TimeShift needs a code whose spikes move with the grey level",
+                "TimeShift needs an encoder whose spikes move with the grey level",
                 repr(code),
                 "Use StraightThrough(), or one of Latency, EarlyBurst, LateBurst.",
             )
@@ -107,7 +108,7 @@ class _Kept(Context, Protocol):
 
 
 class _Emit(torch.autograd.Function):
-    """Spikes forward, the code's own rule backward."""
+    """The encoder's spikes in the forward pass, and its own backward rule in the backward pass."""
 
     @staticmethod
     def forward(ctx: _Kept, x: Tensor, code: SpikeCode, key: Key | None) -> Tensor:
@@ -133,7 +134,7 @@ def check_steps(code: object, steps: int, least: int = 1) -> None:
 
 @dataclass(frozen=True)
 class SpikeCode:
-    """A code of spikes with an exchangeable backward rule; their amplitude is 1 unless the code says more."""
+    """An encoder of spikes, of amplitude 1 unless stated otherwise, with an exchangeable backward rule."""
 
     steps: int = 8
     backward: BackwardRule = StraightThrough()
@@ -145,7 +146,7 @@ class SpikeCode:
         check_steps(self, self.steps, self.least)
         if isinstance(self.backward, TimeShift) and not isinstance(self, LevelCode):
             raise InputError(
-                f"{type(self).__name__} has no level that could move a spike in time",
+                f"{type(self).__name__} has no level, which TimeShift needs",
                 f"backward={self.backward!r}",
                 "Use backward=StraightThrough() or SpikeGated().",
             )
@@ -160,13 +161,13 @@ class SpikeCode:
         raise NotImplementedError(f"{type(self).__name__} emits no spikes")
 
     def straight(self, grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
-        """The gradient on the input when every step is taken for the input itself, times its amplitude."""
+        """The gradient on the input as if every step were the input itself, times a spike's amplitude."""
         return grad.sum(0)
 
 
 @dataclass(frozen=True)
 class LevelCode(SpikeCode):
-    """A deterministic code of integer levels, each with its own pattern of spikes."""
+    """A deterministic encoder of integer levels, each of which has its own spike pattern."""
 
     backward: BackwardRule = TimeShift()
     local: ClassVar[bool] = True  # a pixel's level rises with the pixel and depends on no other
@@ -197,7 +198,7 @@ class LevelCode(SpikeCode):
         raise NotImplementedError(f"{type(self).__name__} cannot be read")
 
     def decode(self, spikes: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
-        """The values that spikes stand for: the inverse of the code, up to the width of one level."""
+        """The values that spikes stand for: the inverse of the encoder, up to the width of one level."""
         return self.value(self.read(spikes)).to(spikes.dtype)
 
     def emit(self, x: Float[Tensor, "B *F"], key: Key | None) -> Float[Tensor, "T B *F"]:
@@ -213,7 +214,7 @@ class LevelCode(SpikeCode):
 
 @dataclass(frozen=True)
 class NestedCode(LevelCode):
-    """A code of T + 1 equal levels, `n = ceil(x T)`; from each to the next one spike comes, goes or moves."""
+    """An encoder of T + 1 equal levels `n = ceil(x T)`; neighbours differ in at most one spike."""
 
     def swap(self, level: Tensor, grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
         """Linearised change of the loss from `level` to `level + 1`, given the gradient on the spikes."""
@@ -227,7 +228,7 @@ class NestedCode(LevelCode):
 
 
 def tolerance(x: Tensor) -> float:
-    """What rounding may add to a value in [0, 1], at single precision at least."""
+    """The rounding error of a value in [0, 1], in single precision or in a coarser one."""
     return float(max(torch.finfo(x.dtype).eps, 2.0**-23))
 
 

@@ -1,4 +1,4 @@
-"""Codes made of other codes."""
+"""Encoders made of other encoders."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["Fused", "Population", "Reversed", "with_backward"]
 
 @dataclass(frozen=True)
 class Reversed:
-    """Another code played backwards in time: same spikes per input, opposite order.
+    """Another encoder reversed in time: each input sends as many spikes, in the opposite order.
 
     .. math:: s[t] = s_{code}[T-1-t]
 
     Args:
-        code: the code to reverse; its backward rule is reversed with it.
+        code: the encoder to reverse; its backward rule is reversed with it.
 
     Shapes:
-        `x [B, *F]` in [0, 1] -> `[T, B, *F]`, as the code reversed
+        `x [B, *F]` in [0, 1] -> `[T, B, *F]`, in the shape of the reversed encoder
 
     Example:
         >>> Reversed(EarlyBurst(4))(torch.tensor([[0.5]])).int().flatten().tolist()
@@ -58,11 +58,11 @@ class Reversed:
         return bool(getattr(self.code, "counts", False))
 
     def output_shape(self, shape: Shape) -> Shape:
-        """As the code's."""
+        """As the reversed encoder declares it."""
         return encoded_shape(self.code, shape)
 
     def example_shape(self, shape: Shape) -> tuple[int, ...]:
-        """As the code's."""
+        """As the reversed encoder declares it."""
         return example_shape(self.code, shape)
 
     def __call__(self, x: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "T B *F"]:
@@ -71,19 +71,19 @@ class Reversed:
 
 @dataclass(frozen=True)
 class Population:
-    r"""Population coding: each value drives neurons with Gaussian tuning curves, and their answers are coded.
+    r"""Population coding: each value drives neurons with Gaussian tuning curves, whose responses are encoded.
 
     .. math:: r_i = \exp\left(-\frac{(x-\mu_i)^2}{2\sigma^2}\right), \quad
               \mu_i = \frac{2i-3}{2(M-2)}, \quad \sigma = \frac{1}{\beta(M-2)}, \quad i = 1..M
 
-    Answers below `cutoff` count as none. The gradient is that of the code times the slope of the tuning
-    curve, also for the answers that were cut off.
+    Responses below `cutoff` are set to zero. The gradient is the encoder's gradient times the slope of the
+    tuning curve, also for responses that were cut off.
 
     Args:
-        code: what codes the answers; with latency, the best fitting neuron spikes first.
+        code: the encoder of the responses; with latency coding, the best fitting neuron spikes first.
         neurons: neurons per input `M`, at least 3.
         beta: sharpness of tuning, positive.
-        cutoff: answers below this are silent, in [0, 1).
+        cutoff: responses below this value are silent, in [0, 1).
 
     Shapes:
         `x [B, C, *F]` in [0, 1] -> `[T, B, M C, *F]`, one block of channels per neuron
@@ -124,15 +124,15 @@ class Population:
         return self.code.spiking
 
     def output_shape(self, shape: Shape) -> Shape:
-        """A block of channels for each neuron, and then what the code makes of it."""
+        """The shape that the inner encoder gives to one block of channels per neuron."""
         return encoded_shape(self.code, (self.neurons * shape[0], *shape[1:]))
 
     def centres(self) -> list[float]:
-        """The value that each neuron answers most to."""
+        """The value to which each neuron responds most strongly."""
         return [(2 * i - 3) / (2 * (self.neurons - 2)) for i in range(1, self.neurons + 1)]
 
     def answers(self, x: Float[Tensor, "B C *F"]) -> Float[Tensor, "B D *F"]:
-        """What the neurons answer, in [0, 1]."""
+        """The responses of the neurons, in [0, 1]."""
         check_range(x, type(self).__name__)
         sharpness = self.beta * (self.neurons - 2)
         tuned = torch.cat([(-(((x - c) * sharpness) ** 2) / 2).exp() for c in self.centres()], 1)
@@ -144,18 +144,18 @@ class Population:
 
 @dataclass(frozen=True)
 class Fused:
-    r"""Fused coding: several codes of the same image, one block of channels each.
+    r"""Fused coding: several encoders encode the same image, each into its own block of channels.
 
     .. math:: s[t] = (s_1[t], s_2[t], \dots)
 
-    Each code keeps its own backward rule and draws of its own; the published code has no gradient here. The
-    whole counts as spiking if all of its codes are.
+    Each encoder keeps its own backward rule and its own random draws; the published code has no gradient
+    here. The fused encoder counts as spiking if all of its encoders do.
 
     Args:
-        codes: at least one, all of the same number of steps.
+        codes: the encoders, at least one, all with the same number of steps.
 
     Shapes:
-        `x [B, C, *F]` in [0, 1] -> `[T, B, D, *F]`, the channels of all codes one after the other
+        `x [B, C, *F]` in [0, 1] -> `[T, B, D, *F]`, the channels of all encoders one after the other
 
     Example:
         >>> Fused((Latency(4), Direct(4)))(torch.tensor([[0.5]]))[:, 0].T.tolist()
@@ -172,9 +172,9 @@ class Fused:
             _for_images(self, code)
         if len({code.steps for code in self.codes}) != 1:
             raise InputError(
-                "Fused needs codes of one number of steps",
+                "Fused needs encoders with the same number of steps",
                 f"steps {[code.steps for code in self.codes]}",
-                "Give every code the same steps.",
+                "Give every encoder the same steps.",
             )
 
     @property
@@ -190,7 +190,7 @@ class Fused:
         return all(code.spiking for code in self.codes)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The channels of all codes."""
+        """The channels of all encoders together."""
         return (sum(encoded_shape(code, shape)[0] for code in self.codes), *shape[1:])
 
     def __call__(self, x: Float[Tensor, "B C *F"], key: Key | None = None) -> Float[Tensor, "T B D *F"]:
@@ -201,15 +201,17 @@ class Fused:
 def _for_images(whole: object, code: Encoder) -> None:
     if hasattr(code, "example_shape") and example_shape(code, (1, 1, 1)) != (1, 1, 1):
         raise InputError(
-            f"{type(whole).__name__} is made of codes of images", repr(code), "Use, for example, Latency()."
+            f"{type(whole).__name__} is made of encoders of images",
+            repr(code),
+            "Use, for example, Latency().",
         )
 
 
 def with_backward(encoder: Encoder, rule: BackwardRule) -> Encoder:
-    """The same code with another backward rule; a code whose gradient is exact stays as it is.
+    """The same encoder with another backward rule; an encoder with an exact gradient stays as it is.
 
     Raises:
-        InputError: the rule does not fit the code, or one of its codes.
+        InputError: the backward rule does not fit the encoder, or one of the encoders inside it.
 
     Example:
         >>> from spikeproof.encoders import SpikeGated

@@ -1,4 +1,4 @@
-"""Codes without spikes: an analogue current at every step."""
+"""Encoders without spikes: an analogue current at every time step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Direct", "LowPass", "QuantisedDirect"]
 
 
 class _Round(torch.autograd.Function):
-    """Rounding to levels of 1/steps forward, the identity backward."""
+    """Rounding to levels of 1/steps in the forward pass, the identity in the backward pass."""
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, steps: int) -> Tensor:
@@ -31,7 +31,7 @@ class _Round(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Direct:
-    """Direct current: the image itself, at every step; its gradient is exact.
+    """Direct coding: the image itself is the input current at every time step; its gradient is exact.
 
     .. math:: s[t] = x
 
@@ -39,7 +39,7 @@ class Direct:
         steps: number of time steps `T`, at least 1.
 
     Shapes:
-        `x [B, *F]` in [0, 1] -> `[T, B, *F]` in [0, 1], one tensor seen T times (no copy)
+        `x [B, *F]` in [0, 1] -> `[T, B, *F]` in [0, 1], one tensor expanded T times (no copy)
 
     Example:
         >>> Direct(3)(torch.tensor([[0.25]])).flatten().tolist()
@@ -63,12 +63,13 @@ class Direct:
 
 @dataclass(frozen=True)
 class QuantisedDirect:
-    r"""Direct current rounded to the T + 1 levels that a spike code of T steps can tell apart.
+    r"""Direct coding, rounded to the T + 1 levels that a spiking encoder of T steps can tell apart.
 
     .. math:: s[t] = \lfloor xT + 1/2 \rfloor / T
 
-    The control that separates timing from quantisation: what this code resists, latency resists without any
-    help of time. Backward: the identity, summed over steps.
+    This control separates the effect of timing from the effect of quantisation: robustness that it shares
+    with latency coding does not come from spike times. The backward pass is the identity, summed over time
+    steps.
 
     Args:
         steps: number of time steps `T`, at least 1; also the number of levels less one.
@@ -99,14 +100,14 @@ class QuantisedDirect:
 
 @dataclass(frozen=True)
 class LowPass:
-    r"""Frequency encoding: the image through a low-pass filter that narrows from step to step.
+    r"""Frequency encoding: the image passes a low-pass filter that narrows from step to step.
 
     .. math:: s[t] = \left|\mathcal{F}^{-1}\left(M_{r(t)}\,\mathcal{F}(x)\right)\right|, \quad
               r(t) = \max(r_0 - d\,t,\ 1)
 
-    :math:`M_r` keeps the frequencies -r..r-1 of both axes. With the default the first step sees the whole
-    image; for 32 x 32 pixels the radii are 16, 14, 12, ... as published. The published code shifts all axes
-    of the spectrum, batch and channels among them, and is right only because it shifts them back; here
+    :math:`M_r` keeps the frequencies -r..r-1 of both axes. With the default radius the first step passes the
+    whole image; for 32 x 32 pixels the radii are 16, 14, 12, ... as published. The published code shifts all
+    axes of the spectrum, batch and channels among them, and is right only because it shifts them back; here
     nothing but height and width is filtered. The gradient is exact.
 
     Args:

@@ -1,4 +1,4 @@
-"""Codes of spike rates: values are probabilities of a spike."""
+"""Rate coding: the larger the value of an input, the more often it spikes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Bernoulli", "ThetaPhase"]
 
 @dataclass(frozen=True)
 class Bernoulli(SpikeCode):
-    r"""Rate coding: at each step a spike with probability `x` (often called Poisson coding).
+    r"""Rate coding: each input spikes at each step with probability `x` (often called Poisson coding).
 
     .. math:: s[t] \sim \mathrm{Bernoulli}(x), \quad t = 0..T-1, \text{ independent}
 
@@ -30,8 +30,8 @@ class Bernoulli(SpikeCode):
     Shapes:
         `x [B, *F]` in [0, 1] -> spikes `[T, B, *F]` in {0, 1}
 
-    Without a key the draws come from PyTorch's global generator, as a foreign attack library expects; inside
-    spikeproof a key is always given.
+    Without a key the draws come from PyTorch's global generator, as a foreign attack library expects;
+    spikeproof itself always passes a key.
 
     Example:
         >>> Bernoulli(4)(torch.tensor([[0.0, 1.0]]), Key.of(0)).mean(0).tolist()
@@ -51,12 +51,12 @@ class Bernoulli(SpikeCode):
 
 @dataclass(frozen=True)
 class ThetaPhase(LevelCode):
-    r"""Theta-phase-coded rate: spikes wherever the value exceeds an oscillating inhibition.
+    r"""Theta-phase rate coding: an input spikes whenever its value exceeds an oscillating inhibition.
 
     .. math:: s[t] = 1[x > I(t)], \quad I(t) = \tfrac{1}{2}\left(1 + \cos\frac{2\pi(t+1/2)}{P}\right)
 
-    A rate becomes a phase: the brighter the input, the earlier in each cycle its first spike, and the more
-    spikes. The darkest values, below the least inhibition, stay silent.
+    A rate becomes a phase: the brighter the input, the earlier its first spike in each cycle and the more
+    spikes it sends. Values below the smallest inhibition stay silent.
 
     Args:
         steps: number of time steps `T`, at least 1.
@@ -88,7 +88,7 @@ class ThetaPhase(LevelCode):
         return [min(t % self.period, self.period - 1 - t % self.period) for t in range(self.steps)]
 
     def thresholds(self) -> list[tuple[float, int]]:
-        """Every inhibition that occurs, in rising order, with its distance from the crest."""
+        """Every level of inhibition that occurs, in rising order, with its distance from the crest."""
         crest = sorted(set(self.phases()), reverse=True)
         return [((1 + math.cos(2 * math.pi * (d + 0.5) / self.period)) / 2, d) for d in crest]
 
@@ -97,7 +97,7 @@ class ThetaPhase(LevelCode):
         return len(self.thresholds())
 
     def level(self, x: Float[Tensor, "B *F"]) -> Tensor:
-        """Number of inhibitions that the value exceeds."""
+        """Number of levels of inhibition that the value exceeds."""
         edges = torch.tensor([edge for edge, _ in self.thresholds()], dtype=torch.float64, device=x.device)
         return torch.bucketize((x.double() - tolerance(x)).clamp(min=0), edges)
 

@@ -1,4 +1,4 @@
-"""Codes for what varies in time already: events, and signals."""
+"""Encoders of inputs that already vary in time: events and signals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Delta", "Events", "LevelCrossing", "SignalCode"]
 
 
 class _Any(torch.autograd.Function):
-    """Whether there was any event forward, the identity backward."""
+    """1 where there was any event in the forward pass, the identity in the backward pass."""
 
     @staticmethod
     def forward(ctx: Context, x: Tensor) -> Tensor:
@@ -31,12 +31,12 @@ class _Any(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Events:
-    r"""Input that is spikes already: numbers of events per step, given on as they are or as 0 and 1.
+    r"""Event input, which is spikes already: counts of events per step pass unchanged or as 0 and 1.
 
     .. math:: s[t, b] = x[b, t] \quad\text{or, binary,}\quad s[t, b] = 1[x[b, t] > 0]
 
-    The batch comes with examples first, as everything else that indexes examples expects it; the code puts
-    time first. The gradient of counts is exact; binary spikes pass it straight through.
+    The first axis of a batch indexes the examples, as in all other data; the encoder puts time first. The
+    gradient of counts is exact; binary spikes have the straight-through gradient.
 
     Args:
         steps: number of time steps `T` of the data, at least 1.
@@ -73,21 +73,21 @@ class Events:
         return not self.binary
 
     def example_shape(self, shape: Shape) -> tuple[int, ...]:
-        """What one example looks like to the model: time, then channels, height and width."""
+        """The shape of one example that the model takes: time, then channels, height and width."""
         return (self.steps, *shape)
 
     def __call__(self, x: Float[Tensor, "B T *F"], key: Key | None = None) -> Float[Tensor, "T B *F"]:
         if x.ndim < 2 or x.shape[1] != self.steps:
             raise InputError(
-                f"Events expects {self.steps} steps after the examples, [B, {self.steps}, ...]",
+                f"Events expects {self.steps} steps on the second axis, [B, {self.steps}, ...]",
                 f"shape {list(x.shape)}",
-                "Give the code the number of steps that the data were binned to.",
+                "Give the encoder the number of steps that the data were binned to.",
             )
         values = x.detach()
         if not bool(((values >= 0) & (values == values.round()) & values.isfinite()).all()):
             raise InputError(
-                "Events expects numbers of events, which are whole and at least 0",
-                f"min {values.min().item():.4g}, max {values.max().item():.4g}, with fractions or NaN",
+                "Events expects whole numbers of events, at least 0",
+                f"min {values.min().item():.4g}, max {values.max().item():.4g}, or fractions or NaN",
                 "Attack events with a threat on spikes such as flips, not on pixels.",
             )
         x = x if x.is_floating_point() else x.float()
@@ -97,9 +97,9 @@ class Events:
 
 @dataclass(frozen=True)
 class SignalCode(SpikeCode):
-    """A code of a signal in two blocks of channels: spikes for rises, then spikes for falls.
+    """An encoder of a signal in two blocks of channels: spikes for rises, then spikes for falls.
 
-    Both channels pass their gradient on whichever of them spiked: a rise that grows is a fall that shrinks.
+    Both channels pass their gradient on, whichever of them spiked, because a larger rise is a smaller fall.
     """
 
     threshold: float = 0.1
@@ -118,7 +118,7 @@ class SignalCode(SpikeCode):
         return (2 * shape[0], *shape[1:])
 
     def example_shape(self, shape: Shape) -> tuple[int, ...]:
-        """What one example looks like to the model: time, then channels, height and width."""
+        """The shape of one example that the model takes: time, then channels, height and width."""
         return (self.steps, *shape)
 
     def emit(self, x: Float[Tensor, "B T C *F"], key: Key | None) -> Float[Tensor, "T B D *F"]:
@@ -126,7 +126,7 @@ class SignalCode(SpikeCode):
             raise InputError(
                 f"{type(self).__name__} expects signals of {self.steps} steps, [B, {self.steps}, C, ...]",
                 f"shape {list(x.shape)}",
-                "Give the code the number of steps of the data.",
+                "Give the encoder the number of steps of the data.",
             )
         rises, falls = self.crossings(x.detach().double().transpose(0, 1), tolerance(x))
         return torch.cat([rises, falls], 2).to(x.dtype)
@@ -142,7 +142,7 @@ class SignalCode(SpikeCode):
         return (self.reference(change) - later).transpose(0, 1)
 
     def reference(self, change: Tensor) -> Tensor:
-        """The gradient on each change of the signal, the first one from before its first step."""
+        """The gradient on each change of the signal; the first change leads to its first step."""
         return change
 
 
@@ -153,8 +153,8 @@ class Delta(SignalCode):
     .. math:: s_{on}[t] = 1[x[t] - x[t-1] \ge \theta], \quad s_{off}[t] = 1[x[t-1] - x[t] \ge \theta], \quad
               x[-1] = x[0]
 
-    Slow changes are never seen; `LevelCrossing` sees them. Falls have channels of their own, where the
-    published code of snnTorch sends spikes of -1.
+    Slow changes send no spikes, however far the signal drifts; `LevelCrossing` registers them. Falls have
+    their own channels, whereas the published code of snnTorch sends spikes of -1.
 
     Args:
         steps: number of time steps `T` of the data, at least 1.
@@ -182,13 +182,13 @@ class Delta(SignalCode):
 
 @dataclass(frozen=True)
 class LevelCrossing(SignalCode):
-    r"""Level crossing: spikes count the levels that a signal crossed, upwards and downwards, since the last.
+    r"""Level-crossing coding: spikes count the levels that a signal crossed since the last step, up or down.
 
     .. math:: s_{on}[t] = \max(0, \lfloor x[t]/\theta - m[t-1] \rfloor), \quad
               s_{off}[t] = \max(0, \lfloor m[t-1] - x[t]/\theta \rfloor), \quad
               m[t] = m[t-1] + s_{on}[t] - s_{off}[t], \quad m[-1] = 0
 
-    What was sent so far gives the signal back within one level: :math:`|x[t] - \theta m[t]| < \theta`.
+    The spikes sent so far determine the signal to within one level: :math:`|x[t] - \theta m[t]| < \theta`.
 
     Args:
         steps: number of time steps `T` of the data, at least 1.
@@ -217,6 +217,6 @@ class LevelCrossing(SignalCode):
         return torch.stack(rises), torch.stack(falls)
 
     def decode(self, spikes: Float[Tensor, "T B D *F"]) -> Float[Tensor, "B T C *F"]:
-        """The signal within one level."""
+        """The signal, to within one level."""
         rises, falls = spikes.chunk(2, 2)
         return (self.threshold * (rises - falls).cumsum(0)).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Codes for networks of spike times: one number per input, how early its one spike is."""
+"""Encoders for networks of spike times: one number per input says how early its single spike is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["KernelTimes", "SpikeTimes", "WholeSpikeTimes"]
 
 @dataclass(frozen=True)
 class SpikeTimes:
-    r"""Spike times as real numbers: the brighter the earlier, one spike for every input, black included.
+    r"""Continuous spike times: every input, black included, sends one spike, the earlier the brighter it is.
 
     .. math:: t = t_{late} - x\,(t_{late} - t_{early}), \quad e = horizon - t
 
@@ -63,7 +63,7 @@ class SpikeTimes:
 
 
 class _Whole(torch.autograd.Function):
-    """Whole numbers forward, a given slope backward."""
+    """Whole numbers in the forward pass, a given slope in the backward pass."""
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, whole: Tensor, slope: Tensor) -> Tensor:
@@ -89,14 +89,14 @@ def _steps(part: object, steps: int) -> None:
 
 @dataclass(frozen=True)
 class WholeSpikeTimes:
-    r"""Spike times in whole steps: the brighter the earlier, no spike for black.
+    r"""Spike times in whole steps: each input spikes once, the earlier the brighter it is; black never does.
 
     .. math:: t = \lfloor (1-x)T \rfloor, \quad e = T - t = \lceil xT \rceil
 
-    Backward: the slope `T` of the straight line, black included.
+    The backward pass uses the slope `T` of the straight line, also for black.
 
     Args:
-        horizon: number of steps `T`, at least 1; a spike at step `T` is none.
+        horizon: number of steps `T`, at least 1; an input whose time is `T` sends no spike.
 
     Shapes:
         `x [B, *F]` in [0, 1] -> whole earliness `[1, B, *F]` in 0..T
@@ -128,12 +128,12 @@ class WholeSpikeTimes:
 
 @dataclass(frozen=True)
 class KernelTimes:
-    r"""Spike times under a decaying threshold: each is the first step at which the value reaches it.
+    r"""Spike times under a decaying threshold: an input spikes once its value reaches the threshold.
 
     .. math:: t = \min\{t \in 0..T-1 : x \ge \theta e^{-t/\tau}\}, \quad e = T - t
 
-    What stays below the threshold until the end gives no spike. Backward: the slope :math:`\tau/x` of the
-    logarithm, that of the last step for darker values.
+    A value that stays below the threshold until the end sends no spike. The backward pass uses the slope
+    :math:`\tau/x` of the logarithm; darker values use the slope at the last step.
 
     Args:
         horizon: number of steps `T`, at least 1; the `steps` of the neuron `t2fsnn`.

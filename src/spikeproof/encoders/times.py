@@ -1,4 +1,4 @@
-"""Codes of spike times: the brighter, the earlier or the longer."""
+"""Temporal coding: the brighter an input, the earlier its spike or the longer its burst."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ __all__ = [
 
 
 def one_spike(steps: int, level: Tensor) -> Tensor:
-    """A spike at step T - n for level n, none for level 0."""
+    """A single spike at step T - n for level n, and none for level 0."""
     return clock(steps, level) == steps - level
 
 
 def first_spike_level(spikes: Float[Tensor, "T B *F"]) -> Tensor:
-    """The level n whose only spike comes at T - n."""
+    """The level n whose only spike comes at step T - n."""
     fired = spikes != 0
     return torch.where(fired.any(0), spikes.shape[0] - fired.int().argmax(0), 0)
 
 
 @dataclass(frozen=True)
 class Latency(NestedCode):
-    r"""Time-to-first-spike coding: one spike per input, the brighter the earlier, none for black.
+    r"""Time-to-first-spike coding: each input spikes once, the earlier the brighter it is; black never does.
 
     .. math:: s[t] = 1[t = \lfloor (1-x)T \rfloor] = 1[t = T - n], \quad n = \lceil xT \rceil
 
@@ -70,7 +70,7 @@ class Latency(NestedCode):
 
 @dataclass(frozen=True)
 class EarlyBurst(NestedCode):
-    r"""A burst that starts at the first step and lasts the longer the brighter the input.
+    r"""Early-burst coding: a burst starts at the first step and lasts the longer, the brighter the input is.
 
     .. math:: s[t] = 1[t/T < x] = 1[t < n], \quad n = \lceil xT \rceil
 
@@ -101,12 +101,12 @@ class EarlyBurst(NestedCode):
 
 @dataclass(frozen=True)
 class LateBurst(NestedCode):
-    r"""A burst that ends at the last step and starts the earlier the brighter the input.
+    r"""Late-burst coding: a burst ends at the last step and starts the earlier, the brighter the input is.
 
     .. math:: s[t] = 1 - 1[t/T \le 1-x] = 1[t > T - n], \quad n = \lceil xT \rceil
 
-    It has one spike fewer than `EarlyBurst` and at most T - 1. For a comparison of early and late with equal
-    spike counts use `Reversed(EarlyBurst())`.
+    It has one spike fewer than `EarlyBurst` and at most T - 1. To compare early and late bursts with equal
+    spike counts, use `Reversed(EarlyBurst())`.
 
     Args:
         steps: number of time steps `T`, at least 2 (with one step it would never spike).
@@ -133,19 +133,20 @@ class LateBurst(NestedCode):
         return count + (count > 0)  # level 1 is as silent as black
 
     def swap(self, level: Tensor, grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
-        # Levels 0 and 1 are both silent; black looks ahead to level 2, the first with a spike.
+        # Levels 0 and 1 are both silent; the gradient of black uses level 2, the first with a spike.
         return at(grad, self.steps - level.clamp(min=1))
 
 
 @dataclass(frozen=True)
 class LogLatency(LevelCode):
-    r"""Latency of the logarithm: one spike per input, whose time falls with the logarithm of brightness.
+    r"""Logarithmic latency coding: each input spikes once, and its time falls with the log of its brightness.
 
     .. math:: s[t] = 1[t = T - n], \quad n = \left\lceil T\,\frac{\ln(1+\alpha x)}{\ln(1+\alpha)} \right\rceil
 
     Dark values are told apart more finely than bright ones; for small `alpha` this is `Latency`. Black stays
     silent. The published code rounds to T - 1 bins, of which the first and the last are half as wide, lets
-    black spike at the last step, and ties `alpha` to T (e^(T-1) - 1), so that more steps are another code.
+    black spike at the last step, and ties `alpha` to T (e^(T-1) - 1), so that another number of steps is
+    another coding.
 
     Args:
         steps: number of time steps `T`, at least 1.
@@ -174,7 +175,7 @@ class LogLatency(LevelCode):
             )
 
     def level(self, x: Float[Tensor, "B *F"]) -> Tensor:
-        """Number of edges below the value, an edge and its rounding error counting as not below."""
+        """Number of edges below the value; an edge within rounding error of the value is not below it."""
         edges = self.value(torch.arange(self.steps, device=x.device))
         return torch.bucketize((x.double() - tolerance(x)).clamp(min=0), edges)
 
@@ -190,13 +191,13 @@ class LogLatency(LevelCode):
 
 @dataclass(frozen=True)
 class RelativeLatency(NestedCode):
-    r"""Latency counted from the first spike of the image: adding light to all of it changes nothing.
+    r"""Latency coding relative to the image's first spike: a brightness added to all inputs has no effect.
 
     .. math:: s_i[t] = 1[t = k_i - \min_j k_j], \quad k_i = T - \lceil x_i T \rceil, \text{ none for } x_i = 0
 
-    The first spike of every image comes at step 0. Images never see each other; the published code of
-    snnTorch (`normalize`) takes the extreme over the whole batch, so that an image's spikes depend on its
-    companions. The gradient holds the image's first spike where it is.
+    The first spike of every image comes at step 0. The spikes of an image do not depend on the other images
+    of the batch; in the published code of snnTorch (`normalize`) they do, because it takes the extreme over
+    the whole batch. The gradient treats the time of the image's first spike as constant.
 
     Args:
         steps: number of time steps `T`, at least 1.
@@ -233,14 +234,14 @@ class RelativeLatency(NestedCode):
 
 @dataclass(frozen=True)
 class RankOrder(NestedCode):
-    r"""Rank order: inputs spike in the order of their brightness, whatever its scale.
+    r"""Rank-order coding: inputs spike in the order of their brightness, whatever its scale.
 
     .. math:: s_i[t] = 1[t = \lfloor r_i T/N \rfloor], \quad r_i = |\{j : x_j > x_i\}|,
               \text{ none for } x_i = 0
 
-    Any rising change of all values keeps the code. Equal values share a rank: sorting them by their place, as
-    published code does, would make a plain area spike row by row. The gradient holds the order of all other
-    inputs and takes one bin for 1/T of brightness.
+    A monotonically increasing transform of all values leaves the spikes unchanged. Equal values share a rank:
+    ties broken by pixel position, as in published code, would make a uniform area spike row by row. The
+    gradient keeps the ranks of all other inputs fixed and takes one bin as 1/T of brightness.
 
     Args:
         steps: number of time steps `T`, at least 1.

@@ -1,1 +1,1 @@
-"""Learning rules: how the weights of a network come about."""
+"""Learning rules: how the weights of a network are trained."""

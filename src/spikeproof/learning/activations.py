@@ -1,4 +1,4 @@
-"""Units of an ANN that is to be converted: rectifiers that already do what spikes will do."""
+"""Units of an ANN that is to be converted: rectifiers that behave like firing rates."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ class _Quantise(torch.autograd.Function):
 
 
 class RateNorm(nn.Module):
-    r"""The rate norm layer: a rectifier that answers what a firing rate in [0, 1] stands for.
+    r"""The rate norm layer: a rectifier whose output corresponds to a firing rate in [0, 1].
 
     .. math:: y = \theta\,\mathrm{clip}(x / \theta, 0, 1), \quad \theta = p\,m
 
-    where `m` is the running maximum of `x` over batches (momentum 0.1), and `p` a learned share of it. The
-    source hands on the rate itself, without the factor; the next layer's weights hold that factor there, and
-    without normalisation such a network learns slowly.
+    where `m` is the running maximum of `x` over batches (momentum 0.1), and `p` is a learned share of it. The
+    paper's layer passes on the rate itself, without the factor `theta`, which the next layer's weights
+    contain instead; without normalisation such a network learns slowly.
 
     Shapes:
         `[T, B, *F]` -> `[T, B, *F]` in 0..theta
@@ -80,7 +80,7 @@ class RateNorm(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.share: nn.Parameter | None = None  # its logit; a share of one until it is tuned
+        self.share: nn.Parameter | None = None  # the logit of p; p is 1 until it is tuned
         self.register_buffer("running_max", torch.ones(()))
 
     @property

@@ -1,4 +1,4 @@
-"""Training on altered views of the images, drawn anew in every epoch."""
+"""Training with data augmentation, which is drawn anew in every epoch."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = ["AugmentedBPTT", "shifted"]
 class AugmentedBPTT(BPTT):
     """Backpropagation through time on randomly shifted and mirrored images.
 
-    Each image of a batch is surrounded by `pad` black pixels and cut to its size again at a random place,
+    Each image of a batch is surrounded by `pad` black pixels and cropped to its size at a random position,
     then mirrored left to right with probability 1/2; with `cutout`, a square around a random pixel then turns
     black. All draws come from the training's key. Perturbations, as in adversarial training, are made from
-    what has been altered. Nothing is altered in validation.
+    the augmented images. Validation images are not augmented.
 
-    With `fused` the loop over time is compiled into one pass over memory each way, for training alone; the
-    model that is left behind has its own. On a GPU its sums may differ in the last bit, and the first batch
-    of each size takes half a minute longer.
+    With `fused` the loop over time is compiled, in training only, into one pass over memory for the forward
+    pass and one for the backward pass; the trained model keeps its own loop. On a GPU sums may differ in the
+    last bit, and the first batch of each size takes half a minute longer.
 
-    With `mixed` layers compute in bfloat16 on a processor as well, on images whose channels lie last in
-    memory; only in training, as on CUDA. A processor with matrix units for it (AMX) is several times as fast
-    then, another one may be slower.
+    With `mixed` training computes layers in bfloat16 on a CPU too, as it does on CUDA, with images in the
+    channels-last memory format. This is several times faster on a CPU with matrix units for bfloat16 (AMX),
+    and may be slower on another CPU.
 
     Args:
         epochs: passes over the training part, at least 1.
@@ -42,12 +42,12 @@ class AugmentedBPTT(BPTT):
         lr: peak learning rate, positive.
         weight_decay: decoupled decay per unit of learning rate, at least 0.
         clip_norm: largest norm of the whole gradient, positive, or None for no limit.
-        loss: what is minimised.
+        loss: the training loss.
         pad: largest shift [pixels], at least 0.
         mirror: whether images are mirrored; not for digits or text.
         cutout: side of the square that turns black [pixels], at least 0; clipped where it leaves the image.
         fused: whether `torch.compile` fuses the loop over time in training; needs a compiler on the machine.
-        mixed: whether layers compute in bfloat16 on a processor too.
+        mixed: whether layers compute in bfloat16 on a CPU too.
 
     Raises:
         InputError: a setting is out of range.
@@ -101,7 +101,7 @@ class AugmentedBPTT(BPTT):
 def squares(
     centres: Int64[torch.Tensor, "B 2"], side: int, height: int, width: int
 ) -> Bool[torch.Tensor, "B H W"]:
-    """Where a square lies around each centre, which is the upper left of the middle four if the side is even.
+    """The mask of a square around each centre; if its side is even, the centre is the upper left of four.
 
     Example:
         >>> squares(torch.tensor([[0, 1]]), 2, 3, 3).int().tolist()
@@ -125,7 +125,7 @@ def shifted(
         [[[0.0, 0.0], [1.0, 2.0]]]
     """
     height, width = images.shape[-2:]
-    pad = int(torch.stack([down, right]).abs().amax()) if len(images) else 0  # before the accelerator waits
+    pad = int(torch.stack([down, right]).abs().amax()) if len(images) else 0  # on the CPU, without a wait
     down, right = down.to(images.device), right.to(images.device)
     framed = F.pad(images.flatten(1, -3) if images.ndim > 3 else images[:, None], (pad,) * 4)
     rows = torch.arange(height, device=images.device) + pad - down[:, None]

@@ -1,7 +1,8 @@
 """Backpropagation through time with surrogate gradients.
 
-One key decides the order of the examples and every draw of the code, so a training can be replayed, and one
-that was interrupted goes on from its checkpoint to the same weights, bit for bit, on the same machine.
+One key decides the order of the examples and every draw of the encoder, so a training can be repeated. An
+interrupted training resumes from its checkpoint and reaches the same weights, bit for bit, on the same
+machine.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class BPTT(Rule):
 
     .. math:: \eta_i = \frac{\eta}{2}\left(1 + \cos\frac{\pi i}{I}\right), \quad i = 0..I-1
 
-    over all `I` iterations. Gradients are clipped to a global norm. Weight decay leaves biases and
-    normalisation alone. On CUDA, layers compute in bfloat16 where PyTorch's autocast says so. A last batch of
+    where `I` is the number of iterations. Gradients are clipped to a global norm. Weight decay does not apply
+    to biases and normalisation. On CUDA, layers compute in bfloat16 under PyTorch's autocast. A last batch of
     a single example is left out, because batch normalisation may not be able to use it.
 
     Args:
@@ -47,7 +48,7 @@ class BPTT(Rule):
         lr: peak learning rate `eta`, positive.
         weight_decay: decoupled decay per unit of learning rate, at least 0.
         clip_norm: largest norm of the whole gradient, positive, or None for no limit.
-        loss: what is minimised.
+        loss: the training loss.
 
     Raises:
         InputError: a setting is out of range.
@@ -95,21 +96,22 @@ class BPTT(Rule):
         on_batch: Callable[[int, int], None] | None = None,
         perturb: Perturb | None = None,
     ) -> History:
-        """Train in place; the model is left on `device` and in eval mode.
+        """Train the model in place; it stays on `device` and in eval mode.
 
         Args:
             model: a freshly built model.
-            data: its training part is learned, its validation part measured after every epoch.
-            key: decides the order of examples and all draws; PyTorch's global generators are left alone.
-            device: where to train; where the model is, if None.
-            checkpoint: a file written after every epoch, from which an interrupted training goes on.
+            data: the model is trained on its training part and measured on its validation part after every
+                epoch.
+            key: decides the order of examples and all draws; PyTorch's global generators are not used.
+            device: the device to train on; None for the model's own.
+            checkpoint: a file written after every epoch, from which an interrupted training resumes.
             on_epoch: called after every epoch, with its report.
             on_batch: called after every iteration, with the number done and their total over all epochs.
-            perturb: makes the images to train on from each batch.
+            perturb: makes the images to train on from each batch, as in adversarial training.
 
         Raises:
-            InputError: data that do not fit the model, a checkpoint of another training, or a loss or weight
-                that is no longer finite.
+            InputError: the data do not fit the model, the checkpoint is of another training, or a loss or
+                weight is no longer finite.
         """
         _check_fit(model, data)
         model.to(device or next(model.parameters()).device)
@@ -132,19 +134,19 @@ class BPTT(Rule):
         return History(tuple(run.state.reports))
 
     def twin(self, model: Classifier) -> Classifier:
-        """What gradients are taken through: the model itself, or one that shares its tensors and its spikes.
+        """The model that is differentiated: the model itself, or a twin that shares its tensors and spikes.
 
         Raises:
-            InputError: the rule is not defined for the model's neuron.
+            InputError: the learning rule is not defined for the model's neuron.
         """
         return model
 
     def views(self, images: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
-        """What is learned in place of a batch of training images: the images themselves."""
+        """The images to train on in place of a batch of training images; here the images themselves."""
         return images
 
     def precision(self, device: torch.device) -> AbstractContextManager[object]:
-        """How layers compute on the way forward: in bfloat16 on CUDA, as PyTorch's autocast says."""
+        """The precision of layers in the forward pass: bfloat16 on CUDA, under PyTorch's autocast."""
         return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
     def _course(self, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None) -> Course:
@@ -153,9 +155,9 @@ class BPTT(Rule):
 
 @torch.no_grad()
 def accuracy(model: Classifier, part: Split, key: Key, batch_size: int) -> float | None:
-    """Share of examples decided rightly, in [0, 1]; ties and silent outputs count as errors. None of none.
+    """Accuracy, in [0, 1], with ties and silent outputs counted as errors; None if there are no examples.
 
-    Each example draws under its own id, so the number does not depend on how they are batched.
+    Each example draws under its own id, so the accuracy does not depend on the batches.
     """
     model.eval()
     if not len(part):
@@ -170,7 +172,7 @@ def accuracy(model: Classifier, part: Split, key: Key, batch_size: int) -> float
 
 
 class Course:
-    """One training under way: what happens in an epoch and in a batch."""
+    """A training in progress, with its epochs and batches."""
 
     def __init__(
         self, rule: BPTT, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None
@@ -202,7 +204,7 @@ class Course:
         loss = total.item() / seen
         if not (math.isfinite(loss) and all(bool(p.isfinite().all()) for p in self.parameters)):
             raise InputError(
-                f"Loss and weights stay finite in training (epoch {epoch})",
+                f"Training needs a finite loss and finite weights (epoch {epoch})",
                 f"a mean loss of {loss}",
                 f"Lower lr={self.rule.lr}, set clip_norm, or try another surrogate.",
             )
@@ -229,11 +231,11 @@ class Course:
         self.twin.train(training)
 
     def learn(self, x: Float[Tensor, "B C H W"], y: Int64[Tensor, "B"], key: Key) -> Float[Tensor, ""]:
-        """Change the weights on one batch; its mean loss."""
+        """Update the weights on one batch and return its mean loss."""
         return self.descend(self._loss(x, y, key))
 
     def descend(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """One step of the optimiser down this loss."""
+        """Take one optimiser step on this loss, and return the loss."""
         self.state.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.rule.clip_norm is not None:
@@ -264,9 +266,9 @@ def _identity(rule: BPTT, model: Classifier, data: Dataset, key: Key) -> str:
 def _check_fit(model: Classifier, data: Dataset) -> None:
     if len(data.classes) != model.spec.classes:
         raise InputError(
-            f"The data have {len(data.classes)} classes",
-            f"a model for {model.spec.classes}",
+            f"The data need a model with {len(data.classes)} classes",
+            f"a model with {model.spec.classes} classes",
             f"Build it with classes={len(data.classes)}.",
         )
     if not len(data.train):
-        raise InputError("The training part holds examples", "none", "Check the data.")
+        raise InputError("The training part must hold examples", "none", "Check the data.")

@@ -1,4 +1,4 @@
-"""A training between two epochs, on disk: one file, from which it goes on as if it had never stopped."""
+"""Checkpoints: the state of a training between two epochs in one file, from which it resumes exactly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VERSION = 1
 
 @dataclasses.dataclass
 class Training:
-    """A model, its optimiser and the epochs behind them: all the state that a training has.
+    """The whole state of a training: a model, its optimiser and the reports of the finished epochs.
 
     Args:
         identity: a digest of everything that decides the course of this training.
@@ -37,7 +37,7 @@ class Training:
     reports: list[EpochReport] = dataclasses.field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Replace the checkpoint in one step.
+        """Replace the checkpoint atomically.
 
         Raises:
             InputError: the directory cannot be written.
@@ -52,9 +52,9 @@ class Training:
         write(path, dump(tensors, {**note, "address": address(note)}))
 
     def resume(self, path: Path) -> None:
-        """Take over the state in a checkpoint, if there is one.
+        """Load the state from a checkpoint, if there is one.
 
-        A damaged file cannot change a result, only cost time: it is left aside with a warning.
+        A damaged checkpoint is ignored with a warning, so it costs time but cannot change a result.
 
         Raises:
             InputError: the checkpoint is whole but belongs to another training.
@@ -64,15 +64,15 @@ class Training:
         try:
             tensors, note = parse(read(path), str(path))
             if note.pop("address") != address(note) or note["tensors"] != digest(tensors):
-                raise ValueError("its digests are not those of its content")
+                raise ValueError("its digests do not match its content")
             reports = [EpochReport(**report) for report in note["reports"]]
         except (InputError, KeyError, TypeError, ValueError) as error:
             warnings.warn(f"{path} is damaged ({error}); training starts from its first epoch", stacklevel=3)
             return
         if (note["version"], note["identity"]) != (_VERSION, self.identity):
             raise InputError(
-                "A checkpoint goes on with the very training that wrote it: same rule, model, fresh weights, "
-                "data and key",
+                "A checkpoint resumes the training that wrote it: same learning rule, model, "
+                "initial weights, data and key",
                 f"{path}, which another training wrote",
                 "Remove it, choose another path, or build the model afresh under the same key.",
             )

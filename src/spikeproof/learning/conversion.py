@@ -1,15 +1,16 @@
 r"""Conversion: an ANN is trained, and its weights make a spiking network whose rates are its activations.
 
-Every rule here trains the ANN twin of the model, the same layers with other units, by backpropagation, and
-then scales its weights. In a network of integrate-and-fire neurons with reset by subtraction, a layer with
-activations `a` should fire at the rates `a / lambda`; a spike counts one and every threshold is `theta`:
+Every learning rule here trains the ANN twin of the model, which has the same layers with other units, by
+backpropagation, and then scales its weights. In a network of integrate-and-fire neurons with reset by
+subtraction, a layer with activations `a` should fire at the rates `a / lambda`. A spike counts one and every
+threshold is `theta`, so the weights become
 
 .. math:: W'_l = \theta\,\frac{\lambda_{l-1}}{\lambda_l} W_l, \quad b'_l = \frac{\theta}{\lambda_l} b_l
 
-The rules differ in how they come to `lambda`. So a threshold per layer is folded into its weights. A read-out
-that never fires is scaled such that its logits are those of the ANN when all rates are exact. Data for
-calibration are training images, never others. The model's code should present the image as a current or as
-rates; with another code the rates are another function of the image, which may be what one wants to see.
+The learning rules differ in their choice of `lambda`. In this way each layer's own threshold is folded into
+its weights. An output layer that never fires is scaled such that its logits are those of the ANN when all
+rates are exact. Calibration uses training images only. The model's encoder should present the image as a
+current or as rates; with another encoder the rates are another function of the image, which may be intended.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ __all__ = [
 ]
 
 Scales = list[tuple[float, float]]
-"""Per layer: activations per rate before it and behind it."""
+"""Per layer: the activation for which a rate of 1 stands, before the layer and after it."""
 
 
 @dataclass(frozen=True)
 class Conversion(Rule):
-    """What conversions share: train the twin, scale its weights, report the spiking network."""
+    """A conversion: train the ANN twin, scale its weights, and report on the spiking network."""
 
     ann: Rule = BPTT()
     calibration: int = 1000
@@ -82,25 +83,25 @@ class Conversion(Rule):
 
     @property
     def backprop(self) -> BPTT:
-        """The rule of the ANN."""
+        """The learning rule of the ANN."""
         assert isinstance(self.ann, BPTT)
         return self.ann
 
     @property
     def epochs(self) -> int:
-        """Those of the ANN, and one that stands for the conversion."""
+        """The epochs of the ANN, and one that stands for the conversion."""
         return self.backprop.epochs + 1
 
     def check(self, neuron: Neuron) -> None:
         if not isinstance(neuron, IF) or neuron.synapse is not None:
             raise InputError(
-                f"{type(self).__name__} makes networks of integrate-and-fire neurons without leak or synapse",
+                f"{type(self).__name__} needs integrate-and-fire neurons without leak or synapse",
                 f"the neuron {neuron!r}",
                 "Use the neuron if.",
             )
         if self.subtracts and not isinstance(neuron.reset, BySubtraction):
             raise InputError(
-                f"{type(self).__name__} is defined for reset by subtraction",
+                f"{type(self).__name__} needs neurons with reset by subtraction",
                 f"the neuron {neuron!r}",
                 "Use the neuron if with reset: by-subtraction.",
             )
@@ -117,21 +118,22 @@ class Conversion(Rule):
         on_batch: Callable[[int, int], None] | None = None,
         perturb: Perturb | None = None,
     ) -> History:
-        """Train the ANN and convert it; the last report is the spiking network's, those before are the ANN's.
+        """Train the ANN and convert it; the last report is on the spiking network, all others on the ANN.
 
         Args:
             model: a freshly built model, whose weights the ANN starts with.
-            data: its training part is learned and calibrated with.
+            data: its training part is used to train and to calibrate.
             key: decides the order of examples, and all draws.
-            device: where to train; where the model is, if None.
-            checkpoint: a file written after every epoch of the ANN, from which an interrupted one goes on.
+            device: the device to train on; None for the model's own.
+            checkpoint: a file written after every epoch of the ANN, from which an interrupted training
+                resumes.
             on_epoch: called after every epoch of the ANN, and after the conversion.
             on_batch: called after every iteration of the ANN's training.
-            perturb: makes the images to train on from each batch.
+            perturb: makes the images to train on from each batch, as in adversarial training.
 
         Raises:
-            InputError: a model that cannot be converted, data that do not fit it, a checkpoint of another
-                training, or a loss or weight of the ANN that is no longer finite.
+            InputError: the model cannot be converted, the data do not fit it, the checkpoint is of another
+                training, or a loss or weight of the ANN is no longer finite.
         """
         self.check(model.spec.neuron)
         self._check_spec(model.spec)
@@ -173,7 +175,7 @@ class Conversion(Rule):
         for stage in stages(ann.network):
             if not self.biased and stage.norm is not None:
                 raise InputError(
-                    f"{type(self).__name__} trains a network without biases, and so without normalisation",
+                    f"{type(self).__name__} trains a network without biases and batch normalisation",
                     f"{model.spec.network!r}",
                     "Use batch_norm: false, or another conversion, such as rueckauer.",
                 )
@@ -185,14 +187,14 @@ class Conversion(Rule):
         return ann
 
     def unit(self, rectifier: Spiking) -> nn.Module:
-        """The units of the ANN, given a layer of plain rectifiers."""
+        """The units of the ANN in place of a layer of plain rectifiers."""
         return rectifier
 
     def tune(self, ann: Classifier, data: Dataset, key: Key) -> None:
-        """What is left to learn before weights are scaled: nothing, for most."""
+        """Further training before the weights are scaled; most conversions have none."""
 
     def convert(self, ann: Classifier, model: Classifier, images: Split, key: Key) -> None:
-        """Give the model the weights that make its rates the activations of a trained ANN."""
+        """Give the model weights with which its rates correspond to the activations of the trained ANN."""
         spec = model.spec
         assert isinstance(spec.neuron, IF)
         maps = [stage.folded() for stage in stages(ann.network)]
@@ -206,7 +208,7 @@ class Conversion(Rule):
     def scales(
         self, ann: Classifier, model: Classifier, maps: list[Affine], images: Split, key: Key
     ) -> Scales:
-        """Activations per rate around each layer."""
+        """The activations for which a rate of 1 stands, before and after each layer."""
         raise NotImplementedError(f"{type(self).__name__} scales nothing")
 
     def _check_spec(self, spec: ModelSpec) -> None:
@@ -214,8 +216,8 @@ class Conversion(Rule):
         if encoded_shape(spec.encoder, shape) != shape or example_shape(spec.encoder, shape) != shape:
             raise InputError(
                 f"{type(self).__name__} trains an ANN on the image itself",
-                f"the code {spec.encoder!r}, from which the network sees something of another shape",
-                "Use the code direct, or one of rates.",
+                f"{spec.encoder!r}, whose output has another shape",
+                "Use direct coding or rate coding.",
             )
 
         if output_width(spec.decoder, spec.classes) != spec.classes or reads_potential(spec.decoder):
@@ -256,28 +258,28 @@ def _chosen(part: Split, count: int, key: Key) -> Split:
 
 
 def _readout_gain(spec: ModelSpec) -> float:
-    """Logits of the ANN per unit of weight: a constant current of 1 has the mean potential (T + 1) / 2."""
+    """The scale of the output weights: a constant current of 1 has the mean potential (T + 1) / 2."""
     return 2 / (spec.encoder.steps + 1)
 
 
 def _chain(behind: list[float]) -> Scales:
-    """Scales from what lies behind each layer; a layer that never answers keeps its own."""
+    """Scales from the scale after each layer; a layer without positive activations keeps a scale of 1."""
     usable = [scale if scale > 0 and math.isfinite(scale) else 1.0 for scale in behind]
     return list(zip([1.0, *usable[:-1]], usable, strict=True))
 
 
 @dataclass(frozen=True)
 class Cao(Conversion):
-    r"""Cao et al.: weights are copied as they are, from a rectified network without biases.
+    r"""Cao et al.: the weights of a rectified network without biases are copied unchanged.
 
     .. math:: \lambda_l = 1
 
-    Rates saturate where activations exceed one spike per step. The source resets to zero, which loses
-    what exceeds the threshold; either reset may be used.
+    Rates saturate where activations exceed one spike per step. The paper resets to zero, which loses the
+    excess over the threshold; here either reset may be used.
 
     Args:
         ann: how the ANN is trained.
-        calibration: training images that the last report's loss is measured on, at least 1.
+        calibration: number of training images on which the loss of the last report is measured, at least 1.
 
     Source:
         Cao, Chen & Khosla 2015, section 3.
@@ -297,15 +299,16 @@ class ModelBased(Conversion):
 
     .. math:: \lambda_l = \max_i \Big(\lambda_{l-1} \sum_j \max(W_{ij}, 0) + b_i\Big), \quad \lambda_0 = 1
 
-    Without biases this is the source's division by the largest sum of positive weights; the bias is our
-    extension, and so is a folded batch normalisation. Safe and slow: rates are far below what they could be.
+    Without biases this is the paper's division by the largest sum of positive weights; biases and folded
+    batch normalisation are our extension. The conversion is safe and slow: rates are far lower than they
+    could be.
 
     Args:
         ann: how the ANN is trained.
-        calibration: training images that the last report's loss is measured on, at least 1.
+        calibration: number of training images on which the loss of the last report is measured, at least 1.
 
     Raises:
-        InputError: in training, a model that normalises its input, for which the bound does not hold.
+        InputError: in training, if the model normalises its input, because the bound does not hold then.
 
     Source:
         Diehl et al. 2015, algorithm 1.
@@ -315,7 +318,7 @@ class ModelBased(Conversion):
         super()._check_spec(spec)
         if spec.normalise is not None:
             raise InputError(
-                "ModelBased bounds rates for inputs in [0, 1]",
+                "ModelBased needs inputs in [0, 1], without normalisation",
                 f"{spec.normalise!r}",
                 "Leave normalise out, or use data-based or rueckauer.",
             )
@@ -336,11 +339,11 @@ class DataBased(Conversion):
 
     .. math:: \lambda_l = \max(\max a_l, \max W_l)
 
-    The largest weight counts as well, lest a single spike make a neuron fire twice.
+    The largest weight is included, so that a single spike cannot make a neuron fire twice.
 
     Args:
         ann: how the ANN is trained.
-        calibration: training images whose activations are looked at, at least 1.
+        calibration: number of training images whose activations are measured, at least 1.
 
     Source:
         Diehl et al. 2015, algorithm 2.
@@ -362,12 +365,13 @@ class Rueckauer(Conversion):
 
     .. math:: \lambda_l = \mathrm{percentile}_p(a_l)
 
-    over all units and calibration images, zeros included. Robust against outliers, whose rates saturate.
-    Biases are scaled along, batch normalisation is folded into weights, excess over the threshold is kept.
+    over all units and calibration images, zeros included. The percentile is robust against outliers, whose
+    rates saturate. Biases are scaled with the weights, batch normalisation is folded into the weights, and
+    the excess over the threshold is kept.
 
     Args:
         ann: how the ANN is trained.
-        calibration: training images whose activations are looked at, at least 1.
+        calibration: number of training images whose activations are measured, at least 1.
         percentile: `p`, above 0 and at most 100.
 
     Source:
@@ -397,16 +401,16 @@ class Rueckauer(Conversion):
 
 @dataclass(frozen=True)
 class SpikeNorm(Conversion):
-    r"""Spike-norm: each threshold is the largest weighted input that spikes really bring to the layer.
+    r"""Spike-norm: each threshold is the largest current that spikes actually cause in the layer.
 
     .. math:: v_l = \max_{t, i} (W_l\,s_{l-1}[t] + b_l / \lambda_{l-1})_i, \quad \lambda_l = v_l \lambda_{l-1}
 
-    One layer after the other, with the spikes of the layers before it as they are after their own
-    normalisation, and with the model's own code and number of steps. Biases are our extension.
+    The layers are normalised one after the other, with the spikes of the layers before them after their own
+    normalisation, and with the model's own encoder and number of time steps. Biases are our extension.
 
     Args:
         ann: how the ANN is trained.
-        calibration: training images whose spikes are looked at, at least 1.
+        calibration: number of training images whose spikes are measured, at least 1.
 
     Source:
         Sengupta et al. 2019, algorithm 1.
@@ -440,7 +444,7 @@ def _largest_current(model: Classifier, images: Split, key: Key, stage: int) -> 
 
 @dataclass(frozen=True)
 class QCFS(Conversion):
-    r"""Quantisation clip-floor-shift: the ANN learns with the rounding that a few time steps will do.
+    r"""Quantisation clip-floor-shift: the ANN is trained with the rounding that a few time steps cause.
 
     .. math:: y = \frac{\lambda}{L} \left\lfloor L\,\mathrm{clip}(x / \lambda, 0, 1) + \frac12 \right\rfloor
 
@@ -450,9 +454,9 @@ class QCFS(Conversion):
 
     Args:
         ann: how the ANN is trained.
-        calibration: training images that the scale of a firing read-out is taken from, at least 1.
-        levels: `L`, at least 1.
-        bound: `lambda` before training, positive.
+        calibration: number of training images that determine the scale of a firing output layer, at least 1.
+        levels: number of levels `L`, at least 1.
+        bound: initial value of `lambda`, positive.
 
     Source:
         Bu et al. 2022, sections 4.1 and 4.2, theorems 1 and 2.
@@ -476,7 +480,7 @@ class QCFS(Conversion):
         super().check(neuron)
         if not isinstance(neuron, PrimedIF) or neuron.initial != 0.5:
             raise InputError(
-                "QCFS rounds as neurons do that start at half their threshold",
+                "QCFS needs neurons that start at half their threshold",
                 f"the neuron {neuron!r}",
                 "Use the neuron primed-if with initial: 0.5.",
             )
@@ -491,9 +495,9 @@ class QCFS(Conversion):
         bounds = [float(unit.bound) for unit in ann.network.layers if isinstance(unit, Quantised)]
         if min(bounds, default=1.0) <= 0:
             raise InputError(
-                "The bounds that QCFS learns stay positive",
+                "QCFS needs learned bounds that stay positive",
                 f"{min(bounds):.3g}",
-                "Lower lr, or begin with a larger bound.",
+                "Lower lr, or start with a larger bound.",
             )
         return _chain([*bounds, _largest_logit(ann, images)])
 
@@ -505,22 +509,22 @@ def _largest_logit(ann: Classifier, images: Split) -> float:
 
 @dataclass(frozen=True)
 class RateNormLayer(Conversion):
-    r"""Rate norm layer: the ANN learns with rates in [0, 1], and then how low each threshold may be.
+    r"""Rate norm layer: the ANN is trained with rates in [0, 1], and then each threshold is lowered.
 
     .. math:: r = \mathrm{clip}(x / \theta, 0, 1), \quad \theta = p \max x; \qquad
               L = 1 - \cos(y, y^*) + \frac{\kappa}{l} \sum_l \frac{\sum r_l}{\sum r_l^2}
 
-    First the weights are learned with `p = 1`, then `p` alone with the second loss, whose last part bounds
-    how slowly rates come near the activations; the outputs `y*` are those before this second stage. In the
-    authors' code `y*` comes from the very network that is being tuned, so that the cosine is always 1 and
-    nothing holds the outputs; and the best stage is chosen on the test images. Here neither is so.
+    First the weights are trained with `p = 1`. Then `p` alone is trained with the loss `L`, whose last term
+    bounds how slowly rates converge to the activations; the outputs `y*` are taken before this second stage.
+    In the authors' code `y*` comes from the network that is being tuned, so the cosine is always 1 and does
+    not hold the outputs, and the best stage is chosen on the test images. Neither is the case here.
 
     Args:
         ann: how the ANN is trained.
-        calibration: training images that the scale of a firing read-out is taken from, at least 1.
+        calibration: number of training images that determine the scale of a firing output layer, at least 1.
         tuning: passes over the training part in the second stage, 0 or more; they are not checkpointed.
-        speed: `kappa`, at least 0.
-        share: `p` before the second stage, in (0, 1).
+        speed: weight `kappa` of the last term of the loss, at least 0.
+        share: initial value of `p` in the second stage, in (0, 1).
         lr: learning rate (Adam) of the second stage, positive.
 
     Source:
@@ -547,7 +551,7 @@ class RateNormLayer(Conversion):
         return RateNorm()
 
     def tune(self, ann: Classifier, data: Dataset, key: Key) -> None:
-        """The second stage: lower thresholds, the outputs held."""
+        """The second stage: lower the thresholds and hold the outputs."""
         units = [unit for unit in ann.network.layers if isinstance(unit, RateNorm)]
         if not units or not self.tuning:
             return
@@ -583,7 +587,7 @@ class RateNormLayer(Conversion):
 
 
 def _answers(ann: Classifier, images: Float[Tensor, "B C H W"]) -> list[Tensor]:
-    """What each layer of units answers, read-out included."""
+    """The activations of each layer of units, output layer included."""
     signal, answers = seen(ann, images), []
     for i, layer in enumerate(ann.network.layers):
         signal = layer(signal)
@@ -593,5 +597,5 @@ def _answers(ann: Classifier, images: Float[Tensor, "B C H W"]) -> list[Tensor]:
 
 
 def _slowness(rates: Tensor) -> Tensor:
-    """Least where rates are zero or one, which spikes show at once."""
+    """A measure of slow convergence, which is smallest where rates are zero or one."""
     return rates.sum() / (rates.square().sum() + 1e-5)

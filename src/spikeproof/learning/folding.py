@@ -1,6 +1,6 @@
-"""Layers as conversion sees them: affine maps between activations, with normalisation folded in.
+"""Layers in a conversion: affine maps between activations, with batch normalisation folded in.
 
-Weights are rescaled in double precision and written back in the model's own.
+Weights are rescaled in double precision and written back in the precision of the model.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Affine:
     bias: Float[Tensor, "out"]
 
     def scaled(self, weight: float, bias: float) -> Affine:
-        """Both multiplied, each by its own factor."""
+        """The map with weight and bias multiplied, each by its own factor."""
         return Affine(self.weight * weight, self.bias * bias)
 
     def bound(self, largest: float) -> float:
-        """What no output can exceed while every input lies between 0 and `largest`."""
+        """An upper bound of all outputs if every input lies between 0 and `largest`."""
         positive = self.weight.clamp(min=0).flatten(1).sum(1) * largest + self.bias
         return float(positive.max())
 
@@ -50,7 +50,7 @@ class Stage:
     norm: nn.BatchNorm2d | None
 
     def folded(self) -> Affine:
-        r"""The affine map that layer and normalisation are together when running statistics are used.
+        r"""The affine map of layer and normalisation together, with running statistics.
 
         .. math:: W' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} W, \quad
                   b' = \beta + \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} (b - \mu)
@@ -72,7 +72,7 @@ class Stage:
 
     @torch.no_grad()
     def write(self, affine: Affine) -> None:
-        """Make the layer this map; a normalisation is left with nothing to do but to add the bias."""
+        """Write this map into the layer; a normalisation then only adds the bias."""
         self.layer.weight.copy_(affine.weight)
         if self.norm is None:
             assert self.layer.bias is not None
@@ -89,10 +89,10 @@ class Stage:
 
 
 def stages(network: SpikingNetwork) -> list[Stage]:
-    """The layers with weights, from the input to the read-out.
+    """The layers with weights, from the input to the output layer.
 
     Raises:
-        InputError: the network is not one layer after the other, each followed by neurons.
+        InputError: the network is not a sequence of layers, each followed by neurons.
     """
     maps, others = network.layers[::2], network.layers[1::2]
     if len(maps) != len(others) or not all(isinstance(layer, OverTime) for layer in maps):
@@ -112,14 +112,14 @@ def stages(network: SpikingNetwork) -> list[Stage]:
 
 def _refused(network: SpikingNetwork) -> InputError:
     return InputError(
-        "Conversion is defined for layers one after the other, each followed by neurons",
+        "Conversion needs layers one after the other, each followed by neurons",
         f"a network with {', '.join(dict.fromkeys(type(layer).__name__ for layer in network.layers))}",
         "Use mlp, convnet or a vgg with neurons that have no synapse.",
     )
 
 
 def activity(ann: Classifier, images: Float[Tensor, "N C H W"]) -> Iterator[Float[Tensor, "M"]]:
-    """What each layer of units answers, one layer after the other, read-out included, in any order."""
+    """The activations of each layer of units in turn, output layer included, in no particular order."""
     chunks: Sequence[Tensor] = [seen(ann, chunk) for chunk in torch.split(images, 100)]
     for i, layer in enumerate(ann.network.layers):
         chunks = [layer(chunk) for chunk in chunks]
@@ -128,6 +128,6 @@ def activity(ann: Classifier, images: Float[Tensor, "N C H W"]) -> Iterator[Floa
 
 
 def seen(model: Classifier, images: Float[Tensor, "N C H W"], key: Key | None = None) -> Tensor:
-    """What reaches the first layer of the network over time."""
+    """The input of the network's first layer over time."""
     encoded = model.encoder(images, key).to(next(model.network.parameters()).dtype)
     return model.spec.normalise(encoded) if model.spec.normalise else encoded

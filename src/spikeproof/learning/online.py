@@ -1,8 +1,8 @@
-"""Forward propagation through time: weights change several times per sequence, gradients reach one part back.
+"""Forward propagation through time: several optimiser steps per sequence, with truncated gradients.
 
-The layers of this package start every call at rest. To go on in the middle of a sequence, a training has a
-twin of the model whose layers remember, without their gradients, where the last part left them. The twin
-shares all tensors, belongs to the training alone and is at rest at the start of every batch.
+The layers of this package start every call at rest. To continue in the middle of a sequence, the training
+uses a twin of the model whose layers keep their state, without its gradient, from one part of the sequence to
+the next. The twin shares all tensors, is used in training only, and starts every batch at rest.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ __all__ = ["FPTT"]
 
 @dataclass(frozen=True)
 class FPTT(BPTT):
-    r"""Forward propagation through time: a step of the optimiser after every part of the sequence.
+    r"""Forward propagation through time: one optimiser step after every part of the sequence.
 
-    The T steps are split into `parts`. After part `i = 1..parts`, gradients of
+    The T time steps are split into `parts`. After part `i = 1..parts`, the gradients of
 
     .. math:: \frac{i}{parts}\,L(o[1..t_i], y) + (\rho - 1)\langle w, \lambda\rangle
               + \frac{\alpha}{2}\,\|w - \bar w\|^2
 
-    go back to the start of that part only, the optimiser takes one step, and
+    are computed back to the start of that part only, the optimiser takes one step, and
 
     .. math:: \lambda \leftarrow \lambda - \alpha\,(w - \bar w), \qquad
               \bar w \leftarrow (1-\beta)\,\bar w + \beta\,w - \frac{\beta}{\alpha}\,\lambda
 
-    so that weights stay near their running mean, which makes up for the gradients cut off. The loss needs an
-    answer after every part: the decoder reads what the output layer did up to there. Memory is that of one
-    part. With one part and `alpha=0` it is `BPTT`, to the bit.
+    so that the weights stay near their running mean, which compensates for the truncated gradients. The loss
+    is computed after every part, from the decoder's logits for the outputs up to there. Only one part at a
+    time is held in memory. With one part and `alpha=0` the learning rule equals `BPTT`, to the bit.
 
     Args:
         epochs: passes over the training part, at least 1.
@@ -62,15 +62,15 @@ class FPTT(BPTT):
         lr: peak learning rate, positive.
         weight_decay: decoupled decay per unit of learning rate, at least 0.
         clip_norm: largest norm of the whole gradient, positive, or None for no limit.
-        loss: what is minimised, after every part.
-        parts: number of parts of the sequence, from 1 to the steps of the code.
-        alpha: strength of the pull to the running mean, at least 0; 0 is without.
+        loss: the training loss, computed after every part.
+        parts: number of parts of the sequence, from 1 to the number of steps of the encoder.
+        alpha: strength of the pull to the running mean, at least 0; 0 for none.
         beta: rate of the running mean, in (0, 1].
-        rho: weight of the multiplier that is not used, in [0, 1].
+        rho: share of the multiplier `lambda` that is left out, in [0, 1].
 
     Raises:
-        InputError: a setting is out of range, the code has fewer steps than there are parts, or the neuron is
-            not of the integrate-and-fire kind.
+        InputError: a setting is out of range, the encoder has fewer steps than there are parts, or the neuron
+            is not of the integrate-and-fire kind.
 
     Example:
         >>> FPTT(epochs=2, parts=3).alpha
@@ -102,9 +102,9 @@ class FPTT(BPTT):
     def check(self, neuron: Neuron) -> None:
         if not isinstance(neuron, IntegrateAndFire):
             raise InputError(
-                "FPTT goes on in the middle of a sequence, which it can with integrate-and-fire neurons",
+                "FPTT continues in the middle of a sequence, which needs integrate-and-fire neurons",
                 repr(neuron),
-                "Use the neuron lif or if, or the rule bptt.",
+                "Use the neuron lif or if, or the learning rule bptt.",
             )
 
     def twin(self, model: Classifier) -> Classifier:
@@ -118,7 +118,7 @@ class FPTT(BPTT):
 
 
 class _Online(Course):
-    """A training whose optimiser steps after every part of every sequence."""
+    """A training with an optimiser step after every part of every sequence."""
 
     def __init__(
         self, rule: FPTT, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None
@@ -134,7 +134,7 @@ class _Online(Course):
         encoded = self.model.encode(x, key)
         if len(encoded) < parts:
             raise InputError(
-                f"FPTT splits a sequence into {parts} parts",
+                f"FPTT needs a time step for each of its {parts} parts",
                 f"{len(encoded)} step(s)",
                 f"Set parts to at most {len(encoded)}.",
             )
@@ -152,7 +152,7 @@ class _Online(Course):
         return total
 
     def step(self, loss: Float[Tensor, ""]) -> None:
-        """One step of the optimiser down the loss and the pull to the mean, which then moves on."""
+        """Take one optimiser step on the loss and the pull to the mean, and then update the mean."""
         rule, state = self.online, self.state.optimiser.state
         if not rule.alpha:
             self.descend(loss)
@@ -175,7 +175,7 @@ class _Online(Course):
 
 
 class _Continued:
-    """A loop over time that goes on where it stopped."""
+    """A loop over time that continues from the state in which it ended."""
 
     def __init__(self, unroll: Unroll) -> None:
         self.unroll = unroll
@@ -191,7 +191,7 @@ class _Continued:
 
 
 def _continued(last: SomeState, rest: SomeState) -> SomeState:
-    """The last state without its past; recurrent weights and the like are as they are now."""
+    """The last state without its gradient, with the current values of learned tensors."""
     if isinstance(rest, Tensor):
         return rest if rest.requires_grad else last.detach()
     parts = map(_continued, last, rest)
@@ -199,7 +199,7 @@ def _continued(last: SomeState, rest: SomeState) -> SomeState:
 
 
 class _Filter(nn.Module):
-    """A linear filter, a synapse or the potential of a read-out, that goes on where it stopped."""
+    """A linear filter (a synapse or an integrating output layer) that continues from its last value."""
 
     def __init__(self, layer: Synapse | Integrator) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ class _Filter(nn.Module):
         jump = 1.0
         if isinstance(self.layer, Synapse):
             jump = 1 - math.exp(-self.layer.psp.dt / self.layer.psp.tau)
-        self.last = out[-1].detach() / jump  # the one input that alone leads to this value
+        self.last = out[-1].detach() / jump  # the single input that leads to this value
         return out
 
 

@@ -1,4 +1,4 @@
-"""What every learning rule is: a frozen dataclass that changes a model's weights and reports each epoch."""
+"""Learning rules: frozen dataclasses that train a model's weights and report each epoch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Perturb = Callable[[Classifier, Tensor, Tensor, Key], Tensor]
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch came to.
+    """The result of one epoch.
 
     Args:
         epoch: number of the epoch, from 1.
         loss: mean training loss per example.
-        validation_accuracy: share of the validation part decided rightly, in [0, 1], ties counting as errors;
-            None where nothing was held out.
-        seconds: how long it took; two reports are equal without it.
+        validation_accuracy: accuracy on the validation part, in [0, 1], with ties counted as errors; None if
+            there is no validation part.
+        seconds: duration of the epoch; the comparison of two reports ignores it.
     """
 
     epoch: int
@@ -46,18 +46,18 @@ class History:
 
     @property
     def validation_accuracy(self) -> float | None:
-        """That of the last epoch, whose weights the model has."""
+        """The validation accuracy after the last epoch, whose weights the model has."""
         return self.epochs[-1].validation_accuracy
 
 
 class Rule:
-    """How the weights of a model come about."""
+    """A learning rule: how the weights of a model are trained."""
 
     def check(self, neuron: Neuron) -> None:
-        """Whether the rule is defined for models of this neuron, before anything is built.
+        """Check that the learning rule is defined for models with this neuron, before anything is built.
 
         Raises:
-            InputError: it is not.
+            InputError: the learning rule is not defined for this neuron.
         """
 
     def train(
@@ -72,5 +72,5 @@ class Rule:
         on_batch: Callable[[int, int], None] | None = None,
         perturb: Perturb | None = None,
     ) -> History:
-        """Change the model's weights; it is left in eval mode."""
+        """Train the model's weights in place; the model stays in eval mode."""
         raise NotImplementedError(f"{type(self).__name__} trains nothing")

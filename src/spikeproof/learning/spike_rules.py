@@ -1,8 +1,8 @@
 """Learning rules that are backpropagation through time with another gradient rule for the same spikes.
 
-Everything but the backward pass of the spiking layers is that of `BPTT`: the loop, the optimiser, the
-schedule, checkpoints and replay. The gradient is taken through a twin that shares all tensors; what is
-left behind is the plain model.
+Apart from the backward pass of the spiking layers, everything is as in `BPTT`: the loop, the optimiser, the
+schedule, and checkpoints. The gradient is taken through a twin that shares all tensors; the trained model
+itself does not contain the gradient rule.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["ANTLRBP", "STBP", "TSSLBP", "EventDrivenBP", "ThroughRule"]
 
 @dataclass(frozen=True)
 class ThroughRule(BPTT):
-    """BPTT through a gradient rule of one kind."""
+    """Backpropagation through time with a gradient rule of one kind."""
 
     follows: ClassVar[type[GradientRule]] = GradientRule
     gradient: GradientRule = SurrogateGradient()
@@ -34,7 +34,7 @@ class ThroughRule(BPTT):
         super().__post_init__()
         if not isinstance(self.gradient, self.follows):
             raise InputError(
-                f"{type(self).__name__} follows a gradient rule of the kind {self.follows.__name__}",
+                f"{type(self).__name__} needs a gradient rule of the kind {self.follows.__name__}",
                 repr(self.gradient),
                 "Leave out gradient, or choose the learning rule of that name.",
             )
@@ -49,14 +49,14 @@ class ThroughRule(BPTT):
 
 @dataclass(frozen=True)
 class STBP(ThroughRule):
-    r"""Spatio-temporal backpropagation: a rectangle for the spike's derivative, the reset differentiated too.
+    r"""Spatio-temporal backpropagation: a rectangular surrogate gradient, with the reset differentiated too.
 
     .. math:: \frac{\partial L}{\partial v[t]} = \frac{\partial L}{\partial s[t]}\,g(v[t]-\theta)
               + \frac{\partial L}{\partial v[t+1]}\,\frac{\partial v[t+1]}{\partial v[t]}, \quad
               g(x) = \tfrac{1}{w}\,1[|x| < \tfrac{w}{2}]
 
     With `loss: {count-mse: {desired: T, undesired: 0}}` it minimises the paper's squared error of rates. The
-    paper's neurons are reset to zero, which is up to the model.
+    paper's neurons are reset to zero; here the neuron of the model decides.
 
     Args:
         epochs: passes over the training part, at least 1.
@@ -64,8 +64,8 @@ class STBP(ThroughRule):
         lr: peak learning rate, positive.
         weight_decay: decoupled decay per unit of learning rate, at least 0.
         clip_norm: largest norm of the whole gradient, positive, or None for no limit.
-        loss: what is minimised.
-        gradient: the surrogate and the treatment of the reset.
+        loss: the training loss.
+        gradient: the gradient rule: the surrogate, and whether the gradient stops at the reset.
 
     Raises:
         InputError: a setting is out of range.
@@ -89,7 +89,7 @@ class TSSLBP(ThroughRule):
               \text{ at spikes of active neurons}, \quad
               \frac{\partial L}{\partial s[t]}\,\sigma'(v[t]-\theta) \text{ elsewhere}
 
-    The recursion in full stands with the gradient rule `tssl`.
+    The full recursion is documented with the gradient rule `tssl`.
 
     Args:
         epochs: passes over the training part, at least 1.
@@ -97,8 +97,8 @@ class TSSLBP(ThroughRule):
         lr: peak learning rate, positive.
         weight_decay: decoupled decay per unit of learning rate, at least 0.
         clip_norm: largest norm of the whole gradient, positive, or None for no limit.
-        loss: what is minimised.
-        gradient: the rule, with its constants.
+        loss: the training loss.
+        gradient: the gradient rule, with its constants.
 
     Raises:
         InputError: a setting is out of range.
@@ -127,7 +127,7 @@ class ANTLRBP(ThroughRule):
               \alpha\,\sigma'(v[t]-\theta)\,\frac{\partial L}{\partial s[t]}
               - \beta\,\frac{s[t]}{\dot v[t]}\,\frac{\partial L}{\partial T}[t] + \dots
 
-    The recursion in full stands with the gradient rule `antlr`.
+    The full recursion is documented with the gradient rule `antlr`.
 
     Args:
         epochs: passes over the training part, at least 1.
@@ -135,8 +135,8 @@ class ANTLRBP(ThroughRule):
         lr: peak learning rate, positive.
         weight_decay: decoupled decay per unit of learning rate, at least 0.
         clip_norm: largest norm of the whole gradient, positive, or None for no limit.
-        loss: what is minimised.
-        gradient: the rule, with the weights of its parts.
+        loss: the training loss.
+        gradient: the gradient rule, with the weights of its parts.
 
     Raises:
         InputError: a setting is out of range.
@@ -159,16 +159,17 @@ class ANTLRBP(ThroughRule):
 
 @dataclass(frozen=True)
 class EventDrivenBP(ThroughRule):
-    r"""Event-driven backpropagation from spike to spike, for networks of renewal neurons that are layered.
+    r"""Event-driven backpropagation from spike to spike, for layered networks of renewal neurons.
 
     .. math:: \frac{\partial L}{\partial I[t-k]} =
               -\frac{\epsilon[k]}{\dot v[t]}\,\frac{\partial L}{\partial t}
               \text{ for the inputs since the spike before}
 
-    Both of its slopes, for weights and for inputs, stand with the gradient rule `event-driven`.
+    Its two derivatives, by weights and by inputs, are documented with the gradient rule `event-driven`.
 
-    Neurons that never fire learn nothing, so weights must be large enough for all to fire now and then. Batch
-    normalisation is refused: the rule goes through connections twice, for weights and for inputs.
+    Neurons that never fire learn nothing, so the weights must be large enough for all neurons to fire
+    occasionally. Batch normalisation is refused, because the gradient rule passes through every connection
+    twice, once for weights and once for inputs.
 
     Args:
         epochs: passes over the training part, at least 1.
@@ -176,8 +177,8 @@ class EventDrivenBP(ThroughRule):
         lr: peak learning rate, positive.
         weight_decay: decoupled decay per unit of learning rate, at least 0.
         clip_norm: largest norm of the whole gradient, positive, or None for no limit.
-        loss: what is minimised.
-        gradient: the rule, with its constants.
+        loss: the training loss.
+        gradient: the gradient rule, with its constants.
 
     Raises:
         InputError: a setting is out of range, or the network has batch normalisation or branches.
@@ -196,7 +197,7 @@ class EventDrivenBP(ThroughRule):
     def twin(self, model: Classifier) -> Classifier:
         if any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules()):
             raise InputError(
-                "EventDrivenBP trains networks without batch normalisation",
+                "EventDrivenBP needs a network without batch normalisation",
                 repr(model.spec.network),
                 "Use {convnet: {batch_norm: false}} or mlp.",
             )
@@ -206,7 +207,7 @@ class EventDrivenBP(ThroughRule):
 def _needs_synapse(rule: object, neuron: Neuron) -> None:
     if neuron.synapse is None:
         raise InputError(
-            f"{type(rule).__name__} moves spikes in time, which a synapse must be able to tell",
+            f"{type(rule).__name__} differentiates spike times, which needs a neuron with a synapse",
             f"{neuron!r}, without a synapse",
             "Give the neuron one: {lif: {synapse: {tau: 0.003}}}.",
         )

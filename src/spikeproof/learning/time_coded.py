@@ -1,4 +1,4 @@
-"""Learning rules for networks of spike times: backpropagation with help for neurons that fall silent."""
+"""Learning rules for networks of spike times: backpropagation with measures against silent neurons."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ __all__ = ["TimeCoded"]
 
 @dataclass(frozen=True)
 class TimeCoded(BPTT):
-    r"""Backpropagation through spike times, with two means against neurons that never spike.
+    r"""Backpropagation through spike times, with two measures against neurons that never spike.
 
     .. math:: L + \lambda \sum_l \frac{1}{O_l}\sum_j \max\left(0, \theta - \sum_i w_{ji}\right)
 
-    and, after each step of AdamW, an addition of `bump` to every weight of each neuron that was silent in
-    more than a share `max_silent` of the batch: a silent neuron has no gradient of its own. The gradient is
-    whatever the model's neuron defines: exact for `fast-and-deep` and `mostafa`, that of S4NN for `s4nn`,
-    straight through rounding for `t2fsnn`.
+    The second term of this loss is the first measure. The second measure adds `bump`, after each step of
+    AdamW, to every weight of each neuron that was silent in more than a share `max_silent` of the batch,
+    because a silent neuron has no gradient of its own. The model's neuron defines the gradient: it is exact
+    for `fast-and-deep` and `mostafa`, the surrogate of S4NN for `s4nn`, and straight-through rounding for
+    `t2fsnn`.
 
     Args:
         epochs: passes over the training part, at least 1.
@@ -40,17 +41,17 @@ class TimeCoded(BPTT):
         lr: peak learning rate, positive.
         weight_decay: decoupled decay per unit of learning rate, at least 0.
         clip_norm: largest norm of the whole gradient, positive, or None for no limit.
-        loss: what is minimised; `cross-entropy` of the spike times, its temperature in their unit,
+        loss: the training loss; `cross-entropy` of the spike times, its temperature in their unit,
             `time-margin` or `relative-targets`.
         weight_sum: `lambda`, weight of the penalty on neurons that no input could make spike, at least 0.
-        bump: what is added to the weights of a silent neuron, at least 0.
-        fade: whether the addition falls with the learning rate; where it does not, it can undo at the end
-            what small steps learn.
-        max_silent: tolerated share of silence of a neuron, in [0, 1], in hidden layers and in the last; 1 for
-            no addition.
+        bump: the amount that is added to each weight of a silent neuron, at least 0.
+        fade: whether the bump falls with the learning rate; otherwise it can undo the small steps at the end
+            of training.
+        max_silent: tolerated share of examples for which a neuron is silent, in [0, 1], in hidden layers and
+            in the output layer; 1 for no bump.
 
     Raises:
-        InputError: a setting is out of range, or a model that is no network of spike times.
+        InputError: a setting is out of range, or the model is no network of spike times.
 
     Example:
         >>> TimeCoded(loss=CrossEntropy(0.2)).bump
@@ -87,7 +88,7 @@ class TimeCoded(BPTT):
     def _course(self, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None) -> Course:
         if not any(isinstance(module, TimedLayer) for module in model.modules()):
             raise InputError(
-                "TimeCoded trains networks of spike times",
+                "TimeCoded needs a network of spike times",
                 repr(model.spec.network),
                 "Use timed-mlp, or bptt.",
             )
@@ -112,7 +113,7 @@ class _TimedCourse(Course):
 
 
 def _lacking(layer: TimedLayer) -> Float[Tensor, ""]:
-    """How far the weights of the mean neuron are from summing to its threshold."""
+    """The mean amount by which the sum of a neuron's weights falls short of its threshold."""
     threshold: float = getattr(layer.neuron, "threshold", 1.0)
     return (threshold - layer.weight.sum(1)).clamp(min=0).mean()
 

@@ -1,4 +1,4 @@
-"""Networks over time: architectures, the classifier, and twins of it with other parts."""
+"""Networks over time: architectures, the classifier, and twins of a classifier with other parts."""
 
 from spikeproof.networks.architecture import *
 from spikeproof.networks.classifier import *

@@ -1,7 +1,7 @@
-"""What an architecture is, the layers over time that it builds, and the two small ones: MLP and ConvNet.
+"""Architectures, the layers over time that they build, and the two small architectures MLP and ConvNet.
 
-An architecture is a frozen dataclass. With a neuron that fires it builds a spiking network; with the neuron
-`ReLU()` or `Softplus()` its exact ANN twin, the same layers with as many weights.
+An architecture is a frozen dataclass. With a spiking neuron it builds a spiking network; with the neuron
+`ReLU()` or `Softplus()` it builds the exact ANN twin, which has the same layers and equally many weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 class OverTime(nn.Sequential):
     """Layers without memory, applied to all time steps at once by merging time and batch.
 
-    An input that is one image seen T times (direct coding) is computed once.
+    If the input is one image repeated T times (direct coding), the layers are computed once.
 
     Shapes:
         `[T, B, *F]` -> `[T, B, *G]`
@@ -52,7 +52,7 @@ class PooledConv2d(nn.Conv2d):
     """A 3x3 convolution and a 2x2 average pooling, computed as one 4x4 convolution of stride 2.
 
     Both are linear, so averaging the kernel over the four shifts of a pooling window gives the same result
-    (to rounding) without ever making the large map: several times faster on a CPU.
+    (to rounding) without ever computing the large feature map, and is several times faster on a CPU.
 
     Shapes:
         `[B, C, H, W]` -> `[B, channels, H // 2, W // 2]`
@@ -68,7 +68,7 @@ class PooledConv2d(nn.Conv2d):
 
 
 class SpikingNetwork(nn.Module):
-    """Layers one after the other, each over all time steps; a network may stand inside another as a layer.
+    """Layers one after the other, each over all time steps; a network may be a layer of another network.
 
     Shapes:
         `[T, B, *F]` -> outputs `[T, B, *G]`
@@ -93,7 +93,7 @@ class SpikingNetwork(nn.Module):
         """Outputs, and the potentials that output neurons would have if they never fired.
 
         Raises:
-            InputError: output neurons that have no potential, such as those of spike times.
+            InputError: the output neurons have no potential, as in networks of spike times.
         """
         x = spikes
         *hidden, last = self.layers
@@ -102,16 +102,18 @@ class SpikingNetwork(nn.Module):
         readout = last.layers[0] if isinstance(last, Observed) else last
         if not isinstance(readout, (Spiking, Integrator)):
             raise InputError(
-                "Potentials are those of output neurons that have one", type(readout).__name__, "Use margin."
+                "Reading potentials needs output neurons that have a potential",
+                type(readout).__name__,
+                "Use the objective margin.",
             )
         return last(x), readout.integrate(x)
 
 
 class Observed(SpikingNetwork):
-    """Output neurons that show their potential beside their spikes.
+    """Output neurons that return their potentials beside their spikes.
 
-    Spikes come from the layer inside, whatever loop or gradient rule it has. Potentials come from the
-    neuron's own step, so no substitution changes them; their gradient is that of this step.
+    The spikes come from the inner layer, with its loop over time or gradient rule. The potentials and their
+    gradient come from the neuron's own step, so no substitution changes them.
 
     Shapes:
         current `[T, B, K]` -> spikes and then potentials before the reset `[T, B, 2K]`
@@ -129,7 +131,7 @@ class Observed(SpikingNetwork):
 
 
 class Parts(NamedTuple):
-    """What every layer of a network is made of."""
+    """The parts of every layer of a network."""
 
     neuron: Neuron
     spike: Surrogate
@@ -139,13 +141,13 @@ class Parts(NamedTuple):
     def hidden(self, features: int | None = None) -> list[nn.Module]:
         """Neurons after a linear layer with `features` outputs or channels, and their synapses if any.
 
-        Where `features` is not told, neurons that learn have one value per layer in place of one per feature.
+        If `features` is None, neurons learn one value per layer instead of one value per feature.
         """
         spiking = Spiking(self.neuron, self.spike, features=features)
         return [spiking] if self.neuron.synapse is None else [spiking, Synapse(self.neuron.synapse)]
 
     def readout(self, classes: int | None = None) -> nn.Module:
-        """Output neurons: they fire, or they only integrate, as the decoder wants it."""
+        """The output layer: its neurons fire or only integrate, as the decoder requires."""
         neuron = self.neuron.output
         if self.reads_spikes:
             spiking = Spiking(neuron, self.spike, features=classes)
@@ -154,16 +156,16 @@ class Parts(NamedTuple):
 
 
 class Architecture:
-    """Layer sizes; builds a network for a kind of neuron."""
+    """An architecture: layer sizes, from which it builds a network for a kind of neuron."""
 
     remembers: ClassVar[bool] = False
-    """Whether layers carry something from step to step even with neurons that have no memory."""
+    """Whether layers carry a state from step to step even if the neurons have none."""
 
     def check(self, neuron: Neuron) -> None:
-        """Whether the network can be built of this neuron.
+        """Check that the network can be built with this neuron.
 
         Raises:
-            InputError: it has layers that the neuron cannot stand in.
+            InputError: the network has layers that this neuron does not fit.
         """
 
     def neuron(self, own: Neuron) -> Neuron:
@@ -171,7 +173,7 @@ class Architecture:
         return own
 
     def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
-        """A network with fresh weights from PyTorch's current generator."""
+        """A network with new weights, drawn from PyTorch's current generator."""
         raise NotImplementedError(f"{type(self).__name__} builds nothing")
 
 
@@ -187,7 +189,7 @@ class MLP(Architecture):
     """Fully connected layers.
 
     Args:
-        hidden: neurons per hidden layer, each at least 1; empty for a linear read-out.
+        hidden: neurons per hidden layer, each at least 1; empty for a linear classifier.
 
     Source:
         Ding et al. 2023, part 1 (one hidden layer of 100); TSSL-BP (400-400).
@@ -214,7 +216,7 @@ class MLP(Architecture):
 class ConvNet(Architecture):
     """Blocks of 3x3 convolution, 2x2 average pooling and neurons, then fully connected layers.
 
-    Pooling comes before the neurons, so what travels from block to block are spikes.
+    Pooling comes before the neurons, so each block passes spikes to the next one.
 
     Args:
         channels: output channels of each block, each at least 1.
@@ -239,9 +241,9 @@ class ConvNet(Architecture):
         for channels in self.channels:
             if min(height, width) < 2:
                 raise InputError(
-                    "ConvNet halves the image once per block",
+                    "ConvNet needs images that it can halve once per block",
                     f"{len(self.channels)} blocks for images {inputs}",
-                    "Use fewer channels entries.",
+                    "Use fewer entries in channels.",
                 )
             norm = [nn.BatchNorm2d(channels)] if self.batch_norm else []
             convolution = PooledConv2d(depth, channels, bias=not self.batch_norm)

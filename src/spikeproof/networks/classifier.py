@@ -34,8 +34,8 @@ __all__ = ["Classifier", "Inference", "ModelSpec", "Normalise"]
 class Normalise:
     """Subtract a mean and divide by a standard deviation, per channel and inside the model.
 
-    Applied at every step after encoding, so a silent input becomes the value -mean/std. A code that gives
-    every image channel several times is normalised block by block.
+    The normalisation is applied at every time step after the encoder, so a silent input becomes the value
+    -mean/std. If the encoder repeats the image channels in several blocks, each block is normalised.
 
     Args:
         mean: per channel, in pixel value.
@@ -60,26 +60,26 @@ class Normalise:
 
 
 def _check_timed(*parts: object) -> None:
-    """Spike times need a code, a network, neurons and a read-out of spike times, and nothing else."""
+    """Check that all parts work on spike times (encoder, network, neuron, decoder) or that none does."""
     parts = tuple(part for part in parts if part is not None)
     timed = [part for part in parts if getattr(part, "timed", False)]
     others = [part for part in parts if part not in timed]
     if timed and others:
         raise InputError(
-            f"{timed[0]!r} is about spike times, and so must be code, network, neuron and decoder",
+            f"{timed[0]!r} works on spike times, as all parts must",
             ", ".join(map(repr, others)),
-            "Use a code such as spike-times, the network timed-mlp, a neuron such as fast-and-deep and the "
-            "decoder earliest, without normalise.",
+            "Use an encoder such as spike-times, the network timed-mlp, a neuron such as fast-and-deep "
+            "and the decoder earliest, without normalise.",
         )
 
 
 def _check_readout(neuron: Neuron, decoder: Decoder) -> None:
-    """An early exit needs outputs that later input does not change, a tie-break neurons with a potential."""
+    """An early exit needs outputs that later input does not change; breaking ties needs potentials."""
     if hasattr(decoder, "exits") and neuron.looks_ahead:
         raise InputError(
-            "An early exit needs neurons that answer step by step",
+            "An early exit needs neurons that fire step by step",
             f"{neuron!r}, whose layers wait for all of their input",
-            "Use a decoder without exit, or a neuron such as lif.",
+            "Use a decoder without early exit, or a neuron such as lif.",
         )
     if reads_potential(decoder):
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -88,20 +88,20 @@ def _check_readout(neuron: Neuron, decoder: Decoder) -> None:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything a model is, but for its weights.
+    """The specification of a model: all of its parts, without its weights.
 
     Args:
-        encoder: the code.
+        encoder: the encoder.
         network: the architecture.
         neuron: the neuron; `ReLU()` or `Softplus()` makes the ANN twin.
         surrogate: the spike function.
-        decoder: the read-out.
+        decoder: the decoder.
         input_shape: channels, height, width.
         classes: number of classes, at least 2.
         normalise: input normalisation inside the model, or None.
 
     Raises:
-        InputError: parts that do not fit each other.
+        InputError: the parts do not fit each other.
 
     Example:
         >>> from spikeproof.decoders import Count
@@ -126,7 +126,9 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
             raise InputError(
-                "input_shape is (channels, height, width)", f"{self.input_shape}", "Try (1, 28, 28)."
+                "A model needs an input_shape of (channels, height, width)",
+                f"{self.input_shape}",
+                "Try (1, 28, 28).",
             )
         if self.classes < 2:
             raise InputError("A classifier needs two classes", f"classes={self.classes}", "Try 10.")
@@ -147,21 +149,21 @@ class ModelSpec:
             raise InputError(
                 f"Normalise needs {self.input_shape[0]} channel(s)",
                 f"{self.normalise!r}",
-                "Match the images.",
+                "Give one pair per image channel.",
             )
 
     @property
     def encoded_shape(self) -> Shape:
-        """Channels, height and width that the network sees at every step."""
+        """Channels, height and width of the network's input at every step."""
         return encoded_shape(self.encoder, self.input_shape)
 
     @property
     def example_shape(self) -> tuple[int, ...]:
-        """The axes of one example that the model takes: those of an image, or of events."""
+        """The shape of one example that the model takes, which is an image or holds events."""
         return example_shape(self.encoder, self.input_shape)
 
     def build(self, key: Key) -> Classifier:
-        """A model with fresh weights drawn under `key`; PyTorch's global generator is left as it was."""
+        """A model with new weights, drawn under `key`; PyTorch's global generator stays as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key.fold("weights").seed())
             decoder = self.decoder
@@ -177,17 +179,17 @@ class ModelSpec:
 
 
 class Inference(NamedTuple):
-    """What one forward pass tells about each example."""
+    """The results of one forward pass for each example."""
 
     logits: Float[Tensor, "B K"]
     silent: Bool[Tensor, "B"]
     spikes: Float[Tensor, "B"]  # input spikes and spikes of every layer, up to the decision
     exit: Float[Tensor, "B"]  # steps used for the decision, 1..T; NaN where it is not known
-    by_step: Int64[Tensor, "B T"]  # the decision if time were up after each step
+    by_step: Int64[Tensor, "B T"]  # the decision if the forward pass ended after each step
 
 
 class Classifier(nn.Module):
-    """Images in [0, 1] to logits, through code, network and decoder; every call starts at rest.
+    """A model from images in [0, 1] to logits: encoder, network and decoder; every call starts at rest.
 
     Shapes:
         images `[B, C, H, W]` in [0, 1] -> logits `[B, K]`
@@ -214,22 +216,22 @@ class Classifier(nn.Module):
     def respond(
         self, encoded: Float[Tensor, "T B ..."], tally: list[Tensor] | None = None
     ) -> Float[Tensor, "T B K"]:
-        """Activity of the output layer for an input that is coded already."""
+        """Activity of the output layer for an input that is encoded already."""
         out: Tensor = self.network(self.spec.normalise(encoded) if self.spec.normalise else encoded, tally)
         return out
 
     def watch(
         self, images: Float[Tensor, "B C H W"], key: Key | None = None, *, potential: bool = False
     ) -> Watched:
-        """What the output layer does, for objectives that look at more than logits.
+        """Activity of the output layer, for objectives that depend on more than logits.
 
         Args:
             images: as for a call.
             key: as for a call.
-            potential: whether to show potentials of output neurons too.
+            potential: whether to return the potentials of output neurons too.
 
         Raises:
-            InputError: potentials of neurons that have none.
+            InputError: the output neurons have no potentials.
         """
         if not potential:
             return Watched(self.outputs(images, key), self.spec.decoder)
@@ -240,13 +242,13 @@ class Classifier(nn.Module):
         return Watched(outputs, self.spec.decoder, potentials)
 
     def read(self, encoded: Float[Tensor, "T B ..."]) -> Float[Tensor, "B K"]:
-        """Logits for an input that is coded already: where attacks on spikes take their gradient."""
+        """Logits for an input that is encoded already; attacks on spikes take their gradient here."""
         return self.spec.decoder(self.respond(encoded.to(next(self.network.parameters()).dtype)))
 
     def encode(
         self, images: Float[Tensor, "B C H W"], key: Key | None = None, tally: list[Tensor] | None = None
     ) -> Float[Tensor, "T B ..."]:
-        """What the network is given: spikes or currents over time."""
+        """The input of the network: spikes or currents over time."""
         shape = self.spec.example_shape
         if tuple(images.shape[1:]) != shape:
             what = "images" if len(shape) == 3 else "events"
@@ -266,7 +268,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def infer(self, images: Float[Tensor, "B C H W"], key: Key | None = None) -> Inference:
-        """Logits together with what the decision rests on."""
+        """Logits, together with spike counts, exit steps and the decision after every step."""
         tally: list[Tensor] = []
         outputs = self.outputs(images, key, tally)
         decoder = self.spec.decoder

@@ -1,6 +1,6 @@
 """Deep networks of the literature, built from the same parts as the small ones: VGG, ResNet and SEW-ResNet.
 
-With the neuron `ReLU()` or `Softplus()` each is its ANN twin: the same layers and the same weights. Batch
+With the neuron `ReLU()` or `Softplus()` each builds its ANN twin: the same layers and the same weights. Batch
 normalisation runs over the merged axes of time and batch. The sizes are those of the publications; `width`
 scales all channels, for small machines.
 """
@@ -22,7 +22,7 @@ from spikeproof.networks.architecture import MLP, Architecture, OverTime, Parts,
 __all__ = ["VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "Residual", "SEWResNet"]
 
 Join = Callable[[Tensor, Tensor], Tensor]
-"""(what the branch says, what the shortcut says) -> what the block says."""
+"""(output of the branch, output of the shortcut) -> output of the block."""
 
 
 def _scaled(part: object, width: float, channels: int) -> int:
@@ -42,8 +42,9 @@ def _whole(part: object, name: str, values: tuple[int, ...]) -> None:
 class VGG(Architecture):
     """Stages of 3x3 convolutions, each ending in 2x2 average pooling, then fully connected layers.
 
-    Average instead of max pooling, before the neurons, so that what travels on are spikes. A stage does not
-    pool an image that is a single pixel high or wide already, so small images pass through fewer poolings.
+    Average pooling is used instead of max pooling and comes before the neurons, so that each stage passes
+    spikes on. A stage does not pool an image that is only one pixel high or wide, so small images are pooled
+    fewer times.
     """
 
     width: float = 1.0
@@ -95,7 +96,7 @@ class VGG9(VGG):
 
 @dataclass(frozen=True)
 class VGG11(VGG):
-    """VGG-11: eight convolutions of 64 to 512 channels and a linear read-out.
+    """VGG-11: eight convolutions of 64 to 512 channels and a linear output layer.
 
     Args:
         width: factor on all channels, positive.
@@ -111,7 +112,7 @@ class VGG11(VGG):
 
 @dataclass(frozen=True)
 class VGG16(VGG):
-    """VGG-16: thirteen convolutions of 64 to 512 channels and a linear read-out.
+    """VGG-16: thirteen convolutions of 64 to 512 channels and a linear output layer.
 
     Args:
         width: factor on all channels, positive.
@@ -136,8 +137,8 @@ class Residual(SpikingNetwork):
 
     Args:
         branch: the layers of one path.
-        shortcut: the layers of the other; none for the identity.
-        join: makes one of what the two paths say.
+        shortcut: the layers of the other path; none for the identity.
+        join: joins the outputs of the two paths.
 
     Shapes:
         `[T, B, C, H, W]` -> `[T, B, D, I, J]`
@@ -173,7 +174,7 @@ def _convolution(inputs: int, channels: int, size: int, stride: int) -> OverTime
 
 @dataclass(frozen=True)
 class _ResNet(Architecture):
-    """What residual networks share: a stem, stages that halve the image but for the first, one mean."""
+    """Residual networks: a stem, stages of which all but the first halve the image, and a global mean."""
 
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     width: float = 1.0
@@ -239,10 +240,10 @@ class ResNet18(_ResNet):
 
 @dataclass(frozen=True)
 class ResNet19(_ResNet):
-    """ResNet-19, wide and customary for SNNs: stages of 3, 3 and 2 residual blocks, 128 to 512 channels.
+    """ResNet-19, a wide network customary for SNNs: 3, 3 and 2 residual blocks of 128 to 512 channels.
 
-    With the source's hidden layer of 256 it has 12.70 million weights for CIFAR-10; the 12.63 million of
-    later tables are those of a hidden layer of 128.
+    With the paper's hidden layer of 256 neurons it has 12.70 million weights for CIFAR-10; the 12.63 million
+    in later tables belong to a hidden layer of 128 neurons.
 
     Args:
         blocks: residual blocks per stage, three numbers.
@@ -283,8 +284,9 @@ class SEWResNet(_ResNet):
 
     .. math:: g(a, s) = a + s, \quad a \land s = a s, \quad (\lnot a) \land s = (1 - a) s
 
-    `a` are the spikes of the branch, `s` those of the shortcut, which spikes after its convolution where it
-    has one. With `add` what leaves a block is a number of spikes, 0, 1, 2, ..., not a binary spike.
+    `a` are the spikes of the branch and `s` the spikes of the shortcut, which has neurons after its
+    convolution if it has one. With `add` the output of a block is a number of spikes, 0, 1, 2, ..., and not a
+    binary spike.
 
     Args:
         blocks: residual blocks per stage, four numbers; (3, 4, 6, 3) is SEW-ResNet-34.
@@ -305,8 +307,8 @@ class SEWResNet(_ResNet):
     def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
         if self.connect != "add" and not (parts.neuron.binary and parts.neuron.synapse is None):
             raise InputError(
-                f"SEWResNet joins by {self.connect!r} where both paths are spikes, 0 or 1",
-                f"the neuron {parts.neuron!r}, whose output is not",
+                f"SEWResNet with connect={self.connect!r} needs a neuron whose output is 0 or 1",
+                f"the neuron {parts.neuron!r}, whose output is not binary",
                 "Use connect='add', or a spiking neuron without synapse.",
             )
         return super().build(inputs, classes, parts)

@@ -1,4 +1,4 @@
-"""Networks for sequences, whose layers hear their own past: spiking LSNNs, and the ANN twins GRU and LSTM."""
+"""Recurrent networks for sequences: spiking LSNNs, and the ANN twins GRU and LSTM."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ def _sizes(part: object, hidden: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True)
 class LSNN(Architecture):
-    """Long short-term spiking network: recurrent hidden layers, part of whose neurons adapt.
+    """Long short-term memory spiking network: recurrent hidden layers in which some neurons adapt.
 
-    In each hidden layer the last `round(share N)` of its N neurons are of the kind `adaptive`, the others and
-    the output layer of the model's own kind. Recurrent weights join all neurons of a layer.
+    In each hidden layer the last `round(share N)` of its N neurons are of the kind `adaptive`; the other
+    neurons and the output layer are of the model's own kind. Recurrent weights connect all neurons of a
+    layer.
 
     Args:
         hidden: neurons per hidden layer, each at least 1.
         share: share of adaptive neurons, between 0 and 1.
-        adaptive: the neuron that adapts, such as `ALIF` or `AHP`, with the same dt as the model's.
+        adaptive: the neuron that adapts, such as `ALIF` or `AHP`, with the same dt as the model's neuron.
         recurrent: whether layers have recurrent weights.
-        gain: scale of the first recurrent weights, normal with standard deviation `gain / sqrt(N)`, positive.
+        gain: scale of the initial recurrent weights, normal with standard deviation `gain / sqrt(N)`,
+            positive.
 
     Raises:
-        InputError: a size, share or gain out of range, or neurons that cannot share a layer.
+        InputError: a size, share or gain is out of range, or the neurons cannot share a layer.
 
     Example:
         >>> from spikeproof.neurons import LIF
@@ -101,7 +103,7 @@ class _Cells(Architecture):
     def check(self, neuron: Neuron) -> None:
         if not isinstance(neuron, Analogue):
             raise InputError(
-                f"{type(self).__name__} has cells of its own and a linear read-out",
+                f"{type(self).__name__} has its own cells and a linear output layer, which needs an ANN",
                 repr(neuron),
                 "Use the neuron relu and the decoder mean-potential.",
             )
@@ -118,15 +120,16 @@ class _Cells(Architecture):
 
 @dataclass(frozen=True)
 class GRU(_Cells):
-    """Gated recurrent units, the ANN twin for sequences; with relu and mean-potential.
+    """Gated recurrent units, an ANN twin for sequences, which takes relu and mean-potential.
 
-    Weights and biases are those of `torch.nn.GRU`, both biases included: `3 (n h + h h + 2 h)` per layer.
-    Each step has an output; the decoder averages them.
+    A layer has the weights and both biases of `torch.nn.GRU`, which are `3 (n h + h h + 2 h)` numbers for n
+    inputs and h cells. The network gives an output at every time step, and the decoder averages these
+    outputs.
 
     Args:
         hidden: cells per hidden layer, each at least 1.
-        remember: first bias of the update gate; at 0, as in PyTorch, half of a memory is lost in every step,
-            and what lies far back is learned late or never.
+        remember: initial bias of the update gate; with 0, as in PyTorch, half of the memory is lost at every
+            step, and dependencies over many steps are learned late or never.
 
     Source:
         Cho et al. 2014.
@@ -141,10 +144,11 @@ class GRU(_Cells):
 
 @dataclass(frozen=True)
 class LSTM(_Cells):
-    """Long short-term memory cells, the ANN twin for sequences; with relu and mean-potential.
+    """Long short-term memory cells, an ANN twin for sequences, which takes relu and mean-potential.
 
-    Weights and biases are those of `torch.nn.LSTM`, both biases included: `4 (n h + h h + 2 h)` per layer.
-    Each step has an output; the decoder averages them.
+    A layer has the weights and both biases of `torch.nn.LSTM`, which are `4 (n h + h h + 2 h)` numbers for n
+    inputs and h cells. The network gives an output at every time step, and the decoder averages these
+    outputs.
 
     Args:
         hidden: cells per hidden layer, each at least 1.

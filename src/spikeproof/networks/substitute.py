@@ -1,4 +1,4 @@
-"""The same model with other parts: other gradients for equal spikes, or a probe between code and network."""
+"""The same model with other parts: other gradients for equal spikes, or a timing probe before the network."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def substitute(
 ) -> Classifier:
     """The same model, sharing every tensor, with other parts that change gradients and no spike.
 
-    The original is untouched. Take the twin before `torch.compile`.
+    The original stays unchanged. Make the twin before `torch.compile`.
 
     Args:
-        model: the model to look through.
+        model: the model of which a twin is made.
         spike: another surrogate for every spiking layer.
         backward: another backward rule for the encoder.
         unroll: another loop over time for every spiking layer, or a gradient rule.
 
     Raises:
-        InputError: a rule does not fit the encoder or the network.
+        InputError: the backward rule does not fit the encoder, or the gradient rule does not fit the network.
 
     Example:
         >>> import torch
@@ -64,9 +64,9 @@ def substitute(
 
 
 def probed(model: Classifier, probe: Probe) -> Classifier:
-    """The same model, sharing every tensor, whose network sees spikes that a probe has changed.
+    """The same model, sharing every tensor, whose network receives spikes that a timing probe has changed.
 
-    The original is untouched.
+    The original stays unchanged.
 
     Example:
         >>> import torch

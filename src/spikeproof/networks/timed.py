@@ -1,6 +1,6 @@
-"""Networks of spike times: layers from the times of one spike per neuron to the times of the next layer's.
+"""Networks of spike times: each layer maps one spike time per input to one spike time per neuron.
 
-They work on earliness (`spikeproof.neurons.spiketimes`), with an axis of time of length one, `[1, B, *F]`.
+They work on earliness (`spikeproof.neurons.spiketimes`), with a time axis of length one, `[1, B, *F]`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ __all__ = ["TimedLayer", "TimedMLP", "TimedNetwork"]
 
 
 class TimedLayer(nn.Module):
-    """Neurons that spike once, all of them driven by all inputs and by a bias spike if there is one.
+    """A fully connected layer of neurons that spike once, with or without a bias spike.
 
     Args:
         inputs: number of inputs.
         outputs: number of neurons.
         neuron: the equation of the spike time.
         bias: earliness of the bias spike, 0 for none.
-        mean: mean of the fresh weights of one neuron, summed, in thresholds.
-        std: standard deviation of that sum.
+        mean: mean of the sum of a neuron's initial weights, in thresholds.
+        std: standard deviation of this sum.
 
     Shapes:
         earliness `[1, B, inputs]` -> earliness `[1, B, outputs]`
@@ -74,17 +74,17 @@ class TimedNetwork(SpikingNetwork):
 class TimedMLP(Architecture):
     """Fully connected layers of neurons that spike once, from spike times to spike times.
 
-    Fresh weights are drawn so that the weights of one neuron sum to about `mean`, give or take `std`. They
-    are mostly positive: a neuron must spike to learn when.
+    Initial weights are drawn such that the sum of a neuron's weights has the mean `mean` and the standard
+    deviation `std`. They are mostly positive, because a neuron learns its spike time only if it spikes.
 
     Args:
-        hidden: neurons per hidden layer, each at least 1; empty for a linear read-out.
-        bias: earliness of the bias spike that every layer gets, at least 0, with 0 for none.
-        mean: mean sum of a neuron's weights, in hidden layers and in the last.
-        std: standard deviation of that sum, in hidden layers and in the last, at least 0.
+        hidden: neurons per hidden layer, each at least 1; empty for a single layer.
+        bias: earliness of the bias spike that every layer receives, at least 0; 0 for none.
+        mean: mean of the sum of a neuron's weights, in hidden layers and in the output layer.
+        std: standard deviation of this sum, in hidden layers and in the output layer, at least 0.
 
     Raises:
-        InputError: when built for a neuron that knows no spike times.
+        InputError: when built for a neuron without spike times.
 
     Source:
         Goeltz et al. 2021 (yin-yang: 120 hidden neurons, bias spike); S4NN (400 hidden neurons).

@@ -1,10 +1,10 @@
-"""Spiking neurons: a pure step, the loop over time, and a thin layer that holds what neurons learn.
+"""Spiking neurons: a pure step, the loop over time, and a thin layer that holds the learned tensors.
 
 A neuron is a frozen dataclass with a `step`: (current, state, spike function) -> (spikes, state); `rest`
-makes the first state, with whatever the neurons of a layer have learned in it. `unroll` repeats the step.
-`lif_unroll` computes the same spikes and the same gradient for leaky and non-leaky integrate-and-fire neurons
-with one hand-written backward pass, faster (`benchmarks`). `Spiking` is the layer; its parts `spike` and
-`unroll` are what `spikeproof.substitute` exchanges.
+makes the initial state, which includes the learned tensors of the layer. `unroll` repeats the step. For leaky
+and non-leaky integrate-and-fire neurons, `lif_unroll` computes the same spikes and the same gradient faster,
+with a hand-written backward pass (`benchmarks`). `Spiking` is the layer; its parts `spike` and `unroll` are
+what `spikeproof.substitute` exchanges.
 """
 
 from spikeproof.neurons.adaptive import *

@@ -1,4 +1,4 @@
-"""Neurons that remember their own spikes: adaptive thresholds and after-hyperpolarisation."""
+"""Neurons that adapt to their own spikes: adaptive thresholds and after-hyperpolarisation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["AHP", "ALIF", "AHPState", "ALIFState"]
 
 
 class ALIFState(NamedTuple):
-    """Potential, trace of past spikes, and what is left of either after one step."""
+    """Potential, trace of past spikes, and the share of each that is left after one step."""
 
     v: Float[Tensor, "B *F"]
     trace: Float[Tensor, "B *F"]
@@ -33,9 +33,9 @@ class ALIF(Leaky):
     .. math:: v[t] = \alpha\,v[t-1] + I[t], \quad z[t] = 1[v[t] \ge \theta + \beta\,a[t]],
               \quad a[t+1] = \rho\,a[t] + z[t]
 
-    with `alpha = exp(-dt/tau)`, `rho = exp(-dt/tau_adapt)`; then the reset, by the constant threshold.
-    Written with a trace of unit area instead, `eta <- rho eta + (1-rho) z`, the same neuron
-    has `beta / (1-rho)`.
+    with `alpha = exp(-dt/tau)`, `rho = exp(-dt/tau_adapt)`; the reset follows, with the constant threshold.
+    If the trace has unit area instead, `eta <- rho eta + (1-rho) z`, the same neuron has the constant
+    `beta / (1-rho)`.
 
     Args:
         threshold: firing threshold without spikes, in units of potential, positive.
@@ -46,7 +46,7 @@ class ALIF(Leaky):
         dt: length of one step [s], positive.
         tau_adapt: time constant of the adaptation [s], positive.
         beta: how much one spike raises the threshold, in units of potential, positive.
-        learn: whether every feature learns its two time constants, from these onwards.
+        learn: whether every feature learns its two time constants, starting from these values.
 
     Shapes:
         learns `leak [F]`, `adaptation [F]` or nothing; current `[B, *F]` -> spikes `[B, *F]`
@@ -92,7 +92,7 @@ class ALIF(Leaky):
 
 
 class AHPState(NamedTuple):
-    """Potential, and the current that follows spikes."""
+    """Potential, and the after-hyperpolarising current."""
 
     v: Float[Tensor, "B *F"]
     ahp: Float[Tensor, "B *F"]
@@ -105,7 +105,7 @@ class AHP(Leaky):
     .. math:: v[t] = \alpha\,v[t-1] + I[t] - c[t], \quad z[t] = 1[v[t] \ge \theta],
               \quad c[t+1] = \rho\,c[t] + \beta\,z[t]
 
-    with `alpha = exp(-dt/tau)`, `rho = exp(-dt/tau_ahp)`; then the reset.
+    with `alpha = exp(-dt/tau)`, `rho = exp(-dt/tau_ahp)`; the reset follows.
 
     Args:
         threshold: firing threshold, in units of potential, positive.

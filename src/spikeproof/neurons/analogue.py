@@ -17,13 +17,13 @@ __all__ = ["Analogue", "Gated", "GatedRecurrent", "GatedState", "LongShortTerm",
 
 
 class Analogue(Neuron):
-    """A unit of an artificial network: no state, no spikes, one real number per step."""
+    """A unit of an artificial neural network, without state or spikes: one real number per step."""
 
     spiking: ClassVar[bool] = False
     binary: ClassVar[bool] = False
 
     def activation(self, current: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """What the unit answers to a current."""
+        """The activation of the unit for a current."""
         raise NotImplementedError(f"{type(self).__name__} defines no activation")
 
     def step(
@@ -39,7 +39,7 @@ class Analogue(Neuron):
 
 @dataclass(frozen=True)
 class ReLU(Analogue):
-    r"""The rectified linear unit of the ANN twin: no state, no spikes, one real number per step.
+    r"""The rectified linear unit of the ANN twin, without state or spikes: one real number per step.
 
     .. math:: a = \max(0, I)
 
@@ -64,7 +64,7 @@ class Softplus(Analogue):
 
     .. math:: a = \ln(1 + e^I)
 
-    Computed without overflow: above a current of 20 the answer is the current itself, to rounding.
+    It is computed without overflow: above a current of 20 the activation equals the current, up to rounding.
 
     Source:
         Dugas et al. 2001; Ding et al. 2023 (`forward_softplus`).
@@ -85,18 +85,18 @@ class GatedState(NamedTuple):
 
 @dataclass(frozen=True)
 class Gated(Neuron):
-    """Cells whose current is the input of all their gates, one after the other: `[B, gates N]`.
+    """Cells whose current holds the inputs of all their gates, one after the other: `[B, gates N]`.
 
-    Recurrent weights are orthogonal at first, gate by gate.
+    The initial recurrent weights are orthogonal, gate by gate.
     """
 
     spiking: ClassVar[bool] = False
     binary: ClassVar[bool] = False
     gates: ClassVar[int] = 1
     keeps: ClassVar[int] = 1
-    """The gate that keeps the memory, which starts open."""
+    """Index of the gate that keeps the memory; this gate starts open."""
     remember = 1.0
-    """Its first bias."""
+    """Initial bias of this gate."""
 
     def parameters(self, features: int | None = None) -> dict[str, Tensor]:
         assert features is not None
@@ -117,10 +117,11 @@ class GatedRecurrent(Gated):
     .. math:: r = \sigma(I_r + R_r h + b_r), \quad u = \sigma(I_u + R_u h + b_u), \quad
               n = \tanh(I_n + r\,(R_n h + b_n)), \quad h \leftarrow (1-u)\,n + u\,h
 
-    The update gate `u` starts open, with a bias of `remember`: at 0 half of a memory is lost in every step.
+    The update gate `u` starts open, with a bias of `remember`; with a bias of 0, half of the memory would be
+    lost at every step.
 
     Args:
-        remember: first bias of the update gate.
+        remember: initial bias of the update gate.
 
     Source:
         Cho et al. 2014, with the reset gate after the product, as in cuDNN and PyTorch; the open gate after

@@ -23,15 +23,17 @@ __all__ = ["Mixture", "MixtureState", "Plastic", "PlasticState", "Recurrent", "R
 
 
 def _inner(part: object, neuron: Neuron) -> None:
-    """Refuse neurons that cannot stand inside another."""
+    """Refuse neurons that cannot be the inner neuron of `part`."""
     if not neuron.spiking or isinstance(neuron, FS):
         raise InputError(
-            f"{type(part).__name__} needs a neuron that fires as its input comes", repr(neuron), "Try lif."
+            f"{type(part).__name__} needs a neuron that fires step by step",
+            repr(neuron),
+            "Try lif.",
         )
     if neuron.synapse is not None:
         raise InputError(
-            f"{type(part).__name__} has the synapse of its layer",
-            f"a synapse inside, in {neuron!r}",
+            f"{type(part).__name__} needs an inner neuron without synapse",
+            repr(neuron),
             f"Give the synapse to {type(part).__name__} itself.",
         )
 
@@ -46,20 +48,22 @@ class RecurrentState(NamedTuple):
 
 @dataclass(frozen=True)
 class Recurrent(Neuron):
-    r"""Neurons that also hear each other's last spikes, through all-to-all weights.
+    r"""Recurrent neurons, which also receive each other's last spikes through all-to-all weights.
 
     .. math:: I'[t] = I[t] + R\,z[t-1]
 
-    Learned is `R`, at first normal with standard deviation `gain / sqrt(N)`, so that N neurons that all fire
-    move each other by about `gain`. Output layers are without it.
+    The weights `R` are learned. Initially they are normal with standard deviation `gain / sqrt(N)`, so that N
+    neurons that all fire change each other's potentials by about `gain`. Output layers have no recurrent
+    weights.
 
     Args:
-        neuron: the neuron itself.
-        gain: scale of the first weights, in units of potential, positive.
-        synapse: a `PSP` that filters the output spikes of hidden layers, or None; `R` sees them unfiltered.
+        neuron: the neuron that fires.
+        gain: scale of the initial weights, in units of potential, positive.
+        synapse: a `PSP` that filters the output spikes of hidden layers, or None; `R` receives them
+            unfiltered.
 
     Raises:
-        InputError: a neuron that does not fire as its input comes, or one with a synapse.
+        InputError: the neuron does not fire step by step, or has a synapse.
 
     Shapes:
         learns `recurrent [N, N]` besides what `neuron` learns; current `[B, N]` -> spikes `[B, N]`
@@ -93,7 +97,7 @@ class Recurrent(Neuron):
         if features is None:
             raise InputError(
                 "Recurrent neurons need a fully connected layer of known size",
-                "a layer of maps, or of unknown size",
+                "a convolutional layer, or one of unknown size",
                 "Use them in the networks mlp and lsnn.",
             )
         weight = torch.randn(features, features) * (self.gain / math.sqrt(features))
@@ -145,11 +149,11 @@ class Mixture(Neuron):
         synapse: a `PSP` that filters the output spikes of hidden layers, or None.
 
     Raises:
-        InputError: a share outside [0, 1], two lengths of a step, a neuron that does not fire as its input
-            comes, or one with a synapse.
+        InputError: the share is outside [0, 1], the neurons differ in `dt`, or a neuron does not fire step by
+            step or has a synapse.
 
     Shapes:
-        learns what the two learn, as `first_...` and `second_...`; current `[B, F, ...]` -> spikes alike
+        learns what the two learn, as `first_...` and `second_...`; current `[B, F, ...]` -> spikes
 
     Example:
         >>> from spikeproof.neurons import IF, Spiking
@@ -242,15 +246,15 @@ class PlasticState(NamedTuple):
 
 @dataclass(frozen=True)
 class Plastic(Neuron):
-    r"""Neurons with short-term plastic synapses: a spike weighs what its forerunners have left of it.
+    r"""Neurons with short-term plasticity: the weight of a spike depends on the spikes before it.
 
-    Between spikes the resources `x` recover to 1 and the extra use `u` falls to 0; at a spike
+    Between spikes the resources `x` recover to 1 and the additional use `u` decays to 0. At a spike
 
     .. math:: u^+ = u + U(1-u), \quad w = u^+ x / U, \quad x \leftarrow x (1 - u^+), \quad u \leftarrow u^+
 
-    and the spike goes out with the weight `w`, which is 1 after a long rest. Large `U` and `tau_recovery`
-    make synapses that depress; small `U` and large `tau_facilitation` make such that facilitate. Output
-    layers are without it.
+    and the spike is transmitted with the weight `w`, which is 1 after a long rest. With large `U` and
+    `tau_recovery` synapses depress; with small `U` and large `tau_facilitation` they facilitate. Output
+    layers have no plasticity.
 
     Args:
         neuron: the neuron that fires.
@@ -261,8 +265,7 @@ class Plastic(Neuron):
         synapse: a `PSP` that filters the weighted spikes of hidden layers, or None.
 
     Raises:
-        InputError: constants out of range, a neuron that does not fire as its input comes, or one with a
-            synapse.
+        InputError: a constant is out of range, or the neuron does not fire step by step or has a synapse.
 
     Shapes:
         learns what `neuron` learns; current `[B, *F]` -> weighted spikes `[B, *F]`

@@ -1,4 +1,4 @@
-"""Few-spikes neurons: numbers written in spikes, each step with a weight of its own."""
+"""Few-spikes neurons: spikes are the digits of a number, and each time step has its own weight."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["FS", "FSState"]
 
 
 class FSState(NamedTuple):
-    """What is still to be said, and thresholds, falls and weights of the steps that are still to come."""
+    """The remaining potential, and the thresholds, falls and weights of the remaining steps."""
 
     v: Float[Tensor, "B *F"]
     thresholds: Float[Tensor, "T"]
@@ -29,22 +29,23 @@ class FSState(NamedTuple):
 
 @dataclass(frozen=True)
 class FS(Neuron):
-    r"""The few-spikes neuron: it says its whole input in the binary digits of a rectified number.
+    r"""The few-spikes neuron, whose spikes are the binary digits of its rectified summed input.
 
     .. math:: v[1] = \sum_t I[t], \quad z[t] = 1[v[t] \ge T[t]], \quad v[t+1] = v[t] - h[t]\,z[t]
 
-    and a spike at step t weighs `d[t]`. At first `T[t] = h[t] = d[t] = scale 2^{-t}`, t = 1..K: the weighted
-    spikes add up to the input, rectified, cut to [0, scale) and rounded down to a multiple of
-    `scale 2^{-K}`. The input is complete before the first spike, so layers speak one after the other; the
-    code `few-spikes` speaks the same language. The bias of a layer enters once per step.
+    where a spike at step t has the weight `d[t]`. Initially `T[t] = h[t] = d[t] = scale 2^{-t}` for t = 1..K,
+    and the weighted spikes sum to the input, rectified, clipped to [0, scale) and rounded down to a multiple
+    of `scale 2^{-K}`. A neuron receives its whole input before its first spike, so layers are computed one
+    after the other; the encoder `few-spikes` sends spikes of the same kind. The bias of a layer is added once
+    per step.
 
     Args:
-        steps: number of steps `K`, the same as those of the code.
-        scale: the number that is too large to be said, in units of potential, positive.
-        learn: whether each layer learns T, h and d, from these onwards.
+        steps: number of time steps `K`, the same as in the encoder.
+        scale: the smallest number that is too large to be sent, in units of potential, positive.
+        learn: whether each layer learns T, h and d, starting from these values.
 
     Raises:
-        InputError: a current with another number of steps.
+        InputError: the current has another number of steps.
 
     Shapes:
         learns `thresholds`, `falls`, `weights`, each `[steps]`, or nothing; current `[B, *F]` -> weighted
@@ -79,7 +80,7 @@ class FS(Neuron):
     def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> FSState:
         if len(current) != self.steps:
             raise InputError(
-                f"FS speaks in {self.steps} time steps",
+                f"FS needs a current of {self.steps} time steps",
                 f"{len(current)} time steps",
                 "Give it as many steps as the encoder has.",
             )

@@ -1,4 +1,4 @@
-"""Integrate and fire: the leaky and the non-leaky neuron, and their loop with a gradient written out."""
+"""Integrate-and-fire neurons, and their loop over time with a hand-written backward pass."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["IF", "IntegrateAndFire", "PrimedIF", "fused_unroll", "lif_unroll"]
 
 @dataclass(frozen=True)
 class IntegrateAndFire(Resetting):
-    """Integrate, compare, reset: what leaky and non-leaky neurons share."""
+    """Integration, threshold and reset, which leaky and non-leaky neurons share."""
 
     @property
     def decay(self) -> float:
@@ -75,8 +75,9 @@ class PrimedIF(IF):
 
     .. math:: v[-1] = \rho\,\theta, \quad v[t] = v[t-1] + I[t], \quad z[t] = 1[v[t] \ge \theta]
 
-    Half a threshold turns the rounding down of a rate, `floor(T I) / T`, into rounding to the nearest. A
-    read-out that integrates and never fires starts at zero, as that of `IF`.
+    Starting at zero, a neuron rounds the rate of a constant current `I` down, to `floor(T I) / T`; starting
+    at half the threshold, it rounds to the nearest. An output layer that integrates and never fires starts at
+    zero, as with `IF`.
 
     Args:
         threshold: firing threshold `theta`, in units of potential, positive.
@@ -99,15 +100,13 @@ class PrimedIF(IF):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.initial < 1:
-            raise InputError(
-                "PrimedIF needs initial from 0 up to but without 1", f"initial={self.initial}", "Try 0.5."
-            )
+            raise InputError("PrimedIF needs initial in [0, 1)", f"initial={self.initial}", "Try 0.5.")
 
     def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> State:
         return State(torch.full_like(current[0], self.initial * self.threshold))
 
 
-BLOCK = 1 << 17  # neurons per pass of the fused loop: their state stays in the processor's cache
+BLOCK = 1 << 17  # neurons per pass of the loop, so that their state stays in the processor's cache
 
 
 class _Kept(Context, Protocol):
@@ -116,7 +115,7 @@ class _Kept(Context, Protocol):
 
 
 class _IntegrateAndFire(torch.autograd.Function):
-    """The loop of `unroll`, block by block, with the gradient recursion written out instead of recorded."""
+    """The loop of `unroll`, block by block, with a hand-written instead of a recorded gradient recursion."""
 
     @staticmethod
     def forward(
@@ -151,7 +150,7 @@ class _IntegrateAndFire(torch.autograd.Function):
 
 
 def _blocks(x: Float[Tensor, "T N"]) -> list[slice]:
-    """Blocks that fit a processor's cache; on an accelerator one, since there each block is more launches."""
+    """Blocks that fit a processor's cache; on an accelerator a single block, to launch few kernels."""
     size = BLOCK if x.device.type == "cpu" else max(1, x.shape[1])
     return [slice(start, start + size) for start in range(0, x.shape[1], size)]
 
@@ -159,9 +158,10 @@ def _blocks(x: Float[Tensor, "T N"]) -> list[slice]:
 def lif_unroll(
     current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
 ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
-    """`unroll` for integrate-and-fire neurons, with a hand-written backward pass; other neurons fall through.
+    """`unroll` with a hand-written backward pass for integrate-and-fire neurons; others use `unroll` itself.
 
-    Spikes equal those of `unroll` to the bit, gradients to rounding. It cannot be differentiated twice.
+    The spikes equal those of `unroll` to the bit, the gradients up to rounding. The loop cannot be
+    differentiated twice.
 
     Example:
         >>> from spikeproof.surrogates import ATan
@@ -169,7 +169,7 @@ def lif_unroll(
         >>> z.flatten().tolist(), round(end.v.item(), 4)
         ([0.0, 1.0, 0.0], 0.8)
     """
-    if type(neuron).step is not IntegrateAndFire.step:  # a subclass with an equation of its own is not ours
+    if type(neuron).step is not IntegrateAndFire.step:  # a subclass with its own equation
         return unroll(current, state, neuron, spike)
     assert isinstance(neuron, IntegrateAndFire)
     spikes, v = _IntegrateAndFire.apply(current, state.v, neuron, spike)  # type: ignore[no-untyped-call]
@@ -178,8 +178,8 @@ def lif_unroll(
 
 @cache
 def fused_unroll() -> Unroll:
-    """`unroll` as `torch.compile` fuses it, one program per shape: fast on a GPU, for gradients in training.
+    """`unroll`, fused by `torch.compile` into one program per shape: fast on a GPU, for training.
 
-    On a processor its spikes are those of `unroll` to the bit; a GPU may round a product and its sum at once.
+    On a CPU its spikes equal those of `unroll` to the bit; a GPU may round a product and a sum together.
     """
     return torch.compile(unroll, dynamic=False)

@@ -1,4 +1,4 @@
-"""Neurons whose input rises before it falls: synaptic currents, double exponential kernels, and renewal."""
+"""Neurons whose response to an input rises before it falls: synaptic currents and double exponentials."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ class CuBaState(NamedTuple):
 
 @dataclass(frozen=True)
 class CuBaLIF(Leaky):
-    r"""The current-based leaky integrate-and-fire neuron: input is a current that decays by itself.
+    r"""The current-based leaky integrate-and-fire neuron, whose synaptic current decays exponentially.
 
     .. math:: i[t] = \beta\,i[t-1] + (1-\beta)\,I[t], \quad v[t] = \alpha\,v[t-1] + i[t],
               \quad z[t] = 1[v[t] \ge \theta]
 
-    with `alpha = exp(-dt/tau)`, `beta = exp(-dt/tau_syn)`; then the reset, of the potential only. The factor
-    `1 - beta` lets an input carry the same charge at every `tau_syn`, as it does into a `LIF`.
+    with `alpha = exp(-dt/tau)`, `beta = exp(-dt/tau_syn)`; the reset follows and changes the potential only.
+    Because of the factor `1 - beta` an input carries the same charge for every `tau_syn`, as it does with
+    `LIF`.
 
     Args:
         threshold: firing threshold, in units of potential, positive.
@@ -93,15 +94,15 @@ class SRM(Neuron):
               \quad z[t] = 1[v[t] \ge \theta]
     .. math:: \epsilon(x) = (e^{-x/\tau} - e^{-x/\tau_s}) / \max_x(e^{-x/\tau} - e^{-x/\tau_s})
 
-    The kernel is read at the end of each step, so an input acts in the step in which it comes. A lone input
-    of 1 raises the potential to 1 at its peak. Spikes leave the input alone; what keeps the neuron from
-    firing again is the second kernel. With `tau_refractory = tau` and `strength = threshold` that is a reset
-    by subtraction.
+    The kernel is evaluated at the end of each step, so an input acts in the step in which it arrives. A
+    single input of 1 raises the potential to 1 at its peak. Spikes do not change the response to the input;
+    the second kernel keeps the neuron from firing again. With `tau_refractory = tau` and
+    `strength = threshold` it acts as a reset by subtraction.
 
     Args:
         threshold: firing threshold, in units of potential, positive.
-        tau: membrane time constant, that of the fall [s], positive.
-        tau_syn: synaptic time constant, that of the rise [s], positive and below `tau`.
+        tau: membrane time constant, with which the kernel falls [s], positive.
+        tau_syn: synaptic time constant, with which the kernel rises [s], positive and below `tau`.
         tau_refractory: time constant of refractoriness [s], positive.
         strength: depth `eta` of refractoriness at a spike, in units of potential, positive.
         dt: length of one step [s], positive.
@@ -109,7 +110,7 @@ class SRM(Neuron):
         synapse: a `PSP` that filters the output spikes of hidden layers, or None.
 
     Raises:
-        InputError: a constant that is not positive, or `tau_syn` not below `tau`.
+        InputError: a constant is not positive, or `tau_syn` is not below `tau`.
 
     Shapes:
         current `[B, *F]` -> spikes `[B, *F]`
@@ -143,7 +144,7 @@ class SRM(Neuron):
 
     @property
     def scale(self) -> float:
-        """What makes the peak of the kernel 1."""
+        """The factor that makes the peak of the kernel 1."""
         peak = self.tau * self.tau_syn / (self.tau - self.tau_syn) * math.log(self.tau / self.tau_syn)
         return 1 / (falls_by(peak, self.tau) - falls_by(peak, self.tau_syn))
 
@@ -173,23 +174,23 @@ class RenewalState(NamedTuple):
 
 @dataclass(frozen=True)
 class Renewal(Neuron):
-    r"""A spike response neuron with a double exponential kernel, which a spike sets back to rest entirely.
+    r"""A spike response neuron with a double exponential kernel, which a spike resets completely.
 
     .. math:: m[t] = a\,(m[t-1] + I[t]), \quad n[t] = b\,(n[t-1] + I[t]), \quad
               v[t] = \frac{1-b}{a-b}\,(m[t] - n[t]), \quad z[t] = 1[v[t] \ge \theta]
 
     with :math:`a = e^{-dt/\tau}`, :math:`b = e^{-dt/\tau_{syn}}`; a spike sets m, n and v to zero, so only
-    inputs since the last spike count for the next.
+    inputs since the last spike contribute to the next one.
 
     Args:
         threshold: firing threshold, in units of potential, positive.
-        tau: membrane time constant, that of the fall [s], positive.
-        tau_syn: synaptic time constant, that of the rise [s], positive and below `tau`.
+        tau: membrane time constant, with which the kernel falls [s], positive.
+        tau_syn: synaptic time constant, with which the kernel rises [s], positive and below `tau`.
         dt: length of one step [s], positive.
         detach_reset: whether the gradient stops at the reset.
 
     Raises:
-        InputError: a constant that is not positive, or `tau_syn` not below `tau`.
+        InputError: a constant is not positive, or `tau_syn` is not below `tau`.
 
     Example:
         >>> from spikeproof.neurons import unroll

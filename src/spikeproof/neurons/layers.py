@@ -1,4 +1,4 @@
-"""Layers of neurons: thin shells that hold what the neurons learn, and no state."""
+"""Layers of neurons: thin modules that hold the learned tensors and no state."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Neurons(nn.Module):
 
 
 class Spiking(_Neurons):
-    """A layer of neurons; every call starts at rest and nothing is left when it returns.
+    """A layer of neurons; every call starts at rest and leaves no state behind.
 
     In training the surrogate's width is in units of potential. In evaluation mode, in which a model is
     attacked, it is in units of the neuron's threshold, so that no attack depends on the unit in which
@@ -106,10 +106,10 @@ class Spiking(_Neurons):
 
 
 def potentials(layer: Spiking, current: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *F"]:
-    """The potential of a layer's neurons in every step, after input and leak and before spike and reset.
+    """The potential of a layer's neurons at every step, after input and leak and before spike and reset.
 
     Raises:
-        InputError: neurons whose state has no potential of its own.
+        InputError: the state of the neurons has no potential.
 
     Example:
         >>> from spikeproof.neurons import IF
@@ -122,7 +122,7 @@ def potentials(layer: Spiking, current: Float[Tensor, "T B *F"]) -> Float[Tensor
         _, before = neuron.step(i, state, Never())
         if not hasattr(before, "v"):
             raise InputError(
-                "A read-out of potentials needs neurons that have one", repr(neuron), "Use lif or if."
+                "Reading potentials needs neurons that have a potential", repr(neuron), "Use lif or if."
             )
         found.append(before.v)
         _, state = neuron.step(i, state, layer.measured)
@@ -130,7 +130,7 @@ def potentials(layer: Spiking, current: Float[Tensor, "T B *F"]) -> Float[Tensor
 
 
 class Integrator(_Neurons):
-    """A read-out layer whose neurons integrate and never fire.
+    """An output layer whose neurons integrate and never fire.
 
     Args:
         neuron: the equation of one step, without its spikes.

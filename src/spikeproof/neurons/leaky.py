@@ -1,4 +1,4 @@
-"""Leaky neurons: the LIF neuron, and those some of whose constants are learned."""
+"""Leaky neurons: the LIF neuron, and neurons with learned constants."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["DLIF", "LIF", "PLIF", "SNU", "DLIFState", "Leaky", "PLIFState", "SNU
 
 @dataclass(frozen=True)
 class Leaky(Resetting):
-    """A membrane that leaks: what the neurons of this package with a time constant share."""
+    """A leaky membrane, which all neurons with a membrane time constant share."""
 
     tau: float = 4e-3
     dt: float = 1e-3
@@ -43,7 +43,8 @@ class LIF(Leaky, IntegrateAndFire):
     .. math:: v[t] = e^{-dt/\tau}\,v[t-1] + I[t], \quad z[t] = 1[v[t] \ge \theta],
               \quad v[t] \leftarrow reset(v[t], z[t])
 
-    A potential equal to the threshold fires. The reset is part of the gradient unless `detach_reset`.
+    A neuron whose potential equals the threshold fires. The reset is part of the gradient unless
+    `detach_reset`.
 
     Args:
         threshold: firing threshold, in units of potential, positive.
@@ -59,7 +60,7 @@ class LIF(Leaky, IntegrateAndFire):
 
 
 class PLIFState(NamedTuple):
-    """Potential, and the share of it that a step takes."""
+    """Potential, and the share of it that is lost in one step."""
 
     v: Float[Tensor, "B *F"]
     lost: Float[Tensor, ""]
@@ -71,8 +72,9 @@ class PLIF(Leaky):
 
     .. math:: v[t] = (1-k)\,v[t-1] + k\,I[t], \quad k = \sigma(a), \quad z[t] = 1[v[t] \ge \theta]
 
-    then the reset. Learned is one number `a` per layer, at first such that `1 - k = exp(-dt/tau)`. The paper
-    starts from `k = 1/tau0` in steps, the first order of that; its tau0 = 2 is `tau = dt / ln 2` here.
+    and the reset follows. Each layer learns one number `a`, which initially makes `1 - k = exp(-dt/tau)`. The
+    paper starts from the first-order approximation `k = 1/tau0`, with tau0 in steps; its tau0 = 2 is
+    `tau = dt / ln 2` here.
 
     Args:
         threshold: firing threshold, in units of potential, positive.
@@ -114,7 +116,7 @@ class PLIF(Leaky):
 
 
 class DLIFState(NamedTuple):
-    """Potential, and the gains of the steps that are still to come."""
+    """Potential, and the gains of the remaining steps."""
 
     v: Float[Tensor, "B *F"]
     gains: Float[Tensor, "T"]
@@ -122,23 +124,24 @@ class DLIFState(NamedTuple):
 
 @dataclass(frozen=True)
 class DLIF(Leaky):
-    r"""The dynamic leaky integrate-and-fire neuron: each layer learns how much every time step counts.
+    r"""The dynamic leaky integrate-and-fire neuron: each layer learns one gain for every time step.
 
     .. math:: v[t] = e^{-dt/\tau}\,v[t-1] + p[t]\,I[t], \quad z[t] = 1[v[t] \ge \theta]
 
-    then the reset. Learned is one gain `p[t]` per layer and step, at first 1.
+    and the reset follows. Each layer learns one gain `p[t]` per time step, which is 1 initially.
 
     Args:
         threshold: firing threshold, in units of potential, positive.
         reset: `BySubtraction()` or `ToZero()`.
         detach_reset: whether the gradient stops at the reset.
         synapse: a `PSP` that filters the output spikes of hidden layers, or None.
-        tau: membrane time constant [s], positive; the paper's decay of 0.99 is `tau = 0.1` at this dt.
+        tau: membrane time constant [s], positive; the paper's decay of 0.99 is `tau = 0.1` for the default
+            `dt`.
         dt: length of one step [s], positive.
-        steps: number of steps that have a gain, at least as many as the code has.
+        steps: number of time steps that have a gain, at least as many as the encoder has.
 
     Raises:
-        InputError: a current of more than `steps` steps.
+        InputError: the current has more than `steps` steps.
 
     Shapes:
         learns `gains [steps]`; current `[B, *F]` -> spikes `[B, *F]`
@@ -188,12 +191,12 @@ class SNUState(NamedTuple):
 
 @dataclass(frozen=True)
 class SNU(Neuron):
-    r"""The spiking neural unit: a rectified leaky membrane that learns its threshold.
+    r"""The spiking neural unit: a rectified leaky membrane with a learned threshold.
 
     .. math:: s[t] = \max(0,\ I[t] + e^{-dt/\tau}\,s[t-1]\,(1 - y[t-1])), \quad y[t] = 1[s[t] + b \ge 0]
 
-    Learned is the bias `b`, one per feature, at first minus the threshold. A read-out that does not fire is
-    not rectified either, so that its logits may be negative.
+    Each feature learns a bias `b`, which is initially minus the threshold. An output layer that does not fire
+    is not rectified either, so its logits may be negative.
 
     Args:
         threshold: firing threshold before training, in units of potential, positive.

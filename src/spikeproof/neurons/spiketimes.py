@@ -1,17 +1,17 @@
-r"""Neurons that spike once: from the times of input spikes and the weights to the time of the output spike.
+r"""Neurons that spike once: input spike times and weights determine the time of the output spike.
 
-A time is written as *earliness* `e = horizon - t`: the larger the earlier, and 0 for a neuron that stays
-silent. All equations here depend on differences of times alone, so no neuron needs to know the horizon.
+A time is written as *earliness* `e = horizon - t`: a larger value is an earlier spike, and 0 is a neuron that
+stays silent. All equations here depend on differences of times only, so no neuron depends on the horizon.
 
 Exact neurons have a continuous membrane potential :math:`V(t) = \sum_i w_i\,\epsilon(t - t_i)`. The first
 crossing :math:`V(t) = \theta` has a closed form for each set of inputs that come before it. All sets are
-tried in order of time, and the first that gives a time within its own interval is the causal one. The
-derivatives are those of the implicit function,
+tried in order of time, and the first set whose crossing lies within its own interval is the causal set. The
+implicit function theorem gives the derivatives
 
 .. math:: \frac{\partial t}{\partial w_i} = -\frac{\epsilon(t-t_i)}{\dot V(t)}, \quad
           \frac{\partial t}{\partial t_i} = \frac{w_i\,\dot\epsilon(t-t_i)}{\dot V(t)},
 
-zero for inputs that come later and for neurons that stay silent.
+which are zero for inputs that come later and for neurons that stay silent.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from spikeproof.protocols import Context
 __all__ = ["S4NN", "T2FSNN", "Exact", "FastAndDeep", "Mostafa", "Timed", "lambertw"]
 
 BLOCK = 1 << 18
-"""Pairs of an input and an output that are looked at together: about what a processor's cache holds."""
+"""Pairs of an input and an output that are processed together: about as many as fit a processor's cache."""
 
 LARGEST = 1 << 22
-"""Values of inputs at different times that are held together."""
+"""Values, over input times, examples and outputs, that are held in memory together."""
 
 STEEP = 1e-3
 """Smallest slope at a crossing that derivatives divide by, in thresholds per time constant."""
@@ -45,7 +45,7 @@ STEEP = 1e-3
 def lambertw(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     r"""The main branch of Lambert's function, :math:`W e^W = x`, for x in [-1/e, 0]; NaN below -1/e.
 
-    Halley's iteration from the series about the branch point.
+    Halley's iteration starts from the series about the branch point.
 
     Example:
         >>> lambertw(torch.tensor([-0.2, 0.0], dtype=torch.float64))
@@ -66,7 +66,7 @@ def lambertw(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 @dataclass(frozen=True)
 class Timed(Neuron):
-    """A neuron that spikes at most once, told by times in and times out."""
+    """A neuron that spikes at most once; its inputs and its output are spike times."""
 
     timed: ClassVar[bool] = True
 
@@ -94,7 +94,7 @@ class Exact(Timed):
         _positive(self, threshold=self.threshold, tau=self.tau)
 
     def kernel(self, s: Float[Tensor, "..."]) -> tuple[Tensor, Tensor]:
-        """The postsynaptic potential a time `s >= 0` after the spike, and its slope by `s / tau`."""
+        """The postsynaptic potential at a time `s >= 0` after the spike, and its slope by `s / tau`."""
         raise NotImplementedError(f"{type(self).__name__} defines no kernel")
 
     def crossing(self, times: Float[Tensor, "B N"], weight: Float[Tensor, "B N O"]) -> Float[Tensor, "B N O"]:
@@ -215,7 +215,7 @@ def _search(
     weight: Float[Tensor, "O N"],
     first: Callable[[Tensor, Tensor], Tensor],
 ) -> Float[Tensor, "B O"]:
-    """What `first` finds for inputs in order of time, block by block; inputs that are silent are left out."""
+    """The result of `first` for inputs in order of time, block by block, without silent inputs."""
     out, columns = early.new_zeros(early.shape[0], weight.shape[0]), weight.T.contiguous()
     for block in _blocks(early, weight):
         ordered, order = early[block].sort(dim=1, descending=True, stable=True)
@@ -257,7 +257,7 @@ class _FirstCrossing(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class S4NN(Timed):
-    r"""The non-leaky neuron in discrete time that spikes once, with a stand-in for the gradient.
+    r"""The non-leaky neuron in discrete time that spikes once, with a surrogate for the gradient.
 
     .. math:: t_{out} = 1 + \min\{t : \sum_{i: t_i \le t} w_i \ge \theta\}, \quad
               -\frac{\partial t_{out}}{\partial w_i} := 1[t_i < t_{out}], \quad
@@ -267,7 +267,7 @@ class S4NN(Timed):
 
     Args:
         threshold: firing threshold, in units of potential, positive.
-        normalise: whether errors are scaled to unit length, per example and layer, on their way back.
+        normalise: whether the backward pass scales gradients to unit length, per example and layer.
 
     Shapes:
         whole earliness `[B, N]`, weights `[O, N]` -> whole earliness `[B, O]`
@@ -296,9 +296,9 @@ class _KeptS4NN(Context, Protocol):
 
 
 class _FirstStep(torch.autograd.Function):
-    """The first step at which the sum of the weights that have arrived reaches the threshold.
+    """The first step at which the summed weights of all inputs so far reach the threshold.
 
-    Every input arrives once, so a step costs no more than the weights of what arrives in it.
+    Every input arrives once, so a step only adds the weights of the inputs that arrive in it.
     """
 
     @staticmethod
@@ -327,7 +327,7 @@ class _FirstStep(torch.autograd.Function):
 
 
 def _told_inputs(early: Tensor, weight: Tensor, out: Tensor, grad: Tensor) -> Float[Tensor, "B N"]:
-    """What neurons tell the inputs that were earlier; a silent neuron, earliness 0, tells all that spiked."""
+    """The gradient on inputs earlier than a neuron's spike, or on all inputs that spike if it is silent."""
     told = torch.zeros_like(early)
     for block in _blocks(early, weight):
         earlier = early[block, None, :] > out[block, :, None]
@@ -336,7 +336,7 @@ def _told_inputs(early: Tensor, weight: Tensor, out: Tensor, grad: Tensor) -> Fl
 
 
 def _told_weights(early: Tensor, levels: Tensor, out: Tensor, grad: Tensor) -> Float[Tensor, "O N"]:
-    """What neurons tell the weights of the inputs that were earlier, summed over examples level by level."""
+    """The gradient on the weights of inputs that are earlier than a neuron's spike, summed over examples."""
     told = grad.new_zeros(early.shape[1], out.shape[1])
     rows = max(1, LARGEST // max(1, len(levels) * out.shape[1]))
     for start in range(0, len(early) if len(levels) else 0, rows):
@@ -353,7 +353,7 @@ def _told_weights(early: Tensor, levels: Tensor, out: Tensor, grad: Tensor) -> F
 def _arrivals(
     early: Float[Tensor, "B N"], weight: Float[Tensor, "O N"], levels: Float[Tensor, "L"]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Falling levels `[l, 1, 1]` and the potentials `[l, B, O]` from all inputs at least as early as each."""
+    """Levels in falling order `[l, 1, 1]`, and potentials `[l, B, O]` from all inputs at least as early."""
     batch, columns = early.shape[0], weight.T.contiguous()
     example, place = early.nonzero(as_tuple=True)
     step = len(levels) - 1 - torch.searchsorted(levels.flip(0), early[example, place])

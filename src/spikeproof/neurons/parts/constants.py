@@ -19,7 +19,7 @@ def positive(part: object, **values: float) -> None:
 
 
 def falls_by(dt: float, tau: float) -> float:
-    """Share that is left after one step of `dt` seconds of an exponential with time constant `tau`.
+    """Share of an exponential with time constant `tau` that is left after one step of `dt` seconds.
 
     Example:
         >>> falls_by(1e-3, 1e-3) == math.exp(-1)
@@ -29,7 +29,7 @@ def falls_by(dt: float, tau: float) -> float:
 
 
 def share_lost(dt: float, tau: float) -> float:
-    """The number whose logistic sigmoid is `1 - exp(-dt/tau)`, what such an exponential loses in one step.
+    """The logit of `1 - exp(-dt/tau)`, the share that such an exponential loses in one step.
 
     Example:
         >>> round(share_lost(math.log(2), 1.0), 9) + 0.0

@@ -1,8 +1,8 @@
-"""What a neuron is: constants, learned tensors, a state of rest, and the equation of one step.
+"""The definition of a neuron: constants, learned tensors, a resting state and the equation of one step.
 
-Everything that changes over time is in the state, a named tuple of tensors. So are the learned tensors, put
-there by `rest`: a step and a loop over time see nothing but current, state and spike function, and every loop
-in place of `unroll` works for neurons with parameters as it does for those without.
+The state, a named tuple of tensors, holds everything that changes over time. It also holds the learned
+tensors, which `rest` puts there. A step and a loop over time therefore depend on current, state and spike
+function only, and every loop that replaces `unroll` works for neurons with and without parameters.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ Learned = Mapping[str, Tensor]
 NOTHING: Learned = MappingProxyType({})
 
 SomeState = Any
-"""The state of whatever neuron: a named tuple of tensors, into which only that neuron looks."""
+"""The state of any neuron: a named tuple of tensors, whose fields only this neuron uses."""
 
 
 class State(NamedTuple):
-    """What a neuron carries from one step to the next, when that is its potential alone."""
+    """The state of a neuron that carries only its potential from one step to the next."""
 
     v: Float[Tensor, "B *F"]
 
@@ -57,26 +57,26 @@ class Never(Surrogate):
 
 
 class Neuron:
-    """An equation for one step; members are frozen dataclasses.
+    """A neuron: the equation of one time step; members are frozen dataclasses.
 
     The state is a named tuple of tensors, one field of which is the potential `v` unless a member defines
     `integrate` itself.
     """
 
     spiking: ClassVar[bool] = True
-    """Whether what comes out are events, which can be counted, and not real numbers at every step."""
+    """Whether the outputs are spikes, which can be counted, and not real numbers at every step."""
 
     binary: ClassVar[bool] = True
     """Whether every spike is a 1, before a synapse filters it."""
 
     looks_ahead: ClassVar[bool] = False
-    """Whether a spike may depend on input of later steps, as where a layer waits for all of its input."""
+    """Whether a spike may depend on input of later steps, because a layer waits for all of its input."""
 
     synapse: PSP | None = None
 
     @property
     def output(self) -> Neuron:
-        """The neuron of output layers where hidden ones have this one: no synapse filters its spikes."""
+        """The same neuron for the output layer, where no synapse filters the spikes."""
         neuron: Any = self
         return self if self.synapse is None else replace(neuron, synapse=None)
 
@@ -84,13 +84,13 @@ class Neuron:
         """Initial values of what training may change, from PyTorch's current generator.
 
         Args:
-            features: size of the first axis of features (neurons, or channels of a map); None if unknown, and
-                then neurons share one value per layer where others have one per feature.
+            features: size of the first axis of features (neurons, or channels of a map); None if unknown, in
+                which case neurons have one value per layer instead of one per feature.
         """
         return {}
 
     def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> SomeState:
-        """The state before the first step of `current`; it holds whatever of `learned` the steps need."""
+        """The state before the first step of `current`; it holds the tensors of `learned` that steps need."""
         return State(torch.zeros_like(current[0]))
 
     def step(
@@ -102,7 +102,7 @@ class Neuron:
     def integrate(
         self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING
     ) -> Float[Tensor, "T B *F"]:
-        """The potential of a neuron that never fires, for read-out."""
+        """The potential of a neuron that never fires, for decoders of potentials."""
         state, potentials = self.rest(current, learned), []
         for i in current:
             _, state = self.step(i, state, Never())
@@ -112,7 +112,7 @@ class Neuron:
 
 @dataclass(frozen=True)
 class Resetting(Neuron):
-    """Threshold and reset: what neurons that fire at a threshold and start again share."""
+    """Threshold and reset, which all neurons share that are reset after firing."""
 
     threshold: float = 1.0
     reset: Reset = BySubtraction()
@@ -125,7 +125,7 @@ class Resetting(Neuron):
     def fire(
         self, v: Float[Tensor, "B *F"], spike: Surrogate, raised: Tensor | None = None
     ) -> tuple[Float[Tensor, "B *F"], Float[Tensor, "B *F"]]:
-        """Spikes of `v`, at a threshold `raised` above the constant one, and what they leave of `v`."""
+        """Spikes of `v` at a threshold `raised` above the constant one, and the potential after the reset."""
         above = v - self.threshold
         z = spike(above if raised is None else above - raised)
         return z, self.reset(v, z.detach() if self.detach_reset else z, self.threshold)
@@ -149,7 +149,7 @@ def per_feature(value: Tensor, current: Float[Tensor, "B *F"]) -> Tensor:
 def unroll(
     current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
 ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
-    """The step repeated: the definition every faster version is measured against.
+    """The step, repeated over time: the definition with which every faster version must agree.
 
     Example:
         >>> from spikeproof.neurons import IF

@@ -1,4 +1,4 @@
-"""What a spike does to the membrane potential."""
+"""The reset of the membrane potential after a spike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["BySubtraction", "Reset", "ToZero"]
 
 
 class Reset:
-    """What a spike does to the membrane potential."""
+    """The reset of the membrane potential after a spike."""
 
     def __call__(self, v: Tensor, z: Tensor, threshold: float, out: Tensor | None = None) -> Tensor:
         """The potential after the spikes `z`."""
@@ -24,7 +24,7 @@ class Reset:
 
 @dataclass(frozen=True)
 class ToZero(Reset):
-    """Reset to zero, `v (1 - z)`; whatever exceeded the threshold is lost.
+    """Reset to zero, `v (1 - z)`; the excess over the threshold is lost.
 
     Source:
         Wu et al. 2018 (STBP), eq. (5).

@@ -1,4 +1,4 @@
-"""What becomes of spikes on their way to the next layer."""
+"""Synapses, which filter spikes on their way to the next layer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["PSP", "Synapse", "psp_filter"]
 
 @dataclass(frozen=True)
 class PSP:
-    r"""The postsynaptic potential: spikes seen through a decaying exponential of unit area.
+    r"""The postsynaptic potential: spikes filtered by a decaying exponential of unit area.
 
     .. math:: p[t] = d\,p[t-1] + (1-d)\,s[t], \quad d = e^{-dt/\tau}
 
@@ -51,7 +51,7 @@ def psp_filter(spikes: Float[Tensor, "T B *F"], psp: PSP) -> Float[Tensor, "T B 
 
 
 class Synapse(nn.Module):
-    """Spikes on their way to the next layer, as a postsynaptic trace.
+    """A synapse, which turns spikes into a postsynaptic trace for the next layer.
 
     Shapes:
         spikes `[T, B, *F]` -> trace `[T, B, *F]`
