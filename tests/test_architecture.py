@@ -28,7 +28,7 @@ FLOORS = [
     [["attacks"]],
     [["evaluation"]],
     [["interop"]],
-    [["audit"], ["catalogue"]],
+    [["auditing"], ["catalogue"]],
     [["experiments"]],
     [["report"]],
     [["command"]],
@@ -128,9 +128,9 @@ BESIDES = {  # what is public beside the classes that a study can name
     *("Key", "ModelSpec", "Classifier", "Normalise", "PSP", "Dataset", "Split", "Subset"),
     *("substitute", "probed", "load", "save", "decide", "parse_epsilon"),
     *("evaluate_clean", "evaluate_attack", "evaluate_sweep", "evaluate_suite", "evaluate_distances"),
-    *("strongest", "rate_twin", "made_on", "GradientAttack", "MinimumNorm"),
+    *("strongest", "rate_twin", "made_on", "through", "GradientAttack", "MinimumNorm", "audit", "Report"),
     *("AsFoolbox", "AsTorchattacks", "FOOLBOX", "TORCHATTACKS", "MODEL_PARTS", "STUDY_PARTS"),
-    *("SpikeproofError", "InputError", "DamagedError", "__version__"),
+    *("SpikeproofError", "InputError", "LeakError", "DamagedError", "__version__"),
 }
 PEERS = {InTorchattacks, InFoolbox}  # named as in their libraries, in the tables TORCHATTACKS and FOOLBOX
 NAMEABLE = {part for kind, table in PARTS.items() if kind not in PEERS for part in table.values()}

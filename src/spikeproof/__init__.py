@@ -27,6 +27,8 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 if TYPE_CHECKING:
     from spikeproof.attacks.nearest.minimum import MinimumNorm as MinimumNorm
     from spikeproof.attacks.search import GradientAttack as GradientAttack
+    from spikeproof.auditing.signoff import Report as Report
+    from spikeproof.auditing.signoff import audit as audit
     from spikeproof.catalogue.model_parts import *
     from spikeproof.catalogue.model_parts import MODEL_PARTS as MODEL_PARTS
     from spikeproof.catalogue.saved import load as load
@@ -40,11 +42,13 @@ if TYPE_CHECKING:
     from spikeproof.errors import DamagedError as DamagedError
     from spikeproof.errors import InputError as InputError
     from spikeproof.errors import SpikeproofError as SpikeproofError
+    from spikeproof.evaluation.callables import LeakError as LeakError
     from spikeproof.evaluation.distances import evaluate_distances as evaluate_distances
     from spikeproof.evaluation.suites import evaluate_suite as evaluate_suite
     from spikeproof.evaluation.through import made_on as made_on
     from spikeproof.evaluation.through import rate_twin as rate_twin
     from spikeproof.evaluation.through import strongest as strongest
+    from spikeproof.evaluation.through import through as through
     from spikeproof.evaluation.verdicts import evaluate_attack as evaluate_attack
     from spikeproof.evaluation.verdicts import evaluate_clean as evaluate_clean
     from spikeproof.evaluation.verdicts import evaluate_sweep as evaluate_sweep

@@ -32,7 +32,7 @@ from spikeproof import (
     evaluate_attack,
     evaluate_clean,
 )
-from spikeproof.audit.assess import attack_evidence
+from spikeproof.auditing.assess import attack_evidence
 from spikeproof.errors import InputError
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.study import study_of

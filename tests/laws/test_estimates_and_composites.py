@@ -27,7 +27,7 @@ from spikeproof.attacks.made_of.composite import (
 from spikeproof.attacks.parts.oracles import Exact, Expectation
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import SETTLING
-from spikeproof.audit.assess import attack_evidence
+from spikeproof.auditing.assess import attack_evidence
 from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import Count, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough

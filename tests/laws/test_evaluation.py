@@ -10,7 +10,7 @@ from spikeproof.attacks.answers.reachable import EncoderAwareSearch
 from spikeproof.attacks.gradient.plain import EOTPGD, FGSM, PGD
 from spikeproof.attacks.nearest.linearised import FAB, DeepFool
 from spikeproof.attacks.search import SETTLING, GradientAttack, Result
-from spikeproof.audit.assess import _worst
+from spikeproof.auditing.assess import _worst
 from spikeproof.datasets import Digits
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough

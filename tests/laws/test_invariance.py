@@ -26,7 +26,7 @@ from spikeproof import (
     ModelSpec,
     ReLU,
 )
-from spikeproof.audit.signoff import audit
+from spikeproof.auditing.signoff import audit
 from spikeproof.datasets import ClassProportional
 from spikeproof.networks import Classifier
 

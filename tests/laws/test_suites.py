@@ -10,7 +10,7 @@ from torch import nn
 from spikeproof.attacks.answers.queries import RectangleSearch, Square, SquareSearch, at_clean
 from spikeproof.attacks.gradient.plain import PGD
 from spikeproof.attacks.recipe import Recipe
-from spikeproof.audit.assess import suite_evidence
+from spikeproof.auditing.assess import suite_evidence
 from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import Digits
 from spikeproof.decoders import ConfidenceExit, Count, Earliest, FirstSpike, MeanPotential, decide

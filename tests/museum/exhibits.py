@@ -23,9 +23,9 @@ from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.nearest.linearised import DeepFool
 from spikeproof.attacks.parts.objectives import PrefixMean
 from spikeproof.attacks.search import Result
-from spikeproof.audit.assess import assess, attack_evidence
-from spikeproof.audit.checks import CHECKS, audit
-from spikeproof.audit.evidence import CurvePoint, Evidence
+from spikeproof.auditing.assess import assess, attack_evidence
+from spikeproof.auditing.checks import CHECKS, audit
+from spikeproof.auditing.evidence import CurvePoint, Evidence
 from spikeproof.datasets import Digits
 from spikeproof.decoders import ConfidenceExit, Count, FixedExit, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from faults import GRID, REMEMBERING, Answers, nearest_of
 
-from spikeproof.audit.assess import suite_evidence
-from spikeproof.audit.checks import SUPPORTED, Verdict, audit
-from spikeproof.audit.diagnostics import probe
-from spikeproof.audit.evidence import Evidence
+from spikeproof.auditing.assess import suite_evidence
+from spikeproof.auditing.checks import SUPPORTED, Verdict, audit
+from spikeproof.auditing.diagnostics import probe
+from spikeproof.auditing.evidence import Evidence
 from spikeproof.evaluation.callables import LeakError, answering
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.evaluation.verdicts import evaluate_clean

@@ -8,7 +8,7 @@ import torch
 from exhibits import EXHIBITS, images, trained
 
 from spikeproof import ATan, Earliest, FastAndDeep, Key, ModelSpec, SpikeTimes, TimedMLP
-from spikeproof.audit.checks import (
+from spikeproof.auditing.checks import (
     CHECKS,
     DOUBTFUL,
     GRAVITY,
@@ -19,8 +19,8 @@ from spikeproof.audit.checks import (
     audit,
     document,
 )
-from spikeproof.audit.diagnostics import probe
-from spikeproof.audit.evidence import Evidence
+from spikeproof.auditing.diagnostics import probe
+from spikeproof.auditing.evidence import Evidence
 from spikeproof.statistics import wilson
 
 

@@ -22,7 +22,7 @@ from spikeproof import (
 from spikeproof.attacks.gradient.plain import Through
 from spikeproof.attacks.made_of.composite import WidthSweep
 from spikeproof.attacks.recipe import made
-from spikeproof.audit.signoff import audit
+from spikeproof.auditing.signoff import audit
 from spikeproof.datasets import ClassProportional
 from spikeproof.decoders import decide
 from spikeproof.encoders import Latency

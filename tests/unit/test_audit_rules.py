@@ -8,8 +8,8 @@ from spikeproof.attacks.answers.noise import NoiseSearch
 from spikeproof.attacks.answers.queries import SquareSearch
 from spikeproof.attacks.gradient.plain import FGSM, PGD
 from spikeproof.attacks.made_of.transfer import Transfer
-from spikeproof.audit.assess import attack_evidence, suite_evidence
-from spikeproof.audit.checks import (
+from spikeproof.auditing.assess import attack_evidence, suite_evidence
+from spikeproof.auditing.checks import (
     CHECKS,
     DOUBTFUL,
     EVALUATE,
@@ -20,7 +20,7 @@ from spikeproof.audit.checks import (
     WITHHELD,
     audit,
 )
-from spikeproof.audit.evidence import CurvePoint, Evidence, ProbeEvidence
+from spikeproof.auditing.evidence import CurvePoint, Evidence, ProbeEvidence
 from spikeproof.losses import Margin
 from spikeproof.statistics import wilson
 from spikeproof.surrogates import ATan

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 import spikeproof as sp
-from spikeproof.audit.assess import assess
+from spikeproof.auditing.assess import assess
 from spikeproof.command.cli import cli
 from spikeproof.errors import InputError
 from spikeproof.evaluation.suites import Suite, evaluate_suite

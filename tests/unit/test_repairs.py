@@ -13,8 +13,8 @@ from spikeproof.attacks.gradient.iterated import APGD, APGDDLR
 from spikeproof.attacks.gradient.plain import EOTPGD, FGSM, PGD
 from spikeproof.attacks.made_of.composite import WidthSweep
 from spikeproof.attacks.recipe import Recipe
-from spikeproof.audit.checks import CHECKS, DOUBTFUL, PRELIMINARY
-from spikeproof.audit.evidence import AttackEvidence, Evidence, ProbeEvidence
+from spikeproof.auditing.checks import CHECKS, DOUBTFUL, PRELIMINARY
+from spikeproof.auditing.evidence import AttackEvidence, Evidence, ProbeEvidence
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.saved import save
 from spikeproof.command.cli import cli

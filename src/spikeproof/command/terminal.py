@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spikeproof.audit.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
+from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
 from spikeproof.experiments.run.driver import Listener, Summary
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from spikeproof.audit.signoff import Report
+    from spikeproof.auditing.signoff import Report
     from spikeproof.experiments.repair.repairs import Repaired
     from spikeproof.experiments.repair.signing import Mended
 
@@ -320,7 +320,7 @@ def print_comparisons(pairs: Sequence[Compared]) -> None:
 
 def print_signed(found: Sequence[Report]) -> None:
     """Robust accuracy, interval, certificate and verdict per budget, and what each attack contributed."""
-    from spikeproof.audit.signoff import threat_name
+    from spikeproof.auditing.signoff import threat_name
 
     for each in found:
         epsilon, name = epsilon_text(each.threat.epsilon), threat_name(each.threat)

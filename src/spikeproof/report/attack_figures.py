@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spikeproof.audit.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
+from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.report.drawing import (

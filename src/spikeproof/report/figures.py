@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from spikeproof.audit.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
+from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.record import ProbeRecord, Record
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.report.drawing import (

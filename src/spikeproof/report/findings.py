@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from spikeproof.audit.checks import CHECKS, DOUBTFUL, GRAVITY, PRELIMINARY, SUPPORTED, WITHHELD, Check
+from spikeproof.auditing.checks import CHECKS, DOUBTFUL, GRAVITY, PRELIMINARY, SUPPORTED, WITHHELD, Check
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.record import ProbeRecord, Record
 from spikeproof.report.tables import (

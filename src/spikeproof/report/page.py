@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from spikeproof.audit.checks import CHECKS, MARKS, PRELIMINARY, WITHHELD
+from spikeproof.auditing.checks import CHECKS, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.errors import InputError
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record

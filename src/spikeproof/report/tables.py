@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from spikeproof.audit.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
+from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.record import Broke, DistanceRecord, Effort, ProbeRecord, Proof, Record
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.statistics import Interval, over_seeds

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
-from spikeproof.audit.checks import GRAVITY, SUPPORTED
+from spikeproof.auditing.checks import GRAVITY, SUPPORTED
 from spikeproof.catalogue.names import members
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.record import ProbeRecord, Record

@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
-from spikeproof.audit.checks import DOUBTFUL, PRELIMINARY, WITHHELD
+from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.results import WORST_CASE, outcomes
 from spikeproof.experiments.run.parquet import Array

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from spikeproof.audit.checks import DOUBTFUL, WITHHELD
+from spikeproof.auditing.checks import DOUBTFUL, WITHHELD
 from spikeproof.errors import DamagedError
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.run.store import Store, Stored

@@ -19,9 +19,9 @@ import numpy as np
 from spikeproof.attacks.answers.queries import SquareSearch
 from spikeproof.attacks.gradient.plain import FGSM
 from spikeproof.attacks.recipe import Recipe
-from spikeproof.audit.assess import attack_evidence, suite_evidence
-from spikeproof.audit.checks import audit
-from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
+from spikeproof.auditing.assess import attack_evidence, suite_evidence
+from spikeproof.auditing.checks import audit
+from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
 from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import InputError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from spikeproof.attacks.recipe import Recipe
-from spikeproof.audit.checks import DOUBTFUL, WITHHELD
+from spikeproof.auditing.checks import DOUBTFUL, WITHHELD
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.saved import load
 from spikeproof.errors import InputError

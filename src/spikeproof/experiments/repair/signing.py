@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spikeproof.attacks.recipe import Recipe
-from spikeproof.audit.checks import WITHHELD
-from spikeproof.audit.evidence import CurvePoint
-from spikeproof.audit.signoff import Report, Subject
+from spikeproof.auditing.checks import WITHHELD
+from spikeproof.auditing.evidence import CurvePoint
+from spikeproof.auditing.signoff import Report, Subject
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.saved import load
 from spikeproof.datasets import ClassProportional, Dataset, Sample, Source, floats

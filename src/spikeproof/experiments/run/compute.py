@@ -25,8 +25,8 @@ from torch import Tensor
 from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Attack, Recipe
-from spikeproof.audit.assess import PROBED
-from spikeproof.audit.diagnostics import probe as inspect
+from spikeproof.auditing.assess import PROBED
+from spikeproof.auditing.diagnostics import probe as inspect
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from spikeproof.audit.assess import PROBED as EXAMINED
-from spikeproof.audit.assess import suite_evidence
-from spikeproof.audit.checks import Verdict
-from spikeproof.audit.checks import audit as verdict_of
-from spikeproof.audit.diagnostics import probe
-from spikeproof.audit.evidence import CurvePoint, Evidence, ProbeEvidence
+from spikeproof.auditing.assess import PROBED as EXAMINED
+from spikeproof.auditing.assess import suite_evidence
+from spikeproof.auditing.checks import Verdict
+from spikeproof.auditing.checks import audit as verdict_of
+from spikeproof.auditing.diagnostics import probe
+from spikeproof.auditing.evidence import CurvePoint, Evidence, ProbeEvidence
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import InputError
 from spikeproof.evaluation.callables import LeakError, Shaped, answering

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from spikeproof.audit.evidence import VOTES, AttackEvidence, Evidence, ProbeEvidence
+from spikeproof.auditing.evidence import VOTES, AttackEvidence, Evidence, ProbeEvidence
 from spikeproof.statistics import wilson
 
 __all__ = [
@@ -916,7 +916,7 @@ def document() -> str:
     lines = [
         "# What the audit checks",
         "",
-        "Written by `python -m spikeproof.audit.checks`; the thresholds are those of the code.",
+        "Written by `python -m spikeproof.auditing.checks`; the thresholds are those of the code.",
         "",
         *_RULE,
         "",

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from spikeproof.audit import slopes, state
-from spikeproof.audit.evidence import VOTES, ProbeEvidence
+from spikeproof.auditing import slopes, state
+from spikeproof.auditing.evidence import VOTES, ProbeEvidence
 from spikeproof.decoders import UNDECIDED, decide
 from spikeproof.errors import SpikeproofError
 from spikeproof.evaluation.callables import answering

@@ -21,9 +21,9 @@ from spikeproof.attacks.made_of.composite import (
 )
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import GradientRecipe, Recipe
-from spikeproof.audit.checks import Verdict, audit
-from spikeproof.audit.diagnostics import probe
-from spikeproof.audit.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
+from spikeproof.auditing.checks import Verdict, audit
+from spikeproof.auditing.diagnostics import probe
+from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
 from spikeproof.decoders import dynamic_exit
 from spikeproof.evaluation.callables import LeakError
 from spikeproof.evaluation.through import through
