@@ -134,7 +134,7 @@ class FewSpikes(DigitCode):
 
 @dataclass(frozen=True)
 class Burst(SpikeCode):
-    r"""Burst coding: a neuron driven by the value, whose spikes grow as long as it keeps firing.
+    r"""Burst coding: the value drives a neuron, whose spikes grow as long as it keeps firing.
 
     .. math:: v \leftarrow v + x, \quad z[t] = 1[v \ge \theta g[t]], \quad s[t] = \theta g[t] z[t], \quad
               v \leftarrow v - s[t], \quad g[t+1] = \beta g[t] \text{ if } z[t] \text{ else } 1

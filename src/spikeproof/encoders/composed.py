@@ -20,7 +20,7 @@ __all__ = ["Fused", "Population", "Reversed", "with_backward"]
 
 @dataclass(frozen=True)
 class Reversed:
-    """Another encoder reversed in time: each input sends as many spikes, in the opposite order.
+    """Another encoder reversed in time: each input sends the same number of spikes in reverse order.
 
     .. math:: s[t] = s_{code}[T-1-t]
 

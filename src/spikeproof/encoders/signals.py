@@ -31,7 +31,7 @@ class _Any(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Events:
-    r"""Event input, which is spikes already: counts of events per step pass unchanged or as 0 and 1.
+    r"""Event input: the numbers of events per time step are passed on unchanged or as 0 and 1.
 
     .. math:: s[t, b] = x[b, t] \quad\text{or, binary,}\quad s[t, b] = 1[x[b, t] > 0]
 
@@ -148,7 +148,7 @@ class SignalCode(SpikeCode):
 
 @dataclass(frozen=True)
 class Delta(SignalCode):
-    r"""Delta modulation: a spike where a signal rose, or fell, by the threshold since the step before.
+    r"""Delta modulation: a signal spikes where it rose or fell by the threshold since the previous step.
 
     .. math:: s_{on}[t] = 1[x[t] - x[t-1] \ge \theta], \quad s_{off}[t] = 1[x[t-1] - x[t] \ge \theta], \quad
               x[-1] = x[0]
@@ -182,7 +182,7 @@ class Delta(SignalCode):
 
 @dataclass(frozen=True)
 class LevelCrossing(SignalCode):
-    r"""Level-crossing coding: spikes count the levels that a signal crossed since the last step, up or down.
+    r"""Level-crossing coding: spikes count the levels that a signal crossed, up or down, since the last step.
 
     .. math:: s_{on}[t] = \max(0, \lfloor x[t]/\theta - m[t-1] \rfloor), \quad
               s_{off}[t] = \max(0, \lfloor m[t-1] - x[t]/\theta \rfloor), \quad

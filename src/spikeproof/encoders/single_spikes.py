@@ -19,7 +19,7 @@ __all__ = ["KernelTimes", "SpikeTimes", "WholeSpikeTimes"]
 
 @dataclass(frozen=True)
 class SpikeTimes:
-    r"""Continuous spike times: every input, black included, sends one spike, the earlier the brighter it is.
+    r"""Continuous spike times: brighter inputs spike earlier, and every input spikes once, black ones too.
 
     .. math:: t = t_{late} - x\,(t_{late} - t_{early}), \quad e = horizon - t
 
@@ -89,7 +89,7 @@ def _steps(part: object, steps: int) -> None:
 
 @dataclass(frozen=True)
 class WholeSpikeTimes:
-    r"""Spike times in whole steps: each input spikes once, the earlier the brighter it is; black never does.
+    r"""Spike times in whole steps: brighter inputs spike earlier, once each, and black inputs do not spike.
 
     .. math:: t = \lfloor (1-x)T \rfloor, \quad e = T - t = \lceil xT \rceil
 
@@ -128,7 +128,7 @@ class WholeSpikeTimes:
 
 @dataclass(frozen=True)
 class KernelTimes:
-    r"""Spike times under a decaying threshold: an input spikes once its value reaches the threshold.
+    r"""Spike times under a decaying threshold: an input spikes when the threshold has fallen to its value.
 
     .. math:: t = \min\{t \in 0..T-1 : x \ge \theta e^{-t/\tau}\}, \quad e = T - t
 

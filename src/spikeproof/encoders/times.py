@@ -38,7 +38,7 @@ def first_spike_level(spikes: Float[Tensor, "T B *F"]) -> Tensor:
 
 @dataclass(frozen=True)
 class Latency(NestedCode):
-    r"""Time-to-first-spike coding: each input spikes once, the earlier the brighter it is; black never does.
+    r"""Time-to-first-spike coding: brighter inputs spike earlier, once each, and black inputs do not spike.
 
     .. math:: s[t] = 1[t = \lfloor (1-x)T \rfloor] = 1[t = T - n], \quad n = \lceil xT \rceil
 
@@ -70,7 +70,7 @@ class Latency(NestedCode):
 
 @dataclass(frozen=True)
 class EarlyBurst(NestedCode):
-    r"""Early-burst coding: a burst starts at the first step and lasts the longer, the brighter the input is.
+    r"""Early-burst coding: a burst starts at the first step, and brighter inputs have longer bursts.
 
     .. math:: s[t] = 1[t/T < x] = 1[t < n], \quad n = \lceil xT \rceil
 
@@ -101,7 +101,7 @@ class EarlyBurst(NestedCode):
 
 @dataclass(frozen=True)
 class LateBurst(NestedCode):
-    r"""Late-burst coding: a burst ends at the last step and starts the earlier, the brighter the input is.
+    r"""Late-burst coding: a burst ends at the last step, and brighter inputs have longer bursts.
 
     .. math:: s[t] = 1 - 1[t/T \le 1-x] = 1[t > T - n], \quad n = \lceil xT \rceil
 

@@ -120,7 +120,7 @@ class _Cells(Architecture):
 
 @dataclass(frozen=True)
 class GRU(_Cells):
-    """Gated recurrent units, an ANN twin for sequences, which takes relu and mean-potential.
+    """Gated recurrent units, an ANN twin for sequences, used with relu and mean-potential.
 
     A layer has the weights and both biases of `torch.nn.GRU`, which are `3 (n h + h h + 2 h)` numbers for n
     inputs and h cells. The network gives an output at every time step, and the decoder averages these
@@ -144,7 +144,7 @@ class GRU(_Cells):
 
 @dataclass(frozen=True)
 class LSTM(_Cells):
-    """Long short-term memory cells, an ANN twin for sequences, which takes relu and mean-potential.
+    """Long short-term memory cells, an ANN twin for sequences, used with relu and mean-potential.
 
     A layer has the weights and both biases of `torch.nn.LSTM`, which are `4 (n h + h h + 2 h)` numbers for n
     inputs and h cells. The network gives an output at every time step, and the decoder averages these
