@@ -156,7 +156,7 @@ DAMAGE = {
     no_description: "No such file",
     pickled: "looks like a pickle",
     cut: "safetensors",
-    changed: "its SHA-256 is another",
+    changed: "their SHA-256 digests differ",
     no_numbers: "NaN in",
 }
 
