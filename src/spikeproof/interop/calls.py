@@ -243,7 +243,9 @@ class AsFoolbox:
         x = ((raw.detach() - low) / unit.width).clamp(0, 1)
         listed = isinstance(epsilons, Iterable)
         if listed and not len(epsilons := list(epsilons)):
-            raise InputError("At least one epsilon", "an empty list", "Try epsilons=[8 / 255].")
+            raise InputError(
+                "A list of epsilons holds at least one", "an empty list", "Try epsilons=[8 / 255]."
+            )
         sizes = [None if e is None else float(e) for e in (epsilons if listed else [epsilons])]
         made = self._made(unit, x, labels, sizes, targeted)
         found = [self._answer(unit, raw, x, labels, targeted, *each) for each in made]
@@ -292,7 +294,7 @@ def _check_tensors(images: object, labels: object) -> None:
     for name, given in (("images", images), ("labels", labels)):
         if not isinstance(given, Tensor):
             raise InputError(
-                f"In this call {name} are a PyTorch tensor", type(given).__name__, "Try torch.as_tensor(...)."
+                f"The {name} must be a PyTorch tensor", type(given).__name__, "Try torch.as_tensor(...)."
             )
 
 

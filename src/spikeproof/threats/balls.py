@@ -25,7 +25,7 @@ TOLERANCE = 1e-6  # allowed excess over a budget: the rounding of x + delta in s
 
 
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
-"""As a study file writes numbers: no underscores, no infinities, no digits of other scripts."""
+"""A number as study files write it: no underscores, no infinities, no digits of other scripts."""
 
 
 def parse_epsilon(text: str | float) -> float:
