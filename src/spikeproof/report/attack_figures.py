@@ -181,9 +181,9 @@ def _bar_drawing(name: str, title: str, caption: str, bars: Sequence[_Bar]) -> D
     ranked = [attack for attack in sorted(totals, key=lambda a: -totals[a]) if totals[attack] > 0]
     named = [attack for attack in totals if attack in ranked[:MOST_ATTACKS]]
     if any(bar.verdict == PRELIMINARY for bar in bars):
-        caption += " A tilde: preliminary, nobody searched for more."
+        caption += " A tilde marks a preliminary number: the attacks searched less than a standard suite."
     if any(bar.verdict == DOUBTFUL for bar in bars):
-        caption += " A question mark: doubtful, more may fall."
+        caption += " A question mark marks a doubtful number: a stronger attack may break more images."
 
     def paint(figure: Figure) -> None:
         ax = figure.subplots()

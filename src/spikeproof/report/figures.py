@@ -434,9 +434,8 @@ def _scale_note(facet: _Facet) -> str:
 
 def _seeds_note(records: Sequence[Record]) -> str:
     seeds = len({record["seed"] for record in records})
-    return f", lines are means over {seeds} seeds and bands reach from the lowest end to the highest" * (
-        seeds > 1
-    )
+    words = f"; lines show the mean over {seeds} seeds, and bands reach from the lowest end to the highest"
+    return words * (seeds > 1)
 
 
 def _finish(figure: Figure, axes: Array, used: int, label: bool = True) -> None:
@@ -526,7 +525,7 @@ def _exit_curves(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
     caption = (
         "Share of clean test images that the model classifies correctly if a decision is forced after each "
         "time step; decisions taken earlier are kept. The large mark shows the mean time of the decision"
-        + _seeds_note(records).replace(" and bands reach from the lowest end to the highest", "")
+        + _seeds_note(records).replace(", and bands reach from the lowest end to the highest", "")
         + "."
         + _left(facets)
     )
@@ -655,7 +654,7 @@ def _map(
 
 
 def _mark(verdicts: set[str | None]) -> str:
-    """Of a mean over numbers with these verdicts."""
+    """The mark of a mean over numbers with these verdicts."""
     if verdicts & {DOUBTFUL, WITHHELD}:
         return MARKS[DOUBTFUL]
     return MARKS[PRELIMINARY] if PRELIMINARY in verdicts else ""

@@ -423,9 +423,9 @@ MEANINGS = {check.name: f"{check.matters} {check.remedy}" for check in CHECKS}
 
 
 def _alarms(records: Sequence[Record], axes: Sequence[str]) -> list[Alarm]:
-    """Everything that looks suspicious, by kind; each text once per model, with its epsilons.
+    """All warnings by kind, each text once per model with its epsilons.
 
-    That nobody searched is said by the verdict, and is no sign of anything.
+    The check behind a preliminary verdict is left out, because it indicates no fault.
     """
     kinds: dict[str, dict[tuple[str, str], list[str]]] = {}
     unsearched = {check.name for check in CHECKS if check.verdict == PRELIMINARY}

@@ -178,8 +178,9 @@ class Seeds(NamedTuple):
         worst: the same in the worst case at each budget that every seed has; a budget at which the number of
             one seed is withheld is left out.
         doubtful: budgets at which one of the numbers is doubtful.
-        preliminary: budgets at which one is preliminary and none doubtful.
-        nested: budgets at which one of the numbers began with what was found within a smaller one.
+        preliminary: budgets at which one of the numbers is preliminary and none is doubtful.
+        nested: budgets at which the attack behind one of the numbers started from images found at a smaller
+            budget.
     """
 
     model: Record
@@ -359,7 +360,7 @@ def judged(record: Record | None) -> str:
 
 
 def argmaxes(row: Headline, columns: Sequence[Budget]) -> str:
-    """Accuracies if the first of the best classes were the answer: on clean images, and at every budget."""
+    """Accuracies if the first of the largest logits were the answer, on clean images and at every budget."""
     found = [row.worst.get(budget) for budget in columns]
     shares = [
         None if record is None or record["verdict"] == WITHHELD else record["robust_argmax"]

@@ -115,7 +115,7 @@ class EventThreat(Ball):
 
 @dataclass(frozen=True)
 class Flips(EventThreat):
-    r"""At most epsilon events may be added to a grid or taken from it, all changes counted together.
+    r"""At most epsilon events in total may be added to a grid or removed from it.
 
     .. math:: \{x' \in \{0, \dots, m\}^n : \sum_i |x'_i - x_i| \le \epsilon\}
 
