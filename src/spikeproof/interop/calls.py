@@ -44,16 +44,16 @@ class _Each(Targets):
 
 @dataclass(frozen=True)
 class _FirstBest:
-    """A model whose first best class is the answer, as other libraries have it.
+    """A model whose answer to a tie is the first of the tied classes, as in other libraries.
 
-    Where best classes tie, the logit of the first is raised by the least step of a floating-point number, so
-    that an attack does not end at a tie; gradients stay as they are.
+    Where several classes share the largest logit, the logit of the first one is raised to the next
+    floating-point number, so that an attack does not stop at a tie. Gradients are unchanged.
     """
 
     model: Any
 
     def __getattr__(self, name: str) -> Any:
-        if name == "model":  # while it is being copied
+        if name == "model":  # asked for while the object is copied
             raise AttributeError(name)
         return getattr(self.model, name)
 
@@ -68,7 +68,7 @@ class _FirstBest:
 
 
 def _answering(source: Model | Sources | None) -> Any:
-    """A model, or all of several, that answer ties by their first class."""
+    """The model or models, which answer a tie with the first of the tied classes."""
     if isinstance(source, Sources):
         return Sources(tuple(None if each is None else _FirstBest(each) for each in source.models))
     return None if source is None else _FirstBest(source)

@@ -23,7 +23,7 @@ class Foreign:
 
     norms: ClassVar[tuple[type[Threat], ...]] = ()
     gradient_free: ClassVar[bool] = False
-    nearest: ClassVar[bool] = False  # whether it looks for the nearest adversarial image, without an epsilon
+    nearest: ClassVar[bool] = False  # whether it searches for the nearest image, without an epsilon
     takes: ClassVar[tuple[str, ...]] = ("eps",)  # arguments that the library needs besides the options
     looks: ClassVar[int] = 1  # number of gradient steps, where no option states it
 

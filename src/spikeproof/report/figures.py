@@ -600,7 +600,10 @@ def _heat_map(atlas: _Atlas, name: str, place: str, records: Sequence[Record]) -
     caption = "Accuracy of each encoder with each decoder, as the mean over seeds where there are several"
     if worst:
         caption += "; the worst case is shown at the epsilon at which the models differ most"
-    for verdict, words in ((DOUBTFUL, "a question mark: doubtful"), (PRELIMINARY, "a tilde: preliminary")):
+    for verdict, words in (
+        (DOUBTFUL, "a question mark marks doubtful numbers"),
+        (PRELIMINARY, "a tilde marks preliminary numbers"),
+    ):
         caption += f"; {words}" if any(record["verdict"] == verdict for record in worst) else ""
     width = min(10.5, 1.8 + len(maps) * max(2.4, 1.5 * len(across)))
     room = 0.16 * max(text.count("\n") for text in below) if cell > 0.6 else 1.2

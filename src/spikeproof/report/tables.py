@@ -106,12 +106,12 @@ def budgets(records: Iterable[Record]) -> list[Budget]:
 
 
 def attacked(records: Iterable[Record]) -> list[Record]:
-    """The records of attacks and of worst cases, without those that mark a study without attacks."""
+    """The records of attacks and of worst cases, without the placeholders of a study without attacks."""
     return [record for record in records if record["attack"] != "none"]
 
 
 def attacks_of(records: Iterable[Record]) -> list[Record]:
-    """The records of single attacks and of suites, without those of worst cases."""
+    """The records of single attacks and of suites, without the worst cases."""
     return [record for record in attacked(records) if record["attack"] != WORST_CASE]
 
 

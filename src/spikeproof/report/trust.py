@@ -328,7 +328,7 @@ def _best(found: f.BestSupported, names: _Names) -> str:
 def _broken(found: f.Broken, names: _Names) -> str:
     shown = [_fallen(at, names) for at in found.at[: MOST_PLACES // 2]]
     return (
-        f"The attacks break more than half of the {names.examples} that the model classifies correctly for "
+        f"The attacks break more than half of the {names.examples} that a model classifies correctly, for "
         f"{_listed(shown)}"
         + (", and at other epsilons too" if len(found.at) > len(shown) else "")
         + ". This holds whatever the verdict, because the model itself misclassified every broken example."
