@@ -165,7 +165,7 @@ def test_foolboxs_criteria_and_tensors_are_understood(ann, data):
     _, clipped, success = attack(model, x, criterion, epsilons=0.25)
     assert torch.equal(success, ann(clipped).argmax(1) == target)
     assert success.float().mean() > 0.8
-    with pytest.raises(InputError, match="A criterion is labels"):
+    with pytest.raises(InputError, match="A criterion is a tensor of labels"):
         attack(model, x, "misclassification", epsilons=EPSILON)
 
 
@@ -183,9 +183,9 @@ def test_bounds_of_a_foolbox_model_are_kept(ann, data):
 
 
 def test_what_has_no_meaning_in_foolboxs_call_is_refused():
-    with pytest.raises(InputError, match="gradients of the model that it is given"):
+    with pytest.raises(InputError, match="gradients from the model that it attacks"):
         AsFoolbox(PGD(surrogate=ATan(1.0)))
-    with pytest.raises(InputError, match="a norm is linf"):
+    with pytest.raises(InputError, match="A norm for Foolbox is Linf"):
         AsFoolbox(PGD(), Linf(0.1))
 
 

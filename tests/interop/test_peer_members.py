@@ -217,11 +217,11 @@ def test_images_outside_the_budget_are_flagged_and_count_as_not_attacked(ann, di
 
 
 def test_peers_refuse_what_they_cannot_attack(ann, digits):
-    with pytest.raises(InputError, match=r"PGD of torchattacks knows the threats Linf: got L2"):
+    with pytest.raises(InputError, match=r"PGD of torchattacks works with the threats Linf: got L2"):
         made(Torchattacks, "PGD", steps=2)(L2(1.0))
     recipe = made(Foolbox, "LinfPGD", steps=2)
     drawing = ModelSpec(Bernoulli(4), MLP((8,)), LIF(), ATan(), MeanPotential(), (1, 8, 8), 10).build(KEY)
-    with pytest.raises(InputError, match="takes one answer for the truth, and this model draws"):
+    with pytest.raises(InputError, match="needs a deterministic model, and this model draws"):
         evaluated(drawing.eval(), recipe, Linf(0.1), digits)
     events = ModelSpec(Events(4), MLP((8,)), LIF(), ATan(), MeanPotential(), (2, 3, 3), 4).build(KEY).eval()
     x, y = torch.zeros(2, 4, 2, 3, 3), torch.zeros(2, dtype=torch.int64)
@@ -267,7 +267,7 @@ epsilons: [0.1]
         ("steps: 20", "stepps: 20", r"study.yaml:7: 'PGD' has no such option.*Did you mean 'steps'"),
         ("steps: 20", "steps: a", r"study.yaml:7: expected a whole number"),
         ("steps: 20", "eps: 0.5", r"study.yaml:7: 'PGD' has no such option"),
-        ("digits", "digits", r"study.yaml:8: L2PGD of foolbox knows the threats L2: got Linf"),
+        ("digits", "digits", r"study.yaml:8: L2PGD of foolbox works with the threats L2: got Linf"),
     ],
 )
 def test_a_study_says_what_it_does_not_know(old, new, message):

@@ -156,7 +156,7 @@ DAMAGE = {
     no_description: "No such file",
     pickled: "looks like a pickle",
     cut: "safetensors",
-    changed: "its SHA-256 is another",
+    changed: "their SHA-256 digests differ",
     no_numbers: "NaN in",
 }
 
@@ -241,7 +241,7 @@ def test_what_a_diverged_model_cannot_tell_does_not_touch_the_others(tmp_path):
     assert "finite loss and finite weights" in audit.output
     assert "doubtful" in audit.output
     report = (tmp_path / "out" / "report.html").read_text("utf-8")
-    assert "Not everything is here" in report
+    assert "The study is not complete" in report
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,10 @@ def test_a_certificate_that_does_not_apply_says_why(finished):
     cells = [store.find(path.name) for path in (finished / "cells").iterdir()]
     proofs = [cell for cell in cells if cell is not None and cell.cell["kind"] == "certify"]
     reasons = {cell.metrics["reason"] for cell in proofs if cell.metrics["certified"] is None}
-    assert reasons == {"the code is continuous and has no bins", "no bounds are known for the code Bernoulli"}
+    assert reasons == {
+        "the encoder is continuous and has no bins",
+        "no bounds are known for the encoder Bernoulli",
+    }
 
 
 def test_a_suite_cell_names_the_attack_that_broke_each_example(finished):

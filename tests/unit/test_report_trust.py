@@ -53,8 +53,8 @@ def test_supported_doubtful_and_withheld_numbers_are_counted_and_placed():
     assert (second.check, second.numbers) == ("loss still rising", 1)
     assert "18.0 % of its gain" in second.example
     assert "More steps" in second.remedy
-    assert any("a 50.0 % [45.0, 55.0]" in words for words in trust.may)
-    assert any("b at linf 8/255 is at most 61.0 % robust" in words for words in trust.may_not)
+    assert any("50.0 % [45.0, 55.0] for a" in words for words in trust.may)
+    assert any("b at linf 8/255 is at most 61.0 %" in words for words in trust.may_not)
     assert any("withheld: c" in words for words in trust.may_not)
     assert "93.7" not in everything(trust)  # a withheld number is said nowhere
     assert "first c at linf" in trust.advice[1].words
@@ -62,17 +62,17 @@ def test_supported_doubtful_and_withheld_numbers_are_counted_and_placed():
 
 def test_all_supported_is_said_without_praise():
     trust = told([number("a", "supported"), number("b", "supported"), attack("a")])
-    assert trust.lead.startswith("All 2 robust accuracies were searched and passed every check.")
+    assert trust.lead.startswith("All 2 robust accuracies are supported")
     assert "upper bound" in trust.lead
     assert not trust.reasons
     assert not [advice for advice in trust.advice if "audit" in advice.command]
 
 
-def test_a_preliminary_number_is_a_first_look_and_says_so():
+def test_the_lead_and_the_limits_say_that_preliminary_numbers_were_searched_less():
     trust = told([number("a", "preliminary"), number("b", "supported"), attack("a")])
     assert "1 is supported, 1 preliminary, 0 doubtful and 0 withheld" in trust.lead
-    assert "first look" in trust.lead
-    assert any("a (linf 8/255)" in words and "first look" in words for words in trust.may_not)
+    assert "searched less than a standard suite" in trust.lead
+    assert any("a (linf 8/255)" in words and "searched less" in words for words in trust.may_not)
     assert "spikeproof audit DIR" in [advice.command for advice in trust.advice]
 
 
@@ -80,7 +80,8 @@ def test_zero_is_believed_even_where_it_is_doubtful():
     zero = number("a", "doubtful", 0.0)
     zero.update(ci_low=0.0, ci_high=0.04)
     trust = told([zero, attack("a")])
-    assert "better attack would leave less" not in trust.lead
+    assert "stronger attack would lower it" not in trust.lead
+    assert "stronger attack would lower it" in told([number("a", "doubtful"), attack("a")]).lead
     assert any("a at linf 8/255" in words and "whatever the verdict" in words for words in trust.may)
     assert not [words for words in trust.may_not if "doubtful" in words]
 
@@ -88,19 +89,20 @@ def test_zero_is_believed_even_where_it_is_doubtful():
 def test_a_proof_is_a_conclusion_and_its_absence_is_said():
     proved = number("a", "supported", certified=0.25, certified_low=0.2, certified_high=0.3)
     trust = told([proved, attack("a")])
-    assert any("at least 25.0 % [20.0, 30.0]" in words for words in trust.may)
-    assert not [words for words in trust.may_not if "nobody has tried" in words]
+    assert any("below 25.0 % [20.0, 30.0]" in words for words in trust.may)
+    assert not [words for words in trust.may_not if "No model is shown to be robust" in words]
     failed = {"certificate": "ibp", "subject": "model", "certified": None, "ci_low": None, "ci_high": None}
     tried = number("a", "supported", proofs=[{**failed, "reason": "too deep"}])
     assert any("ibp does not apply: too deep" in words for words in told([tried, attack("a")]).may_not)
     assert any(
-        "no certificate was asked for" in w for w in told([number("a", "supported"), attack("a")]).may_not
+        "No model is shown to be robust" in words and "asked for no certificate" in words
+        for words in told([number("a", "supported"), attack("a")]).may_not
     )
 
 
 def test_one_seed_says_nothing_of_another_and_several_say_how_far_they_differ():
     one = told([number("a", "supported"), attack("a")])
-    assert any("there is one seed" in words for words in one.may_not)
+    assert any("one seed" in words for words in one.may_not)
     assert "seeds: [0, 1, 2]" in [advice.command for advice in one.advice]
     rows = [number("a", "supported", 0.5), {**number("a", "supported", 0.42), "seed": 1, "model": "again"}]
     several = Trust.of([*rows, attack("a")], (), (), ["encoder", "seed"], 100)
@@ -128,13 +130,13 @@ def test_only_differences_between_supported_numbers_are_conclusions():
 def test_a_study_without_attacks_or_without_numbers_says_so():
     trust = told([record(attack="none", threat="none", epsilon=0.0)])
     assert "no attacks" in trust.lead
-    assert trust.may_not[-1] == "Anything about robustness."
+    assert trust.may_not[-1] == "The study shows nothing about robustness."
     assert "suite: standard" in trust.advice[0].command
     nothing = told([], unfinished=4)
-    assert "nothing to trust yet" in nothing.lead
+    assert "No number is finished" in nothing.lead
     assert not nothing.may
-    assert "4 parts" in nothing.advice[0].words
-    assert "no robust accuracy is stated" in told([attack("a")]).lead
+    assert "4 cells" in nothing.advice[0].words
+    assert "states no robust accuracy" in told([attack("a")]).lead
 
 
 def test_events_are_recordings_and_their_budget_is_explained():
@@ -142,7 +144,7 @@ def test_events_are_recordings_and_their_budget_is_explained():
             (("spike-search", None), ("worst-case", "supported"))]  # fmt: skip
     words = everything(told(rows))
     assert "100 test recordings" in words
-    assert "events may be added to a grid or taken from it" in words
+    assert "events in total may be added to a grid or removed from it" in words
     assert "images" not in words
     assert "certificates:" not in words  # there are none on events
 

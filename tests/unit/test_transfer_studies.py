@@ -217,7 +217,7 @@ def test_images_may_be_made_on_a_saved_model(finished, tmp_path):
         ("{pgd: {steps: 10}}}", "{suite: {}}}", "study.yaml:10: Images are made by one attack"),
         ("{pgd: {steps: 10}}}", "{transfer: {}}}", "Images are made on one model"),
         ("{pgd: {steps: 10}}}", "pgd, made_on: other-seeds}", "needs another model of the study"),
-        ("{pgd: {steps: 10}}}", "pgd, made_on: {those-with: {}}}", "names a part of theirs"),
+        ("{pgd: {steps: 10}}}", "pgd, made_on: {those-with: {}}}", "names at least one part"),
         ("transfer: {attack: {pgd: {steps: 10}}}", "worst-of: {attacks: [transfer]}", "a transfer"),
     ],
 )

@@ -1,1 +1,1 @@
-"""The catalogue: every name that a study may use, and saved models, which are written in these names."""
+"""The catalogue: every name that a study may use, and saved models, whose descriptions use these names."""

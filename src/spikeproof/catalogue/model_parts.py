@@ -1,7 +1,7 @@
-"""The parts of a model that a study may name: one table per kind, written out.
+"""The parts of a model that a study may name, written out in one table per kind.
 
-A member is one row and the line that imports its class `as` itself: that spelling makes it public, and
-`spikeproof` reads from it where the class is at home.
+A member takes one row in its table and one line that imports its class `as` itself. That spelling makes the
+class public, and `spikeproof` reads from the line which module defines it.
 """
 
 from __future__ import annotations

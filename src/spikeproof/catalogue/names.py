@@ -60,18 +60,18 @@ KINDS: Mapping[str, Any] = {
     "datasets": Source,
     "samples": Sample,
 }
-"""What `spikeproof list` calls each kind."""
+"""The name of each kind in `spikeproof list`, and the class that its members share."""
 
 
 def members(kind: str) -> dict[str, str]:
-    """Name -> one-sentence description of every member of a kind, studies included.
+    """Every member of a kind, name -> one-sentence description; `studies` is a kind too.
 
     Raises:
-        InputError: no such kind.
+        InputError: there is no such kind.
 
     Example:
         >>> members("threats")["linf"]
-        'Every pixel may change by at most epsilon.'
+        'Every pixel value may change by at most epsilon.'
     """
     if kind == "studies":
         return {name: _headline(path) for name, path in studies().items()}
@@ -81,7 +81,7 @@ def members(kind: str) -> dict[str, str]:
 
 
 def studies() -> dict[str, Path]:
-    """Name -> file of every built-in study.
+    """Every built-in study, name -> file.
 
     Example:
         >>> "quickstart" in studies()

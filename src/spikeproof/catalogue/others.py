@@ -1,4 +1,4 @@
-"""Which models the images of a transfer attack are made on."""
+"""The choice of the models on which a transfer attack makes its images."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["AmongModels", "EveryOtherModel", "OtherSeeds", "Saved", "ThoseWith",
 class AmongModels(Others):
     """A choice among the models of a study."""
 
-    other_seeds = False  # the same model trained with other seeds, instead of other models
+    other_seeds = False  # whether to choose the same model trained with other seeds, instead of other models
 
     def takes(self, model: object) -> bool:
-        """Whether images are made on a candidate with these parts."""
+        """Whether the attack makes images on this candidate, judging by its parts."""
         return True
 
 
@@ -46,15 +46,15 @@ class ThoseWith(AmongModels):
     """The other models of the study that have the named parts, trained with the same seed.
 
     Args:
-        encoder: the code, or None for any.
+        encoder: the encoder, or None for any.
         network: the architecture, or None for any.
         neuron: the neuron, or None for any.
-        surrogate: the spike function, or None for any.
-        decoder: the read-out, or None for any.
+        surrogate: the surrogate, or None for any.
+        decoder: the decoder, or None for any.
         rule: the learning rule, or None for any.
 
     Raises:
-        InputError: no part named.
+        InputError: no part is named.
 
     Example:
         >>> from spikeproof.neurons import ReLU
@@ -72,7 +72,9 @@ class ThoseWith(AmongModels):
     def __post_init__(self) -> None:
         if all(getattr(self, part.name) is None for part in fields(self)):
             raise InputError(
-                "A choice of models names a part of theirs", "none", "Write, for example, neuron: relu."
+                "A choice of models names at least one part that they have",
+                "no part",
+                "Write, for example, neuron: relu.",
             )
 
     def takes(self, model: object) -> bool:
@@ -85,22 +87,22 @@ class Saved(Others):
     """A saved model: a directory that `spikeproof.save` wrote, or a train cell of another study.
 
     Args:
-        path: the directory.
+        path: the directory of the model or of the cell.
     """
 
     path: str
 
 
 def read_saved(choice: Saved) -> Classifier:
-    """The saved model.
+    """Load the saved model.
 
     Raises:
-        InputError: there is none.
-        DamagedError: it is not what was saved.
+        InputError: there is no saved model at this path.
+        DamagedError: the weights are not those that were saved.
     """
     return load(Path(choice.path))
 
 
 def fingerprint(model: Classifier) -> str:
-    """The digest of everything that makes a model answer as it does."""
+    """The digest of the description and the weights of a model, which determine its answers."""
     return hashlib.sha256(b"".join(content for _, content in sorted(dump_model(model).items()))).hexdigest()

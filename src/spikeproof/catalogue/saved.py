@@ -1,7 +1,7 @@
-"""Trained models on disk: a description from which the model is rebuilt, and its weights beside it.
+"""Trained models on disk: a description from which the model is rebuilt, and a file with its weights.
 
-A directory holds `model.json` (format, every part with all its options, digest of the weights) and
-`weights.safetensors`. Loading reads plain data and tensors; it never executes anything and never opens a
+A directory holds `model.json` (the format, every part with all its options, and the digest of the weights)
+and `weights.safetensors`. Loading reads plain data and tensors; it never executes code and never opens a
 pickle.
 """
 
@@ -35,13 +35,13 @@ LARGEST_SIZE = 1_000_000
 """Largest whole number in the description of a model, such as its time steps."""
 
 LARGEST_WEIGHTS = 16 * 1024**3
-"""Most bytes of a file of weights."""
+"""Largest size of a file of weights, in bytes."""
 
 _ASK = "Give the directory that spikeproof.save(model, directory) wrote."
 
 
 def dump_model(model: Classifier) -> dict[str, bytes]:
-    """The two files of a saved model, name -> content; equal models give equal bytes.
+    """The two files of a saved model, name -> content; equal models give identical bytes.
 
     Raises:
         InputError: a part of the model has no name in `MODEL_PARTS`.
@@ -56,24 +56,24 @@ def dump_model(model: Classifier) -> dict[str, bytes]:
 
 
 def save(model: Classifier, directory: str | Path) -> None:
-    """Write a model to a directory, which is made if need be.
+    """Write a model to a directory, which is created if it does not exist.
 
     Raises:
-        InputError: the directory cannot be written, or a part has no name in `MODEL_PARTS`.
+        InputError: the directory cannot be written, or a part of the model has no name in `MODEL_PARTS`.
     """
     for name, content in dump_model(model).items():
         write(Path(directory) / name, content)
 
 
 def load(path: str | Path) -> Classifier:
-    """A saved model on the CPU, in eval mode: `model(images [B, C, H, W] in [0, 1]) -> logits [B, K]`.
+    """Load a saved model on the CPU, in eval mode: `model(images [B, C, H, W] in [0, 1]) -> logits [B, K]`.
 
     Args:
         path: the directory that `save` wrote, or one of the two files in it.
 
     Raises:
-        InputError: there is no saved model, a file is no JSON or no safetensors (a pickle, say), it names
-            unknown parts, the weights do not fit the description, or they are no numbers.
+        InputError: there is no saved model, a file is not JSON or not safetensors (a pickle, for example),
+            the description names unknown parts, the weights do not fit the description, or a weight is NaN.
         DamagedError: the weights are not those that were saved.
 
     Example:
@@ -96,14 +96,16 @@ def load(path: str | Path) -> Classifier:
     tensors, _ = parse(content, str(weights))
     if hashlib.sha256(content).hexdigest() != document["weights_sha256"]:
         raise DamagedError(
-            f"{weights} is not the file that {description.name} describes: its SHA-256 is another. "
-            "Copy both files again, or train the model anew."
+            f"{weights} is not the file that {description.name} describes: their SHA-256 digests differ. "
+            "Copy both files again, or train the model again."
         )
     model = _skeleton(document["model"], str(description))
     _check_fit(model, tensors, weights)
     if broken := [name for name, tensor in tensors.items() if tensor.isnan().any()]:
         raise InputError(
-            f"{weights}: expected numbers", f"NaN in {broken[0]!r}", "Train the model again, less fast."
+            f"{weights}: expected weights that are numbers",
+            f"NaN in {broken[0]!r}",
+            "Train the model again with a lower learning rate.",
         )
     model.load_state_dict(tensors, assign=True)
     return model.eval()
@@ -117,9 +119,8 @@ def _locate(path: Path) -> tuple[Path, Path]:
             _ASK,
         )
     if not path.is_dir() and path.suffix != ".json":
-        parse(
-            bytes_of(path, LARGEST_WEIGHTS), str(path)
-        )  # a pickle is named as one before anything is missed beside it
+        # A pickle is reported as one, before a missing description is.
+        parse(bytes_of(path, LARGEST_WEIGHTS), str(path))
         return path.with_name(_DESCRIPTION), path
     description = path / _DESCRIPTION if path.is_dir() else path
     return description, description.with_name(_WEIGHTS)
@@ -151,7 +152,7 @@ class _Description(TypedDict):
 
 
 def _skeleton(spec: object, name: str) -> Classifier:
-    """The model without memory for its weights, so that a wrong description cannot ask for much."""
+    """Build the model without memory for its weights, so that a wrong description cannot exhaust memory."""
     _check_sizes(spec, (name,))
     try:
         with torch.device("meta"):
@@ -166,7 +167,7 @@ def _skeleton(spec: object, name: str) -> Classifier:
 
 
 def _check_sizes(part: object, place: tuple[str, ...]) -> None:
-    """Refuse time steps and the like that no model has; sizes of layers are those of the weights."""
+    """Refuse sizes that no model has, such as time steps; the weights determine the sizes of layers."""
     if isinstance(part, Mapping):
         for key, value in part.items():
             if key != "network":

@@ -1,8 +1,9 @@
-"""What a study may name besides the parts of a model: one table per kind, written out.
+"""The parts that a study may name besides the parts of a model, written out in one table per kind.
 
-A member is one row and the line that imports its class `as` itself: that spelling makes it public, and
-`spikeproof` reads from it where the class is at home. Attacks of other libraries keep the names they have
-there, some of which are ours too; they stay in their own tables.
+A member takes one row in its table and one line that imports its class `as` itself. That spelling makes the
+class public, and `spikeproof` reads from the line which module defines it. Attacks of other libraries keep
+the names that those libraries give them; because some of these names are also ours, they have tables of
+their own.
 """
 
 from __future__ import annotations

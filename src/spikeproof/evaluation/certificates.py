@@ -1,8 +1,9 @@
-"""Certificates: lower bounds of robust accuracy, beside the upper bounds that attacks give.
+"""Certificates: lower bounds of the robust accuracy, beside the upper bounds that attacks give.
 
-A certificate proves, example by example, that no member of a threat's set changes the decision. What it does
-not prove may be robust all the same. Bounds through code, neurons and read-out hold for the model itself;
-randomised smoothing speaks of another classifier, the vote of many noisy answers, and says so.
+A certificate proves, example by example, that no member of a threat's set changes the decision. Examples for
+which it finds no proof may be robust all the same. Bounds through encoder, neurons and decoder hold for the
+model itself. Randomised smoothing certifies another classifier, the vote of many noisy answers, and each
+result says which classifier it is about.
 """
 
 from __future__ import annotations
@@ -40,39 +41,40 @@ __all__ = [
 ]
 
 ROUNDING = 1e-5
-"""Share by which bounds are widened, for the single precision in which the model itself computes."""
+"""Relative amount by which bounds are widened, because the model itself computes in single precision."""
 BUDGET_ROUNDING = 1e-6
-"""What a threat grants beyond its epsilon, for the rounding of pixels."""
+"""Amount by which a threat allows its epsilon to be exceeded, for the rounding of pixel values."""
 MOST_LEVELS = 1024
-"""Levels of a code that are told apart one by one."""
+"""Largest number of levels of an encoder that are examined one by one."""
 ROWS = 32
-"""Examples bounded at a time."""
+"""Number of examples that are bounded in one batch."""
 
 
 class Certified(NamedTuple):
     """What was proved about each example."""
 
-    certified: Bool[Tensor, "B"]  # right, and right for every member of the threat's set
-    radius: Float[Tensor, "B"]  # largest epsilon proved; NaN where only the epsilon asked for was tried
-    prediction: Int64[Tensor, "B"]  # of the classifier that the certificate speaks of
+    certified: Bool[Tensor, "B"]  # whether the answer is right for every member of the threat's set
+    radius: Float[Tensor, "B"]  # largest epsilon proved; NaN where only the given epsilon was tried
+    prediction: Int64[Tensor, "B"]  # the answer of the classifier that the certificate is about
 
 
 class Certificate:
-    """A way to prove that an example cannot be attacked."""
+    """A method of proof that no member of a threat's set changes the answer to an example."""
 
-    subject: ClassVar[str] = "model"  # the classifier it speaks of
+    subject: ClassVar[str] = "model"  # the classifier that the certificate is about
 
     def reason(self, model: Classifier, threat: Threat) -> str | None:
-        """Why there is no such certificate for this model and threat, or None where there is one."""
+        """Why the certificate does not apply to this model and threat, or None where it does."""
         raise NotImplementedError(f"{type(self).__name__} certifies nothing")
 
     def __call__(
         self, model: Classifier, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], threat: Threat, key: Key
     ) -> Certified:
-        """What can be proved.
+        """Prove what can be proved about each example.
 
         Raises:
-            InputError: there is no such certificate for this model and threat.
+            InputError: the certificate does not apply to this model and threat, or the model is in training
+                mode.
         """
         reason = self.reason(model, threat)
         if reason is not None:
@@ -91,12 +93,12 @@ class Certificate:
         return Certified(*(torch.cat(column) for column in zip(empty, *parts, strict=True)))
 
     def prove(self, model: Classifier, x: Tensor, y: Tensor, threat: Threat, key: Key) -> Certified:
-        """The proof for a few examples."""
+        """The proof for a small batch of examples."""
         raise NotImplementedError(f"{type(self).__name__} proves nothing")
 
 
 def _box(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
-    """The smallest box of pixels around the threat's set: an L2 ball lies in the Linf ball of its size."""
+    """The smallest box around the threat's set: an L2 ball lies within the Linf ball of the same epsilon."""
     wide = threat.epsilon + BUDGET_ROUNDING if threat.epsilon else 0.0
     return (x - wide).clamp(0, 1), (x + wide).clamp(0, 1)
 
@@ -104,7 +106,7 @@ def _box(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
 def _no_box(threat: Threat) -> str | None:
     if isinstance(threat, (Linf, L2)):
         return None
-    return f"the threat {threat!r} is no ball of Linf or L2"
+    return f"the threat {threat!r} is not a ball in Linf or L2"
 
 
 @torch.no_grad()
@@ -112,16 +114,16 @@ def _answers(model: Classifier, x: Tensor) -> Tensor:
     return decide(model(x))
 
 
-# --- codes -----------------------------------------------------------------------------------------------
+# --- encoders --------------------------------------------------------------------------------------------
 
 
 def encoded_box(
     code: Encoder, low: Float[Tensor, "B *F"], high: Float[Tensor, "B *F"]
 ) -> tuple[Tensor, Tensor]:
-    """Least and greatest value of every input of the network while each pixel runs through its interval.
+    """The least and the greatest value of every network input while each pixel ranges over its interval.
 
     Raises:
-        InputError: a code for which this is not known.
+        InputError: no bounds are known for this encoder.
 
     Example:
         >>> from spikeproof.encoders import Latency
@@ -132,7 +134,7 @@ def encoded_box(
     if isinstance(code, Reversed):
         a, b = encoded_box(code.code, low, high)
         return a.flip(0), b.flip(0)
-    if isinstance(code, (Direct, QuantisedDirect)):  # both rise with the pixel
+    if isinstance(code, (Direct, QuantisedDirect)):  # both are monotone in the pixel value
         return code(low), code(high)
     if isinstance(code, LevelCode) and code.local and not code.stochastic and code.levels < MOST_LEVELS:
         first, last = code.level(low), code.level(high)
@@ -145,7 +147,11 @@ def encoded_box(
             least = torch.where(reachable, torch.minimum(least, value), least)
             most = torch.where(reachable, torch.maximum(most, value), most)
         return least, most
-    raise InputError("Bounds are known for direct and level codes", repr(code), "Use Latency(), for example.")
+    raise InputError(
+        "Bounds are known for direct encoders and encoders of levels",
+        repr(code),
+        "Use Latency(), for example.",
+    )
 
 
 def _no_code(code: Encoder) -> str | None:
@@ -154,28 +160,28 @@ def _no_code(code: Encoder) -> str | None:
         return None
     if isinstance(inner, LevelCode) and inner.local and not inner.stochastic and inner.levels < MOST_LEVELS:
         return None
-    return f"no bounds are known for the code {type(inner).__name__}"
+    return f"no bounds are known for the encoder {type(inner).__name__}"
 
 
 @dataclass(frozen=True)
 class Bins(Certificate):
-    r"""Exact bins: a perturbation that moves no pixel across an edge of the code changes nothing at all.
+    r"""Exact bins: a perturbation that moves no pixel across a bin edge leaves the encoded input unchanged.
 
     .. math:: enc(x'') = enc(x) \text{ for all } \|x'' - x\|_\infty \le \epsilon
               \;\Rightarrow\; f(x') = f(x) \text{ for all } \|x' - x\|_\infty \le \epsilon
 
-    Every level between those of both ends is looked at, since a code may have one pattern for several levels.
+    Every level between the levels of both ends is examined, because several levels may share one pattern.
 
-    It asks nothing of the network. A black pixel under a spike code lies on an edge, so images with a black
-    background are never certified this way.
+    The certificate requires nothing of the network. Under most spike encoders a black pixel lies on the edge
+    of a bin, so images with a black background are never certified in this way.
 
     Source:
-        Ours; monotone codes of levels.
+        Ours; for encoders that map pixel values monotonically to levels.
     """
 
     def reason(self, model: Classifier, threat: Threat) -> str | None:
         if isinstance(model.encoder, Direct):
-            return "the code is continuous and has no bins"
+            return "the encoder is continuous and has no bins"
         return _no_box(threat) or _no_code(model.encoder)
 
     def prove(self, model: Classifier, x: Tensor, y: Tensor, threat: Threat, key: Key) -> Certified:
@@ -191,7 +197,7 @@ Apply = Callable[[Tensor], Tensor]
 
 
 class _Affine(NamedTuple):
-    """A linear layer by the signs of its weights, and its constant."""
+    """A linear layer, split by the sign of its weights, with its constant."""
 
     positive: Apply
     negative: Apply
@@ -249,17 +255,17 @@ class _Lines(NamedTuple):
 
 
 def _between(a: Tensor, fa: Tensor, b: Tensor, fb: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and constant of the line through two points; flat through the first where they coincide."""
+    """Slope and constant of the line through two points; a flat line where the points coincide."""
     wide = (b - a) > 1e-9
     slope = torch.where(wide, (fb - fa) / torch.where(wide, b - a, torch.ones_like(a)), torch.zeros_like(a))
     return slope, fa - slope * a
 
 
 def _spike_lines(low: Tensor, high: Tensor, threshold: float) -> _Lines:
-    """Lines around the step on [low, high].
+    """Lines that enclose the spike function, a step, on [low, high].
 
-    Where it is undecided, of each side the line with the smaller area: a constant, or the line through the
-    end of the interval and the corner of the step.
+    Where the threshold lies inside the interval, each side gets the line that encloses the smaller area: a
+    constant, or the line through the end of the interval and the corner of the step.
     """
     theta = torch.full_like(low, threshold)
     zero, one = torch.zeros_like(low), torch.ones_like(low)
@@ -282,7 +288,7 @@ def _spike_lines(low: Tensor, high: Tensor, threshold: float) -> _Lines:
 
 
 def _reset_lines(low: Tensor, high: Tensor, neuron: IF | LIF) -> _Lines:
-    """Lines around the potential after reset, a function of the potential m before it on [low, high]."""
+    """Lines that enclose the potential after the reset as a function of the potential m in [low, high]."""
     zero, one = torch.zeros_like(low), torch.ones_like(low)
     edge = torch.full_like(low, neuron.threshold)
     fires, silent = low >= edge, high < edge
@@ -297,7 +303,11 @@ def _reset_lines(low: Tensor, high: Tensor, neuron: IF | LIF) -> _Lines:
             falling, wider = _between(edge, edge, high, zero), (high - edge) > (edge - low)
             above = (torch.where(wider, falling[0], one), torch.where(wider, falling[1], zero))
         case _:
-            raise InputError("Bounds are known for two resets", repr(neuron.reset), "Use ToZero().")
+            raise InputError(
+                "Bounds are known for the resets ToZero and BySubtraction",
+                repr(neuron.reset),
+                "Use ToZero().",
+            )
     decided = fires | silent
     slope, constant = (torch.where(fires, now, kept) for now, kept in zip(fired, (one, zero), strict=True))
     return _Lines(
@@ -322,7 +332,7 @@ def _relu_lines(low: Tensor, high: Tensor) -> _Lines:
 
 
 class _Box(NamedTuple):
-    """Least and greatest values."""
+    """The least and the greatest value of every element."""
 
     low: Tensor
     high: Tensor
@@ -340,23 +350,23 @@ class _Box(NamedTuple):
         return _Box(*(end.view(steps, -1, *end.shape[1:]) for end in ends))
 
     def plus(self, other: _Box, share: float) -> _Box:
-        """The sum of this and of a share, at least 0, of another."""
+        """The sum of this box and of `share` times another one; the share is at least 0."""
         return _Box(self.low + share * other.low, self.high + share * other.high)
 
     def times(self, factor: float) -> _Box:
         return _Box(self.low * factor, self.high * factor)
 
     def bounds(self) -> _Box:
-        """Widened a little, for the rounding of the model itself."""
+        """The bounds, slightly widened for the rounding errors of the model itself."""
         wide = ROUNDING * (1 + torch.maximum(self.low.abs(), self.high.abs()))
         return _Box(self.low - wide, self.high + wide)
 
     def through(self, lines: _Lines, exact: _Box) -> _Box:
-        """A function of this, within the lines; for a box its exact range."""
+        """The image under a function that the lines enclose; for a box, its exact range."""
         return exact
 
     def margins(self, label: Tensor) -> Tensor:
-        """Least value of the label's entry less each other's; `[B, K]`, infinite at the label itself."""
+        """Lower bounds of the label's score minus each other score, `[B, K]`; infinite at the label."""
         own = self.low.gather(1, label[:, None])
         return (own - self.high).scatter(1, label[:, None], torch.inf)
 
@@ -366,9 +376,9 @@ class _Box(NamedTuple):
 
 
 class _Forms(NamedTuple):
-    """Two linear functions of the network's input that enclose each value, and its box.
+    """Two linear functions of the network's input that enclose each value, together with its box.
 
-    The slopes have an axis of inputs after that of examples, `[T, B, D, *F]`.
+    The slopes have the axis of inputs after the axis of examples, `[T, B, D, *F]`.
     """
 
     low_slope: Tensor
@@ -410,12 +420,12 @@ class _Forms(NamedTuple):
         return self._made([factor * part for part in self._lines()], self.box.times(factor))
 
     def extreme(self, slope: Tensor, constant: Tensor, side: int) -> Tensor:
-        """Least (-1) or greatest (+1) value of a linear function over the input's box."""
+        """The least (-1) or the greatest (+1) value of a linear function over the input's box."""
         at = constant + torch.einsum("bd,bd...->b...", self.centre, slope)
         return at + side * torch.einsum("bd,bd...->b...", self.radius, slope.abs())
 
     def bounds(self) -> _Box:
-        """The better of lines and box, of one step `[B, *F]`, widened for the rounding of the model."""
+        """The tighter bounds of lines and box, for one time step `[B, *F]`, widened for rounding errors."""
         low, high = self.extreme(self.low_slope, self.low, -1), self.extreme(self.high_slope, self.high, 1)
         a, b = _Box(low, high).bounds(), self.box.bounds()
         return _Box(torch.maximum(a.low, b.low), torch.minimum(a.high, b.high))
@@ -452,7 +462,7 @@ Bounds = TypeVar("Bounds", _Box, _Forms)
 
 
 def _fire(current: Bounds, neuron: Neuron) -> Bounds:
-    """Bounds of what a layer of neurons passes on, over all steps."""
+    """Bounds on the outputs of a layer of neurons, over all time steps."""
     steps = range(len(current.low))
     if isinstance(neuron, ReLU):
         return current.stack([_relu(current.at(t)) for t in steps])
@@ -469,7 +479,7 @@ def _fire(current: Bounds, neuron: Neuron) -> Bounds:
 
 
 def _reset_range(low: Tensor, high: Tensor, neuron: IF | LIF) -> _Box:
-    """Least and greatest potential after reset, from that before it."""
+    """The least and the greatest potential after the reset, given the bounds before it."""
     theta, kept = neuron.threshold, isinstance(neuron.reset, BySubtraction)
     zero, edge = torch.zeros_like(low), torch.full_like(low, theta)
     fired = _Box(low - theta, high - theta) if kept else _Box(zero, zero)
@@ -485,7 +495,7 @@ def _relu(current: Bounds) -> Bounds:
 
 
 def _trace(values: Bounds, decay: float, share: float) -> Bounds:
-    """A trace of the values: it decays, and each step adds a share."""
+    """A trace of the values: it decays, and each time step adds a share of the new value."""
     traces = [values.at(0).times(share)]
     for t in range(1, len(values.low)):
         traces.append(values.at(t).times(share).plus(traces[-1], decay))
@@ -493,7 +503,7 @@ def _trace(values: Bounds, decay: float, share: float) -> Bounds:
 
 
 def _outputs(model: Classifier, values: Bounds) -> Bounds:
-    """Bounds of the output layer, `[T, B, K]`."""
+    """Bounds on the outputs of the network, `[T, B, K]`."""
     for layer in model.network.layers:
         match layer:
             case OverTime():
@@ -510,7 +520,7 @@ def _outputs(model: Classifier, values: Bounds) -> Bounds:
 
 
 def _margins(model: Classifier, outputs: Bounds, y: Tensor) -> Tensor:
-    """Least score of the label less each other class's."""
+    """Lower bounds of the label's score minus the score of each other class."""
     if isinstance(model.spec.decoder, FirstSpike):
         spikes = outputs if isinstance(outputs, _Box) else outputs.box
         latest, earliest = (torch.cumprod(1 - end, 0).sum(0) for end in spikes)
@@ -535,16 +545,17 @@ def _no_bounds(model: Classifier) -> str | None:
 
 @dataclass(frozen=True)
 class IBP(Certificate):
-    r"""Interval bound propagation through code, neurons and read-out, step by step.
+    r"""Interval bound propagation through encoder, neurons and decoder, one time step after the other.
 
     .. math:: m_t \in W^+ [s^L, s^U]_t + W^- [s^U, s^L]_t + d\,[r^L, r^U]_{t-1}, \quad
               z_t \in [1[m^L_t \ge \theta],\, 1[m^U_t \ge \theta]]
 
-    with `r` the potential after reset, whose range is taken exactly over the interval of the potential
-    before it. Cheap and loose: it certifies small networks and small budgets.
+    with `r` the potential after the reset, whose range is computed exactly over the interval of the potential
+    before the reset. The bounds are cheap and loose, so they certify small networks at small budgets.
 
     Source:
-        Gowal et al. 2019 (intervals); Liang et al. 2022, section 4 (S-IBP), whose membrane bound is looser.
+        Gowal et al. 2019 (intervals); Liang et al. 2022, section 4 (S-IBP), whose bound on the membrane
+        potential is looser.
     """
 
     def reason(self, model: Classifier, threat: Threat) -> str | None:
@@ -558,32 +569,33 @@ class IBP(Certificate):
         return Certified(holds & (answer == y), torch.full_like(y, torch.nan, dtype=x.dtype), answer)
 
     def box(self, model: Classifier, low: Tensor, high: Tensor) -> _Box:
-        """Least and greatest input of the network."""
+        """The least and the greatest value of every network input, after normalisation."""
         ends = (end.double() for end in encoded_box(model.encoder, low, high))
         return _Box(*(model.spec.normalise(end) if model.spec.normalise else end for end in ends))
 
     def margins(self, model: Classifier, box: _Box, y: Tensor) -> Tensor:
-        """Least score of the label less each other class's."""
+        """Lower bounds of the label's score minus the score of each other class."""
         return _margins(model, _outputs(model, box), y)
 
 
 @dataclass(frozen=True)
 class LinearRelaxation(IBP):
-    r"""Linear bounds of every potential in terms of the input: tighter than intervals, for small networks.
+    r"""Linear bounds on every potential as functions of the input: tighter than `IBP`, for small networks.
 
     .. math:: \underline A_t s + \underline b_t \le m_t \le \overline A_t s + \overline b_t
 
-    Step and reset are functions of the potential before the spike; each is enclosed between two lines over
-    the interval that the potential can take. Memory grows with inputs times neurons times steps. Lines follow
-    a ramp well and a jump badly: the gain over `IBP` is large for a ReLU network and slight for spikes.
+    Spike function and reset are functions of the potential before the spike. Each is enclosed between two
+    lines over the interval of that potential. Memory grows with inputs times neurons times time steps. Lines
+    enclose a ramp tightly and a jump loosely, so the gain over `IBP` is large for a ReLU network and slight
+    for a spiking one.
 
     Args:
-        inputs: largest number of inputs that the perturbation can move, at least 1; larger images are
-            refused instead of filling the memory.
+        inputs: largest number of inputs over time that the perturbation can change, at least 1; larger
+            models are refused, because they would exhaust memory.
 
     Source:
-        Zhang et al. 2018 (CROWN, in forward form); Liang et al. 2022, section 4 (S-CROWN). Lines around the
-        potential after reset, as one function of the potential before it, are ours.
+        Zhang et al. 2018 (CROWN, in forward form); Liang et al. 2022, section 4 (S-CROWN). The lines that
+        enclose the potential after the reset, as one function of the potential before it, are ours.
     """
 
     inputs: int = 1024
@@ -598,7 +610,7 @@ class LinearRelaxation(IBP):
 
     def margins(self, model: Classifier, box: _Box, y: Tensor) -> Tensor:
         steps, batch = box.low.shape[:2]
-        # Where every step sees the same input, all steps share its variables.
+        # Where the input is the same at every time step, all time steps share its variables.
         distinct = _Box(*(end[:1] for end in box)) if _is_constant(model.encoder) else box
         low, high = (end.transpose(0, 1).flatten(1) for end in distinct)
         unit = torch.eye(low.shape[1], dtype=low.dtype, device=low.device)
@@ -618,7 +630,7 @@ def _is_constant(code: Encoder) -> bool:
 
 @dataclass(frozen=True)
 class Smoothing(Certificate):
-    """Two-stage voting: few votes choose the class, many more bound its probability from below."""
+    """Two-stage voting: few votes choose the class, and many more bound its probability from below."""
 
     choose: int = 20
     draws: int = 500
@@ -644,7 +656,7 @@ class Smoothing(Certificate):
         return Certified((prediction == y) & (radius >= threat.epsilon), radius, prediction)
 
     def votes(self, model: Classifier, x: Tensor, key: Key, draws: int) -> Int64[Tensor, "B K"]:
-        """How many draws answered each class; a tie votes for none."""
+        """The number of draws that answered each class; a tie counts for no class."""
         counts = torch.zeros(len(x), model.spec.classes, dtype=torch.int64, device=x.device)
         for draw in range(draws):
             now = key.fold("draw", draw)
@@ -653,34 +665,34 @@ class Smoothing(Certificate):
         return counts
 
     def noisy(self, x: Tensor, key: Key) -> Tensor:
-        """The image that one vote sees."""
+        """The image of one draw."""
         return x
 
     def radius(self, model: Classifier, probability: float) -> float:
-        """Radius for a class of at least this probability, above 1/2."""
-        raise NotImplementedError(f"{type(self).__name__} knows no radius")
+        """The certified radius for a class with at least this probability, which is above 1/2."""
+        raise NotImplementedError(f"{type(self).__name__} defines no radius")
 
 
 @dataclass(frozen=True)
 class BernoulliSmoothing(Smoothing):
-    r"""Rate coding as randomised smoothing: the majority vote of a Bernoulli-coded model, in L1.
+    r"""Rate coding as randomised smoothing: the majority vote of a model with a Bernoulli encoder, in L1.
 
     .. math:: \|x' - x\|_1 \le \frac{\underline p - 1/2}{T}
 
-    Each step draws a spike with probability x, so a change `d` of the image changes the joint law of all
-    spikes by at most :math:`T \|d\|_1` in total variation, whatever the network. The published radius lacks
-    the factor 1/T and does not hold for every network: a single pixel, counted over T steps against a
-    threshold, gives a vote with a slope of order sqrt(T).
+    Each time step draws a spike with probability x. A change `d` of the image therefore changes the joint
+    distribution of all spikes by at most :math:`T \|d\|_1` in total variation, whatever the network. The
+    published radius lacks the factor 1/T and does not hold for every network: if a network counts the spikes
+    of a single pixel over T time steps against a threshold, the slope of its vote is of order sqrt(T).
 
     Args:
         choose: votes that choose the class, at least 1.
         draws: fresh votes that bound its probability, at least 1.
         alpha: probability that the bound is wrong, in (0, 0.5).
-        published: use the radius without 1/T, for comparison only: it is no certificate.
+        published: whether to use the radius without 1/T, which is for comparison only and no certificate.
 
     Source:
-        Cohen, Rosenfeld & Kolter 2019, algorithm 1 (two stages; the bound is on the class chosen first);
-        total variation of product measures for the radius.
+        Cohen, Rosenfeld & Kolter 2019, algorithm 1 (two stages; the bound is on the class chosen in the
+        first); the radius follows from the total variation of product measures.
     """
 
     subject: ClassVar[str] = "majority vote"
@@ -688,8 +700,8 @@ class BernoulliSmoothing(Smoothing):
 
     def reason(self, model: Classifier, threat: Threat) -> str | None:
         if not isinstance(model.encoder, Bernoulli):
-            return f"the code {type(model.encoder).__name__} draws no Bernoulli spikes"
-        return None if isinstance(threat, L1) else f"the radius is one of L1, the threat is {threat!r}"
+            return f"the encoder {type(model.encoder).__name__} draws no Bernoulli spikes"
+        return None if isinstance(threat, L1) else f"the radius is in L1, but the threat is {threat!r}"
 
     def radius(self, model: Classifier, probability: float) -> float:
         return (probability - 0.5) / (1 if self.published else model.encoder.steps)
@@ -697,18 +709,18 @@ class BernoulliSmoothing(Smoothing):
 
 @dataclass(frozen=True)
 class GaussianSmoothing(Smoothing):
-    r"""The vote of the model under Gaussian noise on the image, in L2.
+    r"""The majority vote of the model under Gaussian noise on the image, in L2.
 
     .. math:: \|x' - x\|_2 \le \sigma\,\Phi^{-1}(\underline p)
 
-    The noisy image is clipped to [0, 1], as part of the classifier that is smoothed. What is certified is the
-    vote, not the model.
+    The noisy image is clipped to [0, 1], which is part of the smoothed classifier. The certificate is about
+    the vote, not about the model itself.
 
     Args:
         choose: votes that choose the class, at least 1.
         draws: fresh votes that bound its probability, at least 1.
         alpha: probability that the bound is wrong, in (0, 0.5).
-        sigma: standard deviation of the noise, in pixel value, positive.
+        sigma: standard deviation of the noise, in units of pixel value, positive.
 
     Source:
         Cohen, Rosenfeld & Kolter 2019, theorem 1 and algorithm 1.
@@ -723,7 +735,7 @@ class GaussianSmoothing(Smoothing):
             raise InputError("GaussianSmoothing needs a positive sigma", f"sigma={self.sigma}", "Try 0.25.")
 
     def reason(self, model: Classifier, threat: Threat) -> str | None:
-        return None if isinstance(threat, L2) else f"the radius is one of L2, the threat is {threat!r}"
+        return None if isinstance(threat, L2) else f"the radius is in L2, but the threat is {threat!r}"
 
     def noisy(self, x: Tensor, key: Key) -> Tensor:
         return (x + self.sigma * key.normal(x.shape, 0, x.device).to(x.dtype)).clamp(0, 1)

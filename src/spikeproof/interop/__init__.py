@@ -1,1 +1,1 @@
-"""Other attack libraries: theirs as members of a study, and ours in their call."""
+"""Other attack libraries: their attacks as members of a study, and our recipes behind their interfaces."""

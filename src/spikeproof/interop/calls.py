@@ -1,6 +1,7 @@
-"""Our recipes in the calls of other libraries: `attack(images, labels)` and Foolbox's three answers.
+"""Our recipes behind the interfaces of Torchattacks and Foolbox.
 
-Both calls are stateless: the same images, labels and key give the same result again.
+Torchattacks calls `attack(images, labels)`; Foolbox calls `attack(model, inputs, criterion, epsilons=…)` and
+expects three results. Both calls are stateless: the same images, labels and key give the same result again.
 """
 
 from __future__ import annotations
@@ -43,16 +44,16 @@ class _Each(Targets):
 
 @dataclass(frozen=True)
 class _FirstBest:
-    """A model whose first best class is the answer, as other libraries have it.
+    """A model whose answer to a tie is the first of the tied classes, as in other libraries.
 
-    Where best classes tie, the logit of the first is raised by the least step of a floating-point number, so
-    that an attack does not end at a tie; gradients stay as they are.
+    Where several classes share the largest logit, the logit of the first one is raised to the next
+    floating-point number, so that an attack does not stop at a tie. Gradients are unchanged.
     """
 
     model: Any
 
     def __getattr__(self, name: str) -> Any:
-        if name == "model":  # while it is being copied
+        if name == "model":  # asked for while the object is copied
             raise AttributeError(name)
         return getattr(self.model, name)
 
@@ -67,7 +68,7 @@ class _FirstBest:
 
 
 def _answering(source: Model | Sources | None) -> Any:
-    """A model, or all of several, that answer ties by their first class."""
+    """The model or models, which answer a tie with the first of the tied classes."""
     if isinstance(source, Sources):
         return Sources(tuple(None if each is None else _FirstBest(each) for each in source.models))
     return None if source is None else _FirstBest(source)
@@ -75,7 +76,7 @@ def _answering(source: Model | Sources | None) -> Any:
 
 @dataclass(frozen=True)
 class _Keyless:
-    """A model of images alone, as those of other libraries are."""
+    """A model that takes images and no key, as other libraries expect it."""
 
     model: Callable[[Tensor], Tensor]
 
@@ -85,7 +86,7 @@ class _Keyless:
 
 
 def _model(model: Callable[..., Tensor]) -> Model:
-    """The model, with a place for a key."""
+    """The model as a callable that also accepts a key."""
     call = model.forward if isinstance(model, nn.Module) else model
     try:
         inspect.signature(call).bind(None, None)
@@ -105,16 +106,16 @@ def _images(
     key: Key,
     targeted: bool,
 ) -> Tensor:
-    """What a recipe makes of images; `labels` are theirs, or where they are to lead."""
+    """The adversarial images of a recipe; `labels` are the true classes, or the targets if `targeted`."""
     attack = recipe(threat)
     if not targeted:
         found: Tensor = attack(_answering(model), x, labels, key, through=_answering(source)).x_adv
         return found
     if not isinstance(attack, GradientAttack) or attack.targets is not None:
         raise InputError(
-            "An attack towards given labels is one along gradients, without targets of its own",
+            "An attack towards given labels must follow gradients and have no targets of its own",
             repr(recipe),
-            "Use pgd, mim or another of that kind.",
+            "Use pgd, mim or another attack that follows gradients.",
         )
     with torch.no_grad():
         answers = model(x, key.fold("answer")).argmax(-1)
@@ -128,21 +129,21 @@ def _images(
 
 @dataclass(frozen=True)
 class AsTorchattacks:
-    """One of our recipes in the call of Torchattacks: `attack(images, labels)` gives adversarial images.
+    """One of our recipes with the interface of Torchattacks: `attack(images, labels)` returns images.
 
     Args:
-        model: images to logits, in evaluation mode; any module that answers `model(images)`.
+        model: maps images to logits, in eval mode; any module that can be called as `model(images)`.
         recipe: the attack.
         threat: norm and budget.
-        key: randomness; calls with the same key draw the same.
-        targeted: labels are the classes to lead to, as in `set_mode_targeted_by_label`.
+        key: randomness; calls with the same key make the same draws.
+        targeted: whether labels are the target classes, as in `set_mode_targeted_by_label`.
 
     Shapes:
         images `[B, *F]` in [0, 1], labels `[B]` -> images `[B, *F]`, on the device of the model
 
     Raises:
-        InputError: when called with what the attack refuses, or targeted with an attack that follows no
-            gradient or has targets of its own.
+        InputError: the attack refuses what it is called with, or a targeted call asks for an attack that does
+            not follow gradients or has targets of its own.
 
     Example:
         >>> from spikeproof.attacks.gradient.plain import FGSM
@@ -152,7 +153,7 @@ class AsTorchattacks:
         torch.Size([3, 1, 2, 2])
 
     Source:
-        Kim 2020 (Torchattacks), the call of `torchattacks.attack.Attack`.
+        Kim 2020 (Torchattacks), the interface of `torchattacks.attack.Attack`.
     """
 
     model: Callable[..., Tensor]
@@ -195,28 +196,29 @@ class _Unit:
 
 @dataclass(frozen=True)
 class AsFoolbox:
-    """One of our recipes in the call of Foolbox: `attack(model, inputs, criterion, epsilons=…)`.
+    """One of our recipes with the interface of Foolbox: `attack(model, inputs, criterion, epsilons=…)`.
 
-    It answers with raw images, images clipped to the budget, and success, each a list, and success a tensor
-    with one row more, where `epsilons` is one. Success is Foolbox's: the first of the best classes counts.
-    For a recipe that looks for the nearest image one search serves all epsilons, and None asks for it;
-    any other attacks each epsilon afresh.
+    The call returns raw images, images clipped to the budget, and success. If `epsilons` is a list, the
+    images come as lists with one entry per epsilon, and success gets a leading axis of epsilons. Success is
+    defined as in Foolbox: of several classes with the largest logit, the first one is the answer. A recipe
+    that searches for the nearest adversarial image runs one search for all epsilons, and `epsilons=None`
+    returns its result; any other recipe runs once for each epsilon.
 
     Args:
-        recipe: the attack, with the gradients of the model it is given.
+        recipe: the attack; it takes its gradients from the model that it attacks.
         norm: the threat, such as `Linf`.
-        key: randomness; calls with the same key draw the same.
+        key: randomness; calls with the same key make the same draws.
 
     Shapes:
         inputs `[B, *F]` within the model's bounds, criterion the labels `[B]`, `Misclassification` or
         `TargetedMisclassification` -> `[B, *F]`, `[B, *F]`, `[B]`
 
     Raises:
-        InputError: when called with what the attack refuses, with another criterion, or without an epsilon
-            for a recipe that needs one.
+        InputError: the attack refuses what it is called with, the criterion is of another kind, or epsilon
+            is missing for a recipe that needs one.
 
     Source:
-        Rauber et al. 2017, 2020 (Foolbox), the call of `foolbox.attacks.base.Attack`.
+        Rauber et al. 2017, 2020 (Foolbox), the interface of `foolbox.attacks.base.Attack`.
     """
 
     recipe: Recipe
@@ -225,10 +227,10 @@ class AsFoolbox:
 
     def __post_init__(self) -> None:
         if self.norm not in (Linf, L2, L1, L0):
-            raise InputError("In Foolbox's call a norm is linf, l2, l1 or l0", repr(self.norm), "Use Linf.")
+            raise InputError("A norm for Foolbox is Linf, L2, L1 or L0", repr(self.norm), "Use Linf.")
         if _wants_twin(self.recipe):
             raise InputError(
-                "In Foolbox's call an attack has the gradients of the model that it is given",
+                "An attack with Foolbox's interface takes its gradients from the model that it attacks",
                 repr(self.recipe),
                 "Leave out surrogate and backward, or wrap a twin made by spikeproof.substitute().",
             )
@@ -241,7 +243,9 @@ class AsFoolbox:
         x = ((raw.detach() - low) / unit.width).clamp(0, 1)
         listed = isinstance(epsilons, Iterable)
         if listed and not len(epsilons := list(epsilons)):
-            raise InputError("At least one epsilon", "an empty list", "Try epsilons=[8 / 255].")
+            raise InputError(
+                "A list of epsilons holds at least one", "an empty list", "Try epsilons=[8 / 255]."
+            )
         sizes = [None if e is None else float(e) for e in (epsilons if listed else [epsilons])]
         made = self._made(unit, x, labels, sizes, targeted)
         found = [self._answer(unit, raw, x, labels, targeted, *each) for each in made]
@@ -254,7 +258,7 @@ class AsFoolbox:
     def _made(
         self, unit: _Unit, x: Tensor, labels: Tensor, sizes: list[float | None], targeted: bool
     ) -> list[tuple[Tensor, Tensor]]:
-        """Raw and clipped images in [0, 1], per epsilon."""
+        """Raw and clipped images in [0, 1], one pair per epsilon."""
         threats = [None if size is None else self.norm(self._unit(size, unit)) for size in sizes]
         if isinstance(self.recipe, NormRecipe) and not targeted:
             search = MinimumNorm(self.norm(self._unit(1.0, unit)), self.recipe, stop=False)
@@ -263,9 +267,9 @@ class AsFoolbox:
             return [(near, near if threat is None else threat.project(near, x)) for threat in threats]
         if None in threats:
             raise InputError(
-                f"{type(self.recipe).__name__} needs an epsilon, for it looks for no nearest image",
+                f"{type(self.recipe).__name__} does not search for the nearest image, so it needs an epsilon",
                 "epsilons=None",
-                "Name epsilons, or use deepfool, fab or another such search.",
+                "Name epsilons, or use deepfool, fab or another search for the nearest image.",
             )
         made = [
             _images(self.recipe, threat, unit, None, x, labels, self.key, targeted)
@@ -290,19 +294,19 @@ def _check_tensors(images: object, labels: object) -> None:
     for name, given in (("images", images), ("labels", labels)):
         if not isinstance(given, Tensor):
             raise InputError(
-                f"In this call {name} are a PyTorch tensor", type(given).__name__, "Try torch.as_tensor(...)."
+                f"The {name} must be a PyTorch tensor", type(given).__name__, "Try torch.as_tensor(...)."
             )
 
 
 def _labels(criterion: Any) -> tuple[Tensor, bool]:
-    """The classes that a criterion names, and whether they are to be reached."""
+    """The classes that a criterion names, and whether they are targets."""
     for name, targeted in (("labels", False), ("target_classes", True)):
         if hasattr(criterion, name):
             return getattr(getattr(criterion, name), "raw", getattr(criterion, name)), targeted
     labels = getattr(criterion, "raw", criterion)
     if not isinstance(labels, Tensor):
         raise InputError(
-            "A criterion is labels, Misclassification or TargetedMisclassification",
+            "A criterion is a tensor of labels, Misclassification or TargetedMisclassification",
             type(criterion).__name__,
             "Pass the labels.",
         )
@@ -310,5 +314,5 @@ def _labels(criterion: Any) -> tuple[Tensor, bool]:
 
 
 def _like(inputs: Any, tensor: Tensor) -> Any:
-    """A tensor of the kind that came in: PyTorch's own or EagerPy's."""
+    """Convert a tensor to the kind of the inputs: a tensor of PyTorch or of EagerPy."""
     return tensor if isinstance(inputs, Tensor) else library("eagerpy").astensor(tensor)

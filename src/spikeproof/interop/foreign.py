@@ -1,4 +1,4 @@
-"""What an attack of another library is here: a frozen dataclass whose fields are its options over there."""
+"""An attack of another library as a frozen dataclass, whose fields are its options in that library."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ Option = bool | int | float | str
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Foreign:
-    """An attack of another library, by the name and with the options it has there.
+    """An attack of another library, with the name and the options that it has in that library.
 
-    Every subclass is a frozen dataclass with keyword-only fields, without a decorator of its own.
+    Every subclass becomes a frozen dataclass with keyword-only fields and needs no decorator of its own.
     """
 
     norms: ClassVar[tuple[type[Threat], ...]] = ()
     gradient_free: ClassVar[bool] = False
-    nearest: ClassVar[bool] = False  # looks for the nearest adversarial image and knows no epsilon
-    takes: ClassVar[tuple[str, ...]] = ("eps",)  # what the library must be told besides options
-    looks: ClassVar[int] = 1  # gradient steps, where no option says how many
+    nearest: ClassVar[bool] = False  # whether it searches for the nearest image, without an epsilon
+    takes: ClassVar[tuple[str, ...]] = ("eps",)  # arguments that the library needs besides the options
+    looks: ClassVar[int] = 1  # number of gradient steps, where no option states it
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True, kw_only=True)(cls)
 
     def options(self) -> dict[str, Option]:
-        """The options, as the library's keyword arguments."""
+        """The options as keyword arguments of the library."""
         return dict(vars(self))
 
     @property
     def gradient_steps(self) -> int:
-        """Gradient steps of one run."""
+        """The number of gradient steps in one run."""
         return 0 if self.gradient_free else int(getattr(self, "steps", self.looks))
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class Foreign:
                 raise InputError(
                     f"{type(self).__name__} needs {name} of at least {least}",
                     f"{name}={value!r}",
-                    "Leave out what you do not need to change.",
+                    "Leave out the options that you do not need to change.",
                 )
 
 

@@ -1,4 +1,4 @@
-"""The attacks of Foolbox that may be named in a study, with the names, units and defaults they have there."""
+"""The attacks of Foolbox that may be named in a study, with Foolbox's names, units and defaults."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class FGSM(_OneStep):
 
 
 class FGM(_OneStep):
-    """One step of the gradient in L2, as in Foolbox."""
+    """Fast gradient method, one step along the gradient in L2, as in Foolbox."""
 
     norms = (L2,)
 
@@ -99,13 +99,13 @@ class L1PGD(_Fine):
 
 
 class LinfAdamPGD(_Fine):
-    """PGD with Adam's steps, as in Foolbox."""
+    """PGD with steps of the Adam optimiser, as in Foolbox."""
 
     norms = (Linf,)
 
 
 class L2AdamPGD(_Fine):
-    """PGD with Adam's steps in L2, as in Foolbox."""
+    """PGD in L2 with steps of the Adam optimiser, as in Foolbox."""
 
     norms = (L2,)
 
@@ -121,7 +121,7 @@ class MIFGSM(InFoolbox):
 
 
 class SparseL1DescentAttack(InFoolbox):
-    """Sparse steps in L1, as in Foolbox."""
+    """Sparse L1 descent, as in Foolbox."""
 
     norms = (L1,)
     quantile: float = 0.99
@@ -131,13 +131,13 @@ class SparseL1DescentAttack(InFoolbox):
 
 
 class LinfRepeatedAdditiveUniformNoiseAttack(_Noise):
-    """Uniform noise, as in Foolbox."""
+    """Repeated additive uniform noise, as in Foolbox."""
 
     norms = (Linf,)
 
 
 class L2ClippingAwareRepeatedAdditiveGaussianNoiseAttack(_Noise):
-    """Gaussian noise of a given length, as in Foolbox."""
+    """Repeated Gaussian noise whose L2 norm after clipping is epsilon, as in Foolbox."""
 
     norms = (L2,)
 

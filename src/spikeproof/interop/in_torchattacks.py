@@ -1,4 +1,4 @@
-"""The attacks of Torchattacks that may be named in a study, with the names, units and defaults of 3.5.1."""
+"""The attacks of Torchattacks 3.5.1 that may be named in a study, with its names, units and defaults."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class FFGSM(InTorchattacks):
 
 
 class RFGSM(_Stepped):
-    """Steps from a random start in a corner, as in Torchattacks."""
+    """R+FGSM: gradient sign steps from a random corner, as in Torchattacks."""
 
 
 class BIM(_Stepped):
@@ -145,7 +145,7 @@ class AutoAttack(InTorchattacks):
 class FAB(InTorchattacks):
     """Fast adaptive boundary attack, as in Torchattacks."""
 
-    norms = (Linf, L2)  # its L1 ends in an error, in 3.5.1
+    norms = (Linf, L2)  # in version 3.5.1, its L1 variant raises an error
     takes = ("eps", "norm", "seed", "n_classes")
     nearest = True
     steps: int = 10
@@ -210,7 +210,7 @@ class EADL1(_Nearest):
 
 
 class OnePixel(InTorchattacks):
-    """One pixel, or epsilon of them, as in Torchattacks."""
+    """One-pixel attack, which may change epsilon pixels, as in Torchattacks."""
 
     norms = (L0,)
     takes = ("pixels",)

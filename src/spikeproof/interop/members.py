@@ -1,6 +1,6 @@
-"""Which attacks of other libraries may be named in a study.
+"""The attacks of other libraries that may be named in a study.
 
-Nothing outside these two tables is ever looked up in a library.
+No name outside these two tables is ever looked up in a library.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TORCHATTACKS = _named(
     ta.EADL1,
     ta.OnePixel,
 )
-"""Name in Torchattacks -> its options."""
+"""Name in Torchattacks -> class with its options."""
 
 FOOLBOX = _named(
     fb.FGSM,
@@ -70,4 +70,4 @@ FOOLBOX = _named(
     fb.BoundaryAttack,
     fb.HopSkipJumpAttack,
 )
-"""Name in Foolbox -> its options."""
+"""Name in Foolbox -> class with its options."""

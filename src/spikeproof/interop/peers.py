@@ -1,8 +1,8 @@
-"""Attacks of Torchattacks and Foolbox as recipes: held to the same budget and verdict as ours.
+"""Attacks of Torchattacks and Foolbox as recipes, with the same budgets and verdicts as our own attacks.
 
-A peer sees a plain `torch.nn.Module`. On the way to the model every image that it asks about is counted, and
-so is every gradient that it takes, whatever it says of itself. What it returns is judged by the model under
-our rule, in which a tie is an error, and checked against the threat's set by whoever evaluates it.
+A peer is given a plain `torch.nn.Module`, which counts every image that the peer evaluates and every gradient
+that it takes, whatever the peer itself reports. The model gives the verdicts on the images that a peer
+returns, with a tie counted as an error, and the evaluation checks that they lie in the threat's set.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from spikeproof.protocols import Model, Threat, moves_events, takes_events
 __all__ = ["Foolbox", "Peer", "PeerAttack", "Torchattacks", "library"]
 
 BATCH = 50
-"""Images that a peer sees at a time: it draws for a batch as a whole, so the batch is part of its number."""
+"""Batch size of a peer: its random draws are for a whole batch, so its results depend on the batch."""
 
 
 _BESIDES = {
     "torchattacks": " and pip install --no-deps torchattacks"
     " (Torchattacks asks for torchvision, which its attacks do not need)"
 }
-"""What else it takes to install a library, where the extra cannot hold it."""
+"""Further commands that install a library, where the extra cannot include it."""
 
 
 def library(name: str) -> Any:
-    """The peer's package.
+    """Import the package of a peer.
 
     Raises:
-        InputError: it is not installed.
+        InputError: the package is not installed.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # both warn on import, about themselves
+            warnings.simplefilter("ignore")  # both libraries emit warnings of their own on import
             return import_module(name)
     except ImportError as error:
         raise InputError(
@@ -61,7 +61,7 @@ def library(name: str) -> Any:
 
 
 class Peer(Recipe):
-    """An attack of another library, on models without randomness that take images."""
+    """An attack of another library, for deterministic models that take images."""
 
     attack: Foreign
     package: ClassVar[str]
@@ -72,7 +72,7 @@ class Peer(Recipe):
 
     @property
     def steps(self) -> int:
-        """Gradient steps, for the audit."""
+        """The number of gradient steps, which the audit reads."""
         return self.attack.gradient_steps
 
     def suits(self, model: object) -> bool:
@@ -83,13 +83,13 @@ class Peer(Recipe):
         name = type(self.attack).__name__
         if getattr(model, "stochastic", False) or getattr(encoder, "stochastic", False):
             raise InputError(
-                f"{name} of {self.package} takes one answer for the truth, and this model draws its answers",
+                f"{name} of {self.package} needs a deterministic model, and this model draws its answers",
                 repr(encoder),
-                "Use eot-pgd, apgd-ce with draws, or another attack of ours, which average over draws.",
+                "Use an attack that averages over draws, such as eot-pgd or apgd-ce with draws.",
             )
         if takes_events(encoder):
             raise InputError(
-                f"{name} of {self.package} changes pixels by fractions, and this model takes whole events",
+                f"{name} of {self.package} changes pixels by fractions, but this model takes whole events",
                 repr(encoder),
                 "Use spike-search.",
             )
@@ -98,34 +98,35 @@ class Peer(Recipe):
         name, norms = type(self.attack).__name__, self.attack.norms
         if type(threat) not in norms:
             raise InputError(
-                f"{name} of {self.package} knows the threats {' and '.join(n.__name__ for n in norms)}",
+                f"{name} of {self.package} works with the threats {' and '.join(n.__name__ for n in norms)}",
                 repr(threat),
                 "Use spike-search on events."
                 if moves_events(threat)
-                else "Use it with one of these, or another attack with this one.",
+                else "Use it with one of these threats, or use another attack with this threat.",
             )
         library(self.package)
         return PeerAttack(threat, self)
 
     def images(self, ear: Ear, threat: Threat, x: Tensor, y: Tensor, classes: int, seed: int) -> Tensor:
-        """What the library makes of a batch."""
+        """The adversarial images that the library returns for a batch."""
         raise NotImplementedError(f"{type(self).__name__} has no library")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Torchattacks(Peer):
-    """An attack of Torchattacks, by its name there, held to our budget and verdict.
+    """An attack of Torchattacks, by its name there, with our budgets and verdicts.
 
-    Its options have that library's names, units and defaults; a step of `alpha` does not grow with epsilon.
-    It draws for a batch as a whole, of 50 images, so that what an example gets depends on its batch.
-    An attack for the nearest image is cut to the budget, as ours are.
+    Its options have that library's names, units and defaults; the step size `alpha` does not scale with
+    epsilon. The attack runs on batches of 50 images, and its random draws are for the whole batch, so the
+    result for an example depends on its batch. The images of an attack that searches for the nearest
+    adversarial image are projected onto the budget, as those of our own attacks are.
 
     Args:
-        attack: name in Torchattacks, with or without options; `spikeproof list torchattacks` names them.
+        attack: name in Torchattacks, with or without options; `spikeproof list torchattacks` shows the names.
 
     Raises:
-        InputError: when it meets a threat of another norm, a model that draws or takes events, or no
-            Torchattacks.
+        InputError: the threat has another norm, the model is stochastic or takes events, or Torchattacks is
+            not installed.
 
     Example:
         >>> from spikeproof.interop.members import TORCHATTACKS
@@ -156,16 +157,18 @@ class Torchattacks(Peer):
 
 @dataclass(frozen=True, kw_only=True)
 class Foolbox(Peer):
-    """An attack of Foolbox, by its name there, held to our budget and verdict.
+    """An attack of Foolbox, by its name there, with our budgets and verdicts.
 
-    Its options have that library's names, units and defaults; `rel_stepsize` is in epsilons. It draws for a
-    batch as a whole, of 50 images, so that what an example gets depends on its batch.
+    Its options have that library's names, units and defaults; `rel_stepsize` is a multiple of epsilon. The
+    attack runs on batches of 50 images, and its random draws are for the whole batch, so the result for an
+    example depends on its batch.
 
     Args:
-        attack: name in Foolbox, with or without options; `spikeproof list foolbox` names them.
+        attack: name in Foolbox, with or without options; `spikeproof list foolbox` shows the names.
 
     Raises:
-        InputError: when it meets a threat of another norm, a model that draws or takes events, or no Foolbox.
+        InputError: the threat has another norm, the model is stochastic or takes events, or Foolbox is not
+            installed.
 
     Example:
         >>> from spikeproof.interop.members import FOOLBOX
@@ -189,19 +192,20 @@ class Foolbox(Peer):
 
 
 class Ear(nn.Module):
-    """The model as a peer sees it, which hears what it is asked.
+    """The module that a peer is given in place of the model; it records forward passes and gradients.
 
-    An answer about an image of a whole batch that lies in the budget of its example is evidence: its margin
-    is a row of the trace, and the first one that fools the model is when the example fell. Some peers look
-    outside [0, 1], where no model of ours has an answer: they are given that of the nearest image.
+    A forward pass on a whole batch is evidence for every image that lies within the budget of its example.
+    The margins make one row of the trace, and the first row in which the model misclassifies an image is
+    recorded as the step at which that example fell. Some peers evaluate images outside [0, 1], for which our
+    models have no answer; they are given the answer for the nearest image inside.
     """
 
     def __init__(self, model: Model, threat: Threat, x: Tensor, y: Tensor) -> None:
         super().__init__()
-        self.place = nn.Parameter(x.new_zeros(0), requires_grad=False)  # where peers look for the device
-        self.asked = (model, threat, x, y)  # in a tuple, so that no peer changes the model's mode
-        self.forward_rows = torch.zeros(2, dtype=torch.int64)  # in whole batches, and other ones
-        self.backward_rows = torch.zeros(3, dtype=torch.int64)  # the same, and those without a gradient
+        self.place = nn.Parameter(x.new_zeros(0), requires_grad=False)  # tells peers the device
+        self.asked = (model, threat, x, y)  # in a tuple, so that a peer cannot change the model's mode
+        self.forward_rows = torch.zeros(2, dtype=torch.int64)  # in whole batches, and in others
+        self.backward_rows = torch.zeros(3, dtype=torch.int64)  # the same, and those with a zero gradient
         self.losses: list[Tensor] = []
         self.fell = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
         self.eval()
@@ -230,8 +234,8 @@ class Ear(nn.Module):
     def counts(self) -> tuple[Tensor, Tensor, float]:
         """Forward and backward passes per example, and the share of zero gradients.
 
-        Of batches that are not whole nobody knows whose images are in them; they are shared out evenly, and
-        the sum is exact.
+        It is unknown which examples a batch of another size contains, so its passes are divided evenly among
+        all examples; the sum is exact.
         """
         n, device = len(self.asked[2]), self.fell.device
         forward, backward = (_shared(rows.tolist(), n) for rows in (self.forward_rows, self.backward_rows))
@@ -266,11 +270,11 @@ class PeerAttack:
         *,
         through: Model | None = None,
     ) -> Result:
-        """Attack `model`; the images are made on `through`, where that is given.
+        """Attack `model`; where `through` is given, the images are made on it.
 
         Raises:
-            InputError: labels that do not belong to the images, images of half precision or outside [0, 1], a
-                model in training mode, or one that the peer cannot attack.
+            InputError: the labels do not fit the images, the images are of half precision or outside [0, 1],
+                the model is in training mode, or the peer cannot attack it.
         """
         source = through or model
         x = admit(model, self.threat, x, y, source)
@@ -286,7 +290,7 @@ class PeerAttack:
         first = 0 if key.rows is None else key.rows[0]
         seed = key.seed(first) % 2**31
         with _seeded(seed, x.device), _untouched(source), torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they use deprecated calls
+            warnings.simplefilter("ignore")  # the libraries use deprecated functions
             classes = _classes(source, x)
             made = self.recipe.images(ear, self.threat, x.clone(), y.clone(), classes, seed)
         made = made.detach().to(x.device, x.dtype)
@@ -312,7 +316,7 @@ def _classes(model: Model, x: Tensor) -> int:
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Peers draw from the global generators: seeded for them, and afterwards as they were."""
+    """Seed the global generators, from which peers draw, and restore their states afterwards."""
     own, numbers = random.getstate(), np.random.get_state()
     cards = [device] if device.type == "cuda" else []
     try:
@@ -328,7 +332,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _untouched(model: object) -> Iterator[None]:
-    """Peers go back all the way to the weights: these want no gradient meanwhile."""
+    """Keep peers, which differentiate down to the weights, from leaving gradients there."""
     inner = _innermost(model)
     weights = [p for p in inner.parameters() if p.requires_grad] if isinstance(inner, nn.Module) else []
     try:
@@ -341,6 +345,6 @@ def _untouched(model: object) -> Iterator[None]:
 
 
 def _boxed(images: Tensor) -> Tensor:
-    """The nearest images in the box, with gradients as if they were the images themselves."""
+    """The nearest images in the box, with the gradient passed straight through the clipping."""
     inside = images.detach().clamp(0, 1)
     return images if torch.equal(inside, images) else inside + (images - images.detach())

@@ -1,1 +1,1 @@
-"""Reports: stored cells become one self-contained page, figures and tables."""
+"""Reports: one self-contained page, figures and tables, made from stored cells."""

@@ -1,4 +1,4 @@
-"""Figures of the evidence: who broke what, when examples fell, whether losses settled, and what is proved."""
+"""Figures of the evidence: which attack broke which images and when, whether losses settled, and proofs."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from spikeproof.report.tables import attacked, epsilon_text, label, varying, wit
 __all__ = ["evidence_drawings"]
 
 MOST_MODELS = 12
-"""Models of one figure, the most robust; tables have all of them."""
+"""Largest number of models in one figure, which shows the most robust; the tables hold all of them."""
 
 MOST_BARS = 30
 MOST_ATTACKS = 9
 
 
 def evidence_drawings(records: Sequence[Record]) -> list[Drawing]:
-    """Who broke what, in suites as well, steps of fall, losses and proofs, as far as they are recorded.
+    """Figures of what each attack and suite member broke, of steps, losses and proofs, if they are recorded.
 
     Args:
-        records: of one study.
+        records: the records of one study.
     """
     threats = list(dict.fromkeys(record["threat"] for record in attacked(records)))
     names = {kind: file_names(kind, threats) for kind in ("broke", "suite", "fall", "loss", "bounds")}
@@ -55,12 +55,12 @@ def evidence_drawings(records: Sequence[Record]) -> list[Drawing]:
 
 @dataclass(frozen=True)
 class _Numbers:
-    """The worst cases of one threat at its telling epsilon, and the attacks behind them."""
+    """The worst cases of one threat at one epsilon (`telling`), and the attacks behind them."""
 
     records: Sequence[Record]
-    worst: Sequence[Record]  # one seed each
+    worst: Sequence[Record]  # one seed of each model
     axes: Sequence[str]
-    place: str  # in words
+    place: str  # threat and epsilon in words
     epsilon: float
     seeds: int
 
@@ -86,7 +86,7 @@ class _Numbers:
         return [row for row in self.worst if row["model"] in kept]
 
     def attacks(self, worst: Record) -> list[Record]:
-        """What was run on the model of a worst case, at its budget."""
+        """The attacks that were run on the model of a worst case, at its budget."""
         return [
             row
             for row in self.records
@@ -96,10 +96,14 @@ class _Numbers:
         ]
 
     def note(self, shown: int) -> str:
-        """What is left out of a figure."""
+        """A sentence on the models and seeds that a figure leaves out."""
         left = len(self.worst) - shown
-        words = f" The {shown} most robust of {len(self.worst)} models; tables have all." if left > 0 else ""
-        return words + (" Of several seeds the first." if self.seeds > 1 else "")
+        words = (
+            f" The figure shows the {shown} most robust of {len(self.worst)} models; the tables hold all."
+            if left > 0
+            else ""
+        )
+        return words + (" Only the first seed of each model is shown." if self.seeds > 1 else "")
 
 
 def _style(i: int) -> Style:
@@ -112,7 +116,7 @@ def _style(i: int) -> Style:
 
 @dataclass(frozen=True)
 class _Bar:
-    """A number taken apart."""
+    """One model: how its test images divide into errors, images broken by each attack, and the rest."""
 
     name: str
     clean: float
@@ -138,11 +142,10 @@ def _broke(numbers: _Numbers, name: str) -> Drawing | None:
     if not any(len(bar.parts) > 1 for bar in bars):
         return None
     caption = (
-        f"All test images of each model at {numbers.place}. Each image counts for the one attack that hurt "
-        "it "
-        "most; where several did, for the one that is stronger as a whole, so a short bar does not mean "
-        "that an "
-        "attack found little, but that others found it too." + _proved(bars) + numbers.note(len(shown))
+        f"All test images of each model at {numbers.place}. Each image that attacks broke counts for one "
+        "of them: the attack under which accuracy on the image is lowest or, among equals, the one that is "
+        "strongest on all images. A short bar therefore does not mean that an attack broke few images: "
+        "other attacks may have broken the same ones." + _proved(bars) + numbers.note(len(shown))
     )
     return _bar_drawing(name, f"Which attack broke what, {numbers.place}", caption, bars)
 
@@ -159,15 +162,15 @@ def _suite(numbers: _Numbers, name: str) -> Drawing | None:
     if not bars:
         return None
     caption = (
-        f"What each member of the suite took, at {numbers.place}. Members run one after the other, each on "
-        "what "
-        "those before it left standing, so their order matters." + _proved(bars) + numbers.note(len(shown))
+        f"The images that each member of the suite broke, at {numbers.place}. Members run one after the "
+        "other, each on the images that the model still classifies correctly after the members before it, "
+        "so their order matters." + _proved(bars) + numbers.note(len(shown))
     )
     return _bar_drawing(name, f"What each member of the suite broke, {numbers.place}", caption, bars)
 
 
 def _proved(bars: Sequence[_Bar]) -> str:
-    return " Hatched: proved to stand under every attack." if any(bar.proved > 0 for bar in bars) else ""
+    return " Hatched images are proved robust to every attack." if any(bar.proved > 0 for bar in bars) else ""
 
 
 def _bar_drawing(name: str, title: str, caption: str, bars: Sequence[_Bar]) -> Drawing:
@@ -178,9 +181,9 @@ def _bar_drawing(name: str, title: str, caption: str, bars: Sequence[_Bar]) -> D
     ranked = [attack for attack in sorted(totals, key=lambda a: -totals[a]) if totals[attack] > 0]
     named = [attack for attack in totals if attack in ranked[:MOST_ATTACKS]]
     if any(bar.verdict == PRELIMINARY for bar in bars):
-        caption += " A tilde: preliminary, nobody searched for more."
+        caption += " A tilde marks a preliminary number: the attacks searched less than a standard suite."
     if any(bar.verdict == DOUBTFUL for bar in bars):
-        caption += " A question mark: doubtful, more may fall."
+        caption += " A question mark marks a doubtful number: a stronger attack may break more images."
 
     def paint(figure: Figure) -> None:
         ax = figure.subplots()
@@ -197,7 +200,7 @@ def _bar_drawing(name: str, title: str, caption: str, bars: Sequence[_Bar]) -> D
     return Drawing(name, title, caption, paint, 10.5, 1.3 + 0.36 * len(bars))
 
 
-WRONG, OTHERS, STANDS = "wrong without an attack", "other attacks", "stands, not proved"
+WRONG, OTHERS, STANDS = "wrong without an attack", "other attacks", "not broken, not proved"
 
 
 def _draw_bar(ax: Axes, rank: int, bar: _Bar, named: Sequence[str]) -> None:
@@ -266,7 +269,7 @@ def _panels(
 
 
 def _fall(numbers: _Numbers, name: str) -> Drawing | None:
-    """Accuracy against the steps of each attack."""
+    """The accuracy after each step of each attack."""
     shown = [row for worst in numbers.leading(MOST_MODELS) for row in numbers.attacks(worst)]
     telling_ = [row for row in shown if row["effort"] and row["effort"]["fall"]]
     if not telling_:
@@ -300,23 +303,23 @@ def _fall(numbers: _Numbers, name: str) -> Drawing | None:
         ax.set_ylim(-3, 103)
 
     caption = (
-        f"How many images still stood after each step of each attack, at {numbers.place}; 0 is before the "
-        "attack, restarts count on, and the mark is the accuracy that counts. A line that still falls at "
-        "its end "
-        "belongs to an attack that was stopped too early."
+        f"The share of images that the model still classified correctly after each step of each attack, at "
+        f"{numbers.place}. Step 0 is before the attack, and the steps of restarts are numbered on. The mark "
+        "is the robust accuracy under the attack. A line that still falls at its end belongs to an attack "
+        "that was stopped too early."
     )
     if silent:
         caption += (
-            " Open marks have no line: suites and searches over spike patterns do not tell when an image "
-            "fell, "
-            "and what is answered at random falls and rises again."
+            " Open marks have no line: suites and searches over spike patterns do not record the step at "
+            "which an image fell, and the accuracy of a stochastic model falls and rises again between "
+            "steps."
         )
     title = f"Accuracy against the steps of each attack, {numbers.place}"
     return _panels(numbers, name, title, caption, draw, "steps of the attack", "accuracy [%]")
 
 
 def _loss(numbers: _Numbers, name: str) -> Drawing | None:
-    """How much of its gain an attack had made after each share of its steps."""
+    """The share of its total gain that an attack had reached after each share of its steps."""
     shown = [row for worst in numbers.leading(MOST_MODELS) for row in numbers.attacks(worst)]
     climbing = [row for row in shown if not row["gradient_free"] and len(_gain(row)) > 3]
     if not climbing:
@@ -335,11 +338,10 @@ def _loss(numbers: _Numbers, name: str) -> Drawing | None:
         ax.set_ylim(-3, 103)
 
     caption = (
-        "The best mean objective so far, from where each gradient attack began (0) to where it ended "
-        "(100), at "
-        f"{numbers.place}. A line that enters the dotted corner from below made more than a tenth of its "
-        "gain in "
-        "its last quarter, and more steps would have found more."
+        "The best mean objective so far, between the value at which each gradient attack began (0) and the "
+        f"value at which it ended (100), at {numbers.place}. An attack whose line enters the dotted corner "
+        "from below made more than a tenth of its gain in the last quarter of its steps; with more steps "
+        "it would have gained more."
     )
     title = f"Did the attacks settle? Gain against steps, {numbers.place}"
     return _panels(numbers, name, title, caption, draw, "steps [% of all]", "gain [%]")
@@ -355,7 +357,7 @@ def _gain(row: Record) -> list[float]:
 
 
 def _bounds(numbers: _Numbers, name: str) -> Drawing | None:
-    """What is proved below, what attacks left standing above."""
+    """The certified accuracy as a lower bound, and the robust accuracy under attack as an upper bound."""
     if not any(row["certified"] is not None for row in numbers.records):
         return None
 
@@ -371,7 +373,7 @@ def _bounds(numbers: _Numbers, name: str) -> Drawing | None:
         epsilons = [0.0, *(row["epsilon"] for row in rows)]
         x, top = np.arange(len(epsilons)), 100 * np.array(upper, dtype=float).T
         ax.fill_between(x, top[1], top[2], color=COLOURS[1], alpha=0.12, linewidth=0)
-        ax.plot(x, top[0], color=COLOURS[1], marker="v", markersize=4, label="attacks leave (upper bound)")
+        ax.plot(x, top[0], color=COLOURS[1], marker="v", markersize=4, label="under attack (upper bound)")
         proved = [(0, *clean)]
         for i, row in enumerate(rows, 1):
             if row["certified"] is not None:
@@ -385,10 +387,9 @@ def _bounds(numbers: _Numbers, name: str) -> Drawing | None:
         ax.set_ylim(-3, 103)
 
     caption = (
-        "The robust accuracy lies between what a certificate proves and what the attacks left standing; in "
-        "between nothing is known. Bands are 95 % intervals for the choice of test images; epsilons are "
-        "not to "
-        "scale."
+        "The true robust accuracy lies between the share of images that a certificate proves robust and "
+        "the accuracy under attack; where in between is unknown. Bands are 95 % intervals for the choice "
+        "of test images; the axis of epsilons is not to scale."
     )
     title = f"Between proof and attack{': ' + numbers.records[0]['threat']}"
     return _panels(numbers, name, title, caption, draw, "epsilon", "accuracy [%]")

@@ -1,4 +1,4 @@
-"""Drawings: figures without global state, always to the same bytes, and the names and styles they share."""
+"""Drawings: figures that use no global state and always give the same bytes, with shared names and styles."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ __all__ = [
 ]
 
 Style = dict[str, Any]
-"""Keyword arguments of Matplotlib, whose types depend on what they style."""
+"""Keyword arguments of Matplotlib, whose types depend on the artist that they style."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette, told apart by people with any colour vision."""
+"""The palette of Okabe and Ito, whose colours people with any colour vision can distinguish."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":")
 GREY = "#555555"
@@ -57,15 +57,15 @@ STYLE: Any = {  # Matplotlib has a type with every key that it knows
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that is drawn when it is asked for.
+    """A figure that is drawn on request.
 
     Args:
-        name: of its files, without ending; also the prefix of its ids in a page.
-        title: what it shows.
-        caption: how to read it.
-        paint: draws on an empty figure.
-        width, height: in inches.
-        dpi: of images that have to be resampled.
+        name: name of its files, without a suffix; also the prefix of its ids in a page.
+        title: what the figure shows.
+        caption: how to read the figure.
+        paint: function that draws on an empty figure.
+        width, height: size in inches.
+        dpi: resolution of images that have to be resampled.
     """
 
     name: str
@@ -77,12 +77,12 @@ class Drawing:
     dpi: int = 150
 
     def files(self) -> dict[str, bytes]:
-        """The figure as `svg`, whose text stays text, and as `pdf`."""
+        """The figure as `svg`, in which text remains text, and as `pdf`."""
         with mpl.rc_context(STYLE):
             figure = Figure(figsize=(self.width, self.height), layout="constrained", facecolor="white")
             self.paint(figure)
             svg = _saved(figure, "svg", self.dpi, {"Date": None, "Creator": "spikeproof"})
-            figure.set_layout_engine("none")  # it stands where the first file put it
+            figure.set_layout_engine("none")  # keeps the layout of the first file
             pdf = _saved(figure, "pdf", self.dpi, {"CreationDate": None, "Creator": "spikeproof"})
         return {"svg": svg, "pdf": pdf}
 
@@ -94,10 +94,10 @@ def _saved(figure: Figure, kind: str, dpi: int, metadata: dict[str, str | None])
 
 
 def inline(svg: bytes, name: str) -> str:
-    """An SVG file as part of a page: ids made unique by a prefix, nothing that names another place.
+    """An SVG file as part of a page: ids get a unique prefix; metadata, styles and namespaces are removed.
 
     Args:
-        svg: the file.
+        svg: content of the file.
         name: the prefix.
     """
     text = svg.decode()
@@ -113,7 +113,7 @@ def _slug(text: str) -> str:
 
 
 def file_names(prefix: str, places: Iterable[str]) -> dict[str, str]:
-    """A file name of its own for every place."""
+    """A different file name for every place."""
     names: dict[str, str] = {}
     for place in places:
         name = f"{prefix}-{_slug(place)}"
@@ -124,7 +124,7 @@ def file_names(prefix: str, places: Iterable[str]) -> dict[str, str]:
 
 
 def wrapped(text: str, width: int, lines: int = 3) -> str:
-    """A label on a few short lines, cut where it is longer still; tables have it whole.
+    """A label on a few short lines, truncated if it is longer; tables show it in full.
 
     Example:
         >>> wrapped("latency · margin-exit(count)", 20).split("\\n")
@@ -141,7 +141,7 @@ def wrapped(text: str, width: int, lines: int = 3) -> str:
 
 
 def _filled(texts: list[str], width: int, breaks: tuple[str, ...]) -> list[str]:
-    """Rows of at most a width, broken where the first kind of place allows it, else where the next does."""
+    """Rows of at most `width` letters, broken where the first pattern allows it, or else the next one."""
     rows: list[str] = []
     for text in texts:
         if len(text.rstrip()) <= width:
@@ -159,12 +159,12 @@ def _filled(texts: list[str], width: int, breaks: tuple[str, ...]) -> list[str]:
 
 
 def legend(figure: Figure, axes: Iterable[Axes], order: Sequence[str] = ()) -> None:
-    """One legend below a figure for all of its panels, each name once, as many beside each other as fit.
+    """Add one legend below a figure for all of its panels, with each name once and as many columns as fit.
 
     Args:
-        figure: gets the legend.
-        axes: its panels.
-        order: names that come in this order, before all others.
+        figure: the figure that gets the legend.
+        axes: the panels of the figure.
+        order: names that come first, in this order.
     """
     found: dict[str, Artist] = {}
     for ax in axes:
@@ -173,6 +173,6 @@ def legend(figure: Figure, axes: Iterable[Axes], order: Sequence[str] = ()) -> N
     names = [name for name in order if name in found] + [name for name in found if name not in order]
     if names:
         texts = [wrapped(name, 60, 1) for name in names]
-        room = 15 * figure.get_figwidth()  # letters
+        room = 15 * figure.get_figwidth()  # width in letters
         columns = max(1, min(int(room // (max(map(len, texts)) + 7)), len(names), 7))
         figure.legend([found[name] for name in names], texts, loc="outside lower center", ncols=columns)

@@ -1,4 +1,4 @@
-"""Exhibits: for each code one image, what an attack made of it, and the input spikes of both."""
+"""Exhibits: one image for each encoder, its adversarial version, and the input spikes of both."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Exhibit", "exhibits", "middle"]
 ANALOGUE = ("relu", "softplus")
 """The neurons of networks that do not spike."""
 
-Array = NDArray[Any]  # of numbers of any type, or of panels
+Array = NDArray[Any]  # an array of numbers of any type, or of panels
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class Exhibit:
     """One attacked example.
 
     Args:
-        record: the attack that made it.
-        example: its number in the test part.
-        label: the class it belongs to.
-        before: the model's answer to the image as it is; -1 for a tie, None when unknown.
-        after: the answer to the attacked image; -1 for a tie.
+        record: the record of the attack that made it.
+        example: the index of the example in the test part.
+        label: the class of the example.
+        before: the model's answer to the clean image; -1 for a tie, None if it is unknown.
+        after: the model's answer to the attacked image; -1 for a tie.
         succeeded: whether the attack turned a right answer into a wrong one, in every draw.
-        image: as it is, in [0, 1]; for events their sum over time.
-        attacked: what the attack made of it.
-        input: what the network sees of the image: spikes, or values for an analog code.
-        attacked_input: what it sees of the attacked image.
+        image: the clean image in [0, 1]; for events, their sum over time.
+        attacked: the attacked image.
+        input: the input of the network for the clean image: spikes, or values for an analog encoder.
+        attacked_input: the input of the network for the attacked image.
 
     Shapes:
         image, attacked: `[C, H, W]`; input, attacked_input: `[T, C, H, W]`.
@@ -58,19 +58,19 @@ class Exhibit:
 
     @property
     def spiking(self) -> bool:
-        """Whether the network sees spikes."""
+        """Whether the input of the network consists of spikes."""
         return bool(self.input.dtype == np.uint8)
 
 
 def exhibits(records: Sequence[Record], directory: Path) -> dict[str, Exhibit | None]:
-    """An exhibit for every code, or None where no attack left its images.
+    """An exhibit for every encoder, or None where no attack stored its images.
 
-    Preferred are, in this order: examples that an attack turned, attacks by gradient, a middle epsilon, the
-    attack that hurts most, and a wrong answer rather than a tie.
+    The choice prefers, in this order, successful attacks, gradient attacks, a middle epsilon, the attack that
+    leaves the lowest robust accuracy, and a wrong answer rather than a tie.
 
     Args:
-        records: of one study.
-        directory: what relative paths in the records start from.
+        records: the records of one study.
+        directory: the directory from which relative paths in the records start.
     """
     chosen: dict[str, Exhibit | None] = {}
     for code in _codes(records):
@@ -80,7 +80,7 @@ def exhibits(records: Sequence[Record], directory: Path) -> dict[str, Exhibit | 
 
 
 def _codes(records: Sequence[Record]) -> Iterable[str]:
-    """The codes of spiking networks; those of ANNs only where there is no other."""
+    """The encoders of spiking networks, or of ANNs if there are no spiking networks."""
     spiking = [record for record in records if record["neuron"] not in ANALOGUE]
     return dict.fromkeys(record["encoder"] for record in spiking or records)
 
@@ -107,7 +107,7 @@ def _choose(candidates: Sequence[Record], directory: Path) -> Exhibit | None:
 
 
 def middle(epsilons: Iterable[float]) -> float:
-    """The epsilon in the middle of a list, the smaller one of two; 0 where there is none.
+    """The middle epsilon of a list, the smaller one of two; 0 for an empty list.
 
     Example:
         >>> middle([0.3, 0.1, 0.2]), middle([])
@@ -118,7 +118,7 @@ def middle(epsilons: Iterable[float]) -> float:
 
 
 def _of_cell(record: Record, directory: Path) -> Iterator[Exhibit]:
-    """Every example that an attack cell kept; none where its files are missing or do not fit."""
+    """Every example that an attack cell stored; none if its files are missing or do not fit."""
     try:
         arrays = load(bytes_of(directory / record["cell"] / "arrays.safetensors"))
         _check_shapes(arrays)
@@ -141,23 +141,23 @@ def _of_cell(record: Record, directory: Path) -> Iterator[Exhibit]:
 
 
 def _check_shapes(arrays: Mapping[str, Array]) -> None:
-    """Refuse arrays that are no pictures and spikes of the same examples.
+    """Refuse arrays that are not images and spikes of the same examples.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: the shapes do not fit each other, or a value is not finite.
     """
     x, spikes = arrays["x"], arrays["spikes"]
     alike = arrays["x_adv"].shape == x.shape and arrays["spikes_adv"].shape == spikes.shape
     if not (alike and x.ndim in (4, 5) and spikes.ndim == 5 and 0 not in (*x.shape, *spikes.shape)):
-        raise ValueError("no pictures and spikes")
+        raise ValueError("the arrays are not images and spikes")
     if not len(x) == len(spikes) == arrays["example"].size == len(arrays["example"]):
-        raise ValueError("other numbers of examples")
+        raise ValueError("the arrays differ in their numbers of examples")
     if not all(np.isfinite(arrays[name]).all() for name in ("x", "x_adv", "spikes", "spikes_adv")):
-        raise ValueError("no numbers")
+        raise ValueError("the arrays hold values that are not finite")
 
 
 def _pictures(x: Array, attacked: Array) -> tuple[Array, Array]:
-    """What there is to look at: images as they are; of events `[T, C, H, W]` their sum over time, scaled."""
+    """Both images for display: images unchanged, events `[T, C, H, W]` as their scaled sum over time."""
     if x.ndim == 3:
         return x, attacked
     seen, changed = (events.astype(np.float32).sum(0) for events in (x, attacked))

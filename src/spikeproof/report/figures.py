@@ -1,4 +1,4 @@
-"""Figures: accuracy against epsilon and time, maps of codes and decoders, probes of timing."""
+"""Figures: accuracy against epsilon and against time, maps of encoders and decoders, timing probes."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from spikeproof.report.tables import attacked, epsilon_text, number, varying
 __all__ = ["drawings", "probe_drawing", "telling"]
 
 MANY = 8
-"""Lines that can be told apart in one panel; of more, the most robust are drawn in colour."""
+"""Largest number of lines in colour in one panel; where there are more, the most robust are in colour."""
 
 MOST_PANELS = 24
-"""Panels of one figure; what does not fit stands in the tables."""
+"""Largest number of panels in one figure; the tables hold the numbers of all others."""
 
 PALE = "#c4c4c4"
 
 
 def drawings(records: Sequence[Record]) -> list[Drawing]:
-    """Curves in the worst case and per attack, then heat maps; as many as the records can fill.
+    """Curves in the worst case and per attack, heat maps and exit curves, as far as the records allow.
 
     Args:
-        records: of one study.
+        records: the records of one study.
     """
     found = attacked(records)
     atlas = _Atlas(records)
@@ -57,7 +57,7 @@ def drawings(records: Sequence[Record]) -> list[Drawing]:
 
 @dataclass(frozen=True)
 class _Panel:
-    """Models that differ in their code only, under one threat; ReLU networks stand beside them."""
+    """Models that differ only in their encoder, under one threat, with ReLU networks as a reference."""
 
     place: str
     decoder: str
@@ -71,7 +71,7 @@ class _Panel:
 
 @dataclass(frozen=True)
 class _Facet:
-    """One panel of a figure: lines by name, with their styles."""
+    """One panel of a figure: its lines by name, and their styles."""
 
     title: str
     lines: Mapping[str, Sequence[Record]]
@@ -83,7 +83,7 @@ class _Facet:
         return [row for rows in self.lines.values() for row in rows]
 
     def shown(self) -> list[tuple[str, Sequence[Record], Style]]:
-        """Lines with names and styles; those beyond what can be told apart first, in grey."""
+        """Lines with names and styles; the lines without a colour come first, in grey."""
         coloured = self.coloured or self.lines.keys()
         pale = {"color": PALE, "marker": "", "linestyle": "-"}
         others = [("others", rows, pale) for name, rows in self.lines.items() if name not in coloured]
@@ -91,7 +91,7 @@ class _Facet:
 
 
 def _legible(facets: Sequence[_Facet]) -> list[_Facet]:
-    """The same facets, with colours for those lines only that are the most robust on the whole."""
+    """The same facets, in which only the lines that are most robust on average have colours."""
     lines: dict[str, list[Record]] = {}
     for facet in facets:
         for name, rows in facet.lines.items():
@@ -104,7 +104,7 @@ def _legible(facets: Sequence[_Facet]) -> list[_Facet]:
 
 
 def _height(rows: Sequence[Record]) -> float:
-    """Mean accuracy in the worst case, or else on clean images."""
+    """The mean accuracy in the worst case, or on clean images where there is no worst case."""
     worst = [row["robust_accuracy"] for row in rows if row["attack"] == WORST_CASE and _shown(row)]
     values = worst or [row["clean_accuracy"] for row in rows]
     return float(np.mean([value for value in values if value is not None] or [0.0]))
@@ -115,7 +115,7 @@ def _shown(record: Record) -> bool:
 
 
 class _Atlas:
-    """Names and colours of the codes of a study, the same in every figure."""
+    """Names and colours of the encoders of a study, the same in every figure."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         spiking = [record for record in records if not _is_ann(record)]
@@ -162,7 +162,7 @@ class _Atlas:
         return panels + [_Panel(place, "", (), tuple(twins[place])) for place in alone]
 
     def facet(self, panel: _Panel) -> _Facet:
-        """The codes of a panel as lines."""
+        """The encoders of a panel as lines."""
         lines: dict[str, list[Record]] = {}
         for record in (*panel.rows, *panel.reference):
             lines.setdefault(self.code(record), []).append(record)
@@ -170,7 +170,7 @@ class _Atlas:
         return _Facet(title, lines, self.styles)
 
     def facets(self, records: Sequence[Record]) -> list[_Facet]:
-        """One panel per decoder with codes as lines, or the other way round where that leaves fewer."""
+        """One panel per decoder with encoders as lines, or the reverse where that gives fewer lines."""
         panels = self.panels(records)
         by_decoder = [self.facet(panel) for panel in panels]
         most = max((len(facet.lines) for facet in by_decoder), default=0)
@@ -220,8 +220,8 @@ def _curves(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
     columns = min(len(shown), 2 if len(shown) <= 4 else 3 if len(shown) <= 9 else 4)
     lines = math.ceil(len(shown) / columns)
     caption = (
-        "Share of test images still answered correctly when every attack of the study was tried on each, "
-        "against the size epsilon of the allowed change; at 0 the images are as they are. "
+        "Share of test images that the model still classifies correctly after every attack of the study, "
+        "against epsilon, the size of the allowed change; epsilon 0 stands for clean images. "
         "Bands are 95 % intervals" + _seeds_note(records) + "." + _verdict_note(records) + _left(facets)
     )
 
@@ -237,7 +237,7 @@ def _curves(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
 
 
 def _width(columns: int) -> float:
-    """In inches: the whole page, but for a single panel."""
+    """The width of a figure in inches: the whole page, or less for a single panel."""
     return 10.5 if columns > 1 else 6.5
 
 
@@ -250,7 +250,7 @@ def _verdict_note(records: Sequence[Record]) -> str:
 
 def _left(facets: Sequence[object]) -> str:
     return (
-        f" {len(facets) - MOST_PANELS} more panels do not fit; the tables have their numbers."
+        f" {len(facets) - MOST_PANELS} more panels do not fit; the tables hold their numbers."
         if len(facets) > MOST_PANELS
         else ""
     )
@@ -266,7 +266,7 @@ def _attack_curves(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
 
 
 def _attack_figure(atlas: _Atlas, name: str, place: str, panels: Sequence[_Panel]) -> Drawing | None:
-    """Nothing where there is one attack, whose curves are those of the worst case."""
+    """The curves of each attack; None if there is only one attack, whose curves show the worst case."""
     rows = [record for panel in panels for record in (*panel.rows, *panel.reference)]
     attacks = list(dict.fromkeys(record["attack"] for record in rows if record["attack"] != WORST_CASE))
     if len(attacks) < 2 and any(record["attack"] == WORST_CASE for record in rows):
@@ -290,7 +290,7 @@ def _attack_figure(atlas: _Atlas, name: str, place: str, panels: Sequence[_Panel
         for line, (label, facet, block) in zip(axes, cells, strict=True):
             for ax, attack in zip(line, block, strict=False):
                 if attack not in {row["attack"] for row in facet.rows}:
-                    ax.set_visible(False)  # it does not apply to any of these
+                    ax.set_visible(False)  # it applies to none of these models
                 title = wrapped(attack, 110 // columns, 2)
                 _draw_curves(ax, facet, attack, title=title, band=False, small=True)
             for ax in line[len(block) :]:
@@ -301,12 +301,13 @@ def _attack_figure(atlas: _Atlas, name: str, place: str, panels: Sequence[_Panel
         _finish(figure, axes, axes.size, label=False)
 
     caption = (
-        "Each attack alone, one row of panels per decoder. Every attack may also leave an image as it is."
+        "Accuracy under each attack alone, one row of panels per decoder. An attack that does not break an "
+        "image may leave it unchanged."
     )
     if any(facet.coloured for facet in facets):
-        caption += f" The {MANY} most robust on the whole are coloured."
+        caption += f" The {MANY} lines that are most robust on average are coloured."
     if len(every) > len(cells):
-        caption += f" {len(every) - len(cells)} more rows do not fit; the tables have their numbers."
+        caption += f" {len(every) - len(cells)} more rows do not fit; the tables hold their numbers."
     height = 2.1 * len(cells) + 0.6
     return Drawing(name, f"Each attack alone: {place}", caption, paint, 10.5, height)
 
@@ -314,7 +315,7 @@ def _attack_figure(atlas: _Atlas, name: str, place: str, panels: Sequence[_Panel
 def _model_figure(
     atlas: _Atlas, name: str, place: str, panels: Sequence[_Panel], attacks: Sequence[str]
 ) -> Drawing:
-    """One panel per model with the attacks as lines, where there are many kinds of models of few codes."""
+    """One panel per model with the attacks as lines, for many decoders with few encoders each."""
     styles = {attack: _style(i) for i, attack in enumerate(attacks)}
     facets = []
     for panel in panels:
@@ -336,8 +337,8 @@ def _model_figure(
         _finish(figure, axes, len(shown))
 
     caption = (
-        "Each attack alone, one panel per model. Every attack may also leave an image as it is."
-        + _left(facets)
+        "Accuracy under each attack alone, one panel per model. An attack that does not break an image may "
+        "leave it unchanged." + _left(facets)
     )
     return Drawing(name, f"Each attack alone: {place}", caption, paint, 10.5, 2.5 * lines_ + 0.6)
 
@@ -376,7 +377,7 @@ def _draw_curves(
 
 @dataclass(frozen=True)
 class _Point:
-    """Mean accuracy over models, and the ends of the widest interval."""
+    """The mean accuracy over models, and the lowest and the highest end of their intervals."""
 
     accuracy: float
     low: float
@@ -385,7 +386,7 @@ class _Point:
 
 
 def _points(rows: Sequence[Record], attack: str) -> dict[float, _Point]:
-    """A point for every epsilon; 0 is without attack. Withheld numbers are not among them."""
+    """A point for every epsilon, of which 0 stands for no attack; withheld numbers are left out."""
     found: dict[float, list[tuple[float, float, float]]] = {0.0: []}
     open_: set[float] = set()
     for model in {row["model"]: row for row in rows}.values():
@@ -406,7 +407,7 @@ def _points(rows: Sequence[Record], attack: str) -> dict[float, _Point]:
 
 
 def _numbers(triple: Iterable[float | None]) -> tuple[float, ...]:
-    """Three numbers, or nothing when one of them is missing or not finite."""
+    """The three numbers, or an empty tuple if one of them is missing or not finite."""
     numbers = tuple(value for value in triple if value is not None and math.isfinite(value))
     return numbers if len(numbers) == 3 else ()
 
@@ -416,13 +417,13 @@ def _epsilons(facet: _Facet) -> list[float]:
 
 
 def _to_scale(epsilons: Sequence[float]) -> bool:
-    """Whether labels at their true places would not overlap."""
+    """Whether the labels of these epsilons do not overlap on an axis to scale."""
     gaps = np.diff(epsilons)
     return bool(len(gaps) == 0 or gaps.min() >= 0.08 * (epsilons[-1] - epsilons[0]))
 
 
 def _ticks(facet: _Facet) -> dict[float, float]:
-    """Where each epsilon stands on the axis."""
+    """The position of each epsilon on the axis."""
     epsilons = _epsilons(facet)
     return {epsilon: epsilon if _to_scale(epsilons) else float(i) for i, epsilon in enumerate(epsilons)}
 
@@ -433,7 +434,8 @@ def _scale_note(facet: _Facet) -> str:
 
 def _seeds_note(records: Sequence[Record]) -> str:
     seeds = len({record["seed"] for record in records})
-    return f", lines the mean over {seeds} seeds and bands from the lowest end to the highest" * (seeds > 1)
+    words = f"; lines show the mean over {seeds} seeds, and bands reach from the lowest end to the highest"
+    return words * (seeds > 1)
 
 
 def _finish(figure: Figure, axes: Array, used: int, label: bool = True) -> None:
@@ -445,15 +447,15 @@ def _finish(figure: Figure, axes: Array, used: int, label: bool = True) -> None:
     legend(figure, axes.flat)
 
 
-# --- probes of timing ---
+# --- timing probes ---
 
 
 def probe_drawing(records: Sequence[ProbeRecord], names: Sequence[str]) -> Drawing:
-    """Accuracy of every model as it is and under every probe.
+    """The accuracy of every model without a probe and under every timing probe.
 
     Args:
-        records: at least one.
-        names: what each record's model is called.
+        records: the records of timing probes, at least one.
+        names: the name of each record's model.
     """
     models = dict(zip((record["model"] for record in records), names, strict=True))
     labels = [(model, wrapped(models[model], 44, 2)) for model in list(models)[:MOST_MODELS]]
@@ -464,7 +466,7 @@ def probe_drawing(records: Sequence[ProbeRecord], names: Sequence[str]) -> Drawi
         ax = figure.subplots()
         ranks = range(len(labels))
         clean = {record["model"]: 100 * record["clean_accuracy"] for record in records}
-        ax.plot([clean[m] for m, _ in labels], ranks, "|", color=GREY, markersize=13, label="as they are")
+        ax.plot([clean[m] for m, _ in labels], ranks, "|", color=GREY, markersize=13, label="without a probe")
         for i, probe in enumerate(probes):
             here = [(rank, found[m, probe]) for rank, (m, _) in enumerate(labels) if (m, probe) in found]
             accuracy = np.array([100 * row["accuracy"] for _, row in here])
@@ -487,22 +489,23 @@ def probe_drawing(records: Sequence[ProbeRecord], names: Sequence[str]) -> Drawi
 
     left = len(models) - len(labels)
     caption = (
-        "Share of unchanged test images answered correctly when a probe changes the spikes between code and "
-        "network. A model that loses nothing by a shuffle that keeps counts does not use spike timing. "
-        "Bars are 95 % intervals" + (f"; {left} more models stand in the table only." if left else ".")
+        "Share of clean test images that the model classifies correctly when a probe changes the spikes "
+        "between encoder and network. A model that loses no accuracy under a shuffle that keeps spike "
+        "counts does not use spike timing. Bars are 95 % intervals"
+        + (f"; {left} more models are in the table only." if left else ".")
     )
-    return Drawing("probes", "Accuracy under probes of timing", caption, paint, 9.0, 1.4 + 0.45 * len(labels))
+    return Drawing("probes", "Accuracy under timing probes", caption, paint, 9.0, 1.4 + 0.45 * len(labels))
 
 
 MOST_MODELS = 40
-"""Models in the figure of probes."""
+"""Largest number of models in the figure of timing probes."""
 
 
 # --- accuracy against the time of the decision ---
 
 
 def _exit_curves(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
-    """Accuracy if time were up after each step, where any model may decide before the last one."""
+    """The accuracy of a decision forced after each time step, if some model may decide before the last."""
     early = [row for row in records if row["mean_exit"] is not None and row["mean_exit"] < row["steps"]]
     timed = [row for row in records if len(row["accuracy_by_step"]) > 1 and not _is_ann(row)]
     facets = atlas.facets(timed)
@@ -520,14 +523,14 @@ def _exit_curves(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
         _finish(figure, axes, len(shown))
 
     caption = (
-        "Share of unchanged test images answered correctly if time were up after each step; decisions taken "
-        "before stay as they are. The large mark stands at the mean time of the decision"
-        + _seeds_note(records).replace(" and bands from the lowest end to the highest", "")
+        "Share of clean test images that the model classifies correctly if a decision is forced after each "
+        "time step; decisions taken earlier are kept. The large mark shows the mean time of the decision"
+        + _seeds_note(records).replace(", and bands reach from the lowest end to the highest", "")
         + "."
         + _left(facets)
     )
     height = (3.1 if columns < 4 else 2.4) * lines + 0.5
-    return [Drawing("exits", "Accuracy over exit time", caption, paint, _width(columns), height)]
+    return [Drawing("exits", "Accuracy against exit time", caption, paint, _width(columns), height)]
 
 
 def _draw_exits(ax: Axes, facet: _Facet) -> None:
@@ -548,7 +551,7 @@ def _draw_exits(ax: Axes, facet: _Facet) -> None:
     ax.set_xlabel("time steps")
 
 
-# --- code x decoder ---
+# --- encoder x decoder ---
 
 
 def _heat_maps(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
@@ -561,7 +564,7 @@ def _heat_maps(atlas: _Atlas, records: Sequence[Record]) -> list[Drawing]:
 
 @dataclass(frozen=True)
 class _Map:
-    """Numbers with what is written into each field, `[rows, columns]`."""
+    """Numbers and the text of each field, `[rows, columns]`."""
 
     title: str
     values: Array
@@ -572,7 +575,7 @@ def _heat_map(atlas: _Atlas, name: str, place: str, records: Sequence[Record]) -
     epsilon = telling(records)
     codes = list(dict.fromkeys(map(atlas.code, records)))
     decoders = list(dict.fromkeys(map(atlas.decoder, records)))
-    turned = len(decoders) > len(codes) and max(map(len, decoders)) > 12  # long names lie on the long side
+    turned = len(decoders) > len(codes) and max(map(len, decoders)) > 12  # long names go on the long side
     down, across = (decoders, codes) if turned else (codes, decoders)
     names = (atlas.decoder, atlas.code) if turned else (atlas.code, atlas.decoder)
     models = list({record["model"]: record for record in records}.values())
@@ -594,22 +597,25 @@ def _heat_map(atlas: _Atlas, name: str, place: str, records: Sequence[Record]) -
             ax.set_xticks(range(len(across)), below, rotation=0 if cell > 0.6 else 90)
         axes[0].set_yticks(range(len(down)), left)
 
-    caption = "Accuracy of each code with each decoder, the mean over seeds where there are several"
+    caption = "Accuracy of each encoder with each decoder, as the mean over seeds where there are several"
     if worst:
         caption += "; the worst case is shown at the epsilon at which the models differ most"
-    for verdict, words in ((DOUBTFUL, "a question mark: doubtful"), (PRELIMINARY, "a tilde: preliminary")):
+    for verdict, words in (
+        (DOUBTFUL, "a question mark marks doubtful numbers"),
+        (PRELIMINARY, "a tilde marks preliminary numbers"),
+    ):
         caption += f"; {words}" if any(record["verdict"] == verdict for record in worst) else ""
     width = min(10.5, 1.8 + len(maps) * max(2.4, 1.5 * len(across)))
     room = 0.16 * max(text.count("\n") for text in below) if cell > 0.6 else 1.2
     height = 1.0 + room + len(down) * (0.4 if all("\n" not in text for text in left) else 0.46)
-    return Drawing(name, f"Code and decoder: {place}", f"{caption}.", paint, width, height)
+    return Drawing(name, f"Encoder and decoder: {place}", f"{caption}.", paint, width, height)
 
 
 def telling(records: Iterable[Record]) -> float:
-    """The epsilon at which worst cases differ most between models; in doubt the one nearest to the middle.
+    """The epsilon at which worst cases differ most between models; on equality, the one nearest the middle.
 
     Args:
-        records: under one threat; 0 is the answer where none is a worst case.
+        records: the records under one threat; if none of them is a worst case, the result is 0.
     """
     worst: dict[float, list[float]] = {}
     for record in records:
@@ -627,7 +633,7 @@ def _map(
     across: Sequence[str],
     field: str,
 ) -> _Map:
-    """Means in per cent; nan where there is no model or none whose number is shown."""
+    """Means in per cent; NaN where there is no model or every number is withheld."""
     found: dict[tuple[str, str], list[float]] = {}
     verdicts: dict[tuple[str, str], set[str | None]] = {}
     for row in rows:
@@ -651,7 +657,7 @@ def _map(
 
 
 def _mark(verdicts: set[str | None]) -> str:
-    """Of a mean over numbers with these verdicts."""
+    """The mark of a mean over numbers with these verdicts."""
     if verdicts & {DOUBTFUL, WITHHELD}:
         return MARKS[DOUBTFUL]
     return MARKS[PRELIMINARY] if PRELIMINARY in verdicts else ""

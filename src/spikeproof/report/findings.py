@@ -71,13 +71,13 @@ _SEEDS = 3
 
 @dataclass(frozen=True)
 class StudyRecords:
-    """The records of one study, and the selections of them that findings are made from.
+    """The records of one study, and the selections of them from which findings are made.
 
     Args:
-        records: of one study.
-        probes: of the same.
-        compared: of the same.
-        axes: on which its models differ.
+        records: the records of one study.
+        probes: the results of its timing probes.
+        compared: the comparisons between its models.
+        axes: the axes on which its models differ.
         unfinished: number of cells that are missing, failed or damaged.
     """
 
@@ -108,7 +108,7 @@ class StudyRecords:
 
 
 def _kind(name: str) -> str:
-    """A part's name without its options."""
+    """The name of a part without its options."""
     return name.partition("(")[0]
 
 
@@ -117,7 +117,7 @@ def _unique(values: Iterable[str]) -> list[str]:
 
 
 def _half(row: Record) -> float:
-    """Half the width of the widest interval of a record."""
+    """Half the width of the wider interval of a record."""
     widths = [(row["ci_low"], row["ci_high"]), (row["clean_ci_low"], row["clean_ci_high"])]
     return max(
         ((high - low) / 2 for low, high in widths if low is not None and high is not None), default=0.0
@@ -160,17 +160,18 @@ class Measured:
     """What a study measured, on what, and by which attacks.
 
     Args:
-        models: number of models, several seeds of one architecture counted once.
-        examples: numbers of test examples, in rising order.
-        datasets: their names.
+        models: number of models, where several seeds of one architecture count once.
+        examples: numbers of test examples, in ascending order.
+        datasets: names of the data sets.
         seeds: number of seeds.
         half_width: half the width of the widest 95 % interval, in [0, 1].
         threats: every threat with its epsilons.
-        by_gradients, without_gradients, in_sequences: names of attacks.
-        forward, backward: queries of all attacks together.
-        drawn: encoders that answer at random.
-        draws: draws per example of these, 0 where there are none.
-        probes: names of probes of timing, where there is time to probe.
+        by_gradients, without_gradients, in_sequences: names of gradient attacks, of attacks without
+            gradients, and of suites.
+        forward, backward: numbers of queries of all attacks together.
+        drawn: encoders of stochastic models.
+        draws: draws per example of stochastic models, 0 if there are none.
+        probes: names of timing probes, if the models run over several time steps.
     """
 
     models: int
@@ -190,7 +191,7 @@ class Measured:
 
     @classmethod
     def of(cls, study: StudyRecords) -> Measured | None:
-        """What a study measured; None where no number is finished."""
+        """What a study measured; None if no number is finished."""
         records, attacks = study.records, study.attacks
         if not records:
             return None
@@ -226,10 +227,10 @@ class Raised:
     """A check that was raised.
 
     Args:
-        name: of the check.
-        check: itself, where it is still known.
-        records: for which it was raised, each once.
-        example: what it said of the first.
+        name: name of the check.
+        check: the check itself, if this version still has it.
+        records: the records for which it was raised, each once.
+        example: its warning about the first of them.
     """
 
     name: str
@@ -239,7 +240,7 @@ class Raised:
 
     @property
     def verdict(self) -> str:
-        """What it makes of a number."""
+        """The verdict that the check gives to a number."""
         return self.check.verdict if self.check else DOUBTFUL
 
 
@@ -292,8 +293,8 @@ class Fallen:
 
     Args:
         first: a record at this budget.
-        models: number of models that fell so far.
-        judged: number of models with a number there.
+        models: number of models of which attacks break that many examples.
+        judged: number of models with a number at this budget.
     """
 
     first: Record
@@ -395,7 +396,7 @@ class DoubtfulNumbers:
 
 @dataclass(frozen=True)
 class PreliminaryNumbers:
-    """The numbers of a first look that no search followed."""
+    """The preliminary numbers: no check was raised, and neither a standard suite nor as much ran."""
 
     records: list[Record]
 
@@ -421,7 +422,7 @@ class WithheldNumbers:
 
 @dataclass(frozen=True)
 class Ranks:
-    """How many comparisons there are, how many show a difference, and how many of those rest on doubt."""
+    """Numbers of comparisons: all, those that show a difference, and those of them with a doubtful number."""
 
     compared: int
     shown: int
@@ -438,7 +439,7 @@ class Ranks:
 
 @dataclass(frozen=True)
 class OneSeed:
-    """No architecture was trained under several seeds."""
+    """No architecture was trained with several seeds."""
 
 
 @dataclass(frozen=True)
@@ -491,12 +492,12 @@ class Unproved:
 
 @dataclass(frozen=True)
 class NoRobustness:
-    """The study has numbers, and no attacks."""
+    """The study has numbers but no attacks."""
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Outside what the study attacked: its threats, its largest epsilon, its data sets."""
+    """The limits of what the study attacked: its threats, its largest epsilon and its data sets."""
 
     threats: list[str]
     largest: float
@@ -532,7 +533,7 @@ Limit = (
 
 @dataclass(frozen=True)
 class Unfinished:
-    """Number of cells that are missing, failed or damaged."""
+    """The study has cells that are missing, failed or damaged."""
 
     cells: int
 
@@ -544,7 +545,7 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class NoAttacks:
-    """Models were measured, and not attacked."""
+    """Models were measured but not attacked."""
 
     @classmethod
     def of(cls, study: StudyRecords) -> NoAttacks | None:
@@ -554,7 +555,7 @@ class NoAttacks:
 
 @dataclass(frozen=True)
 class NoPlan:
-    """Single attacks ran, and no suite."""
+    """Single attacks ran, but no suite."""
 
     @classmethod
     def of(cls, study: StudyRecords) -> NoPlan | None:
@@ -580,7 +581,7 @@ class Unsupported:
 
 @dataclass(frozen=True)
 class TooFewExamples:
-    """The widest interval is wide, and so many examples would bring every interval within ±3 points."""
+    """The widest interval is too wide; with `wanted` examples, every interval would be within ±3 points."""
 
     wanted: int
 
@@ -595,7 +596,7 @@ class TooFewExamples:
 
 @dataclass(frozen=True)
 class FewSeeds:
-    """The models were trained under fewer than three seeds."""
+    """The models were trained with fewer than three seeds."""
 
     @classmethod
     def of(cls, study: StudyRecords) -> FewSeeds | None:
@@ -606,7 +607,7 @@ class FewSeeds:
 
 @dataclass(frozen=True)
 class NoBounds:
-    """Pixels were attacked in a norm that certificates know, and no certificate was asked for."""
+    """Pixels were attacked in a norm for which certificates exist, but the study asked for none."""
 
     @classmethod
     def of(cls, study: StudyRecords) -> NoBounds | None:
@@ -618,16 +619,16 @@ class NoBounds:
 
 @dataclass(frozen=True)
 class NoProbes:
-    """Models run over several time steps, and no probe of timing was asked for."""
+    """Models run over several time steps, but the study asked for no timing probe."""
 
     @classmethod
     def of(cls, study: StudyRecords) -> NoProbes | None:
-        """The finding, where there is time to probe."""
+        """The finding, where a model runs over several time steps."""
         return cls() if not study.probes and any(row["steps"] > 1 for row in study.records) else None
 
 
 Advisable = Unfinished | NoAttacks | NoPlan | Unsupported | TooFewExamples | FewSeeds | NoBounds | NoProbes
-"""What something can be done about."""
+"""A finding about which something can be done."""
 
 
 _Finding = TypeVar("_Finding")
@@ -664,7 +665,7 @@ def limits(study: StudyRecords) -> list[Limit]:
 
 
 def advisable(study: StudyRecords) -> list[Advisable]:
-    """What something can be done about, in the order in which to do it."""
+    """The findings about which something can be done, in the order in which to do it."""
     return _present(
         study,
         Unfinished.of,

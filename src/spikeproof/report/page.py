@@ -1,4 +1,4 @@
-"""The page: one HTML file that holds a whole report, opens offline, and stays below three megabytes."""
+"""The page: one HTML file that holds a whole report, opens offline and is smaller than three megabytes."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from spikeproof.version import __version__
 __all__ = ["LARGEST", "is_current", "made_from", "write"]
 
 LARGEST = 3_000_000
-"""Bytes that a page must stay below."""
+"""Size that a page must stay below, in bytes."""
 
 
 @dataclass(frozen=True)
 class Detail:
-    """How much a page shows, to stay below its size.
+    """How much detail a page shows, so that it stays below its largest size.
 
     Args:
-        dpi: of rasters.
-        exhibits: number of examples.
-        specs: whether the spec of every cell is printed.
-        rows: number of rows of the table of every attack.
+        dpi: resolution of rasters.
+        exhibits: largest number of examples.
+        specs: whether the page prints the spec of every cell.
+        rows: largest number of rows in each table.
     """
 
     dpi: int
@@ -71,20 +71,20 @@ def write(
 ) -> Path:
     """Write `report.html`, `figures/*.svg` and `.pdf`, `table.csv`, `table.tex` and `probes.csv` of a study.
 
-    A study that asked for distances also gets `distances.csv`.
+    A study that measured distances also gets `distances.csv`.
 
-    The same store gives the same bytes. What a store lacks is named in the page, not an error. Figures of an
-    earlier report that this one has no longer are deleted, if nobody changed them since.
+    The same store gives the same bytes. Cells that are missing from the store cause no error; the page names
+    them. Figures that only an earlier report contained are deleted, unless they have been changed since.
 
     Args:
         directory: the output directory of a run.
-        records: its headline numbers.
-        probes: what probes of timing found; without any there is no `probes.csv`.
-        compared: which models are more robust than others.
-        distances: how far nearest adversarial images are.
+        records: the headline numbers of the study.
+        probes: the results of timing probes; without any, there is no `probes.csv`.
+        compared: comparisons of the robustness of models.
+        distances: distances of the nearest adversarial images.
 
     Returns:
-        Where the page lies.
+        The path of the page.
     """
     rows = [_portable(record, directory) for record in records]
     shown, origin = exhibits(rows, directory), sources(directory)
@@ -113,11 +113,11 @@ def write(
 
 
 WRITTEN = "figures/written.json"
-"""Which files a report consists of, with their digests, so that the next one can clear up."""
+"""The file that lists the files of a report with their digests, so that the next report can remove them."""
 
 
 def _put(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files of a report, and delete those that an earlier one wrote and that nobody changed."""
+    """Write the files of a report, and delete files of an earlier report that have not been changed since."""
     (directory / "figures").mkdir(parents=True, exist_ok=True)
     for name in _earlier(directory):
         if name not in files:
@@ -130,7 +130,7 @@ def _put(directory: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _earlier(directory: Path) -> list[str]:
-    """What an earlier report wrote here and is still as it was."""
+    """The files of an earlier report that have not been changed since."""
     noted = _noted(directory)
     names = [name for name in noted if PLACES.fullmatch(name)]
     return [name for name in names if _digest(directory / name) == noted[name]]
@@ -145,11 +145,11 @@ def _noted(directory: Path) -> dict[str, str]:
 
 
 MADE_FROM = "made from"
-"""Beside the files of a report, the digest of what it tells about."""
+"""The entry beside the files of a report that holds the digest of its inputs."""
 
 
 def made_from(directory: Path) -> str:
-    """The digest of all that a report of this directory tells about: plan, repairs, cells and failures.
+    """The digest of everything that a report of this directory covers: plan, repairs, cells and failures.
 
     Args:
         directory: the output directory of a run.
@@ -166,7 +166,7 @@ MANIFESTS = "cells/[!.]*/MANIFEST.json"
 
 
 def is_current(directory: Path) -> bool:
-    """Whether the report that lies in a directory tells what the cells in it say, and is as it was written.
+    """Whether the report in a directory covers the cells there and has not been changed since it was written.
 
     Args:
         directory: the output directory of a run.
@@ -187,7 +187,7 @@ def _digest(path: Path) -> str | None:
 
 
 def _portable(record: Record, directory: Path) -> Record:
-    """The record with paths that start from the directory, wherever it is moved."""
+    """The record with paths relative to the directory, so that the directory can be moved."""
     paths = {name: record[name] for name in ("model", "cell", "train_cell", "clean_cell")}
     moved = {
         name: Path(path).relative_to(directory).as_posix() if Path(path).is_relative_to(directory) else path
@@ -225,7 +225,7 @@ def _portable_probe(record: Measured, directory: Path) -> Measured:
 
 @dataclass(frozen=True)
 class _Timing:
-    """What probes of timing found, and its figure."""
+    """The results of timing probes, and their figure."""
 
     records: Sequence[ProbeRecord]
     axes: Sequence[str]
@@ -314,18 +314,18 @@ def _page(
 
 
 def _bar(share: float | None) -> float:
-    """The length of a data bar, in per cent."""
+    """The length of a data bar in per cent."""
     return 0.0 if share is None or not 0 <= share <= 1 else round(100 * share, 1)
 
 
 def _constants(records: Sequence[Record]) -> dict[str, object]:
-    """What is the same for all models."""
+    """The axes on which all models agree, with their values."""
     values = {axis: {dict(record)[axis] for record in records} for axis in tables.AXES}
     return {axis: next(iter(found)) for axis, found in values.items() if len(found) == 1}
 
 
 def _prose(text: str) -> Markup:
-    """Text as it is, with what stands between backticks as code."""
+    """Text as HTML, in which passages between backticks are set as code."""
     parts = text.split("`")
     if len(parts) % 2 == 0:
         return escape(text)
@@ -335,19 +335,21 @@ def _prose(text: str) -> Markup:
 
 
 def _per(total: float | None, count: float | None) -> float | None:
-    """How much comes to each."""
+    """The total divided by the count, or None if either is missing or zero."""
     return total / count if total is not None and count else None
 
 
 def _summary(records: Sequence[Record], rows: Sequence[tables.Headline], axes: Sequence[str]) -> str:
-    """One paragraph for somebody who reads nothing else."""
+    """A summary of the study in one paragraph."""
     if not records:
         return "No number of this study is finished yet."
     names = list(dict.fromkeys(record["dataset"] for record in records))
     images = sorted({record["n"] for record in records})
     clean = [row.model["clean_accuracy"] for row in rows if row.model["clean_accuracy"] is not None]
     count, they = (
-        (f"{len(rows)} models were", "they answer") if len(rows) > 1 else ("One model was", "it answers")
+        (f"{len(rows)} models were", "the models classify")
+        if len(rows) > 1
+        else ("One model was", "the model classifies")
     )
     words = (
         f"{count} trained on {', '.join(names)} and measured on {' or '.join(map(str, images))} test "
@@ -361,20 +363,20 @@ def _summary(records: Sequence[Record], rows: Sequence[tables.Headline], axes: S
 def _attack_summary(records: Sequence[Record], rows: Sequence[tables.Headline], axes: Sequence[str]) -> str:
     attacks = list(dict.fromkeys(r["attack"] for r in tables.attacks_of(records)))
     if not attacks:
-        return "No attack was part of what is finished, so nothing is said about robustness."
+        return "No attack is finished, so the report says nothing about robustness."
     words = f"The attacks were {', '.join(attacks)}. "
     for threat in dict.fromkeys(budget.threat for budget in tables.budgets(records)):
         here = [record for row in rows for record in row.worst.values() if record["threat"] == threat]
         if here and all(record["verdict"] == WITHHELD for record in here):
-            words += f"Under {threat} every number is withheld. "
+            words += f"Under {threat}, every number is withheld. "
             continue
         epsilon = telling(here)
         worst = [r for r in here if r["epsilon"] == epsilon and r["robust_accuracy"] is not None]
-        words += f"Under {threat} changes of at most {tables.epsilon_text(epsilon)} " if worst else ""
+        words += f"Under {threat} with epsilon {tables.epsilon_text(epsilon)}, " if worst else ""
         words += (
             _worst_summary(worst, axes)
             if worst
-            else f"Under {threat} no model has been through all of them yet. "
+            else f"Under {threat}, the attacks are not finished for any model yet. "
         )
     return words
 
@@ -382,11 +384,12 @@ def _attack_summary(records: Sequence[Record], rows: Sequence[tables.Headline], 
 def _worst_summary(worst: Sequence[Record], axes: Sequence[str]) -> str:
     told = [record for record in worst if record["verdict"] != WITHHELD]
     words = (
-        f"the worst case of all attacks leaves {_range([record['robust_accuracy'] for record in told])} right"
+        "the robust accuracy in the worst case over all attacks is "
+        f"{_range([record['robust_accuracy'] for record in told])}"
     )
     if len(told) > 1:
         best = max(told, key=lambda record: record["robust_accuracy"])
-        words += f"; most with {tables.label(best, axes)}"
+        words += f", the highest for {tables.label(best, axes)}"
         words += f", a {best['verdict']} number" if best["verdict"] in MARKS else ""
     elif told[0]["verdict"] in MARKS:
         words += f", a {told[0]['verdict']} number"
@@ -404,10 +407,10 @@ class Alarm:
     """Warnings of one kind.
 
     Args:
-        kind: in a few words.
-        meaning: what to make of it.
-        numbers: how many numbers it concerns.
-        items: each with the model and the epsilons that it belongs to.
+        kind: name of the check.
+        meaning: why the check matters, and what to do.
+        numbers: how many numbers the warnings concern.
+        items: the warnings, each with its model and its epsilons.
     """
 
     kind: str
@@ -420,9 +423,9 @@ MEANINGS = {check.name: f"{check.matters} {check.remedy}" for check in CHECKS}
 
 
 def _alarms(records: Sequence[Record], axes: Sequence[str]) -> list[Alarm]:
-    """Everything that looks suspicious, by kind; each text once per model, with its epsilons.
+    """All warnings by kind, each text once per model with its epsilons.
 
-    That nobody searched is said by the verdict, and is no sign of anything.
+    The check behind a preliminary verdict is left out, because it indicates no fault.
     """
     kinds: dict[str, dict[tuple[str, str], list[str]]] = {}
     unsearched = {check.name for check in CHECKS if check.verdict == PRELIMINARY}

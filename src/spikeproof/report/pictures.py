@@ -1,4 +1,4 @@
-"""Pictures: one attacked image, and the spikes of the network's input before and after."""
+"""Pictures: one image before and after an attack, with the input spikes of the network for both."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["exhibit_drawing"]
 
 KEPT, NEW, GONE = "#1a1a1a", "#D55E00", "#9ecbe8"
 SHARP_ROWS = 400
-"""Rasters up to so many rows are stored pixel by pixel; taller ones are resampled for the eye."""
+"""Rasters up to this number of rows are stored pixel by pixel; taller rasters are resampled for display."""
 
 
 def exhibit_drawing(name: str, exhibit: Exhibit, dpi: int = 200) -> Drawing:
-    """The image, its attacked version, their difference, and the input of the network for both.
+    """The clean image, the attacked image, their difference, and the input of the network for both.
 
     Args:
-        name: of the file.
-        exhibit: what to draw.
-        dpi: of rasters with more rows than fit on a screen.
+        name: name of the file.
+        exhibit: the example to draw.
+        dpi: resolution of rasters with more rows than fit on a screen.
     """
     record = exhibit.record
     title = f"{record['encoder']}: test image {exhibit.example}, class {exhibit.label}"
     outcome = (
-        "The attack succeeded" if exhibit.succeeded else "No example was found on which an attack succeeded"
+        "The attack succeeded" if exhibit.succeeded else "No example is stored on which an attack succeeded"
     )
     caption = (
         f"{outcome}: the model ({record['network']}, {record['decoder']}, seed {record['seed']}) answers "
@@ -46,23 +46,23 @@ def exhibit_drawing(name: str, exhibit: Exhibit, dpi: int = 200) -> Drawing:
 
 def _answer(prediction: int | None) -> str:
     if prediction is None:
-        return "something that was not stored"
+        return "a class that was not stored"
     return "with a tie" if prediction < 0 else f"class {prediction}"
 
 
 def _input_words(exhibit: Exhibit) -> str:
     if not exhibit.spiking:
-        return "The input is analog: values, or spikes with weights."
+        return "The input of the network is analog: values, or weighted spikes."
     before, after = exhibit.input > 0, exhibit.attacked_input > 0
     kept, new, gone = (int(s.sum()) for s in (before & after, after & ~before, before & ~after))
     return (
-        f"Input spikes: {kept + gone} before, {kept + new} after; {kept} stayed (black), "
-        f"{new} are new (orange), {gone} are gone (pale blue)."
+        f"Input spikes: {kept + gone} before the attack and {kept + new} after it; {kept} stayed (black), "
+        f"{new} are new (orange), and {gone} are gone (pale blue)."
     )
 
 
 def _draw_exhibit(figure: Figure, exhibit: Exhibit) -> None:
-    if min(exhibit.image.shape[1:]) < 2:  # channels in time, nothing to look at
+    if min(exhibit.image.shape[1:]) < 2:  # channels over time, which make no image
         before, after = figure.subplots(1, 2, sharey=True)
         _draw_inputs(figure, before, after, exhibit)
         return
@@ -99,7 +99,7 @@ def _draw_inputs(figure: Figure, left: Axes, right: Axes, exhibit: Exhibit) -> N
         left.imshow(before, cmap="viridis", vmin=0, vmax=top, **how)
         drawn = right.imshow(after, cmap="viridis", vmin=0, vmax=top, **how)
         figure.colorbar(drawn, ax=right, shrink=0.8)
-    for ax, title in ((left, "input of the image"), (right, "input of the attacked")):
+    for ax, title in ((left, "input of the image"), (right, "input of the attacked image")):
         ax.set_title(title)
         ax.set_xlabel("time step")
         ax.set_xticks(_few(before.shape[1]))
@@ -109,7 +109,7 @@ def _draw_inputs(figure: Figure, left: Axes, right: Axes, exhibit: Exhibit) -> N
 
 
 def _factor(difference: Array) -> float:
-    """A round factor that makes the largest difference well visible."""
+    """A round factor by which the difference is amplified, so that its largest value is clearly visible."""
     largest = float(np.abs(difference).max(initial=0.0))
     if not 0 < largest < math.inf:
         return 1.0
@@ -118,7 +118,7 @@ def _factor(difference: Array) -> float:
 
 
 def _picture(image: Array) -> Array:
-    """`[C, H, W]` as something to look at: colour for three channels, else their mean."""
+    """An image `[C, H, W]` for display: in colour for three channels, otherwise as their mean."""
     return np.moveaxis(image, 0, -1) if len(image) == 3 else image.mean(0)
 
 
@@ -128,7 +128,7 @@ def _raster(values: Array) -> Array:
 
 
 def _coloured(before: Array, after: Array) -> Array:
-    """Spikes as colours `[pixels, T, 3]`: those that stayed, that are new, that are gone."""
+    """Spikes as colours `[pixels, T, 3]`, one colour each for spikes that stayed, are new, or are gone."""
     colours = np.ones((*before.shape, 3))
     was, is_ = before > 0, after > 0
     for mask, colour in ((was & is_, KEPT), (is_ & ~was, NEW), (was & ~is_, GONE)):

@@ -1,4 +1,4 @@
-"""Provenance: what every number was computed from, on what, and what went wrong, as the store tells it."""
+"""Provenance: the spec and the environment of every number, and the cells that failed, as stored."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Origin:
     """One finished cell.
 
     Args:
-        address: its name in the store.
-        kind: `train`, `clean`, `probe` or `attack`.
-        train: the address of the model that it made or measured.
-        spec: everything that can change its numbers, as JSON.
-        metrics: its numbers.
-        seconds: how long it took.
-        finished: when.
-        environment: index of where it was computed.
+        address: name of the cell in the store.
+        kind: kind of the cell, such as `train`, `clean`, `probe` or `attack`.
+        train: address of the model that the cell trained or measured.
+        spec: everything that can change the numbers of the cell, as JSON.
+        metrics: the numbers of the cell.
+        seconds: computing time.
+        finished: time at which the cell was finished.
+        environment: index of the environment in which the cell was computed.
     """
 
     address: str
@@ -46,7 +46,7 @@ class Origin:
 
     @property
     def title(self) -> str:
-        """What was measured, in a few words."""
+        """A short description of what was measured."""
         words = _TITLES.get(self.kind)
         return self.kind if words is None else words(json.loads(self.spec))
 
@@ -56,7 +56,7 @@ _TITLES: Mapping[str, Callable[[Plain], str]] = {
     "distance": lambda spec: f"distance · {spec['attack']['name']} · {spec['threat']['name']}",
     "probe": lambda spec: f"probe · {spec['probe']['name']}",
 }
-"""Kind of cell -> its spec in a few words; another kind is called by its name."""
+"""Kind of cell -> function that describes its spec in a few words; any other kind is called by its name."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ class Sources:
     """Where the numbers of a study come from.
 
     Args:
-        plan: what `run` noted about the study.
-        origins: its finished cells, in order.
-        environments: versions, machine and command line, each once, as JSON.
-        failed: cells that failed.
-        damaged: what is wrong with cells that cannot be trusted.
-        missing: number of cells that were not computed yet.
+        plan: what `run` recorded about the study.
+        origins: the finished cells of the study, in order.
+        environments: every combination of versions, machine and command line once, as JSON.
+        failed: the cells that failed.
+        damaged: for each damaged cell, what is wrong with it.
+        missing: number of cells that have not been computed yet.
     """
 
     plan: Plain
@@ -92,16 +92,16 @@ class Sources:
 
     @property
     def data_notes(self) -> tuple[str, ...]:
-        """What was found in the files of the data set, each sentence once."""
+        """The notes on the files of the data set, each sentence once."""
         told = (note for origin in self.origins for note in data_notes(origin.metrics))
         return tuple(dict.fromkeys(told))
 
 
 def sources(directory: Path) -> Sources:
-    """Read where the numbers of a study come from; every cell is verified.
+    """Read where the numbers of a study come from, and verify every cell.
 
     Args:
-        directory: the output directory of a run; what is missing in it is left out.
+        directory: the output directory of a run; files that are missing in it are left out.
     """
     plan, store = _plan(directory), Store(directory)
     origins: list[Origin] = []
@@ -144,7 +144,7 @@ def _origin(
         _compact(cell["spec"]),
         metrics,
         _seconds(explained.get("seconds")),
-        str(explained.get("finished", "not noted")),
+        str(explained.get("finished", "not recorded")),
         environments.setdefault(shared, len(environments)),
     )
 
@@ -154,20 +154,20 @@ def _seconds(noted: object) -> float | None:
 
 
 def _failures(directory: Path, addresses: Iterable[str]) -> tuple[Failed, ...]:
-    """Failures of cells that the study still asks for."""
+    """The failures of cells that the study still includes."""
     found = []
     for address in sorted(addresses):
         path = directory / "failures" / f"{address}.json"
         if path.exists():
             note = _read(path)
-            error = str(note.get("error", f"no reason was noted in {path.name}"))
+            error = str(note.get("error", f"no reason was recorded in {path.name}"))
             kind, trace = str(note.get("kind", "cell")), str(note.get("trace", ""))
             found.append(Failed(address, kind, _compact(note.get("spec", {})), error, trace))
     return tuple(found)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is none."""
+    """The JSON object in a file, or an empty one if there is none."""
     try:
         content: dict[str, Any] = read_json(path, dict[str, Any])
     except InputError:

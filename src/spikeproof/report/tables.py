@@ -1,4 +1,4 @@
-"""Tables: the headline numbers of a study, one row per model, for the page, as CSV and as LaTeX."""
+"""Tables: the headline numbers of a study, with one row per model, for the page, as CSV and as LaTeX."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ __all__ = [
 
 MISSING = "\N{EN DASH}"
 ARCHITECTURE = ("dataset", "network", "neuron", "encoder", "decoder", "surrogate", "rule")
-"""What tells models apart that are no retrainings of each other."""
+"""The fields by which models differ, apart from the seed of their training."""
 
 AXES = (*ARCHITECTURE, "seed", "n")
-"""What tells models apart, in the order in which it is shown."""
+"""The fields by which models differ, in the order in which tables show them."""
 
 
 class Budget(NamedTuple):
@@ -65,12 +65,12 @@ class Budget(NamedTuple):
 
 @dataclass(frozen=True)
 class Headline:
-    """One model: what it does on clean images and in the worst case of every budget.
+    """One model: its accuracy on clean images and in the worst case at every budget.
 
     Args:
-        model: a record of the model, for all that does not depend on the attack.
-        worst: the worst case of each budget, where every attack on it is finished.
-        warnings: what looks suspicious, each text once.
+        model: a record of the model, for the fields that do not depend on the attack.
+        worst: the worst case at each budget, if every attack at this budget is finished.
+        warnings: the warnings of all records of the model, each text once.
     """
 
     model: Record
@@ -82,7 +82,7 @@ def headlines(records: Iterable[Record]) -> list[Headline]:
     """One row per model, in the order of the records.
 
     Args:
-        records: of one study.
+        records: the records of one study.
     """
     models: dict[str, list[Record]] = {}
     for record in records:
@@ -97,21 +97,21 @@ def _headline(rows: Sequence[Record]) -> Headline:
 
 
 def budgets(records: Iterable[Record]) -> list[Budget]:
-    """Every threat with each of its epsilons, in rising order; empty for a study without attacks.
+    """Every threat with each of its epsilons, in ascending order; empty for a study without attacks.
 
     Args:
-        records: of one study.
+        records: the records of one study.
     """
     return sorted({budget_of(record) for record in attacked(records)})
 
 
 def attacked(records: Iterable[Record]) -> list[Record]:
-    """The records of attacks and of worst cases, without those that mark a study without attacks."""
+    """The records of attacks and of worst cases, without the placeholders of a study without attacks."""
     return [record for record in records if record["attack"] != "none"]
 
 
 def attacks_of(records: Iterable[Record]) -> list[Record]:
-    """The records of single attacks and of suites, without those of worst cases."""
+    """The records of single attacks and of suites, without the worst cases."""
     return [record for record in attacked(records) if record["attack"] != WORST_CASE]
 
 
@@ -123,13 +123,13 @@ def budget_of(record: Record) -> Budget:
 def varying(
     records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord], axes: Iterable[str] = AXES
 ) -> list[str]:
-    """The axes that tell records apart.
+    """The axes on which records differ.
 
-    A rule that goes with the other axes, such as other epochs for another network, tells nothing new and
-    is left out; every cell's settings name it.
+    The learning rule is left out if the other axes determine it, for example if it differs between networks
+    only in its number of epochs; the settings of every cell state it.
 
     Args:
-        records: of one study.
+        records: the records of one study.
         axes: names of fields of a record.
     """
     differing = [axis for axis in axes if len({_field(record, axis) for record in records}) > 1]
@@ -137,12 +137,12 @@ def varying(
 
 
 def without_seed(axes: Iterable[str]) -> list[str]:
-    """The axes on which architectures differ, whatever their seed."""
+    """The axes without the seed, on which architectures differ."""
     return [axis for axis in axes if axis != "seed"]
 
 
 def label(record: Record | ProbeRecord, axes: Iterable[str]) -> str:
-    """The model's place on the axes on which models differ.
+    """The name of a model: its values on the axes on which models differ.
 
     Example:
         >>> label({"encoder": "latency", "seed": 1}, ["encoder", "seed"])
@@ -153,7 +153,7 @@ def label(record: Record | ProbeRecord, axes: Iterable[str]) -> str:
 
 
 def _follows(records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord], axis: str) -> bool:
-    """Whether an axis is settled by the others."""
+    """Whether the other axes determine an axis."""
     others = [other for other in AXES if other != axis]
     values: dict[tuple[object, ...], object] = {}
     return all(
@@ -168,18 +168,19 @@ def _field(record: Record | ProbeRecord | DistanceRecord, name: str) -> object:
 
 
 class Seeds(NamedTuple):
-    """One architecture trained under several seeds.
+    """One architecture trained with several seeds.
 
     Args:
-        model: of the first seed.
+        model: a record of the model of the first seed.
         trainings: number of seeds.
-        fewest, most: images that a number of one seed rests on; an audit may have taken more for some.
-        clean: mean accuracy, with the interval of Student's t for training again.
-        worst: the same for the worst case of each budget that every seed has; a number that is withheld for
-            one of them has none.
+        fewest, most: smallest and largest number of images for one seed; an audit may have added images.
+        clean: mean clean accuracy, with the interval of Student's t over trainings.
+        worst: the same in the worst case at each budget that every seed has; a budget at which the number of
+            one seed is withheld is left out.
         doubtful: budgets at which one of the numbers is doubtful.
-        preliminary: budgets at which one is preliminary and none doubtful.
-        nested: budgets at which one of the numbers began with what was found within a smaller one.
+        preliminary: budgets at which one of the numbers is preliminary and none is doubtful.
+        nested: budgets at which the attack behind one of the numbers started from images found at a smaller
+            budget.
     """
 
     model: Record
@@ -194,15 +195,15 @@ class Seeds(NamedTuple):
 
     @property
     def n(self) -> str:
-        """Images per number, in words."""
+        """The number of images for each seed, in words."""
         return f"{self.fewest}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
 
 
 def seeds(records: Sequence[Record]) -> list[Seeds]:
-    """Means over seeds; empty where nothing was trained more than once.
+    """Means over seeds; empty if no architecture was trained more than once.
 
     Args:
-        records: of one study.
+        records: the records of one study.
     """
     groups: dict[tuple[object, ...], list[Headline]] = {}
     for row in headlines(records):
@@ -228,12 +229,12 @@ def _seeds(rows: Sequence[Headline]) -> Seeds:
 def seeds_json(records: Sequence[Record]) -> list[dict[str, object]]:
     """Means over seeds as `show --seeds --json` prints them: one object per model and budget.
 
-    `n` is the number of images that each seed's number rests on; where an audit took more for some seeds, the
-    fewest, and `n_most` the most. A mean is null where one of its numbers is withheld or missing; a study
-    without attacks has clean means alone, under the threat `none`.
+    `n` is the number of images for each seed. If an audit added images for some seeds, `n` is the smallest
+    and `n_most` the largest number. A mean is null if the number of one seed is withheld or missing. A study
+    without attacks has only clean means, under the threat `none`.
 
     Args:
-        records: of one study.
+        records: the records of one study.
     """
     columns = budgets(records) or [Budget("none", 0.0)]
     found = []
@@ -260,7 +261,7 @@ def seeds_json(records: Sequence[Record]) -> list[dict[str, object]]:
 
 
 def _mean_share(shares: Sequence[float]) -> tuple[float, Interval | None]:
-    """Mean and interval, which ends where shares do."""
+    """The mean of shares and its interval, cut to [0, 1]."""
     mean, ends = over_seeds(shares)
     return mean, None if ends is None else Interval(max(ends.low, 0.0), min(ends.high, 1.0))
 
@@ -269,12 +270,12 @@ class Tally(NamedTuple):
     """What an attack contributed to all worst cases together, or a member to all suites.
 
     Args:
-        attack: its name.
-        member: whether it ran inside a suite, on what stood there.
-        numbers: how many numbers it had a part in.
-        broke: mean accuracy that counts as taken by it.
-        needed: numbers that would be higher without it; None for a member, of which that is not known.
-        forward, backward: queries.
+        attack: name of the attack or member.
+        member: whether it ran inside a suite, on the examples that were still right.
+        numbers: how many numbers it contributed to.
+        broke: share of examples, as a mean over numbers, that count as broken by it.
+        needed: how many numbers would be higher without it; None for a member, where this is unknown.
+        forward, backward: numbers of queries.
     """
 
     attack: str
@@ -287,10 +288,10 @@ class Tally(NamedTuple):
 
 
 def tallies(records: Sequence[Record]) -> list[Tally]:
-    """The contribution of every attack and of every member of a suite, those that took most first.
+    """The contribution of every attack and of every member of a suite; those that broke most come first.
 
     Args:
-        records: of one study.
+        records: the records of one study.
     """
     groups: dict[tuple[bool, str], list[tuple[Record, Broke]]] = {}
     for record in records:
@@ -316,7 +317,7 @@ def _tally(member: bool, attack: str, parts: Sequence[tuple[Record, Broke]]) -> 
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number with a fixed count of decimals, or a dash where there is none.
+    """A number with a fixed number of decimals, or a dash if it is missing or not finite.
 
     Example:
         >>> number(12.345), number(None), number(float("nan"))
@@ -338,7 +339,7 @@ def percent(share: float | None) -> str:
 def judged(record: Record | None) -> str:
     """A worst case in per cent with the mark of its verdict, or no number where it is withheld.
 
-    A number that rests on nested budgets says so.
+    Numbers from nested budgets are marked as nested.
 
     Example:
         >>> judged({"robust_accuracy": 0.31, "verdict": "doubtful"})
@@ -359,7 +360,7 @@ def judged(record: Record | None) -> str:
 
 
 def argmaxes(row: Headline, columns: Sequence[Budget]) -> str:
-    """Accuracies if the first of the best classes were the answer: on clean images, and at every budget."""
+    """Accuracies if the first of the largest logits were the answer, on clean images and at every budget."""
     found = [row.worst.get(budget) for budget in columns]
     shares = [
         None if record is None or record["verdict"] == WITHHELD else record["robust_argmax"]
@@ -379,7 +380,7 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def epsilon_text(epsilon: float) -> str:
-    """An epsilon as people write it: a short decimal, or else a count of grey levels.
+    """An epsilon in customary notation: a short decimal or, if there is none, a number of grey levels.
 
     Example:
         >>> [epsilon_text(value) for value in (0.1, 8 / 255, 1.0, 0.1234567)]
@@ -392,15 +393,15 @@ def epsilon_text(epsilon: float) -> str:
 
 
 def to_csv(records: Sequence[Record]) -> str:
-    """Every record as one line of CSV, its field names first; lists are joined by `; `.
+    """The records as CSV: a line of field names, then one line per record; lists are joined by `; `.
 
-    The evidence of an attack follows as columns of its own, but for the loss after each step; one that is
-    named as a field of the record is (the number of steps) has `attack_` in front.
+    The evidence of an attack follows in further columns, except for the loss after each step. A column whose
+    name is also a field of the record (the number of steps) is prefixed with `attack_`.
 
-    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    A text that a spreadsheet would run as a formula is prefixed with an apostrophe.
 
     Args:
-        records: of one study.
+        records: the records of one study.
     """
     file = io.StringIO()
     names = [name for name in Record.__annotations__ if name != "effort"]
@@ -416,7 +417,7 @@ _EFFORT = {
     for name in Effort.__annotations__
     if name != "loss_by_step"
 }
-"""Field of the evidence -> column."""
+"""Field of the evidence -> name of its column."""
 
 
 def _harmless(record: Record) -> dict[str, object]:
@@ -442,7 +443,7 @@ def _in_words(item: object) -> str:
 
 
 def proof_words(proof: Proof) -> str:
-    """What a certificate said.
+    """The result of a certificate in words.
 
     Example:
         >>> proof_words({"certificate": "ibp", "subject": "model", "certified": 0.125, "ci_low": 0.1,
@@ -464,10 +465,10 @@ def _plain_text(row: dict[str, object]) -> dict[str, object]:
 
 
 def probes_csv(records: Sequence[ProbeRecord]) -> str:
-    """Every model under every probe of timing as one line of CSV, its field names first.
+    """The records of timing probes as CSV: a line of field names, then one line per model and probe.
 
     Args:
-        records: of one study.
+        records: the records of one study.
     """
     file = io.StringIO()
     writer = csv.DictWriter(file, list(ProbeRecord.__annotations__), lineterminator="\n")
@@ -477,10 +478,10 @@ def probes_csv(records: Sequence[ProbeRecord]) -> str:
 
 
 def distances_csv(records: Sequence[DistanceRecord]) -> str:
-    """Every model under every search for the nearest image as one line of CSV, its field names first.
+    """The distances as CSV: a line of field names, then one line per model and search.
 
     Args:
-        records: of one study.
+        records: the records of one study.
     """
     file = io.StringIO()
     writer = csv.DictWriter(file, list(DistanceRecord.__annotations__), lineterminator="\n")
@@ -490,7 +491,7 @@ def distances_csv(records: Sequence[DistanceRecord]) -> str:
 
 
 def far(record: DistanceRecord) -> str:
-    """A median distance with its interval, and the share of images on which one was found.
+    """A median distance with its interval, and the share of images for which an adversarial one was found.
 
     Example:
         >>> far({"median": 0.21, "median_low": 0.18, "median_high": None, "found": 0.62})
@@ -501,7 +502,7 @@ def far(record: DistanceRecord) -> str:
 
 
 def distance(value: float | None) -> str:
-    """A distance in three digits, or a dash where there is none.
+    """A distance with three significant digits, or a dash if it is missing or infinite.
 
     Example:
         >>> distance(0.020839), distance(None)
@@ -511,10 +512,10 @@ def distance(value: float | None) -> str:
 
 
 def to_latex(records: Sequence[Record]) -> str:
-    r"""The headline table as a LaTeX `tabular` in the style of booktabs, accuracies in per cent.
+    r"""The headline table as a LaTeX `tabular` in the style of booktabs, with accuracies in per cent.
 
     Args:
-        records: of one study.
+        records: the records of one study.
     """
     rows, columns = headlines(records), budgets(records)
     axes = varying(records) or ["encoder"]
@@ -522,11 +523,11 @@ def to_latex(records: Sequence[Record]) -> str:
     certified = any(row["certified"] is not None for row in records)
     lines = [
         "% Needs \\usepackage{booktabs}. Accuracy in per cent with 95 % Wilson intervals; robust accuracy in",
-        "% the worst case over all attacks of the study; ties count as errors. Argmax: the same, clean and",
-        "% at each budget, with the first of the best classes. A question mark: doubtful; a tilde:",
-        "% preliminary, a first look and no search.",
-        "% Spikes per image up to its decision; exit: mean number of time steps until then.",
-        *(["% After a bar: what is proved, a lower bound of the robust accuracy."] if certified else []),
+        "% the worst case over all attacks of the study; ties count as errors. Argmax: the same accuracies,",
+        "% clean and at each budget, if the first of the largest logits is the answer. A question mark:",
+        "% doubtful; a tilde: preliminary, without a search by a standard suite.",
+        "% Spikes: mean per image up to its decision; exit: mean number of time steps up to it.",
+        *(["% After a bar: certified accuracy, a lower bound of the robust accuracy."] if certified else []),
         f"\\begin{{tabular}}{{{'l' * len(axes)}{'r' * (len(head) + 5 - len(axes))}}}",
         "\\toprule",
         _latex_row([_latex(name) for name in (*head, "argmax", "ties", "silent", "spikes", "exit")]),
@@ -571,7 +572,7 @@ def _latex_row(cells: Iterable[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    """Text with everything escaped that LaTeX gives a meaning."""
+    """Text in which every character with a meaning in LaTeX is escaped."""
     return " ".join(text.translate(_LATEX).split())
 
 

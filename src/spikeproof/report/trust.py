@@ -1,6 +1,6 @@
-"""How far to trust a study: what its numbers say, what they do not, and what to run next, in plain words.
+"""How far to trust a study: what its numbers show, what they do not show, and what to run next.
 
-`findings` says what the records show; here every finding becomes a sentence.
+The module `findings` holds what the records show as data; this module puts every finding into a sentence.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ MOST_PLACES = 6
 
 
 class Reason(NamedTuple):
-    """Why numbers are not supported, all that a check was raised for.
+    """A check that was raised, and the numbers that it keeps from being supported.
 
     Args:
-        check: its name.
-        verdict: what it makes of a number.
-        why: what it means, in words.
+        check: name of the check.
+        verdict: verdict that the check gives to a number.
+        why: why the check matters, in words.
         remedy: what to do about it.
-        numbers: how many numbers it was raised for.
-        places: which, models with their budgets.
-        example: its sentence about one of them.
+        numbers: how many numbers the check was raised for.
+        places: the models of these numbers with their budgets.
+        example: the warning about one of these numbers.
     """
 
     check: str
@@ -44,7 +44,7 @@ class Reason(NamedTuple):
 
 
 class Advice(NamedTuple):
-    """Something to do next, with the command or setting for it."""
+    """A recommended next action, with the command or the setting for it."""
 
     words: str
     command: str
@@ -52,17 +52,17 @@ class Advice(NamedTuple):
 
 @dataclass(frozen=True)
 class Trust:
-    """What to make of the headline numbers of a study.
+    """How far the headline numbers of a study can be trusted.
 
     Args:
-        lead: in a few sentences.
-        measured: what was measured, on what, by which attacks.
-        supported: which numbers passed every check.
-        reasons: why the others did not, the gravest and most frequent first.
+        lead: summary in a few sentences.
+        measured: what was measured, on which data and under which attacks.
+        supported: the numbers that are supported.
+        reasons: why the other numbers are not, the gravest and most frequent reasons first.
         may: what may be concluded.
-        may_not: what may not.
+        may_not: what may not be concluded.
         advice: what to run next.
-        numbers: the audited worst cases, the gravest first.
+        numbers: the audited worst cases, those with the gravest verdicts first.
         left_out: how many of these did not fit.
     """
 
@@ -86,14 +86,14 @@ class Trust:
         most: int,
         unfinished: int = 0,
     ) -> Trust:
-        """What a study's own records say.
+        """Judge a study by its own records.
 
         Args:
-            records: of one study.
-            probes: of the same.
-            compared: of the same.
-            axes: on which its models differ.
-            most: numbers to list.
+            records: the records of one study.
+            probes: the results of its timing probes.
+            compared: the comparisons between its models.
+            axes: the axes on which its models differ.
+            most: largest number of worst cases to list.
             unfinished: number of cells that are missing, failed or damaged.
         """
         study = f.StudyRecords(records, probes, compared, axes, unfinished)
@@ -113,16 +113,16 @@ class Trust:
 
 
 def noun(records: Iterable[Record]) -> str:
-    """What the test part consists of."""
+    """The noun for the examples of the test part."""
     return "recordings" if all(row["encoder"].startswith("events") for row in records) else "images"
 
 
 def threat_words(threat: str) -> str:
-    """What an attacker may do.
+    """The sentence that says what an attacker may change.
 
     Example:
         >>> threat_words("flips")
-        'At most epsilon events may be added to a grid or taken from it, all changes counted together.'
+        'At most epsilon events in total may be added to a grid or removed from it.'
     """
     return members("threats").get(threat.partition("(")[0], "")
 
@@ -137,13 +137,13 @@ def _listed(words: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class _Names:
-    """What the models, budgets and examples of one study are called in its sentences.
+    """The names of the models, budgets and examples of one study in its sentences.
 
     Args:
         examples: the noun for test examples.
         budgets: every budget of the study.
-        axes: on which models differ.
-        architecture: the same without the seed.
+        axes: the axes on which models differ.
+        architecture: the same axes without the seed.
     """
 
     examples: str
@@ -155,11 +155,11 @@ class _Names:
         return label(record, self.axes)
 
     def over_seeds(self, record: Record) -> str:
-        """An architecture, whatever its seed."""
+        """The name of an architecture, without its seed."""
         return label(record, self.architecture or ["encoder"])
 
     def places(self, records: Sequence[Record], most: int = MOST_PLACES) -> str:
-        """Models with their budgets."""
+        """The models of records, each with its budgets."""
         groups: dict[str, list[Budget]] = {}
         for row in records:
             groups.setdefault(self.model(row), []).append(budget_of(row))
@@ -181,7 +181,7 @@ def _place(record: Record) -> str:
 
 
 def _number(record: Record) -> str:
-    """A worst case in words."""
+    """A robust accuracy with its interval."""
     return f"{percent(record['robust_accuracy'])} % {interval(record['ci_low'], record['ci_high'])}"
 
 
@@ -190,14 +190,14 @@ def _number(record: Record) -> str:
 
 def _lead(study: f.StudyRecords, names: _Names) -> str:
     if not study.records:
-        return "No number is finished, so there is nothing to trust yet."
+        return "No number is finished yet."
     if not study.attacks:
         return (
-            "This study has no attacks. Its accuracies are those on unchanged "
-            f"{names.examples}; they say nothing about robustness."
+            f"This study has no attacks. Its accuracies are measured on clean {names.examples} and say "
+            "nothing about robustness."
         )
     if not study.audited:
-        return "Attacks ran, but no model has been through all of them, so no robust accuracy is stated yet."
+        return "The attacks are not finished for any model, so the study states no robust accuracy yet."
     return _verdicts(f.Verdicts.of(study))
 
 
@@ -209,57 +209,71 @@ def _verdicts(found: f.Verdicts) -> str:
             f"{found.doubtful} doubtful and {found.withheld} withheld. "
         )
     elif found.total > 1:
-        words = f"All {found.total} robust accuracies were searched and passed every check. "
+        words = (
+            f"All {found.total} robust accuracies are supported: the attacks searched as much as a standard "
+            "suite, and no check was raised. "
+        )
     else:
-        words = "It was searched and passed every check. "
-    words += "Every one is an upper bound: it says what these attacks left standing. "
+        words = (
+            "The only robust accuracy is supported: the attacks searched as much as a standard suite, and no "
+            "check was raised. "
+        )
+    words += (
+        "Every robust accuracy is an upper bound: the share of examples that the model still classifies "
+        "correctly after these attacks. "
+    )
     if found.preliminary:
-        words += "A preliminary one is a first look: no check was raised, and no search followed. "
+        words += (
+            "Where a number is preliminary, no check was raised, but the attacks searched less than a "
+            "standard suite. "
+        )
     if found.doubtful_above_zero:
-        words += "Where one is doubtful, there are signs that a better attack would leave less. "
+        words += "Where a number is doubtful, there are signs that a stronger attack would lower it. "
     elif found.doubtful:
-        words += "The doubtful ones are zero, and cannot be lower. "
+        words += "The doubtful numbers are zero and cannot be lower. "
     if found.withheld:
-        words += "Where one is withheld, the evaluation itself is wrong, and the number is not shown. "
+        words += "Where a number is withheld, the evaluation is wrong, and the number is not shown. "
     return words.rstrip()
 
 
 def _measured(found: f.Measured | None, names: _Names) -> list[str]:
     if found is None:
         return []
-    what = f"the first {' or '.join(f'{n:,}' for n in found.examples)} test {names.examples}"
-    trained = "" if found.seeds == 1 else f", each trained under {found.seeds} seeds"
+    what = f"{' or '.join(f'{n:,}' for n in found.examples)} test {names.examples}"
+    trained = "" if found.seeds == 1 else f", each trained with {found.seeds} seeds"
     words = [
-        f"{_count(found.models, 'model')} on {what} of {_listed(found.datasets)}{trained}.",
-        f"With {found.examples[0]:,} {names.examples}, chance in the choice of {names.examples} alone moves "
-        f"an accuracy by up to ±{100 * found.half_width:.1f} points (95 % intervals).",
+        f"The study measured {_count(found.models, 'model')} on {what} of "
+        f"{_listed(found.datasets)}{trained}.",
+        f"With {found.examples[0]:,} {names.examples}, the choice of {names.examples} alone changes an "
+        f"accuracy by up to ±{100 * found.half_width:.1f} points (95 % intervals).",
     ]
     for threat, epsilons in found.threats.items():
         sizes = _listed([epsilon_text(epsilon) for epsilon in epsilons])
-        words.append(f"The attacker ({threat}): {threat_words(threat)} Epsilon was {sizes}.")
+        words.append(f"The threat was {threat}: {threat_words(threat)} Epsilon was {sizes}.")
     words += _attacks(found)
     if found.drawn:
         words.append(
-            f"What is answered at random ({_listed(found.drawn)}) is the mean over {found.draws} fresh draws."
+            f"The accuracy of stochastic models ({_listed(found.drawn)}) is the mean over {found.draws} "
+            "fresh draws."
         )
     if found.probes:
-        words.append(f"Probes of timing: {_listed(found.probes)}.")
+        words.append(f"The timing probes were {_listed(found.probes)}.")
     return words
 
 
 def _attacks(found: f.Measured) -> list[str]:
     kinds = {
-        "by gradients": found.by_gradients,
+        "with gradients": found.by_gradients,
         "without gradients": found.without_gradients,
-        "in planned sequences": found.in_sequences,
+        "in suites": found.in_sequences,
     }
-    named = [f"{kind} {_listed(attacks)}" for kind, attacks in kinds.items() if attacks]
+    named = [f"{kind} ({_listed(attacks)})" for kind, attacks in kinds.items() if attacks]
     if not named:
         return []
-    words = f"Attacks: {'; '.join(named)}."
+    words = f"Attacks ran {', '.join(named)}."
     if found.forward:
         words += (
-            f" Together they asked the models {found.forward:,} times and took {found.backward:,} gradients."
+            f" Together they made {found.forward:,} forward passes and took {found.backward:,} gradients."
         )
     return [words]
 
@@ -294,8 +308,8 @@ def _conclusion(found: f.Conclusion, names: _Names) -> str:
             return _differences(found)
         case f.SpikeTimesUsed(top):
             return (
-                f"{names.model(top)} uses the times of spikes: {top['probe']}, which keeps how often every "
-                f"input spikes, costs it {percent(top['lost'])} points "
+                f"{names.model(top)} uses the times of spikes: under the probe {top['probe']}, which keeps "
+                f"the spike count of every input, it loses {percent(top['lost'])} points of accuracy "
                 f"{interval(top['lost_low'], top['lost_high'])}."
             )
         case _:
@@ -303,20 +317,21 @@ def _conclusion(found: f.Conclusion, names: _Names) -> str:
 
 
 def _best(found: f.BestSupported, names: _Names) -> str:
-    words = [f"at {_place(top)} they leave {names.model(top)} {_number(top)}" for top in found.tops]
+    words = [f"{_number(top)} for {names.model(top)} at {_place(top)}" for top in found.tops]
     return (
-        f"What these attacks leave right of {names.examples} like these: {_listed(words)}. Such a number "
-        "passed every check and is an upper bound all the same: a better attack may leave less"
-        + (f" ({_count(found.others, 'supported number')} more)." if found.others else ".")
+        f"The highest supported robust accuracy under these attacks, on {names.examples} like these, is "
+        f"{_listed(words)}. A supported number is still an upper bound: a stronger attack may lower it"
+        + (f" ({_count(found.others, 'more supported number')})." if found.others else ".")
     )
 
 
 def _broken(found: f.Broken, names: _Names) -> str:
     shown = [_fallen(at, names) for at in found.at[: MOST_PLACES // 2]]
     return (
-        f"Attacks break more than half of what these get right: {_listed(shown)}"
+        f"The attacks break more than half of the {names.examples} that a model classifies correctly, for "
+        f"{_listed(shown)}"
         + (", and at other epsilons too" if len(found.at) > len(shown) else "")
-        + ". That holds whatever the verdict, for the model itself got each fallen example wrong."
+        + ". This holds whatever the verdict, because the model itself misclassified every broken example."
     )
 
 
@@ -334,10 +349,10 @@ def _proved(found: f.Proved, names: _Names) -> str:
     top = found.top
     ends = interval(top["certified_low"], top["certified_high"])
     return (
-        f"Whatever the attack, at {_place(top)} {names.model(top)} stands on at least "
-        f"{percent(top['certified'])} % {ends}: that is proved. Between this and the "
-        f"{percent(top['robust_accuracy'])} % that these attacks leave, nothing is known"
-        + (f" ({_count(found.others, 'number')} more with a proof)." if found.others else ".")
+        f"A certificate proves that, at {_place(top)}, no attack can lower the robust accuracy of "
+        f"{names.model(top)} below {percent(top['certified'])} % {ends}. The true value lies between this "
+        f"bound and the {percent(top['robust_accuracy'])} % under these attacks"
+        + (f" ({_count(found.others, 'more number')} with a proof)." if found.others else ".")
     )
 
 
@@ -347,7 +362,7 @@ def _differences(found: f.ShownDifferences) -> str:
     where += f" ({top['others']})" if top["others"] else ""
     return (
         f"{_count(found.shown, 'comparison')} of {found.compared} show a difference between two numbers "
-        f"that are both supported; the largest{where}: {top['sentence']}."
+        f"that are both supported. The largest difference{where}: {top['sentence']}."
     )
 
 
@@ -358,38 +373,45 @@ def _limit(found: f.Limit, names: _Names) -> str:
     match found:
         case f.DoubtfulNumbers(top, others):
             return (
-                f"That a model is as robust as a doubtful number says: {names.model(top)} at {_place(top)} "
-                f"is at most {percent(top['robust_accuracy'])} % robust and may be far less"
-                + (f" (likewise {_count(others, 'number')} more)." if others else ".")
+                "A doubtful number does not show how robust a model is: the robust accuracy of "
+                f"{names.model(top)} at {_place(top)} is at most {percent(top['robust_accuracy'])} % and may "
+                "be far lower"
+                + (f" (the same holds for {_count(others, 'more number')})." if others else ".")
             )
         case f.PreliminaryNumbers(records):
             return (
-                "That a preliminary number is what a model withstands: it says what a first look left "
-                f"({names.places(records)})."
+                "A preliminary number does not show how robust a model is, because the attacks searched less "
+                f"than a standard suite ({names.places(records)})."
             )
         case f.WithheldNumbers(records):
-            return f"Anything from the numbers that are withheld: {names.places(records)}."
+            return f"Nothing follows from the numbers that are withheld: {names.places(records)}."
         case f.Ranks():
             return _ranks(found)
         case f.OneSeed():
-            return "How another training would end: there is one seed, and intervals leave it out."
+            return (
+                "The study does not show how results vary between trainings: every model was trained with "
+                "one seed, and the intervals do not cover this variation."
+            )
         case f.SeedSpread(model, trainings, budget, spread):
             return (
-                f"That another training gives the same: the worst case of {names.over_seeds(model)} at "
-                f"{_budget(budget)} differs by {100 * spread:.1f} points between {trainings} seeds."
+                "Another training need not give the same number: the worst case of "
+                f"{names.over_seeds(model)} at {_budget(budget)} differs by {100 * spread:.1f} points "
+                f"between {trainings} seeds."
             )
         case f.Unproved(asked, failures):
-            what = "That anything is safe from attacks nobody has tried"
+            what = "No model is shown to be robust to attacks that the study did not run"
             if not asked:
-                return f"{what}: no certificate was asked for."
-            return f"{what}: nothing is proved here" + (f" ({'; '.join(failures[:2])})." if failures else ".")
+                return f"{what}: the study asked for no certificate."
+            return f"{what}: its certificates prove nothing" + (
+                f" ({'; '.join(failures[:2])})." if failures else "."
+            )
         case f.NoRobustness():
-            return "Anything about robustness."
+            return "The study shows nothing about robustness."
         case f.Elsewhere(threats, largest, datasets):
             return (
-                f"Anything about changes other than {_listed(threats)}, larger ones than "
-                f"{epsilon_text(largest)}, other data than {_listed(datasets)}, or an attacker who studies "
-                "one of these models and writes an attack for it."
+                f"The study shows nothing about threats other than {_listed(threats)}, epsilons larger than "
+                f"{epsilon_text(largest)}, data other than {_listed(datasets)}, or an attacker who designs "
+                "an attack for one of these models."
             )
         case _:
             assert_never(found)
@@ -397,11 +419,11 @@ def _limit(found: f.Limit, names: _Names) -> str:
 
 def _ranks(found: f.Ranks) -> str:
     if not found.shown:
-        return "That one of these models is more robust than another: no comparison shows a difference."
+        return "No model is shown to be more robust than another: no comparison shows a difference."
     return (
-        "That one model is more robust than another because its number is higher: "
+        "A higher number alone does not show that a model is more robust than another: "
         f"{found.compared - found.shown} of {found.compared} comparisons show no difference"
-        + (f", and {found.doubtful} that do rest on a doubtful number." if found.doubtful else ".")
+        + (f", and {found.doubtful} of the others involve a doubtful number." if found.doubtful else ".")
     )
 
 
@@ -412,42 +434,45 @@ def _advice(found: f.Advisable, names: _Names) -> Advice:
     match found:
         case f.Unfinished(cells):
             return Advice(
-                f"Finish the study: {_count(cells, 'part')} of it is not there.", "spikeproof run STUDY"
+                f"Finish the study, which lacks {_count(cells, 'cell')}.",
+                "spikeproof run STUDY",
             )
         case f.NoAttacks():
             return Advice(
-                "Attack the models: add a suite and budgets to the study.",
+                "Add a suite and budgets to the study, so that the models are attacked.",
                 "suite: standard, epsilons: [8/255]",
             )
         case f.NoPlan():
             return Advice(
-                "Let a planned sequence of attacks look for what these missed; add it to the study.",
+                "Add a suite, which searches for adversarial examples that these attacks missed.",
                 "suite: standard",
             )
         case f.Unsupported(worst):
             return Advice(
-                f"Look into what is not supported, first {names.model(worst)} at {_place(worst)}: "
-                f"{worst['warnings'][0] if worst['warnings'] else 'see above'}. The audit tries such numbers "
-                "again.",
+                "Have the audit attack the numbers again that are not supported, first "
+                f"{names.model(worst)} at {_place(worst)}: "
+                f"{worst['warnings'][0] if worst['warnings'] else 'see above'}.",
                 "spikeproof audit DIR",
             )
         case f.TooFewExamples(wanted):
             return Advice(
-                f"Measure more {names.examples}: about {wanted:,}, if there are as many, bring every "
-                "interval within ±3 points.",
+                f"Measure more {names.examples}: with about {wanted:,}, if the test part has that many, "
+                "every interval is within ±3 points.",
                 f"examples: {wanted}",
             )
         case f.FewSeeds():
             return Advice(
-                "Train again under other seeds, so that one can tell luck from design.", "seeds: [0, 1, 2]"
+                "Train the models with other seeds too, which shows how much results vary between trainings.",
+                "seeds: [0, 1, 2]",
             )
         case f.NoBounds():
             return Advice(
-                "Ask for lower bounds, so that the truth is between two numbers.", "certificates: [bins, ibp]"
+                "Add certificates, which give a lower bound of the robust accuracy.",
+                "certificates: [bins, ibp]",
             )
         case f.NoProbes():
             return Advice(
-                "Find out whether the models use spike times at all.",
+                "Add timing probes, which show whether the models use spike times.",
                 "probes: [shuffle, reversal, {jitter: {steps: 1}}]",
             )
         case _:

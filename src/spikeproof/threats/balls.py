@@ -1,8 +1,8 @@
-"""Balls of the norms Linf, L2 and L1 around each clean image, cut by the box [0, 1].
+"""Balls in the norms Linf, L2 and L1 around each clean image, intersected with the box [0, 1].
 
-A threat knows its set (`start`, `project`, `contains`, `distance`) and the direction in which a linear
-function rises fastest within it (`steepest`). Its size is `epsilon`, in units of pixel value: 8/255 is
-8/255, never 8.
+A threat describes its set (`start`, `project`, `contains`, `distance`) and the direction in which a linear
+function rises fastest within the set (`steepest`). Its size is `epsilon`, in units of pixel value: a budget
+of 8/255 is written 8/255, never 8.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from spikeproof.keys import Key
 
 __all__ = ["L1", "L2", "Ball", "Linf", "check_budget", "parse_epsilon"]
 
-TOLERANCE = 1e-6  # of a budget: the rounding of x + delta in single precision
+TOLERANCE = 1e-6  # allowed excess over a budget: the rounding of x + delta in single precision
 
 
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
-"""As a study file writes numbers: no underscores, no infinities, no digits of other scripts."""
+"""A number as study files write it: no underscores, no infinities, no digits of other scripts."""
 
 
 def parse_epsilon(text: str | float) -> float:
-    """A perturbation size, written as a number or as a fraction.
+    """Read a perturbation size that is written as a number or as a fraction.
 
     Raises:
-        InputError: not a number, negative, infinite, or a division by zero.
+        InputError: the text is not a number, is negative or infinite, or divides by zero.
 
     Example:
         >>> parse_epsilon("8/255") == 8 / 255, parse_epsilon(0.03)
@@ -57,16 +57,17 @@ def parse_epsilon(text: str | float) -> float:
 
 
 def check_budget(threat: object, shape: Sequence[int] | None = None) -> None:
-    """Refuse a budget larger than the box: every image is within it, so it was hardly meant.
+    """Refuse a budget that exceeds the whole box [0, 1]: it allows every image and is probably a mistake.
 
-    The box itself (1 for linf) is a budget like others: it is the control in which every attack must succeed.
+    The whole box (epsilon 1 for Linf) is itself a valid budget: it is the control experiment in which every
+    attack must succeed.
 
     Args:
-        threat: any; one that is no ball has no largest size.
+        threat: any threat; a threat that is not a ball has no largest size.
         shape: channels, height, width; None where they are not known, and then only Linf has a largest size.
 
     Raises:
-        InputError: epsilon is larger than the largest distance of two images.
+        InputError: epsilon is larger than the largest distance between two images.
 
     Example:
         >>> check_budget(Linf(8))
@@ -98,7 +99,7 @@ def _per_example(values: Tensor, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Ball:
-    """A ball of some norm, cut by the box [0, 1]."""
+    """A ball in some norm, intersected with the box [0, 1]."""
 
     epsilon: float
 
@@ -106,7 +107,7 @@ class Ball:
         parse_epsilon(self.epsilon)
 
     def whole(self, shape: Sequence[int]) -> float:
-        """The least epsilon whose set is all images of this shape `[C, H, W]`, in the unit of epsilon."""
+        """The smallest epsilon at which the set holds every image of this shape `[C, H, W]`."""
         raise NotImplementedError(f"{type(self).__name__} has no largest size")
 
     def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
@@ -128,8 +129,8 @@ class Ball:
         return boxed & (self.distance(x_adv, x) <= self.epsilon + TOLERANCE)
 
     def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The member at which a linear function with this gradient is largest, the box included."""
-        raise NotImplementedError(f"{type(self).__name__} knows no extreme member")
+        """The member of ball and box at which a linear function with this gradient is largest."""
+        raise NotImplementedError(f"{type(self).__name__} defines no extreme member")
 
 
 def room(grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
@@ -139,12 +140,12 @@ def room(grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor,
 
 @dataclass(frozen=True)
 class Linf(Ball):
-    r"""Every pixel may change by at most epsilon.
+    r"""Every pixel value may change by at most epsilon.
 
     .. math:: \{x' \in [0,1]^n : \max_i |x'_i - x_i| \le \epsilon\}
 
     Args:
-        epsilon: largest change of a pixel, in pixel value, at least 0.
+        epsilon: largest change of a pixel value, in units of pixel value, at least 0.
 
     Example:
         >>> Linf(0.1).project(torch.tensor([[0.9, 0.0]]), torch.tensor([[0.5, 0.05]])).tolist()
@@ -158,16 +159,16 @@ class Linf(Ball):
         return 1.0
 
     def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
-        """Uniform in the cube, then cut by the box."""
+        """A uniform sample of the cube, clipped to the box."""
         noise = key.uniform(x.shape, 0, x.device).to(x.dtype) * 2 - 1
         return self.project(x + self.epsilon * noise, x)
 
     def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The nearest member."""
+        """The member nearest to `x_adv` in Euclidean distance."""
         return torch.clamp(x_adv, x - self.epsilon, x + self.epsilon).clamp(0, 1)
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
-        """Largest change of a pixel."""
+        """The largest absolute change of a pixel value."""
         return _flat(x_adv - x).abs().amax(1)
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
@@ -175,7 +176,7 @@ class Linf(Ball):
         return grad.sign()
 
     def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The corner of the cube, cut by the box."""
+        """The corner of the cube to which the gradient points, clipped to the box."""
         return self.project(x + self.epsilon * grad.sign(), x)
 
 
@@ -185,30 +186,31 @@ class L2(Ball):
 
     .. math:: \{x' \in [0,1]^n : \|x' - x\|_2 \le \epsilon\}
 
-    Distances are summed in double precision, as the rounding of many pixels adds up.
+    Distances are summed in double precision, because the rounding errors of many pixels add up.
 
     Args:
-        epsilon: largest distance, in pixel value, at least 0.
+        epsilon: largest Euclidean distance, in units of pixel value, at least 0.
 
     Example:
         >>> L2(0.5).project(torch.tensor([[0.9, 0.0]]), torch.tensor([[0.1, 0.6]])).tolist()
         [[0.4999..., 0.3000...]]
 
     Source:
-        Madry et al. 2018, section 2; the projection onto ball and box is the usual one-dimensional dual.
+        Madry et al. 2018, section 2. The projection onto the intersection of ball and box solves the usual
+        one-dimensional dual problem.
     """
 
     def whole(self, shape: Sequence[int]) -> float:
         return math.sqrt(math.prod(shape))
 
     def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
-        """Uniform in the ball, then cut by the box."""
+        """A uniform sample of the ball, projected onto ball and box."""
         noise = key.fold("direction").normal(x.shape, 0, x.device).to(x.dtype)
         radius = key.fold("radius").uniform((x.shape[0],), 0, x.device).to(x.dtype) ** (1 / _flat(x).shape[1])
         return self.project(x + self.epsilon * _per_example(radius, x) * self.steepest(noise), x)
 
     def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The nearest member of ball and box together, found by bisection on the ball's multiplier."""
+        """The nearest member of the intersection of ball and box, by bisection on the ball's multiplier."""
         step = x_adv - x
 
         def member(shrink: Tensor) -> Tensor:
@@ -225,21 +227,23 @@ class L2(Ball):
         return member(torch.where(whole, torch.ones_like(low), low))
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
-        """Euclidean distance."""
+        """The Euclidean distance."""
         length: Tensor = torch.linalg.vector_norm(_flat(x_adv.double() - x.double()), dim=1)
         return length
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The gradient at unit length; zero stays zero."""
+        """The gradient scaled to unit length; a zero gradient stays zero."""
         tiny = torch.finfo(grad.dtype).tiny
-        grad = grad / _per_example(_flat(grad).abs().amax(1).clamp(min=tiny), grad)  # its square would vanish
+        # Without this scaling, the square of a very small gradient would underflow to zero.
+        grad = grad / _per_example(_flat(grad).abs().amax(1).clamp(min=tiny), grad)
         return grad / _per_example(_flat(grad).norm(dim=1).clamp(min=tiny), grad)
 
     def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """`x + t g`, cut by the box, with the largest `t` that stays within the ball."""
+        """`x + t g`, clipped to the box, with the largest `t` that stays within the ball."""
         reach = room(grad, x)
         unit = self.steepest(grad)
-        far = reach / unit.abs().clamp(min=torch.finfo(grad.dtype).tiny)  # where each value meets the box
+        # The step at which each value reaches the box
+        far = reach / unit.abs().clamp(min=torch.finfo(grad.dtype).tiny)
         high = torch.where(unit != 0, far, 0 * far).flatten(1).amax(1).clamp(max=1e6)
         low = torch.zeros_like(high)
 
@@ -257,30 +261,30 @@ class L2(Ball):
 
 @dataclass(frozen=True)
 class L1(Ball):
-    r"""All changes of pixels together may sum to at most epsilon.
+    r"""The absolute changes of all pixel values may sum to at most epsilon.
 
     .. math:: \{x' \in [0,1]^n : \sum_i |x'_i - x_i| \le \epsilon\}
 
     Distances are summed in double precision, and the projection stops at the last image that is inside
-    after rounding, because the rounding of thousands of pixels adds up.
+    after rounding, because the rounding errors of thousands of pixels add up.
 
     Args:
-        epsilon: largest sum of absolute changes, in pixel value, at least 0.
+        epsilon: largest sum of absolute changes, in units of pixel value, at least 0.
 
     Example:
         >>> L1(0.5).project(torch.tensor([[0.75, 0.0]]), torch.tensor([[0.25, 0.5]])).tolist()
         [[0.5, 0.25]]
 
     Source:
-        Croce & Hein 2021 ("Mind the box"), proposition 2.1: ball and box are projected on together, which
-        clipping after the projection of Duchi et al. 2008 does not do.
+        Croce & Hein 2021 ("Mind the box"), proposition 2.1: the projection is onto the intersection of ball
+        and box. Clipping after the projection of Duchi et al. 2008 does not give the nearest member.
     """
 
     def whole(self, shape: Sequence[int]) -> float:
         return float(math.prod(shape))
 
     def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
-        """Uniform in the ball, then cut by the box."""
+        """A uniform sample of the ball, projected onto ball and box."""
         size = _flat(x).shape[1]
         shape = (x.shape[0], size)
         waits = -torch.log1p(-key.fold("direction").uniform(shape, 0, x.device).double())
@@ -291,7 +295,7 @@ class L1(Ball):
         return self.project(x + delta.to(x.dtype), x)
 
     def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The nearest member of ball and box together: soft thresholding, then the box, by bisection."""
+        """The nearest member of ball and box: soft thresholding and clipping, its threshold by bisection."""
         step = x_adv - x
 
         def member(threshold: Tensor) -> Tensor:
@@ -311,11 +315,11 @@ class L1(Ball):
         return torch.where(_per_example(within, x), boxed, member(high))
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
-        """Sum of absolute changes."""
+        """The sum of absolute changes."""
         return _flat(x_adv.double() - x.double()).abs().sum(1)
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The sign of the largest component of the gradient, the first of several; zero elsewhere."""
+        """The sign of the gradient at its first largest absolute component; zero elsewhere."""
         flat = _flat(grad)
         step = torch.zeros_like(flat)
         if flat.numel():
@@ -324,7 +328,7 @@ class L1(Ball):
         return step.view(grad.shape)
 
     def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """Pixels moved to the edge of the box, largest gradient first, until the budget is spent."""
+        """Pixel values moved to the edge of the box, largest gradients first, until the budget is spent."""
         flat, limits = _flat(grad), _flat(room(grad, x)).double()
         order = flat.abs().argsort(dim=1, descending=True, stable=True)
         sorted_limits = limits.gather(1, order)

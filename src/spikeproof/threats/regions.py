@@ -1,7 +1,7 @@
-"""Threats that say where an image may change: a few pixels, one square, or a region.
+"""Threats that limit where an image may change: in a few pixels, in one square, or in a region.
 
-A pixel of an image `[B, C, H, W]` is a place with all its channels and counts once; of other inputs every
-value is a pixel of its own.
+A pixel of an image `[B, C, H, W]` comprises all channels at one position and counts once. In inputs of any
+other shape, every value counts as a pixel.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ def _pixels(x: Float[Tensor, "B *F"]) -> Float[Tensor, "B N"]:
 
 
 def _spread(chosen: Bool[Tensor, "B N"], like: Float[Tensor, "B *F"]) -> Bool[Tensor, "B *F"]:
-    """A choice of pixels as a mask of values."""
+    """Expand a choice of pixels to a mask over all values."""
     if like.ndim == 4:
         return chosen.view(len(like), 1, *like.shape[2:]).expand_as(like)
     return chosen.view(like.shape)
 
 
 def _gain(x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B N"]:
-    """By how much each pixel's change brings the member nearer to `x_adv`, in squared distance."""
+    """By how much changing each pixel reduces the squared distance between the member and `x_adv`."""
     goal = x_adv.double()
     kept, left = goal - goal.clamp(0, 1), goal - x.double()
     return _pixels(left.square() - kept.square())
 
 
 def _rise(grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B N"]:
-    """By how much a linear function rises when a pixel goes to the edge of the box."""
+    """By how much a linear function rises when a pixel moves to the edge of the box."""
     return _pixels(grad.double().abs() * room(grad, x).double())
 
 
@@ -53,35 +53,35 @@ def _whole(epsilon: float, what: str) -> None:
 
 @dataclass(frozen=True)
 class _Places(Ball):
-    """A set given by the pixels that may change, each to any value in [0, 1]."""
+    """A set that limits which pixels may change; each of them may take any value in [0, 1]."""
 
     def choose(self, worth: Float[Tensor, "B N"], like: Float[Tensor, "B *F"]) -> Bool[Tensor, "B *F"]:
         """The allowed pixels of the largest total worth, as a mask of values."""
         raise NotImplementedError(f"{type(self).__name__} chooses no pixels")
 
     def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
-        """Random places with uniform content."""
+        """Random pixels, filled with uniform noise."""
         worth = key.fold("places").uniform(_pixels(x).shape, 0, x.device).double()
         content = key.fold("content").uniform(x.shape, 0, x.device).to(x.dtype)
         return torch.where(self.choose(worth, x), content, x)
 
     def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The nearest member, exactly; of several equally near ones that with the first places."""
+        """The exact nearest member; among equally near members, the one that changes the first pixels."""
         return torch.where(self.choose(_gain(x_adv, x), x), x_adv.clamp(0, 1), x)
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The sign of the gradient at the allowed places where its absolute values sum to most."""
+        """The sign of the gradient at the allowed pixels with the largest total absolute gradient."""
         return torch.where(self.choose(_pixels(grad.double().abs()), grad), grad.sign(), 0 * grad)
 
     def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The places that gain most from going to the edge of the box, there."""
+        """The pixels that gain most from moving to the edge of the box are moved there."""
         edge = torch.where(grad > 0, torch.ones_like(x), torch.where(grad < 0, torch.zeros_like(x), x))
         return torch.where(self.choose(_rise(grad, x), x), edge, x)
 
 
 @dataclass(frozen=True)
 class L0(_Places):
-    r"""At most epsilon pixels may change, each with all its channels and to any value.
+    r"""At most epsilon pixels may change, each in all its channels and to any value.
 
     .. math:: \{x' \in [0,1]^{C \times N} : |\{p : x'_{\cdot p} \ne x_{\cdot p}\}| \le \epsilon\}
 
@@ -89,7 +89,7 @@ class L0(_Places):
         epsilon: largest number of changed pixels, a whole number of at least 0.
 
     Raises:
-        InputError: no whole number.
+        InputError: epsilon is not a whole number.
 
     Example:
         >>> L0(1).project(torch.tensor([[0.9, 0.4, 0.2]]), torch.tensor([[0.5, 0.5, 0.5]]))
@@ -97,7 +97,7 @@ class L0(_Places):
 
     Source:
         Croce & Hein 2019 ("Sparse and imperceivable adversarial attacks"), section 4.1. Published tools
-        that count channels one by one allow three times fewer pixels than they say, or more.
+        that count each channel separately may allow only a third of the pixels that they state.
     """
 
     def __post_init__(self) -> None:
@@ -113,19 +113,19 @@ class L0(_Places):
         return _spread(chosen.scatter_(1, order, True), like)
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
-        """Number of changed pixels."""
+        """The number of changed pixels."""
         return (_pixels((x_adv != x).to(x.dtype)) > 0).sum(1).to(x.dtype)
 
 
 @dataclass(frozen=True)
 class SquarePatch(_Places):
-    """One square, anywhere in the image, may take any content.
+    """The pixels of one square, anywhere in the image, may take any values.
 
     Args:
         epsilon: side of the square in pixels, a whole number of at least 0.
 
     Raises:
-        InputError: no whole number, or inputs that are no images `[B, C, H, W]`.
+        InputError: epsilon is not a whole number, or the inputs are not images `[B, C, H, W]`.
 
     Example:
         >>> x = torch.zeros(1, 1, 2, 3)
@@ -134,7 +134,7 @@ class SquarePatch(_Places):
         [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
 
     Source:
-        Brown et al. 2017, section 2, without the printability; the place is free for each image.
+        Brown et al. 2017, section 2, without printability; the position is free for each image.
     """
 
     def __post_init__(self) -> None:
@@ -165,7 +165,7 @@ class SquarePatch(_Places):
         return _spread(chosen.flatten(1), like)
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
-        """Side of the smallest square around all changed pixels."""
+        """The side of the smallest square that covers all changed pixels."""
         _image(x)
         changed = (x_adv != x).any(1)
         return torch.maximum(_extent(changed.any(2)), _extent(changed.any(1))).to(x.dtype)
@@ -180,7 +180,7 @@ def _image(x: Tensor) -> tuple[int, int]:
 
 
 def _extent(changed: Bool[Tensor, "B N"]) -> Tensor:
-    """From the first to the last place that changed, both included."""
+    """The length from the first to the last changed position, both included."""
     place = torch.arange(changed.shape[1], device=changed.device)
     last = torch.where(changed, place, -1).amax(1)
     first = torch.where(changed, place, changed.shape[1]).amin(1)
@@ -192,19 +192,19 @@ _BALLS: dict[str, type[Ball]] = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
 
 @dataclass(frozen=True)
 class Region(Ball):
-    """Only a rectangle of the image may change, within a ball.
+    """Only a rectangle of the image may change, and only within a ball.
 
     Args:
-        epsilon: size of the ball, in its unit.
-        norm: the ball: linf, l2, l1 or l0.
+        epsilon: size of the ball, in the unit of its norm.
+        norm: norm of the ball: linf, l2, l1 or l0.
         top: first row of the rectangle.
-        left: first column.
+        left: first column of the rectangle.
         height: number of rows, at least 1.
         width: number of columns, at least 1.
-        outside: whether it is everything but the rectangle that may change.
+        outside: whether everything except the rectangle may change, and the rectangle may not.
 
     Raises:
-        InputError: settings out of range, or inputs that are no images `[B, C, H, W]`.
+        InputError: a setting is out of range, or the inputs are not images `[B, C, H, W]`.
 
     Example:
         >>> x = torch.zeros(1, 1, 2, 2)
@@ -233,11 +233,11 @@ class Region(Ball):
 
     @property
     def ball(self) -> Ball:
-        """The ball, without the region."""
+        """The ball without the restriction to the region."""
         return _BALLS[self.norm](self.epsilon)
 
     def mask(self, like: Float[Tensor, "B C H W"]) -> Bool[Tensor, "H W"]:
-        """Where the image may change."""
+        """The mask of the pixels that may change."""
         if like.ndim != 4:
             raise InputError(
                 "A region needs images [B, C, H, W]", f"shape {list(like.shape)}", f"Use {self.ball!r}."
@@ -247,38 +247,38 @@ class Region(Ball):
         return ~mask if self.outside else mask
 
     def start(self, x: Float[Tensor, "B C H W"], key: Key) -> Float[Tensor, "B C H W"]:
-        """A random member of the ball, as it was outside the region."""
+        """A random member of the ball inside the region; the clean image outside it."""
         return torch.where(self.mask(x), self.ball.start(x, key), x)
 
     def project(
         self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]
     ) -> Float[Tensor, "B C H W"]:
-        """The nearest member: a ball leaves alone what did not change."""
+        """The nearest member; the projection onto the ball does not move values that equal the clean ones."""
         return self.ball.project(torch.where(self.mask(x), x_adv, x), x)
 
     def contains(self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]) -> Bool[Tensor, "B"]:
-        """Whether each image is in the ball and as it was outside the region."""
+        """Whether each image is within the ball and equals the clean image outside the region."""
         kept = ((x_adv == x) | self.mask(x)).flatten(1).all(1)
         return kept & self.ball.contains(x_adv, x)
 
     def distance(self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B"]:
-        """The ball's distance; infinite where something changed outside the region."""
+        """The distance in the ball's norm; infinite where a value changed outside the region."""
         kept = ((x_adv == x) | self.mask(x)).flatten(1).all(1)
         return torch.where(kept, self.ball.distance(x_adv, x).to(x.dtype), torch.inf)
 
     def steepest(self, grad: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """The ball's, of the gradient within the region."""
+        """The ball's steepest direction for the gradient within the region."""
         return self.ball.steepest(torch.where(self.mask(grad), grad, 0 * grad))
 
     def extreme(
         self, grad: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]
     ) -> Float[Tensor, "B C H W"]:
-        """The ball's, of the gradient within the region."""
+        """The ball's extreme member for the gradient within the region."""
         return self.ball.extreme(torch.where(self.mask(x), grad, 0 * grad), x)
 
 
 def boxed(threat: object) -> bool:
-    """Whether a threat bounds every pixel on its own: Linf, and regions of it.
+    """Whether a threat bounds every pixel value separately, as Linf and a region of Linf do.
 
     Example:
         >>> boxed(Linf(0.1)), boxed(Region(0.1)), boxed(Region(0.1, "l2"))

@@ -1,8 +1,9 @@
-"""Threats that move spikes in time: none is lost or made, and every input keeps its number of events.
+"""Threats that move spikes in time: no spike is removed or added, so every input keeps its spike count.
 
-A line is one input over time, `x[b, :, i]`. What stands in an entry moves as a whole, at most one to an
-entry: on a binary grid a spike, on an integer grid the events of one bin. Which spike went where cannot be
-seen afterwards; distances take the cheapest account, which for equal spikes keeps their order.
+A line is one input over time, `x[b, :, i]`. The content of an entry moves as a whole, and an entry receives
+the content of at most one other: a spike on a binary grid, all events of one time bin on an integer grid.
+The moved train does not show which spike went where, so distances assume the cheapest matching of spikes
+before and after, which preserves the order of equal spikes.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from spikeproof.threats.spikes import EventThreat
 __all__ = ["Measure", "Shifts"]
 
 HALVINGS = 16
-"""Of the interval that holds the price of a budget."""
+"""Number of times that the interval around the price of a budget is halved."""
 PRICES = 15
-"""Tried together."""
+"""Number of prices that are tried at once."""
 PAIRS = 32
-"""Moves of either kind that are tried in pairs."""
+"""Number of moves that save budget, and of moves that spend it, that are tried in pairs."""
 ENTRIES = 5_000_000
-"""Of the grids that are looked at together."""
+"""Largest number of grid entries that are processed at once."""
 BATCH = 100
-"""Examples that these grids are counted for."""
+"""Batch size that is assumed when grids are grouped, so that the grouping does not depend on the batch."""
 
 
 class Measure(Enum):
-    """What a budget of shifts bounds: the number of moved spikes, the sum of all shifts, or the largest."""
+    """What a budget of shifts bounds: the number of moved spikes, the total shift, or the largest shift."""
 
     MOVED = "moved"
     DELAY = "delay"
@@ -44,7 +45,7 @@ class Measure(Enum):
 
 
 class _Account(NamedTuple):
-    """The cheapest way from one line to another, infinite where there is none."""
+    """The cost of the cheapest shifts that turn one line into another; infinite where none do."""
 
     moved: Float[Tensor, "B L"]
     delay: Float[Tensor, "B L"]
@@ -53,27 +54,29 @@ class _Account(NamedTuple):
 
 @dataclass(frozen=True)
 class Shifts(EventThreat):
-    r"""Spikes may move in time, at most one to an entry; how many, how far in all or how far each is bounded.
+    r"""Spikes may move in time; their number, their total shift or their largest shift is bounded.
 
     .. math:: x'_{\pi(t), i} = x_{t, i} \text{ for one-to-one } \pi_i, \quad
               \sum_{t, i} 1[\pi_i(t) \ne t] \le \epsilon \;\text{ or }\;
               \sum_{t, i} |\pi_i(t) - t| \le \epsilon \;\text{ or }\; \max_{t, i} |\pi_i(t) - t| \le \epsilon
 
-    over the entries with events. Rates are kept exactly, so this is the test of what a model makes of timing.
+    over the entries with events. An entry holds at most one moved spike. Firing rates are preserved exactly,
+    so this threat tests how much a model depends on timing.
 
     Args:
-        epsilon: the bound, a whole number of at least 0: of spikes, of steps in all, or of steps each.
+        epsilon: the bound, a whole number of at least 0: a number of spikes, or of time steps for the total
+            shift or for each spike.
         most: events that an entry of the grid can hold, at least 1; a binary grid holds 1.
         polarity: the only channel in which spikes may move, from 0; None for all.
         region: the only pixels at which spikes may move, as top, left, height, width; None for all.
-        measure: what is bounded: `moved` (number of moved spikes), `delay` (sum of all shifts, in steps) or
-            `jitter` (largest shift, in steps).
+        measure: what is bounded: `moved` (number of moved spikes), `delay` (total shift, in time steps) or
+            `jitter` (largest shift, in time steps).
 
     Shapes:
         Events `[B, T, ...]`, whole numbers from 0 to `most`.
 
     Raises:
-        InputError: settings out of range, or clean events that are not on the grid.
+        InputError: a setting is out of range, or the clean events are not on the grid.
 
     Example:
         >>> x = torch.tensor([[[1.0], [1.0], [0.0], [0.0]]])
@@ -83,7 +86,7 @@ class Shifts(EventThreat):
 
     Source:
         Spike-Retiming Attacks 2026 (budgets B0, B1 and Binf). The published projection is greedy and stops at
-        the first shift that is too dear; this one is exact.
+        the first shift that exceeds the budget; this one is exact.
     """
 
     measure: Literal["moved", "delay", "jitter"] = "moved"
@@ -97,17 +100,18 @@ class Shifts(EventThreat):
 
     @property
     def bound(self) -> Measure:
-        """What is bounded."""
+        """The quantity that epsilon bounds."""
         return Measure(self.measure)
 
     def start(self, x: Float[Tensor, "B T *F"], key: Key) -> Float[Tensor, "B T *F"]:
-        """The best member for random weights of the entries."""
+        """The member that maximises a linear function with random weights."""
         return self.extreme(key.normal(x.shape, 0, x.device).double(), x)
 
     def project(self, x_adv: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Float[Tensor, "B T *F"]:
-        """The nearest member in Euclidean distance, exactly; entries that are no number count as clean.
+        """The exact nearest member in Euclidean distance; entries that are NaN count as clean.
 
-        All members are equally long, so it is the one with the largest product with `x_adv`.
+        All members have the same Euclidean norm, so the nearest one is the one whose inner product with
+        `x_adv` is largest.
         """
         goal = torch.where(x_adv.isnan(), x, x_adv).nan_to_num().double()
         found = self.extreme(goal, x)
@@ -119,7 +123,7 @@ class Shifts(EventThreat):
         return torch.where(_wide(self.contains(x_adv, x), x), x_adv, _grid(landed, x))
 
     def _closed(self, x: Float[Tensor, "B T *F"]) -> bool:
-        """Whether the best member of a linear function is found exactly without integer programming."""
+        """Whether the maximum of a linear function is found exactly without integer programming."""
         if self.bound is Measure.DELAY:
             return self.most == 1 and x[0].numel() * x.shape[1] * (self.epsilon + 1) <= ENTRIES
         return self.bound is Measure.JITTER or self.most == 1
@@ -127,9 +131,9 @@ class Shifts(EventThreat):
     def extreme(self, grad: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Float[Tensor, "B T *F"]:
         """The member at which a linear function with this gradient is largest.
 
-        Exact for jitter and, on a binary grid, for moved spikes and for total delays unless examples and
-        budget are very large. Otherwise total delays and numbers of moved events are rationed by one price
-        per example, which may leave a little of the budget.
+        The result is exact for jitter. On a binary grid it is exact for moved spikes too, and for total
+        delays unless examples and budget are very large. Otherwise one price per example rations total
+        delays and numbers of moved events, which may leave a small part of the budget unspent.
         """
         self.check(x)
         weights, lines = _lines(grad.double().nan_to_num(0.0)), _lines(x)
@@ -148,7 +152,7 @@ class Shifts(EventThreat):
     def _exchanged(
         self, weights: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"], free: Bool[Tensor, "1 L"]
     ) -> Float[Tensor, "B L T"]:
-        """The best places without a spike for the worst with one, as long as it pays and the budget lasts."""
+        """Move spikes from the worst entries to the best empty ones while moves gain and the budget lasts."""
         busy = (lines > 0) & free[..., None]
         gone, leave = torch.where(busy, weights, torch.inf).sort(dim=2, stable=True)
         come, enter = torch.where(
@@ -166,7 +170,10 @@ class Shifts(EventThreat):
     def _allotted(
         self, weights: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"], free: Bool[Tensor, "1 L"]
     ) -> Float[Tensor, "B L T"]:
-        """The best places under a total delay: line by line for every share of it, then its division."""
+        """The best entries under a total delay.
+
+        Each line is solved for every share of the delay; then the delay is divided among the lines.
+        """
         size, found = int(self.epsilon), lines.clone()
         together = max(1, ENTRIES // max(lines[0].numel() * (size + 1), 1))
         for rows in torch.split(torch.arange(len(lines), device=lines.device), together):
@@ -179,7 +186,7 @@ class Shifts(EventThreat):
     def _priced(
         self, weights: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"], price: Float[Tensor, "B"]
     ) -> Float[Tensor, "B L T"]:
-        """The best places where every shift costs its price, line by line, exactly."""
+        """The exact best entries of each line where every shift costs a price."""
         if self.most > 1:
             return self._assigned(weights, lines, price)
         busy = lines.flatten(0, 1).sum(1) > 0
@@ -190,9 +197,12 @@ class Shifts(EventThreat):
         return found.view(lines.shape)
 
     def _assigned(self, weights: Tensor, lines: Tensor, price: Tensor) -> Tensor:
-        """The same for events that differ in number, which may pass each other."""
+        """The best entries as `_priced` finds them, for entries that hold different numbers of events.
+
+        Such events may change their order.
+        """
         from scipy.optimize import (
-            linear_sum_assignment,  # SciPy takes longer to import than all of this package
+            linear_sum_assignment,  # SciPy takes longer to import than this whole package
         )
 
         found = lines.clone()
@@ -215,10 +225,13 @@ class Shifts(EventThreat):
         return cost
 
     def _rationed(self, weights: Tensor, lines: Tensor, free: Tensor) -> Tensor:
-        """The least price at which the budget lasts; lines that pay best are then taken at the next lower."""
+        """Find the lowest price at which the budget suffices, and spend the rest at the next lower price.
+
+        The lines that gain most per unit of budget are taken at the lower price first.
+        """
         weights = torch.where(free[..., None], weights, 0 * weights)
         top = weights.flatten(1).abs().amax(1).clamp(min=torch.finfo(weights.dtype).tiny)
-        weights = weights / top[:, None, None]  # prices know no scale, so that small gradients are told apart
+        weights = weights / top[:, None, None]  # prices are relative, so that small gradients are resolved
         low = weights.new_zeros(len(lines))
         high = 2 * self.most * weights.flatten(1).abs().amax(1) + 1
         dear, cheap = lines, self._priced(weights, lines, low)
@@ -236,7 +249,8 @@ class Shifts(EventThreat):
             found = torch.where(free[..., None], found, many[0])
             lasts = self._spent(found, many[0]).sum(1).view(tried, -1) <= self.epsilon
             found = torch.cat([cheap[None], found.view(tried, *lines.shape), dear[None]])
-            first = torch.where(lasts.any(0), lasts.long().argmax(0), tried)  # the least price that lasts
+            # The lowest price at which the budget suffices
+            first = torch.where(lasts.any(0), lasts.long().argmax(0), tried)
             rows = torch.arange(len(lines), device=lines.device)
             ends = torch.cat([low[None], price, high[None]])
             dear, cheap = found[first + 1, rows], found[first, rows]
@@ -260,7 +274,7 @@ class Shifts(EventThreat):
         return found
 
     def _whole(self, weights: Tensor, lines: Tensor, free: Tensor) -> Tensor:
-        """The best places for one example under its budget, as an integer programme."""
+        """The best entries for one example under its budget, found by integer programming."""
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import coo_array
 
@@ -298,9 +312,8 @@ class Shifts(EventThreat):
         return torch.from_numpy(placed).to(found)
 
     def _spent(self, found: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"]) -> Float[Tensor, "B L"]:
-        if (
-            self.most == 1 and self.bound is Measure.DELAY
-        ):  # equal spikes keep their order: earth mover's distance
+        if self.most == 1 and self.bound is Measure.DELAY:
+            # Equal spikes keep their order, so the total delay is the earth mover's distance.
             ahead = (found.double().cumsum(2) - lines.double().cumsum(2)).abs()
             known = ((found == 0) | (found == 1)).all(2) & (found.sum(2) == lines.sum(2))
             return torch.where(known, ahead.sum(2), torch.inf)
@@ -308,7 +321,7 @@ class Shifts(EventThreat):
         return spent
 
     def distance(self, x_adv: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Float[Tensor, "B"]:
-        """What the cheapest account comes to; infinite where no shift explains what changed."""
+        """The cost of the cheapest shifts; infinite where no shifts explain the change."""
         spent = self._spent(_lines(x_adv), _lines(x))
         spent = torch.where(_lines(self.open(x)[None])[:, :, 0] | (spent == 0), spent, torch.inf)
         if not spent.shape[1]:
@@ -316,11 +329,11 @@ class Shifts(EventThreat):
         return spent.amax(1) if self.bound is Measure.JITTER else spent.sum(1)
 
     def contains(self, x_adv: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Bool[Tensor, "B"]:
-        """Whether each member is on the grid and within the budget, exactly."""
+        """Whether each example is on the grid and within the budget, without any tolerance."""
         return self.on_grid(x_adv) & (self.distance(x_adv, x) <= self.epsilon)
 
     def steepest(self, grad: Float[Tensor, "B T *F"]) -> Float[Tensor, "B T *F"]:
-        """From the smallest to the largest entry of the epsilon lines in which these differ most."""
+        """One spike from the smallest to the largest entry, in the epsilon lines where these differ most."""
         lines = _lines(grad * self.open(grad))
         step = torch.zeros_like(lines)
         step.scatter_(2, lines.argmin(2, keepdim=True), -1).scatter_(2, lines.argmax(2, keepdim=True), 1)
@@ -335,10 +348,11 @@ class Shifts(EventThreat):
         grad: Float[Tensor, "B T *F"],
         many: int,
     ) -> Float[Tensor, "M B T *F"]:
-        """Members one move away, or one that saves budget and one that spends it, the steepest first.
+        """Members that differ by one move, or by one move that saves budget and one that spends it.
 
-        They are looked for among the steepest moves of either kind. Where there are fewer, `x_adv` stands in
-        their place.
+        The search covers the moves of each kind that raise a linear function with the gradient `grad` most,
+        and the best members come first. Where there are fewer than `many`, copies of `x_adv` fill the
+        remaining rows.
         """
         lines, here = _lines(x), _lines(x_adv)
         moves = self._moves(
@@ -380,15 +394,14 @@ class Shifts(EventThreat):
         return found.transpose(2, 3).reshape(many, *x.shape)
 
     def _moves(self, here: Tensor, lines: Tensor, slope: Tensor, free: Tensor, many: int) -> list[_Moves]:
-        """The steepest moves that save budget, that keep it as it is, and that spend it."""
+        """The steepest moves that save budget, that leave the spent budget unchanged, and that spend it."""
         kinds = {side: _Moves.none(len(here), 2 * many, here.device) for side in (-1, 0, 1)}
         length = lines.shape[2]
         reach = torch.full_like(lines[:, :, 0], length - 1)
         if self.bound is not Measure.MOVED:
             reach.clamp_(max=2 * int(self.epsilon))
-        if (
-            self.bound is Measure.JITTER
-        ):  # a line of equal spikes may move up one by one, and looks like a leap
+        if self.bound is Measure.JITTER:
+            # Each spike of a run may move by one entry, which looks like one spike that leaps over the run.
             reach = reach * (lines > 0).sum(2)
         furthest = min(int(reach.max()), length - 1) if reach.numel() else 0
         offsets = [d for d in range(-furthest, furthest + 1) if d]
@@ -409,13 +422,13 @@ class Shifts(EventThreat):
     def _price(
         self, here: Tensor, lines: Tensor, target: Int64[Tensor, "O T"], offset: Int64[Tensor, "O"]
     ) -> Tensor:
-        """What moves by an offset add to the distance: exact on binary grids, else what ranks them."""
+        """What moves by an offset add to the distance: exact on binary grids, else a value for ranking."""
         later = (offset > 0)[:, None, None]
         if self.bound is Measure.MOVED:
             entered, value = _at(lines, target), here[:, None]
             left = (lines > 0) & (lines == here)
             return left[:, None].long() - ((entered > 0) & (entered == value)).long()
-        if self.bound is Measure.JITTER:  # for certain within it, or else to be looked into
+        if self.bound is Measure.JITTER:  # 0: certainly within the bound; 1: to be checked
             shift = target[:, None] - _origins(here, lines)[:, None]
             count = (here > 0).long().cumsum(2)
             between = _at(count, target) - count[:, None] + (~later).long()
@@ -429,7 +442,7 @@ class Shifts(EventThreat):
 
 
 class _Moves(NamedTuple):
-    """Moves of single events, some per example: minus infinity is the gain of what is none."""
+    """Moves of single events, several per example; a gain of minus infinity marks an empty row."""
 
     gain: Float[Tensor, "B M"]
     line: Int64[Tensor, "B M"]
@@ -448,7 +461,7 @@ class _Moves(NamedTuple):
         return cls(*(torch.cat(columns, 1) for columns in zip(*parts, strict=True)))
 
     def with_more(self, gain: Float[Tensor, "B O L T"], offset: Int64[Tensor, "O"]) -> _Moves:
-        """The best of these and of all moves by some offsets, as many as there were."""
+        """The best of these moves and of all moves by the given offsets, as many as before."""
         many, (lines, length) = self.gain.shape[1], gain.shape[2:]
         top = gain.flatten(1).topk(min(many, gain[0].numel()), dim=1)
         line = top.indices // length % lines
@@ -469,11 +482,11 @@ class _Moves(NamedTuple):
         return _Moves(*(column.repeat(1, times) for column in self))
 
     def without(self) -> _Moves:
-        """The same lines, and nothing moves."""
+        """The same lines, in which nothing moves."""
         return self._replace(gain=0 * self.offset.double(), offset=0 * self.offset)
 
     def on(self, here: Tensor, given: bool = False) -> Float[Tensor, "B M T"]:
-        """The lines after the moves: lines of `here`, or lines given one by one."""
+        """The lines after the moves: the lines of `here` that the moves name, or one given line per move."""
         after = _rows(here, self.line).clone() if not given else here.clone()
         real = (self.gain > -torch.inf)[..., None]
         value = torch.where(real, after.gather(2, self.place[..., None]), 0)
@@ -482,12 +495,15 @@ class _Moves(NamedTuple):
 
 
 def _at_once(lines: Float[Tensor, "B L T"]) -> int:
-    """How often grids are looked at together; a full batch is counted on, so that company changes nothing."""
+    """How many copies of the grids are processed at once; it assumes a full batch of `BATCH` examples.
+
+    Therefore the number does not depend on the batch.
+    """
     return max(1, ENTRIES // (BATCH * max(lines.shape[1:].numel(), 1)))
 
 
 def _at(lines: Float[Tensor, "B L T"], target: Int64[Tensor, "O T"]) -> Float[Tensor, "B O L T"]:
-    """The lines at other times, once per row of these."""
+    """The lines at other times, once per row of target times."""
     return lines[:, :, target].transpose(1, 2)
 
 
@@ -496,7 +512,7 @@ def _rows(lines: Float[Tensor, "B L T"], index: Int64[Tensor, "B M"]) -> Float[T
 
 
 def _lines(x: Tensor) -> Tensor:
-    """Inputs over time, `[B, L, T]`."""
+    """Reorder a grid to one line per input, `[B, L, T]`."""
     return x.reshape(*x.shape[:2], -1).transpose(1, 2)
 
 
@@ -509,7 +525,7 @@ def _wide(rows: Tensor, like: Tensor) -> Tensor:
 
 
 def _account(found: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"]) -> _Account:
-    """Equal events are matched in their order, which makes the sum and the largest of all shifts least."""
+    """Match equal events in their order, which minimises both the total and the largest shift."""
     before, first = lines.double().sort(dim=2, descending=True, stable=True)
     after, second = found.double().sort(dim=2, descending=True, stable=True)
     known = (before == after).all(2)
@@ -520,7 +536,7 @@ def _account(found: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"]) -> _A
 
 
 def _origins(found: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"]) -> Int64[Tensor, "B L T"]:
-    """Where each event came from, equal ones in their order."""
+    """The time from which each event came, with equal events in their order."""
     first = lines.sort(dim=2, descending=True, stable=True).indices
     second = found.sort(dim=2, descending=True, stable=True).indices
     return torch.zeros_like(first).scatter_(2, second, first)
@@ -529,13 +545,16 @@ def _origins(found: Float[Tensor, "B L T"], lines: Float[Tensor, "B L T"]) -> In
 def _ordered(
     weights: Float[Tensor, "R T"], lines: Float[Tensor, "R T"], price: Float[Tensor, "R"], bound: int
 ) -> Float[Tensor, "R T"]:
-    """The best places for equal spikes, each at most `bound` from its own: one after the other in time."""
+    """The best entries for equal spikes, each at most `bound` time steps from its own entry.
+
+    Dynamic programming treats one spike after the other in time.
+    """
     length = lines.shape[1]
     counts = lines.sum(1).long()
     many = int(counts.max()) if len(lines) else 0
     time = torch.arange(length, device=lines.device)
     sources = torch.where(lines > 0, time, length).sort(dim=1).values[:, :many]
-    best = weights.new_zeros(len(lines), length + 1)  # [t]: spikes so far, all before t
+    best = weights.new_zeros(len(lines), length + 1)  # [t]: best value with all spikes so far before t
     picks = []
     for i in range(many):
         shift = (time - sources[:, i, None]).abs()
@@ -547,7 +566,7 @@ def _ordered(
         best = torch.where(here, torch.cat([missing, high], 1), best)
         picks.append(pick)
     found = torch.zeros_like(lines)
-    before = torch.full_like(counts, length)  # the next spike stands there
+    before = torch.full_like(counts, length)  # the entry of the next spike
     for i in reversed(range(many)):
         here = i < counts
         place = picks[i].gather(1, (before - 1).clamp(min=0)[:, None])[:, 0]
@@ -557,7 +576,10 @@ def _ordered(
 
 
 class _Delayed:
-    """The best places for equal spikes within every total delay, one spike after the other in time."""
+    """The best entries for equal spikes under every total delay.
+
+    Dynamic programming treats one spike after the other in time.
+    """
 
     def __init__(self, weights: Float[Tensor, "R T"], lines: Float[Tensor, "R T"], size: int) -> None:
         rows, length = lines.shape
@@ -566,9 +588,8 @@ class _Delayed:
         self.time = torch.arange(length, device=lines.device)
         self.sources = torch.where(lines > 0, self.time, length).sort(dim=1).values[:, :many]
         left = torch.arange(size + 1, device=lines.device)
-        best = weights.new_full(
-            (rows, length + 1, size + 1), -torch.inf
-        )  # [t, d]: all before t, delayed by d
+        # best[t, d]: the best value with all spikes so far before t and a total delay of d
+        best = weights.new_full((rows, length + 1, size + 1), -torch.inf)
         best[..., 0] = 0
         nothing = weights.new_full((rows, 1, size + 1), -torch.inf)
         self.picks = []
@@ -586,7 +607,7 @@ class _Delayed:
         return (time - self.sources[:, i, None]).abs()
 
     def within(self, delay: Int64[Tensor, "R"]) -> Float[Tensor, "R T"]:
-        """The best trains of exactly these delays."""
+        """The best spike trains with exactly these total delays."""
         found, before = torch.zeros_like(self.lines), torch.full_like(self.counts, self.lines.shape[1])
         row = torch.arange(len(found), device=found.device)
         for i in reversed(range(len(self.picks))):
@@ -599,12 +620,15 @@ class _Delayed:
 
 
 def _divided(gain: Float[Tensor, "B L D"]) -> Int64[Tensor, "B L"]:
-    """What each line gets of a budget, given its gain for every whole share from 0; nothing where all tie."""
+    """How much of a budget each line gets, given its gain for every whole share from 0.
+
+    A line gets nothing where all shares gain the same.
+    """
     size = gain.shape[2]
     best = gain.new_full((len(gain), size), -torch.inf)
     best[:, 0] = 0
     share = torch.arange(size, device=gain.device)
-    left = share[:, None] - share  # of a total, after a share
+    left = share[:, None] - share  # what remains of a total after a share
     choices = []
     for line in gain.transpose(0, 1):
         value = best[:, left.clamp(min=0)] + line[:, None]

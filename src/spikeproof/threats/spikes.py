@@ -1,9 +1,10 @@
-"""Threats on spikes: which entries of a grid of events may gain or lose some, and how many in all.
+"""Threats on spikes: which entries of a grid of events may gain or lose events, and how many in total.
 
-Examples come batch first and hold whole numbers of events: `[B, T, C, H, W]`, `[B, T, N]` or any other shape;
-every entry is one bin of time at one place. Members hold whole numbers too, so a step of gradient ascent is
-only a proposal that `project` rounds: steps that are small beside one spike change nothing. Attacks on spikes
-ask for the best member of a linear function (`extreme`) and for members close by (`neighbours`) instead.
+Examples have the batch axis first and hold whole numbers of events: `[B, T, C, H, W]`, `[B, T, N]` or any
+other shape. Every entry counts the events of one input in one time bin. Members hold whole numbers too, so
+`project` rounds every step of gradient ascent, and steps that are small compared with one spike change
+nothing. Attacks on spikes therefore ask for the member that maximises a linear function (`extreme`) and for
+members close to the current one (`neighbours`).
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ __all__ = ["Additions", "EventThreat", "Flips", "Removals"]
 
 
 def rows_of(x: Tensor) -> Tensor:
-    """Every example as one row."""
+    """Flatten every example to one row."""
     return x.reshape(len(x), -1)
 
 
 @dataclass(frozen=True)
 class EventThreat(Ball):
-    """A set of event grids around each clean one; what they share is the grid, and where it may change."""
+    """A set of event grids around each clean one, with the grid and the entries that may change."""
 
     discrete: ClassVar[bool] = True
 
@@ -43,7 +44,7 @@ class EventThreat(Ball):
             raise InputError("A budget of spikes is a whole number", f"epsilon={self.epsilon}", "Try 5.")
         if self.most < 1 or (self.polarity is not None and self.polarity < 0):
             raise InputError(
-                "An entry of a grid holds at least one event, and polarities count from 0",
+                "An entry of a grid must be able to hold one event, and polarities are numbered from 0",
                 f"most={self.most}, polarity={self.polarity}",
                 "Try most=1 for a binary grid.",
             )
@@ -55,17 +56,18 @@ class EventThreat(Ball):
     def neighbours(
         self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"], grad: Float[Tensor, "B *F"], many: int
     ) -> Float[Tensor, "M B *F"]:
-        """Members that one change, or one taken back and another made, leads to; the steepest for `grad`.
+        """Members that differ from `x_adv` by one change, or by one change undone and another one made.
 
-        Where there are fewer than `many`, `x_adv` stands in their place.
+        They are ordered by how much they raise a linear function with the gradient `grad`, the best first.
+        Where there are fewer than `many`, copies of `x_adv` fill the remaining rows.
         """
-        raise NotImplementedError(f"{type(self).__name__} knows no neighbours")
+        raise NotImplementedError(f"{type(self).__name__} defines no neighbours")
 
     def open(self, x: Float[Tensor, "B *F"]) -> Bool[Tensor, "*F"]:
-        """The entries of an example within polarity and region.
+        """The entries of an example that polarity and region allow to change.
 
         Raises:
-            InputError: inputs without such axes.
+            InputError: the inputs lack the axis of polarities or the axes of the region.
         """
         inside = torch.ones(x.shape[1:], dtype=torch.bool, device=x.device)
         if self.polarity is not None:
@@ -73,7 +75,7 @@ class EventThreat(Ball):
                 raise InputError(
                     f"The polarity {self.polarity} is a channel of events [B, T, C, ...]",
                     f"shape {list(x.shape)}",
-                    "Leave out polarity, or name a channel that there is.",
+                    "Leave out polarity, or name a channel that exists.",
                 )
             inside &= torch.zeros_like(inside).index_fill_(
                 1, torch.tensor(self.polarity, device=x.device), True
@@ -90,7 +92,7 @@ class EventThreat(Ball):
         return inside
 
     def on_grid(self, x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B"]:
-        """Whether each example holds whole numbers from 0 to `most` and nothing else."""
+        """Whether each example holds only whole numbers from 0 to `most`."""
         rows = rows_of(x)
         return ((rows >= 0) & (rows <= self.most) & (rows == rows.round())).all(1)
 
@@ -98,14 +100,14 @@ class EventThreat(Ball):
         """Refuse clean inputs that are not on the grid.
 
         Raises:
-            InputError: fractions, or more events in an entry than it may hold.
+            InputError: an entry is not a whole number, or holds more events than `most`.
         """
         if not bool(self.on_grid(x).all()):
             highest = x.nan_to_num().max().item()
             raise InputError(
-                f"{type(self).__name__} is a threat on whole numbers of events from 0 to {self.most}",
-                f"clean inputs with other values, the largest {highest:g}",
-                f"Say most={int(highest)}."
+                f"{type(self).__name__} needs clean inputs of whole numbers of events from 0 to {self.most}",
+                f"clean inputs with other values, the largest of them {highest:g}",
+                f"Set most={int(highest)}."
                 if highest > self.most and bool((x == x.round()).all())
                 else "Use Linf, L2, L1 or L0 on images and real values.",
             )
@@ -113,7 +115,7 @@ class EventThreat(Ball):
 
 @dataclass(frozen=True)
 class Flips(EventThreat):
-    r"""At most epsilon events may be added to a grid or taken from it, all changes counted together.
+    r"""At most epsilon events in total may be added to a grid or removed from it.
 
     .. math:: \{x' \in \{0, \dots, m\}^n : \sum_i |x'_i - x_i| \le \epsilon\}
 
@@ -129,7 +131,7 @@ class Flips(EventThreat):
         Events `[B, ...]`, whole numbers from 0 to `most`; `[B, T, C, H, W]` for polarity and region.
 
     Raises:
-        InputError: settings out of range, or clean events that are not on the grid.
+        InputError: a setting is out of range, or the clean events are not on the grid.
 
     Example:
         >>> Flips(1).project(torch.tensor([[0.9, 0.4, 0.2]]), torch.tensor([[0.0, 0.0, 1.0]]))
@@ -138,8 +140,9 @@ class Flips(EventThreat):
         tensor([[3., 0.]])
 
     Source:
-        The Hamming ball of the binary cube and, on integer grids, its counterpart in the 1-norm; the
-        projection takes single changes in the order of their gain, which falls from one to the next.
+        The Hamming ball of the binary cube and, on integer grids, its counterpart in the 1-norm. The
+        projection makes single changes in the order of their gain, which is exact because each further
+        change of an entry gains less than the one before.
     """
 
     def up(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
@@ -155,7 +158,7 @@ class Flips(EventThreat):
         return (self.up(x) + self.down(x)) > 0
 
     def start(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
-        """Epsilon random entries changed by one event each, or all where there are fewer."""
+        """Epsilon random entries, each changed by one event; all entries where there are fewer."""
         self.check(x)
         up, down = self.up(x) > 0, self.down(x) > 0
         coin = key.fold("side").uniform(x.shape, 0, x.device) < 0.5
@@ -164,14 +167,14 @@ class Flips(EventThreat):
         return x + side * self._first(order).to(x.dtype)
 
     def _first(self, worth: Float[Tensor, "B *F"]) -> Bool[Tensor, "B *F"]:
-        """The epsilon entries of the largest positive worth."""
+        """The epsilon entries with the largest positive worth."""
         rows = rows_of(worth)
         order = rows.argsort(dim=1, descending=True, stable=True)[:, : int(self.epsilon)]
         chosen = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, order, True)
         return (chosen & (rows > 0)).view(worth.shape)
 
     def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The nearest member in Euclidean distance, exactly; entries that are no number stay clean."""
+        """The exact nearest member in Euclidean distance; entries that are NaN keep their clean values."""
         self.check(x)
         away = rows_of(x_adv.double() - x.double()).nan_to_num(0.0)
         room = rows_of(torch.where(away.view(x.shape) > 0, self.up(x), self.down(x))).double()
@@ -179,7 +182,8 @@ class Flips(EventThreat):
         few = min(int(self.epsilon), far.shape[1])
         order = far.argsort(dim=1, descending=True, stable=True)[:, :few]
         units = torch.arange(1, min(int(self.epsilon), self.most) + 1, device=x.device).double()
-        gain = 2 * far.gather(1, order)[..., None] - (2 * units - 1)  # of each further event, in distance
+        # Gain of each further event, in squared distance
+        gain = 2 * far.gather(1, order)[..., None] - (2 * units - 1)
         gain = torch.where(units <= room.gather(1, order)[..., None], gain, -torch.inf).flatten(1)
         best = gain.argsort(dim=1, descending=True, stable=True)[:, : int(self.epsilon)]
         taken = (
@@ -189,18 +193,18 @@ class Flips(EventThreat):
         return x + moved.view(x.shape).to(x.dtype)
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
-        """Number of events added and taken; infinite where an entry changed that may not."""
+        """The number of events added and removed; infinite where an entry changed that may not change."""
         moved = x_adv.double() - x.double()
         barred = (moved > self.up(x)) | (-moved > self.down(x))
         count = rows_of(moved).abs().sum(1)
         return torch.where(rows_of(barred).any(1), count + math.inf, count)
 
     def contains(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B"]:
-        """Whether each member is on the grid and within the budget, exactly."""
+        """Whether each example is on the grid and within the budget, without any tolerance."""
         return self.on_grid(x_adv) & (self.distance(x_adv, x) <= self.epsilon)
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The sign of the gradient at its epsilon largest values; zero elsewhere."""
+        """The sign of the gradient at its epsilon largest absolute values; zero elsewhere."""
         grad = grad * self.open(grad)
         return grad.sign() * self._first(grad.abs())
 
@@ -220,14 +224,14 @@ class Flips(EventThreat):
     def neighbours(
         self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"], grad: Float[Tensor, "B *F"], many: int
     ) -> Float[Tensor, "M B *F"]:
-        """Members one event away, or one taken back and one spent elsewhere, the steepest for `grad`."""
+        """Members that differ by one event, or by one change undone and one made elsewhere, best first."""
         slope, moved = rows_of(grad.double()).nan_to_num(0.0), rows_of(x_adv - x)
         up, down = moved < rows_of(self.up(x)), -moved < rows_of(self.down(x))
         size = slope.shape[1]
         gain, possible = torch.cat([slope, -slope], 1), torch.cat([up, down], 1)
         outward = torch.cat([moved >= 0, moved <= 0], 1)
         spare = moved.abs().sum(1, keepdim=True) < self.epsilon
-        spend, cost = _best(gain, possible & outward, many + 1)  # one may be what is taken back
+        spend, cost = _best(gain, possible & outward, many + 1)  # one of them may be the change undone
         back, undone = _best(gain, possible & ~outward, many)
         either, other = back.repeat_interleave(spend.shape[1], 1), spend.repeat(1, back.shape[1])
         both = (cost[:, None] + undone[:, :, None]).flatten(1)
@@ -248,14 +252,17 @@ class Flips(EventThreat):
 
 
 def _best(gain: Tensor, possible: Tensor, many: int) -> tuple[Tensor, Tensor]:
-    """Places and gains of the largest gains among those possible; minus infinity where there are no more."""
+    """The entries with the largest gains among the possible ones, and their gains.
+
+    Where fewer are possible, the remaining gains are minus infinity.
+    """
     values = torch.where(possible, gain, -torch.inf)
     top = values.topk(min(many, values.shape[1]), dim=1)
     return top.indices, top.values
 
 
 def _unit(place: Tensor, real: Tensor, like: Tensor) -> Tensor:
-    """One event more at a place, or one less for places beyond the last."""
+    """One more event at an entry, or one event fewer where the index lies beyond the last entry."""
     size = like.shape[1]
     sign = torch.where(place < size, 1.0, -1.0) * real
     return torch.zeros_like(like).scatter_(1, place % size, sign.to(like.dtype))
@@ -263,7 +270,7 @@ def _unit(place: Tensor, real: Tensor, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Additions(Flips):
-    """At most epsilon events may be added to a grid; none may go.
+    """At most epsilon events may be added to a grid; none may be removed.
 
     Args:
         epsilon: largest number of added events, a whole number of at least 0.
@@ -277,20 +284,20 @@ class Additions(Flips):
     """
 
     def down(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """None may go."""
+        """No event may be removed."""
         return torch.zeros_like(x)
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """One at the epsilon largest gradients that are positive; zero elsewhere."""
+        """One at the epsilon largest positive gradients; zero elsewhere."""
         return super().steepest(grad.clamp(min=0))
 
 
 @dataclass(frozen=True)
 class Removals(Flips):
-    """At most epsilon events may be taken from a grid; none may come.
+    """At most epsilon events may be removed from a grid; none may be added.
 
     Args:
-        epsilon: largest number of events taken, a whole number of at least 0.
+        epsilon: largest number of removed events, a whole number of at least 0.
         most: events that an entry of the grid can hold, at least 1; a binary grid holds 1.
         polarity: the only channel that may change, from 0; None for all.
         region: the only pixels that may change, as top, left, height, width; None for all.
@@ -301,7 +308,7 @@ class Removals(Flips):
     """
 
     def up(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """None may come."""
+        """No event may be added."""
         return torch.zeros_like(x)
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
