@@ -48,7 +48,7 @@ def test_what_is_proved_stands_beside_what_is_left_and_never_above_it(finished):
     assert direct[0]["certified"] > direct[1]["certified"]
     assert direct[0]["certified"] > 0.3
     assert [row["certified"] for row in bernoulli] == [None, None]
-    assert all(row["verdict"] in ("supported", "doubtful") for row in worst)
+    assert all(row["verdict"] != "withheld" for row in worst)
 
 
 def test_a_certificate_that_does_not_apply_says_why(finished):
@@ -69,7 +69,7 @@ def test_a_suite_cell_names_the_attack_that_broke_each_example(finished):
         if cell is None or cell.cell["kind"] != "attack":
             continue
         members = cell.metrics["members"]
-        assert members[-1]["name"] == "square"
+        assert members[-1]["gradient_free"]
         broken = pq.read_table(path / "examples.parquet").column("broken_by").to_numpy()
         assert set(broken) <= set(range(-1, len(members)))
         assert (broken >= 0).any()
