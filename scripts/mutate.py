@@ -50,10 +50,14 @@ TESTS = {  # the longest beginning of a module's path counts
     "attacks/parts/objectives.py": ["objectives", "recipes"],
     "attacks/parts/steps.py": ["steps", "linear_optimum", "recipes"],
     "attacks/parts/schedules.py": ["steps", "linear_optimum", "recipes"],
+    "evaluation/": ["evaluation", "exits"],
+    "evaluation/callables.py": ["any_model", "evaluation"],
+    "evaluation/columns.py": ["outcomes"],
     "evaluation/certificates.py": ["certificates"],
     "evaluation/suites.py": ["suites", "suite_cells"],
     "evaluation/through.py": ["gradient_sources", "estimates_and_composites", "substitution"],
     "evaluation/distances.py": ["nested_and_distances", "company"],
+    "evaluation/outcomes.py": ["outcomes", "evaluation", "exits"],
     "evaluation/verdicts.py": ["evaluation", "exits", "nested_and_distances"],
     "audit/": ["tests/museum/test_museum.py", "estimates_and_composites", "repairs"],
     "statistics.py": ["statistics", "comparisons"],
@@ -184,7 +188,9 @@ def sample(count: int, seed: int) -> list[Mutant]:
 
 def tests_of(path: str) -> list[str]:
     """Files whose tests a module's mutants have to survive."""
-    best = max((start for start in TESTS if path.startswith(start)), key=len)
+    starts = [start for start in TESTS if path.startswith(start)]
+    assert starts, f"TESTS names no tests for {path}"
+    best = max(starts, key=len)
     names = [name if "/" in name else LAWS.format(name) for name in TESTS[best]]
     names = [n if (ROOT / n).exists() else UNIT.format(Path(n).stem.removeprefix("test_")) for n in names]
     return [str(PACKAGE / path), *(name for name in names if (ROOT / name).exists())]
