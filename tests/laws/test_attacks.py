@@ -373,7 +373,7 @@ def test_double_precision_one_example_and_none(recipe):
     "labels", [torch.full((9,), 3), torch.full((9,), -1), torch.zeros(8, dtype=torch.int64), torch.zeros(9)]
 )
 @pytest.mark.parametrize("recipe", [PGD(steps=2), SquareSearch(queries=2)], ids=repr)
-def test_labels_that_do_not_belong_are_refused(recipe, labels):
+def test_labels_beyond_the_classes_or_of_another_length_or_type_are_refused(recipe, labels):
     with pytest.raises(InputError, match=r"[Ll]abel"):
         recipe(Linf(0.1))(MODELS["conv"], X, labels, Key.of(0))
 
@@ -391,7 +391,7 @@ def test_labels_that_do_not_belong_are_refused(recipe, labels):
         lambda: Square(None),
     ],
 )
-def test_settings_out_of_range_are_refused(make):
+def test_steps_draws_and_queries_out_of_range_are_refused(make):
     with pytest.raises(InputError):
         make()
 

@@ -188,6 +188,6 @@ def test_what_computes_something_gives_its_equation_and_where_it_is_from(kind):
 
 
 @pytest.mark.parametrize("kind", ["networks", "rules", "gradients", "attacks", "certificates", "datasets"])
-def test_what_follows_the_literature_says_whom(kind):
+def test_every_member_of_the_catalogue_names_its_source(kind):
     ours = {"coded"}  # made of other data and a code, which say it themselves
     assert all("Source:" in part.__doc__ for name, part in PARTS[KINDS[kind]].items() if name not in ours)

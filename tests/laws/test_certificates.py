@@ -201,7 +201,7 @@ def test_certified_never_exceeds_attacked_on_any_member_that_a_certificate_claim
                 assert not (certified & ~standing).any()
 
 
-def test_what_is_claimed_is_known():
+def test_bounds_are_given_for_codes_of_levels_and_feed_forward_networks_and_refused_for_others():
     names = {name for axis, kind, name in MEMBERS if named_model(axis, kind, name) is not None}
     assert names >= {
         *("direct", "quantised-direct", "latency", "early-burst", "late-burst", "reversed", "log-latency"),

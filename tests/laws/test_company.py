@@ -196,7 +196,7 @@ def test_no_distance_depends_on_company(search, model, threat):
 
 
 @pytest.mark.parametrize("name", EXCEPTIONS)
-def test_who_is_excepted_says_so(name):
+def test_an_attack_excepted_from_this_law_documents_its_batch(name):
     assert EXCEPTIONS[name](Linf(0.1)).batch == BATCH
     assert "batch" in type(EXCEPTIONS[name]).__doc__
 

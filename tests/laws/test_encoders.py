@@ -286,7 +286,7 @@ def test_no_steps_are_refused(make):
         make(0)
 
 
-def test_rules_that_do_not_fit_are_refused():
+def test_a_backward_rule_of_another_code_and_too_few_steps_are_refused():
     with pytest.raises(InputError, match="TimeShift"):
         Bernoulli(4, backward=TimeShift())
     with pytest.raises(InputError, match="2 time steps"):

@@ -384,7 +384,7 @@ def test_nested_composites_are_laid_flat_and_say_what_they_are():
         lambda: Ensemble(()),
     ],
 )
-def test_settings_out_of_range_are_refused(bad):
+def test_estimates_without_samples_or_radius_and_composites_without_members_are_refused(bad):
     with pytest.raises(InputError):
         bad()
 

@@ -297,7 +297,7 @@ def test_losses_of_examples_left_alone_are_held_and_of_those_never_attacked_not_
 @pytest.mark.parametrize(
     "settings", [{"batch_size": 0}, {"draws": 0}, {"ids": torch.arange(3)}, {"x": torch.zeros(0, 1, 8, 8)}]
 )
-def test_settings_out_of_range_are_refused(settings, digits):
+def test_batch_size_draws_ids_and_images_that_do_not_fit_are_refused(settings, digits):
     model = ModelSpec(Direct(2), MLP((4,)), LIF(), ATan(), Count(), (1, 8, 8), 10).build(Key.of(0)).eval()
     x = settings.pop("x", digits.test.images[:4])
     with pytest.raises(InputError):

@@ -135,7 +135,7 @@ def test_pixels_of_a_model_of_events_are_refused_with_an_alternative(name, recip
 
 
 @each
-def test_who_breaks_nothing_says_so(name, recipe):
+def test_an_attack_on_a_model_that_ignores_events_reports_no_success_and_zero_gradients(name, recipe):
     """On a model that no event moves: no success, the share that moved, and no gradient but zero."""
     if not on_events(recipe) or isinstance(recipe, (Composite, RateTwin, Through)):
         return

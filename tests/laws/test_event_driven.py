@@ -150,7 +150,7 @@ def test_a_twin_has_the_models_logits_to_the_bit_and_its_tensors(rule, network, 
     assert not torch.allclose(grads[0], own)
 
 
-def test_what_it_is_not_defined_for_is_refused():
+def test_other_neurons_batch_normalisation_and_residual_blocks_are_refused():
     with pytest.raises(InputError, match="renewal"):
         EventDriven().check(LIF())
     spec = ModelSpec(Direct(4), ConvNet((3,)), Renewal(), ATan(), Count(), (1, 8, 8), 2)

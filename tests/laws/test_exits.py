@@ -163,7 +163,7 @@ def test_logits_and_exits_equal_the_slow_transcription(decoder):
         assert exit_steps(decoder, outputs).tolist() == [T] * B
 
 
-def test_the_cases_above_leave_at_many_steps():
+def test_the_outputs_of_these_laws_exit_at_every_step():
     found = [set(exit_steps(decoder, outputs_for(decoder)).tolist()) for decoder in EXITS]
     assert max(map(len, found)) >= 4
     assert set().union(*found) == set(range(1, T + 1))

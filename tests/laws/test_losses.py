@@ -90,7 +90,7 @@ def test_a_positive_margin_is_a_wrong_answer():
         lambda: DeepSupervision(Count(), weights=(1.0,) * 5)(OUTPUTS, LOGITS, Y),
     ],
 )
-def test_settings_out_of_range_are_refused(make):
+def test_weights_and_rates_of_losses_out_of_range_are_refused(make):
     with pytest.raises(InputError):
         make()
 

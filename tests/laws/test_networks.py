@@ -294,7 +294,7 @@ def test_images_of_the_wrong_shape_are_refused(images):
         ({"normalise": Normalise((0.5,), (0.5,))}, "channel"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(change, word):
+def test_a_single_class_empty_images_and_parts_that_do_not_fit_the_model_are_refused(change, word):
     fields = {name: getattr(SPECS[0], name) for name in SPECS[0].__dataclass_fields__}
     with pytest.raises(InputError, match=word):
         ModelSpec(**{**fields, **change})

@@ -531,6 +531,6 @@ def test_the_fast_loop_leaves_a_neuron_with_an_equation_of_its_own_alone():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_makes_no_neuron_or_no_layer_is_refused(make, word):
+def test_constants_of_neurons_out_of_range_and_layers_that_do_not_fit_are_refused(make, word):
     with pytest.raises(InputError, match=word):
         make()

@@ -188,6 +188,6 @@ def test_what_is_lost_by_a_shuffle_is_what_lived_in_timing():
 
 
 @pytest.mark.parametrize("make", [lambda: Jitter(0), lambda: Deletion(0.0), lambda: Deletion(1.5)])
-def test_settings_that_change_nothing_are_refused(make):
+def test_a_jitter_of_zero_and_deleted_shares_out_of_range_are_refused(make):
     with pytest.raises(InputError):
         make()

@@ -98,7 +98,7 @@ def test_neighbours_are_all_members_one_change_or_one_exchange_away_steepest_fir
     assert torch.equal(threat.neighbours(x_adv, x, grad, 3), found[:3])
 
 
-def test_what_is_not_on_the_grid_is_refused_and_never_contained():
+def test_values_off_the_grid_of_counts_are_refused_and_never_contained():
     x = clean(Flips(2))
     with pytest.raises(InputError, match="Linf"):
         Flips(2).project(x, x + 0.5)
@@ -125,7 +125,7 @@ def test_what_is_not_on_the_grid_is_refused_and_never_contained():
         (lambda: Flips(1, region=(0, 0, 1, 1)).start(torch.zeros(1, 2, 2), Key.of(0)), "region"),
     ],
 )
-def test_settings_out_of_range_say_what_to_try(threat, says):
+def test_budgets_of_events_and_regions_out_of_range_say_what_to_try(threat, says):
     with pytest.raises(InputError, match=says):
         threat()
 

@@ -389,7 +389,7 @@ def test_spike_times_go_with_nothing_else(change):
         (lambda: TimeCoded(weight_sum=-1.0), "weight_sum"),
     ],
 )
-def test_settings_out_of_range_are_refused(make, word):
+def test_constants_of_spike_times_out_of_range_are_refused_by_name(make, word):
     with pytest.raises(InputError, match=word):
         make()
 
@@ -520,7 +520,7 @@ def test_a_training_can_be_replayed_and_resumed(model_spec, tmp_path):
         assert not torch.equal(tensor, model_spec.build(Key.of(0)).state_dict()[name])
 
 
-def test_the_rule_refuses_other_networks():
+def test_spike_time_training_refuses_networks_that_step_through_time():
     model = ModelSpec(Direct(2), MLP((4,)), LIF(), ATan(), Count(), (1, 4, 4), 3).build(Key.of(0))
     part = Split(IMAGES, torch.arange(6) % 3, torch.arange(6))
     data = Dataset("six", part, part, part, ("a", "b", "c"), "d", "made here")

@@ -309,6 +309,6 @@ def test_restarts_may_begin_at_the_best_example():
         lambda: SAPGD()(L0(3)),
     ],
 )
-def test_settings_out_of_range_are_refused(make):
+def test_shares_and_decay_of_steps_and_schedules_out_of_range_are_refused(make):
     with pytest.raises(InputError):
         make()

@@ -166,7 +166,7 @@ class Odd:
         return x
 
 
-def test_what_is_no_suite_is_refused(subjects):
+def test_unknown_levels_and_threats_without_a_suite_are_refused(subjects):
     with pytest.raises(InputError, match="standard"):
         Suite(level="fast")
     with pytest.raises(InputError, match="regions of these, square patches"):

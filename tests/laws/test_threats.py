@@ -168,7 +168,7 @@ def test_epsilons_are_numbers_or_fractions(text, value):
 @pytest.mark.parametrize(
     "bad", ["-1", "8/0", "abc", "", -0.1, float("nan"), "inf", True, "1e9999999999", "8/"]
 )
-def test_what_is_no_budget_is_refused(bad):
+def test_epsilons_that_are_negative_infinite_or_no_number_are_refused(bad):
     with pytest.raises(InputError, match="8/255"):
         parse_epsilon(bad)
 
@@ -329,6 +329,6 @@ def test_a_region_leaves_the_rest_alone_and_notices_changes_there():
         lambda: SquarePatch(2).project(torch.zeros(2, 3), torch.zeros(2, 3)),
     ],
 )
-def test_places_that_are_none_are_refused(make):
+def test_budgets_regions_and_shapes_that_do_not_fit_are_refused(make):
     with pytest.raises(InputError):
         make()

@@ -182,6 +182,6 @@ def test_a_key_is_passed_where_the_call_has_a_place_for_it(model, takes_key):
     assert isinstance(answering(model), Plain) != takes_key
 
 
-def test_what_cannot_be_called_is_refused():
+def test_a_model_that_is_neither_module_nor_function_is_refused():
     with pytest.raises(InputError, match="module or a function"):
         answering(3)

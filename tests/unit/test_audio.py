@@ -151,11 +151,11 @@ def test_what_follows_the_duration_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"bands": 1}, {"levels": 0}, {"steps": 0}])
-def test_what_is_out_of_range_is_refused(options):
+def test_fewer_than_two_bands_and_no_levels_or_steps_are_refused(options):
     with pytest.raises(InputError):
         SpokenDigits(**options)
 
 
-def test_where_to_get_them_is_said(tmp_path):
+def test_recordings_that_are_not_found_name_where_to_get_them(tmp_path):
     with pytest.raises(InputError, match="free-spoken-digit-dataset"):
         SpokenDigits().load(tmp_path)

@@ -323,7 +323,7 @@ def test_a_setting_out_of_range_is_refused_by_name(wrong):
         BPTT(**wrong)
 
 
-def test_data_that_do_not_fit_are_refused():
+def test_data_of_other_classes_or_a_single_example_are_refused():
     data = data_of()
     with pytest.raises(InputError, match=r"3 classes.*model with 2.*classes=3"):
         RULE.train(fresh(), replace(data, classes=("a", "b", "c")), Key.of(0))

@@ -58,7 +58,7 @@ def test_forty_bits_are_an_event(tmp_path):
     assert table(read_bin(tmp_path / "a.bin")) == [(5, 1, 3, 2), (0x7FFFFF, 0, 33, 31)]
 
 
-def test_row_240_turns_the_clock(tmp_path):
+def test_an_event_in_row_240_adds_a_turn_of_the_clock(tmp_path):
     (tmp_path / "a.bin").write_bytes(forty_bits((5, 1, 3, 2), (8191, 0, 240, 0), (7, 0, 1, 1)))
     assert table(read_bin(tmp_path / "a.bin")) == [(5, 1, 3, 2), (7 + 8192, 0, 1, 1)]
 

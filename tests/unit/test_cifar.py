@@ -208,7 +208,7 @@ def test_a_bomb_in_the_archive_is_read_only_as_far_as_it_may(tmp_path, monkeypat
         CIFAR10().load(tmp_path)
 
 
-def test_what_is_nowhere_is_said_with_what_to_do(tmp_path):
+def test_missing_archives_are_named_with_their_folders_and_the_mirror(tmp_path):
     with pytest.raises(InputError) as caught:
         CIFAR10().load(tmp_path)
     for words in ("cifar-10-batches-py", "cifar-10-batches-bin", "--data", "SPIKEPROOF_MIRROR_CIFAR10"):

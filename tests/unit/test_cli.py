@@ -143,7 +143,7 @@ def test_a_mistake_in_a_study_is_one_message_with_its_line(tmp_path, right, wron
     assert not (tmp_path / "out").exists()
 
 
-def test_other_bad_input_is_one_message_too(folder, tmp_path):
+def test_misspelt_names_missing_studies_and_devices_are_one_message(folder, tmp_path):
     study = folder / "study.yaml"
     (tmp_path / "file").write_text("")
     assert "Did you mean 'quickstart'" in refusal("run", "quikstart")
@@ -319,7 +319,7 @@ def test_options_that_an_audit_would_ignore_are_refused(out):
         (("--threat", "{region: {norm: l3}}"), "Correct this value"),
     ],
 )
-def test_bad_questions_are_answered_with_a_sentence(out, options, text):
+def test_evaluate_refuses_bad_options_with_a_message_and_status_2(out, options, text):
     trained = next(p for p in (out / "cells").iterdir() if (p / "model.json").exists())
     shown = call("evaluate", trained, *options)
     assert shown.exit_code == 2

@@ -144,7 +144,7 @@ def test_hostile_files_are_refused_and_take_no_memory(tmp_path, change):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04" + bytes(100)])
-def test_other_files_are_refused(tmp_path, content):
+def test_files_that_are_no_hdf5_are_refused_by_name(tmp_path, content):
     (tmp_path / "other.h5").write_bytes(content)
     with pytest.raises(InputError, match=r"other\.h5"):
         list(read_spikes(tmp_path / "other.h5"))

@@ -372,6 +372,6 @@ def test_what_cannot_be_converted_is_refused_before_training(rule, described, wo
     ],
     ids=range(10),
 )
-def test_settings_out_of_range_are_refused(make):
+def test_conversions_with_levels_shares_or_rates_out_of_range_are_refused(make):
     with pytest.raises(InputError):
         make()

@@ -151,7 +151,7 @@ def test_holding_out_everything_or_less_than_nothing_is_refused(tmp_path):
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=4), st.booleans(), st.randoms())
-def test_what_is_written_is_what_is_read(tmp_path_factory, dimensions, compress, random):
+def test_an_idx_file_is_read_as_it_was_written(tmp_path_factory, dimensions, compress, random):
     payload = random.randbytes(math.prod(dimensions))
     path = tmp_path_factory.mktemp("idx") / ("file.gz" if compress else "file")
     content = idx(dimensions, payload)

@@ -52,7 +52,7 @@ def test_a_failure_carries_its_traceback():
     assert "raise ValueError" in failure.trace
 
 
-def test_what_follows_runs_before_what_waits():
+def test_tasks_made_by_a_result_run_before_tasks_that_wait():
     assert [task for task, _ in Serial().run(work, [4, 7], then=halves)] == [4, 2, 1, 7, 3, 1]
 
 

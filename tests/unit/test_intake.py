@@ -400,7 +400,7 @@ def test_what_is_there_and_not_read_is_said(tmp_path, name, source):
         (CIFAR10, "data_batch_1", "lacks data_batch_2, data_batch_3"),
     ],
 )
-def test_what_is_missing_is_said(tmp_path, source, file, words):
+def test_a_missing_file_of_a_data_set_is_named(tmp_path, source, file, words):
     put(tmp_path / file, b"")
     assert words in refusal(source(), tmp_path)
 

@@ -152,7 +152,7 @@ def test_batches_do_not_remember_each_other():
     assert torch.equal(running.learn(X, Y, Key.of(3)), once)
 
 
-def test_what_cannot_be_split_or_continued_is_refused():
+def test_too_many_parts_neurons_without_spikes_and_constants_out_of_range_are_refused():
     with pytest.raises(InputError, match="7 parts"):
         FPTT(parts=7).train(SPEC.build(Key.of(0)), DATA, Key.of(0))
     with pytest.raises(InputError, match="integrate-and-fire"):

@@ -61,7 +61,7 @@ def moved(events, start, bits):
 
 
 @pytest.mark.parametrize("form", CAMERAS)
-def test_what_was_written_is_read(form, tmp_path, cases):
+def test_recordings_are_read_event_by_event_as_written(form, tmp_path, cases):
     write, read, pixels, _ = CAMERAS[form]
     chance = np.random.default_rng(1)
     for _ in range(60 * cases):

@@ -201,7 +201,7 @@ def test_processes_share_a_cache(tmp_path):
     assert [path.suffix for path in kept(tmp_path)] == [".safetensors"]
 
 
-def test_what_is_nowhere_is_said_with_what_to_do(tmp_path):
+def test_missing_recordings_and_a_missing_test_part_are_named_with_what_to_do(tmp_path):
     with pytest.raises(InputError, match=r"Make some\. Then give their directory with --data"):
         Toy().load(tmp_path)
     toy_files(tmp_path)
@@ -211,7 +211,7 @@ def test_what_is_nowhere_is_said_with_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"hold_out": 0.6}, {"duration": 0.0}, {"duration": -1.0}])
-def test_what_is_out_of_range_is_refused(options):
+def test_steps_duration_and_held_out_share_out_of_range_are_refused_by_name(options):
     with pytest.raises(InputError, match=next(iter(options))):
         Toy(**options)
 

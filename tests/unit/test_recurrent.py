@@ -168,7 +168,7 @@ def test_an_attack_gets_a_gradient_through_every_kind_of_memory():
     ],
     ids=range(11),
 )
-def test_what_makes_no_network_is_refused(make, word):
+def test_recurrent_networks_with_sizes_or_neurons_that_do_not_fit_are_refused(make, word):
     with pytest.raises(InputError, match=word):
         make()
 

@@ -275,7 +275,7 @@ def names(checks, model=SPECS["latency"], tried=(PGD(steps=8), Suite()), threat=
     return [type(each.recipe) for each in remedies(checks, model, threat, list(tried), strong)]
 
 
-def test_the_reason_chooses_the_remedy():
+def test_each_reason_for_doubt_is_answered_with_its_own_attacks():
     assert names(["loss still rising"], strong=PGD(steps=8)) == [PGD]
     assert names(["zero gradients"]) == [WidthSweep, EncoderAwareSearch]
     assert names(["saturated outputs"]) == [PGD, APGDDLR]

@@ -54,7 +54,7 @@ def test_the_bounds_hold_the_share_and_lie_one_quantile_away(case):
     ("k", "n", "confidence"),
     [(1, 0, 0.95), (-1, 5, 0.95), (6, 5, 0.95), (math.nan, 5, 0.95), (1, 5, 0.0), (1, 5, 1.0)],
 )
-def test_what_is_no_share_is_refused(k, n, confidence):
+def test_counts_beyond_the_sample_and_levels_beyond_one_are_refused(k, n, confidence):
     with pytest.raises(InputError, match=r"wilson\(\)"):
         wilson(k, n, confidence)
 
@@ -211,6 +211,6 @@ def test_draws_wanted_are_those_of_coins_and_enough_for_them(n):
         lambda: draws_needed([[1, 0], [1, 0]], 0.0),
     ],
 )
-def test_what_cannot_be_compared_is_refused(call):
+def test_unpaired_outcomes_and_counts_shares_or_p_values_out_of_range_are_refused(call):
     with pytest.raises(InputError):
         call()

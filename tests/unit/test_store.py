@@ -38,7 +38,7 @@ def store(tmp_path):
     return store
 
 
-def test_what_was_put_is_read_back(store):
+def test_a_cell_put_into_the_store_is_read_back(store):
     path = store.put(ADDRESS, files(n=3))
     assert store.read(ADDRESS).metrics == {"n": 3}
     assert store.read(ADDRESS).path == path == store.path(ADDRESS)

@@ -201,7 +201,7 @@ def test_lists_of_nothing_and_sizes_in_the_wrong_place_are_refused(setting, said
 
 
 @pytest.mark.parametrize("text", ["", "[]", "word", "3", "models: 3", "name: x\ndata: digits\nmodels: []"])
-def test_what_is_no_study_is_refused(text):
+def test_a_study_file_that_holds_no_study_is_refused_by_its_name(text):
     with pytest.raises(InputError, match=r"study\.yaml"):
         study(text=text)
 
