@@ -89,7 +89,7 @@ def test_answers_and_gradients_are_the_same_to_the_bit_in_any_company(code, netw
         (SquareSearch(queries=15), Linf(0.1)),
         (NoiseSearch(draws=3), L2(0.8)),
         (EncoderAwareSearch(steps=3, refine=5), Linf(0.1)),
-        (DeepFool(steps=3), L2(0.8)),
+        (DeepFool(steps=3, candidates=3), L2(0.8)),
         (FAB(steps=2), Linf(0.1)),
     ],
     ids=lambda part: type(part).__name__,
@@ -97,7 +97,8 @@ def test_answers_and_gradients_are_the_same_to_the_bit_in_any_company(code, netw
 def test_no_number_depends_on_the_batch_size(model, digits, recipe, threat):
     if not recipe.suits(model) and isinstance(recipe, EncoderAwareSearch):
         return
-    runs = [both(model, digits, recipe, threat, n=20, batch_size=size) for size in (1, 3, 64)]
+    runs = [both(model, digits, recipe, threat, n=6, batch_size=size) for size in (1, 4, 64)]
+    assert (runs[0][1].queries > 0).sum() >= 4  # enough of them are attacked
     for clean, attacked in runs[1:]:
         assert outcomes(clean) == outcomes(runs[0][0])
         assert outcomes(attacked) == outcomes(runs[0][1])

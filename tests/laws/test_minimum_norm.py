@@ -227,6 +227,10 @@ def test_searches_for_few_pixels_bear_hostile_settings(recipe):
         recipe(L2(0.1))
 
 
+def test_fab_t_aims_at_nine_classes_as_published_or_at_all_others_where_there_are_fewer():
+    assert [FABT().turns(classes) for classes in (2, 4, 10, 100)] == [1, 3, 9, 9]
+
+
 def test_one_target_is_enough_and_none_is_refused():
     assert FABT(targets=1).turns(10) == 1
     with pytest.raises(InputError, match="at least one target"):

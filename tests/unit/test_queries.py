@@ -68,6 +68,21 @@ def test_a_pyramid_has_unit_length_and_two_opposite_halves(side):
         assert (tile[side // 2 :] < 0).all()
 
 
+@pytest.mark.parametrize("side", [2, 5, 8, 11])
+def test_a_pyramid_is_its_sum_of_squares_around_two_centres(side):
+    """Pixel by pixel: 1 / (k + 1)^2 for every centred square of half width k + 1/2 that holds the pixel."""
+
+    def height(i, j, tall):
+        ring = max(abs(i - (tall - 1) / 2), abs(j - (side - 1) / 2))
+        return sum(1 / (k + 1) ** 2 for k in range(max(tall, side) // 2 + 1) if ring <= k + 0.5)
+
+    upper, lower = side // 2, side - side // 2
+    wanted = [[height(i, j, upper) for j in range(side)] for i in range(upper)]
+    wanted += [[-height(i, j, lower) for j in range(side)] for i in range(lower)]
+    tile = torch.tensor(wanted, dtype=torch.float64)
+    assert torch.allclose(_pyramid(side, tile), tile / tile.norm())
+
+
 def test_vectors_are_refused_with_the_attack_that_takes_them():
     with pytest.raises(InputError, match="UniformNoise"):
         Square(Linf(0.1))(brightness, torch.zeros(2, 5), torch.zeros(2, dtype=torch.int64), Key.of(0))
