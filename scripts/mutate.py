@@ -36,7 +36,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("src/spikeproof")
-ROOMS = ("attacks", "evaluation", "audit", "statistics.py", "threats")
+ROOMS = ("attacks", "evaluation", "auditing", "statistics.py", "threats")
 LAWS, UNIT = "tests/laws/test_{}.py", "tests/unit/test_{}.py"
 TESTS = {  # the longest beginning of a module's path counts
     "attacks/": ["recipes", "attacks", "linear_optimum"],
@@ -59,7 +59,7 @@ TESTS = {  # the longest beginning of a module's path counts
     "evaluation/distances.py": ["nested_and_distances", "company"],
     "evaluation/outcomes.py": ["outcomes", "evaluation", "exits"],
     "evaluation/verdicts.py": ["evaluation", "exits", "nested_and_distances"],
-    "audit/": ["tests/museum/test_museum.py", "estimates_and_composites", "repairs"],
+    "auditing/": ["tests/museum/test_museum.py", "estimates_and_composites", "repairs"],
     "statistics.py": ["statistics", "comparisons"],
     "threats/": ["threats", "steps"],
     "threats/regions.py": ["threats", "steps", "suites"],
