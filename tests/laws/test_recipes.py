@@ -86,6 +86,8 @@ VALUES = {  # option -> values that are all different attacks; the first one is 
     "temperature": (1.0, 0.2),
     "singles": (6, 0),
     "first": (3, 8),
+    "threshold": (0.3, 0.05),
+    "adaptation": (0.01, 0.2),
 }
 OWN = {  # options of single recipes
     ("through", "gradient"): (BPTR(), HART()),
@@ -109,6 +111,7 @@ ELSEWHERE = {
 }
 INERT = {  # (recipe, option) -> why no outcome of a call depends on it
     ("transfer", "made_on"): "the study hands over the other model: unit/test_transfer_studies.py",
+    ("encoder-aware", "near"): "tells a suite where to begin; alone there is nothing before: laws/test_suites.py",
 }
 REFUSED = {  # (recipe, option) -> why every value but the default is refused
     (name, "objective"): "the search has an objective of its own"
