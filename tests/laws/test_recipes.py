@@ -102,6 +102,9 @@ OWN = {  # options of single recipes
     ("boundary", "steps"): (20, 30),
     ("carlini-wagner", "steps"): (12, 18),
     ("carlini-wagner", "step_size"): (0.3, 0.1),
+    ("sigma-zero", "steps"): (20, 30),
+    ("sigma-zero", "step_size"): (1.0, 0.3),
+    ("sigma-zero", "sigma"): (1e-3, 0.1),
 }
 ELSEWHERE = {
     "suite": "runs recipes that are here, by evaluate_suite: laws/test_suites.py",
@@ -111,7 +114,7 @@ ELSEWHERE = {
 }
 INERT = {  # (recipe, option) -> why no outcome of a call depends on it
     ("transfer", "made_on"): "the study hands over the other model: unit/test_transfer_studies.py",
-    ("encoder-aware", "near"): "tells a suite where to begin; alone there is nothing before: laws/test_suites.py",
+    ("encoder-aware", "near"): "tells a suite where to begin; alone there is nothing before",
 }
 REFUSED = {  # (recipe, option) -> why every value but the default is refused
     (name, "objective"): "the search has an objective of its own"
