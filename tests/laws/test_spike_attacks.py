@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from spikeproof.attacks.answers.noise import GaussianNoiseSearch, NoiseSearch
 from spikeproof.attacks.answers.queries import SquareSearch
 from spikeproof.attacks.answers.reachable import EncoderAwareSearch
-from spikeproof.attacks.events.eventsteps import Retiming, SpikeCompatible
+from spikeproof.attacks.events.eventsteps import Retiming, SpikeCompatible, _Events
 from spikeproof.attacks.events.fewest import SDA, SpikeFool
 from spikeproof.attacks.events.spikesearch import SpikeSearch, SpikeWalkSearch
 from spikeproof.attacks.gradient.iterated import APGD, MIM, RFGSM
@@ -269,3 +270,25 @@ def test_attacks_on_events_refuse_images_and_say_what_to_use_instead():
     for recipe in RECIPES:
         with pytest.raises(InputError, match="linf"):
             recipe(suited(recipe, 2))(model, x, torch.zeros(2, dtype=torch.int64), Key.of(0))
+
+
+def test_retiming_gives_every_spike_of_a_line_the_time_of_the_spike_at_its_place_in_the_order():
+    x = (Key.of(5).uniform((3, T, 2, 2)) < 0.4).float()
+    here = Shifts(20).start(x, Key.of(6))
+    assert not torch.equal(here, x)
+    events = _Events(Shifts(20), x)
+    logits = events.home(here)
+    known = 0
+    for row, line in product(range(3), range(4)):
+        before, now = (train[row].flatten(1)[:, line].nonzero().flatten().tolist() for train in (x, here))
+        for old, new in zip(before, now, strict=True):
+            place = (events.source[row] == old * 4 + line) & events.real[row]
+            assert logits[row, place].flatten().tolist() == [float(abs(t - new) <= 1) for t in range(T)]
+            known += 1
+    assert known == int(x.sum())
+
+
+def test_a_train_of_one_step_has_no_neighbour_by_a_shift():
+    x = (Key.of(5).uniform((3, 1, 2, 2)) < 0.4).float()
+    for threat in (Shifts(2), Shifts(1, measure="jitter"), Shifts(2, measure="delay")):
+        assert (threat.neighbours(x, x, torch.ones_like(x), 3) == x).all()
