@@ -6,7 +6,8 @@
 Works on a copy of the tree in a temporary folder, so that nothing needs to be restored here whatever happens.
 Each mutant is one line of the record; what the record already holds is not run again. The tests of a module
 are named in `TESTS`, with the doctests of the module itself. A mutant whose tests do not end in time is
-undecided: give it more with `--seconds`. Before a module's first mutant its tests run on the unchanged code and must pass.
+undecided: give it more with `--seconds`. A test that kills a mutant must pass on the unchanged code, or it is
+recorded as unsound.
 
 Operators: comparisons flip (`<` and `<=`, `==` and `!=`, ...), `+` and `-` as well as `*` and `/` change
 places, `and` and `or` too, numbers and truth values change, conditions are negated, keyword arguments are
