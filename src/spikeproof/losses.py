@@ -17,7 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.protocols import Decoder, Watched
+from spikeproof.protocols import Decoder, Watched, output_width
 
 __all__ = [
     "DLR",
@@ -50,6 +50,13 @@ class Loss:
     ) -> Float[Tensor, "B"]:
         """Loss per example."""
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+    def check(self, steps: int, classes: int) -> None:
+        """Check that the loss is defined for outputs of this size, before any training.
+
+        Raises:
+            InputError: it is not.
+        """
 
 
 @dataclass(frozen=True)
@@ -281,16 +288,26 @@ class DeepSupervision(Loss):
                 "Leave out weights to give every step the same.",
             )
 
+    def check(self, steps: int, classes: int) -> None:
+        if self.weights and len(self.weights) != steps:
+            raise InputError(
+                f"DeepSupervision needs a weight for each of {steps} steps",
+                f"{len(self.weights)} weights",
+                "Give one per step of the code.",
+            )
+        if (width := output_width(self.decoder, classes)) != classes:
+            raise InputError(
+                "DeepSupervision needs a decoder that reads one output per class",
+                f"{self.decoder!r}, which reads {width} for {classes} classes",
+                "Use a decoder such as count.",
+            )
+        self.loss.check(1, classes)
+
     def __call__(
         self, outputs: Float[Tensor, "T B K"], logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]
     ) -> Float[Tensor, "B"]:
+        self.check(*outputs.shape[::2])
         weights = self.weights or (1.0,) * len(outputs)
-        if len(weights) != len(outputs):
-            raise InputError(
-                f"DeepSupervision needs a weight for each of {len(outputs)} steps",
-                f"{len(weights)} weights",
-                "Give one per step of the code.",
-            )
         total = torch.zeros_like(outputs[0, :, 0])
         for t, weight in enumerate(weights, 1):
             if weight:

@@ -25,12 +25,12 @@ models:
   - encoder: direct
     decoder: mean-potential
     network: {mlp: {hidden: [12]}}
-    rule: {bptt: {epochs: 2, batch_size: 128, lr: 0.01}}
+    rule: {bptt: {epochs: 6, batch_size: 64, lr: 0.01}}
 attacks: [fgsm, {noise: {draws: 2}}]
 suite: quick
 distances: [deepfool]
 threat: [linf, l2]
-epsilons: [0.05, 0.2, 0.1]
+epsilons: [0.02, 0.06, 0.04]
 sweep: nested
 examples: 30
 """
@@ -63,11 +63,11 @@ def test_a_nested_sweep_is_a_chain_from_the_smallest_budget_and_a_suite_is_none(
     for spec in attacks.values():
         if spec["attack"]["name"] == "suite":
             assert "smaller" not in spec
-        elif spec["epsilon"] == 0.05:
+        elif spec["epsilon"] == 0.02:
             assert spec["smaller"] is None
         else:
             before = attacks[spec["smaller"]]
-            assert before["epsilon"] == {0.1: 0.05, 0.2: 0.1}[spec["epsilon"]]
+            assert before["epsilon"] == {0.04: 0.02, 0.06: 0.04}[spec["epsilon"]]
             assert (before["attack"], before["threat"]) == (spec["attack"], spec["threat"])
     afresh = [cell.spec for cell in cells(TEXT.replace("nested", "afresh")) if cell.kind == "attack"]
     assert len(afresh) == len(attacks)
@@ -88,7 +88,7 @@ def test_distances_are_asked_for_in_every_norm_that_a_search_knows():
     ]
     assert found == [("deepfool", "linf"), ("deepfool", "l2"), ("sparse-fool", "l1")]
     alone = TEXT.replace("attacks: [fgsm, {noise: {draws: 2}}]\nsuite: quick\n", "")
-    alone = alone.replace("epsilons: [0.05, 0.2, 0.1]\n", "")
+    alone = alone.replace("epsilons: [0.02, 0.06, 0.04]\n", "")
     assert [cell.kind for cell in cells(alone)] == ["train", "clean", "distance", "distance"]
 
 
@@ -109,7 +109,7 @@ def test_impossible_attacks_are_refused_with_their_line_in_the_study(old, new, m
 def test_numbers_of_a_nested_sweep_are_marked_wherever_they_are_shown(finished):
     rows = records(finished)
     for row in rows:
-        assert row["nested"] == (row["epsilon"] > 0.05)
+        assert row["nested"] == (row["epsilon"] > 0.02)
         assert row["attack"] == WORST_CASE or row["attack"].endswith(", nested")
     worst = [row for row in rows if row["attack"] == WORST_CASE]
     assert [any(text.startswith("nested budgets") for text in row["warnings"]) for row in worst] == [
@@ -165,7 +165,7 @@ def test_a_link_of_the_chain_that_is_lost_is_computed_again(finished, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     chain = [cell for cell in cells(SMALL) if cell.kind == "attack" and cell.spec["attack"]["name"] == "fgsm"]
-    assert [cell.spec["epsilon"] for cell in chain] == [0.05, 0.1, 0.2]
+    assert [cell.spec["epsilon"] for cell in chain] == [0.02, 0.04, 0.06]
     for cell in chain[:2]:
         shutil.rmtree(out / "cells" / cell.address)
     wanted = [(row["attack"], row["epsilon"], row["robust_accuracy"]) for row in records(finished)]

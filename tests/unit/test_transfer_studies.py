@@ -10,7 +10,7 @@ import spikeproof.experiments.run.driver as running
 from spikeproof import PGD, Key, Linf, evaluate_attack, evaluate_clean, save
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.catalogue.saved import load
-from spikeproof.datasets import floats
+from spikeproof.datasets import ClassProportional, floats
 from spikeproof.errors import InputError
 from spikeproof.evaluation.through import made_on
 from spikeproof.experiments.read.results import WORST_CASE, records
@@ -121,17 +121,17 @@ def test_numbers_are_those_of_a_direct_call(finished):
     found = {cell.spec["train"]: cell for cell in cells() if cell.kind == "attack" and "source" in cell.spec}
     rows = [row for row in records(finished) if row["attack"].startswith("transfer")]
     assert [row["attack"] for row in rows] == ["transfer(pgd) from latency", "transfer(pgd) from direct"]
-    test = study().data.load(None).test
+    part = ClassProportional()(study().data.load(None).test, 60)
     x, y, recipe, threat = (
-        floats(test.images[:60]),
-        test.labels[:60],
+        floats(part.images),
+        part.labels,
         Transfer(attack=PGD(steps=10)),
         Linf(0.1),
     )
     for row in rows:
         judge = load(row["model"])
         other = load(finished / "cells" / found[judge_address(row)].spec["source"])
-        clean = evaluate_clean(judge, x, y, Key.of(0).fold("evaluation"), ids=test.ids[:60])
+        clean = evaluate_clean(judge, x, y, Key.of(0).fold("evaluation"), ids=part.ids)
         key = Key.of(0).fold("attack")
         outcome = evaluate_attack(
             judge, recipe(threat), threat, x, y, clean, key, through=made_on(other, recipe)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +84,20 @@ class BPTT(Rule):
                     "Try the default.",
                 )
 
+    def check_model(self, model: Classifier) -> None:
+        super().check_model(model)
+        self.twin(model)
+        for steps in self.lengths(model.spec.encoder.steps):
+            self.loss.check(steps, model.spec.classes)
+
+    def lengths(self, steps: int) -> Sequence[int]:
+        """The numbers of time steps that the loss is computed from, for inputs of `steps` time steps.
+
+        Raises:
+            InputError: the learning rule needs more time steps.
+        """
+        return [steps]
+
     def train(
         self,
         model: Classifier,
@@ -110,9 +124,10 @@ class BPTT(Rule):
             perturb: makes the images to train on from each batch, as in adversarial training.
 
         Raises:
-            InputError: the data do not fit the model, the checkpoint is of another training, or a loss or
-                weight is no longer finite.
+            InputError: the learning rule cannot train the model, the data do not fit it, the checkpoint is of
+                another training, or a loss or weight is no longer finite.
         """
+        self.check_model(model)
         _check_fit(model, data)
         model.to(device or next(model.parameters()).device)
         run = self._course(model, data, key, perturb)

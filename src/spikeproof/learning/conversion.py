@@ -106,6 +106,20 @@ class Conversion(Rule):
                 "Use the neuron if with reset: by-subtraction.",
             )
 
+    def check_model(self, model: Classifier) -> None:
+        super().check_model(model)
+        self._check_spec(model.spec)
+        for stage in stages(model.network):
+            if not self.biased and stage.norm is not None:
+                raise InputError(
+                    f"{type(self).__name__} trains a network without biases and batch normalisation",
+                    f"{model.spec.network!r}",
+                    "Use batch_norm: false, or another conversion, such as rueckauer.",
+                )
+        with torch.device("meta"):
+            ann = analogue(model.spec).build(Key.of(0))
+        self.backprop.check_model(ann)
+
     def train(
         self,
         model: Classifier,
@@ -135,8 +149,7 @@ class Conversion(Rule):
             InputError: the model cannot be converted, the data do not fit it, the checkpoint is of another
                 training, or a loss or weight of the ANN is no longer finite.
         """
-        self.check(model.spec.neuron)
-        self._check_spec(model.spec)
+        self.check_model(model)
         place = torch.device(device or next(model.parameters()).device)
         model.to(place).eval()
         ann = self.twin(model)
@@ -173,12 +186,6 @@ class Conversion(Rule):
         ann = analogue(model.spec).build(Key.of(0))
         ann.load_state_dict(model.state_dict())
         for stage in stages(ann.network):
-            if not self.biased and stage.norm is not None:
-                raise InputError(
-                    f"{type(self).__name__} trains a network without biases and batch normalisation",
-                    f"{model.spec.network!r}",
-                    "Use batch_norm: false, or another conversion, such as rueckauer.",
-                )
             if not self.biased and stage.layer.bias is not None:
                 nn.init.zeros_(stage.layer.bias).requires_grad_(False)
         for i, layer in enumerate(ann.network.layers):

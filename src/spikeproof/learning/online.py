@@ -8,8 +8,9 @@ the next. The twin shares all tensors, is used in training only, and starts ever
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int64
@@ -107,6 +108,15 @@ class FPTT(BPTT):
                 "Use the neuron lif or if, or the learning rule bptt.",
             )
 
+    def lengths(self, steps: int) -> Sequence[int]:
+        if steps < self.parts:
+            raise InputError(
+                f"FPTT needs a time step for each of its {self.parts} parts",
+                f"{steps} step(s)",
+                f"Set parts to at most {steps}.",
+            )
+        return list(accumulate(map(len, torch.arange(steps).tensor_split(self.parts))))
+
     def twin(self, model: Classifier) -> Classifier:
         self.check(model.spec.neuron)
         twin = substitute(model)
@@ -132,12 +142,6 @@ class _Online(Course):
             memory.last = None
         parts = self.online.parts
         encoded = self.model.encode(x, key)
-        if len(encoded) < parts:
-            raise InputError(
-                f"FPTT needs a time step for each of its {parts} parts",
-                f"{len(encoded)} step(s)",
-                f"Set parts to at most {len(encoded)}.",
-            )
         seen: list[Tensor] = []
         total = torch.zeros((), device=self.device)
         for i, part in enumerate(torch.tensor_split(encoded, parts), 1):

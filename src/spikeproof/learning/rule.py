@@ -60,6 +60,17 @@ class Rule:
             InputError: the learning rule is not defined for this neuron.
         """
 
+    def check_model(self, model: Classifier) -> None:
+        """Check that the learning rule can train this model, without training it.
+
+        Args:
+            model: a model whose weights are not read, so they may be on PyTorch's meta device.
+
+        Raises:
+            InputError: the learning rule is not defined for the model's parts.
+        """
+        self.check(model.spec.neuron)
+
     def train(
         self,
         model: Classifier,

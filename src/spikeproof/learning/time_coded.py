@@ -85,13 +85,16 @@ class TimeCoded(BPTT):
                     "Try the default.",
                 )
 
-    def _course(self, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None) -> Course:
+    def check_model(self, model: Classifier) -> None:
+        super().check_model(model)
         if not any(isinstance(module, TimedLayer) for module in model.modules()):
             raise InputError(
                 "TimeCoded needs a network of spike times",
                 repr(model.spec.network),
                 "Use timed-mlp, or bptt.",
             )
+
+    def _course(self, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None) -> Course:
         return _TimedCourse(self, model, data, key, perturb)
 
 

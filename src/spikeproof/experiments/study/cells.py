@@ -32,7 +32,7 @@ from spikeproof.evaluation.verdicts import CHOOSING
 from spikeproof.experiments.study.rehearsal import rehearse
 from spikeproof.experiments.study.study import Candidate, Study, check_on, knows, others
 from spikeproof.keys import Key
-from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.protocols import Threat
 from spikeproof.specs import address, build, canonical, describe
 from spikeproof.statistics import draws_wanted
@@ -197,7 +197,7 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
 
 
 def _check_data(study: Study, data: Dataset) -> None:
-    """Refuse, before anything is trained, models, budgets and attacks that mean nothing on these data.
+    """Refuse, before anything is trained, models, learning rules, budgets and attacks that these data rule out.
 
     Raises:
         InputError: with file and line.
@@ -212,7 +212,9 @@ def _check_data(study: Study, data: Dataset) -> None:
                 )
     for model in study.models:
         with placed(study.lines.get(model)):
-            _check_sizes(model_spec(study, data, model))
+            built = _weightless(model_spec(study, data, model))
+        with placed(study.lines.get((model, "rule"))):
+            model.rule.check_model(built)
     shape = tuple(data.test.images.shape[-3:])
     for threat in study.threats:
         with placed(study.lines.get(threat)):
@@ -223,15 +225,15 @@ def _check_data(study: Study, data: Dataset) -> None:
 
 
 @lru_cache(maxsize=256)
-def _check_sizes(spec: ModelSpec) -> None:
-    """Build a model without memory for its weights.
+def _weightless(spec: ModelSpec) -> Classifier:
+    """A model without memory for its weights.
 
     Raises:
         InputError: its network does not fit the images.
     """
     try:
         with torch.device("meta"):
-            spec.build(Key.of(0))
+            return spec.build(Key.of(0))
     except RuntimeError as error:
         raise InputError(
             f"The network {describe(spec.network, PARTS)['name']} does not fit images of this size",

@@ -254,7 +254,8 @@ class _Reader:
             sweep=self.sweep(),
             lines={
                 **self.lines(attacks, threats),
-                **{model: self.document.where(place) for model, place in placed_models.items()},
+                **{model: self.document.where(axes["network"]) for model, axes in placed_models.items()},
+                **{(model, "rule"): self.document.where(axes["rule"]) for model, axes in placed_models.items()},
                 "examples": self.document.where(("examples",)),
             },
         )
@@ -303,9 +304,9 @@ class _Reader:
             )
         return name
 
-    def models(self) -> dict[Candidate, Place]:
-        """The models, each with the place of its network."""
-        found: dict[Candidate, Place] = {}
+    def models(self) -> dict[Candidate, Mapping[str, Place]]:
+        """The models, each with the places of its parts."""
+        found: dict[Candidate, Mapping[str, Place]] = {}
         for place, block in self.listed("models", []):
             self.keys(place, block, AXES, required=("encoder",))
             axes = [self.axis(place, block, name) for name in AXES]
@@ -314,7 +315,7 @@ class _Reader:
                 places = [where for where, _ in combination]
                 model, by_axis = Candidate(*(p for _, p in combination)), dict(zip(AXES, places, strict=True))
                 self.check(model, by_axis)
-                found.setdefault(model, by_axis["network"])
+                found.setdefault(model, by_axis)
         if not found:
             raise self.error(
                 ("models",), "at least one model", "none", "Write, for example, - encoder: latency."
