@@ -66,7 +66,7 @@ def suggest(name: str, options: Iterable[str]) -> str:
         "Choose one of 'direct', 'latency'."
     """
     options = sorted(options)
-    close = difflib.get_close_matches(name, options, n=1)
+    close = difflib.get_close_matches(str(name), options, n=1)
     if close:
         return f"Did you mean {close[0]!r}?"
     return (

@@ -1,11 +1,14 @@
-"""Protocols: what every encoder, decoder, network, model and threat provides.
+"""Protocols: what every encoder, decoder, network, model and threat provides, and how attacks are called.
 
 Axes: `T` time, `B` batch, `C H W` image, `F` features, `K` classes. Time comes first.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -25,7 +28,11 @@ __all__ = [
     "Shape",
     "Threat",
     "Watched",
+    "attack_call",
+    "check_key",
+    "check_kind_of_threat",
     "check_range",
+    "check_tensors",
     "encoded_shape",
     "example_shape",
     "moves_events",
@@ -35,6 +42,8 @@ __all__ = [
     "spike_counts",
     "takes_events",
 ]
+
+Call = TypeVar("Call", bound=Callable[..., Any])
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
@@ -233,3 +242,93 @@ def spike_counts(encoder: Encoder, spikes: Float[Tensor, "T B *F"]) -> Int64[Ten
 def spike_count(encoder: Encoder, spikes: Float[Tensor, "T B *F"]) -> Int64[Tensor, "B"]:
     """Number of spikes per example of an encoder's output, over all steps."""
     return spike_counts(encoder, spikes).sum(0)
+
+
+def check_tensors(**given: object) -> None:
+    """Refuse what is no PyTorch tensor.
+
+    Args:
+        given: each value under the word that names it in the message.
+
+    Raises:
+        InputError: a value is something else, such as a NumPy array.
+
+    Example:
+        >>> check_tensors(images=[0.5])
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: The images must be a PyTorch tensor: got list. Try torch.as_tensor(...).
+    """
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"The {name} must be a PyTorch tensor", type(value).__name__, "Try torch.as_tensor(...)."
+            )
+
+
+def check_key(key: object) -> None:
+    """Refuse what is no key.
+
+    Raises:
+        InputError: the value is something else, such as None or a number.
+
+    Example:
+        >>> check_key(0)
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: Expected a key, which names all random draws: got 0. Try Key.of(0).
+    """
+    if not isinstance(key, Key):
+        raise InputError("Expected a key, which names all random draws", repr(key)[:80], "Try Key.of(0).")
+
+
+def check_kind_of_threat(threat: object) -> None:
+    """Refuse what is no threat.
+
+    Raises:
+        InputError: the value has no epsilon, or it is the class of a threat.
+
+    Example:
+        >>> check_kind_of_threat(0.1)
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: Expected a threat, which says how far an image may move: got 0.1.
+        Try Linf(8 / 255).
+    """
+    if isinstance(threat, type) or not hasattr(threat, "epsilon"):
+        raise InputError(
+            "Expected a threat, which says how far an image may move", repr(threat)[:80], "Try Linf(8 / 255)."
+        )
+
+
+def attack_call(call: Call) -> Call:
+    """The call of an attack, `attack(model, x, y, key, through=...)`, that refuses arguments of other kinds.
+
+    Args:
+        call: a method whose parameters are called `model`, `x`, `y` and `key`.
+
+    Example:
+        >>> class Nothing:
+        ...     @attack_call
+        ...     def __call__(self, model, x, y, key, *, through=None):
+        ...         return x
+        >>> Nothing()(None, None, None)
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: Nothing is called as attack(model, x, y, key): got a call with missing a
+        required argument: 'key'. ...
+    """
+    signature = inspect.signature(call)
+
+    @functools.wraps(call)
+    def checked(self: object, *args: Any, **named: Any) -> Any:
+        try:
+            given = signature.bind(self, *args, **named).arguments
+        except TypeError as error:
+            raise InputError(
+                f"{type(self).__name__} is called as attack(model, x, y, key)",
+                f"a call with {error}",
+                "Pass images and labels as tensors and a key such as Key.of(0). Where a recipe is expected, "
+                "pass the recipe without a threat.",
+            ) from error
+        check_tensors(images=given["x"], labels=given["y"])
+        check_key(given["key"])
+        return call(self, *args, **named)
+
+    return checked  # type: ignore[return-value]

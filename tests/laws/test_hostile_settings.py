@@ -73,7 +73,7 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "rectangle-search": (queries.RectangleSearch(queries=4), (LINF, ROUND, Region(0.1, "linf", 1, 1, 3, 2))),
     "patch-search": (
         queries.PatchSearch(queries=5, run=2),
-        (SquarePatch(2), SquarePatch(0), SquarePatch(99)),
+        (SquarePatch(2), SquarePatch(0), SquarePatch(4)),
     ),
     "encoder-aware": (reachable.EncoderAwareSearch(steps=2, restarts=3, refine=2), (LINF, Linf(0.4))),
     "rate-twin": (composite.RateTwin(attack=plain.PGD(steps=2)), (LINF,)),
@@ -352,6 +352,21 @@ def test_answers_that_are_no_numbers_on_some_images_spoil_no_other(recipe, threa
     rows = fine.repeat(5)[:5]  # a batch of the same size, which rounds alike
     alone = recipe(threat)(Answering(answer), X[rows], y[rows], Key.of(3).for_rows(rows))
     assert torch.allclose(alone.x_adv[: len(fine)], result.x_adv[fine], atol=1e-6)
+
+
+@foreign
+def test_a_class_at_minus_infinity_hides_nothing(recipe, threat):
+    """A masked class changes no decision, so as many images fall as without it."""
+
+    def masked(images):
+        return torch.cat([smooth(images), torch.full((len(images), 1), -torch.inf)], 1)
+
+    y, key = smooth(X).argmax(1), Key.of(3).for_rows(range(5))
+    plain, found = (recipe(threat)(Answering(answer), X, y, key) for answer in (smooth, masked))
+    defined(found, threat, X)
+    assert found.x_adv.isfinite().all()
+    assert found.success.sum() >= plain.success.sum()
+    assert torch.equal(found.success, decide(masked(found.x_adv)) != y)
 
 
 @foreign

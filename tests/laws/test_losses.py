@@ -16,6 +16,7 @@ from spikeproof.losses import (
     LogitCrossEntropy,
     Margin,
     RelativeTargets,
+    Rescaled,
     SpikeLatency,
     SpikeLatency2,
     SpikeLatency3,
@@ -227,3 +228,22 @@ def test_all_weight_on_the_last_step_is_the_plain_loss_and_one_step_needs_no_pre
 def test_gradients_equal_finite_differences_where_outputs_are_real_numbers(loss):
     outputs = (0.1 + Key.of(3).uniform((6, 7, 4))).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda o: loss(o, o.mean(0), Y), (outputs,), atol=1e-6)
+
+
+PLAIN = [LogitCrossEntropy(), Margin(), DLR(), Rescaled(LogitCrossEntropy(), 1.0), Rescaled(Margin(), 2.0)]
+
+
+@pytest.mark.parametrize("objective", PLAIN, ids=repr)
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_objectives_have_a_value_and_a_slope_where_a_class_is_masked(objective, scale):
+    """Minus infinity at a wrong class, and a finite slope along all the others."""
+    finite = (scale * torch.tensor([[2.0, 0.5, 1.0, -1.0], [0.0, 3.0, 2.5, 1.0]])).requires_grad_()
+    logits = torch.cat([finite, torch.full((2, 1), -torch.inf)], 1)
+    y = torch.tensor([0, 1])
+    for value in (objective(logits, y), objective.towards(logits, y, 1 - y)):
+        (grad,) = torch.autograd.grad(value.sum(), finite)
+        assert value.isfinite().all()
+        assert grad.isfinite().all()
+        assert (grad != 0).any(1).all()
+    (down,) = torch.autograd.grad(objective(logits, y).sum(), finite)
+    assert (down.gather(1, y[:, None]) < 0).all()  # the label's own logit holds the loss down

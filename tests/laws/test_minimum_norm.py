@@ -7,9 +7,11 @@ import torch
 
 from spikeproof.attacks.nearest.decision import Boundary, HopSkipJump
 from spikeproof.attacks.nearest.linearised import FAB, FABT, DeepFool
-from spikeproof.attacks.nearest.minimum import MinimumNorm
+from spikeproof.attacks.nearest.minimum import MinimumNorm, NormRecipe
 from spikeproof.attacks.nearest.penalised import EAD, CarliniWagner
 from spikeproof.attacks.nearest.sparse import JSMA, OnePixel, SigmaZero, SparseFool
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct
 from spikeproof.errors import InputError
@@ -17,6 +19,7 @@ from spikeproof.keys import Key
 from spikeproof.networks.architecture import MLP
 from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF
+from spikeproof.specs import describe
 from spikeproof.surrogates import ATan
 from spikeproof.threats import L0, L1, L2, Linf
 
@@ -73,6 +76,46 @@ def test_reaches_the_optimum_of_linear_models(recipe, norm, slack):
     assert (found.distance <= best * slack).all(), (found.distance / best).tolist()
     assert (decide(model(found.x_adv)) != y).all()
     torch.testing.assert_close(norm(1.0).distance(found.x_adv, X).double(), found.distance)
+
+
+class Scaled(Linear):
+    """The linear model, its logits times a constant."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, images, key=None):
+        return self.scale * super().forward(images, key)
+
+
+QUICK = [
+    *((recipe, norm) for recipe, norm, _ in SEARCHES if not isinstance(recipe, (Boundary, HopSkipJump))),
+    *((Boundary(steps=60), L2), (HopSkipJump(steps=3, evaluations=20), L2)),
+    *((JSMA(), L0), (SparseFool(), L0), (SigmaZero(steps=60), L0)),
+]
+
+
+@pytest.mark.parametrize(("recipe", "norm"), QUICK, ids=lambda part: getattr(part, "__name__", repr(part)))
+def test_found_share_and_distance_do_not_depend_on_the_scale_of_the_logits(recipe, norm):
+    """A scale changes no decision; rounding may move an image by a little."""
+    y = Linear()(X).argmax(1)
+    search = MinimumNorm(norm(1.0), recipe, stop=False)
+    plain = search.search(Scaled(1.0).eval(), X, y, Key.of(3))
+    assert plain.found.all()
+    for scale in (1e-8, 1e-4, 1e8):
+        found = search.search(Scaled(scale).eval(), X, y, Key.of(3))
+        assert torch.equal(found.found, plain.found), scale
+        torch.testing.assert_close(found.distance, plain.distance, rtol=2e-3, atol=0, msg=f"scale {scale}")
+
+
+def test_every_search_for_the_nearest_image_is_under_the_law_of_scale():
+    on_events = {"spike-fool", "sda"}
+    with_a_budget = {"one-pixel"}
+    recipes = {name: kind for name, kind in PARTS[Recipe].items() if isinstance(kind, type)}
+    kinds = {name for name, kind in recipes.items() if issubclass(kind, NormRecipe)}
+    tried = {describe(recipe, PARTS)["name"] for recipe, _ in QUICK}
+    assert kinds - on_events - with_a_budget == tried
 
 
 @each

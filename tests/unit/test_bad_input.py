@@ -10,11 +10,16 @@ import torch
 from click.testing import CliRunner
 
 import spikeproof as sp
+from spikeproof.attacks.made_of.composite import Ensemble
+from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.auditing.assess import assess
 from spikeproof.command.cli import cli
 from spikeproof.errors import InputError
 from spikeproof.evaluation.suites import Suite, evaluate_suite
 from spikeproof.experiments.read.results import records
+from spikeproof.experiments.study.cells import cells_of, model_spec
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
 
 KEY, THREAT = sp.Key.of(0), sp.Linf(0.1)
 X = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -239,7 +244,7 @@ def test_what_a_diverged_model_cannot_tell_does_not_touch_the_others(tmp_path):
     audit = call("audit", tmp_path / "out", "--workers", 1, "--rounds", 0)
     assert audit.exit_code == 1
     assert "finite loss and finite weights" in audit.output
-    assert "doubtful" in audit.output
+    assert rows[-1]["verdict"] in audit.output
     report = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "The study is not complete" in report
 
@@ -250,10 +255,103 @@ def test_what_a_diverged_model_cannot_tell_does_not_touch_the_others(tmp_path):
         (lambda images, key=None: linear(images).long(), X, Y, r"floating point: got torch\.int64"),
         (lambda images, key=None: linear(images).cfloat(), X, Y, r"floating point: got torch\.complex64"),
         (linear, X, Y.float(), r"Labels are whole numbers: got torch\.float32"),
-        (linear, X.numpy(), Y, "images as a PyTorch tensor: got ndarray"),
-        (linear, X, Y.tolist(), "labels as a PyTorch tensor: got list"),
+        (linear, X.numpy(), Y, "images must be a PyTorch tensor: got ndarray"),
+        (linear, X, Y.tolist(), "labels must be a PyTorch tensor: got list"),
     ],
 )
 def test_tensors_of_another_kind_are_refused(model, x, y, text):
     with pytest.raises(InputError, match=text):
         sp.evaluate_clean(model, x, y, KEY)
+
+
+def test_a_masked_class_is_no_error_and_several_at_plus_infinity_tie():
+    """The decision is that of the comparison, whatever is infinite; what is no number is refused."""
+
+    def answers(*others):
+        return lambda images: torch.cat([linear(images), torch.tensor(others).expand(len(images), -1)], 1)
+
+    labels = linear(X).argmax(1)
+    assert sp.evaluate_clean(answers(-torch.inf), X, labels, KEY).right.min() == 1
+    assert sp.evaluate_clean(answers(torch.inf), X, labels, KEY).right.max() == 0
+    tied = sp.evaluate_clean(answers(torch.inf, torch.inf), X, labels, KEY)
+    assert tied.metrics()["tie_share"] == 1
+    with pytest.raises(InputError, match="NaN on"):
+        sp.evaluate_clean(answers(torch.nan), X, labels, KEY)
+
+
+ATTACK = sp.PGD(steps=2)(sp.Linf(0.1))
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: sp.audit(linear, X.numpy(), Y, sp.Linf(0.1)), "images must be a PyTorch tensor"),
+        (lambda: sp.audit(linear, X, Y, 0.1), "Expected a threat"),
+        (lambda: sp.audit(linear, X, Y, sp.Linf), "Expected a threat"),
+        (lambda: sp.audit(linear, X, Y, sp.PGD()), "Expected a threat"),
+        (lambda: sp.audit(linear, X, Y, sp.Linf(0.1), key=0), r"Expected a key.*Key\.of\(0\)"),
+        (lambda: sp.audit(linear, X, Y, sp.Linf(0.1), sp.PGD()), "Expected a suite"),
+        (lambda: sp.evaluate_clean(linear, X, Y, None), "Expected a key"),
+        (lambda: sp.evaluate_attack(linear, sp.PGD(), 0.1, X, Y), "Expected a threat"),
+        (lambda: sp.evaluate_attack(linear, sp.PGD, sp.Linf(0.1), X, Y), "Expected an attack or a recipe"),
+        (lambda: sp.evaluate_attack(linear, sp.PGD(), sp.Linf(0.1), X, Y.numpy()), "labels must be a PyTorch"),
+        (lambda: sp.PGD()(linear, X, Y, KEY), "PGD is a recipe"),
+        (lambda: sp.PGD()(0.1), "Expected a threat"),
+        (lambda: sp.PGD()(), "PGD is a recipe"),
+        (lambda: sp.WorstOf(attacks=(ATTACK,))(sp.Linf(0.1)), "called as attack"),
+        (lambda: Ensemble((sp.PGD(),))(linear, X, Y, KEY), "PGD is a recipe"),
+        (lambda: Nested(sp.PGD(), Carried(Y, X))(linear, X, Y, KEY.for_rows(Y)), "PGD is a recipe"),
+        (lambda: ATTACK(linear, X, Y), "missing a required argument: 'key'"),
+        (lambda: ATTACK(linear, X, Y, None), "Expected a key"),
+        (lambda: ATTACK(linear, X.numpy(), Y.numpy(), KEY), "images must be a PyTorch tensor"),
+        (lambda: sp.DeepFool()(sp.L2(1.0))(linear, X, Y.tolist(), KEY), "labels must be a PyTorch tensor"),
+        (lambda: sp.AsFoolbox(sp.PGD())(Bounded(), X, Y, epsilons=[]), "At least one epsilon"),
+        (lambda: sp.AsTorchattacks(linear, sp.PGD(), sp.Linf(0.1))(X.numpy(), Y), "images must be a PyTorch"),
+        (lambda: sp.strongest(linear, [sp.PGD()], sp.Linf(0.1), X.numpy(), Y, KEY), "images must be a PyTorch"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_by_name(call, text):
+    with pytest.raises(InputError, match=text):
+        call()
+
+
+class Bounded:
+    """A model in the call of Foolbox."""
+
+    bounds = (0, 1)
+
+    def __call__(self, images):
+        return linear(images)
+
+
+RULES = [
+    ("{fptt: {parts: 9}}", "count", "", "a time step for each of its 9 parts"),
+    ("time-coded", "count", "", "a network of spike times"),
+    ("{cao: {ann: fptt}}", "count", "", "integrate-and-fire neurons"),
+    ("cao", "{voting: {decoder: count, neurons: 2}}", "", "one output per class"),
+    ("diehl-model", "count", "normalise: {mean: [0.1], std: [0.3]}\n", "without normalisation"),
+    ("{bptt: {loss: {deep-supervision: {decoder: count, weights: [1, 2]}}}}", "count", "", "each of 8 steps"),
+    ("{bptt: {loss: {deep-supervision: {decoder: {voting: {decoder: count, neurons: 3}}}}}}", "count", "",
+     "one output per class"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "decoder", "rest", "text"), RULES)
+def test_a_rule_that_cannot_train_a_model_is_refused_before_training_with_its_line(rule, decoder, rest, text):
+    written = f"name: x\ndata: digits\nmodels:\n- encoder: direct\n  neuron: if\n  decoder: {decoder}\n"
+    study = study_of(parse(f"{written}  rule: {rule}\n{rest}", "study.yaml"))
+    data = study.data.load(None)
+    with pytest.raises(InputError, match=f"study.yaml:7: .*{text}") as planned:
+        cells_of(study, data)
+    with pytest.raises(InputError) as trained:  # the same words as from a direct call
+        study.models[0].rule.train(model_spec(study, data, study.models[0]).build(KEY), data, KEY)
+    assert trained.value.expected in planned.value.expected
+
+
+@pytest.mark.parametrize("rule", ["event-driven-bp", "cao"])
+def test_batch_normalisation_is_refused_before_training(rule):
+    text = "name: x\ndata: digits\nmodels:\n- encoder: direct\n  network: {convnet: {batch_norm: true}}\n"
+    neuron = "renewal" if rule == "event-driven-bp" else "if"
+    study = study_of(parse(f"{text}  neuron: {neuron}\n  rule: {rule}\n", "study.yaml"))
+    with pytest.raises(InputError, match=r"study.yaml:7: .*batch normalisation"):
+        cells_of(study, study.data.load(None))

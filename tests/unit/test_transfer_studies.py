@@ -271,3 +271,12 @@ def test_transfers_that_name_the_same_model_compute_an_attack_once(tmp_path, swe
             assert (before["epsilon"], before.get("source")) == (0.05, spec.get("source"))
         else:
             assert spec.get("smaller") is None
+
+
+def test_transfers_count_as_many_cells_as_there_are_pairs_of_models():
+    """Twenty models have 380 transfers, so a limit of 300 refuses what one cell per model would allow."""
+    encoders = ", ".join(f"{{latency: {{steps: {t}}}}}" for t in range(2, 21))
+    many = TEXT.replace("{latency: {steps: 3}}", encoders)
+    assert len(study_of(parse(many, "study.yaml"), 400).models) == 20
+    with pytest.raises(InputError, match="at most 300 cells: got 380 cells of transfers between 20 models"):
+        study_of(parse(many, "study.yaml"), 300)

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from spikeproof.attacks.search import Result
 from spikeproof.encoders import BackwardRule, with_backward
+from spikeproof.errors import InputError
 from spikeproof.losses import LogitCrossEntropy, Objective, Watching
-from spikeproof.protocols import Threat
+from spikeproof.protocols import Threat, check_kind_of_threat
 from spikeproof.surrogates import Surrogate
 
 __all__ = ["Attack", "GradientRecipe", "Made", "Recipe", "made"]
@@ -49,7 +50,15 @@ def _remembering(make: Callable[[Any, Threat], Attack]) -> Callable[[Any, Threat
     """A recipe's call whose attack knows where it comes from, so that its gradients can be asked for."""
 
     @functools.wraps(make)
-    def call(self: Recipe, threat: Threat) -> Attack:
+    def call(self: Recipe, *given: Any, **named: Any) -> Attack:
+        threat = named.get("threat", *given[:1]) if len(given) < 2 else None
+        if len(given) + len(named) != 1 or threat is None:
+            raise InputError(
+                f"{type(self).__name__} is a recipe: called with a threat, it gives an attack",
+                f"{len(given) + len(named)} arguments",
+                f"Try {type(self).__name__}(...)(Linf(8 / 255))(model, x, y, key).",
+            )
+        check_kind_of_threat(threat)
         attack = make(self, threat)
         object.__setattr__(attack, "made", Made(self, threat))
         return attack

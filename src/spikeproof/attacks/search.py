@@ -25,7 +25,7 @@ from spikeproof.errors import InputError
 from spikeproof.gradients import Recollection
 from spikeproof.keys import Key
 from spikeproof.losses import KL, LogitCrossEntropy, Margin, Objective, Watching
-from spikeproof.protocols import Model, Threat, Watched, check_range, moves_events, takes_events
+from spikeproof.protocols import Model, Threat, Watched, attack_call, check_range, moves_events, takes_events
 
 __all__ = [
     "UNRECORDED",
@@ -424,6 +424,7 @@ class GradientAttack:
                 "Use PGD, which starts at random.",
             )
 
+    @attack_call
     def __call__(
         self,
         model: Model,

@@ -28,7 +28,7 @@ from spikeproof.evaluation.suites import Contribution, Member, Suite, Suited, ev
 from spikeproof.evaluation.verdicts import Clean, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
-from spikeproof.protocols import Model, Threat, moves_events
+from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, check_tensors, moves_events
 from spikeproof.statistics import Interval, draws_wanted, wilson
 from spikeproof.threats import Linf, check_budget
 
@@ -348,6 +348,9 @@ def audit(
         >>> found.accuracy, found.images.shape
         (0.5, torch.Size([2, 2]))
     """
+    check_tensors(images=x, labels=y)
+    check_key(key)
+    check_kind_of_threat(threat)
     level = Suite(level=suite).level
     if not moves_events(threat):
         check_budget(threat, x.shape[1:])

@@ -26,7 +26,7 @@ from spikeproof.keys import Key
 from spikeproof.networks.architecture import OverTime, PooledConv2d
 from spikeproof.networks.classifier import Classifier
 from spikeproof.neurons import IF, LIF, BySubtraction, Integrator, Neuron, ReLU, Spiking, Synapse, ToZero
-from spikeproof.protocols import Encoder, Threat
+from spikeproof.protocols import Encoder, Threat, check_key, check_kind_of_threat, check_tensors
 from spikeproof.statistics import clopper_pearson
 from spikeproof.threats import L1, L2, Linf
 
@@ -76,6 +76,9 @@ class Certificate:
             InputError: the certificate does not apply to this model and threat, or the model is in training
                 mode.
         """
+        check_tensors(images=x, labels=y)
+        check_key(key)
+        check_kind_of_threat(threat)
         reason = self.reason(model, threat)
         if reason is not None:
             raise InputError(

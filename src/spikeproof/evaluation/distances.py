@@ -24,7 +24,7 @@ from spikeproof.evaluation.columns import Column, Declared, declared, joined, su
 from spikeproof.evaluation.outcomes import Clean
 from spikeproof.evaluation.verdicts import Steady
 from spikeproof.keys import Key
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, check_tensors
 from spikeproof.statistics import median, wilson
 from spikeproof.threats.spikes import EventThreat
 
@@ -209,6 +209,9 @@ def evaluate_distances(
         >>> found["found"], round(found["median_distance"], 2)
         (1.0, 0.3)
     """
+    check_tensors(images=x, labels=y)
+    check_key(key)
+    check_kind_of_threat(norm)
     check_search(recipe, norm)
     check_threat(model, norm)
     if len(clean.example) != len(x) or len(x) != len(y) or not len(x) or batch_size < 1 or draws < 1:

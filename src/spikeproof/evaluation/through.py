@@ -23,7 +23,7 @@ from spikeproof.networks.architecture import Architecture
 from spikeproof.networks.classifier import Classifier
 from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import Integrator, Neuron, Recurrent, Spiking, Synapse
-from spikeproof.protocols import Threat
+from spikeproof.protocols import Threat, check_key, check_kind_of_threat, check_tensors
 
 __all__ = [
     "Choice",
@@ -257,13 +257,16 @@ def strongest(
         >>> chosen.recipe in candidates, len(chosen.accuracy)
         (True, 2)
     """
+    check_tensors(images=x, labels=y)
+    check_key(key)
+    check_kind_of_threat(threat)
     if not recipes or not len(x) or draws < 1:
         raise InputError(
             "strongest needs a recipe, an image and a draw at least",
             f"{len(recipes)} recipes, {len(x)} images, draws={draws}",
             "Give candidates and images of the validation part.",
         )
-    draws = draws if model.stochastic else 1
+    draws = draws if getattr(model, "stochastic", False) else 1
     accuracy, margin = [], []
     for recipe in recipes:  # all under the same key: what differs between them is not luck
         attack = recipe(threat)

@@ -41,7 +41,16 @@ from spikeproof.evaluation.outcomes import (
 from spikeproof.evaluation.through import through as gradient_source
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Inference
-from spikeproof.protocols import Encoder, Model, Threat, Watched, moves_events
+from spikeproof.protocols import (
+    Encoder,
+    Model,
+    Threat,
+    Watched,
+    check_key,
+    check_kind_of_threat,
+    check_tensors,
+    moves_events,
+)
 from spikeproof.threats import check_budget
 
 __all__ = ["Attacked", "Clean", "distances", "evaluate_attack", "evaluate_clean", "evaluate_sweep"]
@@ -94,6 +103,7 @@ def evaluate_clean(
     """
     model = answering(model)
     ids = _check(model, x, y, ids, batch_size, draws)
+    check_key(key)
     check_repeats(Steady(model), x, key)
     draws = draws if _stochastic(model) else 1
     batches = []
@@ -153,6 +163,10 @@ def evaluate_attack(
     """
     model = answering(model)
     ids = _check(model, x, y, None if clean is None else clean.example, batch_size, draws)
+    check_key(key)
+    check_kind_of_threat(threat)
+    if isinstance(attack, type) or not callable(attack):
+        raise InputError("Expected an attack or a recipe", repr(attack)[:80], "Try PGD().")
     if clean is None:
         clean = evaluate_clean(model, x, y, key.fold("clean"), ids=ids, batch_size=batch_size, draws=draws)
     check_threat(model, threat)
@@ -207,6 +221,8 @@ def evaluate_sweep(
     Returns:
         One outcome per budget, in rising order of epsilon.
     """
+    for threat in threats:
+        check_kind_of_threat(threat)
     found: list[Attacked] = []
     for threat in sorted(threats, key=lambda each: each.epsilon):
         attack = recipe(threat)
@@ -409,13 +425,7 @@ def _batches(n: int, size: int) -> Iterator[slice]:
 def _check(
     model: Model, x: Tensor, y: Tensor, ids: Tensor | None, batch_size: int, draws: int
 ) -> Int64[Tensor, "N"]:
-    for name, given in (("images", x), ("labels", y)):
-        if not isinstance(given, Tensor):
-            raise InputError(
-                f"Evaluation takes {name} as a PyTorch tensor",
-                type(given).__name__,
-                "Try torch.as_tensor(...).",
-            )
+    check_tensors(images=x, labels=y)
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise InputError("Labels are whole numbers", str(y.dtype), "Try labels.long().")
     if not len(x) or len(x) != len(y) or (ids is not None and len(ids) != len(x)):

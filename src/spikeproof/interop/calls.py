@@ -26,7 +26,7 @@ from spikeproof.errors import InputError
 from spikeproof.evaluation.through import through
 from spikeproof.interop.peers import library
 from spikeproof.keys import Key
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, check_tensors
 from spikeproof.threats import L0, L1, L2, Linf
 
 __all__ = ["AsFoolbox", "AsTorchattacks"]
@@ -163,7 +163,7 @@ class AsTorchattacks:
     targeted: bool = False
 
     def __call__(self, images: Float[Tensor, "B *F"], labels: Int64[Tensor, "B"]) -> Float[Tensor, "B *F"]:
-        _check_tensors(images, labels)
+        check_tensors(images=images, labels=labels)
         model = _model(self.model)
         weights = list(self.model.parameters()) if isinstance(self.model, nn.Module) else []
         device = weights[0].device if weights else images.device
@@ -239,7 +239,7 @@ class AsFoolbox:
         low, high = (float(bound) for bound in model.bounds)
         unit, raw = _Unit(model, low, high - low), getattr(inputs, "raw", inputs)
         labels, targeted = _labels(criterion)
-        _check_tensors(raw, labels)
+        check_tensors(images=raw, labels=labels)
         x = ((raw.detach() - low) / unit.width).clamp(0, 1)
         listed = isinstance(epsilons, Iterable)
         if listed and not len(epsilons := list(epsilons)):
@@ -288,14 +288,6 @@ class AsFoolbox:
             right = unit(cut).argmax(-1) == labels
         as_theirs = [torch.where(each == x, raw, unit.low + unit.width * each) for each in (near, cut)]
         return as_theirs[0], as_theirs[1], right if targeted else ~right
-
-
-def _check_tensors(images: object, labels: object) -> None:
-    for name, given in (("images", images), ("labels", labels)):
-        if not isinstance(given, Tensor):
-            raise InputError(
-                f"The {name} must be a PyTorch tensor", type(given).__name__, "Try torch.as_tensor(...)."
-            )
 
 
 def _labels(criterion: Any) -> tuple[Tensor, bool]:

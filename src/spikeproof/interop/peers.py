@@ -27,7 +27,7 @@ from spikeproof.errors import InputError
 from spikeproof.interop.members import FOOLBOX, TORCHATTACKS, Foreign, InFoolbox, InTorchattacks
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
-from spikeproof.protocols import Model, Threat, moves_events, takes_events
+from spikeproof.protocols import Model, Threat, attack_call, moves_events, takes_events
 
 __all__ = ["Foolbox", "Peer", "PeerAttack", "Torchattacks", "library"]
 
@@ -261,6 +261,7 @@ class PeerAttack:
     recipe: Peer
     batch: ClassVar[int] = BATCH
 
+    @attack_call
     def __call__(
         self,
         model: Model,

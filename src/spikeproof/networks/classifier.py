@@ -19,6 +19,8 @@ from spikeproof.protocols import (
     Encoder,
     Shape,
     Watched,
+    check_key,
+    check_tensors,
     encoded_shape,
     example_shape,
     output_width,
@@ -249,6 +251,9 @@ class Classifier(nn.Module):
         self, images: Float[Tensor, "B C H W"], key: Key | None = None, tally: list[Tensor] | None = None
     ) -> Float[Tensor, "T B ..."]:
         """The input of the network: spikes or currents over time."""
+        check_tensors(images=images)
+        if key is not None:
+            check_key(key)
         shape = self.spec.example_shape
         if tuple(images.shape[1:]) != shape:
             what = "images" if len(shape) == 3 else "events"

@@ -14,7 +14,7 @@ from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import Best, Result, admit
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, attack_call
 
 __all__ = ["GaussianNoise", "GaussianNoiseSearch", "NoiseSearch", "SaltAndPepper", "SaltAndPepperSearch"]
 
@@ -25,6 +25,7 @@ class _Noise(UniformNoise):
         """The images with the noise of one draw."""
         raise NotImplementedError(f"{type(self).__name__} makes no noise")
 
+    @attack_call
     def __call__(
         self,
         model: Model,

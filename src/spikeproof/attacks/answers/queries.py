@@ -29,7 +29,7 @@ from spikeproof.attacks.search import (
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, attack_call
 from spikeproof.threats import L2, Region, SquarePatch, boxed
 
 __all__ = [
@@ -110,6 +110,7 @@ class UniformNoise:
         if self.draws < 1:
             raise InputError("UniformNoise needs at least one draw", f"draws={self.draws}", "Try draws=20.")
 
+    @attack_call
     def __call__(
         self,
         model: Model,
@@ -181,6 +182,7 @@ class Square:
                 instead(self.threat, "Use UniformNoise for this one."),
             )
 
+    @attack_call
     def __call__(
         self,
         model: Model,
@@ -269,6 +271,7 @@ class Patches:
                 instead(self.threat, "Use Square or UniformNoise for this one."),
             )
 
+    @attack_call
     def __call__(
         self,
         model: Model,

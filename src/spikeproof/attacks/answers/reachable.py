@@ -23,7 +23,7 @@ from spikeproof.encoders import LevelCode, Reversed
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
-from spikeproof.protocols import Coded, Encoder, Model, Threat
+from spikeproof.protocols import Coded, Encoder, Model, Threat, attack_call
 from spikeproof.threats import boxed
 
 __all__ = ["EncoderAware", "EncoderAwareSearch", "Reachable", "level_code", "reachable"]
@@ -170,6 +170,7 @@ class EncoderAware:
                 "Try the defaults.",
             )
 
+    @attack_call
     def __call__(
         self,
         model: Model,

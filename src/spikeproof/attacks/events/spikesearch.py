@@ -23,7 +23,7 @@ from spikeproof.attacks.search import Best, Result, check_batch, check_mode, che
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin, Objective
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, attack_call
 from spikeproof.threats.spikes import EventThreat
 
 __all__ = ["SpikeSearch", "SpikeSearchAttack", "SpikeWalk", "SpikeWalkSearch", "event_threat"]
@@ -90,6 +90,7 @@ class SpikeSearchAttack:
                 "Try the defaults.",
             )
 
+    @attack_call
     def __call__(
         self,
         model: Model,
@@ -349,6 +350,7 @@ class SpikeWalk:
                 "The spike walk needs at least one query", f"queries={self.queries}", "Try queries=500."
             )
 
+    @attack_call
     def __call__(
         self,
         model: Model,

@@ -30,7 +30,7 @@ from spikeproof.attacks.search import GradientAttack, Jump, Result, instead
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import DLR, Objective
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, attack_call
 from spikeproof.threats import L1, Region
 
 __all__ = ["APGD", "APGDDLR", "APGDL1", "APGDT", "EOTFGSM", "MIM", "NIFGSM", "RFGSM", "SAPGD", "TargetedPGD"]
@@ -253,6 +253,7 @@ class Shrinking:
                 "Shrinking needs an attack and a restart at least", f"restarts={self.restarts}", "Try 1."
             )
 
+    @attack_call
     def __call__(
         self,
         model: Model,
@@ -282,7 +283,8 @@ class Shrinking:
                 losses += list(found.losses)
             new = ~success if restart == 0 else ~success & found.success
             kept[new], success = found.x_adv[new], success | found.success
-        trace, share = torch.stack(losses), zeros / counts[1].clamp(min=1)
+        trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))
+        share = zeros / counts[1].clamp(min=1)
         return Result(kept, success, trace, counts[0], counts[1], share, fell)
 
 

@@ -32,7 +32,7 @@ from spikeproof.attacks.search import (
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin, Watching
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, attack_call
 from spikeproof.surrogates import Exponential, Rectangle, StraightThroughSpike, Surrogate, Triangle
 
 __all__ = [
@@ -90,6 +90,7 @@ class Ensemble:
         """Examples at a time, where some member's images depend on that."""
         return smallest_batch(*self.attacks)
 
+    @attack_call
     def __call__(
         self,
         model: Model,

@@ -21,7 +21,7 @@ from spikeproof.attacks.recipe import Attack
 from spikeproof.attacks.search import GradientAttack, Result, smallest_batch
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, attack_call
 
 __all__ = ["Carried", "Nested", "going_on"]
 
@@ -74,6 +74,7 @@ class _Back:
 
     carried: Carried
 
+    @attack_call
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, key: Key, *, through: Model | None = None
     ) -> Result:
@@ -104,6 +105,7 @@ class Nested:
         """Examples at a time, where the attack's images depend on that."""
         return smallest_batch(self.attack)
 
+    @attack_call
     def __call__(
         self,
         model: Model,

@@ -15,7 +15,7 @@ from spikeproof.attacks.recipe import Attack, Recipe
 from spikeproof.attacks.search import GradientAttack, Result, admit, judge, smallest_batch
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, attack_call
 
 __all__ = ["MadeElsewhere", "Others", "Transfer"]
 
@@ -81,6 +81,7 @@ class MadeElsewhere:
         """Examples at a time, where the attack's images depend on that."""
         return smallest_batch(self.attack)
 
+    @attack_call
     def __call__(
         self,
         model: Model,

@@ -23,7 +23,7 @@ from spikeproof.errors import InputError
 from spikeproof.gradients import Recollection
 from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin, finite
-from spikeproof.protocols import Model, Threat, moves_events
+from spikeproof.protocols import Model, Threat, attack_call, moves_events
 from spikeproof.threats import L0, L1, Linf
 
 __all__ = [
@@ -478,6 +478,7 @@ class MinimumNorm:
             hunt.pull(self.recipe.bisections)
         return hunt.minimum()
 
+    @attack_call
     def __call__(
         self,
         model: Model,

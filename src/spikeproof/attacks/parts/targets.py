@@ -38,10 +38,10 @@ def _others(logits: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LeastLikely(Targets):
-    """The class of the lowest logit, other than the label.
+    """The class of the lowest logit, other than the label and than classes that are masked by minus infinity.
 
     Example:
-        >>> LeastLikely()(torch.tensor([[0.0, 2.0, 1.0]]), torch.tensor([0]), 0).tolist()
+        >>> LeastLikely()(torch.tensor([[0.0, 2.0, 1.0, -torch.inf]]), torch.tensor([0]), 0).tolist()
         [2]
 
     Source:
@@ -49,7 +49,9 @@ class LeastLikely(Targets):
     """
 
     def __call__(self, logits: Tensor, y: Tensor, turn: int) -> Tensor:
-        return _others(logits, y)[:, -1]
+        others = _others(logits, y)
+        reachable = (logits.gather(1, others) > -torch.inf).sum(1, keepdim=True)
+        return others.gather(1, (reachable - 1).clamp(min=0)).flatten()
 
 
 @dataclass(frozen=True)

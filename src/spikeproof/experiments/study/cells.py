@@ -197,7 +197,7 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
 
 
 def _check_data(study: Study, data: Dataset) -> None:
-    """Refuse, before anything is trained, models, learning rules, budgets and attacks that these data rule out.
+    """Refuse, before anything is trained, what these data rule out: models, rules, budgets and attacks.
 
     Raises:
         InputError: with file and line.

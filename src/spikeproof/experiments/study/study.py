@@ -224,8 +224,8 @@ class _Reader:
         self.keys((), data, KEYS, required=("name", "data", "models"))
         attacks = [self.part(Recipe, place, item) for place, item in self.attacks()]
         threats = self.threats() if attacks or self.listed("certificates", []) else ()
-        placed_models = self.models()
-        models = list(placed_models)
+        placed = self.models()
+        models = list(placed)
         searches, norms = self.distances(models)
         for model, threat in product(models, (*threats, *norms)):
             self.placed(("threat",), lambda model=model, threat=threat: check_threat(model, threat))  # type: ignore[misc]
@@ -233,6 +233,7 @@ class _Reader:
             self.check_attack(place, attack, models)
             for threat in threats:
                 self.placed(place, lambda attack=attack, threat=threat: attack(threat))  # type: ignore[misc]
+        self.check_transfers(attacks, models, len(threats))
         return Study(
             name=self.name(),
             data=self.part(Source, ("data",), data["data"]),
@@ -254,8 +255,8 @@ class _Reader:
             sweep=self.sweep(),
             lines={
                 **self.lines(attacks, threats),
-                **{model: self.document.where(axes["network"]) for model, axes in placed_models.items()},
-                **{(model, "rule"): self.document.where(axes["rule"]) for model, axes in placed_models.items()},
+                **{model: self.document.where(axes["network"]) for model, axes in placed.items()},
+                **{(model, "rule"): self.document.where(axes["rule"]) for model, axes in placed.items()},
                 "examples": self.document.where(("examples",)),
             },
         )
@@ -338,6 +339,26 @@ class _Reader:
                 f"{models} models and {cells} cells",
                 "Shorten a list, or allow more with --limit.",
             )
+
+    def check_transfers(self, attacks: Sequence[Recipe], models: Sequence[Candidate], budgets: int) -> None:
+        """Refuse transfers between more pairs of models than a study may have cells."""
+        cells, models, seeds = 0, list(dict.fromkeys(models)), len(self.listed("seeds", [0]))
+        for (place, _), attack in zip(self.attacks(), attacks, strict=True):
+            if not isinstance(attack, Transfer):
+                continue
+            choice, pairs = attack.made_on or EveryOtherModel(), len(models)
+            if isinstance(choice, AmongModels) and choice.other_seeds:
+                pairs = len(models) * (seeds - 1)
+            elif isinstance(choice, AmongModels):
+                pairs = (len(models) - 1) * sum(map(choice.takes, models))
+            cells += pairs * seeds * budgets
+            if cells > self.limit:
+                raise self.error(
+                    place,
+                    f"a study of at most {self.limit} cells",
+                    f"{cells} cells of transfers between {len(models)} models",
+                    "Name the models that images are made on (made_on), or allow more with --limit.",
+                )
 
     def axis(self, place: Place, block: Mapping[str, Written], name: str) -> list[tuple[Place, Any]]:
         kind, default = AXES[name]
