@@ -294,7 +294,10 @@ ATTACK = sp.PGD(steps=2)(sp.Linf(0.1))
         (lambda: sp.evaluate_clean(linear, X, Y, None), "Expected a key"),
         (lambda: sp.evaluate_attack(linear, sp.PGD(), 0.1, X, Y), "Expected a threat"),
         (lambda: sp.evaluate_attack(linear, sp.PGD, sp.Linf(0.1), X, Y), "Expected an attack or a recipe"),
-        (lambda: sp.evaluate_attack(linear, sp.PGD(), sp.Linf(0.1), X, Y.numpy()), "labels must be a PyTorch"),
+        (
+            lambda: sp.evaluate_attack(linear, sp.PGD(), sp.Linf(0.1), X, Y.numpy()),
+            "labels must be a PyTorch",
+        ),
         (lambda: sp.PGD()(linear, X, Y, KEY), "PGD is a recipe"),
         (lambda: sp.PGD()(0.1), "Expected a threat"),
         (lambda: sp.PGD()(), "PGD is a recipe"),
@@ -305,9 +308,12 @@ ATTACK = sp.PGD(steps=2)(sp.Linf(0.1))
         (lambda: ATTACK(linear, X, Y, None), "Expected a key"),
         (lambda: ATTACK(linear, X.numpy(), Y.numpy(), KEY), "images must be a PyTorch tensor"),
         (lambda: sp.DeepFool()(sp.L2(1.0))(linear, X, Y.tolist(), KEY), "labels must be a PyTorch tensor"),
-        (lambda: sp.AsFoolbox(sp.PGD())(Bounded(), X, Y, epsilons=[]), "At least one epsilon"),
+        (lambda: sp.AsFoolbox(sp.PGD())(Bounded(), X, Y, epsilons=[]), "epsilons holds at least one"),
         (lambda: sp.AsTorchattacks(linear, sp.PGD(), sp.Linf(0.1))(X.numpy(), Y), "images must be a PyTorch"),
-        (lambda: sp.strongest(linear, [sp.PGD()], sp.Linf(0.1), X.numpy(), Y, KEY), "images must be a PyTorch"),
+        (
+            lambda: sp.strongest(linear, [sp.PGD()], sp.Linf(0.1), X.numpy(), Y, KEY),
+            "images must be a PyTorch",
+        ),
     ],
 )
 def test_arguments_of_another_kind_are_refused_by_name(call, text):
