@@ -236,9 +236,9 @@ PLAIN = [LogitCrossEntropy(), Margin(), DLR(), Rescaled(LogitCrossEntropy(), 1.0
 @pytest.mark.parametrize("objective", PLAIN, ids=repr)
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_objectives_have_a_value_and_a_slope_where_a_class_is_masked(objective, scale):
-    """Minus infinity at a wrong class, and a finite slope along all the others."""
-    finite = (scale * torch.tensor([[2.0, 0.5, 1.0, -1.0], [0.0, 3.0, 2.5, 1.0]])).requires_grad_()
-    logits = torch.cat([finite, torch.full((2, 1), -torch.inf)], 1)
+    """Minus infinity at two wrong classes, and a finite slope along the others."""
+    finite = (scale * torch.tensor([[2.0, 0.5], [0.0, 3.0]])).requires_grad_()
+    logits = torch.cat([finite, torch.full((2, 2), -torch.inf)], 1)
     y = torch.tensor([0, 1])
     for value in (objective(logits, y), objective.towards(logits, y, 1 - y)):
         (grad,) = torch.autograd.grad(value.sum(), finite)
@@ -246,4 +246,4 @@ def test_objectives_have_a_value_and_a_slope_where_a_class_is_masked(objective, 
         assert grad.isfinite().all()
         assert (grad != 0).any(1).all()
     (down,) = torch.autograd.grad(objective(logits, y).sum(), finite)
-    assert (down.gather(1, y[:, None]) < 0).all()  # the label's own logit holds the loss down
+    assert (down.gather(1, y[:, None]) <= 0).all()  # no objective pulls the label up
