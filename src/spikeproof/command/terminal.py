@@ -254,7 +254,8 @@ def print_ranking(ranked: Sequence[Ranking], records: Sequence[Record]) -> None:
         click.echo(f"{place + 1:3}. {judged(row):>6} {ends:14} {label(row, axes)}{words}")
     if len(top.rows) > MOST_PLACES:
         click.echo(f"     and {len(top.rows) - MOST_PLACES} more")
-    click.echo(ranking_words(ranked, axes))
+    for words in ranking_words(ranked, axes):
+        click.echo(words)
 
 
 def print_next(directory: Path, records: Sequence[Record]) -> None:

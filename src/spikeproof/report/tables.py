@@ -69,7 +69,7 @@ class Headline:
 
     Args:
         model: a record of the model, for the fields that do not depend on the attack.
-        worst: the worst case at each budget, if every attack at this budget is finished.
+        worst: the worst case at each budget, over the attacks that are finished.
         warnings: the warnings of all records of the model, each text once.
     """
 

@@ -197,8 +197,6 @@ def _lead(study: f.StudyRecords, names: _Names) -> str:
             f"This study has no attacks. Its accuracies are measured on clean {names.examples} and say "
             "nothing about robustness."
         )
-    if not study.audited:
-        return "The attacks are not finished for any model, so the study states no robust accuracy yet."
     return _verdicts(f.Verdicts.of(study))
 
 
@@ -483,19 +481,19 @@ def _advice(found: f.Advisable, names: _Names) -> Advice:
 # --- which model is the most robust ---
 
 
-def ranking_words(found: Sequence[Ranking], axes: Sequence[str]) -> str:
-    """Which budget separates the models, and what the paired tests show there and at the other budgets.
+def ranking_words(found: Sequence[Ranking], axes: Sequence[str]) -> list[str]:
+    """Which budget separates the models and what the paired tests show there; then the other budgets.
 
     A model is named as the most robust only if the tests show it. Without two models to compare there is
     nothing to say.
 
     Args:
         found: the rankings of a study.
-        axes: on which its models differ.
+        axes: the axes on which its models differ.
     """
     top = separating(found)
     if top is None:
-        return ""
+        return []
     where = _budget(Budget(top.threat, top.epsilon))
     if top.shown:
         words = f"The budget that separates the models most is {where}: {_spread(top)}. {_first(top, axes)}"
@@ -507,8 +505,8 @@ def ranking_words(found: Sequence[Ranking], axes: Sequence[str]) -> str:
     others = [each for each in found if each is not top and len(each.rows) > 1]
     if others:
         places = [f"{_budget(Budget(each.threat, each.epsilon))}: {_spread(each)}" for each in others]
-        words += f" At the other budgets: {'; '.join(places)}."
-    return words
+        return [words, f"At the other budgets: {'; '.join(places)}."]
+    return [words]
 
 
 def _spread(found: Ranking) -> str:
@@ -524,13 +522,16 @@ def _first(found: Ranking, axes: Sequence[str]) -> str:
     first, others = found.rows[0], len(found.rows) - 1
     below, alike = len(found.below_first), found.alike
     name = f"{label(first, axes)} ({_number(first)}{', ' + str(first['verdict']) if _marked(first) else ''})"
-    doubt = f" Its number is {first['verdict']}: a stronger attack may lower it." if _marked(first) else ""
+    doubt = ""
+    if _marked(first):
+        doubt = f" That number is {first['verdict']}, and a stronger attack may still reverse this order."
     if below == others:
         every = f"each of the {others} other models" if others > 1 else "the other model"
-        return f"{name} is shown to be more robust than {every}.{doubt}"
+        return f"Under these attacks {name} is shown to be more robust than {every}.{doubt}"
+    some = f"more robust than {below} of the {others} other models"
     if alike == 1:
-        return f"{name} is shown to be more robust than {below} of the {others} other models.{doubt}"
-    shown = f" The first is shown to be more robust than {below} of the {_count(others, 'other model')}."
+        return f"Under these attacks {name} is shown to be {some}.{doubt}"
+    shown = f" The first is shown to be {some}.{doubt}"
     names = [label(row, axes) for row in found.rows[1 : min(alike, 3)]]
     names += [f"{alike - 3} more"] if alike > 3 else []
     between = f"the first {_cardinal(alike)}" if found.all_tested else f"the first and the next {alike - 1}"
