@@ -386,9 +386,7 @@ def _attack_summary(records: Sequence[Record], rows: Sequence[tables.Headline], 
         epsilon = telling(here)
         worst = [r for r in here if r["epsilon"] == epsilon and r["robust_accuracy"] is not None]
         words += f"Under {threat} with epsilon {tables.epsilon_text(epsilon)}, " if worst else ""
-        words += (
-            _worst_summary(worst) if worst else f"Under {threat}, no robust accuracy is finished yet. "
-        )
+        words += _worst_summary(worst) if worst else f"Under {threat}, no robust accuracy is finished yet. "
     return words
 
 
