@@ -197,6 +197,8 @@ def _lead(study: f.StudyRecords, names: _Names) -> str:
             f"This study has no attacks. Its accuracies are measured on clean {names.examples} and say "
             "nothing about robustness."
         )
+    if not study.audited:
+        return "No worst case has a verdict, so the study states no robust accuracy yet."
     return _verdicts(f.Verdicts.of(study))
 
 
