@@ -166,6 +166,7 @@ def record(**changes):
         "verdict": None,
         "warnings": [],
         "notes": [],
+        "missing": [],
         "because": None,
         "before_accuracy": None,
         "before_verdict": None,

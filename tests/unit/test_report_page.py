@@ -289,7 +289,7 @@ def test_one_epsilon_numbers_that_are_missing_and_attacks_under_way_are_no_probl
     found = records(bench.finish())
     found[0].update(spikes_per_inference=None, ci_low=None, clean_accuracy=float("nan"))
     text = page.write(tmp_path, found).read_text()
-    assert "the attacks are not finished for any model yet" in text
+    assert "without square</a>" in text
     assert "No attacked image is stored for: latency" in text
 
 

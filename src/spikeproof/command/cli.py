@@ -330,6 +330,7 @@ def report(directory: Path) -> None:
 def _report(directory: Path, *, anew: bool = True) -> None:
     """Print the numbers and write the report; one that is as it was written for them stays."""
     from spikeproof.command import terminal
+    from spikeproof.experiments.read.ranking import rankings
     from spikeproof.experiments.read.results import distance_records, probe_records, records
 
     found, probes, distances = records(directory), probe_records(directory), distance_records(directory)
@@ -338,20 +339,24 @@ def _report(directory: Path, *, anew: bool = True) -> None:
     terminal.print_distances(distances)
     if not found:
         return
+    terminal.print_ranking(rankings(directory, found), found)
     try:
         from spikeproof.report.page import is_current
     except ImportError as error:
         if anew:
             raise
         click.echo(f"no report: {missing(error)} Then `spikeproof report {directory}` writes it.")
+        terminal.print_next(directory, found)
         return
     kept = not anew and is_current(directory)
     click.echo(f"report: {directory / 'report.html' if kept else _written(directory)}")
+    terminal.print_next(directory, found)
 
 
 def _written(directory: Path) -> Path:
     """Where the report lies, written anew."""
     from spikeproof.experiments.read.comparisons import comparisons
+    from spikeproof.experiments.read.ranking import rankings
     from spikeproof.experiments.read.results import distance_records, probe_records, records
     from spikeproof.experiments.run.store import writing
     from spikeproof.report.page import write
@@ -359,7 +364,8 @@ def _written(directory: Path) -> Path:
     found = records(directory)
     probes, distances = probe_records(directory), distance_records(directory)
     with writing(directory):
-        return write(directory, found, probes, comparisons(directory, found), distances)
+        compared, ranked = comparisons(directory, found), rankings(directory, found)
+        return write(directory, found, probes, compared, distances, ranked)
 
 
 def encoded(data: object) -> str:

@@ -6,13 +6,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.comparisons import Compared
+from spikeproof.experiments.read.ranking import Ranking, separating
 from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
+from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.driver import Listener, Summary
 from spikeproof.experiments.run.executors import Failure, Progress
 from spikeproof.experiments.study.cells import Cell
@@ -28,11 +31,13 @@ from spikeproof.report.tables import (
     headlines,
     interval,
     judged,
+    label,
     number,
     percent,
     seeds,
     varying,
 )
+from spikeproof.report.trust import ranking_words
 from spikeproof.statistics import Interval
 
 if TYPE_CHECKING:
@@ -43,7 +48,7 @@ if TYPE_CHECKING:
     from spikeproof.experiments.repair.repairs import Repaired
     from spikeproof.experiments.repair.signing import Mended
 
-__all__ = ["listener", "print_records", "print_summary"]
+__all__ = ["listener", "print_next", "print_ranking", "print_records", "print_summary"]
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -224,6 +229,60 @@ def _print_marks(verdicts: set[str | None], nested: bool, reasons: str) -> None:
         click.echo(f"A question mark: doubtful, for {reasons}; docs/audit.md explains them.")
     if nested:
         click.echo("Nested: each budget began with what the attack had found within the smaller one.")
+
+
+MOST_PLACES = 5
+"""Models that the ranking names on a terminal."""
+
+
+def print_ranking(ranked: Sequence[Ranking], records: Sequence[Record]) -> None:
+    """The first models at the budget that separates them most, and what the paired tests show.
+
+    Nothing is printed where there are no two models to compare.
+
+    Args:
+        ranked: the rankings of a study.
+        records: its headline numbers.
+    """
+    top, axes = separating(ranked), varying(records) or ["encoder"]
+    if top is None:
+        return
+    click.echo(f"\nRanking at {top.threat} {epsilon_text(top.epsilon)}, worst case with 95 % intervals:")
+    for place, row in enumerate(top.rows[:MOST_PLACES]):
+        ends = interval(row["ci_low"], row["ci_high"])
+        words = "  less robust than the first" if place in top.below_first else ""
+        click.echo(f"{place + 1:3}. {judged(row):>6} {ends:14} {label(row, axes)}{words}")
+    if len(top.rows) > MOST_PLACES:
+        click.echo(f"     and {len(top.rows) - MOST_PLACES} more")
+    for words in ranking_words(ranked, axes):
+        click.echo(words)
+
+
+def print_next(directory: Path, records: Sequence[Record]) -> None:
+    """The command that is worth running next on a study.
+
+    Args:
+        directory: the output directory of the run.
+        records: its headline numbers.
+    """
+    worst = [row for row in records if row["attack"] == WORST_CASE]
+    lacking = {name for row in worst for name in row["missing"]}
+    open_ones = [row for row in worst if row["verdict"] in MARKS]
+    untried = [row for row in open_ones if row["before_verdict"] is None]
+    if not worst:
+        words = "add a suite and budgets to the study (suite: standard, epsilons: [8/255]) and run it again"
+    elif lacking:
+        words = f"the same `spikeproof run` again; it tries {', '.join(sorted(lacking))} again"
+    elif untried:
+        words = (
+            f"`spikeproof audit {directory}`; it attacks again where a number is not supported "
+            f"({len(untried)} of {len(worst)})"
+        )
+    elif open_ones or any(row["verdict"] == WITHHELD for row in worst):
+        words = f"`spikeproof audit {directory} --verdicts`; it prints the reasons of every verdict"
+    else:
+        words = f"`spikeproof show {directory} --comparisons`; every number is supported"
+    click.echo(f"next: {words}")
 
 
 def print_seeds(records: Sequence[Record], *, explained: bool = False) -> None:

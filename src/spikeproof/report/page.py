@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from spikeproof.auditing.checks import CHECKS, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.errors import InputError
 from spikeproof.experiments.read.comparisons import Compared
+from spikeproof.experiments.read.ranking import Ranking, separating
 from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.store import as_json, write_atomically
@@ -27,13 +28,16 @@ from spikeproof.report.exhibits import Exhibit, exhibits
 from spikeproof.report.figures import drawings, probe_drawing, telling
 from spikeproof.report.pictures import exhibit_drawing
 from spikeproof.report.provenance import Sources, sources
-from spikeproof.report.trust import Trust, noun, threat_words
+from spikeproof.report.trust import Trust, noun, ranking_words, threat_words
 from spikeproof.version import __version__
 
 __all__ = ["LARGEST", "is_current", "made_from", "write"]
 
 LARGEST = 3_000_000
 """Size that a page must stay below, in bytes."""
+
+MOST_PLACES = 10
+"""Models that the ranking at the head of a page names."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def write(
     probes: Sequence[ProbeRecord] = (),
     compared: Sequence[Compared] = (),
     distances: Sequence[DistanceRecord] = (),
+    ranked: Sequence[Ranking] = (),
 ) -> Path:
     """Write `report.html`, `figures/*.svg` and `.pdf`, `table.csv`, `table.tex` and `probes.csv` of a study.
 
@@ -82,6 +87,7 @@ def write(
         probes: the results of timing probes; without any, there is no `probes.csv`.
         compared: comparisons of the robustness of models.
         distances: distances of the nearest adversarial images.
+        ranked: the order of the models at every budget; without it, the page names no order.
 
     Returns:
         The path of the page.
@@ -95,7 +101,7 @@ def write(
     page, pictures = "", list[_Chart]()
     for detail in DETAILS:
         pictures = _pictures(shown, detail)
-        page = _page(rows, origin, charts, evidence, pictures, shown, timing, compared, near, detail)
+        page = _page(rows, origin, charts, evidence, pictures, shown, timing, compared, near, ranked, detail)
         if len(page.encode()) < LARGEST:
             break
     files = {
@@ -254,6 +260,7 @@ def _page(
     timing: _Timing,
     compared: Sequence[Compared],
     distances: Sequence[DistanceRecord],
+    ranked: Sequence[Ranking],
     detail: Detail,
 ) -> str:
     environment = Environment(
@@ -273,13 +280,17 @@ def _page(
         "per": _per,
         "proof": tables.proof_words,
     }
+    environment.filters["label"] = lambda record: tables.label(record, axes)
     template = environment.from_string(files(__package__).joinpath("page.html").read_text("utf-8"))
     return template.render(
         study=origin.plan["study"],
         origin=origin,
         created=origin.plan.get("created", ""),
         version=origin.plan.get("spikeproof", ""),
-        summary=_summary(records, rows, axes),
+        summary=_summary(records, rows, {each.threat for each in ranked if len(each.rows) > 1}),
+        ranking=separating(ranked),
+        order=ranking_words(ranked, axes),
+        most_places=MOST_PLACES,
         axes=axes,
         constants=_constants(records),
         seeds=tables.seeds(records),
@@ -339,7 +350,7 @@ def _per(total: float | None, count: float | None) -> float | None:
     return total / count if total is not None and count else None
 
 
-def _summary(records: Sequence[Record], rows: Sequence[tables.Headline], axes: Sequence[str]) -> str:
+def _summary(records: Sequence[Record], rows: Sequence[tables.Headline], ranked: Set[str]) -> str:
     """A summary of the study in one paragraph."""
     if not records:
         return "No number of this study is finished yet."
@@ -357,15 +368,17 @@ def _summary(records: Sequence[Record], rows: Sequence[tables.Headline], axes: S
     )
     if clean:
         words += f"Without an attack {they} {_range(clean)} of them correctly. "
-    return words + _attack_summary(records, rows, axes)
+    return words + _attack_summary(records, rows, ranked)
 
 
-def _attack_summary(records: Sequence[Record], rows: Sequence[tables.Headline], axes: Sequence[str]) -> str:
+def _attack_summary(records: Sequence[Record], rows: Sequence[tables.Headline], ranked: Set[str]) -> str:
     attacks = list(dict.fromkeys(r["attack"] for r in tables.attacks_of(records)))
     if not attacks:
         return "No attack is finished, so the report says nothing about robustness."
     words = f"The attacks were {', '.join(attacks)}. "
     for threat in dict.fromkeys(budget.threat for budget in tables.budgets(records)):
+        if threat in ranked:  # the ranking says it
+            continue
         here = [record for row in rows for record in row.worst.values() if record["threat"] == threat]
         if here and all(record["verdict"] == WITHHELD for record in here):
             words += f"Under {threat}, every number is withheld. "
@@ -373,25 +386,17 @@ def _attack_summary(records: Sequence[Record], rows: Sequence[tables.Headline], 
         epsilon = telling(here)
         worst = [r for r in here if r["epsilon"] == epsilon and r["robust_accuracy"] is not None]
         words += f"Under {threat} with epsilon {tables.epsilon_text(epsilon)}, " if worst else ""
-        words += (
-            _worst_summary(worst, axes)
-            if worst
-            else f"Under {threat}, the attacks are not finished for any model yet. "
-        )
+        words += _worst_summary(worst) if worst else f"Under {threat}, no robust accuracy is finished yet. "
     return words
 
 
-def _worst_summary(worst: Sequence[Record], axes: Sequence[str]) -> str:
+def _worst_summary(worst: Sequence[Record]) -> str:
     told = [record for record in worst if record["verdict"] != WITHHELD]
     words = (
         "the robust accuracy in the worst case over all attacks is "
         f"{_range([record['robust_accuracy'] for record in told])}"
     )
-    if len(told) > 1:
-        best = max(told, key=lambda record: record["robust_accuracy"])
-        words += f", the highest for {tables.label(best, axes)}"
-        words += f", a {best['verdict']} number" if best["verdict"] in MARKS else ""
-    elif told[0]["verdict"] in MARKS:
+    if len(told) == 1 and told[0]["verdict"] in MARKS:
         words += f", a {told[0]['verdict']} number"
     withheld = len(worst) - len(told)
     return words + (f"; {withheld} more are withheld. " if withheld else ". ")

@@ -69,7 +69,7 @@ class Headline:
 
     Args:
         model: a record of the model, for the fields that do not depend on the attack.
-        worst: the worst case at each budget, if every attack at this budget is finished.
+        worst: the worst case at each budget, over the attacks that are finished.
         warnings: the warnings of all records of the model, each text once.
     """
 
@@ -339,7 +339,7 @@ def percent(share: float | None) -> str:
 def judged(record: Record | None) -> str:
     """A worst case in per cent with the mark of its verdict, or no number where it is withheld.
 
-    Numbers from nested budgets are marked as nested.
+    Numbers from nested budgets are marked as nested, and attacks that are missing are named.
 
     Example:
         >>> judged({"robust_accuracy": 0.31, "verdict": "doubtful"})
@@ -350,13 +350,16 @@ def judged(record: Record | None) -> str:
         ('withheld', '–')
         >>> judged({"robust_accuracy": 0.31, "verdict": "doubtful", "nested": True})
         '31.0? nested'
+        >>> judged({"robust_accuracy": 0.31, "verdict": "doubtful", "missing": ["apgd-t"]})
+        '31.0? without apgd-t'
     """
     if record is None:
         return MISSING
     if record["verdict"] == WITHHELD:
         return WITHHELD
     mark = MARKS.get(str(record["verdict"]), "")
-    return percent(record["robust_accuracy"]) + mark + (" nested" if record.get("nested") else "")
+    missing = f" without {', '.join(record['missing'])}" if record.get("missing") else ""
+    return percent(record["robust_accuracy"]) + mark + (" nested" if record.get("nested") else "") + missing
 
 
 def argmaxes(row: Headline, columns: Sequence[Budget]) -> str:
@@ -560,6 +563,7 @@ def _latex_judged(record: Record) -> str:
         return WITHHELD
     mark = {DOUBTFUL: "\\rlap{?}", PRELIMINARY: "\\rlap{$\\sim$}"}.get(str(record["verdict"]), "")
     mark += " {\\scriptsize nested}" if record["nested"] else ""
+    mark += f" {{\\scriptsize without {_latex(', '.join(record['missing']))}}}" if record["missing"] else ""
     attacked = _latex_accuracy(record["robust_accuracy"], record["ci_low"], record["ci_high"]) + mark
     if record["certified"] is None:
         return attacked

@@ -9,14 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
-from spikeproof.auditing.checks import GRAVITY, SUPPORTED
+from spikeproof.auditing.checks import GRAVITY, MARKS, SUPPORTED
 from spikeproof.catalogue.names import members
 from spikeproof.experiments.read.comparisons import Compared
+from spikeproof.experiments.read.ranking import Ranking, separating
 from spikeproof.experiments.read.record import ProbeRecord, Record
 from spikeproof.report import findings as f
 from spikeproof.report.tables import Budget, budget_of, budgets, epsilon_text, interval, label, percent
 
-__all__ = ["Advice", "Reason", "Trust", "noun", "threat_words"]
+__all__ = ["Advice", "Reason", "Trust", "noun", "ranking_words", "threat_words"]
 
 MOST_PLACES = 6
 
@@ -197,7 +198,7 @@ def _lead(study: f.StudyRecords, names: _Names) -> str:
             "nothing about robustness."
         )
     if not study.audited:
-        return "The attacks are not finished for any model, so the study states no robust accuracy yet."
+        return "No worst case has a verdict, so the study states no robust accuracy yet."
     return _verdicts(f.Verdicts.of(study))
 
 
@@ -477,3 +478,78 @@ def _advice(found: f.Advisable, names: _Names) -> Advice:
             )
         case _:
             assert_never(found)
+
+
+# --- which model is the most robust ---
+
+
+def ranking_words(found: Sequence[Ranking], axes: Sequence[str]) -> list[str]:
+    """Which budget separates the models and what the paired tests show there; then the other budgets.
+
+    A model is named as the most robust only if the tests show it. Without two models to compare there is
+    nothing to say.
+
+    Args:
+        found: the rankings of a study.
+        axes: the axes on which its models differ.
+    """
+    top = separating(found)
+    if top is None:
+        return []
+    where = _budget(Budget(top.threat, top.epsilon))
+    if top.shown:
+        words = f"The budget that separates the models most is {where}: {_spread(top)}. {_first(top, axes)}"
+    else:
+        words = (
+            "At no budget do the paired tests show a difference between two models, so none is named as the "
+            f"most robust. The numbers lie furthest apart at {where}: {_spread(top)}."
+        )
+    others = [each for each in found if each is not top and len(each.rows) > 1]
+    if others:
+        places = [f"{_budget(Budget(each.threat, each.epsilon))}: {_spread(each)}" for each in others]
+        return [words, f"At the other budgets: {'; '.join(places)}."]
+    return [words]
+
+
+def _spread(found: Ranking) -> str:
+    """The range of a ranking, and how many pairs differ."""
+    high, low = (percent(found.rows[place]["robust_accuracy"]) for place in (0, -1))
+    words = f"robust accuracy {low} to {high} %" if low != high else f"robust accuracy {low} %"
+    words += f", a difference shown in {found.shown} of {_count(len(found.pairs), 'pair')} of models"
+    return words + (f", {_count(found.withheld, 'number')} withheld" if found.withheld else "")
+
+
+def _first(found: Ranking, axes: Sequence[str]) -> str:
+    """What the tests show about the first of a ranking, where they show a difference between some models."""
+    first, others = found.rows[0], len(found.rows) - 1
+    below, alike = len(found.below_first), found.alike
+    name = f"{label(first, axes)} ({_number(first)}{', ' + str(first['verdict']) if _marked(first) else ''})"
+    doubt = ""
+    if _marked(first):
+        doubt = f" That number is {first['verdict']}, and a stronger attack may still reverse this order."
+    if below == others:
+        every = f"each of the {others} other models" if others > 1 else "the other model"
+        return f"Under these attacks {name} is shown to be more robust than {every}.{doubt}"
+    some = f"more robust than {below} of the {others} other models"
+    if alike == 1:
+        return f"Under these attacks {name} is shown to be {some}.{doubt}"
+    shown = f" The first is shown to be {some}.{doubt}"
+    names = [label(row, axes) for row in found.rows[1 : min(alike, 3)]]
+    names += [f"{alike - 3} more"] if alike > 3 else []
+    between = f"the first {_cardinal(alike)}" if found.all_tested else f"the first and the next {alike - 1}"
+    return f"No difference is shown between {between}: {_listed([name, *names])}.{shown if below else ''}"
+
+
+def _marked(record: Record) -> bool:
+    return record["verdict"] in MARKS
+
+
+def _cardinal(n: int) -> str:
+    """A small count as a word.
+
+    Example:
+        >>> _cardinal(3), _cardinal(12)
+        ('three', '12')
+    """
+    words = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return words[n - 1] if 1 <= n <= len(words) else str(n)

@@ -16,7 +16,7 @@ from spikeproof.experiments.run.parquet import Array
 from spikeproof.keys import Key
 from spikeproof.statistics import compare, difference_test, holm
 
-__all__ = ["Compared", "comparisons"]
+__all__ = ["KEY", "Compared", "Standing", "comparisons", "standings"]
 
 AXES = ("encoder", "decoder", "rule", "neuron", "network", "surrogate")
 
@@ -51,7 +51,9 @@ class Compared(TypedDict):
     sentence: str
 
 
-class _Standing(NamedTuple):
+class Standing(NamedTuple):
+    """A worst case with the share of draws answered rightly of each image, and which images these are."""
+
     record: Record
     right: Array
     examples: Array
@@ -60,8 +62,8 @@ class _Standing(NamedTuple):
 @dataclass(frozen=True)
 class _Pair:
     part: str
-    first: _Standing
-    second: _Standing
+    first: Standing
+    second: Standing
     printed: bool
     p_value: float
 
@@ -73,11 +75,10 @@ def comparisons(directory: Path, records: Sequence[Record]) -> list[Compared]:
         directory: the output directory of a run.
         records: its headline numbers.
     """
-    budgets: dict[tuple[str, float, int], list[_Standing]] = defaultdict(list)
-    for row in records:
-        if row["attack"] == WORST_CASE and row["verdict"] != WITHHELD and row["robust_accuracy"] is not None:
-            right, examples = outcomes(directory, row, records)
-            budgets[row["threat"], row["epsilon"], row["seed"]].append(_Standing(row, right, examples))
+    budgets: dict[tuple[str, float, int], list[Standing]] = defaultdict(list)
+    for each in standings(directory, records):
+        row = each.record
+        budgets[row["threat"], row["epsilon"], row["seed"]].append(each)
     pairs = [pair for standing in budgets.values() for pair in _pairs(standing)]
     adjusted = holm([pair.p_value for pair in pairs])
     varying = [axis for axis in (*AXES, "seed") if len({dict(row)[axis] for row in records}) > 1]
@@ -86,10 +87,24 @@ def comparisons(directory: Path, records: Sequence[Record]) -> list[Compared]:
     return sorted(found, key=lambda row: order.index((row["part"], row["threat"], row["epsilon"])))
 
 
-def _pairs(models: Sequence[_Standing]) -> Iterator[_Pair]:
+def standings(directory: Path, records: Sequence[Record]) -> list[Standing]:
+    """Every worst case that can be compared, which is every one that is not withheld.
+
+    Args:
+        directory: the output directory of a run.
+        records: its headline numbers.
+    """
+    return [
+        Standing(row, *outcomes(directory, row, records))
+        for row in records
+        if row["attack"] == WORST_CASE and row["verdict"] != WITHHELD and row["robust_accuracy"] is not None
+    ]
+
+
+def _pairs(models: Sequence[Standing]) -> Iterator[_Pair]:
     """Pairs that differ in one part and saw the same images under attacks of the same names."""
     for part in AXES:
-        groups: dict[tuple[object, ...], list[_Standing]] = defaultdict(list)
+        groups: dict[tuple[object, ...], list[Standing]] = defaultdict(list)
         for model in models:
             same = tuple(dict(model.record)[axis] for axis in AXES if axis != part)
             groups[(*same, model.examples.tobytes())].append(model)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from spikeproof.auditing.checks import DOUBTFUL, WITHHELD
-from spikeproof.errors import DamagedError
+from spikeproof.errors import DamagedError, InputError
+from spikeproof.experiments.read.labels import Names
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.run.store import Store, Stored
-from spikeproof.experiments.study.cells import CellRecord, CellSpec
+from spikeproof.experiments.study.cells import CellRecord
+from spikeproof.plainfiles import read_json
 
 __all__ = ["LOST", "finished", "mark_lost"]
 
@@ -56,25 +59,28 @@ def mark_lost(
     worst: Sequence[Record],
     wanted: Iterable[CellRecord],
     cells: Mapping[str, Stored],
-    threat: Callable[[CellSpec], str],
+    names: Names,
+    directory: Path,
 ) -> None:
-    """Say beside each worst case what it should rest on and cannot be read.
+    """Say beside each worst case which of its cells are missing, and why.
 
     A probe of the model and a certificate can withhold a number, so without them it is withheld. A search for
-    the nearest image, an attack that was added and a smaller budget can make it doubtful, so it is that.
+    the nearest image, an attack that was added and a smaller budget can make it doubtful, so it is that. A
+    planned attack at the budget itself is named in `missing`; the worst case is that of the other attacks.
 
     Args:
         worst: the worst cases of one model.
         wanted: records of all its cells, those that an audit added included.
         cells: those that can be read.
-        threat: the name of the threat of a spec.
+        names: of the attacks and threats of the study.
+        directory: the output directory of the run, which notes why a cell failed.
     """
     for record in wanted:
         if record["address"] in cells:
             continue
         kind, spec = record["kind"], record["spec"]
         for row in worst:
-            here = "threat" not in spec or threat(spec) == row["threat"]
+            here = "threat" not in spec or names.threat(spec) == row["threat"]
             at = spec.get("epsilon", row["epsilon"])
             if kind == "inspect" or (kind == "certify" and here and at == row["epsilon"]):
                 row["verdict"] = WITHHELD
@@ -82,7 +88,18 @@ def mark_lost(
                 row["verdict"] = row["verdict"] if row["verdict"] == WITHHELD else DOUBTFUL
             else:
                 continue
-            row["warnings"].append(
-                f"{LOST}: the {kind} cell {record['address']} is not there or cannot be read; "
-                "`spikeproof run` makes it"
-            )
+            what = f"the {kind} cell {record['address']}"
+            if kind == "attack":
+                attack = names.attack(spec, row["seed"])
+                what = f"the attack {attack} at {at:.4g}, cell {record['address']},"
+                row["missing"] += [attack] if at == row["epsilon"] else []
+            row["warnings"].append(f"{LOST}: {what} {_why_lost(directory, record['address'])}")
+
+
+def _why_lost(directory: Path, address: str) -> str:
+    """What a run noted when a cell failed, or that the cell is not there."""
+    try:
+        note: dict[str, object] = read_json(directory / "failures" / f"{address}.json", dict[str, object])
+    except InputError:
+        return "is not there or cannot be read; `spikeproof run` computes it"
+    return f"failed: {note.get('error', 'no reason was noted')}"

@@ -28,9 +28,13 @@ class Names:
     certificates: Mapping[str, str]
     models: Mapping[str, tuple[str, int]]  # address of a train cell -> the parts that tell it apart, its seed
 
+    def threat(self, spec: CellSpec) -> str:
+        """The threat of a cell."""
+        return self.threats[text_of(spec["threat"])]
+
     def budget(self, spec: CellSpec) -> Budget:
         """The threat, by its name, and the epsilon of a cell."""
-        return Budget(self.threats[text_of(spec["threat"])], spec["epsilon"])
+        return Budget(self.threat(spec), spec["epsilon"])
 
     def attack(self, spec: CellSpec, seed: int) -> str:
         """The attack of a cell, with what its images were made on."""

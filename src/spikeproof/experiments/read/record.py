@@ -142,6 +142,9 @@ class Record(TypedDict):
     `nested` marks a number that began with what was found within a smaller budget, and a worst case with
     such numbers.
 
+    `missing` names the attacks of the study that failed or are not computed yet, so that a worst case is
+    that of the other attacks and is not supported; it is empty for a single attack.
+
     `data_notes` is what was found in the files of the data set, such as that they are a subset of what was
     published; empty where all is as published.
 
@@ -201,6 +204,7 @@ class Record(TypedDict):
     verdict: str | None
     warnings: list[str]
     notes: list[str]
+    missing: list[str]
     because: str | None
     before_accuracy: float | None
     before_verdict: str | None

@@ -2,7 +2,8 @@
 
 For every model and budget there is one record more, the worst case: each image is attacked by whichever
 attack hurt most on the draws that were used for choosing, and is counted on fresh draws. Attacks that an
-audit added count as well; such a worst case tells what it was before.
+audit added count as well; such a worst case tells what it was before. If an attack of the study failed
+or is not computed yet, the worst case is that of the other attacks, names the missing one, and is doubtful.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def records(directory: Path) -> list[Record]:
                 after = _Model(plan["study"], names, cells, model, planned, extra).records()
                 here = _with_before(after, before, added)
             worst = [row for row in here if row["attack"] == WORST_CASE]
-            mark_lost(worst, [*wanted, *added], cells, lambda spec: names.threats[text_of(spec["threat"])])
+            mark_lost(worst, [*wanted, *added], cells, names, directory)
             rows += here
     return rows
 
@@ -180,7 +181,7 @@ def _distance_record(base: Base, names: Names, cell: Stored) -> DistanceRecord:
         **{name: metrics[f"median_{end}"] for name, end in _MEDIAN.items()},
         "unconfirmed": metrics["unconfirmed_share"],
         "attack": names.attack(spec, base["seed"]),
-        "threat": names.threats[text_of(spec["threat"])],
+        "threat": names.threat(spec),
         "cell": str(cell.path),
     }
     return cast(DistanceRecord, record)
@@ -210,7 +211,6 @@ class _AtBudget:
         budget: the threat by its name, and epsilon.
         clean: the clean cell of the model.
         attacks: what was planned, then what was added.
-        whole: whether all that was planned is there.
         proofs: certificates that were tried.
         searches: for the nearest adversarial image, in the norm of this threat.
     """
@@ -218,7 +218,6 @@ class _AtBudget:
     budget: Budget
     clean: Stored
     attacks: Sequence[Stored]
-    whole: bool
     proofs: Sequence[Stored]
     searches: Sequence[Stored]
 
@@ -260,7 +259,7 @@ class _Model:
     extra: Sequence[CellRecord] = ()
 
     def records(self) -> list[Record]:
-        """Its numbers; a worst case once all that was wanted is there, with the extra that is."""
+        """The numbers of the model; a worst case over those attacks, wanted and extra, that are finished."""
         clean = next(self.finished("clean", self.wanted), None)
         if clean is None:
             return []
@@ -268,7 +267,7 @@ class _Model:
         rows: list[Record] = [] if budgets else [_clean_record(base)]
         for at in budgets.values():
             here = [_attack_record(base, self.names, at.budget, cell) for cell in at.attacks]
-            rows += [*here, _worst_record(base, self.names, at, here)] if at.whole else here
+            rows += [*here, _worst_record(base, self.names, at, here)] if at.attacks else here
         _warn_rising([row for row in rows if row["attack"] != WORST_CASE])
         _judge(rows, self, budgets)
         return rows
@@ -288,13 +287,8 @@ class _Model:
                 budget,
                 clean,
                 [*planned, *more[budget]],
-                bool(planned) and len(planned) == len(group),
                 proofs[budget],
-                [
-                    s
-                    for s in searches
-                    if self.names.threats[text_of(s.cell["spec"]["threat"])] == budget.threat
-                ],
+                [s for s in searches if self.names.threat(s.cell["spec"]) == budget.threat],
             )
         return found
 
@@ -366,6 +360,7 @@ class _Nothing(TypedDict):
     before_n: None
     before_warnings: list[str]
     notes: list[str]
+    missing: list[str]
 
 
 def _nothing() -> _Nothing:
@@ -382,6 +377,7 @@ def _nothing() -> _Nothing:
         "before_n": None,
         "before_warnings": [],
         "notes": [],
+        "missing": [],
     }
 
 

@@ -1,0 +1,137 @@
+"""Models of a study in the order of their robust accuracy, and how much of that order paired tests show."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from spikeproof.auditing.checks import WITHHELD
+from spikeproof.errors import InputError
+from spikeproof.experiments.read.comparisons import KEY, Standing, standings
+from spikeproof.experiments.read.record import Record
+from spikeproof.statistics import compare, difference_test, holm
+
+__all__ = ["Pair", "Ranking", "rankings", "separating"]
+
+ALL_PAIRS = 16
+"""Up to so many models are tested pair by pair; of more, the first is tested against each of the others."""
+
+
+class Pair(NamedTuple):
+    """Two places of a ranking, from 0, and whether the paired test shows a difference between them."""
+
+    first: int
+    second: int
+    shown: bool
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The models of a study under one budget, the highest robust accuracy first.
+
+    Args:
+        threat: name of the threat.
+        epsilon: size of the budget.
+        rows: worst cases in falling order of robust accuracy, without those that are withheld.
+        pairs: the pairs of places that were tested on the same images. A difference is shown if the exact
+            McNemar test (a sign-flip test for stochastic models) is significant at 5 % after Holm's
+            correction over all pairs of all budgets, and the 95 % paired bootstrap interval of the
+            difference excludes 0.
+        withheld: number of models whose number at this budget is withheld.
+
+    Raises:
+        InputError: there is no model, the rows are not in falling order, or a pair names no place.
+    """
+
+    threat: str
+    epsilon: float
+    rows: Sequence[Record]
+    pairs: Sequence[Pair]
+    withheld: int = 0
+
+    def __post_init__(self) -> None:
+        values = [row["robust_accuracy"] for row in self.rows]
+        if not values or values != sorted(values, reverse=True):
+            raise InputError("Ranking takes models in falling order", str(values), "Sort the rows.")
+        if not all(0 <= pair.first < pair.second < len(values) for pair in self.pairs):
+            raise InputError("Ranking takes pairs of places", str(self.pairs), "Count places from 0.")
+
+    @property
+    def shown(self) -> int:
+        """Number of pairs between which a difference is shown."""
+        return sum(pair.shown for pair in self.pairs)
+
+    @property
+    def spread(self) -> float:
+        """The highest robust accuracy less the lowest, in [0, 1]."""
+        return self.rows[0]["robust_accuracy"] - self.rows[-1]["robust_accuracy"]
+
+    @property
+    def below_first(self) -> frozenset[int]:
+        """The places of the models that are shown to be less robust than the first."""
+        return frozenset(pair.second for pair in self.pairs if pair.shown and pair.first == 0)
+
+    @property
+    def alike(self) -> int:
+        """Number of models, counted from the first, between no two of which a difference is shown."""
+        return min((pair.second for pair in self.pairs if pair.shown), default=len(self.rows))
+
+    @property
+    def all_tested(self) -> bool:
+        """Whether every pair among the models that `alike` counts was tested."""
+        return sum(pair.second < self.alike for pair in self.pairs) == self.alike * (self.alike - 1) // 2
+
+
+def rankings(directory: Path, records: Sequence[Record]) -> list[Ranking]:
+    """The ranking of the models at every budget, smaller budgets first.
+
+    Args:
+        directory: the output directory of a run.
+        records: its headline numbers.
+    """
+    budgets: dict[tuple[str, float], list[Standing]] = defaultdict(list)
+    for each in standings(directory, records):
+        budgets[each.record["threat"], each.record["epsilon"]].append(each)
+    ranked = {
+        budget: sorted(budgets[budget], key=lambda each: -each.record["robust_accuracy"])
+        for budget in sorted(budgets)
+    }
+    pairs = [
+        (budget, i, k)
+        for budget, models in ranked.items()
+        for i, k in combinations(range(len(models)), 2)
+        if (i == 0 or len(models) <= ALL_PAIRS) and np.array_equal(models[i].examples, models[k].examples)
+    ]
+    adjusted = holm([difference_test(ranked[b][i].right, ranked[b][k].right, KEY) for b, i, k in pairs])
+    found: dict[tuple[str, float], list[Pair]] = defaultdict(list)
+    for (budget, i, k), p in zip(pairs, adjusted, strict=True):
+        models = ranked[budget]
+        shown = p <= LEVEL and compare(models[i].right, models[k].right, KEY).holds(LEVEL, p)
+        found[budget].append(Pair(i, k, shown))
+    withheld = [(row["threat"], row["epsilon"]) for row in records if row["verdict"] == WITHHELD]
+    return [
+        Ranking(*budget, [each.record for each in models], found[budget], withheld.count(budget))
+        for budget, models in ranked.items()
+    ]
+
+
+LEVEL = 0.05
+
+
+def separating(found: Sequence[Ranking]) -> Ranking | None:
+    """The ranking at the budget that separates the models most.
+
+    It is the budget with the most pairs between which a difference is shown; of equals the one with the
+    largest spread, and then the smallest. Without two models to compare there is none.
+
+    Args:
+        found: the rankings of a study.
+    """
+    several = [each for each in found if len(each.rows) > 1]
+    return max(several, key=lambda each: (each.shown, each.spread), default=None)
