@@ -1,4 +1,4 @@
-"""Stand-ins: a smooth model fitted to the answers of the attacked one gives the direction that masking hides."""
+"""Stand-ins: a smooth fit to the answers of the attacked model gives the direction that masking hides."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from spikeproof.threats import L2, boxed
 
 __all__ = ["FittedSearch", "StandIn"]
 
-FIRST, ROUND, TRIED = 64, 24, 8
+FIRST, ROUND, TRIED = 32, 24, 8
 """Queries before the first fit, between later ones, and images of each fit that are tried."""
 
 KEPT = 256
 """Answers that a fit rests on: those nearest to the best image."""
 
-RIDGE = 0.02
+RIDGE = 0.1
 """Weight of the penalty, in units of the kernel's value at distance zero."""
 
 RIVALS = 3
@@ -49,7 +49,7 @@ ROOM = 2**26
 
 @dataclass(frozen=True)
 class FittedSearch:
-    """Fits a smooth model to the answers around each example, attacks it, and asks the model about the result.
+    """Fits a smooth model to the answers around each example, attacks the fit, and asks about the results.
 
     Args:
         threat: `Linf`, a region of it, or `L2`.
@@ -309,7 +309,7 @@ class StandIn(Recipe):
     Each example has a fit of its own, so that none depends on the others of its batch.
 
     Args:
-        queries: forward passes per example, at least 1; the first fit comes after 65.
+        queries: forward passes per example, at least 1; the first fit comes after 33.
 
     Raises:
         InputError: a threat other than Linf, regions of it, and L2.
@@ -320,8 +320,8 @@ class StandIn(Recipe):
         200
 
     Source:
-        Papernot et al. 2017 (arXiv 1602.02697), for the substitute that is fitted to answers and refitted where
-        attacks on it lead; ridge regression around each example in place of one network is ours.
+        Papernot et al. 2017 (arXiv 1602.02697), for the substitute that is fitted to answers and refitted
+        where attacks on it lead; ridge regression around each example in place of one network is ours.
     """
 
     gradient_free: ClassVar[bool] = True
