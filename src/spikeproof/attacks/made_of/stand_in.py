@@ -26,7 +26,7 @@ FIRST, ROUND, TRIED = 32, 24, 8
 """Queries before the first fit, between later ones, and images of each fit that are tried."""
 
 KEPT = 256
-"""Answers that a fit rests on: those nearest to the best image."""
+"""Answers that a fit rests on: the latest, which are around the best image."""
 
 RIDGE = 0.1
 """Weight of the penalty, in units of the kernel's value at distance zero."""
@@ -90,7 +90,8 @@ class FittedSearch:
         begin = x if self.start is None else self.start(self.threat, x, key.fold("start"))
         search = _Search(self, model, x, y, key)
         size = max(ROOM // ((KEPT + FIRST) * max(x[:1].numel(), 1)), 1)
-        for rows in torch.arange(len(x), device=x.device).split(size):
+        for first in range(0, len(x), size):
+            rows = torch.arange(first, min(first + size, len(x)), device=x.device)
             search.run(rows, begin[rows])
         success = judge(model, search.best.x, y, key.fold("verdict"))
         asked, none = search.asked, torch.zeros_like(search.asked)
@@ -112,13 +113,9 @@ class _Seen(NamedTuple):
         """These and others of the same examples."""
         return _Seen(*(torch.cat(parts, 1) for parts in zip(self, *others, strict=True)))
 
-    def nearest(self, here: Float[Tensor, "R *F"]) -> _Seen:
-        """Those on which a fit rests: the nearest to one image for each example."""
-        if self.points.shape[1] <= KEPT:
-            return self
-        distance = (self.points - here.flatten(1)[:, None]).square().sum(2)
-        kept = distance.topk(KEPT, largest=False).indices[..., None]
-        return _Seen(*(part.gather(1, kept.expand(-1, -1, part.shape[2])) for part in self))
+    def latest(self) -> _Seen:
+        """Those on which a fit rests: where answers change only far away, the nearest ones say nothing."""
+        return self._replace(points=self.points[:, -KEPT:], logits=self.logits[:, -KEPT:])
 
 
 class _Search:
@@ -153,7 +150,7 @@ class _Search:
                 query += 1
             same = torch.stack([(found.logits[:, 0] == before).all(1) for found in around]).to(radius.dtype)
             radius = self.adapted(radius, same.mean(0))
-            seen = seen.besides(around).nearest(self.best.x[rows])
+            seen = seen.besides(around).latest()
             fit, climbed = _Fit.of(seen, self.x[rows].flatten(1)), []
             for tried in self.climbed(rows, fit, now.fold("climb"))[: self.queries - query]:
                 found, better = self.look(rows, tried, rows >= 0, query)
