@@ -52,6 +52,14 @@ def test_gradients_and_scale_change_no_image(change):
     assert torch.equal(whole.queries, other.queries)
 
 
+def test_a_masked_class_hides_nothing():
+    def masked(images, key=None):
+        return torch.cat([answers(images), images.new_full((len(images), 1), -torch.inf)], 1)
+
+    assert found(answers).success.all()
+    assert found(masked).success.all()
+
+
 def test_one_hot_answers_are_enough():
     """Random search with as many queries finds less: it stands where no answer changes."""
     ours, square = found(rounded, queries=400), SquareSearch(queries=400)(Linf(0.1))(rounded, X, Y, KEY)

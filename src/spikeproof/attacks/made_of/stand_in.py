@@ -246,7 +246,9 @@ class _Fit(NamedTuple):
         points = seen.points.double() - centre
         unit = points.square().sum(2).mean(1).sqrt().clamp(min=1e-12)[:, None, None]
         points = points / unit
-        logits = seen.logits.double().nan_to_num(0.0)
+        logits, known = seen.logits.double(), seen.logits.isfinite()
+        least = torch.where(known, logits, torch.inf).amin((1, 2), keepdim=True).nan_to_num(0.0, 0.0)
+        logits = torch.where(known, logits, least)  # such as that of a masked class
         logits = logits / logits.abs().amax((1, 2), keepdim=True).clamp(min=1e-300)
         spread = (logits - logits.mean(1, keepdim=True)).square().mean((1, 2), keepdim=True).sqrt()
         logits = logits / spread.clamp(min=1e-12)
