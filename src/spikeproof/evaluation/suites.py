@@ -322,14 +322,14 @@ def _without_gradients(level: str, kind: _Kind, threat: Threat) -> list[Member]:
     elif kind.stochastic:
         short, long = 50, 100
     if level != "quick" and kind.spec is None:  # no substitute shows what a masked gradient hides
-        members.append(Member("stand-in", StandIn(queries=1000)))
+        members.append(Member("stand-in", StandIn(queries=2000)))
     near = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]
     members += _longer(level, "rectangles", *near)
     if level != "quick" and (kind.spec is None or (kind.counts and not kind.stochastic)):
         queries = 1000 if kind.spec is None else 400
         members.append(Member("square-long", SquareSearch(queries=queries)))
     if level == "extreme":
-        members.append(Member("stand-in-long", StandIn(queries=2000)))
+        members.append(Member("stand-in-long", StandIn(queries=3000)))
         members.append(Member("square-longest", SquareSearch(queries=5000)))
     return members
 
