@@ -16,6 +16,7 @@ from spikeproof.attacks.events.fewest import SpikeFool
 from spikeproof.attacks.events.spikesearch import SpikeSearch, SpikeWalkSearch
 from spikeproof.attacks.gradient.plain import PGD, Through
 from spikeproof.attacks.made_of.composite import RateTwin, WidthSweep, WorstOf
+from spikeproof.attacks.made_of.stand_in import StandIn
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.nearest.minimum import MinimumNorm, NormRecipe
 from spikeproof.attacks.recipe import Recipe
@@ -48,6 +49,7 @@ ON_IMAGES = {
     "rate-twin": RateTwin(attack=PGD(steps=2)),
     "width-sweep": WidthSweep(attack=PGD(steps=2), surrogates=(Rectangle(1.0), Triangle(2.0))),
     "transfer": Transfer(attack=PGD(steps=2)),
+    "stand-in": StandIn(queries=70),  # two fits
 }
 ON_EVENTS = {
     "worst-of": WorstOf(attacks=(SEARCH, SpikeWalkSearch(queries=3))),

@@ -20,6 +20,7 @@ import torch
 from spikeproof.attacks.answers import noise, queries, reachable
 from spikeproof.attacks.gradient import assembled, estimates, iterated, plain
 from spikeproof.attacks.made_of import composite
+from spikeproof.attacks.made_of.stand_in import StandIn
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.nearest import decision, linearised, penalised, sparse
 from spikeproof.attacks.parts.schedules import Cosine
@@ -71,6 +72,7 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "salt-and-pepper": (noise.SaltAndPepperSearch(draws=3), (LINF, FEW)),
     "square": (queries.SquareSearch(queries=4), (LINF, ROUND, Region(0.1, "linf", 1, 1, 3, 2))),
     "rectangle-search": (queries.RectangleSearch(queries=4), (LINF, ROUND, Region(0.1, "linf", 1, 1, 3, 2))),
+    "stand-in": (StandIn(queries=44), (LINF, ROUND, Region(0.1, "linf", 1, 1, 3, 2))),
     "patch-search": (
         queries.PatchSearch(queries=5, run=2),
         (SquarePatch(2), SquarePatch(0), SquarePatch(4)),

@@ -34,6 +34,7 @@ from spikeproof.attacks.gradient.iterated import (
 )
 from spikeproof.attacks.gradient.plain import BIM, EOTPGD, FGSM, PGD
 from spikeproof.attacks.made_of.composite import WorstOf
+from spikeproof.attacks.made_of.stand_in import StandIn
 from spikeproof.attacks.parts.oracles import Expectation
 from spikeproof.attacks.parts.schedules import Cosine, Halving, Oscillation
 from spikeproof.attacks.parts.steps import (
@@ -88,6 +89,7 @@ REACH = [  # recipe, norms, share of the optimum
     (SquareSearch(queries=400), "l2", 0.5),
     (RectangleSearch(queries=400), "linf", 0.7),
     (RectangleSearch(queries=400), "l2", 0.4),
+    (StandIn(queries=400), "linf l2", 0.9),
     (Assembled(steps=4, oracle=FiniteDifferences(0.05), start="clean"), "linf l2", 0.999),
     (Assembled(steps=20, oracle=RademacherEstimate(60, 0.05)), "linf", 0.9),
     (Assembled(steps=20, oracle=Expectation(2, GaussianEstimate(40, 0.05))), "l2", 0.9),

@@ -34,6 +34,7 @@ __all__ = [
     "Jump",
     "Result",
     "admit",
+    "answer",
     "check_batch",
     "check_threat",
     "evaluator",
@@ -217,7 +218,7 @@ def instead(threat: Threat, on_pixels: str) -> str:
 def judge(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> Bool[Tensor, "B"]:
     """Whether the model, under this key, does not answer the label; a tie is no answer."""
     with torch.no_grad():
-        return decide(_logits(model, x, y, key)) != y
+        return decide(answer(model, x, y, key)) != y
 
 
 def show(model: Model, x: Tensor, key: Key | None, potential: bool) -> Watched:
@@ -237,7 +238,7 @@ def show(model: Model, x: Tensor, key: Key | None, potential: bool) -> Watched:
     return seen
 
 
-def _logits(model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
+def answer(model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
     return _checked(model(x, key), x, y)
 
 
@@ -290,7 +291,7 @@ def evaluator(model: Model, objective: Objective, y: Int64[Tensor, "B"]) -> Eval
             logits = _checked(seen.decoder(seen.outputs), x, y)
             value = objective.over_time(seen, y)
         else:
-            logits = _logits(model, x, y, key)
+            logits = answer(model, x, y, key)
             value = objective(logits, y)
         return value.to(x.dtype), (decide(logits.detach()) != y).to(x.dtype)
 
@@ -449,7 +450,7 @@ class GradientAttack:
         ledger = _Ledger(x, self.stop_when_fooled and not case.stochastic)
         if self.targets is not None or isinstance(self.objective, KL):
             with torch.no_grad():
-                clean = _logits(case.source, x, y, key.fold("clean"))
+                clean = answer(case.source, x, y, key.fold("clean"))
             ledger.forward += 1
             turns = self.targets.turns(clean.shape[1]) if self.targets is not None else 1
         best = Best(x)

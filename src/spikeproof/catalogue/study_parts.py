@@ -46,6 +46,7 @@ from spikeproof.attacks.made_of.composite import Chosen as Chosen
 from spikeproof.attacks.made_of.composite import RateTwin as RateTwin
 from spikeproof.attacks.made_of.composite import WidthSweep as WidthSweep
 from spikeproof.attacks.made_of.composite import WorstOf as WorstOf
+from spikeproof.attacks.made_of.stand_in import StandIn as StandIn
 from spikeproof.attacks.made_of.transfer import Others
 from spikeproof.attacks.made_of.transfer import Transfer as Transfer
 from spikeproof.attacks.nearest.decision import Boundary as Boundary
@@ -165,6 +166,7 @@ STUDY_PARTS: Catalogue = {
         "salt-and-pepper": SaltAndPepperSearch,
         "square": SquareSearch,
         "rectangle-search": RectangleSearch,
+        "stand-in": StandIn,
         "patch-search": PatchSearch,
         "encoder-aware": EncoderAwareSearch,
         "spike-search": SpikeSearch,

@@ -35,6 +35,7 @@ from spikeproof.attacks.made_of.composite import (
     steps_of,
 )
 from spikeproof.attacks.made_of.nested import Carried, going_on
+from spikeproof.attacks.made_of.stand_in import StandIn
 from spikeproof.attacks.nearest.linearised import FABT
 from spikeproof.attacks.nearest.penalised import EAD
 from spikeproof.attacks.nearest.sparse import JSMA, OnePixel, SigmaZero, SparseFool
@@ -320,12 +321,17 @@ def _without_gradients(level: str, kind: _Kind, threat: Threat) -> list[Member]:
         short, long = 200, 2000
     elif kind.stochastic:
         short, long = 50, 100
+    if level != "quick" and kind.spec is None:  # no substitute shows what a masked gradient hides
+        members.append(Member("stand-in", StandIn(queries=2000)))
     near = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]
     members += _longer(level, "rectangles", *near)
     if level != "quick" and (kind.spec is None or (kind.counts and not kind.stochastic)):
         queries = 1000 if kind.spec is None else 400
         members.append(Member("square-long", SquareSearch(queries=queries)))
-    return [*members, Member("square-longest", SquareSearch(queries=5000))] if level == "extreme" else members
+    if level == "extreme":
+        members.append(Member("stand-in-long", StandIn(queries=3000)))
+        members.append(Member("square-longest", SquareSearch(queries=5000)))
+    return members
 
 
 def _guesses(level: str) -> list[Member]:

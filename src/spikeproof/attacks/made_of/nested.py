@@ -17,6 +17,7 @@ from torch import Tensor
 from spikeproof.attacks.answers.queries import Square
 from spikeproof.attacks.answers.reachable import EncoderAware
 from spikeproof.attacks.made_of.composite import Ensemble, Sources
+from spikeproof.attacks.made_of.stand_in import FittedSearch
 from spikeproof.attacks.recipe import Attack
 from spikeproof.attacks.search import GradientAttack, Result, smallest_batch
 from spikeproof.errors import InputError
@@ -62,7 +63,7 @@ class Carried:
 
 def going_on(attack: Attack, carried: Carried) -> Attack:
     """An attack that has a `start`, begun at carried images; another one as it is."""
-    if not isinstance(attack, (Square, EncoderAware)):
+    if not isinstance(attack, (Square, EncoderAware, FittedSearch)):
         return attack
     begun: Attack = replace(attack, start=carried)
     return begun

@@ -1,0 +1,331 @@
+"""Stand-ins: a smooth fit to the answers of the attacked model gives the direction that masking hides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from spikeproof.attacks.parts.steps import per_example
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.attacks.search import Best, Result, admit, answer, instead, judge
+from spikeproof.decoders import decide
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.losses import Margin
+from spikeproof.protocols import Model, Threat
+from spikeproof.threats import L2, boxed
+
+__all__ = ["FittedSearch", "StandIn"]
+
+FIRST, ROUND, TRIED = 32, 24, 8
+"""Queries before the first fit, between later ones, and images of each fit that are tried."""
+
+KEPT = 256
+"""Answers that a fit rests on: the latest, which are around the best image."""
+
+RIDGE = 0.1
+"""Weight of the penalty, in units of the kernel's value at distance zero."""
+
+RIVALS = 3
+"""Classes that these attacks aim at, in turn: the nearest one at each step, and others of the first step."""
+
+CHANGED = 0.3
+"""Share of the blocks that are moved in later rounds; in the first one all are."""
+
+STEPS = 15
+"""Steps of each attack on the stand-in."""
+
+SIDES = (1, 2, 3, 1, 4, 2)
+"""Sides of the blocks that change alike, in pixels, one query after the other."""
+
+ROOM = 2**26
+"""Pixel values of remembered queries that are held at a time; changes no image."""
+
+
+@dataclass(frozen=True)
+class FittedSearch:
+    """Fits a smooth model to the answers around each example, attacks the fit, and asks about the results.
+
+    Args:
+        threat: `Linf`, a region of it, or `L2`.
+        queries: forward passes per example, at least 1.
+        start: where the search begins, in place of the clean image.
+
+    Raises:
+        InputError: another threat, or no queries.
+    """
+
+    threat: Threat
+    queries: int = 1000
+    start: Callable[[Threat, Tensor, Key], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.queries < 1:
+            raise InputError(
+                "StandIn needs at least one query", f"queries={self.queries}", "Try queries=1000."
+            )
+        if not (boxed(self.threat) or isinstance(self.threat, L2)):
+            raise InputError(
+                "StandIn knows the threats Linf and L2, and regions of Linf",
+                repr(self.threat),
+                instead(self.threat, "Use NES for this one."),
+            )
+
+    def __call__(
+        self,
+        model: Model,
+        x: Float[Tensor, "B *F"],
+        y: Int64[Tensor, "B"],
+        key: Key,
+        *,
+        through: Model | None = None,
+    ) -> Result:
+        """Attack `model`; `through` is ignored, gradients are those of the stand-in."""
+        x = admit(model, self.threat, x, y)
+        begin = x if self.start is None else self.start(self.threat, x, key.fold("start"))
+        search = _Search(self, model, x, y, key)
+        size = max(ROOM // ((KEPT + FIRST) * max(x[:1].numel(), 1)), 1)
+        for first in range(0, len(x), size):
+            rows = torch.arange(first, min(first + size, len(x)), device=x.device)
+            search.run(rows, begin[rows])
+        success = judge(model, search.best.x, y, key.fold("verdict"))
+        asked, none = search.asked, torch.zeros_like(search.asked)
+        trace = search.trace[: int(asked.max()) if len(asked) else 0]
+        return Result(search.best.x, success, trace, asked + 1, none, none.to(x.dtype), search.best.fell)
+
+
+class _Seen(NamedTuple):
+    """What the model answered, example by example."""
+
+    points: Float[Tensor, "R N D"]
+    logits: Float[Tensor, "R N K"]
+
+    def of(self, rows: Tensor) -> _Seen:
+        """Those of some of the examples."""
+        return _Seen(self.points[rows], self.logits[rows])
+
+    def besides(self, others: list[_Seen]) -> _Seen:
+        """These and others of the same examples."""
+        return _Seen(*(torch.cat(parts, 1) for parts in zip(self, *others, strict=True)))
+
+    def latest(self) -> _Seen:
+        """Those on which a fit rests: where answers change only far away, the nearest ones say nothing."""
+        return self._replace(points=self.points[:, -KEPT:], logits=self.logits[:, -KEPT:])
+
+
+class _Search:
+    """The queries of one call, and what they found."""
+
+    def __init__(self, attack: FittedSearch, model: Model, x: Tensor, y: Tensor, key: Key) -> None:
+        self.threat, self.queries = attack.threat, attack.queries
+        self.model, self.x, self.y, self.key = model, x, y, key
+        self.draws = bool(getattr(model, "stochastic", False))
+        self.best = Best(x)
+        self.asked = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.trace = x.new_full((attack.queries, len(x)), torch.nan)
+
+    def run(self, rows: Int64[Tensor, "R"], begin: Float[Tensor, "R *F"]) -> None:
+        """Search for some of the examples, in rounds: images around the best one, a fit, attacks on it."""
+        radius, turn = self.x.new_ones(len(rows)), 0
+        seen, _ = self.look(rows, begin, rows >= 0, 0)
+        middle, query = seen.logits[:, 0], 1  # answers to the best images
+        while query < self.queries:
+            left = rows >= 0 if self.draws else self.best.fooled[rows] <= 0
+            rows, seen, middle, radius = rows[left], seen.of(left), middle[left], radius[left]
+            if not len(rows):
+                return
+            now, inside, here = self.key.fold("round", turn).take(rows), radius <= 1, self.best.x[rows]
+            count, share = (ROUND, CHANGED) if turn else (FIRST, 1.0)
+            around, before = [], middle
+            for i in range(min(count, self.queries - query)):
+                tried = self.around(rows, here, radius, share, SIDES[i % len(SIDES)], now.fold(i))
+                found, better = self.look(rows, tried, inside, query)
+                around.append(found)
+                middle = torch.where(better[:, None], found.logits[:, 0], middle)
+                query += 1
+            same = torch.stack([(found.logits[:, 0] == before).all(1) for found in around]).to(radius.dtype)
+            radius = self.adapted(radius, same.mean(0))
+            seen = seen.besides(around).latest()
+            fit, climbed = _Fit.of(seen, self.x[rows].flatten(1)), []
+            for tried in self.climbed(rows, fit, now.fold("climb"))[: self.queries - query]:
+                found, better = self.look(rows, tried, rows >= 0, query)
+                climbed.append(found)
+                middle = torch.where(better[:, None], found.logits[:, 0], middle)
+                query += 1
+            seen, turn = seen.besides(climbed), turn + 1
+
+    @torch.no_grad()
+    def look(self, rows: Tensor, tried: Tensor, inside: Tensor, query: int) -> tuple[_Seen, Tensor]:
+        """Ask about one image of each example; returns the answer, and whether it is the best so far.
+
+        Args:
+            rows: the examples.
+            tried: an image for each.
+            inside: whether it is a member of the threat's set; any other one tells, and counts for nothing.
+            query: number of the query.
+        """
+        y = self.y[rows]
+        logits = answer(self.model, tried, y, self.key.fold("query", query).take(rows))
+        value, fooled = Margin()(logits, y).to(self.x.dtype), (decide(logits) != y).to(self.x.dtype)
+        better = torch.zeros_like(inside)
+        better[inside] = self.best.offer(rows[inside], tried[inside], fooled[inside], value[inside])
+        self.best.fall(rows[inside], fooled[inside], query)
+        self.trace[query, rows[inside]] = value[inside]
+        self.asked[rows] += 1
+        return _Seen(tried.flatten(1)[:, None], logits[:, None]), better
+
+    def around(
+        self, rows: Tensor, here: Tensor, radius: Tensor, share: float, side: int, key: Key
+    ) -> Float[Tensor, "R *F"]:
+        """Images in which a share of the blocks of some side is moved, each up or down.
+
+        Where the radius is larger than 1 they leave the threat's set, but never the box.
+        """
+        sign = torch.where(_blocks(here, side, key.fold("sign")) < 0.5, -1.0, 1.0).to(here.dtype)
+        moved = _blocks(here, side, key.fold("moved")) < share
+        reach = (radius if isinstance(self.threat, L2) else 2 * radius) * self.threat.epsilon
+        far = here + per_example(reach, here) * self.threat.steepest(sign * moved)
+        return torch.where(
+            per_example(radius <= 1, here), self.threat.project(far, self.x[rows]), far.clamp(0, 1)
+        )
+
+    def adapted(self, radius: Float[Tensor, "R"], same: Float[Tensor, "R"]) -> Float[Tensor, "R"]:
+        """Farther where most answers were all the same, nearer where few were, in units of epsilon."""
+        most = 0.5 / max(self.threat.epsilon, 1e-6)
+        grown, shrunk = (1.5 * radius).clamp(max=max(most, 1.0)), (radius / 1.5).clamp(min=1.0)
+        return torch.where(same > 0.7, grown, torch.where(same < 0.3, shrunk, radius))
+
+    def climbed(self, rows: Tensor, fit: _Fit, key: Key) -> list[Float[Tensor, "R *F"]]:
+        """Where attacks on the stand-in end, from the best images and from random members of the set."""
+        x, y, best = self.x[rows], self.y[rows], self.best.x[rows]
+        begin = [best if i % 2 == 0 else self.threat.start(x, key.fold(i)) for i in range(TRIED)]
+        here = [image.flatten(1) for image in begin]
+        labels, order = y[:, None], None
+        for step in range(STEPS):
+            height = fit.logits(torch.stack(here, 1)).scatter(
+                2, labels[:, None].expand(-1, TRIED, 1), -torch.inf
+            )
+            ranks = height.topk(min(RIVALS, height.shape[2] - 1), dim=2).indices
+            order = ranks if order is None else order
+            rival = torch.stack(
+                [
+                    order[:, i, rank] if (rank := (i // 2) % ranks.shape[2]) else ranks[:, i, 0]
+                    for i in range(TRIED)
+                ],
+                1,
+            )
+            slope = fit.slope(torch.stack(here, 1), rival, labels.expand(-1, TRIED)).to(x.dtype)
+            size = self.threat.epsilon * (1 - step / STEPS)
+            here = [
+                self.threat.project(
+                    at.view_as(x) + size * self.threat.steepest(slope[:, i].view_as(x)), x
+                ).flatten(1)
+                for i, at in enumerate(here)
+            ]
+        return [at.view_as(x) for at in here]
+
+
+class _Fit(NamedTuple):
+    """Ridge regression of the logits with a Gaussian kernel, for each example by itself."""
+
+    centre: Float[Tensor, "R 1 D"]
+    unit: Float[Tensor, "R 1 1"]
+    points: Float[Tensor, "R N D"]  # from the centre, in that unit
+    weights: Float[Tensor, "R N K"]
+    mean: Float[Tensor, "R 1 K"]
+
+    @classmethod
+    def of(cls, seen: _Seen, x: Float[Tensor, "R D"]) -> _Fit:
+        """The fit; logits are standardised, so that neither their scale nor their level matters."""
+        centre = x[:, None].double()
+        points = seen.points.double() - centre
+        unit = points.square().sum(2).mean(1).sqrt().clamp(min=1e-12)[:, None, None]
+        points = points / unit
+        logits, known = seen.logits.double(), seen.logits.isfinite()
+        least = torch.where(known, logits, torch.inf).amin((1, 2), keepdim=True).nan_to_num(0.0, 0.0)
+        logits = torch.where(known, logits, least)  # such as that of a masked class
+        logits = logits / logits.abs().amax((1, 2), keepdim=True).clamp(min=1e-300)
+        spread = (logits - logits.mean(1, keepdim=True)).square().mean((1, 2), keepdim=True).sqrt()
+        logits = logits / spread.clamp(min=1e-12)
+        mean = logits.mean(1, keepdim=True)
+        kernel = _kernel(points, points)
+        ridge = RIDGE * torch.eye(kernel.shape[1], dtype=kernel.dtype, device=kernel.device)
+        weights = torch.cholesky_solve(logits - mean, torch.linalg.cholesky(kernel + ridge))
+        return cls(centre, unit, points, weights, mean)
+
+    def logits(self, here: Float[Tensor, "R E D"]) -> Float[Tensor, "R E K"]:
+        """What the stand-in answers."""
+        return _kernel(self._placed(here), self.points) @ self.weights + self.mean
+
+    def slope(self, here: Float[Tensor, "R E D"], rival: Tensor, label: Tensor) -> Float[Tensor, "R E D"]:
+        """The gradient of one logit over another, up to a positive factor."""
+        placed = self._placed(here)
+        weights = self.weights.transpose(1, 2)
+        over = (_of(weights, rival) - _of(weights, label)) * _kernel(placed, self.points)
+        return over @ self.points - over.sum(2, keepdim=True) * placed
+
+    def _placed(self, here: Tensor) -> Tensor:
+        return (here.double() - self.centre) / self.unit
+
+
+def _of(weights: Float[Tensor, "R K N"], classes: Int64[Tensor, "R E"]) -> Float[Tensor, "R E N"]:
+    return weights.gather(1, classes[..., None].expand(-1, -1, weights.shape[2]))
+
+
+def _kernel(one: Float[Tensor, "R M D"], other: Float[Tensor, "R N D"]) -> Float[Tensor, "R M N"]:
+    square = one.square().sum(2)[:, :, None] + other.square().sum(2)[:, None]
+    return torch.exp(-(square - 2 * one @ other.transpose(1, 2)).clamp(min=0) / 2)
+
+
+def _blocks(like: Float[Tensor, "R *F"], side: int, key: Key) -> Float[Tensor, "R *F"]:
+    """Uniform draws, one for each block of an image; of other shapes one for each value."""
+    if like.ndim != 4:
+        return key.uniform(like.shape, 0, like.device)
+    batch, channels, height, width = like.shape
+    few = key.uniform((batch, channels, -(-height // side), -(-width // side)), 0, like.device)
+    return few.repeat_interleave(side, 2).repeat_interleave(side, 3)[:, :, :height, :width]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandIn(Recipe):
+    r"""Attack on a smooth model that is fitted to the answers around each example, without gradients.
+
+    .. math:: \hat f(x) = \bar f + k(x)^\top (K + \lambda I)^{-1} (F - \bar f),\quad
+        k_i(x) = \exp\bigl(-\|x - x_i\|^2 / 2\ell^2\bigr)
+
+    The rows of F are the model's own logits, standardised, at images :math:`x_i` around the best one so far:
+    blocks of pixels moved up or down, farther away where the answers do not change, and where earlier attacks
+    on the fit ended. Projected steps raise a rival's logit over the label's in the fit,
+    :math:`\hat f_k - \hat f_y`, and the model itself is asked about their ends. Then the fit is made anew.
+    The length :math:`\ell` is the root mean square distance of the :math:`x_i` from the clean image. In a
+    suite it begins at each example's image of the largest margin that the members before it have found.
+
+    Each example has a fit of its own, so that none depends on the others of its batch.
+
+    Args:
+        queries: forward passes per example, at least 1; the first fit comes after 33.
+
+    Raises:
+        InputError: a threat other than Linf, regions of it, and L2.
+
+    Example:
+        >>> from spikeproof.threats import Linf
+        >>> StandIn(queries=200)(Linf(0.1)).queries
+        200
+
+    Source:
+        Papernot et al. 2017 (arXiv 1602.02697), for the substitute that is fitted to answers and refitted
+        where attacks on it lead; ridge regression around each example in place of one network is ours.
+    """
+
+    gradient_free: ClassVar[bool] = True
+    goes_on: ClassVar[bool] = True
+    queries: int = 1000
+
+    def __call__(self, threat: Threat) -> FittedSearch:
+        return FittedSearch(threat, self.queries)
