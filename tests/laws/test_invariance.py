@@ -1,7 +1,10 @@
 """A robust accuracy depends on the function that a model computes, and on nothing else.
 
-Each change below keeps the function (or relabels it), and must keep the number and the verdict: to the bit
-where the change keeps every answer to the bit, and within one example of forty where sums round otherwise.
+Each change below keeps the function (or relabels it), and must keep the number: to the bit where the change
+keeps every answer and every gradient to the bit, within one example of forty where sums round otherwise or
+the objectives see logits in another unit, and within two where the layers are hidden behind a function, so
+that no substitute of them can be made. The verdict is kept too, except by functions, which have fewer
+gradient sources.
 """
 
 import copy
@@ -70,10 +73,11 @@ def foreign(model, sample):
     return audit(lambda images: model(images), *sample, THREAT, key=KEY)
 
 
-def alike(first, second, points=0.0):
+def alike(first, second, points=0.0, verdict=True):
     assert second.accuracy == pytest.approx(first.accuracy, abs=points + 1e-9)
     assert second.clean_accuracy == pytest.approx(first.clean_accuracy)
-    assert second.verdict.verdict == first.verdict.verdict
+    if verdict:
+        assert second.verdict.verdict == first.verdict.verdict
 
 
 def scaled(model, factor):
@@ -90,12 +94,14 @@ def scaled(model, factor):
 def test_the_unit_of_potentials_changes_nothing(model, found, sample, factor):
     if not model.spec.neuron.spiking:
         pytest.skip("a rectifier has no unit of its own")
-    alike(found, audit(scaled(model, factor), *sample, THREAT, key=KEY))
+    reads_potential = isinstance(model.spec.decoder, MeanPotential)  # its logits have the unit of potentials
+    alike(found, audit(scaled(model, factor), *sample, THREAT, key=KEY), 1 / N if reads_potential else 0)
 
 
 @pytest.mark.parametrize(("factor", "shift"), [(2.0**-24, 0.0), (2.0**20, 0.0), (1.0, 64.0)])
 def test_scale_and_shift_of_logits_change_nothing(model, foreign, sample, factor, shift):
-    alike(foreign, audit(lambda images: model(images) * factor + shift, *sample, THREAT, key=KEY), 1 / N)
+    other = audit(lambda images: model(images) * factor + shift, *sample, THREAT, key=KEY)
+    alike(foreign, other, 1 / N, verdict=False)
 
 
 def test_the_order_of_hidden_neurons_changes_nothing(model, found, sample):
@@ -116,7 +122,7 @@ def test_the_order_of_classes_changes_nothing(model, foreign, sample):
 
 
 def test_a_plain_function_of_the_model_is_as_robust_as_the_model(found, foreign):
-    alike(found, foreign, 1 / N)
+    alike(found, foreign, 2 / N, verdict=False)
 
 
 @pytest.mark.parametrize("size", [7, 32])
@@ -137,4 +143,5 @@ def test_the_order_of_the_data_changes_nothing(model, found, sample):
 
 
 def test_logits_of_half_precision_are_judged_as_they_are_answered(model, foreign, sample):
-    alike(foreign, audit(lambda images: model(images).bfloat16().float(), *sample, THREAT, key=KEY), 2 / N)
+    other = audit(lambda images: model(images).bfloat16().float(), *sample, THREAT, key=KEY)
+    alike(foreign, other, 2 / N, verdict=False)
