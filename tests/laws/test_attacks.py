@@ -503,7 +503,7 @@ def test_all_others_are_aimed_at_in_turn_the_most_likely_first():
     turns = torch.stack([EveryOther()(logits, y, turn) for turn in range(EveryOther().turns(4))])
     assert turns.T.tolist() == [[1, 3, 2], [0, 2, 3]]
     assert EveryOther(2).turns(4) == 2
-    assert LeastLikely()(logits, y, 0).tolist() == [2, 3]
+    assert LeastLikely()(logits, y, 0).tolist() == [2, 2]  # a class without a number is never the answer
 
 
 def test_targeted_ratio_by_hand_and_divergence_by_numpy():
@@ -524,8 +524,8 @@ def test_rescaled_objectives_do_not_see_the_scale_and_do_not_saturate():
         torch.autograd.grad(objective(big, label).sum(), big)[0]
         for objective in (LogitCrossEntropy(), Rescaled())
     )
-    assert (plain == 0).all()
-    assert (scaled != 0).all()
+    assert (plain.abs() < 1e-9).all()
+    assert (scaled.abs() > 1e-6).all()
 
 
 @pytest.mark.parametrize(

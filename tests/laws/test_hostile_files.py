@@ -317,7 +317,7 @@ def test_evidence_that_is_lost_never_improves_a_verdict(whole, tmp_path, kind, h
         (cells[0] / "cell.json").write_text(json.dumps({**other, "address": cells[0].name}))
         sign(cells[0])
     after = [row for row in records(root) if row["attack"] == "worst-case"]
-    order = ["withheld", "doubtful", "supported"]
+    order = ["withheld", "doubtful", "preliminary", "supported"]
     assert len(after) == len(before)
     marked = [row for row in after if any(text.startswith("evidence missing") for text in row["warnings"])]
     assert len(marked) == (2 if kind == "inspect" else 1)

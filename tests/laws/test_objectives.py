@@ -307,7 +307,7 @@ def test_a_suite_on_an_early_exit_reports_what_the_model_answers():
     model = model_for(EXITS[1])
     clean = evaluate_clean(model, X, Y, KEY)
     found = evaluate_suite(model, "quick", Linf(0.1), X, Y, clean, KEY)
-    assert [m["name"] for m in found.members][:3] == ["pgd", "pgd-margin", "pgd-prefixes"]
+    assert {m["name"] for m in found.members} >= {"pgd", "pgd-margin", "pgd-prefixes"}
     assert torch.equal(found.attacked.right > 0, decide(model(found.attacked.x_adv)) == Y)
     assert torch.equal(found.attacked.exit, model.infer(found.attacked.x_adv).exit)
 

@@ -307,7 +307,7 @@ class MyCode(Direct):
 
 def test_a_part_of_the_users_own_cannot_be_saved_and_the_message_says_so(tmp_path):
     model = fresh(replace(SPECS[0], encoder=MyCode(2)))
-    with pytest.raises(InputError, match=r"Encoder knows .*'latency'.*MyCode"):
+    with pytest.raises(InputError, match=r"Encoder are .*'latency'.*MyCode"):
         save(model, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
