@@ -334,11 +334,6 @@ EXHIBITS = (
         lambda: evidence(substitute(trained(Latency(6)), backward=SpikeGated())),
     ),
     Exhibit(
-        "logits times 10,000",
-        "saturated outputs",
-        lambda: evidence(Wrapped(trained(), after=lambda z, x: 1e4 * z)),
-    ),
-    Exhibit(
         "soft-max inside the model",
         "probabilities instead of logits",
         lambda: evidence(Wrapped(trained(), after=lambda z, x: z.softmax(1))),

@@ -119,7 +119,6 @@ PROBED = {
     "zero gradients": {"zero_gradients": 0.5},
     "layer without gradient": {"zero_by_layer": (1.0,)},
     "masked encoder gradient": {"masked_inputs": 0.9},
-    "saturated outputs": {"saturated": 0.5},
     "gradient is no slope": {"slope_follows": (0.1,)},
     "unstable predictions": {"unstable": 0.9, "slope_follows": (0.2,), "slope_steady": (0.2,)},
 }

@@ -278,7 +278,7 @@ def names(checks, model=SPECS["latency"], tried=(PGD(steps=8), Suite()), threat=
 def test_each_reason_for_doubt_is_answered_with_its_own_attacks():
     assert names(["loss still rising"], strong=PGD(steps=8)) == [PGD]
     assert names(["zero gradients"]) == [WidthSweep, EncoderAwareSearch]
-    assert names(["saturated outputs"]) == [PGD, APGDDLR]
+    assert names(["probabilities instead of logits"]) == [PGD, APGDDLR]
     assert names(["masked encoder gradient"]) == [PGD, PGD, EncoderAwareSearch]
     assert names(["expectation too small"], SPECS["bernoulli"]) == [EOTPGD]
     for checks in ([], ["attacks too few"], ["zero gradients", "loss still rising"]):

@@ -656,19 +656,6 @@ CHECKS: tuple[Check, ...] = (
         "spikeproof, on the published code of Ding et al. 2023",
     ),
     Check(
-        "saturated outputs",
-        DOUBTFUL,
-        _share(
-            "saturated",
-            0.05,
-            "{} of the examples have no gradient of the cross-entropy but one of the margin",
-        ),
-        "cross-entropy has lost its gradient to rounding on more than 5 % of the examples, the margin has not.",
-        "Scores that are too far apart make soft-max probabilities exactly 0 and 1.",
-        "Attack with the objective `margin` or `dlr`.",
-        "Carlini & Wagner 2017, section IX (defensive distillation)",
-    ),
-    Check(
         "probabilities instead of logits",
         DOUBTFUL,
         _probed(lambda p: "each answer sums to 1" if p.probabilities else None),

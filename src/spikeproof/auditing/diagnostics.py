@@ -225,13 +225,9 @@ def _gradient(model: Model, x: Tensor, y: Tensor, key: Key, objective: Objective
 
 def _gradients(model: Model, x: Tensor, y: Tensor, key: Key, stochastic: bool) -> dict[str, Any]:
     margin = _gradient(model, x, y, key, Margin())
-    entropy = _gradient(model, x, y, key, LogitCrossEntropy())
     assert margin is not None
     zero = (margin.flatten(1) == 0).all(1)
     found: dict[str, Any] = {"zero_gradients": float(zero.float().mean())}
-    if entropy is not None:
-        lost = (entropy.flatten(1).abs().amax(1) < 1e-30) & ~zero
-        found["saturated"] = float(lost.float().mean())
     found["masked_inputs"] = _masked(model, x, y, key, margin)
     if stochastic:
         found["gradient_agreement"] = _agreement(lambda k: _gradient(model, x, y, k, Margin()), key)

@@ -90,7 +90,6 @@ class ProbeEvidence:
         zero_gradients: share of examples with a gradient of zero everywhere.
         zero_by_layer: per spiking layer, share of neurons and steps without gradient.
         masked_inputs: share of black pixels that matter to the answer and have a gradient of exactly zero.
-        saturated: share of examples whose cross-entropy has no gradient while their margin has one.
         probabilities: whether the answers are probabilities instead of logits.
         ties: share of examples without one best class.
         silent_decided: share of examples that are decided although the output layer did nothing.
@@ -117,7 +116,6 @@ class ProbeEvidence:
     zero_gradients: float | None = None
     zero_by_layer: Sequence[float] = ()
     masked_inputs: float | None = None
-    saturated: float | None = None
     probabilities: bool | None = None
     ties: float | None = None
     silent_decided: float | None = None

@@ -107,7 +107,6 @@ _TRY: dict[str, Callable[[_Case], list[Recipe]]] = {
     "transfer beats white-box": _other_gradients,
     "unbounded attack fails": _other_gradients,
     "masked encoder gradient": _other_rules,
-    "saturated outputs": _other_objectives,
     "probabilities instead of logits": _other_objectives,
     "unstable predictions": lambda case: [EncoderAwareSearch(), SquareSearch(queries=2000)],
     "gradient is no slope": lambda case: [EncoderAwareSearch(), SquareSearch(queries=2000)],
