@@ -86,7 +86,7 @@ def from_json(content: bytes, name: str) -> Any:
     return _safe(data, name)
 
 
-def shaped(data: Any, shape: Any, name: str) -> Any:
+def shaped(data: object, shape: object, name: str) -> Any:
     """Plain data of a stated shape.
 
     Args:
@@ -114,7 +114,7 @@ def shaped(data: Any, shape: Any, name: str) -> Any:
         ) from error
 
 
-def read_json(path: Path, shape: Any, limit: int = LARGEST_DOCUMENT) -> Any:
+def read_json(path: Path, shape: object, limit: int = LARGEST_DOCUMENT) -> Any:
     """The JSON document in a regular file, of a stated size, depth and shape.
 
     Args:
@@ -169,11 +169,11 @@ def _too_long(path: Path, limit: int) -> InputError:
     return InputError(f"{path}: expected at most {limit} bytes", "more", "Is this the right file?")
 
 
-def _refuse_constant(text: str) -> Any:
+def _refuse_constant(text: str) -> object:
     raise ValueError(f"{text} is no number of JSON")
 
 
-def _safe(data: Any, name: str, depth: int = 0) -> Any:
+def _safe(data: object, name: str, depth: int = 0) -> Any:
     if depth > DEEPEST:
         raise InputError(f"{name}: expected at most {DEEPEST} levels of brackets", "more", "Check the file.")
     if isinstance(data, str):

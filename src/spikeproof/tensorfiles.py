@@ -74,8 +74,14 @@ def parse(
         note = _note(content, name)
         tensors = safetensors.torch.load(content)
     except (
-        *(safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError),
-        *(RuntimeError, RecursionError),
+        safetensors.SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RuntimeError,
+        RecursionError,
     ) as error:
         other = (words for start, words in _OTHER_FORMATS.items() if content.startswith(start))
         raise InputError(

@@ -71,7 +71,9 @@ def probe(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Ke
             return ProbeEvidence(again=again, training=training)
 
 
-def _seen(model: Model, copies: tuple[Any, Any] | None, x: Tensor, y: Tensor, key: Key) -> dict[str, Any]:
+def _seen(
+    model: Model, copies: tuple[object, object] | None, x: Tensor, y: Tensor, key: Key
+) -> dict[str, Any]:
     stochastic = bool(getattr(model, "stochastic", False))
     kept = _remembered(model, copies, x, key)
     logits = _ask(model, x, key)
@@ -136,7 +138,7 @@ def _differ(a: Float[Tensor, "B K"], b: Float[Tensor, "B K"]) -> Bool[Tensor, "B
     return (a - b).abs().amax(1) > ALIKE * scale
 
 
-def _remembered(model: Model, copies: tuple[Any, Any] | None, x: Tensor, key: Key) -> state.Remembered:
+def _remembered(model: Model, copies: tuple[object, object] | None, x: Tensor, key: Key) -> state.Remembered:
     def ask(model: Model, images: Tensor, rows: Tensor) -> Tensor:
         logits: Tensor = model(images, key.for_rows(rows))
         return logits if logits.requires_grad else logits.clone()

@@ -48,8 +48,8 @@ class Remembered(NamedTuple):
 
 
 def remembered(
-    model: Any,
-    copies: tuple[Any, Any] | None,
+    model: object,
+    copies: tuple[object, object] | None,
     x: Float[Tensor, "B *F"],
     others: Float[Tensor, "B *F"],
     signs: Float[Tensor, "B *F"],

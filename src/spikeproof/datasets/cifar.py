@@ -218,8 +218,13 @@ class CIFAR(Source):
                         content[name] = _taken(file, path / name) if file else bytearray()
                         bounded.most = HEADER
         except (
-            *(tarfile.TarError, EOFError, zlib.error, OSError),
-            *(ValueError, OverflowError, RecursionError),
+            tarfile.TarError,
+            EOFError,
+            zlib.error,
+            OSError,
+            ValueError,
+            OverflowError,
+            RecursionError,
         ) as error:
             if isinstance(error, InputError):
                 raise

@@ -269,8 +269,16 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         with _plain(path) as plain, h5py.File(plain, "r") as file:
             yield h5py, file
     except (
-        *(OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError),
-        *(MemoryError, EOFError, zlib.error),
+        OSError,
+        KeyError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+        EOFError,
+        zlib.error,
     ) as error:
         if isinstance(error, InputError):
             raise

@@ -1,4 +1,4 @@
-"""Any callable as a model: what takes images alone, and whether answers depend on anything besides them."""
+"""A callable as a model: what takes images alone, and whether answers depend on anything besides them."""
 
 from __future__ import annotations
 

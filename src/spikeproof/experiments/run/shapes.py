@@ -86,7 +86,7 @@ class CellDocument(TypedDict):
 
     kind: Words
     address: Address
-    spec: dict[str, Any]
+    spec: dict[str, object]
     format: NotRequired[Some]
 
 
@@ -103,7 +103,7 @@ class PlanDocument(TypedDict):
     study: Words
     cells: Annotated[list[Address], Field(max_length=MOST_CELLS)]
     plan: Annotated[list[CellDocument], Field(max_length=MOST_CELLS)]
-    spec: NotRequired[dict[str, Any]]
+    spec: NotRequired[dict[str, object]]
     replanned: NotRequired[list[Address]]
     created: NotRequired[Words]
     spikeproof: NotRequired[Words]
@@ -178,7 +178,7 @@ class _Certify(_Measured):
     epsilon: Annotated[Number, Field(ge=0)]
 
 
-SPECS: Mapping[str, Any] = {
+SPECS: Mapping[str, object] = {
     "train": _Train,
     "clean": _Looked,
     "inspect": _Looked,
@@ -315,7 +315,7 @@ class _InspectNumbers(TypedDict):
     weights: NotRequired[Text]
 
 
-NUMBERS: Mapping[str, Any] = {
+NUMBERS: Mapping[str, object] = {
     "train": _TrainNumbers,
     "clean": _CleanNumbers,
     "inspect": _InspectNumbers,
@@ -337,7 +337,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 """Kind of cell -> the columns that its table must have; those of a kind that is missing here have none."""
 
 
-def check_format(found: Any, name: str) -> None:
+def check_format(found: object, name: str) -> None:
     """Refuse what a later version of spikeproof wrote.
 
     Args:
@@ -360,7 +360,7 @@ def check_format(found: Any, name: str) -> None:
         )
 
 
-def format_of(document: Any) -> Any:
+def format_of(document: object) -> object:
     """The format that a document names, whatever else it holds; documents without one are of the first.
 
     Example:
@@ -370,7 +370,7 @@ def format_of(document: Any) -> Any:
     return document.get("format", FORMAT) if isinstance(document, Mapping) else FORMAT
 
 
-def check_cell(record: Mapping[str, Any], name: str, metrics: Mapping[str, Any] | None = None) -> None:
+def check_cell(record: Mapping[str, object], name: str, metrics: Mapping[str, object] | None = None) -> None:
     """Refuse a cell whose spec or numbers are not those of its kind; an unknown kind may be anything.
 
     Args:
@@ -381,14 +381,14 @@ def check_cell(record: Mapping[str, Any], name: str, metrics: Mapping[str, Any] 
     Raises:
         InputError: naming the value that does not fit.
     """
-    kind = record["kind"]
+    kind = str(record["kind"])
     if kind in SPECS:
         shaped(record["spec"], SPECS[kind], f"{name}: {kind}.spec")
     if metrics is not None and kind in NUMBERS:
         shaped(metrics, NUMBERS[kind], f"{name}: {kind}")
 
 
-def check_table(content: bytes | None, kind: str, metrics: Mapping[str, Any], name: str) -> None:
+def check_table(content: bytes | None, kind: str, metrics: Mapping[str, object], name: str) -> None:
     """Refuse a table without the columns of its kind, with other columns than numbers or too few rows.
 
     Args:
