@@ -26,7 +26,17 @@ from spikeproof.errors import InputError, suggest
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["Catalogue", "Where", "address", "build", "canonical", "describe", "summary"]
+__all__ = [
+    "Catalogue",
+    "Where",
+    "address",
+    "build",
+    "canonical",
+    "describe",
+    "spelt",
+    "summary",
+    "type_hints",
+]
 
 Catalogue = Mapping[Any, Mapping[str, type]]
 """Kind of part -> name -> class, such as `{Encoder: {"latency": Latency}}`."""
@@ -79,7 +89,7 @@ def describe(part: object, catalogue: Catalogue) -> dict[str, Any]:
     if not dataclasses.is_dataclass(part) or isinstance(part, type):
         raise InputError("Only dataclasses can be described", repr(part), "Make the part a frozen dataclass.")
     name = _name(type(part), catalogue)
-    hints = _hints(type(part))
+    hints = type_hints(type(part))
     options = {name: _plain(hints[name], getattr(part, name), catalogue) for name in _options(type(part))}
     return options if name is None else {"name": name, **options}
 
@@ -131,7 +141,8 @@ def _path(path: tuple[str | int, ...]) -> str:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, object]:
+def type_hints(cls: type) -> dict[str, object]:
+    """The type of every field of a dataclass, resolved once."""
     return typing.get_type_hints(cls)
 
 
@@ -254,7 +265,7 @@ class _Builder:
         for key, required in options.items():
             if required and key not in data:
                 raise InputError(f"{self.at(path)}{name!r} needs {key!r}", _listed(data), f"Add {key}.")
-        hints = _hints(cls)
+        hints = type_hints(cls)
         values = {key: self.value(hints[key], value, (*path, key)) for key, value in data.items()}
         try:
             return cls(**values)
@@ -293,23 +304,35 @@ def _leaf(hint: object, data: object, place: str) -> object:
 
 
 def _refused(hint: object, data: object, place: str) -> InputError:
-    return InputError(f"{place}expected {_spelt(hint)}", _shown(data), _advice(hint, data))
+    return InputError(f"{place}expected {spelt(hint)}", _shown(data), _advice(hint, data))
 
 
-def _spelt(hint: object) -> str:
+def spelt(hint: object, names: Mapping[object, str] | None = None) -> str:
+    """A type as a message names it.
+
+    Args:
+        hint: a type, as an annotation has it.
+        names: what kinds of parts are called; None for their classes.
+
+    Example:
+        >>> spelt(tuple[int, ...] | None)
+        'a list, each element a whole number, or null'
+    """
     words: dict[object, str] = {
         int: "a whole number",
         float: "a finite number",
         bool: "true or false",
         str: "text",
+        **(names or {}),
     }
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is tuple:
         if arguments[1:] == (Ellipsis,):
-            return f"a list, each element {_spelt(arguments[0])}"
+            return f"a list, each element {spelt(arguments[0], names)}"
         return f"a list of {len(arguments)} elements"
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join("null" if a is types.NoneType else _spelt(a) for a in arguments)
+        kinds = ["null" if a is types.NoneType else spelt(a, names) for a in arguments]
+        return (", or " if "," in kinds[0] else " or ").join(kinds)
     if typing.get_origin(hint) is typing.Literal:
         return f"one of {', '.join(map(repr, arguments))}"
     return words.get(hint, _called(hint))

@@ -101,7 +101,13 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class GradientRecipe(Recipe):
-    """A gradient attack; its gradients may be taken through a substitute of the model."""
+    """A gradient attack; its gradients may be taken through a substitute of the model.
+
+    Args:
+        objective: what is maximised.
+        surrogate: spike function to take gradients through, or None for the model's own.
+        backward: encoder rule to take gradients through, or None for the model's own.
+    """
 
     objective: Objective = LogitCrossEntropy()
     surrogate: Surrogate | None = None

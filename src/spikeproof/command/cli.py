@@ -54,6 +54,8 @@ KINDS = (
     "samples",
     "studies",
 )
+MODELS = "models"
+"""What `list` prints of one study, beside the kinds of the catalogue."""
 
 
 def main() -> None:
@@ -604,13 +606,25 @@ def _question(**asked: Unpack[Asked]) -> tuple[Path, Dataset, Question, str]:
 
 
 @cli.command("list")
-@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("kind", type=click.Choice((*KINDS, MODELS)))
+@click.argument("member", type=TEXT, required=False, metavar="[MEMBER|DIR]")
 @AS_JSON
 @guarded
-def list_(kind: str, as_json: bool) -> None:
-    """Print every member of a KIND with one sentence about it."""
+def list_(kind: str, member: str | None, as_json: bool) -> None:
+    """Print every member of a KIND with one sentence about it, or every option of one MEMBER.
+
+    `spikeproof list encoders latency` prints the options of the encoder latency: what each holds, its default
+    and its meaning. `spikeproof list models DIR` prints the models of the study in DIR, each with the
+    directory that `evaluate`, `audit` and `spikeproof.load` take.
+    """
     from spikeproof.catalogue.names import members
 
+    if kind == MODELS:
+        _list_models(member, as_json)
+        return
+    if member is not None:
+        _list_options(kind, member, as_json)
+        return
     found = members(kind)
     if as_json:
         click.echo(json.dumps([{"name": n, "description": d} for n, d in found.items()], indent=1))
@@ -618,6 +632,30 @@ def list_(kind: str, as_json: bool) -> None:
     width = max(map(len, found))
     for name, description in found.items():
         click.echo(f"{name:{width}}  {description}")
+
+
+def _list_options(kind: str, member: str, as_json: bool) -> None:
+    from spikeproof.catalogue.options import options
+    from spikeproof.command import lists
+
+    found = options(kind, member)
+    if as_json:
+        click.echo(json.dumps([option._asdict() for option in found], indent=1))
+        return
+    lists.print_options(kind, member, found)
+
+
+def _list_models(directory: str | None, as_json: bool) -> None:
+    from spikeproof.command import lists
+    from spikeproof.experiments.read.trained import models_of
+
+    if directory is None:
+        raise InputError("The directory of a study", "none", "Try spikeproof list models runs/quickstart.")
+    found = models_of(Path(directory))
+    if as_json:
+        click.echo(encoded([dict(model._asdict()) for model in found]), nl=False)
+        return
+    lists.print_models(found)
 
 
 @cli.command()
