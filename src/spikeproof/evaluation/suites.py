@@ -9,7 +9,7 @@ is the worst case per example.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
@@ -46,6 +46,7 @@ from spikeproof.attacks.search import Result, check_threat, evaluator
 from spikeproof.encoders import BackwardRule, SpikeCode, StraightThrough, TimeShift, with_backward
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation.columns import subset
+from spikeproof.evaluation.interim import Interim
 from spikeproof.evaluation.outcomes import Attacked, AttackedMetrics, Clean, Untouched
 from spikeproof.evaluation.through import through
 from spikeproof.evaluation.verdicts import Steady, evaluate_attack
@@ -523,6 +524,8 @@ def evaluate_suite(
     draws: int = 10,
     members: Sequence[Member] | None = None,
     after: Suited | None = None,
+    interim: Interim | None = None,
+    on_member: Callable[[Interim, int], None] | None = None,
 ) -> Suited:
     """The worst case per example over the members of a suite.
 
@@ -538,6 +541,9 @@ def evaluate_suite(
         draws: forward passes per verdict on a stochastic model.
         members: attacks in place of those of the plan.
         after: what was found before on the same examples; the members go on from there.
+        interim: the state of this same suite when it was interrupted; it gives what it would have given.
+        on_member: called after every member but the last with the state, which the next member changes, and
+            the number of members.
 
     Raises:
         InputError: as `plan` and `evaluate_attack` say.
@@ -547,7 +553,13 @@ def evaluate_suite(
     broken = none if after is None else after.broken_by.clone()
     entries: list[Contribution] = [] if after is None else list(after.members)
     nearest = _Nearest(model, worst.x_adv.clone(), y, clean.example, batch_size)
-    for place, member in enumerate(plan(level, model, threat) if members is None else members, len(entries)):
+    members, first = plan(level, model, threat) if members is None else members, len(entries)
+    if interim is not None:
+        worst, broken, entries = interim.worst, interim.broken_by.clone(), list(interim.members)
+        nearest.images, nearest.height = interim.nearest.clone(), interim.height.clone()
+    for place, member in enumerate(members, first):
+        if place < len(entries):
+            continue
         rows = (worst.right_selection > 0).nonzero().flatten()
         if member.after is not None and not _broke(entries, member.after):
             rows = rows[:0]
@@ -574,6 +586,9 @@ def evaluate_suite(
             worst = worst.worse(found, rows)
             nearest.learn(rows[~better], found.x_adv[~better], key.fold("nearest", member.name))
         entries.append(_contribution(member, source is None, found, before, worst, began))
+        if on_member is not None and place + 1 < first + len(members):
+            interim = Interim(worst, broken, tuple(entries), nearest.images, nearest.height)
+            on_member(interim, first + len(members))
     return Suited(worst, broken, entries)
 
 

@@ -35,6 +35,7 @@ from spikeproof.errors import DamagedError, InputError
 from spikeproof.evaluation.certificates import Certificate
 from spikeproof.evaluation.columns import stored
 from spikeproof.evaluation.distances import evaluate_distances
+from spikeproof.evaluation.interim import Interim
 from spikeproof.evaluation.outcomes import Attacked, Clean
 from spikeproof.evaluation.suites import Suite, evaluate_suite, plan
 from spikeproof.evaluation.through import made_on, settled, through, validated
@@ -68,6 +69,9 @@ KEPT_STEPS = 128
 
 FOUND = "images.safetensors"
 """Every image of an attack cell of a nested sweep."""
+
+SECONDS_AT_RISK = 10.0
+"""Work of a suite that may be lost when a run is killed, besides the member that was running."""
 
 KEPT_SUBJECTS = 4
 """Models that a worker keeps at hand."""
@@ -225,7 +229,7 @@ class Bench:
         recipe = build(Recipe, spec["attack"], PARTS)
         threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
         if isinstance(recipe, Suite):
-            return self.suite(cell, subject, recipe, threat)
+            return self.suite(cell, subject, recipe, threat, tell)
         key, part = Key.of(spec["seed"]), subject.validation
         few = slice(validated(recipe))
         images, labels = floats(part.images[few].to(self.device)), part.labels[few].to(self.device)
@@ -294,8 +298,12 @@ class Bench:
         metrics = {**found.metrics(), "gradient_free": recipe.gradient_free, "weights": subject.weights}
         return {"metrics.json": as_json(metrics), TABLE: table(stored(found))}
 
-    def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat) -> Files:
-        """The worst case over a suite, who broke what, and what each member contributed."""
+    def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat, tell: Tell) -> Files:
+        """The worst case over a suite, who broke what, and what each member contributed.
+
+        Once a few seconds have passed, the state after each member is kept, so that an interrupted cell goes
+        on where it was.
+        """
         members = plan(recipe.level, subject.model, threat)
         if plan_digest(members) != cell.spec.get("plan"):
             raise InputError(
@@ -303,6 +311,17 @@ class Bench:
                 f"one of the suite {recipe.level} as another version has it",
                 "Run the study again.",
             )
+        state, saved = checkpoint(self.root, cell.address), time.monotonic()
+
+        def keep(interim: Interim, total: int) -> None:
+            nonlocal saved
+            last = interim.members[-1]
+            tell(Progress(len(interim.members), total, f"{last['name']}, {last['left']:.1%} left"))
+            if time.monotonic() - saved > SECONDS_AT_RISK:
+                state.parent.mkdir(parents=True, exist_ok=True)
+                interim.save(state, cell.address)
+                saved = time.monotonic()
+
         found = evaluate_suite(
             subject.model,
             recipe.level,
@@ -314,6 +333,8 @@ class Bench:
             batch_size=self.batch_size,
             draws=cell.spec["draws"],
             members=members,
+            interim=Interim.resume(state, cell.address, torch.device(self.device)),
+            on_member=keep,
         )
         metrics = {**found.metrics(), "gradient_free": False, "weights": subject.weights}
         seconds = {member["name"]: member["seconds"] for member in found.members}
