@@ -16,7 +16,6 @@ from spikeproof.attacks.recipe import Recipe
 from spikeproof.auditing.checks import CHECKS, DOUBTFUL, PRELIMINARY
 from spikeproof.auditing.evidence import AttackEvidence, Evidence, ProbeEvidence
 from spikeproof.catalogue.names import PARTS
-from spikeproof.catalogue.saved import save
 from spikeproof.command.cli import cli
 from spikeproof.datasets import Digits
 from spikeproof.decoders import Count, MeanPotential
@@ -307,15 +306,15 @@ def test_longer_keeps_the_step_and_strongest_is_that_of_the_audit():
     assert strongest([(FGSM(), 0.1), (SquareSearch(), 0.0)]) is None
 
 
-def test_a_saved_model_is_repaired_for_the_same_reasons(tmp_path):
+def test_a_model_is_repaired_for_the_same_reasons():
     data = Digits().load(None)
     narrow = ModelSpec(Direct(3), MLP((24,)), LIF(), Rectangle(0.05), MeanPotential(), (1, 8, 8), 10)
     model = narrow.build(Key.of(0))
     BPTT(epochs=6, lr=0.02).train(model, data, Key.of(0))
-    save(model.eval(), tmp_path / "model")
+    model.eval()
     question = Question("quick", (Linf(0.05),), examples=60)
-    found = sign_off(tmp_path / "model", data, question)
-    (each,) = repair(tmp_path / "model", data, question, found, rounds=2)
+    found = sign_off(model, data, question)
+    (each,) = repair(model, data, question, found, rounds=2)
     assert each.first is found[0]
     assert "zero gradients" in [finding.check for finding in each.first.verdict.findings]
     assert "zero gradients" in [attempt.check for attempt in each.attempts]
@@ -326,7 +325,7 @@ def test_a_saved_model_is_repaired_for_the_same_reasons(tmp_path):
     assert each.last.accuracy == path[-1] < path[0]
     assert (each.last.suited.attacked.right[:60] <= each.first.suited.attacked.right).all()
     assert each.plain()["before"]["robust_accuracy"] == each.first.accuracy
-    (same,) = repair(tmp_path / "model", data, question, found, rounds=0)
+    (same,) = repair(model, data, question, found, rounds=0)
     assert (same.first, same.last, len(same.attempts)) == (found[0], found[0], 0)
 
 

@@ -60,6 +60,7 @@ from spikeproof.gradients.temporal import SurrogateGradient as SurrogateGradient
 from spikeproof.gradients.temporal import Truncated as Truncated
 from spikeproof.learning.augmentation import AugmentedBPTT as AugmentedBPTT
 from spikeproof.learning.backprop import BPTT as BPTT
+from spikeproof.learning.checkpoints import AsSaved as AsSaved
 from spikeproof.learning.conversion import QCFS as QCFS
 from spikeproof.learning.conversion import Cao as Cao
 from spikeproof.learning.conversion import DataBased as DataBased
@@ -271,6 +272,7 @@ MODEL_PARTS: Catalogue = {
         "spike-norm": SpikeNorm,
         "rate-norm": RateNormLayer,
         "qcfs": QCFS,
+        "as-saved": AsSaved,
     },
 }
 """Kind -> name -> class."""

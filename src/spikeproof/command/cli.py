@@ -19,10 +19,12 @@ from spikeproof.version import __version__
 
 if TYPE_CHECKING:
     from spikeproof.datasets import Dataset
+    from spikeproof.datasets import Source as DatasetSource
     from spikeproof.experiments.read.comparisons import Compared
     from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
     from spikeproof.experiments.repair.signing import Question
     from spikeproof.experiments.run.executors import Executor
+    from spikeproof.protocols import Model
 
 __all__ = ["main"]
 
@@ -174,13 +176,15 @@ def run(
     from spikeproof.experiments.run.compute import Bench
     from spikeproof.experiments.run.driver import run as run_cells
     from spikeproof.experiments.study.cells import cells_of
+    from spikeproof.experiments.study.owned import programs
     from spikeproof.experiments.study.study import load
 
     chosen = load(study, settings, limit)
     device = _device(device)
     out = out or Path("runs") / chosen.name
     cells = cells_of(chosen, _noted(chosen.data.load(data)))
-    bench = Bench(out, data, device, chosen.batch_size, ("spikeproof", *sys.argv[1:]))
+    command = ("spikeproof", *sys.argv[1:])
+    bench = Bench(out, data, device, chosen.batch_size, command, programs(chosen.models))
     with terminal.listener() as listener:
         executor = _executor(workers, device, len(cells))
         summary = run_cells(chosen.name, chosen.spec(), cells, bench, executor, out, listener)
@@ -420,6 +424,8 @@ ASKED = (
     click.option(
         "--device", type=TEXT, help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]"
     ),
+    click.option("--weights", type=PLACE, help="File of weights for FILE.py:FUNCTION, .safetensors or .pt."),
+    click.option("--out", type=PLACE, help="Directory for cells and report; the same command goes on in it."),
     AS_JSON,
 )
 
@@ -438,6 +444,8 @@ class Asked(TypedDict):
     seed: int
     draws: int | None
     device: str | None
+    weights: Path | None
+    out: Path | None
 
 
 def asked(command: Callable[..., None]) -> Callable[..., None]:
@@ -451,15 +459,21 @@ def asked(command: Callable[..., None]) -> Callable[..., None]:
 @asked
 @guarded
 def evaluate(as_json: bool, **options: Unpack[Asked]) -> None:
-    """Robust accuracy of the saved MODEL under a suite of attacks, with verdict and certificate.
+    """Robust accuracy of MODEL under a suite of attacks, with verdict and certificate.
 
-    MODEL is a directory that spikeproof.save() wrote or a train cell of a study.
+    MODEL is a directory that spikeproof.save() wrote, a train cell of a study, or FILE.py:FUNCTION, a
+    function in a file of yours that takes nothing and returns a model. The file is run. With --out the
+    numbers are stored as those of a study are, with a report, and a killed command goes on where it was.
     """
     from spikeproof.command import terminal
     from spikeproof.experiments.repair.signing import sign_off
 
-    path, data, question, device = _question(**options)
-    found = sign_off(path, data, question, device)
+    if options["out"] is not None:
+        failed = _into(options["out"], as_json, options)
+        _shown(options["out"], as_json)
+        sys.exit(1 if failed else 0)
+    model, data, question, device = _question(**options)
+    found = sign_off(model, data, question, device)
     if as_json:
         click.echo(encoded([each.plain() for each in found]), nl=False)
         return
@@ -471,9 +485,25 @@ def evaluate(as_json: bool, **options: Unpack[Asked]) -> None:
 @click.option("--verdicts", is_flag=True, help="Only say what is known; compute nothing.  [studies]")
 @click.option("--rounds", type=click.IntRange(0), default=3, show_default=True, help="Of repairs, in all.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [studies; default: one per core]")
+@click.option(
+    "--make",
+    type=TEXT,
+    multiple=True,
+    metavar="FILE.py:FUNCTION",
+    help="A program of yours that makes a model of the study, and that may be run.  [studies]",
+)
 @guarded
-def audit(as_json: bool, verdicts: bool, rounds: int, workers: int | None, **options: Unpack[Asked]) -> None:
-    """Say how far the numbers of MODEL, a saved model or the directory of a study, can be trusted.
+def audit(
+    as_json: bool,
+    verdicts: bool,
+    rounds: int,
+    workers: int | None,
+    make: tuple[str, ...],
+    **options: Unpack[Asked],
+) -> None:
+    """Say how far the numbers of MODEL can be trusted.
+
+    MODEL is a saved model, FILE.py:FUNCTION as for `evaluate`, or the directory of a study.
 
     What is missing is computed, and every number without a standard suite gets one. A doubtful number is then
     attacked again as its reasons ask: more steps where the loss was rising, more draws where the expectation
@@ -486,18 +516,37 @@ def audit(as_json: bool, verdicts: bool, rounds: int, workers: int | None, **opt
 
     if (options["model"] / "study.json").exists():
         _refuse(ASKED_OF_MODELS, "a study, which says itself how it is measured", "Leave it out.")
-        _audit_study(options["model"], as_json, verdicts, rounds, workers, options["data"], options["device"])
+        more = _Repairs(verdicts, rounds, workers, options["data"], options["device"], frozenset(make))
+        _audit_study(options["model"], as_json, more)
         return
-    _refuse(("verdicts", "workers"), "a saved model, of which nothing is stored", "Leave it out.")
-    path, data, question, device = _question(**options)
-    found = repair(path, data, question, sign_off(path, data, question, device), device, rounds)
+    _refuse(("verdicts", "make"), "a model, of which nothing is stored", "Leave it out.")
+    if options["out"] is not None:
+        failed = _into(options["out"], as_json, options)
+        trusted = frozenset({str(options["model"])})
+        more = _Repairs(False, rounds, workers, options["data"], options["device"], trusted)
+        _audit_study(options["out"], as_json, more)
+        sys.exit(1 if failed else 0)
+    _refuse(("workers",), "a model that is measured without --out", "Leave it out.")
+    model, data, question, device = _question(**options)
+    found = repair(model, data, question, sign_off(model, data, question, device), device, rounds)
     if as_json:
         click.echo(encoded([each.plain() for each in found]), nl=False)
         return
     terminal.print_repaired(found)
 
 
-ASKED_OF_MODELS = ("suite", "threat", "epsilons", "dataset", "examples", "sample", "seed", "draws")
+ASKED_OF_MODELS = (
+    "suite",
+    "threat",
+    "epsilons",
+    "dataset",
+    "examples",
+    "sample",
+    "seed",
+    "draws",
+    "weights",
+    "out",
+)
 
 
 def _refuse(names: tuple[str, ...], what: str, try_: str) -> None:
@@ -509,15 +558,66 @@ def _refuse(names: tuple[str, ...], what: str, try_: str) -> None:
             raise InputError(f"The option {option.opts[0]} says nothing about this", what, try_)
 
 
-def _audit_study(
-    directory: Path,
-    as_json: bool,
-    verdicts: bool,
-    rounds: int,
-    workers: int | None,
-    data: Path | None,
-    device: str | None,
-) -> None:
+def _into(out: Path, as_json: bool, options: Asked) -> int:
+    """Measure one model as a study of its own in this directory; the number of cells that failed."""
+    from spikeproof.catalogue.given import Given, is_address
+    from spikeproof.catalogue.others import Saved
+    from spikeproof.command import terminal
+    from spikeproof.experiments.repair.signing import as_study
+    from spikeproof.experiments.run.compute import Bench
+    from spikeproof.experiments.run.driver import Listener
+    from spikeproof.experiments.run.driver import run as run_cells
+    from spikeproof.experiments.study.cells import cells_of
+    from spikeproof.experiments.study.owned import Owned
+    from spikeproof.experiments.study.study import saved_candidate
+
+    make, weights = str(options["model"]), options["weights"]
+    case = _Case.of(options)
+    given = Given(make, None if weights is None else str(weights)) if is_address(make) else None
+    model = saved_candidate(Saved(path=make)) if given is None else Owned.of(given)
+    study = as_study(_study_name(out), model, case.source, case.question)
+    device = _device(options["device"])
+    cells = cells_of(study, _noted(case.source.load(options["data"])))
+    command = ("spikeproof", *sys.argv[1:])
+    bench = Bench(out, options["data"], device, study.batch_size, command, frozenset({make}))
+    with nullcontext(Listener()) if as_json else terminal.listener() as listener:
+        executor = _executor(None, device, len(study.threats))
+        summary = run_cells(study.name, study.spec(), cells, bench, executor, out, listener)
+    if not as_json:
+        terminal.print_summary(summary)
+    return summary.failed
+
+
+def _study_name(out: Path) -> str:
+    """The name of a directory as that of a study."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in out.resolve().name)
+    return kept.strip("-_")[:64] or "model"
+
+
+def _shown(out: Path, as_json: bool) -> None:
+    """The numbers and the report of a directory, or the numbers as JSON."""
+    from spikeproof.experiments.read.results import records
+
+    if as_json:
+        _written(out)
+        click.echo(encoded(records(out)), nl=False)
+        return
+    _report(out, anew=False)
+
+
+@dataclass(frozen=True)
+class _Repairs:
+    """How an audit of a study is made."""
+
+    verdicts: bool
+    rounds: int
+    workers: int | None
+    data: Path | None
+    device: str | None
+    trusted: frozenset[str]
+
+
+def _audit_study(directory: Path, as_json: bool, how: _Repairs) -> None:
     from spikeproof.command import terminal
     from spikeproof.experiments.read.results import records
     from spikeproof.experiments.repair.repairs import repair_study, repaired
@@ -525,17 +625,17 @@ def _audit_study(
     from spikeproof.experiments.run.driver import Listener, read_plan
 
     failed = 0
-    if not verdicts:
-        plan, name = read_plan(directory), _device(device)
+    if not how.verdicts:
+        plan, name = read_plan(directory), _device(how.device)
         batch = plan["spec"].get("batch_size", 128)
-        bench = Bench(directory, data, name, batch, ("spikeproof", *sys.argv[1:]))
-        executor = _executor(workers, name, len(plan["cells"]))
+        bench = Bench(directory, how.data, name, batch, ("spikeproof", *sys.argv[1:]), how.trusted)
+        executor = _executor(how.workers, name, len(plan["cells"]))
 
         def images(dataset: Mapping[str, object]) -> int:
             return len(bench.dataset(dataset).test.labels)
 
         with nullcontext(Listener()) if as_json else terminal.listener() as listener:
-            summary = repair_study(directory, bench, executor, listener, images, rounds)
+            summary = repair_study(directory, bench, executor, listener, images, how.rounds, bench.model)
         failed = summary.failed
         if not as_json:
             terminal.print_summary(summary)
@@ -545,7 +645,7 @@ def _audit_study(
         click.echo(encoded(found), nl=False)
     else:
         terminal.print_verdicts(found, repaired(rows))
-        if not verdicts and rows:
+        if not how.verdicts and rows:
             click.echo(f"report: {_written(directory)}")
     if failed:
         sys.exit(1)
@@ -569,40 +669,72 @@ def _named(threat: str) -> tuple[str, dict[str, object]]:
     )
 
 
-def _question(**asked: Unpack[Asked]) -> tuple[Path, Dataset, Question, str]:
-    from spikeproof.catalogue.names import PARTS
-    from spikeproof.catalogue.saved import load
-    from spikeproof.datasets import Sample
-    from spikeproof.evaluation.suites import Suite
-    from spikeproof.experiments.repair.signing import Question, dataset_of
-    from spikeproof.protocols import Threat
-    from spikeproof.specs import build
-    from spikeproof.statistics import draws_wanted
-    from spikeproof.threats import parse_epsilon
+@dataclass(frozen=True)
+class _Case:
+    """What `evaluate` and `audit` were asked, the model aside."""
 
-    model, threat, examples = asked["model"], asked["threat"], asked["examples"]
-    level = Suite(level=asked["suite"]).level
-    if (model / "study.json").exists():
+    source: DatasetSource
+    question: Question
+
+    @classmethod
+    def of(cls, asked: Asked) -> _Case:
+        """From the options of the command line."""
+        from spikeproof.catalogue.names import PARTS
+        from spikeproof.datasets import Sample
+        from spikeproof.evaluation.suites import Suite
+        from spikeproof.experiments.repair.signing import Question, source_of
+        from spikeproof.protocols import Threat
+        from spikeproof.specs import build
+        from spikeproof.statistics import draws_wanted
+        from spikeproof.threats import parse_epsilon
+
+        threat, examples = asked["threat"], asked["examples"]
+        level = Suite(level=asked["suite"]).level
+        sizes = sorted({parse_epsilon(epsilon) for epsilon in asked["epsilons"]})
+        name, options = _named(threat)
+        if {"name", "epsilon"} & {*options}:
+            raise InputError(
+                "A threat has options of its own; its size is --epsilon",
+                repr(threat),
+                "Leave out name and epsilon.",
+            )
+        threats = tuple(build(Threat, {"name": name, **options, "epsilon": size}, PARTS) for size in sizes)
+        chosen: Sample = build(Sample, asked["sample"], PARTS)
+        draws = asked["draws"] or draws_wanted(examples)
+        question = Question(level, threats, examples, asked["seed"], draws, sample=chosen)
+        return cls(source_of(asked["model"], asked["dataset"]), question)
+
+
+def _model(path: Path, weights: Path | None) -> Model:
+    """The model that the command line names, whatever is wrong with it said first."""
+    from spikeproof.catalogue.given import Given, is_address, made
+    from spikeproof.catalogue.saved import load
+
+    if is_address(str(path)):
+        return made(Given(str(path), None if weights is None else str(weights)))
+    if weights is not None:
+        raise InputError(
+            "--weights belong to a model that a program makes, FILE.py:FUNCTION", f"{path}", "Leave it out."
+        )
+    if path.suffix in (".pt", ".pth", ".ckpt"):
+        raise InputError(
+            "Expected a model",
+            f"{path}, which can hold weights but no model",
+            f"Write def make_model() in a file, and say net.py:make_model --weights {path}.",
+        )
+    if (path / "study.json").exists():
         raise InputError(
             "Expected a saved model",
-            f"{model}, the directory of a study",
-            f"Name one of its models, as `spikeproof show {model} --json` does.",
+            f"{path}, the directory of a study",
+            f"Name one of its models, as `spikeproof list models {path}` does.",
         )
-    load(model)  # before anything is asked about data: what is wrong with a model comes first
-    sizes = sorted({parse_epsilon(epsilon) for epsilon in asked["epsilons"]})
-    name, options = _named(threat)
-    if {"name", "epsilon"} & {*options}:
-        raise InputError(
-            "A threat has options of its own; its size is --epsilon",
-            repr(threat),
-            "Leave out name and epsilon.",
-        )
-    threats = tuple(build(Threat, {"name": name, **options, "epsilon": size}, PARTS) for size in sizes)
-    chosen: Sample = build(Sample, asked["sample"], PARTS)
-    draws = asked["draws"] or draws_wanted(examples)
-    question = Question(level, threats, examples, asked["seed"], draws, sample=chosen)
-    data = _noted(dataset_of(model, asked["dataset"], asked["data"]))
-    return model, data, question, _device(asked["device"])
+    return load(path)
+
+
+def _question(**asked: Unpack[Asked]) -> tuple[Model, Dataset, Question, str]:
+    model = _model(asked["model"], asked["weights"])
+    case = _Case.of(asked)
+    return model, _noted(case.source.load(asked["data"])), case.question, _device(asked["device"])
 
 
 @cli.command("list")

@@ -19,6 +19,7 @@ from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.driver import Listener, Summary
 from spikeproof.experiments.run.executors import Failure, Progress
 from spikeproof.experiments.study.cells import Cell
+from spikeproof.experiments.study.owned import is_owned
 from spikeproof.report.tables import (
     ARCHITECTURE,
     MISSING,
@@ -148,7 +149,8 @@ def cell_names(cells: Sequence[Cell]) -> dict[str, str]:
         spec = cell.spec
         if not cell.needs:
             model = spec["model"]
-            parts = "/".join(model[axis]["name"] for axis in ("network", "neuron", "encoder", "decoder"))
+            shown = ("encoder",) if is_owned(model) else ("network", "neuron", "encoder", "decoder")
+            parts = "/".join(model[axis]["name"] for axis in shown)
             names[cell.address] = f"train {parts}"
         else:
             tried = spec.get("attack") or spec.get("certificate")

@@ -23,7 +23,7 @@ from spikeproof.networks.architecture import Architecture
 from spikeproof.networks.classifier import Classifier
 from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import Integrator, Neuron, Recurrent, Spiking, Synapse
-from spikeproof.protocols import Threat, check_key, check_kind_of_threat, check_tensors
+from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, check_tensors
 
 __all__ = [
     "Choice",
@@ -214,7 +214,7 @@ class Choice(NamedTuple):
 
 
 def strongest(
-    model: Classifier,
+    model: Model,
     recipes: Sequence[Recipe],
     threat: Threat,
     x: Float[Tensor, "N C H W"],
@@ -293,7 +293,7 @@ def validated(recipe: Recipe) -> int:
 
 
 def settled(
-    model: Classifier,
+    model: Model,
     recipe: Recipe,
     threat: Threat,
     x: Float[Tensor, "N C H W"],

@@ -1,21 +1,25 @@
-"""Checkpoints: the state of a training between two epochs in one file, from which it resumes exactly."""
+"""Weights from disk: the state of a training between two epochs, and those of a saved model."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from spikeproof.errors import InputError
-from spikeproof.learning.rule import EpochReport
+from spikeproof.datasets import Dataset
+from spikeproof.errors import DamagedError, InputError
+from spikeproof.keys import Key
+from spikeproof.learning.rule import EpochReport, History, Perturb, Rule
+from spikeproof.networks.classifier import Classifier
 from spikeproof.specs import address
 from spikeproof.tensorfiles import digest, dump, parse, read, write
 
-__all__ = ["Training"]
+__all__ = ["AsSaved", "Training"]
 
 _VERSION = 1
 
@@ -99,3 +103,57 @@ class Training:
                 state.setdefault(int(index), {})[moment] = value
         self.model.load_state_dict(model)
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
+
+
+@dataclasses.dataclass(frozen=True)
+class AsSaved(Rule):
+    """The weights of a saved model of the same parts, as they are; nothing is trained.
+
+    Args:
+        path: the directory of the saved model.
+        sha256: of its file of weights, which it must still have.
+
+    Raises:
+        InputError: at training, where the weights are not there or do not fit the model.
+        DamagedError: at training, where the weights are others.
+
+    Example:
+        >>> AsSaved("models/mine", "00" * 32).path
+        'models/mine'
+    """
+
+    path: str
+    sha256: str
+
+    @property
+    def weights(self) -> Path:
+        """The file of weights."""
+        return Path(self.path) / "weights.safetensors"
+
+    def train(
+        self,
+        model: Classifier,
+        data: Dataset,
+        key: Key,
+        *,
+        device: torch.device | str | None = None,
+        checkpoint: Path | None = None,
+        on_epoch: Callable[[EpochReport], None] | None = None,
+        on_batch: Callable[[int, int], None] | None = None,
+        perturb: Perturb | None = None,
+    ) -> History:
+        """Load the weights; neither the data nor the key is used."""
+        content = read(self.weights)
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise DamagedError(f"{self.weights} changed since the study was read")
+        tensors, _ = parse(content, str(self.weights))
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.weights}: expected weights of this model",
+                " ".join(str(error).split())[:200],
+                "Name the saved model whose parts these are.",
+            ) from error
+        model.to(device).eval()
+        return History(())

@@ -46,8 +46,8 @@ class History:
 
     @property
     def validation_accuracy(self) -> float | None:
-        """The validation accuracy after the last epoch, whose weights the model has."""
-        return self.epochs[-1].validation_accuracy
+        """The validation accuracy after the last epoch, which gave the weights; None without an epoch."""
+        return self.epochs[-1].validation_accuracy if self.epochs else None
 
 
 class Rule:

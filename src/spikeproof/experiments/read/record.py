@@ -114,7 +114,7 @@ class Base(TypedDict):
     stochastic: bool
     tie_share: float
     silent_share: float
-    spikes_per_inference: float
+    spikes_per_inference: float | None
     mean_exit: float | None
     accuracy_by_step: list[float]
     model: str
@@ -188,7 +188,7 @@ class Record(TypedDict):
     silent_share: float
     adversarial_tie_share: float
     adversarial_silent_share: float
-    spikes_per_inference: float
+    spikes_per_inference: float | None
     mean_exit: float | None
     adversarial_mean_exit: float | None
     accuracy_by_step: list[float]
@@ -256,7 +256,7 @@ class ProbeRecord(_Named):
     timing_share: float | None
     tie_share: float
     silent_share: float
-    spikes_per_inference: float
+    spikes_per_inference: float | None
     model: str
     cell: str
 

@@ -43,6 +43,7 @@ from spikeproof.experiments.run.driver import Budget, Repair, read_plan
 from spikeproof.experiments.run.parquet import Array
 from spikeproof.experiments.run.store import Metrics, Store, Stored
 from spikeproof.experiments.study.cells import Cell, CellRecord, Plain
+from spikeproof.experiments.study.owned import is_owned
 from spikeproof.neurons import Neuron
 from spikeproof.protocols import Decoder
 from spikeproof.specs import build
@@ -556,7 +557,7 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
                 nearer=at.nearer,
                 nested=all(row["nested"] for row in here),
                 suites=[level for cell in at.attacks if (level := _level(cell))],
-                other_gradients=_spiking(spec["neuron"]),
+                other_gradients=not is_owned(spec) and _spiking(spec["neuron"]),
                 tie_share=worst["adversarial_tie_share"],
                 argmax_accuracy=worst["robust_argmax"],
             )

@@ -19,7 +19,7 @@ from spikeproof.errors import InputError
 from spikeproof.evaluation.suites import LEVELS, Member, Suite, plan
 from spikeproof.experiments.study.study import check_on
 from spikeproof.losses import Margin, Objective
-from spikeproof.networks.classifier import ModelSpec
+from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.surrogates import ATan, Surrogate
 
@@ -178,7 +178,7 @@ def remedies(
 
     Args:
         checks: names of the checks that were raised.
-        model: a classifier, or its spec.
+        model: any model, or the spec of a classifier.
         threat: with its budget.
         tried: what the number rests on.
         strongest: the strongest iterative attack among them.
@@ -203,7 +203,7 @@ def remedies(
         >>> remedies(["effect lost at 8 bits"], spec, Linf(0.1), tried)
         []
     """
-    spec: ModelSpec = model if isinstance(model, ModelSpec) else getattr(model, "spec")  # noqa: B009
+    spec = model.spec if isinstance(model, Classifier) else model
     searched = Suite(level="standard")
     done = any(isinstance(recipe, Suite) and recipe.level != "quick" for recipe in tried)
     if not done and threat.epsilon > 0 and _fits(searched, spec, threat):
@@ -211,12 +211,13 @@ def remedies(
     open_ = [check for check in checks if check in _TRY]
     if not open_:
         return []
-    stochastic = bool(getattr(spec.encoder, "stochastic", False) or getattr(model, "stochastic", False))
+    encoder = getattr(spec, "encoder", None)
+    stochastic = bool(getattr(encoder, "stochastic", False) or getattr(model, "stochastic", False))
     tried = [
         *tried,
         *(m.recipe for each in tried if isinstance(each, Suite) for m in _members(each, model, threat)),
     ]
-    case = _Case(stochastic, bool(spec.neuron.spiking), strongest, tried)
+    case = _Case(stochastic, isinstance(spec, ModelSpec) and spec.neuron.spiking, strongest, tried)
     found: dict[Recipe, Remedy] = {}
     for check in open_:
         recipes = [] if moves_events(threat) else _TRY[check](case)
@@ -244,8 +245,8 @@ def _next_suite(tried: Sequence[Recipe]) -> Suite | None:
     return Suite(level=LEVELS[place]) if place < len(LEVELS) else None
 
 
-def _fits(recipe: Recipe, spec: ModelSpec, threat: Threat) -> bool:
-    """Whether the attack is defined on a model of this spec within this threat."""
+def _fits(recipe: Recipe, spec: Model | ModelSpec, threat: Threat) -> bool:
+    """Whether the attack is defined on a model, or on one of this spec, within this threat."""
     try:
         check_threat(spec, threat)
         if isinstance(recipe, Suite):

@@ -31,7 +31,7 @@ from spikeproof.experiments.run.driver import (
     read_plan,
 )
 from spikeproof.experiments.run.executors import Executor
-from spikeproof.experiments.run.store import Store
+from spikeproof.experiments.run.store import Store, Stored
 from spikeproof.experiments.study.cells import (
     MEASURING_VERSION,
     TRAINING_VERSION,
@@ -42,10 +42,14 @@ from spikeproof.experiments.study.cells import (
     planned,
     with_plan,
 )
-from spikeproof.protocols import Threat
+from spikeproof.networks.classifier import Classifier
+from spikeproof.protocols import Model, Threat
 from spikeproof.specs import build, describe
 
 __all__ = ["Repaired", "repair_study", "repaired"]
+
+Models = Callable[[Stored], Model]
+"""From a stored train cell to its model."""
 
 Available = Callable[[Plain], int]
 """Number of test images of a data set, by its description in a train cell."""
@@ -73,6 +77,7 @@ def repair_study(
     listener: Listener,
     available: Available,
     rounds: int = 3,
+    models: Models = lambda train: load(train.path),
 ) -> Summary:
     """Compute what a study lacks, and what could settle the doubts of its audit.
 
@@ -87,6 +92,7 @@ def repair_study(
         listener: hears how it goes.
         available: number of test images of a data set, by its description in a train cell.
         rounds: most rounds for each number, those of earlier calls included; 0 only runs what is missing.
+        models: the model of a train cell.
 
     Returns:
         What was computed and what failed, of study and repairs.
@@ -99,7 +105,7 @@ def repair_study(
     while changed:  # what one budget gained may raise a check at another; each has so many rounds and no more
         changed = False
         for turn in range(1, rounds + 1):
-            added = _plan_round(directory, turn, available)
+            added = _plan_round(directory, turn, available, models)
             if added:
                 note_repairs(directory, added)
                 done = _sum(done, _compute(directory, work, executor, listener))
@@ -128,7 +134,7 @@ def _sum(first: Summary, second: Summary) -> Summary:
     return Summary(second.total, first.computed + second.computed, second.failed, second.blocked)
 
 
-def _plan_round(directory: Path, turn: int, available: Available) -> list[Repair]:
+def _plan_round(directory: Path, turn: int, available: Available, models: Models) -> list[Repair]:
     """The cells that this round adds; more images go before more attacks, which then see all of them."""
     plan, rows = read_plan(directory), records(directory)
     audited = [row for row in rows if row["attack"] == WORST_CASE and row["verdict"] != WITHHELD]
@@ -150,7 +156,7 @@ def _plan_round(directory: Path, turn: int, available: Available) -> list[Repair
     size = {cell["spec"]["train"]: cell["spec"]["examples"] for cell in added.values()}
     for row in audited:
         train = Path(row["train_cell"]).name
-        for cell, because in _attacks_on(directory, row, rows, cells):
+        for cell, because in _attacks_on(directory, row, rows, cells, models):
             if (train, budget_of(cell.spec)) in tried:
                 continue
             add(restated(cell.record(), size.get(train, cell.spec["examples"])), because)
@@ -180,13 +186,17 @@ def _measured(clean: str, cells: Sequence[CellRecord]) -> CellSpec:
 
 
 def _attacks_on(
-    directory: Path, row: Record, rows: Sequence[Record], cells: Sequence[CellRecord]
+    directory: Path,
+    row: Record,
+    rows: Sequence[Record],
+    cells: Sequence[CellRecord],
+    models: Models,
 ) -> list[tuple[Cell, str]]:
     """The attacks that could settle the doubts about one number, each with its reason."""
     train = next(cell for cell in cells if cell["address"] == Path(row["train_cell"]).name)
-    model = load(Path(row["train_cell"]))
     here = [each for each in rows if each["attack"] != WORST_CASE and _same_number(each, row)]
     store = Store(directory)
+    model = models(store.read(train["address"]))
     stored = [store.read(Path(each["cell"]).name) for each in here]
     ball = {**stored[0].cell["spec"]["threat"], "epsilon": row["epsilon"]}
     threat: Threat = build(Threat, ball, PARTS)
@@ -201,6 +211,7 @@ def _attacks_on(
         and budget_of(cell["spec"]) == budget
     ]
     measured = _measured(Path(row["clean_cell"]).name, cells)
+    asked = model.spec if isinstance(model, Classifier) else model
     base: CellSpec = {
         **measured,
         "threat": stored[0].cell["spec"]["threat"],
@@ -209,7 +220,7 @@ def _attacks_on(
     }
     return [
         (
-            Cell.of("attack", with_plan({**base, "attack": describe(each.recipe, PARTS)}, model.spec)),
+            Cell.of("attack", with_plan({**base, "attack": describe(each.recipe, PARTS)}, asked)),
             each.check,
         )
         for each in remedies(_checks(row), model, threat, tried, strongest(found))

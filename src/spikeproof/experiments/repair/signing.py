@@ -6,25 +6,30 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import nn
+
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.auditing.checks import WITHHELD
 from spikeproof.auditing.evidence import CurvePoint
 from spikeproof.auditing.signoff import Report, Subject
+from spikeproof.catalogue.given import class_count
 from spikeproof.catalogue.names import PARTS
-from spikeproof.catalogue.saved import load
 from spikeproof.datasets import ClassProportional, Dataset, Sample, Source, floats
 from spikeproof.errors import InputError
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
 from spikeproof.evaluation.suites import Member, Suite, Suited, plan
 from spikeproof.experiments.repair.remedies import ENOUGH, Remedy, remedies
 from spikeproof.experiments.run.compute import in_full, one_thread
+from spikeproof.experiments.study.owned import Owned
+from spikeproof.experiments.study.study import Candidate, Study
 from spikeproof.keys import Key
+from spikeproof.networks.classifier import Classifier
 from spikeproof.plainfiles import read_json
 from spikeproof.protocols import Model, Threat
 from spikeproof.specs import build, describe
 from spikeproof.threats import check_budget
 
-__all__ = ["Attempt", "Mended", "Question", "dataset_of", "repair", "sign_off"]
+__all__ = ["Attempt", "Mended", "Question", "as_study", "dataset_of", "repair", "sign_off", "source_of"]
 
 CERTIFICATES: tuple[Certificate, ...] = (Bins(), IBP())
 
@@ -63,18 +68,31 @@ def dataset_of(path: Path, name: str | None, data: Path | None) -> Dataset:
     Raises:
         InputError: there is no name and the model does not tell.
     """
+    return source_of(path, name).load(data)
+
+
+def source_of(path: Path, name: object) -> Source:
+    """Where the data to measure a model on come from: by name, else as in the study that the model lies in.
+
+    Args:
+        path: of the saved model.
+        name: of a data set, with options as in a study or without, or None.
+
+    Raises:
+        InputError: there is no name and the model does not tell.
+    """
     if name is not None:
-        source: Source = build(Source, name, PARTS)
-        return source.load(data)
+        named: Source = build(Source, name, PARTS)
+        return named
     cell = path / "cell.json"
     try:
         spec = read_json(cell, dict[str, object])["spec"]["dataset"]
-        source = build(Source, {key: value for key, value in spec.items() if key != "sha256"}, PARTS)
+        found: Source = build(Source, {key: value for key, value in spec.items() if key != "sha256"}, PARTS)
     except (InputError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             "A data set to measure the model on", f"none, and no {cell}", "Add --dataset fashion-mnist."
         ) from error
-    return source.load(data)
+    return found
 
 
 @dataclass(frozen=True)
@@ -112,17 +130,44 @@ class Mended:
         return {"before": self.first.plain(), "tried": tried, "after": self.last.plain()}
 
 
-def _subject(path: Path, data: Dataset, question: Question, device: str) -> Subject:
-    """The saved model with a sample of the test part.
+def as_study(name: str, model: Candidate | Owned, source: Source, question: Question) -> Study:
+    """A question about one model as a study, which is stored, goes on where it was killed, and has a report.
+
+    Args:
+        name: of the study.
+        model: saved, or made by a program.
+        source: of the data.
+        question: what is asked.
+    """
+    return Study(
+        name=name,
+        data=source,
+        models=(model,),
+        attacks=(Suite(level=question.level),),
+        threats=question.threats,
+        seeds=(question.seed,),
+        examples=question.examples,
+        sample=question.sample,
+        draws=question.draws,
+        normalise=model.normalise if isinstance(model, Candidate) else None,
+        certificates=CERTIFICATES if isinstance(model, Candidate) else (),
+    )
+
+
+def _subject(model: Model, data: Dataset, question: Question, device: str) -> Subject:
+    """The model with a sample of the test part.
 
     Raises:
         InputError: the model and the data do not fit, there are too few examples, or it answers no logits.
     """
-    model = load(path).to(device)
-    if model.spec.classes != len(data.classes):
+    if isinstance(inner := getattr(model, "model", model), nn.Module):
+        inner.to(device)
+    shape = tuple(data.test.images.shape[1:])
+    classes = model.spec.classes if isinstance(model, Classifier) else class_count(model, shape)
+    if classes != len(data.classes):
         raise InputError(
             f"A model for the {len(data.classes)} classes of the data",
-            f"one for {model.spec.classes}",
+            f"one for {classes}",
             "Choose the data set that the model was trained on.",
         )
     if question.examples > len(data.test):
@@ -133,18 +178,18 @@ def _subject(path: Path, data: Dataset, question: Question, device: str) -> Subj
         )
     part = question.sample(data.test, question.examples)
     for threat in question.threats:
-        check_budget(threat, model.spec.input_shape)
+        check_budget(threat, shape[-3:])
     images, labels = floats(part.images.to(device)), part.labels.to(device)
     return Subject.of(model, images, labels, Key.of(question.seed), question.draws, question.batch_size)
 
 
 @one_thread()
 @in_full()
-def sign_off(path: Path, data: Dataset, question: Question, device: str = "cpu") -> list[Report]:
+def sign_off(model: Model, data: Dataset, question: Question, device: str = "cpu") -> list[Report]:
     """Robust accuracy, certificate and verdict at every budget, computed as the cells of a study are.
 
     Args:
-        path: of the saved model.
+        model: any, in evaluation mode.
         data: its test part is measured.
         question: what is asked.
         device: where to compute.
@@ -152,7 +197,7 @@ def sign_off(path: Path, data: Dataset, question: Question, device: str = "cpu")
     Raises:
         InputError: the model and the data do not fit, there are no examples, or the model answers no logits.
     """
-    subject = _subject(path, data, question, device)
+    subject = _subject(model, data, question, device)
     found = [(threat, subject.attacked(threat, question.level)) for threat in question.threats]
     curve = _curve(found)
     return [subject.report(threat, question.level, suited, curve) for threat, suited in found]
@@ -165,7 +210,7 @@ def _curve(found: Iterable[tuple[Threat, Suited]]) -> list[CurvePoint]:
 @one_thread()
 @in_full()
 def repair(
-    path: Path,
+    model: Model,
     data: Dataset,
     question: Question,
     found: Sequence[Report],
@@ -178,7 +223,7 @@ def repair(
     number is wrong and stays as it is.
 
     Args:
-        path: of the saved model.
+        model: any, in evaluation mode.
         data: its test part is measured.
         question: what was asked.
         found: the answers.
@@ -189,11 +234,11 @@ def repair(
     wide = any("too few examples" in _checks(each) for each in found) and question.examples < larger
     if rounds and wide:
         question = replace(question, examples=larger)
-        start = sign_off(path, data, question, device)
+        start = sign_off(model, data, question, device)
     else:
         start = list(found)
     standing = [each for each in start if each.verdict.verdict != WITHHELD]
-    subject = _subject(path, data, question, device) if rounds and standing else None
+    subject = _subject(model, data, question, device) if rounds and standing else None
     attempts: dict[Threat, list[Attempt]] = {each.threat: [] for each in start}
     if wide and rounds:
         for each in start:

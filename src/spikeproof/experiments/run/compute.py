@@ -20,17 +20,19 @@ from typing import NamedTuple, TypedDict
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as tensor_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Attack, Recipe
 from spikeproof.auditing.assess import PROBED
 from spikeproof.auditing.diagnostics import probe as inspect
+from spikeproof.catalogue.given import fingerprint_of
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load
 from spikeproof.datasets import ClassProportional, Dataset, Sample, Source, Split, floats
+from spikeproof.encoders import Direct
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.evaluation.certificates import Certificate
 from spikeproof.evaluation.columns import stored
@@ -44,14 +46,16 @@ from spikeproof.experiments.run.driver import checkpoint
 from spikeproof.experiments.run.executors import Progress
 from spikeproof.experiments.run.parquet import TABLE, table
 from spikeproof.experiments.run.shapes import FORMAT
-from spikeproof.experiments.run.store import Store, as_json
-from spikeproof.experiments.study.cells import Cell, Plain, SavedSource, plan_digest
+from spikeproof.experiments.run.store import Store, Stored, as_json
+from spikeproof.experiments.study.cells import Cell, CellSpec, Plain, SavedSource, plan_digest
+from spikeproof.experiments.study.owned import is_owned, owned, reason
 from spikeproof.keys import Key
 from spikeproof.learning.rule import EpochReport, Rule
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.networks.substitute import probed
+from spikeproof.plainfiles import printable
 from spikeproof.probes import Probe
-from spikeproof.protocols import Threat
+from spikeproof.protocols import Model, Threat
 from spikeproof.specs import build, canonical, describe
 from spikeproof.statistics import compare
 from spikeproof.version import __version__
@@ -81,7 +85,7 @@ KEPT_SUBJECTS = 4
 class Subject:
     """A trained model with the examples it is measured on and its answers to them as they are."""
 
-    model: Classifier
+    model: Model
     images: Tensor
     labels: Tensor
     clean: Clean
@@ -123,6 +127,7 @@ class Bench:
         device: where tensors live, such as `"cpu"`.
         batch_size: images per evaluation batch.
         command: the command line, for the provenance.
+        trusted: programs that may be run, by the names of their models: those that the user named.
     """
 
     root: Path
@@ -130,6 +135,7 @@ class Bench:
     device: str
     batch_size: int
     command: tuple[str, ...] = ()
+    trusted: frozenset[str] = frozenset()
     datasets: dict[str, Dataset] = field(default_factory=dict, repr=False)
     subjects: dict[str, Subject] = field(default_factory=dict, repr=False)
 
@@ -153,6 +159,8 @@ class Bench:
     def train(self, cell: Cell, tell: Tell) -> Files:
         """Weights, the description from which the model is rebuilt, and the history of its training."""
         spec, key = cell.spec, Key.of(cell.spec["seed"])
+        if is_owned(spec["model"]):
+            return self.take(spec)
         model = build(ModelSpec, spec["model"], PARTS).build(key.fold("model"))
         rule = build(Rule, spec["rule"], PARTS)
         state = checkpoint(self.root, cell.address)
@@ -177,12 +185,44 @@ class Bench:
         }
         return {**files, "metrics.json": as_json(metrics)}
 
+    def take(self, spec: CellSpec) -> Files:
+        """What is noted of a given model, of which nothing is stored but the digest of its weights."""
+        model, data = self.given(spec), self.dataset(spec["dataset"])
+        inner = getattr(model, "model", model)
+        metrics = {
+            "epochs": [],
+            "validation_accuracy": None,
+            "parameters": sum(p.numel() for p in inner.parameters()) if isinstance(inner, nn.Module) else 0,
+            "weights": fingerprint_of(model),
+            **({"data_notes": list(data.notes)} if data.notes else {}),
+        }
+        return {"metrics.json": as_json(metrics)}
+
+    def given(self, spec: CellSpec) -> Model:
+        """The model that a program makes, if the user named that program.
+
+        Raises:
+            InputError: the user did not, or the program makes no model.
+            DamagedError: the program or its weights changed.
+        """
+        model = owned(spec["model"])
+        if model.given.make not in self.trusted:
+            raise InputError(
+                "A program is run only where it is named",
+                f"a stored study whose model {printable(model.given.make)} makes",
+                f"Add --make {printable(model.given.make)} if that is a program of yours.",
+            )
+        found = model.model
+        if isinstance(inner := getattr(found, "model", found), nn.Module):
+            inner.to(self.device)
+        return found
+
     def clean(self, cell: Cell, tell: Tell) -> Files:
         """How often, and how, the model is right on images as they are."""
         subject = self.subject(cell)
         metrics = {
             **subject.clean.metrics(),
-            "stochastic": subject.model.stochastic,
+            "stochastic": bool(getattr(subject.model, "stochastic", False)),
             "weights": subject.weights,
             "sample_sha256": subject.sample,
         }
@@ -201,8 +241,13 @@ class Bench:
         The code draws what it draws for the clean images, so that outcomes pair.
         """
         subject, spec = self.subject(cell), cell.spec
+        model = subject.model
+        if not isinstance(model, Classifier):
+            raise InputError(
+                "A probe changes the spikes of a model of spikeproof", "a given model", "Leave it out."
+            )
         found = evaluate_clean(
-            probed(subject.model, build(Probe, spec["probe"], PARTS)),
+            probed(model, build(Probe, spec["probe"], PARTS)),
             subject.images,
             subject.labels,
             subject.key,
@@ -218,7 +263,7 @@ class Bench:
             "lost_low": lost.interval.low,
             "lost_high": lost.interval.high,
             "p_value": lost.p_value,
-            "chance": 1 / subject.model.spec.classes,
+            "chance": 1 / model.spec.classes,
             "weights": subject.weights,
         }
         return {"metrics.json": as_json(metrics), TABLE: table(stored(found))}
@@ -353,14 +398,14 @@ class Bench:
         subject, spec = self.subject(cell), cell.spec
         certificate = build(Certificate, spec["certificate"], PARTS)
         threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
-        reason = certificate.reason(subject.model, threat)
+        why_not = reason(certificate, subject.model, threat)
         metrics = {
             "n": len(subject.labels),
             "subject": certificate.subject,
             "weights": subject.weights,
-            "reason": reason,
+            "reason": why_not,
         }
-        if reason is not None:
+        if why_not is not None or not isinstance(subject.model, Classifier):
             return {"metrics.json": as_json({**metrics, "certified": None})}
         ids = subject.clean.example
         key = Key.of(spec["seed"]).fold("certify").for_rows(ids)
@@ -399,7 +444,7 @@ class Bench:
         spec = cell.cell["spec"]
         data = self.dataset(spec["dataset"])
         part = sample(data.test, examples)
-        model = load(cell.path).to(self.device)
+        model = self.model(cell)
         images, labels = floats(part.images.to(self.device)), part.labels.to(self.device)
         key = Key.of(spec["seed"]).fold("evaluation")
         clean = evaluate_clean(
@@ -413,6 +458,15 @@ class Bench:
         )
         few = ClassProportional()(data.validation, len(data.validation))
         return Subject(model, images, labels, clean, cell.metrics["weights"], key, few, part.sha256)
+
+    def model(self, train: Stored) -> Model:
+        """The model of a stored train cell, on the device.
+
+        Raises:
+            InputError: it is a program's, which the user did not name.
+        """
+        spec = train.cell["spec"]
+        return self.given(spec) if is_owned(spec["model"]) else load(train.path).to(self.device)
 
     def dataset(self, spec: Plain) -> Dataset:
         """The data that a train cell names, read once."""
@@ -471,11 +525,15 @@ def device_name(device: str) -> str:
 
 @torch.no_grad()
 def exhibits(subject: Subject, x_adv: Tensor) -> dict[str, Tensor]:
-    """A few images, what an attack made of them, and what the network sees of both."""
-    few, encoder = slice(KEPT_EXAMPLES), subject.model.encoder
+    """A few images, what an attack made of them, and the input of the network for both.
+
+    The input of the network of a given model is not known; the images stand in its place.
+    """
+    few, model = slice(KEPT_EXAMPLES), subject.model
     x, x_adv, ids = subject.images[few], x_adv[few], subject.clean.example[few]
     key = Key(("exhibit",)).for_rows(ids)
     arrays = {"x": x, "x_adv": x_adv, "example": ids}
+    encoder = model.encoder if isinstance(model, Classifier) else Direct(1)
     for name, images in (("spikes", x), ("spikes_adv", x_adv)):
         seen = encoder(images, key).transpose(0, 1)
         small = seen.to(torch.uint8) if encoder.spiking else seen

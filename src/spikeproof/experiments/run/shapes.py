@@ -213,7 +213,7 @@ class _CleanNumbers(_Answers):
     clean_all_draws: Share
     clean_vote: NotRequired[Share | None]
     stochastic: Flag
-    spikes_per_inference: Number
+    spikes_per_inference: Number | None
 
 
 class _ProbeNumbers(_Answers):

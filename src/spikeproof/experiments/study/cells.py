@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from typing import Any, TypedDict
@@ -29,11 +29,12 @@ from spikeproof.errors import InputError, placed
 from spikeproof.evaluation.suites import Member, Suite, plan
 from spikeproof.evaluation.through import validated
 from spikeproof.evaluation.verdicts import CHOOSING
+from spikeproof.experiments.study.owned import TAKEN, Owned, Unseen, is_owned
 from spikeproof.experiments.study.rehearsal import rehearse
-from spikeproof.experiments.study.study import Candidate, Study, check_on, knows, others
+from spikeproof.experiments.study.study import AXES, Candidate, Study, check_on, knows, others, suits
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, ModelSpec
-from spikeproof.protocols import Threat
+from spikeproof.protocols import Model, Threat
 from spikeproof.specs import address, build, canonical, describe
 from spikeproof.statistics import draws_wanted
 from spikeproof.threats import check_budget
@@ -211,6 +212,10 @@ def _check_data(study: Study, data: Dataset) -> None:
                     "Hold out as many, as {fashion-mnist: {hold_out: 5000}}, or choose on fewer (images).",
                 )
     for model in study.models:
+        if isinstance(model, Owned):
+            with placed(study.lines.get(model)):
+                model.check(tuple(data.test.images.shape[1:]), len(data.classes))
+            continue
         with placed(study.lines.get(model)):
             built = _weightless(model_spec(study, data, model))
         with placed(study.lines.get((model, "rule"))):
@@ -242,40 +247,42 @@ def _weightless(spec: ModelSpec) -> Classifier:
         ) from error
 
 
-def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iterator[Cell]:
+def _cells(study: Study, data: Dataset, model: Candidate | Owned, examples: int) -> Iterator[Cell]:
+    stochastic = model.stochastic if isinstance(model, Owned) else model.encoder.stochastic
     draws = max(LEAST_DRAWS, draws_wanted(examples)) if study.draws is None else study.draws
     for seed in study.seeds:
         train = _train(study, data, model, seed)
         measured: CellSpec = {
             "train": train.address,
             "examples": examples,
-            "draws": draws if model.encoder.stochastic else 1,
+            "draws": draws if stochastic else 1,
             "code_version": MEASURING_VERSION,
         }
         if examples < len(data.test.labels):
             measured["sample"] = describe(study.sample, PARTS)
-        if model.encoder.stochastic:
+        if stochastic:
             measured["choosing"] = max(draws, CHOOSING)
         yield train
         yield Cell.of("clean", measured)
         if study.attacks:
             yield Cell.of("inspect", measured)
-        for probe in study.probes if model.encoder.steps > 1 else ():
-            looks = draws if model.encoder.stochastic or probe.random else 1
+        timed = isinstance(model, Candidate) and model.encoder.steps > 1
+        for probe in study.probes if timed else ():
+            looks = draws if stochastic or probe.random else 1
             yield Cell.of("probe", {**measured, "draws": looks, "probe": describe(probe, PARTS)})
         for norm, search in product(study.norms, study.distances):
-            if search.suits(model) and _defined(search, model) and knows(search, norm):
+            if suits(model, search) and _defined(search, model) and knows(search, norm):
                 ball = describe(norm, PARTS)
                 ball.pop("epsilon")
                 far: CellSpec = {"attack": describe(search, PARTS), "threat": ball, "seed": seed}
                 yield Cell.of("distance", {**measured, **far})
-        own = model_spec(study, data, model)
+        own = model.model if isinstance(model, Owned) else model_spec(study, data, model)
         last: dict[str, Cell] = {}
         for threat in study.threats:
             ball = describe(threat, PARTS)
             epsilon = ball.pop("epsilon")
             for recipe in study.attacks:
-                if not (recipe.suits(model) and _defined(recipe, model)):
+                if not (suits(model, recipe) and _defined(recipe, model)):
                     continue
                 attack: CellSpec = {
                     "attack": describe(recipe, PARTS),
@@ -332,7 +339,7 @@ def _digest(members: tuple[Member, ...]) -> str:
     return address([(name, describe(recipe, PARTS), after) for name, recipe, after in members])
 
 
-def with_plan(spec: CellSpec, model: ModelSpec) -> CellSpec:
+def with_plan(spec: CellSpec, model: Model | ModelSpec) -> CellSpec:
     """The spec of a cell; that of a suite with the digest of what this version runs on such a model.
 
     Args:
@@ -359,7 +366,8 @@ def planned(spec: CellSpec, model: Plain) -> bool:
     if not _is_suite(spec):
         return True
     try:
-        return with_plan(spec, build(ModelSpec, model, PARTS)) == spec
+        asked = Unseen.of(model) if is_owned(model) else build(ModelSpec, model, PARTS)
+        return with_plan(spec, asked) == spec
     except InputError:  # it has parts that this version does not know
         return False
 
@@ -368,13 +376,17 @@ def _is_suite(spec: CellSpec) -> bool:
     return PARTS[Recipe].get(spec.get("attack", {}).get("name", "")) is Suite
 
 
-def _train(study: Study, data: Dataset, model: Candidate, seed: int) -> Cell:
+def _train(study: Study, data: Dataset, model: Candidate | Owned, seed: int) -> Cell:
+    if isinstance(model, Owned):
+        spec, rule = model.spec(len(data.classes)), TAKEN
+    else:
+        spec, rule = describe(model_spec(study, data, model), PARTS), describe(model.rule, PARTS)
     return Cell.of(
         "train",
         {
             "dataset": {**_asked(describe(study.data, PARTS)), "sha256": data.sha256},
-            "model": describe(model_spec(study, data, model), PARTS),
-            "rule": describe(model.rule, PARTS),
+            "model": spec,
+            "rule": rule,
             "seed": seed,
             "code_version": TRAINING_VERSION,
         },
@@ -390,15 +402,15 @@ def _asked(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sources(
-    study: Study, data: Dataset, model: Candidate, seed: int, recipe: Transfer
+    study: Study, data: Dataset, model: Candidate | Owned, seed: int, recipe: Transfer
 ) -> Iterator[str | SavedSource]:
     """What the images of a transfer are made on: addresses of train cells, or a saved model."""
     if isinstance(recipe.made_on, Saved):
         other = read_saved(recipe.made_on)
-        own = model_spec(study, data, model)
-        if (other.spec.example_shape, other.spec.classes) != (own.example_shape, own.classes):
+        shape, classes = tuple(data.test.images.shape[1:]), len(data.classes)
+        if (other.spec.example_shape, other.spec.classes) != (shape, classes):
             raise InputError(
-                f"Images of {list(own.example_shape)} in {own.classes} classes are made on a model of these",
+                f"Images of {list(shape)} in {classes} classes are made on a model of these",
                 f"{recipe.made_on.path}, a model of {list(other.spec.example_shape)} in {other.spec.classes}",
                 "Name a model of the same data.",
             )
@@ -408,7 +420,7 @@ def _sources(
         yield _train(study, data, other_model, other_seed).address
 
 
-def _defined(recipe: Recipe, model: Candidate) -> bool:
+def _defined(recipe: Recipe, model: Candidate | Owned) -> bool:
     try:
         check_on(model, recipe)
     except InputError:
@@ -419,12 +431,12 @@ def _defined(recipe: Recipe, model: Candidate) -> bool:
 def model_spec(study: Study, data: Dataset, model: Candidate) -> ModelSpec:
     """A candidate with the sizes of the data."""
     channels, height, width = data.test.images.shape[-3:]
-    parts = {axis.name: getattr(model, axis.name) for axis in fields(model) if axis.name != "rule"}
+    parts = {axis: getattr(model, axis) for axis in AXES if axis != "rule"}
     spec = ModelSpec(
         **parts,
         input_shape=(channels, height, width),
         classes=len(data.classes),
-        normalise=study.normalise,
+        normalise=model.normalise or study.normalise,
     )
     found = tuple(data.test.images.shape[1:])
     if spec.example_shape != found:

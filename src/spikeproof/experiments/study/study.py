@@ -19,10 +19,11 @@ Every complaint names the file and the line.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,8 +32,9 @@ from spikeproof.attacks.made_of.composite import Composite, RateTwin, members_of
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import check_threat
+from spikeproof.catalogue.given import Given
 from spikeproof.catalogue.names import PARTS, studies
-from spikeproof.catalogue.others import AmongModels, EveryOtherModel, Saved
+from spikeproof.catalogue.others import AmongModels, EveryOtherModel, Saved, read_saved
 from spikeproof.datasets import ClassProportional, Sample, Source
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError, suggest
@@ -41,15 +43,18 @@ from spikeproof.evaluation.distances import check_search
 from spikeproof.evaluation.suites import Suite
 from spikeproof.evaluation.through import check_rates
 from spikeproof.experiments.study.documents import Document, Place, Written, read
+from spikeproof.experiments.study.owned import Owned
 from spikeproof.experiments.study.settings import assign
+from spikeproof.learning.checkpoints import AsSaved
 from spikeproof.learning.rule import Rule
 from spikeproof.networks.architecture import Architecture
 from spikeproof.networks.classifier import ModelSpec, Normalise
 from spikeproof.neurons import Neuron
 from spikeproof.probes import Probe
-from spikeproof.protocols import Decoder, Encoder, Threat, takes_events
+from spikeproof.protocols import Decoder, Encoder, Model, Threat, takes_events
 from spikeproof.specs import build, describe
 from spikeproof.surrogates import Surrogate
+from spikeproof.tensorfiles import read as read_bytes
 from spikeproof.threats import check_budget, parse_epsilon
 
 __all__ = ["Candidate", "Study", "load", "study_of"]
@@ -67,6 +72,7 @@ class Candidate:
     surrogate: Surrogate
     decoder: Decoder
     rule: Rule
+    normalise: Normalise | None = None  # of a saved model; that of the study otherwise
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Study:
 
     name: str
     data: Source
-    models: tuple[Candidate, ...]
+    models: tuple[Candidate | Owned, ...]
     attacks: tuple[Recipe, ...]
     threats: tuple[Threat, ...]
     seeds: tuple[int, ...] = (0,)
@@ -133,8 +139,11 @@ class Study:
         }
 
 
-def _axes(model: Candidate) -> dict[str, object]:
-    return {axis.name: describe(getattr(model, axis.name), PARTS) for axis in fields(model)}
+def _axes(model: Candidate | Owned) -> dict[str, object]:
+    if isinstance(model, Owned):
+        return {"given": {"make": model.given.make, "weights": model.given.weights, **dict(model.digests)}}
+    parts: dict[str, object] = {axis: describe(getattr(model, axis), PARTS) for axis in AXES}
+    return parts if model.normalise is None else {**parts, "normalise": describe(model.normalise, PARTS)}
 
 
 MOST_STEPS = 1_000_000
@@ -226,8 +235,9 @@ class _Reader:
         threats = self.threats() if attacks or self.listed("certificates", []) else ()
         placed = self.models()
         models = list(placed)
+        asked = [each.model if isinstance(each, Owned) else each for each in models]
         searches, norms = self.distances(models)
-        for model, threat in product(models, (*threats, *norms)):
+        for model, threat in product(asked, (*threats, *norms)):
             self.placed(("threat",), lambda model=model, threat=threat: check_threat(model, threat))  # type: ignore[misc]
         for (place, _), attack in zip(self.attacks(), attacks, strict=True):
             self.check_attack(place, attack, models)
@@ -276,7 +286,7 @@ class _Reader:
         suites = [(place, {"name": "suite", "level": level}) for place, level in self.listed("suite", [])]
         return [*self.listed("attacks", []), *suites]
 
-    def distances(self, models: Sequence[Candidate]) -> tuple[tuple[Recipe, ...], tuple[Threat, ...]]:
+    def distances(self, models: Sequence[Candidate | Owned]) -> tuple[tuple[Recipe, ...], tuple[Threat, ...]]:
         """Searches for the nearest image, and the norms that they are asked for."""
         items = self.listed("distances", [])
         norms = self.sized([1.0]) if items else ()
@@ -305,10 +315,15 @@ class _Reader:
             )
         return name
 
-    def models(self) -> dict[Candidate, Mapping[str, Place]]:
+    def models(self) -> dict[Candidate | Owned, Mapping[str, Place]]:
         """The models, each with the places of its parts."""
-        found: dict[Candidate, Mapping[str, Place]] = {}
+        found: dict[Candidate | Owned, Mapping[str, Place]] = {}
         for place, block in self.listed("models", []):
+            if isinstance(block, Mapping) and "model" in block:
+                self.keys(place, block, ("model",), required=("model",))
+                for where, item in self.items((*place, "model"), block["model"]):
+                    found.setdefault(self.given(where, item), {"network": where, "rule": where})
+                continue
             self.keys(place, block, AXES, required=("encoder",))
             axes = [self.axis(place, block, name) for name in AXES]
             self.check_size(place, len(found) + math.prod(map(len, axes)))
@@ -322,6 +337,27 @@ class _Reader:
                 ("models",), "at least one model", "none", "Write, for example, - encoder: latency."
             )
         return found
+
+    def given(self, place: Place, item: Written) -> Candidate | Owned:
+        """A model that is not trained: saved, or made by a program."""
+        if isinstance(item, Mapping):
+            self.keys(place, item, ("foreign", "saved"), required=())
+        if not isinstance(item, Mapping) or len(item) != 1:
+            raise self.error(
+                place,
+                "one given model",
+                f"{item!r:.200}",
+                "Write {saved: {path: DIR}} or {foreign: {make: FILE.py:FUNCTION}}.",
+            )
+        ((name, options),) = item.items()
+        where = (*place, name)
+        kind = Saved if name == "saved" else Given
+        chosen = build(kind, options, PARTS, lambda below: self.document.where((*where, *below)))
+        if isinstance(chosen, Given):
+            found = self.placed(where, lambda: Owned.of(chosen))
+            self.placed(where, lambda: found.model)
+            return found
+        return self.placed(where, lambda: saved_candidate(chosen))
 
     def check_size(self, place: Place, models: int) -> None:
         """Refuse a product of lists with more cells than a study may have, before anything is made of it."""
@@ -340,7 +376,9 @@ class _Reader:
                 "Shorten a list, or allow more with --limit.",
             )
 
-    def check_transfers(self, attacks: Sequence[Recipe], models: Sequence[Candidate], budgets: int) -> None:
+    def check_transfers(
+        self, attacks: Sequence[Recipe], models: Sequence[Candidate | Owned], budgets: int
+    ) -> None:
         """Refuse transfers between more pairs of models than a study may have cells."""
         cells, models, seeds = 0, list(dict.fromkeys(models)), len(self.listed("seeds", [0]))
         for (place, _), attack in zip(self.attacks(), attacks, strict=True):
@@ -350,7 +388,8 @@ class _Reader:
             if isinstance(choice, AmongModels) and choice.other_seeds:
                 pairs = len(models) * (seeds - 1)
             elif isinstance(choice, AmongModels):
-                pairs = (len(models) - 1) * sum(map(choice.takes, models))
+                trained = [model for model in models if isinstance(model, Candidate)]
+                pairs = (len(models) - 1) * sum(map(choice.takes, trained))
             cells += pairs * seeds * budgets
             if cells > self.limit:
                 raise self.error(
@@ -393,7 +432,7 @@ class _Reader:
                 )
         self.placed(places["rule"], lambda: model.rule.check(model.neuron))
 
-    def check_attack(self, place: Place, attack: Recipe, models: Sequence[Candidate]) -> None:
+    def check_attack(self, place: Place, attack: Recipe, models: Sequence[Candidate | Owned]) -> None:
         """An attack is left out for models that it is not defined on, but not for all of them."""
         if isinstance(attack, Composite) and any(
             isinstance(member, Suite) for member in members_of([attack])
@@ -418,7 +457,7 @@ class _Reader:
         if refused is not None:
             raise InputError(f"{self.document.where(place)}: {refused.expected}", refused.got, refused.try_)
 
-    def check_transfer(self, attack: Transfer, models: Sequence[Candidate]) -> None:
+    def check_transfer(self, attack: Transfer, models: Sequence[Candidate | Owned]) -> None:
         """There must be another model, and an attack that can be run on it alone."""
         if any(isinstance(member, Suite) for member in members_of([attack.attack])):
             raise InputError("Images are made by one attack", "a suite", "Try apgd-ce.")
@@ -546,15 +585,38 @@ class _Reader:
         return InputError(f"{self.document.where(place)}: expected {expected}", got, try_)
 
 
-def check_on(model: Candidate | ModelSpec, attack: Recipe) -> None:
+def saved_candidate(chosen: Saved) -> Candidate:
+    """The parts of a saved model, with its weights in the place of a learning rule.
+
+    Raises:
+        InputError: there is no saved model.
+        DamagedError: its weights are not those that were saved.
+    """
+    spec, found = read_saved(chosen).spec, AsSaved(path=chosen.path, sha256="")
+    rule = replace(found, sha256=hashlib.sha256(read_bytes(found.weights)).hexdigest())
+    parts = {axis: getattr(spec, axis) for axis in AXES if axis != "rule"}
+    return Candidate(**parts, rule=rule, normalise=spec.normalise)
+
+
+def check_on(model: Candidate | ModelSpec | Owned | Model, attack: Recipe) -> None:
     """Refuse a model that the attack, or one of its members, is not defined on."""
-    attack.check(model)
+    asked = model.model if isinstance(model, Owned) else model
+    attack.check(asked)
     for member in members_of([attack]):
-        if isinstance(member, RateTwin) and member.suits(model):
-            check_rates(model.network, model.neuron)
+        if isinstance(member, RateTwin) and member.suits(asked):
+            if not isinstance(asked, (Candidate, ModelSpec)):
+                raise InputError("The rate twin of a model of spikeproof", "a given model", "Leave it out.")
+            check_rates(asked.network, asked.neuron)
 
 
-def others(study: Study, model: Candidate, seed: int, recipe: Transfer) -> list[tuple[Candidate, int]]:
+def suits(model: Candidate | ModelSpec | Owned, attack: Recipe) -> bool:
+    """Whether an attack has anything to do on a model."""
+    return attack.suits(model.model if isinstance(model, Owned) else model)
+
+
+def others(
+    study: Study, model: Candidate | Owned, seed: int, recipe: Transfer
+) -> list[tuple[Candidate, int]]:
     """The models, with their seeds, that the images of a transfer to this one are made on.
 
     Args:
@@ -567,17 +629,22 @@ def others(study: Study, model: Candidate, seed: int, recipe: Transfer) -> list[
 
 
 def _others(
-    models: Sequence[Candidate], seeds: Sequence[int], model: Candidate, seed: int, recipe: Transfer
+    models: Sequence[Candidate | Owned],
+    seeds: Sequence[int],
+    model: Candidate | Owned,
+    seed: int,
+    recipe: Transfer,
 ) -> Iterator[tuple[Candidate, int]]:
     choice = recipe.made_on or EveryOtherModel()
     if not isinstance(choice, AmongModels):
         return
+    trained = [each for each in dict.fromkeys(models) if isinstance(each, Candidate)]
     if choice.other_seeds:
-        pairs = [(model, each) for each in seeds if each != seed]
+        pairs = [(model, each) for each in seeds if each != seed] if isinstance(model, Candidate) else []
     else:
-        pairs = [(each, seed) for each in dict.fromkeys(models) if each != model and choice.takes(each)]
+        pairs = [(each, seed) for each in trained if each != model and choice.takes(each)]
     for other, number in pairs:
-        alike = takes_events(other.encoder) == takes_events(model.encoder)
+        alike = isinstance(model, Owned) or takes_events(other.encoder) == takes_events(model.encoder)
         if alike and recipe.attack.suits(other) and _is_defined(other, recipe.attack):
             yield other, number
 

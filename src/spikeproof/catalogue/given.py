@@ -1,0 +1,284 @@
+"""Models that are given, not trained: what a function in a file of the user makes, or a saved model.
+
+The file is the user's own program and is run as such, so only what the user names is ever run: a path on the
+command line, or one in a study file that is being run. What is stored names the file and the digests of its
+content, and reading it runs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from spikeproof.errors import DamagedError, InputError, suggest
+from spikeproof.evaluation.callables import answering
+from spikeproof.keys import Key
+from spikeproof.plainfiles import bytes_of, printable
+from spikeproof.protocols import Model
+from spikeproof.tensorfiles import digest, parse
+
+__all__ = ["Given", "is_address", "made"]
+
+LARGEST_PROGRAM = 16 * 1024**2
+"""Bytes of a file with a program."""
+
+LARGEST_WEIGHTS = 16 * 1024**3
+"""Bytes of a file with weights."""
+
+_EXAMPLE = "Write def make_model() in the file, and name it as FILE.py:make_model."
+
+
+@dataclass(frozen=True)
+class Given:
+    """A model that a function of the user makes.
+
+    Args:
+        make: `FILE.py:NAME`, a file and a function in it that takes nothing and returns a model: whatever
+            `spikeproof.audit` takes.
+        weights: a file of weights that the model loads, `.safetensors`, or `.pt` with nothing but tensors;
+            None for those that the function gives it.
+
+    Raises:
+        InputError: `make` is no file and name.
+
+    Example:
+        >>> Given("nets.py:make_model").name
+        'nets.py:make_model'
+    """
+
+    make: str
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if not is_address(self.make):
+            raise InputError(
+                "A model is made by a function in a file, named FILE.py:FUNCTION",
+                f"{printable(self.make)!r:.200}",
+                _EXAMPLE,
+            )
+
+    @property
+    def path(self) -> Path:
+        """The file with the program."""
+        return Path(self.make.rpartition(":")[0])
+
+    @property
+    def function(self) -> str:
+        """The name of the function."""
+        return self.make.rpartition(":")[2]
+
+    @property
+    def name(self) -> str:
+        """A short name for tables."""
+        return f"{self.path.name}:{self.function}"
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the program and of the weights, if there are any.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        found = {"code_sha256": hashlib.sha256(bytes_of(self.path, LARGEST_PROGRAM)).hexdigest()}
+        if self.weights is not None:
+            content = bytes_of(Path(self.weights), LARGEST_WEIGHTS)
+            found["weights_sha256"] = hashlib.sha256(content).hexdigest()
+        return found
+
+
+def is_address(text: str) -> bool:
+    """Whether a text names a function in a file of Python.
+
+    Example:
+        >>> [is_address(text) for text in ("a/net.py:make_model", "net.pt", "net.py:", "net.py")]
+        [True, False, False, False]
+    """
+    path, _, function = text.rpartition(":")
+    return path.endswith(".py") and function.isidentifier()
+
+
+def made(given: Given, digests: Mapping[str, str] | None = None) -> Model:
+    """Run the user's program and take the model that it makes, in evaluation mode, with its weights.
+
+    Args:
+        given: file, function and weights.
+        digests: what the files held when the model was first taken; None to take them as they are.
+
+    Raises:
+        InputError: there is no such file or function, the program fails, or the weights do not fit.
+        DamagedError: a file changed.
+    """
+    now = given.digests()
+    if digests is not None and now != {name: digests.get(name) for name in now}:
+        raise DamagedError(f"{given.make} or its weights changed since the model was first taken")
+    found = _called(given)
+    if isinstance(found, nn.Module):
+        found = found.eval()
+        if given.weights is not None:
+            _load_weights(found, Path(given.weights))
+    elif given.weights is not None:
+        raise InputError(
+            f"{given.make}: a model that loads weights is a torch.nn.Module",
+            f"an object of type {type(found).__name__}",
+            "Load the weights inside the function, and leave out weights.",
+        )
+    return answering(cast(Model, found))
+
+
+def _called(given: Given) -> object:
+    function = _function(given)
+    with _beside(given.path):
+        try:
+            found = function()
+        except Exception as error:  # the user's own program may fail in any way
+            raise _failed(given, error) from error
+    if not callable(found):
+        raise InputError(
+            f"{given.make} returns a model: a module, or a function of images",
+            f"an object of type {type(found).__name__}",
+            "Return the network itself.",
+        )
+    return found
+
+
+def _function(given: Given) -> Callable[[], object]:
+    content = bytes_of(given.path, LARGEST_PROGRAM)  # a regular file, of a size that programs have
+    name = f"spikeproof_given_{hashlib.sha256(content).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, given.path)
+    assert spec is not None  # every .py file has a loader
+    assert spec.loader is not None
+    program = importlib.util.module_from_spec(spec)
+    sys.modules[name] = program  # where dataclasses and the like look for the program of a class
+    with _beside(given.path):
+        try:
+            spec.loader.exec_module(program)
+        except Exception as error:  # the user's own program may fail in any way
+            raise _failed(given, error) from error
+    names = [name for name, value in vars(program).items() if callable(value) and not name.startswith("_")]
+    if not callable(function := getattr(program, given.function, None)):
+        raise InputError(
+            f"{given.path}: expected a function of this name",
+            given.function,
+            suggest(given.function, names) if names else _EXAMPLE,
+        )
+    return cast(Callable[[], object], function)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[None]:
+    """Let a program import what lies beside it, as Python does for a program that it is given."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _failed(given: Given, error: Exception) -> InputError:
+    """What went wrong inside the user's program, with the line of it."""
+    trace, line = error.__traceback__, None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(given.path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    words = next((text.strip() for text in str(error).splitlines() if text.strip()), "")
+    return InputError(
+        f"{given.make}: expected a program that makes a model",
+        f"{type(error).__name__}: {words[:300]}" + (f" (line {line})" if line else ""),
+        f"Run python -c 'import {given.path.stem}' in its directory to see the whole error.",
+    )
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    tensors = _tensors(path)
+    try:
+        missing, unexpected = model.load_state_dict(dict(tensors), strict=False)
+    except RuntimeError as error:
+        words = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{path}: expected weights of this model", words, "Give the weights of this model."
+        ) from None
+    wrong = [*(f"no {name}" for name in missing), *(f"{name}, which it does not have" for name in unexpected)]
+    if wrong:
+        raise InputError(
+            f"{path}: expected the weights of every layer of the model and no others",
+            ", ".join(wrong[:3]),
+            "Give the weights of this model, as its state_dict() has them.",
+        )
+    if broken := [name for name, tensor in tensors.items() if tensor.isnan().any()]:
+        raise InputError(
+            f"{path}: expected weights that are numbers", f"NaN in {broken[0]!r}", "Train again."
+        )
+
+
+def _tensors(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a file, of which no program is ever run."""
+    content = bytes_of(path, LARGEST_WEIGHTS)
+    if path.suffix == ".safetensors":
+        return parse(content, str(path))[0]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a broken or hostile file makes the unpickler do
+        words = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"{path}: expected a file of nothing but tensors",
+            f"{words[0][:200]}",
+            "Save model.state_dict() with torch.save, or with safetensors.torch.save_file.",
+        ) from None
+    for name in ("state_dict", "model_state_dict", "model", "net"):
+        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+            found = found[name]
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise InputError(
+            f"{path}: expected a mapping of names to tensors",
+            f"an object of type {type(found).__name__}",
+            "Save model.state_dict() with torch.save, or with safetensors.torch.save_file.",
+        )
+    return cast(Mapping[str, Tensor], found)
+
+
+def fingerprint_of(model: Model) -> str:
+    """The digest of the weights of a made model; of a function, which shows none, that of no weights."""
+    inner = getattr(model, "model", model)
+    return digest(inner.state_dict() if isinstance(inner, nn.Module) else {})
+
+
+def class_count(model: Model, shape: tuple[int, ...]) -> int:
+    """The number of logits that a model gives for an example of this shape.
+
+    Raises:
+        InputError: it does not take such examples, or does not give one row of logits for each.
+    """
+    try:
+        with torch.no_grad():
+            logits = model(torch.zeros(2, *shape), Key.of(0).for_rows(range(2)))
+    except InputError:
+        raise
+    except Exception as error:  # the user's own program may fail in any way
+        words = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"A model that takes examples of {list(shape)}",
+            f"{type(error).__name__}: {words}",
+            "Choose other data.",
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
+        what = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(
+            "A model that gives one row of logits for each example, [B, K]",
+            f"{what} for 2 examples",
+            "Return the mean or the sum of the outputs over time.",
+        )
+    return logits.shape[1]

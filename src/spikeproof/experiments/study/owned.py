@@ -1,0 +1,136 @@
+"""Models of a study that are not trained in it: a saved model, or one that a program of the user makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from spikeproof.catalogue.given import Given, class_count, made
+from spikeproof.errors import InputError
+from spikeproof.evaluation.certificates import Certificate
+from spikeproof.keys import Key
+from spikeproof.networks.classifier import Classifier
+from spikeproof.protocols import Model, Threat
+
+__all__ = ["OWN", "TAKEN", "Owned", "Unseen", "is_owned", "owned", "programs", "reason"]
+
+OWN = {"name": "own"}
+"""What stands in the place of a part that a given model does not show."""
+
+TAKEN = {"name": "as-made"}
+"""What stands in the place of the learning rule of a given model."""
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A given model as a model of a study.
+
+    Args:
+        given: the program that makes it, and its weights.
+        digests: of the program and the weights, by name.
+    """
+
+    given: Given
+    digests: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, given: Given) -> Owned:
+        """The model as its files are now.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        return cls(given, tuple(sorted(given.digests().items())))
+
+    @cached_property
+    def model(self) -> Model:
+        """The model itself; the program is run the first time that it is asked for.
+
+        Raises:
+            InputError: the program fails, or makes no model.
+            DamagedError: a file changed.
+        """
+        return made(self.given, dict(self.digests))
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether equal examples can get different logits."""
+        return bool(getattr(self.model, "stochastic", False))
+
+    def check(self, shape: tuple[int, ...], classes: int) -> None:
+        """Refuse a model that does not fit the data.
+
+        Args:
+            shape: of one example.
+            classes: of the data.
+
+        Raises:
+            InputError: it does not take such examples, or gives another number of logits.
+        """
+        found = class_count(self.model, shape)
+        if found != classes:
+            raise InputError(
+                f"A model for the {classes} classes of the data",
+                f"{self.given.make} with {found} logits",
+                "Choose the data set that the model was trained on.",
+            )
+
+    def spec(self, classes: int) -> dict[str, Any]:
+        """The model as plain data, with the parts that every model of a study names."""
+        given = {"make": self.given.make, "weights": self.given.weights, **dict(self.digests)}
+        return {
+            "encoder": {"name": self.given.name, **dict(self.digests)},  # by which tables name a lone model
+            **dict.fromkeys(("network", "neuron", "decoder", "surrogate"), OWN),
+            "classes": classes,
+            "given": given,
+            "stochastic": self.stochastic,
+        }
+
+
+def programs(models: Iterable[object]) -> frozenset[str]:
+    """The programs that make models of a study which is being run."""
+    return frozenset(model.given.make for model in models if isinstance(model, Owned))
+
+
+def is_owned(spec: Mapping[str, Any]) -> bool:
+    """Whether the model of a train cell, as plain data, is a given one."""
+    return "given" in spec
+
+
+def owned(spec: Mapping[str, Any]) -> Owned:
+    """The given model that a train cell names; nothing is run."""
+    given = dict(spec["given"])
+    make, weights = given.pop("make"), given.pop("weights")
+    return Owned(Given(make, weights), tuple(sorted(given.items())))
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What a plan depends on of a given model that is not at hand.
+
+    Args:
+        stochastic: whether equal examples can get different logits.
+    """
+
+    stochastic: bool
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Unseen:
+        """The given model that a train cell names."""
+        return cls(bool(spec.get("stochastic", False)))
+
+    def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None, /) -> Float[Tensor, "B K"]:
+        """It is only planned for."""
+        raise NotImplementedError("a model that is not at hand answers nothing")
+
+
+def reason(certificate: Certificate, model: Model, threat: Threat) -> str | None:
+    """Why a certificate says nothing about a model; None where it does."""
+    if not isinstance(model, Classifier):
+        return "it needs the parts of the model, and this one shows nothing but its logits"
+    return certificate.reason(model, threat)

@@ -1,0 +1,264 @@
+"""Models that a program of the user makes, on the command line and in studies."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+import spikeproof as sp
+from spikeproof.auditing.signoff import audit
+from spikeproof.catalogue.given import Given, fingerprint_of, made
+from spikeproof.command.cli import cli
+from spikeproof.datasets import ClassProportional, Digits
+from spikeproof.errors import DamagedError, InputError
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
+from spikeproof.threats import Linf
+
+PROGRAM = """
+import torch
+from beside import width
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = torch.nn.Linear(64, width), torch.nn.Linear(width, 10)
+
+    def forward(self, images):
+        return self.two(torch.relu(self.one(images.flatten(1))))
+
+def make_model():
+    return Net()
+
+def a_function():
+    return lambda images: images.flatten(1)[:, :10]
+
+def too_few():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 9))
+
+def steps():
+    return lambda images: images.flatten(1)[None, :, :10].repeat(4, 1, 1)
+
+def fails():
+    raise KeyError("layers")
+
+def nothing():
+    return 3
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("given")
+    (where / "net.py").write_text(PROGRAM)
+    (where / "beside.py").write_text("width = 20")
+    net = made(Given(f"{where}/net.py:make_model")).model
+    train, optimiser = Digits().load(None).train, torch.optim.Adam(net.parameters(), 0.02)
+    for _ in range(60):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(net(train.images), train.labels).backward()
+        optimiser.step()
+    torch.save(net.state_dict(), where / "net.pt")
+    torch.save({"epoch": 3, "state_dict": net.state_dict()}, where / "checkpoint.pt")
+    save_file(net.state_dict(), where / "net.safetensors")
+    torch.save(net, where / "whole.pt")
+    return where
+
+
+def said(*arguments):
+    done = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert "Traceback" not in done.output
+    return done
+
+
+ASKED = ("--dataset", "digits", "--epsilon", "0.05", "--examples", "40", "--suite", "quick")
+
+
+def test_weights_are_the_same_from_every_kind_of_file(folder):
+    found = {
+        fingerprint_of(made(Given(f"{folder}/net.py:make_model", f"{folder}/{name}")))
+        for name in ("net.pt", "checkpoint.pt", "net.safetensors")
+    }
+    assert len(found) == 1
+    assert found != {fingerprint_of(made(Given(f"{folder}/net.py:make_model")))}
+    assert not made(Given(f"{folder}/net.py:make_model")).training
+
+
+@pytest.mark.parametrize(
+    ("function", "weights", "words"),
+    [
+        ("make_modl", None, "Did you mean 'make_model'"),
+        ("fails", None, "KeyError: 'layers' (line 26)"),
+        ("nothing", None, "an object of type int"),
+        ("a_function", "net.pt", "Load the weights inside the function"),
+        ("too_few", "net.pt", "expected the weights of every layer"),
+        ("make_model", "whole.pt", "nothing but tensors"),
+        ("make_model", "net.py", "nothing but tensors"),
+        ("make_model", "none.pt", "none.pt"),
+    ],
+)
+def test_what_is_wrong_with_a_program_or_its_weights_is_said_in_one_sentence(
+    folder, function, weights, words
+):
+    extra = () if weights is None else ("--weights", folder / weights)
+    done = said("evaluate", f"{folder}/net.py:{function}", *extra, *ASKED)
+    assert done.exit_code == 2
+    assert words in done.output
+
+
+@pytest.mark.parametrize(
+    ("function", "words"), [("too_few", "with 9 logits"), ("steps", "one row of logits for each example")]
+)
+@pytest.mark.parametrize("out", [False, True])
+def test_a_model_of_other_classes_or_without_logits_is_refused(folder, function, words, out, tmp_path):
+    extra = ("--out", tmp_path / "out") if out else ()
+    done = said("evaluate", f"{folder}/net.py:{function}", *ASKED, *extra)
+    assert done.exit_code == 2
+    assert words in done.output.replace("one for 9", "with 9 logits")
+
+
+def test_a_file_of_weights_is_no_model_and_the_way_to_use_it_is_said(folder):
+    done = said("evaluate", folder / "net.pt", *ASKED)
+    assert done.exit_code == 2
+    assert "net.py:make_model --weights" in done.output
+
+
+def test_a_pickle_runs_nothing(folder, tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"weight": Hostile()}, tmp_path / "hostile.pt")
+    done = said("evaluate", f"{folder}/net.py:make_model", "--weights", tmp_path / "hostile.pt", *ASKED)
+    assert done.exit_code == 2
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_command_line_the_stored_study_and_python_give_the_same_number(folder, tmp_path):
+    make, weights = f"{folder}/net.py:make_model", f"{folder}/net.pt"
+    plain = json.loads(said("evaluate", make, "--weights", weights, *ASKED, "--json").output)
+    stored = json.loads(
+        said("evaluate", make, "--weights", weights, *ASKED, "--json", "--out", tmp_path / "out").output
+    )
+    part = ClassProportional()(Digits().load(None).test, 40)
+    report = audit(made(Given(make, weights)), part.images, part.labels, Linf(0.05), "quick")
+    worst = next(row for row in stored if row["attack"] == "worst-case")
+    assert plain[0]["clean_accuracy"] == worst["clean_accuracy"] == report.clean_accuracy
+    assert plain[0]["verdict"] == worst["verdict"] == report.verdict.verdict
+    assert abs(plain[0]["robust_accuracy"] - worst["robust_accuracy"]) <= 0.05  # other seeds of examples
+    assert (tmp_path / "out" / "report.html").exists()
+    again = said("evaluate", make, "--weights", weights, *ASKED, "--out", tmp_path / "out").output
+    assert "0 computed" in again
+
+
+STUDY = """
+name: given
+data: digits
+models:
+  - model: {{foreign: {{make: "{0}/net.py:make_model", weights: {0}/net.pt}}}}
+  - {{encoder: {{latency: {{steps: 3}}}}, network: {{mlp: {{hidden: [6]}}}}, rule: {{bptt: {{epochs: 1}}}}}}
+suite: quick
+epsilons: [0.05]
+examples: 30
+certificates: [ibp]
+"""
+
+
+def test_a_study_measures_given_models_beside_its_own(folder, tmp_path):
+    (tmp_path / "given.yaml").write_text(STUDY.format(folder))
+    done = said("run", tmp_path / "given.yaml", "--out", tmp_path / "out", "--workers", 1)
+    assert done.exit_code == 0, done.output
+    rows = json.loads(said("show", tmp_path / "out", "--json").output)
+    names = {row["encoder"] for row in rows}
+    assert names == {"net.py:make_model", "latency"}
+    refused = said("audit", tmp_path / "out", "--rounds", 1)
+    assert "--make" in refused.output  # a stored study runs no program that the user does not name
+    spec = json.loads((Path(rows[0]["train_cell"]) / "cell.json").read_text())["spec"]
+    assert set(spec["model"]["given"]) == {"make", "weights", "code_sha256", "weights_sha256"}
+
+
+def test_a_changed_program_is_another_model_and_never_an_old_one(folder, tmp_path):
+    where = tmp_path / "copy"
+    shutil.copytree(folder, where)
+    given = Given(f"{where}/net.py:make_model")
+    before = given.digests()
+    (where / "net.py").write_text(PROGRAM + "\n# changed\n")
+    assert given.digests() != before
+    with pytest.raises(DamagedError, match="changed"):
+        made(given, before)
+
+
+def test_a_saved_model_is_measured_as_it_is(tmp_path):
+    spec = sp.ModelSpec(
+        sp.Latency(3),
+        sp.MLP((6,)),
+        sp.LIF(),
+        sp.ATan(),
+        sp.Count(),
+        (1, 8, 8),
+        10,
+        sp.Normalise((0.3,), (0.5,)),
+    )
+    model = spec.build(sp.Key.of(4)).eval()
+    sp.save(model, tmp_path / "model")
+    done = said("evaluate", tmp_path / "model", *ASKED, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    (listed,) = json.loads(said("list", "models", tmp_path / "out", "--json").output)
+    x = Digits().load(None).test.images[:5]
+    assert torch.equal(sp.load(listed["model"])(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ("{foreign: {make: net.pt}}", "FILE.py:FUNCTION"),
+        ("{foreign: {make: 'net.py:f', wieghts: x}}", "Did you mean 'weights'"),
+        ("{saved: {path: nowhere}}", "does not exist"),
+        ("{saved: {path: a}, foreign: {make: b}}", "one given model"),
+        ("latency", "one given model"),
+        ("{forein: {}}", "Did you mean 'foreign'"),
+    ],
+)
+def test_a_block_that_names_no_model_is_refused_with_its_line(block, words):
+    text = f"name: x\ndata: digits\nmodels:\n  - model: {block}\nattacks: [fgsm]\nepsilons: [0.1]\n"
+    with pytest.raises(InputError, match=r"study\.yaml:4") as refused:
+        study_of(parse(text, "study.yaml"))
+    assert words in str(refused.value)
+
+
+def test_a_killed_evaluation_goes_on_where_it_was(folder, tmp_path):
+    code = (
+        "import spikeproof.experiments.run.compute as compute, os\n"
+        "compute.SECONDS_AT_RISK = 0.0\n"
+        "from spikeproof.evaluation.interim import Interim\n"
+        "save = Interim.save\n"
+        "def last(self, path, identity):\n"
+        "    save(self, path, identity)\n"
+        "    if len(self.members) == 2: os._exit(9)\n"
+        "Interim.save = last\n"
+        "from spikeproof.command.cli import main\n"
+        "main()\n"
+    )
+    make = [f"{folder}/net.py:make_model", "--weights", f"{folder}/net.pt", *ASKED]
+    killed = subprocess.run(
+        [sys.executable, "-c", code, "evaluate", *make, "--out", str(tmp_path / "one")], check=False
+    )
+    assert killed.returncode == 9
+    assert len(list((tmp_path / "one" / "checkpoints").iterdir())) == 1
+    found = [
+        json.loads(said("evaluate", *make, "--out", tmp_path / name, "--json").output)
+        for name in ("one", "two")
+    ]
+    for rows in found:
+        for row in rows:
+            for path in ("model", "cell", "train_cell", "clean_cell", "study"):
+                row.pop(path)
+    assert found[0] == found[1]
+    assert not list((tmp_path / "one" / "checkpoints").iterdir())
