@@ -226,7 +226,7 @@ def both_auto_pgds(ann, digits, steps, objective, name, schedule):
         *(TheirStart(EPSILON), steps, 2 * EPSILON),
         objective=objective,
         stop_when_fooled=False,
-        rule=HeavyBall(),
+        step=HeavyBall(),
         schedule=schedule,
     )
     found = attack(ours, x, y, Key.of(0))

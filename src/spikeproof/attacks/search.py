@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.parts.oracles import Evaluate, Exact, Oracle
-from spikeproof.attacks.parts.schedules import Constant, Schedule, Sight
-from spikeproof.attacks.parts.steps import Memory, Place, Steepest, Step
+from spikeproof.attacks.parts.schedules import Constant, Observation, Schedule
+from spikeproof.attacks.parts.steps import Memory, Position, Steepest, Step
 from spikeproof.attacks.parts.targets import Targets
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
@@ -46,7 +46,7 @@ __all__ = [
 
 
 UNRECORDED = -2
-"""In place of the row at which an example fell, where an attack does not tell."""
+"""In position of the row at which an example fell, where an attack does not tell."""
 
 
 class Result(NamedTuple):
@@ -103,7 +103,7 @@ def settle(
         model: what is attacked.
         y: labels.
         key: of the draws.
-        best: over all runs; changed in place.
+        best: over all runs; changed in position.
         run: of the last run, by its own draws.
         end: its last example.
 
@@ -114,8 +114,8 @@ def settle(
     candidates = {"best": run.x, "end": end}
     with torch.no_grad():
         for name, here in candidates.items():
-            looks = [evaluate(here, key.fold(name, i)) for i in range(SETTLING)]
-            value, fooled = (torch.stack(part).mean(0) for part in zip(*looks, strict=True))
+            answers = [evaluate(here, key.fold(name, i)) for i in range(SETTLING)]
+            value, fooled = (torch.stack(part).mean(0) for part in zip(*answers, strict=True))
             best.offer(rows, here, fooled, value)
     best.fell = torch.where(best.fell < 0, run.fell, best.fell)
     return SETTLING * len(candidates)
@@ -211,7 +211,7 @@ def admit(
 
 
 def instead(threat: Threat, on_pixels: str) -> str:
-    """What to use in place of an attack that does not know this threat."""
+    """What to use in position of an attack that does not know this threat."""
     return "Use spike-search, or another attack on events." if moves_events(threat) else on_pixels
 
 
@@ -379,10 +379,10 @@ class GradientAttack:
         random_start: begin at a random member of the set instead of at the clean image.
         stop_when_fooled: leave an example alone once it is misclassified (no effect on stochastic models,
             which may have been fooled by a lucky draw).
-        rule: from a gradient to the next iterate.
+        step: from a gradient to the next iterate.
         schedule: sizes of the steps.
         best_start: restarts after the first begin at the best example so far.
-        start: where a run begins, in place of a random member of the set.
+        start: where a run begins, in position of a random member of the set.
         targets: classes to aim at, each with as many runs as there are restarts.
 
     Source:
@@ -397,7 +397,7 @@ class GradientAttack:
     restarts: int = 1
     random_start: bool = True
     stop_when_fooled: bool = True
-    rule: Step = Steepest()
+    step: Step = Steepest()
     schedule: Schedule = Constant()
     best_start: bool = False
     start: Callable[[Threat, Tensor, Key], Tensor] | None = None
@@ -410,7 +410,7 @@ class GradientAttack:
                 f"steps={self.steps}, restarts={self.restarts}, step_size={self.step_size}",
                 "Try steps=20, restarts=1.",
             )
-        if moves_events(self.threat) and not self.rule.whole:
+        if moves_events(self.threat) and not self.step.whole:
             raise InputError(
                 "Steps along a gradient change values by fractions",
                 f"{self.threat!r}, whose members are whole events",
@@ -450,7 +450,7 @@ class GradientAttack:
         ledger = _Ledger(x, self.stop_when_fooled and not case.stochastic)
         if self.targets is not None or isinstance(self.objective, KL):
             with torch.no_grad():
-                clean = answer(case.source, x, y, key.fold("clean"))
+                clean = answer(case.gradient_source, x, y, key.fold("clean"))
             ledger.forward += 1
             turns = self.targets.turns(clean.shape[1]) if self.targets is not None else 1
         best = Best(x)
@@ -478,7 +478,7 @@ class _Case:
     """What is attacked: examples with their labels, who judges them and whose gradients are followed."""
 
     model: Model
-    source: Model
+    gradient_source: Model
     x: Float[Tensor, "B *F"]
     y: Int64[Tensor, "B"]
 
@@ -489,7 +489,7 @@ class _Case:
     @cached_property
     def judge(self) -> Model | None:
         """Who is asked for verdicts at every step; None where the answers of the source are verdicts."""
-        return None if twins(self.model, self.source) else self.model
+        return None if twins(self.model, self.gradient_source) else self.model
 
 
 class _Ledger:
@@ -567,20 +567,22 @@ class _Run:
     def walk(self, start: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """Take all steps from a start; returns where each example ends."""
         attack, x, at, rows = self.attack, self.case.x, start.clone(), self.ledger.standing
-        memory, plan = attack.rule.begin(x[rows]), attack.schedule.begin(x[rows])
+        memory, plan = attack.step.begin(x[rows]), attack.schedule.begin(x[rows])
         so_far = Recollection(len(x))  # what gradients that adapt remember of this run
         for step in range(attack.steps):
             if not len(rows):
                 return at
             now = self.key.fold("step", step).take(rows)
             size = attack.step_size * plan["scale"]
-            place = Place(attack.threat, x[rows], at[rows], size, plan["share"], now.fold("move"))
-            with so_far.looking(rows):
-                value, grad = self.follow(rows, attack.rule.look(place, memory), now)
-            sight = Sight(step, attack.steps, place.x, place.here, value, grad)
-            here, grad, plan = attack.schedule(sight, plan)
-            place = place._replace(here=here, size=attack.step_size * plan["scale"], share=plan["share"])
-            at[rows], memory = attack.rule(place, grad, memory)
+            position = Position(attack.threat, x[rows], at[rows], size, plan["share"], now.fold("move"))
+            with so_far.serving(rows):
+                value, grad = self.follow(rows, attack.step.gradient_point(position, memory), now)
+            observation = Observation(step, attack.steps, position.x, position.here, value, grad)
+            here, grad, plan = attack.schedule(observation, plan)
+            position = position._replace(
+                here=here, size=attack.step_size * plan["scale"], share=plan["share"]
+            )
+            at[rows], memory = attack.step(position, grad, memory)
             left = ~self.ledger.done[rows]
             rows, memory, plan = rows[left], _taken(memory, left), _taken(plan, left)
         if len(rows):
@@ -590,15 +592,15 @@ class _Run:
     def follow(self, rows: Tensor, here: Float[Tensor, "R *F"], key: Key) -> tuple[Tensor, Tensor]:
         """Objective and gradient of some examples, noted in ledger and best examples."""
         oracle = self.attack.oracle
-        value, grad, fooled = oracle(self.evaluator(self.case.source, rows), here, key)
-        self.ledger.followed(rows, *oracle.looks_at(here), grad)
+        value, grad, fooled = oracle(self.evaluator(self.case.gradient_source, rows), here, key)
+        self.ledger.followed(rows, *oracle.passes(here), grad)
         self.note(rows, here, key, value, fooled)
         return value, grad
 
     def ask(self, rows: Tensor, here: Float[Tensor, "R *F"], key: Key) -> None:
         """The objective alone, noted in ledger and best examples: the end of a run needs no gradient."""
         with torch.no_grad():
-            value, fooled = self.evaluator(self.case.source, rows)(here, key)
+            value, fooled = self.evaluator(self.case.gradient_source, rows)(here, key)
         self.ledger.asked(rows, 1)
         self.note(rows, here, key, value, fooled)
 

@@ -50,7 +50,7 @@ class Recollection:
     """What adaptive gradients remember from one look of a run to the next, for each example of a batch.
 
     A search owns one for each of its runs and names the examples that it is about to look at. Within one
-    `looking`, the first forward pass of a layer updates what is remembered about them, and further ones, such
+    `serving`, the first forward pass of a layer updates what is remembered about them, and further ones, such
     as other draws of a model's randomness, use it unchanged. When the run ends, it is gone.
 
     Args:
@@ -58,7 +58,7 @@ class Recollection:
 
     Example:
         >>> memory = Recollection(3)
-        >>> with memory.looking(torch.tensor([0, 2])):
+        >>> with memory.serving(torch.tensor([0, 2])):
         ...     Recollection.current() is memory
         True
         >>> Recollection.current() is None
@@ -73,22 +73,22 @@ class Recollection:
     @staticmethod
     def current() -> Recollection | None:
         """That of the run which is looking at the moment, None outside of any."""
-        return _LOOKING.get()
+        return _CURRENT.get()
 
     @contextmanager
-    def looking(self, rows: Int64[Tensor, "R"]) -> Iterator[None]:
+    def serving(self, rows: Int64[Tensor, "R"]) -> Iterator[None]:
         """Serve the forward passes inside, which are about these examples, in this order."""
         self.rows, self.seen = rows, set()
-        token = _LOOKING.set(self)
+        token = _CURRENT.set(self)
         try:
             yield
         finally:
-            _LOOKING.reset(token)
+            _CURRENT.reset(token)
 
     def of(self, layer: int, batch: int) -> tuple[Tensor, ...] | None:
         """What is remembered about the examples of a pass; None before the first."""
         kept = self.layers.get(layer)
-        return None if kept is None else tuple(part[self._places(batch)] for part in kept)
+        return None if kept is None else tuple(part[self._rows_of(batch)] for part in kept)
 
     def keep(self, layer: int, parts: tuple[Tensor, ...]) -> None:
         """Remember tensors `[B, ...]` about the examples of this pass."""
@@ -98,13 +98,13 @@ class Recollection:
         for whole, part in zip(self.layers[layer], parts, strict=True):
             whole[self.rows] = part[: len(self.rows)]
 
-    def _places(self, batch: int) -> Int64[Tensor, "B"]:
+    def _rows_of(self, batch: int) -> Int64[Tensor, "B"]:
         """The examples of a pass; one that was filled up to whole blocks repeats its last example."""
         short = batch - len(self.rows)
         return torch.cat([self.rows, self.rows[-1:].expand(short)]) if short > 0 else self.rows
 
 
-_LOOKING: ContextVar[Recollection | None] = ContextVar("looking", default=None)
+_CURRENT: ContextVar[Recollection | None] = ContextVar("recollection", default=None)
 
 
 class _Fitting(Surrogate):
@@ -268,7 +268,7 @@ class ASSG(_Adaptive):
         Section 4 of the paper (arXiv 2512.22522); constants and initial values of the published code.
     """
 
-    def place(self, network: nn.Module) -> None:
+    def install(self, network: nn.Module) -> None:
         layers = [layer for layer in network.modules() if isinstance(layer, Spiking)]
         for i, layer in enumerate(layers):
             layer.unroll = _AtLayer(self, i)
@@ -302,7 +302,7 @@ class ASSG(_Adaptive):
                 steps.append(z)
             spikes = torch.stack(steps)
         if known is not None and not frozen:
-            known.keep(layer, tuple(fitting.asked))
+            known.keep(layer, tuple(fitting.statistics))
         return spikes, state
 
 
@@ -324,7 +324,7 @@ class _Recalling(Surrogate):
 
     def __init__(self, rule: ASSG, unit: float, kept: tuple[Tensor, ...] | None, frozen: bool) -> None:
         self.rule, self.unit, self.kept, self.frozen = rule, unit, kept, frozen
-        self.asked = list[Tensor]()  # mean and deviation of one question after the other
+        self.statistics = list[Tensor]()  # mean and deviation of one question after the other
 
     def __call__(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         with torch.no_grad():
@@ -334,7 +334,7 @@ class _Recalling(Surrogate):
 
     def slope(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The derivative at the next step, whose statistics are noted."""
-        size, turn = (x / self.unit).abs(), len(self.asked)
+        size, turn = (x / self.unit).abs(), len(self.statistics)
         if self.kept is None:
             mean, deviation = torch.ones_like(size), torch.zeros_like(size)
         else:
@@ -342,7 +342,7 @@ class _Recalling(Surrogate):
         if not self.frozen:
             mean = self.rule.blend(mean, size)
             deviation = self.rule.blend(deviation, (size - mean).abs_())
-        self.asked += [mean, deviation]
+        self.statistics += [mean, deviation]
         alpha = _sharpness(self.rule.strength, self.rule.relax, mean, deviation)
         return _arctangent(alpha, size).div_(self.unit)
 

@@ -87,7 +87,7 @@ class EventDriven(GradientRule):
         spikes, *end = _Events.apply(current, None, *state, neuron, self, unit_of(spike))  # type: ignore[no-untyped-call]
         return spikes, type(state)(*end)
 
-    def place(self, network: nn.Module) -> None:
+    def install(self, network: nn.Module) -> None:
         """Every spiking layer but the first takes its gradients together with the connections before it."""
         layers = getattr(network, "layers", None)
         where = [i for i, layer in enumerate(layers or ()) if isinstance(layer, Spiking)]

@@ -56,7 +56,7 @@ class GradientRule:
         spikes, end = _Ruled.apply(current, state.v, neuron, self, unit_of(spike))  # type: ignore[no-untyped-call]
         return spikes, State(end)
 
-    def place(self, network: nn.Module) -> None:
+    def install(self, network: nn.Module) -> None:
         """Differentiate the spiking layers of a network by this rule; the network is a twin, made for it."""
         for layer in network.modules():
             if isinstance(layer, Spiking):
@@ -200,8 +200,8 @@ class Truncated(GradientRule):
             spikes.append(z)
         return torch.cat(spikes), state
 
-    def place(self, network: nn.Module) -> None:
-        super().place(network)
+    def install(self, network: nn.Module) -> None:
+        super().install(network)
         for module in list(network.modules()):
             for name, layer in list(module.named_children()):
                 if isinstance(layer, (Synapse, Integrator)):

@@ -58,11 +58,11 @@ def random_search(
     best: Best,
     queries: int,
     propose: Propose,
-    told: Callable[[Tensor, Tensor], None] | None = None,
+    observe: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Result:
     """Ask about one candidate per query and example; keep what is at least as good as the best so far.
 
-    After each query `told` gets the rows and their margins, for searches that begin anew now and then.
+    After each query `observe` gets the rows and their margins, for searches that begin anew now and then.
     """
     check_mode(model)
     rows = torch.arange(len(x), device=x.device)
@@ -77,8 +77,8 @@ def random_search(
             value, fooled = evaluator(model, Margin(), y[rows])(candidates, now.fold("look"))
         best.offer(rows, candidates, fooled, value)
         best.fall(rows, fooled, query)
-        if told is not None:
-            told(rows, value)
+        if observe is not None:
+            observe(rows, value)
         asked[rows] += 1
         trace = x.new_full((len(x),), torch.nan)
         trace[rows] = value
@@ -222,13 +222,13 @@ class _Draws:
 
     def of(self, query: int, rows: Tensor) -> Float[Tensor, "R D"]:
         """Those of one query; asked query after query."""
-        place = query % DRAWN
-        if not place or not self.block.numel():
+        index = query % DRAWN
+        if not index or not self.block.numel():
             shape = (len(rows), DRAWN, 5 + self.x.shape[1])
             fresh = self.key.fold(query // DRAWN).take(rows).uniform(shape, 0, self.x.device)
             self.block = self.x.new_zeros(len(self.x), *shape[1:])
             self.block[rows] = fresh.to(self.x.dtype)
-        return self.block[rows, place]
+        return self.block[rows, index]
 
 
 @dataclass(frozen=True)
@@ -293,7 +293,7 @@ class Patches:
                 return held.elsewhere(rows, 1 - done / length, now)
             return held.changed(rows, 0.8 * _schedule(done, length), now)
 
-        return random_search(model, x, y, key, Best(x), self.queries, propose, held.told)
+        return random_search(model, x, y, key, Best(x), self.queries, propose, held.update)
 
 
 class _Held:
@@ -307,7 +307,7 @@ class _Held:
         self.tried = self.corner.clone(), self.content.clone()
         self.margin = x.new_full((batch,), -torch.inf)
 
-    def told(self, rows: Tensor, margin: Tensor) -> None:
+    def update(self, rows: Tensor, margin: Tensor) -> None:
         """Take over what was tried last wherever it is no worse."""
         margin = margin.nan_to_num(torch.inf).to(self.margin.dtype)
         taken = rows[margin >= self.margin[rows]]
@@ -318,8 +318,8 @@ class _Held:
     def fresh(self, rows: Tensor, key: Key) -> Tensor:
         """A random patch at a random place, with which a run begins."""
         self.margin[rows] = -torch.inf
-        place = key.fold("place").uniform((len(rows), 2), 0, self.x.device)
-        return self._try(rows, self._inside(place * self._room(1)), _content(self.content[rows], key))
+        corner = key.fold("place").uniform((len(rows), 2), 0, self.x.device)
+        return self._try(rows, self._inside(corner * self._room(1)), _content(self.content[rows], key))
 
     def elsewhere(self, rows: Tensor, share: float, key: Key) -> Tensor:
         """The same patch, moved by up to a share of the image each way, and by a pixel at least."""
@@ -396,9 +396,9 @@ def _rectangle(height: int, width: int, drawn: Float[Tensor, "B 4"]) -> Tensor:
     ):
         long = 1 + (side * max(length // 2, 1)).long()
         first = (corner * (length - long + 1)).long()
-        place = torch.arange(length, device=drawn.device).view(axes)
+        index = torch.arange(length, device=drawn.device).view(axes)
         begin, end = first.view(-1, 1, 1, 1), (first + long).view(-1, 1, 1, 1)
-        inside.append((place >= begin) & (place < end))
+        inside.append((index >= begin) & (index < end))
     return inside[0] & inside[1]
 
 
@@ -477,20 +477,20 @@ class _L2Patches:
         batch, channels, height, width = x.shape
         side = min(max(round(math.sqrt(share * height * width)), 3), height, width)
         to = _window(height, width, side, batch, key.fold("to"), x)
-        source = _window(height, width, side, batch, key.fold("from"), x)
+        origin = _window(height, width, side, batch, key.fold("from"), x)
         delta = best - x
         spare = (self.threat.epsilon**2 - _square_norm(delta)).clamp(min=0) / channels
-        budget = ((delta * (to | source)).square().sum((2, 3), keepdim=True) + spare).sqrt()
+        budget = ((delta * (to | origin)).square().sum((2, 3), keepdim=True) + spare).sqrt()
         signs = _signs((batch, channels, 1, 1), key.fold("sign"), x)
-        bump = self._place(_pyramid(side, x), to, x) * signs
+        bump = self._in_window(_pyramid(side, x), to, x) * signs
         inside = delta * to
         bump = bump + inside / inside.flatten(2).norm(dim=2).clamp(min=1e-12)[..., None, None]
         bump = bump * budget / bump.flatten(2).norm(dim=2).clamp(min=1e-12)[..., None, None]
-        delta = torch.where(to, bump, torch.where(source, torch.zeros_like(delta), delta))
+        delta = torch.where(to, bump, torch.where(origin, torch.zeros_like(delta), delta))
         return self._onto_ball(x, delta)
 
     @staticmethod
-    def _place(tile: Tensor, mask: Tensor, x: Tensor) -> Tensor:
+    def _in_window(tile: Tensor, mask: Tensor, x: Tensor) -> Tensor:
         """The tile inside each example's window, zero elsewhere."""
         placed = torch.zeros_like(x)
         placed[mask.expand_as(x)] = tile.flatten().repeat(x.shape[0] * x.shape[1])

@@ -91,8 +91,8 @@ def reachable(
         return Reachable(own[None], x[None], nothing, nothing > 0)
     span = (last - first).flatten(1).amax(1)
     count = (span + 1).clamp(max=most)  # its own for each example, whatever its company
-    place = torch.arange(int(count.max()), device=x.device)[:, None]
-    share = (place / (count - 1).clamp(min=1)).clamp(max=1).view(*place.shape[:1], -1, *[1] * (x.ndim - 1))
+    index = torch.arange(int(count.max()), device=x.device)[:, None]
+    share = (index / (count - 1).clamp(min=1)).clamp(max=1).view(*index.shape[:1], -1, *[1] * (x.ndim - 1))
     levels = first + (share * (last - first)).round().long()
     if len(levels) > 2:  # where some are left out, that of the clean image takes the place of its neighbour
         beside = (levels[1:-1] - own).abs().argmin(0) + 1
@@ -186,18 +186,18 @@ class EncoderAware:
             InputError: labels that do not belong to the images, or a model without a code of levels.
         """
         x = admit(model, self.threat, x, y, through)
-        source = _coded(model if through is None else through)
-        code = level_code(source.encoder)
+        gradient_source = _coded(model if through is None else through)
+        code = level_code(gradient_source.encoder)
         if code is None:
             raise InputError(
                 "EncoderAware needs a deterministic code of levels, such as latency",
-                repr(source.encoder),
+                repr(gradient_source.encoder),
                 "Use pgd and square for this model.",
             )
         zeros = torch.zeros_like(x)
         low, high = (self.threat.project(x + side, x) for side in (zeros - 2, zeros + 2))
         choices = reachable(code, x, low, high, self.most, self.grid)
-        search = _Search(self, model, source, code, x, y, choices, Best(x))
+        search = _Search(self, model, gradient_source, code, x, y, choices, Best(x))
         few = combinations(choices.levels) <= self.exhaust
         for row in few.nonzero().flatten().tolist():
             here, pixels = slice(row, row + 1), choices.pixels[:, row]
@@ -248,14 +248,14 @@ class _Search:
         self,
         attack: EncoderAware,
         model: Model,
-        source: Coded,
+        gradient_source: Coded,
         code: LevelCode,
         x: Tensor,
         y: Tensor,
         choices: Reachable,
         best: Best,
     ) -> None:
-        self.attack, self.model, self.source, self.code = attack, model, source, code
+        self.attack, self.model, self.gradient_source, self.code = attack, model, gradient_source, code
         self.x, self.y, self.choices, self.best = x, y, choices, best
         self.forward, self.backward, self.zero = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
         self.losses: list[Tensor] = []
@@ -364,8 +364,8 @@ class _Search:
             self.clean[rows] = logits
             self.forward[rows] += 1
         logits = self.clean.scatter(1, self.y[:, None], -torch.inf)
-        place = (restart - 1) % max(logits.shape[1] - 1, 1)
-        other = logits.argsort(dim=1, descending=True, stable=True)[:, place]
+        rank = (restart - 1) % max(logits.shape[1] - 1, 1)
+        other = logits.argsort(dim=1, descending=True, stable=True)[:, rank]
 
         def lead(now: Tensor, rows: Tensor) -> Tensor:
             pair = torch.stack([other[rows], self.y[rows]], 1)
@@ -383,7 +383,7 @@ class _Search:
         now = patterns.gather(1, choice[None, None].expand(len(patterns), 1, *choice.shape))[:, 0]
         spikes = now.to(self.x.dtype).requires_grad_()
         with torch.enable_grad():
-            score = towards(self.source.read(spikes), rows)
+            score = towards(self.gradient_source.read(spikes), rows)
             total = score.sum() + 0 * spikes.sum()  # an answer that does not depend on spikes has no slope
             grad = torch.autograd.grad(total, spikes)[0].nan_to_num(0.0, 0.0, 0.0)
         self.forward[rows] += 1
@@ -393,7 +393,7 @@ class _Search:
 
     def patterns(self, levels: Tensor) -> Tensor:
         found = self.code.pattern(levels).to(self.x.dtype)
-        return found.flip(0) if isinstance(self.source.encoder, Reversed) else found
+        return found.flip(0) if isinstance(self.gradient_source.encoder, Reversed) else found
 
     def refine(
         self, towards: Callable[[Tensor, Tensor], Tensor], standing: Bool[Tensor, "B"]
@@ -412,11 +412,11 @@ class _Search:
         pixels = promise.shape[2]
         order = promise.flatten(1).argsort(dim=1, descending=True, stable=True)
         height = self.best.value[rows].clone()
-        for place in range(min(self.attack.refine, order.shape[1])):
+        for turn in range(min(self.attack.refine, order.shape[1])):
             going = (self.best.fooled[rows] <= 0).nonzero().flatten()
             if not len(going):
                 break
-            here, level, pixel = choice[going], order[going, place] // pixels, order[going, place] % pixels
+            here, level, pixel = choice[going], order[going, turn] // pixels, order[going, turn] % pixels
             trial = here.flatten(1).scatter(1, pixel[:, None], level[:, None]).view(here.shape)
             reached = height[going]
             better = self.try_out(trial, rows[going], reached)

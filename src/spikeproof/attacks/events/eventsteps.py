@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.events.spikesearch import event_threat
-from spikeproof.attacks.parts.steps import Memory, Place, Step, per_example
+from spikeproof.attacks.parts.steps import Memory, Position, Step, per_example
 from spikeproof.attacks.recipe import GradientRecipe
 from spikeproof.attacks.search import GradientAttack
 from spikeproof.errors import InputError
@@ -59,15 +59,15 @@ class MaskedFlips(Step):
         if not 0 < self.flip <= 1:
             raise InputError("A probability is above 0 and at most 1", f"flip={self.flip}", "Try 0.05.")
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        threat = cast(Extreme, place.threat)
-        draw = place.key.fold("mask").uniform(grad.shape, 0, grad.device).to(grad.dtype)
-        noise = place.key.fold("flip").normal(grad.shape, 0, grad.device).to(grad.dtype)
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        threat = cast(Extreme, position.threat)
+        draw = position.key.fold("mask").uniform(grad.shape, 0, grad.device).to(grad.dtype)
+        noise = position.key.fold("flip").normal(grad.shape, 0, grad.device).to(grad.dtype)
         top = per_example(grad.flatten(1).abs().amax(1), grad)
         share = torch.where(top > 0, grad.abs() / top.clamp(min=torch.finfo(grad.dtype).tiny), self.flip)
         slope = torch.where(top > 0, grad, noise)
-        kept = (draw < share) | ((place.here != place.x) & (top > 0))
-        return threat.extreme(torch.where(kept, slope, 0 * slope), place.x), memory
+        kept = (draw < share) | ((position.here != position.x) & (top > 0))
+        return threat.extreme(torch.where(kept, slope, 0 * slope), position.x), memory
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,13 @@ class SoftShifts(Step):
                 "A temperature is positive", f"temperature={self.temperature}", "Try temperature=1."
             )
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        threat = cast(Shifts, place.threat)
-        events = _Events(threat, place.x)
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        threat = cast(Shifts, position.threat)
+        events = _Events(threat, position.x)
         phi = memory.get("phi")
-        phi = events.home(place.here) if phi is None else phi[:, : events.source.shape[1]]
+        phi = events.home(position.here) if phi is None else phi[:, : events.origin.shape[1]]
         if not phi.numel():
-            return place.here, memory
+            return position.here, memory
         top = per_example(grad.flatten(1).abs().amax(1), grad)
         slope = grad / top.clamp(min=torch.finfo(grad.dtype).tiny)
         with torch.enable_grad():
@@ -118,7 +118,7 @@ class SoftShifts(Step):
         largest = per_example(rise.flatten(1).abs().amax(1), rise)
         phi = (phi + rise / largest.clamp(min=torch.finfo(rise.dtype).tiny)).clamp(-MOST, MOST)
         soft, _ = events.worth(phi / self.temperature, slope)
-        return threat.extreme(soft.detach(), place.x), {**memory, "phi": phi}
+        return threat.extreme(soft.detach(), position.x), {**memory, "phi": phi}
 
 
 class _Events:
@@ -130,7 +130,7 @@ class _Events:
         flat = free.flatten(1)
         many = int(flat.sum(1).max()) if flat.numel() else 0
         order = flat.long().argsort(dim=1, descending=True, stable=True)[:, :many]
-        self.real, self.source = flat.gather(1, order), order
+        self.real, self.origin = flat.gather(1, order), order
         self.width = max(flat.shape[1] // max(self.steps, 1), 1)
         self.value = x.flatten(1).gather(1, order)
         self.rest = (x * ~free).flatten(1)
@@ -140,14 +140,14 @@ class _Events:
         self.may = self.real[..., None].expand(shift.shape)
         if threat.bound is Measure.JITTER:
             self.may = self.may & (shift <= threat.epsilon)
-        self.place: Int64[Tensor, "B S T"] = time * self.width + self.line[..., None]
+        self.entry: Int64[Tensor, "B S T"] = time * self.width + self.line[..., None]
 
     def home(self, here: Float[Tensor, "B T *F"]) -> Float[Tensor, "B S T"]:
         """Logits that put every event where one of its line stands now, in their order."""
         lines, before = (x.reshape(*x.shape[:2], -1).transpose(1, 2) for x in (here, self.x))
         at = before.sort(dim=2, descending=True, stable=True).indices
         to = lines.sort(dim=2, descending=True, stable=True).indices
-        now = torch.zeros_like(at).scatter_(2, at, to).transpose(1, 2).flatten(1).gather(1, self.source)
+        now = torch.zeros_like(at).scatter_(2, at, to).transpose(1, 2).flatten(1).gather(1, self.origin)
         time = torch.arange(self.steps, device=here.device)
         return ((time - now[..., None]).abs() <= 1).to(here.dtype)
 
@@ -157,9 +157,9 @@ class _Events:
         """The sum of all distributions, and what it is worth to the attacker."""
         shares = torch.where(self.may, logits, -torch.inf).softmax(2)
         shares = torch.where(self.may, shares, torch.zeros_like(shares))
-        place = self.place.flatten(1)
-        soft = self.rest.scatter_add(1, place, (self.value[..., None] * shares).flatten(1))
-        crowd = (self.rest > 0).to(shares.dtype).scatter_add(1, place, shares.flatten(1))
+        entry = self.entry.flatten(1)
+        soft = self.rest.scatter_add(1, entry, (self.value[..., None] * shares).flatten(1))
+        crowd = (self.rest > 0).to(shares.dtype).scatter_add(1, entry, shares.flatten(1))
         value = (slope.flatten(1) * soft).sum(1) - CROWD * (crowd - 1).clamp(min=0).square().mean(1)
         return soft.view(self.x.shape), value
 
@@ -207,7 +207,7 @@ class SpikeCompatible(GradientRecipe):
             1.0,
             objective=self.objective,
             restarts=self.restarts,
-            rule=MaskedFlips(self.flip),
+            step=MaskedFlips(self.flip),
         )
 
 
@@ -257,5 +257,5 @@ class Retiming(GradientRecipe):
             1.0,
             objective=self.objective,
             restarts=self.restarts,
-            rule=SoftShifts(self.temperature),
+            step=SoftShifts(self.temperature),
         )

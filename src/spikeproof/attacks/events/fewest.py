@@ -304,24 +304,24 @@ class SDA(SlopeRecipe):
             value, _ = hunt.trial(
                 rows, here[rows], "base", step
             )  # of the model itself, whoever gave the slope
-            places, sign = self._steepest(hunt, rows, slope, seen[rows], step)
+            entries, sign = self._steepest(hunt, rows, slope, seen[rows], step)
             over = (sign == 0).all(1)  # every flip was looked at: those not made may help by now
             seen[rows[over]] = here[rows[over]] != hunt.x[rows[over]]
             if over.any():
-                places, sign = self._steepest(hunt, rows, slope, seen[rows], step)
+                entries, sign = self._steepest(hunt, rows, slope, seen[rows], step)
             real = (sign != 0).any(1)
             if not real.any():
                 break
             fallen[rows[~real]] = True  # nothing is left to look at, in whatever company
-            rows, value, places, sign = rows[real], value[real], places[real], sign[real]
-            gain = self._alone(hunt, rows, here[rows], places, sign, step) - value[:, None].double()
+            rows, value, entries, sign = rows[real], value[real], entries[real], sign[real]
+            gain = self._alone(hunt, rows, here[rows], entries, sign, step) - value[:, None].double()
             flat, many = (each[rows].flatten(1) for each in (seen, worth))
-            seen[rows] = flat.scatter(1, places, (sign != 0) | flat.gather(1, places)).view_as(here[rows])
+            seen[rows] = flat.scatter(1, entries, (sign != 0) | flat.gather(1, entries)).view_as(here[rows])
             made = (sign != 0) & (gain >= 0)
             worth[rows] = many.scatter(
-                1, places, torch.where(made, gain, many.gather(1, places)).to(many.dtype)
+                1, entries, torch.where(made, gain, many.gather(1, entries)).to(many.dtype)
             ).view_as(here[rows])
-            change = torch.zeros_like(many).scatter_add(1, places, (sign * made).to(many.dtype))
+            change = torch.zeros_like(many).scatter_add(1, entries, (sign * made).to(many.dtype))
             here[rows] += change.view_as(here[rows])
             self._within(hunt, rows, here[rows], worth[rows], step)
             fallen[rows] = hunt.offer(rows, here[rows], "all", step)
@@ -342,15 +342,15 @@ class SDA(SlopeRecipe):
         return top.indices, sign
 
     def _alone(
-        self, hunt: Hunt, rows: Tensor, here: Tensor, places: Tensor, sign: Tensor, step: int
+        self, hunt: Hunt, rows: Tensor, here: Tensor, entries: Tensor, sign: Tensor, step: int
     ) -> Float[Tensor, "R M"]:
         """Margins after each flip alone; a flip that fools alone is offered."""
-        values = torch.full(places.shape, -torch.inf, dtype=torch.float64, device=rows.device)
-        fools = torch.zeros_like(places, dtype=torch.bool)
+        values = torch.full(entries.shape, -torch.inf, dtype=torch.float64, device=rows.device)
+        fools = torch.zeros_like(entries, dtype=torch.bool)
         for part in torch.split((sign != 0).nonzero(), CHUNK):
             r, m = part.T
             flat = here[r].flatten(1)
-            flat.scatter_add_(1, places[r, m][:, None], sign[r, m][:, None].to(flat.dtype))
+            flat.scatter_add_(1, entries[r, m][:, None], sign[r, m][:, None].to(flat.dtype))
             value, fooled = hunt.trial(rows[r], flat.view_as(here[r]), "alone", step)
             values[r, m], fools[r, m] = value.double().nan_to_num(torch.inf), fooled
         one = fools.any(1).nonzero().flatten()
@@ -359,7 +359,7 @@ class SDA(SlopeRecipe):
             flat = (
                 here[one]
                 .flatten(1)
-                .scatter_add(1, places[one].gather(1, m), sign[one].gather(1, m).to(here.dtype))
+                .scatter_add(1, entries[one].gather(1, m), sign[one].gather(1, m).to(here.dtype))
             )
             hunt.offer(rows[one], flat.view_as(here[one]), "single", step)
         return values

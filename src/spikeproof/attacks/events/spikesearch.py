@@ -128,8 +128,10 @@ class SpikeSearchAttack:
 class _Run:
     """One batch under attack."""
 
-    def __init__(self, attack: SpikeSearchAttack, model: Model, source: Model, x: Tensor, y: Tensor) -> None:
-        self.attack, self.model, self.source, self.x, self.y = attack, model, source, x, y
+    def __init__(
+        self, attack: SpikeSearchAttack, model: Model, gradient_source: Model, x: Tensor, y: Tensor
+    ) -> None:
+        self.attack, self.model, self.gradient_source, self.x, self.y = attack, model, gradient_source, x, y
         self.threat = event_threat(attack.threat, "The spike search")
         self.best = Best(x)
         self.forward, self.backward, self.zero = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
@@ -232,12 +234,12 @@ class _Run:
     def slope(self, here: Tensor, rows: Tensor, restart: int, key: Key) -> Tensor:
         """The gradient on the spikes; where it is zero, a little noise, so that no place comes first."""
         objective = self.attack.objective if restart == 0 else _Lead(self.others(rows, restart))
-        probe = Exact()(evaluator(self.source, objective, self.y[rows]), here, key)
+        found = Exact()(evaluator(self.gradient_source, objective, self.y[rows]), here, key)
         self.forward[rows] += 1
         self.backward[rows] += 1
-        self.zero[rows] += (probe.grad.flatten(1) == 0).all(1).long()
+        self.zero[rows] += (found.grad.flatten(1) == 0).all(1).long()
         noise = key.fold("tie").normal(here.shape, 0, here.device).double()
-        grad = probe.grad.double()  # single precision would round the noise to new ties
+        grad = found.grad.double()  # single precision would round the noise to new ties
         largest = grad.flatten(1).abs().amax(1)
         scale = torch.where(largest > 0, 1e-6 * largest, torch.ones_like(largest))
         return grad + scale.view(-1, *[1] * (here.ndim - 1)) * noise
@@ -256,8 +258,8 @@ class _Run:
     def others(self, rows: Tensor, restart: int) -> Tensor:
         """The class that a run leads to: the most likely other one first."""
         logits = self.clean[rows].scatter(1, self.y[rows, None], -torch.inf)
-        place = (restart - 1) % max(logits.shape[1] - 1, 1)
-        return logits.argsort(dim=1, descending=True, stable=True)[:, place]
+        rank = (restart - 1) % max(logits.shape[1] - 1, 1)
+        return logits.argsort(dim=1, descending=True, stable=True)[:, rank]
 
     def ask(self, trains: Float[Tensor, "M R *F"], rows: Tensor, key: Key) -> Float[Tensor, "M R"]:
         """Margins of the model itself; the best train of each example is kept."""

@@ -43,7 +43,7 @@ class Assembled(GradientRecipe):
         >>> from spikeproof.attacks.parts.steps import Adam
         >>> from spikeproof.threats import Linf
         >>> attack = Assembled(steps=50, step=Adam(), schedule=Cosine(), restarts=3, start="best")(Linf(0.1))
-        >>> attack.rule, attack.schedule, attack.best_start
+        >>> attack.step, attack.schedule, attack.best_start
         (Adam(first=0.9, second=0.999), Cosine(), True)
 
     Source:
@@ -78,7 +78,7 @@ class Assembled(GradientRecipe):
             objective=self.objective,
             restarts=self.restarts,
             random_start=random,
-            rule=best_step(threat) if self.step is None else self.step,
+            step=best_step(threat) if self.step is None else self.step,
             schedule=self.schedule,
             best_start=best,
             targets=self.targets,

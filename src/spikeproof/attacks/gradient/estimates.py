@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spikeproof.attacks.parts.oracles import Evaluate, Oracle, Probe
+from spikeproof.attacks.parts.oracles import Evaluate, Oracle, OracleAnswer
 from spikeproof.attacks.parts.steps import best_step
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import GradientAttack
@@ -46,11 +46,11 @@ class _Pairs(Oracle):
         """Number of pairs per call."""
         raise NotImplementedError(f"{type(self).__name__} looks nowhere")
 
-    def looks_at(self, x: Float[Tensor, "B *F"]) -> tuple[int, int]:
+    def passes(self, x: Float[Tensor, "B *F"]) -> tuple[int, int]:
         return 1 + 2 * self.pairs(x), 0
 
     @torch.no_grad()
-    def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> Probe:
+    def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> OracleAnswer:
         x = x.detach()
         rise, run = torch.zeros_like(x), torch.zeros_like(x)
         value, fooled = evaluate(x, key.fold("centre"))
@@ -63,7 +63,7 @@ class _Pairs(Oracle):
             change = (high - low).nan_to_num(0.0, 0.0, 0.0)
             rise += change.view(-1, *[1] * (x.ndim - 1)) * u
             run += (up - down) * u
-        return Probe(value, torch.where(run > 0, rise / run, 0.0), fooled)
+        return OracleAnswer(value, torch.where(run > 0, rise / run, 0.0), fooled)
 
 
 def _checked(part: object, radius: float, pairs: int | None) -> None:
@@ -182,7 +182,7 @@ class _Estimated(Recipe):
             oracle=self.oracle(),
             objective=self.objective,
             random_start=False,
-            rule=best_step(threat),
+            step=best_step(threat),
         )
 
 

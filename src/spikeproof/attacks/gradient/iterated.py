@@ -78,7 +78,7 @@ class EOTFGSM(FGSM):
             oracle=Expectation(self.draws),
             objective=self.objective,
             random_start=False,
-            rule=best_step(threat),
+            step=best_step(threat),
         )
 
 
@@ -135,7 +135,7 @@ class MIM(GradientRecipe):
 
     Example:
         >>> from spikeproof.threats import Linf
-        >>> MIM(steps=20)(Linf(0.08)).rule
+        >>> MIM(steps=20)(Linf(0.08)).step
         Momentum(decay=1.0, step=Steepest())
 
     Source:
@@ -148,9 +148,9 @@ class MIM(GradientRecipe):
 
     def __call__(self, threat: Threat) -> GradientAttack:
         size = self.reach * threat.epsilon / max(self.steps, 1)
-        rule = Momentum(self.decay, best_step(threat))
+        step = Momentum(self.decay, best_step(threat))
         return GradientAttack(
-            threat, self.steps, size, objective=self.objective, random_start=False, rule=rule
+            threat, self.steps, size, objective=self.objective, random_start=False, step=step
         )
 
 
@@ -180,9 +180,9 @@ class NIFGSM(GradientRecipe):
     def __call__(self, threat: Threat) -> GradientAttack:
         _steep(self, threat, "MIM")
         size = self.reach * threat.epsilon / max(self.steps, 1)
-        rule = Nesterov(self.decay)
+        step = Nesterov(self.decay)
         return GradientAttack(
-            threat, self.steps, size, objective=self.objective, random_start=False, rule=rule
+            threat, self.steps, size, objective=self.objective, random_start=False, step=step
         )
 
 
@@ -228,7 +228,7 @@ class APGD(GradientRecipe):
             oracle=Expectation(self.draws),
             objective=self.objective,
             restarts=self.restarts,
-            rule=TopShare() if sparse else HeavyBall(),
+            step=TopShare() if sparse else HeavyBall(),
             schedule=AdaptiveSparsity() if sparse else Oscillation(),
         )
 
@@ -344,7 +344,7 @@ class APGDL1(APGD):
                     larger.epsilon,
                     oracle=Expectation(self.draws),
                     objective=self.objective,
-                    rule=TopShare(),
+                    step=TopShare(),
                     schedule=AdaptiveSparsity(),
                 )
                 for times, steps in runs
@@ -406,7 +406,7 @@ class SAPGD(GradientRecipe):
             oracle=Expectation(self.draws),
             objective=self.objective,
             restarts=self.restarts,
-            rule=StableAdaptive(),
+            step=StableAdaptive(),
             schedule=Halving(),
         )
 

@@ -35,9 +35,9 @@ class FGSM(GradientRecipe):
     """
 
     def __call__(self, threat: Threat) -> GradientAttack:
-        rule = best_step(threat)
+        step = best_step(threat)
         return GradientAttack(
-            threat, 1, threat.epsilon, objective=self.objective, random_start=False, rule=rule
+            threat, 1, threat.epsilon, objective=self.objective, random_start=False, step=step
         )
 
 
@@ -61,9 +61,9 @@ class BIM(GradientRecipe):
 
     def __call__(self, threat: Threat) -> GradientAttack:
         size = self.reach * threat.epsilon / max(self.steps, 1)
-        rule = best_step(threat)
+        step = best_step(threat)
         return GradientAttack(
-            threat, self.steps, size, objective=self.objective, random_start=False, rule=rule
+            threat, self.steps, size, objective=self.objective, random_start=False, step=step
         )
 
 
@@ -94,8 +94,8 @@ class PGD(GradientRecipe):
 
     def __call__(self, threat: Threat) -> GradientAttack:
         size = self.reach * threat.epsilon / max(self.steps, 1)
-        rule, many = best_step(threat), self.restarts
-        return GradientAttack(threat, self.steps, size, objective=self.objective, restarts=many, rule=rule)
+        step, many = best_step(threat), self.restarts
+        return GradientAttack(threat, self.steps, size, objective=self.objective, restarts=many, step=step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class EOTPGD(PGD):
             oracle=Expectation(self.draws) if self.draws != 1 else Exact(),
             objective=self.objective,
             restarts=self.restarts,
-            rule=best_step(threat),
+            step=best_step(threat),
         )
 
 

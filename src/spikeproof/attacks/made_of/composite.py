@@ -38,24 +38,24 @@ from spikeproof.surrogates import Exponential, Rectangle, StraightThroughSpike, 
 __all__ = [
     "Chosen",
     "Ensemble",
+    "GradientSources",
     "RateTwin",
-    "Sources",
     "WidthSweep",
     "WorstOf",
-    "looks_of",
+    "gradient_sources_of",
     "members_of",
     "objectives_of",
+    "queries_of",
     "sees_every_exit",
-    "sources_of",
     "steps_of",
 ]
 
 
 @dataclass(frozen=True)
-class Sources:
+class GradientSources:
     """What an ensemble takes for `through`: one source of gradients per member, None for the model itself."""
 
-    models: tuple[Model | Sources | None, ...]
+    models: tuple[Model | GradientSources | None, ...]
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ class Ensemble:
         y: Int64[Tensor, "B"],
         key: Key,
         *,
-        through: Model | Sources | None = None,
+        through: Model | GradientSources | None = None,
     ) -> Result:
-        """Attack `model`; `through` is one source for all members, or `Sources` with one for each.
+        """Attack `model`; `through` is one source for all members, or `GradientSources` with one for each.
 
         Raises:
             InputError: another number of sources than of members.
@@ -108,11 +108,13 @@ class Ensemble:
         check_batch(x, y)
         check_mode(model)
         x = x.detach().contiguous()
-        sources = through.models if isinstance(through, Sources) else (through,) * len(self.attacks)
-        if len(sources) != len(self.attacks):
+        gradient_sources = (
+            through.models if isinstance(through, GradientSources) else (through,) * len(self.attacks)
+        )
+        if len(gradient_sources) != len(self.attacks):
             raise InputError(
                 f"{len(self.attacks)} attacks take as many sources of gradients",
-                f"{len(sources)}",
+                f"{len(gradient_sources)}",
                 "Make them with spikeproof.evaluation.through.through(model, recipe).",
             )
         random = bool(getattr(model, "stochastic", False))
@@ -120,12 +122,12 @@ class Ensemble:
         counts = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
         zeros = x.new_zeros(len(x))
         losses: list[Tensor] = []
-        for i, (attack, source) in enumerate(zip(self.attacks, sources, strict=True)):
+        for i, (attack, gradient_source) in enumerate(zip(self.attacks, gradient_sources, strict=True)):
             if not len(rows):
                 break
             now = key.fold("member", i).take(rows)
-            found = attack(model, x[rows], y[rows], now, through=source)
-            value, fooled = self._look(model, found.x_adv, y[rows], now.fold("choice"), random)
+            found = attack(model, x[rows], y[rows], now, through=gradient_source)
+            value, fooled = self._score(model, found.x_adv, y[rows], now.fold("choice"), random)
             best.offer(rows, found.x_adv, fooled, value)
             counts[0, rows] += found.queries + (self.draws if random else 1)
             counts[1, rows] += found.backward_queries
@@ -146,11 +148,11 @@ class Ensemble:
         return Result(best.x, success, trace, counts[0] + 1, counts[1], share, best.fell)
 
     @torch.no_grad()
-    def _look(self, model: Model, x: Tensor, y: Tensor, key: Key, random: bool) -> tuple[Tensor, Tensor]:
+    def _score(self, model: Model, x: Tensor, y: Tensor, key: Key, random: bool) -> tuple[Tensor, Tensor]:
         """Mean margin and share of looks that fooled the model."""
         evaluate = evaluator(model, Margin(), y)
-        looks = [evaluate(x, key.fold("draw", i)) for i in range(self.draws if random else 1)]
-        value, fooled = (sum(part[1:], part[0]) / len(looks) for part in zip(*looks, strict=True))
+        answers = [evaluate(x, key.fold("draw", i)) for i in range(self.draws if random else 1)]
+        value, fooled = (sum(part[1:], part[0]) / len(answers) for part in zip(*answers, strict=True))
         return value, fooled
 
 
@@ -395,7 +397,7 @@ def _steps(leaf: Recipe) -> int:
     return 1 if isinstance(each, (FGSM, RFGSM)) else int(getattr(each, "steps", 2))
 
 
-def looks_of(recipe: Recipe, forward: float, attacked: int) -> float:
+def queries_of(recipe: Recipe, forward: float, attacked: int) -> float:
     """Queries per example of a search without gradients; 0 for gradients, and for noise, which is no search.
 
     Args:
@@ -404,7 +406,7 @@ def looks_of(recipe: Recipe, forward: float, attacked: int) -> float:
         attacked: examples that it was run on.
 
     Example:
-        >>> looks_of(NoiseSearch(draws=2000), 2000, 1), looks_of(PGD(), 20, 1)
+        >>> queries_of(NoiseSearch(draws=2000), 2000, 1), queries_of(PGD(), 20, 1)
         (0.0, 0.0)
     """
     leaves = members_of([recipe])
@@ -426,18 +428,19 @@ def objectives_of(recipe: Recipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys(type(getattr(leaf, "objective", leaf)).__name__ for leaf in leaves))
 
 
-def sources_of(recipe: Recipe) -> tuple[str, ...]:
+def gradient_sources_of(recipe: Recipe) -> tuple[str, ...]:
     """Names of the gradients that a recipe follows, `own` for the model's as it is.
 
     Example:
-        >>> sources_of(WorstOf(attacks=(PGD(), PGD(surrogate=Triangle(2.0)), PGD(objective=Margin()))))
+        >>> members = PGD(), PGD(surrogate=Triangle(2.0)), PGD(objective=Margin())
+        >>> gradient_sources_of(WorstOf(attacks=members))
         ('own', 'Triangle(width=2.0)')
     """
     leaves = [leaf for leaf in members_of([recipe]) if not leaf.gradient_free]
-    return tuple(dict.fromkeys(map(_source, leaves)))
+    return tuple(dict.fromkeys(map(_gradient_source, leaves)))
 
 
-def _source(leaf: Recipe) -> str:
+def _gradient_source(leaf: Recipe) -> str:
     parts = [getattr(leaf, name, None) for name in ("surrogate", "backward", "gradient")]
     named = [repr(part) for part in parts if part is not None]
     rate = ["rate twin"] if isinstance(leaf, RateTwin) else []

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spikeproof.attacks.answers.queries import Square
 from spikeproof.attacks.answers.reachable import EncoderAware
-from spikeproof.attacks.made_of.composite import Ensemble, Sources
+from spikeproof.attacks.made_of.composite import Ensemble, GradientSources
 from spikeproof.attacks.made_of.stand_in import FittedSearch
 from spikeproof.attacks.recipe import Attack
 from spikeproof.attacks.search import GradientAttack, Result, smallest_batch
@@ -45,16 +45,16 @@ class Carried:
         Raises:
             InputError: the key does not say whose images these are, or names others.
         """
-        places = {example: place for place, example in enumerate(self.ids.tolist())}
+        indices = {example: index for index, example in enumerate(self.ids.tolist())}
         rows = key.rows if key.rows is not None else ()
-        if len(rows) != len(x) or not all(row in places for row in rows):
+        if len(rows) != len(x) or not all(row in indices for row in rows):
             raise InputError(
                 "Images of a smaller budget belong to examples that the key names",
                 f"{len(x)} images and a key for {'none' if key.rows is None else len(rows)}",
                 "Pass key.for_rows(ids) with ids of the smaller budget's examples.",
             )
-        index = torch.tensor([places[row] for row in rows], dtype=torch.int64, device=self.images.device)
-        return self.images[index].to(x.device, x.dtype)
+        chosen = torch.tensor([indices[row] for row in rows], dtype=torch.int64, device=self.images.device)
+        return self.images[chosen].to(x.device, x.dtype)
 
     def __call__(self, threat: Threat, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
         """Where a run within a larger budget begins."""
@@ -114,7 +114,7 @@ class Nested:
         y: Int64[Tensor, "B"],
         key: Key,
         *,
-        through: Model | Sources | None = None,
+        through: Model | GradientSources | None = None,
     ) -> Result:
         """Attack `model`, with gradients from `through`.
 
@@ -126,5 +126,5 @@ class Nested:
             members = [replace(self.attack, start=self.carried, restarts=1)]
             if self.attack.restarts > 1:
                 members.append(replace(self.attack, restarts=self.attack.restarts - 1))
-        sources = Sources((None, *(through for _ in members)))
-        return Ensemble((_Back(self.carried), *members))(model, x, y, key, through=sources)
+        gradient_sources = GradientSources((None, *(through for _ in members)))
+        return Ensemble((_Back(self.carried), *members))(model, x, y, key, through=gradient_sources)

@@ -132,7 +132,7 @@ class _Search:
     def run(self, rows: Int64[Tensor, "R"], begin: Float[Tensor, "R *F"]) -> None:
         """Search for some of the examples, in rounds: images around the best one, a fit, attacks on it."""
         radius, turn = self.x.new_ones(len(rows)), 0
-        seen, _ = self.look(rows, begin, rows >= 0, 0)
+        seen, _ = self.query(rows, begin, rows >= 0, 0)
         middle, query = seen.logits[:, 0], 1  # answers to the best images
         while query < self.queries:
             left = rows >= 0 if self.draws else self.best.fooled[rows] <= 0
@@ -144,7 +144,7 @@ class _Search:
             around, before = [], middle
             for i in range(min(count, self.queries - query)):
                 tried = self.around(rows, here, radius, share, SIDES[i % len(SIDES)], now.fold(i))
-                found, better = self.look(rows, tried, inside, query)
+                found, better = self.query(rows, tried, inside, query)
                 around.append(found)
                 middle = torch.where(better[:, None], found.logits[:, 0], middle)
                 query += 1
@@ -153,29 +153,29 @@ class _Search:
             seen = seen.besides(around).latest()
             fit, climbed = _Fit.of(seen, self.x[rows].flatten(1)), []
             for tried in self.climbed(rows, fit, now.fold("climb"))[: self.queries - query]:
-                found, better = self.look(rows, tried, rows >= 0, query)
+                found, better = self.query(rows, tried, rows >= 0, query)
                 climbed.append(found)
                 middle = torch.where(better[:, None], found.logits[:, 0], middle)
                 query += 1
             seen, turn = seen.besides(climbed), turn + 1
 
     @torch.no_grad()
-    def look(self, rows: Tensor, tried: Tensor, inside: Tensor, query: int) -> tuple[_Seen, Tensor]:
+    def query(self, rows: Tensor, tried: Tensor, inside: Tensor, number: int) -> tuple[_Seen, Tensor]:
         """Ask about one image of each example; returns the answer, and whether it is the best so far.
 
         Args:
             rows: the examples.
             tried: an image for each.
             inside: whether it is a member of the threat's set; any other one tells, and counts for nothing.
-            query: number of the query.
+            number: number of the query, from 0.
         """
         y = self.y[rows]
-        logits = answer(self.model, tried, y, self.key.fold("query", query).take(rows))
+        logits = answer(self.model, tried, y, self.key.fold("query", number).take(rows))
         value, fooled = Margin()(logits, y).to(self.x.dtype), (decide(logits) != y).to(self.x.dtype)
         better = torch.zeros_like(inside)
         better[inside] = self.best.offer(rows[inside], tried[inside], fooled[inside], value[inside])
-        self.best.fall(rows[inside], fooled[inside], query)
-        self.trace[query, rows[inside]] = value[inside]
+        self.best.fall(rows[inside], fooled[inside], number)
+        self.trace[number, rows[inside]] = value[inside]
         self.asked[rows] += 1
         return _Seen(tried.flatten(1)[:, None], logits[:, None]), better
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.gradient.plain import PGD
-from spikeproof.attacks.made_of.composite import Composite, Ensemble, Sources
+from spikeproof.attacks.made_of.composite import Composite, Ensemble, GradientSources
 from spikeproof.attacks.recipe import Attack, Recipe
 from spikeproof.attacks.search import GradientAttack, Result, admit, judge, smallest_batch
 from spikeproof.errors import InputError
@@ -89,7 +89,7 @@ class MadeElsewhere:
         y: Int64[Tensor, "B"],
         key: Key,
         *,
-        through: Model | Sources | None = None,
+        through: Model | GradientSources | None = None,
     ) -> Result:
         """Attack `through`, and judge on `model`.
 
@@ -101,12 +101,13 @@ class MadeElsewhere:
             x: images in [0, 1].
             y: labels.
             key: randomness.
-            through: the other model; with a substitute for its gradients, `Sources((other, substitute))`.
+            through: the other model, or `GradientSources((other, substitute))` where a substitute of the
+                other model gives the gradients.
 
         Raises:
             InputError: no other model, or one that the attack refuses.
         """
-        given = through.models if isinstance(through, Sources) else (through, None)
+        given = through.models if isinstance(through, GradientSources) else (through, None)
         other, twin = cast(tuple[Model | None, Model | None], given)  # no transfer lies within another
         x = admit(model, self.threat, x, y, other)
         if other is None:

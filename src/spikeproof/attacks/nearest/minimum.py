@@ -126,7 +126,7 @@ class Hunt:
 
     Args:
         model: the attacked model.
-        source: where gradients come from.
+        gradient_source: the model that gives the gradients.
         threat: the norm; its epsilon is the goal.
         x: clean images.
         y: labels.
@@ -136,7 +136,7 @@ class Hunt:
     """
 
     model: Model
-    source: Model
+    gradient_source: Model
     threat: Threat
     x: Tensor
     y: Tensor
@@ -150,15 +150,15 @@ class Hunt:
     asked: list[Tensor] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        self.seen_so_far = Recollection(len(self.x))
+        self.recollection = Recollection(len(self.x))
         n, device = len(self.x), self.x.device
         self.near, self.height = self.x.clone(), self.x.new_full((n,), -torch.inf)
         self.clean = self.height.clone()  # margins of the clean images
         self.distance = torch.full((n,), torch.inf, dtype=torch.float64, device=device)
         self.counts = torch.zeros(3, n, dtype=torch.int64, device=device)  # forward, backward, zero
         self.stochastic = bool(getattr(self.model, "stochastic", False))
-        self.looks = self.draws if self.stochastic else 1
-        self.alike = twins(self.model, self.source)
+        self.forward_passes = self.draws if self.stochastic else 1
+        self.alike = twins(self.model, self.gradient_source)
 
     @property
     def unit(self) -> Tensor:
@@ -199,7 +199,7 @@ class Hunt:
             return torch.zeros(0, dtype=torch.bool, device=self.x.device)
         with torch.no_grad():
             value, fooled = self._answer(self.model, rows, images, names)
-        self.counts[0, rows] += self.looks
+        self.counts[0, rows] += self.forward_passes
         if decision:
             self.keep(rows, images, fooled, None)
             value = -self.distance[rows].to(value.dtype)
@@ -217,15 +217,18 @@ class Hunt:
         """Ask for margins and decisions on images whose rows may repeat; nothing is kept or traced."""
         with torch.no_grad():
             value, fooled = self._answer(self.model, rows, self.boxed(images), names)
-        self.counts[0].index_add_(0, rows, torch.full_like(rows, self.looks))
+        self.counts[0].index_add_(0, rows, torch.full_like(rows, self.forward_passes))
         return value, fooled
 
     def _answer(
         self, model: Model, rows: Tensor, images: Tensor, names: tuple[Name, ...]
     ) -> tuple[Tensor, Tensor]:
         now, evaluate = self.key.fold("look", *names).take(rows), evaluator(model, Margin(), self.y[rows])
-        looks = [evaluate(images, now.fold("draw", i) if self.stochastic else now) for i in range(self.looks)]
-        value, share = (sum(part[1:], part[0]) / len(looks) for part in zip(*looks, strict=True))
+        answers = [
+            evaluate(images, now.fold("draw", i) if self.stochastic else now)
+            for i in range(self.forward_passes)
+        ]
+        value, share = (sum(part[1:], part[0]) / len(answers) for part in zip(*answers, strict=True))
         return value, share > 0.5
 
     def note(self, rows: Tensor, value: Tensor) -> None:
@@ -305,13 +308,14 @@ class Hunt:
     def _open(self, rows: Tensor, images: Tensor, names: tuple[Name, ...]) -> tuple[Tensor, Tensor]:
         now = self.key.fold("look", *names).take(rows)
         leaf = self.boxed(images).requires_grad_()
-        with torch.enable_grad(), self.seen_so_far.looking(rows):
-            looks = [
-                self.source(leaf, now.fold("draw", i) if self.stochastic else now) for i in range(self.looks)
+        with torch.enable_grad(), self.recollection.serving(rows):
+            answers = [
+                self.gradient_source(leaf, now.fold("draw", i) if self.stochastic else now)
+                for i in range(self.forward_passes)
             ]
-            looks = [finite(each) for each in looks]
-            logits = sum(looks[1:], looks[0]) / len(looks) if len(looks) > 1 else looks[0]
-        self.counts[0, rows] += self.looks
+            answers = [finite(each) for each in answers]
+            logits = sum(answers[1:], answers[0]) / len(answers) if len(answers) > 1 else answers[0]
+        self.counts[0, rows] += self.forward_passes
         return logits, leaf
 
     def _back(self, rows: Tensor, value: Tensor, leaf: Tensor, *, last: bool) -> Tensor:
@@ -320,8 +324,8 @@ class Hunt:
                 value.sum() + 0 * leaf.sum()
             )  # an answer that does not depend on the image has gradient zero
         (grad,) = torch.autograd.grad(total, leaf, retain_graph=not last)
-        self.counts[1, rows] += self.looks
-        self.counts[2, rows] += (grad.flatten(1) == 0).all(1) * self.looks
+        self.counts[1, rows] += self.forward_passes
+        self.counts[2, rows] += (grad.flatten(1) == 0).all(1) * self.forward_passes
         return grad.nan_to_num(0.0, 0.0, 0.0)
 
     def _close(self, rows: Tensor, leaf: Tensor, logits: Tensor, names: tuple[Name, ...]) -> Tensor:
@@ -338,7 +342,7 @@ class Hunt:
     def classes(self, rows: Tensor) -> tuple[Int64[Tensor, "R K"], Tensor]:
         """The other classes of each example, the most likely first, as the source sees the clean image."""
         with torch.no_grad():
-            logits = self.source(self.x[rows], self.key.fold("classes").take(rows)).detach()
+            logits = self.gradient_source(self.x[rows], self.key.fold("classes").take(rows)).detach()
         self.counts[0, rows] += 1
         if logits.shape[1] < 2:
             raise InputError("A search for the nearest boundary needs two classes", "one", "Check the model.")
@@ -518,8 +522,8 @@ class MinimumNorm:
         evaluate, draws = evaluator(model, Margin(), y), self.recipe.draws
         better = []
         for name, images in (("near", cut), ("end", end)):
-            looks = [evaluate(images, key.fold("further", name, i)) for i in range(draws)]
-            better.append([sum(part[1:], part[0]) for part in zip(*looks, strict=True)])
+            answers = [evaluate(images, key.fold("further", name, i)) for i in range(draws)]
+            better.append([sum(part[1:], part[0]) for part in zip(*answers, strict=True)])
         (value, share), (value_end, share_end) = better
         taken = (share_end > share) | ((share_end == share) & (value_end > value))
         return torch.where(per_row(taken, x) > 0, end, cut), torch.full_like(y, 2 * draws)

@@ -58,7 +58,7 @@ class _Priced(SlopeRecipe):
         """One minimisation; whether it met something misclassified."""
         raise NotImplementedError(f"{type(self).__name__} minimises nothing")
 
-    def look(self, hunt: Hunt, rows: Tensor, x: Tensor, search: int, step: int) -> tuple[Tensor, Tensor]:
+    def missing(self, hunt: Hunt, rows: Tensor, x: Tensor, search: int, step: int) -> tuple[Tensor, Tensor]:
         """The gradient of what is missing to a misclassification, and whether nothing is."""
         value, grad, fooled = hunt.slope(rows, x, Margin(), "step", search, step)
         unit = hunt.unit[rows]
@@ -127,7 +127,7 @@ class CarliniWagner(_Priced):
             if step == self.steps:
                 hit[rows] |= hunt.offer(rows, x, "last", search)
                 break
-            grad, done = self.look(hunt, rows, x, search, step)
+            grad, done = self.missing(hunt, rows, x, search, step)
             if step >= self.steps // 2:  # the first steps of Adam have one length whatever the price is
                 hit[rows] |= done
             grad = (2 * (x - hunt.x[rows]) + per_row(price[rows], x) * grad) * (1 - tanh.square()) / 2
@@ -183,7 +183,7 @@ class EAD(_Priced):
             rows = hunt.rows
             if not len(rows):
                 break
-            grad, _ = self.look(hunt, rows, ahead[rows], search, step)
+            grad, _ = self.missing(hunt, rows, ahead[rows], search, step)
             here, start = ahead[rows], clean[rows]
             size = self.step_size * (1 - step / self.steps) ** 0.5
             moved = here - size * (per_row(price[rows], here) * grad + 2 * (here - start))

@@ -323,8 +323,8 @@ class OnePixel(NormRecipe):
         from scipy.optimize import differential_evolution
 
         x = hunt.x[row]
-        places, channels = (x.shape[1:], x.shape[0]) if x.ndim == 3 else ((x.numel(),), 1)
-        place = int(np.prod(places))
+        shape, channels = (x.shape[1:], x.shape[0]) if x.ndim == 3 else ((x.numel(),), 1)
+        positions = int(np.prod(shape))
         genes = [(0.0, 1.0)] * (pixels * (1 + channels))
         one = torch.tensor([row], device=hunt.x.device)
         generation = iter(range(self.steps + 2))
@@ -332,9 +332,9 @@ class OnePixel(NormRecipe):
         def images(population: NDArray[np.float64]) -> Tensor:
             """Members `[S, pixels * (1 + C)]` as images."""
             members = torch.from_numpy(population.reshape(len(population), pixels, 1 + channels))
-            where = (members[..., 0] * place).long().clamp(max=place - 1).to(x.device)
+            where = (members[..., 0] * positions).long().clamp(max=positions - 1).to(x.device)
             content = members[..., 1:].to(x.device, x.dtype).clamp(0, 1)
-            changed = x.reshape(channels, place).expand(len(population), -1, -1).clone()
+            changed = x.reshape(channels, positions).expand(len(population), -1, -1).clone()
             for pixel in range(pixels):
                 index = where[:, pixel].view(-1, 1, 1).expand(-1, channels, 1)
                 changed.scatter_(2, index, content[:, pixel, :, None])

@@ -18,10 +18,10 @@ from torch import Tensor
 from spikeproof.attacks.parts.steps import Memory, per_example
 from spikeproof.errors import InputError
 
-__all__ = ["AdaptiveSparsity", "Constant", "Cosine", "Halving", "Oscillation", "Schedule", "Sight"]
+__all__ = ["AdaptiveSparsity", "Constant", "Cosine", "Halving", "Observation", "Oscillation", "Schedule"]
 
 
-class Sight(NamedTuple):
+class Observation(NamedTuple):
     """What one look saw."""
 
     step: int  # 0 at the start
@@ -40,9 +40,9 @@ class Schedule:
         ones = torch.ones(len(x), dtype=x.dtype, device=x.device)
         return {"scale": ones, "share": ones * torch.nan}
 
-    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+    def __call__(self, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         """Where to go on from, the gradient there, and what is remembered."""
-        return sight.here, sight.grad, memory
+        return observation.here, observation.grad, memory
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,13 @@ class Cosine(Schedule):
         Loshchilov & Hutter 2017, eq. (5), without restarts.
     """
 
-    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
-        scale = (1 + math.cos(math.pi * sight.step / max(sight.steps, 1))) / 2
-        return sight.here, sight.grad, {**memory, "scale": torch.full_like(memory["scale"], scale)}
+    def __call__(self, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        scale = (1 + math.cos(math.pi * observation.step / max(observation.steps, 1))) / 2
+        return (
+            observation.here,
+            observation.grad,
+            {**memory, "scale": torch.full_like(memory["scale"], scale)},
+        )
 
 
 @functools.cache
@@ -94,28 +98,30 @@ class Halving(Schedule):
         Published code of SA-PGD (ASSG), `attack.py`.
     """
 
-    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
-        scale = memory["scale"] / 2 if sight.step in checkpoints(sight.steps) else memory["scale"]
-        return sight.here, sight.grad, {**memory, "scale": scale}
+    def __call__(self, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        scale = memory["scale"] / 2 if observation.step in checkpoints(observation.steps) else memory["scale"]
+        return observation.here, observation.grad, {**memory, "scale": scale}
 
 
-def _remembered(sight: Sight, memory: Memory) -> tuple[Memory, Tensor]:
+def _remembered(observation: Observation, memory: Memory) -> tuple[Memory, Tensor]:
     """The best look so far, and whether it is this one."""
-    better = sight.value >= memory["best"]  # at a tie the newer one: on a plateau, too, a search moves on
-    pick = per_example(better, sight.here)
+    better = (
+        observation.value >= memory["best"]
+    )  # at a tie the newer one: on a plateau, too, a search moves on
+    pick = per_example(better, observation.here)
     return {
         **memory,
-        "best": torch.where(better, sight.value, memory["best"]),
-        "best_here": torch.where(pick, sight.here, memory["best_here"]),
-        "best_grad": torch.where(pick, sight.grad, memory["best_grad"]),
+        "best": torch.where(better, observation.value, memory["best"]),
+        "best_here": torch.where(pick, observation.here, memory["best_here"]),
+        "best_grad": torch.where(pick, observation.grad, memory["best_grad"]),
     }, better
 
 
-def _back(where: Tensor, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor]:
-    pick = per_example(where, sight.here)
+def _back(where: Tensor, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor]:
+    pick = per_example(where, observation.here)
     return (
-        torch.where(pick, memory["best_here"], sight.here),
-        torch.where(pick, memory["best_grad"], sight.grad),
+        torch.where(pick, memory["best_here"], observation.here),
+        torch.where(pick, memory["best_grad"], observation.grad),
     )
 
 
@@ -154,18 +160,18 @@ class Oscillation(Schedule):
             **{"best": low, "best_here": x.clone(), "best_grad": torch.zeros_like(x)},
         }
 
-    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
-        rises = memory["rises"] + (sight.value > memory["last"]) * (sight.step > 0)
-        memory, _ = _remembered(sight, {**memory, "rises": rises, "last": sight.value})
-        if sight.step == 0:
-            return sight.here, sight.grad, {**memory, "checked": memory["best"]}
-        marks = (0, *checkpoints(sight.steps))
-        if sight.step not in marks:
-            return sight.here, sight.grad, memory
-        window = sight.step - marks[marks.index(sight.step) - 1]
+    def __call__(self, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        rises = memory["rises"] + (observation.value > memory["last"]) * (observation.step > 0)
+        memory, _ = _remembered(observation, {**memory, "rises": rises, "last": observation.value})
+        if observation.step == 0:
+            return observation.here, observation.grad, {**memory, "checked": memory["best"]}
+        marks = (0, *checkpoints(observation.steps))
+        if observation.step not in marks:
+            return observation.here, observation.grad, memory
+        window = observation.step - marks[marks.index(observation.step) - 1]
         stuck = (memory["halved"] == 0) & (memory["checked"] >= memory["best"])
         halve = (rises <= self.rho * window) | stuck
-        here, grad = _back(halve, sight, memory)
+        here, grad = _back(halve, observation, memory)
         return here, grad, {
             **memory,
             "scale": torch.where(halve, memory["scale"] / 2, memory["scale"]),
@@ -214,14 +220,14 @@ class AdaptiveSparsity(Schedule):
             **{"best": low, "best_here": x.clone(), "best_grad": torch.zeros_like(x)},
         }
 
-    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
-        memory, _ = _remembered(sight, memory)
-        if sight.step == 0 or sight.step % max(int(0.04 * sight.steps), 1):
-            return sight.here, sight.grad, memory
-        support = (memory["best_here"] != sight.x).flatten(1).sum(1).to(sight.value.dtype)
+    def __call__(self, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        memory, _ = _remembered(observation, memory)
+        if observation.step == 0 or observation.step % max(int(0.04 * observation.steps), 1):
+            return observation.here, observation.grad, memory
+        support = (memory["best_here"] != observation.x).flatten(1).sum(1).to(observation.value.dtype)
         sparser = support < 0.95 * memory["support"]
-        here, grad = _back(sparser, sight, memory)
+        here, grad = _back(sparser, observation, memory)
         scale = torch.where(sparser, 1.0, memory["scale"] / self.factor).clamp(0.1, 1.0)
-        size = max(sight.x[0].numel(), 1) if len(sight.x) else 1
+        size = max(observation.x[0].numel(), 1) if len(observation.x) else 1
         share = (support / size / self.factor).clamp(1 / size, 1.0)
         return here, grad, {**memory, "scale": scale, "share": share, "support": support.clamp(min=1)}

@@ -26,7 +26,7 @@ __all__ = [
     "Memory",
     "Momentum",
     "Nesterov",
-    "Place",
+    "Position",
     "StableAdaptive",
     "Steepest",
     "Step",
@@ -38,7 +38,7 @@ Memory = dict[str, Tensor]
 """What a step or a schedule remembers; the first axis of every tensor is the batch."""
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a step starts from."""
 
     threat: Threat
@@ -74,12 +74,12 @@ class Step:
         """What is remembered before the first step."""
         return {}
 
-    def look(self, place: Place, memory: Memory) -> Float[Tensor, "B *F"]:
+    def gradient_point(self, position: Position, memory: Memory) -> Float[Tensor, "B *F"]:
         """The member at which the gradient is asked for."""
-        return place.here
+        return position.here
 
     def __call__(
-        self, place: Place, grad: Float[Tensor, "B *F"], memory: Memory
+        self, position: Position, grad: Float[Tensor, "B *F"], memory: Memory
     ) -> tuple[Float[Tensor, "B *F"], Memory]:
         """The next member, and what is remembered."""
         raise NotImplementedError(f"{type(self).__name__} goes nowhere")
@@ -95,9 +95,9 @@ class Steepest(Step):
         Madry et al. 2018, section 2.1.
     """
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        moved = place.here + per_example(place.size, grad) * place.threat.steepest(grad)
-        return place.threat.project(moved, place.x), memory
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        moved = position.here + per_example(position.size, grad) * position.threat.steepest(grad)
+        return position.threat.project(moved, position.x), memory
 
 
 @dataclass(frozen=True)
@@ -126,21 +126,21 @@ class TopShare(Step):
         if not 0 < self.share <= 1:
             raise InputError("A share is above 0 and at most 1", f"share={self.share}", "Try 0.05.")
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        free = torch.where(room(grad, place.here) > 0, grad, 0 * grad)
-        if isinstance(place.threat, Region):
-            free = torch.where(place.threat.mask(grad), free, 0 * free)
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        free = torch.where(room(grad, position.here) > 0, grad, 0 * grad)
+        if isinstance(position.threat, Region):
+            free = torch.where(position.threat.mask(grad), free, 0 * free)
         flat = free.flatten(1) if free.ndim > 1 else free[:, None]
         if not flat.numel():
-            return place.here, memory
-        share = torch.where(place.share.isnan(), self.share, place.share)
+            return position.here, memory
+        share = torch.where(position.share.isnan(), self.share, position.share)
         count = (share * flat.shape[1]).ceil().clamp(1, flat.shape[1]).long()
         ordered = flat.abs().sort(dim=1, descending=True).values
         least = ordered.gather(1, count[:, None] - 1)
         sign = torch.where(flat.abs() >= least, flat.sign(), 0 * flat)
         sign = _over(sign, sign.abs().sum(1, keepdim=True)).view(grad.shape)
-        moved = place.here + per_example(place.size, grad) * sign
-        return place.threat.project(moved, place.x), memory
+        moved = position.here + per_example(position.size, grad) * sign
+        return position.threat.project(moved, position.x), memory
 
 
 @dataclass(frozen=True)
@@ -161,14 +161,14 @@ class FrankWolfe(Step):
     def begin(self, x: Tensor) -> Memory:
         return {"age": torch.zeros(len(x), dtype=x.dtype, device=x.device)}
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        threat = cast(Extreme, place.threat)
-        goal = threat.extreme(grad, place.x)
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        threat = cast(Extreme, position.threat)
+        goal = threat.extreme(grad, position.x)
         still = (grad == 0).flatten(1).all(1)  # no slope, no goal
         gamma = torch.where(still, 0.0, 2 / (memory["age"] + 2))
         gamma = per_example(gamma, grad)
-        moved = torch.where(gamma == 1, goal, place.here + gamma * (goal - place.here))
-        return threat.project(moved, place.x), {**memory, "age": memory["age"] + 1}
+        moved = torch.where(gamma == 1, goal, position.here + gamma * (goal - position.here))
+        return threat.project(moved, position.x), {**memory, "age": memory["age"] + 1}
 
 
 @dataclass(frozen=True)
@@ -197,14 +197,14 @@ class HeavyBall(Step):
     def begin(self, x: Tensor) -> Memory:
         return {"before": x.clone(), "age": torch.zeros(len(x), dtype=x.dtype, device=x.device)}
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        here, threat = place.here, place.threat
-        ahead = threat.project(here + per_example(place.size, grad) * threat.steepest(grad), place.x)
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        here, threat = position.here, position.threat
+        ahead = threat.project(here + per_example(position.size, grad) * threat.steepest(grad), position.x)
         first = memory["age"] == 0
         weight = per_example(torch.where(first, 1.0, self.weight).to(here.dtype), grad)
         before = torch.where(per_example(first, grad), here, memory["before"])
         moved = here + weight * (ahead - here) + (1 - weight) * (here - before)
-        return threat.project(moved, place.x), {"before": here, "age": memory["age"] + 1}
+        return threat.project(moved, position.x), {"before": here, "age": memory["age"] + 1}
 
 
 @dataclass(frozen=True)
@@ -235,9 +235,9 @@ class Momentum(Step):
     def begin(self, x: Tensor) -> Memory:
         return {"momentum": torch.zeros_like(x), **self.step.begin(x)}
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         total = _over(grad, _mean(grad.abs())) + self.decay * memory["momentum"]
-        moved, kept = self.step(place, total, memory)
+        moved, kept = self.step(position, total, memory)
         return moved, {**kept, "momentum": total}
 
 
@@ -257,9 +257,9 @@ class Nesterov(Momentum):
         box, where encoders are not defined.
     """
 
-    def look(self, place: Place, memory: Memory) -> Tensor:
-        ahead = place.here + per_example(self.decay * place.size, place.here) * memory["momentum"]
-        return place.threat.project(ahead, place.x)
+    def gradient_point(self, position: Position, memory: Memory) -> Tensor:
+        ahead = position.here + per_example(self.decay * position.size, position.here) * memory["momentum"]
+        return position.threat.project(ahead, position.x)
 
 
 @dataclass(frozen=True)
@@ -306,10 +306,12 @@ class Adam(Step):
         true_mean, true_square = mean / (1 - self.first**now), square / (1 - self.second**now)
         return {"mean": mean, "square": square, "age": age}, true_mean / (true_square.sqrt() + 1e-12)
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         memory, direction = self.moments(grad, memory)
-        unit = direction.clamp(-1, 1) if boxed(place.threat) else place.threat.steepest(direction)
-        return place.threat.project(place.here + per_example(place.size, grad) * unit, place.x), memory
+        unit = direction.clamp(-1, 1) if boxed(position.threat) else position.threat.steepest(direction)
+        return position.threat.project(
+            position.here + per_example(position.size, grad) * unit, position.x
+        ), memory
 
 
 @dataclass(frozen=True)
