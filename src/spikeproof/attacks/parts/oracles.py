@@ -25,49 +25,49 @@ Evaluate = Callable[[Tensor, Key], tuple[Tensor, Tensor]]
 
 
 class OracleAnswer(NamedTuple):
-    """What an attack learns about each example from one look."""
+    """What an oracle returns for each example."""
 
     value: Float[Tensor, "B"]  # objective
-    grad: Float[Tensor, "B *F"]  # its gradient by the image
-    fooled: Float[Tensor, "B"]  # share of looks at which the model missed the label
+    grad: Float[Tensor, "B *F"]  # its gradient with respect to the image
+    fooled: Float[Tensor, "B"]  # share of forward passes at which the answer was not the label
 
 
 class Oracle:
-    """A source of gradients."""
+    """A way to compute the gradient of an objective with respect to the image."""
 
-    estimates: bool = False  # from answers alone, so that a masked gradient does not stop it
+    estimates: bool = False  # whether it uses logits alone, so that a masked gradient does not stop it
 
     def passes(self, x: Float[Tensor, "B *F"]) -> tuple[int, int]:
-        """Forward and backward passes that a call with these images costs each of them."""
+        """Numbers of forward and backward passes, for each image, that a call with these images takes."""
         return 1, 1
 
     def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> OracleAnswer:
-        """Look once."""
-        raise NotImplementedError(f"{type(self).__name__} looks at nothing")
+        """Objective, gradient and share of wrong answers at these images."""
+        raise NotImplementedError(f"{type(self).__name__} computes no gradient")
 
 
 @dataclass(frozen=True)
 class Exact(Oracle):
-    """Backpropagation through the model as it is, encoder and decoder included."""
+    """Backpropagation through the whole model, encoder and decoder included."""
 
     def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> OracleAnswer:
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             value, fooled = evaluate(x, key)
-            total = value.sum() + 0 * x.sum()  # an answer that does not depend on the image has gradient zero
+            total = value.sum() + 0 * x.sum()  # a model that ignores the image has gradient zero
             (grad,) = torch.autograd.grad(total, x)
         return OracleAnswer(value.detach(), grad.nan_to_num(0.0, 0.0, 0.0), fooled.detach())
 
 
 @dataclass(frozen=True)
 class Expectation(Oracle):
-    r"""Expectation over the model's randomness: the mean of the *gradients* of several draws.
+    r"""Expectation over the randomness of the model: the mean of the *gradients* of several draws.
 
     .. math:: \frac{1}{R}\sum_r \nabla_x L(x, \xi_r)
 
     Args:
-        draws: number of draws `R`, at least 1. One draw is the oracle itself.
-        oracle: the source of each gradient.
+        draws: number of draws `R`, at least 1; with one draw this is the inner oracle itself.
+        oracle: the oracle that computes the gradient of each draw.
 
     Source:
         Athalye, Carlini & Wagner 2018, section 4.2.
@@ -92,5 +92,5 @@ class Expectation(Oracle):
         if self.draws == 1:
             return self.oracle(evaluate, x, key)
         answers = [self.oracle(evaluate, x, key.fold("draw", i)) for i in range(self.draws)]
-        # added one by one, because a reduction rounds in an order that depends on the size of the batch
+        # summed one by one, because a reduction rounds in an order that depends on the size of the batch
         return OracleAnswer(*(sum(parts[1:], parts[0]) / self.draws for parts in zip(*answers, strict=True)))

@@ -1,7 +1,8 @@
-"""Schedules of gradient attacks: how the size of the steps changes, and when a search goes back to its best.
+"""Schedules of gradient attacks: how the step size changes, and when a run goes back to its best iterate.
 
-A schedule is told what each look saw. It answers with the place to go on from and keeps the relative size of
-the next step in its memory, as `scale`; a schedule of sparse steps also sets their `share`.
+A schedule receives an `Observation` at every step. It returns the iterate that the run continues from and
+keeps the relative size of the next step in its memory, as `scale`; a schedule of sparse steps also sets their
+`share`.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ __all__ = ["AdaptiveSparsity", "Constant", "Cosine", "Halving", "Observation", "
 
 
 class Observation(NamedTuple):
-    """What one look saw."""
+    """One evaluation of the objective and its gradient during a run."""
 
-    step: int  # 0 at the start
-    steps: int  # of the whole run
-    x: Float[Tensor, "B *F"]  # clean
-    here: Float[Tensor, "B *F"]
+    step: int  # number of the step, 0 at the start
+    steps: int  # number of steps of the whole run
+    x: Float[Tensor, "B *F"]  # clean images
+    here: Float[Tensor, "B *F"]  # the iterate
     value: Float[Tensor, "B"]  # objective
     grad: Float[Tensor, "B *F"]
 
 
 class Schedule:
-    """Sizes of steps, relative to the attack's step size."""
+    """The sizes of the steps, relative to the step size of the attack."""
 
     def begin(self, x: Float[Tensor, "B *F"]) -> Memory:
-        """What is remembered before the first look, `scale` and `share` included."""
+        """The memory before the first step, with `scale` and `share`."""
         ones = torch.ones(len(x), dtype=x.dtype, device=x.device)
         return {"scale": ones, "share": ones * torch.nan}
 
     def __call__(self, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
-        """Where to go on from, the gradient there, and what is remembered."""
+        """The iterate that the run continues from, the gradient there, and the new memory."""
         return observation.here, observation.grad, memory
 
 
@@ -56,7 +57,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    r"""Sizes fall along half a cosine, from the whole size to none.
+    r"""The step size falls along half a cosine, from its full value to zero.
 
     .. math:: \alpha_i = \alpha\,(1 + \cos(\pi i / n)) / 2
 
@@ -75,7 +76,10 @@ class Cosine(Schedule):
 
 @functools.cache
 def checkpoints(steps: int) -> tuple[int, ...]:
-    """The looks at which APGD checks its progress: 22 % of the steps, then 3 % less each time, at least 6 %.
+    """The steps at which APGD checks its progress.
+
+    The first interval is 22 % of all steps, and each interval is shorter than the one before it by 3 % of all
+    steps, down to 6 %.
 
     Example:
         >>> checkpoints(100)[:5]
@@ -92,7 +96,7 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Halving(Schedule):
-    """Sizes are halved at the checkpoints of APGD, whatever happened; the search never goes back.
+    """The step size is halved at every checkpoint of APGD; the run never goes back to an earlier iterate.
 
     Source:
         Published code of SA-PGD (ASSG), `attack.py`.
@@ -104,10 +108,9 @@ class Halving(Schedule):
 
 
 def _remembered(observation: Observation, memory: Memory) -> tuple[Memory, Tensor]:
-    """The best look so far, and whether it is this one."""
-    better = (
-        observation.value >= memory["best"]
-    )  # at a tie the newer one: on a plateau, too, a search moves on
+    """The memory with the best iterate so far, and whether that is the current one."""
+    # at a tie the newer iterate counts as better, so that a run moves on a plateau, too
+    better = observation.value >= memory["best"]
     pick = per_example(better, observation.here)
     return {
         **memory,
@@ -118,6 +121,7 @@ def _remembered(observation: Observation, memory: Memory) -> tuple[Memory, Tenso
 
 
 def _back(where: Tensor, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor]:
+    """Iterate and gradient: the best so far for some examples, the current ones for the others."""
     pick = per_example(where, observation.here)
     return (
         torch.where(pick, memory["best_here"], observation.here),
@@ -127,22 +131,23 @@ def _back(where: Tensor, observation: Observation, memory: Memory) -> tuple[Tens
 
 @dataclass(frozen=True)
 class Oscillation(Schedule):
-    r"""The schedule of APGD: at checkpoints, halve where progress has stopped and go back to the best point.
+    r"""The schedule of APGD: where progress has stopped, halve the step size and go back to the best iterate.
 
-    Progress has stopped where the objective rose in at most `rho` of the looks since the last checkpoint, or
-    where the size was not halved there and the best value has not changed since.
+    Progress is checked at the checkpoints. It has stopped where the objective rose in at most a share `rho`
+    of the steps since the last checkpoint, or where the step size was not halved there and the best value has
+    not changed since.
 
     Args:
-        rho: share of rising looks, in [0, 1].
+        rho: share of the steps in which the objective has to rise, in [0, 1].
 
     Raises:
         InputError: a share out of range.
 
     Source:
-        Croce & Hein 2020 (AutoAttack), section 3. The published code compares the first look after the start
-        with an empty slot, zero, instead of the look before it; here it is compared as in the paper. Of
-        points of one value the newest counts as best, since spike counts, and cross-entropies that rounded to
-        zero, have plateaus.
+        Croce & Hein 2020 (AutoAttack), section 3. The published code compares the first value after the start
+        with an uninitialised entry, zero, instead of the value before it; here it is compared as in the
+        paper. Among iterates of equal value the newest counts as best, because spike counts have plateaus,
+        and so do cross-entropies that were rounded to zero.
     """
 
     rho: float = 0.75
@@ -183,14 +188,15 @@ class Oscillation(Schedule):
 
 @dataclass(frozen=True)
 class AdaptiveSparsity(Schedule):
-    r"""The schedule of APGD under L1: steps as sparse as the best perturbation so far, over `factor`.
+    r"""The schedule of APGD under L1: the sparsity of the steps follows that of the best perturbation so far.
 
-    At every 4 % of the steps: where the best perturbation has become sparser by 5 % or more, back to it, at
-    full size; elsewhere the size is divided by `factor`, down to a tenth.
+    A step changes as many values as the best perturbation so far, divided by `factor`. Progress is checked
+    after every 4 % of the steps. Where the best perturbation has become sparser by more than 5 %, the run
+    goes back to it at full step size; elsewhere the step size is divided by `factor`, down to a tenth.
 
     Args:
-        first: share of the values that move before the first check, in (0, 1].
-        factor: above 1.
+        first: share of the values that change before the first check, in (0, 1].
+        factor: divisor of the step size and of the number of changed values, above 1.
 
     Raises:
         InputError: settings out of range.
