@@ -138,7 +138,7 @@ class CountMSE(Loss):
 
 @dataclass(frozen=True)
 class TET(Loss):
-    r"""Temporal efficient training: cross-entropy at every step, plus a penalty on the distance to a constant.
+    r"""Temporal efficient training: cross-entropy at every step, plus a penalty on distances to a constant.
 
     .. math:: L = (1-\lambda)\frac{1}{T}\sum_t CE(o[t], y) + \lambda\,\mathrm{mean}_{t,k}(o_k[t]-\phi)^2
 

@@ -277,7 +277,7 @@ def test_retiming_gives_every_spike_of_a_line_the_time_of_the_spike_at_its_place
     here = Shifts(20).start(x, Key.of(6))
     assert not torch.equal(here, x)
     events = _Events(Shifts(20), x)
-    logits = events.home(here)
+    logits = events.logits_at(here)
     known = 0
     for row, line in product(range(3), range(4)):
         before, now = (train[row].flatten(1)[:, line].nonzero().flatten().tolist() for train in (x, here))

@@ -72,8 +72,9 @@ class Recipe:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "__call__" in vars(cls):
-            cls.__call__ = _remembering(cls.__call__)  # type: ignore[assignment, method-assign]
+        own = vars(cls).get("__call__")
+        if own is not None:
+            cls.__call__ = _remembering(own)  # type: ignore[assignment, method-assign]
 
     gradient_free: ClassVar[bool] = False
     for_stochastic: ClassVar[bool] = False  # whether it adds nothing on a deterministic model

@@ -100,9 +100,9 @@ def settle(
 ) -> int:
     """Compare the best image of earlier runs with the best and the last image of this run, under new draws.
 
-    This is for stochastic models. An image may have fooled the model once by luck, and a later, stronger
-    image may have had no luck. The image that fools the model in the largest share of new draws wins, and at
-    equal shares the image with the larger margin.
+    This is for stochastic models. An image may have fooled the model once by chance, and a later, stronger
+    image may have failed by chance. The image that fools the model in the largest share of new draws wins,
+    and at equal shares the image with the larger margin.
 
     Args:
         model: the attacked model.

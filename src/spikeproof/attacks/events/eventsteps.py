@@ -108,7 +108,7 @@ class SoftShifts(Step):
         threat = cast(Shifts, position.threat)
         events = _Events(threat, position.x)
         phi = memory.get("phi")
-        phi = events.home(position.here) if phi is None else phi[:, : events.origin.shape[1]]
+        phi = events.logits_at(position.here) if phi is None else phi[:, : events.origin.shape[1]]
         if not phi.numel():
             return position.here, memory
         top = per_example(grad.flatten(1).abs().amax(1), grad)
@@ -144,7 +144,7 @@ class _Events:
             self.may = self.may & (shift <= threat.epsilon)
         self.entry: Int64[Tensor, "B S T"] = time * self.width + self.line[..., None]
 
-    def home(self, here: Float[Tensor, "B T *F"]) -> Float[Tensor, "B S T"]:
+    def logits_at(self, here: Float[Tensor, "B T *F"]) -> Float[Tensor, "B S T"]:
         """Logits that put the events of each line at the times that they have now, in their order."""
         lines, before = (x.reshape(*x.shape[:2], -1).transpose(1, 2) for x in (here, self.x))
         at = before.sort(dim=2, descending=True, stable=True).indices

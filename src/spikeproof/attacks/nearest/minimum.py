@@ -437,7 +437,7 @@ class MinimumNorm:
     """A search for the nearest adversarial image, used as an attack within a budget.
 
     Where the nearest image found lies outside the budget, its projection onto the set of the threat is tried.
-    The nearest image may fool a stochastic model by luck. So there the line from the clean image to it is
+    The nearest image may fool a stochastic model by chance. So there the line from the clean image to it is
     also followed to the edge of the budget, and the image that fools the model more often is returned.
 
     Args:

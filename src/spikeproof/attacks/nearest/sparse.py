@@ -358,7 +358,8 @@ class OnePixel(NormRecipe):
 
         seed = hunt.key.fold("evolution").take(one)
         number = seed.seed(seed.rows[0]) if seed.rows else seed.fold(row).seed()
-        random = "rng" if "rng" in inspect.signature(differential_evolution).parameters else "seed"
+        known = inspect.signature(differential_evolution).parameters
+        random = next(name for name in ("rng", "seed") if name in known)  # SciPy renamed it
         start = np.random.default_rng(number).random((self.population, len(genes)))
         differential_evolution(
             height,
