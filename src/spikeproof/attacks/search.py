@@ -202,7 +202,7 @@ def admit(
 
     Args:
         model: the attacked model.
-        threat: the set to search.
+        threat: the set that the attack searches.
         x: images in [0, 1], or events where the threat moves events.
         y: labels.
         gradient_sources: the models that gradients come from; None stands for the model itself.
@@ -387,7 +387,7 @@ class GradientAttack:
         steps: number of steps, at least 0.
         step_size: `alpha`, in units of the threat's epsilon (pixel value).
         oracle: how gradients are computed.
-        objective: what is maximised.
+        objective: the function that the attack maximises.
         restarts: number of runs, at least 1; the best image of all runs is returned.
         random_start: whether a run begins at a random member of the set instead of at the clean image.
         stop_when_fooled: whether the search stops on an example once the model misclassifies it. It has no

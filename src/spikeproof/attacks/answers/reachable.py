@@ -134,8 +134,8 @@ class EncoderAware:
     Args:
         threat: `Linf`, or a region of it.
         steps: gradients per restart, at least 1.
-        restarts: number of runs, at least 1; the first starts at the clean image and follows the margin, the
-            others start at random patterns and follow one other class each.
+        restarts: number of runs, at least 1. The first starts at the clean image and maximises the margin;
+            each other run starts at random patterns and maximises the lead of one other class over the label.
         refine: changes of single pixels tried at the end of each run, at least 0.
         most: largest number of levels per pixel, at least 2.
         exhaust: largest number of combinations of which all are tried, at least 0.

@@ -61,8 +61,9 @@ class SpikeSearchAttack:
     Args:
         threat: a threat on spikes.
         steps: gradients per run, at least 1.
-        restarts: number of runs, at least 1; the first starts at the clean spikes and follows the objective,
-            the others start at random members and follow one other class each.
+        restarts: number of runs, at least 1. The first starts at the clean spikes and maximises the
+            objective; each other run starts at a random member and maximises the lead of one other class over
+            the label.
         width: neighbours tried per step, half of them by gradient and half at random, at least 2.
         refine: rounds over the neighbours of the best train at the end of each run, at least 0.
         objective: the objective whose gradient the first run uses.

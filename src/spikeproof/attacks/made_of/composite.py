@@ -87,7 +87,7 @@ class Ensemble:
 
     @property
     def batch(self) -> int | None:
-        """Examples at a time, where some member's images depend on that."""
+        """The batch size that the images of some member depend on; None where they do not."""
         return smallest_batch(*self.attacks)
 
     @attack_call

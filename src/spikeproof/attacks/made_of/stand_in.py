@@ -310,7 +310,7 @@ class StandIn(Recipe):
     Every example has a fit of its own, so that none depends on other examples of its batch.
 
     Args:
-        queries: forward passes per example, at least 1; the first fit comes after 33.
+        queries: forward passes per example, at least 1; the first fit uses 33 of them.
 
     Raises:
         InputError: a threat other than Linf, regions of it, and L2.

@@ -38,7 +38,7 @@ class Transfer(Recipe):
             model of the study with the same seed.
 
     Raises:
-        InputError: a transfer of a transfer.
+        InputError: the attack is a transfer itself.
 
     Example:
         >>> from spikeproof.threats import Linf

@@ -141,7 +141,7 @@ class SparseFool(SlopeRecipe):
         steps: largest number of planes, at least 0.
         inner: largest number of steps of each run of DeepFool, at least 1.
         overshoot: overshoot of DeepFool, at least 0.
-        candidates: number of classes that DeepFool considers, at least 1.
+        candidates: number of the most likely other classes that DeepFool considers, at least 1.
         surrogate: spike function for the gradients, or None for the model's own.
         backward: backward rule of the encoder for the gradients, or None for the model's own.
 
@@ -347,7 +347,7 @@ class OnePixel(NormRecipe):
             return changed.view(len(population), *x.shape)
 
         def height(population: NDArray[np.float64]) -> NDArray[np.float64]:
-            """Minus the margin of each member `[genes, S]`."""
+            """Minus the margin of each member of a population `[genes, S]`."""
             now = next(generation)
             tried = images(population.T)
             value, fooled = hunt.trial(one.expand(len(tried)), tried, "generation", now)

@@ -117,7 +117,7 @@ class AtExit(Watching):
     it out for decoders without an early exit.
 
     Args:
-        objective: of logits and labels.
+        objective: an objective of logits and labels.
 
     Raises:
         InputError: an objective that needs more than logits and labels.
@@ -157,7 +157,7 @@ class PrefixMean(Watching):
     it out for decoders without an early exit.
 
     Args:
-        objective: of logits and labels.
+        objective: an objective of logits and labels.
         until_exit: whether the mean ends at the exit really taken instead of the last step.
 
     Raises:

@@ -21,7 +21,7 @@ from spikeproof.keys import Key
 __all__ = ["Evaluate", "Exact", "Expectation", "Oracle", "OracleAnswer"]
 
 Evaluate = Callable[[Tensor, Key], tuple[Tensor, Tensor]]
-"""`(x, key) -> (objective [B], fooled [B])`, `fooled` being 1.0 where the model does not answer the label."""
+"""`(x, key) -> (objective [B], fooled [B])`, `fooled` being 1.0 where the answer is not the label."""
 
 
 class OracleAnswer(NamedTuple):
