@@ -156,7 +156,7 @@ def test_other_neurons_batch_normalisation_and_residual_blocks_are_refused():
     spec = ModelSpec(Direct(4), ConvNet((3,)), Renewal(), ATan(), Count(), (1, 8, 8), 2)
     with pytest.raises(InputError, match="batch normalisation"):
         EventDrivenBP().twin(spec.build(Key.of(0)))
-    with pytest.raises(InputError, match="one after the other"):
+    with pytest.raises(InputError, match="layers in sequence"):
         substitute(replace(spec, network=ResNet18(width=0.1)).build(Key.of(0)), unroll=EventDriven())
     for bad in ({"tau_grad": 0.0}, {"steepest": -1.0}):
         with pytest.raises(InputError, match=next(iter(bad))):

@@ -411,7 +411,7 @@ class NormRecipe(Recipe):
                 f"{type(self).__name__} is defined for the threats "
                 + " and ".join(norm.__name__ for norm in self.norms),
                 repr(threat),
-                instead(threat, "Use one of these threats, or attack this one with PGD."),
+                instead(threat, "Use one of these threats, or attack this threat with PGD."),
             )
 
     def __call__(self, threat: Threat) -> MinimumNorm:
