@@ -98,7 +98,7 @@ def trajectories(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
         torchattacks.APGD(a, eps=EPSILON, steps=50, loss=name).attack_single_run(x, y)
         attack = GradientAttack(
             TheirStart(EPSILON), 50, 2 * EPSILON, objective=objective, stop_when_fooled=False,
-            rule=HeavyBall(), schedule=Oscillation(),
+            step=HeavyBall(), schedule=Oscillation(),
         )  # fmt: skip
         losses = attack(b, x, y, KEY).losses
         far = apart(a.asked, b.asked)

@@ -1,8 +1,8 @@
-"""Losses per example: what training minimises over outputs in time, and what an attack maximises on logits.
+"""Losses that training minimises, and objectives that an attack maximises; both give one value per example.
 
-Training losses see the outputs `[T, B, K]` and the logits `[B, K]`; attack objectives see logits alone, since
-a foreign model has nothing else. None of them applies a soft-max twice, but for a published mistake that is
-kept under its name.
+A loss is a function of the outputs `[T, B, K]` and the logits `[B, K]`; an objective is a function of the
+logits alone, since a foreign model has nothing else. None of them applies a soft-max twice, except for a
+published mistake that is kept under its name.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Loss:
     def __call__(
         self, outputs: Float[Tensor, "T B K"], logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]
     ) -> Float[Tensor, "B"]:
-        """Loss per example."""
+        """The loss of each example."""
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
     def check(self, steps: int, classes: int) -> None:
-        """Check that the loss is defined for outputs of this size, before any training.
+        """Check, before any training, that the loss is defined for outputs of this size.
 
         Raises:
             InputError: it is not.
@@ -65,10 +65,10 @@ class CrossEntropy(Loss):
 
     .. math:: L = -\log \mathrm{softmax}(y / \vartheta)_{label}
 
-    With `Count` it is the cross-entropy of spike counts, with `FirstSpike` that of negative spike times.
+    With `Count` it is the cross-entropy of spike counts, with `FirstSpike` the one of negative spike times.
 
     Args:
-        temperature: scale of the logits, in their unit, positive.
+        temperature: divisor :math:`\vartheta` of the logits, in their unit, positive.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0]])
@@ -95,14 +95,15 @@ class CrossEntropy(Loss):
 
 @dataclass(frozen=True)
 class CountMSE(Loss):
-    r"""Squared distance of spike counts from wanted counts; counts beyond their aim cost nothing.
+    r"""Squared distance of spike counts from desired counts; counts beyond their target cost nothing.
 
     .. math:: L = \frac{1}{2}\sum_k \delta_k^2,\quad \delta_k = (n_k - \hat n_k)/T
 
-    with :math:`\delta_k = 0` where the label's neuron fires more, or another fires less, than wanted.
+    with :math:`\delta_k = 0` where the label's neuron fires more, or another neuron fires less, than
+    desired.
 
     Args:
-        desired: wanted number of spikes of the label's neuron, at least 0.
+        desired: desired number of spikes of the label's neuron, positive.
         undesired: tolerated number of spikes of every other neuron, at least 0.
 
     Example:
@@ -137,12 +138,12 @@ class CountMSE(Loss):
 
 @dataclass(frozen=True)
 class TET(Loss):
-    r"""Temporal efficient training: cross-entropy at every step, plus a pull of outputs towards a constant.
+    r"""Temporal efficient training: cross-entropy at every step, plus a penalty on distances to a constant.
 
     .. math:: L = (1-\lambda)\frac{1}{T}\sum_t CE(o[t], y) + \lambda\,\mathrm{mean}_{t,k}(o_k[t]-\phi)^2
 
     Args:
-        lam: weight of the pull, in [0, 1].
+        lam: weight of the penalty, in [0, 1].
         phi: the constant, in the unit of the outputs.
 
     Example:
@@ -176,12 +177,13 @@ class RelativeTargets(Loss):
 
     .. math:: L = \frac{1}{2}\sum_k (\hat t_k - t_k)^2, \quad m = \min_k t_k
 
-    The label's target is `m`; that of others is `m + gamma`, but no later than the horizon, or their own
-    time if they spike later than that. If all outputs stay silent, at the horizon `h`, the label's
-    target is `h - gamma`. For spike times in earliness, 0 for silence.
+    The target of the label is `m`. The target of every other neuron is `m + gamma`, but no later than the
+    horizon `h`, or its own time if it spikes later than that. If all output neurons stay silent, so that all
+    times are `h`, the target of the label is `h - gamma`. Outputs are spike times in earliness, 0 for
+    silence.
 
     Args:
-        gamma: wanted lead of the label's neuron, in the unit of the spike times, positive.
+        gamma: desired lead of the label's neuron, in the unit of the spike times, positive.
 
     Example:
         >>> early = torch.tensor([[[7.0, 8.0, 1.0]]])
@@ -211,15 +213,16 @@ class RelativeTargets(Loss):
 
 @dataclass(frozen=True)
 class TimeMargin(Loss):
-    r"""Squared shortfall of the time by which the label's output neuron spikes before every other.
+    r"""Squared shortfall of the lead by which the label's output neuron spikes before every other neuron.
 
     .. math:: L = \frac{1}{2}\sum_{k \ne y} \max(0,\ \gamma + t_y - t_k)^2
 
-    Its derivatives by spike times sum to zero: what pushes rivals later pulls the label earlier, so that a
-    network does not fall silent bit by bit. For spike times in earliness, 0 for silence.
+    The derivatives with respect to the spike times sum to zero: as much as other neurons are moved later, the
+    label is moved earlier, so that the network does not fall silent step by step. Outputs are spike times in
+    earliness, 0 for silence.
 
     Args:
-        gamma: wanted lead of the label's neuron, in the unit of the spike times, positive.
+        gamma: desired lead of the label's neuron, in the unit of the spike times, positive.
 
     Example:
         >>> early = torch.tensor([[[7.0, 8.0, 1.0]]])
@@ -227,8 +230,8 @@ class TimeMargin(Loss):
         8.0
 
     Source:
-        The margin loss of Weston & Watkins 1999, squared, on spike times. S4NN's own targets are
-        `relative-targets`, under which errors mostly push later.
+        The margin loss of Weston & Watkins 1999, squared, on spike times. The targets of S4NN itself are
+        `relative-targets`, whose errors mostly move spikes later.
     """
 
     gamma: float = 20.0
@@ -248,21 +251,21 @@ class TimeMargin(Loss):
 
 @dataclass(frozen=True)
 class DeepSupervision(Loss):
-    r"""Deep supervision over prefixes: the mean loss of the read-out after every step, to train early exits.
+    r"""Deep supervision over prefixes: the mean loss of the decoder after every step, to train early exits.
 
     .. math:: L = \sum_t w[t]\, L_{inner}(o[..t],\, D(o[..t]),\, y) \Big/ \sum_t w[t]
 
-    with D the read-out on the outputs until step t. Without it the early read-outs of a network are
-    untrained.
+    with the decoder D applied to the outputs up to step t. Without deep supervision the early logits of a
+    network are untrained.
 
     Args:
-        decoder: the read-out D, as a rule the one inside the model's early exit, of one neuron per class; the
-            model's population vote has been taken by then.
+        decoder: the decoder D, normally the one inside the model's early exit, with one neuron per class; a
+            population vote of the model comes before it.
         loss: the loss of every prefix.
-        weights: of each step, at least 0 and not all 0; none for 1 each.
+        weights: the weight of each step, at least 0 and not all 0; empty for 1 each.
 
     Raises:
-        InputError: weights that are negative, all zero or not as many as the steps.
+        InputError: weights that are negative, all zero, or of another number than the steps.
 
     Example:
         >>> from spikeproof.decoders import Count
@@ -272,7 +275,7 @@ class DeepSupervision(Loss):
 
     Source:
         Lee et al. 2015 (deeply-supervised nets), over prefixes of time in place of layers; TET is the case of
-        a read-out that sees one step alone.
+        a decoder of single steps.
     """
 
     decoder: Decoder
@@ -293,7 +296,7 @@ class DeepSupervision(Loss):
             raise InputError(
                 f"DeepSupervision needs a weight for each of {steps} steps",
                 f"{len(self.weights)} weights",
-                "Give one per step of the code.",
+                "Give one weight per step of the encoder.",
             )
         if (width := output_width(self.decoder, classes)) != classes:
             raise InputError(
@@ -319,8 +322,8 @@ class DeepSupervision(Loss):
 def _earliness(outputs: Float[Tensor, "T B K"]) -> Float[Tensor, "B K"]:
     r"""`max_t o_k[t] (T - t)`: T for a spike in the first step, 1 in the last, 0 for silence.
 
-    Differentiated as published: by the step of the maximum alone, and of equals, silence included, by the
-    first.
+    The gradient is the published one: only the step of the maximum has one, and among equal steps, silence
+    included, only the first.
     """
     left = torch.arange(len(outputs), 0, -1, dtype=outputs.dtype, device=outputs.device)
     weighted = outputs * left[:, None, None]
@@ -334,11 +337,11 @@ class SpikeLatency(Loss):
     .. math:: L = -\log \mathrm{softmax}(\mathrm{softmax}(-\beta t))_{label}, \quad t_k = T + 1 - d_k,
               \quad d_k = \max_t o_k[t]\,(T - t)
 
-    Kept as it was published, to reproduce it. The inner soft-max is a mistake: the loss cannot fall below
-    :math:`\ln(1 + (K-1)/e)`, 1.46 for ten classes, and its gradient all but vanishes where the network is
-    sure. The gradient reaches a first spike only, and of a silent neuron step 0. To train, use
-    `spike-latency-2`, or cross-entropy with the decoder first-spike, by whose gradient silent neurons learn
-    at every step.
+    The loss is kept as it was published, for reproduction. The inner soft-max is a mistake: the loss cannot
+    fall below :math:`\ln(1 + (K-1)/e)`, which is 1.46 for ten classes, and its gradient nearly vanishes where
+    the network is confident. Only the first spike of a neuron has a gradient, and step 0 of a silent neuron.
+    For training, use `spike-latency-2`, or cross-entropy with the decoder first-spike, whose gradient reaches
+    silent neurons at every step.
 
     Args:
         beta: sharpness of the inner soft-max, per step, positive.
@@ -370,12 +373,12 @@ class SpikeLatency(Loss):
 
 @dataclass(frozen=True)
 class SpikeLatency2(Loss):
-    r"""Published `spike_latency2`: cross-entropy of how early neurons first spike.
+    r"""Published `spike_latency2`: cross-entropy of the earliness of first spikes.
 
     .. math:: L = -\log \mathrm{softmax}(d)_{label}, \quad d_k = \max_t o_k[t]\,(T - t)
 
-    The value is that of cross-entropy with the decoder first-spike. The gradient is the published one: it
-    reaches the first spike only, and of a silent neuron step 0.
+    The value equals cross-entropy with the decoder first-spike. The gradient is the published one: only the
+    first spike of a neuron has a gradient, and step 0 of a silent neuron.
 
     Example:
         >>> outputs = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
@@ -394,7 +397,7 @@ class SpikeLatency2(Loss):
 
 @dataclass(frozen=True)
 class SpikeLatency3(Loss):
-    r"""Published `spike_latency3`: as `spike_latency2`, with half the temperature.
+    r"""Published `spike_latency3`: the loss of `spike_latency2` at half the temperature.
 
     .. math:: L = -\log \mathrm{softmax}(2 (d - T))_{label}, \quad d_k = \max_t o_k[t]\,(T - t)
 
@@ -414,14 +417,14 @@ class SpikeLatency3(Loss):
 
 
 LEAST, MOST = 1e-2, 20.0
-"""Spreads of logits between which cross-entropy is taken as it is."""
+"""Range of the spread of logits within which cross-entropy uses them unchanged."""
 
 
 def finite(logits: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """The logits with infinite ones far beyond the others: a hundred times as far as these are apart.
+    """The logits, with infinite ones moved beyond the others by a hundred times the spread of these.
 
-    Order and ties stay, so that objectives are numbers with a slope where a class is masked by minus
-    infinity. What is no number stays as it is.
+    Order and ties stay the same, so that objectives are finite and have a gradient where a class is masked by
+    minus infinity. NaN stays NaN.
 
     Example:
         >>> finite(torch.tensor([[1.0, 3.0, -torch.inf]])).tolist()
@@ -436,12 +439,12 @@ def finite(logits: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
 
 
 def tempered(logits: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    r"""Logits for a soft-max: as they are, or brought to a spread at which it has a slope to be computed.
+    r"""Logits for a soft-max: unchanged, or scaled to a spread at which its gradient does not round to zero.
 
     .. math:: z\,\max(1, l/s)\,\min(1, h/s), \quad s = \max_k z_k - \min_k z_k
 
-    with the spread s of the finite logits of each example, taken as a constant, l = 0.01 and h = 20. Logits
-    that are closer together round to one loss, and the slope of logits farther apart rounds to zero.
+    with the spread s of the finite logits of each example, taken as a constant, l = 0.01 and h = 20. With a
+    smaller spread, losses round to the same value; with a larger spread, the gradient rounds to zero.
 
     Example:
         >>> tempered(torch.tensor([[2.0, 0.0], [0.0, 1e-7], [0.0, 4e5]])).tolist()
@@ -455,7 +458,7 @@ def tempered(logits: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
 
 
 def _ends(logits: Float[Tensor, "B K"]) -> tuple[Float[Tensor, "B 1"], Float[Tensor, "B 1"]]:
-    """The least and the largest finite logit of each example, 0 where there is none."""
+    """The smallest and the largest finite logit of each example, or 0 where there is none."""
     known, seen = logits.isfinite(), logits.detach()
     low = seen.masked_fill(~known, torch.inf).amin(-1, keepdim=True)
     high = seen.masked_fill(~known, -torch.inf).amax(-1, keepdim=True)
@@ -464,48 +467,48 @@ def _ends(logits: Float[Tensor, "B K"]) -> tuple[Float[Tensor, "B 1"], Float[Ten
 
 
 class Objective:
-    """What an attack maximises."""
+    """A function of the logits that an attack maximises."""
 
     def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Value per example, larger where the model does worse."""
+        """The value of each example, larger where the model is closer to an error."""
         raise NotImplementedError(f"{type(self).__name__} defines no objective")
 
     def towards(
         self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"], target: Int64[Tensor, "B"]
     ) -> Float[Tensor, "B"]:
-        """Value per example, larger where the model comes nearer to answering the target."""
+        """The value of each example, larger where the model is closer to the answer `target`."""
         return -self(logits, target)
 
     def suits(self, decoder: Decoder) -> bool:
-        """Whether it has anything to say about models with this decoder."""
+        """Whether the objective is defined for models with this decoder."""
         return True
 
 
 class Watching(Objective):
-    """An objective that looks at the output layer over time; of logits alone it says nothing."""
+    """An objective of the output layer over time, which logits alone do not determine."""
 
     wants_potential: ClassVar[bool] = False
-    """Whether it looks at potentials of output neurons."""
+    """Whether the objective needs the potentials of the output neurons."""
 
     def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]) -> Float[Tensor, "B"]:
         raise InputError(
-            f"{type(self).__name__} looks at outputs over time",
+            f"{type(self).__name__} needs outputs over time",
             "logits alone",
-            "Use it in a gradient attack on a model of time steps.",
+            "Use it in a gradient attack on a model with time steps.",
         )
 
     def over_time(
         self, seen: Watched, y: Int64[Tensor, "B"], target: Int64[Tensor, "B"] | None = None
     ) -> Float[Tensor, "B"]:
-        """Value per example, larger where the model does worse, or comes nearer to answering the target."""
+        """The value of each example, larger where the model is closer to an error, or to `target`."""
         raise NotImplementedError(f"{type(self).__name__} defines no objective")
 
 
 @dataclass(frozen=True)
 class LogitCrossEntropy(Objective):
-    """Cross-entropy of the logits, brought to a spread at which it has a slope where theirs leaves it none.
+    """Cross-entropy of the logits, rescaled where their spread would make its gradient round to zero.
 
-    Logits that lie between 0.01 and 20 apart are taken as they are (`tempered`).
+    Logits with a spread between 0.01 and 20 are used unchanged (`tempered`).
 
     Example:
         >>> round(LogitCrossEntropy()(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
@@ -521,7 +524,7 @@ class LogitCrossEntropy(Objective):
 
 @dataclass(frozen=True)
 class Margin(Objective):
-    r"""Best other logit minus the label's: positive exactly where another class wins, zero at a tie.
+    r"""Best other logit minus the label's logit: positive exactly where another class wins, zero at a tie.
 
     .. math:: \max_{k \ne y} z_k - z_y
 
@@ -542,14 +545,16 @@ class Margin(Objective):
     def towards(
         self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"], target: Int64[Tensor, "B"]
     ) -> Float[Tensor, "B"]:
-        """The target's logit minus the label's."""
+        """The logit of the target minus the logit of the label."""
         logits = finite(logits)
         return _at(logits, target) - _at(logits, y)
 
 
 @dataclass(frozen=True)
 class DLR(Objective):
-    r"""Difference of logits ratio: the margin, free of the logits' scale. Needs three classes or more.
+    r"""Difference of logits ratio: the margin, independent of the scale of the logits.
+
+    It is defined for three or more classes.
 
     .. math:: -\frac{z_y - \max_{k \ne y} z_k}{z_{\pi_1} - z_{\pi_3}}
 
@@ -591,15 +596,15 @@ class DLR(Objective):
 
 @dataclass(frozen=True)
 class KL(Objective):
-    r"""Divergence of the answer from the one to the clean image, whatever the label.
+    r"""Divergence of the answer from the answer to the clean image, independent of the label.
 
     .. math:: \sum_k p_k(x) \log \frac{p_k(x)}{p_k(x')},\quad p = \mathrm{softmax}(z)
 
-    It and its gradient are zero at the clean image, so a search must start elsewhere, at random.
-    The search gives the clean answer; of logits alone there is no divergence.
+    The divergence and its gradient are zero at the clean image, so a search must start elsewhere, at random.
+    The search provides the answer to the clean image; without it the divergence is not defined.
 
     Raises:
-        InputError: asked without the answer to the clean image.
+        InputError: the call has no answer to the clean image.
 
     Example:
         >>> z = torch.tensor([[1.0, 0.0]])
@@ -612,13 +617,13 @@ class KL(Objective):
 
     def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"]) -> Float[Tensor, "B"]:
         raise InputError(
-            "KL compares with the answer to the clean image", "logits alone", "Use it in a gradient attack."
+            "KL needs the answer to the clean image", "logits alone", "Use it in a gradient attack."
         )
 
     def against(self, logits: Float[Tensor, "B K"], clean: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
-        """The divergence of logits from those of the clean images."""
+        """The divergence of logits from the logits of the clean images."""
         low, high = _ends(clean)
-        spread = high - low  # one scale for both, that of the clean answer
+        spread = high - low  # both answers have the scale of the clean one
         scale = torch.where(spread > 0, spread.clamp(LEAST, MOST) / spread, torch.ones_like(spread))
         now, before = ((finite(z) * scale).log_softmax(-1) for z in (logits, clean))
         return F.kl_div(now, before, reduction="none", log_target=True).sum(-1)
@@ -626,19 +631,19 @@ class KL(Objective):
 
 @dataclass(frozen=True)
 class Rescaled(Objective):
-    r"""Another objective on logits brought to one spread, so that a soft-max can not saturate.
+    r"""Another objective on logits that are scaled to one spread, so that a soft-max cannot saturate.
 
     .. math:: L(c z / s),\quad s = \mathrm{std}_k(z) \text{, taken as a constant}
 
-    Networks of large logits, such as spike counts over many steps, drive the gradient of cross-entropy to
+    In networks with large logits, such as spike counts over many steps, the gradient of cross-entropy is
     exactly zero in single precision.
 
     Args:
-        objective: what is maximised.
+        objective: the function that the attack maximises.
         spread: standard deviation `c` of the logits of each example, positive.
 
     Raises:
-        InputError: a spread that is not positive, or an objective that compares with clean answers.
+        InputError: a spread that is not positive, or an objective that needs more than logits and labels.
 
     Example:
         >>> z, y = torch.tensor([[300.0, 0.0, 0.0]]), torch.tensor([0])
@@ -646,7 +651,7 @@ class Rescaled(Objective):
         (0.0, 0.215)
 
     Source:
-        Carlini & Wagner 2017, section IV.B, on logits that are too large; Hitaj et al. 2021 (logit scaling).
+        Carlini & Wagner 2017, section IV.B, on too large logits; Hitaj et al. 2021 (logit scaling).
     """
 
     objective: Objective = LogitCrossEntropy()
@@ -661,7 +666,7 @@ class Rescaled(Objective):
             )
 
     def scaled(self, logits: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-        """The logits at this spread; all equal ones stay."""
+        """The logits scaled to this spread; equal logits stay unchanged."""
         logits = finite(logits)
         spread = logits.detach().std(-1, correction=0, keepdim=True)
         return logits * torch.where(spread > 0, self.spread / spread, torch.ones_like(spread))
@@ -672,12 +677,12 @@ class Rescaled(Objective):
     def towards(
         self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"], target: Int64[Tensor, "B"]
     ) -> Float[Tensor, "B"]:
-        """The objective's, of the logits at this spread."""
+        """The targeted value of the inner objective, on the logits scaled to this spread."""
         return self.objective.towards(self.scaled(logits), y, target)
 
 
 def _apart(difference: Tensor) -> Tensor:
-    """A difference to divide by; one of zero counts as a little."""
+    """A difference as a divisor; zero is replaced by 1e-12."""
     return torch.where(difference > 0, difference, torch.full_like(difference, 1e-12))
 
 

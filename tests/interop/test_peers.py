@@ -158,19 +158,19 @@ def apart(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    ("peer", "rule"),
+    ("peer", "step"),
     [
         (lambda model: torchattacks.PGD(model, eps=EPSILON, alpha=0.01, steps=40, random_start=False), {}),
         (lambda model: torchattacks.BIM(model, eps=EPSILON, alpha=0.01, steps=40), {}),
-        (lambda model: torchattacks.MIFGSM(model, eps=EPSILON, alpha=0.01, steps=40), {"rule": Momentum()}),
+        (lambda model: torchattacks.MIFGSM(model, eps=EPSILON, alpha=0.01, steps=40), {"step": Momentum()}),
     ],
     ids=["pgd", "bim", "mim"],
 )
-def test_every_step_of_pgd_and_mim_is_theirs(ann, digits, peer, rule):
+def test_every_step_of_pgd_and_mim_is_theirs(ann, digits, peer, step):
     x, y = batch(digits, 200)
     theirs, ours = Recorder(ann), Recorder(ann)
     end = peer(theirs)(x, y)
-    GradientAttack(Linf(EPSILON), 40, 0.01, random_start=False, stop_when_fooled=False, **rule)(
+    GradientAttack(Linf(EPSILON), 40, 0.01, random_start=False, stop_when_fooled=False, **step)(
         ours, x, y, Key.of(0)
     )
     assert apart(ours.asked[:41], [*theirs.asked, end]).max() <= 1e-5
@@ -226,7 +226,7 @@ def both_auto_pgds(ann, digits, steps, objective, name, schedule):
         *(TheirStart(EPSILON), steps, 2 * EPSILON),
         objective=objective,
         stop_when_fooled=False,
-        rule=HeavyBall(),
+        step=HeavyBall(),
         schedule=schedule,
     )
     found = attack(ours, x, y, Key.of(0))

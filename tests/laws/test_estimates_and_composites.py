@@ -18,8 +18,8 @@ from spikeproof.attacks.gradient.plain import BIM, EOTPGD, FGSM, PGD, Through
 from spikeproof.attacks.made_of.composite import (
     Chosen,
     Ensemble,
+    GradientSources,
     RateTwin,
-    Sources,
     WidthSweep,
     WorstOf,
     members_of,
@@ -113,9 +113,9 @@ def test_queries_are_counted_as_they_are_made(oracle):
         return smooth(x, key)
 
     oracle(evaluate, X, Key.of(0))
-    assert oracle.looks_at(X) == (len(calls), 0)
+    assert oracle.passes(X) == (len(calls), 0)
     assert len(set(calls)) == len(calls)  # every look has randomness of its own
-    assert Exact().looks_at(X) == (1, 1)
+    assert Exact().passes(X) == (1, 1)
 
 
 @pytest.mark.parametrize("recipe", [SPSA(steps=3, samples=5), NES(steps=3, samples=5)], ids=repr)
@@ -294,7 +294,7 @@ def test_members_attack_only_what_still_stands_and_all_queries_are_counted():
     x = torch.zeros(4, 1, 2, 2)
     x[:, 0, 0, 0] = torch.tensor([0.1, 0.2, 0.3, 0.4])
     ensemble = Ensemble((member(0.15), member(0.35), member(0.25)))
-    sources = Sources(("first", None, "third"))
+    sources = GradientSources(("first", None, "third"))
     result = ensemble(Corner(), x, torch.zeros(4, dtype=torch.int64), Key.of(0), through=sources)
     assert asked == [(4, "first"), (3, None), (1, "third")]
     assert result.success.tolist() == [True, True, True, False]
@@ -302,7 +302,7 @@ def test_members_attack_only_what_still_stands_and_all_queries_are_counted():
     assert (result.queries[3] - 1).item() == 3 * (result.queries[0] - 1).item() + 3
     assert result.losses.shape[0] >= 3
     with pytest.raises(InputError, match="sources"):
-        ensemble(Corner(), x, torch.zeros(4, dtype=torch.int64), Key.of(0), through=Sources((None,)))
+        ensemble(Corner(), x, torch.zeros(4, dtype=torch.int64), Key.of(0), through=GradientSources((None,)))
 
 
 def test_the_worst_is_kept_where_nothing_falls():

@@ -82,7 +82,7 @@ def test_both_gradients_are_those_of_the_published_recursion(rule, neuron):
     with torch.no_grad():
         linear.weight.copy_(0.8 * Key.of(2).normal((count, inputs)) + 0.3)
     network = SpikingNetwork([nn.Identity(), Spiking(neuron), OverTime(linear), Spiking(neuron)])
-    rule.place(network)
+    rule.install(network)
     g = Key.of(3).normal((steps, 3, count)).double()
     spikes = network.layers[3](x)
     by_weight, by_input = torch.autograd.grad((g * spikes).sum(), [linear.weight, x])
@@ -123,7 +123,7 @@ def test_moving_all_inputs_moves_the_spike_as_far(tau_grad):
     x = (0.6 + 0.1 * Key.of(4).uniform((9, 1, 20))).double()
     linear = OverTime(nn.Identity())
     network = SpikingNetwork([nn.Identity(), Spiking(neuron), linear, Spiking(neuron)])
-    rule.place(network)
+    rule.install(network)
     x.requires_grad_()
     z = network.layers[3](x)
     first = (z.cumsum(0) == 1) & (z == 1)
@@ -156,7 +156,7 @@ def test_other_neurons_batch_normalisation_and_residual_blocks_are_refused():
     spec = ModelSpec(Direct(4), ConvNet((3,)), Renewal(), ATan(), Count(), (1, 8, 8), 2)
     with pytest.raises(InputError, match="batch normalisation"):
         EventDrivenBP().twin(spec.build(Key.of(0)))
-    with pytest.raises(InputError, match="one after the other"):
+    with pytest.raises(InputError, match="layers in sequence"):
         substitute(replace(spec, network=ResNet18(width=0.1)).build(Key.of(0)), unroll=EventDriven())
     for bad in ({"tau_grad": 0.0}, {"steepest": -1.0}):
         with pytest.raises(InputError, match=next(iter(bad))):

@@ -224,9 +224,9 @@ def looks_of_assg(rule, neuron, currents, rows, repeats=1):
     """The gradients of one run's looks, each at some of the examples, by a run that remembers."""
     known, g, found = Recollection(BATCH), weights(), []
     network = torch.nn.Sequential(Spiking(neuron).double().eval())
-    rule.place(network)
+    rule.install(network)
     for current, here in zip(currents, rows, strict=True):
-        with known.looking(here):
+        with known.serving(here):
             for _ in range(repeats):
                 leaf = current[:, here].clone().requires_grad_()
                 last = torch.autograd.grad((g[:, here] * network(leaf)).sum(), leaf)[0]

@@ -176,7 +176,7 @@ def test_hostile_settings(recipe, norm, slack):
 @each
 def test_other_threats_are_refused(recipe, norm, slack):
     for other in set(DUAL) - set(recipe.norms):
-        with pytest.raises(InputError, match="knows the threats"):
+        with pytest.raises(InputError, match="defined for the threats"):
             recipe(other(0.1))
 
 
@@ -266,7 +266,7 @@ def test_searches_for_few_pixels_bear_hostile_settings(recipe):
     assert L0(2).contains(one.x_adv, X[:1]).all()
     with pytest.raises(InputError):
         recipe(L0(2))(model, X.half(), y, Key.of(3))
-    with pytest.raises(InputError, match="knows the threats"):
+    with pytest.raises(InputError, match="defined for the threats"):
         recipe(L2(0.1))
 
 

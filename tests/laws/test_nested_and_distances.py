@@ -252,7 +252,7 @@ def test_what_looks_for_no_nearest_image_is_refused(spiking, data):
     for recipe, norm, message in (
         (PGD(), Linf(1.0), "needs a search for the nearest image"),
         (OnePixel(), L0(1), "needs a search for the nearest image"),
-        (CarliniWagner(), Linf(1.0), "CarliniWagner knows the threats L2"),
+        (CarliniWagner(), Linf(1.0), "CarliniWagner is defined for the threats L2"),
     ):
         with pytest.raises(InputError, match=message):
             evaluate_distances(spiking, recipe, norm, *data, clean, KEY)

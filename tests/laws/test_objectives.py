@@ -318,7 +318,7 @@ def test_a_suite_on_an_early_exit_reports_what_the_model_answers():
 def test_objectives_over_time_need_what_they_look_at():
     linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, K)).eval()
     for objective in OBJECTIVES:
-        with pytest.raises(InputError, match="shows its outputs"):
+        with pytest.raises(InputError, match="shows the output layer"):
             PGD(steps=1, objective=objective)(Linf(0.1))(lambda x, key=None: linear(x), X, Y, KEY)
         with pytest.raises(InputError, match="logits alone"):
             objective(X.flatten(1), Y)

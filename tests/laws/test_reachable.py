@@ -252,7 +252,7 @@ def test_other_codes_are_refused_with_a_sentence_that_says_what_to_use(code):
 
 
 def test_other_threats_and_foreign_models_are_refused():
-    with pytest.raises(InputError, match="boxes"):
+    with pytest.raises(InputError, match="an interval to every pixel"):
         EncoderAware(L2(0.1))
     with pytest.raises(InputError, match="foreign"):
         EncoderAware(Linf(0.1))(lambda x, key=None: x, torch.rand(2, 3), torch.zeros(2).long(), Key.of(0))

@@ -277,12 +277,12 @@ def test_retiming_gives_every_spike_of_a_line_the_time_of_the_spike_at_its_place
     here = Shifts(20).start(x, Key.of(6))
     assert not torch.equal(here, x)
     events = _Events(Shifts(20), x)
-    logits = events.home(here)
+    logits = events.logits_at(here)
     known = 0
     for row, line in product(range(3), range(4)):
         before, now = (train[row].flatten(1)[:, line].nonzero().flatten().tolist() for train in (x, here))
         for old, new in zip(before, now, strict=True):
-            place = (events.source[row] == old * 4 + line) & events.real[row]
+            place = (events.origin[row] == old * 4 + line) & events.real[row]
             assert logits[row, place].flatten().tolist() == [float(abs(t - new) <= 1) for t in range(T)]
             known += 1
     assert known == int(x.sum())

@@ -14,8 +14,8 @@ from spikeproof.attacks.parts.schedules import (
     Constant,
     Cosine,
     Halving,
+    Observation,
     Oscillation,
-    Sight,
     checkpoints,
 )
 from spikeproof.attacks.parts.steps import (
@@ -24,7 +24,7 @@ from spikeproof.attacks.parts.steps import (
     HeavyBall,
     Momentum,
     Nesterov,
-    Place,
+    Position,
     StableAdaptive,
     Steepest,
     TopShare,
@@ -129,7 +129,7 @@ def test_every_step_with_every_schedule_keeps_the_budget_and_knows_its_rows(rule
     """Under every threat; an example is attacked the same alone as among others, of which some fall early."""
     model, key = MODELS["latency"], Key.of(4)
     for threat in THREATS:
-        attack = GradientAttack(threat, 7, 0.3, rule=rule, schedule=schedule)
+        attack = GradientAttack(threat, 7, 0.3, step=rule, schedule=schedule)
         whole = attack(model, X, Y, key.for_rows(range(9)))
         part = attack(model, X[[7, 2]], Y[[7, 2]], key.for_rows([7, 2]))
         assert threat.contains(whole.x_adv, X).all(), threat
@@ -142,10 +142,10 @@ def test_gradients_of_any_size_give_finite_members(rule, grad):
     x = X.clone()
     for threat in THREATS:
         ones = torch.ones(9)
-        place, memory = Place(threat, x, x, 0.1 * ones, torch.nan * ones), rule.begin(x)
+        position, memory = Position(threat, x, x, 0.1 * ones, torch.nan * ones), rule.begin(x)
         for _ in range(3):
-            here, memory = rule(place, grad * (X - 0.5), memory)
-            place = place._replace(here=here)
+            here, memory = rule(position, grad * (X - 0.5), memory)
+            position = position._replace(here=here)
             assert threat.contains(here, x).all(), threat
         if not grad:
             assert torch.equal(here, x)
@@ -185,7 +185,7 @@ def test_where_the_steepest_step_is_weak_pgd_takes_a_stronger_one(threat):
         y = decide(MODELS[name](x)).clamp(min=0)
         standing = decide(MODELS[name](x)) == y
         own = PGD(steps=10)(threat)
-        for which, attack in (("own", own), ("steepest", replace(own, rule=Steepest()))):
+        for which, attack in (("own", own), ("steepest", replace(own, step=Steepest()))):
             found = attack(MODELS[name], x[standing], y[standing], Key.of(1))
             fallen[which] += int(found.success.sum())
     assert fallen["own"] > fallen["steepest"], fallen
@@ -210,14 +210,14 @@ def test_moments_follow_their_formulas():
 
 def test_a_sparse_step_spends_its_length_on_the_steepest_free_values():
     x = torch.tensor([[0.5, 1.0, 0.5, 0.5]])
-    place = Place(L1(1.0), x, x, torch.tensor([0.2]), torch.tensor([0.5]))
-    here, _ = TopShare()(place, torch.tensor([[1.0, 9.0, -3.0, 0.5]]), {})
+    position = Position(L1(1.0), x, x, torch.tensor([0.2]), torch.tensor([0.5]))
+    here, _ = TopShare()(position, torch.tensor([[1.0, 9.0, -3.0, 0.5]]), {})
     assert torch.allclose(here, torch.tensor([[0.6, 1.0, 0.4, 0.5]]))
 
 
-def sight(step, value, steps=100, here=0.0):
+def observation(step, value, steps=100, here=0.0):
     point = torch.full((1, 2), here)
-    return Sight(step, steps, torch.zeros(1, 2), point, torch.tensor([value]), point + 1)
+    return Observation(step, steps, torch.zeros(1, 2), point, torch.tensor([value]), point + 1)
 
 
 def test_checkpoints_are_those_of_the_paper():
@@ -242,7 +242,7 @@ def test_checkpoints_are_those_of_the_paper():
 def test_progress_decides_about_halving(values, scale):
     memory = Oscillation().begin(torch.zeros(1, 2))
     for step, value in enumerate(values):
-        here, _, memory = Oscillation()(sight(step, value, here=step / 100), memory)
+        here, _, memory = Oscillation()(observation(step, value, here=step / 100), memory)
     assert memory["scale"].item() == scale
     best = max(range(23), key=lambda i: (values[i], i)) / 100
     if values[0] == values[0]:
@@ -254,7 +254,7 @@ def test_a_best_value_that_stays_halves_after_a_window_without_halving():
     scales = []
     for step in range(58):
         value = float(step) if step <= 22 else -100.0 + step
-        _, _, memory = schedule(sight(step, value), memory)
+        _, _, memory = schedule(observation(step, value), memory)
         scales.append(memory["scale"].item())
     assert (scales[22], scales[41], scales[57]) == (1.0, 0.5, 0.5)
 
@@ -262,7 +262,7 @@ def test_a_best_value_that_stays_halves_after_a_window_without_halving():
 def test_cosine_and_halving():
     for schedule, at, scale in [(Cosine(), 50, 0.5), (Cosine(), 0, 1.0), (Halving(), 22, 0.5)]:
         memory = schedule.begin(torch.zeros(1, 2))
-        assert schedule(sight(at, 0.0), memory)[2]["scale"].item() == pytest.approx(scale)
+        assert schedule(observation(at, 0.0), memory)[2]["scale"].item() == pytest.approx(scale)
 
 
 def test_sparsity_follows_the_best_perturbation():
@@ -271,11 +271,11 @@ def test_sparsity_follows_the_best_perturbation():
     here = torch.tensor([[1.0] * 6 + [0.0] * 4])
     for step, value in ((0, 0.0), (1, 5.0), (2, 0.0), (3, 0.0), (4, 0.0)):
         point = here if step == 1 else x
-        back, _, memory = schedule(Sight(step, 100, x, point, torch.tensor([value]), x), memory)
+        back, _, memory = schedule(Observation(step, 100, x, point, torch.tensor([value]), x), memory)
     assert torch.equal(back, here)
     assert memory["share"].item() == pytest.approx(0.6 / 1.5)
     for step in (5, 6, 7, 8):
-        back, _, memory = schedule(Sight(step, 100, x, x, torch.tensor([0.0]), x), memory)
+        back, _, memory = schedule(Observation(step, 100, x, x, torch.tensor([0.0]), x), memory)
     assert memory["scale"].item() == pytest.approx(1 / 1.5)
 
 

@@ -97,7 +97,7 @@ def test_distances_are_asked_for_in_every_norm_that_a_search_knows():
     [
         ("sweep: nested", "sweep: nest", "study.yaml:13: expected afresh or nested"),
         ("deepfool", "pgd", "study.yaml:10: A distance needs a search for the nearest image"),
-        ("deepfool", "carlini-wagner", "study.yaml:10: CarliniWagner knows the threats L2"),
+        ("deepfool", "carlini-wagner", "study.yaml:10: CarliniWagner is defined for the threats L2"),
         ("deepfool", "deepfooll", "study.yaml:10: .*Did you mean 'deepfool'"),
     ],
 )

@@ -1,8 +1,9 @@
-"""Attacks by the names of the papers: each a frozen dataclass that, given a threat, names its parts.
+"""What a recipe is: an attack under the name of its paper, without the threat that it runs within.
 
-A recipe knows nothing of a model. `surrogate` and `backward` ask for gradients through a substitute of the
-model with that spike function or that backward rule of the encoder, and `Through` for those of another
-gradient rule; whoever runs the recipe makes the twin.
+A recipe is a frozen dataclass. Called with a threat, it returns the attack, assembled from its parts. A
+recipe holds no model. Its fields `surrogate` and `backward` select gradients through a twin of the model
+with that spike function or that backward rule of the encoder, and `Through` selects the gradients of another
+gradient rule. The caller that runs the recipe makes the twin (`spikeproof.evaluation.through`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Attack = Callable[..., Result]
 
 
 class Made(NamedTuple):
-    """Where an attack comes from: the recipe, and the threat that it was made for."""
+    """The recipe that made an attack, and the threat that it was made for."""
 
     recipe: Recipe
     threat: Threat
@@ -42,12 +43,12 @@ def made(attack: Attack) -> Made | None:
         Linf(epsilon=0.1)
     """
     found: Made | None = getattr(attack, "made", None)
-    inner = getattr(attack, "attack", None)  # of an attack that carries another, such as a nested one
+    inner = getattr(attack, "attack", None)  # the attack inside another one, such as a nested one
     return found if found is not None or inner is None else made(inner)
 
 
 def _remembering(make: Callable[[Any, Threat], Attack]) -> Callable[[Any, Threat], Attack]:
-    """A recipe's call whose attack knows where it comes from, so that its gradients can be asked for."""
+    """The call of a recipe, checked, whose attack keeps the recipe and the threat in its field `made`."""
 
     @functools.wraps(make)
     def call(self: Recipe, *given: Any, **named: Any) -> Attack:
@@ -67,36 +68,37 @@ def _remembering(make: Callable[[Any, Threat], Attack]) -> Callable[[Any, Threat
 
 
 class Recipe:
-    """A named attack, waiting for its threat; the attack remembers both."""
+    """A named attack without its threat; the attack that it returns for a threat keeps both."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "__call__" in vars(cls):
-            cls.__call__ = _remembering(cls.__call__)  # type: ignore[assignment, method-assign]
+        own = vars(cls).get("__call__")
+        if own is not None:
+            cls.__call__ = _remembering(own)  # type: ignore[assignment, method-assign]
 
     gradient_free: ClassVar[bool] = False
-    for_stochastic: ClassVar[bool] = False  # adds nothing on a model without randomness
-    goes_on: ClassVar[bool] = False  # in a suite, begins where members before it came nearest
+    for_stochastic: ClassVar[bool] = False  # whether it adds nothing on a deterministic model
+    goes_on: ClassVar[bool] = False  # whether a suite starts it at the best images of earlier members
 
     def suits(self, model: object) -> bool:
-        """Whether it can add anything on this model, or on a candidate with this `encoder`."""
+        """Whether the attack can add anything on this model, or on a candidate with this `encoder`."""
         encoder = getattr(model, "encoder", model)
         return (not self.for_stochastic or bool(getattr(encoder, "stochastic", False))) and self.reads(model)
 
     def reads(self, model: object) -> bool:
-        """Whether its objective has anything to say about this model, or a candidate with this `decoder`."""
+        """Whether its objective is defined for this model, or for a candidate with this `decoder`."""
         return True
 
     def check(self, model: object) -> None:
-        """Whether it is defined on this model, or on a candidate with these parts.
+        """Check that the attack is defined on this model, or on a candidate with these parts.
 
         Raises:
-            InputError: it is not.
+            InputError: the attack is not defined there.
         """
 
     def __call__(self, threat: Threat) -> Attack:
         """The attack within this threat."""
-        raise NotImplementedError(f"{type(self).__name__} names no attack")
+        raise NotImplementedError(f"{type(self).__name__} defines no attack")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,5 +123,5 @@ class GradientRecipe(Recipe):
 
     def check(self, model: object) -> None:
         if self.backward is not None:
-            spec: Any = getattr(model, "spec", model)  # of a classifier, or of a candidate with its parts
+            spec: Any = getattr(model, "spec", model)  # a candidate of a study is its own spec
             with_backward(spec.encoder, self.backward)

@@ -1,8 +1,8 @@
-"""The one loop behind every gradient attack: it owns projection, best example so far, trace and verdict.
+"""The one loop behind every gradient attack: projection, the best example so far, the trace and the verdict.
 
-A gradient may come from a substitute of the model; the verdict never does. What an attack returns lies inside
-its threat's set, because the loop projects every iterate, and success is what the model itself says about the
-returned example under a draw of its own.
+A gradient may come from a substitute of the model; the verdict never does. Every returned example lies inside
+the set of the threat, because the loop projects every iterate. Whether an attack succeeded is decided by the
+model itself on the returned example, under a draw that the search has not used.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.parts.oracles import Evaluate, Exact, Oracle
-from spikeproof.attacks.parts.schedules import Constant, Schedule, Sight
-from spikeproof.attacks.parts.steps import Memory, Place, Steepest, Step
+from spikeproof.attacks.parts.schedules import Constant, Observation, Schedule
+from spikeproof.attacks.parts.steps import Memory, Position, Steepest, Step
 from spikeproof.attacks.parts.targets import Targets
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
@@ -46,25 +46,29 @@ __all__ = [
 
 
 UNRECORDED = -2
-"""In place of the row at which an example fell, where an attack does not tell."""
+"""Stands for the row at which an example fell, where an attack does not record it."""
 
 
 class Result(NamedTuple):
-    """What an attack found and the evidence for it."""
+    """The images that an attack returns, and the evidence about how it found them."""
 
-    x_adv: Float[Tensor, "B *F"]  # inside the threat's set
+    x_adv: Float[Tensor, "B *F"]  # inside the set of the threat
     success: Bool[Tensor, "B"]  # judged by the model itself
     losses: Float[Tensor, "S B"]  # objective per step, NaN where an example was no longer attacked
     queries: Int64[Tensor, "B"]  # forward passes per example
     backward_queries: Int64[Tensor, "B"]  # backward passes per example
-    zero_gradients: Float[Tensor, "B"]  # share of looks whose gradient was zero everywhere
-    # row of `losses` (in a search for the nearest image, looks at the example before) at which it first
-    # fooled the model; -1 for none; UNRECORDED, or None for all, where the attack does not tell
+    zero_gradients: Float[Tensor, "B"]  # share of backward passes whose gradient was zero everywhere
+    # The row of `losses` at which an example first fooled the model (in a search for the nearest image: the
+    # number of earlier queries on the example). It is -1 where none did, and UNRECORDED, or None for all
+    # examples, where the attack does not record it.
     fell: Int64[Tensor, "B"] | None = None
 
 
 class Best:
-    """The best example so far: fooled before not fooled, then by objective; and when it first fell."""
+    """The best image of each example so far, and the row at which the example first fell.
+
+    An image that fools the model ranks before one that does not; among equals the larger objective decides.
+    """
 
     def __init__(self, x: Float[Tensor, "B *F"]) -> None:
         self.x = x.clone()
@@ -73,13 +77,13 @@ class Best:
         self.fell = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
 
     def fall(self, rows: Tensor, fooled: Tensor, step: int) -> None:
-        """Note the rows that fell at a step, if it is their first."""
+        """Record a step for the examples that fell at it, unless they fell before."""
         now = rows[(fooled > 0) & (self.fell[rows] < 0)]
         self.fell[now] = step
 
     def offer(self, rows: Tensor, x: Tensor, fooled: Tensor, value: Tensor) -> Tensor:
-        """Keep what is at least as good as what was there; returns where that was so."""
-        value = value.nan_to_num(torch.inf)  # a model that answers NaN is broken there
+        """Keep the images that are at least as good as the best so far; returns which ones were kept."""
+        value = value.nan_to_num(torch.inf)  # an answer of NaN counts as an error of the model
         before, height = self.fooled[rows], self.value[rows]
         better = (fooled > before) | ((fooled == before) & (value >= height))
         taken = rows[better]
@@ -88,53 +92,55 @@ class Best:
 
 
 SETTLING = 8
-"""Draws by which runs on a stochastic model are compared."""
+"""Number of draws by which runs on a stochastic model are compared."""
 
 
 def settle(
     model: Model, y: Int64[Tensor, "B"], key: Key, best: Best, run: Best, end: Float[Tensor, "B *F"]
 ) -> int:
-    """On a model that draws: the best example of earlier runs, of this run and its last, judged by new draws.
+    """Compare the best image of earlier runs with the best and the last image of this run, under new draws.
 
-    What fooled the model once may have done so by luck, and a later, stronger example may not have been
-    lucky. The largest share of new draws that are fooled wins, then the margin.
+    This is for stochastic models. An image may have fooled the model once by chance, and a later, stronger
+    image may have failed by chance. The image that fools the model in the largest share of new draws wins,
+    and at equal shares the image with the larger margin.
 
     Args:
-        model: what is attacked.
+        model: the attacked model.
         y: labels.
-        key: of the draws.
-        best: over all runs; changed in place.
-        run: of the last run, by its own draws.
-        end: its last example.
+        key: randomness of the new draws.
+        best: best images of all runs; changed in place.
+        run: best images of this run, by the draws of the run itself.
+        end: the last iterates of this run.
 
     Returns:
-        Looks at each example.
+        The number of forward passes on each example.
     """
     rows, evaluate = torch.arange(len(y), device=y.device), evaluator(model, Margin(), y)
     candidates = {"best": run.x, "end": end}
     with torch.no_grad():
         for name, here in candidates.items():
-            looks = [evaluate(here, key.fold(name, i)) for i in range(SETTLING)]
-            value, fooled = (torch.stack(part).mean(0) for part in zip(*looks, strict=True))
+            answers = [evaluate(here, key.fold(name, i)) for i in range(SETTLING)]
+            value, fooled = (torch.stack(part).mean(0) for part in zip(*answers, strict=True))
             best.offer(rows, here, fooled, value)
     best.fell = torch.where(best.fell < 0, run.fell, best.fell)
     return SETTLING * len(candidates)
 
 
 def smallest_batch(*attacks: object) -> int | None:
-    """Examples at a time, where what some attack finds depends on that; None where nothing does."""
+    """The smallest batch size that the images of an attack depend on; None where no attack depends on one."""
     return min((size for attack in attacks if (size := getattr(attack, "batch", None))), default=None)
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:
-    """Refuse labels that do not belong to the images, and images too coarse for a budget.
+    """Refuse labels that do not fit the images, and images whose precision is too coarse for a budget.
 
     Raises:
-        InputError: not one integer label of at least 0 per image, or images of half precision or no floats.
+        InputError: there is not one integer label of at least 0 per image, or images are neither in single
+            nor in double precision.
     """
     if x.dtype not in (torch.float32, torch.float64):
         raise InputError(
-            "An attack needs images in single or double precision; coarser rounding exceeds a budget",
+            "An attack needs images in single or double precision, because coarser rounding exceeds a budget",
             str(x.dtype),
             "Pass images.float(), and let the model lower the precision itself.",
         )
@@ -159,12 +165,12 @@ def check_mode(model: Model) -> None:
 
 
 def check_threat(model: object, threat: Threat) -> None:
-    """Refuse to change pixels of a model that takes events, and spikes of one that takes images.
+    """Refuse a threat on pixels for a model of events, and a threat on events for a model of images.
 
-    A model without an encoder to look at may take either.
+    A model that shows no encoder may take either.
 
     Raises:
-        InputError: the threat is none on what the model takes.
+        InputError: the threat is not defined on the inputs of the model.
     """
     while not hasattr(model, "encoder") and hasattr(model, "model"):
         model = model.model
@@ -173,9 +179,9 @@ def check_threat(model: object, threat: Threat) -> None:
         return
     if moves_events(threat) and not takes_events(encoder):
         raise InputError(
-            f"{type(threat).__name__} adds, removes or moves events, of a model with the encoder events",
+            f"{type(threat).__name__} changes whole events and needs a model with the encoder events",
             f"a model with the encoder {encoder!r}",
-            "Use linf, l2, l1 or l0, whose attacks go through the code.",
+            "Use linf, l2, l1 or l0, whose attacks go through the encoder.",
         )
     if takes_events(encoder) and not moves_events(threat):
         raise InputError(
@@ -186,51 +192,55 @@ def check_threat(model: object, threat: Threat) -> None:
 
 
 def admit(
-    model: Model, threat: Threat, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], *sources: Model | None
+    model: Model,
+    threat: Threat,
+    x: Float[Tensor, "B *F"],
+    y: Int64[Tensor, "B"],
+    *gradient_sources: Model | None,
 ) -> Float[Tensor, "B *F"]:
-    """The images as an attack works on them, once everything that it was given fits together.
+    """Check the inputs of an attack against each other, and return the images as the attack needs them.
 
     Args:
         model: the attacked model.
-        threat: the set to search.
+        threat: the set that the attack searches.
         x: images in [0, 1], or events where the threat moves events.
         y: labels.
-        sources: where gradients come from, None for the model itself.
+        gradient_sources: the models that gradients come from; None stands for the model itself.
 
     Raises:
-        InputError: labels that do not belong to the images, images of half precision or outside [0, 1], a
-            model in training mode, or a threat that is none on what the model takes.
+        InputError: labels that do not fit the images, images in half precision or outside [0, 1], a model in
+            training mode, or a threat that is not defined on the inputs of the model.
     """
     check_batch(x, y)
-    for each in (model, *sources):
+    for each in (model, *gradient_sources):
         check_mode(model if each is None else each)
     check_threat(model, threat)
     if not moves_events(threat):
         check_range(x, "An attack on images")
-    return x.detach().contiguous()  # sums over other layouts round otherwise
+    return x.detach().contiguous()  # sums over another memory layout round differently
 
 
 def instead(threat: Threat, on_pixels: str) -> str:
-    """What to use in place of an attack that does not know this threat."""
+    """The advice of an error message: what to use where an attack is not defined for this threat."""
     return "Use spike-search, or another attack on events." if moves_events(threat) else on_pixels
 
 
 def judge(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> Bool[Tensor, "B"]:
-    """Whether the model, under this key, does not answer the label; a tie is no answer."""
+    """Whether the answer of the model under this key differs from the label; a tie counts as an error."""
     with torch.no_grad():
         return decide(answer(model, x, y, key)) != y
 
 
 def show(model: Model, x: Tensor, key: Key | None, potential: bool) -> Watched:
-    """What a model's output layer does over time.
+    """The output layer of a model over time.
 
     Raises:
-        InputError: a model that does not tell.
+        InputError: the model has no method `watch` that shows it.
     """
     watch = getattr(model, "watch", None)
     if watch is None:
         raise InputError(
-            "An objective over time needs a model that shows its outputs",
+            "An objective over time needs a model that shows the output layer at every time step",
             type(model).__name__,
             "Use an objective of logits, such as margin.",
         )
@@ -239,19 +249,21 @@ def show(model: Model, x: Tensor, key: Key | None, potential: bool) -> Watched:
 
 
 def answer(model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
+    """The logits of the model, once their shape fits images and labels."""
+    """The logits of the model, once their shape fits images and labels."""
     return _checked(model(x, key), x, y)
 
 
 def _checked(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
     if logits.ndim != 2 or len(logits) != len(x):
         raise InputError(
-            f"A model answers with logits [B, K] for {len(x)} images",
+            f"A model returns logits [B, K] for {len(x)} images",
             f"shape {list(logits.shape)}",
             "Flatten or average over time inside the model.",
         )
     if logits.shape[1] < 2:
         raise InputError(
-            "A model that can be fooled has two classes at least",
+            "An attack needs a model with at least two classes",
             f"logits of shape {list(logits.shape)}",
             "Let it answer one score per class; one score s can become [0, s].",
         )
@@ -265,11 +277,11 @@ def _checked(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def twins(model: Model, other: Model) -> bool:
-    """Whether another model is this one with other gradients, which its descent says.
+    """Whether another model is a twin of this one: the same model with other gradients.
 
-    Equal answers to some images prove nothing. A twin made by `spikeproof.substitute` has the lineage of
-    its original; whatever has none is another model, whose answers are no verdict. Wrappers are looked
-    into by their `model`.
+    Equal answers to some images prove nothing, so this rests on the lineage, which a twin made by
+    `spikeproof.substitute` shares with its original. A model without it is another model, whose answers are
+    no verdicts. A wrapper counts as the model in its field `model`.
     """
     ours, theirs = _inside(model), _inside(other)
     lineage = getattr(ours, "lineage", None)
@@ -283,7 +295,7 @@ def _inside(model: object) -> object:
 
 
 def evaluator(model: Model, objective: Objective, y: Int64[Tensor, "B"]) -> Evaluate:
-    """Objective and share fooled, as oracles ask for them."""
+    """The function that oracles call: the objective, and whether the model was fooled, for each example."""
 
     def evaluate(x: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         if isinstance(objective, Watching):
@@ -300,14 +312,14 @@ def evaluator(model: Model, objective: Objective, y: Int64[Tensor, "B"]) -> Eval
 
 @dataclass(frozen=True)
 class _Aim:
-    """An objective with what it needs besides logits and labels, example by example."""
+    """An objective, with the clean logits or the targets that it needs besides logits and labels."""
 
     objective: Objective
     clean: Tensor | None = None  # logits
     target: Tensor | None = None
 
     def at(self, rows: Tensor) -> Objective:
-        """The objective for some of the examples."""
+        """The objective for the examples in these rows."""
         if isinstance(self.objective, KL) and self.clean is not None:
             return _Anchored(self.objective, self.clean[rows])
         if self.target is None:
@@ -350,10 +362,10 @@ class _WatchingTowards(Watching):
 
 @dataclass(frozen=True)
 class Jump:
-    """A start in a random direction: the steepest one of normal noise.
+    """A random start: a step from the clean image in the steepest direction for normal noise.
 
     Args:
-        length: in epsilons, in (0, 1].
+        length: length of the step, in epsilons, in (0, 1].
     """
 
     length: float = 1.0
@@ -365,25 +377,26 @@ class Jump:
 
 @dataclass(frozen=True)
 class GradientAttack:
-    """A search along gradients: threat, oracle, step, schedule and objective, each a part of its own.
+    """Projected gradient ascent, assembled from a threat, an oracle, a step, a schedule and an objective.
 
-    By default every step is the threat's steepest one, of one size, and projected back.
+    By default every step is the steepest step of the threat, has the same size, and is projected onto the
+    set.
 
     Args:
-        threat: the set and its geometry.
+        threat: the set of allowed images and its geometry.
         steps: number of steps, at least 0.
         step_size: `alpha`, in units of the threat's epsilon (pixel value).
-        oracle: where gradients come from.
-        objective: what is maximised.
-        restarts: number of runs, at least 1; the best example of all is returned.
-        random_start: begin at a random member of the set instead of at the clean image.
-        stop_when_fooled: leave an example alone once it is misclassified (no effect on stochastic models,
-            which may have been fooled by a lucky draw).
-        rule: from a gradient to the next iterate.
+        oracle: how gradients are computed.
+        objective: the function that the attack maximises.
+        restarts: number of runs, at least 1; the best image of all runs is returned.
+        random_start: whether a run begins at a random member of the set instead of at the clean image.
+        stop_when_fooled: whether the search stops on an example once the model misclassifies it. It has no
+            effect on stochastic models, which a lucky draw may have fooled.
+        step: how a gradient leads to the next iterate.
         schedule: sizes of the steps.
-        best_start: restarts after the first begin at the best example so far.
-        start: where a run begins, in place of a random member of the set.
-        targets: classes to aim at, each with as many runs as there are restarts.
+        best_start: whether runs after the first begin at the best image so far.
+        start: the function that gives the start of a run, in place of a random member of the set.
+        targets: target classes, each with as many runs as there are restarts.
 
     Source:
         Madry et al. 2018, section 2.1.
@@ -397,7 +410,7 @@ class GradientAttack:
     restarts: int = 1
     random_start: bool = True
     stop_when_fooled: bool = True
-    rule: Step = Steepest()
+    step: Step = Steepest()
     schedule: Schedule = Constant()
     best_start: bool = False
     start: Callable[[Threat, Tensor, Key], Tensor] | None = None
@@ -410,9 +423,9 @@ class GradientAttack:
                 f"steps={self.steps}, restarts={self.restarts}, step_size={self.step_size}",
                 "Try steps=20, restarts=1.",
             )
-        if moves_events(self.threat) and not self.rule.whole:
+        if moves_events(self.threat) and not self.step.whole:
             raise InputError(
-                "Steps along a gradient change values by fractions",
+                "Steps along a gradient change values by fractions and need a threat on pixels",
                 f"{self.threat!r}, whose members are whole events",
                 instead(self.threat, ""),
             )
@@ -437,12 +450,12 @@ class GradientAttack:
     ) -> Result:
         """Attack `model`, with gradients from `through` (default: the model itself).
 
-        A twin made by `substitute` answers as the model does; of any other model only gradients and the trace
-        are taken, and whether an example fell is asked of `model` itself.
+        A twin made by `substitute` has the answers of the model. Any other model only gives the gradients and
+        the trace, and whether an example fell is decided by forward passes of `model` itself.
 
         Raises:
-            InputError: labels that do not belong to the images, images of half precision or outside [0, 1], a
-                model in training mode, or one that does not answer logits.
+            InputError: labels that do not fit the images, images in half precision or outside [0, 1], a model
+                in training mode, or a model that does not return logits.
         """
         x = admit(model, self.threat, x, y, through)
         case = _Case(model, through or model, x, y)
@@ -450,7 +463,7 @@ class GradientAttack:
         ledger = _Ledger(x, self.stop_when_fooled and not case.stochastic)
         if self.targets is not None or isinstance(self.objective, KL):
             with torch.no_grad():
-                clean = answer(case.source, x, y, key.fold("clean"))
+                clean = answer(case.gradient_source, x, y, key.fold("clean"))
             ledger.forward += 1
             turns = self.targets.turns(clean.shape[1]) if self.targets is not None else 1
         best = Best(x)
@@ -475,10 +488,10 @@ class GradientAttack:
 
 @dataclass(frozen=True)
 class _Case:
-    """What is attacked: examples with their labels, who judges them and whose gradients are followed."""
+    """One call of an attack: the examples with their labels, the attacked model, and the gradient source."""
 
     model: Model
-    source: Model
+    gradient_source: Model
     x: Float[Tensor, "B *F"]
     y: Int64[Tensor, "B"]
 
@@ -487,17 +500,17 @@ class _Case:
         return bool(getattr(self.model, "stochastic", False))
 
     @cached_property
-    def judge(self) -> Model | None:
-        """Who is asked for verdicts at every step; None where the answers of the source are verdicts."""
-        return None if twins(self.model, self.source) else self.model
+    def verdict_model(self) -> Model | None:
+        """The model that gives the verdict at every step; None where the gradient source has its answers."""
+        return None if twins(self.model, self.gradient_source) else self.model
 
 
 class _Ledger:
-    """What all runs of one attack have done to each example; every run writes into the same one.
+    """The counts and the trace of all runs of one attack, for each example; all runs write into one ledger.
 
     Args:
         x: the examples.
-        early: leave an example alone once it is misclassified.
+        early: whether the search stops on an example once the model misclassifies it.
     """
 
     def __init__(self, x: Float[Tensor, "B *F"], early: bool) -> None:
@@ -512,33 +525,33 @@ class _Ledger:
 
     @property
     def standing(self) -> Int64[Tensor, "R"]:
-        """The rows that are still attacked."""
+        """The rows of the examples that are still attacked."""
         return (~self.done).nonzero().flatten()
 
-    def asked(self, rows: Tensor, forward: int) -> None:
-        """Note forward passes alone."""
+    def add_forward(self, rows: Tensor, forward: int) -> None:
+        """Count forward passes that no backward pass follows."""
         self.forward[rows] += forward
 
-    def followed(self, rows: Tensor, forward: int, backward: int, grad: Float[Tensor, "R *F"]) -> None:
-        """Note the forward and backward passes that a gradient took."""
+    def add_gradient(self, rows: Tensor, forward: int, backward: int, grad: Float[Tensor, "R *F"]) -> None:
+        """Count the forward and backward passes of a gradient, and whether it was zero everywhere."""
         self.forward[rows] += forward
         self.backward[rows] += backward
         self.zero[rows] += (grad.flatten(1) == 0).all(1) * backward
 
-    def saw(self, rows: Tensor, value: Float[Tensor, "R"]) -> int:
+    def add_row(self, rows: Tensor, value: Float[Tensor, "R"]) -> int:
         """Add a row to the trace of the objective; returns its number."""
         trace = self._nothing.clone()
         trace[rows] = value
         self.losses.append(trace)
         return len(self.losses) - 1
 
-    def judged(self, rows: Tensor, fooled: Float[Tensor, "R"]) -> None:
-        """Note which examples are done, where an attack stops early."""
+    def add_verdicts(self, rows: Tensor, fooled: Float[Tensor, "R"]) -> None:
+        """Mark the examples that need no further attack, where the attack stops early."""
         if self.early:
             self.done[rows] = fooled > 0
 
     def result(self, best: Best, success: Bool[Tensor, "B"]) -> Result:
-        """The evidence beside the best examples, the forward pass of the verdict included."""
+        """The best images with their evidence; the forward pass of the verdict is counted."""
         trace = torch.stack(self.losses) if self.losses else self._nothing.new_zeros(0, len(self.done))
         share = self.zero / self.backward.clamp(min=1)
         return Result(best.x, success, trace, self.forward + 1, self.backward, share, best.fell)
@@ -546,15 +559,16 @@ class _Ledger:
 
 @dataclass(frozen=True)
 class _Run:
-    """One run of an attack from one start, on the examples that are still standing.
+    """One run of an attack from one start, on the examples that are still attacked.
 
     Args:
         attack: the parts of the attack.
-        case: what is attacked.
-        ledger: of all runs; written into.
+        case: examples, attacked model and gradient source.
+        ledger: counts and trace of all runs; this run adds to them.
         aim: the objective of this run.
-        key: its randomness.
-        best: the best examples, which this run improves: those of all runs, or its own where the model draws.
+        key: randomness of this run.
+        best: the best images, which this run improves: of all runs, or of this run alone on a stochastic
+            model.
     """
 
     attack: GradientAttack
@@ -565,53 +579,59 @@ class _Run:
     best: Best
 
     def walk(self, start: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """Take all steps from a start; returns where each example ends."""
+        """Take all steps from a start, and return the last iterates."""
         attack, x, at, rows = self.attack, self.case.x, start.clone(), self.ledger.standing
-        memory, plan = attack.rule.begin(x[rows]), attack.schedule.begin(x[rows])
-        so_far = Recollection(len(x))  # what gradients that adapt remember of this run
+        memory, plan = attack.step.begin(x[rows]), attack.schedule.begin(x[rows])
+        so_far = Recollection(len(x))  # statistics of adaptive gradient rules, for this run
         for step in range(attack.steps):
             if not len(rows):
                 return at
             now = self.key.fold("step", step).take(rows)
             size = attack.step_size * plan["scale"]
-            place = Place(attack.threat, x[rows], at[rows], size, plan["share"], now.fold("move"))
-            with so_far.looking(rows):
-                value, grad = self.follow(rows, attack.rule.look(place, memory), now)
-            sight = Sight(step, attack.steps, place.x, place.here, value, grad)
-            here, grad, plan = attack.schedule(sight, plan)
-            place = place._replace(here=here, size=attack.step_size * plan["scale"], share=plan["share"])
-            at[rows], memory = attack.rule(place, grad, memory)
+            position = Position(attack.threat, x[rows], at[rows], size, plan["share"], now.fold("move"))
+            with so_far.serving(rows):
+                value, grad = self.follow(rows, attack.step.gradient_point(position, memory), now)
+            observation = Observation(step, attack.steps, position.x, position.here, value, grad)
+            here, grad, plan = attack.schedule(observation, plan)
+            position = position._replace(
+                here=here, size=attack.step_size * plan["scale"], share=plan["share"]
+            )
+            at[rows], memory = attack.step(position, grad, memory)
             left = ~self.ledger.done[rows]
             rows, memory, plan = rows[left], _taken(memory, left), _taken(plan, left)
         if len(rows):
-            self.ask(rows, at[rows], self.key.fold("step", attack.steps).take(rows))
+            self.finish(rows, at[rows], self.key.fold("step", attack.steps).take(rows))
         return at
 
     def follow(self, rows: Tensor, here: Float[Tensor, "R *F"], key: Key) -> tuple[Tensor, Tensor]:
-        """Objective and gradient of some examples, noted in ledger and best examples."""
+        """Objective and gradient of some examples, entered into the ledger and the best images."""
         oracle = self.attack.oracle
-        value, grad, fooled = oracle(self.evaluator(self.case.source, rows), here, key)
-        self.ledger.followed(rows, *oracle.looks_at(here), grad)
+        value, grad, fooled = oracle(self.evaluator(self.case.gradient_source, rows), here, key)
+        self.ledger.add_gradient(rows, *oracle.passes(here), grad)
         self.note(rows, here, key, value, fooled)
         return value, grad
 
-    def ask(self, rows: Tensor, here: Float[Tensor, "R *F"], key: Key) -> None:
-        """The objective alone, noted in ledger and best examples: the end of a run needs no gradient."""
+    def finish(self, rows: Tensor, here: Float[Tensor, "R *F"], key: Key) -> None:
+        """Evaluate the objective without a gradient, which the last iterates of a run do not need."""
         with torch.no_grad():
-            value, fooled = self.evaluator(self.case.source, rows)(here, key)
-        self.ledger.asked(rows, 1)
+            value, fooled = self.evaluator(self.case.gradient_source, rows)(here, key)
+        self.ledger.add_forward(rows, 1)
         self.note(rows, here, key, value, fooled)
 
     def note(self, rows: Tensor, here: Tensor, key: Key, value: Tensor, fooled: Tensor) -> None:
-        """File what was seen; where the source is another model, its answer is no verdict."""
-        row = self.ledger.saw(rows, value)
-        if self.case.judge is not None:
+        """Enter an evaluation into the ledger and the best images.
+
+        Where the gradient source is another model, its answer is no verdict, and the attacked model is
+        evaluated as well.
+        """
+        row = self.ledger.add_row(rows, value)
+        if self.case.verdict_model is not None:
             with torch.no_grad():
-                value, fooled = self.evaluator(self.case.judge, rows)(here, key.fold("verdict"))
-            self.ledger.asked(rows, 1)
+                value, fooled = self.evaluator(self.case.verdict_model, rows)(here, key.fold("verdict"))
+            self.ledger.add_forward(rows, 1)
         self.best.offer(rows, here, fooled, value)
         self.best.fall(rows, fooled, row)
-        self.ledger.judged(rows, fooled)
+        self.ledger.add_verdicts(rows, fooled)
 
     def evaluator(self, model: Model, rows: Tensor) -> Evaluate:
         return evaluator(model, self.aim.at(rows), self.case.y[rows])

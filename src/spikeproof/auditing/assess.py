@@ -12,11 +12,11 @@ from torch import Tensor
 
 from spikeproof.attacks.made_of.composite import (
     RateTwin,
-    looks_of,
+    gradient_sources_of,
     members_of,
     objectives_of,
+    queries_of,
     sees_every_exit,
-    sources_of,
     steps_of,
 )
 from spikeproof.attacks.made_of.transfer import Transfer
@@ -85,8 +85,8 @@ def attack_evidence(
         every_exit=sees_every_exit(recipe),
         target="another model" if elsewhere else disguise(model, through),
         objectives=objectives_of(recipe),
-        sources=() if other else sources_of(recipe),
-        queries=looks_of(recipe, metrics.get("forward_queries") or 0, attacked),
+        sources=() if other else gradient_sources_of(recipe),
+        queries=queries_of(recipe, metrics.get("forward_queries") or 0, attacked),
     )
 
 

@@ -28,10 +28,10 @@ from spikeproof.attacks.gradient.iterated import APGD, APGDL1, APGDT, SAPGD
 from spikeproof.attacks.gradient.plain import EOTPGD, PGD, Through
 from spikeproof.attacks.made_of.composite import (
     WidthSweep,
-    looks_of,
+    gradient_sources_of,
     objectives_of,
+    queries_of,
     sees_every_exit,
-    sources_of,
     steps_of,
 )
 from spikeproof.attacks.made_of.nested import Carried, going_on
@@ -643,8 +643,8 @@ def _contribution(
         "steps": steps_of(recipe),
         "draws": 1 if free else getattr(recipe, "draws", 1),
         "objectives": list(objectives_of(recipe)),
-        "sources": list(sources_of(recipe)),
-        "queries": 0.0 if found is None else looks_of(recipe, int(found.queries.sum()), len(found.example)),
+        "sources": list(gradient_sources_of(recipe)),
+        "queries": 0.0 if found is None else queries_of(recipe, int(found.queries.sum()), len(found.example)),
     }
     if sees_every_exit(recipe):
         entry["every_exit"] = True

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikeproof.attacks.events.eventsteps import SpikeCompatible
 from spikeproof.attacks.gradient.plain import Through
-from spikeproof.attacks.made_of.composite import Chosen, Composite, RateTwin, Sources, WorstOf
+from spikeproof.attacks.made_of.composite import Chosen, Composite, GradientSources, RateTwin, WorstOf
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.attacks.search import evaluator
@@ -39,18 +39,18 @@ __all__ = [
 ]
 
 
-def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | Sources | None:
+def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | GradientSources | None:
     """What gives the recipe's gradients, or None where the model itself does.
 
     Args:
         model: a `Classifier`; any model where the recipe asks for no substitute.
-        recipe: the attack; one made of several gets `Sources`, one for each member.
+        recipe: the attack; one made of several gets `GradientSources`, one for each member.
 
     Raises:
         InputError: the substitute does not fit the model.
     """
     if isinstance(recipe, Composite):
-        sources = Sources(tuple(through(model, member) for member in recipe.members))
+        sources = GradientSources(tuple(through(model, member) for member in recipe.members))
         return None if all(source is None for source in sources.models) else sources
     if isinstance(recipe, RateTwin):
         return rate_twin(_twin(model, recipe.attack) or model)
@@ -62,7 +62,7 @@ def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | Sources | 
     return _twin(model, recipe)
 
 
-def made_on(other: Any, recipe: Transfer) -> Sources:
+def made_on(other: Any, recipe: Transfer) -> GradientSources:
     """What a transfer attack takes for `through`: another model, and what gives its gradients.
 
     Args:
@@ -72,7 +72,7 @@ def made_on(other: Any, recipe: Transfer) -> Sources:
     Raises:
         InputError: a substitute does not fit the other model.
     """
-    return Sources((other, through(other, recipe.attack)))
+    return GradientSources((other, through(other, recipe.attack)))
 
 
 def _twin(model: Any, recipe: Recipe) -> Classifier | None:

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.made_of.composite import Sources
+from spikeproof.attacks.made_of.composite import GradientSources
 from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.recipe import Attack, Recipe, made
 from spikeproof.attacks.search import check_threat, show
@@ -127,7 +127,7 @@ def evaluate_attack(
     clean: Clean | None = None,
     key: Key = Key.of(0),
     *,
-    through: Model | Sources | None = None,
+    through: Model | GradientSources | None = None,
     batch_size: int = 100,
     draws: int = 10,
 ) -> Attacked:
@@ -196,7 +196,7 @@ def evaluate_sweep(
     key: Key,
     *,
     nested: bool = False,
-    through: Model | Sources | None = None,
+    through: Model | GradientSources | None = None,
     batch_size: int = 100,
     draws: int = 10,
 ) -> list[Attacked]:
@@ -240,7 +240,7 @@ def evaluate_sweep(
 def _attacked(
     attack: Attack,
     model: Steady,
-    source: Steady | Sources | None,
+    source: Steady | GradientSources | None,
     examples: Untouched,
     y: Int64[Tensor, "B"],
     key: Key,
@@ -323,7 +323,7 @@ class Steady:
         return Watched(outputs[:, : len(images)], decoder, None if v is None else v[:, : len(images)])
 
 
-def _source(model: Model, attack: Attack, threat: Threat) -> Model | Sources | None:
+def _source(model: Model, attack: Attack, threat: Threat) -> Model | GradientSources | None:
     """What the recipe of an attack asks for as its source of gradients.
 
     Raises:
@@ -340,9 +340,9 @@ def _source(model: Model, attack: Attack, threat: Threat) -> Model | Sources | N
     return None if origin is None else gradient_source(model, origin.recipe)
 
 
-def _steady(through: Model | Sources | None) -> Steady | Sources | None:
-    if isinstance(through, Sources):
-        return Sources(tuple(map(_steady, through.models)))
+def _steady(through: Model | GradientSources | None) -> Steady | GradientSources | None:
+    if isinstance(through, GradientSources):
+        return GradientSources(tuple(map(_steady, through.models)))
     return None if through is None else Steady(through)
 
 

@@ -1,9 +1,9 @@
-"""Gradient rules: one forward pass, the neuron's own, and several ways to differentiate it.
+"""Gradient rules: the forward pass of the neuron itself, and several ways to differentiate it.
 
-A rule is a loop over time with the spikes of `unroll`, to the bit, and a backward pass of its own, so it
-stands wherever a loop stands: `substitute(model, unroll=TSSL())` is a twin of the model, differentiated by
-TSSL-BP. Networks are trained through such a twin (`spikeproof.learning.spike_rules`) and attacked through
-one.
+A gradient rule is a loop over time with the same spikes as `unroll`, to the bit, and a backward pass of its
+own. So it can replace the loop of any spiking layer: `substitute(model, unroll=TSSL())` is a twin of the
+model that is differentiated by TSSL-BP. Networks are trained through such twins
+(`spikeproof.learning.spike_rules`), and attacks take gradients through them.
 """
 
 from spikeproof.gradients.adaptive_surrogates import *

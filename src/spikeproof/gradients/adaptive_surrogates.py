@@ -1,8 +1,9 @@
-"""Gradient rules whose surrogate fits itself to the potentials that it sees.
+"""Gradient rules whose surrogate is fitted to the potentials of the forward pass.
 
-How wide a surrogate must be depends on how far potentials stay from threshold, which differs between layers,
-neurons and images. PDSG and OnePassASSG measure it in the same pass, per example, and keep nothing when it
-ends. ASSG measures it over the iterations of an attack, in a memory that belongs to the attack's run.
+The width that a surrogate needs depends on the distance of potentials from the threshold, which differs
+between layers, neurons and images. PDSG and OnePassASSG measure this distance over the time steps of one
+forward pass, for each example, and keep nothing when the pass ends. ASSG measures it over the iterations of
+an attack, in a `Recollection` that belongs to one run of the attack.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ __all__ = ["ASSG", "PDSG", "OnePassASSG", "Recollection"]
 
 
 Remembered = Any
-"""What a rule knows of the steps before: each rule has a form of its own, and None at the first step."""
+"""Statistics of the earlier time steps, in a form of each gradient rule's own; None at the first step."""
 
 
 class _Sloped(torch.autograd.Function):
-    """The step at 0 with a given derivative."""
+    """The Heaviside step at 0, with a given derivative."""
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, slope: Tensor) -> Tensor:
@@ -47,18 +48,19 @@ class _Sloped(torch.autograd.Function):
 
 
 class Recollection:
-    """What adaptive gradients remember from one look of a run to the next, for each example of a batch.
+    """Statistics of adaptive gradient rules, kept from one iteration of a run to the next, for each example.
 
-    A search owns one for each of its runs and names the examples that it is about to look at. Within one
-    `looking`, the first forward pass of a layer updates what is remembered about them, and further ones, such
-    as other draws of a model's randomness, use it unchanged. When the run ends, it is gone.
+    A search has one recollection for each of its runs, and names the examples of every gradient computation
+    with `serving`. Within one `serving`, the first forward pass of a layer updates the statistics of these
+    examples. Further passes, such as other draws of a model's randomness, use them unchanged. The statistics
+    end with the run.
 
     Args:
         examples: number of examples in the batch.
 
     Example:
         >>> memory = Recollection(3)
-        >>> with memory.looking(torch.tensor([0, 2])):
+        >>> with memory.serving(torch.tensor([0, 2])):
         ...     Recollection.current() is memory
         True
         >>> Recollection.current() is None
@@ -72,45 +74,45 @@ class Recollection:
 
     @staticmethod
     def current() -> Recollection | None:
-        """That of the run which is looking at the moment, None outside of any."""
-        return _LOOKING.get()
+        """The recollection of the run that computes a gradient at the moment; None outside of any run."""
+        return _CURRENT.get()
 
     @contextmanager
-    def looking(self, rows: Int64[Tensor, "R"]) -> Iterator[None]:
-        """Serve the forward passes inside, which are about these examples, in this order."""
+    def serving(self, rows: Int64[Tensor, "R"]) -> Iterator[None]:
+        """Serve the forward passes inside the context, whose batch holds these examples in this order."""
         self.rows, self.seen = rows, set()
-        token = _LOOKING.set(self)
+        token = _CURRENT.set(self)
         try:
             yield
         finally:
-            _LOOKING.reset(token)
+            _CURRENT.reset(token)
 
     def of(self, layer: int, batch: int) -> tuple[Tensor, ...] | None:
-        """What is remembered about the examples of a pass; None before the first."""
+        """The statistics of a layer for the examples of a pass; None before the first pass."""
         kept = self.layers.get(layer)
-        return None if kept is None else tuple(part[self._places(batch)] for part in kept)
+        return None if kept is None else tuple(part[self._rows_of(batch)] for part in kept)
 
     def keep(self, layer: int, parts: tuple[Tensor, ...]) -> None:
-        """Remember tensors `[B, ...]` about the examples of this pass."""
+        """Keep statistics `[B, ...]` of a layer for the examples of this pass."""
         self.seen.add(layer)
         if layer not in self.layers:
             self.layers[layer] = tuple(part.new_zeros(self.examples, *part.shape[1:]) for part in parts)
         for whole, part in zip(self.layers[layer], parts, strict=True):
             whole[self.rows] = part[: len(self.rows)]
 
-    def _places(self, batch: int) -> Int64[Tensor, "B"]:
-        """The examples of a pass; one that was filled up to whole blocks repeats its last example."""
+    def _rows_of(self, batch: int) -> Int64[Tensor, "B"]:
+        """The examples of a pass; a batch that was padded to whole blocks repeats its last example."""
         short = batch - len(self.rows)
         return torch.cat([self.rows, self.rows[-1:].expand(short)]) if short > 0 else self.rows
 
 
-_LOOKING: ContextVar[Recollection | None] = ContextVar("looking", default=None)
+_CURRENT: ContextVar[Recollection | None] = ContextVar("recollection", default=None)
 
 
 class _Fitting(Surrogate):
-    """The spike function of one pass: asked at each step, it knows what it was asked at the steps before.
+    """The spike function of one pass, which keeps statistics from time step to time step.
 
-    A layer of several kinds of neurons asks several times per step; each gets a memory of its own.
+    A layer with several kinds of neurons calls it several times per step; each kind has a memory of its own.
     """
 
     def __init__(self, rule: _Fitted, unit: float) -> None:
@@ -129,13 +131,13 @@ class _Fitting(Surrogate):
 
 
 class _Fitted(GradientRule):
-    """Backpropagation through time with a surrogate that fits itself."""
+    """Backpropagation through time with a surrogate that is fitted during the forward pass."""
 
     def check(self, neuron: Neuron) -> None:
         check_fires(self, neuron)
 
     def slope(self, x: Float[Tensor, "B *F"], memory: Remembered) -> tuple[Float[Tensor, "B *F"], Remembered]:
-        """The derivative at this step, and what to remember of it; the memory is None at the first step."""
+        """The derivative at this time step, and the new memory; the memory is None at the first step."""
         raise NotImplementedError(f"{type(self).__name__} defines no slope")
 
     def __call__(
@@ -152,23 +154,23 @@ class _Fitted(GradientRule):
 
 @dataclass(frozen=True)
 class PDSG(_Fitted):
-    r"""Potential-dependent surrogate gradient: a normal density as wide as the potentials are spread.
+    r"""Potential-dependent surrogate gradient: a normal density as wide as the spread of the potentials.
 
     .. math:: g_t(x) = \frac{1}{\sqrt{2\pi}\,\sigma_t}
               \exp\left(-\frac{(x-\sigma_t/2)^2}{2\sigma_t^2}\right), \quad x = v[t] - \theta
 
-    with :math:`\sigma_t` the standard deviation of the potentials, before any reset, of all neurons of the
-    layer (of the channel, for maps) at the steps up to t. Each example has its own: pooled over a batch, as
-    in published code, an example's gradient would depend on its neighbours.
+    with :math:`\sigma_t` the standard deviation of the potentials before the reset, over all neurons of the
+    layer (of the channel, for feature maps) and over the time steps up to t. Each example has its own.
+    Published code pools over the batch, so that the gradient of an example depends on the other examples.
 
     Args:
         least: lower bound of :math:`\sigma_t`, in units of potential (of the threshold in attacks), positive;
-            potentials that are all alike would make the density infinite.
+            equal potentials would make the density infinite.
 
     Example:
         >>> from spikeproof.neurons import IF, State
         >>> from spikeproof.surrogates import ATan
-        >>> current = torch.tensor([[[0.5, 1.5]]], requires_grad=True)  # spread by 0.5 around threshold
+        >>> current = torch.tensor([[[0.5, 1.5]]], requires_grad=True)  # standard deviation 0.5
         >>> z, _ = PDSG()(current, State(torch.zeros(1, 2)), IF(), ATan())
         >>> z.sum().backward(); [round(g, 3) for g in current.grad.flatten().tolist()]
         [0.259, 0.704]
@@ -198,17 +200,18 @@ class PDSG(_Fitted):
 
 
 def _sharpness(strength: float, relax: float, mean: Tensor, deviation: Tensor) -> Tensor:
-    """The width of ASSG's arctangent, as `alpha`."""
+    """The parameter `alpha` of the arctangent surrogate of ASSG."""
     return 2 / math.pi * math.tan(math.pi * strength) / (mean + relax * deviation + 1e-4)
 
 
 def _arctangent(alpha: Tensor, x: Tensor) -> Tensor:
+    """The derivative of the arctangent surrogate with this `alpha`."""
     return alpha / (alpha * x).mul_(math.pi / 2).square_().add_(1).mul_(2)
 
 
 @dataclass(frozen=True)
 class _Adaptive(_Fitted):
-    """What the two adaptive sharpnesses share: their constants."""
+    """The constants that the two adaptive sharpnesses share."""
 
     strength: float = 0.425
     memory: float = 0.9
@@ -230,9 +233,9 @@ class _Adaptive(_Fitted):
 
 @dataclass(frozen=True)
 class ASSG(_Adaptive):
-    r"""Adaptive sharpness, as published: an arctangent fitted to each potential over an attack's iterations.
+    r"""Adaptive sharpness, as published: an arctangent fitted to each potential over the attack's iterations.
 
-    With :math:`x = (v[t] - \theta)/\theta` at time step t of look i, per layer, neuron and example,
+    With :math:`x = (v[t] - \theta)/\theta` at time step t of iteration i, for each layer, neuron and example,
 
     .. math::
 
@@ -241,19 +244,20 @@ class ASSG(_Adaptive):
         \alpha &= \frac{2}{\pi}\tan(\pi A)\,\frac{1}{M_i + \rho D_i + 10^{-4}}, \quad
         g(x) = \frac{\alpha/2}{1 + (\pi\alpha x/2)^2}
 
-    from :math:`M_0 = 1`, :math:`D_0 = 0`; every time step has statistics of its own. A is half the share of
-    the surrogate's area that lies, on average, between -\|x\| and \|x\|: small A, wide and weak. The mean of
-    a concave function is at most the function of the mean, hence the bound.
+    from :math:`M_0 = 1`, :math:`D_0 = 0`; every time step has statistics of its own. The area of the
+    surrogate between 0 and \|x\|, out of 1/2 on either side, is A at the mean of \|x\| and therefore at most
+    A on average, because it is a concave function of \|x\|. A small A means a wide, flat surrogate.
 
-    The statistics belong to the run of the search that looks (`Recollection`): each run of each example
-    begins anew, and nothing is left when it ends. Further draws in one look do not move them. A pass outside
-    a search is the first look of a run. Published code keeps them in the layers, to be reset by hand, and
-    measures x in units of potential; here its unit is the threshold.
+    The statistics belong to one run of a search (`Recollection`). They begin anew for each run and each
+    example, and nothing is left when the run ends. Further draws within one iteration do not change them. A
+    forward pass outside a search counts as the first iteration of a run. Published code keeps the statistics
+    in the layers, where the user must reset them, and measures x in units of potential; here the unit of x is
+    the threshold.
 
     Args:
         strength: area `A`, between 0 and 0.5; the published search covers 0.35 to 0.49. Choose it on
-            validation images (`spikeproof.evaluation.through.strongest`), not on those that are attacked.
-        memory: share :math:`\beta` of the past in the running means, from 0 up to but without 1.
+            validation images (`spikeproof.evaluation.through.strongest`), not on the attacked images.
+        memory: decay rate :math:`\beta` of the running means, in [0, 1).
         relax: weight :math:`\rho` of the deviation, at least 0.
 
     Example:
@@ -268,7 +272,7 @@ class ASSG(_Adaptive):
         Section 4 of the paper (arXiv 2512.22522); constants and initial values of the published code.
     """
 
-    def place(self, network: nn.Module) -> None:
+    def install(self, network: nn.Module) -> None:
         layers = [layer for layer in network.modules() if isinstance(layer, Spiking)]
         for i, layer in enumerate(layers):
             layer.unroll = _AtLayer(self, i)
@@ -287,7 +291,7 @@ class ASSG(_Adaptive):
         spike: Surrogate,
         known: Recollection | None,
     ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
-        """The loop over time of one layer, with what a run knows about it."""
+        """The loop over time of one layer, with the statistics of a run, if there is one."""
         self.check(neuron)
         kept = None if known is None else known.of(layer, current.shape[1])
         frozen = known is not None and layer in known.seen
@@ -302,7 +306,7 @@ class ASSG(_Adaptive):
                 steps.append(z)
             spikes = torch.stack(steps)
         if known is not None and not frozen:
-            known.keep(layer, tuple(fitting.asked))
+            known.keep(layer, tuple(fitting.statistics))
         return spikes, state
 
 
@@ -320,11 +324,11 @@ class _AtLayer:
 
 
 class _Recalling(Surrogate):
-    """The spike function of one pass of ASSG through a layer, asked step after step."""
+    """The spike function of one pass of ASSG through a layer, called at one time step after the other."""
 
     def __init__(self, rule: ASSG, unit: float, kept: tuple[Tensor, ...] | None, frozen: bool) -> None:
         self.rule, self.unit, self.kept, self.frozen = rule, unit, kept, frozen
-        self.asked = list[Tensor]()  # mean and deviation of one question after the other
+        self.statistics = list[Tensor]()  # mean and deviation of one call after the other
 
     def __call__(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         with torch.no_grad():
@@ -333,8 +337,8 @@ class _Recalling(Surrogate):
         return z
 
     def slope(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The derivative at the next step, whose statistics are noted."""
-        size, turn = (x / self.unit).abs(), len(self.asked)
+        """The derivative at the next time step, whose statistics are kept."""
+        size, turn = (x / self.unit).abs(), len(self.statistics)
         if self.kept is None:
             mean, deviation = torch.ones_like(size), torch.zeros_like(size)
         else:
@@ -342,13 +346,13 @@ class _Recalling(Surrogate):
         if not self.frozen:
             mean = self.rule.blend(mean, size)
             deviation = self.rule.blend(deviation, (size - mean).abs_())
-        self.asked += [mean, deviation]
+        self.statistics += [mean, deviation]
         alpha = _sharpness(self.rule.strength, self.rule.relax, mean, deviation)
         return _arctangent(alpha, size).div_(self.unit)
 
 
 class _Fused(torch.autograd.Function):
-    """The loop of `unroll` for integrate-and-fire neurons, with slopes that are asked for step by step."""
+    """The loop of `unroll` for integrate-and-fire neurons, with the derivatives of an ASSG pass."""
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, v: Tensor, neuron: IntegrateAndFire, fitting: _Recalling) -> Any:
@@ -386,13 +390,13 @@ class OnePassASSG(_Adaptive):
         M_t &= \beta M_{t-1} + (1-\beta)|x_t|, \quad
         D_t = \beta D_{t-1} + (1-\beta)\,\bigl||x_t| - M_t\bigr|
 
-    from :math:`M_0 = |x_0|`, :math:`D_0 = 0`, and the surrogate of `ASSG` for these. Nothing is
-    remembered from one pass to the next, so it serves where no search keeps account; as an attack it is
-    weaker than `ASSG`.
+    from :math:`M_0 = |x_0|`, :math:`D_0 = 0`, and with the surrogate of `ASSG` for these statistics. Nothing
+    is kept from one forward pass to the next, so the rule also works outside a search, as in training. As an
+    attack it is weaker than `ASSG`.
 
     Args:
         strength: area `A`, between 0 and 0.5.
-        memory: share :math:`\beta` of the past in the running means, from 0 up to but without 1.
+        memory: decay rate :math:`\beta` of the running means, in [0, 1).
         relax: weight :math:`\rho` of the deviation, at least 0.
 
     Example:

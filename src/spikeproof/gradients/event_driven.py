@@ -1,7 +1,7 @@
-"""Event-driven backpropagation: gradients travel from spike to spike, along the inputs that caused each.
+"""Event-driven backpropagation: gradients flow from each output spike to the input spikes that caused it.
 
-Its weights and its inputs get different gradients, by the amplitude and by the time of the same events, so a
-layer is replaced together with the connections before it.
+The weights get the gradient with respect to the amplitudes of events, the inputs the gradient with respect to
+their times. So a layer is replaced together with the connections before it.
 """
 
 from __future__ import annotations
@@ -27,31 +27,32 @@ __all__ = ["EventDriven"]
 
 @dataclass(frozen=True)
 class EventDriven(GradientRule):
-    r"""Event-driven backpropagation: every output spike is credited to the inputs since the spike before it.
+    r"""Event-driven backpropagation: every output spike is attributed to the inputs since the previous one.
 
-    For an output spike at step `t`, an input at step `t - k` after the previous output spike, and `G[t]` what
-    the loss gains when that output spike comes earlier,
+    For an output spike at step `t`, an input at step `t - k` after the previous output spike, and `G[t]` the
+    rise of the loss when that output spike comes earlier,
 
     .. math::
 
         \frac{\partial L}{\partial I[t-k]} &= G[t] \min\!\left(\frac{1}{r[t]}, b\right) \epsilon[k] \\
         G_{in}[t-k] &= w\,G[t] \min\!\left(\frac{1}{r'[t]}, b\right) \epsilon'[k]
 
-    The first trains the weights, the second goes on to the layer below. `r` is the rise of the potential, and
-    :math:`\epsilon` its kernel. With `tau_grad`, :math:`\epsilon'[k] = e^{-(k+1)dt/\tau_{grad}}` and `r'` is
-    the inputs since the last spike seen through it, which is never small where all of them are positive;
-    without, :math:`\epsilon'` is the first difference of :math:`\epsilon` and `r' = r`. Either way, moving
-    all inputs moves the spike as far. Slopes that are negative at a spike give no gradient.
+    The first gradient trains the weights, and the second is passed on to the layer below. `r` is the rise of
+    the potential in a step, and :math:`\epsilon` the kernel of an input. With `tau_grad`, the kernel is
+    :math:`\epsilon'[k] = e^{-(k+1)dt/\tau_{grad}}`, and `r'` is the sum of the inputs since the last spike,
+    weighted by this kernel, which is never small where all inputs are positive. Without `tau_grad`,
+    :math:`\epsilon'` is the first difference of :math:`\epsilon`, and `r' = r`. Either way, a shift of all
+    inputs shifts the output spike equally far. A slope that is negative at a spike gives no gradient.
 
-    A neuron that stays silent gets no gradient. At the output layer the gradient by a spike's presence stands
-    for the gain from an earlier spike, as in the published code (which reverses the sign of its loss for it).
-    Below the first layer inputs have amplitudes: the encoder gets :math:`\partial L/\partial I` through the
-    weights. The published weight standardisation and search of initial weights belong to the network and are
-    not part of this rule.
+    A neuron that stays silent gets no gradient. At the output layer the gradient with respect to the presence
+    of a spike stands for the effect of an earlier spike, as in the published code (which reverses the sign of
+    its loss for this). The inputs of the first layer have amplitudes: the encoder gets
+    :math:`\partial L/\partial I` through the weights. The published weight standardisation and the search for
+    initial weights belong to the network and are not part of this gradient rule.
 
     Args:
         tau_grad: time constant of the timing gradient [s], positive, or None for the kernel's own slope.
-        steepest: upper bound `b` of an inverse slope, per unit of potential, positive.
+        steepest: upper bound `b` of the inverse slope, per unit of potential, positive.
 
     Example:
         >>> EventDriven()
@@ -74,7 +75,7 @@ class EventDriven(GradientRule):
     def check(self, neuron: Neuron) -> None:
         if not isinstance(neuron, Renewal):
             raise InputError(
-                "Event-driven gradients are defined for neurons that a spike sets back to rest",
+                "Event-driven gradients are defined for neurons that every spike resets to rest",
                 repr(neuron),
                 "Use the neuron renewal.",
             )
@@ -82,18 +83,18 @@ class EventDriven(GradientRule):
     def __call__(
         self, current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
     ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
-        """The loop over time, where inputs have amplitudes: one gradient for weights and inputs."""
+        """The loop over time for inputs with amplitudes: weights and inputs get the same gradient."""
         self.check(neuron)
         spikes, *end = _Events.apply(current, None, *state, neuron, self, unit_of(spike))  # type: ignore[no-untyped-call]
         return spikes, type(state)(*end)
 
-    def place(self, network: nn.Module) -> None:
-        """Every spiking layer but the first takes its gradients together with the connections before it."""
+    def install(self, network: nn.Module) -> None:
+        """Replace every spiking layer but the first together with the connections before it."""
         layers = getattr(network, "layers", None)
         where = [i for i, layer in enumerate(layers or ()) if isinstance(layer, Spiking)]
         if layers is None or len(where) != sum(isinstance(layer, Spiking) for layer in network.modules()):
             raise InputError(
-                "Event-driven gradients are defined for layers one after the other",
+                "Event-driven gradients are defined for a network of layers in sequence",
                 type(network).__name__,
                 "Use the network mlp or convnet.",
             )
@@ -104,7 +105,7 @@ class EventDriven(GradientRule):
             layers[i].unroll = self
 
     def kernels(self, neuron: Renewal, steps: int) -> tuple[list[float], list[float]]:
-        """What an input does to the potential k steps later, and what moving it does."""
+        """The effect of an input on the potential k steps later, and the effect of a shift of the input."""
         a, b = neuron.decays
         kernel = [neuron.scale * (a ** (k + 1) - b ** (k + 1)) for k in range(steps)]
         if self.tau_grad is None:
@@ -142,7 +143,7 @@ class _Kept(Context, Protocol):
 
 
 class _Events(torch.autograd.Function):
-    """The loop of `unroll`; the state carries no gradient, layers start at rest."""
+    """The loop of `unroll`. The state carries no gradient, since layers start at rest."""
 
     @staticmethod
     def forward(
@@ -185,7 +186,7 @@ class _Events(torch.autograd.Function):
         own, others = (
             g * spikes * (by >= 0) / by.clamp(min=ctx.unit / rule.steepest) for by in (rises, slopes)
         )
-        steps = torch.zeros_like(g[0], dtype=torch.long)  # from here to the next spike
+        steps = torch.zeros_like(g[0], dtype=torch.long)  # number of steps from here to the next spike
         amplitude, timing = torch.zeros_like(g[0]), torch.zeros_like(g[0])
         for t in range(len(g) - 1, -1, -1):
             fired = spikes[t].bool()

@@ -1,8 +1,8 @@
-"""Gradient rules that see rates: what a neuron says in all, and little or nothing of when.
+"""Gradient rules that differentiate the firing rates of neurons, and use little or nothing of spike times.
 
-A spike is a coarse rounding of a potential, and a surrogate that is too narrow loses the gradient in it. The
-rate is less coarse, and these rules differentiate that. They serve attacks; in training, what neurons learn
-beside their weights (time constants, say) gets no gradient from them.
+A single spike is a coarse rounding of the potential, and a surrogate that is too narrow loses the gradient
+there. The rate is less coarse, and these rules differentiate it. They are meant for attacks. In training,
+parameters of neurons other than weights, such as time constants, get no gradient from them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["BPTR", "HART", "RGA", "check_fires"]
 
 
 def check_fires(rule: GradientRule, neuron: Neuron) -> None:
-    """Refuse neurons without spikes at every step, and those that tell a spike by its time."""
+    """Refuse neurons that do not spike, and neurons whose output is a spike time."""
     if not neuron.spiking or getattr(neuron, "timed", False):
         raise InputError(
             f"The gradient rule {type(rule).__name__} is defined for neurons such as integrate-and-fire, "
@@ -35,7 +35,7 @@ def check_fires(rule: GradientRule, neuron: Neuron) -> None:
 
 
 class _Gained(torch.autograd.Function):
-    """Given spikes, whose gradient by the current is `gain` times that of the spikes."""
+    """The given spikes, whose gradient with respect to the current is `gain` times their own gradient."""
 
     @staticmethod
     def forward(ctx: Context, current: Tensor, spikes: Tensor, gain: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class _Averaged(torch.autograd.Function):
 
 
 class _Gain(GradientRule):
-    """A rule that gives every neuron one derivative for all steps."""
+    """A gradient rule that gives every neuron one derivative for all time steps."""
 
     def gain(
         self, current: Float[Tensor, "T B *F"], spikes: Float[Tensor, "T B *F"], neuron: Neuron
@@ -82,14 +82,14 @@ class _Gain(GradientRule):
 
 @dataclass(frozen=True)
 class BPTR(_Gain):
-    r"""Backward pass through rate: straight through neurons that fired, and nothing through silent ones.
+    r"""Backward pass through rate: straight through neurons that fired, and no gradient through silent ones.
 
     .. math:: \frac{\partial L}{\partial I[t]} = \frac{\partial L}{\partial s[t]}\,
               1\left[\tfrac{1}{T}\sum_{t'} s[t'] > 0\right]
 
-    It needs no surrogate and does not fade with depth or time. Every step hands its gradient to the same step
-    of the layer below, as in the published code; where input and read-out are constant over time that is the
-    gradient of the rates.
+    The rule needs no surrogate, and its gradients do not vanish with depth or time. Every step passes its
+    gradient to the same step of the layer below, as in the published code. Where the input and the weights of
+    the decoder are constant over time, this is the gradient of the rates.
 
     Example:
         >>> from spikeproof.neurons import IF, State
@@ -114,9 +114,10 @@ class BPTR(_Gain):
 
 @dataclass(frozen=True)
 class RGA(_Gain):
-    r"""Rate gradient approximation: the slope of a broken line from mean current to rate.
+    r"""Rate gradient approximation: the slope of a piecewise linear function from mean current to rate.
 
-    With the mean current :math:`\bar I` in units of the threshold and the neuron's decay :math:`\lambda`,
+    With the mean current :math:`\bar I` in units of the threshold and the decay :math:`\lambda` of the
+    neuron,
 
     .. math:: \frac{\partial L}{\partial I[t]} = \frac{\partial L}{\partial s[t]}\,\frac{1}{\theta}
         \begin{cases}
@@ -125,14 +126,15 @@ class RGA(_Gain):
             0 & \text{else}
         \end{cases}
 
-    the line that rises with slope :math:`\gamma` where the current is too weak to fire, and from there to a
-    rate of 1 at :math:`\bar I = 1 + e`. The published formula is that for a threshold of 1. To scale current
-    and threshold together changes no spike, and here no gradient by the scaled current; the port to other
-    thresholds in published code keeps :math:`\gamma` unscaled.
+    The function rises with slope :math:`\gamma` where the current is too weak for a spike, and from there to
+    a rate of 1 at :math:`\bar I = 1 + e`. The published formula is the case of a threshold of 1. Scaling
+    current and threshold together changes no spike, and here no gradient with respect to the scaled current
+    either. The extension to other thresholds in published code leaves :math:`\gamma` unscaled.
 
     Args:
-        gamma: slope below the least current that fires, in (0, 1].
-        extension: how far beyond the threshold `e` the line rises, in thresholds, at least 0.
+        gamma: slope below the smallest current that leads to spikes, in (0, 1].
+        extension: mean current `e` beyond the threshold at which the rate reaches 1, in thresholds, at least
+            0.
 
     Example:
         >>> from spikeproof.neurons import IF, State
@@ -170,18 +172,18 @@ class RGA(_Gain):
 
 @dataclass(frozen=True)
 class HART(GradientRule):
-    r"""Hybrid adversarial attack on rate and timing: no gradient from step to step, and the mean over steps.
+    r"""Hybrid adversarial attack on rate and timing: no gradient from step to step, and a mean over steps.
 
     .. math:: \frac{\partial L}{\partial I[t]} =
               \frac{1}{T}\sum_{t'} \frac{\partial L}{\partial s[t']}\, g(v[t']-\theta)
 
-    Potentials, and with them the order of spikes, enter through the surrogate; what one step leaves to the
-    next is not differentiated. The published attack takes the width that does most harm on the test images;
-    choose it on validation images instead (`spikeproof.strongest`), or attack with several and count the
-    worst case.
+    Potentials, and with them the order of spikes, enter through the surrogate. The state that one step passes
+    on to the next is not differentiated. The published attack chooses the width that is strongest on the test
+    images. Choose it on validation images instead (`spikeproof.strongest`), or attack with several widths and
+    take the worst case.
 
     Args:
-        surrogate: the surrogate derivative g; the paper's is a triangle of width 0.1 to 2.45.
+        surrogate: the surrogate derivative g; in the paper a triangle of width 0.1 to 2.45.
 
     Example:
         >>> from spikeproof.neurons import IF, State
@@ -201,7 +203,7 @@ class HART(GradientRule):
         check_fires(self, neuron)
         if isinstance(neuron, FS):
             raise InputError(
-                "HART cuts what a neuron remembers, which is all that a few-spikes neuron has",
+                "HART cuts the gradient between time steps, on which a few-spikes neuron depends entirely",
                 repr(neuron),
                 "Use BPTR, PDSG or ASSG.",
             )
@@ -218,5 +220,5 @@ class HART(GradientRule):
 
 
 def _cut(state: SomeState) -> SomeState:
-    """The same state, which remembers no gradient."""
+    """The same state, without its gradient."""
     return state.detach() if isinstance(state, Tensor) else type(state)(*map(_cut, state))

@@ -1,7 +1,8 @@
-"""What a gradient rule is, and the rules that follow spikes through time.
+"""What a gradient rule is, and the gradient rules that differentiate spikes over time.
 
-The gradient that reaches a layer, `g[t] = dL/ds[t]`, has come back through the synapse that follows it, so it
-holds what a spike does by being there. What it does by moving in time is each rule's own matter.
+The gradient that reaches a layer, `g[t] = dL/ds[t]`, has been propagated back through the synapse after the
+layer. So it is the effect of the presence of a spike on the loss. The effect of a shift of the spike in time
+is modelled by each gradient rule in its own way.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ __all__ = ["ANTLR", "TSSL", "GradientRule", "SurrogateGradient", "Trace", "Trunc
 
 
 class GradientRule:
-    """The neuron's own spikes, differentiated in another way; members are frozen dataclasses."""
+    """The same spikes as the loop over time of the neuron, with a backward pass of its own.
+
+    Members are frozen dataclasses.
+    """
 
     def check(self, neuron: Neuron) -> None:
-        """Whether the rule is defined for this neuron.
+        """Check that the rule is defined for this neuron.
 
         Raises:
             InputError: it is not.
@@ -45,19 +49,19 @@ class GradientRule:
             raise InputError(
                 f"The gradient rule {type(self).__name__} is defined for integrate-and-fire neurons",
                 repr(neuron),
-                "Use the neuron lif or if, or the rule bptt.",
+                "Use the neuron lif or if, or the learning rule bptt.",
             )
 
     def __call__(
         self, current: Float[Tensor, "T B *F"], state: State, neuron: Neuron, spike: Surrogate
     ) -> tuple[Float[Tensor, "T B *F"], State]:
-        """The loop over time; the rule's own surrogate stands in place of `spike`, in the unit of that."""
+        """The loop over time; the surrogate of the rule replaces `spike`, in the unit of `spike`."""
         self.check(neuron)
         spikes, end = _Ruled.apply(current, state.v, neuron, self, unit_of(spike))  # type: ignore[no-untyped-call]
         return spikes, State(end)
 
-    def place(self, network: nn.Module) -> None:
-        """Differentiate the spiking layers of a network by this rule; the network is a twin, made for it."""
+    def install(self, network: nn.Module) -> None:
+        """Differentiate the spiking layers of a network by this rule; the network is a twin made for it."""
         for layer in network.modules():
             if isinstance(layer, Spiking):
                 layer.unroll = self
@@ -65,23 +69,23 @@ class GradientRule:
     def backward(
         self, trace: Trace, neuron: IntegrateAndFire, g: Float[Tensor, "T B *F"]
     ) -> Float[Tensor, "T B *F"]:
-        """The gradient by the current, from the gradient `g` by the spikes."""
+        """The gradient with respect to the current, from the gradient `g` with respect to the spikes."""
         raise NotImplementedError(f"{type(self).__name__} defines no gradient")
 
 
 class Trace(NamedTuple):
-    """What a rule may know of the forward pass."""
+    """The record of the forward pass that a backward pass may use."""
 
     v: Float[Tensor, "T B *F"]
     """Potentials before the reset."""
 
     rise: Float[Tensor, "T B *F"]
-    """How much the potential rose in each step, from after the last reset to before the next."""
+    """The rise of the potential in each step, from after the last reset to before the next one."""
 
     spikes: Float[Tensor, "T B *F"]
 
     unit: float = 1.0
-    """What the rule's own lengths are measured in, in units of potential: the threshold, in attacks."""
+    """The unit of the constants of the rule, in units of potential: the threshold, in attacks."""
 
 
 class _Kept(Context, Protocol):
@@ -91,7 +95,7 @@ class _Kept(Context, Protocol):
 
 
 class _Ruled(torch.autograd.Function):
-    """The loop of `unroll`, differentiated by a rule. The state carries no gradient: layers start at rest."""
+    """The loop of `unroll`, differentiated by a rule; the state, which starts at rest, has no gradient."""
 
     @staticmethod
     def forward(
@@ -116,14 +120,15 @@ class _Ruled(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class SurrogateGradient(GradientRule):
-    r"""Surrogate gradients with a surrogate and a treatment of the reset of their own.
+    r"""Surrogate gradients with a given surrogate, and with the reset differentiated or detached.
 
     .. math:: \frac{\partial L}{\partial v[t]} = \left(\frac{\partial L}{\partial s[t]}
               + \frac{\partial L}{\partial v'[t]}\,\frac{\partial v'[t]}{\partial s[t]}\right) g(v[t]-\theta)
               + \frac{\partial L}{\partial v'[t]}\,\frac{\partial v'[t]}{\partial v[t]}
 
     with v' the potential after the reset; the middle term is absent where the reset is detached. Published
-    code differs in that term without saying so, and an attack may be strong with it and weak without.
+    implementations differ in this term without stating it, and an attack may be strong with it and weak
+    without.
 
     Args:
         surrogate: the surrogate derivative g.
@@ -154,26 +159,27 @@ class SurrogateGradient(GradientRule):
 
 @dataclass(frozen=True)
 class Truncated(GradientRule):
-    r"""Truncated backpropagation through time: gradients reach back to the start of a part of the sequence.
+    r"""Truncated backpropagation through time: gradients flow back to the start of a part of the sequence.
 
     .. math:: \frac{\partial v[t]}{\partial v'[t-1]} := 0 \text{ where a part starts at } t
 
-    The steps are split into parts as FPTT splits them in training, the first ones longer by a step where they
-    cannot be equal. Potentials, synapses and a read-out that integrates all forget at the start of a part, in
-    gradients alone. Within a part gradients are those of the model's own surrogate; one part is all of them.
+    The time steps are split into parts as FPTT splits them in training; where the parts cannot be equally
+    long, the first ones are longer by one step. At the start of a part the gradients of potentials, of
+    synapses and of an integrating output layer are cut; the forward pass is unchanged. Within a part the
+    gradients are those of the model's own surrogate. With one part nothing is cut.
 
-    So FPTT cuts gradients in training. What it has besides, a loss after every part, is the matter of an
-    objective, `prefix-mean`.
+    FPTT cuts gradients in this way in training. FPTT also has a loss after every part; the corresponding
+    objective of an attack is `prefix-mean`.
 
     Args:
-        parts: number of parts, at least 1; as many as there are steps where there are fewer of them.
+        parts: number of parts, at least 1; if there are fewer time steps, every step is a part.
 
     Example:
         >>> from spikeproof.neurons import LIF
         >>> from spikeproof.surrogates import ATan
         >>> current = torch.full((2, 1, 1), 0.6, requires_grad=True)
         >>> z, _ = Truncated(2)(current, State(torch.zeros(1, 1)), LIF(), ATan())
-        >>> torch.autograd.grad(z[1].sum(), current)[0][0].item()  # what came before the last part
+        >>> torch.autograd.grad(z[1].sum(), current)[0][0].item()  # a step before the last part
         0.0
 
     Source:
@@ -200,8 +206,8 @@ class Truncated(GradientRule):
             spikes.append(z)
         return torch.cat(spikes), state
 
-    def place(self, network: nn.Module) -> None:
-        super().place(network)
+    def install(self, network: nn.Module) -> None:
+        super().install(network)
         for module in list(network.modules()):
             for name, layer in list(module.named_children()):
                 if isinstance(layer, (Synapse, Integrator)):
@@ -209,7 +215,7 @@ class Truncated(GradientRule):
 
 
 class _InParts(nn.Module):
-    """What a linear filter answers, with the gradient of one that starts afresh in every part."""
+    """The output of a linear filter, with the gradient of a filter that starts at rest in every part."""
 
     def __init__(self, layer: Synapse | Integrator, rule: Truncated) -> None:
         super().__init__()
@@ -237,7 +243,7 @@ class _Answered(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class TSSL(GradientRule):
-    r"""Temporal spike sequence learning: spikes move in time, neurons without recent ones get a surrogate.
+    r"""Temporal spike sequence learning: spikes move in time, neurons without recent spikes get a surrogate.
 
     Backward in time, with `p` the trace of the spikes at the synapse and `r` the rise of the potential,
 
@@ -248,16 +254,18 @@ class TSSL(GradientRule):
         \frac{\partial L}{\partial I[t]} &= e[t] \text{ where } p[t] \ge h/4,
             \text{ else } g[t]\,\sigma'(v[t]-\theta)
 
-    :math:`\lambda` is the decay of the potential, :math:`\Delta` what a reset takes away (the potential,
-    or the threshold), and h what one spike adds to its trace at once. The synapse must decay exponentially:
-    only then is the derivative of its kernel by time, :math:`-a[k]/\tau_s`, the kernel itself up to a factor,
-    and the sum over later steps that the published code computes for each spike, O(T^2), equals g[t].
+    :math:`\lambda` is the decay of the potential, :math:`\Delta` is what a reset subtracts (the potential or
+    the threshold), and h is the amount by which a spike raises its trace at once. The synapse must decay
+    exponentially. Only then is the time derivative of its kernel, :math:`-a[k]/\tau_s`, proportional to the
+    kernel itself, so that g[t] equals the sum over later steps that the published code computes for each
+    spike in O(T^2).
 
-    A neuron without a synapse is the case of a trace that lasts one step. Published code keeps the kernel of
-    the first layer for all of them, which is wrong for such layers; here each has its own. Two traits of the
-    paper are kept: the derivative of the kernel leaves out its jump at 0 and so points to earlier spikes
-    wherever g favours spikes, and it is measured in units of the synaptic time constant. Its bound on the
-    argument of the logistic function, which only matters where that is below 0.0004, is not kept.
+    A neuron without a synapse is the case of a trace that lasts one step. Published code uses the kernel of
+    the first layer for all layers, which is wrong for layers with another one; here each layer has its own.
+    Two properties of the paper are kept. The derivative of the kernel leaves out the jump of the kernel at 0,
+    and so points to earlier spikes wherever g favours spikes; and it is measured in units of the synaptic
+    time constant. The bound of the paper on the argument of the logistic function, which only matters where
+    the function is below 0.0004, is left out.
 
     Args:
         surrogate: derivative for neurons without recent spikes.
@@ -297,17 +305,18 @@ class TSSL(GradientRule):
 
 @dataclass(frozen=True)
 class ANTLR(GradientRule):
-    r"""Activation- and timing-based learning in one: potentials learn whether to fire, spikes when.
+    r"""Activation-based and timing-based gradients together: whether a neuron fires, and when.
 
     .. math:: \frac{\partial L}{\partial v[t]} =
               \alpha\,\sigma'(v[t]-\theta)\,\frac{\partial L}{\partial s[t]}
               - \beta\,\frac{s[t]}{\max(r[t], r_0)}\,\frac{\partial L}{\partial T}[t]
               + \lambda\,\frac{\partial L}{\partial v[t+1]}\,\frac{\partial v'[t]}{\partial v[t]}
 
-    with `r` the rise of the potential in a step. The derivative by a spike's time is how the loss would
-    change if the spike moved: the slope of `dL/ds` over time, by central differences, one-sided at both ends.
-    That holds for any synapse, its jump included, where the paper writes out the derivative of its kernel.
-    Dependence of the reset on the spike counts with the activation part, unless the neuron's `detach_reset`.
+    with `r` the rise of the potential in a step. The derivative with respect to the time of a spike is the
+    change of the loss if the spike moved: the slope of `dL/ds` over time, by central differences, one-sided
+    at both ends. This holds for any synapse, the jump of its kernel included, whereas the paper writes out
+    the derivative of one kernel. The dependence of the reset on the spike is part of the activation-based
+    term, unless the neuron has `detach_reset`.
 
     `ANTLR(timing=0)` is plain surrogate-gradient backpropagation, `ANTLR(activation=0)` purely timing-based.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from spikeproof.attacks.events.eventsteps import SpikeCompatible
 from spikeproof.attacks.gradient.plain import Through
-from spikeproof.attacks.made_of.composite import RateTwin, Sources, members_of
+from spikeproof.attacks.made_of.composite import GradientSources, RateTwin, members_of
 from spikeproof.attacks.nearest.minimum import MinimumNorm, NormRecipe
 from spikeproof.attacks.parts.targets import Targets
 from spikeproof.attacks.recipe import GradientRecipe, Recipe
@@ -67,10 +67,10 @@ class _FirstBest:
         return logits + more
 
 
-def _answering(source: Model | Sources | None) -> Any:
+def _answering(source: Model | GradientSources | None) -> Any:
     """The model or models, which answer a tie with the first of the tied classes."""
-    if isinstance(source, Sources):
-        return Sources(tuple(None if each is None else _FirstBest(each) for each in source.models))
+    if isinstance(source, GradientSources):
+        return GradientSources(tuple(None if each is None else _FirstBest(each) for each in source.models))
     return None if source is None else _FirstBest(source)
 
 
@@ -100,7 +100,7 @@ def _images(
     recipe: Recipe,
     threat: Threat,
     model: Model,
-    source: Model | Sources | None,
+    source: Model | GradientSources | None,
     x: Tensor,
     labels: Tensor,
     key: Key,

@@ -25,7 +25,7 @@ class Foreign:
     gradient_free: ClassVar[bool] = False
     nearest: ClassVar[bool] = False  # whether it searches for the nearest image, without an epsilon
     takes: ClassVar[tuple[str, ...]] = ("eps",)  # arguments that the library needs besides the options
-    looks: ClassVar[int] = 1  # number of gradient steps, where no option states it
+    default_steps: ClassVar[int] = 1  # number of gradient steps, where no option states it
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True, kw_only=True)(cls)
@@ -37,7 +37,7 @@ class Foreign:
     @property
     def gradient_steps(self) -> int:
         """The number of gradient steps in one run."""
-        return 0 if self.gradient_free else int(getattr(self, "steps", self.looks))
+        return 0 if self.gradient_free else int(getattr(self, "steps", self.default_steps))
 
     def __post_init__(self) -> None:
         for name, value in self.options().items():

@@ -138,7 +138,7 @@ class AutoAttack(InTorchattacks):
 
     norms = (Linf, L2)
     takes = ("eps", "norm", "seed", "n_classes")
-    looks = 100
+    default_steps = 100
     version: Literal["standard", "plus"] = "standard"
 
 
@@ -200,7 +200,7 @@ class EADL1(_Nearest):
     """Elastic net, as in Torchattacks."""
 
     norms = (L1,)
-    looks = 100
+    default_steps = 100
     kappa: float = 0.0
     lr: float = 0.01
     binary_search_steps: int = 9

@@ -59,7 +59,7 @@ def substitute(
             layer.spike = layer.spike if spike is None else spike
             layer.unroll = layer.unroll if unroll is None else unroll
     if isinstance(unroll, GradientRule):
-        unroll.place(twin.network)
+        unroll.install(twin.network)
     return twin
 
 

@@ -1,1 +1,1 @@
-"""Attacks that ask for answers: noise, random search, and search over the patterns that a code can give."""
+"""Attacks on answers: noise, random search, and a search over the spike patterns that an encoder can give."""

@@ -1,4 +1,4 @@
-"""Noise as an attack: the worst of several random images, brought into the threat's set by its projection."""
+"""Noise as an attack: the worst of several noisy images, projected onto the set of the threat."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["GaussianNoise", "GaussianNoiseSearch", "NoiseSearch", "SaltAndPepper
 class _Noise(UniformNoise):
     def noisy(self, x: Float[Tensor, "B *F"], draw: int, key: Key) -> Float[Tensor, "B *F"]:
         """The images with the noise of one draw."""
-        raise NotImplementedError(f"{type(self).__name__} makes no noise")
+        raise NotImplementedError(f"{type(self).__name__} defines no noise")
 
     @attack_call
     def __call__(
@@ -35,7 +35,7 @@ class _Noise(UniformNoise):
         *,
         through: Model | None = None,
     ) -> Result:
-        """Attack `model`; `through` is ignored, there is no gradient to substitute."""
+        """Attack `model`; `through` is ignored, since the attack uses no gradient."""
         x = admit(model, self.threat, x, y)
 
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:
@@ -46,10 +46,10 @@ class _Noise(UniformNoise):
 
 @dataclass(frozen=True)
 class GaussianNoise(_Noise):
-    """Normal noise, projected into the threat's set.
+    """Images with normal noise, projected onto the set of the threat.
 
     Args:
-        threat: the set.
+        threat: the set of allowed images.
         draws: images per example, at least 1.
         sigma: standard deviation before the projection, in pixel value, positive.
 
@@ -70,14 +70,15 @@ class GaussianNoise(_Noise):
 
 @dataclass(frozen=True)
 class SaltAndPepper(_Noise):
-    """Pixels become black or white, more of them from draw to draw, projected into the threat's set.
+    """Images with more black and white pixels from draw to draw, projected onto the set of the threat.
 
     Args:
-        threat: the set.
-        draws: images per example, at least 1; the share of pixels rises evenly to all of them.
+        threat: the set of allowed images.
+        draws: images per example, at least 1; the share of changed pixels rises evenly from draw to draw, up
+            to all of them.
 
     Source:
-        Rauber, Brendel & Bethge 2017 (Foolbox), whose share rises in the same way.
+        Rauber, Brendel & Bethge 2017 (Foolbox), where the share rises in the same way.
     """
 
     def noisy(self, x: Tensor, draw: int, key: Key) -> Tensor:
@@ -88,7 +89,7 @@ class SaltAndPepper(_Noise):
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianNoiseSearch(Recipe):
-    """Gaussian noise: the worst of several images with normal noise, within the threat's set.
+    """Gaussian noise: the worst of several images with normal noise, within the set of the threat.
 
     Args:
         draws: number of random images per example, at least 1.
@@ -108,7 +109,7 @@ class GaussianNoiseSearch(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class SaltAndPepperSearch(Recipe):
-    """Salt-and-pepper noise: the worst of several images with black and white pixels, in the threat's set.
+    """Salt-and-pepper noise: the worst of several images with black and white pixels, within the threat.
 
     Args:
         draws: number of random images per example, at least 1.
@@ -126,7 +127,7 @@ class SaltAndPepperSearch(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSearch(Recipe):
-    """Uniform noise: the worst of several random members of the threat's set.
+    """Uniform noise: the worst of several random members of the set of the threat.
 
     Args:
         draws: number of random images per example, at least 1.

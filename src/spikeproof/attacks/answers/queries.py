@@ -1,7 +1,7 @@
-"""Attacks that only ask for answers: they keep working where gradients have been masked.
+"""Random search on the logits of the model, which also works where gradients are masked.
 
-Both use the model's logits, never a gradient, and keep the best example under the same rule as the gradient
-loop. If one of them beats a gradient attack, that gradient attack is broken.
+These attacks use forward passes alone and keep the best image by the same order as the gradient attacks. If
+one of them leaves a lower accuracy than a gradient attack, that gradient attack is broken.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ __all__ = [
 ]
 
 DRAWN = 64
-"""Queries for which a search from given images draws at once."""
+"""Number of queries whose random numbers a search from given images draws at once."""
 
 Propose = Callable[[int, Tensor, Key], Tensor]
-"""`(query, rows, key) -> candidates` for the rows still attacked."""
+"""`(query, rows, key) -> candidates`, one image for each row that is still attacked."""
 
 
 def random_search(
@@ -58,15 +58,15 @@ def random_search(
     best: Best,
     queries: int,
     propose: Propose,
-    told: Callable[[Tensor, Tensor], None] | None = None,
+    observe: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Result:
-    """Ask about one candidate per query and example; keep what is at least as good as the best so far.
+    """Evaluate one candidate per query and example, and keep it if it is at least as good as the best so far.
 
-    After each query `told` gets the rows and their margins, for searches that begin anew now and then.
+    After each query `observe` receives the rows and their margins, for searches that restart now and then.
     """
     check_mode(model)
     rows = torch.arange(len(x), device=x.device)
-    asked = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    counts = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     losses: list[Tensor] = []
     for query in range(queries):
         if not len(rows):
@@ -77,9 +77,9 @@ def random_search(
             value, fooled = evaluator(model, Margin(), y[rows])(candidates, now.fold("look"))
         best.offer(rows, candidates, fooled, value)
         best.fall(rows, fooled, query)
-        if told is not None:
-            told(rows, value)
-        asked[rows] += 1
+        if observe is not None:
+            observe(rows, value)
+        counts[rows] += 1
         trace = x.new_full((len(x),), torch.nan)
         trace[rows] = value
         losses.append(trace)
@@ -87,13 +87,13 @@ def random_search(
             rows = rows[fooled == 0]
     success = judge(model, best.x, y, key.fold("verdict"))
     trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))
-    none = torch.zeros_like(asked)
-    return Result(best.x, success, trace, asked + 1, none, none.to(x.dtype), best.fell)
+    none = torch.zeros_like(counts)
+    return Result(best.x, success, trace, counts + 1, none, none.to(x.dtype), best.fell)
 
 
 @dataclass(frozen=True)
 class UniformNoise:
-    """The worst of several random members of the threat's set.
+    """The worst of several random members of the set of the threat.
 
     Args:
         threat: the set to draw from.
@@ -120,7 +120,7 @@ class UniformNoise:
         *,
         through: Model | None = None,
     ) -> Result:
-        """Attack `model`; `through` is ignored, there is no gradient to substitute."""
+        """Attack `model`; `through` is ignored, since the attack uses no gradient."""
         x = admit(model, self.threat, x, y)
 
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:
@@ -130,7 +130,7 @@ class UniformNoise:
 
 
 def _pictures(attack: object, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B C H W"]:
-    """The images, of an attack that needs rows and columns."""
+    """The images, once they have the rows and columns that the attack needs."""
     if x.ndim != 4:
         raise InputError(
             f"{type(attack).__name__} needs images [B, C, H, W]",
@@ -144,17 +144,18 @@ def _pictures(attack: object, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B C H 
 class Square:
     """Random search with square patches, for Linf and L2.
 
-    A candidate is kept when its margin is no worse than the best so far: spike counts are integers, and on
-    their plateaus a search that insisted on progress would stand still.
+    A candidate is kept when its margin is at least that of the best image so far. Spike counts are integers,
+    and on their plateaus a search that kept improvements alone would not move.
 
-    With a `start` it goes on from the images that this gives, and tries rectangles of random sides in place
-    of ever smaller squares: what is near the boundary already is not to be covered by large patches.
+    With a `start` the search begins at the images that this function gives, and tries rectangles with random
+    sides instead of ever smaller squares, because large patches would cover images that are already near the
+    decision boundary.
 
     Args:
         threat: `Linf`, a region of it, or `L2`, on images `[B, C, H, W]`.
         queries: forward passes per example, at least 1.
         p_init: share of pixels in the first patch, in (0, 1].
-        start: where the search begins, in place of stripes or tiles around the clean image.
+        start: the function that gives the first images, in place of stripes or tiles around the clean image.
 
     Raises:
         InputError: another threat, other axes, or settings out of range.
@@ -177,7 +178,7 @@ class Square:
             )
         if not (boxed(self.threat) or isinstance(self.threat, L2)):
             raise InputError(
-                "Square knows the threats Linf and L2, and regions of Linf",
+                "Square is defined for the threats Linf and L2, and regions of Linf",
                 repr(self.threat),
                 instead(self.threat, "Use UniformNoise for this one."),
             )
@@ -192,7 +193,7 @@ class Square:
         *,
         through: Model | None = None,
     ) -> Result:
-        """Attack `model`; `through` is ignored, there is no gradient to substitute."""
+        """Attack `model`; `through` is ignored, since the attack uses no gradient."""
         x = _pictures(self, admit(model, self.threat, x, y))
         best = Best(x)
         shape = _LinfPatches(x, self.threat) if boxed(self.threat) else _L2Patches(x, self.threat)
@@ -215,42 +216,44 @@ class Square:
 
 
 class _Draws:
-    """Uniform draws for many queries at once: five and one per channel, for each example and query."""
+    """Uniform random numbers, drawn for many queries at once: five, and one per channel, for each example."""
 
     def __init__(self, x: Tensor, key: Key) -> None:
         self.x, self.key, self.block = x, key, torch.empty(0, device=x.device)
 
     def of(self, query: int, rows: Tensor) -> Float[Tensor, "R D"]:
-        """Those of one query; asked query after query."""
-        place = query % DRAWN
-        if not place or not self.block.numel():
+        """The random numbers of one query; queries come in their order."""
+        index = query % DRAWN
+        if not index or not self.block.numel():
             shape = (len(rows), DRAWN, 5 + self.x.shape[1])
             fresh = self.key.fold(query // DRAWN).take(rows).uniform(shape, 0, self.x.device)
             self.block = self.x.new_zeros(len(self.x), *shape[1:])
             self.block[rows] = fresh.to(self.x.dtype)
-        return self.block[rows, place]
+        return self.block[rows, index]
 
 
 @dataclass(frozen=True)
 class Patches:
-    """Random search for one square of the image: where it lies and what is in it.
+    """Random search for the position and the content of one square of the image.
 
-    Every second query moves the square, over the whole image at first and ever less far, with what it holds;
-    the others change a smaller square within it. Values are 0, 1 or, as often, anything between, because a
-    code of levels may be fooled by the middle ones. What is no worse is kept, as in `Square`. A patch that
-    has been fitted to its place does not move well, so the search begins anew after every `run` queries.
+    Every second query moves the square with its content, over the whole image at first and then over ever
+    shorter distances; the other queries change a smaller square within it. A quarter of the values are 0, a
+    quarter are 1, and the others lie anywhere between, because an encoder of levels may be fooled by values
+    in the middle. A candidate of at least the same margin is kept, as in `Square`. The content of a patch
+    comes to fit its position, so that moving it no longer helps; therefore the search restarts after every
+    `run` queries.
 
     Args:
         threat: `SquarePatch`, on images `[B, C, H, W]`.
         queries: forward passes per example, at least 1.
-        run: queries after which it begins anew, at least 1.
+        run: queries after which the search restarts, at least 1.
 
     Raises:
         InputError: another threat, other axes, or settings out of range.
 
     Source:
-        Croce et al. 2022 (Sparse-RS), section 4.2 and algorithm 3; values between 0 and 1, and beginning
-        anew, are ours.
+        Croce et al. 2022 (Sparse-RS), section 4.2 and algorithm 3; values between 0 and 1, and the
+        restarts, are ours.
     """
 
     threat: Threat
@@ -260,13 +263,13 @@ class Patches:
     def __post_init__(self) -> None:
         if self.queries < 1 or self.run < 1:
             raise InputError(
-                "Patches needs at least one query, in all and in a run",
+                "Patches needs at least one query in all and at least one per run",
                 f"queries={self.queries}, run={self.run}",
                 "Try queries=500, run=250.",
             )
         if not isinstance(self.threat, SquarePatch):
             raise InputError(
-                "Patches knows the threat SquarePatch",
+                "Patches is defined for the threat SquarePatch",
                 repr(self.threat),
                 instead(self.threat, "Use Square or UniformNoise for this one."),
             )
@@ -281,7 +284,7 @@ class Patches:
         *,
         through: Model | None = None,
     ) -> Result:
-        """Attack `model`; `through` is ignored, there is no gradient to substitute."""
+        """Attack `model`; `through` is ignored, since the attack uses no gradient."""
         x = _pictures(self, admit(model, self.threat, x, y))
         held, length = _Held(x, int(self.threat.epsilon)), min(self.run, self.queries)
 
@@ -293,11 +296,11 @@ class Patches:
                 return held.elsewhere(rows, 1 - done / length, now)
             return held.changed(rows, 0.8 * _schedule(done, length), now)
 
-        return random_search(model, x, y, key, Best(x), self.queries, propose, held.told)
+        return random_search(model, x, y, key, Best(x), self.queries, propose, held.update)
 
 
 class _Held:
-    """One patch per example: the best one of this run, and that which was tried last."""
+    """One patch per example: the best patch of this run, and the last candidate."""
 
     def __init__(self, x: Tensor, side: int) -> None:
         self.x, batch, channels = x, *x.shape[:2]
@@ -307,8 +310,8 @@ class _Held:
         self.tried = self.corner.clone(), self.content.clone()
         self.margin = x.new_full((batch,), -torch.inf)
 
-    def told(self, rows: Tensor, margin: Tensor) -> None:
-        """Take over what was tried last wherever it is no worse."""
+    def update(self, rows: Tensor, margin: Tensor) -> None:
+        """Keep the last candidate of each example whose margin is at least the best one."""
         margin = margin.nan_to_num(torch.inf).to(self.margin.dtype)
         taken = rows[margin >= self.margin[rows]]
         self.margin[rows] = torch.maximum(self.margin[rows], margin)
@@ -316,20 +319,20 @@ class _Held:
             kept[taken] = tried[taken]
 
     def fresh(self, rows: Tensor, key: Key) -> Tensor:
-        """A random patch at a random place, with which a run begins."""
+        """A random patch at a random position, with which a run begins."""
         self.margin[rows] = -torch.inf
-        place = key.fold("place").uniform((len(rows), 2), 0, self.x.device)
-        return self._try(rows, self._inside(place * self._room(1)), _content(self.content[rows], key))
+        corner = key.fold("place").uniform((len(rows), 2), 0, self.x.device)
+        return self._try(rows, self._inside(corner * self._room(1)), _content(self.content[rows], key))
 
     def elsewhere(self, rows: Tensor, share: float, key: Key) -> Tensor:
-        """The same patch, moved by up to a share of the image each way, and by a pixel at least."""
+        """The same patch, moved each way by up to a share of the image, or by up to one pixel."""
         by = key.fold("place").uniform((len(rows), 2), 0, self.x.device) * 2 - 1
         far = (share * self._room(0)).clamp(min=1)
         moved = self.corner[rows] + (by * (far + 0.5)).round().long()
         return self._try(rows, self._inside(moved), self.content[rows])
 
     def changed(self, rows: Tensor, share: float, key: Key) -> Tensor:
-        """The patch where it is; a square in it, of that share of its pixels, gets one new colour."""
+        """The patch at its position, with one new colour in a random square of this share of its pixels."""
         now = self.content[rows]
         tall, wide = now.shape[2:]
         if not now.numel():
@@ -362,13 +365,13 @@ class _Held:
 
 
 def _content(like: Float[Tensor, "B C H W"], key: Key) -> Float[Tensor, "B C H W"]:
-    """Values of which a quarter each are 0 and 1, and the others anything between."""
+    """Random values: a quarter are 0, a quarter are 1, and the others lie anywhere between."""
     drawn = key.fold("content").uniform(tuple(like.shape), 0, like.device).to(like.dtype)
     return (2 * drawn - 0.5).clamp(0, 1)
 
 
 def _schedule(query: int, queries: int) -> float:
-    """Halvings of the patch size at fixed points of a run of 10,000 queries."""
+    """The share of the patch size, halved at fixed queries of a run that is scaled to 10,000 queries."""
     scaled = query * 10_000 / queries
     return float(0.5 ** sum(scaled > mark for mark in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)))
 
@@ -388,7 +391,7 @@ def _window(height: int, width: int, side: int, count: int, key: Key, like: Tens
 
 
 def _rectangle(height: int, width: int, drawn: Float[Tensor, "B 4"]) -> Tensor:
-    """One random rectangle per example, each side up to half the frame, as a mask `[B, 1, H, W]`."""
+    """One random rectangle per example, with sides up to half the frame, as a mask `[B, 1, H, W]`."""
     inside = []
     for length, side, corner, axes in (
         (height, drawn[:, 0], drawn[:, 1], (1, 1, -1, 1)),
@@ -396,15 +399,15 @@ def _rectangle(height: int, width: int, drawn: Float[Tensor, "B 4"]) -> Tensor:
     ):
         long = 1 + (side * max(length // 2, 1)).long()
         first = (corner * (length - long + 1)).long()
-        place = torch.arange(length, device=drawn.device).view(axes)
+        index = torch.arange(length, device=drawn.device).view(axes)
         begin, end = first.view(-1, 1, 1, 1), (first + long).view(-1, 1, 1, 1)
-        inside.append((place >= begin) & (place < end))
+        inside.append((index >= begin) & (index < end))
     return inside[0] & inside[1]
 
 
 @dataclass(frozen=True)
 class _LinfPatches:
-    """Stripes to begin with, then squares of plus or minus epsilon."""
+    """Candidates under Linf: vertical stripes first, then squares of plus or minus epsilon."""
 
     x: Tensor
     threat: Threat
@@ -424,7 +427,7 @@ class _LinfPatches:
         return self._painted(best, x, inner, _signs((batch, channels, 1, 1), key.fold("sign"), x))
 
     def vary(self, best: Tensor, rows: Tensor, draws: Float[Tensor, "R D"]) -> Tensor:
-        """The best images with a random rectangle at the edge of the set, one sign per channel."""
+        """The best images with a random rectangle moved to the edge of the set, one sign per channel."""
         x = self.x[rows]
         inner = _rectangle(*self._frame(x)[2:], draws[:, :4])
         sign = (draws[:, 5:] < 0.5).to(x.dtype) * 2 - 1
@@ -436,7 +439,7 @@ class _LinfPatches:
         return self.threat.project(torch.where(mask, x + self.threat.epsilon * sign, best), x)
 
     def _frame(self, x: Tensor) -> tuple[int, int, int, int]:
-        """Where squares are tried: top, left, height and width of what may change."""
+        """The rectangle that may change, in which squares are tried: top, left, height and width."""
         height, width = x.shape[2:]
         if isinstance(self.threat, Region) and not self.threat.outside:
             top, left = min(self.threat.top, height - 1), min(self.threat.left, width - 1)
@@ -446,7 +449,7 @@ class _LinfPatches:
 
 @dataclass(frozen=True)
 class _L2Patches:
-    """Tiles of pyramids to begin with, then budget moved from one square to another."""
+    """Candidates under L2: tiles of pyramids first, then budget moved from one square to another."""
 
     x: Tensor
     threat: Threat
@@ -464,7 +467,7 @@ class _L2Patches:
         return self._onto_ball(x, delta)
 
     def vary(self, best: Tensor, rows: Tensor, draws: Float[Tensor, "R D"]) -> Tensor:
-        """The best images with the change in one random rectangle made anew, at the length of the ball."""
+        """The best images with a new change in one random rectangle, scaled to the radius of the ball."""
         x = self.x[rows]
         inner = _rectangle(x.shape[2], x.shape[3], draws[:, :4]).to(x.dtype)
         sign = (draws[:, 5:] < 0.5).to(x.dtype) * 2 - 1
@@ -477,21 +480,21 @@ class _L2Patches:
         batch, channels, height, width = x.shape
         side = min(max(round(math.sqrt(share * height * width)), 3), height, width)
         to = _window(height, width, side, batch, key.fold("to"), x)
-        source = _window(height, width, side, batch, key.fold("from"), x)
+        origin = _window(height, width, side, batch, key.fold("from"), x)
         delta = best - x
         spare = (self.threat.epsilon**2 - _square_norm(delta)).clamp(min=0) / channels
-        budget = ((delta * (to | source)).square().sum((2, 3), keepdim=True) + spare).sqrt()
+        budget = ((delta * (to | origin)).square().sum((2, 3), keepdim=True) + spare).sqrt()
         signs = _signs((batch, channels, 1, 1), key.fold("sign"), x)
-        bump = self._place(_pyramid(side, x), to, x) * signs
+        bump = self._in_window(_pyramid(side, x), to, x) * signs
         inside = delta * to
         bump = bump + inside / inside.flatten(2).norm(dim=2).clamp(min=1e-12)[..., None, None]
         bump = bump * budget / bump.flatten(2).norm(dim=2).clamp(min=1e-12)[..., None, None]
-        delta = torch.where(to, bump, torch.where(source, torch.zeros_like(delta), delta))
+        delta = torch.where(to, bump, torch.where(origin, torch.zeros_like(delta), delta))
         return self._onto_ball(x, delta)
 
     @staticmethod
-    def _place(tile: Tensor, mask: Tensor, x: Tensor) -> Tensor:
-        """The tile inside each example's window, zero elsewhere."""
+    def _in_window(tile: Tensor, mask: Tensor, x: Tensor) -> Tensor:
+        """The tile inside the window of each example, and zero elsewhere."""
         placed = torch.zeros_like(x)
         placed[mask.expand_as(x)] = tile.flatten().repeat(x.shape[0] * x.shape[1])
         return placed
@@ -506,7 +509,7 @@ def _square_norm(delta: Tensor) -> Tensor:
 
 
 def _pyramid(side: int, like: Tensor) -> Float[Tensor, "S S"]:
-    """Two opposite bumps, one above the other, of unit length: rings of weight 1/k^2 around their centres."""
+    """Two opposite bumps, one above the other, of L2 norm 1: rings of weight 1/k^2 around their centres."""
     half = max(side // 2, 1)
 
     def bump(tall: int, wide: int) -> Tensor:
@@ -543,14 +546,15 @@ class SquareSearch(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class RectangleSearch(Recipe):
-    r"""Random search with rectangles from the image that came nearest so far, without gradients.
+    r"""Random search with rectangles that begins at the best image so far, without gradients.
 
     .. math:: x' = \Pi\,(x_{best} \text{ with } x + \sigma\epsilon \text{ in } R),\quad \sigma = \pm 1
 
-    with a random rectangle R, whose sides are up to half of the image's, and one sign per channel. What is no
-    worse is kept. In a suite it begins at each example's image of the largest margin that the members before
-    it have found; by itself, and for an example of which nothing is known, at the clean image. Under L2 the
-    change within the rectangle is made anew, with a random share of the budget.
+    with a random rectangle R, whose sides are up to half the sides of the image, and one sign per channel. A
+    candidate of at least the same margin is kept. In a suite the search begins, for each example, at the
+    image of the largest margin that earlier members have found; outside a suite, and where no such image is
+    known, it begins at the clean image. Under L2 the change within the rectangle is drawn anew, with a random
+    share of the budget.
 
     Args:
         queries: forward passes per example, at least 1.
@@ -576,20 +580,20 @@ class RectangleSearch(Recipe):
 
 
 def at_clean(threat: Threat, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
-    """The clean images, as a place to begin."""
+    """A start at the clean images."""
     return x
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchSearch(Recipe):
-    """Random search for the place and the content of one square, without gradients; for square-patch.
+    """Random search for the position and the content of one square, without gradients; for square-patch.
 
     Args:
         queries: forward passes per example, at least 1.
-        run: queries after which the search begins anew, at least 1.
+        run: queries after which the search restarts, at least 1.
 
     Source:
-        Croce et al. 2022 (Sparse-RS), section 4.2; beginning anew is ours.
+        Croce et al. 2022 (Sparse-RS), section 4.2; the restarts are ours.
     """
 
     gradient_free: ClassVar[bool] = True

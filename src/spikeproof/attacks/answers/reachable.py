@@ -1,9 +1,9 @@
-"""The encoder-aware attack: a search over the spike patterns that a pixel can reach, not over pixels.
+"""The encoder-aware attack: a search over the spike patterns that pixels can reach, instead of pixel values.
 
-A deterministic code turns the interval that a budget leaves to a pixel into a short list of levels, each with
-its own pattern of spikes. To the network nothing else exists. So the attack chooses a pattern per pixel,
-linearly from a gradient on the spikes themselves, asks the model what the choice is really worth, and refines
-it pixel by pixel. It returns real pixels inside the budget.
+A deterministic encoder of levels maps the interval in which a pixel may lie to a short list of levels, each
+with its own pattern of spikes, and the network receives nothing but these patterns. So the attack chooses a
+pattern for each pixel. It ranks the patterns by the gradient with respect to the spikes, evaluates the choice
+by a forward pass of the model, and refines it pixel by pixel. It returns real pixel values inside the budget.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ from spikeproof.threats import boxed
 __all__ = ["EncoderAware", "EncoderAwareSearch", "Reachable", "level_code", "reachable"]
 
 SHARES = (1.0, 0.4, 0.15, 0.05, 0.02, 0.005)
-"""Shares of the promising pixels that are changed at once, each tried exactly."""
+"""Shares of the promising pixels that are changed at once; each is tried by a forward pass."""
 KICK = 0.03
-"""Share of pixels drawn anew where no change helps any more."""
+"""Share of the pixels that are drawn anew where no change raises the objective any more."""
 PASSES = 3
-"""Most rounds over single pixels, as long as they help."""
+"""Largest number of rounds over single pixels, which go on while they help."""
 CHUNK = 256
-"""Combinations asked about at a time when all are."""
+"""Batch size of the forward passes where all combinations are tried."""
 
 
 def level_code(code: Encoder) -> LevelCode | None:
-    """The code of levels that this code is or plays backwards; None where a pixel's spikes depend on others.
+    """The encoder of levels that this encoder is, or reverses in time; None where there is none.
+
+    There is none where the spikes of a pixel are random or depend on other pixels.
 
     Example:
         >>> from spikeproof.encoders import Direct, Latency
@@ -51,12 +53,12 @@ def level_code(code: Encoder) -> LevelCode | None:
 
 
 class Reachable(NamedTuple):
-    """What each pixel can be: levels with the pixel values that give them, duplicates included."""
+    """The levels that each pixel can reach, with pixel values that give them; duplicates are included."""
 
     levels: Int64[Tensor, "M B *F"]
     pixels: Float[Tensor, "M B *F"]
-    entries: Int64[Tensor, "B"]  # of each example, its own number; what follows repeats the last
-    whole: Bool[Tensor, "B"]  # whether every level that a pixel can take is among them
+    entries: Int64[Tensor, "B"]  # number of entries of each example; later ones repeat the last
+    whole: Bool[Tensor, "B"]  # whether the entries of an example hold every reachable level
 
 
 def reachable(
@@ -67,11 +69,12 @@ def reachable(
     most: int,
     grid: int = 0,
 ) -> Reachable:
-    """Levels that pixels can take within [low, high], at most so many each, among them the outermost.
+    """The levels that pixels can reach within [low, high], at most `most` for each pixel.
 
-    Of three or more, the level of the clean image is one, so that a search can start there.
-    The level of the clean image keeps the clean pixel; every other level is taken at the value nearest to
-    what it stands for, moved to a neighbouring multiple of 1/grid if one of these gives the same level.
+    The lowest and the highest level are always among them, and if there are three or more, so is the level of
+    the clean image, so that a search can start there. The level of the clean image keeps the clean pixel
+    value. Every other level has the pixel value in [low, high] nearest to the value that the level stands
+    for, moved to a neighbouring multiple of 1/grid if that gives the same level.
 
     Example:
         >>> from spikeproof.encoders import Latency
@@ -79,7 +82,7 @@ def reachable(
         >>> found.levels.flatten().tolist(), found.pixels.flatten().tolist()
         ([1, 2, 3], [0.25, 0.30..., 0.60...])
 
-    A value at the edge of a level, as 0.25 here, may leave it when an image is stored in 8 bits:
+    A value at the edge of a level, such as 0.25 here, may leave the level when an image is stored in 8 bits:
 
         >>> found = reachable(Latency(4), *torch.tensor([[[0.3]], [[0.2]], [[0.6]]]), most=9, grid=255)
         >>> round(found.pixels.flatten()[0].item() * 255, 3)
@@ -90,11 +93,11 @@ def reachable(
         nothing = torch.ones(len(x), dtype=torch.int64, device=x.device)
         return Reachable(own[None], x[None], nothing, nothing > 0)
     span = (last - first).flatten(1).amax(1)
-    count = (span + 1).clamp(max=most)  # its own for each example, whatever its company
-    place = torch.arange(int(count.max()), device=x.device)[:, None]
-    share = (place / (count - 1).clamp(min=1)).clamp(max=1).view(*place.shape[:1], -1, *[1] * (x.ndim - 1))
+    count = (span + 1).clamp(max=most)  # for each example by itself, so that the batch does not matter
+    index = torch.arange(int(count.max()), device=x.device)[:, None]
+    share = (index / (count - 1).clamp(min=1)).clamp(max=1).view(*index.shape[:1], -1, *[1] * (x.ndim - 1))
     levels = first + (share * (last - first)).round().long()
-    if len(levels) > 2:  # where some are left out, that of the clean image takes the place of its neighbour
+    if len(levels) > 2:  # the level of the clean image replaces its neighbour if it was left out
         beside = (levels[1:-1] - own).abs().argmin(0) + 1
         lacking = ~(levels == own).any(0)
         levels = torch.where(lacking, levels.scatter(0, beside[None], own[None]), levels)
@@ -104,7 +107,7 @@ def reachable(
         for steps in ((pixels * grid).round(), (pixels * grid).floor(), (pixels * grid).ceil()):
             near = steps / grid
             same = code.level(near.flatten(0, 1)).view(levels.shape) == levels
-            # once on the grid, the next candidates are no change
+            # once a value lies on the grid, later candidates do not change it
             fits = inside & same & (near >= low) & (near <= high) & ~_on(pixels, grid)
             pixels = torch.where(fits, near, pixels)
     keep = (levels == own) | (code.level(pixels.flatten(0, 1)).view(levels.shape) != levels)
@@ -112,7 +115,7 @@ def reachable(
 
 
 def _on(pixels: Tensor, grid: int) -> Tensor:
-    """Whether pixels are multiples of 1/grid, to rounding."""
+    """Whether pixel values are multiples of 1/grid, up to rounding."""
     return pixels == (pixels * grid).round() / grid
 
 
@@ -123,21 +126,22 @@ class EncoderAware:
     .. math:: n_i^* = \arg\max_{n \in N_i} \sum_t \frac{\partial L}{\partial s_i[t]}
               \left(s_n[t] - s_{n_i}[t]\right)
 
-    with `N_i` the levels that pixel `i` reaches within the budget. Of these changes the most promising shares
-    are tried, by exact evaluation; where none helps, some pixels are drawn anew; at the end single pixels are
-    changed one by one. Where all combinations of all levels are few enough they are all tried, and then what
-    stands is proved to stand.
+    with :math:`N_i` the levels that pixel `i` reaches within the budget. Shares of the most promising changes
+    are tried by forward passes; where none raises the objective, some pixels are drawn anew; at the end of a
+    run single pixels are changed one by one. Where there are few enough combinations of levels, all of them
+    are tried, and an example that no combination fools is proved robust within this budget.
 
     Args:
         threat: `Linf`, or a region of it.
         steps: gradients per restart, at least 1.
-        restarts: number of runs, at least 1; the first starts at the clean image and follows the margin, the
-            others start at random patterns and follow one other class each.
+        restarts: number of runs, at least 1. The first starts at the clean image and maximises the margin;
+            each other run starts at random patterns and maximises the lead of one other class over the label.
         refine: changes of single pixels tried at the end of each run, at least 0.
-        most: levels per pixel, at least 2.
-        exhaust: number of combinations up to which all are tried, at least 0.
-        grid: changed pixels are multiples of 1/grid where that gives the same spikes, which images of 8 bits
-            then keep; at least 0, with 0 for no grid.
+        most: largest number of levels per pixel, at least 2.
+        exhaust: largest number of combinations of which all are tried, at least 0.
+        grid: changed pixels are multiples of 1/grid where that gives the same spikes, so that images stored
+            in 8 bits keep them; at least 0, and 0 means no grid.
+        start: the function that gives the start of the first run, in place of the clean image.
 
     Raises:
         InputError: another threat, or settings out of range.
@@ -158,7 +162,7 @@ class EncoderAware:
     def __post_init__(self) -> None:
         if not boxed(self.threat):
             raise InputError(
-                "EncoderAware searches boxes of pixels",
+                "EncoderAware needs a threat that leaves an interval to every pixel",
                 repr(self.threat),
                 instead(self.threat, "Use linf or a region of it, or another attack."),
             )
@@ -180,24 +184,24 @@ class EncoderAware:
         *,
         through: Model | None = None,
     ) -> Result:
-        """Attack `model`; gradients on the spikes may come from `through`.
+        """Attack `model`; gradients with respect to the spikes may come from `through`.
 
         Raises:
-            InputError: labels that do not belong to the images, or a model without a code of levels.
+            InputError: labels that do not fit the images, or a model without an encoder of levels.
         """
         x = admit(model, self.threat, x, y, through)
-        source = _coded(model if through is None else through)
-        code = level_code(source.encoder)
+        gradient_source = _coded(model if through is None else through)
+        code = level_code(gradient_source.encoder)
         if code is None:
             raise InputError(
-                "EncoderAware needs a deterministic code of levels, such as latency",
-                repr(source.encoder),
+                "EncoderAware needs a deterministic encoder of levels, such as latency",
+                repr(gradient_source.encoder),
                 "Use pgd and square for this model.",
             )
         zeros = torch.zeros_like(x)
         low, high = (self.threat.project(x + side, x) for side in (zeros - 2, zeros + 2))
         choices = reachable(code, x, low, high, self.most, self.grid)
-        search = _Search(self, model, source, code, x, y, choices, Best(x))
+        search = _Search(self, model, gradient_source, code, x, y, choices, Best(x))
         few = combinations(choices.levels) <= self.exhaust
         for row in few.nonzero().flatten().tolist():
             here, pixels = slice(row, row + 1), choices.pixels[:, row]
@@ -222,77 +226,77 @@ class EncoderAware:
 
 
 def combinations(levels: Int64[Tensor, "M B *F"]) -> Float[Tensor, "B"]:
-    """How many codes each image can have, given the levels of its pixels."""
+    """The number of spike patterns that each image can have, given the levels of its pixels."""
     ordered = levels.sort(0).values
     distinct = 1 + (ordered[1:] != ordered[:-1]).sum(0)
     return distinct.flatten(1).double().log2().sum(1).exp2().round()
 
 
 def _coded(model: object) -> Coded:
-    """The model, or what it wraps."""
+    """The model, or the model inside a wrapper, as one whose encoder and network are separate."""
     inner = getattr(model, "model", model)
     for each in (model, inner):
         if isinstance(each, Coded):
             return each
     raise InputError(
-        "EncoderAware looks between code and network of a spikeproof model",
+        "EncoderAware needs a spikeproof model, whose encoder and network it takes apart",
         type(inner).__name__,
         "Use pgd and square for a foreign model.",
     )
 
 
 class _Search:
-    """One batch under attack."""
+    """The search on one batch, with its counts and its trace."""
 
     def __init__(
         self,
         attack: EncoderAware,
         model: Model,
-        source: Coded,
+        gradient_source: Coded,
         code: LevelCode,
         x: Tensor,
         y: Tensor,
         choices: Reachable,
         best: Best,
     ) -> None:
-        self.attack, self.model, self.source, self.code = attack, model, source, code
+        self.attack, self.model, self.gradient_source, self.code = attack, model, gradient_source, code
         self.x, self.y, self.choices, self.best = x, y, choices, best
         self.forward, self.backward, self.zero = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
         self.losses: list[Tensor] = []
-        self.clean: Tensor | None = None  # logits, once a run asks for them
-        self.begin: Tensor | None = None  # where a run before the others starts
+        self.clean: Tensor | None = None  # logits of the clean images, once a run needs them
+        self.begin: Tensor | None = None  # start of the first run, in place of the clean images
 
     def enumerate(self, row: int, pixels: Float[Tensor, "M *F"]) -> None:
-        """Ask about every code that one image can have."""
+        """Try every spike pattern that one image can have."""
         options = [sorted(set(each.tolist())) for each in pixels.flatten(1).T]
         every = product(*options)
         while chunk := list(islice(every, CHUNK)):
             images = self.x.new_tensor(chunk).view(-1, *self.x.shape[1:])
-            value, fooled = self.ask(images, torch.full((len(images),), row, device=self.x.device))
+            value, fooled = self.evaluate(images, torch.full((len(images),), row, device=self.x.device))
             pick = int((fooled * 1e9 + value.nan_to_num(torch.inf, torch.inf)).argmax())
             here = torch.tensor([row], device=self.x.device)
             self.offer(here, images[pick : pick + 1], fooled[pick : pick + 1], value[pick : pick + 1])
 
     def offer(self, rows: Tensor, images: Tensor, fooled: Tensor, value: Tensor) -> None:
-        """Keep what is best, and note what fell, in the row of the trace that comes next."""
+        """Keep the best images, and record which examples fell, under the next row of the trace."""
         self.best.offer(rows, images, fooled, value)
         self.best.fall(rows, fooled, len(self.losses))
 
     def trace(self, rows: Tensor) -> None:
-        """A row of the trace: the best value so far."""
+        """Add a row to the trace: the best objective so far."""
         row = self.x.new_full((len(self.x),), torch.nan)
         row[rows] = self.best.value[rows]
         self.losses.append(row)
 
-    def ask(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Margin and verdict of the model itself."""
+    def evaluate(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The margin, and whether the image fools the model, by a forward pass of the attacked model."""
         with torch.no_grad():
             value, fooled = evaluator(self.model, Margin(), self.y[rows])(images, Key(("deterministic",)))
         self.forward.scatter_add_(0, rows, torch.ones_like(rows))
         return value, fooled
 
     def pad(self, length: int) -> None:
-        """Empty rows of the trace, so that what comes next does not tell how long other examples took."""
+        """Fill the trace with empty rows, so that later row numbers do not depend on other examples."""
         nothing = self.x.new_full((len(self.x),), torch.nan)
         self.losses += [nothing] * (length - len(self.losses))
 
@@ -302,7 +306,7 @@ class _Search:
             return
         towards = self.towards(restart, rows)
         choice = self.start(restart, key)
-        value, fooled = self.ask(self.images(choice[rows], rows), rows)
+        value, fooled = self.evaluate(self.images(choice[rows], rows), rows)
         self.offer(rows, self.images(choice[rows], rows), fooled, value)
         self.trace(rows)
         values = torch.full_like(self.best.value, -torch.inf)
@@ -341,9 +345,9 @@ class _Search:
         return torch.where(draws[1] < max(KICK, 2 / choice[0].numel()), drawn, choice)
 
     def try_out(self, trial: Tensor, rows: Tensor, height: Tensor) -> Tensor:
-        """Ask about a choice; where it is better than `height`, raise that."""
+        """Evaluate a choice; where its margin exceeds `height`, raise `height` to it. Returns where."""
         images = self.images(trial, rows)
-        value, fooled = self.ask(images, rows)
+        value, fooled = self.evaluate(images, rows)
         self.offer(rows, images, fooled, value)
         better = value > height
         height[better] = value[better]
@@ -354,18 +358,18 @@ class _Search:
         return picked
 
     def towards(self, restart: int, rows: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """What a run follows: the margin, or the lead of one class over the label."""
+        """What a run maximises: the margin, or the logit of one class minus the logit of the label."""
         if restart == 0:
             return lambda logits, rows: Margin()(logits, self.y[rows])
-        if self.clean is None:  # later runs are about fewer rows
+        if self.clean is None:  # later runs attack fewer rows
             with torch.no_grad():
                 logits = self.model(self.x[rows], Key(("deterministic",)))
             self.clean = logits.new_zeros(len(self.x), logits.shape[1])
             self.clean[rows] = logits
             self.forward[rows] += 1
         logits = self.clean.scatter(1, self.y[:, None], -torch.inf)
-        place = (restart - 1) % max(logits.shape[1] - 1, 1)
-        other = logits.argsort(dim=1, descending=True, stable=True)[:, place]
+        rank = (restart - 1) % max(logits.shape[1] - 1, 1)
+        other = logits.argsort(dim=1, descending=True, stable=True)[:, rank]
 
         def lead(now: Tensor, rows: Tensor) -> Tensor:
             pair = torch.stack([other[rows], self.y[rows]], 1)
@@ -377,14 +381,14 @@ class _Search:
     def promise(
         self, choice: Tensor, rows: Tensor, towards: Callable[[Tensor, Tensor], Tensor]
     ) -> Float[Tensor, "M B *F"]:
-        """What the gradient on the spikes promises for every level of every pixel."""
+        """The rise of the objective for every level of every pixel, to first order in the spikes."""
         levels = self.choices.levels[:, rows]
         patterns = self.patterns(levels)  # [T, M, B, *F]
         now = patterns.gather(1, choice[None, None].expand(len(patterns), 1, *choice.shape))[:, 0]
         spikes = now.to(self.x.dtype).requires_grad_()
         with torch.enable_grad():
-            score = towards(self.source.read(spikes), rows)
-            total = score.sum() + 0 * spikes.sum()  # an answer that does not depend on spikes has no slope
+            score = towards(self.gradient_source.read(spikes), rows)
+            total = score.sum() + 0 * spikes.sum()  # a model that ignores the spikes has gradient zero
             grad = torch.autograd.grad(total, spikes)[0].nan_to_num(0.0, 0.0, 0.0)
         self.forward[rows] += 1
         self.backward[rows] += 1
@@ -393,12 +397,12 @@ class _Search:
 
     def patterns(self, levels: Tensor) -> Tensor:
         found = self.code.pattern(levels).to(self.x.dtype)
-        return found.flip(0) if isinstance(self.source.encoder, Reversed) else found
+        return found.flip(0) if isinstance(self.gradient_source.encoder, Reversed) else found
 
     def refine(
         self, towards: Callable[[Tensor, Tensor], Tensor], standing: Bool[Tensor, "B"]
     ) -> Bool[Tensor, "B"]:
-        """Single pixels of the best images so far, the most promising first; which images that helped."""
+        """Change single pixels of the best images, the most promising first; returns which improved."""
         improved = torch.zeros_like(standing)
         rows = (standing & (self.best.fooled <= 0)).nonzero().flatten()
         if not len(rows) or not self.attack.refine:
@@ -412,11 +416,11 @@ class _Search:
         pixels = promise.shape[2]
         order = promise.flatten(1).argsort(dim=1, descending=True, stable=True)
         height = self.best.value[rows].clone()
-        for place in range(min(self.attack.refine, order.shape[1])):
+        for turn in range(min(self.attack.refine, order.shape[1])):
             going = (self.best.fooled[rows] <= 0).nonzero().flatten()
             if not len(going):
                 break
-            here, level, pixel = choice[going], order[going, place] // pixels, order[going, place] % pixels
+            here, level, pixel = choice[going], order[going, turn] // pixels, order[going, turn] % pixels
             trial = here.flatten(1).scatter(1, pixel[:, None], level[:, None]).view(here.shape)
             reached = height[going]
             better = self.try_out(trial, rows[going], reached)
@@ -428,18 +432,18 @@ class _Search:
 
 
 def _ranked(gain: Float[Tensor, "B *F"]) -> Int64[Tensor, "B P"]:
-    """The place of each pixel when gains are sorted, the largest first."""
+    """The rank of each pixel by its gain, 0 for the largest."""
     return gain.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
 
 
 def _drawn(uniform: Float[Tensor, "B *F"], count: Int64[Tensor, "B"]) -> Int64[Tensor, "B *F"]:
-    """Random places in the list of levels of each example."""
+    """Random indices into the list of levels of each example."""
     most = count.view(-1, *[1] * (uniform.ndim - 1))
     return torch.minimum((uniform * most).long(), most - 1)
 
 
 def _largest(gain: Float[Tensor, "B *F"], ranked: Int64[Tensor, "B P"], share: float) -> Tensor:
-    """The pixels with the largest positive gains: a share of them, at least one."""
+    """A mask of the pixels with the largest positive gains: a share of them, at least one."""
     flat = gain.flatten(1)
     count = (share * (flat > 0).sum(1)).ceil().long().clamp(min=1)
     return ((ranked < count[:, None]) & (flat > 0)).view(gain.shape)
@@ -447,15 +451,15 @@ def _largest(gain: Float[Tensor, "B *F"], ranked: Int64[Tensor, "B P"], share: f
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderAwareSearch(Recipe):
-    """Encoder-aware attack: a search over the spike patterns that pixels can reach; for codes of levels.
+    """Encoder-aware attack: a search over the spike patterns that pixels can reach; for encoders of levels.
 
     Args:
         steps: gradients per restart, at least 1.
         restarts: number of runs, at least 1.
         refine: single pixels tried at the end of each run, at least 0.
-        grid: changed pixels are multiples of 1/grid where that gives the same spikes; 0 for no grid.
-        near: whether, in a suite, the first run begins where members before came nearest; the second one then
-            begins at the clean image.
+        grid: changed pixels are multiples of 1/grid where that gives the same spikes; 0 means no grid.
+        near: whether, in a suite, the first run begins at the best images of earlier members; the second run
+            then begins at the clean image.
 
     Source:
         Ours.

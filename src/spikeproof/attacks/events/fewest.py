@@ -1,7 +1,7 @@
-"""The fewest changes of a spike train that fool the model: SpikeFool and the sparse dynamic attack.
+"""Searches for the fewest changes of a spike train that fool the model: SpikeFool and SDA.
 
-Both ask through a `Hunt`, so that they serve within a budget and, without one, for distances. A search of
-flips ends at a train from which no single change that was tried can be taken back.
+Both evaluate the model through a `Hunt`, so that they serve as attacks within a budget and as searches for
+distances. A search over flips ends at a train of which no single change that was tried can be undone.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from spikeproof.threats.shifts import Measure
 __all__ = ["SDA", "SpikeFool"]
 
 CHUNK = 512
-"""Trains asked about at a time."""
+"""Batch size of the forward passes, in spike trains."""
 
 
 def undo(hunt: Hunt, worth: Float[Tensor, "B *F"], singles: int, name: str) -> None:
-    """Take changes of the nearest trains back: as many of the weakest as can go, and then one by one.
+    """Undo changes of the nearest trains: first as many of the weakest changes as possible, then single ones.
 
     Args:
-        hunt: the search; what was found so far is where this begins.
-        worth: of the change at each entry, per example of the batch.
-        singles: tries of one change, per example.
-        name: of these looks.
+        hunt: the search, whose nearest trains so far this begins at.
+        worth: worth of the change at each entry, for each example of the batch.
+        singles: number of single changes that are tried, per example.
+        name: name of these evaluations, from which their randomness follows.
     """
     rows = hunt.rows[hunt.distance[hunt.rows].isfinite()]
     if not len(rows):
@@ -63,7 +63,7 @@ def undo(hunt: Hunt, worth: Float[Tensor, "B *F"], singles: int, name: str) -> N
 
 
 def _rank(worth: Float[Tensor, "R *F"], among: Bool[Tensor, "R *F"]) -> Int64[Tensor, "R *F"]:
-    """Places of the entries in the order of their worth, the weakest first from 1; 0 for those not among."""
+    """Ranks of the entries among `among` by their worth, from 1 for the weakest; 0 for all other entries."""
     values = torch.where(among, worth, torch.inf).flatten(1)
     order = values.argsort(dim=1, stable=True)
     rank = torch.zeros_like(order).scatter_(
@@ -74,25 +74,26 @@ def _rank(worth: Float[Tensor, "R *F"], among: Bool[Tensor, "R *F"]) -> Int64[Te
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeFool(SlopeRecipe):
-    r"""SpikeFool: the fewest changes that cross the nearest boundary of the model, linear at a train.
+    r"""SpikeFool: the fewest changes that cross the nearest boundary of the linearised model.
 
     .. math:: \min_{z \in S_k(x)} k \quad f_c(u) - f_y(u) + \nabla(f_c - f_y)(u) \cdot (z - u) \ge
         (\lambda - 1)\, |f_c(u) - f_y(u)|
 
-    at the train `u` where the search stands, with the members :math:`S_k(x)` that `k` changes of the clean
-    train lead to. Where the model is not fooled there, it is linearised again and the plane put further;
-    where it is, sizes are halved between success and failure, and the next plane stands where failure was.
+    at the current train `u`, with the set :math:`S_k(x)` of trains that `k` changes of the clean train reach.
+    Where the resulting train does not fool the model, the model is linearised there and the plane is moved
+    further away. Where it does, the number of changes is bisected between success and failure, and the model
+    is linearised at the last train that did not fool it.
 
-    The published search linearises at fractional trains, which no model of events is given, and rounds at the
-    end; here every iterate is a train of whole events.
+    The published search linearises at fractional trains, which are no inputs of a model of events, and rounds
+    at the end; here every iterate is a train of whole events.
 
     Args:
         steps: number of planes, at least 0.
-        lam: how far beyond the boundary the plane is put at first, in distances to it; at least 1.
-        candidates: number of classes that are considered, at least 1.
-        singles: changes that are tried to be taken back one by one, at least 0; not of shifts.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: None; events have no rule of an encoder.
+        lam: initial distance of the plane, as a multiple of the distance of the boundary, at least 1.
+        candidates: number of the most likely other classes to consider, at least 1.
+        singles: number of single changes that are tried to be undone at the end, at least 0; not for shifts.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: None, since events pass through no encoder that has a backward rule.
 
     Raises:
         InputError: settings out of range, or a threat on images.
@@ -107,7 +108,7 @@ class SpikeFool(SlopeRecipe):
 
     Source:
         Büchel et al. 2022, "Adversarial attacks on spiking convolutional neural networks for event-based
-        vision" (SparseFool of Modas et al. 2019 on spikes); ours in how the plane is reached.
+        vision" (SparseFool of Modas et al. 2019 on spikes); the way in which the plane is reached is ours.
     """
 
     norms: ClassVar[tuple[type, ...]] = (Flips, Additions, Removals, Shifts)
@@ -155,13 +156,13 @@ class SpikeFool(SlopeRecipe):
     def _crossing(
         self, hunt: Hunt, rows: Tensor, here: Tensor, w: Tensor, wanted: Float[Tensor, "R"]
     ) -> tuple[Tensor, Int64[Tensor, "R"]]:
-        """The smallest member, on a ladder, that the linearised model takes across; else the largest."""
+        """The member of fewest changes, out of a ladder of sizes, across the plane; else the largest."""
         x = hunt.x[rows]
         best = torch.where(hunt.distance[rows].isfinite(), hunt.distance[rows] - 1, torch.inf)
         goal, size, limit = here.clone(), torch.zeros_like(rows), _limits(hunt, x)
         going = limit > 0
         for k in _ladder(int(limit.max())):
-            sizes = limit.clamp(max=k)  # its own ladder for each example, whatever its company
+            sizes = limit.clamp(max=k)  # each example has a ladder of its own
             member = _members(_events(hunt), x, w, sizes)
             rise = (w.double() * (member - here).double()).flatten(1).sum(1)
             may = going & (hunt.threat.distance(member, x).double() <= best)
@@ -176,7 +177,7 @@ class SpikeFool(SlopeRecipe):
     def _smaller(
         self, hunt: Hunt, rows: Tensor, w: Tensor, size: Int64[Tensor, "R"], step: int
     ) -> Float[Tensor, "R *F"]:
-        """Halve between sizes that fool and sizes that do not; the largest member that does not."""
+        """Bisect between sizes that fool the model and sizes that do not; the largest of the latter."""
         x, low, high = hunt.x[rows], torch.zeros_like(size), size
         here, turn = x.clone(), 0
         while len(rows):
@@ -195,7 +196,7 @@ class SpikeFool(SlopeRecipe):
 
 @dataclass(frozen=True)
 class _Single:
-    """How far one change leads along a slope: the dual norm of a budget of one."""
+    """The dual norm of a budget of one change: the largest rise of a linear function by one change."""
 
     threat: Flips | Shifts
     x: Tensor
@@ -208,7 +209,7 @@ class _Single:
 def _members(
     threat: Flips | Shifts, x: Float[Tensor, "R *F"], w: Float[Tensor, "R *F"], size: Int64[Tensor, "R"]
 ) -> Float[Tensor, "R *F"]:
-    """The best members of a linear function, each of its own size."""
+    """The best members for a linear function, each with a size of its own."""
     found = x.clone()
     for k in sorted(set(size.tolist())):
         these = size == k
@@ -217,12 +218,12 @@ def _members(
 
 
 def _events(hunt: Hunt) -> Flips | Shifts:
-    """The threat of a search among events, which `check_threat` has seen."""
+    """The threat of a search over events, which `check_threat` has checked."""
     return cast(Flips | Shifts, hunt.threat)
 
 
 def _limits(hunt: Hunt, x: Float[Tensor, "R *F"]) -> Int64[Tensor, "R"]:
-    """The largest size that is looked at, of each example."""
+    """The largest size that is tried for each example."""
     threat = _events(hunt)
     if hunt.stop:
         return torch.full((len(x),), int(threat.epsilon), dtype=torch.int64, device=x.device)
@@ -235,7 +236,7 @@ def _limits(hunt: Hunt, x: Float[Tensor, "R *F"]) -> Int64[Tensor, "R"]:
 
 
 def _ladder(limit: int) -> list[int]:
-    """Sizes that grow by half.
+    """Sizes up to a limit, each larger than the one before it by half.
 
     Example:
         >>> _ladder(10)
@@ -250,23 +251,25 @@ def _ladder(limit: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class SDA(SlopeRecipe):
-    r"""Sparse dynamic attack: the flips that the gradient ranks first, each tried alone, all that help made.
+    r"""Sparse dynamic attack: flips ranked by the gradient are tried one by one, and all that help are made.
 
-    Round `n` looks at the :math:`10 n` steepest flips that can be made and were not looked at before, asks
-    the model about each of them alone, and makes those after which the margin is no worse. Once the model is
-    fooled, as many flips as can go are taken back, those that did least first, and then single ones.
+    Round `n` takes the :math:`10 n` flips with the largest gradient that are possible and were not tried
+    before. It evaluates the model after each of them alone, and makes all flips after which the margin does
+    not fall. Once the model is fooled, as many flips as possible are undone, those with the smallest effect
+    first, and then single ones.
 
-    The published search returns the clean train where it fails, which looks like robustness, and knows only
-    batches of one and no budget. This one returns the train of the largest margin within the budget and says
-    that it fooled nobody, asks about as many of the best flips as the budget allows, too, and looks again at
-    flips that did not help where all were looked at. An entry of an integer grid is changed by one at most.
+    The published search returns the clean train where it fails, which looks like robustness; it takes one
+    example at a time and has no budget. This one returns the train of the largest margin within the budget
+    and reports that it does not fool the model. Within a budget it also evaluates the train with only the
+    best flips, as many as the budget allows. Once all flips were tried, it tries those that did not help
+    again. An entry of an integer grid changes by one at most.
 
     Args:
         steps: number of rounds, at least 0; the published cap is 500.
-        first: flips looked at in the first round, at least 1; as many more in each round that follows.
-        singles: flips that are tried to be taken back one by one, at least 0.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: None; events have no rule of an encoder.
+        first: number of flips tried in the first round, at least 1; each later round tries as many more.
+        singles: number of single flips that are tried to be undone at the end, at least 0.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: None, since events pass through no encoder that has a backward rule.
 
     Raises:
         InputError: settings out of range, or a threat other than flips, additions and removals.
@@ -301,27 +304,25 @@ class SDA(SlopeRecipe):
             if not len(rows):
                 break
             _, slope, _ = hunt.slope(rows, here[rows], Margin(), "slope", step)
-            value, _ = hunt.trial(
-                rows, here[rows], "base", step
-            )  # of the model itself, whoever gave the slope
-            places, sign = self._steepest(hunt, rows, slope, seen[rows], step)
-            over = (sign == 0).all(1)  # every flip was looked at: those not made may help by now
+            value, _ = hunt.trial(rows, here[rows], "base", step)  # margin of the attacked model itself
+            entries, sign = self._steepest(hunt, rows, slope, seen[rows], step)
+            over = (sign == 0).all(1)  # every flip was tried; those that were not made may help now
             seen[rows[over]] = here[rows[over]] != hunt.x[rows[over]]
             if over.any():
-                places, sign = self._steepest(hunt, rows, slope, seen[rows], step)
+                entries, sign = self._steepest(hunt, rows, slope, seen[rows], step)
             real = (sign != 0).any(1)
             if not real.any():
                 break
-            fallen[rows[~real]] = True  # nothing is left to look at, in whatever company
-            rows, value, places, sign = rows[real], value[real], places[real], sign[real]
-            gain = self._alone(hunt, rows, here[rows], places, sign, step) - value[:, None].double()
+            fallen[rows[~real]] = True  # no flip is left to try, whatever the rest of the batch
+            rows, value, entries, sign = rows[real], value[real], entries[real], sign[real]
+            gain = self._alone(hunt, rows, here[rows], entries, sign, step) - value[:, None].double()
             flat, many = (each[rows].flatten(1) for each in (seen, worth))
-            seen[rows] = flat.scatter(1, places, (sign != 0) | flat.gather(1, places)).view_as(here[rows])
+            seen[rows] = flat.scatter(1, entries, (sign != 0) | flat.gather(1, entries)).view_as(here[rows])
             made = (sign != 0) & (gain >= 0)
             worth[rows] = many.scatter(
-                1, places, torch.where(made, gain, many.gather(1, places)).to(many.dtype)
+                1, entries, torch.where(made, gain, many.gather(1, entries)).to(many.dtype)
             ).view_as(here[rows])
-            change = torch.zeros_like(many).scatter_add(1, places, (sign * made).to(many.dtype))
+            change = torch.zeros_like(many).scatter_add(1, entries, (sign * made).to(many.dtype))
             here[rows] += change.view_as(here[rows])
             self._within(hunt, rows, here[rows], worth[rows], step)
             fallen[rows] = hunt.offer(rows, here[rows], "all", step)
@@ -330,7 +331,7 @@ class SDA(SlopeRecipe):
     def _steepest(
         self, hunt: Hunt, rows: Tensor, slope: Tensor, seen: Tensor, step: int
     ) -> tuple[Int64[Tensor, "R M"], Float[Tensor, "R M"]]:
-        """Entries of the largest slopes among flips not looked at, and their signs; zero for none."""
+        """The entries with the largest slopes among flips not yet tried, and their signs; 0 for none."""
         threat = cast(Flips, hunt.threat)
         key, x = hunt.key.fold("tie", step).take(rows), hunt.x[rows]
         noise = 1e-12 * key.normal(slope.shape, 0, slope.device).to(slope.dtype)
@@ -342,15 +343,15 @@ class SDA(SlopeRecipe):
         return top.indices, sign
 
     def _alone(
-        self, hunt: Hunt, rows: Tensor, here: Tensor, places: Tensor, sign: Tensor, step: int
+        self, hunt: Hunt, rows: Tensor, here: Tensor, entries: Tensor, sign: Tensor, step: int
     ) -> Float[Tensor, "R M"]:
-        """Margins after each flip alone; a flip that fools alone is offered."""
-        values = torch.full(places.shape, -torch.inf, dtype=torch.float64, device=rows.device)
-        fools = torch.zeros_like(places, dtype=torch.bool)
+        """The margins after each flip alone; a single flip that fools the model is kept as a result."""
+        values = torch.full(entries.shape, -torch.inf, dtype=torch.float64, device=rows.device)
+        fools = torch.zeros_like(entries, dtype=torch.bool)
         for part in torch.split((sign != 0).nonzero(), CHUNK):
             r, m = part.T
             flat = here[r].flatten(1)
-            flat.scatter_add_(1, places[r, m][:, None], sign[r, m][:, None].to(flat.dtype))
+            flat.scatter_add_(1, entries[r, m][:, None], sign[r, m][:, None].to(flat.dtype))
             value, fooled = hunt.trial(rows[r], flat.view_as(here[r]), "alone", step)
             values[r, m], fools[r, m] = value.double().nan_to_num(torch.inf), fooled
         one = fools.any(1).nonzero().flatten()
@@ -359,13 +360,13 @@ class SDA(SlopeRecipe):
             flat = (
                 here[one]
                 .flatten(1)
-                .scatter_add(1, places[one].gather(1, m), sign[one].gather(1, m).to(here.dtype))
+                .scatter_add(1, entries[one].gather(1, m), sign[one].gather(1, m).to(here.dtype))
             )
             hunt.offer(rows[one], flat.view_as(here[one]), "single", step)
         return values
 
     def _within(self, hunt: Hunt, rows: Tensor, here: Tensor, worth: Tensor, step: int) -> None:
-        """Where the budget is the goal, the flips that did most, as many as it allows, are asked about."""
+        """Within a budget, evaluate only the flips of the largest effect, as many as it allows, together."""
         threat = _events(hunt)
         far = threat.distance(here, hunt.x[rows]) > threat.epsilon
         if not hunt.stop or not far.any():

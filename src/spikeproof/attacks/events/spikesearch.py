@@ -1,9 +1,10 @@
-"""Search among spike trains: proposals from a gradient on the spikes, then exact answers, change by change.
+"""Search over spike trains: a gradient with respect to the spikes ranks changes, forward passes decide.
 
-A gradient at a spike train says what a small change of it would do, and there are no small changes. So it
-only ranks: the members that a linear function likes best, and members one change away. Which of them counts
-is asked of the model. It works for every threat that gives the best member of a linear function (`extreme`)
-and `neighbours`: added, removed and flipped spikes, shifts, on binary and integer grids.
+A gradient describes small changes of a spike train, and a train of whole spikes has none. So the gradient
+only ranks candidates: the members of the set with the largest value of the linearised objective, and members
+one change away. A forward pass of the model decides between them. The search works for every threat that
+gives the best member for a linear function (`extreme`) and `neighbours`: added, removed and flipped spikes,
+and shifts, on binary and integer grids.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from spikeproof.threats.spikes import EventThreat
 __all__ = ["SpikeSearch", "SpikeSearchAttack", "SpikeWalk", "SpikeWalkSearch", "event_threat"]
 
 SHARES = (1.0, 0.5, 0.25, 0.1)
-"""Shares of the budget at which the best member of a linear function is tried."""
+"""Shares of the budget at which the best member for the linearised objective is tried."""
 CHUNK = 512
-"""Spike trains asked about at a time."""
+"""Batch size of the forward passes, in spike trains."""
 FURTHER = 2
-"""Times as many neighbours are tried in a round of refinement as in a step."""
+"""Number of neighbours tried in a round of refinement, as a multiple of those tried in a step."""
 STRAYS = 2
-"""Random changes of the best train, where no proposal is better."""
+"""Number of random changes of the best train where no proposal is better."""
 
 
-def event_threat(threat: Threat, who: str, instead: str = "pgd") -> EventThreat:
-    """The threat, where it is one on spikes.
+def event_threat(threat: Threat, attack: str, instead: str = "pgd") -> EventThreat:
+    """The threat, once it is known to be a threat on spikes.
 
     Raises:
         InputError: a threat on images.
@@ -47,7 +48,7 @@ def event_threat(threat: Threat, who: str, instead: str = "pgd") -> EventThreat:
     if isinstance(threat, EventThreat):
         return threat
     raise InputError(
-        f"{who} moves whole spikes and knows the threats flips, additions, removals and shifts",
+        f"{attack} is defined for the threats flips, additions, removals and shifts",
         repr(threat),
         f"Use {instead}.",
     )
@@ -55,23 +56,24 @@ def event_threat(threat: Threat, who: str, instead: str = "pgd") -> EventThreat:
 
 @dataclass(frozen=True)
 class SpikeSearchAttack:
-    """Search over spike trains, greedy in steps and refined in single changes.
+    """Search over spike trains: greedy steps, then refinement by single changes.
 
     Args:
         threat: a threat on spikes.
         steps: gradients per run, at least 1.
-        restarts: number of runs, at least 1; the first starts at the clean spikes and follows the objective,
-            the others start at random members and follow one other class each.
+        restarts: number of runs, at least 1. The first starts at the clean spikes and maximises the
+            objective; each other run starts at a random member and maximises the lead of one other class over
+            the label.
         width: neighbours tried per step, half of them by gradient and half at random, at least 2.
         refine: rounds over the neighbours of the best train at the end of each run, at least 0.
-        objective: what the gradient of the first run is of.
+        objective: the objective whose gradient the first run uses.
 
     Raises:
         InputError: a threat on images, or settings out of range.
 
     Source:
-        Ours; the greedy choice by gradient is that of the sparse dynamic attack (Lun et al. 2025) without its
-        cap, the linear oracle that of Frank & Wolfe 1956.
+        Ours; the greedy choice by gradient follows the sparse dynamic attack (Lun et al. 2025) without its
+        cap, the linear oracle follows Frank & Wolfe 1956.
     """
 
     threat: Threat
@@ -100,10 +102,10 @@ class SpikeSearchAttack:
         *,
         through: Model | None = None,
     ) -> Result:
-        """Attack `model`; gradients may come from `through`, answers never.
+        """Attack `model`; gradients may come from `through`, margins and verdicts never do.
 
         Raises:
-            InputError: labels that do not belong to the examples, or a model that does not take spikes.
+            InputError: labels that do not fit the examples, or a model that does not take spikes.
         """
         check_batch(x, y)
         check_mode(model)
@@ -126,10 +128,12 @@ class SpikeSearchAttack:
 
 
 class _Run:
-    """One batch under attack."""
+    """The search on one batch, with its counts and its trace."""
 
-    def __init__(self, attack: SpikeSearchAttack, model: Model, source: Model, x: Tensor, y: Tensor) -> None:
-        self.attack, self.model, self.source, self.x, self.y = attack, model, source, x, y
+    def __init__(
+        self, attack: SpikeSearchAttack, model: Model, gradient_source: Model, x: Tensor, y: Tensor
+    ) -> None:
+        self.attack, self.model, self.gradient_source, self.x, self.y = attack, model, gradient_source, x, y
         self.threat = event_threat(attack.threat, "The spike search")
         self.best = Best(x)
         self.forward, self.backward, self.zero = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
@@ -138,19 +142,19 @@ class _Run:
         self.early = not getattr(model, "stochastic", False)
         many, random = x.shape[1:].numel(), Key(("marks",)).generator(x.device)
         self.weights = torch.randint(-(2**62), 2**62, (many,), generator=random, device=x.device)
-        self.stood = self.marks(x)[None]
+        self.visited = self.marks(x)[None]
 
     def standing(self) -> Tensor:
-        """The examples that are still attacked."""
+        """The rows of the examples that are still attacked."""
         left = self.best.fooled <= 0 if self.early else torch.ones_like(self.best.fooled, dtype=torch.bool)
         return left.nonzero().flatten()
 
     def climb(self, rows: Tensor, restart: int, key: Key) -> None:
-        """Steps to the best of the proposals, a jump where none is better."""
+        """Step to the best of the proposals, or jump where no proposal is better."""
         here = self.x[rows].clone()
         if restart:
             here = self.threat.start(self.x[rows], key.fold("start").take(rows))
-        height = self.ask(here[None], rows, key.fold("first"))[0]
+        height = self.margins(here[None], rows, key.fold("first"))[0]
         for step in range(self.attack.steps):
             left = self.best.fooled[rows] <= 0 if self.early else torch.ones_like(rows, dtype=torch.bool)
             rows, here, height = rows[left], here[left], height[left]
@@ -159,7 +163,7 @@ class _Run:
             now = key.fold("step", step).take(rows)
             grad = self.slope(here, rows, restart, now)
             proposals = torch.cat([*self.leaps(grad, rows), *self.steps(here, grad, rows, now)])
-            values = self.ask(proposals, rows, now)
+            values = self.margins(proposals, rows, now)
             value, pick = values.max(0)
             found = proposals[pick, torch.arange(len(rows), device=rows.device)]
             better = value > height
@@ -168,13 +172,13 @@ class _Run:
             height = torch.where(better, value, torch.full_like(value, -torch.inf))
 
     def leaps(self, grad: Tensor, rows: Tensor) -> Iterator[Tensor]:
-        """The best members of the linear function, within all and within parts of the budget."""
+        """The best members for the linearised objective, within the budget and within parts of it."""
         whole = self.threat.epsilon
         for size in dict.fromkeys(max(round(share * whole), min(1, whole)) for share in SHARES):
             yield replace(self.threat, epsilon=size).extreme(grad, self.x[rows])[None]
 
     def steps(self, here: Tensor, grad: Tensor, rows: Tensor, key: Key, times: int = 1) -> Iterator[Tensor]:
-        """Members one change away, by gradient and at random."""
+        """Members one change away, half of them ranked by the gradient and half at random."""
         width = times * self.attack.width
         half = width // 2
         noise = key.fold("noise").normal(grad.shape, 0, grad.device).to(grad.dtype)
@@ -182,7 +186,7 @@ class _Run:
         yield self.threat.neighbours(here, self.x[rows], noise, half)
 
     def jump(self, grad: Tensor, rows: Tensor, key: Key) -> Tensor:
-        """The best member of the linear function under as much noise as there is slope."""
+        """The best member for the gradient plus noise of the same root mean square."""
         noise = key.fold("jump").normal(grad.shape, 0, grad.device).to(grad.dtype)
         flat = grad.flatten(1)
         scale = flat.square().mean(1).sqrt().view(-1, *[1] * (grad.ndim - 1))
@@ -197,10 +201,10 @@ class _Run:
         return here
 
     def refine(self, key: Key) -> None:
-        """From neighbour to neighbour of the best train so far, each time to the best one not yet stood on.
+        """Walk from the best train to its best neighbour, again and again, without visiting a train twice.
 
-        It may be worse than where the walk stands: else plateaus, and trains that only two changes at once
-        improve, would be its end.
+        The walk may step to a neighbour of smaller margin. Otherwise it would end on a plateau, and at trains
+        that only two changes at once improve.
         """
         rows = self.standing()
         here = self.best.x[rows].clone()
@@ -209,67 +213,67 @@ class _Run:
             rows, here = rows[left], here[left]
             if not len(rows):
                 return
-            self.stand(rows, here)
+            self.visit(rows, here)
             now = key.fold("turn", turn).take(rows)
             grad = self.slope(here, rows, 0, now)
             trains = torch.cat([*self.steps(here, grad, rows, now, FURTHER)])
-            known = torch.stack([(self.marks(train) == self.stood[:, rows]).any(0) for train in trains])
-            value, pick = torch.where(known, -torch.inf, self.ask(trains, rows, now)).max(0)
+            known = torch.stack([(self.marks(train) == self.visited[:, rows]).any(0) for train in trains])
+            value, pick = torch.where(known, -torch.inf, self.margins(trains, rows, now)).max(0)
             rows, pick = rows[value > -torch.inf], pick[value > -torch.inf]
             here = trains[:, value > -torch.inf][pick, torch.arange(len(rows), device=rows.device)]
 
-    def stand(self, rows: Tensor, here: Tensor) -> None:
-        """Remember where walks stand; of the others the clean train, which is known."""
-        marks = self.stood[0].clone()
+    def visit(self, rows: Tensor, here: Tensor) -> None:
+        """Record the trains that walks visit; other examples repeat the clean train, which is recorded."""
+        marks = self.visited[0].clone()
         marks[rows] = self.marks(here)
-        self.stood = torch.cat([self.stood, marks[None]])
+        self.visited = torch.cat([self.visited, marks[None]])
 
     def marks(self, trains: Float[Tensor, "R *F"]) -> Int64[Tensor, "R"]:
-        """A number for each train, exactly the same for equal ones and hardly ever for others."""
+        """A hash of each train: the same number for equal trains, and almost never for different ones."""
         marks: Tensor = (trains.flatten(1).long() * self.weights).sum(1)
         return marks
 
     def slope(self, here: Tensor, rows: Tensor, restart: int, key: Key) -> Tensor:
-        """The gradient on the spikes; where it is zero, a little noise, so that no place comes first."""
+        """The gradient with respect to the spikes, with a little noise that breaks ties between entries."""
         objective = self.attack.objective if restart == 0 else _Lead(self.others(rows, restart))
-        probe = Exact()(evaluator(self.source, objective, self.y[rows]), here, key)
+        found = Exact()(evaluator(self.gradient_source, objective, self.y[rows]), here, key)
         self.forward[rows] += 1
         self.backward[rows] += 1
-        self.zero[rows] += (probe.grad.flatten(1) == 0).all(1).long()
+        self.zero[rows] += (found.grad.flatten(1) == 0).all(1).long()
         noise = key.fold("tie").normal(here.shape, 0, here.device).double()
-        grad = probe.grad.double()  # single precision would round the noise to new ties
+        grad = found.grad.double()  # in single precision the noise would round to new ties
         largest = grad.flatten(1).abs().amax(1)
         scale = torch.where(largest > 0, 1e-6 * largest, torch.ones_like(largest))
         return grad + scale.view(-1, *[1] * (here.ndim - 1)) * noise
 
     def pad(self, length: int) -> None:
-        """Empty rows of the trace, so that what comes next does not tell how long other examples took."""
+        """Fill the trace with empty rows, so that later row numbers do not depend on other examples."""
         nothing = self.x.new_full((len(self.x),), torch.nan)
         self.losses += [nothing] * (length - len(self.losses))
 
     def answer(self, key: Key) -> None:
-        """Ask about the clean spikes, by which other classes are put in order."""
+        """Evaluate the clean spikes, whose logits rank the other classes."""
         with torch.no_grad():
             self.clean = self.model(self.x, key).nan_to_num()
         self.forward += 1
 
     def others(self, rows: Tensor, restart: int) -> Tensor:
-        """The class that a run leads to: the most likely other one first."""
+        """The target class of a run, the most likely other class first."""
         logits = self.clean[rows].scatter(1, self.y[rows, None], -torch.inf)
-        place = (restart - 1) % max(logits.shape[1] - 1, 1)
-        return logits.argsort(dim=1, descending=True, stable=True)[:, place]
+        rank = (restart - 1) % max(logits.shape[1] - 1, 1)
+        return logits.argsort(dim=1, descending=True, stable=True)[:, rank]
 
-    def ask(self, trains: Float[Tensor, "M R *F"], rows: Tensor, key: Key) -> Float[Tensor, "M R"]:
-        """Margins of the model itself; the best train of each example is kept."""
+    def margins(self, trains: Float[Tensor, "M R *F"], rows: Tensor, key: Key) -> Float[Tensor, "M R"]:
+        """Margins by forward passes of the attacked model; the best train of each example is kept."""
         many, flat = len(trains), trains.flatten(0, 1)
         index = torch.arange(len(rows), device=rows.device).repeat(many)
         values, fooled = [], []
         for part in torch.split(torch.arange(len(flat), device=rows.device), CHUNK):
             at = index[part]
             with torch.no_grad():
-                looked = evaluator(self.model, Margin(), self.y[rows[at]])(flat[part], key.take(at))
-            values.append(looked[0])
-            fooled.append(looked[1])
+                answers = evaluator(self.model, Margin(), self.y[rows[at]])(flat[part], key.take(at))
+            values.append(answers[0])
+            fooled.append(answers[1])
         value, missed = torch.cat(values).view(many, -1), torch.cat(fooled).view(many, -1)
         for m in range(many):
             self.best.offer(rows, trains[m], missed[m], value[m])
@@ -283,7 +287,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Lead(Objective):
-    """The lead of one class over the label."""
+    """The logit of one class minus the logit of the label."""
 
     other: Tensor
 
@@ -293,16 +297,16 @@ class _Lead(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeSearch(GradientRecipe):
-    """Spike search: the changes that a gradient on the spikes ranks first, tried exactly, then one by one.
+    """Spike search: changes ranked by a gradient with respect to the spikes, tried by forward passes.
 
     Args:
         steps: gradients per run, at least 1.
         restarts: number of runs, at least 1.
         width: neighbours tried per step, at least 2.
         refine: rounds of single changes at the end of each run, at least 0.
-        objective: what the gradient is of.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: None; events have no rule of an encoder.
+        objective: the objective whose gradient the first run uses.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: None, since events pass through no encoder that has a backward rule.
 
     Example:
         >>> from spikeproof.threats import Flips
@@ -327,7 +331,7 @@ class SpikeSearch(GradientRecipe):
 
 @dataclass(frozen=True)
 class SpikeWalk:
-    """A random walk among the members of a threat on spikes that never goes where the margin is worse.
+    """A random walk over the members of a threat on spikes, whose margin never falls.
 
     Args:
         threat: a threat on spikes.
@@ -337,7 +341,7 @@ class SpikeWalk:
         InputError: a threat on images, or no queries.
 
     Source:
-        Ours: what the Square attack is to images, a check of attacks that use gradients.
+        Ours; it checks attacks on spikes that use gradients, as the Square attack does for images.
     """
 
     threat: Threat
@@ -360,7 +364,7 @@ class SpikeWalk:
         *,
         through: Model | None = None,
     ) -> Result:
-        """Attack `model`; `through` is ignored, there is no gradient to substitute."""
+        """Attack `model`; `through` is ignored, since the attack uses no gradient."""
         check_batch(x, y)
         check_threat(model, self.threat)
         threat, best = event_threat(self.threat, "The spike walk"), Best(x.detach())
@@ -376,7 +380,7 @@ class SpikeWalk:
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeWalkSearch(Recipe):
-    """Spike walk: random changes of spikes, kept where the margin is no worse; without gradients.
+    """Spike walk: random changes of spikes, kept unless the margin falls; without gradients.
 
     Args:
         queries: forward passes per example, at least 1.

@@ -1,4 +1,4 @@
-"""A gradient attack put together from its parts by whoever names it: any oracle, step, schedule and start."""
+"""A gradient attack that the user assembles from parts: any oracle, step, schedule, start and targets."""
 
 from __future__ import annotations
 
@@ -16,34 +16,37 @@ from spikeproof.protocols import Threat
 __all__ = ["Assembled"]
 
 _STARTS = {"random": (True, False), "clean": (False, False), "best": (True, True)}
-"""How a search starts -> whether its first run starts at random, and whether later ones at the best image."""
+"""Name of a start -> whether the first run starts at random, and later runs at the best image so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assembled(GradientRecipe):
-    """Assembled gradient attack: oracle, step, schedule, start and targets, each by its name.
+    """Assembled gradient attack: oracle, step, schedule, start and targets, each given by name.
 
-    With its defaults it is PGD. An oracle that estimates makes it an attack without gradients.
+    With its defaults it is PGD. With an oracle that estimates gradients from logits it is an attack without
+    gradients.
 
     Args:
         steps: number of steps, at least 0.
-        reach: steps times step size, in epsilons, at least 0.
-        oracle: where gradients come from.
-        step: from a gradient to the next image, or None for the one that suits the threat.
+        reach: number of steps times step size, in epsilons, at least 0.
+        oracle: how gradients are computed.
+        step: how a gradient leads to the next iterate, or None for the step that suits the threat.
         schedule: sizes of the steps.
-        start: `random`, `clean`, or `best`: at random, and each restart at the best image so far.
+        start: `random`, `clean`, or `best`: the first run starts at random, later runs at the best image so
+            far.
         restarts: number of runs, at least 1.
-        targets: classes to aim at, each with as many runs as there are restarts, or None for no class.
-        objective: what is maximised.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        targets: target classes, each with as many runs as there are restarts, or None for an untargeted
+            attack.
+        objective: the function that the attack maximises.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Example:
         >>> from spikeproof.attacks.parts.schedules import Cosine
         >>> from spikeproof.attacks.parts.steps import Adam
         >>> from spikeproof.threats import Linf
         >>> attack = Assembled(steps=50, step=Adam(), schedule=Cosine(), restarts=3, start="best")(Linf(0.1))
-        >>> attack.rule, attack.schedule, attack.best_start
+        >>> attack.step, attack.schedule, attack.best_start
         (Adam(first=0.9, second=0.999), Cosine(), True)
 
     Source:
@@ -65,7 +68,7 @@ class Assembled(GradientRecipe):
 
     @property
     def draws(self) -> int:
-        """Draws of the model's randomness per gradient."""
+        """Number of draws of the model's randomness per gradient."""
         return self.oracle.draws if isinstance(self.oracle, Expectation) else 1
 
     def __call__(self, threat: Threat) -> GradientAttack:
@@ -78,7 +81,7 @@ class Assembled(GradientRecipe):
             objective=self.objective,
             restarts=self.restarts,
             random_start=random,
-            rule=best_step(threat) if self.step is None else self.step,
+            step=best_step(threat) if self.step is None else self.step,
             schedule=self.schedule,
             best_start=best,
             targets=self.targets,

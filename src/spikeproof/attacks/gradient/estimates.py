@@ -1,13 +1,13 @@
-"""Gradients estimated from answers alone: finite differences, SPSA and NES, and the attacks named after them.
+"""Gradients estimated from logits alone: finite differences, SPSA and NES, and the attacks named after them.
 
-All compare the objective at pairs of images and never ask for a gradient, so masking one does not stop them.
-Images stay within [0, 1]. A pair whose step would leave it is moved less, and an estimate counts by how far
-its images really are apart:
+All estimates compare the objective at pairs of images and need no backward pass, so a masked gradient does
+not stop them. Images stay within [0, 1]: a pair that would leave this box is clipped to it, and the estimate
+uses the real distance of the two images:
 
 .. math:: \\hat g = \\sum_k (L(x_k^+) - L(x_k^-))\\,u_k \\Big/ \\sum_k (x_k^+ - x_k^-)\\,u_k
 
-pixel by pixel. Within the box that is the published estimator; beside its walls, where that one is too
-small by up to half, it stays the gradient.
+pixel by pixel. Inside the box this is the published estimator. At the edge of the box the published estimator
+is too small by up to a half, while this one remains an estimate of the gradient.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spikeproof.attacks.parts.oracles import Evaluate, Oracle, Probe
+from spikeproof.attacks.parts.oracles import Evaluate, Oracle, OracleAnswer
 from spikeproof.attacks.parts.steps import best_step
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import GradientAttack
@@ -33,24 +33,24 @@ __all__ = ["NES", "SPSA", "FiniteDifferences", "GaussianEstimate", "RademacherEs
 
 
 class _Pairs(Oracle):
-    """Answers at `x + radius u` and `x - radius u`, for several directions u."""
+    """An oracle that compares the objective at `x + radius u` and `x - radius u` for several directions u."""
 
     estimates: ClassVar[bool] = True  # type: ignore[misc]
     radius: float
 
     def directions(self, x: Float[Tensor, "B *F"], key: Key, pair: int) -> Float[Tensor, "B *F"]:
-        """The direction of one pair, per example."""
-        raise NotImplementedError(f"{type(self).__name__} looks nowhere")
+        """The direction of one pair, for each example."""
+        raise NotImplementedError(f"{type(self).__name__} defines no directions")
 
     def pairs(self, x: Float[Tensor, "B *F"]) -> int:
-        """Number of pairs per call."""
-        raise NotImplementedError(f"{type(self).__name__} looks nowhere")
+        """The number of pairs per call."""
+        raise NotImplementedError(f"{type(self).__name__} defines no pairs")
 
-    def looks_at(self, x: Float[Tensor, "B *F"]) -> tuple[int, int]:
+    def passes(self, x: Float[Tensor, "B *F"]) -> tuple[int, int]:
         return 1 + 2 * self.pairs(x), 0
 
     @torch.no_grad()
-    def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> Probe:
+    def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> OracleAnswer:
         x = x.detach()
         rise, run = torch.zeros_like(x), torch.zeros_like(x)
         value, fooled = evaluate(x, key.fold("centre"))
@@ -63,7 +63,7 @@ class _Pairs(Oracle):
             change = (high - low).nan_to_num(0.0, 0.0, 0.0)
             rise += change.view(-1, *[1] * (x.ndim - 1)) * u
             run += (up - down) * u
-        return Probe(value, torch.where(run > 0, rise / run, 0.0), fooled)
+        return OracleAnswer(value, torch.where(run > 0, rise / run, 0.0), fooled)
 
 
 def _checked(part: object, radius: float, pairs: int | None) -> None:
@@ -79,10 +79,11 @@ def _checked(part: object, radius: float, pairs: int | None) -> None:
 class FiniteDifferences(_Pairs):
     """Central differences, one pixel after the other: the gradient itself where the objective is smooth.
 
-    On spiking networks, whose answers are steps, it is the mean slope over twice the radius.
+    On spiking networks, whose logits are step functions of the image, it is the mean slope over an interval
+    of twice the radius.
 
     Args:
-        radius: half the distance of a pair, in pixel value, positive.
+        radius: half the distance between the two images of a pair, in pixel value, positive.
 
     Example:
         >>> evaluate = lambda x, key: ((x**2).sum(1), torch.zeros(len(x)))
@@ -116,11 +117,11 @@ class _Sampled(_Pairs):
 
 @dataclass(frozen=True)
 class RademacherEstimate(_Sampled):
-    """Simultaneous perturbation: all pixels move at once, each up or down by a coin.
+    """Simultaneous perturbation: all pixels change at once, each up or down at random.
 
     Args:
         samples: pairs per estimate, at least 1.
-        radius: how far every pixel moves, in pixel value, positive.
+        radius: change of every pixel, in pixel value, positive.
 
     Source:
         Spall 1992 (SPSA), section 2.
@@ -142,7 +143,7 @@ class GaussianEstimate(_Sampled):
 
     Args:
         samples: pairs per estimate, at least 1.
-        radius: standard deviation of the move of a pixel, in pixel value, positive.
+        radius: standard deviation of the change of a pixel, in pixel value, positive.
 
     Source:
         Salimans et al. 2017, section 2; Ilyas et al. 2018, section 2.1.
@@ -170,7 +171,7 @@ class _Estimated(Recipe):
     objective: Objective = Margin()
 
     def oracle(self) -> Oracle:
-        """The estimate."""
+        """The oracle that estimates gradients."""
         raise NotImplementedError(f"{type(self).__name__} estimates nothing")
 
     def __call__(self, threat: Threat) -> GradientAttack:
@@ -182,23 +183,24 @@ class _Estimated(Recipe):
             oracle=self.oracle(),
             objective=self.objective,
             random_start=False,
-            rule=best_step(threat),
+            step=best_step(threat),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SPSA(_Estimated):
-    """SPSA: steps along a gradient estimated from pairs of images that differ in every pixel by a coin.
+    """SPSA: steps along a gradient estimated from pairs of images, all of whose pixels differ at random.
 
-    The paper steps with Adam; here each step is the steepest one of the threat. Small radii, such as the
-    paper's 0.01, often see no change at all in the answer of a spiking network, which is a step function.
+    The paper uses the steps of Adam; here each step suits the threat. The logits of a spiking network are
+    step functions of the image, so with a small radius, such as the paper's 0.01, they often do not change at
+    all.
 
     Args:
         steps: number of steps, at least 1.
         samples: pairs of images per step, at least 1.
-        radius: how far every pixel of a pair moves, in pixel value, positive.
-        reach: steps times step size, in epsilons.
-        objective: what is maximised.
+        radius: change of every pixel of a pair, in pixel value, positive.
+        reach: number of steps times step size, in epsilons.
+        objective: the function that the attack maximises.
 
     Example:
         >>> from spikeproof.threats import Linf
@@ -217,14 +219,14 @@ class SPSA(_Estimated):
 class NES(_Estimated):
     """NES: steps along a gradient estimated from antithetic pairs of images with normal noise.
 
-    The paper's radius of 0.001 often sees no change at all in the answer of a spiking network.
+    With the paper's radius of 0.001 the logits of a spiking network often do not change at all.
 
     Args:
         steps: number of steps, at least 1.
         samples: pairs of images per step, at least 1.
         radius: standard deviation of the noise, in pixel value, positive.
-        reach: steps times step size, in epsilons.
-        objective: what is maximised.
+        reach: number of steps times step size, in epsilons.
+        objective: the function that the attack maximises.
 
     Example:
         >>> from spikeproof.threats import Linf

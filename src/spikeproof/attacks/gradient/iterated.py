@@ -1,6 +1,6 @@
-"""Named gradient attacks beyond plain projected steps: random jumps, momentum, and steps that adapt.
+"""Gradient attacks beyond plain projected steps: random jumps, momentum, and adaptive step sizes.
 
-Each is a few lines that name its parts: start, step, schedule, objective and oracle.
+Each recipe names its start, step, schedule, objective and oracle, and the search loop does the rest.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ __all__ = ["APGD", "APGDDLR", "APGDL1", "APGDT", "EOTFGSM", "MIM", "NIFGSM", "RF
 
 
 def _steep(recipe: object, threat: Threat, other: str = "PGD") -> None:
-    """Refuse threats whose steepest step is no good one."""
+    """Refuse threats under which a steepest step is weak."""
     if best_step(threat) != Steepest():
         raise InputError(
-            f"{type(recipe).__name__} knows the threats Linf and L2, and regions of them",
+            f"{type(recipe).__name__} is defined for the threats Linf and L2, and regions of them",
             repr(threat),
             instead(threat, f"Use {other}."),
         )
@@ -49,7 +49,7 @@ def _steep(recipe: object, threat: Threat, other: str = "PGD") -> None:
 def _share(recipe: object, share: float) -> None:
     if not 0 < share < 1:
         raise InputError(
-            f"The jump of {type(recipe).__name__} is a share in (0, 1)", f"jump={share}", "Try 0.5."
+            f"{type(recipe).__name__} needs a jump in (0, 1), in epsilons", f"jump={share}", "Try 0.5."
         )
 
 
@@ -59,12 +59,12 @@ class EOTFGSM(FGSM):
 
     Args:
         draws: gradients, at least 1.
-        objective: what is maximised.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        objective: the function that the attack maximises.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Source:
-        Athalye, Carlini & Wagner 2018, section 4.2. The published step is not always projected; this one is.
+        Athalye, Carlini & Wagner 2018, section 4.2. The published step is not always projected; here it is.
     """
 
     for_stochastic: ClassVar[bool] = True
@@ -78,26 +78,26 @@ class EOTFGSM(FGSM):
             oracle=Expectation(self.draws),
             objective=self.objective,
             random_start=False,
-            rule=best_step(threat),
+            step=best_step(threat),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RFGSM(GradientRecipe):
-    r"""Fast gradient sign method after a random jump, which leaves a masked neighbourhood of the image.
+    r"""Fast gradient sign method after a random jump out of a region of masked gradients around the image.
 
     .. math:: x' = x + j\epsilon\,d(\xi),\quad x_{adv} = x' + (1 - j)\,\epsilon\,d(\nabla L(x')),\quad
         \xi \sim N(0, 1)
 
     Args:
         jump: length of the jump, in epsilons, in (0, 1).
-        restarts: number of jumps, at least 1.
-        objective: what is maximised.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        restarts: number of random jumps, at least 1.
+        objective: the function that the attack maximises.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Raises:
-        InputError: a jump out of range, or a threat that knows no steepest direction.
+        InputError: a jump out of range, or a threat other than Linf, L2 and regions of them.
 
     Source:
         Tramèr et al. 2018, eq. (7).
@@ -127,15 +127,15 @@ class MIM(GradientRecipe):
 
     Args:
         steps: number of steps, at least 1.
-        decay: weight of the past, at least 0.
-        reach: steps times step size, in epsilons.
-        objective: what is maximised.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        decay: weight of the sum so far, at least 0.
+        reach: number of steps times step size, in epsilons.
+        objective: the function that the attack maximises.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Example:
         >>> from spikeproof.threats import Linf
-        >>> MIM(steps=20)(Linf(0.08)).rule
+        >>> MIM(steps=20)(Linf(0.08)).step
         Momentum(decay=1.0, step=Steepest())
 
     Source:
@@ -148,29 +148,29 @@ class MIM(GradientRecipe):
 
     def __call__(self, threat: Threat) -> GradientAttack:
         size = self.reach * threat.epsilon / max(self.steps, 1)
-        rule = Momentum(self.decay, best_step(threat))
+        step = Momentum(self.decay, best_step(threat))
         return GradientAttack(
-            threat, self.steps, size, objective=self.objective, random_start=False, rule=rule
+            threat, self.steps, size, objective=self.objective, random_start=False, step=step
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class NIFGSM(GradientRecipe):
-    """Nesterov iterative method: momentum, with the gradient asked for where momentum alone would lead.
+    """Nesterov iterative method: momentum, with the gradient evaluated where momentum alone would lead.
 
     Args:
         steps: number of steps, at least 1.
-        decay: weight of the past, at least 0.
-        reach: steps times step size, in epsilons.
-        objective: what is maximised.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        decay: weight of the sum so far, at least 0.
+        reach: number of steps times step size, in epsilons.
+        objective: the function that the attack maximises.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Raises:
-        InputError: a threat that knows no steepest direction.
+        InputError: a threat other than Linf, L2 and regions of them.
 
     Source:
-        Lin et al. 2020, algorithm 1 without its copies of the image at other scales.
+        Lin et al. 2020, algorithm 1, without the copies of the image at other scales.
     """
 
     steps: int = 20
@@ -180,26 +180,26 @@ class NIFGSM(GradientRecipe):
     def __call__(self, threat: Threat) -> GradientAttack:
         _steep(self, threat, "MIM")
         size = self.reach * threat.epsilon / max(self.steps, 1)
-        rule = Nesterov(self.decay)
+        step = Nesterov(self.decay)
         return GradientAttack(
-            threat, self.steps, size, objective=self.objective, random_start=False, rule=rule
+            threat, self.steps, size, objective=self.objective, random_start=False, step=step
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(GradientRecipe):
-    """Auto-PGD on cross-entropy: steps that halve by themselves and go back to the best point found.
+    """Auto-PGD on cross-entropy: the step size adapts, and the run goes back to its best iterate.
 
-    Under L1 it takes sparse steps whose sparsity follows the best perturbation so far; the published run
-    that begins in larger balls is `APGDL1`.
+    Under L1 the steps are sparse, and their sparsity follows the best perturbation so far; `APGDL1` is the
+    published version, whose runs begin in larger balls.
 
     Args:
         steps: number of steps, at least 1.
         restarts: number of random starts, at least 1.
-        draws: gradients per step, above 1 for stochastic models, at least 1.
-        objective: what is maximised.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        draws: gradients per step, averaged; at least 1, and more for stochastic models.
+        objective: the function that the attack maximises.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Raises:
         InputError: a threat other than Linf, L2, regions of these, and L1.
@@ -228,20 +228,20 @@ class APGD(GradientRecipe):
             oracle=Expectation(self.draws),
             objective=self.objective,
             restarts=self.restarts,
-            rule=TopShare() if sparse else HeavyBall(),
+            step=TopShare() if sparse else HeavyBall(),
             schedule=AdaptiveSparsity() if sparse else Oscillation(),
         )
 
 
 @dataclass(frozen=True)
 class Shrinking:
-    """Searches in larger sets, one after the other, each of which begins where the one before came nearest.
+    """A chain of searches in shrinking sets, each of which starts from the best images of the previous one.
 
-    Only the last one is within the threat. The others do not stop where they have fooled the model.
+    Only the last search is within the threat. The searches before it continue after they fool the model.
 
     Args:
-        attacks: from the largest set to that of the threat, at least one.
-        restarts: number of such chains, at least 1; an example that has fallen keeps its first image.
+        attacks: the searches, from the largest set down to the set of the threat; at least one.
+        restarts: number of chains, at least 1; an example that has fallen keeps its first image.
     """
 
     attacks: tuple[GradientAttack, ...]
@@ -250,7 +250,7 @@ class Shrinking:
     def __post_init__(self) -> None:
         if not self.attacks or self.restarts < 1:
             raise InputError(
-                "Shrinking needs an attack and a restart at least", f"restarts={self.restarts}", "Try 1."
+                "Shrinking needs at least one attack and one restart", f"restarts={self.restarts}", "Try 1."
             )
 
     @attack_call
@@ -274,7 +274,7 @@ class Shrinking:
                 last = i == len(self.attacks) - 1
                 begun = replace(attack, stop_when_fooled=last, start=start)
                 found = begun(model, x, y, key.fold("set", restart, i), through=through)
-                start = _At(found.x_adv)
+                start = _StartAt(found.x_adv)
                 counts[0] += found.queries
                 counts[1] += found.backward_queries
                 zeros += found.zero_gradients * found.backward_queries
@@ -289,8 +289,8 @@ class Shrinking:
 
 
 @dataclass(frozen=True, eq=False)
-class _At:
-    """Given images, projected onto a set, as a place to begin."""
+class _StartAt:
+    """A start at given images, projected onto the set."""
 
     images: Tensor
 
@@ -300,21 +300,21 @@ class _At:
 
 @dataclass(frozen=True, kw_only=True)
 class APGDL1(APGD):
-    r"""Auto-PGD under L1 as in AutoAttack: in balls of three times, twice and once the budget.
+    r"""Auto-PGD under L1 as in AutoAttack: in balls of three times, two times and one times the budget.
 
     .. math:: x^{(3)} \in B_{3\epsilon} \to x^{(2)} \in B_{2\epsilon} \to x' \in B_\epsilon,\quad
         \text{with } 0.3,\ 0.3,\ 0.4 \text{ of the steps}
 
-    Each run takes the sparse steps of `APGD` and begins at the projection of the best image of the larger
-    ball. AutoAttack has 5 restarts, and beside them as many runs towards other classes.
+    Each run takes the sparse steps of `APGD` and begins at the best image of the larger ball, projected.
+    AutoAttack has 5 restarts, and in addition targeted runs towards other classes.
 
     Args:
         steps: number of steps in all three balls, at least 3.
         restarts: number of random starts, each in all three balls, at least 1.
-        draws: gradients per step, above 1 for stochastic models, at least 1.
-        objective: what is maximised.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        draws: gradients per step, averaged; at least 1, and more for stochastic models.
+        objective: the function that the attack maximises.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Raises:
         InputError: a threat other than L1 and regions of it.
@@ -331,7 +331,9 @@ class APGDL1(APGD):
         ball = threat.ball if isinstance(threat, Region) else threat
         if not isinstance(ball, L1):
             raise InputError(
-                "APGDL1 knows the threat L1", repr(threat), instead(threat, "Use apgd-ce for this one.")
+                "APGDL1 is defined for the threat L1",
+                repr(threat),
+                instead(threat, "Use apgd-ce for this one."),
             )
         first, second = (max(int(0.3 * self.steps), 1) for _ in range(2))
         runs = ((3, first), (2, second), (1, max(self.steps - first - second, 1)))
@@ -344,7 +346,7 @@ class APGDL1(APGD):
                     larger.epsilon,
                     oracle=Expectation(self.draws),
                     objective=self.objective,
-                    rule=TopShare(),
+                    step=TopShare(),
                     schedule=AdaptiveSparsity(),
                 )
                 for times, steps in runs
@@ -360,10 +362,10 @@ class APGDDLR(APGD):
     Args:
         steps: number of steps, at least 1.
         restarts: number of random starts, at least 1.
-        draws: gradients per step, above 1 for stochastic models, at least 1.
-        objective: what is maximised.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        draws: gradients per step, averaged; at least 1, and more for stochastic models.
+        objective: the function that the attack maximises.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Source:
         Croce & Hein 2020 (AutoAttack), section 4.
@@ -376,21 +378,23 @@ class APGDDLR(APGD):
 class SAPGD(GradientRecipe):
     """SA-PGD: steps along normalised moments of the gradients, halved at the checkpoints of Auto-PGD.
 
-    Published together with the adaptive surrogate ASSG: `through` with the gradient `assg` is that pair.
+    It was published together with the adaptive surrogate ASSG; `through` with the gradient `assg` and this
+    attack is that pair.
 
     Args:
         steps: number of steps, at least 1.
         restarts: number of random starts, at least 1.
-        draws: gradients per step, above 1 for stochastic models, at least 1.
-        objective: what is maximised.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        draws: gradients per step, averaged; at least 1, and more for stochastic models.
+        objective: the function that the attack maximises.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Raises:
-        InputError: a threat that knows no steepest direction.
+        InputError: a threat other than Linf, L2 and regions of them.
 
     Source:
-        Published code of ASSG, `attack.py`, whose output is the last image that fooled; here it is the best.
+        Published code of ASSG, `attack.py`, which returns the last image that fooled; here the best image is
+        returned.
     """
 
     steps: int = 100
@@ -406,7 +410,7 @@ class SAPGD(GradientRecipe):
             oracle=Expectation(self.draws),
             objective=self.objective,
             restarts=self.restarts,
-            rule=StableAdaptive(),
+            step=StableAdaptive(),
             schedule=Halving(),
         )
 
@@ -415,17 +419,17 @@ class SAPGD(GradientRecipe):
 class APGDT(APGD):
     """Auto-PGD towards one other class after the other, on the targeted difference of logits ratio.
 
-    An example is left alone once it has fallen, so most see few of the targets. With three classes or fewer
-    the objective is to be `margin`.
+    An example is not attacked further once it has fallen, so most examples need few of the targets. With
+    three classes or fewer, use the objective `margin`.
 
     Args:
-        targets: classes to aim at.
+        targets: the target classes.
         steps: number of steps towards each target, at least 1.
         restarts: number of random starts per target, at least 1.
-        draws: gradients per step, above 1 for stochastic models, at least 1.
-        objective: what is maximised, in its targeted form.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        draws: gradients per step, averaged; at least 1, and more for stochastic models.
+        objective: the function that the attack maximises, in its targeted form.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Source:
         Croce & Hein 2020 (AutoAttack), section 5.
@@ -443,13 +447,13 @@ class TargetedPGD(PGD):
     """Projected gradient descent towards other classes: a given one, the least likely, or all in turn.
 
     Args:
-        targets: classes to aim at.
+        targets: the target classes.
         steps: number of steps towards each target, at least 1.
         restarts: number of random starts per target, at least 1.
-        reach: steps times step size, in epsilons.
-        objective: what is maximised, in its targeted form.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        reach: number of steps times step size, in epsilons.
+        objective: the function that the attack maximises, in its targeted form.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Source:
         Kurakin, Goodfellow & Bengio 2017, section 2.3; Gowal et al. 2019 (MultiTargeted), for all in turn.

@@ -1,4 +1,4 @@
-"""Plain projected steps: FGSM, BIM, PGD, expectation over transformation, and other gradient rules."""
+"""Plain projected gradient steps: FGSM, BIM, PGD, and PGD with other gradients."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class FGSM(GradientRecipe):
     """Fast gradient sign method: one step of full size from the clean image.
 
     Args:
-        objective: what is maximised.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        objective: the function that the attack maximises.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Example:
         >>> from spikeproof.threats import Linf
@@ -35,9 +35,9 @@ class FGSM(GradientRecipe):
     """
 
     def __call__(self, threat: Threat) -> GradientAttack:
-        rule = best_step(threat)
+        step = best_step(threat)
         return GradientAttack(
-            threat, 1, threat.epsilon, objective=self.objective, random_start=False, rule=rule
+            threat, 1, threat.epsilon, objective=self.objective, random_start=False, step=step
         )
 
 
@@ -47,10 +47,10 @@ class BIM(GradientRecipe):
 
     Args:
         steps: number of steps, at least 1.
-        reach: steps times step size, in epsilons.
-        objective: what is maximised.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        reach: number of steps times step size, in epsilons.
+        objective: the function that the attack maximises.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Source:
         Kurakin, Goodfellow & Bengio 2017, section 2.2.
@@ -61,9 +61,9 @@ class BIM(GradientRecipe):
 
     def __call__(self, threat: Threat) -> GradientAttack:
         size = self.reach * threat.epsilon / max(self.steps, 1)
-        rule = best_step(threat)
+        step = best_step(threat)
         return GradientAttack(
-            threat, self.steps, size, objective=self.objective, random_start=False, rule=rule
+            threat, self.steps, size, objective=self.objective, random_start=False, step=step
         )
 
 
@@ -74,10 +74,10 @@ class PGD(GradientRecipe):
     Args:
         steps: number of steps, at least 1.
         restarts: number of random starts, at least 1.
-        reach: steps times step size, in epsilons.
-        objective: what is maximised.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        reach: number of steps times step size, in epsilons.
+        objective: the function that the attack maximises.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Example:
         >>> from spikeproof.threats import Linf
@@ -94,24 +94,24 @@ class PGD(GradientRecipe):
 
     def __call__(self, threat: Threat) -> GradientAttack:
         size = self.reach * threat.epsilon / max(self.steps, 1)
-        rule, many = best_step(threat), self.restarts
-        return GradientAttack(threat, self.steps, size, objective=self.objective, restarts=many, rule=rule)
+        step, many = best_step(threat), self.restarts
+        return GradientAttack(threat, self.steps, size, objective=self.objective, restarts=many, step=step)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EOTPGD(PGD):
     """Projected gradient descent with each gradient averaged over draws of the model's randomness.
 
-    On a deterministic model it would repeat PGD at many times the cost, so studies leave it out there.
+    On a deterministic model the attack would repeat PGD at a multiple of its cost, so studies leave it out.
 
     Args:
         draws: gradients per step, at least 1.
         steps: number of steps, at least 1.
         restarts: number of random starts, at least 1.
-        reach: steps times step size, in epsilons.
-        objective: what is maximised.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        reach: number of steps times step size, in epsilons.
+        objective: the function that the attack maximises.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Source:
         Athalye, Carlini & Wagner 2018, section 4.2.
@@ -129,23 +129,23 @@ class EOTPGD(PGD):
             oracle=Expectation(self.draws) if self.draws != 1 else Exact(),
             objective=self.objective,
             restarts=self.restarts,
-            rule=best_step(threat),
+            step=best_step(threat),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Through(Recipe):
-    """A gradient attack with the gradients of another rule for the spikes, such as that of TSSL-BP.
+    """A gradient attack with the gradients of another gradient rule, such as TSSL-BP.
 
-    A network that was trained by one rule may look robust to the gradients of another, so it is attacked by
-    those of its own rule as well as by surrogate gradients; the worst case counts.
+    A network that was trained by one learning rule may seem robust to attacks with the gradients of another.
+    So attack it with the gradients of its own rule and with surrogate gradients; the worst case counts.
 
     Args:
         gradient: the gradient rule.
-        attack: a gradient attack without a surrogate of its own, which the rule would not use.
+        attack: a gradient attack that names no surrogate, since the gradient rule would not use it.
 
     Raises:
-        InputError: the attack uses no gradient, or names a surrogate.
+        InputError: the attack uses no gradient, or it names a surrogate.
 
     Example:
         >>> from spikeproof.gradients import TSSL
@@ -153,7 +153,7 @@ class Through(Recipe):
         5
 
     Source:
-        Ding et al. 2023, part 2, attack networks with the gradients of the rule that trained them.
+        Ding et al. 2023, part 2, who attack networks with the gradients of the rule that trained them.
     """
 
     gradient: GradientRule
@@ -161,10 +161,10 @@ class Through(Recipe):
 
     def __post_init__(self) -> None:
         if not isinstance(self.attack, GradientRecipe):
-            raise InputError("Through takes a gradient attack", repr(self.attack), "Use it as it is.")
+            raise InputError("Through takes a gradient attack", repr(self.attack), "Use this attack alone.")
         if self.attack.surrogate is not None:
             raise InputError(
-                "Through takes an attack without a surrogate of its own",
+                "Through takes an attack that names no surrogate",
                 repr(self.attack),
                 "Give the surrogate to the gradient rule.",
             )
@@ -177,7 +177,7 @@ class Through(Recipe):
         return self.attack.reads(model)
 
     def check(self, model: object) -> None:
-        spec: Any = getattr(model, "spec", model)  # of a classifier, or of a candidate with its parts
+        spec: Any = getattr(model, "spec", model)  # a candidate of a study is its own spec
         for neuron in (spec.neuron, spec.network.neuron(spec.neuron)):
             self.gradient.check(neuron)
         self.attack.check(model)

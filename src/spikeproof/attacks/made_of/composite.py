@@ -1,7 +1,7 @@
-"""Attacks made of attacks: the worst of several per example, and sweeps over where gradients come from.
+"""Attacks made of attacks: the worst of several for each example, and sweeps over gradient sources.
 
-Each member attacks what still stands, with gradients from a model of its own. An image counts as fallen when
-the model itself says so, whichever member found it.
+Each member attacks the examples that no earlier member has fooled, with a gradient source of its own. An
+example has fallen when the attacked model itself misclassifies an image, whichever member found the image.
 """
 
 from __future__ import annotations
@@ -38,39 +38,39 @@ from spikeproof.surrogates import Exponential, Rectangle, StraightThroughSpike, 
 __all__ = [
     "Chosen",
     "Ensemble",
+    "GradientSources",
     "RateTwin",
-    "Sources",
     "WidthSweep",
     "WorstOf",
-    "looks_of",
+    "gradient_sources_of",
     "members_of",
     "objectives_of",
+    "queries_of",
     "sees_every_exit",
-    "sources_of",
     "steps_of",
 ]
 
 
 @dataclass(frozen=True)
-class Sources:
-    """What an ensemble takes for `through`: one source of gradients per member, None for the model itself."""
+class GradientSources:
+    """Gradient sources for the members of an ensemble, its argument `through`; None is the model itself."""
 
-    models: tuple[Model | Sources | None, ...]
+    models: tuple[Model | GradientSources | None, ...]
 
 
 @dataclass(frozen=True)
 class Ensemble:
     """The worst of several attacks, example by example.
 
-    An example that a deterministic model gets wrong is left alone by the members that follow. Where nothing
-    fooled the model, the image of the least margin is returned. On a stochastic model every member attacks
-    every example, and the image is chosen that fooled it most often over `draws` fresh draws, a choice that
-    the verdict does not look at.
+    On a deterministic model, an example that one member has fooled is not attacked by later members. Where no
+    member fooled the model, the image of the largest margin is returned. On a stochastic model every member
+    attacks every example. The returned image is the one that fooled the model most often over `draws` new
+    draws, and the verdict uses other draws than this choice.
 
     Args:
         attacks: the members, at least one.
-        draws: looks per member and example at a stochastic model, at least 1.
-        stop_when_fooled: leave an example to no further member once one of them has changed its answer.
+        draws: forward passes per member and example on a stochastic model, at least 1.
+        stop_when_fooled: whether later members skip the examples that an earlier member has fooled.
     """
 
     attacks: tuple[Attack, ...]
@@ -87,7 +87,7 @@ class Ensemble:
 
     @property
     def batch(self) -> int | None:
-        """Examples at a time, where some member's images depend on that."""
+        """The batch size that the images of some member depend on; None where they do not."""
         return smallest_batch(*self.attacks)
 
     @attack_call
@@ -98,21 +98,23 @@ class Ensemble:
         y: Int64[Tensor, "B"],
         key: Key,
         *,
-        through: Model | Sources | None = None,
+        through: Model | GradientSources | None = None,
     ) -> Result:
-        """Attack `model`; `through` is one source for all members, or `Sources` with one for each.
+        """Attack `model`; `through` is one gradient source, or `GradientSources` with one for each member.
 
         Raises:
-            InputError: another number of sources than of members.
+            InputError: the number of gradient sources is not the number of members.
         """
         check_batch(x, y)
         check_mode(model)
         x = x.detach().contiguous()
-        sources = through.models if isinstance(through, Sources) else (through,) * len(self.attacks)
-        if len(sources) != len(self.attacks):
+        gradient_sources = (
+            through.models if isinstance(through, GradientSources) else (through,) * len(self.attacks)
+        )
+        if len(gradient_sources) != len(self.attacks):
             raise InputError(
-                f"{len(self.attacks)} attacks take as many sources of gradients",
-                f"{len(sources)}",
+                f"{len(self.attacks)} attacks take as many gradient sources",
+                f"{len(gradient_sources)}",
                 "Make them with spikeproof.evaluation.through.through(model, recipe).",
             )
         random = bool(getattr(model, "stochastic", False))
@@ -120,12 +122,12 @@ class Ensemble:
         counts = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
         zeros = x.new_zeros(len(x))
         losses: list[Tensor] = []
-        for i, (attack, source) in enumerate(zip(self.attacks, sources, strict=True)):
+        for i, (attack, gradient_source) in enumerate(zip(self.attacks, gradient_sources, strict=True)):
             if not len(rows):
                 break
             now = key.fold("member", i).take(rows)
-            found = attack(model, x[rows], y[rows], now, through=source)
-            value, fooled = self._look(model, found.x_adv, y[rows], now.fold("choice"), random)
+            found = attack(model, x[rows], y[rows], now, through=gradient_source)
+            value, fooled = self._score(model, found.x_adv, y[rows], now.fold("choice"), random)
             best.offer(rows, found.x_adv, fooled, value)
             counts[0, rows] += found.queries + (self.draws if random else 1)
             counts[1, rows] += found.backward_queries
@@ -146,20 +148,20 @@ class Ensemble:
         return Result(best.x, success, trace, counts[0] + 1, counts[1], share, best.fell)
 
     @torch.no_grad()
-    def _look(self, model: Model, x: Tensor, y: Tensor, key: Key, random: bool) -> tuple[Tensor, Tensor]:
-        """Mean margin and share of looks that fooled the model."""
+    def _score(self, model: Model, x: Tensor, y: Tensor, key: Key, random: bool) -> tuple[Tensor, Tensor]:
+        """The mean margin, and the share of forward passes in which the image fooled the model."""
         evaluate = evaluator(model, Margin(), y)
-        looks = [evaluate(x, key.fold("draw", i)) for i in range(self.draws if random else 1)]
-        value, fooled = (sum(part[1:], part[0]) / len(looks) for part in zip(*looks, strict=True))
+        answers = [evaluate(x, key.fold("draw", i)) for i in range(self.draws if random else 1)]
+        value, fooled = (sum(part[1:], part[0]) / len(answers) for part in zip(*answers, strict=True))
         return value, fooled
 
 
 class Composite(Recipe):
-    """A recipe made of recipes, its `members`."""
+    """A recipe made of other recipes, its `members`."""
 
     @property
     def members(self) -> tuple[Recipe, ...]:
-        """The recipes it runs, in their order."""
+        """The recipes that it runs, in their order."""
         raise NotImplementedError(f"{type(self).__name__} has no members")
 
     @property
@@ -182,9 +184,9 @@ class Composite(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class WorstOf(Composite):
-    """Worst of several attacks, example by example: each attacks what the ones before it left standing.
+    """Worst of several attacks, example by example: each attacks the examples that have not fallen yet.
 
-    Members that add nothing on a model still run on it; name those for stochastic codes separately.
+    Members that add nothing on a model run nevertheless; so name attacks for stochastic encoders separately.
 
     Args:
         attacks: the members, at least one.
@@ -214,10 +216,10 @@ class WorstOf(Composite):
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen(Composite):
-    """The strongest of several attacks on validation images: one strength or width, chosen before the test.
+    """The strongest of several attacks on validation images, such as one strength or width of a surrogate.
 
-    Chosen on the images that it is then measured on, an attack would look stronger than it is. Attacks that
-    do not suit the model are no candidates. In Python the choice is made by `spikeproof.strongest`.
+    An attack that was chosen on the test images would seem stronger on them than it is. Attacks that add
+    nothing on the model are left out of the choice. In Python, `spikeproof.strongest` makes the choice.
 
     Args:
         attacks: the candidates, at least one.
@@ -234,7 +236,7 @@ class Chosen(Composite):
         4
 
     Source:
-        The published evaluation of ASSG (arXiv 2512.22522) searches the strength on the test images.
+        The published evaluation of ASSG (arXiv 2512.22522), which searches the strength on the test images.
     """
 
     attacks: tuple[Recipe, ...]
@@ -254,33 +256,33 @@ class Chosen(Composite):
 
     def __call__(self, threat: Threat) -> Attack:
         for member in self.attacks:
-            member(threat)  # refuses what none of them is defined on
+            member(threat)  # refuses a threat that some candidate is not defined for
         return _unsettled
 
 
 def _unsettled(*_: object, **__: object) -> Result:
     raise InputError(
-        "A choice is made on validation images, which an attack does not have",
-        "a call of its own",
+        "An attack of the kind chosen is chosen on validation images first",
+        "a call without a choice",
         "Use spikeproof.evaluation.through.settled(), or the attack in a study.",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class WidthSweep(Composite):
-    """Sweep over surrogates and their widths: the worst case, example by example, of one attack through each.
+    """Sweep over surrogates and their widths: one attack through each, and the worst case of each example.
 
-    How wide a surrogate lets the strongest gradient through depends on model and image, and the one used in
-    training is often too narrow. The default is the published ensemble: triangles, exponentials, rectangles
-    and the straight-through spike; its other two members are `through` with the gradient `bptr`, and
-    `rate-twin`.
+    Which width of the surrogate gives the strongest attack depends on model and image, and the surrogate used
+    in training is often too narrow. The default is the published ensemble of triangles, exponentials,
+    rectangles and the straight-through spike. Two more members of that ensemble are attacks of their own
+    here: `through` with the gradient `bptr`, and `rate-twin`.
 
     Args:
-        attack: a gradient attack without a surrogate of its own.
-        surrogates: what to take gradients through, one after the other.
+        attack: a gradient attack that names no surrogate.
+        surrogates: the surrogates to take gradients through, one after the other.
 
     Raises:
-        InputError: the attack uses no gradient or names a surrogate, or there are no surrogates.
+        InputError: the attack uses no gradient or names a surrogate, or the list of surrogates is empty.
 
     Example:
         >>> len(WidthSweep(attack=PGD(steps=10)).members)
@@ -309,7 +311,7 @@ class WidthSweep(Composite):
     def __post_init__(self) -> None:
         check_own(self, self.attack)
         if not self.surrogates:
-            raise InputError("A sweep needs at least one surrogate", "none", "Leave out surrogates.")
+            raise InputError("A sweep needs at least one surrogate", "none", "Leave out the option.")
 
     @property
     def members(self) -> tuple[Recipe, ...]:
@@ -319,13 +321,14 @@ class WidthSweep(Composite):
 
 @dataclass(frozen=True, kw_only=True)
 class RateTwin(Recipe):
-    """A gradient attack with the gradients of the rate twin: an ANN of the same weights, on mean inputs.
+    """A gradient attack with the gradients of the rate twin: an ANN of the same weights on mean inputs.
 
-    Verdicts are the model's own. Where the code tells pixels by times alone, their means say little. Studies
-    leave it out for an ANN, which is its own twin.
+    Verdicts are the answers of the attacked model itself. Where an encoder carries pixel values in spike
+    times alone, the mean inputs hold little information. Studies leave the attack out for an ANN, which is
+    its own twin.
 
     Args:
-        attack: a gradient attack without a surrogate of its own, of which the twin has none.
+        attack: a gradient attack that names no surrogate, since the rate twin has none.
 
     Raises:
         InputError: the attack uses no gradient, names a surrogate or has an objective over time.
@@ -340,7 +343,9 @@ class RateTwin(Recipe):
         check_own(self, self.attack)
         if isinstance(getattr(self.attack, "objective", None), Watching):
             raise InputError(
-                "A rate twin has no time steps to look at", repr(self.attack), "Use an objective of logits."
+                "A rate twin, which has no time steps, needs an objective of logits",
+                repr(self.attack),
+                "Use cross-entropy or margin.",
             )
 
     @property
@@ -359,17 +364,17 @@ class RateTwin(Recipe):
 
 
 def check_own(recipe: Recipe, attack: Recipe) -> None:
-    """Refuse attacks that have no gradient, or a surrogate of their own."""
+    """Refuse an attack that uses no gradient or names a surrogate."""
     if not isinstance(attack, GradientRecipe) or attack.surrogate is not None:
         raise InputError(
-            f"{type(recipe).__name__} takes a gradient attack without a surrogate of its own",
+            f"{type(recipe).__name__} takes a gradient attack that names no surrogate",
             repr(attack),
             "Try pgd.",
         )
 
 
 def members_of(recipes: Sequence[Recipe]) -> list[Recipe]:
-    """The recipes, and in place of composites their members."""
+    """The recipes, with every composite replaced by its members."""
     return [
         leaf
         for recipe in recipes
@@ -378,7 +383,9 @@ def members_of(recipes: Sequence[Recipe]) -> list[Recipe]:
 
 
 def steps_of(recipe: Recipe) -> int:
-    """Gradient steps of the longest attack that a recipe is made of; 2 for several that it does not tell.
+    """The number of gradient steps of the longest attack in a recipe.
+
+    It is 2 where an attack takes several steps but has no option that states their number.
 
     Example:
         >>> steps_of(WidthSweep(attack=PGD(steps=7))), steps_of(FGSM()), steps_of(NoiseSearch())
@@ -395,16 +402,16 @@ def _steps(leaf: Recipe) -> int:
     return 1 if isinstance(each, (FGSM, RFGSM)) else int(getattr(each, "steps", 2))
 
 
-def looks_of(recipe: Recipe, forward: float, attacked: int) -> float:
-    """Queries per example of a search without gradients; 0 for gradients, and for noise, which is no search.
+def queries_of(recipe: Recipe, forward: float, attacked: int) -> float:
+    """Queries per example of a gradient-free search; 0 for gradient attacks and for noise.
 
     Args:
         recipe: the attack.
-        forward: forward passes that it took, over all examples.
-        attacked: examples that it was run on.
+        forward: number of forward passes that the attack took, over all examples.
+        attacked: number of examples that it was run on.
 
     Example:
-        >>> looks_of(NoiseSearch(draws=2000), 2000, 1), looks_of(PGD(), 20, 1)
+        >>> queries_of(NoiseSearch(draws=2000), 2000, 1), queries_of(PGD(), 20, 1)
         (0.0, 0.0)
     """
     leaves = members_of([recipe])
@@ -416,7 +423,7 @@ def looks_of(recipe: Recipe, forward: float, attacked: int) -> float:
 
 
 def objectives_of(recipe: Recipe) -> tuple[str, ...]:
-    """Names of what a recipe maximises; an attack with an objective of its own is named itself.
+    """Names of the objectives of a recipe; an attack without a field `objective` is listed by its own name.
 
     Example:
         >>> objectives_of(WorstOf(attacks=(PGD(), PGD(objective=Margin()), PGD(steps=5))))
@@ -426,18 +433,19 @@ def objectives_of(recipe: Recipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys(type(getattr(leaf, "objective", leaf)).__name__ for leaf in leaves))
 
 
-def sources_of(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the gradients that a recipe follows, `own` for the model's as it is.
+def gradient_sources_of(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the gradient sources of a recipe; `own` is the model itself.
 
     Example:
-        >>> sources_of(WorstOf(attacks=(PGD(), PGD(surrogate=Triangle(2.0)), PGD(objective=Margin()))))
+        >>> members = PGD(), PGD(surrogate=Triangle(2.0)), PGD(objective=Margin())
+        >>> gradient_sources_of(WorstOf(attacks=members))
         ('own', 'Triangle(width=2.0)')
     """
     leaves = [leaf for leaf in members_of([recipe]) if not leaf.gradient_free]
-    return tuple(dict.fromkeys(map(_source, leaves)))
+    return tuple(dict.fromkeys(map(_gradient_source, leaves)))
 
 
-def _source(leaf: Recipe) -> str:
+def _gradient_source(leaf: Recipe) -> str:
     parts = [getattr(leaf, name, None) for name in ("surrogate", "backward", "gradient")]
     named = [repr(part) for part in parts if part is not None]
     rate = ["rate twin"] if isinstance(leaf, RateTwin) else []
@@ -445,9 +453,9 @@ def _source(leaf: Recipe) -> str:
 
 
 def sees_every_exit(recipe: Recipe) -> bool:
-    """Whether a recipe, or one that it is made of, has the objective of all exits.
+    """Whether a recipe, or one of its members, has an objective over all exits.
 
-    Margins of first spikes see all steps too, but say little about exits by count.
+    The margin of first spikes also uses all time steps, but it says little about exits by spike count.
 
     Example:
         >>> from spikeproof.attacks.parts.objectives import AtExit

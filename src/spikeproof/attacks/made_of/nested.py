@@ -1,8 +1,9 @@
-"""Nested sweeps over epsilon: the next larger budget begins with what the smaller one found.
+"""Nested sweeps over epsilon: the attack at the next larger budget begins with the images of the smaller one.
 
-An image that fools the model within a budget does so within every larger one, so only examples that still
-stand are attacked again, and from where the last search ended. Accuracy then cannot rise with epsilon, which
-takes away a sign of weak attacks: numbers from nested sweeps are marked as such wherever they are shown.
+An image that fools the model within a budget is also a member of every larger budget. So only the examples
+that have not fallen are attacked again, from the images at which the previous search ended. Robust accuracy
+then cannot rise with epsilon. Since such a rise is a sign of weak attacks, numbers from nested sweeps are
+marked wherever they are shown.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from spikeproof.attacks.answers.queries import Square
 from spikeproof.attacks.answers.reachable import EncoderAware
-from spikeproof.attacks.made_of.composite import Ensemble, Sources
+from spikeproof.attacks.made_of.composite import Ensemble, GradientSources
 from spikeproof.attacks.made_of.stand_in import FittedSearch
 from spikeproof.attacks.recipe import Attack
 from spikeproof.attacks.search import GradientAttack, Result, smallest_batch
@@ -29,40 +30,40 @@ __all__ = ["Carried", "Nested", "going_on"]
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """Images found before, by example: as a start, and as an attack that gives them back.
+    """The images of the smaller budget, by the identity of their example, as starts for the larger budget.
 
     Args:
-        ids: identities of the examples, the rows of a key.
-        images: one for each.
+        ids: identities of the examples, which are the rows of a key.
+        images: one image for each example.
     """
 
     ids: Int64[Tensor, "N"]
     images: Float[Tensor, "N *F"]
 
     def of(self, key: Key, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
-        """The images of a batch.
+        """The images of the examples in a batch.
 
         Raises:
-            InputError: the key does not say whose images these are, or names others.
+            InputError: the key does not name the examples, or it names other examples.
         """
-        places = {example: place for place, example in enumerate(self.ids.tolist())}
+        indices = {example: index for index, example in enumerate(self.ids.tolist())}
         rows = key.rows if key.rows is not None else ()
-        if len(rows) != len(x) or not all(row in places for row in rows):
+        if len(rows) != len(x) or not all(row in indices for row in rows):
             raise InputError(
                 "Images of a smaller budget belong to examples that the key names",
                 f"{len(x)} images and a key for {'none' if key.rows is None else len(rows)}",
                 "Pass key.for_rows(ids) with ids of the smaller budget's examples.",
             )
-        index = torch.tensor([places[row] for row in rows], dtype=torch.int64, device=self.images.device)
-        return self.images[index].to(x.device, x.dtype)
+        chosen = torch.tensor([indices[row] for row in rows], dtype=torch.int64, device=self.images.device)
+        return self.images[chosen].to(x.device, x.dtype)
 
     def __call__(self, threat: Threat, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
-        """Where a run within a larger budget begins."""
+        """The start of a run within a larger budget."""
         return threat.project(self.of(key, x), x)
 
 
 def going_on(attack: Attack, carried: Carried) -> Attack:
-    """An attack that has a `start`, begun at carried images; another one as it is."""
+    """The attack, begun at the carried images if it is a search from given images."""
     if not isinstance(attack, (Square, EncoderAware, FittedSearch)):
         return attack
     begun: Attack = replace(attack, start=carried)
@@ -70,8 +71,8 @@ def going_on(attack: Attack, carried: Carried) -> Attack:
 
 
 @dataclass(frozen=True, eq=False)
-class _Back:
-    """The carried images themselves."""
+class _Unchanged:
+    """An attack that returns the carried images."""
 
     carried: Carried
 
@@ -86,15 +87,15 @@ class _Back:
 
 @dataclass(frozen=True, eq=False)
 class Nested:
-    """An attack on the examples that a smaller budget left standing, from where its search ended.
+    """An attack on the examples that did not fall at a smaller budget, from the images found there.
 
-    The first run of a gradient attack begins with the smaller budget's images, its restarts as ever; other
-    attacks begin as ever. On a stochastic model, where an image fools by chance, every example is attacked
-    again, and the smaller budget's image counts where it fools more often.
+    The first run of a gradient attack begins at the images of the smaller budget, and its restarts begin as
+    usual; so do other attacks. On a stochastic model, where an image fools the model with some probability,
+    every example is attacked again, and the image of the smaller budget is kept where it fools more often.
 
     Args:
-        attack: within the larger budget.
-        carried: what the smaller budget found.
+        attack: the attack within the larger budget.
+        carried: the images of the smaller budget.
     """
 
     attack: Attack
@@ -103,7 +104,7 @@ class Nested:
 
     @property
     def batch(self) -> int | None:
-        """Examples at a time, where the attack's images depend on that."""
+        """The batch size that the images of the attack depend on; None where they do not."""
         return smallest_batch(self.attack)
 
     @attack_call
@@ -114,7 +115,7 @@ class Nested:
         y: Int64[Tensor, "B"],
         key: Key,
         *,
-        through: Model | Sources | None = None,
+        through: Model | GradientSources | None = None,
     ) -> Result:
         """Attack `model`, with gradients from `through`.
 
@@ -126,5 +127,5 @@ class Nested:
             members = [replace(self.attack, start=self.carried, restarts=1)]
             if self.attack.restarts > 1:
                 members.append(replace(self.attack, restarts=self.attack.restarts - 1))
-        sources = Sources((None, *(through for _ in members)))
-        return Ensemble((_Back(self.carried), *members))(model, x, y, key, through=sources)
+        gradient_sources = GradientSources((None, *(through for _ in members)))
+        return Ensemble((_Unchanged(self.carried), *members))(model, x, y, key, through=gradient_sources)

@@ -1,4 +1,4 @@
-"""Stand-ins: a smooth fit to the answers of the attacked model gives the direction that masking hides."""
+"""Stand-ins: a smooth fit to logits of the attacked model gives the gradients that the model masks."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ from spikeproof.threats import L2, boxed
 __all__ = ["FittedSearch", "StandIn"]
 
 FIRST, ROUND, TRIED = 32, 24, 8
-"""Queries before the first fit, between later ones, and images of each fit that are tried."""
+"""Queries before the first fit, queries between later fits, and images that are tried after each fit."""
 
 KEPT = 256
-"""Answers that a fit rests on: the latest, which are around the best image."""
+"""Number of queries that a fit uses: the latest ones, which lie around the best image."""
 
 RIDGE = 0.1
-"""Weight of the penalty, in units of the kernel's value at distance zero."""
+"""Weight of the ridge penalty, in units of the kernel at distance zero."""
 
 RIVALS = 3
-"""Classes that these attacks aim at, in turn: the nearest one at each step, and others of the first step."""
+"""Number of target classes: the nearest class at each step, and others as ranked at the first step."""
 
 CHANGED = 0.3
-"""Share of the blocks that are moved in later rounds; in the first one all are."""
+"""Share of the blocks that change in later rounds; in the first round all blocks change."""
 
 STEPS = 15
 """Steps of each attack on the stand-in."""
 
 SIDES = (1, 2, 3, 1, 4, 2)
-"""Sides of the blocks that change alike, in pixels, one query after the other."""
+"""Sides of the blocks of equally changed pixels, in pixels, for one query after the other."""
 
 ROOM = 2**26
-"""Pixel values of remembered queries that are held at a time; changes no image."""
+"""Largest number of pixel values that stored queries take up in memory; it changes no image."""
 
 
 @dataclass(frozen=True)
 class FittedSearch:
-    """Fits a smooth model to the answers around each example, attacks the fit, and asks about the results.
+    """Fit a smooth model to logits around each example, attack the fit, and evaluate the results.
 
     Args:
         threat: `Linf`, a region of it, or `L2`.
         queries: forward passes per example, at least 1.
-        start: where the search begins, in place of the clean image.
+        start: the function that gives the first images, in place of the clean images.
 
     Raises:
         InputError: another threat, or no queries.
@@ -71,7 +71,7 @@ class FittedSearch:
             )
         if not (boxed(self.threat) or isinstance(self.threat, L2)):
             raise InputError(
-                "StandIn knows the threats Linf and L2, and regions of Linf",
+                "StandIn is defined for the threats Linf and L2, and regions of Linf",
                 repr(self.threat),
                 instead(self.threat, "Use NES for this one."),
             )
@@ -85,7 +85,7 @@ class FittedSearch:
         *,
         through: Model | None = None,
     ) -> Result:
-        """Attack `model`; `through` is ignored, gradients are those of the stand-in."""
+        """Attack `model`; `through` is ignored, since gradients come from the stand-in."""
         x = admit(model, self.threat, x, y)
         begin = x if self.start is None else self.start(self.threat, x, key.fold("start"))
         search = _Search(self, model, x, y, key)
@@ -94,46 +94,46 @@ class FittedSearch:
             rows = torch.arange(first, min(first + size, len(x)), device=x.device)
             search.run(rows, begin[rows])
         success = judge(model, search.best.x, y, key.fold("verdict"))
-        asked, none = search.asked, torch.zeros_like(search.asked)
-        trace = search.trace[: int(asked.max()) if len(asked) else 0]
-        return Result(search.best.x, success, trace, asked + 1, none, none.to(x.dtype), search.best.fell)
+        forward, none = search.forward, torch.zeros_like(search.forward)
+        trace = search.trace[: int(forward.max()) if len(forward) else 0]
+        return Result(search.best.x, success, trace, forward + 1, none, none.to(x.dtype), search.best.fell)
 
 
-class _Seen(NamedTuple):
-    """What the model answered, example by example."""
+class _Answers(NamedTuple):
+    """The queried images of each example, and the logits of the model."""
 
     points: Float[Tensor, "R N D"]
     logits: Float[Tensor, "R N K"]
 
-    def of(self, rows: Tensor) -> _Seen:
-        """Those of some of the examples."""
-        return _Seen(self.points[rows], self.logits[rows])
+    def of(self, rows: Tensor) -> _Answers:
+        """The answers for some of the examples."""
+        return _Answers(self.points[rows], self.logits[rows])
 
-    def besides(self, others: list[_Seen]) -> _Seen:
-        """These and others of the same examples."""
-        return _Seen(*(torch.cat(parts, 1) for parts in zip(self, *others, strict=True)))
+    def besides(self, others: list[_Answers]) -> _Answers:
+        """These and other answers for the same examples."""
+        return _Answers(*(torch.cat(parts, 1) for parts in zip(self, *others, strict=True)))
 
-    def latest(self) -> _Seen:
-        """Those on which a fit rests: where answers change only far away, the nearest ones say nothing."""
+    def latest(self) -> _Answers:
+        """The latest answers, on which a fit rests: queries too near to change the logits drop out."""
         return self._replace(points=self.points[:, -KEPT:], logits=self.logits[:, -KEPT:])
 
 
 class _Search:
-    """The queries of one call, and what they found."""
+    """The queries of one call, with the best images and the trace."""
 
     def __init__(self, attack: FittedSearch, model: Model, x: Tensor, y: Tensor, key: Key) -> None:
         self.threat, self.queries = attack.threat, attack.queries
         self.model, self.x, self.y, self.key = model, x, y, key
         self.draws = bool(getattr(model, "stochastic", False))
         self.best = Best(x)
-        self.asked = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.forward = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.trace = x.new_full((attack.queries, len(x)), torch.nan)
 
     def run(self, rows: Int64[Tensor, "R"], begin: Float[Tensor, "R *F"]) -> None:
-        """Search for some of the examples, in rounds: images around the best one, a fit, attacks on it."""
+        """Search on some examples, in rounds: queries around the best image, a fit, attacks on the fit."""
         radius, turn = self.x.new_ones(len(rows)), 0
-        seen, _ = self.look(rows, begin, rows >= 0, 0)
-        middle, query = seen.logits[:, 0], 1  # answers to the best images
+        seen, _ = self.query(rows, begin, rows >= 0, 0)
+        middle, query = seen.logits[:, 0], 1  # logits of the best images
         while query < self.queries:
             left = rows >= 0 if self.draws else self.best.fooled[rows] <= 0
             rows, seen, middle, radius = rows[left], seen.of(left), middle[left], radius[left]
@@ -144,7 +144,7 @@ class _Search:
             around, before = [], middle
             for i in range(min(count, self.queries - query)):
                 tried = self.around(rows, here, radius, share, SIDES[i % len(SIDES)], now.fold(i))
-                found, better = self.look(rows, tried, inside, query)
+                found, better = self.query(rows, tried, inside, query)
                 around.append(found)
                 middle = torch.where(better[:, None], found.logits[:, 0], middle)
                 query += 1
@@ -153,38 +153,39 @@ class _Search:
             seen = seen.besides(around).latest()
             fit, climbed = _Fit.of(seen, self.x[rows].flatten(1)), []
             for tried in self.climbed(rows, fit, now.fold("climb"))[: self.queries - query]:
-                found, better = self.look(rows, tried, rows >= 0, query)
+                found, better = self.query(rows, tried, rows >= 0, query)
                 climbed.append(found)
                 middle = torch.where(better[:, None], found.logits[:, 0], middle)
                 query += 1
             seen, turn = seen.besides(climbed), turn + 1
 
     @torch.no_grad()
-    def look(self, rows: Tensor, tried: Tensor, inside: Tensor, query: int) -> tuple[_Seen, Tensor]:
-        """Ask about one image of each example; returns the answer, and whether it is the best so far.
+    def query(self, rows: Tensor, tried: Tensor, inside: Tensor, number: int) -> tuple[_Answers, Tensor]:
+        """Evaluate one image of each example; returns the answer, and whether the image is the best so far.
 
         Args:
             rows: the examples.
             tried: an image for each.
-            inside: whether it is a member of the threat's set; any other one tells, and counts for nothing.
-            query: number of the query.
+            inside: whether the image is a member of the set of the threat; any other image only serves the
+                fit.
+            number: number of the query, from 0.
         """
         y = self.y[rows]
-        logits = answer(self.model, tried, y, self.key.fold("query", query).take(rows))
+        logits = answer(self.model, tried, y, self.key.fold("query", number).take(rows))
         value, fooled = Margin()(logits, y).to(self.x.dtype), (decide(logits) != y).to(self.x.dtype)
         better = torch.zeros_like(inside)
         better[inside] = self.best.offer(rows[inside], tried[inside], fooled[inside], value[inside])
-        self.best.fall(rows[inside], fooled[inside], query)
-        self.trace[query, rows[inside]] = value[inside]
-        self.asked[rows] += 1
-        return _Seen(tried.flatten(1)[:, None], logits[:, None]), better
+        self.best.fall(rows[inside], fooled[inside], number)
+        self.trace[number, rows[inside]] = value[inside]
+        self.forward[rows] += 1
+        return _Answers(tried.flatten(1)[:, None], logits[:, None]), better
 
     def around(
         self, rows: Tensor, here: Tensor, radius: Tensor, share: float, side: int, key: Key
     ) -> Float[Tensor, "R *F"]:
-        """Images in which a share of the blocks of some side is moved, each up or down.
+        """Images in which a share of the blocks with this side changes, each block up or down.
 
-        Where the radius is larger than 1 they leave the threat's set, but never the box.
+        With a radius above 1 the images may leave the set of the threat, but never the box.
         """
         sign = torch.where(_blocks(here, side, key.fold("sign")) < 0.5, -1.0, 1.0).to(here.dtype)
         moved = _blocks(here, side, key.fold("moved")) < share
@@ -195,13 +196,13 @@ class _Search:
         )
 
     def adapted(self, radius: Float[Tensor, "R"], same: Float[Tensor, "R"]) -> Float[Tensor, "R"]:
-        """Farther where most answers were all the same, nearer where few were, in units of epsilon."""
+        """The next radius, in epsilons: larger where most logits stayed equal, smaller where few did."""
         most = 0.5 / max(self.threat.epsilon, 1e-6)
         grown, shrunk = (1.5 * radius).clamp(max=max(most, 1.0)), (radius / 1.5).clamp(min=1.0)
         return torch.where(same > 0.7, grown, torch.where(same < 0.3, shrunk, radius))
 
     def climbed(self, rows: Tensor, fit: _Fit, key: Key) -> list[Float[Tensor, "R *F"]]:
-        """Where attacks on the stand-in end, from the best images and from random members of the set."""
+        """The images at which attacks on the stand-in end, from the best images and from random members."""
         x, y, best = self.x[rows], self.y[rows], self.best.x[rows]
         begin = [best if i % 2 == 0 else self.threat.start(x, key.fold(i)) for i in range(TRIED)]
         here = [image.flatten(1) for image in begin]
@@ -231,24 +232,24 @@ class _Search:
 
 
 class _Fit(NamedTuple):
-    """Ridge regression of the logits with a Gaussian kernel, for each example by itself."""
+    """Ridge regression of the logits with a Gaussian kernel, separately for each example."""
 
     centre: Float[Tensor, "R 1 D"]
     unit: Float[Tensor, "R 1 1"]
-    points: Float[Tensor, "R N D"]  # from the centre, in that unit
+    points: Float[Tensor, "R N D"]  # relative to the centre, in this unit
     weights: Float[Tensor, "R N K"]
     mean: Float[Tensor, "R 1 K"]
 
     @classmethod
-    def of(cls, seen: _Seen, x: Float[Tensor, "R D"]) -> _Fit:
-        """The fit; logits are standardised, so that neither their scale nor their level matters."""
+    def of(cls, seen: _Answers, x: Float[Tensor, "R D"]) -> _Fit:
+        """Fit to the standardised logits, so that neither their scale nor their offset matters."""
         centre = x[:, None].double()
         points = seen.points.double() - centre
         unit = points.square().sum(2).mean(1).sqrt().clamp(min=1e-12)[:, None, None]
         points = points / unit
         logits, known = seen.logits.double(), seen.logits.isfinite()
         least = torch.where(known, logits, torch.inf).amin((1, 2), keepdim=True).nan_to_num(0.0, 0.0)
-        logits = torch.where(known, logits, least)  # such as that of a masked class
+        logits = torch.where(known, logits, least)  # an infinite logit, such as that of a masked class
         logits = logits / logits.abs().amax((1, 2), keepdim=True).clamp(min=1e-300)
         spread = (logits - logits.mean(1, keepdim=True)).square().mean((1, 2), keepdim=True).sqrt()
         logits = logits / spread.clamp(min=1e-12)
@@ -259,11 +260,11 @@ class _Fit(NamedTuple):
         return cls(centre, unit, points, weights, mean)
 
     def logits(self, here: Float[Tensor, "R E D"]) -> Float[Tensor, "R E K"]:
-        """What the stand-in answers."""
+        """The logits of the stand-in."""
         return _kernel(self._placed(here), self.points) @ self.weights + self.mean
 
     def slope(self, here: Float[Tensor, "R E D"], rival: Tensor, label: Tensor) -> Float[Tensor, "R E D"]:
-        """The gradient of one logit over another, up to a positive factor."""
+        """The gradient of the difference of two logits, up to a positive factor."""
         placed = self._placed(here)
         weights = self.weights.transpose(1, 2)
         over = (_of(weights, rival) - _of(weights, label)) * _kernel(placed, self.points)
@@ -283,7 +284,7 @@ def _kernel(one: Float[Tensor, "R M D"], other: Float[Tensor, "R N D"]) -> Float
 
 
 def _blocks(like: Float[Tensor, "R *F"], side: int, key: Key) -> Float[Tensor, "R *F"]:
-    """Uniform draws, one for each block of an image; of other shapes one for each value."""
+    """Uniform random numbers, one for each block of an image; one for each value of other inputs."""
     if like.ndim != 4:
         return key.uniform(like.shape, 0, like.device)
     batch, channels, height, width = like.shape
@@ -293,22 +294,23 @@ def _blocks(like: Float[Tensor, "R *F"], side: int, key: Key) -> Float[Tensor, "
 
 @dataclass(frozen=True, kw_only=True)
 class StandIn(Recipe):
-    r"""Attack on a smooth model that is fitted to the answers around each example, without gradients.
+    r"""Attack on a smooth model that is fitted to logits around each example, without gradients.
 
     .. math:: \hat f(x) = \bar f + k(x)^\top (K + \lambda I)^{-1} (F - \bar f),\quad
         k_i(x) = \exp\bigl(-\|x - x_i\|^2 / 2\ell^2\bigr)
 
-    The rows of F are the model's own logits, standardised, at images :math:`x_i` around the best one so far:
-    blocks of pixels moved up or down, farther away where the answers do not change, and where earlier attacks
-    on the fit ended. Projected steps raise a rival's logit over the label's in the fit,
-    :math:`\hat f_k - \hat f_y`, and the model itself is asked about their ends. Then the fit is made anew.
-    The length :math:`\ell` is the root mean square distance of the :math:`x_i` from the clean image. In a
-    suite it begins at each example's image of the largest margin that the members before it have found.
+    The rows of F are the standardised logits of the attacked model at images :math:`x_i`. These are images
+    around the best image so far, with blocks of pixels changed up or down, at larger distances where the
+    logits do not change; and the images at which earlier attacks on the fit ended. Projected gradient steps
+    on the fit raise the difference :math:`\hat f_k - \hat f_y` of the logits of another class and the label,
+    and the attacked model is evaluated at their last iterates. Then the fit is computed again. The length
+    :math:`\ell` is the root mean square distance of the :math:`x_i` from the clean image. In a suite the
+    search begins, for each example, at the image of the largest margin that earlier members have found.
 
-    Each example has a fit of its own, so that none depends on the others of its batch.
+    Every example has a fit of its own, so that none depends on other examples of its batch.
 
     Args:
-        queries: forward passes per example, at least 1; the first fit comes after 33.
+        queries: forward passes per example, at least 1; the first fit uses 33 of them.
 
     Raises:
         InputError: a threat other than Linf, regions of it, and L2.
@@ -319,8 +321,9 @@ class StandIn(Recipe):
         200
 
     Source:
-        Papernot et al. 2017 (arXiv 1602.02697), for the substitute that is fitted to answers and refitted
-        where attacks on it lead; ridge regression around each example in place of one network is ours.
+        Papernot et al. 2017 (arXiv 1602.02697), for a substitute that is fitted to answers and refitted at
+        the images that attacks on it find. Ridge regression around each example, in place of one network, is
+        ours.
     """
 
     gradient_free: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Transfer: images that are made on one model and judged on another."""
+"""Transfer attacks: images are made on one model and judged on another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.gradient.plain import PGD
-from spikeproof.attacks.made_of.composite import Composite, Ensemble, Sources
+from spikeproof.attacks.made_of.composite import Composite, Ensemble, GradientSources
 from spikeproof.attacks.recipe import Attack, Recipe
 from spikeproof.attacks.search import GradientAttack, Result, admit, judge, smallest_batch
 from spikeproof.errors import InputError
@@ -28,17 +28,17 @@ class Others:
 class Transfer(Recipe):
     """Transfer attack: images made on other models of the study, or on a saved one, are judged on this one.
 
-    The attack sees the other model alone; a search along gradients does not stop once it has fooled that
-    one. If it leaves less standing than attacks on the model itself, their gradients are masked; the audit
-    says so.
+    The attack uses the other model alone, and a gradient search continues after it has fooled that model. If
+    a transfer leaves a lower accuracy than attacks on the model itself, the gradients of the model are
+    masked, and the audit says so.
 
     Args:
-        attack: what makes the images.
-        made_on: the other models, each of which gives a number of its own; by default every other model of
-            the study with the same seed.
+        attack: the attack that makes the images.
+        made_on: the other models, each of which gives a robust accuracy of its own; by default every other
+            model of the study with the same seed.
 
     Raises:
-        InputError: a transfer of a transfer.
+        InputError: the attack is a transfer itself.
 
     Example:
         >>> from spikeproof.threats import Linf
@@ -55,7 +55,11 @@ class Transfer(Recipe):
     def __post_init__(self) -> None:
         inside = self.attack.members if isinstance(self.attack, Composite) else (self.attack,)
         if any(isinstance(each, Transfer) for each in inside):
-            raise InputError("Images are made on one model", repr(self.attack), "Name the attack itself.")
+            raise InputError(
+                "Images are made on one model, so a transfer takes no other transfer",
+                repr(self.attack),
+                "Name the attack inside.",
+            )
 
     def __call__(self, threat: Threat) -> MadeElsewhere:
         return MadeElsewhere(threat, self.attack(threat))
@@ -67,7 +71,7 @@ class MadeElsewhere:
 
     Args:
         threat: norm and budget.
-        attack: what makes the images.
+        attack: the attack that makes the images.
     """
 
     threat: Threat
@@ -78,7 +82,7 @@ class MadeElsewhere:
 
     @property
     def batch(self) -> int | None:
-        """Examples at a time, where the attack's images depend on that."""
+        """The batch size that the images of the attack depend on; None where they do not."""
         return smallest_batch(self.attack)
 
     @attack_call
@@ -89,41 +93,43 @@ class MadeElsewhere:
         y: Int64[Tensor, "B"],
         key: Key,
         *,
-        through: Model | Sources | None = None,
+        through: Model | GradientSources | None = None,
     ) -> Result:
-        """Attack `through`, and judge on `model`.
+        """Make images on `through`, and judge them on `model`.
 
-        Queries and losses are those of the other model; of `model` one answer per example is asked, at the
-        end, which is where an example falls.
+        Queries and losses are counted on the other model. `model` has one forward pass per example, at the
+        end, and an example falls there.
 
         Args:
-            model: the judge.
+            model: the model that judges the images.
             x: images in [0, 1].
             y: labels.
             key: randomness.
-            through: the other model; with a substitute for its gradients, `Sources((other, substitute))`.
+            through: the other model, or `GradientSources((other, substitute))` where a substitute of the
+                other model gives the gradients.
 
         Raises:
-            InputError: no other model, or one that the attack refuses.
+            InputError: `through` is missing, or the attack refuses it.
         """
-        given = through.models if isinstance(through, Sources) else (through, None)
+        given = through.models if isinstance(through, GradientSources) else (through, None)
         other, twin = cast(tuple[Model | None, Model | None], given)  # no transfer lies within another
         x = admit(model, self.threat, x, y, other)
         if other is None:
             raise InputError(
                 "A transfer attack needs the model that images are made on",
-                "none",
+                "through=None",
                 "Pass through=spikeproof.evaluation.through.made_on(other, recipe).",
             )
         made: Result = self.attack(other, x, y, key.fold("made"), through=twin)
         success = judge(model, made.x_adv, y, key.fold("verdict"))
-        losses = torch.cat([made.losses, x.new_full((1, len(x)), torch.nan)])  # the look of the judge
+        verdict = x.new_full((1, len(x)), torch.nan)  # the row of the forward pass of `model`
+        losses = torch.cat([made.losses, verdict])
         fell = torch.where(success, len(made.losses), -1)
         return made._replace(success=success, losses=losses, queries=made.queries + 1, fell=fell)
 
 
 def _to_the_end(attack: Attack) -> Attack:
-    """The attack, its gradient searches not stopping where they have fooled the other model."""
+    """The attack, with gradient searches that continue after they fool the other model."""
     if isinstance(attack, Ensemble):
         return replace(attack, attacks=tuple(map(_to_the_end, attack.attacks)), stop_when_fooled=False)
     return replace(attack, stop_when_fooled=False) if isinstance(attack, GradientAttack) else attack

@@ -1,7 +1,7 @@
-"""Searches that see decisions alone: Boundary and HopSkipJump.
+"""Searches that use decisions alone: Boundary and HopSkipJump.
 
-Both begin at an image that fools the model, however far, and walk along the decision boundary towards the
-clean one. Neither logits nor gradients are looked at, so masking those is no defence.
+Both begin at an adversarial image, at any distance, and move along the decision boundary towards the clean
+image. They use neither logits nor gradients, so masked gradients and saturated logits do not stop them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from spikeproof.threats import L2, Linf
 __all__ = ["Boundary", "HopSkipJump"]
 
 PORTION = 8
-"""Directions asked about at once for each example; a stochastic model draws once for each portion."""
+"""Directions evaluated at once for each example; a stochastic model has one draw for each portion."""
 
 NOISES = 64
-"""Directions drawn at once for each example."""
+"""Random directions drawn at once for each example."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +34,10 @@ class _Walk(NormRecipe):
     starts: int = 20
 
     def begin(self, hunt: Hunt) -> Tensor:
-        """A fooling image for each example, brought to the boundary; the rows that have one.
+        """Find an adversarial image for each example, move it to the boundary, and return the rows with one.
 
-        Tried are random images, random images of black and white, and grey ones; a search that found none
-        leaves the example alone.
+        Candidates are random images, random black and white images, and uniform grey images. An example
+        without an adversarial image among them is not searched further.
         """
         for turn in range(self.starts):
             rows = hunt.rows
@@ -64,7 +64,7 @@ class _Walk(NormRecipe):
 def to_boundary(
     hunt: Hunt, rows: Tensor, images: Tensor, steps: int, *names: int | str
 ) -> tuple[Tensor, Tensor]:
-    """The last fooling images on the way to the clean ones, by bisection; and their shares."""
+    """The last adversarial images on the way to the clean ones, by bisection, and their shares of the way."""
     clean, linf = hunt.x[rows], isinstance(hunt.threat, Linf)
     low, high = torch.zeros(len(rows), device=clean.device), torch.ones(len(rows), device=clean.device)
     reach = (images - clean).flatten(1).abs().amax(1) if len(rows) else low
@@ -80,7 +80,7 @@ def to_boundary(
         if not len(rows):
             break
         middle = (low + high) / 2
-        fooled = hunt.ask(rows, between(middle), *names, "bisect", i)
+        fooled = hunt.fools(rows, between(middle), *names, "bisect", i)
         high, low = torch.where(fooled, middle, high), torch.where(fooled, low, middle)
     whole = per_row(high, clean) == 1
     return torch.where(whole, images, between(high)).clamp(0, 1), high
@@ -90,21 +90,22 @@ def to_boundary(
 class Boundary(_Walk):
     r"""Boundary attack: small random steps around the clean image and towards it, kept while they fool.
 
-    A candidate turns the difference to the clean image by a random direction orthogonal to it, of relative
-    length `spherical`, and shortens it by the share `source`. Both adapt to how often such steps fool: the
-    first towards every second orthogonal step, the other towards every fourth step.
+    A candidate adds to the difference from the clean image a random orthogonal direction of relative length
+    `spherical`, at constant distance, and then shortens the difference by the share `source`. Both lengths
+    adapt to the success rate of such steps: the first towards a half for orthogonal steps, the second towards
+    a quarter for whole steps.
 
     Args:
         steps: number of candidates per example, at least 0.
-        starts: images tried to begin with, at least 1.
-        spherical: first relative length of orthogonal steps, positive.
-        source: first share by which the distance shrinks, positive.
+        starts: number of images tried for a start, at least 1.
+        spherical: initial relative length of orthogonal steps, positive.
+        source: initial share by which a step shortens the distance, positive.
 
     Raises:
         InputError: settings out of range, or a threat other than L2.
 
     Source:
-        Brendel, Rauber & Bethge 2018, section 2, with 1,000,000 queries and less; Foolbox takes 25,000.
+        Brendel, Rauber & Bethge 2018, section 2, with up to 1,000,000 queries; Foolbox uses 25,000 steps.
     """
 
     norms: ClassVar[tuple[type, ...]] = (L2,)
@@ -132,7 +133,7 @@ class Boundary(_Walk):
             noise = hunt.key.fold("noise", step).take(rows).normal(here.shape, 0, here.device).to(here.dtype)
             around, closer = _around(here, clean, noise, turn[rows], shrink[rows])
             if step % 5 == 0:
-                sphere = hunt.ask(rows, around, "sphere", step)
+                sphere = hunt.fools(rows, around, "sphere", step)
                 tried[0, rows] += 1
                 fooled_[0, rows] += sphere.to(like.dtype)
             good = hunt.offer(rows, closer, "step", step, decision=True)
@@ -150,7 +151,7 @@ class Boundary(_Walk):
 def _around(
     here: Tensor, clean: Tensor, noise: Tensor, turn: Tensor, shrink: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The image turned around the clean one, and the same nearer to it."""
+    """The image rotated around the clean one at its distance, and the same image at a shorter distance."""
     difference = here - clean
     far = dot(difference, difference).sqrt().clamp(min=1e-12)
     unit = difference / per_row(far, difference)
@@ -164,20 +165,20 @@ def _around(
 
 @dataclass(frozen=True, kw_only=True)
 class HopSkipJump(_Walk):
-    r"""HopSkipJump: the boundary's normal is estimated from decisions; a step along it, and back.
+    r"""HopSkipJump: steps along the boundary's normal, estimated from decisions, and back to the boundary.
 
     .. math:: \widehat{\nabla} = \frac{1}{B}\sum_b (\phi(x + \delta u_b) - \bar\phi)\, u_b,\quad
         \xi_t = \|x_t - x\| / \sqrt{t}
 
-    with decisions :math:`\phi = \pm 1` and `evaluations * sqrt(t)` directions in step `t`; the step
-    :math:`\xi_t` is halved until it fools.
+    with decisions :math:`\phi = \pm 1` and `evaluations * sqrt(t)` directions in step `t`; the step size
+    :math:`\xi_t` is halved until the image fools the model.
 
     Args:
         steps: number of steps, at least 0.
         evaluations: directions in the first step, at least 1.
-        most: directions per step at most, at least 1.
-        starts: images tried to begin with, at least 1.
-        gamma: tells the width of the bisections and of the estimate, positive.
+        most: largest number of directions per step, at least 1.
+        starts: number of images tried for a start, at least 1.
+        gamma: factor of the tolerance of the bisections and of the width of the estimate, positive.
 
     Raises:
         InputError: settings out of range, or a threat other than L2 and Linf.
@@ -225,7 +226,7 @@ class HopSkipJump(_Walk):
                     break
                 tried = (here + per_row(size, here) * direction)[open_].clamp(0, 1)
                 fooled = torch.zeros_like(open_)
-                fooled[open_] = hunt.ask(rows[open_], tried, "jump", step, half)
+                fooled[open_] = hunt.fools(rows[open_], tried, "jump", step, half)
                 moved[fooled] = tried[fooled[open_]]
                 open_, size = open_ & ~fooled, size / 2
             back, _ = to_boundary(hunt, rows, moved, bisections, "back", step)
@@ -235,7 +236,7 @@ class HopSkipJump(_Walk):
     def _normal(
         self, hunt: Hunt, rows: Tensor, here: Tensor, width: Tensor, count: int, step: int
     ) -> Float[Tensor, "R *F"]:
-        """The unit direction into the region that fools, from decisions around the image."""
+        """The unit direction into the adversarial region, estimated from decisions around the image."""
         key = hunt.key.fold("normal", step).take(rows)
         weighted, plain, total = torch.zeros_like(here), torch.zeros_like(here), torch.zeros_like(width)
         for first in range(0, count, NOISES):
@@ -254,7 +255,7 @@ class HopSkipJump(_Walk):
 
 
 def _directions(key: Key, size: int, like: Tensor, linf: bool) -> Float[Tensor, "R S *F"]:
-    """Random directions of unit length: uniform on the sphere or, for Linf, uniform in the cube."""
+    """Random directions of unit length: of normal or, for Linf, of uniform noise."""
     shape = (len(like), size, *like.shape[1:])
     noise = 2 * key.uniform(shape, 0, like.device) - 1 if linf else key.normal(shape, 0, like.device)
     lengths: Tensor = torch.linalg.vector_norm(noise.flatten(2), dim=2).clamp(min=1e-30)
@@ -262,12 +263,12 @@ def _directions(key: Key, size: int, like: Tensor, linf: bool) -> Float[Tensor, 
 
 
 def _decisions(hunt: Hunt, rows: Tensor, tried: Tensor, step: int, first: int) -> Tensor:
-    """Whether each of several images per row fools the model, asked in handy portions."""
+    """Whether each of several images per row fools the model, evaluated in portions."""
     size = tried.shape[1]
     answers = []
     for start in range(0, size, PORTION):
         part = tried[:, start : start + PORTION]
         owners = rows.repeat_interleave(part.shape[1])
-        fooled = hunt.ask(owners, part.flatten(0, 1), "normal", step, first, start)
+        fooled = hunt.fools(owners, part.flatten(0, 1), "normal", step, first, start)
         answers.append(fooled.view(len(rows), -1))
     return torch.cat(answers, 1)

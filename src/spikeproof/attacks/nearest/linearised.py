@@ -1,7 +1,7 @@
-"""Searches that take the model for linear where they are: DeepFool, FAB and FAB-T.
+"""Searches that linearise the model at each iterate: DeepFool, FAB and FAB-T.
 
-All step to the nearest boundary of the linearised model; FAB steps inside the box, also from the clean image,
-and comes back after each success.
+All of them step onto the nearest decision boundary of the linearised model. FAB steps inside the box, also
+from the clean image, and moves back towards the clean image after each success.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ def onto_plane(
 
     .. math:: \min \|\delta\|_p \quad w \cdot \delta = -g,\ x + \delta \in [0,1]^n
 
-    Where the box does not reach the plane, the step goes as far towards it as the box allows. Without a slope
-    there is no step. For Linf and L2 the step is :math:`\min(t s_i, r_i)` with the speed :math:`s_i` of each
-    value, 1 or :math:`|w_i|`, and its room :math:`r_i`; the sorted times at which values meet the box give
-    :math:`t`. For L1 the values of the largest slopes move first.
+    Where the plane does not meet the box, the step goes as far towards it as the box allows. Where w is zero
+    there is no step. For Linf and L2 the step of each value is :math:`\min(t s_i, r_i)`, with its speed
+    :math:`s_i`, which is 1 or :math:`|w_i|`, and the distance :math:`r_i` that the box leaves to it; t
+    follows from the sorted times at which values reach the edge of the box. For L1 the values of the largest
+    slopes change first.
 
     Args:
         norm: `Linf`, `L2` or `L1`.
         x: points in the box.
         w: normals of the planes.
-        gap: value of the linear function at x, which the step takes to zero.
+        gap: value of the linear function at x, which is zero after the step.
 
     Example:
         >>> x, w = torch.tensor([[0.5, 0.9]]), torch.tensor([[1.0, 1.0]])
@@ -68,10 +69,8 @@ def onto_plane(
         rate = torch.where(moves, steep * speed, 0 * room).gather(1, order)
         done, going = gain.cumsum(1) - gain, rate.flip(1).cumsum(1).flip(1)
         finite = times.isfinite()
-        reached = torch.where(
-            finite, done + times * going, torch.inf
-        )  # the rise when the value meets the box
-        index = (reached >= wanted).long().argmax(1, keepdim=True)  # the first that brings enough
+        reached = torch.where(finite, done + times * going, torch.inf)  # the rise until a value meets the box
+        index = (reached >= wanted).long().argmax(1, keepdim=True)  # the first value that is enough
         enough = (reached.isfinite() & (reached >= wanted)).any(1, keepdim=True)
         time = (wanted - done.gather(1, index)) / going.gather(1, index).clamp(min=1e-300)
         last = torch.where(finite, times, torch.zeros_like(times)).amax(1, keepdim=True)
@@ -90,7 +89,7 @@ def walk(
     norm: type[Threat],
     name: str,
 ) -> Tensor:
-    """DeepFool's walk from given images; where it ended, one image per row."""
+    """The iterations of DeepFool from given images; returns the last iterate of each row."""
     dual, total, end = DualNorm(norm), torch.zeros_like(start), start.clone()
     going = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
     for step in range(steps):
@@ -124,16 +123,16 @@ class DeepFool(SlopeRecipe):
     .. math:: r = \frac{|f_k - f_y|}{\|w_k\|_2^2} w_k,\quad w_k = \nabla f_k - \nabla f_y,\quad
         k = \arg\min \frac{|f_k - f_y|}{\|w_k\|_q}
 
-    for L2, and :math:`r = |f_k - f_y| / \|w_k\|_1\, \mathrm{sign}(w_k)` for Linf. Steps add up from the clean
-    image, and their sum is lengthened by `overshoot`, not each step. What was found is moved back towards the
-    clean image by bisection, so that the overshoot is no part of the distance.
+    for L2, and :math:`r = |f_k - f_y| / \|w_k\|_1\, \mathrm{sign}(w_k)` for Linf. The overshoot lengthens the
+    sum of all steps from the clean image, not each step. At the end, bisection moves an adversarial image
+    back towards the clean one, so that the overshoot is not part of the distance.
 
     Args:
-        steps: number of steps at most, at least 0.
+        steps: largest number of steps, at least 0.
         overshoot: share by which the sum of steps is lengthened, at least 0.
-        candidates: number of classes to consider, the most likely ones, at least 1.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        candidates: number of the most likely other classes to consider, at least 1.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Raises:
         InputError: settings out of range, or a threat other than Linf and L2.
@@ -179,19 +178,21 @@ class FAB(SlopeRecipe):
 
     Args:
         steps: number of steps per restart, at least 0.
-        restarts: number of runs, at least 1; all but the first begin at random, at half the distance found.
+        restarts: number of runs, at least 1; all but the first begin at random images, at half the distance
+            found so far.
         alpha_max: largest weight of the clean image, in (0, 1].
         eta: overshoot of each projection, at least 1.
         beta: share of the distance that is kept after a success, in (0, 1).
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Raises:
         InputError: settings out of range, or a threat other than Linf, L2 and L1.
 
     Source:
         Croce & Hein 2020 ("Minimally distorted adversarial examples with a fast adaptive boundary attack"),
-        algorithm 1. The final search of the published code is the bisection that all our searches end with.
+        algorithm 1. In place of the final search of the published code stands the bisection at the end of all
+        searches here.
     """
 
     norms: ClassVar[tuple[type, ...]] = (Linf, L2, L1)
@@ -215,7 +216,7 @@ class FAB(SlopeRecipe):
             )
 
     def turns(self, classes: int) -> int:
-        """Runs per restart."""
+        """The number of runs per restart."""
         return 1
 
     def aims(self, others: Int64[Tensor, "B N"], turn: int) -> Int64[Tensor, "B M"]:
@@ -240,7 +241,8 @@ class FAB(SlopeRecipe):
                 return
             face = hunt.face(rows, x[rows], aims[rows], dual, "face", restart, turn, step)
             here, there = x[rows], clean[rows]
-            plane = face.gap - dot(face.w.double(), here.double()).to(here.dtype)  # its value at the origin
+            # the value of the linear function at the origin
+            plane = face.gap - dot(face.w.double(), here.double()).to(here.dtype)
             from_here = onto_plane(norm, here, face.w, face.gap)
             from_there = onto_plane(norm, there, face.w, plane + dot(face.w.double(), there.double()))
             lengths = [
@@ -255,7 +257,7 @@ class FAB(SlopeRecipe):
             x[rows] = torch.where(per_row(fooled, new) > 0, back, new)
 
     def _start(self, hunt: Hunt, restart: int, turn: int) -> Tensor:
-        """The clean image, or a random one at half the distance of what was found, or of epsilon."""
+        """The clean image, or a random one at half the distance found so far, or at half of epsilon."""
         if not restart:
             return hunt.x.clone()
         key = hunt.key.fold("start", restart, turn)
@@ -270,17 +272,17 @@ class FAB(SlopeRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class FABT(FAB):
-    """Targeted fast adaptive boundary attack: one class after the other, one gradient per step.
+    """Targeted fast adaptive boundary attack: one class after the other, with one gradient per step.
 
     Args:
-        targets: number of classes to aim at, the most likely first, at least 1.
+        targets: number of target classes, the most likely first, at least 1.
         steps: number of steps per class and restart, at least 0.
         restarts: number of runs per class, at least 1.
         alpha_max: largest weight of the clean image, in (0, 1].
         eta: overshoot of each projection, at least 1.
         beta: share of the distance that is kept after a success, in (0, 1).
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Source:
         Croce & Hein 2020 (AutoAttack), section 5, with 9 classes and 100 steps.

@@ -1,9 +1,9 @@
-"""Minimum-norm attacks: the nearest image that fools the model, and how far it is.
+"""Minimum-norm attacks: the nearest image that fools the model, and its distance.
 
-A search asks the model through a `Hunt`, which keeps the nearest adversarial image of each example, counts
-and traces. Within a threat it serves as an attack like any other: an example has fallen when something was
-found within epsilon. Gradients may come from a substitute of the model; what fools it is asked of the model
-itself.
+A search evaluates the model through a `Hunt`, which keeps the nearest adversarial image of each example, the
+counts of passes and the trace. Within a threat a search is an attack like any other: an example has fallen
+when an adversarial image was found within epsilon. Gradients may come from a substitute of the model; whether
+an image fools the model is decided by the attacked model itself.
 """
 
 from __future__ import annotations
@@ -42,57 +42,57 @@ Name = int | str
 
 
 class Minimum(NamedTuple):
-    """The nearest adversarial image of each example that a search found, and the evidence for it."""
+    """The nearest adversarial image that a search found for each example, and the evidence about it."""
 
     x_adv: Float[
         Tensor, "B *F"
-    ]  # the nearest one; where none was found, the image of the largest margin seen
+    ]  # the nearest adversarial image, or the image of the largest margin where none was found
     distance: Float[Tensor, "B"]  # in the norm of the threat, infinite where none was found
-    losses: Float[Tensor, "S B"]  # margin (decisions alone: minus the distance) per step, NaN where not asked
+    losses: Float[Tensor, "S B"]  # margin, or minus the distance where decisions alone are used; else NaN
     queries: Int64[Tensor, "B"]
     backward_queries: Int64[Tensor, "B"]
     zero_gradients: Float[Tensor, "B"]
-    path: Float[Tensor, "S B"]  # distance of the nearest one so far, row by row of `losses`
-    asked: Bool[Tensor, "S B"]  # whose images a row of `losses` is about
+    path: Float[Tensor, "S B"]  # distance of the nearest adversarial image so far, for each row of `losses`
+    evaluated: Bool[Tensor, "S B"]  # the examples that a row of `losses` evaluates
 
     @property
     def found(self) -> Bool[Tensor, "B"]:
-        """Whether anything adversarial was found, however far."""
+        """Whether an adversarial image was found, at any distance."""
         return self.distance.isfinite()
 
     def fell(self, epsilon: float) -> Int64[Tensor, "B"]:
-        """Looks at an example before the one at which something within epsilon was found, -1 for none.
+        """Evaluations of an example before an adversarial image within epsilon was found, -1 for none.
 
-        Looks at other examples do not count, so it does not depend on the company in a batch.
+        Evaluations of other examples do not count, so the number does not depend on the batch.
         """
         within = self.path <= epsilon
         if not len(within):
             return torch.full_like(self.queries, -1)
         first = within.long().argmax(0, keepdim=True)
-        return torch.where(within.any(0), self.asked.cumsum(0).gather(0, first)[0] - 1, -1)
+        return torch.where(within.any(0), self.evaluated.cumsum(0).gather(0, first)[0] - 1, -1)
 
 
 def _counted(threat: Threat) -> bool:
-    """Whether distances are numbers of changes, so that there is no half of a way."""
+    """Whether distances are numbers of changes, so that the way to the clean image cannot be bisected."""
     return isinstance(threat, L0) or moves_events(threat)
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:
-    """One value per example, in the axes of images."""
+    """One value per example, in a shape that broadcasts over images."""
     return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """The inner product of each pair of examples."""
+    """The inner product of each example of one batch with the same example of the other."""
     return (a * b).flatten(1).sum(1)
 
 
 @dataclass(frozen=True)
 class DualNorm:
-    """The norm that says how far a linear function changes within a ball of another one.
+    """The dual norm: the largest change of a linear function within a unit ball of another norm.
 
     Args:
-        of: `Linf`, `L2` or `L1`.
+        of: the threat with that other norm, `Linf`, `L2` or `L1`.
     """
 
     of: type[Threat]
@@ -104,39 +104,40 @@ class DualNorm:
         top = flat.abs().amax(1)
         if self.of is L1:
             return top
-        safe = top.clamp(min=torch.finfo(w.dtype).tiny)  # squares of small slopes would vanish
+        safe = top.clamp(min=torch.finfo(w.dtype).tiny)  # squares of small slopes would underflow
         length: Tensor = torch.linalg.vector_norm(flat / safe[:, None], dim=1)
         return length * top
 
 
 class Face(NamedTuple):
-    """The boundary to another class that is nearest if the model were linear: `gap + w (z - x) = 0`."""
+    """The nearest decision boundary of the linearised model, `gap + w (z - x) = 0`."""
 
-    gap: Float[Tensor, "R"]  # logit of the other class minus that of the label
+    gap: Float[Tensor, "R"]  # logit of the other class minus the logit of the label
     w: Float[Tensor, "R *F"]  # its gradient
     fooled: Bool[Tensor, "R"]
 
 
 @dataclass
 class Hunt:
-    """Asks the model on behalf of a search and keeps the nearest image of each example that fooled it.
+    """The forward and backward passes of a search, and the nearest adversarial image of each example so far.
 
-    A model without randomness is asked once per image. One with randomness is asked `draws` times; its logits
-    are then means, and it is fooled by an image that fools it in more than half of the draws.
+    A deterministic model has one forward pass per image, a stochastic model `draws` of them. Margins are then
+    means over the draws, gradients are those of the mean logits, and an image fools the model if it does so
+    in more than half of the draws.
 
     Args:
         model: the attacked model.
-        source: where gradients come from.
-        threat: the norm; its epsilon is the goal.
+        gradient_source: the model that gives the gradients.
+        threat: the norm, and the epsilon that the search is to reach.
         x: clean images.
         y: labels.
         key: randomness of the search.
-        stop: leave an example alone once something within epsilon was found.
-        draws: looks per image at a stochastic model.
+        stop: whether the search stops on an example once an adversarial image within epsilon was found.
+        draws: forward passes per image on a stochastic model.
     """
 
     model: Model
-    source: Model
+    gradient_source: Model
     threat: Threat
     x: Tensor
     y: Tensor
@@ -147,59 +148,59 @@ class Hunt:
     distance: Tensor = field(init=False)
     losses: list[Tensor] = field(init=False, default_factory=list)
     path: list[Tensor] = field(init=False, default_factory=list)
-    asked: list[Tensor] = field(init=False, default_factory=list)
+    evaluated: list[Tensor] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        self.seen_so_far = Recollection(len(self.x))
+        self.recollection = Recollection(len(self.x))
         n, device = len(self.x), self.x.device
         self.near, self.height = self.x.clone(), self.x.new_full((n,), -torch.inf)
         self.clean = self.height.clone()  # margins of the clean images
         self.distance = torch.full((n,), torch.inf, dtype=torch.float64, device=device)
         self.counts = torch.zeros(3, n, dtype=torch.int64, device=device)  # forward, backward, zero
         self.stochastic = bool(getattr(self.model, "stochastic", False))
-        self.looks = self.draws if self.stochastic else 1
-        self.alike = twins(self.model, self.source)
+        self.forward_passes = self.draws if self.stochastic else 1
+        self.alike = twins(self.model, self.gradient_source)
 
     @property
     def unit(self) -> Tensor:
-        """What margins are measured in: that of the clean image, or 1 where it has none of its own.
+        """The unit of margins: minus the margin of the clean image, or 1 where that is not positive.
 
-        Prices and sums of a margin and a distance then do not depend on the scale of the logits.
+        Sums of a margin and a distance then do not depend on the scale of the logits.
         """
         own = -self.clean
         return torch.where(own.isfinite() & (own > 0), own, torch.ones_like(own))
 
     @property
     def rows(self) -> Tensor:
-        """The examples that are still searched for."""
+        """The rows of the examples that the search still works on."""
         enough = self.distance == 0
         if self.stop and not self.stochastic:
             enough |= self.distance <= self.threat.epsilon
         return (~enough).nonzero().flatten()
 
     def boxed(self, images: Tensor) -> Tensor:
-        """Images cut by the box [0, 1]; events, which a search keeps on their grid, as they are."""
+        """Images clipped to the box [0, 1]; events, which lie on their grid, are returned unchanged."""
         return images.detach() if moves_events(self.threat) else images.detach().clamp(0, 1)
 
     def left(self, rows: Tensor) -> Tensor:
-        """Which of these examples are still searched for, as a mask."""
+        """A mask of the examples among these rows that the search still works on."""
         return torch.isin(rows, self.rows)
 
     def offer(self, rows: Tensor, images: Tensor, *names: Name, decision: bool = False) -> Bool[Tensor, "R"]:
-        """Ask the model about images in the box; whether each fooled it.
+        """Evaluate images, keep the nearest adversarial ones, and return whether each image fools the model.
 
         Args:
-            rows: whose images.
-            images: one per row; values outside the box are cut.
-            names: of this look, for its randomness.
-            decision: only the decision may be known to the search, so that the trace holds distances.
+            rows: the examples of the images.
+            images: one image per row; values outside the box are clipped.
+            names: names of this evaluation, from which its randomness follows.
+            decision: whether the search may use decisions alone; the trace then holds distances.
         """
         images = self.boxed(images)
         if not len(rows):
             return torch.zeros(0, dtype=torch.bool, device=self.x.device)
         with torch.no_grad():
             value, fooled = self._answer(self.model, rows, images, names)
-        self.counts[0, rows] += self.looks
+        self.counts[0, rows] += self.forward_passes
         if decision:
             self.keep(rows, images, fooled, None)
             value = -self.distance[rows].to(value.dtype)
@@ -209,35 +210,38 @@ class Hunt:
             self.note(rows, value)
         return fooled
 
-    def ask(self, rows: Tensor, images: Tensor, *names: Name) -> Bool[Tensor, "Q"]:
-        """Ask for decisions on images whose rows may repeat; nothing is kept or traced."""
+    def fools(self, rows: Tensor, images: Tensor, *names: Name) -> Bool[Tensor, "Q"]:
+        """Whether images fool the model; rows may repeat, and nothing is kept or traced."""
         return self.trial(rows, images, *names)[1]
 
     def trial(self, rows: Tensor, images: Tensor, *names: Name) -> tuple[Tensor, Bool[Tensor, "Q"]]:
-        """Ask for margins and decisions on images whose rows may repeat; nothing is kept or traced."""
+        """Margins, and whether images fool the model; rows may repeat, and nothing is kept or traced."""
         with torch.no_grad():
             value, fooled = self._answer(self.model, rows, self.boxed(images), names)
-        self.counts[0].index_add_(0, rows, torch.full_like(rows, self.looks))
+        self.counts[0].index_add_(0, rows, torch.full_like(rows, self.forward_passes))
         return value, fooled
 
     def _answer(
         self, model: Model, rows: Tensor, images: Tensor, names: tuple[Name, ...]
     ) -> tuple[Tensor, Tensor]:
         now, evaluate = self.key.fold("look", *names).take(rows), evaluator(model, Margin(), self.y[rows])
-        looks = [evaluate(images, now.fold("draw", i) if self.stochastic else now) for i in range(self.looks)]
-        value, share = (sum(part[1:], part[0]) / len(looks) for part in zip(*looks, strict=True))
+        answers = [
+            evaluate(images, now.fold("draw", i) if self.stochastic else now)
+            for i in range(self.forward_passes)
+        ]
+        value, share = (sum(part[1:], part[0]) / len(answers) for part in zip(*answers, strict=True))
         return value, share > 0.5
 
     def note(self, rows: Tensor, value: Tensor) -> None:
-        """A row of the trace, after what was seen was kept."""
+        """Add a row to the trace, after the images of this evaluation were kept."""
         trace = self.x.new_full((len(self.x),), torch.nan)
         trace[rows] = value.detach().to(trace.dtype)
         self.losses.append(trace)
         self.path.append(self.distance.clone())
-        self.asked.append(torch.zeros_like(self.distance, dtype=torch.bool).index_fill(0, rows, True))
+        self.evaluated.append(torch.zeros_like(self.distance, dtype=torch.bool).index_fill(0, rows, True))
 
     def keep(self, rows: Tensor, images: Tensor, fooled: Tensor, value: Tensor | None) -> None:
-        """Keep what fooled the model from nearer than before; for want of such, the largest margin."""
+        """Keep nearer adversarial images; for examples without one, the image of the largest margin."""
         far = self.threat.distance(images, self.x[rows]).double()
         nearer = fooled & (far < self.distance[rows])
         taken = rows[nearer]
@@ -252,10 +256,10 @@ class Hunt:
         """A function of the logits, its gradient, and whether the model was fooled.
 
         Args:
-            rows: whose images.
-            images: one per row, in the box.
+            rows: the examples of the images.
+            images: one image per row, in the box.
             function: `(logits [R, K], labels [R]) -> [R]`.
-            names: of this look.
+            names: names of this evaluation, from which its randomness follows.
         """
         logits, leaf = self._open(rows, images, names)
         value = function(logits, self.y[rows])
@@ -281,14 +285,14 @@ class Hunt:
         dual: Callable[[Tensor], Tensor],
         *names: Name,
     ) -> Face:
-        """The nearest boundary to one of the other classes, by the linearised model.
+        """The nearest boundary of the linearised model between the label and one of the other classes.
 
         Args:
-            rows: whose images.
-            images: one per row, in the box.
-            others: classes to consider, none the label.
-            dual: how far a slope leads.
-            names: of this look.
+            rows: the examples of the images.
+            images: one image per row, in the box.
+            others: the classes to consider, without the label.
+            dual: the dual norm, which divides a difference of logits to give the distance.
+            names: names of this evaluation, from which its randomness follows.
         """
         logits, leaf = self._open(rows, images, names)
         gaps = logits.gather(1, others) - logits.gather(1, self.y[rows][:, None])
@@ -305,27 +309,26 @@ class Hunt:
     def _open(self, rows: Tensor, images: Tensor, names: tuple[Name, ...]) -> tuple[Tensor, Tensor]:
         now = self.key.fold("look", *names).take(rows)
         leaf = self.boxed(images).requires_grad_()
-        with torch.enable_grad(), self.seen_so_far.looking(rows):
-            looks = [
-                self.source(leaf, now.fold("draw", i) if self.stochastic else now) for i in range(self.looks)
+        with torch.enable_grad(), self.recollection.serving(rows):
+            answers = [
+                self.gradient_source(leaf, now.fold("draw", i) if self.stochastic else now)
+                for i in range(self.forward_passes)
             ]
-            looks = [finite(each) for each in looks]
-            logits = sum(looks[1:], looks[0]) / len(looks) if len(looks) > 1 else looks[0]
-        self.counts[0, rows] += self.looks
+            answers = [finite(each) for each in answers]
+            logits = sum(answers[1:], answers[0]) / len(answers) if len(answers) > 1 else answers[0]
+        self.counts[0, rows] += self.forward_passes
         return logits, leaf
 
     def _back(self, rows: Tensor, value: Tensor, leaf: Tensor, *, last: bool) -> Tensor:
         with torch.enable_grad():
-            total = (
-                value.sum() + 0 * leaf.sum()
-            )  # an answer that does not depend on the image has gradient zero
+            total = value.sum() + 0 * leaf.sum()  # a model that ignores the image has gradient zero
         (grad,) = torch.autograd.grad(total, leaf, retain_graph=not last)
-        self.counts[1, rows] += self.looks
-        self.counts[2, rows] += (grad.flatten(1) == 0).all(1) * self.looks
+        self.counts[1, rows] += self.forward_passes
+        self.counts[2, rows] += (grad.flatten(1) == 0).all(1) * self.forward_passes
         return grad.nan_to_num(0.0, 0.0, 0.0)
 
     def _close(self, rows: Tensor, leaf: Tensor, logits: Tensor, names: tuple[Name, ...]) -> Tensor:
-        """What the model says; asked again where the gradients were another model's or draws vary."""
+        """Whether the images fool the model; a further pass decides where the logits are no verdict."""
         images = leaf.detach()
         if not self.alike or self.stochastic:
             return self.offer(rows, images, *names, "verdict")
@@ -336,9 +339,9 @@ class Hunt:
         return fooled
 
     def classes(self, rows: Tensor) -> tuple[Int64[Tensor, "R K"], Tensor]:
-        """The other classes of each example, the most likely first, as the source sees the clean image."""
+        """The other classes of each example, the most likely first, and the logits of the clean images."""
         with torch.no_grad():
-            logits = self.source(self.x[rows], self.key.fold("classes").take(rows)).detach()
+            logits = self.gradient_source(self.x[rows], self.key.fold("classes").take(rows)).detach()
         self.counts[0, rows] += 1
         if logits.shape[1] < 2:
             raise InputError("A search for the nearest boundary needs two classes", "one", "Check the model.")
@@ -348,7 +351,7 @@ class Hunt:
         return others, logits
 
     def pull(self, steps: int) -> None:
-        """Bisect the way back from each nearest image to the clean one, a number of times."""
+        """Bisect, this many times, between each nearest adversarial image and the clean one."""
         if _counted(self.threat):
             return
         rows = torch.isin(self.rows, self.distance.isfinite().nonzero().flatten())
@@ -374,40 +377,41 @@ class Hunt:
             low = torch.where(left & ~good, middle, low)
 
     def minimum(self) -> Minimum:
-        """What was found."""
+        """The nearest adversarial images, with counts and trace."""
         forward, backward, zero = self.counts
         share = (zero / backward.clamp(min=1)).to(self.x.dtype)
-        if not self.losses:  # nothing was asked for
+        if not self.losses:  # the batch was empty
             none = self.x.new_zeros(0, len(self.x))
             path = none.double()
             return Minimum(self.near, self.distance, none, forward, backward, share, path, none.bool())
-        losses, path, asked = (torch.stack(part) for part in (self.losses, self.path, self.asked))
-        return Minimum(self.near, self.distance, losses, forward, backward, share, path, asked)
+        losses, path, evaluated = (torch.stack(part) for part in (self.losses, self.path, self.evaluated))
+        return Minimum(self.near, self.distance, losses, forward, backward, share, path, evaluated)
 
 
 class NormRecipe(Recipe):
-    """A recipe that looks for the nearest adversarial image."""
+    """A recipe that searches for the nearest adversarial image."""
 
     norms: ClassVar[tuple[type, ...]] = ()
-    draws: ClassVar[int] = 8  # looks per image at a stochastic model
-    minimal: ClassVar[bool] = True  # looks for a distance, and not only within a budget
-    bisections: ClassVar[int] = 10  # of the way from the nearest image back to the clean one
+    draws: ClassVar[int] = 8  # forward passes per image on a stochastic model
+    minimal: ClassVar[bool] = True  # whether it minimises the distance, not only within a budget
+    bisections: ClassVar[int] = 10  # bisections between the nearest image and the clean one, at the end
 
     def run(self, hunt: Hunt) -> None:
-        """Search, through the hunt, for its rows; the clean images were asked about before."""
-        raise NotImplementedError(f"{type(self).__name__} searches nowhere")
+        """Search on the rows of the hunt; the clean images have been evaluated before."""
+        raise NotImplementedError(f"{type(self).__name__} defines no search")
 
     def check_threat(self, threat: Threat) -> None:
         """Refuse threats of another norm.
 
         Raises:
-            InputError: this search knows nothing of the threat's norm.
+            InputError: the search is not defined for the norm of the threat.
         """
         if type(threat) not in self.norms:
             raise InputError(
-                f"{type(self).__name__} knows the threats {' and '.join(n.__name__ for n in self.norms)}",
+                f"{type(self).__name__} is defined for the threats "
+                + " and ".join(norm.__name__ for norm in self.norms),
                 repr(threat),
-                instead(threat, "Use it with one of these, or attack this threat with PGD."),
+                instead(threat, "Use one of these threats, or attack this threat with PGD."),
             )
 
     def __call__(self, threat: Threat) -> MinimumNorm:
@@ -417,28 +421,30 @@ class NormRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class SlopeRecipe(NormRecipe, GradientRecipe):
-    """A recipe for the nearest adversarial image that follows gradients, its own objective among them."""
+    """A recipe for the nearest adversarial image that follows gradients of an objective of its own."""
 
     def __post_init__(self) -> None:
         if self.objective != LogitCrossEntropy():
             raise InputError(
-                f"{type(self).__name__} has an objective of its own", repr(self.objective), "Leave it out."
+                f"{type(self).__name__} has an objective of its own",
+                repr(self.objective),
+                "Leave out the option objective.",
             )
 
 
 @dataclass(frozen=True)
 class MinimumNorm:
-    """A search for the nearest adversarial image, used within a budget.
+    """A search for the nearest adversarial image, used as an attack within a budget.
 
-    Where the nearest one is too far, its projection onto the budget's set is tried as well.
-    On a stochastic model, where the nearest image fools by luck, the way to it is also followed to the end
-    of the budget, and whichever fools it more often is returned.
+    Where the nearest image found lies outside the budget, its projection onto the set of the threat is tried.
+    The nearest image may fool a stochastic model by chance. So there the line from the clean image to it is
+    also followed to the edge of the budget, and the image that fools the model more often is returned.
 
     Args:
         threat: norm and budget.
         recipe: the search.
-        stop: leave an example alone once something within the budget was found; without it the search knows
-            nothing of epsilon, so that one run serves all budgets.
+        stop: whether the search stops on an example once an adversarial image within the budget was found.
+            Without it the search does not use epsilon, so that one run serves all budgets.
     """
 
     threat: Threat
@@ -454,18 +460,18 @@ class MinimumNorm:
         *,
         through: Model | None = None,
     ) -> Minimum:
-        """The nearest adversarial images; what the model gets wrong as it is has distance 0.
+        """The nearest adversarial images; a clean image that the model misclassifies has distance 0.
 
         Args:
             model: the attacked model.
             x: images in [0, 1].
             y: labels.
             key: randomness.
-            through: where gradients come from, the model itself by default.
+            through: the gradient source, by default the model itself.
 
         Raises:
-            InputError: labels that do not belong to the images, images of half precision or outside [0, 1], a
-                model in training mode, or one that does not answer logits.
+            InputError: labels that do not fit the images, images in half precision or outside [0, 1], a model
+                in training mode, or a model that does not return logits.
         """
         x = admit(model, self.threat, x, y, through)
         hunt = Hunt(model, through or model, self.threat, x, y, key, self.stop, self.recipe.draws)
@@ -488,11 +494,11 @@ class MinimumNorm:
         *,
         through: Model | None = None,
     ) -> Result:
-        """Attack `model` within the threat's budget, with gradients from `through`."""
+        """Attack `model` within the budget of the threat, with gradients from `through`."""
         return self.within(self.search(model, x, y, key, through=through), model, x.detach(), y, key)
 
     def within(self, found: Minimum, model: Model, x: Tensor, y: Tensor, key: Key) -> Result:
-        """What a search found, cut to the budget."""
+        """The result of a search, as that of an attack within the budget."""
         near = found.distance <= self.threat.epsilon
         cut = torch.where(per_row(near, x) > 0, found.x_adv, self.threat.project(found.x_adv, x))
         forward, losses = found.queries, found.losses
@@ -502,14 +508,14 @@ class MinimumNorm:
             forward = forward + extra
         success = judge(model, cut, y, key.fold("verdict"))
         value = x.new_full((1, len(x)), torch.nan)
-        if bool((success & (fell < 0)).any()):  # the projection of what was too far
-            fell = torch.where(success & (fell < 0), found.asked.sum(0), fell)
+        if bool((success & (fell < 0)).any()):  # the projection of a too distant image fooled the model
+            fell = torch.where(success & (fell < 0), found.evaluated.sum(0), fell)
             losses = torch.cat([losses, value])
         return Result(cut, success, losses, forward + 1, found.backward_queries, found.zero_gradients, fell)
 
     @torch.no_grad()
     def _further(self, model: Model, x: Tensor, cut: Tensor, y: Tensor, key: Key) -> tuple[Tensor, Tensor]:
-        """The image or, if that fools more often, the one at the end of the budget on the way to it."""
+        """The image, or the one at the edge of the budget on the line to it, whichever fools more often."""
         if _counted(self.threat):
             return cut, torch.zeros_like(y)
         far = self.threat.distance(cut, x).to(x.dtype)
@@ -518,8 +524,8 @@ class MinimumNorm:
         evaluate, draws = evaluator(model, Margin(), y), self.recipe.draws
         better = []
         for name, images in (("near", cut), ("end", end)):
-            looks = [evaluate(images, key.fold("further", name, i)) for i in range(draws)]
-            better.append([sum(part[1:], part[0]) for part in zip(*looks, strict=True)])
+            answers = [evaluate(images, key.fold("further", name, i)) for i in range(draws)]
+            better.append([sum(part[1:], part[0]) for part in zip(*answers, strict=True)])
         (value, share), (value_end, share_end) = better
         taken = (share_end > share) | ((share_end == share) & (value_end > value))
         return torch.where(per_row(taken, x) > 0, end, cut), torch.full_like(y, 2 * draws)

@@ -1,4 +1,4 @@
-"""Searches that pay for distance: C&W for L2 and EAD for L1, with the price found by binary search."""
+"""Searches with a penalty on the distance: C&W for L2 and EAD for L1, with the weight found by bisection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["EAD", "CarliniWagner"]
 
 @dataclass(frozen=True, kw_only=True)
 class _Priced(SlopeRecipe):
-    """Minimises distance plus `c` times what is missing to a misclassification, for several `c`."""
+    """Minimise the distance plus `c` times the margin that misclassification still lacks, for several `c`."""
 
     steps: int = 100
     searches: int = 9
@@ -55,11 +55,11 @@ class _Priced(SlopeRecipe):
             price = torch.where(high.isinf(), price * 10, (low + high) / 2).clamp(max=1e10)
 
     def descend(self, hunt: Hunt, price: Tensor, search: int) -> Tensor:
-        """One minimisation; whether it met something misclassified."""
-        raise NotImplementedError(f"{type(self).__name__} minimises nothing")
+        """One minimisation; returns whether it met an adversarial image."""
+        raise NotImplementedError(f"{type(self).__name__} defines no minimisation")
 
-    def look(self, hunt: Hunt, rows: Tensor, x: Tensor, search: int, step: int) -> tuple[Tensor, Tensor]:
-        """The gradient of what is missing to a misclassification, and whether nothing is."""
+    def missing(self, hunt: Hunt, rows: Tensor, x: Tensor, search: int, step: int) -> tuple[Tensor, Tensor]:
+        """The gradient of the margin that is missing to a misclassification, and whether none is missing."""
         value, grad, fooled = hunt.slope(rows, x, Margin(), "step", search, step)
         unit = hunt.unit[rows]
         value, grad = value / unit, grad / per_row(unit, grad)
@@ -68,36 +68,36 @@ class _Priced(SlopeRecipe):
 
 
 def _each(function: Callable[[Tensor], Tensor], values: Float[Tensor, "R *F"]) -> Float[Tensor, "R *F"]:
-    """A function of single values, one example after the other.
+    """An elementwise function, applied to one example after the other.
 
-    At the ends of a vector it rounds otherwise, and where these lie in a batch depends on its size.
+    Vectorised code rounds differently at the ends of a vector, and their position depends on the batch size.
     """
     return torch.stack([function(one.clone()) for one in values])
 
 
 @dataclass(frozen=True, kw_only=True)
 class CarliniWagner(_Priced):
-    r"""C&W L2: gradient descent on squared distance and margin together, in the space of `tanh`.
+    r"""C&W L2: gradient descent on the sum of squared distance and weighted margin, in the space of `tanh`.
 
     .. math:: \min_w \|x'(w) - x\|_2^2 + c \max(z_y - \max_{k \ne y} z_k + \kappa, 0),\quad
         x' = \tfrac12(\tanh w + 1)
 
-    with Adam, whose steps shrink linearly to nothing: large ones bring pixels back from the ends of `tanh`,
-    small ones find the boundary. `c` grows tenfold until something is found, and is then bisected. Libraries
-    that keep `c` at 1 find nothing where margins are small beside distances, and far images where they are
-    large. Margins are measured in that of the clean image, so that neither `c` nor what is found depends on
-    the scale of the logits.
+    with Adam, whose step size falls linearly to zero: large steps bring pixels back from the saturated ends
+    of `tanh`, small steps find the boundary. The weight `c` grows tenfold until an adversarial image is
+    found, and is then bisected. Libraries that keep `c` at 1 find no image where margins are small compared
+    with distances, and distant images where margins are large. Margins are measured in units of the margin of
+    the clean image, so that neither `c` nor the result depends on the scale of the logits.
 
     Args:
-        steps: number of steps for each `c`, at least 0; a black or white pixel starts far out in the space of
-            `tanh`, and `steps * step_size` below 4 may not get it back.
+        steps: number of steps for each `c`, at least 0. A black or white pixel starts far out in the space of
+            `tanh`, and may stay there if `steps * step_size` is below 4.
         searches: number of values of `c`, at least 1.
-        step_size: of Adam's first step, in the space of `tanh`, positive. The published 0.01, at every step,
-            belongs to 10,000 of them.
+        step_size: step size of the first step of Adam, in the space of `tanh`, positive. The published 0.01
+            at every step is meant for 10,000 steps.
         initial: the first `c`, positive.
-        confidence: margin beyond the boundary that is aimed at, `kappa`, in clean margins, at least 0.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        confidence: margin `kappa` beyond the boundary, in units of the clean margin, at least 0.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Raises:
         InputError: settings out of range, or a threat other than L2.
@@ -127,8 +127,8 @@ class CarliniWagner(_Priced):
             if step == self.steps:
                 hit[rows] |= hunt.offer(rows, x, "last", search)
                 break
-            grad, done = self.look(hunt, rows, x, search, step)
-            if step >= self.steps // 2:  # the first steps of Adam have one length whatever the price is
+            grad, done = self.missing(hunt, rows, x, search, step)
+            if step >= self.steps // 2:  # the first steps of Adam have the same length for every weight
                 hit[rows] |= done
             grad = (2 * (x - hunt.x[rows]) + per_row(price[rows], x) * grad) * (1 - tanh.square()) / 2
             first[rows] = 0.9 * first[rows] + 0.1 * grad
@@ -141,30 +141,31 @@ class CarliniWagner(_Priced):
 
 @dataclass(frozen=True, kw_only=True)
 class EAD(_Priced):
-    r"""Elastic-net attack: squared L2 distance, L1 distance and margin together, by shrinkage.
+    r"""Elastic-net attack: a weighted sum of squared L2 distance, L1 distance and margin, by shrinkage.
 
     .. math:: \min_{x' \in [0,1]^n} c \max(z_y - \max_{k \ne y} z_k + \kappa, 0) + \|x' - x\|_2^2
         + \beta \|x' - x\|_1
 
-    Accelerated proximal steps, whose shrinkage by `beta` sets small changes to zero; the step size falls with
-    the square root of the steps left. As in the paper the shrinkage is `beta` itself, not `beta` times the
-    step size, so that `beta` is a threshold in pixel value. Margins are measured in that of the clean image.
+    The steps are accelerated proximal steps, whose shrinkage by `beta` sets small changes to zero; the step
+    size falls with the square root of the number of steps left. As in the paper the shrinkage is `beta`
+    itself, not `beta` times the step size, so that `beta` is a threshold in pixel value. Margins are measured
+    in units of the margin of the clean image.
 
     Args:
-        beta: changes below this are undone, in pixel value, at least 0.
+        beta: threshold below which changes are undone, in pixel value, at least 0.
         steps: number of steps for each `c`, at least 0.
         searches: number of values of `c`, at least 1.
-        step_size: of the first step, positive.
+        step_size: step size of the first step, positive.
         initial: the first `c`, positive.
-        confidence: margin beyond the boundary that is aimed at, `kappa`, in clean margins, at least 0.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        confidence: margin `kappa` beyond the boundary, in units of the clean margin, at least 0.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Raises:
         InputError: settings out of range, or a threat other than L1.
 
     Source:
-        Chen et al. 2018, eqs. (4)-(7) and algorithm 1; of what was found the nearest in L1 is kept.
+        Chen et al. 2018, eqs. (4)-(7) and algorithm 1; of the adversarial images the nearest in L1 is kept.
     """
 
     norms: ClassVar[tuple[type, ...]] = (L1,)
@@ -183,7 +184,7 @@ class EAD(_Priced):
             rows = hunt.rows
             if not len(rows):
                 break
-            grad, _ = self.look(hunt, rows, ahead[rows], search, step)
+            grad, _ = self.missing(hunt, rows, ahead[rows], search, step)
             here, start = ahead[rows], clean[rows]
             size = self.step_size * (1 - step / self.steps) ** 0.5
             moved = here - size * (per_row(price[rows], here) * grad + 2 * (here - start))

@@ -1,4 +1,4 @@
-"""Searches that change few pixels: JSMA, SparseFool, and one pixel by differential evolution."""
+"""Searches that change few pixels: JSMA, SparseFool, sigma-zero, and one pixel by differential evolution."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ __all__ = ["JSMA", "OnePixel", "SigmaZero", "SparseFool"]
 
 @dataclass(frozen=True, kw_only=True)
 class JSMA(SlopeRecipe):
-    r"""Jacobian-based saliency map attack: the two values that help a target most go up, pair after pair.
+    r"""Jacobian-based saliency map attack: raise the pair of values that favours a target most, pair by pair.
 
     .. math:: \max_{p,q} -\alpha_{pq}\,\beta_{pq},\quad
         \alpha_{pq} = \partial_p f_t + \partial_q f_t > 0,\quad
         \beta_{pq} = \sum_{j \ne t} \partial_p f_j + \partial_q f_j < 0
 
-    All pairs of values inside the box are compared. Negative `theta` lowers values, with both signs turned.
-    It ends where no pair helps, which on spiking models with vanishing gradients is at once.
+    All pairs of values inside the box are compared. A negative `theta` lowers values, with both signs
+    reversed. The search ends where no pair favours the target, which on spiking models with vanishing
+    gradients happens at once.
 
     Args:
-        theta: by how much each value of a pair changes, in [-1, 1], not 0.
-        gamma: largest share of all values that may change, in (0, 1]; one pair at least.
-        targets: classes to aim at.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        theta: change of each value of a pair, in [-1, 1], not 0.
+        gamma: largest share of all values that may change, in (0, 1]; one pair may always change.
+        targets: the target classes.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Raises:
         InputError: settings out of range, or a threat other than L0.
@@ -93,12 +94,13 @@ class JSMA(SlopeRecipe):
             x = flat.view_as(x)
             going[rows[~help_]] = False
             rows = rows[help_]
-            going[rows[hunt.offer(rows, x[rows], "pair", turn, step)]] = False  # more pixels are only farther
+            fooled = hunt.offer(rows, x[rows], "pair", turn, step)
+            going[rows[fooled]] = False  # further pixels would only add distance
 
     def _slopes(
         self, hunt: Hunt, rows: Tensor, x: Tensor, target: Tensor, turn: int, step: int
     ) -> tuple[Tensor, Tensor]:
-        """Gradients of the target's logit and of the sum of all others."""
+        """The gradients of the logit of the target and of the sum of all other logits."""
         _, grads, _ = hunt.slopes(rows, x, target[:, None], "target", turn, step)
         up = grads[0].flatten(1)
         _, total, _ = hunt.slope(rows, x, lambda logits, y: logits.sum(1), "sum", turn, step)
@@ -107,7 +109,7 @@ class JSMA(SlopeRecipe):
     def _pairs(
         self, up: Float[Tensor, "R N"], others: Float[Tensor, "R N"], x: Float[Tensor, "R N"]
     ) -> tuple[Tensor, Tensor]:
-        """The best pair of values of each example, and whether it helps."""
+        """The best pair of values of each example, and whether it favours the target."""
         sign = 1.0 if self.theta > 0 else -1.0
         pairs, help_ = [], []
         for alpha, beta, value in zip(sign * up, sign * others, x, strict=True):
@@ -124,22 +126,24 @@ class JSMA(SlopeRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class SparseFool(SlopeRecipe):
-    r"""SparseFool: where DeepFool crosses the boundary, its tangent plane is reached with few pixels.
+    r"""SparseFool: reach, with few pixels, the tangent plane of the boundary where DeepFool crosses it.
 
     .. math:: x' = \arg\min_z \|z - x\|_1\quad w \cdot (z - x_B) = 0,\ z \in [0,1]^n,\quad
         x_B = x + \lambda (x_{DF} - x)
 
-    with the point :math:`x_{DF}` at which an L2 DeepFool from the iterate ends and the normal `w` there.
-    Values of the largest slopes go to the edge of the box one after the other, until the plane is reached.
+    with the point :math:`x_{DF}` at which DeepFool under L2, begun at the iterate, ends, and the normal `w`
+    there. The values of the largest slopes move to the edge of the box one after the other, until the plane
+    is reached.
 
     Args:
-        lam: how far beyond the boundary the plane is put, at least 1; larger is surer and less sparse.
-        steps: number of planes at most, at least 0.
-        inner: steps of each DeepFool, at least 1.
-        overshoot: of DeepFool, at least 0.
-        candidates: number of classes that DeepFool considers, at least 1.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        lam: distance of the plane, as a multiple of the distance of the boundary, at least 1; a larger one
+            makes the search succeed more often and change more pixels.
+        steps: largest number of planes, at least 0.
+        inner: largest number of steps of each run of DeepFool, at least 1.
+        overshoot: overshoot of DeepFool, at least 0.
+        candidates: number of the most likely other classes that DeepFool considers, at least 1.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Raises:
         InputError: settings out of range, or a threat other than L0 and L1.
@@ -197,19 +201,19 @@ class SigmaZero(SlopeRecipe):
         + \frac{1}{n} \sum_i \frac{\delta_i^2}{\delta_i^2 + \sigma},\quad
         \delta_i \leftarrow 0 \text{ where } |\delta_i| < \tau
 
-    by Adam on gradients of largest component 1, with steps :math:`\eta` that fall along half a cosine to a
-    tenth. The threshold :math:`\tau` rises by :math:`t\eta_0` where the image fools the model and falls by
-    :math:`t\eta` where it does not. `u` is the margin of the clean image, so that nothing depends on the
-    scale of the logits; the published margin has the logits' own unit.
+    by Adam on gradients that are scaled to a largest component of 1. The step size :math:`\eta` falls along
+    half a cosine to a tenth. The threshold :math:`\tau` rises by :math:`t\eta_0` where the image fools the
+    model and falls by :math:`t\eta` where it does not. The unit `u` is the margin of the clean image, so that
+    the result does not depend on the scale of the logits; the published margin is in units of logits.
 
     Args:
         steps: number of steps, at least 0; 1,000 in the paper.
-        step_size: of Adam at first, `eta_0`, in pixel value, positive.
+        step_size: step size `eta_0` of the first step of Adam, in pixel value, positive.
         sigma: smoothness of the count, in squared pixel value, positive.
-        threshold: first threshold, in pixel value, in [0, 1].
-        adaptation: speed `t` of the threshold, at least 0.
-        surrogate: spike function to take gradients through, or None for the model's own.
-        backward: encoder rule to take gradients through, or None for the model's own.
+        threshold: initial threshold, in pixel value, in [0, 1].
+        adaptation: rate `t` at which the threshold changes, at least 0.
+        surrogate: spike function for the gradients, or None for the model's own.
+        backward: backward rule of the encoder for the gradients, or None for the model's own.
 
     Raises:
         InputError: settings out of range, or a threat other than L0.
@@ -273,27 +277,27 @@ class SigmaZero(SlopeRecipe):
             hunt.offer(rows, clean[rows] + delta[rows], "last")
 
     def _share(self, step: int) -> float:
-        """The size of a step, as a share of the first one's."""
+        """The step size, as a share of the first step size."""
         return 0.1 + 0.9 * (1 + math.cos(math.pi * step / self.steps)) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnePixel(NormRecipe):
-    """One pixel attack: differential evolution over places and contents of a few pixels, without gradients.
+    """One pixel attack: differential evolution over position and content of a few pixels, without gradients.
 
-    The number of pixels is the budget, one by default and in the paper; a pixel has all its channels.
+    The budget is the number of pixels, which is one in the paper; all channels of a pixel change together.
 
     Args:
-        steps: generations at most, at least 0; evolution ends where it succeeds.
+        steps: largest number of generations, at least 0; evolution ends once it succeeds.
         population: candidates per generation, at least 5.
-        scale: weight of differences, in (0, 2).
+        scale: weight of the differences of candidates, in (0, 2).
 
     Raises:
         InputError: settings out of range, or a threat other than L0.
 
     Source:
         Su, Vargas & Sakurai 2019, section III, with 400 candidates and 100 generations; the margin in place
-        of the confidence, which soft-max rounds to 1. Evolution is SciPy's `differential_evolution`
+        of the confidence, which the soft-max rounds to 1. The evolution is SciPy's `differential_evolution`
         (`rand1bin` without crossover).
     """
 
@@ -313,7 +317,9 @@ class OnePixel(NormRecipe):
     def run(self, hunt: Hunt) -> None:
         pixels = int(hunt.threat.epsilon)
         if not hunt.stop:
-            raise InputError("OnePixel has a budget and no minimum norm", "nested", "Use JSMA or SparseFool.")
+            raise InputError(
+                "OnePixel needs a budget and finds no minimum norm", "a search without one", "Use JSMA."
+            )
         if not pixels:
             return
         for row in hunt.rows.tolist():
@@ -323,25 +329,25 @@ class OnePixel(NormRecipe):
         from scipy.optimize import differential_evolution
 
         x = hunt.x[row]
-        places, channels = (x.shape[1:], x.shape[0]) if x.ndim == 3 else ((x.numel(),), 1)
-        place = int(np.prod(places))
+        shape, channels = (x.shape[1:], x.shape[0]) if x.ndim == 3 else ((x.numel(),), 1)
+        positions = int(np.prod(shape))
         genes = [(0.0, 1.0)] * (pixels * (1 + channels))
         one = torch.tensor([row], device=hunt.x.device)
         generation = iter(range(self.steps + 2))
 
         def images(population: NDArray[np.float64]) -> Tensor:
-            """Members `[S, pixels * (1 + C)]` as images."""
+            """The members `[S, pixels * (1 + C)]` of a population as images."""
             members = torch.from_numpy(population.reshape(len(population), pixels, 1 + channels))
-            where = (members[..., 0] * place).long().clamp(max=place - 1).to(x.device)
+            where = (members[..., 0] * positions).long().clamp(max=positions - 1).to(x.device)
             content = members[..., 1:].to(x.device, x.dtype).clamp(0, 1)
-            changed = x.reshape(channels, place).expand(len(population), -1, -1).clone()
+            changed = x.reshape(channels, positions).expand(len(population), -1, -1).clone()
             for pixel in range(pixels):
                 index = where[:, pixel].view(-1, 1, 1).expand(-1, channels, 1)
                 changed.scatter_(2, index, content[:, pixel, :, None])
             return changed.view(len(population), *x.shape)
 
         def height(population: NDArray[np.float64]) -> NDArray[np.float64]:
-            """Minus the margin of each member `[genes, S]`."""
+            """Minus the margin of each member of a population `[genes, S]`."""
             now = next(generation)
             tried = images(population.T)
             value, fooled = hunt.trial(one.expand(len(tried)), tried, "generation", now)
@@ -352,7 +358,8 @@ class OnePixel(NormRecipe):
 
         seed = hunt.key.fold("evolution").take(one)
         number = seed.seed(seed.rows[0]) if seed.rows else seed.fold(row).seed()
-        random = "rng" if "rng" in inspect.signature(differential_evolution).parameters else "seed"
+        known = inspect.signature(differential_evolution).parameters
+        random = next(name for name in ("rng", "seed") if name in known)  # SciPy renamed it
         start = np.random.default_rng(number).random((self.population, len(genes)))
         differential_evolution(
             height,

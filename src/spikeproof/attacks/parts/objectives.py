@@ -1,9 +1,10 @@
-r"""Objectives that look at the output layer over time: times of first spikes, potentials, and every exit.
+r"""Objectives on the output layer over time: times of first spikes, potentials, and the logits of every exit.
 
-The plain objectives see the logits alone, those of the exit really taken where a decoder exits early. That is
-what the verdict rests on, but the time of an exit has no derivative, so a search that sees no other step is
-blind to a decision that could be made to come earlier or later. Nor do logits of spikes tell how near a
-silent neuron is to its threshold. Verdicts are those of the model whatever an objective says.
+The plain objectives use the logits alone, which are those of the exit really taken where a decoder exits
+early. The verdict rests on these logits. But the time of an exit has no derivative, so their gradient does
+not show that a perturbation could make the decision come earlier or later. Nor do the logits of spikes show
+how near a silent neuron is to its threshold. Verdicts are always the answers of the model, whatever the
+objective.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ __all__ = ["AtExit", "FirstSpikeMargin", "PotentialMargin", "PrefixMean"]
 
 @dataclass(frozen=True)
 class FirstSpikeMargin(Watching):
-    r"""First-spike-time margin: how much earlier another class fires than the label does, in steps.
+    r"""First-spike-time margin: by how many steps another class fires before the label does.
 
     .. math:: t_y - \min_{k \ne y} t_k
 
-    over all steps, whatever the decoder makes of them, with the times and the gradient of the decoder
-    `first-spike`: T for a neuron that stays silent, and a gradient at every step. Positive where another
-    class fires first, 0 at a tie. A population's time is the mean over its neurons. Of networks of spike
-    times the times are their own, in their unit.
+    over all time steps, whichever decoder the model has, with the times and the gradient of the decoder
+    `first-spike`: the time is T for a neuron that stays silent, and the gradient is defined at every step.
+    The margin is positive where another class fires first, and 0 at a tie. The time of a population is the
+    mean over its neurons. Networks of spike times use their own times, in their own unit.
 
     Raises:
-        InputError: output neurons that do not fire.
+        InputError: the output neurons do not fire.
 
     Example:
         >>> from spikeproof.decoders import Count
@@ -56,7 +57,7 @@ class FirstSpikeMargin(Watching):
         decoder, neurons = seen.decoder, seen.outputs
         if not decoder.reads_spikes:
             raise InputError(
-                "A margin of first spikes needs output neurons that fire", repr(decoder), "Use margin."
+                "A margin of first-spike times needs output neurons that fire", repr(decoder), "Use margin."
             )
         if reads_potential(decoder):
             neurons = activity(decoder, neurons)
@@ -66,16 +67,17 @@ class FirstSpikeMargin(Watching):
 
 @dataclass(frozen=True)
 class PotentialMargin(Watching):
-    r"""Potential margin: the best other class's mean potential minus the label's.
+    r"""Potential margin: the largest mean potential of another class, minus the mean potential of the label.
 
     .. math:: \max_{k \ne y} \bar u_k - \bar u_y, \quad \bar u = \frac{1}{t^*}\sum_{t < t^*} u[t]
 
-    with `u` the potential that an output neuron would have if it never fired, over the steps until the exit
-    really taken. No surrogate stands between it and the last weights, so it has a gradient where output
-    neurons are silent, tied or saturated. With the decoder mean-potential it is the margin of the logits.
+    where `u` is the potential that an output neuron would have if it never fired, over the time steps until
+    the exit really taken. No surrogate lies between this potential and the weights of the last layer, so the
+    margin has a gradient where output neurons are silent, tied or saturated. With the decoder mean-potential
+    it is the margin of the logits.
 
     Raises:
-        InputError: output neurons without a potential, such as those of spike times.
+        InputError: the output neurons have no potential, as in networks of spike times.
 
     Example:
         >>> spikes, u = torch.zeros(2, 1, 2), torch.tensor([[[0.5, 0.25]], [[0.5, 0.75]]])
@@ -97,7 +99,9 @@ class PotentialMargin(Watching):
     ) -> Float[Tensor, "B"]:
         if seen.potential is None:
             raise InputError(
-                "A margin of potentials needs output neurons that have one", "none", "Use margin."
+                "A margin of potentials needs output neurons with a membrane potential",
+                "a model that shows none",
+                "Use margin.",
             )
         means = prefixes(MeanPotential(), _classes(seen.potential, seen))
         return _margin(_taken(means, seen), y, target)
@@ -105,18 +109,18 @@ class PotentialMargin(Watching):
 
 @dataclass(frozen=True)
 class AtExit(Watching):
-    r"""The loss at the exit really taken: the objective on the logits that the decision rests on.
+    r"""The objective at the exit really taken, that is, on the logits that the decision rests on.
 
     .. math:: L(y^{(t^*)})
 
-    The same number and gradient as the objective itself has on the model's logits, by its name. Studies leave
+    Value and gradient are the same as those of the plain objective on the logits of the model. Studies leave
     it out for decoders without an early exit.
 
     Args:
-        objective: of logits and labels.
+        objective: an objective of logits and labels.
 
     Raises:
-        InputError: an objective that looks at more than logits and labels.
+        InputError: an objective that needs more than logits and labels.
 
     Example:
         >>> from spikeproof.decoders import Count, FixedExit
@@ -144,20 +148,20 @@ class AtExit(Watching):
 
 @dataclass(frozen=True)
 class PrefixMean(Watching):
-    r"""The mean loss over prefixes: the objective on the logits that every exit would give, taken or not.
+    r"""The mean of an objective over prefixes: over the logits that every exit would give, taken or not.
 
     .. math:: \frac{1}{T} \sum_{t=1}^{T} L(y^{(t)})
 
-    with the logits of the first t steps. It pulls at all exits at once, so it sees what a decision could be
-    made to wait for, and a decision that could be made to come at once. Studies leave it out for decoders
-    without an early exit.
+    with the logits :math:`y^{(t)}` of the first t steps. It has a gradient at all exits at once, those before
+    and after the exit taken included, so an attack may make the decision come later or earlier. Studies leave
+    it out for decoders without an early exit.
 
     Args:
-        objective: of logits and labels.
-        until_exit: whether to stop at the exit really taken, in place of the last step.
+        objective: an objective of logits and labels.
+        until_exit: whether the mean ends at the exit really taken instead of the last step.
 
     Raises:
-        InputError: an objective that looks at more than logits and labels.
+        InputError: an objective that needs more than logits and labels.
 
     Example:
         >>> from spikeproof.decoders import Count, FixedExit
@@ -167,7 +171,8 @@ class PrefixMean(Watching):
         [0.0, -0.5]
 
     Source:
-        Athalye, Carlini & Wagner 2018, section 5, for attacks on a whole; the mean over steps is ours.
+        Athalye, Carlini & Wagner 2018, section 5, for attacks on the whole defence; the mean over steps is
+        ours.
     """
 
     objective: Objective = LogitCrossEntropy()
@@ -214,6 +219,6 @@ def _classes(neurons: Float[Tensor, "... N"], seen: Watched) -> Float[Tensor, ".
 
 
 def _taken(values: Float[Tensor, "T B K"], seen: Watched) -> Float[Tensor, "B K"]:
-    """Of values after every step those at the exit really taken."""
+    """The values at the exit really taken, out of the values after every step."""
     last = exit_steps(seen.decoder, seen.outputs) - 1
     return values.gather(0, last[None, :, None].expand(1, *values.shape[1:]))[0]

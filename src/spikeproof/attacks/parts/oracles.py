@@ -1,8 +1,8 @@
-"""Where gradients come from.
+"""Oracles: how the gradient of an objective with respect to the image is computed.
 
-An oracle is one call: `oracle(evaluate, x, key) -> Probe`, where `evaluate(x, key)` gives the objective and
-whether the model was fooled, per example. It never changes the model; what it looks through may be a
-substitute of the model.
+An oracle is one call, `oracle(evaluate, x, key) -> OracleAnswer`. The function `evaluate(x, key)` gives, for
+each example, the objective and whether the model was fooled. An oracle never changes the model; the model
+behind `evaluate` may be a substitute of the attacked one.
 """
 
 from __future__ import annotations
@@ -18,57 +18,56 @@ from torch import Tensor
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 
-__all__ = ["Evaluate", "Exact", "Expectation", "Oracle", "Probe"]
+__all__ = ["Evaluate", "Exact", "Expectation", "Oracle", "OracleAnswer"]
 
 Evaluate = Callable[[Tensor, Key], tuple[Tensor, Tensor]]
-"""`(x, key) -> (objective [B], fooled [B])`, `fooled` being 1.0 where the model does not answer the label."""
+"""`(x, key) -> (objective [B], fooled [B])`, `fooled` being 1.0 where the answer is not the label."""
 
 
-class Probe(NamedTuple):
-    """What an attack learns about each example from one look."""
+class OracleAnswer(NamedTuple):
+    """What an oracle returns for each example."""
 
     value: Float[Tensor, "B"]  # objective
-    grad: Float[Tensor, "B *F"]  # its gradient by the image
-    fooled: Float[Tensor, "B"]  # share of looks at which the model missed the label
+    grad: Float[Tensor, "B *F"]  # its gradient with respect to the image
+    fooled: Float[Tensor, "B"]  # share of forward passes at which the answer was not the label
 
 
 class Oracle:
-    """A source of gradients."""
+    """A way to compute the gradient of an objective with respect to the image."""
 
-    looks: int = 1  # forward and backward passes per call
-    estimates: bool = False  # from answers alone, so that a masked gradient does not stop it
+    estimates: bool = False  # whether it uses logits alone, so that a masked gradient does not stop it
 
-    def looks_at(self, x: Float[Tensor, "B *F"]) -> tuple[int, int]:
-        """Forward and backward passes that a call with these images costs each of them."""
-        return self.looks, self.looks
+    def passes(self, x: Float[Tensor, "B *F"]) -> tuple[int, int]:
+        """Numbers of forward and backward passes, for each image, that a call with these images takes."""
+        return 1, 1
 
-    def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> Probe:
-        """Look once."""
-        raise NotImplementedError(f"{type(self).__name__} looks at nothing")
+    def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> OracleAnswer:
+        """Objective, gradient and share of wrong answers at these images."""
+        raise NotImplementedError(f"{type(self).__name__} computes no gradient")
 
 
 @dataclass(frozen=True)
 class Exact(Oracle):
-    """Backpropagation through the model as it is, encoder and decoder included."""
+    """Backpropagation through the whole model, encoder and decoder included."""
 
-    def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> Probe:
+    def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> OracleAnswer:
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             value, fooled = evaluate(x, key)
-            total = value.sum() + 0 * x.sum()  # an answer that does not depend on the image has gradient zero
+            total = value.sum() + 0 * x.sum()  # a model that ignores the image has gradient zero
             (grad,) = torch.autograd.grad(total, x)
-        return Probe(value.detach(), grad.nan_to_num(0.0, 0.0, 0.0), fooled.detach())
+        return OracleAnswer(value.detach(), grad.nan_to_num(0.0, 0.0, 0.0), fooled.detach())
 
 
 @dataclass(frozen=True)
 class Expectation(Oracle):
-    r"""Expectation over the model's randomness: the mean of the *gradients* of several draws.
+    r"""Expectation over the randomness of the model: the mean of the *gradients* of several draws.
 
     .. math:: \frac{1}{R}\sum_r \nabla_x L(x, \xi_r)
 
     Args:
-        draws: number of draws `R`, at least 1. One draw is the oracle itself.
-        oracle: the source of each gradient.
+        draws: number of draws `R`, at least 1; with one draw this is the inner oracle itself.
+        oracle: the oracle that computes the gradient of each draw.
 
     Source:
         Athalye, Carlini & Wagner 2018, section 4.2.
@@ -82,20 +81,16 @@ class Expectation(Oracle):
             raise InputError("Expectation needs at least one draw", f"draws={self.draws}", "Try draws=10.")
 
     @property
-    def looks(self) -> int:  # type: ignore[override]
-        return self.draws * self.oracle.looks
-
-    @property
     def estimates(self) -> bool:  # type: ignore[override]
         return self.oracle.estimates
 
-    def looks_at(self, x: Float[Tensor, "B *F"]) -> tuple[int, int]:
-        forward, backward = self.oracle.looks_at(x)
+    def passes(self, x: Float[Tensor, "B *F"]) -> tuple[int, int]:
+        forward, backward = self.oracle.passes(x)
         return self.draws * forward, self.draws * backward
 
-    def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> Probe:
+    def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> OracleAnswer:
         if self.draws == 1:
             return self.oracle(evaluate, x, key)
-        probes = [self.oracle(evaluate, x, key.fold("draw", i)) for i in range(self.draws)]
-        # added one by one, because a reduction rounds in an order that depends on the size of the batch
-        return Probe(*(sum(parts[1:], parts[0]) / self.draws for parts in zip(*probes, strict=True)))
+        answers = [self.oracle(evaluate, x, key.fold("draw", i)) for i in range(self.draws)]
+        # summed one by one, because a reduction rounds in an order that depends on the size of the batch
+        return OracleAnswer(*(sum(parts[1:], parts[0]) / self.draws for parts in zip(*answers, strict=True)))

@@ -1,7 +1,8 @@
-"""Schedules of gradient attacks: how the size of the steps changes, and when a search goes back to its best.
+"""Schedules of gradient attacks: how the step size changes, and when a run goes back to its best iterate.
 
-A schedule is told what each look saw. It answers with the place to go on from and keeps the relative size of
-the next step in its memory, as `scale`; a schedule of sparse steps also sets their `share`.
+A schedule receives an `Observation` at every step. It returns the iterate that the run continues from and
+keeps the relative size of the next step in its memory, as `scale`; a schedule of sparse steps also sets their
+`share`.
 """
 
 from __future__ import annotations
@@ -18,31 +19,31 @@ from torch import Tensor
 from spikeproof.attacks.parts.steps import Memory, per_example
 from spikeproof.errors import InputError
 
-__all__ = ["AdaptiveSparsity", "Constant", "Cosine", "Halving", "Oscillation", "Schedule", "Sight"]
+__all__ = ["AdaptiveSparsity", "Constant", "Cosine", "Halving", "Observation", "Oscillation", "Schedule"]
 
 
-class Sight(NamedTuple):
-    """What one look saw."""
+class Observation(NamedTuple):
+    """One evaluation of the objective and its gradient during a run."""
 
-    step: int  # 0 at the start
-    steps: int  # of the whole run
-    x: Float[Tensor, "B *F"]  # clean
-    here: Float[Tensor, "B *F"]
+    step: int  # number of the step, 0 at the start
+    steps: int  # number of steps of the whole run
+    x: Float[Tensor, "B *F"]  # clean images
+    here: Float[Tensor, "B *F"]  # the iterate
     value: Float[Tensor, "B"]  # objective
     grad: Float[Tensor, "B *F"]
 
 
 class Schedule:
-    """Sizes of steps, relative to the attack's step size."""
+    """The sizes of the steps, relative to the step size of the attack."""
 
     def begin(self, x: Float[Tensor, "B *F"]) -> Memory:
-        """What is remembered before the first look, `scale` and `share` included."""
+        """The memory before the first step, with `scale` and `share`."""
         ones = torch.ones(len(x), dtype=x.dtype, device=x.device)
         return {"scale": ones, "share": ones * torch.nan}
 
-    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
-        """Where to go on from, the gradient there, and what is remembered."""
-        return sight.here, sight.grad, memory
+    def __call__(self, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        """The iterate that the run continues from, the gradient there, and the new memory."""
+        return observation.here, observation.grad, memory
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    r"""Sizes fall along half a cosine, from the whole size to none.
+    r"""The step size falls along half a cosine, from its full value to zero.
 
     .. math:: \alpha_i = \alpha\,(1 + \cos(\pi i / n)) / 2
 
@@ -64,14 +65,21 @@ class Cosine(Schedule):
         Loshchilov & Hutter 2017, eq. (5), without restarts.
     """
 
-    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
-        scale = (1 + math.cos(math.pi * sight.step / max(sight.steps, 1))) / 2
-        return sight.here, sight.grad, {**memory, "scale": torch.full_like(memory["scale"], scale)}
+    def __call__(self, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        scale = (1 + math.cos(math.pi * observation.step / max(observation.steps, 1))) / 2
+        return (
+            observation.here,
+            observation.grad,
+            {**memory, "scale": torch.full_like(memory["scale"], scale)},
+        )
 
 
 @functools.cache
 def checkpoints(steps: int) -> tuple[int, ...]:
-    """The looks at which APGD checks its progress: 22 % of the steps, then 3 % less each time, at least 6 %.
+    """The steps at which APGD checks its progress.
+
+    The first interval is 22 % of all steps, and each interval is shorter than the one before it by 3 % of all
+    steps, down to 6 %.
 
     Example:
         >>> checkpoints(100)[:5]
@@ -88,55 +96,58 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Halving(Schedule):
-    """Sizes are halved at the checkpoints of APGD, whatever happened; the search never goes back.
+    """The step size is halved at every checkpoint of APGD; the run never goes back to an earlier iterate.
 
     Source:
         Published code of SA-PGD (ASSG), `attack.py`.
     """
 
-    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
-        scale = memory["scale"] / 2 if sight.step in checkpoints(sight.steps) else memory["scale"]
-        return sight.here, sight.grad, {**memory, "scale": scale}
+    def __call__(self, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        scale = memory["scale"] / 2 if observation.step in checkpoints(observation.steps) else memory["scale"]
+        return observation.here, observation.grad, {**memory, "scale": scale}
 
 
-def _remembered(sight: Sight, memory: Memory) -> tuple[Memory, Tensor]:
-    """The best look so far, and whether it is this one."""
-    better = sight.value >= memory["best"]  # at a tie the newer one: on a plateau, too, a search moves on
-    pick = per_example(better, sight.here)
+def _remembered(observation: Observation, memory: Memory) -> tuple[Memory, Tensor]:
+    """The memory with the best iterate so far, and whether that is the current one."""
+    # at a tie the newer iterate counts as better, so that a run moves on a plateau, too
+    better = observation.value >= memory["best"]
+    pick = per_example(better, observation.here)
     return {
         **memory,
-        "best": torch.where(better, sight.value, memory["best"]),
-        "best_here": torch.where(pick, sight.here, memory["best_here"]),
-        "best_grad": torch.where(pick, sight.grad, memory["best_grad"]),
+        "best": torch.where(better, observation.value, memory["best"]),
+        "best_here": torch.where(pick, observation.here, memory["best_here"]),
+        "best_grad": torch.where(pick, observation.grad, memory["best_grad"]),
     }, better
 
 
-def _back(where: Tensor, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor]:
-    pick = per_example(where, sight.here)
+def _back(where: Tensor, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor]:
+    """Iterate and gradient: the best so far for some examples, the current ones for the others."""
+    pick = per_example(where, observation.here)
     return (
-        torch.where(pick, memory["best_here"], sight.here),
-        torch.where(pick, memory["best_grad"], sight.grad),
+        torch.where(pick, memory["best_here"], observation.here),
+        torch.where(pick, memory["best_grad"], observation.grad),
     )
 
 
 @dataclass(frozen=True)
 class Oscillation(Schedule):
-    r"""The schedule of APGD: at checkpoints, halve where progress has stopped and go back to the best point.
+    r"""The schedule of APGD: where progress has stopped, halve the step size and go back to the best iterate.
 
-    Progress has stopped where the objective rose in at most `rho` of the looks since the last checkpoint, or
-    where the size was not halved there and the best value has not changed since.
+    Progress is checked at the checkpoints. It has stopped where the objective rose in at most a share `rho`
+    of the steps since the last checkpoint, or where the step size was not halved there and the best value has
+    not changed since.
 
     Args:
-        rho: share of rising looks, in [0, 1].
+        rho: share of the steps in which the objective has to rise, in [0, 1].
 
     Raises:
         InputError: a share out of range.
 
     Source:
-        Croce & Hein 2020 (AutoAttack), section 3. The published code compares the first look after the start
-        with an empty slot, zero, instead of the look before it; here it is compared as in the paper. Of
-        points of one value the newest counts as best, since spike counts, and cross-entropies that rounded to
-        zero, have plateaus.
+        Croce & Hein 2020 (AutoAttack), section 3. The published code compares the first value after the start
+        with an uninitialised entry, zero, instead of the value before it; here it is compared as in the
+        paper. Among iterates of equal value the newest counts as best, because spike counts have plateaus,
+        and so do cross-entropies that were rounded to zero.
     """
 
     rho: float = 0.75
@@ -154,18 +165,18 @@ class Oscillation(Schedule):
             **{"best": low, "best_here": x.clone(), "best_grad": torch.zeros_like(x)},
         }
 
-    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
-        rises = memory["rises"] + (sight.value > memory["last"]) * (sight.step > 0)
-        memory, _ = _remembered(sight, {**memory, "rises": rises, "last": sight.value})
-        if sight.step == 0:
-            return sight.here, sight.grad, {**memory, "checked": memory["best"]}
-        marks = (0, *checkpoints(sight.steps))
-        if sight.step not in marks:
-            return sight.here, sight.grad, memory
-        window = sight.step - marks[marks.index(sight.step) - 1]
+    def __call__(self, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        rises = memory["rises"] + (observation.value > memory["last"]) * (observation.step > 0)
+        memory, _ = _remembered(observation, {**memory, "rises": rises, "last": observation.value})
+        if observation.step == 0:
+            return observation.here, observation.grad, {**memory, "checked": memory["best"]}
+        marks = (0, *checkpoints(observation.steps))
+        if observation.step not in marks:
+            return observation.here, observation.grad, memory
+        window = observation.step - marks[marks.index(observation.step) - 1]
         stuck = (memory["halved"] == 0) & (memory["checked"] >= memory["best"])
         halve = (rises <= self.rho * window) | stuck
-        here, grad = _back(halve, sight, memory)
+        here, grad = _back(halve, observation, memory)
         return here, grad, {
             **memory,
             "scale": torch.where(halve, memory["scale"] / 2, memory["scale"]),
@@ -177,14 +188,15 @@ class Oscillation(Schedule):
 
 @dataclass(frozen=True)
 class AdaptiveSparsity(Schedule):
-    r"""The schedule of APGD under L1: steps as sparse as the best perturbation so far, over `factor`.
+    r"""The schedule of APGD under L1: the sparsity of the steps follows that of the best perturbation so far.
 
-    At every 4 % of the steps: where the best perturbation has become sparser by 5 % or more, back to it, at
-    full size; elsewhere the size is divided by `factor`, down to a tenth.
+    A step changes as many values as the best perturbation so far, divided by `factor`. Progress is checked
+    after every 4 % of the steps. Where the best perturbation has become sparser by more than 5 %, the run
+    goes back to it at full step size; elsewhere the step size is divided by `factor`, down to a tenth.
 
     Args:
-        first: share of the values that move before the first check, in (0, 1].
-        factor: above 1.
+        first: share of the values that change before the first check, in (0, 1].
+        factor: divisor of the step size and of the number of changed values, above 1.
 
     Raises:
         InputError: settings out of range.
@@ -214,14 +226,14 @@ class AdaptiveSparsity(Schedule):
             **{"best": low, "best_here": x.clone(), "best_grad": torch.zeros_like(x)},
         }
 
-    def __call__(self, sight: Sight, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
-        memory, _ = _remembered(sight, memory)
-        if sight.step == 0 or sight.step % max(int(0.04 * sight.steps), 1):
-            return sight.here, sight.grad, memory
-        support = (memory["best_here"] != sight.x).flatten(1).sum(1).to(sight.value.dtype)
+    def __call__(self, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        memory, _ = _remembered(observation, memory)
+        if observation.step == 0 or observation.step % max(int(0.04 * observation.steps), 1):
+            return observation.here, observation.grad, memory
+        support = (memory["best_here"] != observation.x).flatten(1).sum(1).to(observation.value.dtype)
         sparser = support < 0.95 * memory["support"]
-        here, grad = _back(sparser, sight, memory)
+        here, grad = _back(sparser, observation, memory)
         scale = torch.where(sparser, 1.0, memory["scale"] / self.factor).clamp(0.1, 1.0)
-        size = max(sight.x[0].numel(), 1) if len(sight.x) else 1
+        size = max(observation.x[0].numel(), 1) if len(observation.x) else 1
         share = (support / size / self.factor).clamp(1 / size, 1.0)
         return here, grad, {**memory, "scale": scale, "share": share, "support": support.clamp(min=1)}

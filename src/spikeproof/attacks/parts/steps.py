@@ -1,7 +1,7 @@
-"""Steps of gradient attacks: from an iterate and a gradient to the next member of the threat's set.
+"""Steps of gradient attacks: from an iterate and its gradient to the next iterate, within the threat's set.
 
-A step keeps no state of its own. What it remembers between calls, such as momentum, is a `Memory` that the
-search hands from call to call: tensors whose first axis is the batch.
+A step keeps no state of its own. What it needs from earlier calls, such as momentum, is a `Memory` that the
+search passes from call to call: a dictionary of tensors whose first axis is the batch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
     "Memory",
     "Momentum",
     "Nesterov",
-    "Place",
+    "Position",
     "StableAdaptive",
     "Steepest",
     "Step",
@@ -35,59 +35,59 @@ __all__ = [
 ]
 
 Memory = dict[str, Tensor]
-"""What a step or a schedule remembers; the first axis of every tensor is the batch."""
+"""What a step or a schedule keeps between its calls; the first axis of every tensor is the batch."""
 
 
-class Place(NamedTuple):
-    """Where a step starts from."""
+class Position(NamedTuple):
+    """The position that a step starts from, and the size of the step."""
 
     threat: Threat
-    x: Float[Tensor, "B *F"]  # clean
-    here: Float[Tensor, "B *F"]  # a member of the threat's set
+    x: Float[Tensor, "B *F"]  # clean images
+    here: Float[Tensor, "B *F"]  # the current iterate, a member of the threat's set
     size: Float[Tensor, "B"]  # length of the step, in units of epsilon (pixel value)
-    share: Float[Tensor, "B"]  # share of the values that a sparse step moves, NaN where it is the step's own
+    share: Float[Tensor, "B"]  # share of values that a sparse step moves; NaN: the share of the step itself
     key: Key = Key.of(0)  # randomness of the step
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:
-    """One value per example, to be multiplied with images."""
+    """One value per example, in a shape that broadcasts over images."""
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def _mean(values: Tensor) -> Tensor:
-    """Mean of each example, in the axes of images."""
+    """The mean over the values of each example, in a shape that broadcasts over images."""
     flat = values.flatten(1) if values.ndim > 1 else values[:, None]
     return per_example(flat.mean(1), values)
 
 
 def _over(values: Tensor, scale: Tensor) -> Tensor:
-    """The quotient; zero where both are zero."""
+    """The quotient, which is zero where numerator and denominator are zero."""
     return values / scale.clamp(min=torch.finfo(values.dtype).tiny)
 
 
 class Step:
-    """A way from a gradient to the next iterate."""
+    """The map from an iterate and its gradient to the next iterate."""
 
-    whole: ClassVar[bool] = False  # whether it leads from one train of whole events to another
+    whole: ClassVar[bool] = False  # whether every iterate holds whole events
 
     def begin(self, x: Float[Tensor, "B *F"]) -> Memory:
-        """What is remembered before the first step."""
+        """The memory before the first step."""
         return {}
 
-    def look(self, place: Place, memory: Memory) -> Float[Tensor, "B *F"]:
-        """The member at which the gradient is asked for."""
-        return place.here
+    def gradient_point(self, position: Position, memory: Memory) -> Float[Tensor, "B *F"]:
+        """The member of the set at which the gradient is evaluated; by default the iterate itself."""
+        return position.here
 
     def __call__(
-        self, place: Place, grad: Float[Tensor, "B *F"], memory: Memory
+        self, position: Position, grad: Float[Tensor, "B *F"], memory: Memory
     ) -> tuple[Float[Tensor, "B *F"], Memory]:
-        """The next member, and what is remembered."""
-        raise NotImplementedError(f"{type(self).__name__} goes nowhere")
+        """The next iterate, and the new memory."""
+        raise NotImplementedError(f"{type(self).__name__} defines no step")
 
 
 @dataclass(frozen=True)
 class Steepest(Step):
-    r"""Along the steepest direction of the threat, then projected: signs under Linf, unit vectors under L2.
+    r"""A step in the steepest direction of the threat, projected: signs under Linf, unit vectors under L2.
 
     .. math:: x_{i+1} = \Pi\,(x_i + \alpha\, d(\nabla_x L(x_i)))
 
@@ -95,23 +95,23 @@ class Steepest(Step):
         Madry et al. 2018, section 2.1.
     """
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        moved = place.here + per_example(place.size, grad) * place.threat.steepest(grad)
-        return place.threat.project(moved, place.x), memory
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        moved = position.here + per_example(position.size, grad) * position.threat.steepest(grad)
+        return position.threat.project(moved, position.x), memory
 
 
 @dataclass(frozen=True)
 class TopShare(Step):
-    r"""The sign of the largest components of the gradient, at length alpha in L1, then projected.
+    r"""A step along the signs of the largest gradient components, of length alpha in L1, then projected.
 
     .. math:: x_{i+1} = \Pi\,(x_i + \alpha\, s / \|s\|_1),\quad
         s = \mathrm{sign}(g) \cdot 1[|g| \text{ among the largest}]
 
-    Values at the wall of the box that the gradient pushes outwards count as zero. The published steps spend
-    their length on them, too.
+    The gradient of a value counts as zero where the value lies at the edge of the box and the gradient points
+    outwards. The published steps spend part of their length on such values.
 
     Args:
-        share: share of the values that move, in (0, 1], where the schedule sets none.
+        share: share of the values that change, in (0, 1], where the schedule sets no share.
 
     Raises:
         InputError: a share out of range.
@@ -124,35 +124,35 @@ class TopShare(Step):
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise InputError("A share is above 0 and at most 1", f"share={self.share}", "Try 0.05.")
+            raise InputError("A share of values is above 0 and at most 1", f"share={self.share}", "Try 0.05.")
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        free = torch.where(room(grad, place.here) > 0, grad, 0 * grad)
-        if isinstance(place.threat, Region):
-            free = torch.where(place.threat.mask(grad), free, 0 * free)
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        free = torch.where(room(grad, position.here) > 0, grad, 0 * grad)
+        if isinstance(position.threat, Region):
+            free = torch.where(position.threat.mask(grad), free, 0 * free)
         flat = free.flatten(1) if free.ndim > 1 else free[:, None]
         if not flat.numel():
-            return place.here, memory
-        share = torch.where(place.share.isnan(), self.share, place.share)
+            return position.here, memory
+        share = torch.where(position.share.isnan(), self.share, position.share)
         count = (share * flat.shape[1]).ceil().clamp(1, flat.shape[1]).long()
         ordered = flat.abs().sort(dim=1, descending=True).values
         least = ordered.gather(1, count[:, None] - 1)
         sign = torch.where(flat.abs() >= least, flat.sign(), 0 * flat)
         sign = _over(sign, sign.abs().sum(1, keepdim=True)).view(grad.shape)
-        moved = place.here + per_example(place.size, grad) * sign
-        return place.threat.project(moved, place.x), memory
+        moved = position.here + per_example(position.size, grad) * sign
+        return position.threat.project(moved, position.x), memory
 
 
 @dataclass(frozen=True)
 class FrankWolfe(Step):
-    r"""Towards the member at which the linearised objective is largest; the box is seen before the step.
+    r"""A step towards the member of the set, box included, at which the linearised objective is largest.
 
     .. math:: x_{i+1} = \Pi\,(x_i + \gamma_i\,(\arg\max_{s \in S} g \cdot s - x_i)),\quad
         \gamma_i = \frac{2}{i + 2}
 
-    The first step goes all the way, so that a linear model falls as far as it can. In a set that is convex
-    nothing is left to project; in sets of few pixels the projection decides which pixels stay.
-    The length of the step is its own, and the schedule's is not used.
+    The first step goes all the way, which is optimal on a linear model. In a convex set the projection
+    changes nothing; in sets of few changed pixels the projection decides which pixels stay changed. The step
+    has the length given above and ignores the size that the schedule sets.
 
     Source:
         Frank & Wolfe 1956; step sizes of Jaggi 2013, algorithm 1.
@@ -161,25 +161,25 @@ class FrankWolfe(Step):
     def begin(self, x: Tensor) -> Memory:
         return {"age": torch.zeros(len(x), dtype=x.dtype, device=x.device)}
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        threat = cast(Extreme, place.threat)
-        goal = threat.extreme(grad, place.x)
-        still = (grad == 0).flatten(1).all(1)  # no slope, no goal
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        threat = cast(Extreme, position.threat)
+        goal = threat.extreme(grad, position.x)
+        still = (grad == 0).flatten(1).all(1)  # without a slope there is no goal
         gamma = torch.where(still, 0.0, 2 / (memory["age"] + 2))
         gamma = per_example(gamma, grad)
-        moved = torch.where(gamma == 1, goal, place.here + gamma * (goal - place.here))
-        return threat.project(moved, place.x), {**memory, "age": memory["age"] + 1}
+        moved = torch.where(gamma == 1, goal, position.here + gamma * (goal - position.here))
+        return threat.project(moved, position.x), {**memory, "age": memory["age"] + 1}
 
 
 @dataclass(frozen=True)
 class HeavyBall(Step):
-    r"""A steepest step mixed with the one before it.
+    r"""A steepest step, averaged with the previous step.
 
     .. math:: z = \Pi\,(x_i + \alpha\, d(g)),\quad
         x_{i+1} = \Pi\,(x_i + a\,(z - x_i) + (1 - a)(x_i - x_{i-1}))
 
     Args:
-        weight: weight `a` of the new step, in (0, 1]; 1 in the first step.
+        weight: weight `a` of the new step, in (0, 1]; the first step has weight 1.
 
     Raises:
         InputError: a weight out of range.
@@ -197,24 +197,24 @@ class HeavyBall(Step):
     def begin(self, x: Tensor) -> Memory:
         return {"before": x.clone(), "age": torch.zeros(len(x), dtype=x.dtype, device=x.device)}
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        here, threat = place.here, place.threat
-        ahead = threat.project(here + per_example(place.size, grad) * threat.steepest(grad), place.x)
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        here, threat = position.here, position.threat
+        ahead = threat.project(here + per_example(position.size, grad) * threat.steepest(grad), position.x)
         first = memory["age"] == 0
         weight = per_example(torch.where(first, 1.0, self.weight).to(here.dtype), grad)
         before = torch.where(per_example(first, grad), here, memory["before"])
         moved = here + weight * (ahead - here) + (1 - weight) * (here - before)
-        return threat.project(moved, place.x), {"before": here, "age": memory["age"] + 1}
+        return threat.project(moved, position.x), {"before": here, "age": memory["age"] + 1}
 
 
 @dataclass(frozen=True)
 class Momentum(Step):
-    r"""Steps along a sum of past gradients, each of mean size one.
+    r"""Steps along a decaying sum of gradients, each scaled to a mean absolute value of one.
 
     .. math:: m_{i+1} = \mu\, m_i + g / \overline{|g|}
 
     Args:
-        decay: weight `mu` of the past, at least 0.
+        decay: weight `mu` of the sum so far, at least 0.
         step: the step along the sum.
 
     Raises:
@@ -222,7 +222,7 @@ class Momentum(Step):
 
     Source:
         Dong et al. 2018 (MI-FGSM), eq. (6). The paper divides by the sum of absolute values; the mean differs
-        by a constant factor, which no direction sees.
+        by a constant factor, which changes no direction.
     """
 
     decay: float = 1.0
@@ -235,48 +235,49 @@ class Momentum(Step):
     def begin(self, x: Tensor) -> Memory:
         return {"momentum": torch.zeros_like(x), **self.step.begin(x)}
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         total = _over(grad, _mean(grad.abs())) + self.decay * memory["momentum"]
-        moved, kept = self.step(place, total, memory)
+        moved, kept = self.step(position, total, memory)
         return moved, {**kept, "momentum": total}
 
 
 @dataclass(frozen=True)
 class Nesterov(Momentum):
-    r"""Momentum whose gradient is asked for where the momentum alone would lead, projected into the set.
+    r"""Momentum, with the gradient evaluated where the momentum alone would lead, projected into the set.
 
     .. math:: g = \nabla_x L(\Pi\,(x_i + \alpha \mu\, m_i))
 
     Args:
-        decay: weight `mu` of the past, at least 0.
+        decay: weight `mu` of the sum so far, at least 0.
         step: the step along the sum.
 
     Source:
-        Lin et al. 2020 (NI-FGSM), eq. (6)-(8), with gradients of mean size one: of sum one, as printed, the
-        look ahead would be shorter than a step by the number of pixels. Published code looks outside the
-        box, where encoders are not defined.
+        Lin et al. 2020 (NI-FGSM), eq. (6)-(8), with gradients scaled to a mean absolute value of one. Scaled
+        to a sum of one, as printed, the look-ahead would be shorter than a step by a factor of the number of
+        pixels. Published code evaluates the gradient outside the box, where encoders are not defined.
     """
 
-    def look(self, place: Place, memory: Memory) -> Tensor:
-        ahead = place.here + per_example(self.decay * place.size, place.here) * memory["momentum"]
-        return place.threat.project(ahead, place.x)
+    def gradient_point(self, position: Position, memory: Memory) -> Tensor:
+        ahead = position.here + per_example(self.decay * position.size, position.here) * memory["momentum"]
+        return position.threat.project(ahead, position.x)
 
 
 @dataclass(frozen=True)
 class Adam(Step):
-    r"""Steps along first over second moment of the gradients, with the correction for their start.
+    r"""Steps along the ratio of the first and second moments of the gradients, with bias correction.
 
     .. math:: u = \frac{\hat m}{\sqrt{\hat v} + 10^{-12}},\quad x_{i+1} = \Pi\,(x_i + \alpha\,u)
 
-    Under Linf the step is `u`, no value beyond `alpha`; under other threats it is the steepest one for `u`.
-    Gradients are first brought to mean size one, so that their scale does not matter.
+    Under Linf the direction is `u` clipped to [-1, 1], so that no value changes by more than `alpha`; under
+    other threats the step is the steepest step for `u`. Gradients are first scaled to a mean absolute value
+    of one, so that their scale does not matter.
 
     Args:
-        first: memory of the mean, in [0, 1).
-        second: memory of the mean square, in [0, 1).
+        first: decay rate of the mean, in [0, 1).
+        second: decay rate of the mean square, in [0, 1).
 
     Raises:
-        InputError: a memory out of range.
+        InputError: a decay rate out of range.
 
     Source:
         Kingma & Ba 2015, algorithm 1.
@@ -288,7 +289,7 @@ class Adam(Step):
     def __post_init__(self) -> None:
         if not (0 <= self.first < 1 and 0 <= self.second < 1):
             raise InputError(
-                "A memory is at least 0 and below 1",
+                "A decay rate is at least 0 and below 1",
                 f"first={self.first}, second={self.second}",
                 "Try first=0.9, second=0.999.",
             )
@@ -298,7 +299,7 @@ class Adam(Step):
         return {"mean": torch.zeros_like(x), "square": torch.zeros_like(x), "age": age}
 
     def moments(self, grad: Tensor, memory: Memory) -> tuple[Memory, Tensor]:
-        """The new memory and the direction."""
+        """The new memory, and the direction of the step."""
         grad, age = _over(grad, _mean(grad.abs())), memory["age"] + 1
         mean = self.first * memory["mean"] + (1 - self.first) * grad
         square = self.second * memory["square"] + (1 - self.second) * grad.square()
@@ -306,22 +307,24 @@ class Adam(Step):
         true_mean, true_square = mean / (1 - self.first**now), square / (1 - self.second**now)
         return {"mean": mean, "square": square, "age": age}, true_mean / (true_square.sqrt() + 1e-12)
 
-    def __call__(self, place: Place, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         memory, direction = self.moments(grad, memory)
-        unit = direction.clamp(-1, 1) if boxed(place.threat) else place.threat.steepest(direction)
-        return place.threat.project(place.here + per_example(place.size, grad) * unit, place.x), memory
+        unit = direction.clamp(-1, 1) if boxed(position.threat) else position.threat.steepest(direction)
+        return position.threat.project(
+            position.here + per_example(position.size, grad) * unit, position.x
+        ), memory
 
 
 @dataclass(frozen=True)
 class StableAdaptive(Adam):
-    r"""The step of SA-PGD: moments of normalised gradients as decaying sums.
+    r"""The step of SA-PGD: the moments of normalised gradients are decaying sums.
 
     .. math:: m_{i+1} = \beta_1 m_i + g / \overline{|g|},\quad v_{i+1} = \beta_2 v_i + g^2 / \overline{g^2}
         ,\quad u = m / (\sqrt{v} + 10^{-12})
 
     Args:
-        first: memory of the mean, in [0, 1).
-        second: memory of the mean square, in [0, 1).
+        first: decay rate of the sum of gradients, in [0, 1).
+        second: decay rate of the sum of squares, in [0, 1).
 
     Source:
         Published code of SA-PGD (ASSG), `attack.py`.
@@ -331,7 +334,8 @@ class StableAdaptive(Adam):
     second: float = 0.8
 
     def moments(self, grad: Tensor, memory: Memory) -> tuple[Memory, Tensor]:
-        grad = _over(grad, grad.abs().flatten(1).amax(1).view(-1, *[1] * (grad.ndim - 1)))  # squares vanish
+        # scaled to a largest value of one, because squares of small gradients underflow
+        grad = _over(grad, grad.abs().flatten(1).amax(1).view(-1, *[1] * (grad.ndim - 1)))
         mean = self.first * memory["mean"] + _over(grad, _mean(grad.abs()))
         square = self.second * memory["square"] + _over(grad.square(), _mean(grad.square()))
         return {"mean": mean, "square": square, "age": memory["age"] + 1}, mean / (square.sqrt() + 1e-12)
@@ -340,8 +344,9 @@ class StableAdaptive(Adam):
 def best_step(threat: Threat) -> Step:
     """The step that suits the geometry of a threat.
 
-    Under Linf and L2 it is the steepest one. A steepest step of L1 moves one value, and one among few free
-    pixels forgets the box; where a threat knows its extreme member, the step goes there.
+    Under Linf and L2 it is the steepest step. A steepest step under L1 changes a single value, and a steepest
+    step among few changed pixels ignores the box. Where a threat gives the extreme member of its set for a
+    linear function, the step is Frank-Wolfe.
 
     Example:
         >>> from spikeproof.threats import L0

@@ -1,7 +1,7 @@
-"""Classes that a targeted search aims at, one per example and turn, chosen from answers to clean images.
+"""Target classes of a targeted attack, one per example and run, chosen from the logits of the clean images.
 
-A targeted search is judged like any other: an example has fallen when the model no longer answers its label,
-whichever class it answers instead.
+A targeted attack is judged like any other: an example has fallen when the answer of the model is no longer
+its label, whichever class the answer is.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class Targets:
     """A choice of target classes."""
 
     def turns(self, classes: int) -> int:
-        """How many targets each example has."""
+        """The number of targets of each example."""
         return 1
 
     def __call__(self, logits: Float[Tensor, "B K"], y: Int64[Tensor, "B"], turn: int) -> Int64[Tensor, "B"]:
-        """The target of each example in a turn."""
-        raise NotImplementedError(f"{type(self).__name__} aims at nothing")
+        """The target of each example in the run of this number."""
+        raise NotImplementedError(f"{type(self).__name__} names no target")
 
 
 def _others(logits: Tensor, y: Tensor) -> Tensor:
-    """The other classes of each example, the most likely first; NaN counts as the least."""
+    """The other classes of each example, the most likely first; a logit of NaN counts as the least likely."""
     known = logits.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     order = known.argsort(dim=1, descending=True, stable=True)
     return order[order != y[:, None]].view(len(y), logits.shape[1] - 1)
@@ -38,7 +38,7 @@ def _others(logits: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LeastLikely(Targets):
-    """The class of the lowest logit, other than the label and than classes that are masked by minus infinity.
+    """The class of the lowest logit, other than the label and classes that are masked by minus infinity.
 
     Example:
         >>> LeastLikely()(torch.tensor([[0.0, 2.0, 1.0, -torch.inf]]), torch.tensor([0]), 0).tolist()
@@ -59,10 +59,10 @@ class EveryOther(Targets):
     """Every other class in turn, the most likely first.
 
     Args:
-        most: number of classes at most, at least 1.
+        most: largest number of classes, at least 1.
 
     Raises:
-        InputError: no classes.
+        InputError: a number below 1.
 
     Example:
         >>> EveryOther()(torch.tensor([[0.0, 2.0, 1.0]]), torch.tensor([1]), 1).tolist()
@@ -87,13 +87,13 @@ class EveryOther(Targets):
 
 @dataclass(frozen=True)
 class Given(Targets):
-    """A target for each label.
+    """A given target class for each label.
 
     Args:
-        classes: the target of label 0, of label 1, and so on; none is the label itself.
+        classes: the targets of label 0, of label 1, and so on; no label is its own target.
 
     Raises:
-        InputError: a label that is its own target, or labels without a target.
+        InputError: a label is its own target, or a target is no class.
 
     Example:
         >>> Given((1, 2, 0))(torch.zeros(2, 3), torch.tensor([2, 0]), 0).tolist()
@@ -114,6 +114,8 @@ class Given(Targets):
     def __call__(self, logits: Tensor, y: Tensor, turn: int) -> Tensor:
         if len(self.classes) != logits.shape[1]:
             raise InputError(
-                f"{logits.shape[1]} classes need as many given targets", repr(self.classes), "Name them all."
+                f"{logits.shape[1]} classes need as many given targets",
+                repr(self.classes),
+                "Give a target for every label.",
             )
         return torch.tensor(self.classes, device=y.device)[y]
