@@ -137,11 +137,11 @@ def _document(path: Path) -> Mapping[str, object]:
         raise InputError(
             f"{path}: expected the JSON description of a model", f"{content[:40]!r} ({error})", _ASK
         ) from error
-    if "format" not in document:
+    if (found_format := document.get("format")) is None:
         raise InputError(f"{path}: expected the JSON description of a model", f"{content[:40]!r}", _ASK)
     raise InputError(
         f"{path}: this version of spikeproof reads format {_FORMAT}",
-        f"format {document['format']!r:.40}",
+        f"format {found_format!r:.40}",
         "Install a newer spikeproof.",
     )
 

@@ -18,7 +18,8 @@ from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Reco
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.driver import Listener, Summary
 from spikeproof.experiments.run.executors import Failure, Progress
-from spikeproof.experiments.study.cells import Cell
+from spikeproof.experiments.study.cells import Cell, CellSpec
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.report.tables import (
     ARCHITECTURE,
     MISSING,
@@ -151,12 +152,24 @@ def cell_names(cells: Sequence[Cell]) -> dict[str, str]:
             parts = "/".join(model[axis]["name"] for axis in ("network", "neuron", "encoder", "decoder"))
             names[cell.address] = f"train {parts}"
         else:
-            tried = spec.get("attack") or spec.get("certificate")
-            what = f"{tried['name']} {spec['epsilon']:.3g}" if tried and "epsilon" in spec else cell.kind
-            what = f"distance by {spec['attack']['name']}" if cell.kind == "distance" else what
-            what = f"probe {spec['probe']['name']}" if "probe" in spec else what
-            names[cell.address] = f"{what} on {names[cell.needs[0]].removeprefix('train ')}"
+            names[cell.address] = (
+                f"{_measured(cell.kind, spec)} on {names[cell.needs[0]].removeprefix('train ')}"
+            )
     return names
+
+
+def _measured(kind: CellKind, spec: CellSpec) -> str:
+    """What a cell measures of its model, in a few words."""
+    match kind:
+        case CellKind.ATTACK:
+            return f"{spec['attack']['name']} {spec['epsilon']:.3g}"
+        case CellKind.CERTIFY:
+            return f"{spec['certificate']['name']} {spec['epsilon']:.3g}"
+        case CellKind.DISTANCE:
+            return f"distance by {spec['attack']['name']}"
+        case CellKind.PROBE:
+            return f"probe {spec['probe']['name']}"
+    return kind
 
 
 def print_summary(summary: Summary) -> None:

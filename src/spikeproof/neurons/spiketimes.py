@@ -117,6 +117,10 @@ class Exact(Timed):
         return torch.where(earliest < 0, -self.tau * earliest, 0.0)
 
 
+SLOWER = {"equal": 1, "double": 2}
+"""Time constant of the membrane -> its ratio to the time constant of the synapse."""
+
+
 @dataclass(frozen=True)
 class FastAndDeep(Exact):
     r"""The leaky neuron with current-based synapses, at its exact first spike time.
@@ -154,7 +158,7 @@ class FastAndDeep(Exact):
     def kernel(self, s: Float[Tensor, "..."]) -> tuple[Tensor, Tensor]:
         s = s / self.tau
         fast = torch.exp(-s)
-        if self.membrane == "equal":
+        if SLOWER[self.membrane] == 1:
             return s * fast, (1 - s) * fast
         slow = torch.exp(-s / 2)
         return slow - fast, fast - slow / 2
@@ -162,7 +166,7 @@ class FastAndDeep(Exact):
     def crossing(self, times: Float[Tensor, "B N"], weight: Float[Tensor, "B N O"]) -> Tensor:
         a1 = _sums(weight, times.exp())
         rising = a1.where(a1 > 0, torch.nan)
-        if self.membrane == "equal":
+        if SLOWER[self.membrane] == 1:
             ratio = _sums(weight, times * times.exp()) / rising
             return ratio - lambertw(-self.threshold / rising * ratio.exp())
         a2 = _sums(weight, (times / 2).exp())

@@ -20,6 +20,9 @@ __all__ = ["KEY", "Compared", "Standing", "comparisons", "standings"]
 
 AXES = ("encoder", "decoder", "rule", "neuron", "network", "surrogate")
 
+_BEFORE = {"seed": "seed "}
+"""Axis -> what a name says before its value."""
+
 ALL_PAIRS = 4
 """Groups up to this size are compared pair by pair, larger ones with their most robust member."""
 
@@ -138,9 +141,7 @@ def _compared(pair: _Pair, adjusted: float, varying: Sequence[str]) -> Compared:
         "first": names[0],
         "second": names[1],
         "others": ", ".join(
-            f"seed {first['seed']}" if axis == "seed" else str(dict(first)[axis])
-            for axis in varying
-            if axis != pair.part
+            f"{_BEFORE.get(axis, '')}{dict(first)[axis]}" for axis in varying if axis != pair.part
         ),
         "n": result.n,
         "difference": result.difference,

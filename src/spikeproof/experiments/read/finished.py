@@ -11,6 +11,7 @@ from spikeproof.experiments.read.labels import Names
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.run.store import Store, Stored
 from spikeproof.experiments.study.cells import CellRecord
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.plainfiles import read_json
 
 __all__ = ["LOST", "finished", "mark_lost"]
@@ -39,7 +40,9 @@ def finished(store: Store, planned: Iterable[CellRecord]) -> dict[str, Stored]:
             continue
         if stored is not None:
             found[stored.address] = stored
-    sizes = {_train(cell): cell.metrics["n"] for cell in found.values() if cell.cell["kind"] == "clean"}
+    sizes = {
+        _train(cell): cell.metrics["n"] for cell in found.values() if cell.cell["kind"] == CellKind.CLEAN
+    }
     return {address: cell for address, cell in found.items() if _belongs(cell, found, sizes)}
 
 
@@ -52,7 +55,8 @@ def _belongs(cell: Stored, found: Mapping[str, Stored], sizes: Mapping[str, int]
     spec, metrics, model = cell.cell["spec"], cell.metrics, found.get(_train(cell))
     if model is not None and metrics.get("weights") != model.metrics.get("weights"):
         return False
-    return "n" not in metrics or metrics["n"] == spec.get("examples", sizes.get(_train(cell), metrics["n"]))
+    n = metrics.get("n")
+    return n is None or n == spec.get("examples", sizes.get(_train(cell), n))
 
 
 def mark_lost(
@@ -80,16 +84,21 @@ def mark_lost(
             continue
         kind, spec = record["kind"], record["spec"]
         for row in worst:
-            here = "threat" not in spec or names.threat(spec) == row["threat"]
+            here = spec.get("threat") is None or names.threat(spec) == row["threat"]
             at = spec.get("epsilon", row["epsilon"])
-            if kind == "inspect" or (kind == "certify" and here and at == row["epsilon"]):
-                row["verdict"] = WITHHELD
-            elif here and (kind == "distance" or (kind == "attack" and at <= row["epsilon"])):
-                row["verdict"] = row["verdict"] if row["verdict"] == WITHHELD else DOUBTFUL
-            else:
-                continue
+            match kind:
+                case CellKind.INSPECT:
+                    row["verdict"] = WITHHELD
+                case CellKind.CERTIFY if here and at == row["epsilon"]:
+                    row["verdict"] = WITHHELD
+                case CellKind.DISTANCE if here:
+                    row["verdict"] = row["verdict"] if row["verdict"] == WITHHELD else DOUBTFUL
+                case CellKind.ATTACK if here and at <= row["epsilon"]:
+                    row["verdict"] = row["verdict"] if row["verdict"] == WITHHELD else DOUBTFUL
+                case _:
+                    continue
             what = f"the {kind} cell {record['address']}"
-            if kind == "attack":
+            if kind == CellKind.ATTACK:
                 attack = names.attack(spec, row["seed"])
                 what = f"the attack {attack} at {at:.4g}, cell {record['address']},"
                 row["missing"] += [attack] if at == row["epsilon"] else []

@@ -26,6 +26,7 @@ from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Evidence, P
 from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import InputError
+from spikeproof.evaluation.certificates import Certificate
 from spikeproof.experiments.read.finished import finished, mark_lost
 from spikeproof.experiments.read.labels import AXES, Names, text_of
 from spikeproof.experiments.read.record import (
@@ -37,16 +38,18 @@ from spikeproof.experiments.read.record import (
     Record,
     data_notes,
 )
-from spikeproof.experiments.read.traces import effort, members, proof, shares
+from spikeproof.experiments.read.traces import effort, is_suite, members, proof, shares
 from spikeproof.experiments.read.worst import WorstCase, columns_of
 from spikeproof.experiments.run.driver import Budget, Repair, read_plan
 from spikeproof.experiments.run.parquet import Array
 from spikeproof.experiments.run.store import Metrics, Store, Stored
-from spikeproof.experiments.study.cells import Cell, CellRecord, Plain
+from spikeproof.experiments.study.cells import Cell, CellRecord, CellSpec, Plain
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.neurons import Neuron
-from spikeproof.protocols import Decoder
+from spikeproof.protocols import Decoder, Threat
 from spikeproof.specs import build
 from spikeproof.statistics import Interval, wilson
+from spikeproof.threats import Linf
 
 __all__ = ["WORST_CASE", "distance_records", "outcomes", "probe_records", "records", "restated"]
 
@@ -67,7 +70,7 @@ def records(directory: Path) -> list[Record]:
     names = Names.of(plan["plan"], plan["repairs"])
     rows: list[Record] = []
     for train in plan["plan"]:
-        if train["kind"] == "train" and train["address"] in cells:
+        if train["kind"] == CellKind.TRAIN and train["address"] in cells:
             model = cells[train["address"]]
             wanted = [cell for cell in plan["plan"] if cell["spec"].get("train") == model.address]
             added = [cell for cell in plan["repairs"] if cell["spec"].get("train") == model.address]
@@ -84,13 +87,15 @@ def records(directory: Path) -> list[Record]:
     return rows
 
 
-MEASURED = ("clean", "inspect", "attack", "certify", "distance")
+MEASURED = (CellKind.CLEAN, CellKind.INSPECT, CellKind.ATTACK, CellKind.CERTIFY, CellKind.DISTANCE)
+"""What a number rests on beside its model; an audit measures these again on more images."""
 
 
 def restated(cell: CellRecord, examples: int) -> Cell:
     """The cell of a plan that measures the same on so many examples; afresh, what was nested."""
-    spec = {name: value for name, value in cell["spec"].items() if name != "smaller"}
-    return Cell.of(cell["kind"], {**spec, "examples": examples})
+    spec: CellSpec = {**cell["spec"], "examples": examples}
+    spec.pop("smaller", None)
+    return Cell.of(cell["kind"], spec)
 
 
 def _repaired(
@@ -143,7 +148,7 @@ def probe_records(directory: Path) -> list[ProbeRecord]:
     Raises:
         InputError: the directory holds no study.
     """
-    return [_probe_record(base, names, cell) for base, names, cell in _of_kind(directory, "probe")]
+    return [_probe_record(base, names, cell) for base, names, cell in _of_kind(directory, CellKind.PROBE)]
 
 
 def distance_records(directory: Path) -> list[DistanceRecord]:
@@ -155,10 +160,12 @@ def distance_records(directory: Path) -> list[DistanceRecord]:
     Raises:
         InputError: the directory holds no study.
     """
-    return [_distance_record(base, names, cell) for base, names, cell in _of_kind(directory, "distance")]
+    return [
+        _distance_record(base, names, cell) for base, names, cell in _of_kind(directory, CellKind.DISTANCE)
+    ]
 
 
-def _of_kind(directory: Path, kind: str) -> Iterator[tuple[Base, Names, Stored]]:
+def _of_kind(directory: Path, kind: CellKind) -> Iterator[tuple[Base, Names, Stored]]:
     """Every finished cell of a kind, with what is known of its model."""
     plan, store = read_plan(directory), Store(directory)
     cells = finished(store, [*plan["plan"], *plan["repairs"]])
@@ -167,7 +174,7 @@ def _of_kind(directory: Path, kind: str) -> Iterator[tuple[Base, Names, Stored]]
         train = cells.get(cell["spec"].get("train", ""))
         if train is None or cell["address"] not in cells:
             continue
-        if cell["kind"] == "clean":
+        if cell["kind"] == CellKind.CLEAN:
             bases[train.address] = _base(plan["study"], names, train, cells[cell["address"]])
         elif cell["kind"] == kind and train.address in bases:
             yield bases[train.address], names, cells[cell["address"]]
@@ -230,7 +237,7 @@ class _AtBudget:
     def proved(self) -> Array | None:
         """Per image, whether a certificate of the model itself holds; None where none applies."""
         applied = [cell for cell in self.proofs if cell.metrics["certified"] is not None]
-        own = [columns_of(cell)["certified"] for cell in applied if cell.metrics["subject"] == "model"]
+        own = [columns_of(cell)["certified"] for cell in applied if _of_the_model(cell)]
         return np.stack(own).max(0) if own else None
 
     @property
@@ -260,7 +267,7 @@ class _Model:
 
     def records(self) -> list[Record]:
         """The numbers of the model; a worst case over those attacks, wanted and extra, that are finished."""
-        clean = next(self.finished("clean", self.wanted), None)
+        clean = next(self.finished(CellKind.CLEAN, self.wanted), None)
         if clean is None:
             return []
         base, budgets = _base(self.study, self.names, self.train, clean), self.budgets(clean)
@@ -276,13 +283,14 @@ class _Model:
         """The finished cells by budget, in the order of the plan."""
         groups: dict[Budget, list[CellRecord]] = defaultdict(list)
         for cell in self.wanted:
-            if cell["kind"] == "attack":
+            if cell["kind"] == CellKind.ATTACK:
                 groups[self.names.budget(cell["spec"])].append(cell)
-        more, proofs = self.by_budget("attack", self.extra), self.by_budget("certify", self.wanted)
-        searches = list(self.finished("distance", self.wanted))
+        more = self.by_budget(CellKind.ATTACK, self.extra)
+        proofs = self.by_budget(CellKind.CERTIFY, self.wanted)
+        searches = list(self.finished(CellKind.DISTANCE, self.wanted))
         found = {}
         for budget, group in groups.items():
-            planned = list(self.finished("attack", group))
+            planned = list(self.finished(CellKind.ATTACK, group))
             found[budget] = _AtBudget(
                 budget,
                 clean,
@@ -292,14 +300,14 @@ class _Model:
             )
         return found
 
-    def by_budget(self, kind: str, records: Sequence[CellRecord]) -> dict[Budget, list[Stored]]:
+    def by_budget(self, kind: CellKind, records: Sequence[CellRecord]) -> dict[Budget, list[Stored]]:
         """Finished cells of a kind by budget."""
         groups: dict[Budget, list[Stored]] = defaultdict(list)
         for cell in self.finished(kind, records):
             groups[self.names.budget(cell.cell["spec"])].append(cell)
         return groups
 
-    def finished(self, kind: str, records: Iterable[CellRecord]) -> Iterator[Stored]:
+    def finished(self, kind: CellKind, records: Iterable[CellRecord]) -> Iterator[Stored]:
         """The finished ones of these cells, of one kind."""
         return (self.cells[c["address"]] for c in records if c["kind"] == kind and c["address"] in self.cells)
 
@@ -342,10 +350,10 @@ def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
 
 def _steps(encoder: Plain) -> int:
     """Number of time steps of a code, or of the code inside it; 1 for codes of spike times."""
-    if "steps" in encoder:
-        return int(encoder["steps"])
+    if (steps := encoder.get("steps")) is not None:
+        return int(steps)
     parts = [part for value in encoder.values() for part in (value if isinstance(value, list) else [value])]
-    return next((_steps(part) for part in parts if isinstance(part, Mapping) and "name" in part), 1)
+    return next((_steps(part) for part in parts if isinstance(part, Mapping) and part.get("name")), 1)
 
 
 class _Nothing(TypedDict):
@@ -474,12 +482,17 @@ def _worst_record(base: Base, names: Names, at: _AtBudget, rows: Sequence[Record
     return record
 
 
+def _of_the_model(proof: Stored) -> bool:
+    """Whether a certificate is about the model itself, and not about a vote over its answers."""
+    return bool(proof.metrics["subject"] == Certificate.subject)
+
+
 def _votes(proofs: Sequence[Stored]) -> list[float]:
     """What was proved of classifiers other than the model itself."""
     return [
         cell.metrics["certified"]
         for cell in proofs
-        if cell.metrics["certified"] is not None and cell.metrics["subject"] != "model"
+        if cell.metrics["certified"] is not None and not _of_the_model(cell)
     ]
 
 
@@ -522,7 +535,7 @@ def _proof(names: Names, cell: Stored) -> Proof:
 
 def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBudget]) -> None:
     """Every worst case gets the verdict of the audit, with its reasons."""
-    inspected = next(model.finished("inspect", (*model.wanted, *model.extra)), None)
+    inspected = next(model.finished(CellKind.INSPECT, (*model.wanted, *model.extra)), None)
     probe = None if inspected is None else _probe_evidence(inspected.metrics)
     spec = model.train.cell["spec"]["model"]
     for worst in (row for row in rows if row["attack"] == WORST_CASE):
@@ -537,7 +550,7 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
                 clean_accuracy=worst["clean_accuracy"],
                 classes=spec["classes"],
                 epsilon=worst["epsilon"],
-                unbounded=worst["threat"] == "linf" and worst["epsilon"] >= 1,
+                unbounded=PARTS[Threat].get(worst["threat"]) is Linf and worst["epsilon"] >= 1,
                 stochastic=worst["stochastic"],
                 attacks=[
                     evidence
@@ -568,7 +581,7 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
 
 def _level(cell: Stored) -> str | None:
     """Which suite a cell ran, where it ran one."""
-    return str(cell.cell["spec"]["attack"]["level"]) if "members" in cell.metrics else None
+    return str(cell.cell["spec"]["attack"]["level"]) if is_suite(cell.metrics) else None
 
 
 def _spiking(spec: Plain) -> bool:
@@ -590,7 +603,7 @@ def _exits(spec: Plain) -> bool:
 
 
 def _evidence(name: str, cell: Stored) -> list[AttackEvidence]:
-    if "members" in cell.metrics:
+    if is_suite(cell.metrics):
         return suite_evidence(cell.metrics)
     return [attack_evidence(name, _recipe(cell), cell.metrics)]
 

@@ -9,6 +9,7 @@ from spikeproof.experiments.read.finished import finished
 from spikeproof.experiments.read.labels import AXES, Names, text_of
 from spikeproof.experiments.run.driver import read_plan
 from spikeproof.experiments.run.store import Store
+from spikeproof.experiments.study.kinds import CellKind
 
 __all__ = ["Trained", "models_of"]
 
@@ -52,7 +53,7 @@ def models_of(directory: Path) -> list[Trained]:
         InputError: the directory holds no study.
     """
     plan, store = read_plan(directory), Store(directory)
-    cells = [cell for cell in plan["plan"] if cell["kind"] == "train"]
+    cells = [cell for cell in plan["plan"] if cell["kind"] == CellKind.TRAIN]
     names, whole = Names.of(plan["plan"], plan["repairs"]), finished(store, cells)
     found = []
     for cell in cells:

@@ -205,7 +205,7 @@ def remedies(
     """
     spec: ModelSpec = model if isinstance(model, ModelSpec) else getattr(model, "spec")  # noqa: B009
     searched = Suite(level="standard")
-    done = any(isinstance(recipe, Suite) and recipe.level != "quick" for recipe in tried)
+    done = any(isinstance(recipe, Suite) and recipe.level != LEVELS[0] for recipe in tried)
     if not done and threat.epsilon > 0 and _fits(searched, spec, threat):
         return [Remedy(TOO_FEW_ATTACKS if TOO_FEW_ATTACKS in checks else UNSEARCHED, searched)]
     open_ = [check for check in checks if check in _TRY]

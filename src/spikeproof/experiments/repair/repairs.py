@@ -42,10 +42,14 @@ from spikeproof.experiments.study.cells import (
     planned,
     with_plan,
 )
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.protocols import Threat
 from spikeproof.specs import build, describe
 
 __all__ = ["Repaired", "repair_study", "repaired"]
+
+NOT_PROBED = "not probed"
+"""The check of the audit that a number fails whose model has no diagnostics."""
 
 Available = Callable[[Plain], int]
 """Number of test images of a data set, by its description in a train cell."""
@@ -112,7 +116,7 @@ def _compute(directory: Path, work: Work, executor: Executor, listener: Listener
     cells, models = [], models_of(plan["plan"])
     for record in (*plan["plan"], *plan["repairs"]):
         cell = Cell.of(record["kind"], record["spec"])
-        version = TRAINING_VERSION if cell.kind == "train" else MEASURING_VERSION
+        version = TRAINING_VERSION if cell.kind is CellKind.TRAIN else MEASURING_VERSION
         same = cell.spec.get("code_version") == version and cell.address == record["address"]
         if not same or not planned(cell.spec, models.get(str(cell.spec.get("train")), {})):
             raise InputError(
@@ -154,11 +158,11 @@ def _plan_round(directory: Path, turn: int, available: Available) -> list[Repair
             if (train, budget_of(cell.spec)) in tried:
                 continue
             add(restated(cell.record(), size.get(train, cell.spec["examples"])), because)
-        if "not probed" in _checks(row):
+        if NOT_PROBED in _checks(row):
             measured = _measured(Path(row["clean_cell"]).name, cells)
             add(
-                Cell.of("inspect", {**measured, "examples": size.get(train, measured["examples"])}),
-                "not probed",
+                Cell.of(CellKind.INSPECT, {**measured, "examples": size.get(train, measured["examples"])}),
+                NOT_PROBED,
             )
     return list(added.values())
 
@@ -169,7 +173,7 @@ def _checks(row: Record) -> list[str]:
 
 def _on_more_images(cells: Sequence[CellRecord], available: Available) -> list[Cell]:
     """All that was measured, repairs included, on as many images as the interval wants and the data have."""
-    datasets = [cell["spec"]["dataset"] for cell in cells if cell["kind"] == "train"]
+    datasets = [cell["spec"]["dataset"] for cell in cells if cell["kind"] == CellKind.TRAIN]
     wanted = min(ENOUGH, *(available(dataset) for dataset in datasets))
     measured = [cell for cell in cells if cell["kind"] in MEASURED]
     return [restated(cell, wanted) for cell in measured if cell["spec"]["examples"] < wanted]
@@ -196,7 +200,7 @@ def _attacks_on(
     tried = [  # those that failed as well: they are run again as they are
         build(Recipe, cell["spec"]["attack"], PARTS)
         for cell in cells
-        if cell["kind"] == "attack"
+        if cell["kind"] == CellKind.ATTACK
         and cell["spec"]["train"] == train["address"]
         and budget_of(cell["spec"]) == budget
     ]
@@ -209,7 +213,7 @@ def _attacks_on(
     }
     return [
         (
-            Cell.of("attack", with_plan({**base, "attack": describe(each.recipe, PARTS)}, model.spec)),
+            Cell.of(CellKind.ATTACK, with_plan({**base, "attack": describe(each.recipe, PARTS)}, model.spec)),
             each.check,
         )
         for each in remedies(_checks(row), model, threat, tried, strongest(found))

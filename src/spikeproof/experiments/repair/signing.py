@@ -16,8 +16,10 @@ from spikeproof.datasets import ClassProportional, Dataset, Sample, Source, floa
 from spikeproof.errors import InputError
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
 from spikeproof.evaluation.suites import Member, Suite, Suited, plan
+from spikeproof.experiments.read.results import TOO_FEW
 from spikeproof.experiments.repair.remedies import ENOUGH, Remedy, remedies
 from spikeproof.experiments.run.compute import in_full, one_thread
+from spikeproof.experiments.study.cells import data_of
 from spikeproof.keys import Key
 from spikeproof.plainfiles import read_json
 from spikeproof.protocols import Model, Threat
@@ -69,8 +71,8 @@ def dataset_of(path: Path, name: str | None, data: Path | None) -> Dataset:
     cell = path / "cell.json"
     try:
         spec = read_json(cell, dict[str, object])["spec"]["dataset"]
-        source = build(Source, {key: value for key, value in spec.items() if key != "sha256"}, PARTS)
-    except (InputError, KeyError, TypeError, AttributeError) as error:
+        source = data_of(spec)
+    except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             "A data set to measure the model on", f"none, and no {cell}", "Add --dataset fashion-mnist."
         ) from error
@@ -186,7 +188,7 @@ def repair(
         rounds: most rounds; a later one goes on where doubt is left.
     """
     larger = min(ENOUGH, len(data.test.labels))
-    wide = any("too few examples" in _checks(each) for each in found) and question.examples < larger
+    wide = any(TOO_FEW in _checks(each) for each in found) and question.examples < larger
     if rounds and wide:
         question = replace(question, examples=larger)
         start = sign_off(path, data, question, device)
@@ -197,7 +199,7 @@ def repair(
     attempts: dict[Threat, list[Attempt]] = {each.threat: [] for each in start}
     if wide and rounds:
         for each in start:
-            attempts[each.threat].append(Attempt("too few examples", f"{larger} images", each.accuracy))
+            attempts[each.threat].append(Attempt(TOO_FEW, f"{larger} images", each.accuracy))
     now = {each.threat: each for each in start}
     suited = {each.threat: each.suited for each in start if each.suited is not None}
     tried: dict[Threat, list[Recipe]] = {threat: [Suite(level=question.level)] for threat in now}

@@ -30,7 +30,7 @@ from spikeproof.auditing.diagnostics import probe as inspect
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load
-from spikeproof.datasets import ClassProportional, Dataset, Sample, Source, Split, floats
+from spikeproof.datasets import ClassProportional, Dataset, Sample, Split, floats
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.evaluation.certificates import Certificate
 from spikeproof.evaluation.columns import stored
@@ -45,7 +45,8 @@ from spikeproof.experiments.run.executors import Progress
 from spikeproof.experiments.run.parquet import TABLE, table
 from spikeproof.experiments.run.shapes import FORMAT
 from spikeproof.experiments.run.store import Store, as_json
-from spikeproof.experiments.study.cells import Cell, Plain, SavedSource, plan_digest
+from spikeproof.experiments.study.cells import Cell, Plain, SavedSource, data_of, is_nested, plan_digest
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.keys import Key
 from spikeproof.learning.rule import EpochReport, Rule
 from spikeproof.networks.classifier import Classifier, ModelSpec
@@ -136,13 +137,13 @@ class Bench:
     def __call__(self, cell: Cell, tell: Tell) -> Files:
         began = time.perf_counter()
         compute = {
-            "train": self.train,
-            "clean": self.clean,
-            "inspect": self.inspect,
-            "probe": self.probe,
-            "distance": self.distance,
-            "attack": self.attack,
-            "certify": self.certify,
+            CellKind.TRAIN: self.train,
+            CellKind.CLEAN: self.clean,
+            CellKind.INSPECT: self.inspect,
+            CellKind.PROBE: self.probe,
+            CellKind.DISTANCE: self.distance,
+            CellKind.ATTACK: self.attack,
+            CellKind.CERTIFY: self.certify,
         }
         with one_thread(), in_full():
             files = compute[cell.kind](cell, tell)
@@ -236,7 +237,7 @@ class Bench:
         recipe, choices = settled(
             subject.model, recipe, threat, images, labels, key.fold("choice"), draws=spec["draws"]
         )
-        source = self.source(spec["source"]) if "source" in spec else None
+        source = None if (made_by := spec.get("source")) is None else self.source(made_by)
         gradients = through(subject.model, recipe)
         if isinstance(recipe, Transfer) and source is not None:
             gradients = made_on(source.model, recipe)
@@ -269,7 +270,7 @@ class Bench:
             "arrays.safetensors": tensor_bytes(exhibits(subject, outcome.x_adv)),
             "losses.safetensors": tensor_bytes(traces(outcome)),
         }
-        if "smaller" in spec:  # the next larger budget begins with these
+        if is_nested(spec):  # the next larger budget begins with these
             files[FOUND] = tensor_bytes({"x_adv": outcome.x_adv.cpu().contiguous()})
         return files
 
@@ -337,10 +338,9 @@ class Bench:
             on_member=keep,
         )
         metrics = {**found.metrics(), "gradient_free": False, "weights": subject.weights}
-        seconds = {member["name"]: member["seconds"] for member in found.members}
-        metrics["members"] = [
-            {name: value for name, value in member.items() if name != "seconds"} for member in found.members
-        ]
+        contributed = [dict[str, object](member) for member in found.members]
+        seconds = {member["name"]: member.pop("seconds") for member in contributed}
+        metrics["members"] = contributed
         return {
             "metrics.json": as_json(metrics),
             "seconds.json": as_json(seconds),  # apart from what the same seed gives again
@@ -418,8 +418,7 @@ class Bench:
         """The data that a train cell names, read once."""
         name = spec["sha256"]
         if name not in self.datasets:
-            source = build(Source, {key: value for key, value in spec.items() if key != "sha256"}, PARTS)
-            self.datasets[name] = source.load(self.data)
+            self.datasets[name] = data_of(spec).load(self.data)
         if self.datasets[name].sha256 != name:
             raise DamagedError(f"The data set {spec['name']} changed on disk while the study ran")
         return self.datasets[name]

@@ -14,6 +14,7 @@ from spikeproof.experiments.run.executors import Executor, Failure, Progress
 from spikeproof.experiments.run.shapes import FORMAT, Note, PlanDocument, check_cell, check_format, format_of
 from spikeproof.experiments.run.store import Store, Stored, as_json, write_atomically, writing
 from spikeproof.experiments.study.cells import Cell, CellRecord, CellSpec, Plain, needed, planned
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, from_json, read_json, shaped
 from spikeproof.specs import canonical
 from spikeproof.version import __version__
@@ -328,8 +329,10 @@ def _repairs(directory: Path, plan: Plan) -> list[Repair]:
     if not (noted := _noted(directory)):
         return []
     aside = {*plan["cells"], *plan.get("replanned", ())}
-    clean = {cell["spec"].get("train"): cell["spec"] for cell in plan["plan"] if cell["kind"] == "clean"}
-    budgets = {budget_of(cell["spec"]) for cell in plan["plan"] if cell["kind"] == "attack"} | {None}
+    clean = {
+        cell["spec"].get("train"): cell["spec"] for cell in plan["plan"] if cell["kind"] == CellKind.CLEAN
+    }
+    budgets = {budget_of(cell["spec"]) for cell in plan["plan"] if cell["kind"] == CellKind.ATTACK} | {None}
     return [
         cell
         for cell in noted
@@ -357,12 +360,13 @@ def _replanned(noted: Sequence[Repair], models: Mapping[str, Plain]) -> list[str
 
 def models_of(plan: Sequence[CellRecord]) -> dict[str, Plain]:
     """The spec of every model of a plan, by the address of its train cell."""
-    return {cell["address"]: cell["spec"]["model"] for cell in plan if cell["kind"] == "train"}
+    return {cell["address"]: cell["spec"]["model"] for cell in plan if cell["kind"] == CellKind.TRAIN}
 
 
 def budget_of(spec: CellSpec) -> Budget | None:
     """The threat and epsilon of a cell; None where it has none."""
-    return Budget(canonical(spec["threat"]), spec["epsilon"]) if "epsilon" in spec else None
+    epsilon = spec.get("epsilon")
+    return None if epsilon is None else Budget(canonical(spec["threat"]), epsilon)
 
 
 def read_plan(directory: Path) -> Plan:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from spikeproof.errors import InputError
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.plainfiles import shaped
 
 __all__ = [
@@ -143,7 +144,7 @@ class _Saved(TypedDict):
     sha256: Text
 
 
-class _Looked(TypedDict):
+class _Evaluated(TypedDict):
     train: NotRequired[Address]
     examples: NotRequired[Some]
     draws: NotRequired[Some]
@@ -152,7 +153,7 @@ class _Looked(TypedDict):
     seed: NotRequired[Count]
 
 
-class _Measured(_Looked):
+class _Measured(_Evaluated):
     train: Address  # type: ignore[misc]
 
 
@@ -179,13 +180,13 @@ class _Certify(_Measured):
 
 
 SPECS: Mapping[str, object] = {
-    "train": _Train,
-    "clean": _Looked,
-    "inspect": _Looked,
-    "probe": _Probe,
-    "distance": _Distance,
-    "attack": _Attack,
-    "certify": _Certify,
+    CellKind.TRAIN: _Train,
+    CellKind.CLEAN: _Evaluated,
+    CellKind.INSPECT: _Evaluated,
+    CellKind.PROBE: _Probe,
+    CellKind.DISTANCE: _Distance,
+    CellKind.ATTACK: _Attack,
+    CellKind.CERTIFY: _Certify,
 }
 """Kind of cell -> its spec."""
 
@@ -316,23 +317,23 @@ class _InspectNumbers(TypedDict):
 
 
 NUMBERS: Mapping[str, object] = {
-    "train": _TrainNumbers,
-    "clean": _CleanNumbers,
-    "inspect": _InspectNumbers,
-    "probe": _ProbeNumbers,
-    "distance": _DistanceNumbers,
-    "attack": _AttackNumbers,
-    "certify": _CertifyNumbers,
+    CellKind.TRAIN: _TrainNumbers,
+    CellKind.CLEAN: _CleanNumbers,
+    CellKind.INSPECT: _InspectNumbers,
+    CellKind.PROBE: _ProbeNumbers,
+    CellKind.DISTANCE: _DistanceNumbers,
+    CellKind.ATTACK: _AttackNumbers,
+    CellKind.CERTIFY: _CertifyNumbers,
 }
 """Kind of cell -> its numbers."""
 
 _OUTCOMES = ("example", "right", "right_selection", "tie", "silent")
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "clean": _OUTCOMES,
-    "attack": _OUTCOMES,
-    "probe": ("example", "right"),
-    "distance": ("example", "distance"),
-    "certify": ("example", "certified"),
+    CellKind.CLEAN: _OUTCOMES,
+    CellKind.ATTACK: _OUTCOMES,
+    CellKind.PROBE: ("example", "right"),
+    CellKind.DISTANCE: ("example", "distance"),
+    CellKind.CERTIFY: ("example", "certified"),
 }
 """Kind of cell -> the columns that its table must have; those of a kind that is missing here have none."""
 
@@ -401,7 +402,7 @@ def check_table(content: bytes | None, kind: str, metrics: Mapping[str, object],
         InputError: naming what does not fit.
     """
     wanted = COLUMNS.get(kind, ())
-    if not wanted or (kind == "certify" and metrics["certified"] is None):
+    if not wanted or (kind == CellKind.CERTIFY and metrics["certified"] is None):
         return
     if content is None:
         raise InputError(f"{name}: expected one row per example", "no such file", "Copy the cell again.")

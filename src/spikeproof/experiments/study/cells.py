@@ -24,13 +24,14 @@ from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
-from spikeproof.datasets import Dataset
-from spikeproof.errors import InputError, placed
+from spikeproof.datasets import Dataset, Source
+from spikeproof.errors import InputError, placed, suggest
 from spikeproof.evaluation.suites import Member, Suite, plan
 from spikeproof.evaluation.through import validated
 from spikeproof.evaluation.verdicts import CHOOSING
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.experiments.study.rehearsal import rehearse
-from spikeproof.experiments.study.study import Candidate, Study, check_on, knows, others
+from spikeproof.experiments.study.study import Candidate, Study, Sweep, check_on, knows, others
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.protocols import Threat
@@ -46,6 +47,8 @@ __all__ = [
     "CellSpec",
     "Plain",
     "cells_of",
+    "data_of",
+    "is_nested",
     "plan_digest",
     "planned",
     "with_plan",
@@ -119,7 +122,7 @@ class Cell:
     """One unit of work.
 
     Args:
-        kind: `train`, `clean`, `inspect`, `probe`, `distance`, `attack` or `certify`.
+        kind: what the cell computes.
         text: the canonical JSON of its spec.
 
     Example:
@@ -128,13 +131,19 @@ class Cell:
         (100, True)
     """
 
-    kind: str
+    kind: CellKind
     text: str
 
     @classmethod
     def of(cls, kind: str, spec: Mapping[str, object]) -> Cell:
-        """The cell with this spec."""
-        return cls(kind, canonical(spec))
+        """The cell with this spec.
+
+        Raises:
+            InputError: there is no such kind of cell.
+        """
+        if kind not in list(CellKind):
+            raise InputError("Expected a kind of cell", repr(kind), suggest(kind, CellKind))
+        return cls(CellKind(kind), canonical(spec))
 
     @property
     def spec(self) -> CellSpec:
@@ -173,6 +182,30 @@ def needed(spec: CellSpec) -> list[tuple[str, str]]:
         (spec.get("smaller"), "weights"),
     )
     return [(address, weights) for address, weights in named if isinstance(address, str)]
+
+
+def is_nested(spec: CellSpec) -> bool:
+    """Whether a cell belongs to a nested sweep, at its smallest budget too, where `smaller` is null.
+
+    Args:
+        spec: of the cell.
+    """
+    return "smaller" in spec
+
+
+def data_of(spec: Plain) -> Source:
+    """The data set that the spec of a train cell names, which has its digest beside its options.
+
+    Args:
+        spec: `dataset` of a train cell.
+
+    Raises:
+        InputError: this version does not know the data set or one of its options.
+    """
+    options = dict(spec)
+    options.pop("sha256", None)
+    source: Source = build(Source, options, PARTS)
+    return source
 
 
 def cells_of(study: Study, data: Dataset) -> list[Cell]:
@@ -257,18 +290,21 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
         if model.encoder.stochastic:
             measured["choosing"] = max(draws, CHOOSING)
         yield train
-        yield Cell.of("clean", measured)
+        yield Cell.of(CellKind.CLEAN, measured)
         if study.attacks:
-            yield Cell.of("inspect", measured)
+            yield Cell.of(CellKind.INSPECT, measured)
         for probe in study.probes if model.encoder.steps > 1 else ():
-            looks = draws if model.encoder.stochastic or probe.random else 1
-            yield Cell.of("probe", {**measured, "draws": looks, "probe": describe(probe, PARTS)})
+            under: CellSpec = {
+                "draws": draws if model.encoder.stochastic or probe.random else 1,
+                "probe": describe(probe, PARTS),
+            }
+            yield Cell.of(CellKind.PROBE, {**measured, **under})
         for norm, search in product(study.norms, study.distances):
             if search.suits(model) and _defined(search, model) and knows(search, norm):
                 ball = describe(norm, PARTS)
                 ball.pop("epsilon")
                 far: CellSpec = {"attack": describe(search, PARTS), "threat": ball, "seed": seed}
-                yield Cell.of("distance", {**measured, **far})
+                yield Cell.of(CellKind.DISTANCE, {**measured, **far})
         own = model_spec(study, data, model)
         last: dict[str, Cell] = {}
         for threat in study.threats:
@@ -297,7 +333,7 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
                     "epsilon": epsilon,
                     "seed": seed,
                 }
-                yield Cell.of("certify", {**measured, **proof})
+                yield Cell.of(CellKind.CERTIFY, {**measured, **proof})
 
 
 def _attack(spec: CellSpec, study: Study, recipe: Recipe, last: dict[str, Cell]) -> Cell:
@@ -305,13 +341,16 @@ def _attack(spec: CellSpec, study: Study, recipe: Recipe, last: dict[str, Cell])
 
     Two transfers may name the same model; what they ask for twice within one budget is one cell.
     """
-    if study.sweep == "afresh" or isinstance(recipe, Suite):  # a suite attacks every budget afresh
-        return Cell.of("attack", spec)
-    place = canonical({name: value for name, value in spec.items() if name != "epsilon"})
-    before = last.get(place)
-    if before is None or before.spec["epsilon"] != spec["epsilon"]:
-        last[place] = Cell.of("attack", {**spec, "smaller": before.address if before else None})
-    return last[place]
+    if study.sweep is Sweep.AFRESH or isinstance(recipe, Suite):  # a suite attacks every budget afresh
+        return Cell.of(CellKind.ATTACK, spec)
+    same = dict(spec)
+    epsilon = same.pop("epsilon")
+    curve = canonical(same)
+    before = last.get(curve)
+    if before is None or before.spec["epsilon"] != epsilon:
+        smaller = before.address if before else None
+        last[curve] = Cell.of(CellKind.ATTACK, {**spec, "smaller": smaller})
+    return last[curve]
 
 
 def plan_digest(members: Sequence[Member]) -> str:
@@ -370,7 +409,7 @@ def _is_suite(spec: CellSpec) -> bool:
 
 def _train(study: Study, data: Dataset, model: Candidate, seed: int) -> Cell:
     return Cell.of(
-        "train",
+        CellKind.TRAIN,
         {
             "dataset": {**_asked(describe(study.data, PARTS)), "sha256": data.sha256},
             "model": describe(model_spec(study, data, model), PARTS),
@@ -381,11 +420,13 @@ def _train(study: Study, data: Dataset, model: Candidate, seed: int) -> Cell:
     )
 
 
+_LATER = ("subset", "blank")
+"""Options of data sets that cells without them were stored before."""
+
+
 def _asked(source: dict[str, Any]) -> dict[str, Any]:
     """The data set of a cell, without options that earlier cells do not know and the study leaves alone."""
-    kept = {
-        name: value for name, value in source.items() if name not in ("subset", "blank") or value is not None
-    }
+    kept = {name: value for name, value in source.items() if name not in _LATER or value is not None}
     return {name: _asked(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
@@ -419,7 +460,8 @@ def _defined(recipe: Recipe, model: Candidate) -> bool:
 def model_spec(study: Study, data: Dataset, model: Candidate) -> ModelSpec:
     """A candidate with the sizes of the data."""
     channels, height, width = data.test.images.shape[-3:]
-    parts = {axis.name: getattr(model, axis.name) for axis in fields(model) if axis.name != "rule"}
+    own = {field.name for field in fields(ModelSpec)}
+    parts = {axis.name: getattr(model, axis.name) for axis in fields(model) if axis.name in own}
     spec = ModelSpec(
         **parts,
         input_shape=(channels, height, width),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.resolver import BaseResolver
 
 from spikeproof.errors import InputError
 from spikeproof.plainfiles import bytes_of, printable
@@ -29,6 +30,8 @@ _WHOLE = re.compile(r"[-+]?[0-9]{1,18}\Z")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\Z")
 _PLAIN = "tag:yaml.org,2002:"
 
+_FLAGS = {"true": True, "false": False}
+_NOTHING = ("null", "~", "")
 _KEYS = tuple(f"{_PLAIN}{kind}" for kind in ("str", "int", "float", "bool"))
 
 Place = tuple[str | int, ...]
@@ -143,9 +146,9 @@ class _Reader:
         place = self.document.marks[path] = f"{self.document.origin}:{node.start_mark.line + 1}"
         if self.parts > MAX_PARTS or len(path) > MAX_DEPTH:
             raise _too_large(place)
-        if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
+        if isinstance(node, yaml.MappingNode) and node.tag == BaseResolver.DEFAULT_MAPPING_TAG:
             return {key: self.value(child, (*path, key)) for key, child in self.items(node)}
-        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+        if isinstance(node, yaml.SequenceNode) and node.tag == BaseResolver.DEFAULT_SEQUENCE_TAG:
             return [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
             return _leaf(node, place)
@@ -175,9 +178,9 @@ def _leaf(node: yaml.ScalarNode, place: str) -> str | int | float | bool | None:
             return int(node.value)
         case "float" if _NUMBER.match(node.value) and math.isfinite(float(node.value)):
             return float(node.value)
-        case "bool" if node.value in ("true", "false"):
-            return bool(node.value == "true")
-        case "null" if node.value in ("null", "~", ""):
+        case "bool" if node.value in _FLAGS:
+            return _FLAGS[node.value]
+        case "null" if node.value in _NOTHING:
             return None
     raise _unknown_tag(node, place)
 

@@ -23,6 +23,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,9 +53,18 @@ from spikeproof.specs import build, describe
 from spikeproof.surrogates import Surrogate
 from spikeproof.threats import check_budget, parse_epsilon
 
-__all__ = ["Candidate", "Study", "load", "study_of"]
+__all__ = ["Candidate", "Study", "Sweep", "load", "study_of"]
 
 Item = TypeVar("Item")
+
+
+class Sweep(StrEnum):
+    """Where the attacks of a larger budget begin."""
+
+    AFRESH = "afresh"
+    """Every budget is attacked on its own."""
+    NESTED = "nested"
+    """Attacks begin with what they found within the smaller budget."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,7 @@ class Study:
     certificates: tuple[Certificate, ...] = ()
     distances: tuple[Recipe, ...] = ()
     norms: tuple[Threat, ...] = ()
-    sweep: str = "afresh"
+    sweep: Sweep = Sweep.AFRESH
     lines: Mapping[object, str] = field(default_factory=dict, compare=False, repr=False)
 
     def spec(self) -> dict[str, object]:
@@ -241,9 +251,9 @@ class _Reader:
             attacks=tuple(dict.fromkeys(attacks)),
             threats=threats,
             seeds=self.seeds(),
-            examples=None if data.get("examples", "all") == "all" else self.whole_of("examples", 0),
+            examples=self.whole_or("examples", "all"),
             sample=self.part(Sample, ("sample",), data.get("sample", "class-proportional")),
-            draws=None if data.get("draws", "auto") == "auto" else self.whole_of("draws", 4),
+            draws=self.whole_or("draws", "auto"),
             normalise=self.normalise(),
             batch_size=self.whole_of("batch_size", 128),
             probes=tuple(dict.fromkeys(self.part(Probe, p, item) for p, item in self.listed("probes", []))),
@@ -289,11 +299,11 @@ class _Reader:
             searches.append(search)
         return tuple(dict.fromkeys(searches)), norms
 
-    def sweep(self) -> str:
-        value = self.document.data.get("sweep", "afresh")
-        if value not in ("afresh", "nested"):
-            raise self.error(("sweep",), "afresh or nested", repr(value), "Leave it out for afresh.")
-        return str(value)
+    def sweep(self) -> Sweep:
+        value = self.document.data.get("sweep", Sweep.AFRESH)
+        if not isinstance(value, str) or value not in list(Sweep):
+            raise self.error(("sweep",), " or ".join(Sweep), repr(value), "Leave it out for afresh.")
+        return Sweep(value)
 
     def name(self) -> str:
         name = self.document.data["name"]
@@ -497,9 +507,13 @@ class _Reader:
     def whole_of(self, name: str, default: int) -> int:
         return self.whole((name,), self.document.data.get(name, default), 1)
 
-    def whole(self, place: Place, value: object, least: int) -> int:
+    def whole_or(self, name: str, word: str) -> int | None:
+        """A whole number of at least 1; None for the word, which is the default too."""
+        value = self.document.data.get(name, word)
+        return None if value == word else self.whole((name,), value, 1, f" or {word}")
+
+    def whole(self, place: Place, value: object, least: int, also: str = "") -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            also = " or all" if place == ("examples",) else ""
             raise self.error(
                 place,
                 f"a whole number of at least {least}{also}",
