@@ -226,25 +226,25 @@ def print_records(records: Sequence[Record]) -> None:
 
 def _argmax(records: Sequence[Record], axes: Sequence[str], columns: Sequence[Budget]) -> list[str]:
     """What models that tie would have if the first of the best classes were the answer."""
-    told = [
+    lines = [
         f"  {', '.join(str(dict(row.model)[axis]) for axis in axes)}: {argmaxes(row, columns)}"
         for row in headlines(records)
         if row.model["tie_share"] or any(worst["adversarial_tie_share"] for worst in row.worst.values())
     ]
     head = "With the first of the best classes for an answer, clean and at each budget, where there are ties:"
-    return [head, *told] if told else []
+    return [head, *lines] if lines else []
 
 
 def _print_marks(verdicts: set[str | None], nested: bool, reasons: str) -> None:
     if PRELIMINARY in verdicts:
-        click.echo(f"{MARKS[PRELIMINARY]}: preliminary, a first look that no search followed.")
+        click.echo(f"{MARKS[PRELIMINARY]}: preliminary; too few attacks ran for the verdict supported.")
     if DOUBTFUL in verdicts:
         click.echo(f"A question mark: doubtful, for {reasons}; docs/audit.md explains them.")
     if nested:
         click.echo("Nested: each budget began with what the attack had found within the smaller one.")
 
 
-MOST_PLACES = 5
+MOST_RANKED = 5
 """Models that the ranking names on a terminal."""
 
 
@@ -261,12 +261,12 @@ def print_ranking(ranked: Sequence[Ranking], records: Sequence[Record]) -> None:
     if top is None:
         return
     click.echo(f"\nRanking at {top.threat} {epsilon_text(top.epsilon)}, worst case with 95 % intervals:")
-    for place, row in enumerate(top.rows[:MOST_PLACES]):
+    for rank, row in enumerate(top.rows[:MOST_RANKED]):
         ends = interval(row["ci_low"], row["ci_high"])
-        words = "  less robust than the first" if place in top.below_first else ""
-        click.echo(f"{place + 1:3}. {judged(row):>6} {ends:14} {label(row, axes)}{words}")
-    if len(top.rows) > MOST_PLACES:
-        click.echo(f"     and {len(top.rows) - MOST_PLACES} more")
+        words = "  less robust than the first" if rank in top.below_first else ""
+        click.echo(f"{rank + 1:3}. {judged(row):>6} {ends:14} {label(row, axes)}{words}")
+    if len(top.rows) > MOST_RANKED:
+        click.echo(f"     and {len(top.rows) - MOST_RANKED} more")
     for words in ranking_words(ranked, axes):
         click.echo(words)
 
@@ -319,8 +319,8 @@ def print_seeds(records: Sequence[Record], *, explained: bool = False) -> None:
             verdict = DOUBTFUL if budget in row.doubtful else PRELIMINARY if budget in row.preliminary else ""
             mark = MARKS.get(verdict, "") + (" nested" if budget in row.nested else "")
             means.append(_mean(row.worst[budget]) + mark if budget in row.worst else MISSING)
-        place = [str(row.model[axis]) for axis in axes]  # type: ignore[literal-required]
-        lines.append([*place, str(row.trainings), row.n, *means])
+        parts = [str(row.model[axis]) for axis in axes]  # type: ignore[literal-required]
+        lines.append([*parts, str(row.trainings), row.n, *means])
     click.echo("\nMeans over seeds with the 95 % interval of training again; n: images per seed:")
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     for line in (head, *lines):
@@ -446,10 +446,10 @@ def print_verdicts(records: Sequence[Record], repaired: Sequence[Repaired] = ())
     axes = varying(records) or ["encoder"]
     mended = {(each["record"]["cell"], each["record"]["epsilon"]): each for each in repaired}
     for row in records:
-        place = ", ".join(str(row[axis]) for axis in axes)  # type: ignore[literal-required]
+        model = ", ".join(str(row[axis]) for axis in axes)  # type: ignore[literal-required]
         shown = MISSING if row["verdict"] == WITHHELD else percent(row["robust_accuracy"])
         click.echo(
-            f"{row['verdict']:11}  {shown:>5} %  {row['threat']} {epsilon_text(row['epsilon'])}  {place}"
+            f"{row['verdict']:11}  {shown:>5} %  {row['threat']} {epsilon_text(row['epsilon'])}  {model}"
         )
         for reason in (*row["warnings"], *(f"note: {note}" for note in row["notes"])):
             click.echo(f"             {reason}")
@@ -494,11 +494,11 @@ def _warnings(records: Sequence[Record]) -> list[str]:
     """The first warning of each kind, where it is, and how many others are like it."""
     kinds: dict[str, list[str]] = {}
     for row in records:
-        place = (
+        number = (
             f"{row['network']}, {row['encoder']}, {row['decoder']}, epsilon {epsilon_text(row['epsilon'])}"
         )
         for warning in row["warnings"]:
-            text = f"{warning} ({place})"
+            text = f"{warning} ({number})"
             kind = kinds.setdefault(warning.split(":", 1)[0], [])
             kind += [] if text in kind else [text]
     return [

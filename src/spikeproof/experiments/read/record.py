@@ -20,12 +20,13 @@ __all__ = [
 class Effort(TypedDict):
     """What an attack did for its number; null where nobody measured it.
 
-    `attacked` counts the images that were attacked at all, since what is wrong anyway is left alone; queries
-    are forward and backward passes over all of them. `unmoved_share` is that of attacked images returned as
-    they were, `zero_gradient_share` that of looks whose gradient was zero everywhere. `mean_distance` and
-    `max_distance` are over all images and as the threat measures; the means in single norms are over the
-    images that moved. `eight_bit_accuracy` is the accuracy once the images are rounded to 8 bits, and
-    `silent_success_share` the share of images that fooled the model on the way while another was returned.
+    `attacked` counts the images that were attacked, since images that the model gets wrong without an
+    attack are not; queries are forward and backward passes over all of them. `unmoved_share` is the share
+    of attacked images that were returned unchanged, `zero_gradient_share` the share of gradients that were
+    zero everywhere. `mean_distance` and `max_distance` are taken over all images, in the measure of the
+    threat; the means in single norms are taken over the images that changed. `eight_bit_accuracy` is the
+    accuracy once the images are rounded to 8 bits, and `silent_success_share` the share of images for which
+    the search passed an image that the model got wrong and returned another.
 
     `steps` counts the rows of the attack's trace, all restarts one after the other; `fall` is the accuracy
     against them, as pairs of a step and the accuracy after it wherever it changed, (-1, ...) before the
@@ -79,8 +80,9 @@ class Broke(TypedDict):
 class Proof(TypedDict):
     """What one certificate proves at one budget: a lower bound of the robust accuracy of its subject.
 
-    `subject` is `model`, or the classifier that is spoken of in its place, such as a vote. `reason` says why
-    it does not apply, and then there is no number. The interval is that of the choice of images.
+    `subject` is `model`, or the classifier that the certificate is about instead, such as a vote.
+    `reason` says why the certificate does not apply, and then there is no number. The interval accounts for
+    the choice of images.
     """
 
     certificate: str

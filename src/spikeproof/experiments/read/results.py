@@ -168,7 +168,8 @@ def distance_records(directory: Path) -> list[DistanceRecord]:
 def _of_kind(directory: Path, kind: CellKind) -> Iterator[tuple[Base, Names, Stored]]:
     """Every finished cell of a kind, with what is known of its model."""
     plan, store = read_plan(directory), Store(directory)
-    cells = finished(store, [*plan["plan"], *plan["repairs"]])
+    kinds = (CellKind.TRAIN, CellKind.CLEAN, kind)  # only these are read and verified
+    cells = finished(store, [cell for cell in (*plan["plan"], *plan["repairs"]) if cell["kind"] in kinds])
     names, bases = Names.of(plan["plan"], ()), dict[str, Base]()
     for cell in plan["plan"]:
         train = cells.get(cell["spec"].get("train", ""))

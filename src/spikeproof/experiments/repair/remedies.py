@@ -155,8 +155,8 @@ def strongest(recipes: Sequence[tuple[Recipe, float]]) -> Recipe | None:
         recipes: each with the accuracy that it leaves.
     """
     iterated = [
-        (accuracy, -getattr(getattr(recipe, "attack", recipe), "steps", 0), place)
-        for place, (recipe, accuracy) in enumerate(recipes)
+        (accuracy, -getattr(getattr(recipe, "attack", recipe), "steps", 0), index)
+        for index, (recipe, accuracy) in enumerate(recipes)
         if not recipe.gradient_free
         and not isinstance(recipe, (RateTwin, Suite))
         and getattr(getattr(recipe, "attack", recipe), "steps", 0) > 1
@@ -240,8 +240,8 @@ def _members(suite: Suite, model: Model | ModelSpec, threat: Threat) -> list[Mem
 def _next_suite(tried: Sequence[Recipe]) -> Suite | None:
     """The suite above the largest that was tried, at least the standard one."""
     done = [LEVELS.index(recipe.level) for recipe in tried if isinstance(recipe, Suite)]
-    place = max([*done, 0]) + 1
-    return Suite(level=LEVELS[place]) if place < len(LEVELS) else None
+    higher = max([*done, 0]) + 1
+    return Suite(level=LEVELS[higher]) if higher < len(LEVELS) else None
 
 
 def _fits(recipe: Recipe, spec: ModelSpec, threat: Threat) -> bool:

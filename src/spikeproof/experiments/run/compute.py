@@ -25,8 +25,8 @@ from torch import Tensor
 from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Attack, Recipe
+from spikeproof.auditing import diagnostics
 from spikeproof.auditing.assess import PROBED
-from spikeproof.auditing.diagnostics import probe as inspect
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load
@@ -120,7 +120,7 @@ class Bench:
 
     Args:
         root: the output directory, where train cells are read and checkpoints are kept.
-        data: the directory that holds the data sets, or None for the usual places.
+        data: the directory that holds the data sets, or None for the usual directories.
         device: where tensors live, such as `"cpu"`.
         batch_size: images per evaluation batch.
         command: the command line, for the provenance.
@@ -158,15 +158,15 @@ class Bench:
         rule = build(Rule, spec["rule"], PARTS)
         state = checkpoint(self.root, cell.address)
         state.parent.mkdir(parents=True, exist_ok=True)
-        told, data = _Told(tell), self.dataset(spec["dataset"])
+        reporter, data = _Reporter(tell), self.dataset(spec["dataset"])
         history = rule.train(
             model,
             data,
             key.fold("training"),
             device=torch.device(self.device),
             checkpoint=state,
-            on_epoch=told.epoch,
-            on_batch=told.batch,
+            on_epoch=reporter.epoch,
+            on_batch=reporter.batch,
         )
         files = dump_model(model)
         metrics = {
@@ -190,10 +190,10 @@ class Bench:
         return {"metrics.json": as_json(metrics), TABLE: table(stored(subject.clean))}
 
     def inspect(self, cell: Cell, tell: Tell) -> Files:
-        """What the model does besides answering: state, company, randomness, gradients."""
+        """Diagnostics of the model: leaking state, batch independence, randomness and gradients."""
         subject = self.subject(cell)
         images, labels = subject.images[:PROBED], subject.labels[:PROBED]
-        found = inspect(subject.model, images, labels, subject.key.fold("inspect"))
+        found = diagnostics.probe(subject.model, images, labels, subject.key.fold("inspect"))
         return {"metrics.json": as_json({**asdict(found), "weights": subject.weights})}
 
     def probe(self, cell: Cell, tell: Tell) -> Files:
@@ -476,11 +476,10 @@ def exhibits(subject: Subject, x_adv: Tensor) -> dict[str, Tensor]:
     key = Key(("exhibit",)).for_rows(ids)
     arrays = {"x": x, "x_adv": x_adv, "example": ids}
     for name, images in (("spikes", x), ("spikes_adv", x_adv)):
-        seen = encoder(images, key).transpose(0, 1)
-        small = seen.to(torch.uint8) if encoder.spiking else seen
-        arrays[name] = (
-            small if torch.equal(small.to(seen.dtype), seen) else seen
-        )  # weighted spikes as they are
+        spikes = encoder(images, key).transpose(0, 1)
+        small = spikes.to(torch.uint8) if encoder.spiking else spikes
+        whole = torch.equal(small.to(spikes.dtype), spikes)
+        arrays[name] = small if whole else spikes  # spikes with weights keep their type
     return {
         name: array.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, array in arrays.items()
@@ -496,8 +495,8 @@ def traces(outcome: Attacked) -> dict[str, Tensor]:
 
 
 @dataclass
-class _Told:
-    """Tells at most twice a second how a training goes."""
+class _Reporter:
+    """Reports the progress of a training at most twice a second."""
 
     tell: Tell
     note: str = "first epoch"

@@ -407,10 +407,11 @@ def check_table(content: bytes | None, kind: str, metrics: Mapping[str, object],
     if content is None:
         raise InputError(f"{name}: expected one row per example", "no such file", "Copy the cell again.")
     try:
-        rows = pq.ParquetFile(io.BytesIO(content)).metadata.num_rows
+        file = pq.ParquetFile(io.BytesIO(content))
+        rows = file.metadata.num_rows
         if rows != metrics["n"] or rows > MOST_ROWS:
             raise ValueError(f"{rows} rows for {metrics['n']} examples")
-        table = pq.read_table(io.BytesIO(content), use_threads=False, pre_buffer=False)
+        table = file.read(use_threads=False)
         for column in wanted:
             if column not in table.column_names:
                 raise ValueError(f"no column {column!r}")

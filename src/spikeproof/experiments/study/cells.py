@@ -25,7 +25,7 @@ from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.datasets import Dataset, Source
-from spikeproof.errors import InputError, placed, suggest
+from spikeproof.errors import InputError, located, suggest
 from spikeproof.evaluation.suites import Member, Suite, plan
 from spikeproof.evaluation.through import validated
 from spikeproof.evaluation.verdicts import CHOOSING
@@ -217,7 +217,7 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
     """
     examples = len(data.test.labels) if study.examples is None else study.examples
     if examples > len(data.test.labels):
-        with placed(study.lines.get("examples")):
+        with located(study.lines.get("examples")):
             raise InputError(
                 f"The test part of {data.name} has {len(data.test.labels)} images",
                 f"examples={examples}",
@@ -237,23 +237,23 @@ def _check_data(study: Study, data: Dataset) -> None:
     """
     for recipe in study.attacks:
         if (wanted := validated(recipe)) > len(data.validation.labels):
-            with placed(study.lines.get(recipe)):
+            with located(study.lines.get(recipe)):
                 raise InputError(
                     f"An attack is chosen on {wanted} images of the validation part, never on those reported",
                     f"{data.name} with {len(data.validation.labels)}",
                     "Hold out as many, as {fashion-mnist: {hold_out: 5000}}, or choose on fewer (images).",
                 )
     for model in study.models:
-        with placed(study.lines.get(model)):
+        with located(study.lines.get(model)):
             built = _weightless(model_spec(study, data, model))
-        with placed(study.lines.get((model, "rule"))):
+        with located(study.lines.get((model, "rule"))):
             model.rule.check_model(built)
     shape = tuple(data.test.images.shape[-3:])
     for threat in study.threats:
-        with placed(study.lines.get(threat)):
+        with located(study.lines.get(threat)):
             check_budget(threat, shape)
     for recipe, threat in product(study.attacks, {type(t): t for t in study.threats}.values()):
-        with placed(study.lines.get(recipe)):
+        with located(study.lines.get(recipe)):
             rehearse(recipe, threat, shape, len(data.classes))
 
 
