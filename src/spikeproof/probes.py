@@ -220,37 +220,39 @@ class Probed:
     """An encoder whose spikes a timing probe changes before they reach the network.
 
     Args:
-        code: the encoder, whose random draws are the same as without the timing probe.
+        encoder: the encoder, whose random draws are the same as without the timing probe.
         probe: the timing probe.
     """
 
-    code: Encoder
+    encoder: Encoder
     probe: Probe
 
     @property
     def steps(self) -> int:
-        return self.code.steps
+        return self.encoder.steps
 
     @property
     def stochastic(self) -> bool:
-        return self.code.stochastic or self.probe.random
+        return self.encoder.stochastic or self.probe.random
 
     @property
     def spiking(self) -> bool:
-        return self.code.spiking
+        return self.encoder.spiking
 
     @property
     def counts(self) -> bool:
         """Whether a value may stand for several spikes."""
-        return bool(getattr(self.code, "counts", False))
+        return bool(getattr(self.encoder, "counts", False))
 
     def output_shape(self, shape: Shape) -> Shape:
         """As the inner encoder declares it."""
-        return encoded_shape(self.code, shape)
+        return encoded_shape(self.encoder, shape)
 
     def example_shape(self, shape: Shape) -> tuple[int, ...]:
         """As the inner encoder declares it."""
-        return example_shape(self.code, shape)
+        return example_shape(self.encoder, shape)
 
     def __call__(self, x: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "T B *F"]:
-        return self.probe(self.code(x, key), None if key is None else key.fold("probe"), counts=self.counts)
+        return self.probe(
+            self.encoder(x, key), None if key is None else key.fold("probe"), counts=self.counts
+        )

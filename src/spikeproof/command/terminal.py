@@ -173,7 +173,7 @@ def _measured(kind: CellKind, spec: CellSpec) -> str:
 
 
 def print_summary(summary: Summary) -> None:
-    """What a run did, in one line."""
+    """The result of a run, in one line."""
     words = f"{summary.total} cells: {summary.computed} computed, {summary.kept} kept"
     if summary.failed:
         words += f", {summary.failed} failed and {summary.blocked} could not be tried"
@@ -225,7 +225,7 @@ def print_records(records: Sequence[Record]) -> None:
 
 
 def _argmax(records: Sequence[Record], axes: Sequence[str], columns: Sequence[Budget]) -> list[str]:
-    """What models that tie would have if the first of the best classes were the answer."""
+    """The accuracy by argmax of every model that has ties."""
     lines = [
         f"  {', '.join(str(dict(row.model)[axis]) for axis in axes)}: {argmaxes(row, columns)}"
         for row in headlines(records)
@@ -241,7 +241,7 @@ def _print_marks(verdicts: set[str | None], nested: bool, reasons: str) -> None:
     if DOUBTFUL in verdicts:
         click.echo(f"A question mark: doubtful, for {reasons}; docs/audit.md explains them.")
     if nested:
-        click.echo("Nested: each budget began with what the attack had found within the smaller one.")
+        click.echo("Nested: each budget began with the adversarial images found within the smaller one.")
 
 
 MOST_RANKED = 5
@@ -272,7 +272,7 @@ def print_ranking(ranked: Sequence[Ranking], records: Sequence[Record]) -> None:
 
 
 def print_next(directory: Path, records: Sequence[Record]) -> None:
-    """The command that is worth running next on a study.
+    """A hint at the most useful next command for a study.
 
     Args:
         directory: the output directory of the run.
@@ -338,14 +338,14 @@ def _mean(mean: tuple[float, Interval | None]) -> str:
 
 
 def print_probes(records: Sequence[ProbeRecord]) -> None:
-    """Accuracy of every model under every probe of timing; nothing where there is none."""
+    """Accuracy of every model under every timing probe; nothing where there is none."""
     if not records:
         return
     axes, names = varying(records) or ["encoder"], list(dict.fromkeys(row["probe"] for row in records))
     rows: dict[str, dict[str, ProbeRecord]] = {}
     for record in records:
         rows.setdefault(record["model"], {})[record["probe"]] = record
-    click.echo("\nAccuracy in % when a probe changes the spikes of the input:")
+    click.echo("\nAccuracy in % when a timing probe changes the spike trains of the input:")
     lines = [[*axes, "clean", *names]]
     for found in rows.values():
         first = next(iter(found.values()))
@@ -416,7 +416,7 @@ def print_signed(found: Sequence[Report]) -> None:
 
 
 def print_repaired(found: Sequence[Mended]) -> None:
-    """Every number, what was tried on those that were not supported and why, and what it made of them."""
+    """Every number; for one that was not supported, also the further attacks, their reasons and results."""
     for each in found:
         print_signed([each.first])
         for attempt in each.attempts:

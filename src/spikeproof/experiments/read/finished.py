@@ -1,4 +1,4 @@
-"""The cells of a study that can be read, and what becomes of a number when its evidence cannot."""
+"""The cells of a study that can be read, and the warnings about numbers whose evidence cannot be read."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LOST = "evidence missing"
 
 
 def finished(store: Store, planned: Iterable[CellRecord]) -> dict[str, Stored]:
-    """Address -> cell, of those that are whole, stand for what the plan says and belong to each other.
+    """Address -> cell, of the cells that are undamaged, agree with the plan and belong to the same weights.
 
-    What is left out here, `status` names and `run` computes again.
+    `status` reports the other cells, and `run` computes them again.
 
     Args:
         store: of the study.
@@ -66,11 +66,12 @@ def mark_lost(
     names: Names,
     directory: Path,
 ) -> None:
-    """Say beside each worst case which of its cells are missing, and why.
+    """Add a warning to each worst case for every cell that is missing, and lower its verdict.
 
-    A probe of the model and a certificate can withhold a number, so without them it is withheld. A search for
-    the nearest image, an attack that was added and a smaller budget can make it doubtful, so it is that. A
-    planned attack at the budget itself is named in `missing`; the worst case is that of the other attacks.
+    Diagnostics of the model and a certificate can withhold a number, so a number without them is withheld. A
+    search for the nearest image, an added attack and a smaller budget can make a number doubtful, so a number
+    without them is doubtful. A missing attack at the budget itself is named in `missing`, and the worst case
+    is taken over the other attacks.
 
     Args:
         worst: the worst cases of one model.
@@ -106,7 +107,7 @@ def mark_lost(
 
 
 def _why_lost(directory: Path, address: str) -> str:
-    """What a run noted when a cell failed, or that the cell is not there."""
+    """The error with which a cell failed, or that the cell cannot be read."""
     try:
         note: dict[str, object] = read_json(directory / "failures" / f"{address}.json", dict[str, object])
     except InputError:

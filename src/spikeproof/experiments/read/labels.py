@@ -1,4 +1,4 @@
-"""Names of the parts of a study, as short as tells them apart."""
+"""Display names of the parts of a study: as short as possible, yet different for different parts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Names:
         return Budget(self.threat(spec), spec["epsilon"])
 
     def attack(self, spec: CellSpec, seed: int) -> str:
-        """The attack of a cell, with what its images were made on."""
+        """The attack of a cell; for a transfer, with the model that its images were made on."""
         name, source = self.attacks[text_of(spec["attack"])], spec.get("source")
         nested = ", nested" if is_nested(spec) else ""
         if source is None:
@@ -54,7 +54,7 @@ class Names:
 
     @classmethod
     def of(cls, plan: Sequence[CellRecord], repairs: Sequence[CellRecord]) -> Names:
-        """Names for what a plan uses; what repairs add is named beside it and renames nothing."""
+        """The names of all members of a plan; members that repairs add get names and change no other name."""
         models = [cell["spec"] for cell in plan if cell["kind"] == CellKind.TRAIN]
         attacks = [cell["spec"] for cell in plan if cell["kind"] in (CellKind.ATTACK, CellKind.DISTANCE)]
         added = [cell["spec"] for cell in repairs if cell["kind"] == CellKind.ATTACK]

@@ -18,7 +18,7 @@ __all__ = [
 
 
 class Effort(TypedDict):
-    """What an attack did for its number; null where nobody measured it.
+    """The evidence of one attack; null where a value was not measured.
 
     `attacked` counts the images that were attacked, since images that the model gets wrong without an
     attack are not; queries are forward and backward passes over all of them. `unmoved_share` is the share
@@ -94,7 +94,7 @@ class Proof(TypedDict):
 
 
 class Base(TypedDict):
-    """One model of a study, measured without an attack: what every record of it begins with."""
+    """The part that all records of a model share: its parts and its results on clean images."""
 
     study: str
     dataset: str
@@ -134,7 +134,7 @@ class Record(TypedDict):
     worst case has `certified`, the share of images proved robust, where a certificate applies
     (`certified_vote` is that of randomised smoothing, which speaks of a vote instead of the model), and a
     `verdict`, `supported`, `preliminary`, `doubtful` or `withheld`; its `warnings` say why, and its `notes`
-    what is worth knowing besides. A tie of the best classes counts as an error; `clean_argmax` and
+    add what does not affect the verdict. A tie of the best classes counts as an error; `clean_argmax` and
     `robust_argmax` are the accuracies if the first of the best classes were the answer, on images whose
     attack ended at a tie, and null where that was not measured. `mean_exit` is the mean number of time
     steps after which a clean image is decided, the last step where a decoder knows no early exit, and
@@ -221,7 +221,7 @@ class Record(TypedDict):
 
 
 class _Named(TypedDict):
-    """Which model of which study, and on how many images."""
+    """The model, its study, and the number of images."""
 
     study: str
     dataset: str
@@ -236,11 +236,12 @@ class _Named(TypedDict):
 
 
 class ProbeRecord(_Named):
-    """One model under one probe of timing, as `show --probes --json` prints it.
+    """One model under one timing probe, as `show --probes --json` prints it.
 
-    `lost` is the clean accuracy less that under the probe, on the same images and draws of the code, with a
-    95 % interval for the pairs and the p-value of no difference. `timing_share` is what was lost, as a share
-    of what the clean accuracy is above chance; null where it is not above chance.
+    `lost` is the clean accuracy minus the accuracy under the probe, on the same images and the same draws of
+    the encoder, with a paired 95 % interval and the p-value of the hypothesis of no difference.
+    `timing_share` is `lost` divided by the difference between clean accuracy and chance; null where the clean
+    accuracy is not above chance.
     """
 
     steps: int
@@ -266,11 +267,12 @@ class ProbeRecord(_Named):
 class DistanceRecord(_Named):
     """How far one model's nearest adversarial images are, as `show --distances --json` prints it.
 
-    Over the `counted` images, those that the model answers rightly: the share on which the search `found` an
-    adversarial image at all, and the median of distances in the norm of the threat, in which what was not
-    found is infinitely far; with 95 % intervals (Wilson; order statistics). The median is an upper bound,
-    and null where nothing was found on half of the images. `unconfirmed` is the share that the search claimed
-    and the model denied.
+    Only the `counted` images, which the model answers rightly, are searched. `found` is the share of them for
+    which the search found an adversarial image, with a 95 % Wilson interval, and `median` the median distance
+    in the norm of the threat, with a 95 % interval from order statistics. An image without a result counts as
+    infinitely far, so the median is null where the search found nothing on half of the images; it is an upper
+    bound. `unconfirmed` is the share of images for which the model's verdict did not confirm the image that
+    the search returned.
     """
 
     attack: str
@@ -291,7 +293,7 @@ class DistanceRecord(_Named):
 
 
 def data_notes(metrics: Mapping[str, Any]) -> list[str]:
-    """What the metrics of a train cell say of the files of the data set.
+    """The notes about the files of the data set in the metrics of a train cell.
 
     Example:
         >>> data_notes({"data_notes": ["a subset"]}), data_notes({})

@@ -18,9 +18,9 @@ class Trained(NamedTuple):
     """One model of a study.
 
     Args:
-        model: the directory of its weights, as `evaluate`, `audit` and `spikeproof.load` take it; the one
-            that they will have, if it is not trained yet.
-        trained: whether its weights are there and whole.
+        model: the directory of its weights, as `evaluate`, `audit` and `spikeproof.load` take it; before the
+            training, the directory where the weights will be stored.
+        trained: whether its weights exist and are undamaged.
         network: its architecture.
         neuron: its neuron.
         encoder: its encoder.

@@ -1,4 +1,4 @@
-"""What to try on a number: the standard suite first, then what could settle each doubt that is left."""
+"""Remedies for a number: the standard suite first, then the attacks that each raised check asks for."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ENOUGH = 100
 """Examples whose interval is never wider than ±10 points."""
 
 UNSEARCHED = "no standard suite"
-"""Why a number is attacked again although no check was raised."""
+"""The reason for attacking a number again although no check was raised."""
 
 MOST_STEPS, MOST_DRAWS = 1000, 256
 
 
 class Remedy(NamedTuple):
-    """One attack more, and the check that asks for it."""
+    """A further attack, and the check that asks for it."""
 
     check: str
     recipe: Recipe
@@ -123,7 +123,7 @@ _TRY: dict[str, Callable[[_Case], list[Recipe]]] = {
     "nearer image known": lambda case: [],
     "nested budgets": lambda case: [],
 }
-"""Checks that another attack may settle; where none is named, or all were tried, the next larger suite is."""
+"""Check -> attacks that may settle it; where there are none, or all were tried, the next larger suite is."""
 
 
 def longer(recipe: Recipe) -> Recipe | None:

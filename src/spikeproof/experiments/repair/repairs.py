@@ -1,8 +1,8 @@
-"""Repairing a study: run what is missing, search every number, attack what is doubtful, tell what changed.
+"""Repairing a study: compute missing cells, run a suite on every number, attack doubtful numbers again.
 
-Every repair is a cell like those of the study, with an address of its own, so it is computed once, whoever is
-killed when. Which cells were added, and why, is written to `repairs.json` before they are computed; the study
-itself stays as it is.
+Every repair is a cell like the cells of the study, with an address of its own, so it is computed once, even
+if a run is killed. The added cells and their reasons are written to `repairs.json` before they are computed;
+the study itself stays as it is.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ def repair_study(
     available: Available,
     rounds: int = 3,
 ) -> Summary:
-    """Compute what a study lacks, and what could settle the doubts of its audit.
+    """Compute the missing cells of a study, and the attacks that may settle the checks raised by its audit.
 
-    Every number without a standard suite gets one first, whatever its verdict; then come the attacks that
-    its doubts ask for, and at the end the next larger suite. It ends in a settled state: another repair of as
-    many rounds adds nothing. A number that is withheld is wrong, and no attack mends it.
+    Every number without a standard suite gets one first, whatever its verdict; then follow the attacks that
+    its raised checks ask for, and finally the next larger suite. A second repair of as many rounds adds
+    nothing. A withheld number is wrong, and no attack can repair it.
 
     Args:
         directory: the output directory of a run.

@@ -33,7 +33,7 @@ CERTIFICATES: tuple[Certificate, ...] = (Bins(), IBP())
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about a model.
+    """The measurement that is requested of a saved model.
 
     Args:
         level: of the suite.
@@ -41,7 +41,7 @@ class Question:
         examples: number of test images.
         seed: of attacks and draws.
         draws: per verdict of a stochastic model.
-        batch_size: examples at a time; changes no number.
+        batch_size: examples per forward pass; changes no number.
         sample: which test images.
     """
 
@@ -81,7 +81,7 @@ def dataset_of(path: Path, name: str | None, data: Path | None) -> Dataset:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attack more on a number.
+    """A further attack on a number.
 
     Args:
         check: that asked for it.
@@ -96,7 +96,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Mended:
-    """A number, what was tried on it, and what it is now.
+    """A number before and after repairs, with the attacks that were tried on it.
 
     Args:
         first: as the suite gave it.
@@ -148,7 +148,7 @@ def sign_off(path: Path, data: Dataset, question: Question, device: str = "cpu")
     Args:
         path: of the saved model.
         data: its test part is measured.
-        question: what is asked.
+        question: the measurement.
         device: where to compute.
 
     Raises:
@@ -174,7 +174,7 @@ def repair(
     device: str = "cpu",
     rounds: int = 3,
 ) -> list[Mended]:
-    """Search what no standard suite has searched, then attack what is doubtful, as the reasons ask.
+    """Run the standard suite where none has run, then the attacks that the raised checks ask for.
 
     Where the interval is too wide, all numbers are measured on more of the test images first. A withheld
     number is wrong and stays as it is.
@@ -182,7 +182,7 @@ def repair(
     Args:
         path: of the saved model.
         data: its test part is measured.
-        question: what was asked.
+        question: the measurement.
         found: the answers.
         device: where to compute.
         rounds: most rounds; a later one goes on where doubt is left.

@@ -1,4 +1,4 @@
-"""How one cell is computed: from its spec, the data and the model's weights to the files of its directory.
+"""Computing one cell: from its spec, the data and the weights of the model to the files of its directory.
 
 Every cell is computed on a single thread of the processor, wherever it runs. Sums of floating-point numbers
 depend on how they are split among threads, so this is what makes a result independent of the machine's number
@@ -72,15 +72,15 @@ FOUND = "images.safetensors"
 """Every image of an attack cell of a nested sweep."""
 
 SECONDS_AT_RISK = 10.0
-"""Work of a suite that may be lost when a run is killed, besides the member that was running."""
+"""Seconds between two saved states of a suite; a killed run loses at most these and the running member."""
 
 KEPT_SUBJECTS = 4
-"""Models that a worker keeps at hand."""
+"""Most models that a worker keeps in memory."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained model with the examples it is measured on and its answers to them as they are."""
+    """A trained model with the examples that it is measured on and its predictions on the clean examples."""
 
     model: Classifier
     images: Tensor
@@ -93,7 +93,7 @@ class Subject:
 
 
 class Provenance(TypedDict):
-    """What explains a result without being able to change it."""
+    """Information that explains a result and cannot change it."""
 
     spikeproof: str
     torch: str
@@ -179,7 +179,7 @@ class Bench:
         return {**files, "metrics.json": as_json(metrics)}
 
     def clean(self, cell: Cell, tell: Tell) -> Files:
-        """How often, and how, the model is right on images as they are."""
+        """The accuracy on clean images."""
         subject = self.subject(cell)
         metrics = {
             **subject.clean.metrics(),
@@ -197,9 +197,9 @@ class Bench:
         return {"metrics.json": as_json({**asdict(found), "weights": subject.weights})}
 
     def probe(self, cell: Cell, tell: Tell) -> Files:
-        """How often the model is right on images as they are, whose spikes a probe changes.
+        """The accuracy on clean images whose spike trains are changed by a timing probe.
 
-        The code draws what it draws for the clean images, so that outcomes pair.
+        The encoder draws the same samples as for the unchanged images, so that the outcomes are paired.
         """
         subject, spec = self.subject(cell), cell.spec
         found = evaluate_clean(
@@ -225,7 +225,7 @@ class Bench:
         return {"metrics.json": as_json(metrics), TABLE: table(stored(found))}
 
     def attack(self, cell: Cell, tell: Tell) -> Files:
-        """How often the model is right on images that an attack changed."""
+        """The accuracy under an attack."""
         subject, spec = self.subject(cell), cell.spec
         recipe = build(Recipe, spec["attack"], PARTS)
         threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
@@ -275,13 +275,13 @@ class Bench:
         return files
 
     def found(self, attack: str) -> Tensor:
-        """All images of a stored attack cell of a nested sweep."""
+        """All adversarial images of a stored attack cell of a nested sweep."""
         path = Store(self.root).read(attack).path / FOUND
         images: Tensor = load_file(path)["x_adv"].to(self.device)
         return images
 
     def distance(self, cell: Cell, tell: Tell) -> Files:
-        """How far the nearest adversarial images are that a search finds."""
+        """The distances to the nearest adversarial images that a search finds."""
         subject, spec = self.subject(cell), cell.spec
         recipe = build(Recipe, spec["attack"], PARTS)
         found = evaluate_distances(
@@ -300,10 +300,10 @@ class Bench:
         return {"metrics.json": as_json(metrics), TABLE: table(stored(found))}
 
     def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat, tell: Tell) -> Files:
-        """The worst case over a suite, who broke what, and what each member contributed.
+        """The worst case over a suite, which member broke which example, and what each member contributed.
 
-        Once a few seconds have passed, the state after each member is kept, so that an interrupted cell goes
-        on where it was.
+        The state is saved after a member whenever a few seconds have passed, so that an interrupted cell
+        resumes after that member.
         """
         members = plan(recipe.level, subject.model, threat)
         if plan_digest(members) != cell.spec.get("plan"):
@@ -382,7 +382,7 @@ class Bench:
         return Made(model.to(self.device), spec["sha256"])
 
     def subject(self, cell: Cell) -> Subject:
-        """What a cell measures, read and measured without an attack once."""
+        """The model and the examples of a cell, read and measured on clean images once."""
         spec = cell.spec
         sample = spec.get("sample", {"name": "first"})
         name = canonical([spec["train"], spec["examples"], spec["draws"], sample])
@@ -470,7 +470,7 @@ def device_name(device: str) -> str:
 
 @torch.no_grad()
 def exhibits(subject: Subject, x_adv: Tensor) -> dict[str, Tensor]:
-    """A few images, what an attack made of them, and what the network sees of both."""
+    """A few images, their adversarial images, and the spike trains of both."""
     few, encoder = slice(KEPT_EXAMPLES), subject.model.encoder
     x, x_adv, ids = subject.images[few], x_adv[few], subject.clean.example[few]
     key = Key(("exhibit",)).for_rows(ids)

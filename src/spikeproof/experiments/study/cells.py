@@ -1,12 +1,15 @@
 """Cells: the smallest units of a study that are computed and stored, each with an address of its own.
 
-A `train` cell makes a model, a `clean` cell measures it on clean images, an `inspect` cell looks for what
-makes numbers unbelievable, such as state that leaks or gradients that vanish, a `probe` cell measures it on
-clean images whose spikes are changed, a `distance` cell says how far the nearest adversarial images are, an
-`attack` cell measures it under one attack with one budget, a `certify` cell proves what it can within one
-budget. A cell's spec holds everything that can change its numbers; its address is the digest of that spec.
-Batch size, device, number of workers and machine are not part of it. A suite is named by its level and stands
-for attacks that change from version to version, so its spec holds a digest of these, `plan`.
+A `train` cell trains a model, and every other cell measures one. A `clean` cell measures the accuracy on
+clean images, and an `inspect` cell holds the diagnostics that the audit reads, such as leaking state and
+vanishing gradients. A `probe` cell measures the accuracy on clean images whose spike trains are changed by a
+timing probe. An `attack` cell measures the accuracy under one attack with one budget, a `distance` cell the
+distances to the nearest adversarial images, and a `certify` cell the certified accuracy within one budget.
+
+The spec of a cell holds everything that can change its numbers, and the address of the cell is the digest of
+its kind and its spec. Batch size, device, number of workers and machine are not part of the spec. A suite is
+named by its level, and its members change from version to version, so the spec of its cell also holds a
+digest of the members, `plan`.
 """
 
 from __future__ import annotations
@@ -58,13 +61,13 @@ TRAINING_VERSION = 2
 """Raised whenever a change of the code alters the model that a train cell with the same spec makes."""
 
 MEASURING_VERSION = 9
-"""Raised whenever a change of the code alters what a clean or attack cell with the same spec measures.
+"""Raised whenever a change of the code alters what a cell of another kind with the same spec measures.
 
-Which attacks a suite is made of, with all their options, stands in the spec, so these may change without it.
+The members of a suite, with all their options, are part of the spec and may change without raising it.
 """
 
 LEAST_DRAWS = 4
-"""Draws of a stochastic model on many examples, where fewer would do."""
+"""Fewest draws of a stochastic model, however many examples are measured."""
 
 
 Plain = Mapping[str, Any]
@@ -79,14 +82,15 @@ class SavedSource(TypedDict):
 
 
 class CellSpec(TypedDict, total=False):
-    """Everything that can change the numbers of a cell; each kind has some of it.
+    """Everything that can change the numbers of a cell; each kind of cell has some of these keys.
 
-    A train cell has `dataset`, `model`, `rule`, `seed` and `code_version`; what is measured names the address
-    of its `train` cell, `examples`, `draws`, `code_version`, the number of draws for `choosing` where the
-    model draws, and the `sample` where that is not the whole test part. Attacks, certificates and distances
-    add what they try, within which `threat`, at which `epsilon`; `source` names what images of a transfer are
-    made on, `smaller` the cell of the next smaller budget in a nested sweep, and `plan` the attacks that a
-    suite stands for.
+    A train cell has `dataset`, `model`, `rule`, `seed` and `code_version`. A cell that measures has the
+    address of its `train` cell, `examples`, `draws` and `code_version`; for a stochastic model it also has
+    `choosing`, the number of draws by which the worst attack is chosen, and where not the whole test part is
+    measured, the `sample`. Attacks, certificates and distances add what is tried and the `threat`, attacks
+    and certificates also `epsilon`. `source` is the model that the images of a transfer are made on,
+    `smaller` the address of the cell with the next smaller budget in a nested sweep, and `plan` the digest of
+    the members of a suite.
     """
 
     dataset: Plain
@@ -158,7 +162,7 @@ class Cell:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The addresses of what comes first: its model, one that images are made on, the smaller budget."""
+        """The addresses of the cells that must be finished first; see `needed`."""
         return tuple(address for address, _ in needed(self.spec))
 
     def record(self) -> CellRecord:
@@ -167,7 +171,9 @@ class Cell:
 
 
 def needed(spec: CellSpec) -> list[tuple[str, str]]:
-    """The cells that come first, by address, each with the metric that holds the digest of its weights.
+    """The cells that must be finished before this one: model, source of a transfer, smaller budget.
+
+    Each address comes with the name of the metric that repeats the digest of the weights of that cell.
 
     Args:
         spec: of a cell.
@@ -209,11 +215,11 @@ def data_of(spec: Plain) -> Source:
 
 
 def cells_of(study: Study, data: Dataset) -> list[Cell]:
-    """Every cell of a study, each model's one after the other.
+    """Every cell of a study, ordered by model.
 
     Raises:
-        InputError: the study asks for more examples than the data have, in the test part or to choose by, or
-            a model does not fit them.
+        InputError: the test part has fewer examples than the study measures, the validation part has fewer
+            than an attack is chosen on, or a model does not fit the data.
     """
     examples = len(data.test.labels) if study.examples is None else study.examples
     if examples > len(data.test.labels):
@@ -230,7 +236,7 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
 
 
 def _check_data(study: Study, data: Dataset) -> None:
-    """Refuse, before anything is trained, what these data rule out: models, rules, budgets and attacks.
+    """Refuse models, rules, budgets and attacks that do not fit the data, before any training.
 
     Raises:
         InputError: with file and line.
@@ -259,7 +265,7 @@ def _check_data(study: Study, data: Dataset) -> None:
 
 @lru_cache(maxsize=256)
 def _weightless(spec: ModelSpec) -> Classifier:
-    """A model without memory for its weights.
+    """A model whose weights take no memory.
 
     Raises:
         InputError: its network does not fit the images.
@@ -337,9 +343,9 @@ def _cells(study: Study, data: Dataset, model: Candidate, examples: int) -> Iter
 
 
 def _attack(spec: CellSpec, study: Study, recipe: Recipe, last: dict[str, Cell]) -> Cell:
-    """An attack cell; in a nested sweep one that begins with the cell of the smaller budget, if any.
+    """An attack cell; in a nested sweep it names the cell of the next smaller budget, if there is one.
 
-    Two transfers may name the same model; what they ask for twice within one budget is one cell.
+    Two transfers may name the same model; within one budget they then share one cell.
     """
     if study.sweep is Sweep.AFRESH or isinstance(recipe, Suite):  # a suite attacks every budget afresh
         return Cell.of(CellKind.ATTACK, spec)
@@ -354,7 +360,7 @@ def _attack(spec: CellSpec, study: Study, recipe: Recipe, last: dict[str, Cell])
 
 
 def plan_digest(members: Sequence[Member]) -> str:
-    """What tells plans of a suite apart: names, attacks with all their options, order and conditions.
+    """The digest of the members of a suite: names, attacks with all their options, order and conditions.
 
     Example:
         >>> from spikeproof.attacks.gradient.plain import PGD
@@ -372,7 +378,7 @@ def _digest(members: tuple[Member, ...]) -> str:
 
 
 def with_plan(spec: CellSpec, model: ModelSpec) -> CellSpec:
-    """The spec of a cell; that of a suite with the digest of what this version runs on such a model.
+    """The spec of a cell; for a suite, with the digest of the members that this version plans for the model.
 
     Args:
         spec: of a cell.
@@ -389,7 +395,7 @@ def with_plan(spec: CellSpec, model: ModelSpec) -> CellSpec:
 
 
 def planned(spec: CellSpec, model: Plain) -> bool:
-    """Whether a suite cell of a stored study stands for what this version runs; true of every other cell.
+    """Whether a stored suite cell has the members that this version plans; true of every other cell.
 
     Args:
         spec: of the cell.
@@ -425,7 +431,10 @@ _LATER = ("subset", "blank")
 
 
 def _asked(source: dict[str, Any]) -> dict[str, Any]:
-    """The data set of a cell, without options that earlier cells do not know and the study leaves alone."""
+    """The data set of a train cell, without newer options that the study does not set.
+
+    So the address of a cell that was stored before an option existed stays the same.
+    """
     kept = {name: value for name, value in source.items() if name not in _LATER or value is not None}
     return {name: _asked(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
@@ -433,7 +442,7 @@ def _asked(source: dict[str, Any]) -> dict[str, Any]:
 def _sources(
     study: Study, data: Dataset, model: Candidate, seed: int, recipe: Transfer
 ) -> Iterator[str | SavedSource]:
-    """What the images of a transfer are made on: addresses of train cells, or a saved model."""
+    """The models that the images of a transfer are made on: addresses of train cells, or a saved model."""
     if isinstance(recipe.made_on, Saved):
         other = read_saved(recipe.made_on)
         own = model_spec(study, data, model)

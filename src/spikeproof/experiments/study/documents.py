@@ -35,11 +35,11 @@ _NOTHING = ("null", "~", "")
 _KEYS = tuple(f"{_PLAIN}{kind}" for kind in ("str", "int", "float", "bool"))
 
 KeyPath = tuple[str | int, ...]
-"""The way from the top of a document to one value in it."""
+"""The keys and list indices that lead from the top of a document to one value in it."""
 
 
 Written = Any
-"""What stands in a document: mappings, lists and leaves, in whatever shape they were written."""
+"""The content of a document: mappings, lists and leaves, nested in any way."""
 
 
 class _Loader(yaml.SafeLoader):

@@ -93,7 +93,7 @@ def _short(data: object) -> str:
 
 
 def _is_member(path: KeyPath) -> bool:
-    """Whether a part such as an encoder can stand here, and not the study or a block of models."""
+    """Whether the value at a path can be a part, and is neither the study nor a block of models."""
     return len(path) > (2 if path[:1] == ("models",) else 0)
 
 

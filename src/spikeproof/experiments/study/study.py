@@ -14,7 +14,7 @@
     epsilons: [8/255, 0.1]
     examples: 200
 
-Every complaint names the file and the line.
+Every error message names the file and the line.
 """
 
 from __future__ import annotations
@@ -92,16 +92,16 @@ class Study:
         seeds: each model is trained once per seed.
         examples: how many of the test part, or None for all.
         sample: which of the test part, where not all; the same for every model.
-        draws: draws per example for stochastic models and random probes, at least 1; None for as many as
-            leave ±2 points to chance, at least 4.
+        draws: draws per example for stochastic models and random probes, at least 1; None for the smallest
+            number that limits the random error of an accuracy to ±2 points, at least 4.
         normalise: input normalisation inside every model, or None.
         batch_size: images per evaluation batch; changes no result.
-        probes: changes of the spikes between code and network; they need no threat.
-        certificates: lower bounds, tried at every budget on the models that they know.
-        distances: searches for the nearest adversarial image, in the norm of every threat that they know.
-        norms: every threat once, whatever its budgets.
+        probes: timing probes, which change the spike trains between encoder and network; they need no threat.
+        certificates: lower bounds of robust accuracy, tried at every budget on every model.
+        distances: searches for the nearest adversarial image, in the norm of every threat that they support.
+        norms: every threat once, without its budgets; `distances` are measured in these norms.
         sweep: `afresh`, or `nested` where attacks begin with what they found within the smaller budget.
-        lines: where attacks, threats, models and the number of `examples` stand in the file, for messages.
+        lines: the lines of the file that name attacks, threats, models and `examples`, for messages.
     """
 
     name: str
@@ -148,10 +148,10 @@ def _axes(model: Candidate) -> dict[str, object]:
 
 
 MOST_STEPS = 1_000_000
-"""Time steps that a code of a study may have."""
+"""Most time steps of an encoder in a study."""
 
 MOST_CELLS = 100_000
-"""Cells that a study may have unless more are asked for."""
+"""Most cells of a study unless `--limit` allows more."""
 
 
 def load(study: str, settings: Iterable[str] = (), limit: int = MOST_CELLS) -> Study:
@@ -163,7 +163,7 @@ def load(study: str, settings: Iterable[str] = (), limit: int = MOST_CELLS) -> S
         limit: most cells that the study may have.
 
     Raises:
-        InputError: there is no such study, or it says something that cannot be used.
+        InputError: there is no such study, or a value in it is invalid.
 
     Example:
         >>> load("quickstart", ["examples=20"]).examples
@@ -219,7 +219,7 @@ def study_of(document: Document, limit: int = MOST_CELLS) -> Study:
         limit: most cells that the study may have.
 
     Raises:
-        InputError: with file and line, whatever cannot be used.
+        InputError: a value of the document is invalid; the message names file and line.
     """
     return _Reader(document, limit).study()
 
