@@ -79,7 +79,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             click.echo(f"spikeproof: {missing(error)}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
-            click.echo("spikeproof: interrupted; the same command goes on where this one stopped", err=True)
+            click.echo("spikeproof: interrupted; run the same command again to resume", err=True)
             sys.exit(130)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -410,7 +410,9 @@ ASKED = (
         help="Size of the threat; repeat the option for several budgets.",
     ),
     click.option(
-        "--dataset", type=TEXT, help="Data set to measure on.  [default: that of the study that made MODEL]"
+        "--dataset",
+        type=TEXT,
+        help="Data set to measure on.  [default: the data set of the study that trained MODEL]",
     ),
     click.option("--data", type=PLACE, help="Directory that holds data sets."),
     click.option(

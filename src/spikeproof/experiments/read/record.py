@@ -1,4 +1,4 @@
-"""A record: one headline number of a study, with everything needed to say what it is a number of."""
+"""A record: one headline number of a study, with the model, the attack and the budget that it belongs to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Effort(TypedDict):
     against them, as pairs of a step and the accuracy after it wherever it changed, (-1, ...) before the
     attack. It is empty where an attack does not tell when examples fell (searches over spike patterns,
     foreign attacks, suites) and for stochastic models, which one lucky draw fools for a moment.
-    `loss_by_step` is the mean objective; what it was for each image lies in `losses.safetensors` of the cell.
+    `loss_by_step` is the mean objective; `losses.safetensors` of the cell holds the objective of each image.
     """
 
     attacked: int | None
@@ -132,7 +132,7 @@ class Record(TypedDict):
     Accuracies and shares are fractions in [0, 1], intervals are 95 % Wilson intervals. The attack
     `worst-case` is the minimum over all attacks, image by image; `none` marks a study without attacks. A
     worst case has `certified`, the share of images proved robust, where a certificate applies
-    (`certified_vote` is that of randomised smoothing, which speaks of a vote instead of the model), and a
+    (`certified_vote` is the share that randomised smoothing proves, for a vote instead of the model), and a
     `verdict`, `supported`, `preliminary`, `doubtful` or `withheld`; its `warnings` say why, and its `notes`
     add what does not affect the verdict. A tie of the best classes counts as an error; `clean_argmax` and
     `robust_argmax` are the accuracies if the first of the best classes were the answer, on images whose
@@ -144,19 +144,18 @@ class Record(TypedDict):
     `nested` marks a number that began with what was found within a smaller budget, and a worst case with
     such numbers.
 
-    `missing` names the attacks of the study that failed or are not computed yet, so that a worst case is
-    that of the other attacks and is not supported; it is empty for a single attack.
+    `missing` names the attacks of the study that failed or are not computed yet; the worst case is then
+    taken over the other attacks and is not supported; it is empty for a single attack.
 
-    `data_notes` is what was found in the files of the data set, such as that they are a subset of what was
-    published; empty where all is as published.
+    `data_notes` describe how the files of the data set differ from the published ones, for example that they
+    are a subset; empty where they do not differ.
 
     Of a stochastic model, accuracies are means over `draws` draws per image; `..._vote` is the share of
-    images on which the majority of the draws is right, `..._all_draws` that on which every draw is, the worst
-    of so many.
+    images on which the majority of the draws is right, and `..._all_draws` the share on which all draws are.
 
     Where `spikeproof audit` tried a worst case again, `before_accuracy`, `before_verdict`, `before_n` and
-    `before_warnings` are what the study itself had said, and an attack that was added names the check that it
-    was added `because` of.
+    `before_warnings` are the values of the study before the repairs, and `because` of an added attack is the
+    check that asked for it.
     """
 
     study: str

@@ -1,9 +1,9 @@
-"""Stored cells as headline numbers: one record per model, attack and budget, with what looks suspicious.
+"""Stored cells as headline numbers: one record per model, attack and budget, with its warnings.
 
-For every model and budget there is one record more, the worst case: each image is attacked by whichever
-attack hurt most on the draws that were used for choosing, and is counted on fresh draws. Attacks that an
-audit added count as well; such a worst case tells what it was before. If an attack of the study failed
-or is not computed yet, the worst case is that of the other attacks, names the missing one, and is doubtful.
+Every model and budget also has a record of the worst case: for each image the strongest attack is chosen on
+one set of draws, and the image is counted on fresh draws. Attacks that an audit added are included, and the
+record then also holds the values before the audit. If an attack of the study failed or is not computed yet,
+the worst case is taken over the other attacks, names the missing attack, and is doubtful.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ WORST_CASE = "worst-case"
 
 
 def records(directory: Path) -> list[Record]:
-    """The headline numbers of a study, as far as it is finished, in the order of the study.
+    """The headline numbers of the finished cells of a study, in the order of the study.
 
     Args:
         directory: the output directory of a run.
@@ -92,7 +92,7 @@ MEASURED = (CellKind.CLEAN, CellKind.INSPECT, CellKind.ATTACK, CellKind.CERTIFY,
 
 
 def restated(cell: CellRecord, examples: int) -> Cell:
-    """The cell of a plan that measures the same on so many examples; afresh, what was nested."""
+    """The same cell on another number of examples; it no longer belongs to a nested sweep."""
     spec: CellSpec = {**cell["spec"], "examples": examples}
     spec.pop("smaller", None)
     return Cell.of(cell["kind"], spec)
@@ -101,7 +101,7 @@ def restated(cell: CellRecord, examples: int) -> Cell:
 def _repaired(
     wanted: Sequence[CellRecord], added: Sequence[Repair], cells: Mapping[str, Stored]
 ) -> tuple[Sequence[CellRecord], Sequence[CellRecord]]:
-    """The plan of a model on the most examples on which all of it is measured, and what was added there."""
+    """The cells of a model on the largest number of examples that all have, and the added cells."""
     planned = max((cell["spec"].get("examples", 0) for cell in wanted), default=0)
     sizes = sorted({cell["spec"]["examples"] for cell in added if cell["spec"]["examples"] > planned})
     best, size = wanted, planned
@@ -115,7 +115,7 @@ def _repaired(
 
 
 def _with_before(after: list[Record], before: Sequence[Record], added: Sequence[Repair]) -> list[Record]:
-    """Records after repairs: each attack that was added with its reason, each worst case as it was before."""
+    """The records after repairs: added attacks get their reasons, worst cases the values before repairs."""
     because = {cell["address"]: cell["because"] for cell in added if cell["because"] != TOO_FEW}
     for row in after:
         if row["attack"] != WORST_CASE:
@@ -140,7 +140,7 @@ TOO_FEW = "too few examples"
 
 
 def probe_records(directory: Path) -> list[ProbeRecord]:
-    """What every model of a study answers under every probe of timing, as far as it is finished.
+    """The accuracy of every model of a study under every timing probe, from the finished cells.
 
     Args:
         directory: the output directory of a run.
@@ -152,7 +152,7 @@ def probe_records(directory: Path) -> list[ProbeRecord]:
 
 
 def distance_records(directory: Path) -> list[DistanceRecord]:
-    """How far the nearest adversarial images of every model of a study are, as far as it is finished.
+    """The distances of the nearest adversarial images of every model of a study, from the finished cells.
 
     Args:
         directory: the output directory of a run.
@@ -166,7 +166,7 @@ def distance_records(directory: Path) -> list[DistanceRecord]:
 
 
 def _of_kind(directory: Path, kind: CellKind) -> Iterator[tuple[Base, Names, Stored]]:
-    """Every finished cell of a kind, with what is known of its model."""
+    """Every finished cell of a kind, with the results of its model on clean images."""
     plan, store = read_plan(directory), Store(directory)
     kinds = (CellKind.TRAIN, CellKind.CLEAN, kind)  # only these are read and verified
     cells = finished(store, [cell for cell in (*plan["plan"], *plan["repairs"]) if cell["kind"] in kinds])
@@ -213,7 +213,7 @@ def _probe_record(base: Base, names: Names, cell: Stored) -> ProbeRecord:
 
 @dataclass(frozen=True)
 class _AtBudget:
-    """What is finished of the cells of one model at one budget.
+    """The finished cells of one model at one budget.
 
     Args:
         budget: the threat by its name, and epsilon.
@@ -257,7 +257,7 @@ class _AtBudget:
 
 @dataclass(frozen=True)
 class _Model:
-    """The cells of one model: those that are wanted, those that were added, and all that are finished."""
+    """The cells of one model: the wanted cells, the added cells, and all finished cells of the study."""
 
     study: str
     names: Names
@@ -267,7 +267,7 @@ class _Model:
     extra: Sequence[CellRecord] = ()
 
     def records(self) -> list[Record]:
-        """The numbers of the model; a worst case over those attacks, wanted and extra, that are finished."""
+        """The records of the model; a worst case is taken over all finished attacks, wanted and extra."""
         clean = next(self.finished(CellKind.CLEAN, self.wanted), None)
         if clean is None:
             return []
@@ -350,7 +350,7 @@ def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
 
 
 def _steps(encoder: Plain) -> int:
-    """Number of time steps of a code, or of the code inside it; 1 for codes of spike times."""
+    """Number of time steps of an encoder, or of the encoder inside it; 1 for encoders of spike times."""
     if (steps := encoder.get("steps")) is not None:
         return int(steps)
     parts = [part for value in encoder.values() for part in (value if isinstance(value, list) else [value])]
@@ -373,7 +373,7 @@ class _Nothing(TypedDict):
 
 
 def _nothing() -> _Nothing:
-    """What a record lacks that is no attack, no worst case, was not certified or not repaired."""
+    """The fields of a record that only attacks, worst cases, certificates or repairs fill."""
     return {
         "certified_low": None,
         "certified_high": None,
@@ -391,7 +391,7 @@ def _nothing() -> _Nothing:
 
 
 def _clean_record(base: Base) -> Record:
-    """The record of a study without attacks: an attack that does nothing."""
+    """The record of a study without attacks, which has the attack `none`."""
     return {
         **base,
         "attack": "none",
@@ -447,7 +447,7 @@ def _attack_record(base: Base, names: Names, budget: Budget, cell: Stored) -> Re
 
 
 def _worst_record(base: Base, names: Names, at: _AtBudget, rows: Sequence[Record]) -> Record:
-    """The worst case over all attacks at a budget, with what was proved beside what was left standing."""
+    """The worst case over all attacks at a budget, with the certified accuracy beside the robust accuracy."""
     worst = at.worst
     right, voted, exits = worst.right, worst.column("voted"), worst.column("exit")
     first = worst.column("right_argmax")
@@ -489,7 +489,7 @@ def _of_the_model(proof: Stored) -> bool:
 
 
 def _votes(proofs: Sequence[Stored]) -> list[float]:
-    """What was proved of classifiers other than the model itself."""
+    """The certified accuracies of classifiers other than the model itself."""
     return [
         cell.metrics["certified"]
         for cell in proofs
@@ -498,7 +498,7 @@ def _votes(proofs: Sequence[Stored]) -> list[float]:
 
 
 def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple[Array, Array]:
-    """What one worst case was counted from: per image, the share of draws answered rightly, and which image.
+    """The outcomes of one worst case: per image, the share of draws answered rightly, and the image's id.
 
     Args:
         directory: the output directory of a run.
@@ -515,7 +515,7 @@ def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple
 
 
 def _warn_rising(rows: Sequence[Record]) -> None:
-    """A larger budget holds every smaller one, so accuracy that rises with it shows a weak attack."""
+    """Warn where accuracy rises with epsilon: a larger budget contains the smaller, so the attack is weak."""
     curves: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for row in rows:
         curves[row["attack"], row["threat"]].append(row)
@@ -535,9 +535,9 @@ def _proof(names: Names, cell: Stored) -> Proof:
 
 
 def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBudget]) -> None:
-    """Every worst case gets the verdict of the audit, with its reasons."""
+    """Add the verdict of the audit and its reasons to every worst case."""
     inspected = next(model.finished(CellKind.INSPECT, (*model.wanted, *model.extra)), None)
-    probe = None if inspected is None else _probe_evidence(inspected.metrics)
+    diagnostics = None if inspected is None else _diagnosed(inspected.metrics)
     spec = model.train.cell["spec"]["model"]
     for worst in (row for row in rows if row["attack"] == WORST_CASE):
         alike = [row for row in rows if row["threat"] == worst["threat"]]
@@ -564,7 +564,7 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
                     for row in alike
                     if row["attack"] == WORST_CASE
                 ],
-                probe=probe,
+                probe=diagnostics,
                 contradicted=at.contradicted,
                 dynamic_exit=_exits(spec["decoder"]),
                 nearer=at.nearer,
@@ -581,12 +581,12 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
 
 
 def _level(cell: Stored) -> str | None:
-    """Which suite a cell ran, where it ran one."""
+    """The level of the suite of a cell; None for other attacks."""
     return str(cell.cell["spec"]["attack"]["level"]) if is_suite(cell.metrics) else None
 
 
 def _spiking(spec: Plain) -> bool:
-    """Whether a neuron spikes; one that this version does not know is taken for one that does."""
+    """Whether a neuron spikes; a neuron that this version does not know counts as spiking."""
     try:
         neuron: Neuron = build(Neuron, spec, PARTS)
     except InputError:
@@ -595,7 +595,7 @@ def _spiking(spec: Plain) -> bool:
 
 
 def _exits(spec: Plain) -> bool:
-    """Whether a decoder exits as outputs have it; one that this version does not know is taken for plain."""
+    """Whether a decoder exits depending on the outputs; an unknown decoder counts as one without exit."""
     try:
         decoder: Decoder = build(Decoder, spec, PARTS)
     except InputError:
@@ -610,7 +610,7 @@ def _evidence(name: str, cell: Stored) -> list[AttackEvidence]:
 
 
 def _recipe(cell: Stored) -> Recipe:
-    """The attack of a cell; one that this version does not know is taken for one of a single step."""
+    """The attack of a cell; an attack that this version does not know counts as one of a single step."""
     try:
         recipe: Recipe = build(Recipe, cell.cell["spec"]["attack"], PARTS)
     except InputError:
@@ -618,7 +618,7 @@ def _recipe(cell: Stored) -> Recipe:
     return recipe
 
 
-def _probe_evidence(metrics: Metrics) -> ProbeEvidence:
+def _diagnosed(metrics: Metrics) -> ProbeEvidence:
     names = {column.name for column in fields(ProbeEvidence)}
     return ProbeEvidence(**{name: value for name, value in metrics.items() if name in names})
 

@@ -90,7 +90,8 @@ def repair_study(
         executor: where work is done.
         listener: hears how it goes.
         available: number of test images of a data set, by its description in a train cell.
-        rounds: most rounds for each number, those of earlier calls included; 0 only runs what is missing.
+        rounds: most rounds for each number, counting the rounds of earlier calls; 0 computes only the missing
+            cells.
 
     Returns:
         What was computed and what failed, of study and repairs.
@@ -100,7 +101,7 @@ def repair_study(
     """
     done = _compute(directory, work, executor, listener)
     changed = True
-    while changed:  # what one budget gained may raise a check at another; each has so many rounds and no more
+    while changed:  # a repair at one budget may raise a check at another; the rounds of each are limited
         changed = False
         for turn in range(1, rounds + 1):
             added = _plan_round(directory, turn, available)
@@ -122,7 +123,7 @@ def _compute(directory: Path, work: Work, executor: Executor, listener: Listener
             raise InputError(
                 "Expected a study of this version of spikeproof",
                 f"{directory}, whose {cell.kind} cells are of another",
-                "Run the study again, or say --verdicts to see what it has.",
+                "Run the study again, or add --verdicts to print its verdicts.",
             )
         cells.append(cell)
     return compute(cells, work, executor, directory, listener)
@@ -133,7 +134,7 @@ def _sum(first: Summary, second: Summary) -> Summary:
 
 
 def _plan_round(directory: Path, turn: int, available: Available) -> list[Repair]:
-    """The cells that this round adds; more images go before more attacks, which then see all of them."""
+    """The cells that this round adds; images are added before attacks, which then run on all of them."""
     plan, rows = read_plan(directory), records(directory)
     audited = [row for row in rows if row["attack"] == WORST_CASE and row["verdict"] != WITHHELD]
     doubtful = [row for row in audited if row["verdict"] == DOUBTFUL]
@@ -172,7 +173,7 @@ def _checks(row: Record) -> list[str]:
 
 
 def _on_more_images(cells: Sequence[CellRecord], available: Available) -> list[Cell]:
-    """All that was measured, repairs included, on as many images as the interval wants and the data have."""
+    """Every measured cell, repairs included, on as many images as the interval needs and the data set has."""
     datasets = [cell["spec"]["dataset"] for cell in cells if cell["kind"] == CellKind.TRAIN]
     wanted = min(ENOUGH, *(available(dataset) for dataset in datasets))
     measured = [cell for cell in cells if cell["kind"] in MEASURED]
@@ -186,7 +187,7 @@ def _measured(clean: str, cells: Sequence[CellRecord]) -> CellSpec:
 def _attacks_on(
     directory: Path, row: Record, rows: Sequence[Record], cells: Sequence[CellRecord]
 ) -> list[tuple[Cell, str]]:
-    """The attacks that could settle the doubts about one number, each with its reason."""
+    """The attacks that may settle the checks raised for one number, each with its check."""
     train = next(cell for cell in cells if cell["address"] == Path(row["train_cell"]).name)
     model = load(Path(row["train_cell"]))
     here = [each for each in rows if each["attack"] != WORST_CASE and _same_number(each, row)]
@@ -227,7 +228,7 @@ def _same_number(row: Record, other: Record) -> bool:
 
 
 def repaired(rows: Sequence[Record]) -> list[Repaired]:
-    """Every headline number that an audit tried again: what it was, what was tried and why, what it is.
+    """Every headline number that an audit tried again, with the attempts and their reasons.
 
     Args:
         rows: all records of a study.

@@ -1,4 +1,4 @@
-"""Signing off a saved model: a suite at several budgets, an audit, certificates, and what repairs changed."""
+"""Signing off a saved model: a suite at several budgets, an audit, certificates and repairs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Question:
 
 
 def dataset_of(path: Path, name: str | None, data: Path | None) -> Dataset:
-    """The data to measure a model on: those it was trained on where it lies in a study, else by name.
+    """The data set to measure a model on: the named one, or else the one that it was trained on.
 
     Args:
         path: of the saved model.
@@ -63,7 +63,7 @@ def dataset_of(path: Path, name: str | None, data: Path | None) -> Dataset:
         data: the directory that holds data sets, or None.
 
     Raises:
-        InputError: there is no name and the model does not tell.
+        InputError: no name is given, and the model does not belong to a study.
     """
     if name is not None:
         source: Source = build(Source, name, PARTS)
@@ -185,7 +185,7 @@ def repair(
         question: the measurement.
         found: the answers.
         device: where to compute.
-        rounds: most rounds; a later one goes on where doubt is left.
+        rounds: most rounds; each attacks the numbers that are still doubtful.
     """
     larger = min(ENOUGH, len(data.test.labels))
     wide = any(TOO_FEW in _checks(each) for each in found) and question.examples < larger
@@ -235,7 +235,7 @@ def _checks(signed: Report) -> list[str]:
 
 
 def _members(remedy: Remedy, model: Model, threat: Threat) -> list[Member]:
-    """What a remedy runs: the members of a suite, or itself."""
+    """The members that a remedy runs: the members of its suite, or its attack alone."""
     if isinstance(remedy.recipe, Suite):
         level = remedy.recipe.level
         return [

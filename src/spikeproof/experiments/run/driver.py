@@ -47,8 +47,9 @@ class Repair(CellRecord):
 class Plan(TypedDict):
     """The description of a study in its output directory, written before any cell is computed.
 
-    `cells` are the addresses of all cells, `plan` the records of those of the study itself and `repairs` of
-    those that an audit added; `replanned` are addresses of repairs by suites that have changed since.
+    `cells` are the addresses of all cells, `plan` the records of the cells of the study itself, and `repairs`
+    the records of the cells that an audit added; `replanned` are the addresses of repairs by suites that have
+    changed since.
     """
 
     study: str
@@ -147,7 +148,7 @@ def run(
 
 
 def compute(cells: Sequence[Cell], work: Work, executor: Executor, out: Path, listener: Listener) -> Summary:
-    """Compute those of these cells that the store lacks, each after the cells that it needs.
+    """Compute the cells that the store lacks, each after the cells that it needs.
 
     Args:
         cells: those wanted; what they need is among them.

@@ -1,4 +1,4 @@
-"""What the documents of an output directory look like: plans, repairs, manifests, cells and their tables.
+"""The structure of the documents of an output directory: plans, repairs, manifests, cells and tables.
 
 What is read is checked here once, so that everything behind it may index as it likes. A name that is not
 known here is left as it is: later versions of the same format may say more.
@@ -335,7 +335,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     CellKind.DISTANCE: ("example", "distance"),
     CellKind.CERTIFY: ("example", "certified"),
 }
-"""Kind of cell -> the columns that its table must have; those of a kind that is missing here have none."""
+"""Kind of cell -> the columns that its table must have; cells of other kinds have no table."""
 
 
 def check_format(found: object, name: str) -> None:
@@ -362,7 +362,7 @@ def check_format(found: object, name: str) -> None:
 
 
 def format_of(document: object) -> object:
-    """The format that a document names, whatever else it holds; documents without one are of the first.
+    """The format that a document names; a document without one has the first format.
 
     Example:
         >>> format_of({"format": 2}), format_of([])
@@ -372,7 +372,7 @@ def format_of(document: object) -> object:
 
 
 def check_cell(record: Mapping[str, object], name: str, metrics: Mapping[str, object] | None = None) -> None:
-    """Refuse a cell whose spec or numbers are not those of its kind; an unknown kind may be anything.
+    """Refuse a cell whose spec or numbers do not fit its kind; a cell of an unknown kind is accepted.
 
     Args:
         record: kind, spec and address.

@@ -140,7 +140,7 @@ class Store:
 
         Raises:
             DamagedError: there is one, and it is not what was written, it is another than the plan names, or
-                its numbers or its table are not those of its kind.
+                its numbers or its table do not fit its kind.
             InputError: a later version of spikeproof wrote it.
         """
         stored = self.find(record["address"])
@@ -162,8 +162,8 @@ class Store:
         """The cell at an address.
 
         Raises:
-            DamagedError: a file is missing, no regular file or no JSON, or its digest is not that of the
-                manifest.
+            DamagedError: a file is missing, no regular file or no JSON, or its digest differs from
+                the manifest.
             InputError: a later version of spikeproof wrote it.
         """
         path = self.path(address)

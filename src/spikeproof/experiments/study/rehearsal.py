@@ -42,7 +42,7 @@ class _Linear:
 def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int) -> None:
     """Run an attack on two grey images that a linear model misclassifies, which takes few forward passes.
 
-    Attacks on events, on several models, and those of other libraries are not rehearsed.
+    Attacks on events, attacks on several models, and attacks of other libraries are not rehearsed.
 
     Args:
         recipe: the attack.
