@@ -146,7 +146,9 @@ class Cell:
             InputError: there is no such kind of cell.
         """
         if kind not in list(CellKind):
-            raise InputError("Expected a kind of cell", repr(kind), suggest(kind, CellKind))
+            raise InputError(
+                "Expected a kind of cell", repr(kind), suggest(kind, [each.value for each in CellKind])
+            )
         return cls(CellKind(kind), canonical(spec))
 
     @property
