@@ -279,7 +279,7 @@ def test_the_kind_of_a_cell_is_stored_as_text_and_an_unknown_kind_is_refused():
     assert cell == Cell.of("clean", spec)
     assert cell.address == address({"kind": "clean", "spec": spec})
     assert '"kind": "clean"' in as_json(cell.record()).decode()
-    with pytest.raises(InputError, match="Expected a kind of cell: got 'clena'. Did you mean 'clean'"):
+    with pytest.raises(InputError, match=r"Expected a kind of cell: got 'clena'\. Did you mean 'clean'"):
         Cell.of("clena", spec)
 
 

@@ -166,18 +166,18 @@ def _skeleton(spec: object, name: str) -> Classifier:
     return model
 
 
-def _check_sizes(part: object, place: tuple[str, ...]) -> None:
+def _check_sizes(part: object, path: tuple[str, ...]) -> None:
     """Refuse sizes that no model has, such as time steps; the weights determine the sizes of layers."""
     if isinstance(part, Mapping):
         for key, value in part.items():
             if key != "network":
-                _check_sizes(value, (*place, str(key)))
+                _check_sizes(value, (*path, str(key)))
     elif isinstance(part, list):
         for i, value in enumerate(part):
-            _check_sizes(value, (*place, str(i)))
+            _check_sizes(value, (*path, str(i)))
     elif isinstance(part, int) and abs(part) > LARGEST_SIZE:
         raise InputError(
-            f"{'.'.join(place)}: expected whole numbers up to {LARGEST_SIZE} in a model that can be built",
+            f"{'.'.join(path)}: expected whole numbers up to {LARGEST_SIZE} in a model that can be built",
             f"{part!r:.40}",
             "Build a model of this size with ModelSpec and load its weights yourself.",
         )
