@@ -22,11 +22,11 @@ from spikeproof.attacks.gradient.plain import FGSM
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.auditing.assess import attack_evidence, suite_evidence
 from spikeproof.auditing.checks import audit
-from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
+from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Diagnostics, Evidence
 from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import InputError
-from spikeproof.experiments.read.finished import finished, mark_lost
+from spikeproof.experiments.read.finished import finished, mark_missing
 from spikeproof.experiments.read.labels import AXES, Names, text_of
 from spikeproof.experiments.read.record import (
     Base,
@@ -79,7 +79,7 @@ def records(directory: Path) -> list[Record]:
                 after = _Model(plan["study"], names, cells, model, planned, extra).records()
                 here = _with_before(after, before, added)
             worst = [row for row in here if row["attack"] == WORST_CASE]
-            mark_lost(worst, [*wanted, *added], cells, names, directory)
+            mark_missing(worst, [*wanted, *added], cells, names, directory)
             rows += here
     return rows
 
@@ -523,7 +523,7 @@ def _proof(names: Names, cell: Stored) -> Proof:
 def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBudget]) -> None:
     """Every worst case gets the verdict of the audit, with its reasons."""
     inspected = next(model.finished("inspect", (*model.wanted, *model.extra)), None)
-    probe = None if inspected is None else _probe_evidence(inspected.metrics)
+    diagnostics = None if inspected is None else _diagnostics(inspected.metrics)
     spec = model.train.cell["spec"]["model"]
     for worst in (row for row in rows if row["attack"] == WORST_CASE):
         alike = [row for row in rows if row["threat"] == worst["threat"]]
@@ -550,7 +550,7 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
                     for row in alike
                     if row["attack"] == WORST_CASE
                 ],
-                probe=probe,
+                diagnostics=diagnostics,
                 contradicted=at.contradicted,
                 dynamic_exit=_exits(spec["decoder"]),
                 nearer=at.nearer,
@@ -604,9 +604,9 @@ def _recipe(cell: Stored) -> Recipe:
     return recipe
 
 
-def _probe_evidence(metrics: Metrics) -> ProbeEvidence:
-    names = {column.name for column in fields(ProbeEvidence)}
-    return ProbeEvidence(**{name: value for name, value in metrics.items() if name in names})
+def _diagnostics(metrics: Metrics) -> Diagnostics:
+    names = {column.name for column in fields(Diagnostics)}
+    return Diagnostics(**{name: value for name, value in metrics.items() if name in names})
 
 
 def _accuracy(row: Record) -> float:

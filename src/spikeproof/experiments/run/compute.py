@@ -25,8 +25,8 @@ from torch import Tensor
 from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Attack, Recipe
-from spikeproof.auditing.assess import PROBED
-from spikeproof.auditing.diagnostics import probe as inspect
+from spikeproof.auditing.assess import DIAGNOSED
+from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load
@@ -189,10 +189,10 @@ class Bench:
         return {"metrics.json": as_json(metrics), TABLE: table(stored(subject.clean))}
 
     def inspect(self, cell: Cell, tell: Tell) -> Files:
-        """What the model does besides answering: state, company, randomness, gradients."""
+        """The diagnostics of the model: state, dependence on the batch, randomness, gradients."""
         subject = self.subject(cell)
-        images, labels = subject.images[:PROBED], subject.labels[:PROBED]
-        found = inspect(subject.model, images, labels, subject.key.fold("inspect"))
+        images, labels = subject.images[:DIAGNOSED], subject.labels[:DIAGNOSED]
+        found = diagnose(subject.model, images, labels, subject.key.fold("inspect"))
         return {"metrics.json": as_json({**asdict(found), "weights": subject.weights})}
 
     def probe(self, cell: Cell, tell: Tell) -> Files:
