@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from spikeproof.auditing.checks import DOUBTFUL, WITHHELD
+from spikeproof.auditing.checks import GRAVITY, MISSING_ATTACKS, MISSING_SAFEGUARDS
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.read.labels import Names
 from spikeproof.experiments.read.record import Record
@@ -14,10 +14,7 @@ from spikeproof.experiments.study.cells import CellRecord
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.plainfiles import read_json
 
-__all__ = ["LOST", "finished", "mark_lost"]
-
-LOST = "evidence missing"
-"""The reason of a number whose evidence cannot be read."""
+__all__ = ["finished", "mark_missing"]
 
 
 def finished(store: Store, planned: Iterable[CellRecord]) -> dict[str, Stored]:
@@ -59,26 +56,26 @@ def _belongs(cell: Stored, found: Mapping[str, Stored], sizes: Mapping[str, int]
     return n is None or n == spec.get("examples", sizes.get(_train(cell), n))
 
 
-def mark_lost(
+def mark_missing(
     worst: Sequence[Record],
     wanted: Iterable[CellRecord],
     cells: Mapping[str, Stored],
     names: Names,
     directory: Path,
 ) -> None:
-    """Add a warning to each worst case for every cell that is missing, and lower its verdict.
+    """Add a warning to each worst case for every planned cell that cannot be read, and adjust its verdict.
 
-    Diagnostics of the model and a certificate can withhold a number, so a number without them is withheld. A
-    search for the nearest image, an added attack and a smaller budget can make a number doubtful, so a number
-    without them is doubtful. A missing attack at the budget itself is named in `missing`, and the worst case
-    is taken over the other attacks.
+    Diagnostics of the model and certificates can withhold a number, so a number without them is withheld. A
+    search for the nearest image, an attack that an audit added and a smaller budget can make a number
+    doubtful, so a number without them is doubtful. A planned attack at the budget itself is also named in
+    `missing`; the worst case is then taken over the other attacks.
 
     Args:
         worst: the worst cases of one model.
-        wanted: records of all its cells, those that an audit added included.
-        cells: those that can be read.
-        names: of the attacks and threats of the study.
-        directory: the output directory of the run, which notes why a cell failed.
+        wanted: records of all its cells, including those that an audit added.
+        cells: the cells that can be read.
+        names: names of the attacks and threats of the study.
+        directory: the output directory of the run, which contains a note on each cell that failed.
     """
     for record in wanted:
         if record["address"] in cells:
@@ -89,24 +86,25 @@ def mark_lost(
             at = spec.get("epsilon", row["epsilon"])
             match kind:
                 case CellKind.INSPECT:
-                    row["verdict"] = WITHHELD
+                    check = MISSING_SAFEGUARDS
                 case CellKind.CERTIFY if here and at == row["epsilon"]:
-                    row["verdict"] = WITHHELD
+                    check = MISSING_SAFEGUARDS
                 case CellKind.DISTANCE if here:
-                    row["verdict"] = row["verdict"] if row["verdict"] == WITHHELD else DOUBTFUL
+                    check = MISSING_ATTACKS
                 case CellKind.ATTACK if here and at <= row["epsilon"]:
-                    row["verdict"] = row["verdict"] if row["verdict"] == WITHHELD else DOUBTFUL
+                    check = MISSING_ATTACKS
                 case _:
                     continue
+            row["verdict"] = min(str(row["verdict"]), check.verdict, key=GRAVITY.index)
             what = f"the {kind} cell {record['address']}"
             if kind == CellKind.ATTACK:
                 attack = names.attack(spec, row["seed"])
                 what = f"the attack {attack} at {at:.4g}, cell {record['address']},"
                 row["missing"] += [attack] if at == row["epsilon"] else []
-            row["warnings"].append(f"{LOST}: {what} {_why_lost(directory, record['address'])}")
+            row["warnings"].append(f"{check.name}: {what} {_why_missing(directory, record['address'])}")
 
 
-def _why_lost(directory: Path, address: str) -> str:
+def _why_missing(directory: Path, address: str) -> str:
     """The error with which a cell failed, or that the cell cannot be read."""
     try:
         note: dict[str, object] = read_json(directory / "failures" / f"{address}.json", dict[str, object])

@@ -22,12 +22,12 @@ from spikeproof.attacks.gradient.plain import FGSM
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.auditing.assess import attack_evidence, suite_evidence
 from spikeproof.auditing.checks import audit
-from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
+from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Diagnostics, Evidence
 from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import InputError
 from spikeproof.evaluation.certificates import Certificate
-from spikeproof.experiments.read.finished import finished, mark_lost
+from spikeproof.experiments.read.finished import finished, mark_missing
 from spikeproof.experiments.read.labels import AXES, Names, text_of
 from spikeproof.experiments.read.record import (
     Base,
@@ -82,7 +82,7 @@ def records(directory: Path) -> list[Record]:
                 after = _Model(plan["study"], names, cells, model, planned, extra).records()
                 here = _with_before(after, before, added)
             worst = [row for row in here if row["attack"] == WORST_CASE]
-            mark_lost(worst, [*wanted, *added], cells, names, directory)
+            mark_missing(worst, [*wanted, *added], cells, names, directory)
             rows += here
     return rows
 
@@ -537,7 +537,7 @@ def _proof(names: Names, cell: Stored) -> Proof:
 def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBudget]) -> None:
     """Add the verdict of the audit and its reasons to every worst case."""
     inspected = next(model.finished(CellKind.INSPECT, (*model.wanted, *model.extra)), None)
-    diagnostics = None if inspected is None else _diagnosed(inspected.metrics)
+    diagnostics = None if inspected is None else _diagnostics(inspected.metrics)
     spec = model.train.cell["spec"]["model"]
     for worst in (row for row in rows if row["attack"] == WORST_CASE):
         alike = [row for row in rows if row["threat"] == worst["threat"]]
@@ -564,7 +564,7 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
                     for row in alike
                     if row["attack"] == WORST_CASE
                 ],
-                probe=diagnostics,
+                diagnostics=diagnostics,
                 contradicted=at.contradicted,
                 dynamic_exit=_exits(spec["decoder"]),
                 nearer=at.nearer,
@@ -618,9 +618,9 @@ def _recipe(cell: Stored) -> Recipe:
     return recipe
 
 
-def _diagnosed(metrics: Metrics) -> ProbeEvidence:
-    names = {column.name for column in fields(ProbeEvidence)}
-    return ProbeEvidence(**{name: value for name, value in metrics.items() if name in names})
+def _diagnostics(metrics: Metrics) -> Diagnostics:
+    names = {column.name for column in fields(Diagnostics)}
+    return Diagnostics(**{name: value for name, value in metrics.items() if name in names})
 
 
 def _accuracy(row: Record) -> float:

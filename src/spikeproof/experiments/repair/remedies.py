@@ -16,7 +16,8 @@ from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import check_threat
 from spikeproof.encoders import BackwardRule, StraightThrough, TimeShift
 from spikeproof.errors import InputError
-from spikeproof.evaluation.suites import LEVELS, Member, Suite, plan
+from spikeproof.evaluation.levels import LEVELS, Level
+from spikeproof.evaluation.suites import Member, Suite, plan
 from spikeproof.experiments.study.study import check_on
 from spikeproof.losses import Margin, Objective
 from spikeproof.networks.classifier import ModelSpec
@@ -204,8 +205,8 @@ def remedies(
         []
     """
     spec: ModelSpec = model if isinstance(model, ModelSpec) else getattr(model, "spec")  # noqa: B009
-    searched = Suite(level="standard")
-    done = any(isinstance(recipe, Suite) and recipe.level != LEVELS[0] for recipe in tried)
+    searched = Suite(level=Level.STANDARD)
+    done = any(isinstance(recipe, Suite) and recipe.level != Level.QUICK for recipe in tried)
     if not done and threat.epsilon > 0 and _fits(searched, spec, threat):
         return [Remedy(TOO_FEW_ATTACKS if TOO_FEW_ATTACKS in checks else UNSEARCHED, searched)]
     open_ = [check for check in checks if check in _TRY]

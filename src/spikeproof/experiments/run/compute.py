@@ -25,8 +25,8 @@ from torch import Tensor
 from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Attack, Recipe
-from spikeproof.auditing import diagnostics
-from spikeproof.auditing.assess import PROBED
+from spikeproof.auditing.assess import DIAGNOSED
+from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load
@@ -192,8 +192,8 @@ class Bench:
     def inspect(self, cell: Cell, tell: Tell) -> Files:
         """Diagnostics of the model: leaking state, batch independence, randomness and gradients."""
         subject = self.subject(cell)
-        images, labels = subject.images[:PROBED], subject.labels[:PROBED]
-        found = diagnostics.probe(subject.model, images, labels, subject.key.fold("inspect"))
+        images, labels = subject.images[:DIAGNOSED], subject.labels[:DIAGNOSED]
+        found = diagnose(subject.model, images, labels, subject.key.fold("inspect"))
         return {"metrics.json": as_json({**asdict(found), "weights": subject.weights})}
 
     def probe(self, cell: Cell, tell: Tell) -> Files:
