@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["DamagedError", "InputError", "SpikeproofError", "placed", "suggest"]
+__all__ = ["DamagedError", "InputError", "SpikeproofError", "located", "suggest"]
 
 
 class SpikeproofError(Exception):
@@ -35,11 +35,11 @@ class InputError(SpikeproofError, ValueError):
 
 
 @contextmanager
-def placed(place: str | None) -> Iterator[None]:
+def located(line: str | None) -> Iterator[None]:
     """Put a location, such as a file and its line, in front of the message of every error inside.
 
     Example:
-        >>> with placed("study.yaml:3"):
+        >>> with located("study.yaml:3"):
         ...     raise InputError("A number", "'x'", "Write 3.")
         Traceback (most recent call last):
         spikeproof.errors.InputError: study.yaml:3: A number: got 'x'. Write 3.
@@ -47,9 +47,9 @@ def placed(place: str | None) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if not place:
+        if not line:
             raise
-        raise InputError(f"{place}: {error.expected}", error.got, error.try_) from error
+        raise InputError(f"{line}: {error.expected}", error.got, error.try_) from error
 
 
 class DamagedError(SpikeproofError):

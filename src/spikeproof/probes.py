@@ -43,7 +43,7 @@ class Probe:
         raise NotImplementedError(f"{type(self).__name__} changes nothing")
 
 
-class Retiming(Probe):
+class StepPermutation(Probe):
     """A timing probe that permutes the time steps of each input, and neither adds nor removes spikes."""
 
     def order(self, spikes: Float[Tensor, "T B *F"], key: Key | None) -> Int64[Tensor, "T B *F"]:
@@ -59,7 +59,7 @@ class Retiming(Probe):
 
 
 @dataclass(frozen=True)
-class Jitter(Retiming):
+class Jitter(StepPermutation):
     r"""Every spike moves at random by at most a few steps, and each input keeps its spike count.
 
     .. math:: s'[t] = s[\pi(t)], \quad |\pi(t) - t| \le steps
@@ -98,7 +98,7 @@ class Jitter(Retiming):
 
 
 @dataclass(frozen=True)
-class Shuffle(Retiming):
+class Shuffle(StepPermutation):
     r"""The spikes of every input are shuffled in time independently, so that only spike counts are kept.
 
     .. math:: s'_i[t] = s_i[\pi_i(t)], \quad \pi_i \text{ a random order of all steps}
@@ -120,7 +120,7 @@ class Shuffle(Retiming):
 
 
 @dataclass(frozen=True)
-class SynchronousShuffle(Retiming):
+class SynchronousShuffle(StepPermutation):
     r"""All inputs of an example are shuffled in time together: counts and synchrony are kept, order is not.
 
     .. math:: s'_i[t] = s_i[\pi(t)], \quad \pi \text{ one random order of all steps}
@@ -143,7 +143,7 @@ class SynchronousShuffle(Retiming):
 
 
 @dataclass(frozen=True)
-class Reversal(Retiming):
+class Reversal(StepPermutation):
     r"""Spike trains are reversed in time: counts, synchrony and intervals are kept, order is not.
 
     .. math:: s'[t] = s[T-1-t]
@@ -220,37 +220,39 @@ class Probed:
     """An encoder whose spikes a timing probe changes before they reach the network.
 
     Args:
-        code: the encoder, whose random draws are the same as without the timing probe.
+        encoder: the encoder, whose random draws are the same as without the timing probe.
         probe: the timing probe.
     """
 
-    code: Encoder
+    encoder: Encoder
     probe: Probe
 
     @property
     def steps(self) -> int:
-        return self.code.steps
+        return self.encoder.steps
 
     @property
     def stochastic(self) -> bool:
-        return self.code.stochastic or self.probe.random
+        return self.encoder.stochastic or self.probe.random
 
     @property
     def spiking(self) -> bool:
-        return self.code.spiking
+        return self.encoder.spiking
 
     @property
     def counts(self) -> bool:
         """Whether a value may stand for several spikes."""
-        return bool(getattr(self.code, "counts", False))
+        return bool(getattr(self.encoder, "counts", False))
 
     def output_shape(self, shape: Shape) -> Shape:
         """As the inner encoder declares it."""
-        return encoded_shape(self.code, shape)
+        return encoded_shape(self.encoder, shape)
 
     def example_shape(self, shape: Shape) -> tuple[int, ...]:
         """As the inner encoder declares it."""
-        return example_shape(self.code, shape)
+        return example_shape(self.encoder, shape)
 
     def __call__(self, x: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "T B *F"]:
-        return self.probe(self.code(x, key), None if key is None else key.fold("probe"), counts=self.counts)
+        return self.probe(
+            self.encoder(x, key), None if key is None else key.fold("probe"), counts=self.counts
+        )

@@ -283,8 +283,8 @@ class _Builder:
         )
 
     def at(self, path: tuple[str | int, ...]) -> str:
-        place = self.where(path)
-        return f"{place}: " if place else ""
+        location = self.where(path)
+        return f"{location}: " if location else ""
 
 
 @functools.cache
@@ -293,18 +293,18 @@ def _validator(hint: Any) -> Callable[[object], object]:
     return pydantic.TypeAdapter[object](hint, config=strict).validate_python
 
 
-def _leaf(hint: object, data: object, place: str) -> object:
+def _leaf(hint: object, data: object, location: str) -> object:
     if hint is float and isinstance(data, str) and _EXPONENT.fullmatch(data):
         data = float(data)
     try:
         value = _validator(hint)(data)
     except pydantic.ValidationError as error:
-        raise _refused(hint, data, place) from error
+        raise _refused(hint, data, location) from error
     return value + 0.0 if isinstance(value, float) else value  # one zero, not two
 
 
-def _refused(hint: object, data: object, place: str) -> InputError:
-    return InputError(f"{place}expected {spelt(hint)}", _shown(data), _advice(hint, data))
+def _refused(hint: object, data: object, location: str) -> InputError:
+    return InputError(f"{location}expected {spelt(hint)}", _shown(data), _advice(hint, data))
 
 
 def spelt(hint: object, names: Mapping[object, str] | None = None) -> str:

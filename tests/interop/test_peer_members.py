@@ -200,7 +200,7 @@ def test_a_peer_weighs_as_the_library_itself_does(spiking, digits):
     attacked = found.right_clean > 0
     assert torch.equal(found.right[attacked] == 1, right[attacked])
     evidence = attack_evidence("peer", made(Torchattacks, "BIM", steps=10), found.metrics())
-    assert (evidence.source, evidence.steps, evidence.violations) == ("model", 10, 0)
+    assert (evidence.gradient_source, evidence.steps, evidence.violations) == ("model", 10, 0)
     assert len(evidence.losses) == 10
 
 

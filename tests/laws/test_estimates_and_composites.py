@@ -223,7 +223,9 @@ def test_a_rate_twin_gives_gradients_and_no_verdict():
     assert torch.equal(result.success, decide(LATENCY(result.x_adv)) != Y)
     assert (result.queries > result.backward_queries + 1).any()
     assert (
-        attack_evidence("twin", recipe, {"robust_accuracy": 0.1, "budget_violations": 0, "n": 9}).source
+        attack_evidence(
+            "twin", recipe, {"robust_accuracy": 0.1, "budget_violations": 0, "n": 9}
+        ).gradient_source
         == "transfer"
     )
 
@@ -365,7 +367,7 @@ def test_nested_composites_are_laid_flat_and_say_what_they_are():
     assert not nested.gradient_free
     assert WorstOf(attacks=(SPSA(), SquareSearch())).gradient_free
     evidence = attack_evidence("x", nested, {"robust_accuracy": 0.1, "budget_violations": 0, "n": 9})
-    assert (evidence.steps, evidence.source) == (2, "substitute")
+    assert (evidence.steps, evidence.gradient_source) == (2, "substitute")
     result = nested(Linf(0.1))(LATENCY, X, Y, Key.of(0), through=through(LATENCY, nested))
     assert torch.equal(result.success, decide(LATENCY(result.x_adv)) != Y)
     assert through(LATENCY, WorstOf(attacks=(FGSM(), SPSA()))) is None
@@ -395,7 +397,7 @@ def test_what_an_assembled_attack_looks_at_is_known_from_its_oracle():
     assert (Assembled().gradient_free, Assembled().draws) == (False, 1)
     assert not WorstOf(attacks=(estimated, Assembled())).gradient_free
     evidence = attack_evidence("x", estimated, {"robust_accuracy": 0.1, "budget_violations": 0, "n": 9})
-    assert (evidence.steps, evidence.source, evidence.draws) == (0, "model", 3)
+    assert (evidence.steps, evidence.gradient_source, evidence.draws) == (0, "model", 3)
     assert build(Recipe, describe(estimated, PARTS), PARTS) == estimated
 
 

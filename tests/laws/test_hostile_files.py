@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner
 
 import spikeproof as sp
+from spikeproof.auditing.checks import MISSING_SAFEGUARDS
 from spikeproof.command.cli import cli
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.experiments.read.results import distance_records, probe_records, records
@@ -319,7 +320,8 @@ def test_evidence_that_is_lost_never_improves_a_verdict(whole, tmp_path, kind, h
     after = [row for row in records(root) if row["attack"] == "worst-case"]
     order = ["withheld", "doubtful", "preliminary", "supported"]
     assert len(after) == len(before)
-    marked = [row for row in after if any(text.startswith("evidence missing") for text in row["warnings"])]
+    reason = MISSING_SAFEGUARDS.name
+    marked = [row for row in after if any(text.startswith(reason) for text in row["warnings"])]
     assert len(marked) == (2 if kind == "inspect" else 1)
     for old, new in zip(before, after, strict=True):
         assert new["robust_accuracy"] == old["robust_accuracy"]

@@ -25,7 +25,8 @@ from spikeproof.encoders import (
     StraightThrough,
 )
 from spikeproof.errors import InputError
-from spikeproof.evaluation.suites import LEVELS, Member, Suite, evaluate_suite, plan
+from spikeproof.evaluation.levels import LEVELS
+from spikeproof.evaluation.suites import Member, Suite, evaluate_suite, plan
 from spikeproof.evaluation.verdicts import Clean, evaluate_attack, evaluate_clean
 from spikeproof.experiments.study.cells import plan_digest
 from spikeproof.keys import Key

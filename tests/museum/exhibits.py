@@ -484,7 +484,17 @@ EXHIBITS = (
         "answers are no logits",
         lambda: evidence(Wrapped(trained(), after=lambda z, x: z[:, :8])),
     ),
-    Exhibit("no probe", "not probed", lambda: evidence(trained(), probe=None)),
+    Exhibit("no diagnostics", "not probed", lambda: evidence(trained(), diagnostics=None)),
+    Exhibit(
+        "planned attack that failed",
+        "evidence missing",
+        lambda: evidence(trained(), missing_attacks=["the attack square at 0.1 failed: out of memory"]),
+    ),
+    Exhibit(
+        "certificate that cannot be read",
+        "diagnostics or certificate missing",
+        lambda: evidence(trained(), missing_safeguards=["the certify cell is not there"]),
+    ),
 )
 
 

@@ -12,7 +12,7 @@ from faults import GRID, REMEMBERING, Answers, nearest_of
 
 from spikeproof.auditing.assess import suite_evidence
 from spikeproof.auditing.checks import SUPPORTED, Verdict, audit
-from spikeproof.auditing.diagnostics import probe
+from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.auditing.evidence import Evidence
 from spikeproof.evaluation.callables import LeakError, answering
 from spikeproof.evaluation.suites import evaluate_suite
@@ -25,7 +25,7 @@ from spikeproof.threats import Linf
 KEY = Key.of(0)
 POINTS = 0.05
 """So much more may a supported number be than that of the plain model."""
-PROBED = 48
+DIAGNOSED = 48
 MANY = 400
 """The verdict is that on as many images: a cell has few, and that alone should make no number doubtful."""
 
@@ -54,7 +54,7 @@ class Cell(NamedTuple):
 
 def judged(model, x, y, epsilon=0.1, level="standard") -> tuple[float, Verdict]:
     """A model's robust accuracy under a suite, and the verdict on it."""
-    seen = probe(model, x[:PROBED], y[:PROBED], KEY.fold("probe"))
+    seen = diagnose(model, x[:DIAGNOSED], y[:DIAGNOSED], KEY.fold("probe"))
     try:
         clean = evaluate_clean(answering(model), x, y, KEY)
     except LeakError:
@@ -66,7 +66,7 @@ def judged(model, x, y, epsilon=0.1, level="standard") -> tuple[float, Verdict]:
             clean_accuracy=nothing,
             classes=10,
             epsilon=epsilon,
-            probe=seen,
+            diagnostics=seen,
         )
         return nothing, audit(evidence)
     metrics = evaluate_suite(
@@ -81,7 +81,7 @@ def judged(model, x, y, epsilon=0.1, level="standard") -> tuple[float, Verdict]:
         classes=10,
         epsilon=epsilon,
         attacks=suite_evidence(metrics),
-        probe=seen,
+        diagnostics=seen,
         suites=[level],
     )
     return accuracy, audit(evidence)

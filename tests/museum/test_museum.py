@@ -19,7 +19,7 @@ from spikeproof.auditing.checks import (
     audit,
     document,
 )
-from spikeproof.auditing.diagnostics import probe
+from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.auditing.evidence import Evidence
 from spikeproof.statistics import wilson
 
@@ -39,10 +39,10 @@ def test_each_fault_is_found_and_no_sound_twin_is_suspected(exhibit):
         assert exhibit.check in verdict.why
 
 
-def test_a_network_without_spiking_layers_is_probed_too():
+def test_a_network_without_spiking_layers_has_diagnostics_too():
     spec = ModelSpec(SpikeTimes(), TimedMLP((8,)), FastAndDeep(), ATan(), Earliest(), (4, 1, 1), 3)
     x, y = Key.of(0).uniform((6, 4, 1, 1)), torch.arange(6) % 3
-    seen = probe(spec.build(Key.of(0)).eval(), x, y, Key.of(0))
+    seen = diagnose(spec.build(Key.of(0)).eval(), x, y, Key.of(0))
     assert (seen.failed, seen.state_leak, seen.zero_by_layer) == (None, 0.0, ())
 
 
@@ -55,10 +55,10 @@ def test_the_documentation_is_what_the_checks_say():
     assert (Path(__file__).parents[2] / "docs" / "audit.md").read_text("utf-8") == document()
 
 
-def verdict_of_a_look(model, count=24):
-    """What the probe alone makes of a number that stands far above 0 after a whole suite."""
+def verdict_of_diagnostics(model, count=24):
+    """The verdict that the diagnostics alone give to a number that stands far above 0 after a whole suite."""
     x, y = images(count)
-    seen = probe(model, x, y, Key.of(0))
+    seen = diagnose(model, x, y, Key.of(0))
     number = Evidence(
         accuracy=0.5,
         interval=wilson(0.5 * 400, 400),
@@ -66,7 +66,7 @@ def verdict_of_a_look(model, count=24):
         clean_accuracy=0.9,
         classes=10,
         epsilon=0.1,
-        probe=seen,
+        diagnostics=seen,
         suites=["standard"],
     )
     return audit(number)
@@ -88,25 +88,27 @@ SPOILT = [
 @pytest.mark.parametrize(("fault", "strength"), SPOILT)
 def test_a_spoilt_gradient_is_doubted_whatever_the_attacks_left(fault, strength):
     spoil, _ = faults.GRID[fault]
-    assert verdict_of_a_look(spoil(trained(), strength).faulty).verdict == DOUBTFUL
+    assert verdict_of_diagnostics(spoil(trained(), strength).faulty).verdict == DOUBTFUL
 
 
 @pytest.mark.parametrize("fault", ["noise", "wrong sign", "stopped in columns", "saturation"])
 def test_a_gradient_as_it_should_be_is_not_doubted(fault):
     spoil, _ = faults.GRID[fault]
     sound = {"noise": 0.0, "wrong sign": 0.0, "stopped in columns": 0, "saturation": 1e3}[fault]
-    found = verdict_of_a_look(spoil(trained(), sound).faulty)
+    found = verdict_of_diagnostics(spoil(trained(), sound).faulty)
     assert "gradient is no slope" not in [finding.check for finding in found.findings]
 
 
 @pytest.mark.parametrize("fault", faults.REMEMBERING)
 def test_whatever_depends_on_more_than_the_image_is_withheld(fault):
-    assert verdict_of_a_look(faults.REMEMBERING[fault](trained())).verdict == WITHHELD
+    assert verdict_of_diagnostics(faults.REMEMBERING[fault](trained())).verdict == WITHHELD
 
 
-def test_a_callable_of_images_alone_is_probed_as_any_model():
+def test_a_callable_of_images_alone_has_the_diagnostics_of_any_model():
     x, y = images(16)
     model = trained()
-    with_key, without = (probe(each, x, y, Key.of(0)) for each in (faults.Answers(model), lambda z: model(z)))
+    with_key, without = (
+        diagnose(each, x, y, Key.of(0)) for each in (faults.Answers(model), lambda z: model(z))
+    )
     assert with_key == without
     assert without.copy_leak == 0.0

@@ -20,12 +20,12 @@ from spikeproof.auditing.checks import (
     WITHHELD,
     audit,
 )
-from spikeproof.auditing.evidence import CurvePoint, Evidence, ProbeEvidence
+from spikeproof.auditing.evidence import CurvePoint, Diagnostics, Evidence
 from spikeproof.losses import Margin
 from spikeproof.statistics import wilson
 from spikeproof.surrogates import ATan
 
-PROBE = ProbeEvidence(flat=0.0, values=9, slope_follows=(0.8,), slope_steady=(0.8,), slope_factor=1.0)
+SOUND = Diagnostics(flat=0.0, values=9, slope_follows=(0.8,), slope_steady=(0.8,), slope_factor=1.0)
 
 
 def number(accuracy=0.5, n=400, **changes):
@@ -36,7 +36,9 @@ def number(accuracy=0.5, n=400, **changes):
         "classes": 10,
         "epsilon": 0.1,
     }
-    return Evidence(**{"accuracy": accuracy, "probe": PROBE, "other_gradients": True, **known, **changes})
+    return Evidence(
+        **{"accuracy": accuracy, "diagnostics": SOUND, "other_gradients": True, **known, **changes}
+    )
 
 
 def ran(recipe, accuracy=0.5, **changes):
@@ -86,10 +88,10 @@ def test_doubt_is_graver_than_a_first_look_and_lighter_than_an_error():
 )
 def test_no_doubt_falls_on_what_cannot_be_too_high(n, accuracy, low):
     attacks = [ran(PGD(steps=5), accuracy, losses=[float(i) for i in range(20)])]
-    seen = replace(PROBE, zero_gradients=0.9, differentiable=False)
-    assert (audit(number(accuracy, n, attacks=attacks, probe=seen)).verdict == SUPPORTED) == low
+    seen = replace(SOUND, zero_gradients=0.9, differentiable=False)
+    assert (audit(number(accuracy, n, attacks=attacks, diagnostics=seen)).verdict == SUPPORTED) == low
     leaking = replace(seen, state_leak=0.5)  # but an error is one at any height
-    assert audit(number(accuracy, n, attacks=attacks, probe=leaking)).verdict == WITHHELD
+    assert audit(number(accuracy, n, attacks=attacks, diagnostics=leaking)).verdict == WITHHELD
 
 
 def test_ties_are_a_note_with_what_argmax_would_give():
@@ -115,7 +117,7 @@ def suite(*members, eight_bit=0.5):
 
 
 OWN = member("pgd", 0.6, 120)
-PROBED = {
+DIAGNOSED = {
     "zero gradients": {"zero_gradients": 0.5},
     "layer without gradient": {"zero_by_layer": (1.0,)},
     "masked encoder gradient": {"masked_inputs": 0.9},
@@ -123,7 +125,7 @@ PROBED = {
     "unstable predictions": {"unstable": 0.9, "slope_follows": (0.2,), "slope_steady": (0.2,)},
 }
 BOTH = {
-    **{name: number(probe=replace(PROBE, **fields)) for name, fields in PROBED.items()},
+    **{name: number(diagnostics=replace(SOUND, **fields)) for name, fields in DIAGNOSED.items()},
     "certificate contradicted": number(contradicted=0.1),
     "ties": number(tie_share=0.5),
     "accuracy rises with epsilon": number(curve=[CurvePoint(0.05, 0.3), CurvePoint(0.1, 0.5)]),
@@ -167,7 +169,9 @@ IN_STUDIES = {
     "nearer image known": number(nearer=0.1),
     "nested budgets": number(nested=True),
     "attacks too few": number(attacks=[ran(FGSM())]),
-    "not probed": number(probe=None),
+    "not probed": number(diagnostics=None),
+    "evidence missing": number(missing_attacks=["the attack square at 0.1 failed: out of memory"]),
+    "diagnostics or certificate missing": number(missing_safeguards=["the certify cell is not there"]),
 }
 
 

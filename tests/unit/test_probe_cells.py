@@ -106,6 +106,6 @@ def test_probes_stand_in_page_table_figure_and_terminal(finished):
 
     shown = CliRunner().invoke(cli, ["show", str(finished)])
     assert shown.exit_code == 0
-    assert "when a probe changes the spikes" in shown.output
+    assert "when a timing probe changes the spike" in shown.output
     told = CliRunner().invoke(cli, ["show", str(finished), "--probes", "--json"])
     assert json.loads(told.output) == json.loads(json.dumps(probe_records(finished)))

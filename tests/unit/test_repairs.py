@@ -14,14 +14,15 @@ from spikeproof.attacks.gradient.plain import EOTPGD, FGSM, PGD
 from spikeproof.attacks.made_of.composite import WidthSweep
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.auditing.checks import CHECKS, DOUBTFUL, PRELIMINARY
-from spikeproof.auditing.evidence import AttackEvidence, Evidence, ProbeEvidence
+from spikeproof.auditing.evidence import AttackEvidence, Diagnostics, Evidence
 from spikeproof.catalogue.names import PARTS
 from spikeproof.command.cli import cli
 from spikeproof.datasets import Digits
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Events, Latency
 from spikeproof.errors import InputError
-from spikeproof.evaluation.suites import LEVELS, Suite
+from spikeproof.evaluation.levels import LEVELS
+from spikeproof.evaluation.suites import Suite
 from spikeproof.experiments.read.results import WORST_CASE, outcomes, records
 from spikeproof.experiments.repair import remedies as remedying
 from spikeproof.experiments.repair.remedies import longer, remedies, strongest
@@ -344,7 +345,7 @@ def test_more_draws_settle_an_expectation_that_was_too_small():
             epsilon=0.1,
             stochastic=True,
             attacks=attacks,
-            probe=ProbeEvidence(differentiable=True, gradient_agreement=agreement),
+            diagnostics=Diagnostics(differentiable=True, gradient_agreement=agreement),
         )
         check = next(check for check in CHECKS if check.name == "expectation too small")
         return check.test(number) is not None

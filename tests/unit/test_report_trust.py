@@ -52,7 +52,7 @@ def test_supported_doubtful_and_withheld_numbers_are_counted_and_placed():
     )
     assert (second.check, second.numbers) == ("loss still rising", 1)
     assert "18.0 % of its gain" in second.example
-    assert "More steps" in second.remedy
+    assert second.remedy == "Use more steps."
     assert any("50.0 % [45.0, 55.0] for a" in words for words in trust.may)
     assert any("b at linf 8/255 is at most 61.0 %" in words for words in trust.may_not)
     assert any("withheld: c" in words for words in trust.may_not)

@@ -40,7 +40,7 @@ BARE = "".join(
 )
 HEADINGS = {
     "seeds": "Means over seeds",
-    "probes": "when a probe changes the spikes",
+    "probes": "when a timing probe changes the spike",
     "distances": "Median distance of the nearest adversarial image",
     "comparisons": "linf 0.1, by encoder:",
 }

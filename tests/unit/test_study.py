@@ -20,12 +20,14 @@ from spikeproof.errors import InputError
 from spikeproof.experiments.read.results import records
 from spikeproof.experiments.run.compute import Bench
 from spikeproof.experiments.run.executors import Processes, Serial
-from spikeproof.experiments.run.store import Store
+from spikeproof.experiments.run.store import Store, as_json
 from spikeproof.experiments.study.cells import Cell, cells_of
 from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.experiments.study.settings import assign
 from spikeproof.experiments.study.study import load, study_of
 from spikeproof.neurons import ReLU
+from spikeproof.specs import address
 from spikeproof.threats import Linf, Region
 
 TINY = """\
@@ -269,6 +271,16 @@ def test_a_cell_is_its_spec():
     assert cell == Cell.of("clean", {"a": [1], "b": 1.5})
     assert cell != Cell.of("attack", {"a": [1], "b": 1.5})
     assert cell.address != Cell.of("attack", {"a": [1], "b": 1.5}).address
+
+
+def test_the_kind_of_a_cell_is_stored_as_text_and_an_unknown_kind_is_refused():
+    spec = {"a": [1], "b": 1.5}
+    cell = Cell.of(CellKind.CLEAN, spec)
+    assert cell == Cell.of("clean", spec)
+    assert cell.address == address({"kind": "clean", "spec": spec})
+    assert '"kind": "clean"' in as_json(cell.record()).decode()
+    with pytest.raises(InputError, match=r"Expected a kind of cell: got 'clena'\. Did you mean 'clean'"):
+        Cell.of("clena", spec)
 
 
 # --- running -------------------------------------------------------------------------------------------

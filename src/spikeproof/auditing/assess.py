@@ -1,4 +1,4 @@
-"""From recipes and measurements to evidence, and from a model to numbers with a verdict."""
+"""Evidence from the metrics of attacks, and robust accuracies with a verdict from a model."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from spikeproof.attacks.made_of.composite import (
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.auditing.checks import Verdict, audit
-from spikeproof.auditing.diagnostics import probe
-from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
+from spikeproof.auditing.diagnostics import diagnose
+from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Diagnostics, Evidence, GradientSource
 from spikeproof.decoders import dynamic_exit
 from spikeproof.evaluation.callables import LeakError
 from spikeproof.evaluation.through import through
@@ -35,14 +35,14 @@ from spikeproof.protocols import Model, Threat
 from spikeproof.statistics import wilson
 from spikeproof.threats import Linf
 
-__all__ = ["PROBED", "Assessed", "assess", "attack_evidence", "disguise", "suite_evidence"]
+__all__ = ["DIAGNOSED", "Assessed", "assess", "attack_evidence", "disguise", "suite_evidence"]
 
-PROBED = 48
-"""Examples that the probes look at."""
+DIAGNOSED = 48
+"""Number of examples on which the diagnostics of a model are measured."""
 
 
 class Assessed(NamedTuple):
-    """Robust accuracy at one budget, with what it rests on."""
+    """Robust accuracy at one budget, with its evidence and its verdict."""
 
     threat: Threat
     accuracy: float
@@ -53,28 +53,28 @@ class Assessed(NamedTuple):
 def attack_evidence(
     name: str, recipe: Recipe, metrics: Mapping[str, Any], model: object = None, through: object = None
 ) -> AttackEvidence:
-    """What the metrics of an attack say to the audit.
+    """The evidence that the metrics of an attack give to the audit.
 
     Args:
-        name: as it is shown.
+        name: name of the attack, as it is shown.
         recipe: the attack.
-        metrics: as `Attacked.metrics()` gives them, stored or fresh.
-        model: what was measured, where `through` is given.
-        through: whose gradients were followed, where they were not those that the recipe asks for.
+        metrics: the result of `Attacked.metrics()`, fresh or stored.
+        model: the model that was measured; needed if `through` is given.
+        through: the gradient source of the attack, if it is not the one that the recipe names.
     """
     own = isinstance(recipe, Peer) or all(
         isinstance(each, GradientRecipe) and each.surrogate is None and each.backward is None
         for each in members_of([recipe])
     )
     elsewhere = isinstance(recipe, Transfer)
-    other = elsewhere or isinstance(recipe, RateTwin)  # answers otherwise: no gradient of the model itself
+    other = elsewhere or isinstance(recipe, RateTwin)  # a rate twin answers otherwise than the model
     attacked = metrics.get("attacked") or 0
     return AttackEvidence(
         name=name,
         accuracy=metrics["robust_accuracy"],
         gradient_free=recipe.gradient_free,
         steps=steps_of(recipe),
-        source="model" if own or recipe.gradient_free else "transfer" if other else "substitute",
+        gradient_source=_gradient_source(own or recipe.gradient_free, other),
         zero_gradients=_number(metrics.get("zero_gradient_share")),
         losses=[loss for loss in metrics.get("losses") or () if loss is not None and loss == loss],
         violations=metrics["budget_violations"] / metrics["n"],
@@ -85,17 +85,30 @@ def attack_evidence(
         every_exit=sees_every_exit(recipe),
         target="another model" if elsewhere else disguise(model, through),
         objectives=objectives_of(recipe),
-        sources=() if other else gradient_sources_of(recipe),
+        gradient_names=() if other else gradient_sources_of(recipe),
         queries=queries_of(recipe, metrics.get("forward_queries") or 0, attacked),
     )
 
 
-def disguise(model: object, through: object) -> str | None:
-    """How a model that gave gradients differs from one of the same weights that was measured, if it does.
+def _gradient_source(own: bool, elsewhere: bool) -> GradientSource:
+    """What an attack takes its gradients from; for a gradient-free attack, the model itself.
 
-    Another rule for gradients makes no difference: the spikes are the same. Another code, number of steps,
-    read-out or input scaling does, and images made for it are only transferred. A model with other weights
-    is a stranger, whose attacks are called transfer.
+    Args:
+        own: whether the gradients are those of the model itself.
+        elsewhere: whether they are gradients of a model that answers otherwise.
+    """
+    if own:
+        return GradientSource.MODEL
+    return GradientSource.TRANSFER if elsewhere else GradientSource.SUBSTITUTE
+
+
+def disguise(model: object, through: object) -> str | None:
+    """How a gradient source of the same weights differs from the measured model; None if it does not.
+
+    A gradient source with another gradient rule does not differ, because its spikes are the same. One with
+    another encoder, number of time steps, decoder or input scaling does, and images made on it are only
+    transferred. A model with other weights is another model, and attacks on it are transfer attacks, so the
+    result is None as well.
     """
     if not (isinstance(model, Classifier) and isinstance(through, Classifier)):
         return None
@@ -115,7 +128,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _forward(part: object) -> object:
-    """A part without what concerns gradients alone."""
+    """A part of a model without the options that change its gradients only."""
     if isinstance(part, tuple | list):
         return tuple(map(_forward, part))
     if not is_dataclass(part) or isinstance(part, type):
@@ -128,17 +141,19 @@ _BACKWARD = ("backward", "detach_reset")
 
 
 def suite_evidence(metrics: Mapping[str, Any]) -> list[AttackEvidence]:
-    """What the members of a suite say to the audit; the accuracy of each is what it and those before left.
+    """The evidence that the members of a suite give to the audit.
+
+    The accuracy of a member is the accuracy in the worst case over this member and the members before it.
 
     Args:
-        metrics: as `Suited.metrics()` gives them, stored or fresh.
+        metrics: the result of `Suited.metrics()`, fresh or stored.
     """
     members = metrics["members"]
     found = [
         _member_evidence(member, metrics["n"], zeros=member.get("own_gradient", True)) for member in members
     ]
     rounded = _number(metrics.get("eight_bit_accuracy"))
-    if found and rounded is not None:  # of the images that count, whoever found them
+    if found and rounded is not None:  # measured on the worst case, whichever member found each image
         found[-1] = replace(found[-1], eight_bit_accuracy=rounded)
     return found
 
@@ -151,9 +166,9 @@ def _member_evidence(member: Mapping[str, Any], n: int, zeros: bool) -> AttackEv
         accuracy=member["left"],
         gradient_free=free,
         steps=member["steps"],
-        source="model" if own or free else "substitute",
+        gradient_source=_gradient_source(own or free, elsewhere=False),
         draws=member["draws"],
-        # a narrow surrogate of a sweep has none, and others do
+        # gradients of a narrow surrogate in a sweep may be zero where gradients of a wider one are not
         zero_gradients=_number(seen.get("zero_gradient_share")) if zeros else None,
         losses=[loss for loss in seen.get("losses") or () if loss is not None and loss == loss],
         violations=seen.get("budget_violations", 0) / n,
@@ -161,14 +176,14 @@ def _member_evidence(member: Mapping[str, Any], n: int, zeros: bool) -> AttackEv
         silent_success=_share_of_all(seen.get("silent_success_share"), on, n),
         every_exit=member.get("every_exit", False),
         objectives=tuple(member.get("objectives", ())),
-        sources=tuple(member.get("sources", ())),
+        gradient_names=tuple(member.get("sources", ())),
         queries=member.get("queries", 0.0),
         broke=member["broke"] / n,
     )
 
 
 def _share_of_all(share: float | None, on: int, n: int) -> float | None:
-    """A share of the examples that a member saw, as one of all."""
+    """A share of the examples that a member attacked, as a share of all examples."""
     number = _number(share)
     return None if number is None else number * on / n
 
@@ -189,25 +204,25 @@ def assess(
     batch_size: int = 100,
     draws: int = 4,
 ) -> list[Assessed]:
-    """The worst case over recipes at each budget, probed and audited.
+    """The worst case over recipes at each budget, with diagnostics of the model and the verdict of the audit.
 
     Args:
-        model: images to logits, in evaluation mode.
+        model: maps images to logits; in evaluation mode.
         recipes: the attacks.
         threats: one threat at several budgets.
         x: images in [0, 1].
         y: labels.
-        key: all randomness.
+        key: key of all randomness.
         classes: number of classes.
-        batch_size: examples at a time; changes no number.
-        draws: draws per verdict of a stochastic model.
+        batch_size: examples per forward pass; does not change any number.
+        draws: forward passes per verdict on a stochastic model.
     """
-    seen = probe(model, x[:PROBED], y[:PROBED], key.fold("probe"))
+    seen = diagnose(model, x[:DIAGNOSED], y[:DIAGNOSED], key.fold("probe"))
     if seen.failed is not None or seen.again is not None or seen.training:
         return [_unmeasured(threat, len(x), classes, seen) for threat in threats]
     try:
         clean = evaluate_clean(model, x, y, key.fold("evaluation"), batch_size=batch_size, draws=draws)
-    except LeakError:  # a number would depend on the order of calls
+    except LeakError:  # the number would depend on the order of the forward passes
         return [_unmeasured(threat, len(x), classes, seen) for threat in threats]
     found = []
     for threat in threats:
@@ -235,7 +250,7 @@ def _judged(
     clean: Clean,
     classes: int,
     curve: Sequence[CurvePoint],
-    seen: ProbeEvidence,
+    seen: Diagnostics,
     model: Model,
 ) -> Assessed:
     stochastic = bool(getattr(model, "stochastic", False))
@@ -255,7 +270,7 @@ def _judged(
             for recipe, outcome in zip(used, outcomes, strict=True)
         ],
         curve=curve,
-        probe=seen,
+        diagnostics=seen,
         dynamic_exit=isinstance(model, Classifier) and dynamic_exit(model.spec.decoder),
         other_gradients=isinstance(model, Classifier) and model.spec.neuron.spiking,
         tie_share=float(_of_worst(clean, outcomes, "tie").mean()),
@@ -264,8 +279,8 @@ def _judged(
     return Assessed(threat, accuracy, evidence, audit(evidence))
 
 
-def _unmeasured(threat: Threat, n: int, classes: int, seen: ProbeEvidence) -> Assessed:
-    """A model that cannot be measured at all has a verdict and no number."""
+def _unmeasured(threat: Threat, n: int, classes: int, seen: Diagnostics) -> Assessed:
+    """A verdict without a number, for a model that cannot be measured."""
     evidence = Evidence(
         accuracy=float("nan"),
         interval=wilson(0, n),
@@ -273,18 +288,18 @@ def _unmeasured(threat: Threat, n: int, classes: int, seen: ProbeEvidence) -> As
         clean_accuracy=float("nan"),
         classes=classes,
         epsilon=threat.epsilon,
-        probe=seen,
+        diagnostics=seen,
     )
     return Assessed(threat, float("nan"), evidence, audit(evidence))
 
 
 def _worst(clean: Clean, outcomes: Sequence[Attacked]) -> Tensor:
-    """Per example, accuracy under the attack chosen on the draws for choosing."""
+    """Per example, accuracy under the attack that was chosen on the selection draws."""
     return _of_worst(clean, outcomes, "right")
 
 
 def _of_worst(clean: Clean, outcomes: Sequence[Attacked], column: str) -> Tensor:
-    """Per example, a column of the attack chosen on the draws for choosing."""
+    """Per example, a column of the attack that was chosen on the selection draws."""
     selection = torch.stack([clean.right_selection, *(o.right_selection for o in outcomes)])
     measured = torch.stack([getattr(clean, column), *(getattr(o, column) for o in outcomes)])
     return measured.gather(0, selection.min(0).indices[None])[0]

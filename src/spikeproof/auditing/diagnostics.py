@@ -1,7 +1,8 @@
-"""Cheap looks at a model that accuracies do not show: state, company, randomness, gradients.
+"""Diagnostics of a model that accuracies do not show: state, dependence on the batch, randomness, gradients.
 
-A probe asks the model some hundred times and leaves it as it was. It needs nothing of the model but
-`model(images) -> logits` or `model(images, key) -> logits`; of a `Classifier` it looks at the layers as well.
+The diagnostics take some hundred forward passes and restore the model afterwards. They require nothing of the
+model but the call `model(images) -> logits` or `model(images, key) -> logits`; the layers of a `Classifier`
+are examined as well.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from spikeproof.auditing import slopes, state
-from spikeproof.auditing.evidence import VOTES, ProbeEvidence
+from spikeproof.auditing.evidence import VOTES, Diagnostics
 from spikeproof.decoders import UNDECIDED, decide
 from spikeproof.errors import SpikeproofError
 from spikeproof.evaluation.callables import answering
@@ -27,56 +28,58 @@ from spikeproof.neurons import Spiking
 from spikeproof.protocols import Model, reads_potential, takes_events
 from spikeproof.threats import Flips
 
-__all__ = ["probe"]
+__all__ = ["diagnose"]
 
 NOISE = 8 / 255
-"""Width of the noise under which the loss should be steady."""
+"""Width of the noise under which the loss should hardly change, in units of pixel value."""
 ALIKE = 1e-3
-"""Relative difference of logits that rounding may make."""
+"""Largest relative difference between logits that rounding can explain."""
 DRAWS = 4
-"""Draws over which slopes of a model that draws are averaged."""
+"""Number of draws over which the slopes of a stochastic model are averaged."""
+_LONGEST = 120
+"""Number of characters of a foreign error message that a finding quotes."""
 
 
-def probe(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> ProbeEvidence:
-    """What a model does besides answering.
+def diagnose(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> Diagnostics:
+    """Measure what the answers of a model depend on, and what its gradients are worth.
 
     Args:
-        model: images in [0, 1] to logits, called with images and a key, or with images alone.
+        model: maps images in [0, 1] to logits; called with images and a key, or with images alone.
         x: a few dozen test images.
         y: their labels.
-        key: randomness of the model and of the noise.
+        key: key of the model's randomness and of the noise.
 
     Example:
         >>> from spikeproof.keys import Key
         >>> model = lambda images, key=None: images
-        >>> seen = probe(model, torch.eye(3), torch.arange(3), Key.of(0))
+        >>> seen = diagnose(model, torch.eye(3), torch.arange(3), Key.of(0))
         >>> seen.state_leak, seen.companions, seen.zero_gradients, seen.training
         (0.0, 0.0, 0.0, False)
     """
     training = bool(getattr(model, "training", False))
     original, model = model, answering(model)
-    first, second, third = (state.copied(model) for _ in range(3))  # before it is asked anything
+    first, second, third = (state.copied(model) for _ in range(3))  # before any forward pass
     copies = None if first is None or second is None else (first, second)
     model = model if third is None else third
     with _as_it_was(original):
         failed = _failure(model, x, y, key)
         if failed is not None:
-            return ProbeEvidence(failed=failed, training=training)
+            return Diagnostics(failed=failed, training=training)
         try:
-            return ProbeEvidence(training=training, **_seen(model, copies, x, y, key))
+            return Diagnostics(training=training, **_measured(model, copies, x, y, key))
         except SpikeproofError:
             raise
-        except Exception as error:  # it answered once, so what it remembers is at fault
-            again = f"asked again, the model raised {type(error).__name__}: {str(error)[:120]}"
-            return ProbeEvidence(again=again, training=training)
+        except Exception as error:  # an earlier forward pass succeeded, so state from it is at fault
+            again = f"a later forward pass raised {type(error).__name__}: {str(error)[:_LONGEST]}"
+            return Diagnostics(again=again, training=training)
 
 
-def _seen(
+def _measured(
     model: Model, copies: tuple[object, object] | None, x: Tensor, y: Tensor, key: Key
 ) -> dict[str, Any]:
     stochastic = bool(getattr(model, "stochastic", False))
     kept = _remembered(model, copies, x, key)
-    logits = _ask(model, x, key)
+    logits = _logits(model, x, key)
     differentiable = _gradient(model, x, y, key, Margin()) is not None
     found: dict[str, Any] = {
         "state_leak": max(kept.after, kept.recording),
@@ -91,7 +94,7 @@ def _seen(
         **(_gradients(model, x, y, key, stochastic) if differentiable else {}),
         **(_slopes(model, x, y, key, stochastic) if not _on_events(model) else {}),
     }
-    at_end = float(_differ(logits, _ask(model, x, key)).float().mean())
+    at_end = float(_differ(logits, _logits(model, x, key)).float().mean())
     unlike = [share for share in (kept.near, kept.later) if share is not None]
     return {
         **found,
@@ -102,7 +105,7 @@ def _seen(
 
 @contextmanager
 def _as_it_was(model: object) -> Iterator[None]:
-    """Put back what a careless model changes while it answers."""
+    """Restore the parameters and buffers that forward passes of a foreign model may change."""
     if not isinstance(model, nn.Module):
         yield
         return
@@ -115,19 +118,19 @@ def _as_it_was(model: object) -> Iterator[None]:
 
 def _failure(model: Model, x: Tensor, y: Tensor, key: Key) -> str | None:
     try:
-        logits = _ask(model, x, key)
-    except Exception as error:  # whatever a foreign model raises is a finding
-        return f"the model raised {type(error).__name__}: {str(error)[:120]}"
+        logits = _logits(model, x, key)
+    except Exception as error:  # any error of a foreign model is a finding
+        return f"the model raised {type(error).__name__}: {str(error)[:_LONGEST]}"
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        return f"an answer of shape {list(getattr(logits, 'shape', []))} to {len(x)} images"
+        return f"the model answered {len(x)} images with the shape {list(getattr(logits, 'shape', []))}"
     if int(y.max()) >= logits.shape[1]:
-        return f"{logits.shape[1]} logits for labels up to {int(y.max())}"
+        return f"the model has {logits.shape[1]} logits, but there are labels up to {int(y.max())}"
     broken = (~logits.isfinite()).any(1).float().mean()
     return f"{100 * broken:.1f} % of the answers are not finite" if broken else None
 
 
 @torch.no_grad()
-def _ask(model: Model, x: Tensor, key: Key) -> Tensor:
+def _logits(model: Model, x: Tensor, key: Key) -> Tensor:
     logits: Tensor = model(x, key.for_rows(range(len(x))))
     return logits
 
@@ -139,21 +142,21 @@ def _differ(a: Float[Tensor, "B K"], b: Float[Tensor, "B K"]) -> Bool[Tensor, "B
 
 
 def _remembered(model: Model, copies: tuple[object, object] | None, x: Tensor, key: Key) -> state.Remembered:
-    def ask(model: Model, images: Tensor, rows: Tensor) -> Tensor:
+    def answer(model: Model, images: Tensor, rows: Tensor) -> Tensor:
         logits: Tensor = model(images, key.for_rows(rows))
         return logits if logits.requires_grad else logits.clone()
 
     others = (x == 0).to(x.dtype) if _on_events(model) else 1 - x
     signs = (key.fold("near").uniform(x.shape, 0, x.device) - 0.5).sign().to(x.dtype)
     if _on_events(model):
-        signs = torch.zeros_like(signs)  # there is nothing between an event and none
+        signs = torch.zeros_like(signs)  # an event cannot be changed by a small amount
     with torch.no_grad():
-        return state.remembered(model, copies, x, others, signs, ask, _differ)
+        return state.remembered(model, copies, x, others, signs, answer, _differ)
 
 
 def _companions(model: Model, x: Tensor, key: Key) -> float:
-    """Alone, and beside an image that is white all over."""
-    together = _ask(model, x, key)
+    """The share of images whose answer changes when they come alone, or together with a white image."""
+    together = _logits(model, x, key)
     rows = key.for_rows(range(len(x)))
     few = range(min(len(x), 8))
     with torch.no_grad():
@@ -166,10 +169,10 @@ def _companions(model: Model, x: Tensor, key: Key) -> float:
 
 
 def _randomness(model: Model, x: Tensor, key: Key, stochastic: bool) -> float:
-    first, second = (_ask(model, x, key) for _ in range(2))
+    first, second = (_logits(model, x, key) for _ in range(2))
     changed = _differ(first, second)
     if not stochastic:
-        changed |= _differ(first, _ask(model, x, key.fold("another")))
+        changed |= _differ(first, _logits(model, x, key.fold("another")))
     return float(changed.float().mean())
 
 
@@ -180,10 +183,10 @@ def _probabilities(logits: Tensor) -> bool:
 
 @torch.no_grad()
 def _silent_decided(model: Model, x: Tensor, key: Key) -> float | None:
-    """Silence in the output layer that is answered with a class; also asked of an image without any light."""
+    """The share of images, a black one among them, that get a class although the output layer is silent."""
     infer = getattr(model, "infer", None)
     if infer is None or (isinstance(model, Classifier) and reads_potential(model.spec.decoder)):
-        return None  # silent neurons still have potentials, which decide
+        return None  # the potentials of silent neurons decide
     images = torch.cat([x, torch.zeros_like(x[:1])])
     answer = infer(images, key.for_rows(range(len(images))))
     decided = answer.silent & (decide(answer.logits) != UNDECIDED)
@@ -196,7 +199,7 @@ def _on_events(model: Model) -> bool:
 
 @torch.no_grad()
 def _unstable(model: Model, x: Tensor, y: Tensor, key: Key, draws: int = 10) -> float:
-    """Under small noise on images, and on events under one that comes or goes."""
+    """Mean relative change of the loss under small noise on images, or under one event more or less."""
     rows = key.fold("noise").for_rows(range(len(x)))
 
     def loss(images: Tensor) -> Tensor:
@@ -215,13 +218,13 @@ def _unstable(model: Model, x: Tensor, y: Tensor, key: Key, draws: int = 10) -> 
 
 
 def _gradient(model: Model, x: Tensor, y: Tensor, key: Key, objective: Objective) -> Tensor | None:
-    """The gradient on the image, or None where there is no way from the answer to it."""
+    """The gradient with respect to the image, or None where no gradient reaches it."""
     x = x.detach().clone().requires_grad_()
     try:
         with torch.enable_grad():
             value = objective(model(x, key.for_rows(range(len(x)))), y).sum()
             return torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
-    except RuntimeError:  # no backward rule, or an image changed in place
+    except RuntimeError:  # an operation has no backward rule, or changes the image in place
         return None
 
 
@@ -239,13 +242,13 @@ def _gradients(model: Model, x: Tensor, y: Tensor, key: Key, stochastic: bool) -
 
 
 def _masked(model: Model, x: Tensor, y: Tensor, key: Key, gradient: Tensor) -> float | None:
-    """Of the black pixels, the share without gradient, where brightening just these changes the answer."""
+    """The share of black pixels without a gradient, if the answer changes when they are brightened."""
     dark = (x == 0) & (gradient == 0)
     black = (x == 0).flatten(1)
     if not black.any() or not bool((gradient != 0).any()):
         return None
     light = 1.0 if _on_events(model) else 0.25
-    before, after = _ask(model, x, key), _ask(model, torch.where(dark, light, x), key)
+    before, after = _logits(model, x, key), _logits(model, torch.where(dark, light, x), key)
     matters = _differ(before, after)
     share = (dark.flatten(1).sum(1) / black.sum(1).clamp(min=1)) * matters
     return float(share[black.any(1)].mean())
@@ -260,7 +263,7 @@ def _agreement(gradient: Callable[[Key], Tensor | None], key: Key) -> float:
 
 
 def _by_layer(model: Classifier, x: Tensor, y: Tensor, key: Key) -> tuple[float, ...]:
-    """Share of neurons and steps of every spiking layer whose potential gets no gradient."""
+    """Per spiking layer, the share of neurons and time steps whose potential gets no gradient."""
     currents: list[Tensor] = []
     handles = [
         layer.register_forward_pre_hook(lambda _layer, inputs: currents.append(inputs[0]))
@@ -278,7 +281,7 @@ def _by_layer(model: Classifier, x: Tensor, y: Tensor, key: Key) -> tuple[float,
 
 
 def _slopes(model: Model, x: Tensor, y: Tensor, key: Key, stochastic: bool) -> dict[str, Any]:
-    """Whether the margin moves as its gradient says; of a model that draws, both in expectation."""
+    """How the margin changes in comparison with its gradient; for a stochastic model, both in expectation."""
     rows = key.for_rows(range(len(x)))
     keys = [rows.fold("slope", i) for i in range(DRAWS)] if stochastic else [rows]
 
@@ -290,8 +293,8 @@ def _slopes(model: Model, x: Tensor, y: Tensor, key: Key, stochastic: bool) -> d
         found = [_gradient(model, images, y, each, Margin()) for each in keys]
         return torch.stack([torch.zeros_like(images) if g is None else g for g in found]).mean(0)
 
-    few = slopes.DIRECTIONS // (2 if stochastic else 1)  # each is asked about under several draws
-    seen = slopes.look(loss, gradient, x, rows.fold("directions"), directions=few)
+    few = slopes.DIRECTIONS // (2 if stochastic else 1)  # each takes forward passes under several draws
+    seen = slopes.compare(loss, gradient, x, rows.fold("directions"), directions=few)
     return {
         "slope_follows": seen.follows,
         "slope_steady": seen.steady,

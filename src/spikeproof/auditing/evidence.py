@@ -1,6 +1,6 @@
-"""What an audit looks at: plain numbers, recorded while a model was attacked or measured by probes.
+"""The evidence that an audit reads: plain numbers, recorded by attacks and by diagnostics of the model.
 
-A field that was not measured is None. No check is raised by what is missing, but a number for which a check
+A field that was not measured is None. No check is raised by a missing field, but a number for which a check
 could not be made is not called supported.
 """
 
@@ -8,13 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from spikeproof.statistics import Interval
 
-__all__ = ["VOTES", "AttackEvidence", "CurvePoint", "Evidence", "ProbeEvidence"]
+__all__ = [
+    "VOTES",
+    "AttackEvidence",
+    "ChosenOn",
+    "CurvePoint",
+    "Diagnostics",
+    "Evidence",
+    "GradientSource",
+]
 
 VOTES = 16
-"""Gradients in each of the two estimates that a probe compares."""
+"""Number of gradients in each of the two estimates that the diagnostics compare."""
+
+
+class GradientSource(StrEnum):
+    """What an attack takes its gradients from."""
+
+    MODEL = "model"
+    """The model itself."""
+
+    SUBSTITUTE = "substitute"
+    """A twin with the same weights and the same spikes, and other gradients."""
+
+    TRANSFER = "transfer"
+    """A model that answers otherwise; the images are only judged on the model that is measured."""
+
+
+class ChosenOn(StrEnum):
+    """The part of the data on which settings of a model or an attack were chosen."""
+
+    NOTHING = "nothing"
+    VALIDATION = "validation"
+    TEST = "test"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,31 +52,33 @@ class AttackEvidence:
     """One attack at one budget.
 
     Args:
-        name: as it is shown.
-        accuracy: robust accuracy under it alone, in [0, 1].
-        gradient_free: whether it looks at answers only.
-        steps: gradient steps, 0 for a gradient-free attack.
-        source: where gradients come from: `model`, `substitute` or `transfer`.
-        zero_gradients: share of looks whose gradient was zero everywhere, in [0, 1].
-        losses: mean objective per step, over the attacked examples.
-        violations: share of returned images outside budget or box, in [0, 1].
-        unmoved: share of the examples still standing that the attack returned unchanged, in [0, 1].
-        silent_success: share of examples that were fooled on the way but not by the image returned.
-        eight_bit_accuracy: accuracy after rounding the returned images to 8 bits.
-        draws: draws per gradient, for a stochastic model.
-        target: what was attacked, where that is not the model that was measured.
-        every_exit: whether its objective sees all exits, not those alone that are taken.
-        objectives: names of what it maximises.
-        sources: names of the gradients that it follows.
-        queries: looks at answers per example, of an attack without gradients.
-        broke: share of the examples that it was the first to break, as a member of a suite; None outside.
+        name: name of the attack, as it is shown.
+        accuracy: robust accuracy under this attack alone, in [0, 1].
+        gradient_free: whether the attack uses answers of the model only, and no gradient.
+        steps: number of gradient steps; 0 for a gradient-free attack.
+        gradient_source: what the attack takes its gradients from.
+        zero_gradients: share of backward passes whose gradient was zero everywhere, in [0, 1].
+        losses: mean objective after each step, over the attacked examples.
+        violations: share of returned images outside the budget or the box, in [0, 1].
+        unmoved: share of the attacked examples that the attack returned unchanged, in [0, 1].
+        silent_success: share of examples that the model misclassified at some step of the attack, but not on
+            the image that the attack returned.
+        eight_bit_accuracy: accuracy after the returned images are rounded to 8 bits.
+        draws: number of draws per gradient, for a stochastic model.
+        target: the model that was attacked, in words, if it is not the model that was measured.
+        every_exit: whether the objective includes all exits, not only the exit that is taken.
+        objectives: names of the objectives that the attack maximises.
+        gradient_names: names of the gradients that the attack follows.
+        queries: forward passes per example, of an attack without gradients.
+        broke: share of the examples that the attack was the first to break, as a member of a suite; None
+            outside a suite.
     """
 
     name: str
     accuracy: float
     gradient_free: bool = False
     steps: int = 0
-    source: str = "model"
+    gradient_source: GradientSource = GradientSource.MODEL
     zero_gradients: float | None = None
     losses: Sequence[float] | None = None
     violations: float | None = None
@@ -57,7 +89,7 @@ class AttackEvidence:
     target: str | None = None
     every_exit: bool = False
     objectives: Sequence[str] = ()
-    sources: Sequence[str] = ()
+    gradient_names: Sequence[str] = ()
     queries: float = 0.0
     broke: float | None = None
 
@@ -71,37 +103,41 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeEvidence:
-    """What a few extra looks at the model showed; shares and cosines, None where not applicable.
+class Diagnostics:
+    """What some hundred forward passes show about the model itself; None where a value is not applicable.
 
     Args:
-        failed: what an answer looked like that is no row of finite logits, or None.
-        again: what a model raised that had answered once, or None.
+        failed: what is wrong with an answer that is not one row of finite logits per image, or None.
+        again: the error that the model raised on a later call although it had answered an earlier one, or
+            None.
         training: whether the model was in training mode.
-        state_leak: share of examples answered otherwise after other images were shown in between, while
-            gradients were recorded, or at the end of all looks.
-        order_leak: share of examples answered otherwise in the opposite order.
-        copy_leak: share of examples, or of images that are almost others, answered otherwise than by a copy
-            that was made before the first look; None where no copy can be made.
-        companions: share of examples answered otherwise alone than in a batch.
-        randomness: share of examples answered otherwise under one key twice, or, by a model that says it
-            draws nothing, under two keys.
+        state_leak: share of examples whose answer changed after forward passes on other images, while
+            gradients were recorded, or at the end of all diagnostics.
+        order_leak: share of examples whose answer changed when the batch came in the opposite order.
+        copy_leak: share of examples, or of images close to them, on which the answer differed from that of a
+            copy made before the first forward pass; None where the model cannot be copied.
+        companions: share of examples whose answer depended on the other examples of the batch.
+        randomness: share of examples whose answer differed between two forward passes under one key or, for a
+            model that declares itself deterministic, under two keys.
         differentiable: whether a gradient reaches the image at all.
-        zero_gradients: share of examples with a gradient of zero everywhere.
-        zero_by_layer: per spiking layer, share of neurons and steps without gradient.
-        masked_inputs: share of black pixels that matter to the answer and have a gradient of exactly zero.
+        zero_gradients: share of examples with a gradient that is zero everywhere.
+        zero_by_layer: per spiking layer, share of neurons and time steps without a gradient.
+        masked_inputs: share of the black pixels that matter to the answer and have a gradient of exactly
+            zero.
         probabilities: whether the answers are probabilities instead of logits.
-        ties: share of examples without one best class.
-        silent_decided: share of examples that are decided although the output layer did nothing.
+        ties: share of examples for which two or more classes share the largest logit.
+        silent_decided: share of examples that get a class although the output layer is silent.
         unstable: mean relative change of the loss under noise, capped at 1.
-        gradient_agreement: mean cosine of two independent estimates of the gradient, `VOTES` draws each.
-        slope_follows: mean cosine of what the loss does along random directions and what the gradient says,
-            at the clean image, half-way and at the end of an attack; as `slopes.Slopes` has it.
-        slope_steady: the same of what the loss does and what it does along two halves of the direction.
-        slope_factor: median factor by which the loss moves more than the gradient says.
+        gradient_agreement: mean cosine of two independent estimates of the gradient, each from `VOTES` draws.
+        slope_follows: mean cosine between the change of the loss along random directions and the change that
+            the gradient predicts, at the clean image, half-way through an attack and at its end; as in
+            `slopes.Slopes`.
+        slope_steady: mean cosine between the change of the loss along these directions and the sum of its
+            changes along two halves of each direction.
+        slope_factor: median factor by which the loss changes more than the gradient predicts.
         flat: share of examples around which no direction changes the loss.
-        hidden_inputs: share of the loss's change that is made by pixels without gradient.
-        values: number of different margins in all looks at the loss, counted up to `slopes.FEW`.
+        hidden_inputs: share of the change of the loss that comes from pixels without a gradient.
+        values: number of different margins in all forward passes for slopes, counted up to `slopes.FEW`.
     """
 
     failed: str | None = None
@@ -130,13 +166,13 @@ class ProbeEvidence:
 
     @property
     def remembers(self) -> bool:
-        """Whether an answer depends on what was asked before."""
+        """Whether an answer depends on earlier forward passes."""
         return bool(self.again or self.state_leak or self.order_leak or self.copy_leak)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All that is known about one headline number: a model's robust accuracy under one threat and budget.
+    """All that is known about one headline number: robust accuracy under one threat at one budget.
 
     Args:
         accuracy: the number, in [0, 1].
@@ -147,19 +183,23 @@ class Evidence:
         epsilon: the budget.
         unbounded: whether the threat allows every image at this budget.
         stochastic: whether the model draws random numbers.
-        attacks: what was run at this budget.
-        curve: worst cases of all budgets of this threat, this one included.
-        probe: of the model, or None.
-        chosen_on: the part of the data on which settings were chosen: `nothing`, `validation` or `test`.
+        attacks: the attacks that ran at this budget.
+        curve: worst cases at all budgets of this threat, this one included.
+        diagnostics: of the model, or None where they were not measured.
+        chosen_on: the part of the data on which settings were chosen.
         contradicted: share of examples that an attack broke although a certificate holds for them.
-        margin_claimed: least difference that is claimed to matter, in accuracy; None for no such claim.
-        dynamic_exit: whether the model decides sooner or later, as its outputs have it.
-        nearer: share of examples left standing for which a search knows an adversarial image within epsilon.
-        nested: whether every attack began with what was found within a smaller budget.
-        suites: levels of the suites that were run at this budget.
+        margin_claimed: smallest difference in accuracy that is claimed to matter; None for no such claim.
+        dynamic_exit: whether the time of the model's decision depends on its outputs.
+        nearer: share of examples that survived all attacks although a search for the nearest adversarial
+            image found one within epsilon.
+        nested: whether every attack began with the images found within a smaller budget.
+        suites: levels of the suites that ran at this budget.
         other_gradients: whether the model has gradients besides its own, as spiking networks have.
-        tie_share: share of attacked images without one best class, in [0, 1].
+        tie_share: share of attacked images for which two or more classes share the largest logit, in [0, 1].
         argmax_accuracy: the number if the first of the best classes were the answer.
+        missing_attacks: planned attacks, smaller budgets and searches for the nearest image without a result,
+            each in words and with the reason.
+        missing_safeguards: planned diagnostics and certificates without a result, in the same form.
     """
 
     accuracy: float
@@ -172,8 +212,8 @@ class Evidence:
     stochastic: bool = False
     attacks: Sequence[AttackEvidence] = ()
     curve: Sequence[CurvePoint] = ()
-    probe: ProbeEvidence | None = field(default=None)
-    chosen_on: str = "nothing"
+    diagnostics: Diagnostics | None = field(default=None)
+    chosen_on: ChosenOn = ChosenOn.NOTHING
     contradicted: float = 0.0
     margin_claimed: float | None = None
     dynamic_exit: bool = False
@@ -183,7 +223,11 @@ class Evidence:
     other_gradients: bool = False
     tie_share: float | None = None
     argmax_accuracy: float | None = None
+    missing_attacks: Sequence[str] = ()
+    missing_safeguards: Sequence[str] = ()
 
     def white_box(self) -> list[AttackEvidence]:
-        """Attacks that follow gradients of the model or of a substitute with the same spikes."""
-        return [a for a in self.attacks if not a.gradient_free and a.source != "transfer"]
+        """The attacks that follow gradients of the model, or of a twin with the same spikes."""
+        return [
+            a for a in self.attacks if not a.gradient_free and a.gradient_source != GradientSource.TRANSFER
+        ]

@@ -1,6 +1,6 @@
 """Signing off any model: a suite of attacks within one budget, an audit of the number, and a certificate.
 
-`audit` is the one verb; a command, a study or a notebook that asks for a number with a verdict ends here.
+`audit` does all of this in one call.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from spikeproof.auditing.assess import PROBED as EXAMINED
-from spikeproof.auditing.assess import suite_evidence
+from spikeproof.auditing.assess import DIAGNOSED, suite_evidence
 from spikeproof.auditing.checks import Verdict
 from spikeproof.auditing.checks import audit as verdict_of
-from spikeproof.auditing.diagnostics import probe
-from spikeproof.auditing.evidence import CurvePoint, Evidence, ProbeEvidence
+from spikeproof.auditing.diagnostics import diagnose
+from spikeproof.auditing.evidence import CurvePoint, Diagnostics, Evidence
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import InputError
 from spikeproof.evaluation.callables import LeakError, Shaped, answering
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
+from spikeproof.evaluation.levels import Level
 from spikeproof.evaluation.suites import Contribution, Member, Suite, Suited, evaluate_suite
 from spikeproof.evaluation.verdicts import Clean, evaluate_clean
 from spikeproof.keys import Key
@@ -34,11 +34,13 @@ from spikeproof.threats import Linf, check_budget
 
 __all__ = ["Report", "Subject", "audit", "proved_by", "threat_name"]
 
+_EVIDENCE = "evidence"
+"""Field of a contribution that a report leaves out."""
 CERTIFICATES: tuple[Certificate, ...] = (Bins(), IBP())
 
 
 def threat_name(threat: Threat) -> str:
-    """A threat as studies call it.
+    """The name of a threat in studies.
 
     Example:
         >>> from spikeproof.threats import SquarePatch
@@ -50,23 +52,24 @@ def threat_name(threat: Threat) -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """One robust accuracy with all that it rests on.
+    """One robust accuracy with its evidence and its verdict.
 
     Args:
-        threat: with its budget.
-        suite: its level.
-        clean_accuracy: without an attack; NaN where nothing could be measured.
-        clean_argmax: the same if the first of the best classes were the answer.
-        accuracy: in the worst case over the suite; an upper bound of the robust accuracy. NaN where nothing
-            could be measured.
-        argmax: the same if the first of the best classes were the answer; attacks end at a tie.
-        interval: its 95 % Wilson interval.
-        certified: share of examples proved robust, a lower bound; None where no certificate applies.
-        verdict: of the audit, with reasons.
+        threat: the threat with its budget.
+        suite: level of the suite.
+        clean_accuracy: accuracy without an attack; NaN if nothing could be measured.
+        clean_argmax: clean accuracy if the first of the best classes were the answer.
+        accuracy: accuracy in the worst case over the suite, an upper bound of the robust accuracy; NaN if
+            nothing could be measured.
+        argmax: the same if the first of the best classes were the answer. The attacks stop at a tie, so a
+            stronger attack on this number may exist.
+        interval: 95 % Wilson interval of the accuracy.
+        certified: share of examples proved robust, a lower bound; None if no certificate applies.
+        verdict: verdict of the audit, with its reasons.
         members: what each attack contributed.
         n: number of examples.
-        suited: the outcome of every example; None where nothing could be measured.
-        shape: of one example.
+        suited: the outcome of every example; None if nothing could be measured.
+        shape: shape of one example.
     """
 
     threat: Threat
@@ -85,13 +88,17 @@ class Report:
 
     @property
     def images(self) -> Float[Tensor, "N *F"]:
-        """The image of each example that did most harm; the example itself where nothing did.
+        """For each example, the image on which accuracy is lowest; the clean image if no attack lowered it.
 
         Raises:
             InputError: nothing could be measured.
         """
         if self.suited is None:
-            raise InputError("A model that was measured", str(self), "Mend what the verdict names first.")
+            raise InputError(
+                "Only a report of a measured model has images",
+                str(self),
+                "Mend the fault of the model that the verdict names first.",
+            )
         images = self.suited.attacked.x_adv
         return images.reshape(len(images), *self.shape) if self.shape else images
 
@@ -102,11 +109,11 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """What is worth knowing besides, one sentence each."""
+        """Further information that does not change the verdict, one sentence each."""
         return [f"{finding.check}: {finding.why}" for finding in self.verdict.notes]
 
     def plain(self) -> dict[str, object]:
-        """As plain data."""
+        """The report as plain data for JSON."""
         return {
             "threat": threat_name(self.threat),
             "epsilon": self.threat.epsilon,
@@ -122,7 +129,7 @@ class Report:
             "verdict": self.verdict.verdict,
             "reasons": self.reasons,
             "notes": self.notes,
-            "members": [{k: v for k, v in member.items() if k != "evidence"} for member in self.members],
+            "members": [{k: v for k, v in member.items() if k != _EVIDENCE} for member in self.members],
         }
 
     def __str__(self) -> str:
@@ -145,17 +152,17 @@ class Report:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model with the examples it is measured on, and what is known of it before any attack.
+    """A model with the examples on which it is measured, its clean outcomes and its diagnostics.
 
     Args:
-        model: images to logits.
+        model: maps images to logits.
         images: test images, or events.
         labels: their labels.
-        key: all randomness.
-        draws: per verdict of a stochastic model.
-        batch_size: examples at a time; changes no number.
+        key: key of all randomness.
+        draws: forward passes per verdict on a stochastic model.
+        batch_size: examples per forward pass; does not change any number.
         clean: outcomes without an attack.
-        seen: what the diagnostics of the model showed.
+        diagnostics: of the model.
     """
 
     model: Model
@@ -165,7 +172,7 @@ class Subject:
     draws: int
     batch_size: int
     clean: Clean
-    seen: ProbeEvidence
+    diagnostics: Diagnostics
 
     @classmethod
     def of(
@@ -177,18 +184,19 @@ class Subject:
         draws: int,
         batch_size: int = 100,
     ) -> Subject:
-        """The model asked without an attack.
+        """Measure a model without an attack.
 
         Raises:
-            InputError: no examples, or a model that does not answer one row of finite logits per image.
-            LeakError: a model that answers equal calls differently.
+            InputError: there are no examples, or the model does not answer one row of finite logits per
+                image.
+            LeakError: the model answers equal calls differently.
         """
-        seen = examined(model, images, labels, key)
+        diagnostics = examined(model, images, labels, key)
         ids = content_ids(images)
         clean = evaluate_clean(
             model, images, labels, key.fold("evaluation"), ids=ids, batch_size=batch_size, draws=draws
         )
-        return cls(model, images, labels, key, draws, batch_size, clean, seen)
+        return cls(model, images, labels, key, draws, batch_size, clean, diagnostics)
 
     def attacked(
         self,
@@ -197,7 +205,7 @@ class Subject:
         members: Sequence[Member] | None = None,
         after: Suited | None = None,
     ) -> Suited:
-        """The worst case over a suite, or over the members given."""
+        """The worst case over a suite, or over the given members."""
         return evaluate_suite(
             self.model,
             suite,
@@ -220,14 +228,14 @@ class Subject:
         curve: Sequence[CurvePoint],
         more: Sequence[str] = (),
     ) -> Report:
-        """The number with its verdict and its certificate.
+        """The robust accuracy with its verdict and its certificate.
 
         Args:
-            threat: with its budget.
-            suite: its level.
-            suited: what the suite found.
+            threat: the threat with its budget.
+            suite: level of the suite.
+            suited: outcome of the suite.
             curve: worst cases at all budgets of this threat, this one included.
-            more: levels of suites that were run besides.
+            more: levels of further suites that ran at this budget.
         """
         metrics = suited.metrics()
         accuracy, n = metrics["robust_accuracy"], metrics["n"]
@@ -247,7 +255,7 @@ class Subject:
             stochastic=bool(getattr(self.model, "stochastic", False)),
             attacks=suite_evidence(metrics),
             curve=curve,
-            probe=self.seen,
+            diagnostics=self.diagnostics,
             contradicted=0.0 if proved is None else float((proved & broken).double().mean()),
             dynamic_exit=own is not None and dynamic_exit(own.spec.decoder),
             suites=[suite, *more],
@@ -271,21 +279,21 @@ class Subject:
         )
 
 
-def examined(model: Model, images: Tensor, labels: Tensor, key: Key) -> ProbeEvidence:
-    """What the diagnostics of a model show on a few of the images.
+def examined(model: Model, images: Tensor, labels: Tensor, key: Key) -> Diagnostics:
+    """The diagnostics of a model, on a few of the images.
 
     Raises:
         InputError: the model does not answer one row of finite logits per image.
     """
-    few = content_ids(images).argsort()[:EXAMINED].to(images.device)
-    seen = probe(model, images[few], labels[few], key.fold("inspect"))
-    if seen.failed is not None:
+    few = content_ids(images).argsort()[:DIAGNOSED].to(images.device)
+    found = diagnose(model, images[few], labels[few], key.fold("inspect"))
+    if found.failed is not None:
         raise InputError(
-            "A model that answers one row of finite logits per image",
-            seen.failed,
+            "A model answers one row of finite logits per image",
+            found.failed,
             "Mend the model, or train it again: nothing can be measured on such answers.",
         )
-    return seen
+    return found
 
 
 def class_count(model: Model, images: Tensor, key: Key) -> int:
@@ -294,8 +302,8 @@ def class_count(model: Model, images: Tensor, key: Key) -> int:
         return model(images[:1], key.fold("classes").for_rows(range(1))).shape[1]
 
 
-def _unmeasured(threat: Threat, suite: str, n: int, classes: int, seen: ProbeEvidence) -> Report:
-    """A verdict without a number."""
+def _unmeasured(threat: Threat, suite: str, n: int, classes: int, diagnostics: Diagnostics) -> Report:
+    """A report with a verdict and without a number."""
     nan = float("nan")
     evidence = Evidence(
         accuracy=nan,
@@ -304,7 +312,7 @@ def _unmeasured(threat: Threat, suite: str, n: int, classes: int, seen: ProbeEvi
         clean_accuracy=nan,
         classes=classes,
         epsilon=threat.epsilon,
-        probe=seen,
+        diagnostics=diagnostics,
     )
     whole, verdict = Interval(0.0, 1.0), verdict_of(evidence)
     return Report(threat, suite, nan, nan, nan, nan, whole, None, verdict, (), n, None)
@@ -315,7 +323,7 @@ def audit(
     x: Float[Tensor, "N *F"],
     y: Int64[Tensor, "N"],
     threat: Threat,
-    suite: str = "standard",
+    suite: str = Level.STANDARD.value,
     *,
     key: Key = Key.of(0),
     draws: int | None = None,
@@ -324,23 +332,23 @@ def audit(
     """Robust accuracy of any model under a suite of attacks, with interval, certificate and verdict.
 
     Args:
-        model: images to logits, in evaluation mode: a model of ours, a module or a function. One that draws
-            random numbers takes a key after the images and declares `stochastic = True`.
-        x: test images in [0, 1], or events where the threat moves events; a sample of all classes.
+        model: maps images to logits, in evaluation mode: a `Classifier`, a module or a function. A model that
+            draws random numbers takes a key after the images and declares `stochastic = True`.
+        x: test images in [0, 1], or events if the threat moves events; a sample of all classes.
         y: their labels.
-        threat: the budget, such as `Linf(8 / 255)`.
-        suite: `quick`, `standard` or `extreme`.
-        key: randomness of attacks, and of the model where it draws.
-        draws: per verdict of a stochastic model; None for as many as leave 2 points to chance.
-        batch_size: examples at a time; changes no number.
+        threat: the threat with its budget, such as `Linf(8 / 255)`.
+        suite: level of the suite: `quick`, `standard` or `extreme`.
+        key: key of the randomness of attacks, and of the model if it is stochastic.
+        draws: forward passes per verdict on a stochastic model; None for as many as leave 2 points to chance.
+        batch_size: examples per forward pass; does not change any number.
 
     Returns:
-        The number, its interval, the verdict with its reasons, a table of the attacks, adversarial images. A
-        model that answers equal calls differently has the verdict `withheld` and no number.
+        The number with its interval, the verdict with its reasons, a table of the attacks, and adversarial
+        images. A model that answers equal calls differently gets the verdict `withheld` and no number.
 
     Raises:
-        InputError: no examples, a model in training mode or one that does not answer one row of finite logits
-            per image, or a budget larger than the box.
+        InputError: there are no examples, the model is in training mode or does not answer one row of finite
+            logits per image, or the budget is larger than the box.
 
     Example:
         >>> x, y = torch.tensor([[0.6, 0.4], [0.9, 0.1]]), torch.tensor([0, 0])
@@ -354,24 +362,24 @@ def audit(
     level = Suite(level=suite).level
     if not moves_events(threat):
         check_budget(threat, x.shape[1:])
-    asked, shape = answering(model), tuple(x.shape[1:])
+    called, shape = answering(model), tuple(x.shape[1:])
     if not moves_events(threat) and len(shape) < 3:  # searches over patches work on images
-        asked, x = Shaped(asked, shape), x.reshape(len(x), 1, -1, shape[-1] if shape else 1)
+        called, x = Shaped(called, shape), x.reshape(len(x), 1, -1, shape[-1] if shape else 1)
     many = draws_wanted(len(x)) if draws is None and len(x) else draws or 1
     try:
-        subject = Subject.of(asked, x, y, key, many, batch_size)
+        subject = Subject.of(called, x, y, key, many, batch_size)
     except LeakError:
-        seen = examined(asked, x, y, key)
-        if not (seen.remembers or seen.randomness):
-            raise  # the verdict would not say why there is no number
-        return _unmeasured(threat, level, len(x), class_count(asked, x, key), seen)
+        found = examined(called, x, y, key)
+        if not (found.remembers or found.randomness):
+            raise  # the verdict would not explain why there is no number
+        return _unmeasured(threat, level, len(x), class_count(called, x, key), found)
     suited = subject.attacked(threat, level)
-    found = subject.report(threat, level, suited, [CurvePoint(threat.epsilon, suited.accuracy)])
-    return replace(found, shape=shape)
+    report = subject.report(threat, level, suited, [CurvePoint(threat.epsilon, suited.accuracy)])
+    return replace(report, shape=shape)
 
 
 def content_ids(images: Float[Tensor, "N *F"]) -> Int64[Tensor, "N"]:
-    """Identities of examples that depend on their content alone, so that no number depends on their order.
+    """Identities of examples, which depend on their content alone, so that no number depends on their order.
 
     Example:
         >>> x = torch.eye(3)
@@ -391,6 +399,6 @@ def proved_by(
     key: Key,
     certificates: Iterable[Certificate] = CERTIFICATES,
 ) -> Bool[Tensor, "N"] | None:
-    """Which examples some certificate proves; None where none applies."""
+    """Which examples at least one certificate proves robust; None if no certificate applies."""
     proved = [c(model, x, y, threat, key).certified for c in certificates if c.reason(model, threat) is None]
     return torch.stack(proved).any(0) if proved else None

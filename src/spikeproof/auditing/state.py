@@ -1,8 +1,9 @@
-"""Does an answer depend on what the model was asked before? Comparisons with itself and with a fresh copy.
+"""Does an answer depend on earlier forward passes? Comparisons of a model with itself and with fresh copies.
 
-An answer may depend on the image and on nothing else. Hidden state shows when the model is asked about the
-same images again after others, in another order or while gradients are recorded, and when it is asked about
-images that are almost those it has seen, beside a copy that was made before it had seen any.
+An answer may depend on the image and on nothing else. Hidden state changes the answers to the same images
+after forward passes on other images, in another order of the batch, or while gradients are recorded. A cache
+changes the answers to images close to those of earlier forward passes; a copy that was made before any
+forward pass shows this.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from torch import Tensor, nn
 __all__ = ["NEAR", "Remembered", "copied", "remembered"]
 
 NEAR = (1 / 255, 8 / 255, 1 / 16)
-"""Changes of every pixel by which images are almost others, in units of the range of values."""
+"""Changes of every pixel, in units of pixel value, that make images close to others."""
 
-Ask = Callable[[Any, Tensor, Tensor], Tensor]
-"""`ask(model, images, rows)`: logits of images with the randomness of these rows."""
+Answer = Callable[[Any, Tensor, Tensor], Tensor]
+"""`answer(model, images, rows)`: the logits of a model for images, with the randomness of these rows."""
 Differ = Callable[[Tensor, Tensor], Bool[Tensor, "B"]]
 
 
 class Remembered(NamedTuple):
-    """Shares of images that were answered otherwise than before, or than by a copy that had seen nothing.
+    """Shares of images whose answer differs from an earlier one, or from the answer of a fresh copy.
 
     Args:
-        after: asked again after other images.
-        order: asked in the opposite order.
-        recording: asked while gradients are recorded.
-        near: images that are almost others, asked of the model after these and of a copy that has not seen
-            these; None where there is no copy.
-        later: asked of a copy that has seen nothing; None where there is no copy.
+        after: after forward passes on other images.
+        order: in a batch in the opposite order.
+        recording: while gradients are recorded.
+        near: on images close to those of earlier forward passes, in comparison with a copy that has not
+            processed these; None where there is no copy.
+        later: after all other forward passes, in comparison with a fresh copy; None where there is no copy.
     """
 
     after: float
@@ -53,55 +54,56 @@ def remembered(
     x: Float[Tensor, "B *F"],
     others: Float[Tensor, "B *F"],
     signs: Float[Tensor, "B *F"],
-    ask: Ask,
+    answer: Answer,
     differ: Differ,
 ) -> Remembered:
-    """Ask a model about images in several ways.
+    """Compare the answers of a model under several histories of forward passes.
 
-    The images that are almost others lie near the means of neighbours in `x`, which nobody has asked about.
+    The comparison with a copy uses images close to the means of neighbouring images in `x`. The model
+    processes these means first, and the copy does not.
 
     Args:
-        model: asked through `ask` alone.
-        copies: two copies of the model, made before it was asked; None where there can be none.
+        model: called through `answer` only.
+        copies: two copies of the model, made before any forward pass; None where the model cannot be copied.
         x: images in [0, 1].
-        others: quite different images.
-        signs: a direction per image, -1 and 1; 0 where nothing lies between two values.
-        ask: of this or another model, about images with the randomness of rows.
-        differ: whether answers differ by more than rounding.
+        others: images that differ much from these.
+        signs: a direction of -1 and 1 for each image; 0 where values cannot change by a small amount.
+        answer: gives the logits of the model, or of a copy.
+        differ: tells whether answers differ by more than rounding.
 
     Example:
         >>> def cached(kept):
-        ...     def answer(z):
+        ...     def logits(z):
         ...         for old, known in kept:
         ...             if (z - old).abs().max() < 0.1:
         ...                 return known
         ...         kept.append((z, z))
         ...         return z
-        ...     return answer
+        ...     return logits
         >>> model, x = cached([]), torch.eye(3)
         >>> copies = copied(model), copied(model)
-        >>> ask, differ = lambda m, z, rows: m(z), lambda a, b: (a != b).any(1)
-        >>> seen = remembered(model, copies, x, 1 - x, torch.ones(3, 3), ask, differ)
+        >>> answer, differ = lambda m, z, rows: m(z), lambda a, b: (a != b).any(1)
+        >>> seen = remembered(model, copies, x, 1 - x, torch.ones(3, 3), answer, differ)
         >>> seen.after, seen.near
         (0.0, 1.0)
     """
     rows = torch.arange(len(x))
-    before = ask(model, x, rows)
-    turned = ask(model, x.flip(0), rows.flip(0)).flip(0)
-    ask(model, others, rows)
-    again = ask(model, x, rows)
+    before = answer(model, x, rows)
+    turned = answer(model, x.flip(0), rows.flip(0)).flip(0)
+    answer(model, others, rows)
+    again = answer(model, x, rows)
     with torch.enable_grad():
-        recorded = ask(model, x.detach().clone().requires_grad_(), rows).detach()
-    last = ask(model, x, rows)
+        recorded = answer(model, x.detach().clone().requires_grad_(), rows).detach()
+    last = answer(model, x, rows)
     near, later = None, None
     if copies is not None:
         between = (x + x.roll(1, 0)) / 2 if bool(signs.any()) else x.roll(1, -1)
         nearly = [(between + length * signs).clamp(0, 1) for length in NEAR]
-        ask(model, between, rows)
-        told = [ask(model, images, rows) for images in nearly]
-        fresh = [ask(copies[0], images, rows) for images in reversed(nearly)][::-1]
-        changed = torch.stack([differ(a, b) for a, b in zip(told, fresh, strict=True)])
-        near, later = _share(changed.any(0)), _share(differ(last, ask(copies[1], x, rows)))
+        answer(model, between, rows)
+        cached = [answer(model, images, rows) for images in nearly]
+        fresh = [answer(copies[0], images, rows) for images in reversed(nearly)][::-1]
+        changed = torch.stack([differ(a, b) for a, b in zip(cached, fresh, strict=True)])
+        near, later = _share(changed.any(0)), _share(differ(last, answer(copies[1], x, rows)))
     return Remembered(
         _share(differ(before, again) | differ(before, last)),
         _share(differ(before, turned)),
@@ -116,13 +118,13 @@ def _share(changed: Tensor) -> float:
 
 
 def copied(model: Any) -> Any:
-    """A copy that shares nothing that could change; None where there can be none.
+    """A copy that shares no mutable state with the model; None where the model cannot be copied.
 
-    Functions are copied with what they close over.
+    Functions are copied with the variables that they close over.
     """
     try:
         return _copy(model, {})
-    except Exception:  # whatever a foreign model refuses to have copied
+    except Exception:  # a foreign model may refuse to be copied in any way
         return None
 
 
@@ -137,7 +139,7 @@ def _copy(model: Any, memo: dict[int, Any]) -> Any:
     for part in model.modules() if isinstance(model, nn.Module) else [model]:
         for value in list(getattr(part, "__dict__", {}).values()):
             if isinstance(value, FunctionType):
-                _function(value, memo)  # deepcopy takes it from there
+                _function(value, memo)  # deepcopy finds it in the memo
     if is_dataclass(model) and not isinstance(model, (type, nn.Module)) and hasattr(model, "model"):
         changes: dict[str, Any] = {"model": _copy(model.model, memo)}
         return replace(model, **changes)

@@ -137,11 +137,11 @@ def _document(path: Path) -> Mapping[str, object]:
         raise InputError(
             f"{path}: expected the JSON description of a model", f"{content[:40]!r} ({error})", _ASK
         ) from error
-    if "format" not in document:
+    if (found_format := document.get("format")) is None:
         raise InputError(f"{path}: expected the JSON description of a model", f"{content[:40]!r}", _ASK)
     raise InputError(
         f"{path}: this version of spikeproof reads format {_FORMAT}",
-        f"format {document['format']!r:.40}",
+        f"format {found_format!r:.40}",
         "Install a newer spikeproof.",
     )
 
@@ -166,18 +166,18 @@ def _skeleton(spec: object, name: str) -> Classifier:
     return model
 
 
-def _check_sizes(part: object, place: tuple[str, ...]) -> None:
+def _check_sizes(part: object, path: tuple[str, ...]) -> None:
     """Refuse sizes that no model has, such as time steps; the weights determine the sizes of layers."""
     if isinstance(part, Mapping):
         for key, value in part.items():
             if key != "network":
-                _check_sizes(value, (*place, str(key)))
+                _check_sizes(value, (*path, str(key)))
     elif isinstance(part, list):
         for i, value in enumerate(part):
-            _check_sizes(value, (*place, str(i)))
+            _check_sizes(value, (*path, str(i)))
     elif isinstance(part, int) and abs(part) > LARGEST_SIZE:
         raise InputError(
-            f"{'.'.join(place)}: expected whole numbers up to {LARGEST_SIZE} in a model that can be built",
+            f"{'.'.join(path)}: expected whole numbers up to {LARGEST_SIZE} in a model that can be built",
             f"{part!r:.40}",
             "Build a model of this size with ModelSpec and load its weights yourself.",
         )

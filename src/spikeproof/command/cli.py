@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """One message and status 2 where the user can do something about it; no traceback."""
+    """Print errors that the user can mend as one message and exit with status 2, without a traceback."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -81,7 +81,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             click.echo(f"spikeproof: {missing(error)}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
-            click.echo("spikeproof: interrupted; the same command goes on where this one stopped", err=True)
+            click.echo("spikeproof: interrupted; run the same command again to resume", err=True)
             sys.exit(130)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -91,7 +91,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def missing(error: ImportError) -> str:
-    """One sentence about a package that does not import, with the line that installs what belongs to it."""
+    """One sentence about a package that cannot be imported, with the command that installs its extra."""
     package = (error.name or "a package").partition(".")[0]
     absent = isinstance(error, ModuleNotFoundError)
     reason = "is not installed" if absent else f"does not import ({str(error).splitlines()[0][:200]})"
@@ -152,9 +152,13 @@ def cli() -> None:
 @click.option("--out", type=PLACE, help="Output directory.  [default: runs/STUDY]")
 @click.option("--data", type=PLACE, help="Directory that holds data sets.")
 @click.option("--device", type=TEXT, help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]")
-@click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: one per core]")
+@click.option("--workers", type=click.IntRange(1, 1024), help="Number of processes.  [default: one per core]")
 @click.option(
-    "--limit", type=click.IntRange(1), default=100_000, show_default=True, help="Most cells of a study."
+    "--limit",
+    type=click.IntRange(1),
+    default=100_000,
+    show_default=True,
+    help="Largest number of cells that the study may have.",
 )
 @guarded
 def run(
@@ -168,9 +172,9 @@ def run(
 ) -> None:
     """Run STUDY, the name of a built-in study or a YAML file, and write its report.
 
-    What the output directory already has is not computed again, so the same command resumes a study that
-    was interrupted, and a changed study computes only what is new. KEY=VALUE changes the study, such as
-    examples=100, epsilons=[0.1,0.2] or models.0.rule.epochs=2.
+    Cells that the output directory already holds are not computed again, so the same command resumes an
+    interrupted study, and of a changed study only the new cells are computed. KEY=VALUE changes a value of
+    the study, for example examples=100, epsilons=[0.1,0.2] or models.0.rule.epochs=2.
     """
     from spikeproof.command import terminal
     from spikeproof.experiments.run.compute import Bench
@@ -228,7 +232,7 @@ def _executor(workers: int | None, device: str, tasks: int) -> Executor:
 @DIRECTORY
 @guarded
 def status(directory: Path) -> None:
-    """Say how far the study in DIR is."""
+    """Show how many cells of the study in DIR are finished, damaged or failed."""
     from spikeproof.experiments.run.driver import status as status_of
 
     found = status_of(directory)
@@ -245,15 +249,16 @@ def status(directory: Path) -> None:
 @cli.command()
 @DIRECTORY
 @AS_JSON
-@click.option("--seeds", is_flag=True, help="Means over seeds, with their intervals.")
-@click.option("--probes", is_flag=True, help="What probes of timing found.")
-@click.option("--distances", is_flag=True, help="How far nearest adversarial images are.")
-@click.option("--comparisons", is_flag=True, help="Which models are more robust than others.")
+@click.option("--seeds", is_flag=True, help="Means over training seeds, with their intervals.")
+@click.option("--probes", is_flag=True, help="Accuracy under timing probes.")
+@click.option("--distances", is_flag=True, help="Median distance of the nearest adversarial images.")
+@click.option("--comparisons", is_flag=True, help="Paired comparisons of models that differ in one part.")
 @guarded
 def show(directory: Path, as_json: bool, **tables: bool) -> None:
-    """Print the numbers of the study in DIR, or only what is asked for, one table after the other.
+    """Print the numbers of the study in DIR, or only the tables that the options name.
 
-    As JSON that is one list; of several tables it is one object, which has the list of each by its name.
+    With --json, one table is printed as a list, and several tables as an object that maps the name of each
+    table to its list.
     """
     order, found = ("seeds", "probes", "distances", "comparisons"), _Tables(directory)
     asked = [name for name in order if tables[name]]
@@ -267,7 +272,7 @@ def show(directory: Path, as_json: bool, **tables: bool) -> None:
 
 @dataclass(frozen=True)
 class _Tables:
-    """What a study has to show, each as `show --json` prints it and read when it is wanted."""
+    """The tables of a study as `show --json` prints them; each is read on first use."""
 
     directory: Path
 
@@ -302,7 +307,7 @@ class _Tables:
         return comparisons(self.directory, self.numbers)
 
     def show(self, table: str, asked: bool) -> None:
-        """Print one; of one that was asked for and is empty, that it is."""
+        """Print one table, or a message where a table that was asked for is empty."""
         from spikeproof.command import terminal
 
         printed: dict[str, Callable[[], None]] = {
@@ -322,19 +327,19 @@ NOTHING = {
     "probes": "No probe of this study is finished.",
     "distances": "No distance of this study is finished.",
 }
-"""What is said of a table that was asked for and has no line; comparisons say it themselves."""
+"""Table -> message where it was asked for and is empty; `print_comparisons` prints its own."""
 
 
 @cli.command()
 @DIRECTORY
 @guarded
 def report(directory: Path) -> None:
-    """Write the report of the study in DIR anew."""
+    """Write the report of the study in DIR again."""
     _report(directory)
 
 
 def _report(directory: Path, *, anew: bool = True) -> None:
-    """Print the numbers and write the report; one that is as it was written for them stays."""
+    """Print the numbers and write the report; without `anew`, a report that is up to date is kept."""
     from spikeproof.command import terminal
     from spikeproof.experiments.read.ranking import rankings
     from spikeproof.experiments.read.results import distance_records, probe_records, records
@@ -360,7 +365,7 @@ def _report(directory: Path, *, anew: bool = True) -> None:
 
 
 def _written(directory: Path) -> Path:
-    """Where the report lies, written anew."""
+    """Write the report again and return its path."""
     from spikeproof.experiments.read.comparisons import comparisons
     from spikeproof.experiments.read.ranking import rankings
     from spikeproof.experiments.read.results import distance_records, probe_records, records
@@ -385,15 +390,19 @@ MODEL = click.argument("model", type=PLACE, metavar="MODEL")
 ASKED = (
     MODEL,
     click.option(
-        "--suite", type=TEXT, default="standard", show_default=True, help="quick, standard or extreme."
+        "--suite",
+        type=TEXT,
+        default="standard",
+        show_default=True,
+        help="Suite of attacks: quick, standard or extreme.",
     ),
     click.option(
         "--threat",
         type=TEXT,
         default="linf",
         show_default=True,
-        help="linf or l2; for models on events flips, additions, removals or shifts, also with options as in "
-        "a study: '{shifts: {measure: delay}}'.",
+        help="linf or l2; for models that take events flips, additions, removals or shifts. Options are "
+        "written as in a study: '{shifts: {measure: delay}}'.",
     ),
     click.option(
         "--epsilon",
@@ -402,24 +411,30 @@ ASKED = (
         multiple=True,
         default=("8/255",),
         show_default=True,
-        help="Budget; repeat it for several.",
+        help="Size of the threat; repeat the option for several budgets.",
     ),
     click.option(
-        "--dataset", type=TEXT, help="Data set to measure on.  [default: that of the study that made MODEL]"
+        "--dataset",
+        type=TEXT,
+        help="Data set to measure on.  [default: the data set of the study that trained MODEL]",
     ),
     click.option("--data", type=PLACE, help="Directory that holds data sets."),
-    click.option("--examples", type=click.IntRange(1), default=200, show_default=True, help="Test images."),
+    click.option(
+        "--examples", type=click.IntRange(1), default=200, show_default=True, help="Number of test images."
+    ),
     click.option(
         "--sample",
         default="class-proportional",
         show_default=True,
         help="Which test images: class-proportional (a random share of every class) or first.",
     ),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all draws."),
+    click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all random draws."
+    ),
     click.option(
         "--draws",
         type=click.IntRange(1),
-        help="Per verdict, where the model draws.  [default: as many as leave ±2 points to chance]",
+        help="Draws per verdict of a stochastic model.  [default: enough for a random error of ±2 points]",
     ),
     click.option(
         "--device", type=TEXT, help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]"
@@ -459,7 +474,7 @@ def asked(command: Callable[..., None]) -> Callable[..., None]:
 @asked
 @guarded
 def evaluate(as_json: bool, **options: Unpack[Asked]) -> None:
-    """Robust accuracy of MODEL under a suite of attacks, with verdict and certificate.
+    """Measure the robust accuracy of MODEL under a suite of attacks, with verdict and certificate.
 
     MODEL is a directory that spikeproof.save() wrote, a train cell of a study, or FILE.py:FUNCTION, a
     function in a file of yours that takes nothing and returns a model. The file is run. With --out the
@@ -482,8 +497,10 @@ def evaluate(as_json: bool, **options: Unpack[Asked]) -> None:
 
 @cli.command()
 @asked
-@click.option("--verdicts", is_flag=True, help="Only say what is known; compute nothing.  [studies]")
-@click.option("--rounds", type=click.IntRange(0), default=3, show_default=True, help="Of repairs, in all.")
+@click.option("--verdicts", is_flag=True, help="Print the verdicts without computing anything.  [studies]")
+@click.option(
+    "--rounds", type=click.IntRange(0), default=3, show_default=True, help="Most rounds of repairs."
+)
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [studies; default: one per core]")
 @click.option(
     "--make",
@@ -501,15 +518,15 @@ def audit(
     make: tuple[str, ...],
     **options: Unpack[Asked],
 ) -> None:
-    """Say how far the numbers of MODEL can be trusted.
+    """Judge how far the numbers of MODEL can be trusted.
 
     MODEL is a saved model, FILE.py:FUNCTION as for `evaluate`, or the directory of a study.
 
-    What is missing is computed, and every number without a standard suite gets one. A doubtful number is then
-    attacked again as its reasons ask: more steps where the loss was rising, more draws where the expectation
-    was too small, other gradients where they vanish, more images where the interval is wide, and at last the
-    next larger suite. The command says what that changed. For a study, repairs are stored beside its cells,
-    and its report shows them.
+    Missing cells are computed, and every number that no standard suite has searched gets one. A doubtful
+    number is then attacked again, depending on the checks that were raised: with more steps where the loss
+    was still rising, more draws where the expectation used too few, other gradients where gradients vanish,
+    more images where the interval is wide, and finally with the next larger suite. The command prints what
+    changed. For a study, the repairs are stored beside its cells, and its report shows them.
     """
     from spikeproof.command import terminal
     from spikeproof.experiments.repair.signing import repair, sign_off
@@ -743,10 +760,10 @@ def _question(**asked: Unpack[Asked]) -> tuple[Model, Dataset, Question, str]:
 @AS_JSON
 @guarded
 def list_(kind: str, member: str | None, as_json: bool) -> None:
-    """Print every member of a KIND with one sentence about it, or every option of one MEMBER.
+    """Print every member of a KIND with one sentence each, or every option of one MEMBER.
 
-    `spikeproof list encoders latency` prints the options of the encoder latency: what each holds, its default
-    and its meaning. `spikeproof list models DIR` prints the models of the study in DIR, each with the
+    `spikeproof list encoders latency` prints the options of the encoder latency with the type, the default
+    and the meaning of each. `spikeproof list models DIR` prints the models of the study in DIR, each with the
     directory that `evaluate`, `audit` and `spikeproof.load` take.
     """
     from spikeproof.catalogue.names import members
@@ -795,7 +812,7 @@ def _list_models(directory: str | None, as_json: bool) -> None:
 @AS_JSON
 @guarded
 def doctor(data: Path | None, as_json: bool) -> None:
-    """Print versions, devices, threads, and which data sets are found."""
+    """Print the versions, devices and threads of this machine, and the data sets found on it."""
     from spikeproof.command.doctor import examine
 
     found = examine(data)

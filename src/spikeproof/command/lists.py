@@ -18,7 +18,7 @@ LIBRARIES = ("torchattacks", "foolbox")
 
 
 def print_options(kind: str, member: str, options: Sequence[Option]) -> None:
-    """The options of one member, each with what it holds, its default and its meaning."""
+    """Print the options of one member, each with its type, its default and its meaning."""
     if not options:
         click.echo(f"{member} has no options.")
         return

@@ -18,7 +18,8 @@ from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Reco
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.driver import Listener, Summary
 from spikeproof.experiments.run.executors import Failure, Progress
-from spikeproof.experiments.study.cells import Cell
+from spikeproof.experiments.study.cells import Cell, CellSpec
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.experiments.study.owned import is_owned
 from spikeproof.report.tables import (
     ARCHITECTURE,
@@ -153,16 +154,28 @@ def cell_names(cells: Sequence[Cell]) -> dict[str, str]:
             parts = "/".join(model[axis]["name"] for axis in shown)
             names[cell.address] = f"train {parts}"
         else:
-            tried = spec.get("attack") or spec.get("certificate")
-            what = f"{tried['name']} {spec['epsilon']:.3g}" if tried and "epsilon" in spec else cell.kind
-            what = f"distance by {spec['attack']['name']}" if cell.kind == "distance" else what
-            what = f"probe {spec['probe']['name']}" if "probe" in spec else what
-            names[cell.address] = f"{what} on {names[cell.needs[0]].removeprefix('train ')}"
+            names[cell.address] = (
+                f"{_measured(cell.kind, spec)} on {names[cell.needs[0]].removeprefix('train ')}"
+            )
     return names
 
 
+def _measured(kind: CellKind, spec: CellSpec) -> str:
+    """What a cell measures of its model, in a few words."""
+    match kind:
+        case CellKind.ATTACK:
+            return f"{spec['attack']['name']} {spec['epsilon']:.3g}"
+        case CellKind.CERTIFY:
+            return f"{spec['certificate']['name']} {spec['epsilon']:.3g}"
+        case CellKind.DISTANCE:
+            return f"distance by {spec['attack']['name']}"
+        case CellKind.PROBE:
+            return f"probe {spec['probe']['name']}"
+    return kind
+
+
 def print_summary(summary: Summary) -> None:
-    """What a run did, in one line."""
+    """The result of a run, in one line."""
     words = f"{summary.total} cells: {summary.computed} computed, {summary.kept} kept"
     if summary.failed:
         words += f", {summary.failed} failed and {summary.blocked} could not be tried"
@@ -214,26 +227,26 @@ def print_records(records: Sequence[Record]) -> None:
 
 
 def _argmax(records: Sequence[Record], axes: Sequence[str], columns: Sequence[Budget]) -> list[str]:
-    """What models that tie would have if the first of the best classes were the answer."""
-    told = [
+    """The accuracy by argmax of every model that has ties."""
+    lines = [
         f"  {', '.join(str(dict(row.model)[axis]) for axis in axes)}: {argmaxes(row, columns)}"
         for row in headlines(records)
         if row.model["tie_share"] or any(worst["adversarial_tie_share"] for worst in row.worst.values())
     ]
     head = "With the first of the best classes for an answer, clean and at each budget, where there are ties:"
-    return [head, *told] if told else []
+    return [head, *lines] if lines else []
 
 
 def _print_marks(verdicts: set[str | None], nested: bool, reasons: str) -> None:
     if PRELIMINARY in verdicts:
-        click.echo(f"{MARKS[PRELIMINARY]}: preliminary, a first look that no search followed.")
+        click.echo(f"{MARKS[PRELIMINARY]}: preliminary; too few attacks ran for the verdict supported.")
     if DOUBTFUL in verdicts:
         click.echo(f"A question mark: doubtful, for {reasons}; docs/audit.md explains them.")
     if nested:
-        click.echo("Nested: each budget began with what the attack had found within the smaller one.")
+        click.echo("Nested: each budget began with the adversarial images found within the smaller one.")
 
 
-MOST_PLACES = 5
+MOST_RANKED = 5
 """Models that the ranking names on a terminal."""
 
 
@@ -250,18 +263,18 @@ def print_ranking(ranked: Sequence[Ranking], records: Sequence[Record]) -> None:
     if top is None:
         return
     click.echo(f"\nRanking at {top.threat} {epsilon_text(top.epsilon)}, worst case with 95 % intervals:")
-    for place, row in enumerate(top.rows[:MOST_PLACES]):
+    for rank, row in enumerate(top.rows[:MOST_RANKED]):
         ends = interval(row["ci_low"], row["ci_high"])
-        words = "  less robust than the first" if place in top.below_first else ""
-        click.echo(f"{place + 1:3}. {judged(row):>6} {ends:14} {label(row, axes)}{words}")
-    if len(top.rows) > MOST_PLACES:
-        click.echo(f"     and {len(top.rows) - MOST_PLACES} more")
+        words = "  less robust than the first" if rank in top.below_first else ""
+        click.echo(f"{rank + 1:3}. {judged(row):>6} {ends:14} {label(row, axes)}{words}")
+    if len(top.rows) > MOST_RANKED:
+        click.echo(f"     and {len(top.rows) - MOST_RANKED} more")
     for words in ranking_words(ranked, axes):
         click.echo(words)
 
 
 def print_next(directory: Path, records: Sequence[Record]) -> None:
-    """The command that is worth running next on a study.
+    """A hint at the most useful next command for a study.
 
     Args:
         directory: the output directory of the run.
@@ -308,8 +321,8 @@ def print_seeds(records: Sequence[Record], *, explained: bool = False) -> None:
             verdict = DOUBTFUL if budget in row.doubtful else PRELIMINARY if budget in row.preliminary else ""
             mark = MARKS.get(verdict, "") + (" nested" if budget in row.nested else "")
             means.append(_mean(row.worst[budget]) + mark if budget in row.worst else MISSING)
-        place = [str(row.model[axis]) for axis in axes]  # type: ignore[literal-required]
-        lines.append([*place, str(row.trainings), row.n, *means])
+        parts = [str(row.model[axis]) for axis in axes]  # type: ignore[literal-required]
+        lines.append([*parts, str(row.trainings), row.n, *means])
     click.echo("\nMeans over seeds with the 95 % interval of training again; n: images per seed:")
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     for line in (head, *lines):
@@ -327,14 +340,14 @@ def _mean(mean: tuple[float, Interval | None]) -> str:
 
 
 def print_probes(records: Sequence[ProbeRecord]) -> None:
-    """Accuracy of every model under every probe of timing; nothing where there is none."""
+    """Accuracy of every model under every timing probe; nothing where there is none."""
     if not records:
         return
     axes, names = varying(records) or ["encoder"], list(dict.fromkeys(row["probe"] for row in records))
     rows: dict[str, dict[str, ProbeRecord]] = {}
     for record in records:
         rows.setdefault(record["model"], {})[record["probe"]] = record
-    click.echo("\nAccuracy in % when a probe changes the spikes of the input:")
+    click.echo("\nAccuracy in % when a timing probe changes the spike trains of the input:")
     lines = [[*axes, "clean", *names]]
     for found in rows.values():
         first = next(iter(found.values()))
@@ -405,7 +418,7 @@ def print_signed(found: Sequence[Report]) -> None:
 
 
 def print_repaired(found: Sequence[Mended]) -> None:
-    """Every number, what was tried on those that were not supported and why, and what it made of them."""
+    """Every number; for one that was not supported, also the further attacks, their reasons and results."""
     for each in found:
         print_signed([each.first])
         for attempt in each.attempts:
@@ -435,10 +448,10 @@ def print_verdicts(records: Sequence[Record], repaired: Sequence[Repaired] = ())
     axes = varying(records) or ["encoder"]
     mended = {(each["record"]["cell"], each["record"]["epsilon"]): each for each in repaired}
     for row in records:
-        place = ", ".join(str(row[axis]) for axis in axes)  # type: ignore[literal-required]
+        model = ", ".join(str(row[axis]) for axis in axes)  # type: ignore[literal-required]
         shown = MISSING if row["verdict"] == WITHHELD else percent(row["robust_accuracy"])
         click.echo(
-            f"{row['verdict']:11}  {shown:>5} %  {row['threat']} {epsilon_text(row['epsilon'])}  {place}"
+            f"{row['verdict']:11}  {shown:>5} %  {row['threat']} {epsilon_text(row['epsilon'])}  {model}"
         )
         for reason in (*row["warnings"], *(f"note: {note}" for note in row["notes"])):
             click.echo(f"             {reason}")
@@ -483,11 +496,11 @@ def _warnings(records: Sequence[Record]) -> list[str]:
     """The first warning of each kind, where it is, and how many others are like it."""
     kinds: dict[str, list[str]] = {}
     for row in records:
-        place = (
+        number = (
             f"{row['network']}, {row['encoder']}, {row['decoder']}, epsilon {epsilon_text(row['epsilon'])}"
         )
         for warning in row["warnings"]:
-            text = f"{warning} ({place})"
+            text = f"{warning} ({number})"
             kind = kinds.setdefault(warning.split(":", 1)[0], [])
             kind += [] if text in kind else [text]
     return [

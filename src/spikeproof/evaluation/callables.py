@@ -1,4 +1,4 @@
-"""A callable as a model: what takes images alone, and whether answers depend on anything besides them."""
+"""A callable as a model: calls with images alone, and a check that equal calls give equal answers."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from spikeproof.protocols import Model
 __all__ = ["ALIKE", "LeakError", "Plain", "Shaped", "answering", "check_repeats"]
 
 ALIKE = 1e-3
-"""Relative difference of logits that rounding may make."""
+"""Largest relative difference between logits that rounding can explain."""
 
-LOOKED_AT = 4
-"""Images by which a model is checked before it is measured."""
+_KEY = "key"
+"""Name of the parameter of a call that takes a key."""
+
+CHECKED = 4
+"""Number of images on which a model is checked before it is measured."""
 
 
 class LeakError(InputError):
-    """A model whose answers depend on what it was asked before, or on chance that no key controls."""
+    """A model whose answers depend on earlier forward passes, or on randomness that no key controls."""
 
 
 @dataclass(frozen=True)
 class Plain:
-    """A callable that takes images alone, in the call of a `Model`; it draws nothing, so keys are ignored.
+    """A callable of images alone as a `Model`; it is deterministic, so it ignores the key.
 
     Args:
-        model: images to logits.
+        model: maps images to logits.
 
     Example:
         >>> Plain(lambda images: images.flatten(1))(torch.ones(2, 1, 1, 3), Key.of(0)).shape
@@ -53,11 +56,11 @@ class Plain:
 
 @dataclass(frozen=True)
 class Shaped:
-    """A model of examples of another shape, in the call of a model of images.
+    """A model of examples of any shape as a model of images.
 
     Args:
-        model: examples `[B, *shape]` to logits.
-        shape: of one example.
+        model: maps examples `[B, *shape]` to logits.
+        shape: shape of one example.
 
     Shapes:
         images `[B, 1, H, W]` -> logits `[B, K]`
@@ -85,12 +88,12 @@ class Shaped:
 
 
 def answering(model: Any) -> Model:
-    """The model itself where its call takes a key, and otherwise the callable in the call of a `Model`.
+    """The model itself if its call takes a key; otherwise the callable wrapped as a `Model`.
 
     A call takes a key if its second positional parameter is called `key` or has no default.
 
     Raises:
-        InputError: no callable.
+        InputError: the model cannot be called.
 
     Example:
         >>> answering(nn.Linear(3, 2))
@@ -98,7 +101,7 @@ def answering(model: Any) -> Model:
     """
     if not callable(model):
         raise InputError(
-            "A model is called with images and answers logits",
+            "A model is a callable that maps images to logits",
             repr(model)[:80],
             "Pass a module or a function.",
         )
@@ -109,7 +112,7 @@ def answering(model: Any) -> Model:
 def _takes_key(model: Any) -> bool:
     try:
         signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
-    except (TypeError, ValueError):  # a callable written in C tells nothing of itself
+    except (TypeError, ValueError):  # a callable written in C may have no signature
         return False
     positional = [
         p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
@@ -119,45 +122,45 @@ def _takes_key(model: Any) -> bool:
     if len(positional) < 2:
         return False
     second = positional[1]
-    return second.name == "key" or second.default is second.empty
+    return second.name == _KEY or second.default is second.empty
 
 
 @torch.no_grad()
 def check_repeats(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
-    """Refuse a model that answers equal calls differently: its numbers would depend on the order of calls.
+    """Refuse a model that answers equal calls differently, because its numbers would depend on their order.
 
-    A few images are shown twice under one key, with other images in between.
+    A few images are passed forward twice under one key, with other images in between.
 
     Raises:
-        LeakError: the second answer differs by more than rounding, or there is none.
+        LeakError: the second answer differs by more than rounding, or the second call fails.
 
     Example:
         >>> check_repeats(lambda images, key=None: images, torch.eye(3), Key.of(0))
     """
-    few = x[:LOOKED_AT]
+    few = x[:CHECKED]
     rows = key.fold("repeat").for_rows(range(len(few)))
     try:
         first = model(few, rows)
-    except Exception:  # whoever measures the model says what is wrong with its answers
+    except Exception:  # the measurement itself reports what is wrong with the answers
         return
     try:
         model(few.flip(0).roll(1, -1), rows)
         second = model(few, rows)
-    except Exception as error:  # whatever a foreign model raises
+    except Exception as error:  # a foreign model may raise any error
         raise LeakError(
             "A model answers every call as if it were the first",
             f"{type(error).__name__} at the second call: {error}",
             "Reset its state at the beginning of every call.",
         ) from error
     if not isinstance(first, Tensor) or first.shape != second.shape or first.ndim < 1:
-        return  # no logits at all, which is refused where they are read
+        return  # not logits, which the measurement itself refuses
     a, b = (answer.reshape(len(few), -1) for answer in (first, second))
     scale = torch.maximum(a.abs(), b.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
     differs = ((a - b).abs() > ALIKE * scale).any(1)
     if bool(differs.any()):
         raise LeakError(
             "A model answers equal calls equally",
-            f"other logits for {int(differs.sum())} of {len(few)} images when they were shown again",
+            f"different logits for {int(differs.sum())} of {len(few)} images in a second forward pass",
             "Reset its state (membrane potentials, running statistics, caches) at the start of every call. "
             "If it draws random numbers, let it take them from the key and declare `stochastic = True`.",
         )

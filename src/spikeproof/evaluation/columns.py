@@ -1,9 +1,9 @@
-"""Columns of outcomes: one value per example each, declared once with the field that holds it.
+"""Columns of outcomes: each holds one value per example and is declared once, with its field.
 
-A declaration says what a column means, how it is computed from a batch of examples, what it is for an
-example that no attack was tried on, how batches are joined, how a worst case over several attacks takes it,
-whether the table of a cell holds it, and what stands in its place where an older table does not. Evaluation,
-suites, cells and whoever reads them go by the declarations, so that a new column is one new field.
+A declaration says what a column means, how it is computed from a batch, its value for an example that was not
+attacked, how batches are joined, how a worst case over several attacks combines it, whether the table of a
+cell holds it, and which value replaces it if an older table lacks it. Evaluation, suites, cells and their
+readers use the declarations, so a new column is one new field.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["Column", "Declared", "columns", "declared", "joined", "kept", "stored", "subset"]
 
 Merge = Callable[[Tensor, Tensor, Bool[Tensor, "R"]], Tensor]
-"""From what a worst case has, what one more attack has, and where that one did better: the new worst case."""
+"""(worst case so far, outcome of a further attack, where that attack did better) -> new worst case."""
 
 
 def kept(worst: Tensor, found: Tensor, better: Bool[Tensor, "R"]) -> Tensor:
-    """As it was: it is the same under every attack, or says nothing about a worst case."""
+    """Keep the old value: it is the same under every attack, or has no meaning for a worst case."""
     return worst
 
 
 def taken(worst: Tensor, found: Tensor, better: Bool[Tensor, "R"]) -> Tensor:
-    """That of the attack whose image counts."""
+    """The value under the attack whose image counts."""
     return torch.where(better.view(-1, *[1] * (worst.ndim - 1)), found.to(worst.dtype), worst)
 
 
@@ -41,12 +41,12 @@ def added(worst: Tensor, found: Tensor, better: Bool[Tensor, "R"]) -> Tensor:
 
 
 def every(worst: Tensor, found: Tensor, better: Bool[Tensor, "R"]) -> Tensor:
-    """Whether it holds under every attack."""
+    """Whether the column is true under every attack."""
     return worst & found
 
 
 def largest(worst: Tensor, found: Tensor, better: Bool[Tensor, "R"]) -> Tensor:
-    """The largest under any attack."""
+    """The largest value under any attack."""
     return torch.maximum(worst, found).to(worst.dtype)
 
 
@@ -56,7 +56,7 @@ def one_after_another(parts: Sequence[Tensor]) -> Tensor:
 
 
 def side_by_side(parts: Sequence[Float[Tensor, "S B"]]) -> Float[Tensor, "S N"]:
-    """The traces of all batches; one that ends early keeps its last value, as does an example left alone."""
+    """The traces of all batches; a trace that ends early is extended by its last value."""
     longest = max(len(part) for part in parts)
     return torch.cat([_held(part.T, longest) for part in parts]).T
 
@@ -76,13 +76,13 @@ class Column:
     """How one column of an outcome is handled; its name and type are those of the field that declares it.
 
     Args:
-        meaning: in words, with unit and range.
-        of: from a batch to its part of the column; the first axis is the example, but for traces.
-        before: the column of examples that no attack was tried on.
-        merged: how a worst case takes it.
-        joined: how batches become one.
-        stored: whether the table of a cell holds it, one value per example.
-        absent: what a table of before that lacks it is read as; None leaves it out.
+        meaning: meaning in words, with unit and range.
+        of: maps a batch to its part of the column; the first axis is the example, except for traces.
+        before: maps examples that were not attacked to their part of the column.
+        merged: combines the column of a worst case with that of a further attack.
+        joined: joins the parts of all batches.
+        stored: whether the table of a cell holds the column, one value per example.
+        absent: value that replaces the column if an older table lacks it; None leaves the column out.
     """
 
     meaning: str
@@ -100,12 +100,12 @@ Outcome = TypeVar("Outcome", bound="DataclassInstance")
 
 
 def declared(column: Column) -> Declared:
-    """The metadata of the field that declares a column."""
+    """The metadata of a field that declares a column."""
     return {_KEY: column}
 
 
 def columns(outcome: type[DataclassInstance]) -> dict[str, Column]:
-    """The columns that an outcome declares, in their order.
+    """The columns that an outcome declares, in the order of its fields.
 
     Example:
         >>> from spikeproof.evaluation.outcomes import Attacked
@@ -121,8 +121,8 @@ def joined(outcome: type[DataclassInstance], batches: Sequence[object]) -> dict[
     """Every column of an outcome over all batches.
 
     Args:
-        outcome: that declares the columns.
-        batches: what the columns are computed from.
+        outcome: the class that declares the columns.
+        batches: the batches from which the columns are computed.
     """
     return {n: c.joined([c.of(batch) for batch in batches]) for n, c in columns(outcome).items()}
 

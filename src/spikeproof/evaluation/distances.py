@@ -1,8 +1,8 @@
-"""The nearest adversarial images of a model: how far they are, and on how many examples one was found.
+"""The distances of the nearest adversarial images, and the share of examples for which one was found.
 
-A search reports distances; the frame believes none of them. Every image is measured again, and asked of the
-model again under draws that the search has not seen; what does not fool it then counts as not found. A median
-over examples counts those as infinitely far, so it is never better than the search was.
+The distances that a search reports are not used. The distance of every image is measured again, and the model
+classifies the image again under fresh draws; an image that the model then classifies correctly counts as not
+found. The median over examples counts such an example as infinitely far.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ __all__ = ["Nearest", "check_search", "evaluate_distances"]
 
 @dataclass(frozen=True)
 class _Hits:
-    """What a search found on the examples that it was run on, measured again."""
+    """The result of a search on the examples on which it ran, measured again."""
 
     search: Minimum
-    distance: Float[Tensor, "R"]  # infinite where the model denies what was found
+    distance: Float[Tensor, "R"]  # infinite where the model classifies the image correctly
     right: Float[Tensor, "R"]
     draws: int
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """A batch of examples, those that the search was run on, and what it found; None where there are none."""
+    """A batch of examples, the rows on which the search ran, and its result there, if there are any."""
 
     images: Float[Tensor, "B *F"]
     labels: Int64[Tensor, "B"]
@@ -57,7 +57,7 @@ def _given(meaning: str, of: Callable[[_Batch], Tensor]) -> Declared:
 
 
 def _found(meaning: str, of: Callable[[_Hits], Tensor], before: Callable[[_Batch], Tensor]) -> Declared:
-    """A column of the examples that the search was run on; `before` is that of the others."""
+    """A column of the examples on which the search ran; `before` gives the values of the others."""
 
     def column(batch: _Batch) -> Tensor:
         whole = before(batch).clone()
@@ -73,7 +73,7 @@ def _none(batch: _Batch) -> Int64[Tensor, "B"]:
 
 
 class NearestMetrics(TypedDict):
-    """Median and share found, with their intervals; NaN where there is none."""
+    """The median distance and the share of images found, with their intervals; NaN where there is none."""
 
     n: int
     counted: int
@@ -92,7 +92,7 @@ class NearestMetrics(TypedDict):
 
 @dataclass(frozen=True)
 class Nearest:
-    """Per-example distances; examples that the model gets wrong as they are have distance 0."""
+    """Per-example distances; an example that the model misclassifies without an attack has distance 0."""
 
     example: Int64[Tensor, "N"] = field(metadata=_given("identity", lambda batch: batch.clean.example))
     label: Int64[Tensor, "N"] = field(metadata=_given("the right class", lambda batch: batch.labels))
@@ -108,7 +108,7 @@ class Nearest:
     )
     claimed: Float[Tensor, "N"] = field(
         metadata=_found(
-            "the distance as the search had it",
+            "the distance that the search reported",
             lambda hits: hits.search.distance,
             lambda batch: _none(batch).double(),
         )
@@ -140,17 +140,17 @@ class Nearest:
 
     @property
     def counted(self) -> Bool[Tensor, "N"]:
-        """The examples of the median: those that the model answers rightly in at least half of its draws."""
+        """The examples of the median: those right in at least half of the draws without an attack."""
         return self.right_clean >= 0.5
 
     def metrics(self) -> NearestMetrics:
-        """Median and share found, over the counted examples, with 95 % intervals; NaN where there is none."""
+        """The median distance and the share found over the counted examples, with 95 % intervals."""
         distance = self.distance[self.counted].double()
         found, n = int(distance.isfinite().sum()), len(distance)
         middle, (low, high) = median(distance.tolist()) if n else (float("nan"), (float("nan"),) * 2)
         share = wilson(found, n) if n else (float("nan"),) * 2
-        asked = self.counted & (self.backward_queries > 0)
-        lost = self.claimed[self.counted].isfinite() & ~self.distance[self.counted].isfinite()
+        searched = self.counted & (self.backward_queries > 0)
+        unconfirmed = self.claimed[self.counted].isfinite() & ~self.distance[self.counted].isfinite()
         return {
             "n": len(self.distance),
             "counted": n,
@@ -161,8 +161,10 @@ class Nearest:
             "median_distance": middle,
             "median_low": max(0.0, low) if n else low,
             "median_high": high,
-            "unconfirmed_share": float(lost.double().mean()) if n else float("nan"),
-            "zero_gradient_share": float(self.zero_gradients[asked].double().mean()) if asked.any() else None,
+            "unconfirmed_share": float(unconfirmed.double().mean()) if n else float("nan"),
+            "zero_gradient_share": float(self.zero_gradients[searched].double().mean())
+            if searched.any()
+            else None,
             "forward_queries": int(self.queries.sum()),
             "backward_queries": int(self.backward_queries.sum()),
         }
@@ -181,22 +183,23 @@ def evaluate_distances(
     batch_size: int = 100,
     draws: int = 10,
 ) -> Nearest:
-    """How far the nearest adversarial image of each example is, as far as a search finds it.
+    """The distance of the nearest adversarial image of each example that a search finds.
 
     Args:
-        model: images to logits, in evaluation mode.
+        model: maps images to logits; in evaluation mode.
         recipe: the search, such as `DeepFool()`.
-        norm: the threat whose norm is meant; its epsilon plays no part.
+        norm: the threat in whose norm distances are measured; its epsilon is not used.
         x: images in [0, 1].
         y: labels.
         clean: outcomes of `evaluate_clean` on the same examples.
-        key: randomness of search and draws.
-        through: a substitute of the model for gradients.
-        batch_size: examples per forward pass, at least 1; changes no number.
+        key: key of the randomness of search and draws.
+        through: gradient source of the search; None for the model itself.
+        batch_size: examples per forward pass, at least 1; does not change any number.
         draws: forward passes per verdict on a stochastic model, at least 1.
 
     Raises:
-        InputError: a recipe that looks for no nearest image, another norm than its own, or other examples.
+        InputError: the recipe does not search for the nearest image or not in this norm, or the clean
+            outcomes are of other examples.
 
     Example:
         >>> from spikeproof.attacks.nearest.linearised import DeepFool
@@ -216,9 +219,9 @@ def evaluate_distances(
     check_threat(model, norm)
     if len(clean.example) != len(x) or len(x) != len(y) or not len(x) or batch_size < 1 or draws < 1:
         raise InputError(
-            "Distances need examples, their labels and their clean outcomes, a batch and a draw at least",
+            "Distances need examples with labels and clean outcomes, and batch_size and draws of at least 1",
             f"{len(x)} images, {len(y)} labels, {len(clean.example)} outcomes, {batch_size=}, {draws=}",
-            "Pass what evaluate_clean was given.",
+            "Pass the examples that evaluate_clean was called with.",
         )
     target = Steady(model)
     draws = draws if target.stochastic else 1
@@ -234,10 +237,10 @@ def evaluate_distances(
 
 
 def check_search(recipe: Recipe, norm: Threat) -> None:
-    """Refuse what looks for no nearest image in this norm.
+    """Refuse a recipe that does not search for the nearest image in this norm.
 
     Raises:
-        InputError: it does not.
+        InputError: the recipe does not.
     """
     if not isinstance(recipe, NormRecipe) or not recipe.minimal:
         raise InputError(
@@ -257,11 +260,11 @@ def _search(
     through: Model | None,
     draws: int,
 ) -> _Hits | None:
-    """Search, measure every image again and ask the model again; None without examples."""
+    """Search, measure every image again and classify it again; None if there are no examples."""
     if not len(x):
         return None
-    source = None if through is None else Steady(through)
-    nearest = search.search(model, x, y, key.fold("distance"), through=source)
+    gradient_source = None if through is None else Steady(through)
+    nearest = search.search(model, x, y, key.fold("distance"), through=gradient_source)
     images, now = nearest.x_adv, key.fold("measure")
     with torch.no_grad():
         answers = torch.stack([decide(model(images, now.fold("draw", i))) for i in range(draws)])
@@ -272,7 +275,7 @@ def _search(
 
 
 def _defined(threat: Threat, images: Float[Tensor, "R *F"]) -> Bool[Tensor, "R"]:
-    """Whether images are something that a model can be given: whole events, or values in [0, 1]."""
+    """Whether images are valid inputs of a model: whole events, or values in [0, 1]."""
     if isinstance(threat, EventThreat):
         return threat.on_grid(images)
     flat = images.flatten(1)

@@ -1,4 +1,4 @@
-"""The state of a suite between two of its members, in one file, from which it goes on to the bit."""
+"""The state of a suite between two of its members, in one file, from which the suite resumes exactly."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,11 +14,8 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.evaluation.columns import columns
-from spikeproof.evaluation.outcomes import Attacked
+from spikeproof.evaluation.outcomes import Attacked, Contribution
 from spikeproof.tensorfiles import digest, dump, parse, read, write
-
-if TYPE_CHECKING:
-    from spikeproof.evaluation.suites import Contribution
 
 __all__ = ["Interim"]
 
@@ -28,14 +25,14 @@ _OWN = ("broken_by", "nearest", "height")
 
 
 class Interim(NamedTuple):
-    """What a suite knows between two members.
+    """The state of a suite between two members.
 
     Args:
         worst: the worst case so far.
         broken_by: per example the position of the member whose image counts; -1 for the image as it is.
         members: what each member did, in order.
-        nearest: of each example the image of the largest margin so far.
-        height: that margin.
+        nearest: for each example, the image of the largest margin so far.
+        height: the margin of this image.
     """
 
     worst: Attacked
@@ -45,14 +42,14 @@ class Interim(NamedTuple):
     height: Float[Tensor, "N"]
 
     def save(self, path: Path, identity: str) -> None:
-        """Replace the file atomically.
+        """Write the state to a file, which it replaces atomically.
 
         Args:
-            path: of the file.
-            identity: a digest of everything that decides the course of this suite.
+            path: path of the file.
+            identity: digest of everything that the result of this suite depends on.
 
         Raises:
-            InputError: the directory cannot be written.
+            InputError: the file cannot be written.
         """
         tensors = {f"{_WORST}{name}": getattr(self.worst, name) for name in columns(Attacked)}
         tensors |= {name: getattr(self, name) for name in _OWN}
@@ -69,14 +66,14 @@ class Interim(NamedTuple):
 
     @classmethod
     def resume(cls, path: Path, identity: str, device: torch.device) -> Interim | None:
-        """The state in a file; None where there is none, it is damaged, or another suite wrote it.
+        """The state in a file; None if the file is missing or damaged, or if another suite wrote it.
 
         A damaged file is ignored with a warning, so it costs time but cannot change a result.
 
         Args:
-            path: of the file.
-            identity: as it was saved.
-            device: where tensors live.
+            path: path of the file.
+            identity: digest with which the state was saved.
+            device: device of the tensors.
         """
         if not path.exists():
             return None

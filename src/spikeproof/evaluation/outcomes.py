@@ -1,6 +1,6 @@
-"""What is known of every example: on clean images, and on images that an attack changed.
+"""The outcome of every example: on clean images, and on images that an attack changed.
 
-The columns of an outcome are declared here, each with its field; `columns` says what a declaration holds.
+The columns of an outcome are declared here, each with its field; the module `columns` explains declarations.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -35,13 +35,15 @@ from spikeproof.statistics import majority_vote, wilson
 from spikeproof.threats import L0, L1, L2, Linf
 
 __all__ = [
+    "Answers",
     "Attacked",
     "AttackedBatch",
     "AttackedMetrics",
     "Clean",
     "CleanBatch",
     "CleanMetrics",
-    "Look",
+    "Contribution",
+    "ContributionEvidence",
     "Untouched",
     "distances",
     "mean",
@@ -49,33 +51,33 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a model answered to some images, once per draw."""
+class Answers:
+    """The answers of a model to a batch of images, one per draw."""
 
-    answers: Sequence[Inference]
+    inferences: Sequence[Inference]
     y: Int64[Tensor, "B"]
 
     @cached_property
     def predictions(self) -> Int64[Tensor, "D B"]:
         """The class of every draw; -1 for a tie."""
-        return torch.stack([decide(answer.logits) for answer in self.answers])
+        return torch.stack([decide(answer.logits) for answer in self.inferences])
 
     @cached_property
     def right(self) -> Float[Tensor, "B"]:
-        """Share of draws answered with the label."""
+        """Share of draws in which the model answers with the label."""
         return (self.predictions == self.y).float().mean(0)
 
     @property
     def right_argmax(self) -> Float[Tensor, "B"]:
-        """The same if the first of the best classes were the answer; what is no number is wrong."""
+        """The same if the first of the best classes were the answer; logits that are not finite are wrong."""
         firsts = [
-            torch.where(a.logits.isfinite().all(-1), a.logits.argmax(-1), UNDECIDED) for a in self.answers
+            torch.where(a.logits.isfinite().all(-1), a.logits.argmax(-1), UNDECIDED) for a in self.inferences
         ]
         return (torch.stack(firsts) == self.y).float().mean(0)
 
     @property
     def prediction(self) -> Int64[Tensor, "B"]:
-        """Of the first draw."""
+        """The class of the first draw; -1 for a tie."""
         return self.predictions[0]
 
     @property
@@ -86,55 +88,55 @@ class Look:
     @property
     def silent(self) -> Float[Tensor, "B"]:
         """Share of draws with a silent output layer."""
-        return torch.stack([answer.silent for answer in self.answers]).float().mean(0)
+        return torch.stack([answer.silent for answer in self.inferences]).float().mean(0)
 
     @property
     def spikes(self) -> Float[Tensor, "B"]:
         """Mean number of spikes up to the decision."""
-        return torch.stack([answer.spikes for answer in self.answers]).mean(0)
+        return torch.stack([answer.spikes for answer in self.inferences]).mean(0)
 
     @property
     def exit(self) -> Float[Tensor, "B"]:
-        """Mean number of steps used."""
-        return torch.stack([answer.exit for answer in self.answers]).mean(0)
+        """Mean number of time steps used."""
+        return torch.stack([answer.exit for answer in self.inferences]).mean(0)
 
     @property
     def right_by_step(self) -> Float[Tensor, "B T"]:
-        """Share of draws right if time were up after each step."""
-        return torch.stack([a.by_step == self.y[:, None] for a in self.answers]).float().mean(0)
+        """Share of draws that are right if the decision is made after each time step."""
+        return torch.stack([a.by_step == self.y[:, None] for a in self.inferences]).float().mean(0)
 
     @property
     def voted(self) -> Float[Tensor, "B"]:
-        """Whether the draws, by majority, vote for the label."""
+        """Whether the majority of the draws votes for the label."""
         votes = majority_vote(self.predictions.cpu().numpy(), self.y.cpu().numpy())
         return torch.from_numpy(votes).to(self.y.device).float()
 
 
 @dataclass(frozen=True)
 class CleanBatch:
-    """A batch of images as they are, and what the model answered to them.
+    """A batch of clean images, and the answers of the model to them.
 
     Args:
         ids: identities of the examples.
-        labels: of the examples.
-        fresh: answers that are reported.
-        chosen: answers by which an attacker chooses.
+        labels: labels of the examples.
+        fresh: answers on fresh draws, which are reported.
+        chosen: answers on the draws with which an attacker chooses between images.
     """
 
     ids: Int64[Tensor, "B"]
     labels: Int64[Tensor, "B"]
-    fresh: Look
-    chosen: Look
+    fresh: Answers
+    chosen: Answers
 
 
 UNKNOWN = float("nan")
 
-Answered = Callable[["Look | Clean"], Tensor]
-"""A column of the model's answers, from a look at a batch or from the clean outcome of its examples."""
+Answered = Callable[["Answers | Clean"], Tensor]
+"""A column of the answers of the model, from a batch or from the clean outcome of its examples."""
 
 
 def _answer(meaning: str, of: Answered, *, stored: bool = True) -> Declared:
-    """A column of fresh answers to whatever images there are."""
+    """A column of the fresh answers, on clean or on attacked images."""
 
     def column(batch: CleanBatch | AttackedBatch) -> Tensor:
         return of(batch.fresh)
@@ -151,15 +153,15 @@ def _known(meaning: str, of: Callable[[CleanBatch], Tensor]) -> Declared:
 
 
 IDENTITY, LABEL = "identity of the example", "the right class"
-RIGHT = "share of fresh draws answered with the label"
-CHOSEN = "the same on the draws used for choosing"
+RIGHT = "share of fresh draws in which the answer is the label"
+CHOSEN = "the same, on the draws with which the attacker chooses"
 ARGMAX = "as `right`, if the first of the best classes were the answer"
 PREDICTION = "class of the first draw; -1 for a tie"
 TIE = "share of draws without one best class"
 SILENT = "share of draws with a silent output layer"
 SPIKES = "mean number of spikes per inference, up to the decision"
-EXIT = "mean number of steps used for the decision; NaN where it is not known"
-VOTED = "whether the draws, by majority, vote for the label"
+EXIT = "mean number of time steps used for the decision; NaN where it is not known"
+VOTED = "whether the majority of the draws votes for the label"
 
 
 class CleanMetrics(TypedDict):
@@ -196,7 +198,7 @@ class Clean:
     exit: Float[Tensor, "N"] = field(metadata=_answer(EXIT, lambda seen: seen.exit))
     right_by_step: Float[Tensor, "N T"] = field(
         metadata=_answer(
-            "share of draws right if time were up after each step",
+            "share of draws that are right if the decision is made after each time step",
             lambda seen: seen.right_by_step,
             stored=False,
         )
@@ -226,12 +228,12 @@ class Clean:
 
 @dataclass(frozen=True)
 class Untouched:
-    """Examples before any attack is tried on them.
+    """Examples before any attack.
 
     Args:
-        threat: the budget.
-        images: as they are.
-        clean: what the model answers to them.
+        threat: the threat with its budget.
+        images: clean images.
+        clean: the clean outcome of the examples.
     """
 
     threat: Threat
@@ -239,44 +241,46 @@ class Untouched:
     clean: Clean
 
     def filled(self, value: int) -> Int64[Tensor, "B"]:
-        """One number for every example."""
+        """The same number for every example."""
         return torch.full_like(self.clean.example, value)
 
 
 @dataclass(frozen=True)
 class AttackedBatch(Untouched):
-    """A batch of examples, some of them attacked, and what the model answered to the images found.
+    """A batch of examples after an attack on some of them, and the answers to the resulting images.
 
     Args:
-        rows: the examples that were attacked, since they were still answered rightly.
-        result: what the attack found on these; None where there were none.
-        within: whether what was found is inside the budget.
-        x_adv: what was found, and the image as it was where nothing was, or nothing inside the budget.
-        fresh: answers that are reported.
-        chosen: answers by which the attacker chooses between this image and the clean one.
-        rounded: answers to the image rounded to 8 bits, as a share of draws right; NaN for no image.
+        rows: the attacked examples, which are right in at least one draw without an attack.
+        result: the result of the attack on these; None if there are none.
+        within: whether the returned image is inside the budget.
+        x_adv: the returned image; the clean image if the example was not attacked or the image is outside the
+            budget.
+        fresh: answers on fresh draws, which are reported.
+        chosen: answers on the draws with which the attacker chooses between this image and the clean one.
+        rounded: share of draws that are right on the image rounded to 8 bits; NaN for inputs that are not
+            images.
     """
 
     rows: Int64[Tensor, "R"]
     result: Result | None
     within: Bool[Tensor, "B"]
     x_adv: Float[Tensor, "B *F"]
-    fresh: Look
-    chosen: Look
+    fresh: Answers
+    chosen: Answers
     rounded: Float[Tensor, "B"]
 
     @property
     def left(self) -> Bool[Tensor, "B"]:
-        """Where the clean image serves the attacker better."""
+        """Where accuracy is lower on the clean image than on the returned one."""
         return self.clean.right_selection < self.chosen.right
 
     def choice(self, clean: Tensor, attacked: Tensor) -> Tensor:
-        """Of each example what belongs to the image that the attacker chooses."""
+        """For each example, the value that belongs to the image that the attacker chooses."""
         return torch.where(self.left, clean, attacked)
 
     @property
     def losses(self) -> Float[Tensor, "S B"]:
-        """The attack's trace, NaN where an example was not attacked."""
+        """The trace of the attack; NaN where an example was not attacked."""
         found = self.images.new_zeros(0, len(self.rows)) if self.result is None else self.result.losses
         whole = self.images.new_full((len(found), len(self.images)), torch.nan)
         whole[:, self.rows] = found.to(whole.dtype)
@@ -298,12 +302,12 @@ def _measured(
     before: Callable[[Untouched], Tensor],
     merged: Merge = taken,
 ) -> Declared:
-    """A column that the frame measures on what an attack found."""
+    """A column that is measured on the images that an attack returned."""
     return declared(Column(meaning, of, before, merged))
 
 
 def _chosen(meaning: str, of: Answered, *, absent: float | None = None) -> Declared:
-    """A column of fresh answers to the image that the attacker chooses, the clean one included."""
+    """A column of the fresh answers to the image that the attacker chooses, which may be the clean one."""
 
     def column(batch: AttackedBatch) -> Tensor:
         return batch.choice(of(batch.clean), of(batch.fresh))
@@ -317,7 +321,7 @@ def _chosen(meaning: str, of: Answered, *, absent: float | None = None) -> Decla
 def _evidence(
     meaning: str, of: Callable[[Result], Tensor], before: Callable[[Untouched], Tensor], merged: Merge = taken
 ) -> Declared:
-    """A column that the attack tells of the examples that it was run on."""
+    """A column that the attack itself records for the examples on which it ran."""
 
     def column(batch: AttackedBatch) -> Tensor:
         whole = before(batch).clone()
@@ -343,11 +347,11 @@ def _distance(meaning: str, norm: Threat) -> Declared:
 
 
 NORMS: Mapping[str, Threat] = {"linf": Linf(0), "l2": L2(0), "l1": L1(0), "l0": L0(0)}
-"""The norms in which every image is measured, whatever its threat."""
+"""The norms in which the change of every image is measured, whatever the threat."""
 
 
 def distances(x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> dict[str, Float[Tensor, "B"]]:
-    """How far images are from others, in every norm.
+    """The distances between pairs of images, in every norm.
 
     Example:
         >>> x_adv, x = torch.tensor([[0.0, 0.5, 0.75, 1.0]]), torch.tensor([[0.0, 0.0, 0.75, 0.5]])
@@ -358,7 +362,7 @@ def distances(x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> dict[st
 
 
 class AttackedMetrics(TypedDict):
-    """Headline numbers under an attack, with the evidence behind them; NaN where nothing was measured."""
+    """Headline numbers under an attack, with their evidence; NaN where nothing was measured."""
 
     n: int
     draws: int
@@ -392,7 +396,7 @@ class AttackedMetrics(TypedDict):
 
 @dataclass(frozen=True)
 class Attacked:
-    """Per-example outcomes under one attack; the attacker may also choose to leave the image alone."""
+    """Per-example outcomes under one attack; the attacker may also choose the clean image."""
 
     example: Int64[Tensor, "N"] = field(metadata=_given(IDENTITY, lambda clean: clean.example))
     label: Int64[Tensor, "N"] = field(metadata=_given(LABEL, lambda clean: clean.label))
@@ -462,15 +466,15 @@ class Attacked:
     )
     fell: Int64[Tensor, "N"] = field(
         metadata=_evidence(
-            "row of the attack's own trace (in a search for the nearest image, forward passes before) at "
-            "which the example first fooled the model; -1 for none; -2 where the attack does not tell",
+            "row of the attack's trace (in a search for the nearest image, number of earlier forward passes) "
+            "at which the model first misclassified the example; -1 for none; -2 if it is not recorded",
             _fell,
             lambda examples: examples.filled(-1),
         )
     )
     right_rounded: Float[Tensor, "N"] = field(
         metadata=_measured(
-            "as `right`, on the chosen image rounded to 8 bits; NaN for no image",
+            "as `right`, on the chosen image rounded to 8 bits; NaN for inputs that are not images",
             lambda batch: batch.rounded,
             lambda examples: examples.clean.right,
         )
@@ -496,7 +500,7 @@ class Attacked:
     x_adv: Float[Tensor, "N *F"] = field(
         metadata=declared(
             Column(
-                "the image found, inside the budget",
+                "the returned image, inside the budget",
                 lambda batch: batch.x_adv,
                 lambda examples: examples.images,
                 stored=False,
@@ -505,20 +509,20 @@ class Attacked:
     )
     voted: Float[Tensor, "N"] = field(metadata=_chosen(VOTED, lambda seen: seen.voted, absent=UNKNOWN))
     draws: int
-    nested: bool = False  # began with what a smaller budget found
+    nested: bool = False  # began with the images of a smaller budget
 
     @classmethod
     def before(cls, examples: Untouched) -> Attacked:
-        """The images as they are, before anything is tried."""
+        """The outcome of clean images, before any attack."""
         blank = {name: c.before(examples) for name, c in columns(cls).items() if c.before is not None}
         return cls(**blank, draws=examples.clean.draws, nested=False)
 
     def worse(self, found: Attacked, rows: Int64[Tensor, "R"]) -> Attacked:
-        """This worst case with one attack more.
+        """The worst case over this one and a further attack.
 
         Args:
-            found: what the attack did.
-            rows: the examples on which it was run.
+            found: outcome of the attack.
+            rows: the examples on which the attack ran.
         """
         better = found.better_than(self, rows)
 
@@ -532,11 +536,11 @@ class Attacked:
         return Attacked(**changed, draws=self.draws, nested=self.nested)
 
     def better_than(self, worst: Attacked, rows: Int64[Tensor, "R"]) -> Bool[Tensor, "R"]:
-        """Where this attack left less than a worst case has, by the draws used for choosing."""
+        """Where accuracy under this attack is lower than in a worst case, on the selection draws."""
         return self.right_selection < worst.right_selection[rows]
 
     def metrics(self) -> AttackedMetrics:
-        """Headline numbers with their 95 % Wilson interval, and the evidence behind them."""
+        """Headline numbers with their 95 % Wilson interval, and their evidence."""
         low, high = wilson(float(self.right.sum()), len(self.right))
         attacked = self.queries > 0
         return {
@@ -561,7 +565,8 @@ class Attacked:
             "mean_l1": mean(self.l1[self.moved]),
             "mean_l0": mean(self.l0[self.moved]),
             "silent_success_share": mean(((self.fell >= 0) & (self.right == 1)).float())
-            if self.draws == 1 and not (self.fell == UNRECORDED).any()  # one lucky draw is no success
+            if self.draws == 1
+            and not (self.fell == UNRECORDED).any()  # one draw of several may be wrong by luck
             else float("nan"),
             "eight_bit_accuracy": mean(self.right_rounded),
             "mean_step_of_fall": mean(self.fell[self.fell >= 0].double()),
@@ -571,6 +576,40 @@ class Attacked:
             "losses": [mean(row) for row in self.losses],
             "nested": self.nested,
         }
+
+
+class ContributionEvidence(TypedDict, total=False):
+    """The parts of a contribution that do not exist for every member."""
+
+    evidence: AttackedMetrics
+    forward_queries: int
+    backward_queries: int
+    every_exit: bool
+
+
+class Contribution(ContributionEvidence):
+    """What one member of a suite did: its settings, the examples that it broke, and its evidence.
+
+    `attacked` is the number of examples on which the member ran, `broke` the number that it broke (in
+    expectation for a stochastic model), and `left` the accuracy after it. `own_gradient` says whether it
+    followed the gradient of the model itself. `steps` and `draws` are settings of a gradient attack,
+    `objectives` and `sources` the names of its objectives and gradients, and `queries` the forward passes per
+    example of a search without gradients. `evidence` and its queries exist only if the member ran, and
+    `every_exit` only if its objective includes every exit.
+    """
+
+    name: str
+    attacked: int
+    seconds: NotRequired[float]  # left out of what a cell stores, since the same seed gives others
+    broke: float
+    left: float
+    gradient_free: bool
+    own_gradient: bool
+    steps: int
+    draws: int
+    objectives: list[str]
+    sources: list[str]
+    queries: float
 
 
 def mean(values: Tensor) -> float:

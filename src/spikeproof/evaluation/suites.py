@@ -1,9 +1,9 @@
-"""Suites: planned sequences of attacks without parameters, each run only on what the others left standing.
+"""Suites: planned sequences of attacks without parameters, each on the examples that are still right.
 
-A suite looks at the model (does it draw? does it code pixels as levels?) and at the threat, and plans
-accordingly: cheap attacks first, then other gradients, other objectives, more restarts, the search over
-spike patterns, and at the end attacks that see no gradient, from where the others came nearest. What counts
-is the worst case per example.
+The plan depends on the model (is it stochastic? does its encoder map pixels to levels?) and on the threat.
+Cheap attacks come first, then other gradients, other objectives, more restarts and the search over spike
+patterns. Attacks without gradients come last and start from the images of the largest margin so far. The
+worst case per example counts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -47,7 +47,15 @@ from spikeproof.encoders import BackwardRule, SpikeCode, StraightThrough, TimeSh
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation.columns import subset
 from spikeproof.evaluation.interim import Interim
-from spikeproof.evaluation.outcomes import Attacked, AttackedMetrics, Clean, Untouched
+from spikeproof.evaluation.levels import LEVELS, Level
+from spikeproof.evaluation.outcomes import (
+    Attacked,
+    AttackedMetrics,
+    Clean,
+    Contribution,
+    ContributionEvidence,
+    Untouched,
+)
 from spikeproof.evaluation.through import through
 from spikeproof.evaluation.verdicts import Steady, evaluate_attack
 from spikeproof.gradients import ASSG
@@ -58,18 +66,16 @@ from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.surrogates import ATan, Exponential, Rectangle, Triangle
 from spikeproof.threats import L0, L1, L2, Linf, Region, Shifts, SquarePatch
 
-__all__ = ["LEVELS", "Contribution", "Member", "Suite", "Suited", "SuitedMetrics", "evaluate_suite", "plan"]
-
-LEVELS = ("quick", "standard", "extreme")
+__all__ = ["Contribution", "Member", "Suite", "Suited", "SuitedMetrics", "evaluate_suite", "plan"]
 
 
 class Member(NamedTuple):
     """One attack of a suite.
 
     Args:
-        name: as it is shown.
+        name: name of the member, as it is shown.
         recipe: the attack.
-        after: the member that must have broken something for this one to be run; None if it always is.
+        after: the member that must have broken an example for this one to run; None if it always runs.
     """
 
     name: str
@@ -79,23 +85,25 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Suite(Recipe):
-    """A planned sequence of attacks, each on the examples still standing; the worst case per example counts.
+    """A planned sequence of attacks, each on the examples that are still right; the worst case counts.
 
     Args:
         level: `quick`, `standard` or `extreme`.
 
     Raises:
-        InputError: no such level, or a call with a threat for which there is no suite.
+        InputError: there is no such level, or no suite for the threat of a call.
 
     Source:
-        Croce & Hein 2020 (AutoAttack), for the idea of a parameter-free ensemble; the members are ours.
+        Croce & Hein 2020 (AutoAttack), for the idea of a parameter-free ensemble; the members are those of
+        spikeproof.
     """
 
-    level: str = "standard"
+    level: str = Level.STANDARD.value
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise InputError("Expected a suite", repr(self.level), suggest(self.level, LEVELS))
+        object.__setattr__(self, "level", Level(self.level).value)  # plain text, whichever of the two came
 
     def __call__(self, threat: Threat) -> Attack:
         if not moves_events(threat):
@@ -104,49 +112,50 @@ class Suite(Recipe):
 
 
 def _never(*_: object, **__: object) -> Result:
-    raise InputError("A suite is run by evaluate_suite()", "a call of its own", "Use evaluate_suite().")
+    raise InputError("Expected evaluate_suite() to run a suite", "a direct call", "Use evaluate_suite().")
 
 
 def plan(level: str, model: Model | ModelSpec, threat: Threat) -> list[Member]:
     """The attacks of a suite on this model, in their order.
 
-    Every suite for images holds the members of the next smaller one, under the same names and so with the
-    same randomness: on a deterministic model a larger suite never leaves more. On events the same members
-    search for longer.
+    Every suite for images contains the members of the next smaller one, under the same names and so with the
+    same randomness. On a deterministic model, accuracy under a larger suite is therefore never higher. On
+    events, the same members search for longer.
 
     Args:
         level: `quick`, `standard` or `extreme`.
-        model: what is attacked; the plan looks at no weight, so the spec of a classifier has the same one.
-        threat: its budget.
+        model: the model, or its spec; the plan does not depend on weights.
+        threat: the threat with its budget.
 
     Raises:
-        InputError: no such suite, or none for this threat.
+        InputError: there is no such level, or no suite for this threat.
 
     Example:
         >>> [member.name for member in plan("quick", lambda x, key=None: x, Linf(0.1))]
         ['pgd', 'pgd-margin', 'noise', 'rectangles']
     """
     Suite(level=level)(threat)
+    level = Level(level)
     check_threat(model, threat)
     kind = _Kind.of(model)
     if moves_events(threat):
         return _on_events(level, kind, threat)
     ball = _ball(threat)
     stages = [_quick, _standard, _extreme][: LEVELS.index(level) + 1]
-    slopes = [member for stage in stages for member in stage(kind, ball)]
-    members = [*slopes, *_without_gradients(level, kind, ball)]
+    by_gradients = [member for stage in stages for member in stage(kind, ball)]
+    members = [*by_gradients, *_without_gradients(level, kind, ball)]
     if ball == threat:
         return members
     if isinstance(threat, SquarePatch):
         patches = [PatchSearch(queries=queries) for queries in (500, 3000, 10_000)]
         members += _longer(level, "patch-search", *patches)
-    known = [member for member in members if _knows(member.recipe, threat)]
-    searched = any(member.recipe.gradient_free and member.name != "noise" for member in known)
-    return known if searched else [*known, *_guesses(level)]
+    usable = [member for member in members if _allows(member.recipe, threat)]
+    searched = any(m.recipe.gradient_free and not isinstance(m.recipe, NoiseSearch) for m in usable)
+    return usable if searched else [*usable, *_estimated(level)]
 
 
 def _ball(threat: Threat) -> Threat:
-    """The ball whose attacks serve a threat: that of a region, and so many pixels in place of a square."""
+    """The ball whose attacks are used for a threat: the ball of a region, or L0 for a square patch."""
     if isinstance(threat, (Linf, L2, L1, L0)):
         return threat
     if isinstance(threat, Region):
@@ -160,7 +169,7 @@ def _ball(threat: Threat) -> Threat:
     )
 
 
-def _knows(recipe: Recipe, threat: Threat) -> bool:
+def _allows(recipe: Recipe, threat: Threat) -> bool:
     try:
         recipe(threat)
     except InputError:
@@ -171,7 +180,7 @@ def _knows(recipe: Recipe, threat: Threat) -> bool:
 class _Kind(NamedTuple):
     """What a plan depends on: parts of the model, never its weights."""
 
-    encoder: Any  # None where the model shows nothing but logits
+    encoder: Any  # None if only the logits of the model are known
     spec: ModelSpec | None
     stochastic: bool
 
@@ -184,19 +193,19 @@ class _Kind(NamedTuple):
         return cls(getattr(model, "encoder", None), spec, stochastic)
 
     def pgd(self, draws: int = 4, **settings: Any) -> PGD:
-        """Projected steps, in expectation where the model draws."""
+        """Projected gradient descent, in expectation if the model is stochastic."""
         return EOTPGD(draws=draws, **settings) if self.stochastic else PGD(**settings)
 
-    def often(self, draws: int = 4) -> dict[str, Any]:
+    def in_expectation(self, draws: int = 4) -> dict[str, Any]:
         return {"draws": draws} if self.stochastic else {}
 
     def reads(self, objective: Objective) -> bool:
-        """Whether an objective that looks at the output layer has anything to say."""
+        """Whether an objective on the output layer is defined for the model."""
         return self.spec is not None and PGD(objective=objective).reads(self.spec)
 
     @property
     def exits(self) -> bool:
-        """Whether there are exits that were not taken."""
+        """Whether the model has exits besides the one that is taken."""
         return self.reads(PrefixMean(Margin()))
 
     @property
@@ -204,7 +213,7 @@ class _Kind(NamedTuple):
         return self.spec is not None and self.spec.neuron.spiking
 
     def adapts(self, threat: Threat) -> bool:
-        """Whether gradients that adapt to potentials are defined, and the steps that belong to them."""
+        """Whether ASSG, whose surrogate adapts to potentials, and SA-PGD are defined for the model."""
         if self.spec is None or self.stochastic or not isinstance(threat, (Linf, L2)):
             return False
         try:
@@ -215,7 +224,7 @@ class _Kind(NamedTuple):
 
     @property
     def counts(self) -> bool:
-        """Whether logits are numbers or times of spikes, on whose plateaus more has to be tried."""
+        """Whether logits are counts or times of spikes, on whose plateaus more attacks are needed."""
         return self.spec is not None and self.spec.decoder.reads_spikes
 
     @property
@@ -224,7 +233,7 @@ class _Kind(NamedTuple):
 
 
 def _quick(kind: _Kind, threat: Threat) -> list[Member]:
-    """The cheapest killers: two sources of gradients, two objectives, every exit, a short search."""
+    """The cheapest strong attacks: two gradient sources, two objectives, every exit, a short search."""
     adapts = kind.adapts(threat)
     members = [Member("pgd", PGD(steps=20))]
     if adapts:
@@ -239,24 +248,24 @@ def _quick(kind: _Kind, threat: Threat) -> list[Member]:
 
 
 def _standard(kind: _Kind, threat: Threat) -> list[Member]:
-    """Other gradients, long steps and steps that adapt, the whole search over spike patterns, every class."""
+    """Other gradients, large and adaptive steps, the full search over spike patterns, every target class."""
     aware, adapts = _aware(kind, threat), kind.adapts(threat)
     restarts = 1 if kind.stochastic or aware else 2
     members = [Member("sa-pgd-wide", _adaptive(0.39))] if adapts else []
     if not adapts:
         members.append(Member("pgd-coarse", kind.pgd(steps=20, restarts=restarts, reach=10.0)))
-    members += [*_rules(kind, steps=20), *_surrogates(kind, threat, steps=20, every=False)]
+    members += [*_backward_rules(kind, steps=20), *_surrogates(kind, threat, steps=20, every=False)]
     if not isinstance(threat, L0):
         steps = 20 if kind.stochastic or adapts else 50
-        members.append(Member("apgd-ce", APGD(steps=steps, **kind.often())))
+        members.append(Member("apgd-ce", APGD(steps=steps, **kind.in_expectation())))
     if kind.exits:
         if not isinstance(threat, L0):
-            adaptive = APGD(steps=20, objective=PrefixMean(), **kind.often())
+            adaptive = APGD(steps=20, objective=PrefixMean(), **kind.in_expectation())
             members.append(Member("apgd-prefixes", adaptive))
         for name, objective in (("first-spike", FirstSpikeMargin()), ("potential", PotentialMargin())):
             recipe = kind.pgd(steps=20, reach=5.0, objective=objective)
             members += [Member(f"pgd-{name}", recipe)] if kind.reads(objective) else []
-    if aware:  # its runs after the first aim at a class, as the targeted search does elsewhere
+    if aware:  # its later restarts have a target class, as the targeted search elsewhere
         members.append(Member("encoder-aware", EncoderAwareSearch(restarts=2, near=True)))
     elif not adapts and not isinstance(threat, L0):
         members += _every_class(kind, threat)
@@ -269,21 +278,21 @@ def _adaptive(strength: float, steps: int = 50) -> Recipe:
 
 
 def _every_class(kind: _Kind, threat: Threat) -> list[Member]:
-    """Towards one class after the other; of a foreign model, of unknown number of classes, by margin."""
+    """Towards one target class after the other; with the margin, if the number of classes is not known."""
     few, steps = (3, 10) if kind.stochastic else (4, 20)
     if kind.spec is None:
         steep = not isinstance(threat, L1)
-        members = [Member("apgd-margin", APGD(steps=50, objective=Margin(), **kind.often()))]
-        members += [Member("sa-pgd", SAPGD(steps=100, **kind.often()))] if steep else []
-        towards = APGDT(steps=steps, targets=EveryOther(few), objective=Margin(), **kind.often(2))
+        members = [Member("apgd-margin", APGD(steps=50, objective=Margin(), **kind.in_expectation()))]
+        members += [Member("sa-pgd", SAPGD(steps=100, **kind.in_expectation()))] if steep else []
+        towards = APGDT(steps=steps, targets=EveryOther(few), objective=Margin(), **kind.in_expectation(2))
         return [*members, Member("apgd-t", towards)]
     if kind.classes <= 3:
         return []
-    return [Member("apgd-t", APGDT(steps=steps, targets=EveryOther(few), **kind.often(2)))]
+    return [Member("apgd-t", APGDT(steps=steps, targets=EveryOther(few), **kind.in_expectation(2)))]
 
 
 def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
-    """The same once more, with many steps, restarts and draws."""
+    """The same attacks with many steps, restarts and draws."""
     draws, members = 20, []
     for name, objective in (("", LogitCrossEntropy()), ("-margin", Margin())):
         recipe = kind.pgd(draws, steps=40, restarts=5, reach=10.0, objective=objective)
@@ -293,27 +302,29 @@ def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
         for strength in (0.35, 0.39, 0.425, 0.46, 0.48):
             members.append(Member(f"sa-pgd-{strength}", _adaptive(strength, steps=100)))
     if not isinstance(threat, L0):
-        members.append(Member("apgd-ce-long", APGD(steps=100, restarts=2, **kind.often(draws))))
+        members.append(Member("apgd-ce-long", APGD(steps=100, restarts=2, **kind.in_expectation(draws))))
         if kind.spec is None or kind.classes > 3:
             aim = Margin() if kind.spec is None else DLR()
-            members.append(Member("apgd-t-long", APGDT(steps=40, objective=aim, **kind.often(draws))))
+            members.append(
+                Member("apgd-t-long", APGDT(steps=40, objective=aim, **kind.in_expectation(draws)))
+            )
     if kind.exits:
         prefixes = kind.pgd(draws, steps=100, objective=PrefixMean(Margin()))
         members.append(Member("pgd-prefixes-long", prefixes))
         if not isinstance(threat, L0):
-            adaptive = APGD(steps=100, objective=PrefixMean(), **kind.often(draws))
+            adaptive = APGD(steps=100, objective=PrefixMean(), **kind.in_expectation(draws))
             members.append(Member("apgd-prefixes-long", adaptive))
     if _aware(kind, threat):
         long = EncoderAwareSearch(steps=40, restarts=10, refine=60)
         members.append(Member("encoder-aware-long", long))
-    return [*members, *_surrogates(kind, threat, steps=40, every=True), *_rules(kind, steps=40)]
+    return [*members, *_surrogates(kind, threat, steps=40, every=True), *_backward_rules(kind, steps=40)]
 
 
-def _without_gradients(level: str, kind: _Kind, threat: Threat) -> list[Member]:
-    """Luck and random search: from where gradients came nearest and, where these say little, from afar."""
+def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member]:
+    """Noise and random search, from the images of the largest margin and from clean images."""
     members = [Member("noise", NoiseSearch(draws=10))]
     if isinstance(threat, L1):
-        return [*members, *_guesses(level)]
+        return [*members, *_estimated(level)]
     if not isinstance(threat, (Linf, L2)):
         few = OnePixel(steps=10, population=20)
         return [*members, *_longer(level, "one-pixel", few, OnePixel(), OnePixel(steps=100, population=100))]
@@ -322,31 +333,31 @@ def _without_gradients(level: str, kind: _Kind, threat: Threat) -> list[Member]:
         short, long = 200, 2000
     elif kind.stochastic:
         short, long = 50, 100
-    if level != "quick" and kind.spec is None:  # no substitute shows what a masked gradient hides
+    if level is not Level.QUICK and kind.spec is None:  # there is no twin with other gradients
         members.append(Member("stand-in", StandIn(queries=2000)))
     near = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]
     members += _longer(level, "rectangles", *near)
-    if level != "quick" and (kind.spec is None or (kind.counts and not kind.stochastic)):
+    if level is not Level.QUICK and (kind.spec is None or (kind.counts and not kind.stochastic)):
         queries = 1000 if kind.spec is None else 400
         members.append(Member("square-long", SquareSearch(queries=queries)))
-    if level == "extreme":
+    if level is Level.EXTREME:
         members.append(Member("stand-in-long", StandIn(queries=3000)))
         members.append(Member("square-longest", SquareSearch(queries=5000)))
     return members
 
 
-def _guesses(level: str) -> list[Member]:
-    """Gradients estimated from answers, for threats that no random search was made for."""
+def _estimated(level: Level) -> list[Member]:
+    """Gradients estimated from answers, for threats without a random search."""
     sizes = ((10, 10), (20, 20), (100, 50))
     return _longer(level, "nes", *(NES(steps=steps, samples=samples) for steps, samples in sizes))
 
 
-def _longer(level: str, name: str, short: Recipe, long: Recipe, longest: Recipe) -> list[Member]:
-    """One search, and at higher levels longer ones of the same kind, whatever the shorter ones found."""
+def _longer(level: Level, name: str, short: Recipe, long: Recipe, longest: Recipe) -> list[Member]:
+    """A search, and at higher levels also longer searches of the same kind."""
     members = [Member(name, short)]
-    if level != "quick":
+    if level is not Level.QUICK:
         members.append(Member(f"{name}-long", long))
-    if level == "extreme":
+    if level is Level.EXTREME:
         members.append(Member(f"{name}-longest", longest))
     return members
 
@@ -356,11 +367,11 @@ def _aware(kind: _Kind, threat: Threat) -> bool:
 
 
 def _nearest(kind: _Kind, threat: Threat) -> list[Member]:
-    """Searches for the nearest image, where projected steps are not at their best."""
+    """Searches for the nearest image, for norms in which projected steps are weak."""
     if isinstance(threat, L1):
-        sparse = APGDL1(steps=100, restarts=1, **kind.often())
+        sparse = APGDL1(steps=100, restarts=1, **kind.in_expectation())
         members = [Member("apgd-l1", sparse), Member("fab-t", FABT(steps=20, targets=3))]
-        if not kind.stochastic:  # there EAD takes longer than all others together, and finds nothing
+        if not kind.stochastic:  # else EAD takes longer than all others together
             members.append(Member("ead", EAD(steps=50, searches=4)))
         return members
     if isinstance(threat, L0):
@@ -369,21 +380,21 @@ def _nearest(kind: _Kind, threat: Threat) -> list[Member]:
     return []
 
 
-def _on_events(level: str, kind: _Kind, threat: Threat) -> list[Member]:
-    """Attacks on spike trains: luck, cheap ones of the literature, our search, a walk without gradients."""
+def _on_events(level: Level, kind: _Kind, threat: Threat) -> list[Member]:
+    """Attacks on spike trains: noise, published attacks, a search by gradients, a walk without gradients."""
     searches = {
-        "quick": SpikeSearch(steps=6, restarts=1, width=8, refine=2),
-        "standard": SpikeSearch(),
-        "extreme": SpikeSearch(steps=40, restarts=8, width=32, refine=20),
+        Level.QUICK: SpikeSearch(steps=6, restarts=1, width=8, refine=2),
+        Level.STANDARD: SpikeSearch(),
+        Level.EXTREME: SpikeSearch(steps=40, restarts=8, width=32, refine=20),
     }
     search = searches[level]
     members = [Member("noise", NoiseSearch(draws=10))]
-    if level != "quick":
+    if level is not Level.QUICK:
         shifts = isinstance(threat, Shifts)
         members.append(Member("retiming", Retiming()) if shifts else Member("sda", SDA()))
         members.append(Member("spike-compatible", SpikeCompatible(objective=Margin())))
     members.append(Member("spike-search", search))
-    if level != "quick":
+    if level is not Level.QUICK:
         brief = replace(search, restarts=1)
         entropy = replace(brief, objective=LogitCrossEntropy())
         members.append(Member("spike-search-entropy", entropy))
@@ -393,22 +404,22 @@ def _on_events(level: str, kind: _Kind, threat: Threat) -> list[Member]:
         prefixes = replace(brief, objective=PrefixMean(Margin()))
         if kind.exits:
             members.append(Member("spike-search-prefixes", prefixes))
-    queries = {"quick": 100, "standard": 500, "extreme": 5000}[level]
+    queries = {Level.QUICK: 100, Level.STANDARD: 500, Level.EXTREME: 5000}[level]
     return [*members, Member("spike-walk", SpikeWalkSearch(queries=queries))]
 
 
 SURROGATES = (ATan(6.0), Triangle(0.5), Exponential(1.0, 2.0), Rectangle(4.0))
-"""What standard suites look through: two narrow ones, and two wide ones."""
+"""Surrogates of the gradients in standard suites: two narrow ones and two wide ones."""
 
 BESIDE = (ATan(6.0), Exponential(1.0, 2.0))
-"""Beside gradients that adapt: a narrow one and a wide one."""
+"""Surrogates beside adaptive gradients: a narrow one and a wide one."""
 
 
 def _surrogates(kind: _Kind, threat: Threat, steps: int, every: bool) -> list[Member]:
-    """Gradients of other surrogates, one after the other."""
+    """Attacks with the gradients of other surrogates, one after the other."""
     if not kind.spiking:
         return []
-    if kind.stochastic:  # a sweep in expectation would cost more than it finds
+    if kind.stochastic:  # a sweep in expectation costs too much for what it finds
         draws, long = (20, "-long") if every else (2, "")
         chosen = {"wide": ATan(1.0), "sharp": ATan(6.0)} if every else {"wide": ATan(1.0)}
         return [
@@ -425,8 +436,8 @@ def _surrogates(kind: _Kind, threat: Threat, steps: int, every: bool) -> list[Me
     return [Member("width-sweep", WidthSweep(attack=attack, surrogates=widths))]
 
 
-def _rules(kind: _Kind, steps: int) -> list[Member]:
-    """Gradients of other rules for the code."""
+def _backward_rules(kind: _Kind, steps: int) -> list[Member]:
+    """Attacks with the gradients of other backward rules of the encoder."""
     if kind.spec is None or not isinstance(kind.encoder, SpikeCode):
         return []
     own, long = kind.encoder.backward, "" if steps == 20 else "-long"
@@ -438,61 +449,27 @@ def _rules(kind: _Kind, steps: int) -> list[Member]:
     return members
 
 
-def _fits(code: SpikeCode, rule: BackwardRule) -> bool:
+def _fits(encoder: SpikeCode, rule: BackwardRule) -> bool:
     try:
-        with_backward(code, rule)
+        with_backward(encoder, rule)
     except InputError:
         return False
     return True
 
 
-class _Evidence(TypedDict, total=False):
-    """What is there only where a member was run, or where its objective sees every exit."""
-
-    evidence: AttackedMetrics
-    forward_queries: int
-    backward_queries: int
-    every_exit: bool
-
-
-class Contribution(_Evidence):
-    """What one member of a suite did: how it was run, what it broke, and the evidence of its outcome.
-
-    `attacked` counts the examples that it was run on; `broke` is how many of them it broke, in expectation
-    where the model draws, and `left` the accuracy after it. `own_gradient` says whether it followed the
-    gradient of the model itself; `steps` and `draws` are those of a gradient attack, `objectives` and
-    `sources` name what it maximised and whose gradients it followed, and `queries` are those of a search
-    without gradients, per example. `evidence` and its queries are there where it was run at all,
-    `every_exit` where its objective sees every exit.
-    """
-
-    name: str
-    attacked: int
-    seconds: NotRequired[float]  # left out of what a cell stores, since the same seed gives others
-    broke: float
-    left: float
-    gradient_free: bool
-    own_gradient: bool
-    steps: int
-    draws: int
-    objectives: list[str]
-    sources: list[str]
-    queries: float
-
-
 class SuitedMetrics(AttackedMetrics):
-    """Headline numbers of a suite, with what each member contributed."""
+    """Headline numbers of a suite, with the contribution of each member."""
 
     members: list[Contribution]
 
 
 @dataclass(frozen=True)
 class Suited:
-    """What a suite found.
+    """The outcome of a suite.
 
     Args:
         attacked: the worst case per example; its `losses` are empty.
-        broken_by: per example the place of the member whose image counts; -1 for the image as it is.
+        broken_by: per example, the position of the member whose image counts; -1 for the clean image.
         members: what each member did, in order.
     """
 
@@ -506,7 +483,7 @@ class Suited:
         return float(self.attacked.right.double().mean())
 
     def metrics(self) -> SuitedMetrics:
-        """Headline numbers, with the table of contributions; silent success is a matter of each member."""
+        """Headline numbers, with the table of contributions; silent success is measured per member only."""
         found = self.attacked.metrics()
         return {**found, "losses": [], "silent_success_share": float("nan"), "members": list(self.members)}
 
@@ -530,23 +507,23 @@ def evaluate_suite(
     """The worst case per example over the members of a suite.
 
     Args:
-        model: images to logits, in evaluation mode.
+        model: maps images to logits; in evaluation mode.
         level: `quick`, `standard` or `extreme`.
         threat: `Linf`, `L2`, `L1` or `L0`, or one on events.
         x: images in [0, 1], or events.
         y: labels.
         clean: outcomes of `evaluate_clean` on the same examples.
-        key: randomness of attacks and draws.
-        batch_size: examples at a time; changes no number.
+        key: key of the randomness of attacks and draws.
+        batch_size: examples per forward pass; does not change any number.
         draws: forward passes per verdict on a stochastic model.
-        members: attacks in place of those of the plan.
-        after: what was found before on the same examples; the members go on from there.
-        interim: the state of this same suite when it was interrupted; it gives what it would have given.
+        members: attacks that replace the attacks of the plan.
+        after: an earlier outcome on the same examples, from which the members continue.
+        interim: the state of this same suite when it was interrupted; the outcome is the same as without it.
         on_member: called after every member but the last with the state, which the next member changes, and
-            the number of members.
+            with the number of members.
 
     Raises:
-        InputError: as `plan` and `evaluate_attack` say.
+        InputError: in the cases of `plan` and `evaluate_attack`.
     """
     worst = Attacked.before(Untouched(threat, x, clean)) if after is None else after.attacked
     none = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
@@ -557,13 +534,13 @@ def evaluate_suite(
     if interim is not None:
         worst, broken, entries = interim.worst, interim.broken_by.clone(), list(interim.members)
         nearest.images, nearest.height = interim.nearest.clone(), interim.height.clone()
-    for place, member in enumerate(members, first):
-        if place < len(entries):
+    for position, member in enumerate(members, first):
+        if position < len(entries):
             continue
         rows = (worst.right_selection > 0).nonzero().flatten()
         if member.after is not None and not _broke(entries, member.after):
             rows = rows[:0]
-        began, source, found = time.perf_counter(), through(model, member.recipe), None
+        began, gradient_source, found = time.perf_counter(), through(model, member.recipe), None
         before = worst
         if len(rows):
             attack = member.recipe(threat)
@@ -577,23 +554,23 @@ def evaluate_suite(
                 y[rows],
                 subset(clean, rows),
                 key.fold("member", member.name),
-                through=source,
+                through=gradient_source,
                 batch_size=batch_size,
                 draws=draws,
             )
             better = found.better_than(worst, rows)
-            broken[rows[better]] = place
+            broken[rows[better]] = position
             worst = worst.worse(found, rows)
             nearest.learn(rows[~better], found.x_adv[~better], key.fold("nearest", member.name))
-        entries.append(_contribution(member, source is None, found, before, worst, began))
-        if on_member is not None and place + 1 < first + len(members):
+        entries.append(_contribution(member, gradient_source is None, found, before, worst, began))
+        if on_member is not None and position + 1 < first + len(members):
             interim = Interim(worst, broken, tuple(entries), nearest.images, nearest.height)
             on_member(interim, first + len(members))
     return Suited(worst, broken, entries)
 
 
 class _Nearest:
-    """Of each example the image of the largest margin so far, where the members that go on begin."""
+    """For each example, the image of the largest margin so far, from which some members start."""
 
     def __init__(
         self, model: Model, x: Float[Tensor, "N *F"], y: Tensor, ids: Tensor, batch_size: int
@@ -607,7 +584,7 @@ class _Nearest:
 
     @torch.no_grad()
     def learn(self, rows: Int64[Tensor, "R"], images: Float[Tensor, "R *F"], key: Key) -> None:
-        """Take over what is at least as near, by one look at each image."""
+        """Keep each image whose margin is at least as large, measured in one forward pass per image."""
         for start in range(0, len(rows), self.size):
             here, tried = rows[start : start + self.size], images[start : start + self.size]
             now = key.for_rows(self.ids[here])
@@ -620,15 +597,15 @@ class _Nearest:
 def _contribution(
     member: Member, own: bool, found: Attacked | None, before: Attacked, worst: Attacked, began: float
 ) -> Contribution:
-    """What a member did.
+    """The contribution of one member.
 
     Args:
-        member: of the suite.
-        own: whether gradients, if it takes any, are those of the model itself.
-        found: its outcome; None where it was not run.
+        member: the member.
+        own: whether its gradients, if it uses any, are gradients of the model itself.
+        found: its outcome; None if it did not run.
         before: the worst case before it.
         worst: the worst case after it.
-        began: when it was begun.
+        began: the time at which it began, in seconds.
     """
     recipe, free = member.recipe, member.recipe.gradient_free
     entry: Contribution = {
@@ -651,7 +628,7 @@ def _contribution(
     return entry
 
 
-def _evidence(found: Attacked | None) -> _Evidence:
+def _evidence(found: Attacked | None) -> ContributionEvidence:
     if found is None:
         return {}
     metrics = found.metrics()
@@ -663,5 +640,5 @@ def _evidence(found: Attacked | None) -> _Evidence:
 
 
 def _broke(members: Sequence[Contribution], name: str) -> bool:
-    """Whether a member broke one example at least, in expectation where the model draws."""
+    """Whether a member broke at least one example, in expectation if the model is stochastic."""
     return any(member["name"] == name and member["broke"] >= 1 for member in members)

@@ -1,4 +1,4 @@
-"""Where a recipe's gradients come from: the attacked model, a twin with the same spikes, or its rate twin."""
+"""Gradient sources of recipes: the attacked model, a twin with the same spikes, or its rate twin."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ __all__ = [
 
 
 def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | GradientSources | None:
-    """What gives the recipe's gradients, or None where the model itself does.
+    """The gradient source of a recipe, or None if it is the model itself.
 
     Args:
-        model: a `Classifier`; any model where the recipe asks for no substitute.
-        recipe: the attack; one made of several gets `GradientSources`, one for each member.
+        model: a `Classifier`; any model if the recipe names no substitute.
+        recipe: the attack; a recipe of several attacks gets `GradientSources`, one for each member.
 
     Raises:
         InputError: the substitute does not fit the model.
@@ -63,11 +63,11 @@ def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | GradientSo
 
 
 def made_on(other: Any, recipe: Transfer) -> GradientSources:
-    """What a transfer attack takes for `through`: another model, and what gives its gradients.
+    """The argument `through` of a transfer attack: another model, and the gradient source for it.
 
     Args:
-        other: the model that images are made on.
-        recipe: the transfer.
+        other: the model on which images are made.
+        recipe: the transfer attack.
 
     Raises:
         InputError: a substitute does not fit the other model.
@@ -76,23 +76,23 @@ def made_on(other: Any, recipe: Transfer) -> GradientSources:
 
 
 def _twin(model: Any, recipe: Recipe) -> Classifier | None:
-    """The twin with the recipe's own surrogate and encoder rule, or None where it names neither."""
+    """The twin with the surrogate and the backward rule of a recipe, or None if the recipe names neither."""
     if not isinstance(recipe, GradientRecipe) or (recipe.surrogate is None and recipe.backward is None):
         return None
     return substitute(model, spike=recipe.surrogate, backward=recipe.backward)
 
 
 def raised(model: Classifier, times: float) -> Classifier:
-    """The same weights with a higher threshold in the last hidden layer: to take gradients through.
+    """A gradient source with the same weights and a higher threshold in the last hidden layer.
 
-    It shares every tensor with the model but fires less, so it never gives a verdict.
+    It shares every tensor with the model but fires less often, so it never gives a verdict.
 
     Args:
         model: a network with a hidden layer of neurons that compare with a threshold.
-        times: the threshold, in units of the layer's own, positive.
+        times: factor by which the threshold is raised, positive.
 
     Raises:
-        InputError: there is no such layer.
+        InputError: the model has no such layer.
 
     Source:
         Liang et al. 2020, section III-D, which raises it from 0.3 to 1.0.
@@ -104,7 +104,7 @@ def raised(model: Classifier, times: float) -> Classifier:
         raise InputError(
             "A threshold is raised in the last hidden layer of spiking neurons",
             f"{model.spec.network!r} with {model.spec.neuron!r}",
-            "Leave out raised.",
+            "Leave out the option raised.",
         )
     neuron: Any = layers[-1].neuron
     layers[-1].neuron = replace(neuron, threshold=times * neuron.threshold)
@@ -136,17 +136,17 @@ class RateNetwork(nn.Module):
 
 
 def check_rates(network: Architecture, neuron: Neuron) -> None:
-    """Refuse models of which rates are no account.
+    """Refuse a model that has no rate twin.
 
     Raises:
-        InputError: neurons without spikes or with one spike time each, or layers that hear their own past.
+        InputError: neurons do not spike or have one spike time each, or layers receive their own past output.
     """
-    heard = isinstance(neuron, Recurrent) or network.remembers
-    if not neuron.spiking or getattr(neuron, "timed", False) or heard:
+    recurrent = isinstance(neuron, Recurrent) or network.remembers
+    if not neuron.spiking or getattr(neuron, "timed", False) or recurrent:
         raise InputError(
             "A rate twin stands for feed-forward layers of neurons that fire step by step",
             f"{network!r} with {neuron!r}",
-            "Attack this model through its own gradients.",
+            "Attack this model with its own gradients.",
         )
 
 
@@ -155,15 +155,15 @@ def rate_twin(model: Classifier) -> RateNetwork:
 
     .. math:: r = \max(0, \bar I / \theta)
 
-    in place of every spiking layer; synapses, which change no mean, are left out, and the output layer
-    answers its mean current. It shares every tensor with the model but answers otherwise, so it gives an
-    attack gradients, as another model would, and never a verdict.
+    replaces every spiking layer. Synapses, which do not change the mean, are left out, and the output layer
+    returns its mean current. The twin shares every tensor with the model but answers otherwise. It therefore
+    serves as a gradient source, as another model would, and never gives a verdict.
 
     Args:
         model: a spiking network, feed-forward.
 
     Raises:
-        InputError: neurons without spikes or with one spike time each, or layers that hear their own past.
+        InputError: neurons do not spike or have one spike time each, or layers receive their own past output.
 
     Example:
         >>> from spikeproof.decoders import Count
@@ -177,7 +177,7 @@ def rate_twin(model: Classifier) -> RateNetwork:
         torch.Size([2, 10])
 
     Source:
-        Ding et al. 2022 (SNN-RAT), whose published code has it for a threshold of 1 (`Act`).
+        Ding et al. 2022 (SNN-RAT), whose published code has a rate twin for a threshold of 1 (`Act`).
     """
     check_rates(model.spec.network, model.spec.neuron)
     twin = substitute(model)
@@ -203,14 +203,14 @@ class _Rate(nn.Module):
 
 
 class Choice(NamedTuple):
-    """What was chosen, and how each candidate did on the validation images."""
+    """The recipe that was chosen, and the results of all candidates on the validation images."""
 
     recipe: Recipe
     accuracy: tuple[float, ...]
-    """Share of images that stood, per candidate."""
+    """Robust accuracy under each candidate."""
 
     margin: tuple[float, ...]
-    """Mean margin of the attacked images, by which ties are broken: the larger, the stronger."""
+    """Mean margin of the attacked images under each candidate; among equals, the largest margin is chosen."""
 
 
 def strongest(
@@ -223,22 +223,22 @@ def strongest(
     *,
     draws: int = 4,
 ) -> Choice:
-    """The recipe that does most harm on validation images: for a strength or a width to attack with.
+    """The recipe with the lowest robust accuracy on validation images, such as among several widths.
 
-    Chosen on the images that it is then measured on, an attack looks stronger than it is, and comparisons
-    between models are off by how much each was searched. Give images of the validation part.
+    An attack that is chosen on the images on which it is then measured appears stronger than it is, and
+    comparisons between models are biased by the number of candidates. Use images of the validation part.
 
     Args:
         model: the model, in evaluation mode.
         recipes: candidates, at least one.
-        threat: the budget.
+        threat: the threat with its budget.
         x: validation images.
         y: their labels.
-        key: randomness of the attacks and of their verdicts.
-        draws: looks at every attacked image of a stochastic model, at least 1.
+        key: key of the randomness of the attacks and of their verdicts.
+        draws: forward passes per attacked image on a stochastic model, at least 1.
 
     Raises:
-        InputError: no candidates, no images, or a candidate that does not fit the model.
+        InputError: there are no candidates or no images, or a candidate does not fit the model.
 
     Example:
         >>> from spikeproof.attacks.gradient.plain import PGD
@@ -262,25 +262,27 @@ def strongest(
     check_kind_of_threat(threat)
     if not recipes or not len(x) or draws < 1:
         raise InputError(
-            "strongest needs a recipe, an image and a draw at least",
+            "strongest needs at least one recipe, one image and one draw",
             f"{len(recipes)} recipes, {len(x)} images, draws={draws}",
-            "Give candidates and images of the validation part.",
+            "Pass candidates and images of the validation part.",
         )
     draws = draws if getattr(model, "stochastic", False) else 1
     accuracy, margin = [], []
-    for recipe in recipes:  # all under the same key: what differs between them is not luck
+    for recipe in recipes:  # all use the same key, so that their difference is not due to luck
         attack = recipe(threat)
         found = attack(model, x, y, key.fold("attack"), through=through(model, recipe))
         with torch.no_grad():
-            looks = [evaluator(model, Margin(), y)(found.x_adv, key.fold("verdict", i)) for i in range(draws)]
-        accuracy.append(1 - sum(fooled.mean().item() for _, fooled in looks) / draws)
-        margin.append(sum(value.mean().item() for value, _ in looks) / draws)
+            answers = [
+                evaluator(model, Margin(), y)(found.x_adv, key.fold("verdict", i)) for i in range(draws)
+            ]
+        accuracy.append(1 - sum(fooled.mean().item() for _, fooled in answers) / draws)
+        margin.append(sum(value.mean().item() for value, _ in answers) / draws)
     ranks = [(accuracy[i], -margin[i]) for i in range(len(recipes))]
     return Choice(recipes[ranks.index(min(ranks))], tuple(accuracy), tuple(margin))
 
 
 def validated(recipe: Recipe) -> int:
-    """The number of validation images that the choices within a recipe look at.
+    """The number of validation images that the choices within a recipe need.
 
     Example:
         >>> from spikeproof.attacks.gradient.plain import PGD
@@ -302,19 +304,19 @@ def settled(
     *,
     draws: int = 4,
 ) -> tuple[Recipe, list[Choice]]:
-    """The recipe with every choice in it made, and the choices.
+    """The recipe with every `Chosen` in it replaced by its strongest candidate, and these choices.
 
     Args:
         model: the model, in evaluation mode.
-        recipe: any; one without `Chosen` is returned as it is.
-        threat: the budget.
-        x: validation images; as many are used as the choice asks for.
+        recipe: any recipe; a recipe without `Chosen` is returned unchanged.
+        threat: the threat with its budget.
+        x: validation images, of which each choice uses its own number.
         y: their labels.
-        key: randomness of the attacks and of their verdicts.
-        draws: looks at every attacked image of a stochastic model, at least 1.
+        key: key of the randomness of the attacks and of their verdicts.
+        draws: forward passes per attacked image on a stochastic model, at least 1.
 
     Raises:
-        InputError: as `strongest` says.
+        InputError: in the cases of `strongest`.
 
     Example:
         >>> from spikeproof.attacks.gradient.plain import PGD

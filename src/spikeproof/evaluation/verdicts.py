@@ -1,15 +1,16 @@
-"""Evaluation: what a model answers, example by example, on clean and on attacked images.
+"""Evaluation: the answers of a model to clean and to attacked images, example by example.
 
-The frame keeps three promises whatever the attack does. Every returned image is checked against the
-budget; one that breaks it counts as not attacked and is reported. Verdicts come from the model itself, under
-draws that the attack has not seen. And no number depends on the batch size: randomness belongs to examples,
-and batches are padded to whole blocks, because the rows of a broken block are summed in another order.
+Three properties hold whatever the attack does. Every returned image is checked against the budget; an image
+outside it counts as not attacked and is reported. Verdicts come from the model itself, on draws that the
+attack has not used. And no number depends on the batch size: the randomness belongs to the examples, and
+batches are padded to whole blocks, because floating-point sums over the rows of an incomplete block run in
+another order.
 
-For a stochastic model "accuracy" is the mean over fresh draws; the vote of these draws and the share of
-examples right in all of them are told as well, by their names. Where the attacker chooses among images (the
-clean one included), the choice is made on one set of draws and measured on another, so that luck in choosing
-does not lower the number; that set is large, so that luck does not pass a weak image off as a strong one
-either.
+For a stochastic model, accuracy is the mean over fresh draws. The accuracy of the majority vote of these
+draws and the share of examples that are right in all of them are reported beside it. If an attacker may
+choose among images (the clean one included), the choice is made on one set of draws and measured on another,
+so that luck in the choice does not lower the number. The first set is large, so that luck rarely makes a weak
+adversarial image the choice.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.evaluation.callables import answering, check_repeats
 from spikeproof.evaluation.columns import joined, subset
 from spikeproof.evaluation.outcomes import (
+    Answers,
     Attacked,
     AttackedBatch,
     Clean,
     CleanBatch,
-    Look,
     Untouched,
     distances,
 )
-from spikeproof.evaluation.through import through as gradient_source
+from spikeproof.evaluation.through import through as gradient_source_of
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Inference
 from spikeproof.protocols import (
@@ -56,14 +57,14 @@ from spikeproof.threats import check_budget
 __all__ = ["Attacked", "Clean", "distances", "evaluate_attack", "evaluate_clean", "evaluate_sweep"]
 
 CHOOSING = 32
-"""Least number of draws by which an attacker chooses among images of a stochastic model."""
+"""Least number of draws with which an attacker chooses among images, for a stochastic model."""
 
 BLOCK = 32  # a batch of whole blocks fills every vector register, and then rounds each row alike
 
 
 @runtime_checkable
 class Observable(Protocol):
-    """A model that tells what its decision rests on."""
+    """A model that returns its inner activity together with the logits."""
 
     def infer(self, images: Tensor, key: Key | None = None) -> Inference:
         """Logits, silent outputs and spikes."""
@@ -82,18 +83,18 @@ def evaluate_clean(
     """Accuracy on clean images.
 
     Args:
-        model: images to logits, in evaluation mode; a callable that draws may take a key besides the images.
+        model: maps images to logits, in evaluation mode; a stochastic callable takes a key after the images.
         x: images in [0, 1].
         y: labels.
-        key: randomness of the model's draws, for a model that draws.
-        ids: identities of the examples, which own their randomness; default 0..N-1.
-        batch_size: examples per forward pass, at least 1; changes no number.
+        key: key of the draws of a stochastic model.
+        ids: identities of the examples, which select their randomness; default 0..N-1.
+        batch_size: examples per forward pass, at least 1; does not change any number.
         draws: forward passes per example of a stochastic model, at least 1.
 
     Raises:
-        InputError: no examples, a setting out of range, or a model that does not answer one row of logits per
-            image, all of them numbers.
-        LeakError: a model that answers equal calls differently.
+        InputError: there are no examples, a setting is out of range, or the model does not answer one row of
+            logits per image without NaN.
+        LeakError: the model answers equal calls differently.
 
     Example:
         >>> model = lambda images, key=None: images
@@ -109,11 +110,13 @@ def evaluate_clean(
     batches = []
     for rows in _batches(len(x), batch_size):
         labels, batch_ids = y[rows], ids[rows]
-        fresh = _look(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws, clean=True)
+        fresh = _answers(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws, clean=True)
         chosen = fresh
         if _stochastic(model):
             many = max(draws, CHOOSING)
-            chosen = _look(model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), many)
+            chosen = _answers(
+                model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), many
+            )
         batches.append(CleanBatch(batch_ids, labels, fresh, chosen))
     return Clean(**joined(Clean, batches), draws=draws)
 
@@ -133,26 +136,28 @@ def evaluate_attack(
 ) -> Attacked:
     """Accuracy on the images that an attack returns.
 
-    Examples that a deterministic model gets wrong without an attack are not attacked; they count as errors.
+    Examples that a deterministic model misclassifies without an attack are not attacked; they count as
+    errors.
 
     Args:
-        model: images to logits, in evaluation mode; a callable that draws may take a key besides the images.
-        attack: a recipe, or `attack(model, x, y, key, through=...) -> Result`; one whose images depend on how
-            many are attacked at a time says how many that are, in its `batch`.
-        threat: the budget that every returned image is held to.
+        model: maps images to logits, in evaluation mode; a stochastic callable takes a key after the images.
+        attack: a recipe, or `attack(model, x, y, key, through=...) -> Result`. An attack whose result depends
+            on the batch size declares its batch size as `batch`.
+        threat: the threat that every returned image is checked against.
         x: images in [0, 1].
         y: labels.
-        clean: outcomes of `evaluate_clean` on the same examples; None to have them measured.
-        key: randomness of attack and draws.
-        through: what gives gradients, or one source for each member of an ensemble; None for what the recipe
-            asks for, which is the model itself unless the recipe names a surrogate or a rule.
-        batch_size: examples per forward pass, at least 1; changes no number.
+        clean: outcomes of `evaluate_clean` on the same examples; None to measure them here.
+        key: key of the randomness of attack and draws.
+        through: gradient source, or one for each member of an ensemble; None for the gradient source that the
+            recipe names, which is the model itself unless the recipe has a surrogate or a gradient rule.
+        batch_size: examples per forward pass, at least 1; does not change any number.
         draws: forward passes per verdict on a stochastic model, at least 1.
 
     Raises:
-        InputError: no examples, outcomes of other examples, a setting out of range, an attack that was made
-            for another budget, a budget larger than the box, or a substitute that does not fit the model.
-        LeakError: a model that answers equal calls differently.
+        InputError: there are no examples, the clean outcomes are of other examples, a setting is out of
+            range, the attack was made for another budget, the budget is larger than the box, or a substitute
+            does not fit the model.
+        LeakError: the model answers equal calls differently.
 
     Example:
         >>> from spikeproof.attacks.gradient.plain import FGSM
@@ -174,14 +179,14 @@ def evaluate_attack(
         check_budget(threat, x.shape[1:])
     check_repeats(Steady(model), x, key)
     attack = attack(threat) if isinstance(attack, Recipe) else attack
-    through = _source(model, attack, threat) if through is None else through
+    through = _gradient_source(model, attack, threat) if through is None else through
     draws = draws if _stochastic(model) else 1
     batch_size = getattr(attack, "batch", None) or batch_size
-    target, source = Steady(model), _steady(through)
+    target, origin = Steady(model), _steady(through)
     batches = []
     for rows in _batches(len(x), batch_size):
         examples = Untouched(threat, x[rows], subset(clean, rows))
-        batches.append(_attacked(attack, target, source, examples, y[rows], key.for_rows(ids[rows]), draws))
+        batches.append(_attacked(attack, target, origin, examples, y[rows], key.for_rows(ids[rows]), draws))
     nested = bool(getattr(attack, "nested", False))
     return Attacked(**joined(Attacked, batches), draws=draws, nested=nested)
 
@@ -200,22 +205,22 @@ def evaluate_sweep(
     batch_size: int = 100,
     draws: int = 10,
 ) -> list[Attacked]:
-    """Accuracy under one attack at several budgets: each afresh, or each from where the smaller one ended.
+    """Accuracy under one attack at several budgets, each afresh or from the images of the budget before.
 
-    A nested sweep is cheaper, since what has fallen is not attacked again, and it cannot show that an attack
-    is weak by an accuracy that rises; its outcomes say that they are `nested`.
+    A nested sweep is cheaper, because broken examples are not attacked again. But its accuracy cannot rise
+    with epsilon, so it cannot show in this way that an attack is weak. Its outcomes are marked `nested`.
 
     Args:
-        model: images to logits, in evaluation mode.
+        model: maps images to logits; in evaluation mode.
         recipe: the attack.
         threats: one threat at several budgets.
         x: images in [0, 1].
         y: labels.
         clean: outcomes of `evaluate_clean` on the same examples.
-        key: randomness of attack and draws.
-        nested: begin each budget but the smallest with the images of the one before.
+        key: key of the randomness of attack and draws.
+        nested: whether each budget but the smallest begins with the images of the budget before.
         through: as in `evaluate_attack`.
-        batch_size: examples per forward pass, at least 1; changes no number.
+        batch_size: examples per forward pass, at least 1; does not change any number.
         draws: forward passes per verdict on a stochastic model, at least 1.
 
     Returns:
@@ -240,24 +245,24 @@ def evaluate_sweep(
 def _attacked(
     attack: Attack,
     model: Steady,
-    source: Steady | GradientSources | None,
+    gradient_source: Steady | GradientSources | None,
     examples: Untouched,
     y: Int64[Tensor, "B"],
     key: Key,
     draws: int,
 ) -> AttackedBatch:
-    """One batch: the attack on the examples still standing, its images held to the budget and judged anew."""
+    """Attack the examples of one batch that are right, check the budget, and classify the images again."""
     x, rows = examples.images, (examples.clean.right_selection > 0).nonzero().flatten()
     found, images = None, x.clone()
     if len(rows):
-        found = attack(model, x[rows], y[rows], key.fold("attack").take(rows), through=source)
+        found = attack(model, x[rows], y[rows], key.fold("attack").take(rows), through=gradient_source)
         images[rows] = found.x_adv.to(x.dtype)
     within = examples.threat.contains(images, x)
     x_adv = torch.where(within.view(-1, *[1] * (x.ndim - 1)), images, x)
-    fresh = _look(model.model, x_adv, y, key.fold("measure"), draws)
+    fresh = _answers(model.model, x_adv, y, key.fold("measure"), draws)
     chosen = fresh
     if model.stochastic:
-        chosen = _look(model.model, x_adv, y, key.fold("selection"), max(draws, CHOOSING))
+        chosen = _answers(model.model, x_adv, y, key.fold("selection"), max(draws, CHOOSING))
     left = examples.clean.right_selection < chosen.right
     rounded = _rounded(model.model, x_adv, y, key.fold("eight-bit"), draws, fresh)
     return AttackedBatch(
@@ -272,17 +277,17 @@ def _is_image(x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B"]:
 
 
 def _rounded(
-    model: Model, x_adv: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key, draws: int, fresh: Look
+    model: Model, x_adv: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key, draws: int, fresh: Answers
 ) -> Float[Tensor, "B"]:
-    """Share of draws answered with the label on images rounded to 8 bits."""
+    """Share of draws in which the answer to the image rounded to 8 bits is the label."""
     grid = (x_adv.clamp(0, 1) * 255).round() / 255
-    seen = _look(model, grid, y, key, draws).right
-    return torch.where((grid == x_adv).flatten(1).all(1), fresh.right, seen)
+    right = _answers(model, grid, y, key, draws).right
+    return torch.where((grid == x_adv).flatten(1).all(1), fresh.right, right)
 
 
 @dataclass(frozen=True)
 class Steady:
-    """A model whose answers, to the bit, do not depend on how many images are asked about, nor on which."""
+    """A model whose answers do not depend on the batch, not even in the last bit."""
 
     model: Model
 
@@ -303,12 +308,12 @@ class Steady:
 
     @property
     def encoder(self) -> Encoder:
-        """Its code, where the model has one."""
-        code: Encoder = self.model.encoder  # type: ignore[attr-defined]
-        return code
+        """The encoder, if the model has one."""
+        encoder: Encoder = self.model.encoder  # type: ignore[attr-defined]
+        return encoder
 
     def read(self, encoded: Float[Tensor, "T B *F"]) -> Float[Tensor, "B K"]:
-        """Logits for an input that is coded already, where the model can be asked there."""
+        """Logits for an encoded input, if the model accepts one."""
         short = -encoded.shape[1] % BLOCK
         rest = encoded[:, -1:].detach().expand(-1, short, *encoded.shape[2:])
         logits: Tensor = self.model.read(torch.cat([encoded, rest], 1))  # type: ignore[attr-defined]
@@ -317,27 +322,27 @@ class Steady:
     def watch(
         self, images: Float[Tensor, "B *F"], key: Key | None = None, *, potential: bool = False
     ) -> Watched:
-        """What its output layer does, where the model can tell."""
+        """The activity of the output layer, if the model returns it."""
         padded, key = _padded(images, key)
         outputs, decoder, v = show(self.model, padded, key, potential)
         return Watched(outputs[:, : len(images)], decoder, None if v is None else v[:, : len(images)])
 
 
-def _source(model: Model, attack: Attack, threat: Threat) -> Model | GradientSources | None:
-    """What the recipe of an attack asks for as its source of gradients.
+def _gradient_source(model: Model, attack: Attack, threat: Threat) -> Model | GradientSources | None:
+    """The gradient source that the recipe of an attack names; None for the model itself.
 
     Raises:
-        InputError: an attack that was made for another threat.
+        InputError: the attack was made for another threat.
     """
     origin = made(attack)
     meant = origin.threat if origin is not None else getattr(attack, "threat", threat)
     if meant != threat:
         raise InputError(
-            f"An attack made for the budget it is held to, {threat!r}",
+            f"Expected an attack made for the threat of the evaluation, {threat!r}",
             f"one made for {meant!r}",
             "Pass the recipe itself, such as PGD(), or make the attack with this threat.",
         )
-    return None if origin is None else gradient_source(model, origin.recipe)
+    return None if origin is None else gradient_source_of(model, origin.recipe)
 
 
 def _steady(through: Model | GradientSources | None) -> Steady | GradientSources | None:
@@ -347,7 +352,7 @@ def _steady(through: Model | GradientSources | None) -> Steady | GradientSources
 
 
 def _padded(images: Tensor, key: Key | None) -> tuple[Tensor, Key | None]:
-    """Whole blocks of images: the last one is repeated, with its randomness but without its gradient."""
+    """Pad a batch to whole blocks with copies of the last image, which share its randomness only."""
     short = -len(images) % BLOCK
     if not short:
         return images, key
@@ -357,15 +362,16 @@ def _padded(images: Tensor, key: Key | None) -> tuple[Tensor, Key | None]:
 
 
 @torch.no_grad()
-def _look(model: Model, x: Tensor, y: Tensor, key: Key, draws: int, clean: bool = False) -> Look:
-    """Ask the model `draws` times.
+def _answers(model: Model, x: Tensor, y: Tensor, key: Key, draws: int, clean: bool = False) -> Answers:
+    """The answers of `draws` forward passes.
 
-    An answer that is no number is an error of the model on an attacked image, and a refusal on a clean one.
+    An answer of NaN counts as an error of the model on an attacked image; on a clean image the model is
+    refused.
     """
-    answers = [_infer(model, x, key.fold("draw", i)) for i in range(draws)]
-    for answer in answers:
+    inferences = [_infer(model, x, key.fold("draw", i)) for i in range(draws)]
+    for answer in inferences:
         _check_answer(answer.logits, x, y, clean)
-    return Look(answers, y)
+    return Answers(inferences, y)
 
 
 def _infer(model: Model, x: Tensor, key: Key) -> Inference:

@@ -84,8 +84,8 @@ class AugmentedBPTT(BPTT):
 
     def views(self, images: Float[torch.Tensor, "B *F H W"], key: Key) -> Float[torch.Tensor, "B *F H W"]:
         drawn = key.uniform((len(images), 5))
-        places = (drawn[:, :2] * (2 * self.pad + 1)).long()
-        moved = shifted(images, places[:, 0] - self.pad, places[:, 1] - self.pad)
+        offsets = (drawn[:, :2] * (2 * self.pad + 1)).long()
+        moved = shifted(images, offsets[:, 0] - self.pad, offsets[:, 1] - self.pad)
         if self.mirror:
             chosen = (drawn[:, 2] < 0.5).to(images.device).view(-1, *[1] * (images.ndim - 1))
             moved = torch.where(chosen, moved.flip(-1), moved)

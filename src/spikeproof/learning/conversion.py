@@ -150,14 +150,14 @@ class Conversion(Rule):
                 training, or a loss or weight of the ANN is no longer finite.
         """
         self.check_model(model)
-        place = torch.device(device or next(model.parameters()).device)
-        model.to(place).eval()
+        target_device = torch.device(device or next(model.parameters()).device)
+        model.to(target_device).eval()
         ann = self.twin(model)
         history = self.backprop.train(
             ann,
             data,
             key.fold("ann"),
-            device=place,
+            device=target_device,
             checkpoint=checkpoint,
             on_epoch=on_epoch,
             on_batch=on_batch,
@@ -238,10 +238,10 @@ class Conversion(Rule):
     def _loss(self, model: Classifier, images: Split, key: Key) -> float:
         total, size = 0.0, self.backprop.batch_size
         parts = (torch.split(part, size) for part in (images.images, images.labels, images.ids))
-        place = next(model.parameters()).device
+        target_device = next(model.parameters()).device
         for x, y, ids in zip(*parts, strict=True):
-            outputs = model.outputs(x.to(place), key.for_rows(ids))
-            losses = self.backprop.loss(outputs, model.spec.decoder(outputs), y.to(place))
+            outputs = model.outputs(x.to(target_device), key.for_rows(ids))
+            losses = self.backprop.loss(outputs, model.spec.decoder(outputs), y.to(target_device))
             total += float(losses.sum())
         return total / len(images)
 
@@ -440,9 +440,9 @@ class SpikeNorm(Conversion):
 
 def _largest_current(model: Classifier, images: Split, key: Key, stage: int) -> float:
     """The largest current over time into the neurons of one layer."""
-    largest, place = -math.inf, next(model.parameters()).device
+    largest, target_device = -math.inf, next(model.parameters()).device
     for x, ids in zip(torch.split(images.images, 100), torch.split(images.ids, 100), strict=True):
-        signal = seen(model, x.to(place), key.for_rows(ids))
+        signal = seen(model, x.to(target_device), key.for_rows(ids))
         for layer in model.network.layers[: 2 * stage + 1]:
             signal = layer(signal)
         largest = max(largest, float(signal.max()))
@@ -562,23 +562,25 @@ class RateNormLayer(Conversion):
         units = [unit for unit in ann.network.layers if isinstance(unit, RateNorm)]
         if not units or not self.tuning:
             return
-        place, size = next(ann.parameters()).device, self.backprop.batch_size
+        target_device, size = next(ann.parameters()).device, self.backprop.batch_size
         teacher = copy.deepcopy(ann)
         logit = math.log(self.share / (1 - self.share))
-        shares = [nn.Parameter(torch.tensor(logit, device=place)) for _ in units]
+        shares = [nn.Parameter(torch.tensor(logit, device=target_device)) for _ in units]
         for unit, share in zip(units, shares, strict=True):
             unit.share = share
         optimiser = torch.optim.Adam(shares, lr=self.lr)
         for epoch in range(self.tuning):
             order = torch.randperm(len(data.train), generator=key.fold("epoch", epoch).generator())
             for rows in torch.split(order, size):
-                x = floats(data.train.images[rows]).to(place)
+                x = floats(data.train.images[rows]).to(target_device)
                 with torch.no_grad():
                     wanted = teacher(x)
-                *told, outputs = _answers(ann, x)
-                rates = [answer / unit.bound for answer, unit in zip(told, units, strict=True)]
+                *answers, outputs = _answers(ann, x)
+                rates = [answer / unit.bound for answer, unit in zip(answers, units, strict=True)]
                 apart = 1 - F.cosine_similarity(outputs.mean(0), wanted, dim=1).mean()
-                slowness = sum((_slowness(r) for r in rates), torch.zeros((), device=place)) / len(rates)
+                slowness = sum((_slowness(r) for r in rates), torch.zeros((), device=target_device)) / len(
+                    rates
+                )
                 optimiser.zero_grad(set_to_none=True)
                 grads = torch.autograd.grad(apart + self.speed * slowness, shares)
                 for share, grad in zip(shares, grads, strict=True):

@@ -106,13 +106,13 @@ class _TimedCourse(Course):
         with _silence(layers) as silent:
             loss = self._loss(x, y, key)
         penalty = torch.stack([_lacking(layer) for layer in layers]).sum()
-        told = self.descend(loss + self.rule.weight_sum * penalty)
+        reported = self.descend(loss + self.rule.weight_sum * penalty)
         left = self.state.optimiser.param_groups[0]["lr"] / self.rule.lr if self.rule.fade else 1.0
         with torch.no_grad():
             for layer in layers:
                 allowed = self.rule.max_silent[layer is layers[-1]]
                 layer.weight.add_(left * self.rule.bump * (silent[layer] > allowed)[:, None])
-        return told
+        return reported
 
 
 def _lacking(layer: TimedLayer) -> Float[Tensor, ""]:

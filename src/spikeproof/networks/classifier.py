@@ -173,7 +173,7 @@ class ModelSpec:
             width = output_width(decoder, self.classes)
             network = self.network.build(self.encoded_shape, width, parts)
             for module in network.modules():
-                if isinstance(module, (nn.Linear, nn.Conv2d)):
+                if isinstance(module, (nn.Linear, nn.Conv2d)) and not module.weight.is_meta:
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)

@@ -172,6 +172,18 @@ def _convolution(inputs: int, channels: int, size: int, stride: int) -> OverTime
     return OverTime(convolution, nn.BatchNorm2d(channels))
 
 
+def _small(inputs: int, channels: int, parts: Parts) -> list[nn.Module]:
+    return [_convolution(inputs, channels, 3, 1), *parts.hidden()]
+
+
+def _large(inputs: int, channels: int, parts: Parts) -> list[nn.Module]:
+    pool = OverTime(nn.MaxPool2d(3, 2, padding=1))
+    return [_convolution(inputs, channels, 7, 2), *parts.hidden(), pool]
+
+
+STEMS: dict[str, Callable[[int, int, Parts], list[nn.Module]]] = {"small": _small, "large": _large}
+
+
 @dataclass(frozen=True)
 class _ResNet(Architecture):
     """Residual networks: a stem, stages of which all but the first halve the image, and a global mean."""
@@ -192,7 +204,7 @@ class _ResNet(Architecture):
 
     def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
         depth = _scaled(self, self.width, self.channels[0])
-        layers = self._stem(inputs[0], depth, parts)
+        layers = STEMS[self.stem](inputs[0], depth, parts)
         for stage, (channels, blocks) in enumerate(zip(self.channels, self.blocks, strict=True)):
             channels = _scaled(self, self.width, channels)
             for block in range(blocks):
@@ -201,12 +213,6 @@ class _ResNet(Architecture):
                 depth = channels
         head = MLP(self._hidden()).build((depth, 1, 1), classes, parts)
         return SpikingNetwork([*layers, OverTime(GlobalPool()), *head.layers])
-
-    def _stem(self, inputs: int, channels: int, parts: Parts) -> list[nn.Module]:
-        if self.stem == "small":
-            return [_convolution(inputs, channels, 3, 1), *parts.hidden()]
-        pool = OverTime(nn.MaxPool2d(3, 2, padding=1))
-        return [_convolution(inputs, channels, 7, 2), *parts.hidden(), pool]
 
     def _hidden(self) -> tuple[int, ...]:
         return ()
@@ -305,7 +311,9 @@ class SEWResNet(_ResNet):
     connect: Literal["add", "and", "iand"] = "add"
 
     def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
-        if self.connect != "add" and not (parts.neuron.binary and parts.neuron.synapse is None):
+        if JOINS[self.connect] is not torch.add and not (
+            parts.neuron.binary and parts.neuron.synapse is None
+        ):
             raise InputError(
                 f"SEWResNet with connect={self.connect!r} needs a neuron whose output is 0 or 1",
                 f"the neuron {parts.neuron!r}, whose output is not binary",

@@ -22,6 +22,13 @@ from spikeproof.surrogates import Surrogate
 __all__ = ["Mixture", "MixtureState", "Plastic", "PlasticState", "Recurrent", "RecurrentState"]
 
 
+def _split(learned: Learned) -> tuple[Learned, Tensor | None]:
+    """What the neuron inside learns, and the recurrent weights; None where they are missing."""
+    inner = dict(learned)
+    weight = inner.pop("recurrent", None)
+    return inner, weight
+
+
 def _inner(part: object, neuron: Neuron) -> None:
     """Refuse neurons that cannot be the inner neuron of `part`."""
     if not neuron.spiking or isinstance(neuron, FS):
@@ -104,15 +111,15 @@ class Recurrent(Neuron):
         return {**self.neuron.parameters(features), "recurrent": weight}
 
     def rest(self, current: Float[Tensor, "T B N"], learned: Learned = NOTHING) -> RecurrentState:
-        if current.ndim != 3 or "recurrent" not in learned:
+        inner, weight = _split(learned)
+        if current.ndim != 3 or weight is None:
             raise InputError(
                 "Recurrent neurons need weights and a fully connected layer, [T, B, N]",
                 f"current {list(current.shape)}, learned {sorted(learned)}",
                 "Use them in the networks mlp and lsnn.",
             )
-        inner = {name: value for name, value in learned.items() if name != "recurrent"}
-        weight = learned["recurrent"].to(current)
-        return RecurrentState(self.neuron.rest(current, inner), torch.zeros_like(current[0]), weight)
+        rest = self.neuron.rest(current, inner)
+        return RecurrentState(rest, torch.zeros_like(current[0]), weight.to(current))
 
     def step(
         self, current: Float[Tensor, "B N"], state: RecurrentState, spike: Surrogate
@@ -123,7 +130,7 @@ class Recurrent(Neuron):
     def integrate(
         self, current: Float[Tensor, "T B N"], learned: Learned = NOTHING
     ) -> Float[Tensor, "T B N"]:
-        return self.neuron.integrate(current, {n: v for n, v in learned.items() if n != "recurrent"})
+        return self.neuron.integrate(current, _split(learned)[0])
 
 
 class MixtureState(NamedTuple):

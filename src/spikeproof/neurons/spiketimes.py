@@ -117,6 +117,10 @@ class Exact(Timed):
         return torch.where(earliest < 0, -self.tau * earliest, 0.0)
 
 
+SLOWER = {"equal": 1, "double": 2}
+"""Time constant of the membrane -> its ratio to the time constant of the synapse."""
+
+
 @dataclass(frozen=True)
 class FastAndDeep(Exact):
     r"""The leaky neuron with current-based synapses, at its exact first spike time.
@@ -154,7 +158,7 @@ class FastAndDeep(Exact):
     def kernel(self, s: Float[Tensor, "..."]) -> tuple[Tensor, Tensor]:
         s = s / self.tau
         fast = torch.exp(-s)
-        if self.membrane == "equal":
+        if SLOWER[self.membrane] == 1:
             return s * fast, (1 - s) * fast
         slow = torch.exp(-s / 2)
         return slow - fast, fast - slow / 2
@@ -162,7 +166,7 @@ class FastAndDeep(Exact):
     def crossing(self, times: Float[Tensor, "B N"], weight: Float[Tensor, "B N O"]) -> Tensor:
         a1 = _sums(weight, times.exp())
         rising = a1.where(a1 > 0, torch.nan)
-        if self.membrane == "equal":
+        if SLOWER[self.membrane] == 1:
             ratio = _sums(weight, times * times.exp()) / rising
             return ratio - lambertw(-self.threshold / rising * ratio.exp())
         a2 = _sums(weight, (times / 2).exp())
@@ -328,26 +332,26 @@ class _FirstStep(torch.autograd.Function):
 
 def _told_inputs(early: Tensor, weight: Tensor, out: Tensor, grad: Tensor) -> Float[Tensor, "B N"]:
     """The gradient on inputs earlier than a neuron's spike, or on all inputs that spike if it is silent."""
-    told = torch.zeros_like(early)
+    summed = torch.zeros_like(early)
     for block in _blocks(early, weight):
         earlier = early[block, None, :] > out[block, :, None]
-        told[block] = (earlier * (grad[block, :, None] * weight)).sum(1)
-    return told
+        summed[block] = (earlier * (grad[block, :, None] * weight)).sum(1)
+    return summed
 
 
 def _told_weights(early: Tensor, levels: Tensor, out: Tensor, grad: Tensor) -> Float[Tensor, "O N"]:
     """The gradient on the weights of inputs that are earlier than a neuron's spike, summed over examples."""
-    told = grad.new_zeros(early.shape[1], out.shape[1])
+    summed = grad.new_zeros(early.shape[1], out.shape[1])
     rows = max(1, LARGEST // max(1, len(levels) * out.shape[1]))
     for start in range(0, len(early) if len(levels) else 0, rows):
         block = slice(start, start + rows)
         by_level = (levels.view(-1, 1, 1) > out[block]) * grad[block]
-        example, place = early[block].nonzero(as_tuple=True)
-        row = torch.searchsorted(levels, early[block][example, place]) * by_level.shape[1] + example
-        place, order = place.sort(stable=True)
-        starts = torch.searchsorted(place, torch.arange(len(told), device=place.device))
-        told += _bags(row[order], by_level.flatten(0, 1), starts)
-    return told.T
+        example, position = early[block].nonzero(as_tuple=True)
+        row = torch.searchsorted(levels, early[block][example, position]) * by_level.shape[1] + example
+        position, order = position.sort(stable=True)
+        starts = torch.searchsorted(position, torch.arange(len(summed), device=position.device))
+        summed += _bags(row[order], by_level.flatten(0, 1), starts)
+    return summed.T
 
 
 def _arrivals(
@@ -355,17 +359,17 @@ def _arrivals(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Levels in falling order `[l, 1, 1]`, and potentials `[l, B, O]` from all inputs at least as early."""
     batch, columns = early.shape[0], weight.T.contiguous()
-    example, place = early.nonzero(as_tuple=True)
-    step = len(levels) - 1 - torch.searchsorted(levels.flip(0), early[example, place])
+    example, position = early.nonzero(as_tuple=True)
+    step = len(levels) - 1 - torch.searchsorted(levels.flip(0), early[example, position])
     bag, order = (step * batch + example).sort(stable=True)
-    place = place[order]
+    position = position[order]
     starts = torch.searchsorted(bag, torch.arange(len(levels) * batch + 1, device=bag.device))
     many = max(1, BLOCK // max(1, batch * weight.shape[0]))
     carried = torch.zeros(batch, weight.shape[0], dtype=weight.dtype, device=weight.device)
     for i in range(0, len(levels), many):
         span = slice(i * batch, min(i + many, len(levels)) * batch)
         low, high = int(starts[span.start]), int(starts[span.stop])
-        potential = _bags(place[low:high], columns, starts[span] - low).view(-1, *carried.shape)
+        potential = _bags(position[low:high], columns, starts[span] - low).view(-1, *carried.shape)
         potential[0] += carried
         for before, after in itertools.pairwise(potential):
             after += before

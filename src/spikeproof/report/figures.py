@@ -36,6 +36,10 @@ MANY = 8
 MOST_PANELS = 24
 """Largest number of panels in one figure; the tables hold the numbers of all others."""
 
+ROBUST = "robust_accuracy"
+_UNITS = {"relu": "ReLU"}
+"""Neurons of an ANN, as captions write them."""
+
 PALE = "#c4c4c4"
 
 
@@ -136,7 +140,7 @@ class _Atlas:
     def code(self, record: Record) -> str:
         if not _is_ann(record):
             return record["encoder"]
-        unit = "ReLU" if record["neuron"] == "relu" else record["neuron"]
+        unit = _UNITS.get(record["neuron"], record["neuron"])
         return f"{unit} network" + (f", {record['encoder']}" if self.twin_axes else "")
 
     def place(self, record: Record) -> str:
@@ -583,7 +587,7 @@ def _heat_map(atlas: _Atlas, name: str, place: str, records: Sequence[Record]) -
     maps = [_map("clean accuracy [%]", models, names, down, across, "clean_accuracy")]
     if worst:
         title = f"worst case, epsilon {epsilon_text(epsilon)} [%]"
-        maps.append(_map(title, worst, names, down, across, "robust_accuracy"))
+        maps.append(_map(title, worst, names, down, across, ROBUST))
     cell = 10.5 / (len(maps) * len(across) + 2)
     left, below = (
         [wrapped(name, 34, 2) for name in down],
@@ -607,7 +611,7 @@ def _heat_map(atlas: _Atlas, name: str, place: str, records: Sequence[Record]) -
         caption += f"; {words}" if any(record["verdict"] == verdict for record in worst) else ""
     width = min(10.5, 1.8 + len(maps) * max(2.4, 1.5 * len(across)))
     room = 0.16 * max(text.count("\n") for text in below) if cell > 0.6 else 1.2
-    height = 1.0 + room + len(down) * (0.4 if all("\n" not in text for text in left) else 0.46)
+    height = 1.0 + room + len(down) * (0.4 if not any(text.count("\n") for text in left) else 0.46)
     return Drawing(name, f"Encoder and decoder: {place}", f"{caption}.", paint, width, height)
 
 
@@ -639,7 +643,7 @@ def _map(
     for row in rows:
         place = (names[0](row), names[1](row))
         value: float | None = row[field]  # type: ignore[literal-required]
-        verdict = row["verdict"] if field == "robust_accuracy" else None
+        verdict = row["verdict"] if field == ROBUST else None
         verdicts.setdefault(place, set()).add(verdict)
         if value is not None and verdict != WITHHELD:
             found.setdefault(place, []).append(100 * value)

@@ -33,10 +33,13 @@ from spikeproof.version import __version__
 
 __all__ = ["LARGEST", "is_current", "made_from", "write"]
 
+PAGE = "report.html"
+"""Name of the file."""
+
 LARGEST = 3_000_000
 """Size that a page must stay below, in bytes."""
 
-MOST_PLACES = 10
+MOST_MODELS = 10
 """Models that the ranking at the head of a page names."""
 
 
@@ -114,8 +117,8 @@ def write(
         files["probes.csv"] = tables.probes_csv(timing.records).encode()
     if near:
         files["distances.csv"] = tables.distances_csv(near).encode()
-    _put(directory, {**files, "report.html": page.encode()})
-    return directory / "report.html"
+    _put(directory, {**files, PAGE: page.encode()})
+    return directory / PAGE
 
 
 WRITTEN = "figures/written.json"
@@ -178,7 +181,7 @@ def is_current(directory: Path) -> bool:
         directory: the output directory of a run.
     """
     noted = _noted(directory)
-    if noted.pop(MADE_FROM, None) != made_from(directory) or "report.html" not in noted:
+    if noted.pop(MADE_FROM, None) != made_from(directory) or PAGE not in noted:
         return False
     plain = all(OWN.fullmatch(name) for name in noted)
     return plain and all(_digest(directory / name) == digest for name, digest in noted.items())
@@ -290,7 +293,7 @@ def _page(
         summary=_summary(records, rows, {each.threat for each in ranked if len(each.rows) > 1}),
         ranking=separating(ranked),
         order=ranking_words(ranked, axes),
-        most_places=MOST_PLACES,
+        most_places=MOST_MODELS,
         axes=axes,
         constants=_constants(records),
         seeds=tables.seeds(records),
@@ -391,14 +394,14 @@ def _attack_summary(records: Sequence[Record], rows: Sequence[tables.Headline], 
 
 
 def _worst_summary(worst: Sequence[Record]) -> str:
-    told = [record for record in worst if record["verdict"] != WITHHELD]
+    shown_numbers = [record for record in worst if record["verdict"] != WITHHELD]
     words = (
         "the robust accuracy in the worst case over all attacks is "
-        f"{_range([record['robust_accuracy'] for record in told])}"
+        f"{_range([record['robust_accuracy'] for record in shown_numbers])}"
     )
-    if len(told) == 1 and told[0]["verdict"] in MARKS:
-        words += f", a {told[0]['verdict']} number"
-    withheld = len(worst) - len(told)
+    if len(shown_numbers) == 1 and shown_numbers[0]["verdict"] in MARKS:
+        words += f", a {shown_numbers[0]['verdict']} number"
+    withheld = len(worst) - len(shown_numbers)
     return words + (f"; {withheld} more are withheld. " if withheld else ". ")
 
 

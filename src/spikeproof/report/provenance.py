@@ -93,8 +93,8 @@ class Sources:
     @property
     def data_notes(self) -> tuple[str, ...]:
         """The notes on the files of the data set, each sentence once."""
-        told = (note for origin in self.origins for note in data_notes(origin.metrics))
-        return tuple(dict.fromkeys(told))
+        notes = (note for origin in self.origins for note in data_notes(origin.metrics))
+        return tuple(dict.fromkeys(notes))
 
 
 def sources(directory: Path) -> Sources:

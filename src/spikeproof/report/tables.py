@@ -48,11 +48,22 @@ __all__ = [
     "without_seed",
 ]
 
+NO_ATTACK = "none"
+"""What a record of a study without attacks has for its attack and threat."""
+
+EFFORT, LOSS_BY_STEP, CERTIFICATE = "effort", "loss_by_step", "certificate"
+"""Fields of records that the tables treat in a way of their own."""
+
+_THE_MODEL = "model"
+"""What a certificate is about that holds for the model itself, not for a vote."""
+
 MISSING = "\N{EN DASH}"
-ARCHITECTURE = ("dataset", "network", "neuron", "encoder", "decoder", "surrogate", "rule")
+
+LEARNING_RULE, SEED = "rule", "seed"
+ARCHITECTURE = ("dataset", "network", "neuron", "encoder", "decoder", "surrogate", LEARNING_RULE)
 """The fields by which models differ, apart from the seed of their training."""
 
-AXES = (*ARCHITECTURE, "seed", "n")
+AXES = (*ARCHITECTURE, SEED, "n")
 """The fields by which models differ, in the order in which tables show them."""
 
 
@@ -107,7 +118,7 @@ def budgets(records: Iterable[Record]) -> list[Budget]:
 
 def attacked(records: Iterable[Record]) -> list[Record]:
     """The records of attacks and of worst cases, without the placeholders of a study without attacks."""
-    return [record for record in records if record["attack"] != "none"]
+    return [record for record in records if record["attack"] != NO_ATTACK]
 
 
 def attacks_of(records: Iterable[Record]) -> list[Record]:
@@ -133,12 +144,12 @@ def varying(
         axes: names of fields of a record.
     """
     differing = [axis for axis in axes if len({_field(record, axis) for record in records}) > 1]
-    return [axis for axis in differing if axis != "rule" or not _follows(records, axis)]
+    return [axis for axis in differing if axis != LEARNING_RULE or not _follows(records, axis)]
 
 
 def without_seed(axes: Iterable[str]) -> list[str]:
     """The axes without the seed, on which architectures differ."""
-    return [axis for axis in axes if axis != "seed"]
+    return [axis for axis in axes if axis != SEED]
 
 
 def label(record: Record | ProbeRecord, axes: Iterable[str]) -> str:
@@ -148,7 +159,7 @@ def label(record: Record | ProbeRecord, axes: Iterable[str]) -> str:
         >>> label({"encoder": "latency", "seed": 1}, ["encoder", "seed"])
         'latency · seed 1'
     """
-    named = (f"seed {record['seed']}" if axis == "seed" else str(_field(record, axis)) for axis in axes)
+    named = (f"seed {record['seed']}" if axis == SEED else str(_field(record, axis)) for axis in axes)
     return " · ".join(named)
 
 
@@ -236,7 +247,7 @@ def seeds_json(records: Sequence[Record]) -> list[dict[str, object]]:
     Args:
         records: the records of one study.
     """
-    columns = budgets(records) or [Budget("none", 0.0)]
+    columns = budgets(records) or [Budget(NO_ATTACK, 0.0)]
     found = []
     for row, budget in product(seeds(records), columns):
         mean, ends = row.worst.get(budget, (None, None))
@@ -407,7 +418,7 @@ def to_csv(records: Sequence[Record]) -> str:
         records: the records of one study.
     """
     file = io.StringIO()
-    names = [name for name in Record.__annotations__ if name != "effort"]
+    names = [name for name in Record.__annotations__ if name != EFFORT]
     writer = csv.DictWriter(file, [*names, *_EFFORT.values()], lineterminator="\n")
     writer.writeheader()
     for record in records:
@@ -418,14 +429,14 @@ def to_csv(records: Sequence[Record]) -> str:
 _EFFORT = {
     name: f"attack_{name}" if name in Record.__annotations__ else name
     for name in Effort.__annotations__
-    if name != "loss_by_step"
+    if name != LOSS_BY_STEP
 }
 """Field of the evidence -> name of its column."""
 
 
 def _harmless(record: Record) -> dict[str, object]:
     effort = dict(record["effort"] or {})
-    row = {name: value for name, value in record.items() if name != "effort"}
+    row = {name: value for name, value in record.items() if name != EFFORT}
     row |= {column: effort.get(name) for name, column in _EFFORT.items()}
     return _plain_text({name: _joined(value) for name, value in row.items()})
 
@@ -440,7 +451,7 @@ def _in_words(item: object) -> str:
         return f"{item[0]}: {item[1]:.4g}"
     if not isinstance(item, dict):
         return str(item)
-    if "certificate" in item:
+    if CERTIFICATE in item:
         return proof_words(item)  # type: ignore[arg-type]
     return f"{item['attack']} {item['broke']:.4g}"
 
@@ -455,7 +466,7 @@ def proof_words(proof: Proof) -> str:
     """
     if proof["certified"] is None:
         return f"{proof['certificate']} does not apply: {proof['reason']}"
-    of = "" if proof["subject"] == "model" else f" of the {proof['subject']}"
+    of = "" if proof["subject"] == _THE_MODEL else f" of the {proof['subject']}"
     ends = interval(proof["ci_low"], proof["ci_high"])
     return f"{proof['certificate']} proves {percent(proof['certified'])} %{of} {ends}"
 

@@ -20,6 +20,9 @@ __all__ = ["KEY", "Compared", "Standing", "comparisons", "standings"]
 
 AXES = ("encoder", "decoder", "rule", "neuron", "network", "surrogate")
 
+_BEFORE = {"seed": "seed "}
+"""Axis -> what a name says before its value."""
+
 ALL_PAIRS = 4
 """Groups up to this size are compared pair by pair, larger ones with their most robust member."""
 
@@ -27,10 +30,11 @@ ALL_PAIRS = 4
 class Compared(TypedDict):
     """Two models that differ in one part, under one budget, as `show --comparisons --json` prints it.
 
-    `difference` is the robust accuracy of the first less that of the second, in the worst case over the
-    attacks of the study and on the same images, with its 95 % paired bootstrap interval. `p_value` is that of
-    the exact McNemar test (of a sign-flip test for stochastic models) and `adjusted` the same after Holm's
-    correction for every pair that could have been printed. `shown` says whether the difference holds.
+    `difference` is the robust accuracy of the first minus the robust accuracy of the second, in the worst
+    case over the attacks of the study and on the same images, with its 95 % paired bootstrap interval.
+    `p_value` belongs to the exact McNemar test (a sign-flip test for stochastic models), and `adjusted` is
+    the p-value after Holm's correction for every pair that could have been printed. `shown` says whether the
+    difference holds.
     """
 
     threat: str
@@ -69,7 +73,7 @@ class _Pair:
 
 
 def comparisons(directory: Path, records: Sequence[Record]) -> list[Compared]:
-    """Every pair of models worth a sentence, the most robust first; withheld numbers are compared with none.
+    """Comparisons of models that differ in one part, the most robust first; withheld numbers are left out.
 
     Args:
         directory: the output directory of a run.
@@ -88,7 +92,7 @@ def comparisons(directory: Path, records: Sequence[Record]) -> list[Compared]:
 
 
 def standings(directory: Path, records: Sequence[Record]) -> list[Standing]:
-    """Every worst case that can be compared, which is every one that is not withheld.
+    """Every worst case that is not withheld, with its outcomes per image.
 
     Args:
         directory: the output directory of a run.
@@ -102,7 +106,7 @@ def standings(directory: Path, records: Sequence[Record]) -> list[Standing]:
 
 
 def _pairs(models: Sequence[Standing]) -> Iterator[_Pair]:
-    """Pairs that differ in one part and saw the same images under attacks of the same names."""
+    """Pairs of models that differ in one part and were measured on the same images."""
     for part in AXES:
         groups: dict[tuple[object, ...], list[Standing]] = defaultdict(list)
         for model in models:
@@ -116,7 +120,7 @@ def _pairs(models: Sequence[Standing]) -> Iterator[_Pair]:
 
 
 KEY = Key.of(0)
-"""Resamples and sign flips are the same each time a report is written."""
+"""The key of resampling and sign flips, fixed so that every report gives the same intervals."""
 
 
 def _compared(pair: _Pair, adjusted: float, varying: Sequence[str]) -> Compared:
@@ -138,9 +142,7 @@ def _compared(pair: _Pair, adjusted: float, varying: Sequence[str]) -> Compared:
         "first": names[0],
         "second": names[1],
         "others": ", ".join(
-            f"seed {first['seed']}" if axis == "seed" else str(dict(first)[axis])
-            for axis in varying
-            if axis != pair.part
+            f"{_BEFORE.get(axis, '')}{dict(first)[axis]}" for axis in varying if axis != pair.part
         ),
         "n": result.n,
         "difference": result.difference,

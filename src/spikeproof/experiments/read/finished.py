@@ -1,28 +1,26 @@
-"""The cells of a study that can be read, and what becomes of a number when its evidence cannot."""
+"""The cells of a study that can be read, and the warnings about numbers whose evidence cannot be read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from spikeproof.auditing.checks import DOUBTFUL, WITHHELD
+from spikeproof.auditing.checks import GRAVITY, MISSING_ATTACKS, MISSING_SAFEGUARDS
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.read.labels import Names
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.run.store import Store, Stored
 from spikeproof.experiments.study.cells import CellRecord
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.plainfiles import read_json
 
-__all__ = ["LOST", "finished", "mark_lost"]
-
-LOST = "evidence missing"
-"""The reason of a number whose evidence cannot be read."""
+__all__ = ["finished", "mark_missing"]
 
 
 def finished(store: Store, planned: Iterable[CellRecord]) -> dict[str, Stored]:
-    """Address -> cell, of those that are whole, stand for what the plan says and belong to each other.
+    """Address -> cell, of the cells that are undamaged, agree with the plan and belong to the same weights.
 
-    What is left out here, `status` names and `run` computes again.
+    `status` reports the other cells, and `run` computes them again.
 
     Args:
         store: of the study.
@@ -39,7 +37,9 @@ def finished(store: Store, planned: Iterable[CellRecord]) -> dict[str, Stored]:
             continue
         if stored is not None:
             found[stored.address] = stored
-    sizes = {_train(cell): cell.metrics["n"] for cell in found.values() if cell.cell["kind"] == "clean"}
+    sizes = {
+        _train(cell): cell.metrics["n"] for cell in found.values() if cell.cell["kind"] == CellKind.CLEAN
+    }
     return {address: cell for address, cell in found.items() if _belongs(cell, found, sizes)}
 
 
@@ -52,52 +52,60 @@ def _belongs(cell: Stored, found: Mapping[str, Stored], sizes: Mapping[str, int]
     spec, metrics, model = cell.cell["spec"], cell.metrics, found.get(_train(cell))
     if model is not None and metrics.get("weights") != model.metrics.get("weights"):
         return False
-    return "n" not in metrics or metrics["n"] == spec.get("examples", sizes.get(_train(cell), metrics["n"]))
+    n = metrics.get("n")
+    return n is None or n == spec.get("examples", sizes.get(_train(cell), n))
 
 
-def mark_lost(
+def mark_missing(
     worst: Sequence[Record],
     wanted: Iterable[CellRecord],
     cells: Mapping[str, Stored],
     names: Names,
     directory: Path,
 ) -> None:
-    """Say beside each worst case which of its cells are missing, and why.
+    """Add a warning to each worst case for every planned cell that cannot be read, and adjust its verdict.
 
-    A probe of the model and a certificate can withhold a number, so without them it is withheld. A search for
-    the nearest image, an attack that was added and a smaller budget can make it doubtful, so it is that. A
-    planned attack at the budget itself is named in `missing`; the worst case is that of the other attacks.
+    Diagnostics of the model and certificates can withhold a number, so a number without them is withheld. A
+    search for the nearest image, an attack that an audit added and a smaller budget can make a number
+    doubtful, so a number without them is doubtful. A planned attack at the budget itself is also named in
+    `missing`; the worst case is then taken over the other attacks.
 
     Args:
         worst: the worst cases of one model.
-        wanted: records of all its cells, those that an audit added included.
-        cells: those that can be read.
-        names: of the attacks and threats of the study.
-        directory: the output directory of the run, which notes why a cell failed.
+        wanted: records of all its cells, including those that an audit added.
+        cells: the cells that can be read.
+        names: names of the attacks and threats of the study.
+        directory: the output directory of the run, which contains a note on each cell that failed.
     """
     for record in wanted:
         if record["address"] in cells:
             continue
         kind, spec = record["kind"], record["spec"]
         for row in worst:
-            here = "threat" not in spec or names.threat(spec) == row["threat"]
+            here = spec.get("threat") is None or names.threat(spec) == row["threat"]
             at = spec.get("epsilon", row["epsilon"])
-            if kind == "inspect" or (kind == "certify" and here and at == row["epsilon"]):
-                row["verdict"] = WITHHELD
-            elif here and (kind == "distance" or (kind == "attack" and at <= row["epsilon"])):
-                row["verdict"] = row["verdict"] if row["verdict"] == WITHHELD else DOUBTFUL
-            else:
-                continue
+            match kind:
+                case CellKind.INSPECT:
+                    check = MISSING_SAFEGUARDS
+                case CellKind.CERTIFY if here and at == row["epsilon"]:
+                    check = MISSING_SAFEGUARDS
+                case CellKind.DISTANCE if here:
+                    check = MISSING_ATTACKS
+                case CellKind.ATTACK if here and at <= row["epsilon"]:
+                    check = MISSING_ATTACKS
+                case _:
+                    continue
+            row["verdict"] = min(str(row["verdict"]), check.verdict, key=GRAVITY.index)
             what = f"the {kind} cell {record['address']}"
-            if kind == "attack":
+            if kind == CellKind.ATTACK:
                 attack = names.attack(spec, row["seed"])
                 what = f"the attack {attack} at {at:.4g}, cell {record['address']},"
                 row["missing"] += [attack] if at == row["epsilon"] else []
-            row["warnings"].append(f"{LOST}: {what} {_why_lost(directory, record['address'])}")
+            row["warnings"].append(f"{check.name}: {what} {_why_missing(directory, record['address'])}")
 
 
-def _why_lost(directory: Path, address: str) -> str:
-    """What a run noted when a cell failed, or that the cell is not there."""
+def _why_missing(directory: Path, address: str) -> str:
+    """The error with which a cell failed, or that the cell cannot be read."""
     try:
         note: dict[str, object] = read_json(directory / "failures" / f"{address}.json", dict[str, object])
     except InputError:

@@ -1,4 +1,4 @@
-"""Names of the parts of a study, as short as tells them apart."""
+"""Display names of the parts of a study: as short as possible, yet different for different parts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.catalogue.names import PARTS
+from spikeproof.evaluation.suites import Suite
 from spikeproof.experiments.run.driver import Budget
-from spikeproof.experiments.study.cells import CellRecord, CellSpec, Plain
+from spikeproof.experiments.study.cells import CellRecord, CellSpec, Plain, is_nested
+from spikeproof.experiments.study.kinds import CellKind
 
 __all__ = ["AXES", "Names", "labels", "text_of"]
 
@@ -37,9 +41,9 @@ class Names:
         return Budget(self.threat(spec), spec["epsilon"])
 
     def attack(self, spec: CellSpec, seed: int) -> str:
-        """The attack of a cell, with what its images were made on."""
+        """The attack of a cell; for a transfer, with the model that its images were made on."""
         name, source = self.attacks[text_of(spec["attack"])], spec.get("source")
-        nested = ", nested" if "smaller" in spec else ""
+        nested = ", nested" if is_nested(spec) else ""
         if source is None:
             return name + nested
         if not isinstance(source, str):
@@ -50,20 +54,20 @@ class Names:
 
     @classmethod
     def of(cls, plan: Sequence[CellRecord], repairs: Sequence[CellRecord]) -> Names:
-        """Names for what a plan uses; what repairs add is named beside it and renames nothing."""
-        models = [cell["spec"] for cell in plan if cell["kind"] == "train"]
-        attacks = [cell["spec"] for cell in plan if cell["kind"] in ("attack", "distance")]
-        added = [cell["spec"] for cell in repairs if cell["kind"] == "attack"]
+        """The names of all members of a plan; members that repairs add get names and change no other name."""
+        models = [cell["spec"] for cell in plan if cell["kind"] == CellKind.TRAIN]
+        attacks = [cell["spec"] for cell in plan if cell["kind"] in (CellKind.ATTACK, CellKind.DISTANCE)]
+        added = [cell["spec"] for cell in repairs if cell["kind"] == CellKind.ATTACK]
         axes = {axis: labels(spec["model"][axis] for spec in models) for axis in AXES}
         axes["rule"] = labels(spec["rule"] for spec in models)
         telling = [axis for axis in axes if len(axes[axis]) > 1]
         parts = {
             cell["address"]: (
-                ", ".join(axes[axis][text_of(_part(cell["spec"], axis))] for axis in telling),
+                ", ".join(axes[axis][text_of(_axes(cell["spec"])[axis])] for axis in telling),
                 int(cell["spec"]["seed"]),
             )
             for cell in plan
-            if cell["kind"] == "train"
+            if cell["kind"] == CellKind.TRAIN
         }
         return cls(
             axes,
@@ -71,16 +75,16 @@ class Names:
                 **labels(spec["attack"] for spec in (*attacks, *added)),
                 **labels(spec["attack"] for spec in attacks),
             },
-            labels(cell["spec"]["threat"] for cell in plan if "threat" in cell["spec"]),
-            labels(cell["spec"]["probe"] for cell in plan if cell["kind"] == "probe"),
-            labels(cell["spec"]["certificate"] for cell in plan if cell["kind"] == "certify"),
+            labels(threat for cell in plan if (threat := cell["spec"].get("threat")) is not None),
+            labels(cell["spec"]["probe"] for cell in plan if cell["kind"] == CellKind.PROBE),
+            labels(cell["spec"]["certificate"] for cell in plan if cell["kind"] == CellKind.CERTIFY),
             parts,
         )
 
 
-def _part(train: CellSpec, axis: str) -> Plain:
-    part: Plain = train["rule"] if axis == "rule" else train["model"][axis]
-    return part
+def _axes(train: CellSpec) -> Mapping[str, Plain]:
+    """The parts of a trained model and the rule that trained it, by axis."""
+    return {**train["model"], "rule": train["rule"]}
 
 
 def labels(members: Iterable[Plain]) -> dict[str, str]:
@@ -128,8 +132,8 @@ _NAMED_BY_ATTACK = ("torchattacks", "foolbox", "transfer")
 
 
 def _base_name(member: Plain) -> str:
-    if member["name"] == "suite" and "level" in member:
-        return f"suite {member['level']}"
+    if PARTS[Recipe].get(member["name"]) is Suite and (level := member.get("level")) is not None:
+        return f"{member['name']} {level}"
     inside = [part for key in ("codes", "decoders") for part in member.get(key, [])]
     inside += [member[key] for key in ("code", "decoder") if key in member]
     inside += [member["attack"]] if member["name"] in _NAMED_BY_ATTACK else []

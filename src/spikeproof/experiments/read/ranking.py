@@ -24,7 +24,7 @@ ALL_PAIRS = 16
 
 
 class Pair(NamedTuple):
-    """Two places of a ranking, from 0, and whether the paired test shows a difference between them."""
+    """Two ranks of a ranking, counted from 0, and whether the paired test shows a difference between them."""
 
     first: int
     second: int
@@ -39,14 +39,15 @@ class Ranking:
         threat: name of the threat.
         epsilon: size of the budget.
         rows: worst cases in falling order of robust accuracy, without those that are withheld.
-        pairs: the pairs of places that were tested on the same images. A difference is shown if the exact
+        pairs: the pairs of ranks that were tested on the same images. A difference is shown if the exact
             McNemar test (a sign-flip test for stochastic models) is significant at 5 % after Holm's
             correction over all pairs of all budgets, and the 95 % paired bootstrap interval of the
             difference excludes 0.
         withheld: number of models whose number at this budget is withheld.
 
     Raises:
-        InputError: there is no model, the rows are not in falling order, or a pair names no place.
+        InputError: there is no model, the rows are not in falling order, or a pair names a rank that does not
+            exist.
     """
 
     threat: str
@@ -60,7 +61,7 @@ class Ranking:
         if not values or values != sorted(values, reverse=True):
             raise InputError("Ranking takes models in falling order", str(values), "Sort the rows.")
         if not all(0 <= pair.first < pair.second < len(values) for pair in self.pairs):
-            raise InputError("Ranking takes pairs of places", str(self.pairs), "Count places from 0.")
+            raise InputError("Ranking takes pairs of ranks", str(self.pairs), "Count ranks from 0.")
 
     @property
     def shown(self) -> int:
@@ -74,7 +75,7 @@ class Ranking:
 
     @property
     def below_first(self) -> frozenset[int]:
-        """The places of the models that are shown to be less robust than the first."""
+        """The ranks of the models that are shown to be less robust than the first."""
         return frozenset(pair.second for pair in self.pairs if pair.shown and pair.first == 0)
 
     @property

@@ -1,4 +1,4 @@
-"""A record: one headline number of a study, with everything needed to say what it is a number of."""
+"""A record: one headline number of a study, with the model, the attack and the budget that it belongs to."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ __all__ = [
 
 
 class Effort(TypedDict):
-    """What an attack did for its number; null where nobody measured it.
+    """The evidence of one attack; null where a value was not measured.
 
-    `attacked` counts the images that were attacked at all, since what is wrong anyway is left alone; queries
-    are forward and backward passes over all of them. `unmoved_share` is that of attacked images returned as
-    they were, `zero_gradient_share` that of looks whose gradient was zero everywhere. `mean_distance` and
-    `max_distance` are over all images and as the threat measures; the means in single norms are over the
-    images that moved. `eight_bit_accuracy` is the accuracy once the images are rounded to 8 bits, and
-    `silent_success_share` the share of images that fooled the model on the way while another was returned.
+    `attacked` counts the images that were attacked, since images that the model gets wrong without an
+    attack are not; queries are forward and backward passes over all of them. `unmoved_share` is the share
+    of attacked images that were returned unchanged, `zero_gradient_share` the share of gradients that were
+    zero everywhere. `mean_distance` and `max_distance` are taken over all images, in the measure of the
+    threat; the means in single norms are taken over the images that changed. `eight_bit_accuracy` is the
+    accuracy once the images are rounded to 8 bits, and `silent_success_share` the share of images for which
+    the search passed an image that the model got wrong and returned another.
 
     `steps` counts the rows of the attack's trace, all restarts one after the other; `fall` is the accuracy
     against them, as pairs of a step and the accuracy after it wherever it changed, (-1, ...) before the
     attack. It is empty where an attack does not tell when examples fell (searches over spike patterns,
     foreign attacks, suites) and for stochastic models, which one lucky draw fools for a moment.
-    `loss_by_step` is the mean objective; what it was for each image lies in `losses.safetensors` of the cell.
+    `loss_by_step` is the mean objective; `losses.safetensors` of the cell holds the objective of each image.
     """
 
     attacked: int | None
@@ -79,8 +80,9 @@ class Broke(TypedDict):
 class Proof(TypedDict):
     """What one certificate proves at one budget: a lower bound of the robust accuracy of its subject.
 
-    `subject` is `model`, or the classifier that is spoken of in its place, such as a vote. `reason` says why
-    it does not apply, and then there is no number. The interval is that of the choice of images.
+    `subject` is `model`, or the classifier that the certificate is about instead, such as a vote.
+    `reason` says why the certificate does not apply, and then there is no number. The interval accounts for
+    the choice of images.
     """
 
     certificate: str
@@ -92,7 +94,7 @@ class Proof(TypedDict):
 
 
 class Base(TypedDict):
-    """One model of a study, measured without an attack: what every record of it begins with."""
+    """The part that all records of a model share: its parts and its results on clean images."""
 
     study: str
     dataset: str
@@ -130,9 +132,9 @@ class Record(TypedDict):
     Accuracies and shares are fractions in [0, 1], intervals are 95 % Wilson intervals. The attack
     `worst-case` is the minimum over all attacks, image by image; `none` marks a study without attacks. A
     worst case has `certified`, the share of images proved robust, where a certificate applies
-    (`certified_vote` is that of randomised smoothing, which speaks of a vote instead of the model), and a
+    (`certified_vote` is the share that randomised smoothing proves, for a vote instead of the model), and a
     `verdict`, `supported`, `preliminary`, `doubtful` or `withheld`; its `warnings` say why, and its `notes`
-    what is worth knowing besides. A tie of the best classes counts as an error; `clean_argmax` and
+    add what does not affect the verdict. A tie of the best classes counts as an error; `clean_argmax` and
     `robust_argmax` are the accuracies if the first of the best classes were the answer, on images whose
     attack ended at a tie, and null where that was not measured. `mean_exit` is the mean number of time
     steps after which a clean image is decided, the last step where a decoder knows no early exit, and
@@ -142,19 +144,18 @@ class Record(TypedDict):
     `nested` marks a number that began with what was found within a smaller budget, and a worst case with
     such numbers.
 
-    `missing` names the attacks of the study that failed or are not computed yet, so that a worst case is
-    that of the other attacks and is not supported; it is empty for a single attack.
+    `missing` names the attacks of the study that failed or are not computed yet; the worst case is then
+    taken over the other attacks and is not supported; it is empty for a single attack.
 
-    `data_notes` is what was found in the files of the data set, such as that they are a subset of what was
-    published; empty where all is as published.
+    `data_notes` describe how the files of the data set differ from the published ones, for example that they
+    are a subset; empty where they do not differ.
 
     Of a stochastic model, accuracies are means over `draws` draws per image; `..._vote` is the share of
-    images on which the majority of the draws is right, `..._all_draws` that on which every draw is, the worst
-    of so many.
+    images on which the majority of the draws is right, and `..._all_draws` the share on which all draws are.
 
     Where `spikeproof audit` tried a worst case again, `before_accuracy`, `before_verdict`, `before_n` and
-    `before_warnings` are what the study itself had said, and an attack that was added names the check that it
-    was added `because` of.
+    `before_warnings` are the values of the study before the repairs, and `because` of an added attack is the
+    check that asked for it.
     """
 
     study: str
@@ -219,7 +220,7 @@ class Record(TypedDict):
 
 
 class _Named(TypedDict):
-    """Which model of which study, and on how many images."""
+    """The model, its study, and the number of images."""
 
     study: str
     dataset: str
@@ -234,11 +235,12 @@ class _Named(TypedDict):
 
 
 class ProbeRecord(_Named):
-    """One model under one probe of timing, as `show --probes --json` prints it.
+    """One model under one timing probe, as `show --probes --json` prints it.
 
-    `lost` is the clean accuracy less that under the probe, on the same images and draws of the code, with a
-    95 % interval for the pairs and the p-value of no difference. `timing_share` is what was lost, as a share
-    of what the clean accuracy is above chance; null where it is not above chance.
+    `lost` is the clean accuracy minus the accuracy under the probe, on the same images and the same draws of
+    the encoder, with a paired 95 % interval and the p-value of the hypothesis of no difference.
+    `timing_share` is `lost` divided by the difference between clean accuracy and chance; null where the clean
+    accuracy is not above chance.
     """
 
     steps: int
@@ -264,11 +266,12 @@ class ProbeRecord(_Named):
 class DistanceRecord(_Named):
     """How far one model's nearest adversarial images are, as `show --distances --json` prints it.
 
-    Over the `counted` images, those that the model answers rightly: the share on which the search `found` an
-    adversarial image at all, and the median of distances in the norm of the threat, in which what was not
-    found is infinitely far; with 95 % intervals (Wilson; order statistics). The median is an upper bound,
-    and null where nothing was found on half of the images. `unconfirmed` is the share that the search claimed
-    and the model denied.
+    Only the `counted` images, which the model answers rightly, are searched. `found` is the share of them for
+    which the search found an adversarial image, with a 95 % Wilson interval, and `median` the median distance
+    in the norm of the threat, with a 95 % interval from order statistics. An image without a result counts as
+    infinitely far, so the median is null where the search found nothing on half of the images; it is an upper
+    bound. `unconfirmed` is the share of images for which the model's verdict did not confirm the image that
+    the search returned.
     """
 
     attack: str
@@ -289,7 +292,7 @@ class DistanceRecord(_Named):
 
 
 def data_notes(metrics: Mapping[str, Any]) -> list[str]:
-    """What the metrics of a train cell say of the files of the data set.
+    """The notes about the files of the data set in the metrics of a train cell.
 
     Example:
         >>> data_notes({"data_notes": ["a subset"]}), data_notes({})

@@ -1,9 +1,9 @@
-"""Stored cells as headline numbers: one record per model, attack and budget, with what looks suspicious.
+"""Stored cells as headline numbers: one record per model, attack and budget, with its warnings.
 
-For every model and budget there is one record more, the worst case: each image is attacked by whichever
-attack hurt most on the draws that were used for choosing, and is counted on fresh draws. Attacks that an
-audit added count as well; such a worst case tells what it was before. If an attack of the study failed
-or is not computed yet, the worst case is that of the other attacks, names the missing one, and is doubtful.
+Every model and budget also has a record of the worst case: for each image the strongest attack is chosen on
+one set of draws, and the image is counted on fresh draws. Attacks that an audit added are included, and the
+record then also holds the values before the audit. If an attack of the study failed or is not computed yet,
+the worst case is taken over the other attacks, names the missing attack, and is doubtful.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from spikeproof.attacks.gradient.plain import FGSM
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.auditing.assess import attack_evidence, suite_evidence
 from spikeproof.auditing.checks import audit
-from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Evidence, ProbeEvidence
+from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Diagnostics, Evidence
 from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import InputError
-from spikeproof.experiments.read.finished import finished, mark_lost
+from spikeproof.evaluation.certificates import Certificate
+from spikeproof.experiments.read.finished import finished, mark_missing
 from spikeproof.experiments.read.labels import AXES, Names, text_of
 from spikeproof.experiments.read.record import (
     Base,
@@ -37,17 +38,19 @@ from spikeproof.experiments.read.record import (
     Record,
     data_notes,
 )
-from spikeproof.experiments.read.traces import effort, members, proof, shares
+from spikeproof.experiments.read.traces import effort, is_suite, members, proof, shares
 from spikeproof.experiments.read.worst import WorstCase, columns_of
 from spikeproof.experiments.run.driver import Budget, Repair, read_plan
 from spikeproof.experiments.run.parquet import Array
 from spikeproof.experiments.run.store import Metrics, Store, Stored
-from spikeproof.experiments.study.cells import Cell, CellRecord, Plain
+from spikeproof.experiments.study.cells import Cell, CellRecord, CellSpec, Plain
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.experiments.study.owned import is_owned
 from spikeproof.neurons import Neuron
-from spikeproof.protocols import Decoder
+from spikeproof.protocols import Decoder, Threat
 from spikeproof.specs import build
 from spikeproof.statistics import Interval, wilson
+from spikeproof.threats import Linf
 
 __all__ = ["WORST_CASE", "distance_records", "outcomes", "probe_records", "records", "restated"]
 
@@ -55,7 +58,7 @@ WORST_CASE = "worst-case"
 
 
 def records(directory: Path) -> list[Record]:
-    """The headline numbers of a study, as far as it is finished, in the order of the study.
+    """The headline numbers of the finished cells of a study, in the order of the study.
 
     Args:
         directory: the output directory of a run.
@@ -68,7 +71,7 @@ def records(directory: Path) -> list[Record]:
     names = Names.of(plan["plan"], plan["repairs"])
     rows: list[Record] = []
     for train in plan["plan"]:
-        if train["kind"] == "train" and train["address"] in cells:
+        if train["kind"] == CellKind.TRAIN and train["address"] in cells:
             model = cells[train["address"]]
             wanted = [cell for cell in plan["plan"] if cell["spec"].get("train") == model.address]
             added = [cell for cell in plan["repairs"] if cell["spec"].get("train") == model.address]
@@ -80,24 +83,26 @@ def records(directory: Path) -> list[Record]:
                 after = _Model(plan["study"], names, cells, model, planned, extra).records()
                 here = _with_before(after, before, added)
             worst = [row for row in here if row["attack"] == WORST_CASE]
-            mark_lost(worst, [*wanted, *added], cells, names, directory)
+            mark_missing(worst, [*wanted, *added], cells, names, directory)
             rows += here
     return rows
 
 
-MEASURED = ("clean", "inspect", "attack", "certify", "distance")
+MEASURED = (CellKind.CLEAN, CellKind.INSPECT, CellKind.ATTACK, CellKind.CERTIFY, CellKind.DISTANCE)
+"""What a number rests on beside its model; an audit measures these again on more images."""
 
 
 def restated(cell: CellRecord, examples: int) -> Cell:
-    """The cell of a plan that measures the same on so many examples; afresh, what was nested."""
-    spec = {name: value for name, value in cell["spec"].items() if name != "smaller"}
-    return Cell.of(cell["kind"], {**spec, "examples": examples})
+    """The same cell on another number of examples; it no longer belongs to a nested sweep."""
+    spec: CellSpec = {**cell["spec"], "examples": examples}
+    spec.pop("smaller", None)
+    return Cell.of(cell["kind"], spec)
 
 
 def _repaired(
     wanted: Sequence[CellRecord], added: Sequence[Repair], cells: Mapping[str, Stored]
 ) -> tuple[Sequence[CellRecord], Sequence[CellRecord]]:
-    """The plan of a model on the most examples on which all of it is measured, and what was added there."""
+    """The cells of a model on the largest number of examples that all have, and the added cells."""
     planned = max((cell["spec"].get("examples", 0) for cell in wanted), default=0)
     sizes = sorted({cell["spec"]["examples"] for cell in added if cell["spec"]["examples"] > planned})
     best, size = wanted, planned
@@ -111,7 +116,7 @@ def _repaired(
 
 
 def _with_before(after: list[Record], before: Sequence[Record], added: Sequence[Repair]) -> list[Record]:
-    """Records after repairs: each attack that was added with its reason, each worst case as it was before."""
+    """The records after repairs: added attacks get their reasons, worst cases the values before repairs."""
     because = {cell["address"]: cell["because"] for cell in added if cell["because"] != TOO_FEW}
     for row in after:
         if row["attack"] != WORST_CASE:
@@ -136,7 +141,7 @@ TOO_FEW = "too few examples"
 
 
 def probe_records(directory: Path) -> list[ProbeRecord]:
-    """What every model of a study answers under every probe of timing, as far as it is finished.
+    """The accuracy of every model of a study under every timing probe, from the finished cells.
 
     Args:
         directory: the output directory of a run.
@@ -144,11 +149,11 @@ def probe_records(directory: Path) -> list[ProbeRecord]:
     Raises:
         InputError: the directory holds no study.
     """
-    return [_probe_record(base, names, cell) for base, names, cell in _of_kind(directory, "probe")]
+    return [_probe_record(base, names, cell) for base, names, cell in _of_kind(directory, CellKind.PROBE)]
 
 
 def distance_records(directory: Path) -> list[DistanceRecord]:
-    """How far the nearest adversarial images of every model of a study are, as far as it is finished.
+    """The distances of the nearest adversarial images of every model of a study, from the finished cells.
 
     Args:
         directory: the output directory of a run.
@@ -156,19 +161,22 @@ def distance_records(directory: Path) -> list[DistanceRecord]:
     Raises:
         InputError: the directory holds no study.
     """
-    return [_distance_record(base, names, cell) for base, names, cell in _of_kind(directory, "distance")]
+    return [
+        _distance_record(base, names, cell) for base, names, cell in _of_kind(directory, CellKind.DISTANCE)
+    ]
 
 
-def _of_kind(directory: Path, kind: str) -> Iterator[tuple[Base, Names, Stored]]:
-    """Every finished cell of a kind, with what is known of its model."""
+def _of_kind(directory: Path, kind: CellKind) -> Iterator[tuple[Base, Names, Stored]]:
+    """Every finished cell of a kind, with the results of its model on clean images."""
     plan, store = read_plan(directory), Store(directory)
-    cells = finished(store, [*plan["plan"], *plan["repairs"]])
+    kinds = (CellKind.TRAIN, CellKind.CLEAN, kind)  # only these are read and verified
+    cells = finished(store, [cell for cell in (*plan["plan"], *plan["repairs"]) if cell["kind"] in kinds])
     names, bases = Names.of(plan["plan"], ()), dict[str, Base]()
     for cell in plan["plan"]:
         train = cells.get(cell["spec"].get("train", ""))
         if train is None or cell["address"] not in cells:
             continue
-        if cell["kind"] == "clean":
+        if cell["kind"] == CellKind.CLEAN:
             bases[train.address] = _base(plan["study"], names, train, cells[cell["address"]])
         elif cell["kind"] == kind and train.address in bases:
             yield bases[train.address], names, cells[cell["address"]]
@@ -206,7 +214,7 @@ def _probe_record(base: Base, names: Names, cell: Stored) -> ProbeRecord:
 
 @dataclass(frozen=True)
 class _AtBudget:
-    """What is finished of the cells of one model at one budget.
+    """The finished cells of one model at one budget.
 
     Args:
         budget: the threat by its name, and epsilon.
@@ -231,7 +239,7 @@ class _AtBudget:
     def proved(self) -> Array | None:
         """Per image, whether a certificate of the model itself holds; None where none applies."""
         applied = [cell for cell in self.proofs if cell.metrics["certified"] is not None]
-        own = [columns_of(cell)["certified"] for cell in applied if cell.metrics["subject"] == "model"]
+        own = [columns_of(cell)["certified"] for cell in applied if _of_the_model(cell)]
         return np.stack(own).max(0) if own else None
 
     @property
@@ -250,7 +258,7 @@ class _AtBudget:
 
 @dataclass(frozen=True)
 class _Model:
-    """The cells of one model: those that are wanted, those that were added, and all that are finished."""
+    """The cells of one model: the wanted cells, the added cells, and all finished cells of the study."""
 
     study: str
     names: Names
@@ -260,8 +268,8 @@ class _Model:
     extra: Sequence[CellRecord] = ()
 
     def records(self) -> list[Record]:
-        """The numbers of the model; a worst case over those attacks, wanted and extra, that are finished."""
-        clean = next(self.finished("clean", self.wanted), None)
+        """The records of the model; a worst case is taken over all finished attacks, wanted and extra."""
+        clean = next(self.finished(CellKind.CLEAN, self.wanted), None)
         if clean is None:
             return []
         base, budgets = _base(self.study, self.names, self.train, clean), self.budgets(clean)
@@ -277,13 +285,14 @@ class _Model:
         """The finished cells by budget, in the order of the plan."""
         groups: dict[Budget, list[CellRecord]] = defaultdict(list)
         for cell in self.wanted:
-            if cell["kind"] == "attack":
+            if cell["kind"] == CellKind.ATTACK:
                 groups[self.names.budget(cell["spec"])].append(cell)
-        more, proofs = self.by_budget("attack", self.extra), self.by_budget("certify", self.wanted)
-        searches = list(self.finished("distance", self.wanted))
+        more = self.by_budget(CellKind.ATTACK, self.extra)
+        proofs = self.by_budget(CellKind.CERTIFY, self.wanted)
+        searches = list(self.finished(CellKind.DISTANCE, self.wanted))
         found = {}
         for budget, group in groups.items():
-            planned = list(self.finished("attack", group))
+            planned = list(self.finished(CellKind.ATTACK, group))
             found[budget] = _AtBudget(
                 budget,
                 clean,
@@ -293,14 +302,14 @@ class _Model:
             )
         return found
 
-    def by_budget(self, kind: str, records: Sequence[CellRecord]) -> dict[Budget, list[Stored]]:
+    def by_budget(self, kind: CellKind, records: Sequence[CellRecord]) -> dict[Budget, list[Stored]]:
         """Finished cells of a kind by budget."""
         groups: dict[Budget, list[Stored]] = defaultdict(list)
         for cell in self.finished(kind, records):
             groups[self.names.budget(cell.cell["spec"])].append(cell)
         return groups
 
-    def finished(self, kind: str, records: Iterable[CellRecord]) -> Iterator[Stored]:
+    def finished(self, kind: CellKind, records: Iterable[CellRecord]) -> Iterator[Stored]:
         """The finished ones of these cells, of one kind."""
         return (self.cells[c["address"]] for c in records if c["kind"] == kind and c["address"] in self.cells)
 
@@ -342,11 +351,11 @@ def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
 
 
 def _steps(encoder: Plain) -> int:
-    """Number of time steps of a code, or of the code inside it; 1 for codes of spike times."""
-    if "steps" in encoder:
-        return int(encoder["steps"])
+    """Number of time steps of an encoder, or of the encoder inside it; 1 for encoders of spike times."""
+    if (steps := encoder.get("steps")) is not None:
+        return int(steps)
     parts = [part for value in encoder.values() for part in (value if isinstance(value, list) else [value])]
-    return next((_steps(part) for part in parts if isinstance(part, Mapping) and "name" in part), 1)
+    return next((_steps(part) for part in parts if isinstance(part, Mapping) and part.get("name")), 1)
 
 
 class _Nothing(TypedDict):
@@ -365,7 +374,7 @@ class _Nothing(TypedDict):
 
 
 def _nothing() -> _Nothing:
-    """What a record lacks that is no attack, no worst case, was not certified or not repaired."""
+    """The fields of a record that only attacks, worst cases, certificates or repairs fill."""
     return {
         "certified_low": None,
         "certified_high": None,
@@ -383,7 +392,7 @@ def _nothing() -> _Nothing:
 
 
 def _clean_record(base: Base) -> Record:
-    """The record of a study without attacks: an attack that does nothing."""
+    """The record of a study without attacks, which has the attack `none`."""
     return {
         **base,
         "attack": "none",
@@ -439,7 +448,7 @@ def _attack_record(base: Base, names: Names, budget: Budget, cell: Stored) -> Re
 
 
 def _worst_record(base: Base, names: Names, at: _AtBudget, rows: Sequence[Record]) -> Record:
-    """The worst case over all attacks at a budget, with what was proved beside what was left standing."""
+    """The worst case over all attacks at a budget, with the certified accuracy beside the robust accuracy."""
     worst = at.worst
     right, voted, exits = worst.right, worst.column("voted"), worst.column("exit")
     first = worst.column("right_argmax")
@@ -475,17 +484,22 @@ def _worst_record(base: Base, names: Names, at: _AtBudget, rows: Sequence[Record
     return record
 
 
+def _of_the_model(proof: Stored) -> bool:
+    """Whether a certificate is about the model itself, and not about a vote over its answers."""
+    return bool(proof.metrics["subject"] == Certificate.subject)
+
+
 def _votes(proofs: Sequence[Stored]) -> list[float]:
-    """What was proved of classifiers other than the model itself."""
+    """The certified accuracies of classifiers other than the model itself."""
     return [
         cell.metrics["certified"]
         for cell in proofs
-        if cell.metrics["certified"] is not None and cell.metrics["subject"] != "model"
+        if cell.metrics["certified"] is not None and not _of_the_model(cell)
     ]
 
 
 def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple[Array, Array]:
-    """What one worst case was counted from: per image, the share of draws answered rightly, and which image.
+    """The outcomes of one worst case: per image, the share of draws answered rightly, and the image's id.
 
     Args:
         directory: the output directory of a run.
@@ -502,7 +516,7 @@ def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple
 
 
 def _warn_rising(rows: Sequence[Record]) -> None:
-    """A larger budget holds every smaller one, so accuracy that rises with it shows a weak attack."""
+    """Warn where accuracy rises with epsilon: a larger budget contains the smaller, so the attack is weak."""
     curves: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for row in rows:
         curves[row["attack"], row["threat"]].append(row)
@@ -522,9 +536,9 @@ def _proof(names: Names, cell: Stored) -> Proof:
 
 
 def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBudget]) -> None:
-    """Every worst case gets the verdict of the audit, with its reasons."""
-    inspected = next(model.finished("inspect", (*model.wanted, *model.extra)), None)
-    probe = None if inspected is None else _probe_evidence(inspected.metrics)
+    """Add the verdict of the audit and its reasons to every worst case."""
+    inspected = next(model.finished(CellKind.INSPECT, (*model.wanted, *model.extra)), None)
+    diagnostics = None if inspected is None else _diagnostics(inspected.metrics)
     spec = model.train.cell["spec"]["model"]
     for worst in (row for row in rows if row["attack"] == WORST_CASE):
         alike = [row for row in rows if row["threat"] == worst["threat"]]
@@ -538,7 +552,7 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
                 clean_accuracy=worst["clean_accuracy"],
                 classes=spec["classes"],
                 epsilon=worst["epsilon"],
-                unbounded=worst["threat"] == "linf" and worst["epsilon"] >= 1,
+                unbounded=PARTS[Threat].get(worst["threat"]) is Linf and worst["epsilon"] >= 1,
                 stochastic=worst["stochastic"],
                 attacks=[
                     evidence
@@ -551,7 +565,7 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
                     for row in alike
                     if row["attack"] == WORST_CASE
                 ],
-                probe=probe,
+                diagnostics=diagnostics,
                 contradicted=at.contradicted,
                 dynamic_exit=_exits(spec["decoder"]),
                 nearer=at.nearer,
@@ -568,12 +582,12 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
 
 
 def _level(cell: Stored) -> str | None:
-    """Which suite a cell ran, where it ran one."""
-    return str(cell.cell["spec"]["attack"]["level"]) if "members" in cell.metrics else None
+    """The level of the suite of a cell; None for other attacks."""
+    return str(cell.cell["spec"]["attack"]["level"]) if is_suite(cell.metrics) else None
 
 
 def _spiking(spec: Plain) -> bool:
-    """Whether a neuron spikes; one that this version does not know is taken for one that does."""
+    """Whether a neuron spikes; a neuron that this version does not know counts as spiking."""
     try:
         neuron: Neuron = build(Neuron, spec, PARTS)
     except InputError:
@@ -582,7 +596,7 @@ def _spiking(spec: Plain) -> bool:
 
 
 def _exits(spec: Plain) -> bool:
-    """Whether a decoder exits as outputs have it; one that this version does not know is taken for plain."""
+    """Whether a decoder exits depending on the outputs; an unknown decoder counts as one without exit."""
     try:
         decoder: Decoder = build(Decoder, spec, PARTS)
     except InputError:
@@ -591,13 +605,13 @@ def _exits(spec: Plain) -> bool:
 
 
 def _evidence(name: str, cell: Stored) -> list[AttackEvidence]:
-    if "members" in cell.metrics:
+    if is_suite(cell.metrics):
         return suite_evidence(cell.metrics)
     return [attack_evidence(name, _recipe(cell), cell.metrics)]
 
 
 def _recipe(cell: Stored) -> Recipe:
-    """The attack of a cell; one that this version does not know is taken for one of a single step."""
+    """The attack of a cell; an attack that this version does not know counts as one of a single step."""
     try:
         recipe: Recipe = build(Recipe, cell.cell["spec"]["attack"], PARTS)
     except InputError:
@@ -605,9 +619,9 @@ def _recipe(cell: Stored) -> Recipe:
     return recipe
 
 
-def _probe_evidence(metrics: Metrics) -> ProbeEvidence:
-    names = {column.name for column in fields(ProbeEvidence)}
-    return ProbeEvidence(**{name: value for name, value in metrics.items() if name in names})
+def _diagnostics(metrics: Metrics) -> Diagnostics:
+    names = {column.name for column in fields(Diagnostics)}
+    return Diagnostics(**{name: value for name, value in metrics.items() if name in names})
 
 
 def _accuracy(row: Record) -> float:

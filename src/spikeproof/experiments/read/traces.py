@@ -32,6 +32,15 @@ COPIED = (
 )
 
 
+def is_suite(metrics: Metrics) -> bool:
+    """Whether the numbers of an attack cell are of a suite, which has members.
+
+    Args:
+        metrics: of the cell.
+    """
+    return metrics.get("members") is not None
+
+
 def effort(metrics: Metrics, examples: Columns) -> Effort:
     """What an attack did for its number.
 
@@ -39,7 +48,7 @@ def effort(metrics: Metrics, examples: Columns) -> Effort:
         metrics: of its cell.
         examples: the columns of its cell, one value per example.
     """
-    curve = [] if "members" in metrics else fall(examples, metrics.get("draws", 1))
+    curve = [] if is_suite(metrics) else fall(examples, metrics.get("draws", 1))
     moved = _number(metrics.get("moved_share"))
     losses = [_number(loss) for loss in metrics.get("losses") or ()]
     steps = examples["fell"][examples["fell"] >= 0] if curve else np.zeros(0)

@@ -9,6 +9,7 @@ from spikeproof.experiments.read.finished import finished
 from spikeproof.experiments.read.labels import AXES, Names, text_of
 from spikeproof.experiments.run.driver import read_plan
 from spikeproof.experiments.run.store import Store
+from spikeproof.experiments.study.kinds import CellKind
 
 __all__ = ["Trained", "models_of"]
 
@@ -17,9 +18,9 @@ class Trained(NamedTuple):
     """One model of a study.
 
     Args:
-        model: the directory of its weights, as `evaluate`, `audit` and `spikeproof.load` take it; the one
-            that they will have, if it is not trained yet.
-        trained: whether its weights are there and whole.
+        model: the directory of its weights, as `evaluate`, `audit` and `spikeproof.load` take it; before the
+            training, the directory where the weights will be stored.
+        trained: whether its weights exist and are undamaged.
         network: its architecture.
         neuron: its neuron.
         encoder: its encoder.
@@ -52,7 +53,7 @@ def models_of(directory: Path) -> list[Trained]:
         InputError: the directory holds no study.
     """
     plan, store = read_plan(directory), Store(directory)
-    cells = [cell for cell in plan["plan"] if cell["kind"] == "train"]
+    cells = [cell for cell in plan["plan"] if cell["kind"] == CellKind.TRAIN]
     names, whole = Names.of(plan["plan"], plan["repairs"]), finished(store, cells)
     found = []
     for cell in cells:

@@ -63,5 +63,5 @@ class WorstCase:
 
     @property
     def hardest(self) -> int:
-        """Place of the attack that counts for most images."""
+        """Index of the attack that counts for most images."""
         return int(np.bincount(self.chosen, minlength=len(self.attacks) + 1)[1:].argmax())

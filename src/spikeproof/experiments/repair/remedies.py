@@ -1,4 +1,4 @@
-"""What to try on a number: the standard suite first, then what could settle each doubt that is left."""
+"""Remedies for a number: the standard suite first, then the attacks that each raised check asks for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import check_threat
 from spikeproof.encoders import BackwardRule, StraightThrough, TimeShift
 from spikeproof.errors import InputError
-from spikeproof.evaluation.suites import LEVELS, Member, Suite, plan
+from spikeproof.evaluation.levels import LEVELS, Level
+from spikeproof.evaluation.suites import Member, Suite, plan
 from spikeproof.experiments.study.study import check_on
 from spikeproof.losses import Margin, Objective
 from spikeproof.networks.classifier import Classifier, ModelSpec
@@ -29,13 +30,13 @@ ENOUGH = 100
 """Examples whose interval is never wider than ±10 points."""
 
 UNSEARCHED = "no standard suite"
-"""Why a number is attacked again although no check was raised."""
+"""The reason for attacking a number again although no check was raised."""
 
 MOST_STEPS, MOST_DRAWS = 1000, 256
 
 
 class Remedy(NamedTuple):
-    """One attack more, and the check that asks for it."""
+    """A further attack, and the check that asks for it."""
 
     check: str
     recipe: Recipe
@@ -123,7 +124,7 @@ _TRY: dict[str, Callable[[_Case], list[Recipe]]] = {
     "nearer image known": lambda case: [],
     "nested budgets": lambda case: [],
 }
-"""Checks that another attack may settle; where none is named, or all were tried, the next larger suite is."""
+"""Check -> attacks that may settle it; where there are none, or all were tried, the next larger suite is."""
 
 
 def longer(recipe: Recipe) -> Recipe | None:
@@ -155,8 +156,8 @@ def strongest(recipes: Sequence[tuple[Recipe, float]]) -> Recipe | None:
         recipes: each with the accuracy that it leaves.
     """
     iterated = [
-        (accuracy, -getattr(getattr(recipe, "attack", recipe), "steps", 0), place)
-        for place, (recipe, accuracy) in enumerate(recipes)
+        (accuracy, -getattr(getattr(recipe, "attack", recipe), "steps", 0), index)
+        for index, (recipe, accuracy) in enumerate(recipes)
         if not recipe.gradient_free
         and not isinstance(recipe, (RateTwin, Suite))
         and getattr(getattr(recipe, "attack", recipe), "steps", 0) > 1
@@ -204,8 +205,8 @@ def remedies(
         []
     """
     spec = model.spec if isinstance(model, Classifier) else model
-    searched = Suite(level="standard")
-    done = any(isinstance(recipe, Suite) and recipe.level != "quick" for recipe in tried)
+    searched = Suite(level=Level.STANDARD)
+    done = any(isinstance(recipe, Suite) and recipe.level != Level.QUICK for recipe in tried)
     if not done and threat.epsilon > 0 and _fits(searched, spec, threat):
         return [Remedy(TOO_FEW_ATTACKS if TOO_FEW_ATTACKS in checks else UNSEARCHED, searched)]
     open_ = [check for check in checks if check in _TRY]
@@ -241,8 +242,8 @@ def _members(suite: Suite, model: Model | ModelSpec, threat: Threat) -> list[Mem
 def _next_suite(tried: Sequence[Recipe]) -> Suite | None:
     """The suite above the largest that was tried, at least the standard one."""
     done = [LEVELS.index(recipe.level) for recipe in tried if isinstance(recipe, Suite)]
-    place = max([*done, 0]) + 1
-    return Suite(level=LEVELS[place]) if place < len(LEVELS) else None
+    higher = max([*done, 0]) + 1
+    return Suite(level=LEVELS[higher]) if higher < len(LEVELS) else None
 
 
 def _fits(recipe: Recipe, spec: Model | ModelSpec, threat: Threat) -> bool:

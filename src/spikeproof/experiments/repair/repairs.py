@@ -1,8 +1,8 @@
-"""Repairing a study: run what is missing, search every number, attack what is doubtful, tell what changed.
+"""Repairing a study: compute missing cells, run a suite on every number, attack doubtful numbers again.
 
-Every repair is a cell like those of the study, with an address of its own, so it is computed once, whoever is
-killed when. Which cells were added, and why, is written to `repairs.json` before they are computed; the study
-itself stays as it is.
+Every repair is a cell like the cells of the study, with an address of its own, so it is computed once, even
+if a run is killed. The added cells and their reasons are written to `repairs.json` before they are computed;
+the study itself stays as it is.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from spikeproof.experiments.study.cells import (
     planned,
     with_plan,
 )
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.networks.classifier import Classifier
 from spikeproof.protocols import Model, Threat
 from spikeproof.specs import build, describe
@@ -50,6 +51,9 @@ __all__ = ["Repaired", "repair_study", "repaired"]
 
 Models = Callable[[Stored], Model]
 """From a stored train cell to its model."""
+
+NOT_PROBED = "not probed"
+"""The check of the audit that a number fails whose model has no diagnostics."""
 
 Available = Callable[[Plain], int]
 """Number of test images of a data set, by its description in a train cell."""
@@ -79,11 +83,11 @@ def repair_study(
     rounds: int = 3,
     models: Models = lambda train: load(train.path),
 ) -> Summary:
-    """Compute what a study lacks, and what could settle the doubts of its audit.
+    """Compute the missing cells of a study, and the attacks that may settle the checks raised by its audit.
 
-    Every number without a standard suite gets one first, whatever its verdict; then come the attacks that
-    its doubts ask for, and at the end the next larger suite. It ends in a settled state: another repair of as
-    many rounds adds nothing. A number that is withheld is wrong, and no attack mends it.
+    Every number without a standard suite gets one first, whatever its verdict; then follow the attacks that
+    its raised checks ask for, and finally the next larger suite. A second repair of as many rounds adds
+    nothing. A withheld number is wrong, and no attack can repair it.
 
     Args:
         directory: the output directory of a run.
@@ -91,7 +95,8 @@ def repair_study(
         executor: where work is done.
         listener: hears how it goes.
         available: number of test images of a data set, by its description in a train cell.
-        rounds: most rounds for each number, those of earlier calls included; 0 only runs what is missing.
+        rounds: most rounds for each number, counting the rounds of earlier calls; 0 computes only the missing
+            cells.
         models: the model of a train cell.
 
     Returns:
@@ -102,7 +107,7 @@ def repair_study(
     """
     done = _compute(directory, work, executor, listener)
     changed = True
-    while changed:  # what one budget gained may raise a check at another; each has so many rounds and no more
+    while changed:  # a repair at one budget may raise a check at another; the rounds of each are limited
         changed = False
         for turn in range(1, rounds + 1):
             added = _plan_round(directory, turn, available, models)
@@ -118,13 +123,13 @@ def _compute(directory: Path, work: Work, executor: Executor, listener: Listener
     cells, models = [], models_of(plan["plan"])
     for record in (*plan["plan"], *plan["repairs"]):
         cell = Cell.of(record["kind"], record["spec"])
-        version = TRAINING_VERSION if cell.kind == "train" else MEASURING_VERSION
+        version = TRAINING_VERSION if cell.kind is CellKind.TRAIN else MEASURING_VERSION
         same = cell.spec.get("code_version") == version and cell.address == record["address"]
         if not same or not planned(cell.spec, models.get(str(cell.spec.get("train")), {})):
             raise InputError(
                 "Expected a study of this version of spikeproof",
                 f"{directory}, whose {cell.kind} cells are of another",
-                "Run the study again, or say --verdicts to see what it has.",
+                "Run the study again, or add --verdicts to print its verdicts.",
             )
         cells.append(cell)
     return compute(cells, work, executor, directory, listener)
@@ -135,7 +140,7 @@ def _sum(first: Summary, second: Summary) -> Summary:
 
 
 def _plan_round(directory: Path, turn: int, available: Available, models: Models) -> list[Repair]:
-    """The cells that this round adds; more images go before more attacks, which then see all of them."""
+    """The cells that this round adds; images are added before attacks, which then run on all of them."""
     plan, rows = read_plan(directory), records(directory)
     audited = [row for row in rows if row["attack"] == WORST_CASE and row["verdict"] != WITHHELD]
     doubtful = [row for row in audited if row["verdict"] == DOUBTFUL]
@@ -160,11 +165,11 @@ def _plan_round(directory: Path, turn: int, available: Available, models: Models
             if (train, budget_of(cell.spec)) in tried:
                 continue
             add(restated(cell.record(), size.get(train, cell.spec["examples"])), because)
-        if "not probed" in _checks(row):
+        if NOT_PROBED in _checks(row):
             measured = _measured(Path(row["clean_cell"]).name, cells)
             add(
-                Cell.of("inspect", {**measured, "examples": size.get(train, measured["examples"])}),
-                "not probed",
+                Cell.of(CellKind.INSPECT, {**measured, "examples": size.get(train, measured["examples"])}),
+                NOT_PROBED,
             )
     return list(added.values())
 
@@ -174,8 +179,8 @@ def _checks(row: Record) -> list[str]:
 
 
 def _on_more_images(cells: Sequence[CellRecord], available: Available) -> list[Cell]:
-    """All that was measured, repairs included, on as many images as the interval wants and the data have."""
-    datasets = [cell["spec"]["dataset"] for cell in cells if cell["kind"] == "train"]
+    """Every measured cell, repairs included, on as many images as the interval needs and the data set has."""
+    datasets = [cell["spec"]["dataset"] for cell in cells if cell["kind"] == CellKind.TRAIN]
     wanted = min(ENOUGH, *(available(dataset) for dataset in datasets))
     measured = [cell for cell in cells if cell["kind"] in MEASURED]
     return [restated(cell, wanted) for cell in measured if cell["spec"]["examples"] < wanted]
@@ -192,7 +197,7 @@ def _attacks_on(
     cells: Sequence[CellRecord],
     models: Models,
 ) -> list[tuple[Cell, str]]:
-    """The attacks that could settle the doubts about one number, each with its reason."""
+    """The attacks that may settle the checks raised for one number, each with its check."""
     train = next(cell for cell in cells if cell["address"] == Path(row["train_cell"]).name)
     here = [each for each in rows if each["attack"] != WORST_CASE and _same_number(each, row)]
     store = Store(directory)
@@ -206,7 +211,7 @@ def _attacks_on(
     tried = [  # those that failed as well: they are run again as they are
         build(Recipe, cell["spec"]["attack"], PARTS)
         for cell in cells
-        if cell["kind"] == "attack"
+        if cell["kind"] == CellKind.ATTACK
         and cell["spec"]["train"] == train["address"]
         and budget_of(cell["spec"]) == budget
     ]
@@ -220,7 +225,7 @@ def _attacks_on(
     }
     return [
         (
-            Cell.of("attack", with_plan({**base, "attack": describe(each.recipe, PARTS)}, asked)),
+            Cell.of(CellKind.ATTACK, with_plan({**base, "attack": describe(each.recipe, PARTS)}, asked)),
             each.check,
         )
         for each in remedies(_checks(row), model, threat, tried, strongest(found))
@@ -234,7 +239,7 @@ def _same_number(row: Record, other: Record) -> bool:
 
 
 def repaired(rows: Sequence[Record]) -> list[Repaired]:
-    """Every headline number that an audit tried again: what it was, what was tried and why, what it is.
+    """Every headline number that an audit tried again, with the attempts and their reasons.
 
     Args:
         rows: all records of a study.

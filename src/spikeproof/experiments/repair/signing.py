@@ -1,4 +1,4 @@
-"""Signing off a saved model: a suite at several budgets, an audit, certificates, and what repairs changed."""
+"""Signing off a saved model: a suite at several budgets, an audit, certificates and repairs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from spikeproof.datasets import ClassProportional, Dataset, Sample, Source, floa
 from spikeproof.errors import InputError
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
 from spikeproof.evaluation.suites import Member, Suite, Suited, plan
+from spikeproof.experiments.read.results import TOO_FEW
 from spikeproof.experiments.repair.remedies import ENOUGH, Remedy, remedies
 from spikeproof.experiments.run.compute import in_full, one_thread
+from spikeproof.experiments.study.cells import data_of
 from spikeproof.experiments.study.owned import Owned
 from spikeproof.experiments.study.study import Candidate, Study
 from spikeproof.keys import Key
@@ -36,7 +38,7 @@ CERTIFICATES: tuple[Certificate, ...] = (Bins(), IBP())
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about a model.
+    """The measurement that is requested of a saved model.
 
     Args:
         level: of the suite.
@@ -44,7 +46,7 @@ class Question:
         examples: number of test images.
         seed: of attacks and draws.
         draws: per verdict of a stochastic model.
-        batch_size: examples at a time; changes no number.
+        batch_size: examples per forward pass; changes no number.
         sample: which test images.
     """
 
@@ -58,7 +60,7 @@ class Question:
 
 
 def dataset_of(path: Path, name: str | None, data: Path | None) -> Dataset:
-    """The data to measure a model on: those it was trained on where it lies in a study, else by name.
+    """The data set to measure a model on: the named one, or else the one that it was trained on.
 
     Args:
         path: of the saved model.
@@ -66,7 +68,7 @@ def dataset_of(path: Path, name: str | None, data: Path | None) -> Dataset:
         data: the directory that holds data sets, or None.
 
     Raises:
-        InputError: there is no name and the model does not tell.
+        InputError: no name is given, and the model does not belong to a study.
     """
     return source_of(path, name).load(data)
 
@@ -87,8 +89,8 @@ def source_of(path: Path, name: object) -> Source:
     cell = path / "cell.json"
     try:
         spec = read_json(cell, dict[str, object])["spec"]["dataset"]
-        found: Source = build(Source, {key: value for key, value in spec.items() if key != "sha256"}, PARTS)
-    except (InputError, KeyError, TypeError, AttributeError) as error:
+        found = data_of(spec)
+    except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             "A data set to measure the model on", f"none, and no {cell}", "Add --dataset fashion-mnist."
         ) from error
@@ -97,7 +99,7 @@ def source_of(path: Path, name: object) -> Source:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attack more on a number.
+    """A further attack on a number.
 
     Args:
         check: that asked for it.
@@ -112,7 +114,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Mended:
-    """A number, what was tried on it, and what it is now.
+    """A number before and after repairs, with the attacks that were tried on it.
 
     Args:
         first: as the suite gave it.
@@ -191,7 +193,7 @@ def sign_off(model: Model, data: Dataset, question: Question, device: str = "cpu
     Args:
         model: any, in evaluation mode.
         data: its test part is measured.
-        question: what is asked.
+        question: the measurement.
         device: where to compute.
 
     Raises:
@@ -217,7 +219,7 @@ def repair(
     device: str = "cpu",
     rounds: int = 3,
 ) -> list[Mended]:
-    """Search what no standard suite has searched, then attack what is doubtful, as the reasons ask.
+    """Run the standard suite where none has run, then the attacks that the raised checks ask for.
 
     Where the interval is too wide, all numbers are measured on more of the test images first. A withheld
     number is wrong and stays as it is.
@@ -225,13 +227,13 @@ def repair(
     Args:
         model: any, in evaluation mode.
         data: its test part is measured.
-        question: what was asked.
+        question: the measurement.
         found: the answers.
         device: where to compute.
-        rounds: most rounds; a later one goes on where doubt is left.
+        rounds: most rounds; each attacks the numbers that are still doubtful.
     """
     larger = min(ENOUGH, len(data.test.labels))
-    wide = any("too few examples" in _checks(each) for each in found) and question.examples < larger
+    wide = any(TOO_FEW in _checks(each) for each in found) and question.examples < larger
     if rounds and wide:
         question = replace(question, examples=larger)
         start = sign_off(model, data, question, device)
@@ -242,7 +244,7 @@ def repair(
     attempts: dict[Threat, list[Attempt]] = {each.threat: [] for each in start}
     if wide and rounds:
         for each in start:
-            attempts[each.threat].append(Attempt("too few examples", f"{larger} images", each.accuracy))
+            attempts[each.threat].append(Attempt(TOO_FEW, f"{larger} images", each.accuracy))
     now = {each.threat: each for each in start}
     suited = {each.threat: each.suited for each in start if each.suited is not None}
     tried: dict[Threat, list[Recipe]] = {threat: [Suite(level=question.level)] for threat in now}
@@ -278,7 +280,7 @@ def _checks(signed: Report) -> list[str]:
 
 
 def _members(remedy: Remedy, model: Model, threat: Threat) -> list[Member]:
-    """What a remedy runs: the members of a suite, or itself."""
+    """The members that a remedy runs: the members of its suite, or its attack alone."""
     if isinstance(remedy.recipe, Suite):
         level = remedy.recipe.level
         return [

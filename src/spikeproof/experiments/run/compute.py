@@ -1,4 +1,4 @@
-"""How one cell is computed: from its spec, the data and the model's weights to the files of its directory.
+"""Computing one cell: from its spec, the data and the weights of the model to the files of its directory.
 
 Every cell is computed on a single thread of the processor, wherever it runs. Sums of floating-point numbers
 depend on how they are split among threads, so this is what makes a result independent of the machine's number
@@ -25,13 +25,13 @@ from torch import Tensor, nn
 from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Attack, Recipe
-from spikeproof.auditing.assess import PROBED
-from spikeproof.auditing.diagnostics import probe as inspect
+from spikeproof.auditing.assess import DIAGNOSED
+from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.catalogue.given import fingerprint_of
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load
-from spikeproof.datasets import ClassProportional, Dataset, Sample, Source, Split, floats
+from spikeproof.datasets import ClassProportional, Dataset, Sample, Split, floats
 from spikeproof.encoders import Direct
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.evaluation.certificates import Certificate
@@ -47,7 +47,16 @@ from spikeproof.experiments.run.executors import Progress
 from spikeproof.experiments.run.parquet import TABLE, table
 from spikeproof.experiments.run.shapes import FORMAT
 from spikeproof.experiments.run.store import Store, Stored, as_json
-from spikeproof.experiments.study.cells import Cell, CellSpec, Plain, SavedSource, plan_digest
+from spikeproof.experiments.study.cells import (
+    Cell,
+    CellSpec,
+    Plain,
+    SavedSource,
+    data_of,
+    is_nested,
+    plan_digest,
+)
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.experiments.study.owned import is_owned, owned, reason
 from spikeproof.keys import Key
 from spikeproof.learning.rule import EpochReport, Rule
@@ -75,15 +84,15 @@ FOUND = "images.safetensors"
 """Every image of an attack cell of a nested sweep."""
 
 SECONDS_AT_RISK = 10.0
-"""Work of a suite that may be lost when a run is killed, besides the member that was running."""
+"""Seconds between two saved states of a suite; a killed run loses at most these and the running member."""
 
 KEPT_SUBJECTS = 4
-"""Models that a worker keeps at hand."""
+"""Most models that a worker keeps in memory."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained model with the examples it is measured on and its answers to them as they are."""
+    """A trained model with the examples that it is measured on and its predictions on the clean examples."""
 
     model: Model
     images: Tensor
@@ -96,7 +105,7 @@ class Subject:
 
 
 class Provenance(TypedDict):
-    """What explains a result without being able to change it."""
+    """Information that explains a result and cannot change it."""
 
     spikeproof: str
     torch: str
@@ -123,7 +132,7 @@ class Bench:
 
     Args:
         root: the output directory, where train cells are read and checkpoints are kept.
-        data: the directory that holds the data sets, or None for the usual places.
+        data: the directory that holds the data sets, or None for the usual directories.
         device: where tensors live, such as `"cpu"`.
         batch_size: images per evaluation batch.
         command: the command line, for the provenance.
@@ -142,13 +151,13 @@ class Bench:
     def __call__(self, cell: Cell, tell: Tell) -> Files:
         began = time.perf_counter()
         compute = {
-            "train": self.train,
-            "clean": self.clean,
-            "inspect": self.inspect,
-            "probe": self.probe,
-            "distance": self.distance,
-            "attack": self.attack,
-            "certify": self.certify,
+            CellKind.TRAIN: self.train,
+            CellKind.CLEAN: self.clean,
+            CellKind.INSPECT: self.inspect,
+            CellKind.PROBE: self.probe,
+            CellKind.DISTANCE: self.distance,
+            CellKind.ATTACK: self.attack,
+            CellKind.CERTIFY: self.certify,
         }
         with one_thread(), in_full():
             files = compute[cell.kind](cell, tell)
@@ -165,15 +174,15 @@ class Bench:
         rule = build(Rule, spec["rule"], PARTS)
         state = checkpoint(self.root, cell.address)
         state.parent.mkdir(parents=True, exist_ok=True)
-        told, data = _Told(tell), self.dataset(spec["dataset"])
+        reporter, data = _Reporter(tell), self.dataset(spec["dataset"])
         history = rule.train(
             model,
             data,
             key.fold("training"),
             device=torch.device(self.device),
             checkpoint=state,
-            on_epoch=told.epoch,
-            on_batch=told.batch,
+            on_epoch=reporter.epoch,
+            on_batch=reporter.batch,
         )
         files = dump_model(model)
         metrics = {
@@ -218,7 +227,7 @@ class Bench:
         return found
 
     def clean(self, cell: Cell, tell: Tell) -> Files:
-        """How often, and how, the model is right on images as they are."""
+        """The accuracy on clean images."""
         subject = self.subject(cell)
         metrics = {
             **subject.clean.metrics(),
@@ -229,16 +238,16 @@ class Bench:
         return {"metrics.json": as_json(metrics), TABLE: table(stored(subject.clean))}
 
     def inspect(self, cell: Cell, tell: Tell) -> Files:
-        """What the model does besides answering: state, company, randomness, gradients."""
+        """Diagnostics of the model: leaking state, batch independence, randomness and gradients."""
         subject = self.subject(cell)
-        images, labels = subject.images[:PROBED], subject.labels[:PROBED]
-        found = inspect(subject.model, images, labels, subject.key.fold("inspect"))
+        images, labels = subject.images[:DIAGNOSED], subject.labels[:DIAGNOSED]
+        found = diagnose(subject.model, images, labels, subject.key.fold("inspect"))
         return {"metrics.json": as_json({**asdict(found), "weights": subject.weights})}
 
     def probe(self, cell: Cell, tell: Tell) -> Files:
-        """How often the model is right on images as they are, whose spikes a probe changes.
+        """The accuracy on clean images whose spike trains are changed by a timing probe.
 
-        The code draws what it draws for the clean images, so that outcomes pair.
+        The encoder draws the same samples as for the unchanged images, so that the outcomes are paired.
         """
         subject, spec = self.subject(cell), cell.spec
         model = subject.model
@@ -269,7 +278,7 @@ class Bench:
         return {"metrics.json": as_json(metrics), TABLE: table(stored(found))}
 
     def attack(self, cell: Cell, tell: Tell) -> Files:
-        """How often the model is right on images that an attack changed."""
+        """The accuracy under an attack."""
         subject, spec = self.subject(cell), cell.spec
         recipe = build(Recipe, spec["attack"], PARTS)
         threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
@@ -281,7 +290,7 @@ class Bench:
         recipe, choices = settled(
             subject.model, recipe, threat, images, labels, key.fold("choice"), draws=spec["draws"]
         )
-        source = self.source(spec["source"]) if "source" in spec else None
+        source = None if (made_by := spec.get("source")) is None else self.source(made_by)
         gradients = through(subject.model, recipe)
         if isinstance(recipe, Transfer) and source is not None:
             gradients = made_on(source.model, recipe)
@@ -314,18 +323,18 @@ class Bench:
             "arrays.safetensors": tensor_bytes(exhibits(subject, outcome.x_adv)),
             "losses.safetensors": tensor_bytes(traces(outcome)),
         }
-        if "smaller" in spec:  # the next larger budget begins with these
+        if is_nested(spec):  # the next larger budget begins with these
             files[FOUND] = tensor_bytes({"x_adv": outcome.x_adv.cpu().contiguous()})
         return files
 
     def found(self, attack: str) -> Tensor:
-        """All images of a stored attack cell of a nested sweep."""
+        """All adversarial images of a stored attack cell of a nested sweep."""
         path = Store(self.root).read(attack).path / FOUND
         images: Tensor = load_file(path)["x_adv"].to(self.device)
         return images
 
     def distance(self, cell: Cell, tell: Tell) -> Files:
-        """How far the nearest adversarial images are that a search finds."""
+        """The distances to the nearest adversarial images that a search finds."""
         subject, spec = self.subject(cell), cell.spec
         recipe = build(Recipe, spec["attack"], PARTS)
         found = evaluate_distances(
@@ -344,10 +353,10 @@ class Bench:
         return {"metrics.json": as_json(metrics), TABLE: table(stored(found))}
 
     def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat, tell: Tell) -> Files:
-        """The worst case over a suite, who broke what, and what each member contributed.
+        """The worst case over a suite, which member broke which example, and what each member contributed.
 
-        Once a few seconds have passed, the state after each member is kept, so that an interrupted cell goes
-        on where it was.
+        The state is saved after a member whenever a few seconds have passed, so that an interrupted cell
+        resumes after that member.
         """
         members = plan(recipe.level, subject.model, threat)
         if plan_digest(members) != cell.spec.get("plan"):
@@ -382,10 +391,9 @@ class Bench:
             on_member=keep,
         )
         metrics = {**found.metrics(), "gradient_free": False, "weights": subject.weights}
-        seconds = {member["name"]: member["seconds"] for member in found.members}
-        metrics["members"] = [
-            {name: value for name, value in member.items() if name != "seconds"} for member in found.members
-        ]
+        contributed = [dict[str, object](member) for member in found.members]
+        seconds = {member["name"]: member.pop("seconds") for member in contributed}
+        metrics["members"] = contributed
         return {
             "metrics.json": as_json(metrics),
             "seconds.json": as_json(seconds),  # apart from what the same seed gives again
@@ -427,7 +435,7 @@ class Bench:
         return Made(model.to(self.device), spec["sha256"])
 
     def subject(self, cell: Cell) -> Subject:
-        """What a cell measures, read and measured without an attack once."""
+        """The model and the examples of a cell, read and measured on clean images once."""
         spec = cell.spec
         sample = spec.get("sample", {"name": "first"})
         name = canonical([spec["train"], spec["examples"], spec["draws"], sample])
@@ -472,8 +480,7 @@ class Bench:
         """The data that a train cell names, read once."""
         name = spec["sha256"]
         if name not in self.datasets:
-            source = build(Source, {key: value for key, value in spec.items() if key != "sha256"}, PARTS)
-            self.datasets[name] = source.load(self.data)
+            self.datasets[name] = data_of(spec).load(self.data)
         if self.datasets[name].sha256 != name:
             raise DamagedError(f"The data set {spec['name']} changed on disk while the study ran")
         return self.datasets[name]
@@ -535,11 +542,10 @@ def exhibits(subject: Subject, x_adv: Tensor) -> dict[str, Tensor]:
     arrays = {"x": x, "x_adv": x_adv, "example": ids}
     encoder = model.encoder if isinstance(model, Classifier) else Direct(1)
     for name, images in (("spikes", x), ("spikes_adv", x_adv)):
-        seen = encoder(images, key).transpose(0, 1)
-        small = seen.to(torch.uint8) if encoder.spiking else seen
-        arrays[name] = (
-            small if torch.equal(small.to(seen.dtype), seen) else seen
-        )  # weighted spikes as they are
+        spikes = encoder(images, key).transpose(0, 1)
+        small = spikes.to(torch.uint8) if encoder.spiking else spikes
+        whole = torch.equal(small.to(spikes.dtype), spikes)
+        arrays[name] = small if whole else spikes  # spikes with weights keep their type
     return {
         name: array.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, array in arrays.items()
@@ -555,8 +561,8 @@ def traces(outcome: Attacked) -> dict[str, Tensor]:
 
 
 @dataclass
-class _Told:
-    """Tells at most twice a second how a training goes."""
+class _Reporter:
+    """Reports the progress of a training at most twice a second."""
 
     tell: Tell
     note: str = "first epoch"

@@ -1,4 +1,4 @@
-"""Running a study: compute what the store lacks, keep what it has, file every outcome at once."""
+"""Running a study: every cell that the store lacks is computed and stored as soon as it is finished."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from spikeproof.experiments.run.executors import Executor, Failure, Progress
 from spikeproof.experiments.run.shapes import FORMAT, Note, PlanDocument, check_cell, check_format, format_of
 from spikeproof.experiments.run.store import Store, Stored, as_json, write_atomically, writing
 from spikeproof.experiments.study.cells import Cell, CellRecord, CellSpec, Plain, needed, planned
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, from_json, read_json, shaped
 from spikeproof.specs import canonical
 from spikeproof.version import __version__
@@ -37,17 +38,18 @@ Work = Callable[[Cell, Callable[[Progress], None]], Mapping[str, bytes]]
 
 
 class Repair(CellRecord):
-    """A cell that an audit added to a study, with the check that it is `because` of and the `round`."""
+    """A cell that an audit added to a study; `because` is the check that asked for it in that `round`."""
 
     because: str
     round: int
 
 
 class Plan(TypedDict):
-    """What is known of the study of an output directory before any of its cells.
+    """The description of a study in its output directory, written before any cell is computed.
 
-    `cells` are the addresses of all cells, `plan` the records of those of the study itself and `repairs` of
-    those that an audit added; `replanned` are addresses of repairs by suites that have changed since.
+    `cells` are the addresses of all cells, `plan` the records of the cells of the study itself, and `repairs`
+    the records of the cells that an audit added; `replanned` are the addresses of repairs by suites that have
+    changed since.
     """
 
     study: str
@@ -61,7 +63,7 @@ class Plan(TypedDict):
 
 
 class Budget(NamedTuple):
-    """A threat, as text that tells it from others, at one size.
+    """A threat at one size, with the threat as text.
 
     Args:
         threat: canonical text, or its name where one is shown.
@@ -73,10 +75,10 @@ class Budget(NamedTuple):
 
 
 class Listener:
-    """Hears how a run goes; every method may be left as it is."""
+    """Receives the events of a run; a subclass overrides the methods that it needs."""
 
     def planned(self, cells: Sequence[Cell]) -> None:
-        """These are the cells of the study."""
+        """The cells of the study are known."""
 
     def kept(self, cell: Cell) -> None:
         """A cell was finished before."""
@@ -85,18 +87,18 @@ class Listener:
         """A stored cell cannot be trusted and is computed again."""
 
     def noted(self, message: str) -> None:
-        """Something about the output directory that the user should know."""
+        """There is a message for the user about the output directory."""
 
     def progress(self, cell: Cell, progress: Progress) -> None:
         """A cell is being computed."""
 
     def finished(self, cell: Cell, failure: Failure | None) -> None:
-        """A cell is done."""
+        """The computation of a cell has ended, with a failure or without."""
 
 
 @dataclass
 class Summary:
-    """What a run did.
+    """The result of a run, in numbers of cells.
 
     Args:
         total: number of cells of the study.
@@ -125,7 +127,7 @@ def run(
     out: Path,
     listener: Listener,
 ) -> Summary:
-    """Compute what is missing of a study and file every outcome as soon as it is known.
+    """Compute the cells of a study that the store lacks, and store each as soon as it is finished.
 
     Args:
         name: of the study.
@@ -146,7 +148,7 @@ def run(
 
 
 def compute(cells: Sequence[Cell], work: Work, executor: Executor, out: Path, listener: Listener) -> Summary:
-    """Compute what the store lacks of these cells, each model's cell before those that need it.
+    """Compute the cells that the store lacks, each after the cells that it needs.
 
     Args:
         cells: those wanted; what they need is among them.
@@ -182,7 +184,7 @@ def _write_plan(out: Path, name: str, spec: Plain, cells: Sequence[Cell]) -> Non
 
 
 def _says_the_same(path: Path, plan: Mapping[str, object]) -> bool:
-    """Whether a plan that was noted before differs at most in when and by which version it was written."""
+    """Whether the stored plan equals this one, apart from its date and the version that wrote it."""
     when = ("created", "spikeproof")
     try:
         noted = from_json(bytes_of(path, LARGEST_DOCUMENT), str(path))
@@ -221,14 +223,14 @@ class _Run:
         return summary
 
     def waits(self, cell: Cell) -> bool:
-        """Whether something that this cell needs is not finished; it then follows the first of these."""
+        """Whether this cell needs an unfinished cell; it is then queued behind the first of these."""
         missing = next((address for address in cell.needs if address not in self.finished), None)
         if missing is not None:
             self.following.setdefault(missing, []).append(cell)
         return missing is not None
 
     def usable(self, cell: Cell) -> bool:
-        """Whether the store has this cell, whole and measured on the weights that its model has now."""
+        """Whether the store has this cell undamaged, measured on the current weights of its model."""
         try:
             stored = self.store.planned(cell.record())
             if stored is None:
@@ -272,7 +274,7 @@ class _Run:
 
 
 def checkpoint(root: Path, address: str) -> Path:
-    """Where a training that is under way keeps its state."""
+    """The file that holds the state of an unfinished training or suite."""
     return root / "checkpoints" / address
 
 
@@ -281,11 +283,11 @@ def _failure_path(root: Path, address: str) -> Path:
 
 
 def note_repairs(out: Path, added: Sequence[Repair]) -> None:
-    """Write which cells an audit adds to a study, beside those noted before and before any is computed.
+    """Append the cells that an audit adds to the list of repairs, before any of them is computed.
 
     Args:
         out: the output directory.
-        added: records of cells, each with the check it is `because` of and its `round`.
+        added: records of the cells.
 
     Raises:
         InputError: the output directory cannot be written, or its list of repairs cannot be read.
@@ -299,7 +301,7 @@ REPAIRS = "repairs.json"
 
 
 def _noted(directory: Path) -> list[Repair]:
-    """All repairs that were ever noted, those of a study that has changed since included."""
+    """All repairs in the list, including repairs of a study that was changed afterwards."""
     path = directory / REPAIRS
     if not path.exists():
         return []
@@ -320,16 +322,18 @@ def _noted(directory: Path) -> list[Repair]:
 
 
 def _repairs(directory: Path, plan: Plan) -> list[Repair]:
-    """Cells that an audit added for models and budgets of this study, measured as it measures.
+    """The cells that an audit added for models and budgets of this study.
 
-    What the study has itself is left out, and so is what an earlier version, other draws or a suite that has
-    changed since had measured.
+    Cells of the study itself are left out, and so are cells that were measured by an earlier version, with
+    another number of draws, or with a suite whose members have changed.
     """
     if not (noted := _noted(directory)):
         return []
     aside = {*plan["cells"], *plan.get("replanned", ())}
-    clean = {cell["spec"].get("train"): cell["spec"] for cell in plan["plan"] if cell["kind"] == "clean"}
-    budgets = {budget_of(cell["spec"]) for cell in plan["plan"] if cell["kind"] == "attack"} | {None}
+    clean = {
+        cell["spec"].get("train"): cell["spec"] for cell in plan["plan"] if cell["kind"] == CellKind.CLEAN
+    }
+    budgets = {budget_of(cell["spec"]) for cell in plan["plan"] if cell["kind"] == CellKind.ATTACK} | {None}
     return [
         cell
         for cell in noted
@@ -342,12 +346,12 @@ def _repairs(directory: Path, plan: Plan) -> list[Repair]:
 
 
 def _how(spec: CellSpec) -> tuple[int | None, int | None, int | None]:
-    """How a cell measures, whatever it measures."""
+    """The version and the numbers of draws with which a cell was measured."""
     return spec.get("code_version"), spec.get("draws"), spec.get("choosing")
 
 
 def _replanned(noted: Sequence[Repair], models: Mapping[str, Plain]) -> list[str]:
-    """Repairs by a suite that has changed since: what they found is not what it would find now."""
+    """The addresses of repairs by a suite whose members have changed since."""
     return [
         cell["address"]
         for cell in noted
@@ -357,21 +361,22 @@ def _replanned(noted: Sequence[Repair], models: Mapping[str, Plain]) -> list[str
 
 def models_of(plan: Sequence[CellRecord]) -> dict[str, Plain]:
     """The spec of every model of a plan, by the address of its train cell."""
-    return {cell["address"]: cell["spec"]["model"] for cell in plan if cell["kind"] == "train"}
+    return {cell["address"]: cell["spec"]["model"] for cell in plan if cell["kind"] == CellKind.TRAIN}
 
 
 def budget_of(spec: CellSpec) -> Budget | None:
     """The threat and epsilon of a cell; None where it has none."""
-    return Budget(canonical(spec["threat"]), spec["epsilon"]) if "epsilon" in spec else None
+    epsilon = spec.get("epsilon")
+    return None if epsilon is None else Budget(canonical(spec["threat"]), epsilon)
 
 
 def read_plan(directory: Path) -> Plan:
-    """What `run` noted about the study of an output directory, and under `repairs` what an audit added.
+    """The plan of the study in an output directory; `repairs` holds the cells that an audit added.
 
-    The cells of the repairs are among `cells`, and not in `plan`.
+    The addresses of repairs are among `cells`, and their records are not in `plan`.
 
     Raises:
-        InputError: the directory holds no study, or its note is damaged.
+        InputError: the directory holds no study, or its plan is damaged.
     """
     path = directory / "study.json"
     try:
@@ -393,12 +398,12 @@ def read_plan(directory: Path) -> Plan:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a study is.
+    """The progress of a study.
 
     Args:
         study: its name.
         total: number of cells by kind.
-        finished: number of whole cells by kind.
+        finished: number of undamaged cells by kind.
         damaged: what is wrong with cells that cannot be trusted.
         failed: what went wrong with cells that failed.
     """
@@ -411,7 +416,7 @@ class Status:
 
 
 def status(directory: Path) -> Status:
-    """How far the study of an output directory is; every finished cell is verified.
+    """The progress of the study in an output directory; every finished cell is verified.
 
     Raises:
         InputError: the directory holds no study.

@@ -1,7 +1,7 @@
-"""Where work is done: one call, `run(work, tasks)`, and the same set of outcomes behind every member.
+"""Executors run tasks in one or several processes; every executor gives the same set of outcomes.
 
-A task that fails becomes a `Failure` and the others go on. A task may make others possible: `then` names
-them once its outcome is known, and they run before those that already wait.
+A task that fails gives a `Failure`, and the other tasks go on. The outcome of a task may enable further
+tasks: `then` returns them, and they run before the tasks that already wait.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 
 class Progress(NamedTuple):
-    """How far a task is: `done` of `total`, and a word about it."""
+    """The progress of a task: `done` of `total` parts, with a short note."""
 
     done: int
     total: int
@@ -50,7 +50,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
-        """The failure that an exception means."""
+        """The failure that describes an exception."""
         words = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         return cls(f"{type(error).__name__}: {words}", "".join(traceback.format_exception(error)))
 
@@ -61,12 +61,12 @@ Heard = Callable[[Task, Progress], None]
 
 
 def nothing_follows(task: object, outcome: object) -> tuple[()]:
-    """No outcome makes another task possible."""
+    """No outcome enables another task."""
     return ()
 
 
 def nobody_listens(task: object, progress: Progress) -> None:
-    """Progress goes unheard."""
+    """Progress is ignored."""
 
 
 class Executor(Protocol):
@@ -80,7 +80,7 @@ class Executor(Protocol):
         then: Then[Task] = nothing_follows,
         heard: Heard[Task] = nobody_listens,
     ) -> Iterator[tuple[Task, Result | Failure]]:
-        """Do `work(task, tell)` for every task and for those that `then(task, outcome)` adds."""
+        """Call `work(task, tell)` for every task and for the tasks that `then(task, outcome)` returns."""
         ...
 
 
@@ -108,7 +108,7 @@ class Serial:
             outcome: Result | Failure
             try:
                 outcome = work(task, lambda progress, task=task: heard(task, progress))  # type: ignore[misc]
-            except Exception as error:  # a failed cell is a finding, not the end of the grid
+            except Exception as error:  # a failed cell does not stop the others
                 outcome = Failure.of(error)
             yield task, outcome
             waiting.extendleft(reversed(list(then(task, outcome))))
@@ -119,7 +119,7 @@ class Processes:
     """Each task in one of several fresh processes of this machine.
 
     A process that dies takes only its current task with it. `work`, tasks and outcomes travel between
-    processes, so they must be things that `pickle` can carry; nothing of it is stored.
+    processes, so `pickle` must be able to serialise them; the pickles are not stored.
 
     Args:
         workers: number of processes, at least 1; fewer are started when fewer tasks wait.
@@ -176,7 +176,7 @@ def _speaking(crew: list[_Worker[Task, Result]]) -> list[_Worker[Task, Result]]:
 
 
 class _Began(Enum):
-    """What a worker says first, so that its driver knows that it came to life."""
+    """The first message of a worker, which shows that its process has started."""
 
     BEGAN = 0
 
@@ -186,7 +186,7 @@ _BEGAN = _Began.BEGAN
 
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """A process that is started inside never hears Ctrl-C, even as it imports; this one hears it later."""
+    """Block Ctrl-C in a process that is started inside, also while it imports; here it is only delayed."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -221,10 +221,10 @@ class _Worker(Generic[Task, Result]):
             self.pipe.send(task)
 
     def receive(self) -> Result | Progress | Failure:
-        """What the process says of its task: progress, the outcome, or that it died.
+        """The next message of the process: progress, an outcome, or a failure if the process died.
 
         Raises:
-            InputError: it died before it could do anything, as where a script starts itself again.
+            InputError: the process died before its first task, as when a script starts itself on import.
         """
         try:
             if not self.began:
@@ -250,7 +250,7 @@ class _Worker(Generic[Task, Result]):
 
 
 def _serve(pipe: Connection, work: Work[Task, Result]) -> None:
-    """The life of a worker: receive a task, answer with its outcome, until the driver is gone."""
+    """The loop of a worker process: receive a task and send its outcome, until the driver has exited."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interrupt means
     pipe.send(_BEGAN)
     threading.Thread(target=_die_with_the_driver, daemon=True).start()
@@ -265,7 +265,7 @@ def _serve(pipe: Connection, work: Work[Task, Result]) -> None:
 def _outcome(work: Work[Task, Result], task: Task, tell: Callable[[Progress], None]) -> Result | Failure:
     try:
         return work(task, tell)
-    except Exception as error:  # a failed cell is a finding, not the end of the grid
+    except Exception as error:  # a failed cell does not stop the others
         return Failure.of(error)
 
 

@@ -54,7 +54,7 @@ def read_columns(cell: Path, kind: str) -> Columns:
         cell: its directory.
         kind: of the cell.
     """
-    stored = pq.read_table(cell / TABLE)
+    stored = pq.ParquetFile(cell / TABLE).read(use_threads=False)
     found = {name: stored.column(name).to_numpy().astype(float) for name in stored.column_names}
     known = columns(OUTCOMES[kind]) if kind in OUTCOMES else {}
     for name, column in known.items():

@@ -1,4 +1,4 @@
-"""What the documents of an output directory look like: plans, repairs, manifests, cells and their tables.
+"""The structure of the documents of an output directory: plans, repairs, manifests, cells and tables.
 
 What is read is checked here once, so that everything behind it may index as it likes. A name that is not
 known here is left as it is: later versions of the same format may say more.
@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from spikeproof.errors import InputError
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.plainfiles import shaped
 
 __all__ = [
@@ -143,7 +144,7 @@ class _Saved(TypedDict):
     sha256: Text
 
 
-class _Looked(TypedDict):
+class _Evaluated(TypedDict):
     train: NotRequired[Address]
     examples: NotRequired[Some]
     draws: NotRequired[Some]
@@ -152,7 +153,7 @@ class _Looked(TypedDict):
     seed: NotRequired[Count]
 
 
-class _Measured(_Looked):
+class _Measured(_Evaluated):
     train: Address  # type: ignore[misc]
 
 
@@ -179,13 +180,13 @@ class _Certify(_Measured):
 
 
 SPECS: Mapping[str, object] = {
-    "train": _Train,
-    "clean": _Looked,
-    "inspect": _Looked,
-    "probe": _Probe,
-    "distance": _Distance,
-    "attack": _Attack,
-    "certify": _Certify,
+    CellKind.TRAIN: _Train,
+    CellKind.CLEAN: _Evaluated,
+    CellKind.INSPECT: _Evaluated,
+    CellKind.PROBE: _Probe,
+    CellKind.DISTANCE: _Distance,
+    CellKind.ATTACK: _Attack,
+    CellKind.CERTIFY: _Certify,
 }
 """Kind of cell -> its spec."""
 
@@ -316,25 +317,25 @@ class _InspectNumbers(TypedDict):
 
 
 NUMBERS: Mapping[str, object] = {
-    "train": _TrainNumbers,
-    "clean": _CleanNumbers,
-    "inspect": _InspectNumbers,
-    "probe": _ProbeNumbers,
-    "distance": _DistanceNumbers,
-    "attack": _AttackNumbers,
-    "certify": _CertifyNumbers,
+    CellKind.TRAIN: _TrainNumbers,
+    CellKind.CLEAN: _CleanNumbers,
+    CellKind.INSPECT: _InspectNumbers,
+    CellKind.PROBE: _ProbeNumbers,
+    CellKind.DISTANCE: _DistanceNumbers,
+    CellKind.ATTACK: _AttackNumbers,
+    CellKind.CERTIFY: _CertifyNumbers,
 }
 """Kind of cell -> its numbers."""
 
 _OUTCOMES = ("example", "right", "right_selection", "tie", "silent")
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "clean": _OUTCOMES,
-    "attack": _OUTCOMES,
-    "probe": ("example", "right"),
-    "distance": ("example", "distance"),
-    "certify": ("example", "certified"),
+    CellKind.CLEAN: _OUTCOMES,
+    CellKind.ATTACK: _OUTCOMES,
+    CellKind.PROBE: ("example", "right"),
+    CellKind.DISTANCE: ("example", "distance"),
+    CellKind.CERTIFY: ("example", "certified"),
 }
-"""Kind of cell -> the columns that its table must have; those of a kind that is missing here have none."""
+"""Kind of cell -> the columns that its table must have; cells of other kinds have no table."""
 
 
 def check_format(found: object, name: str) -> None:
@@ -361,7 +362,7 @@ def check_format(found: object, name: str) -> None:
 
 
 def format_of(document: object) -> object:
-    """The format that a document names, whatever else it holds; documents without one are of the first.
+    """The format that a document names; a document without one has the first format.
 
     Example:
         >>> format_of({"format": 2}), format_of([])
@@ -371,7 +372,7 @@ def format_of(document: object) -> object:
 
 
 def check_cell(record: Mapping[str, object], name: str, metrics: Mapping[str, object] | None = None) -> None:
-    """Refuse a cell whose spec or numbers are not those of its kind; an unknown kind may be anything.
+    """Refuse a cell whose spec or numbers do not fit its kind; a cell of an unknown kind is accepted.
 
     Args:
         record: kind, spec and address.
@@ -401,15 +402,16 @@ def check_table(content: bytes | None, kind: str, metrics: Mapping[str, object],
         InputError: naming what does not fit.
     """
     wanted = COLUMNS.get(kind, ())
-    if not wanted or (kind == "certify" and metrics["certified"] is None):
+    if not wanted or (kind == CellKind.CERTIFY and metrics["certified"] is None):
         return
     if content is None:
         raise InputError(f"{name}: expected one row per example", "no such file", "Copy the cell again.")
     try:
-        rows = pq.ParquetFile(io.BytesIO(content)).metadata.num_rows
+        file = pq.ParquetFile(io.BytesIO(content))
+        rows = file.metadata.num_rows
         if rows != metrics["n"] or rows > MOST_ROWS:
             raise ValueError(f"{rows} rows for {metrics['n']} examples")
-        table = pq.read_table(io.BytesIO(content), use_threads=False, pre_buffer=False)
+        table = file.read(use_threads=False)
         for column in wanted:
             if column not in table.column_names:
                 raise ValueError(f"no column {column!r}")

@@ -47,12 +47,12 @@ LARGEST_FILE = 16 * 1024**3
 """Most bytes of one file of a cell."""
 
 SWEPT = ("", "cells", "checkpoints", "failures", "figures")
-"""Folders of an output directory in which writers that were killed leave something behind."""
+"""Folders of an output directory that may hold temporary files of killed processes."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A cell as it lies in the store, every file verified when this object was made.
+    """A cell in the store; every file was verified when this object was created.
 
     Args:
         path: its directory.
@@ -95,18 +95,18 @@ class Store:
 
     @property
     def cells(self) -> Path:
-        """Where the cells lie."""
+        """The directory of the cells."""
         return self.root / "cells"
 
     def path(self, address: str) -> Path:
-        """Where a cell lies or would lie."""
+        """The directory of a cell, whether it exists or not."""
         return self.cells / address
 
     def prepare(self) -> str | None:
-        """Make the output directory and sweep away what killed writers left.
+        """Create the output directory and remove the temporary files of killed processes.
 
         Returns:
-            What the user should know about the file system, if anything.
+            A warning about the file system, or None.
 
         Raises:
             InputError: it cannot be made or written to.
@@ -140,7 +140,7 @@ class Store:
 
         Raises:
             DamagedError: there is one, and it is not what was written, it is another than the plan names, or
-                its numbers or its table are not those of its kind.
+                its numbers or its table do not fit its kind.
             InputError: a later version of spikeproof wrote it.
         """
         stored = self.find(record["address"])
@@ -162,8 +162,8 @@ class Store:
         """The cell at an address.
 
         Raises:
-            DamagedError: a file is missing, no regular file or no JSON, or its digest is not that of the
-                manifest.
+            DamagedError: a file is missing, no regular file or no JSON, or its digest differs from
+                the manifest.
             InputError: a later version of spikeproof wrote it.
         """
         path = self.path(address)
@@ -285,7 +285,7 @@ def _renamed(source: Path, target: Path) -> bool:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what writers that were killed long ago left in a folder."""
+    """Remove old temporary files of killed processes from a folder."""
     for left in folder.glob(".tmp-*"):
         with suppress(OSError):
             if time.time() - left.lstat().st_mtime <= STALE_SECONDS:

@@ -1,12 +1,15 @@
 """Cells: the smallest units of a study that are computed and stored, each with an address of its own.
 
-A `train` cell makes a model, a `clean` cell measures it on clean images, an `inspect` cell looks for what
-makes numbers unbelievable, such as state that leaks or gradients that vanish, a `probe` cell measures it on
-clean images whose spikes are changed, a `distance` cell says how far the nearest adversarial images are, an
-`attack` cell measures it under one attack with one budget, a `certify` cell proves what it can within one
-budget. A cell's spec holds everything that can change its numbers; its address is the digest of that spec.
-Batch size, device, number of workers and machine are not part of it. A suite is named by its level and stands
-for attacks that change from version to version, so its spec holds a digest of these, `plan`.
+A `train` cell trains a model, and every other cell measures one. A `clean` cell measures the accuracy on
+clean images, and an `inspect` cell holds the diagnostics that the audit reads, such as leaking state and
+vanishing gradients. A `probe` cell measures the accuracy on clean images whose spike trains are changed by a
+timing probe. An `attack` cell measures the accuracy under one attack with one budget, a `distance` cell the
+distances to the nearest adversarial images, and a `certify` cell the certified accuracy within one budget.
+
+The spec of a cell holds everything that can change its numbers, and the address of the cell is the digest of
+its kind and its spec. Batch size, device, number of workers and machine are not part of the spec. A suite is
+named by its level, and its members change from version to version, so the spec of its cell also holds a
+digest of the members, `plan`.
 """
 
 from __future__ import annotations
@@ -24,14 +27,15 @@ from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
-from spikeproof.datasets import Dataset
-from spikeproof.errors import InputError, placed
+from spikeproof.datasets import Dataset, Source
+from spikeproof.errors import InputError, located, suggest
 from spikeproof.evaluation.suites import Member, Suite, plan
 from spikeproof.evaluation.through import validated
 from spikeproof.evaluation.verdicts import CHOOSING
+from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.experiments.study.owned import TAKEN, Owned, Unseen, is_owned
 from spikeproof.experiments.study.rehearsal import rehearse
-from spikeproof.experiments.study.study import AXES, Candidate, Study, check_on, knows, others, suits
+from spikeproof.experiments.study.study import AXES, Candidate, Study, Sweep, check_on, knows, others, suits
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.protocols import Model, Threat
@@ -47,6 +51,8 @@ __all__ = [
     "CellSpec",
     "Plain",
     "cells_of",
+    "data_of",
+    "is_nested",
     "plan_digest",
     "planned",
     "with_plan",
@@ -56,13 +62,13 @@ TRAINING_VERSION = 2
 """Raised whenever a change of the code alters the model that a train cell with the same spec makes."""
 
 MEASURING_VERSION = 9
-"""Raised whenever a change of the code alters what a clean or attack cell with the same spec measures.
+"""Raised whenever a change of the code alters what a cell of another kind with the same spec measures.
 
-Which attacks a suite is made of, with all their options, stands in the spec, so these may change without it.
+The members of a suite, with all their options, are part of the spec and may change without raising it.
 """
 
 LEAST_DRAWS = 4
-"""Draws of a stochastic model on many examples, where fewer would do."""
+"""Fewest draws of a stochastic model, however many examples are measured."""
 
 
 Plain = Mapping[str, Any]
@@ -77,14 +83,15 @@ class SavedSource(TypedDict):
 
 
 class CellSpec(TypedDict, total=False):
-    """Everything that can change the numbers of a cell; each kind has some of it.
+    """Everything that can change the numbers of a cell; each kind of cell has some of these keys.
 
-    A train cell has `dataset`, `model`, `rule`, `seed` and `code_version`; what is measured names the address
-    of its `train` cell, `examples`, `draws`, `code_version`, the number of draws for `choosing` where the
-    model draws, and the `sample` where that is not the whole test part. Attacks, certificates and distances
-    add what they try, within which `threat`, at which `epsilon`; `source` names what images of a transfer are
-    made on, `smaller` the cell of the next smaller budget in a nested sweep, and `plan` the attacks that a
-    suite stands for.
+    A train cell has `dataset`, `model`, `rule`, `seed` and `code_version`. A cell that measures has the
+    address of its `train` cell, `examples`, `draws` and `code_version`; for a stochastic model it also has
+    `choosing`, the number of draws by which the worst attack is chosen, and where not the whole test part is
+    measured, the `sample`. Attacks, certificates and distances add what is tried and the `threat`, attacks
+    and certificates also `epsilon`. `source` is the model that the images of a transfer are made on,
+    `smaller` the address of the cell with the next smaller budget in a nested sweep, and `plan` the digest of
+    the members of a suite.
     """
 
     dataset: Plain
@@ -120,7 +127,7 @@ class Cell:
     """One unit of work.
 
     Args:
-        kind: `train`, `clean`, `inspect`, `probe`, `distance`, `attack` or `certify`.
+        kind: what the cell computes.
         text: the canonical JSON of its spec.
 
     Example:
@@ -129,13 +136,21 @@ class Cell:
         (100, True)
     """
 
-    kind: str
+    kind: CellKind
     text: str
 
     @classmethod
     def of(cls, kind: str, spec: Mapping[str, object]) -> Cell:
-        """The cell with this spec."""
-        return cls(kind, canonical(spec))
+        """The cell with this spec.
+
+        Raises:
+            InputError: there is no such kind of cell.
+        """
+        if kind not in list(CellKind):
+            raise InputError(
+                "Expected a kind of cell", repr(kind), suggest(kind, [each.value for each in CellKind])
+            )
+        return cls(CellKind(kind), canonical(spec))
 
     @property
     def spec(self) -> CellSpec:
@@ -150,7 +165,7 @@ class Cell:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The addresses of what comes first: its model, one that images are made on, the smaller budget."""
+        """The addresses of the cells that must be finished first; see `needed`."""
         return tuple(address for address, _ in needed(self.spec))
 
     def record(self) -> CellRecord:
@@ -159,7 +174,9 @@ class Cell:
 
 
 def needed(spec: CellSpec) -> list[tuple[str, str]]:
-    """The cells that come first, by address, each with the metric that holds the digest of its weights.
+    """The cells that must be finished before this one: model, source of a transfer, smaller budget.
+
+    Each address comes with the name of the metric that repeats the digest of the weights of that cell.
 
     Args:
         spec: of a cell.
@@ -176,16 +193,40 @@ def needed(spec: CellSpec) -> list[tuple[str, str]]:
     return [(address, weights) for address, weights in named if isinstance(address, str)]
 
 
-def cells_of(study: Study, data: Dataset) -> list[Cell]:
-    """Every cell of a study, each model's one after the other.
+def is_nested(spec: CellSpec) -> bool:
+    """Whether a cell belongs to a nested sweep, at its smallest budget too, where `smaller` is null.
+
+    Args:
+        spec: of the cell.
+    """
+    return "smaller" in spec
+
+
+def data_of(spec: Plain) -> Source:
+    """The data set that the spec of a train cell names, which has its digest beside its options.
+
+    Args:
+        spec: `dataset` of a train cell.
 
     Raises:
-        InputError: the study asks for more examples than the data have, in the test part or to choose by, or
-            a model does not fit them.
+        InputError: this version does not know the data set or one of its options.
+    """
+    options = dict(spec)
+    options.pop("sha256", None)
+    source: Source = build(Source, options, PARTS)
+    return source
+
+
+def cells_of(study: Study, data: Dataset) -> list[Cell]:
+    """Every cell of a study, ordered by model.
+
+    Raises:
+        InputError: the test part has fewer examples than the study measures, the validation part has fewer
+            than an attack is chosen on, or a model does not fit the data.
     """
     examples = len(data.test.labels) if study.examples is None else study.examples
     if examples > len(data.test.labels):
-        with placed(study.lines.get("examples")):
+        with located(study.lines.get("examples")):
             raise InputError(
                 f"The test part of {data.name} has {len(data.test.labels)} images",
                 f"examples={examples}",
@@ -198,14 +239,14 @@ def cells_of(study: Study, data: Dataset) -> list[Cell]:
 
 
 def _check_data(study: Study, data: Dataset) -> None:
-    """Refuse, before anything is trained, what these data rule out: models, rules, budgets and attacks.
+    """Refuse models, rules, budgets and attacks that do not fit the data, before any training.
 
     Raises:
         InputError: with file and line.
     """
     for recipe in study.attacks:
         if (wanted := validated(recipe)) > len(data.validation.labels):
-            with placed(study.lines.get(recipe)):
+            with located(study.lines.get(recipe)):
                 raise InputError(
                     f"An attack is chosen on {wanted} images of the validation part, never on those reported",
                     f"{data.name} with {len(data.validation.labels)}",
@@ -213,25 +254,25 @@ def _check_data(study: Study, data: Dataset) -> None:
                 )
     for model in study.models:
         if isinstance(model, Owned):
-            with placed(study.lines.get(model)):
+            with located(study.lines.get(model)):
                 model.check(tuple(data.test.images.shape[1:]), len(data.classes))
             continue
-        with placed(study.lines.get(model)):
+        with located(study.lines.get(model)):
             built = _weightless(model_spec(study, data, model))
-        with placed(study.lines.get((model, "rule"))):
+        with located(study.lines.get((model, "rule"))):
             model.rule.check_model(built)
     shape = tuple(data.test.images.shape[-3:])
     for threat in study.threats:
-        with placed(study.lines.get(threat)):
+        with located(study.lines.get(threat)):
             check_budget(threat, shape)
     for recipe, threat in product(study.attacks, {type(t): t for t in study.threats}.values()):
-        with placed(study.lines.get(recipe)):
+        with located(study.lines.get(recipe)):
             rehearse(recipe, threat, shape, len(data.classes))
 
 
 @lru_cache(maxsize=256)
 def _weightless(spec: ModelSpec) -> Classifier:
-    """A model without memory for its weights.
+    """A model whose weights take no memory.
 
     Raises:
         InputError: its network does not fit the images.
@@ -263,19 +304,22 @@ def _cells(study: Study, data: Dataset, model: Candidate | Owned, examples: int)
         if stochastic:
             measured["choosing"] = max(draws, CHOOSING)
         yield train
-        yield Cell.of("clean", measured)
+        yield Cell.of(CellKind.CLEAN, measured)
         if study.attacks:
-            yield Cell.of("inspect", measured)
+            yield Cell.of(CellKind.INSPECT, measured)
         timed = isinstance(model, Candidate) and model.encoder.steps > 1
         for probe in study.probes if timed else ():
-            looks = draws if stochastic or probe.random else 1
-            yield Cell.of("probe", {**measured, "draws": looks, "probe": describe(probe, PARTS)})
+            under: CellSpec = {
+                "draws": draws if stochastic or probe.random else 1,
+                "probe": describe(probe, PARTS),
+            }
+            yield Cell.of(CellKind.PROBE, {**measured, **under})
         for norm, search in product(study.norms, study.distances):
             if suits(model, search) and _defined(search, model) and knows(search, norm):
                 ball = describe(norm, PARTS)
                 ball.pop("epsilon")
                 far: CellSpec = {"attack": describe(search, PARTS), "threat": ball, "seed": seed}
-                yield Cell.of("distance", {**measured, **far})
+                yield Cell.of(CellKind.DISTANCE, {**measured, **far})
         own = model.model if isinstance(model, Owned) else model_spec(study, data, model)
         last: dict[str, Cell] = {}
         for threat in study.threats:
@@ -304,25 +348,28 @@ def _cells(study: Study, data: Dataset, model: Candidate | Owned, examples: int)
                     "epsilon": epsilon,
                     "seed": seed,
                 }
-                yield Cell.of("certify", {**measured, **proof})
+                yield Cell.of(CellKind.CERTIFY, {**measured, **proof})
 
 
 def _attack(spec: CellSpec, study: Study, recipe: Recipe, last: dict[str, Cell]) -> Cell:
-    """An attack cell; in a nested sweep one that begins with the cell of the smaller budget, if any.
+    """An attack cell; in a nested sweep it names the cell of the next smaller budget, if there is one.
 
-    Two transfers may name the same model; what they ask for twice within one budget is one cell.
+    Two transfers may name the same model; within one budget they then share one cell.
     """
-    if study.sweep == "afresh" or isinstance(recipe, Suite):  # a suite attacks every budget afresh
-        return Cell.of("attack", spec)
-    place = canonical({name: value for name, value in spec.items() if name != "epsilon"})
-    before = last.get(place)
-    if before is None or before.spec["epsilon"] != spec["epsilon"]:
-        last[place] = Cell.of("attack", {**spec, "smaller": before.address if before else None})
-    return last[place]
+    if study.sweep is Sweep.AFRESH or isinstance(recipe, Suite):  # a suite attacks every budget afresh
+        return Cell.of(CellKind.ATTACK, spec)
+    same = dict(spec)
+    epsilon = same.pop("epsilon")
+    curve = canonical(same)
+    before = last.get(curve)
+    if before is None or before.spec["epsilon"] != epsilon:
+        smaller = before.address if before else None
+        last[curve] = Cell.of(CellKind.ATTACK, {**spec, "smaller": smaller})
+    return last[curve]
 
 
 def plan_digest(members: Sequence[Member]) -> str:
-    """What tells plans of a suite apart: names, attacks with all their options, order and conditions.
+    """The digest of the members of a suite: names, attacks with all their options, order and conditions.
 
     Example:
         >>> from spikeproof.attacks.gradient.plain import PGD
@@ -340,7 +387,7 @@ def _digest(members: tuple[Member, ...]) -> str:
 
 
 def with_plan(spec: CellSpec, model: Model | ModelSpec) -> CellSpec:
-    """The spec of a cell; that of a suite with the digest of what this version runs on such a model.
+    """The spec of a cell; for a suite, with the digest of the members that this version plans for the model.
 
     Args:
         spec: of a cell.
@@ -357,7 +404,7 @@ def with_plan(spec: CellSpec, model: Model | ModelSpec) -> CellSpec:
 
 
 def planned(spec: CellSpec, model: Plain) -> bool:
-    """Whether a suite cell of a stored study stands for what this version runs; true of every other cell.
+    """Whether a stored suite cell has the members that this version plans; true of every other cell.
 
     Args:
         spec: of the cell.
@@ -382,7 +429,7 @@ def _train(study: Study, data: Dataset, model: Candidate | Owned, seed: int) -> 
     else:
         spec, rule = describe(model_spec(study, data, model), PARTS), describe(model.rule, PARTS)
     return Cell.of(
-        "train",
+        CellKind.TRAIN,
         {
             "dataset": {**_asked(describe(study.data, PARTS)), "sha256": data.sha256},
             "model": spec,
@@ -393,18 +440,23 @@ def _train(study: Study, data: Dataset, model: Candidate | Owned, seed: int) -> 
     )
 
 
+_LATER = ("subset", "blank")
+"""Options of data sets that cells without them were stored before."""
+
+
 def _asked(source: dict[str, Any]) -> dict[str, Any]:
-    """The data set of a cell, without options that earlier cells do not know and the study leaves alone."""
-    kept = {
-        name: value for name, value in source.items() if name not in ("subset", "blank") or value is not None
-    }
+    """The data set of a train cell, without newer options that the study does not set.
+
+    So the address of a cell that was stored before an option existed stays the same.
+    """
+    kept = {name: value for name, value in source.items() if name not in _LATER or value is not None}
     return {name: _asked(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
 def _sources(
     study: Study, data: Dataset, model: Candidate | Owned, seed: int, recipe: Transfer
 ) -> Iterator[str | SavedSource]:
-    """What the images of a transfer are made on: addresses of train cells, or a saved model."""
+    """The models that the images of a transfer are made on: addresses of train cells, or a saved model."""
     if isinstance(recipe.made_on, Saved):
         other = read_saved(recipe.made_on)
         shape, classes = tuple(data.test.images.shape[1:]), len(data.classes)

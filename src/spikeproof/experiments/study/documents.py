@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.resolver import BaseResolver
 
 from spikeproof.errors import InputError
 from spikeproof.plainfiles import bytes_of, printable
 
-__all__ = ["MAX_DEPTH", "Document", "Place", "Written", "parse", "read"]
+__all__ = ["MAX_DEPTH", "Document", "KeyPath", "Written", "parse", "read"]
 
 MAX_BYTES = 256 * 1024
 MAX_PARTS = 20_000
@@ -29,14 +30,16 @@ _WHOLE = re.compile(r"[-+]?[0-9]{1,18}\Z")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\Z")
 _PLAIN = "tag:yaml.org,2002:"
 
+_FLAGS = {"true": True, "false": False}
+_NOTHING = ("null", "~", "")
 _KEYS = tuple(f"{_PLAIN}{kind}" for kind in ("str", "int", "float", "bool"))
 
-Place = tuple[str | int, ...]
-"""The way from the top of a document to one value in it."""
+KeyPath = tuple[str | int, ...]
+"""The keys and list indices that lead from the top of a document to one value in it."""
 
 
 Written = Any
-"""What stands in a document: mappings, lists and leaves, in whatever shape they were written."""
+"""The content of a document: mappings, lists and leaves, nested in any way."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -56,20 +59,20 @@ for _tag, _pattern, _first in (
 
 @dataclass
 class Document:
-    """Plain data, and for each path into it the words that tell a reader where it stands.
+    """Plain data, and the line of the file that each value was read from.
 
     Args:
         data: mappings, lists and leaves.
-        marks: path -> place, such as `("models", 0, "rule")` -> `"study.yaml:12"`.
-        origin: the place of everything without a mark.
+        marks: path -> line of the file, such as `("models", 0, "rule")` -> `"study.yaml:12"`.
+        origin: what stands for the line of every value without a mark.
     """
 
     data: Written
-    marks: dict[Place, str] = field(default_factory=dict)
+    marks: dict[KeyPath, str] = field(default_factory=dict)
     origin: str = "study"
 
-    def where(self, path: Place) -> str:
-        """The place of the value at `path`, or of the closest thing around it that has one.
+    def where(self, path: KeyPath) -> str:
+        """The line of the value at `path`, or of the closest value around it that has one.
 
         Example:
             >>> parse("a:\\n  - b: 1\\n", "study.yaml").where(("a", 0, "b", "missing"))
@@ -138,48 +141,48 @@ class _Reader:
     document: Document
     parts: int = 0
 
-    def value(self, node: yaml.Node, path: Place) -> Written:
+    def value(self, node: yaml.Node, path: KeyPath) -> Written:
         self.parts += 1
-        place = self.document.marks[path] = f"{self.document.origin}:{node.start_mark.line + 1}"
+        line = self.document.marks[path] = f"{self.document.origin}:{node.start_mark.line + 1}"
         if self.parts > MAX_PARTS or len(path) > MAX_DEPTH:
-            raise _too_large(place)
-        if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
+            raise _too_large(line)
+        if isinstance(node, yaml.MappingNode) and node.tag == BaseResolver.DEFAULT_MAPPING_TAG:
             return {key: self.value(child, (*path, key)) for key, child in self.items(node)}
-        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+        if isinstance(node, yaml.SequenceNode) and node.tag == BaseResolver.DEFAULT_SEQUENCE_TAG:
             return [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
-            return _leaf(node, place)
-        raise _unknown_tag(node, place)
+            return _leaf(node, line)
+        raise _unknown_tag(node, line)
 
     def items(self, node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
         seen = set()
         for key, child in node.value:
-            place = f"{self.document.origin}:{key.start_mark.line + 1}"
+            line = f"{self.document.origin}:{key.start_mark.line + 1}"
             if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEYS or _steers(key.value):
-                raise InputError(f"{place}: a key is a word", "something else", "Write 'key: value'.")
+                raise InputError(f"{line}: a key is a word", "something else", "Write 'key: value'.")
             if key.value in seen:
                 raise InputError(
-                    f"{place}: a key stands once", f"{key.value!r} a second time", "Remove one of the two."
+                    f"{line}: a key stands once", f"{key.value!r} a second time", "Remove one of the two."
                 )
             seen.add(key.value)
             yield key.value, child
 
 
-def _leaf(node: yaml.ScalarNode, place: str) -> str | int | float | bool | None:
+def _leaf(node: yaml.ScalarNode, line: str) -> str | int | float | bool | None:
     match node.tag.removeprefix(_PLAIN):
         case "str" if not _steers(node.value):
             return str(node.value)
         case "str":
-            raise InputError(f"{place}: expected text that can be printed", repr(node.value), "Correct it.")
+            raise InputError(f"{line}: expected text that can be printed", repr(node.value), "Correct it.")
         case "int" if _WHOLE.match(node.value):
             return int(node.value)
         case "float" if _NUMBER.match(node.value) and math.isfinite(float(node.value)):
             return float(node.value)
-        case "bool" if node.value in ("true", "false"):
-            return bool(node.value == "true")
-        case "null" if node.value in ("null", "~", ""):
+        case "bool" if node.value in _FLAGS:
+            return _FLAGS[node.value]
+        case "null" if node.value in _NOTHING:
             return None
-    raise _unknown_tag(node, place)
+    raise _unknown_tag(node, line)
 
 
 def _steers(text: str) -> bool:
@@ -187,18 +190,18 @@ def _steers(text: str) -> bool:
     return printable(text, "\n\t") != text
 
 
-def _unknown_tag(node: yaml.Node, place: str) -> InputError:
+def _unknown_tag(node: yaml.Node, line: str) -> InputError:
     got = f"{node.value!r:.40} as {node.tag.removeprefix('tag:yaml.org,2002:')}"
     return InputError(
-        f"{place}: expected a mapping, a list, text, a finite number, true, false or null",
+        f"{line}: expected a mapping, a list, text, a finite number, true, false or null",
         got if isinstance(node, yaml.ScalarNode) else f"the tag {node.tag}",
         "Write it without a tag.",
     )
 
 
-def _too_large(place: str) -> InputError:
+def _too_large(line: str) -> InputError:
     return InputError(
-        f"{place}: a study has at most {MAX_PARTS} parts, {MAX_DEPTH} levels deep",
+        f"{line}: a study has at most {MAX_PARTS} parts, {MAX_DEPTH} levels deep",
         "more",
         "Write fewer aliases and shallower lists.",
     )

@@ -1,4 +1,4 @@
-"""Rehearsals: an attack on a model of no cost, to learn before any training whether it works on the data."""
+"""Rehearsals: running an attack on a tiny linear model before training, to see whether it fits the data."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class _Linear:
 
 
 def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int) -> None:
-    """Run an attack on two grey images and a linear model that is wrong about them, which takes a few passes.
+    """Run an attack on two grey images that a linear model misclassifies, which takes few forward passes.
 
-    Attacks on events, on several models, and those of other libraries are not rehearsed.
+    Attacks on events, attacks on several models, and attacks of other libraries are not rehearsed.
 
     Args:
         recipe: the attack.

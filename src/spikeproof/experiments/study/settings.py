@@ -1,11 +1,11 @@
-"""`key=value` on the command line: one value of a study document, changed in place."""
+"""`key=value` on the command line: one value of a study document is exchanged for another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from spikeproof.errors import InputError
-from spikeproof.experiments.study.documents import MAX_DEPTH, Document, Place, Written, parse
+from spikeproof.experiments.study.documents import MAX_DEPTH, Document, KeyPath, Written, parse
 
 __all__ = ["assign"]
 
@@ -42,34 +42,34 @@ class _Change:
     def __init__(self, document: Document, label: str, value: Written) -> None:
         self.document, self.label, self.value = document, label, value
 
-    def at(self, place: Place, data: Written, names: Sequence[str]) -> Written:
-        """`data`, which stands at `place`, with the value that `names` lead to exchanged."""
+    def at(self, path: KeyPath, data: Written, names: Sequence[str]) -> Written:
+        """`data`, the value at `path`, after the value that `names` lead to inside it was exchanged."""
         if not names:
-            return self._written(place)
+            return self._written(path)
         match data:
             case list():
-                return self._in_list(place, data, names)
+                return self._in_list(path, data, names)
             case str():
-                return {data: self.at((*place, data), {}, names)}
+                return {data: self.at((*path, data), {}, names)}
             case None:
-                return self.at(place, {}, names)
+                return self.at(path, {}, names)
             case dict() if (
-                _is_member(place) and _options(data) is not None and names[0] not in (*data, "name")
+                _is_member(path) and _options(data) is not None and names[0] not in (*data, "name")
             ):
                 (member,) = data
-                return {member: self.at((*place, member), data[member] or {}, names)}
+                return {member: self.at((*path, member), data[member] or {}, names)}
             case dict():
                 name, rest = names[0], names[1:]
-                return {**data, name: self.at((*place, name), data.get(name), rest)}
+                return {**data, name: self.at((*path, name), data.get(name), rest)}
         raise InputError(
             f"{self.label}: expected the path of a value",
             f"{_short(names[0])} inside {_short(data)}",
             "Check the path.",
         )
 
-    def _in_list(self, place: Place, data: list[Written], names: Sequence[str]) -> list[Written]:
+    def _in_list(self, path: KeyPath, data: list[Written], names: Sequence[str]) -> list[Written]:
         if not (names[0].isascii() and names[0].isdecimal()):
-            return [self.at((*place, i), item, names) for i, item in enumerate(data)]
+            return [self.at((*path, i), item, names) for i, item in enumerate(data)]
         if not (len(names[0]) < 6 and int(names[0]) < len(data)):
             raise InputError(
                 f"{self.label}: expected a number below {len(data)}",
@@ -77,13 +77,13 @@ class _Change:
                 "Counting starts at 0.",
             )
         chosen = int(names[0])
-        return [self.at((*place, i), item, names[1:]) if i == chosen else item for i, item in enumerate(data)]
+        return [self.at((*path, i), item, names[1:]) if i == chosen else item for i, item in enumerate(data)]
 
-    def _written(self, place: Place) -> Written:
+    def _written(self, path: KeyPath) -> Written:
         marks = self.document.marks
-        for old in [old for old in marks if old[: len(place)] == place]:
+        for old in [old for old in marks if old[: len(path)] == path]:
             del marks[old]
-        marks[place] = self.label
+        marks[path] = self.label
         return self.value
 
 
@@ -92,9 +92,9 @@ def _short(data: object) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _is_member(place: Place) -> bool:
-    """Whether a part such as an encoder can stand here, and not the study or a block of models."""
-    return len(place) > (2 if place[:1] == ("models",) else 0)
+def _is_member(path: KeyPath) -> bool:
+    """Whether the value at a path can be a part, and is neither the study nor a block of models."""
+    return len(path) > (2 if path[:1] == ("models",) else 0)
 
 
 def _options(data: dict[str, Written]) -> dict[str, Written] | None:

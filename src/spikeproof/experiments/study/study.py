@@ -14,7 +14,7 @@
     epsilons: [8/255, 0.1]
     examples: 200
 
-Every complaint names the file and the line.
+Every error message names the file and the line.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +43,7 @@ from spikeproof.evaluation.certificates import Certificate
 from spikeproof.evaluation.distances import check_search
 from spikeproof.evaluation.suites import Suite
 from spikeproof.evaluation.through import check_rates
-from spikeproof.experiments.study.documents import Document, Place, Written, read
+from spikeproof.experiments.study.documents import Document, KeyPath, Written, read
 from spikeproof.experiments.study.owned import Owned
 from spikeproof.experiments.study.settings import assign
 from spikeproof.learning.checkpoints import AsSaved
@@ -57,9 +58,18 @@ from spikeproof.surrogates import Surrogate
 from spikeproof.tensorfiles import read as read_bytes
 from spikeproof.threats import check_budget, parse_epsilon
 
-__all__ = ["Candidate", "Study", "load", "study_of"]
+__all__ = ["Candidate", "Study", "Sweep", "load", "study_of"]
 
 Item = TypeVar("Item")
+
+
+class Sweep(StrEnum):
+    """Where the attacks of a larger budget begin."""
+
+    AFRESH = "afresh"
+    """Every budget is attacked on its own."""
+    NESTED = "nested"
+    """Attacks begin with what they found within the smaller budget."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +98,16 @@ class Study:
         seeds: each model is trained once per seed.
         examples: how many of the test part, or None for all.
         sample: which of the test part, where not all; the same for every model.
-        draws: draws per example for stochastic models and random probes, at least 1; None for as many as
-            leave ±2 points to chance, at least 4.
+        draws: draws per example for stochastic models and random probes, at least 1; None for the smallest
+            number that limits the random error of an accuracy to ±2 points, at least 4.
         normalise: input normalisation inside every model, or None.
         batch_size: images per evaluation batch; changes no result.
-        probes: changes of the spikes between code and network; they need no threat.
-        certificates: lower bounds, tried at every budget on the models that they know.
-        distances: searches for the nearest adversarial image, in the norm of every threat that they know.
-        norms: every threat once, whatever its budgets.
+        probes: timing probes, which change the spike trains between encoder and network; they need no threat.
+        certificates: lower bounds of robust accuracy, tried at every budget on every model.
+        distances: searches for the nearest adversarial image, in the norm of every threat that they support.
+        norms: every threat once, without its budgets; `distances` are measured in these norms.
         sweep: `afresh`, or `nested` where attacks begin with what they found within the smaller budget.
-        lines: where attacks, threats, models and the number of `examples` stand in the file, for messages.
+        lines: the lines of the file that name attacks, threats, models and `examples`, for messages.
     """
 
     name: str
@@ -115,7 +125,7 @@ class Study:
     certificates: tuple[Certificate, ...] = ()
     distances: tuple[Recipe, ...] = ()
     norms: tuple[Threat, ...] = ()
-    sweep: str = "afresh"
+    sweep: Sweep = Sweep.AFRESH
     lines: Mapping[object, str] = field(default_factory=dict, compare=False, repr=False)
 
     def spec(self) -> dict[str, object]:
@@ -147,10 +157,10 @@ def _axes(model: Candidate | Owned) -> dict[str, object]:
 
 
 MOST_STEPS = 1_000_000
-"""Time steps that a code of a study may have."""
+"""Most time steps of an encoder in a study."""
 
 MOST_CELLS = 100_000
-"""Cells that a study may have unless more are asked for."""
+"""Most cells of a study unless `--limit` allows more."""
 
 
 def load(study: str, settings: Iterable[str] = (), limit: int = MOST_CELLS) -> Study:
@@ -162,7 +172,7 @@ def load(study: str, settings: Iterable[str] = (), limit: int = MOST_CELLS) -> S
         limit: most cells that the study may have.
 
     Raises:
-        InputError: there is no such study, or it says something that cannot be used.
+        InputError: there is no such study, or a value in it is invalid.
 
     Example:
         >>> load("quickstart", ["examples=20"]).examples
@@ -218,7 +228,7 @@ def study_of(document: Document, limit: int = MOST_CELLS) -> Study:
         limit: most cells that the study may have.
 
     Raises:
-        InputError: with file and line, whatever cannot be used.
+        InputError: a value of the document is invalid; the message names file and line.
     """
     return _Reader(document, limit).study()
 
@@ -231,18 +241,18 @@ class _Reader:
     def study(self) -> Study:
         data = self.document.data
         self.keys((), data, KEYS, required=("name", "data", "models"))
-        attacks = [self.part(Recipe, place, item) for place, item in self.attacks()]
+        attacks = [self.part(Recipe, path, item) for path, item in self.attacks()]
         threats = self.threats() if attacks or self.listed("certificates", []) else ()
-        placed = self.models()
-        models = list(placed)
+        paths = self.models()
+        models = list(paths)
         asked = [each.model if isinstance(each, Owned) else each for each in models]
         searches, norms = self.distances(models)
         for model, threat in product(asked, (*threats, *norms)):
-            self.placed(("threat",), lambda model=model, threat=threat: check_threat(model, threat))  # type: ignore[misc]
-        for (place, _), attack in zip(self.attacks(), attacks, strict=True):
-            self.check_attack(place, attack, models)
+            self.located(("threat",), lambda model=model, threat=threat: check_threat(model, threat))  # type: ignore[misc]
+        for (path, _), attack in zip(self.attacks(), attacks, strict=True):
+            self.check_attack(path, attack, models)
             for threat in threats:
-                self.placed(place, lambda attack=attack, threat=threat: attack(threat))  # type: ignore[misc]
+                self.located(path, lambda attack=attack, threat=threat: attack(threat))  # type: ignore[misc]
         self.check_transfers(attacks, models, len(threats))
         return Study(
             name=self.name(),
@@ -251,9 +261,9 @@ class _Reader:
             attacks=tuple(dict.fromkeys(attacks)),
             threats=threats,
             seeds=self.seeds(),
-            examples=None if data.get("examples", "all") == "all" else self.whole_of("examples", 0),
+            examples=self.whole_or("examples", "all"),
             sample=self.part(Sample, ("sample",), data.get("sample", "class-proportional")),
-            draws=None if data.get("draws", "auto") == "auto" else self.whole_of("draws", 4),
+            draws=self.whole_or("draws", "auto"),
             normalise=self.normalise(),
             batch_size=self.whole_of("batch_size", 128),
             probes=tuple(dict.fromkeys(self.part(Probe, p, item) for p, item in self.listed("probes", []))),
@@ -265,25 +275,25 @@ class _Reader:
             sweep=self.sweep(),
             lines={
                 **self.lines(attacks, threats),
-                **{model: self.document.where(axes["network"]) for model, axes in placed.items()},
-                **{(model, "rule"): self.document.where(axes["rule"]) for model, axes in placed.items()},
+                **{model: self.document.where(axes["network"]) for model, axes in paths.items()},
+                **{(model, "rule"): self.document.where(axes["rule"]) for model, axes in paths.items()},
                 "examples": self.document.where(("examples",)),
             },
         )
 
     def lines(self, attacks: Sequence[Recipe], threats: Sequence[Threat]) -> dict[object, str]:
-        """Where attacks and budgets stand in the file."""
+        """Attacks and budgets -> the lines of the file that name them."""
         found: dict[object, str] = {}
-        for (place, _), attack in zip(self.attacks(), attacks, strict=True):
-            found[attack] = self.document.where(place)
-        for place, item in self.listed("epsilons", []):
+        for (path, _), attack in zip(self.attacks(), attacks, strict=True):
+            found[attack] = self.document.where(path)
+        for path, item in self.listed("epsilons", []):
             size = parse_epsilon(item)
-            found |= {threat: self.document.where(place) for threat in threats if threat.epsilon == size}
+            found |= {threat: self.document.where(path) for threat in threats if threat.epsilon == size}
         return found
 
-    def attacks(self) -> list[tuple[Place, Written]]:
+    def attacks(self) -> list[tuple[KeyPath, Written]]:
         """The attacks; `suite: standard` is short for the attack `{suite: {level: standard}}`."""
-        suites = [(place, {"name": "suite", "level": level}) for place, level in self.listed("suite", [])]
+        suites = [(path, {"name": "suite", "level": level}) for path, level in self.listed("suite", [])]
         return [*self.listed("attacks", []), *suites]
 
     def distances(self, models: Sequence[Candidate | Owned]) -> tuple[tuple[Recipe, ...], tuple[Threat, ...]]:
@@ -291,19 +301,19 @@ class _Reader:
         items = self.listed("distances", [])
         norms = self.sized([1.0]) if items else ()
         searches = []
-        for place, item in items:
-            search = self.part(Recipe, place, item)
-            self.check_attack(place, search, models)
+        for path, item in items:
+            search = self.part(Recipe, path, item)
+            self.check_attack(path, search, models)
             if not any(knows(search, norm) for norm in norms):
-                self.placed(place, lambda search=search: check_search(search, norms[0]))  # type: ignore[misc]
+                self.located(path, lambda search=search: check_search(search, norms[0]))  # type: ignore[misc]
             searches.append(search)
         return tuple(dict.fromkeys(searches)), norms
 
-    def sweep(self) -> str:
-        value = self.document.data.get("sweep", "afresh")
-        if value not in ("afresh", "nested"):
-            raise self.error(("sweep",), "afresh or nested", repr(value), "Leave it out for afresh.")
-        return str(value)
+    def sweep(self) -> Sweep:
+        value = self.document.data.get("sweep", Sweep.AFRESH)
+        if not isinstance(value, str) or value not in list(Sweep):
+            raise self.error(("sweep",), " or ".join(Sweep), repr(value), "Leave it out for afresh.")
+        return Sweep(value)
 
     def name(self) -> str:
         name = self.document.data["name"]
@@ -315,21 +325,21 @@ class _Reader:
             )
         return name
 
-    def models(self) -> dict[Candidate | Owned, Mapping[str, Place]]:
-        """The models, each with the places of its parts."""
-        found: dict[Candidate | Owned, Mapping[str, Place]] = {}
-        for place, block in self.listed("models", []):
+    def models(self) -> dict[Candidate | Owned, Mapping[str, KeyPath]]:
+        """The models, each with the paths of its parts."""
+        found: dict[Candidate | Owned, Mapping[str, KeyPath]] = {}
+        for path, block in self.listed("models", []):
             if isinstance(block, Mapping) and "model" in block:
-                self.keys(place, block, ("model",), required=("model",))
-                for where, item in self.items((*place, "model"), block["model"]):
+                self.keys(path, block, ("model",), required=("model",))
+                for where, item in self.items((*path, "model"), block["model"]):
                     found.setdefault(self.given(where, item), {"network": where, "rule": where})
                 continue
-            self.keys(place, block, AXES, required=("encoder",))
-            axes = [self.axis(place, block, name) for name in AXES]
-            self.check_size(place, len(found) + math.prod(map(len, axes)))
+            self.keys(path, block, AXES, required=("encoder",))
+            axes = [self.axis(path, block, name) for name in AXES]
+            self.check_size(path, len(found) + math.prod(map(len, axes)))
             for combination in product(*axes):
-                places = [where for where, _ in combination]
-                model, by_axis = Candidate(*(p for _, p in combination)), dict(zip(AXES, places, strict=True))
+                paths = [where for where, _ in combination]
+                model, by_axis = Candidate(*(p for _, p in combination)), dict(zip(AXES, paths, strict=True))
                 self.check(model, by_axis)
                 found.setdefault(model, by_axis)
         if not found:
@@ -338,28 +348,28 @@ class _Reader:
             )
         return found
 
-    def given(self, place: Place, item: Written) -> Candidate | Owned:
+    def given(self, path: KeyPath, item: Written) -> Candidate | Owned:
         """A model that is not trained: saved, or made by a program."""
         if isinstance(item, Mapping):
-            self.keys(place, item, ("foreign", "saved"), required=())
+            self.keys(path, item, ("foreign", "saved"), required=())
         if not isinstance(item, Mapping) or len(item) != 1:
             raise self.error(
-                place,
+                path,
                 "one given model",
                 f"{item!r:.200}",
                 "Write {saved: {path: DIR}} or {foreign: {make: FILE.py:FUNCTION}}.",
             )
         ((name, options),) = item.items()
-        where = (*place, name)
-        kind = Saved if name == "saved" else Given
+        where = (*path, name)
+        kind = {"saved": Saved, "foreign": Given}[name]
         chosen = build(kind, options, PARTS, lambda below: self.document.where((*where, *below)))
         if isinstance(chosen, Given):
-            found = self.placed(where, lambda: Owned.of(chosen))
-            self.placed(where, lambda: found.model)
+            found = self.located(where, lambda: Owned.of(chosen))
+            self.located(where, lambda: found.model)
             return found
-        return self.placed(where, lambda: saved_candidate(chosen))
+        return self.located(where, lambda: saved_candidate(chosen))
 
-    def check_size(self, place: Place, models: int) -> None:
+    def check_size(self, path: KeyPath, models: int) -> None:
         """Refuse a product of lists with more cells than a study may have, before anything is made of it."""
         count = {name: len(self.listed(name, [])) for name in ("attacks", "suite", "certificates", "probes")}
         per_budget = count["attacks"] + count["suite"] + count["certificates"]
@@ -370,7 +380,7 @@ class _Reader:
         cells = models * len(self.listed("seeds", [0])) * each
         if cells > self.limit:
             raise self.error(
-                place,
+                path,
                 f"a study of at most {self.limit} cells",
                 f"{models} models and {cells} cells",
                 "Shorten a list, or allow more with --limit.",
@@ -381,7 +391,7 @@ class _Reader:
     ) -> None:
         """Refuse transfers between more pairs of models than a study may have cells."""
         cells, models, seeds = 0, list(dict.fromkeys(models)), len(self.listed("seeds", [0]))
-        for (place, _), attack in zip(self.attacks(), attacks, strict=True):
+        for (path, _), attack in zip(self.attacks(), attacks, strict=True):
             if not isinstance(attack, Transfer):
                 continue
             choice, pairs = attack.made_on or EveryOtherModel(), len(models)
@@ -393,46 +403,44 @@ class _Reader:
             cells += pairs * seeds * budgets
             if cells > self.limit:
                 raise self.error(
-                    place,
+                    path,
                     f"a study of at most {self.limit} cells",
                     f"{cells} cells of transfers between {len(models)} models",
                     "Name the models that images are made on (made_on), or allow more with --limit.",
                 )
 
-    def axis(self, place: Place, block: Mapping[str, Written], name: str) -> list[tuple[Place, Any]]:
+    def axis(self, path: KeyPath, block: Mapping[str, Written], name: str) -> list[tuple[KeyPath, Any]]:
         kind, default = AXES[name]
-        items = self.items((*place, name), block.get(name, default))
+        items = self.items((*path, name), block.get(name, default))
         if not items:
-            raise self.error(
-                (*place, name), f"at least one {name}", "none", "Name one, or leave out the key."
-            )
+            raise self.error((*path, name), f"at least one {name}", "none", "Name one, or leave out the key.")
         return [(where, self.part(kind, where, item)) for where, item in items]
 
-    def check(self, model: Candidate, places: Mapping[str, Place]) -> None:
+    def check(self, model: Candidate, paths: Mapping[str, KeyPath]) -> None:
         if model.encoder.steps > MOST_STEPS:
             raise self.error(
-                places["encoder"], f"at most {MOST_STEPS} time steps", str(model.encoder.steps), "Try 8."
+                paths["encoder"], f"at most {MOST_STEPS} time steps", str(model.encoder.steps), "Try 8."
             )
-        self.placed(places["network"], lambda: model.network.check(model.neuron))
+        self.located(paths["network"], lambda: model.network.check(model.neuron))
         if not model.neuron.spiking:
             unit = describe(model.neuron, PARTS)["name"]
             if model.encoder != Direct(1) and not model.network.remembers:
                 raise self.error(
-                    places["encoder"],
+                    paths["encoder"],
                     f"the encoder direct with steps: 1 for the neuron {unit}, which knows no time",
                     _short(model.encoder),
                     "Give the ANN a block of models of its own.",
                 )
             if model.decoder.reads_spikes:
                 raise self.error(
-                    places["decoder"],
+                    paths["decoder"],
                     f"the decoder mean-potential for the neuron {unit}, which has no spikes to read",
                     _short(model.decoder),
                     "Give the ANN a block of models of its own.",
                 )
-        self.placed(places["rule"], lambda: model.rule.check(model.neuron))
+        self.located(paths["rule"], lambda: model.rule.check(model.neuron))
 
-    def check_attack(self, place: Place, attack: Recipe, models: Sequence[Candidate | Owned]) -> None:
+    def check_attack(self, path: KeyPath, attack: Recipe, models: Sequence[Candidate | Owned]) -> None:
         """An attack is left out for models that it is not defined on, but not for all of them."""
         if isinstance(attack, Composite) and any(
             isinstance(member, Suite) for member in members_of([attack])
@@ -443,9 +451,9 @@ class _Reader:
         if isinstance(attack, Composite) and any(
             isinstance(member, Transfer) for member in members_of([attack])
         ):
-            raise self.error(place, "attacks on the model itself", "a transfer", "Name it beside worst-of.")
+            raise self.error(path, "attacks on the model itself", "a transfer", "Name it beside worst-of.")
         if isinstance(attack, Transfer):
-            self.placed(place, lambda: self.check_transfer(attack, models))
+            self.located(path, lambda: self.check_transfer(attack, models))
         refused = None
         for model in models:
             try:
@@ -455,7 +463,7 @@ class _Reader:
             else:
                 return
         if refused is not None:
-            raise InputError(f"{self.document.where(place)}: {refused.expected}", refused.got, refused.try_)
+            raise InputError(f"{self.document.where(path)}: {refused.expected}", refused.got, refused.try_)
 
     def check_transfer(self, attack: Transfer, models: Sequence[Candidate | Owned]) -> None:
         """There must be another model, and an attack that can be run on it alone."""
@@ -473,40 +481,40 @@ class _Reader:
 
     def threats(self) -> tuple[Threat, ...]:
         epsilons = []
-        for place, item in self.listed("epsilons", []):
+        for path, item in self.listed("epsilons", []):
             if not isinstance(item, (str, int, float)) or _ENDLESS.search(str(item)):
                 raise self.error(
-                    place, "an epsilon such as 8/255 or 0.03", repr(item), "Write a list of numbers."
+                    path, "an epsilon such as 8/255 or 0.03", repr(item), "Write a list of numbers."
                 )
-            epsilons.append(self.placed(place, lambda item=item: parse_epsilon(item)))  # type: ignore[misc]
+            epsilons.append(self.located(path, lambda item=item: parse_epsilon(item)))  # type: ignore[misc]
         if not epsilons:
             raise self.error(
                 ("epsilons",), "at least one epsilon for the attacks", "none", "Try [8/255, 0.1]."
             )
         threats = self.sized(sorted(set(epsilons)))
-        for place, item in self.listed("epsilons", []):
+        for path, item in self.listed("epsilons", []):
             for threat in threats:
                 if threat.epsilon == parse_epsilon(item):
-                    self.placed(place, lambda threat=threat: check_budget(threat))  # type: ignore[misc]
+                    self.located(path, lambda threat=threat: check_budget(threat))  # type: ignore[misc]
         return threats
 
     def sized(self, epsilons: Sequence[float]) -> tuple[Threat, ...]:
         """Every threat at each of these sizes."""
         threats = []
-        for place, item in self.listed("threat", ["linf"]):
+        for path, item in self.listed("threat", ["linf"]):
             name, options = item, dict[str, Written]()
             if isinstance(item, Mapping) and len(item) == 1:
                 ((name, options),) = item.items()
             bare = isinstance(name, str) and isinstance(options, Mapping)
             if not bare or {"epsilon", "name"} & {*options}:
                 raise self.error(
-                    place,
+                    path,
                     "the name of a threat, with options other than epsilon",
                     repr(item),
                     "Write threat: linf.",
                 )
             spec = [{"name": name, **options, "epsilon": epsilon} for epsilon in epsilons]
-            threats += [self.part(Threat, place, each) for each in spec]
+            threats += [self.part(Threat, path, each) for each in spec]
         if not threats:
             raise self.error(("threat",), "at least one threat", "none", "Write threat: linf.")
         return tuple(dict.fromkeys(threats))
@@ -519,13 +527,13 @@ class _Reader:
         numbers = {}
         for name in ("mean", "std"):
             items = self.items(("normalise", name), value[name])
-            for place, item in items:
+            for path, item in items:
                 if not isinstance(item, (int, float)) or isinstance(item, bool):
                     raise self.error(
-                        place, "a number per channel", repr(item), "Write, for example, mean: [0.5]."
+                        path, "a number per channel", repr(item), "Write, for example, mean: [0.5]."
                     )
             numbers[name] = tuple(float(item) for _, item in items)
-        return self.placed(("normalise",), lambda: Normalise(numbers["mean"], numbers["std"]))
+        return self.located(("normalise",), lambda: Normalise(numbers["mean"], numbers["std"]))
 
     def seeds(self) -> tuple[int, ...]:
         seeds = tuple(dict.fromkeys(self.whole(p, v, 0) for p, v in self.listed("seeds", [0])))
@@ -536,53 +544,57 @@ class _Reader:
     def whole_of(self, name: str, default: int) -> int:
         return self.whole((name,), self.document.data.get(name, default), 1)
 
-    def whole(self, place: Place, value: object, least: int) -> int:
+    def whole_or(self, name: str, word: str) -> int | None:
+        """A whole number of at least 1; None for the word, which is the default too."""
+        value = self.document.data.get(name, word)
+        return None if value == word else self.whole((name,), value, 1, f" or {word}")
+
+    def whole(self, path: KeyPath, value: object, least: int, also: str = "") -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            also = " or all" if place == ("examples",) else ""
             raise self.error(
-                place,
+                path,
                 f"a whole number of at least {least}{also}",
                 repr(value),
                 f"Write, for example, {least + 1}.",
             )
         return value
 
-    def part(self, kind: type, place: Place, item: Written) -> Any:
+    def part(self, kind: type, path: KeyPath, item: Written) -> Any:
         """The part that an item stands for; its type is what the catalogue makes of that kind."""
-        return build(kind, item, PARTS, lambda below: self.document.where((*place, *below)))
+        return build(kind, item, PARTS, lambda below: self.document.where((*path, *below)))
 
-    def listed(self, name: str, default: list[Written]) -> list[tuple[Place, Written]]:
+    def listed(self, name: str, default: list[Written]) -> list[tuple[KeyPath, Written]]:
         return self.items((name,), self.document.data.get(name, default))
 
-    def items(self, place: Place, value: Written) -> list[tuple[Place, Written]]:
-        """One thing or a list of things, each with its place."""
+    def items(self, path: KeyPath, value: Written) -> list[tuple[KeyPath, Written]]:
+        """One thing or a list of things, each with its path."""
         if isinstance(value, list):
-            return [((*place, i), item) for i, item in enumerate(value)]
-        return [(place, value)]
+            return [((*path, i), item) for i, item in enumerate(value)]
+        return [(path, value)]
 
-    def keys(self, place: Place, value: Written, known: Iterable[str], *, required: Iterable[str]) -> None:
+    def keys(self, path: KeyPath, value: Written, known: Iterable[str], *, required: Iterable[str]) -> None:
         if not isinstance(value, Mapping):
             raise self.error(
-                place, "keys and values", repr(value), f"Write, for example, {next(iter(required))}: …."
+                path, "keys and values", repr(value), f"Write, for example, {next(iter(required))}: …."
             )
         for key in value:
             if key not in known:
-                raise self.error((*place, key), "a key that is known here", repr(key), suggest(key, known))
+                raise self.error((*path, key), "a key that is known here", repr(key), suggest(key, known))
         for key in required:
             if value.get(key) is None:
-                raise self.error((*place, key), f"the key {key!r}", "none", f"Add {key}: ….")
+                raise self.error((*path, key), f"the key {key!r}", "none", f"Add {key}: ….")
 
-    def placed(self, place: Place, make: Callable[[], Item]) -> Item:
-        """What `make` gives; its complaint gets the place."""
+    def located(self, path: KeyPath, make: Callable[[], Item]) -> Item:
+        """What `make` returns; the message of an error gets the line of `path`."""
         try:
             return make()
         except InputError as error:
             raise InputError(
-                f"{self.document.where(place)}: {error.expected}", error.got, error.try_
+                f"{self.document.where(path)}: {error.expected}", error.got, error.try_
             ) from error
 
-    def error(self, place: Place, expected: str, got: str, try_: str) -> InputError:
-        return InputError(f"{self.document.where(place)}: expected {expected}", got, try_)
+    def error(self, path: KeyPath, expected: str, got: str, try_: str) -> InputError:
+        return InputError(f"{self.document.where(path)}: expected {expected}", got, try_)
 
 
 def saved_candidate(chosen: Saved) -> Candidate:
