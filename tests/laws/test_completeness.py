@@ -64,7 +64,10 @@ LAWS = {  # kind -> tables with its rows, as file:TABLE
     "Sample": ("laws/test_samples.py:SAMPLES",),
 }
 WITHOUT = {  # kind -> name -> why it has no row
-    "Rule": {"time-coded": "learns networks of spike times alone: laws/test_spiketimes.py"},
+    "Rule": {
+        "time-coded": "learns networks of spike times alone: laws/test_spiketimes.py",
+        "as-saved": "learns nothing: unit/test_given.py",
+    },
     "Certificate": {
         "bernoulli-smoothing": "votes over draws, by exact probabilities: laws/test_certificates.py",
         "gaussian-smoothing": "votes over draws, by a closed form: laws/test_certificates.py",
