@@ -4,8 +4,10 @@
     python scripts/mutate.py --record mutants.jsonl --table                 # Markdown: counts and survivors
 
 Works on a copy of the tree in a temporary folder, so that nothing needs to be restored here whatever happens.
-Each mutant is one line of the record; what the record already holds is not run again. The tests of a module
-are named in `TESTS`, with the doctests of the module itself. A mutant whose tests do not end in time is
+Each mutant is one line of the record; what the record already holds is not run again. `TESTS` names the test
+files of a module, to which its own doctests are added. Each of these files is run once on the unchanged code,
+which shows which test calls which function; a mutant inside a function is then tested by the tests that call
+it, and any other mutant by the whole files, the quickest file first. A mutant whose tests do not end in time is
 undecided: give it more with `--seconds`. A test that kills a mutant must pass on the unchanged code, or it is
 recorded as unsound.
 
@@ -31,9 +33,12 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("src/spikeproof")
@@ -67,6 +72,7 @@ TESTS = {  # the longest beginning of a module's path counts
     "threats/shifts.py": ["shifts", "spike_attacks"],
     "threats/spikes.py": ["spike_threats", "spike_attacks", "event_catalogue"],
 }
+EVERY = "every test of the file"
 PASSED, FAILED, LATE, UNSOUND = "survived", "killed", "out of time", "test unsound"
 SWAPS: dict[type, type] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq},
@@ -197,12 +203,112 @@ def tests_of(path: str) -> list[str]:
     return [str(PACKAGE / path), *(name for name in names if (ROOT / name).exists())]
 
 
-def run(tree: Path, files: list[str], seconds: float) -> str:
-    """How the tests end on the copied tree, in a fork."""
+class Calls:
+    """A pytest plugin that notes which tests call which functions of the package.
+
+    What a fixture or an import calls counts as called by every test of the file, since fixtures are shared.
+
+    Args:
+        package: folder of the package.
+    """
+
+    def __init__(self, package: Path) -> None:
+        self.package = f"{package}{os.sep}"
+        self.seconds: dict[str, float] = {}
+        self.functions: dict[str, set[str]] = {}
+        self.test = EVERY
+
+    def notice(self, frame: FrameType, event: str, argument: object) -> None:
+        """Called by Python at every call of a function."""
+        path = frame.f_code.co_filename
+        if path.startswith(self.package):
+            place = f"{path.removeprefix(self.package)}:{frame.f_code.co_firstlineno}"
+            self.functions.setdefault(place, set()).add(self.test)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.test = EVERY
+
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        self.test = item.nodeid
+
+    def pytest_runtest_teardown(self) -> None:
+        self.test = EVERY
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a test file does on the unchanged code.
+
+    Args:
+        seconds: duration of each test.
+        functions: tests that call a function, by module and first line; `EVERY` stands for all of the file.
+    """
+
+    seconds: dict[str, float]
+    functions: dict[str, list[str]]
+
+    def calling(self, function: str | None) -> set[str]:
+        """The tests of the file that call a function; all for a place outside of functions, None."""
+        found = {EVERY} if function is None else set(self.functions.get(function, ()))
+        return set(self.seconds) if EVERY in found else found
+
+
+def known(tree: Path, file: str) -> Known:
+    """Run a test file once, watched."""
+    told = tree / "calls.json"
+    told.unlink(missing_ok=True)
+
+    def watched() -> int:
+        calls = Calls(tree / PACKAGE)
+        sys.settrace(calls.notice)
+        code = _tests(tree, [file], [calls], stop=False)
+        sys.settrace(None)
+        functions = {place: sorted(tests) for place, tests in calls.functions.items()}
+        told.write_text(json.dumps({"seconds": calls.seconds, "functions": functions}), "utf-8")
+        return code
+
+    outcome = fork(watched, 3600)
+    assert told.exists(), f"{file} did not run to its end: {outcome}"
+    return Known(**json.loads(told.read_text("utf-8")))
+
+
+class Only:
+    """A pytest plugin that runs some tests, in the order of their files."""
+
+    def __init__(self, tests: set[str]) -> None:
+        self.tests = tests
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.nodeid in self.tests]
+
+
+def function_at(source: str, index: int) -> str | None:
+    """The first line of the innermost function that holds a place; None outside of functions."""
+    tree = ast.parse(source)
+    target = list(places(tree))[index][1]
+    holders = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and any(inner is target for inner in ast.walk(node))
+    ]
+    starts = [min([node.lineno, *(each.lineno for each in node.decorator_list)]) for node in holders]
+    return str(max(starts)) if starts else None
+
+
+def run(tree: Path, files: list[str], seconds: float, only: set[str] | None = None) -> str:
+    """How the tests end on the copied tree: those of the files, or some of them."""
+    return fork(lambda: _tests(tree, files, [] if only is None else [Only(only)]), seconds)
+
+
+def fork(work: Callable[[], int], seconds: float) -> str:
+    """How a piece of work ends in a process of its own, which begins with everything imported."""
     child = os.fork()
     if child == 0:
         try:
-            os._exit(_tests(tree, files))
+            os._exit(work())
         except BaseException:
             traceback.print_exc()
         finally:  # an exception must not go up into the run that forked
@@ -219,7 +325,7 @@ def run(tree: Path, files: list[str], seconds: float) -> str:
     return LATE if not done else FAILED if status else PASSED
 
 
-def _tests(tree: Path, files: list[str]) -> int:
+def _tests(tree: Path, files: list[str], plugins: Sequence[object] = (), stop: bool = True) -> int:
     """What pytest says, from within the fork."""
     os.setpgrp()
     out = os.open(tree / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -229,9 +335,8 @@ def _tests(tree: Path, files: list[str]) -> int:
     os.environ["PYTHONPATH"] = str(tree / "src")
     sys.path.insert(0, str(tree / "src"))
     sys.dont_write_bytecode = True
-    import pytest
-
-    return int(pytest.main(["-x", "-q", "--no-header", *files]))
+    options = ["-q", "--no-header", *(("-x",) if stop else ())]
+    return int(pytest.main([*options, *files], plugins=plugins))
 
 
 def first_failure(tree: Path) -> str:
@@ -243,8 +348,7 @@ def first_failure(tree: Path) -> str:
 
 def go(mutants: list[Mutant], record: Path, seconds: float) -> None:
     """Run what the record lacks, one mutant after the other."""
-    known = {(line["path"], line["index"]) for line in read(record)}
-    import pytest
+    held = {(line["path"], line["index"]) for line in read(record)}
     import scipy.stats
     import torch
 
@@ -255,14 +359,23 @@ def go(mutants: list[Mutant], record: Path, seconds: float) -> None:
         ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "runs", ".hypothesis")
         shutil.copytree(ROOT, tree, ignore=ignored)
         sound: dict[str, bool] = {}
+        watched: dict[str, Known] = {}
         for mutant in mutants:
-            if (mutant.path, mutant.index) in known:
+            if (mutant.path, mutant.index) in held:
                 continue
             home = tree / PACKAGE / mutant.path
             source = home.read_text("utf-8")
+            for file in tests_of(mutant.path):
+                if file not in watched:
+                    watched[file] = known(tree, file)
+            function = function_at(source, mutant.index)
+            place = None if function is None else f"{mutant.path}:{function}"
+            chosen = {file: watched[file].calling(place) for file in tests_of(mutant.path)}
+            cost = {file: sum(watched[file].seconds[test] for test in chosen[file]) for file in chosen}
+            files = sorted((file for file in chosen if chosen[file]), key=cost.__getitem__)
             text, sentence, line = changed(source, mutant.index)
             home.write_text(text, "utf-8")
-            outcome = run(tree, tests_of(mutant.path), seconds)
+            outcome = run(tree, files, seconds, set().union(*chosen.values())) if files else PASSED
             home.write_text(source, "utf-8")
             killer = first_failure(tree) if outcome == FAILED else ""
             if killer and killer not in sound:

@@ -5,6 +5,9 @@ keeps every answer and every gradient to the bit, within one example of forty wh
 the objectives see logits in another unit, and within two where the layers are hidden behind a function, so
 that no substitute of them can be made. The verdict is kept too, except by functions, which have fewer
 gradient sources.
+
+Every audit here runs all members of the standard suite, but no search without gradients asks more than
+`QUERIES` times: the laws hold at any length, and the searches for functions take thousands of queries.
 """
 
 import copy
@@ -31,15 +34,37 @@ from spikeproof import (
 )
 from spikeproof.auditing.signoff import audit
 from spikeproof.datasets import ClassProportional
+from spikeproof.evaluation import suites
 from spikeproof.networks import Classifier
 
 KEY, THREAT, N = Key.of(5), Linf(0.1), 40
+QUERIES = 320  # more than the answers that a fit of the stand-in rests on
 MODELS = {
     "direct-count": (Direct(6), LIF(), Count()),
     "direct-potential": (Direct(6), LIF(), MeanPotential()),
     "latency-first-spike": (Latency(6), LIF(), FirstSpike()),
     "relu": (Direct(1), ReLU(), MeanPotential()),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shortened():
+    """No search by queries in a suite is longer than `QUERIES`."""
+    plan, patch = suites.plan, pytest.MonkeyPatch()
+
+    def brief(level, model, threat):
+        members = plan(level, model, threat)
+        assert level == "standard"
+        return [
+            member._replace(recipe=replace(recipe, queries=min(recipe.queries, QUERIES)))
+            if hasattr(recipe := member.recipe, "queries")
+            else member
+            for member in members
+        ]
+
+    patch.setattr(suites, "plan", brief)
+    yield
+    patch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +123,7 @@ def test_the_unit_of_potentials_changes_nothing(model, found, sample, factor):
     alike(found, audit(scaled(model, factor), *sample, THREAT, key=KEY), 1 / N if reads_potential else 0)
 
 
-@pytest.mark.parametrize(("factor", "shift"), [(2.0**-24, 0.0), (2.0**20, 0.0), (1.0, 64.0)])
+@pytest.mark.parametrize(("factor", "shift"), [(2.0**20, 0.0), (1.0, 64.0)])
 def test_scale_and_shift_of_logits_change_nothing(model, foreign, sample, factor, shift):
     other = audit(lambda images: model(images) * factor + shift, *sample, THREAT, key=KEY)
     alike(foreign, other, 1 / N, verdict=False)
@@ -113,30 +138,22 @@ def test_the_order_of_hidden_neurons_changes_nothing(model, found, sample):
     alike(found, audit(twin, *sample, THREAT, key=KEY), 1 / N)
 
 
-def test_the_order_of_classes_changes_nothing(model, foreign, sample):
+def test_the_order_of_classes_and_faint_logits_change_nothing(model, foreign, sample):
     x, y = sample
     order = torch.randperm(10, generator=torch.Generator().manual_seed(4))
-    alike(
-        foreign, audit(lambda images: model(images)[:, order], x, order.argsort()[y], THREAT, key=KEY), 1 / N
-    )
+    faint = 2.0**-24
+    other = audit(lambda images: model(images)[:, order] * faint, x, order.argsort()[y], THREAT, key=KEY)
+    alike(foreign, other, 1 / N, verdict=False)
 
 
 def test_a_plain_function_of_the_model_is_as_robust_as_the_model(found, foreign):
     alike(found, foreign, 2 / N, verdict=False)
 
 
-@pytest.mark.parametrize("size", [7, 32])
-def test_the_size_of_batches_changes_nothing(model, found, sample, size):
-    other = audit(model, *sample, THREAT, key=KEY, batch_size=size)
-    assert torch.equal(found.suited.attacked.right, other.suited.attacked.right)
-    assert torch.equal(found.images, other.images)
-    assert found.verdict.verdict == other.verdict.verdict
-
-
-def test_the_order_of_the_data_changes_nothing(model, found, sample):
+def test_neither_the_order_of_the_data_nor_the_size_of_batches_changes_anything(model, found, sample):
     x, y = sample
     order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
-    other = audit(model, x[order], y[order], THREAT, key=KEY)
+    other = audit(model, x[order], y[order], THREAT, key=KEY, batch_size=7)
     assert torch.equal(found.suited.attacked.right[order], other.suited.attacked.right)
     assert torch.equal(found.images[order], other.images)
     assert found.verdict.verdict == other.verdict.verdict
