@@ -88,14 +88,14 @@ def test_the_call_of_torchattacks_gives_the_images_of_the_recipe(recipe, ann, sp
         assert (found.shape, found.dtype, found.device) == (x.shape, x.dtype, x.device)
 
 
-def test_the_call_of_torchattacks_takes_gradients_where_the_recipe_says(spiking, data):
+def test_the_call_of_torchattacks_takes_gradients_from_the_source_that_the_recipe_names(spiking, data):
     x, y = data
     recipe = PGD(steps=5, backward=StraightThrough(), surrogate=ATan(1.0))
     expected = recipe(Linf(EPSILON))(spiking, x, y, KEY, through=through(spiking, recipe)).x_adv
     assert torch.equal(AsTorchattacks(spiking, recipe, Linf(EPSILON), KEY)(x, y), expected)
 
 
-def test_labels_may_be_where_to_lead(ann, data):
+def test_a_targeted_call_of_torchattacks_leads_to_the_given_labels(ann, data):
     """As `set_mode_targeted_by_label` of Torchattacks, and no less successful."""
     x, y = data
     target, epsilon = (y + 1) % 10, 0.25
@@ -182,7 +182,7 @@ def test_bounds_of_a_foolbox_model_are_kept(ann, data):
     assert (found == expected).float().mean() > 0.9
 
 
-def test_what_has_no_meaning_in_foolboxs_call_is_refused():
+def test_gradient_sources_and_threats_that_foolbox_cannot_express_are_refused():
     with pytest.raises(InputError, match="gradients from the model that it attacks"):
         AsFoolbox(PGD(surrogate=ATan(1.0)))
     with pytest.raises(InputError, match="A norm for Foolbox is Linf"):

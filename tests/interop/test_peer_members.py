@@ -270,6 +270,6 @@ epsilons: [0.1]
         ("digits", "digits", r"study.yaml:8: L2PGD of foolbox works with the threats L2: got Linf"),
     ],
 )
-def test_a_study_says_what_it_does_not_know(old, new, message):
+def test_unknown_peer_attacks_options_and_threats_in_a_study_are_refused_with_their_line(old, new, message):
     with pytest.raises(InputError, match=message):
         study_of(parse(STUDY.replace(old, new), "study.yaml"))

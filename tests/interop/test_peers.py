@@ -131,7 +131,7 @@ def test_a_stochastic_model_draws_from_the_global_generator_for_foreign_librarie
     assert torchattacks.EOTPGD(model, eps=0.1, steps=2)(x, y).shape == x.shape
 
 
-def test_our_fgsm_is_theirs(ann, digits):
+def test_our_fgsm_gives_the_images_of_torchattacks(ann, digits):
     x, y = batch(digits)
     right = ann(x).argmax(1) == y  # ours leaves alone what is wrong already
     x, y = x[right], y[right]
@@ -166,7 +166,7 @@ def apart(ours, theirs):
     ],
     ids=["pgd", "bim", "mim"],
 )
-def test_every_step_of_pgd_and_mim_is_theirs(ann, digits, peer, step):
+def test_every_step_of_pgd_and_mim_equals_that_of_the_peers(ann, digits, peer, step):
     x, y = batch(digits, 200)
     theirs, ours = Recorder(ann), Recorder(ann)
     end = peer(theirs)(x, y)
@@ -240,7 +240,7 @@ OBJECTIVES = pytest.mark.parametrize(
 
 @OBJECTIVES
 @pytest.mark.parametrize("steps", [10, 25, 50])
-def test_every_step_of_auto_pgd_is_theirs(ann, digits, steps, objective, name):
+def test_every_step_of_auto_pgd_equals_that_of_torchattacks(ann, digits, steps, objective, name):
     """Where the two known differences say nothing: the first look, and points of one value."""
     distance, losses = both_auto_pgds(ann, digits, steps, objective, name, Oscillation())
     same_rise = (losses[1] > losses[0]) == (losses[1] > 0)
@@ -252,7 +252,7 @@ def test_every_step_of_auto_pgd_is_theirs(ann, digits, steps, objective, name):
 
 @OBJECTIVES
 @pytest.mark.parametrize("steps", [10, 25, 50])
-def test_auto_pgds_differ_in_nothing_else(ann, digits, steps, objective, name, monkeypatch):
+def test_with_the_step_rule_of_torchattacks_auto_pgd_is_theirs_in_every_step(ann, digits, steps, objective, name, monkeypatch):
     """With their reading of both, every step of every example is theirs."""
     monkeypatch.setattr(schedules, "_remembered", first_of_equals)
     distance, _ = both_auto_pgds(ann, digits, steps, objective, name, TheirFirstRise())

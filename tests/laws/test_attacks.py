@@ -232,7 +232,7 @@ def test_gradients_come_from_the_substitute(recipe):
     ],
     ids=repr,
 )
-def test_every_look_at_a_stochastic_model_has_a_draw_of_its_own(recipe):
+def test_every_forward_pass_of_a_stochastic_model_has_a_random_draw_of_its_own(recipe):
     """The verdict's included: otherwise an attack could choose its luck and be judged by it."""
     looks = []
 
@@ -331,7 +331,7 @@ def test_vanished_gradients_are_counted():
 
 
 @pytest.mark.parametrize("steps", [0, 1])
-def test_few_steps_are_defined(steps):
+def test_an_attack_of_so_few_steps_returns_one_loss_more_than_steps_and_stays_within_budget(steps):
     attack = GradientAttack(Linf(0.1), steps, 0.1, random_start=False, stop_when_fooled=False)
     result = attack(MODELS["conv"], X, Y, Key.of(0))
     assert result.losses.shape == (steps + 1, 9)
@@ -361,7 +361,7 @@ def test_a_model_that_answers_nothing_is_wrong_and_breaks_nothing(recipe, answer
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=repr)
-def test_double_precision_one_example_and_none(recipe):
+def test_attacks_keep_double_precision_and_accept_one_example_or_an_empty_batch(recipe):
     for rows in (slice(0, 1), slice(0, 0)):
         x = X[rows].double()
         result = recipe(Linf(0.1))(MODELS["conv"], x, Y[rows], Key.of(0))

@@ -75,7 +75,7 @@ RATIONED = {"noise", "spike-compatible"}  # of moved events that differ in numbe
 COMPANY = torch.tensor([2, 0, 3, 1])  # in twos
 
 
-def test_a_row_of_a_product_rounds_alike_wherever_it_stands():
+def test_a_row_of_a_matrix_product_rounds_alike_at_every_position_of_the_batch():
     code = """
 import spikeproof, torch
 for rows, inputs, outputs in ((32, 25, 10), (64, 10, 3), (192, 25, 4), (256, 9, 5)):
@@ -165,12 +165,12 @@ CASES = [
 ]
 
 
-def test_every_attack_of_the_catalogue_is_under_this_law():
+def test_every_attack_of_the_catalogue_is_tested_in_batches_of_other_composition():
     assert {name for case in CASES for name in OTHERS if case.id.startswith(f"{name}-")} == OTHERS.keys()
 
 
 @pytest.mark.parametrize(("model", "recipe", "threat"), CASES)
-def test_no_evidence_of_an_attack_depends_on_company(model, recipe, threat):
+def test_no_column_of_an_attacks_outcome_depends_on_the_rest_of_the_batch(model, recipe, threat):
     whole = attacked(model, recipe, threat, torch.arange(N), N)
     assert not alike(whole, attacked(model, recipe, threat, COMPANY, 2))
 
@@ -187,7 +187,7 @@ DISTANCES = [
 
 
 @pytest.mark.parametrize(("search", "model", "threat"), DISTANCES, ids=repr)
-def test_no_distance_depends_on_company(search, model, threat):
+def test_no_minimum_distance_depends_on_the_rest_of_the_batch(search, model, threat):
     recipe, (one, x, y) = short(SEARCHES[search]), answered(model)
 
     def nearest(rows, size):
@@ -198,12 +198,12 @@ def test_no_distance_depends_on_company(search, model, threat):
 
 
 @pytest.mark.parametrize("name", EXCEPTIONS)
-def test_an_attack_excepted_from_this_law_documents_its_batch(name):
+def test_peer_attacks_that_draw_per_batch_document_their_batch_size(name):
     assert EXCEPTIONS[name](Linf(0.1)).batch == BATCH
     assert "batch" in type(EXCEPTIONS[name]).__doc__
 
 
-def test_a_ladder_of_sizes_is_the_example_s_own():
+def test_the_budgets_that_a_search_tries_depend_on_the_example_alone():
     """A train of three spikes beside one of thirty: what is asked about the first does not grow."""
     model, x, y = answered(1)
     full = torch.ones_like(x[:1])

@@ -46,7 +46,7 @@ def test_only_twins_of_the_same_spikes_speak_for_a_model():
         assert not twins(other, model)
 
 
-def test_answers_of_a_raised_threshold_are_no_verdicts_in_any_company():
+def test_logits_of_a_raised_threshold_are_no_verdicts_in_batches_of_any_size():
     model, recipe, threat = SPEC.build(KEY).eval(), SpikeCompatible(steps=6, raised=1.15), Flips(3)
     y = model(X).argmax(1)
     clean = evaluate_clean(model, X, y, KEY)

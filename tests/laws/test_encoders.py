@@ -281,7 +281,7 @@ def test_bernoulli_gradient_is_that_of_the_expected_spikes():
 
 
 @pytest.mark.parametrize("make", [Direct, QuantisedDirect, Bernoulli, Latency, EarlyBurst], ids=repr)
-def test_no_steps_are_refused(make):
+def test_an_encoder_without_time_steps_is_refused(make):
     with pytest.raises(InputError, match="steps=0"):
         make(0)
 
@@ -376,7 +376,7 @@ def test_rank_order_spikes_in_the_order_of_brightness(steps):
 
 
 @pytest.mark.parametrize("rise", [torch.sqrt, torch.square, lambda x: 0.3 * x], ids=["sqrt", "square", "dim"])
-def test_rank_order_sees_neither_contrast_nor_places(rise):
+def test_rank_order_coding_ignores_contrast_and_the_order_of_pixels(rise):
     x, order = Key.of(0).uniform((3, 40)), torch.randperm(40, generator=Key.of(1).generator())
     assert torch.equal(RankOrder(8)(rise(x)), RankOrder(8)(x))
     assert torch.equal(RankOrder(8)(x[:, order]), RankOrder(8)(x)[:, :, order])
@@ -391,7 +391,7 @@ def test_a_phase_code_sends_the_bits_of_the_grey_level_in_every_period():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 8, 13, 16])
-def test_few_spikes_are_what_the_neuron_of_the_paper_sends(steps):
+def test_few_spikes_coding_follows_the_published_neuron_in_exact_fractions(steps):
     """Its recursion in exact fractions."""
     out = FewSpikes(steps)(GREY[None])[:, 0]
     for k in range(256):
@@ -407,7 +407,7 @@ def test_few_spikes_are_what_the_neuron_of_the_paper_sends(steps):
 @pytest.mark.parametrize(
     ("steps", "beta", "threshold"), [(8, 2, 0.125), (25, 2, 0.25), (12, 1, 1), (12, 1.5, 0.5)]
 )
-def test_bursts_are_what_the_neuron_of_the_paper_sends(steps, beta, threshold):
+def test_burst_coding_follows_the_published_neuron_in_exact_fractions(steps, beta, threshold):
     """Its recursion in exact fractions; what was not sent is still in the membrane."""
     code = Burst(steps, beta=beta, threshold=threshold)
     out = code(GREY[None])[:, 0].double()
@@ -555,7 +555,7 @@ def test_signals_get_the_gradient_of_their_changes(code, rule):
         (lambda: with_backward(Fused((Latency(4), Bernoulli(4))), TimeShift()), "no level"),
     ],
 )
-def test_options_that_make_no_code_are_refused(make, word):
+def test_encoder_options_out_of_range_are_refused_by_name(make, word):
     with pytest.raises(InputError, match=word):
         make()
 

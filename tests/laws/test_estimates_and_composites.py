@@ -391,7 +391,7 @@ def test_estimates_without_samples_or_radius_and_composites_without_members_are_
         bad()
 
 
-def test_what_an_assembled_attack_looks_at_is_known_from_its_oracle():
+def test_the_oracle_of_an_assembled_attack_determines_what_it_reads_of_the_model():
     estimated = Assembled(oracle=Expectation(3, FiniteDifferences()))
     assert (estimated.gradient_free, estimated.draws) == (True, 3)
     assert (Assembled().gradient_free, Assembled().draws) == (False, 1)

@@ -63,7 +63,9 @@ def outcomes(result):
 @pytest.mark.parametrize("classes", [3, 10])
 @pytest.mark.parametrize("network", [MLP((40,)), ConvNet((8, 12))], ids=repr)
 @pytest.mark.parametrize("code", [Direct(8), Latency(8, StraightThrough())], ids=repr)
-def test_answers_and_gradients_are_the_same_to_the_bit_in_any_company(code, network, classes):
+def test_logits_and_gradients_of_an_example_are_identical_bits_in_batches_of_every_size(
+    code, network, classes
+):
     """Read from potentials, which are real numbers: spike counts would hide a difference in rounding."""
     spec = ModelSpec(code, network, LIF(), ATan(), MeanPotential(), (1, 8, 8), classes)
     model, images = Steady(spec.build(KEY).eval()), KEY.uniform((70, 1, 8, 8))

@@ -236,7 +236,7 @@ def looks_of_assg(rule, neuron, currents, rows, repeats=1):
 
 @pytest.mark.parametrize("repeats", [1, 3], ids=["one draw", "three draws"])
 @pytest.mark.parametrize("neuron", NEURONS, ids=repr)
-def test_assg_remembers_the_looks_of_a_run(neuron, repeats):
+def test_assg_keeps_statistics_over_the_forward_passes_of_one_attack(neuron, repeats):
     """Statistics per step, neuron and example over the looks, in thresholds; further draws do not count."""
     currents = [drive() * scale for scale in (1.0, 1.3, 0.6)]
     rows = [torch.tensor([0, 1, 2]), torch.tensor([0, 2]), torch.tensor([2])]
@@ -254,7 +254,7 @@ def test_assg_remembers_the_looks_of_a_run(neuron, repeats):
         assert np.allclose(one, wanted, atol=1e-9)
 
 
-def test_outside_a_run_assg_remembers_nothing():
+def test_assg_keeps_no_statistics_outside_an_attack():
     once, again = (gradient(ASSG(), IF(), drive(), weights()) for _ in range(2))
     assert np.array_equal(once, again)
     first, *_ = looks_of_assg(ASSG(), IF(), [drive()] * 2, [torch.arange(BATCH)] * 2)
@@ -335,7 +335,7 @@ def test_silent_constant_and_huge_currents_give_finite_gradients(rule, level):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-def test_networks_learn_through_them(rule):
+def test_networks_learn_through_every_adaptive_gradient_source(rule):
     data = Digits().load()
     model = ModelSpec(Direct(4), MLP((24,)), LIF(), ATan(), MeanPotential(), (1, 8, 8), 10).build(Key.of(0))
     history = ThroughRule(epochs=5, lr=0.01, gradient=rule).train(model, data, Key.of(1))
@@ -364,7 +364,7 @@ def test_neurons_without_spikes_or_with_one_spike_time_are_refused(rule):
         lambda: OnePassASSG(0.0),
     ],
 )
-def test_constants_out_of_range_are_refused(bad):
+def test_constants_of_gradient_sources_out_of_range_are_refused(bad):
     with pytest.raises(InputError):
         bad()
 

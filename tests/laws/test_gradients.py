@@ -309,7 +309,7 @@ def test_a_learning_rule_follows_the_gradient_of_its_name():
 @pytest.mark.parametrize(
     "bad", [lambda: TSSL(steepest=0.0), lambda: ANTLR(0.0, 0.0), lambda: ANTLR(least_rise=-1.0)]
 )
-def test_constants_that_make_no_rule_are_refused(bad):
+def test_constants_of_gradient_rules_out_of_range_are_refused(bad):
     with pytest.raises(InputError):
         bad()
 

@@ -135,7 +135,7 @@ def test_a_study_file_is_used_or_refused_with_its_place():
     assert refused > 100
 
 
-def test_a_setting_is_used_or_refused():
+def test_a_mutated_setting_is_used_or_refused():
     chance = random.Random(2)
     settings = (
         "examples=7",
@@ -170,7 +170,7 @@ def test_a_description_of_a_model_is_built_or_refused_with_its_file(tmp_path):
         assert said is None or "model.json" in said or "weights.safetensors" in said, (changed, said)
 
 
-def test_tensors_are_read_or_refused():
+def test_mutated_tensor_files_are_read_or_refused():
     chance, content = random.Random(5), dump({"w": torch.ones(2, 3), "b": torch.zeros(4)}, {"epoch": 1})
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
@@ -187,7 +187,7 @@ def test_tensors_are_read_or_refused():
         assert said is None or "w.safetensors" in said
 
 
-def test_metadata_that_are_null_are_none():
+def test_null_metadata_are_read_as_missing():
     text = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "__metadata__": None})
     content = len(text).to_bytes(8, "little") + text.encode() + b"\0\0\0\0"
     said = tried(lambda: parse_tensors(content, "w.safetensors"))

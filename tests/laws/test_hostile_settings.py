@@ -206,7 +206,7 @@ def test_every_recipe_of_the_catalogue_has_a_row_or_refuses_pixels():
 
 
 @each
-def test_a_model_of_events_is_refused_with_the_name_of_what_to_use(recipe, threat):
+def test_pixel_attacks_refuse_a_model_of_events_and_name_the_threats_on_events(recipe, threat):
     spec = ModelSpec(Events(3), MLP((6,)), LIF(threshold=0.25), ATan(), Count(), (1, 4, 4), 3)
     events = (Key.of(1).uniform((5, 3, 1, 4, 4)) < 0.3).float()
     model = spec.build(Key.of(0)).eval()
@@ -216,7 +216,7 @@ def test_a_model_of_events_is_refused_with_the_name_of_what_to_use(recipe, threa
 
 
 @each
-def test_any_memory_layout_gives_the_same_result(recipe, threat):
+def test_channels_last_and_strided_images_give_the_same_attack(recipe, threat):
     model = LATENCY if recipe.suits(LATENCY) else COIN
     colour = torch.cat([X, X.flip(3)], 1)
     two = built(model.encoder, 2, model.spec.decoder)
@@ -234,7 +234,7 @@ def test_any_memory_layout_gives_the_same_result(recipe, threat):
 
 @each
 @on_each_model
-def test_success_and_the_step_of_fall_are_what_the_model_says(recipe, threat, model):
+def test_success_and_the_step_of_the_first_success_are_what_the_model_decides(recipe, threat, model):
     if not recipe.suits(model):
         return
     x = X.clone().requires_grad_()  # of no interest to an attack, nor is whether gradients are on
@@ -272,7 +272,7 @@ def idle(recipe):
 
 
 @each
-def test_no_steps_are_a_defined_result_or_refused(recipe, threat):
+def test_attacks_of_zero_steps_give_a_defined_result_or_are_refused(recipe, threat):
     none = idle(recipe)
     if isinstance(none, reachable.EncoderAwareSearch):
         with pytest.raises(InputError, match="steps >= 1"):
@@ -282,14 +282,14 @@ def test_no_steps_are_a_defined_result_or_refused(recipe, threat):
 
 
 @each
-def test_one_example_none_and_double_precision(recipe, threat):
+def test_every_attack_accepts_one_example_an_empty_batch_and_double_precision(recipe, threat):
     for rows, dtype in product((slice(0, 1), slice(0, 0)), (torch.float32, torch.float64)):
         x = X[rows].to(dtype)
         defined(run(recipe, threat, LATENCY, x, Y[rows]), threat, x)
 
 
 @each
-def test_weights_of_another_precision(recipe, threat):
+def test_every_attack_runs_on_weights_of_double_or_bfloat16_precision(recipe, threat):
     for dtype in (torch.float64, torch.bfloat16):
         model = copy.deepcopy(LATENCY).to(dtype)
         result = run(recipe, threat, model)
@@ -357,7 +357,7 @@ def test_answers_that_are_no_numbers_on_some_images_spoil_no_other(recipe, threa
 
 
 @foreign
-def test_a_class_at_minus_infinity_hides_nothing(recipe, threat):
+def test_a_class_with_a_logit_of_minus_infinity_saves_no_image(recipe, threat):
     """A masked class changes no decision, so as many images fall as without it."""
 
     def masked(images):
@@ -372,7 +372,7 @@ def test_a_class_at_minus_infinity_hides_nothing(recipe, threat):
 
 
 @foreign
-def test_an_infinite_slope_at_the_wall_is_no_end(recipe, threat):
+def test_an_infinite_gradient_at_the_edge_of_the_box_does_not_stop_an_attack(recipe, threat):
     x = X.clone()
     x[:, 0, 0] = 0.0
     model = Answering(lambda images: smooth(images) + images.flatten(1)[:, :3].sqrt())
@@ -382,7 +382,7 @@ def test_an_infinite_slope_at_the_wall_is_no_end(recipe, threat):
 
 
 @each
-def test_labels_of_one_class_and_labels_that_are_wrong_already(recipe, threat):
+def test_labels_of_one_class_are_attacked_and_misclassified_examples_are_left_alone(recipe, threat):
     answers = decide(LATENCY(X))
     for y in (torch.zeros_like(Y), torch.full_like(Y, 2), (answers + 1) % 3):
         defined(run(recipe, threat, LATENCY, y=y), threat, X)
@@ -405,7 +405,7 @@ NO_LABELS = [
 
 
 @each
-def test_labels_that_do_not_belong_are_refused(recipe, threat):
+def test_labels_of_another_length_type_or_range_are_refused(recipe, threat):
     for labels in NO_LABELS:
         with pytest.raises(InputError, match=r"[Ll]abel"):
             run(recipe, threat, LATENCY, y=labels)
@@ -424,7 +424,7 @@ NO_IMAGES = {
 
 
 @each
-def test_images_that_are_none_are_refused(recipe, threat):
+def test_images_outside_the_unit_interval_or_of_low_precision_are_refused(recipe, threat):
     for message, several in NO_IMAGES.items():
         for x in several:
             with pytest.raises(InputError, match=message):

@@ -143,7 +143,7 @@ def test_the_best_square_is_found_and_filled(recipe, share, side):
     assert (fall >= best * share).all(), (fall / best).tolist()
 
 
-def test_square_looks_only_where_a_region_may_change():
+def test_square_attack_proposes_changes_only_within_the_region():
     threat = Region(0.1, "linf", top=1, left=2, height=3, width=2)
     result = SquareSearch(queries=60)(threat)(linear, X, Y, Key.of(4))
     assert threat.contains(result.x_adv, X).all()

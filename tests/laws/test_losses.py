@@ -157,7 +157,7 @@ def test_the_published_first_spike_losses_follow_their_formulas():
     assert np.allclose(SpikeLatency3()(SPARSE, LOGITS, Y), cross_entropy(2 * (d - 6), y))
 
 
-def test_the_second_is_cross_entropy_of_the_decoder_first_spike_and_the_third_at_half_the_temperature():
+def test_spike_latency_losses_2_and_3_are_cross_entropies_of_first_spikes_at_temperatures_1_and_one_half():
     logits = FirstSpike()(SPARSE)
     assert torch.allclose(SpikeLatency2()(SPARSE, logits, Y), CrossEntropy()(SPARSE, logits, Y))
     assert torch.allclose(SpikeLatency3()(SPARSE, logits, Y), CrossEntropy(0.5)(SPARSE, logits, Y))

@@ -64,7 +64,7 @@ def spiking(code):
 
 
 @each
-def test_reaches_the_optimum_of_linear_models(recipe, norm, slack):
+def test_minimum_norm_searches_reach_the_optimum_of_linear_models(recipe, norm, slack):
     model = Linear().eval()
     y = model(X).argmax(1).detach()
     gaps = model(X).detach().gather(1, y[:, None]) - model(X).detach()
@@ -158,7 +158,9 @@ def test_without_gradients_failure_is_said(recipe, norm, slack):
 
 
 @each
-def test_hostile_settings(recipe, norm, slack):
+def test_a_minimum_norm_search_is_defined_without_steps_at_budget_zero_and_in_double_precision(
+    recipe, norm, slack
+):
     model = Linear().eval()
     y = model(X).argmax(1)
     none = replace(recipe, steps=0)(norm(0.01))(model, X, y, Key.of(3))
@@ -174,7 +176,7 @@ def test_hostile_settings(recipe, norm, slack):
 
 
 @each
-def test_other_threats_are_refused(recipe, norm, slack):
+def test_minimum_norm_searches_refuse_norms_that_they_do_not_minimise(recipe, norm, slack):
     for other in set(DUAL) - set(recipe.norms):
         with pytest.raises(InputError, match="defined for the threats"):
             recipe(other(0.1))

@@ -102,13 +102,13 @@ def test_two_equal_calls_give_equal_answers_and_other_calls_leave_no_trace(model
     assert first.shape == (5, 3)
 
 
-def test_examples_do_not_see_their_companions(model):
+def test_the_answer_to_an_example_does_not_depend_on_the_rest_of_the_batch(model):
     key = Key.of(5).for_rows(range(5))
     whole = model(X, key)
     assert torch.allclose(model(X[[3, 1]], key.for_rows([3, 1])), whole[[3, 1]], atol=1e-5)
 
 
-def test_inference_tells_the_same_logits_and_counts_spikes(model):
+def test_inference_returns_the_logits_of_the_forward_pass_and_counts_spikes(model):
     key = Key.of(5)
     answer = model.infer(X, key)
     assert isinstance(answer, Inference)

@@ -193,6 +193,6 @@ def test_potentials_are_kept_in_single_precision_under_autocast():
 
 
 @pytest.mark.parametrize("bad", [{"tau": 0.0}, {"dt": -1e-3}, {"threshold": 0.0}, {"tau": math.nan}])
-def test_constants_that_make_no_neuron_are_refused(bad):
+def test_constants_of_leaky_neurons_out_of_range_are_refused(bad):
     with pytest.raises(InputError, match=next(iter(bad))):
         LIF(**bad)

@@ -291,7 +291,7 @@ def test_a_study_leaves_out_objectives_that_say_nothing_about_a_decoder():
         study_of(parse(TEXT.replace("at-exit", "at-exitt"), "study.yaml"))
 
 
-def test_suites_look_at_every_exit_where_there_is_one_and_nowhere_else():
+def test_suites_attack_every_exit_of_early_exit_models_and_only_of_those():
     exits = [member.name for member in plan("standard", model_for(EXITS[1]), Linf(0.1))]
     added = {"pgd-prefixes", "apgd-prefixes", "pgd-first-spike", "pgd-potential"}
     assert added < set(exits)
@@ -315,7 +315,7 @@ def test_a_suite_on_an_early_exit_reports_what_the_model_answers():
 # --- what is refused ---
 
 
-def test_objectives_over_time_need_what_they_look_at():
+def test_objectives_over_time_refuse_decoders_without_the_outputs_that_they_read():
     linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, K)).eval()
     for objective in OBJECTIVES:
         with pytest.raises(InputError, match="shows the output layer"):

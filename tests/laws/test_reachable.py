@@ -156,13 +156,13 @@ def compared_with_all(name, exhaust, seeds):
 
 
 @pytest.mark.parametrize("name", SEARCHED)
-def test_where_all_can_be_tried_it_finds_the_true_worst_case_of_every_code(name):
+def test_exhaustive_search_finds_the_true_worst_case_of_every_code(name):
     missed, behind, stand, cases = compared_with_all(name, 4096, range(2))
     assert (missed, behind) == (0, 0)
     assert 0 < stand < cases
 
 
-def test_without_trying_all_it_misses_no_more_than_one_success_in_twenty():
+def test_the_heuristic_search_misses_at_most_five_percent_of_the_successes_of_exhaustive_search():
     counts = torch.tensor([compared_with_all(name, 0, range(2)) for name in SEARCHED]).sum(0)
     missed, behind, stand, cases = counts.tolist()
     assert cases >= 80
@@ -206,7 +206,9 @@ def trained():
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.1])
-def test_it_leaves_fewer_digits_standing_than_pgd_at_several_times_the_cost(trained, epsilon):
+def test_the_encoder_aware_search_leaves_fewer_digits_right_than_pgd_at_several_times_the_cost(
+    trained, epsilon
+):
     model, x, y = trained
     threat, clean = Linf(epsilon), evaluate_clean(model, x, y, Key.of(0))
     outcomes = [
@@ -219,7 +221,7 @@ def test_it_leaves_fewer_digits_standing_than_pgd_at_several_times_the_cost(trai
     assert outcomes[0].queries.sum() < outcomes[1].queries.sum()
 
 
-def test_it_is_deterministic_and_knows_no_company(trained):
+def test_the_search_is_deterministic_and_independent_of_the_batch(trained):
     model, x, y = trained
     attack = EncoderAware(Linf(0.05), steps=3, refine=3)
     key = Key.of(0)
@@ -231,7 +233,7 @@ def test_it_is_deterministic_and_knows_no_company(trained):
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1.0])
-def test_no_budget_changes_nothing_and_every_budget_everything(trained, epsilon):
+def test_the_search_fools_no_image_at_epsilon_0_and_every_image_at_epsilon_1(trained, epsilon):
     model, x, y = trained
     right = decide(model(x)) == y
     result = EncoderAware(Linf(epsilon), steps=5, refine=0)(model, x[right], y[right], Key.of(0))
@@ -245,7 +247,7 @@ def test_no_budget_changes_nothing_and_every_budget_everything(trained, epsilon)
     [Direct(4), Bernoulli(4), RankOrder(4), RelativeLatency(4), TABLE["population"], TABLE["fused"]],
     ids=repr,
 )
-def test_other_codes_are_refused_with_a_sentence_that_says_what_to_use(code):
+def test_codes_without_levels_are_refused_and_pgd_is_suggested(code):
     assert not EncoderAwareSearch().suits(tiny(code, 0))
     with pytest.raises(InputError, match="pgd"):
         EncoderAware(Linf(0.1))(tiny(code, 0), torch.rand(2, 1, 1, 5), torch.zeros(2).long(), Key.of(0))

@@ -63,7 +63,7 @@ def test_another_seed_is_another_sample():
     )
 
 
-def test_more_than_there_are_is_refused():
+def test_a_sample_larger_than_the_data_is_refused():
     with pytest.raises(InputError, match="At most 3"):
         ClassProportional()(part([0, 1, 2]), 4)
 

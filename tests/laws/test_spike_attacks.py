@@ -88,7 +88,7 @@ def test_events_come_back_valid_within_budget_and_judged_by_the_model(recipe, th
 
 
 @each_recipe
-def test_hostile_settings_give_a_defined_result(recipe):
+def test_attacks_on_events_are_defined_at_budget_zero_and_for_one_example_or_none(recipe):
     model, x = CONV[True], GRIDS[1]
     y = decide(model(x)).clamp(min=0)
     still = recipe(suited(recipe, 0))(model, x, y, Key.of(0))
@@ -203,7 +203,7 @@ def test_one_input_over_time_needs_no_further_axis(recipe):
 
 
 @each_recipe
-def test_every_question_is_counted(recipe):
+def test_every_forward_pass_of_an_attack_on_events_is_counted(recipe):
     model, x = Linear().eval(), GRIDS[1]
     y = decide(model(x))
     model.forwards = 0

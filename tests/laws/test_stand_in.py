@@ -60,7 +60,7 @@ def test_a_masked_class_hides_nothing():
     assert found(masked).success.all()
 
 
-def test_one_hot_answers_are_enough():
+def test_the_stand_in_fools_a_model_that_answers_one_hot():
     """Random search with as many queries finds less: it stands where no answer changes."""
     ours, square = found(rounded, queries=400), SquareSearch(queries=400)(Linf(0.1))(rounded, X, Y, KEY)
     assert Linf(0.1).contains(ours.x_adv, X).all()
@@ -75,7 +75,7 @@ def test_examples_are_taken_in_parts_where_memory_is_short(monkeypatch):
     assert torch.equal(whole.losses.nan_to_num(-7), parts.losses.nan_to_num(-7))
 
 
-def test_what_lies_outside_the_set_tells_and_counts_for_nothing():
+def test_images_outside_the_budget_inform_the_fit_and_never_count_as_success():
     """A model that changes its mind only beyond the budget is asked there, and stands."""
     asked = []
 
@@ -91,12 +91,12 @@ def test_what_lies_outside_the_set_tells_and_counts_for_nothing():
 
 
 @pytest.mark.parametrize("threat", [L1(1.0), L0(2)], ids=repr)
-def test_other_threats_are_refused(threat):
+def test_the_stand_in_refuses_threats_other_than_linf_and_l2(threat):
     with pytest.raises(InputError, match="Linf and L2"):
         StandIn()(threat)
 
 
-def test_the_ball_of_length_is_searched_too():
+def test_the_stand_in_searches_an_l2_ball():
     threat = L2(1.0)
     result = found(answers, threat)
     assert threat.contains(result.x_adv, X).all()

@@ -259,7 +259,7 @@ def test_a_best_value_that_stays_halves_after_a_window_without_halving():
     assert (scales[22], scales[41], scales[57]) == (1.0, 0.5, 0.5)
 
 
-def test_cosine_and_halving():
+def test_cosine_halves_the_step_size_midway_and_halving_at_a_checkpoint_without_progress():
     for schedule, at, scale in [(Cosine(), 50, 0.5), (Cosine(), 0, 1.0), (Halving(), 22, 0.5)]:
         memory = schedule.begin(torch.zeros(1, 2))
         assert schedule(observation(at, 0.0), memory)[2]["scale"].item() == pytest.approx(scale)

@@ -109,7 +109,7 @@ def test_the_tables_name_every_network_that_spikes_step_by_step():
 
 
 @pytest.mark.parametrize("name", spiking(Neuron))
-def test_of_every_neuron_in_layers_and_in_maps(name):
+def test_no_gradient_source_changes_an_answer_of_any_neuron_in_dense_or_convolutional_layers(name):
     neuron = spiking(Neuron)[name]
     counts = [
         equal_under_every_source(network, neuron, MeanPotential())
@@ -120,6 +120,6 @@ def test_of_every_neuron_in_layers_and_in_maps(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_in_every_network(name):
+def test_no_gradient_source_changes_an_answer_of_any_architecture(name):
     for neuron in (LIF(threshold=0.3), LIF(threshold=0.3, reset=ToZero(), synapse=PSP())):
         assert equal_under_every_source(NETWORKS[name], neuron, Count()) >= len(MODEL_PARTS[Surrogate]) + 3

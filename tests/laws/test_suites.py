@@ -218,7 +218,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("spec", KINDS, ids=lambda spec: f"{spec.encoder} {spec.decoder} {spec.neuron}")
-def test_a_plan_looks_at_no_weight(spec):
+def test_the_plan_of_a_suite_depends_on_the_description_of_the_model_and_on_no_weight(spec):
     """What is planned for a description is what a model of that description is attacked with."""
     events = isinstance(spec.encoder, Events)
     for threat in (Flips(3), Shifts(2)) if events else (Linf(0.1), L2(0.5), L1(5.0), L0(5)):
@@ -317,7 +317,9 @@ def test_members_that_go_on_begin_where_others_came_nearest(subjects):
     [(Direct(4), {"spike": Rectangle(1e-4)}), (Latency(5), {"backward": SpikeGated()})],
     ids=["surrogate of no width", "gradient gated by spikes"],
 )
-def test_a_masked_twin_looks_no_more_robust_than_the_model_itself(subjects, standard, code, changes):
+def test_the_standard_suite_measures_a_model_with_masked_gradients_within_two_images_of_the_plain_one(
+    subjects, standard, code, changes
+):
     """The same answers behind gradients that say little: other gradients, and none, must make up for it."""
     (model, clean), x, y = subjects[0][code], *subjects[1:]
     masked = substitute(model, **changes)

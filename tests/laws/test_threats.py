@@ -229,7 +229,7 @@ def choices(threat, shape):
     "threat", [L0(1), L0(2), L0(7), SquarePatch(1), SquarePatch(2), SquarePatch(3)], ids=repr
 )
 @pytest.mark.parametrize("channels", [1, 3])
-def test_places_are_chosen_as_by_trying_them_all(threat, channels):
+def test_the_steepest_square_is_the_one_found_by_trying_every_position(threat, channels):
     x = Key.of(1).uniform((12, channels, 3, 4)).double()
     goal = x + Key.of(2).normal(x.shape).double()
     grad = Key.of(3).normal(x.shape).double()

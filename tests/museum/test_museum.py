@@ -25,7 +25,7 @@ from spikeproof.statistics import wilson
 
 
 @pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.name)
-def test_each_fault_is_found_and_no_sound_twin_is_suspected(exhibit):
+def test_each_planted_fault_raises_its_check_and_sound_twins_raise_none(exhibit):
     verdict = audit(exhibit.evidence())
     raised = [finding.check for finding in (*verdict.findings, *verdict.notes)]
     if exhibit.check is None:
@@ -92,7 +92,7 @@ def test_a_spoilt_gradient_is_doubted_whatever_the_attacks_left(fault, strength)
 
 
 @pytest.mark.parametrize("fault", ["noise", "wrong sign", "stopped in columns", "saturation"])
-def test_a_gradient_as_it_should_be_is_not_doubted(fault):
+def test_an_unspoilt_gradient_is_not_doubted(fault):
     spoil, _ = faults.GRID[fault]
     sound = {"noise": 0.0, "wrong sign": 0.0, "stopped in columns": 0, "saturation": 1e3}[fault]
     found = verdict_of_diagnostics(spoil(trained(), sound).faulty)

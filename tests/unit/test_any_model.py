@@ -178,7 +178,7 @@ def test_examples_of_any_shape_are_measured_as_images_are(trained, shape):
         (torch.nn.Sequential(torch.nn.Flatten()), False),
     ],
 )
-def test_a_key_is_passed_where_the_call_has_a_place_for_it(model, takes_key):
+def test_a_key_is_passed_to_callables_that_accept_one(model, takes_key):
     assert isinstance(answering(model), Plain) != takes_key
 
 

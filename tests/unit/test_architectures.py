@@ -220,7 +220,7 @@ def test_a_deep_model_is_saved_and_loaded(tmp_path):
 
 @pytest.mark.parametrize("neuron", [ReLU(), Softplus(), LIF(synapse=PSP())], ids=repr)
 @pytest.mark.parametrize("connect", ["and", "iand"])
-def test_logic_on_what_is_no_spike_is_refused(neuron, connect):
+def test_residual_and_connections_of_neurons_without_binary_spikes_are_refused(neuron, connect):
     with pytest.raises(InputError, match="add"):
         spec(SEWResNet(connect=connect), neuron, MeanPotential(), 1).build(Key.of(0))
 
@@ -238,7 +238,7 @@ def test_logic_on_what_is_no_spike_is_refused(neuron, connect):
     ],
     ids=range(7),
 )
-def test_sizes_that_make_no_network_are_refused(make):
+def test_widths_and_layer_sizes_out_of_range_are_refused(make):
     with pytest.raises(InputError, match="needs"):
         make()
 

@@ -76,7 +76,7 @@ def test_a_standard_suite_supports_and_a_quick_one_does_not(level, expected):
     assert verdict([PGD(steps=20)], suites=[level]) == expected
 
 
-def test_doubt_is_graver_than_a_first_look_and_lighter_than_an_error():
+def test_a_budget_violation_outweighs_a_doubtful_finding():
     rising = ran(PGD(steps=20), losses=[float(i) for i in range(20)])
     assert audit(number(attacks=[rising])).verdict == DOUBTFUL
     outside = ran(PGD(steps=20), budget_violations=3)
@@ -86,7 +86,7 @@ def test_doubt_is_graver_than_a_first_look_and_lighter_than_an_error():
 @pytest.mark.parametrize(
     ("n", "accuracy", "low"), [(400, 0.0, True), (400, 2 / 400, True), (400, 0.03, False)]
 )
-def test_no_doubt_falls_on_what_cannot_be_too_high(n, accuracy, low):
+def test_a_robust_accuracy_near_zero_is_never_doubtful(n, accuracy, low):
     attacks = [ran(PGD(steps=5), accuracy, losses=[float(i) for i in range(20)])]
     seen = replace(SOUND, zero_gradients=0.9, differentiable=False)
     assert (audit(number(accuracy, n, attacks=attacks, diagnostics=seen)).verdict == SUPPORTED) == low

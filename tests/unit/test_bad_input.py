@@ -73,7 +73,7 @@ def test_probabilities_are_measured_and_doubted():
     assert "probabilities instead of logits" in [finding.check for finding in soft.verdict.findings]
 
 
-def test_no_examples_and_no_such_suite():
+def test_evaluations_without_examples_and_unknown_suites_are_refused():
     clean = sp.evaluate_clean(linear, X, Y, KEY)
     with pytest.raises(InputError, match="at least one example"):
         sp.evaluate_clean(linear, X[:0], Y[:0], KEY)

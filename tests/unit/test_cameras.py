@@ -53,7 +53,7 @@ def table(events):
     )
 
 
-def test_forty_bits_are_an_event(tmp_path):
+def test_events_of_forty_bits_are_decoded(tmp_path):
     (tmp_path / "a.bin").write_bytes(forty_bits((5, 1, 3, 2), (0x7FFFFF, 0, 33, 31)))
     assert table(read_bin(tmp_path / "a.bin")) == [(5, 1, 3, 2), (0x7FFFFF, 0, 33, 31)]
 
@@ -70,7 +70,7 @@ def test_aedat2_is_big_end_first_and_its_bit_0_is_off(tmp_path):
     assert table(read_aedat2(tmp_path / "a.aedat")) == [(0, 1, 126, 125), (4, 0, 0, 127)]
 
 
-def test_aedat3_packets(tmp_path):
+def test_aedat3_packets_of_polarity_events_are_read_and_other_packets_skipped(tmp_path):
     content = HEADER + packet([(5, 1, 3, 2, 1), (6, 0, 127, 126, 0), (7, 0, 127, 126, 1)])
     content += packet([(1, 1, 1, 1, 1)], kind=0) + packet([(3, 0, 0, 0, 1)], turns=1)
     (tmp_path / "a.aedat").write_bytes(content)

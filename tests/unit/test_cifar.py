@@ -175,7 +175,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_pickle_of_anything_else_is_refused_and_runs_nothing(tmp_path, monkeypatch, case):
+def test_a_pickle_of_other_objects_is_refused_before_any_code_of_it_runs(tmp_path, monkeypatch, case):
     content, words = HOSTILE[case]
     folder = python_folder(tmp_path / "d")
     (folder / "data_batch_3").write_bytes(content)

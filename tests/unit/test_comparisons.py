@@ -83,7 +83,7 @@ def test_pairs_differ_in_one_part_and_are_tested_as_by_hand(store):
     )  # groups so small that all are printed
 
 
-def test_withheld_numbers_are_compared_with_none(store):
+def test_withheld_numbers_are_left_out_of_comparisons(store):
     rows = records(store)
     name = rows[0]["encoder"]
     for row in rows:

@@ -58,7 +58,7 @@ def test_spikes_and_gradients_of_a_layer_are_those_of_the_processor(neuron):
 
 
 @pytest.mark.parametrize("network", [sp.MLP((64,)), sp.ConvNet((8, 16))], ids=["mlp", "convnet"])
-def test_verdicts_are_those_of_the_processor_and_the_same_in_any_company(data, network):
+def test_verdicts_on_cuda_equal_those_on_the_cpu_and_do_not_depend_on_the_batch(data, network):
     model = trained(data, sp.Latency(6), network, epochs=2)
     x, y = data.test.images.cuda(), data.test.labels.cuda()
     with in_full():

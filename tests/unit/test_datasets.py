@@ -305,7 +305,9 @@ def mirror(tmp_path, monkeypatch):
         gc.collect()  # requests leaves the connection of a refused request to the garbage collector
 
 
-def test_what_is_nowhere_is_fetched_once_into_the_cache(tmp_path, mirror, capsys, monkeypatch):
+def test_a_data_set_without_local_files_is_downloaded_once_into_the_cache(
+    tmp_path, mirror, capsys, monkeypatch
+):
     for handler in pooch.get_logger().handlers:
         monkeypatch.setattr(handler, "stream", sys.stderr)
     data = MNIST(2).load()

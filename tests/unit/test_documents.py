@@ -25,7 +25,7 @@ from spikeproof.experiments.study.settings import assign
         ("[" * 30 + "]" * 30, r"s\.yaml:1: a study has at most"),
     ],
 )
-def test_what_is_not_plain_data_is_refused_with_its_line(text, message):
+def test_yaml_tags_unreadable_numbers_and_oversized_lists_are_refused_with_their_line(text, message):
     with pytest.raises(InputError, match=message):
         parse(text, "s.yaml")
 
@@ -120,6 +120,6 @@ def test_a_complaint_about_a_setting_names_the_setting():
         ("examples=!!python/name:os.system x", "without a tag"),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_refused(setting, message):
+def test_a_setting_without_a_valid_path_or_value_is_refused(setting, message):
     with pytest.raises(InputError, match=message):
         assign(parse(STUDY, "s.yaml"), setting)

@@ -22,7 +22,7 @@ def test_an_input_error_comes_back_whole_from_another_process():
     assert (str(copy), copy.try_) == (str(error), "C.")
 
 
-def test_damage_is_no_mistake_of_the_user():
+def test_a_damaged_file_raises_no_value_error():
     assert issubclass(DamagedError, SpikeproofError)
     assert not issubclass(DamagedError, ValueError)
 

@@ -89,7 +89,7 @@ def test_workers_end_when_the_driver_is_killed(tmp_path):
     assert driver.returncode == -signal.SIGKILL
 
 
-def test_a_script_without_its_main_guard_is_told_of_it(tmp_path):
+def test_a_script_without_a_main_guard_gets_a_message_that_asks_for_one(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from operator import add\n"

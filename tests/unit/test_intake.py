@@ -149,7 +149,7 @@ def test_a_subset_is_held_to_its_numbers(tmp_path):
         Subset(train=0, test=1)
 
 
-def test_the_census_is_its_definition():
+def test_the_census_of_classes_per_part_equals_its_definition():
     chance = np.random.default_rng(0)
     for _ in range(300):
         labels = {part: chance.integers(0, 3, chance.integers(0, 12)) for part in ("train", "test")}
@@ -343,7 +343,7 @@ def test_pictures_are_found_under_near_names(tmp_path, layout, name, pack):
     assert locate(MNIST, tmp_path / "data") == str(folder)
 
 
-def test_the_files_of_fashion_are_not_found_as_those_of_digits(tmp_path):
+def test_fashion_mnist_files_are_not_taken_for_mnist(tmp_path):
     pictures(tmp_path / "FashionMNIST" / "raw")
     assert locate(MNIST, tmp_path).startswith("not found")
     assert locate(FashionMNIST, tmp_path) == str(tmp_path / "FashionMNIST" / "raw")
@@ -437,7 +437,7 @@ def test_only_regular_files_are_opened(tmp_path, special):
             read(path)
 
 
-def test_lists_that_are_told_again_and_again_are_refused(tmp_path):
+def test_hdf5_sequences_that_share_one_storage_are_refused(tmp_path):
     import h5py
 
     path = written.spikes(tmp_path / "s.h5", [[0.1] * 1000, [0.2]], [[1] * 1000, [2]], [0, 1])
@@ -462,7 +462,7 @@ def test_lists_that_are_told_again_and_again_are_refused(tmp_path):
         list(sp.datasets.cochlea.read_spikes(path))
 
 
-def test_a_folder_that_is_a_list_is_refused(tmp_path):
+def test_an_hdf5_group_stored_as_a_dataset_is_refused(tmp_path):
     import h5py
 
     with h5py.File(tmp_path / "s.h5", "w") as file:

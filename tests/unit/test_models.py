@@ -234,7 +234,7 @@ def test_weights_of_another_model_are_refused(saved, change, message):
     ],
     ids=range(15),
 )
-def test_a_description_that_makes_no_model_is_refused(saved, change, message):
+def test_a_saved_description_of_parts_that_build_no_model_is_refused(saved, change, message):
     rewrite(saved, change)
     with pytest.raises((InputError, DamagedError), match=message):
         load(saved)

@@ -45,7 +45,7 @@ def test_l2_candidates_use_the_whole_budget():
         assert torch.allclose((found - x).flatten(1).norm(dim=1), torch.tensor(0.3), atol=1e-5)
 
 
-def test_patches_shrink_as_in_the_paper_whatever_the_number_of_queries():
+def test_square_sides_follow_the_published_schedule_scaled_to_the_number_of_queries():
     assert [_schedule(q, 10_000) for q in (0, 10, 11, 51, 8001)] == [1, 1, 0.5, 0.25, 0.5**9]
     assert _schedule(101, 1000) == _schedule(1010, 10_000)
 

@@ -36,7 +36,7 @@ def test_times_tell_the_class_and_those_of_the_control_do_not():
     assert neighbour(Randman(**options, shuffled=True).load()) < 0.4  # chance 0.2, 50 examples
 
 
-def test_the_control_keeps_each_units_times():
+def test_the_shuffled_control_keeps_the_spike_times_of_every_unit():
     plain, control = (Randman(examples=50, shuffled=s).load() for s in (False, True))
     for name in ("train", "validation", "test"):
         one, other = (times(getattr(data, name)).sort(0).values for data in (plain, control))

@@ -90,7 +90,7 @@ def test_the_tests_are_those_by_hand_with_a_correction_over_all_budgets(tmp_path
     assert [pair.shown for each in ranked for pair in each.pairs] == [p <= 0.05 for p in adjusted]
 
 
-def test_withheld_models_have_no_place(tmp_path):
+def test_models_with_withheld_numbers_are_not_ranked(tmp_path):
     found = records(study(tmp_path, ALIKE))
     for row in found:
         if row["encoder"] == "direct" and row["attack"] == "worst-case":
@@ -124,7 +124,7 @@ def test_the_models_that_are_alike_are_the_longest_start_without_a_difference(n,
 @pytest.mark.parametrize(
     ("accuracies", "pairs"), [([], []), ([0.1, 0.2], []), ([0.2, 0.1], [Pair(1, 2, True)])]
 )
-def test_a_ranking_refuses_what_is_none(accuracies, pairs):
+def test_a_ranking_without_models_out_of_order_or_with_pairs_out_of_range_is_refused(accuracies, pairs):
     with pytest.raises(InputError):
         Ranking("linf", 0.1, [record(robust_accuracy=each) for each in accuracies], pairs)
 

@@ -104,7 +104,7 @@ def test_a_left_over_event_is_named_and_changes_nothing(form, tmp_path, cases):
         assert read(written.put(path, write(events))).remark == ""
 
 
-def test_clocks_against_the_definition(cases):
+def test_wrapped_time_stamps_are_unwrapped_as_by_the_definition(cases):
     chance = np.random.default_rng(4)
     refused = 0
     for _ in range(500 * cases):

@@ -111,7 +111,7 @@ def toy_files(folder):
     return folder
 
 
-def test_parts_ids_and_digest(tmp_path):
+def test_recordings_are_split_into_disjoint_parts_with_ids_and_a_digest(tmp_path):
     root = toy_files(tmp_path / "toy").parent
     data = Toy(steps=2, hold_out=0.2).load(root)
     assert (len(data.train), len(data.validation), len(data.test)) == (8, 2, 1)
@@ -216,7 +216,7 @@ def test_steps_duration_and_held_out_share_out_of_range_are_refused_by_name(opti
         Toy(**options)
 
 
-def test_a_place_that_may_not_be_read_is_passed_over(tmp_path):
+def test_a_directory_without_read_permission_is_passed_over(tmp_path):
     if os.geteuid() == 0:
         assert Toy().locate(tmp_path) == "not found"
         return

@@ -71,7 +71,7 @@ class Elements(HTMLParser):
         self.words.append(data)
 
 
-def test_the_page_loads_nothing_and_names_no_other_place(reported):
+def test_the_report_page_loads_nothing_and_links_to_no_other_host(reported):
     text = (reported / "report.html").read_text()
     assert "http:" not in text
     assert "https:" not in text
@@ -257,7 +257,7 @@ def test_a_page_too_large_becomes_a_smaller_one_that_says_what_it_lacks(reported
     assert "left out to keep this page small" in text
 
 
-def test_nothing_finished_is_a_page_that_says_so(tmp_path):
+def test_the_report_of_a_study_without_finished_cells_says_that_no_number_is_finished(tmp_path):
     bench = Bench(tmp_path)
     bench.plan.append({"kind": "clean", "address": "never", "spec": {}})
     text = written(bench.finish())

@@ -176,7 +176,7 @@ def test_wrong_specs_are_refused_with_the_way_to_the_mistake(spec, parts_of_the_
         assert part in str(caught.value)
 
 
-def test_the_place_stands_in_front_and_the_path_follows_what_was_written():
+def test_messages_begin_with_file_and_line_and_follow_the_keys_as_written():
     lines = {
         ("drawing", "others", 0, "circle", "radius"): "study.yaml:7",
         ("drawing", "centre", "radius"): "study.yaml:3",

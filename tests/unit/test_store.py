@@ -201,7 +201,7 @@ def test_a_manifest_names_files_of_its_own_directory_only(store, name):
         store.read(ADDRESS)
 
 
-def test_a_root_that_cannot_be_a_directory_is_refused(tmp_path):
+def test_a_store_whose_path_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"output directory .*Not a directory"):
         Store(tmp_path / "file" / "out").prepare()

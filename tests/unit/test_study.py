@@ -261,7 +261,7 @@ def test_a_change_moves_only_the_cells_it_concerns(setting, kept):
     assert len(set(addresses(setting)) & set(addresses())) == kept
 
 
-def test_more_examples_than_there_are_is_refused():
+def test_a_study_asking_for_more_examples_than_the_data_hold_is_refused():
     with pytest.raises(InputError, match="examples=9999"):
         addresses("examples=9999")
 
@@ -377,7 +377,7 @@ def kill_when(ready, out, *settings):
     assert process.wait() == -signal.SIGKILL
 
 
-def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(tmp_path, finished):
+def test_a_killed_study_resumes_without_computing_a_cell_twice(tmp_path, finished):
     out = tmp_path / "out"
 
     def done():
@@ -392,7 +392,7 @@ def test_killed_in_the_middle_it_goes_on_and_repeats_nothing(tmp_path, finished)
     assert numbers(out) == numbers(finished)
 
 
-def test_killed_while_training_it_goes_on_from_the_last_epoch(tmp_path):
+def test_a_study_killed_while_training_resumes_from_the_last_epoch(tmp_path):
     settings = ("models.encoder={latency: {steps: 3}}", "models.rule.epochs=30", "attacks=[]")
     out = tmp_path / "out"
     kill_when(lambda: any(out.glob("checkpoints/[0-9a-f]*")), out, *settings)
