@@ -24,8 +24,10 @@ import argparse
 import ast
 import copy
 import json
+import math
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -74,6 +76,7 @@ TESTS = {  # the longest beginning of a module's path counts
 }
 EVERY = "every test of the file"
 PASSED, FAILED, LATE, UNSOUND = "survived", "killed", "out of time", "test unsound"
+PATIENCE = 20  # seconds on the clock for each second of processor time, on a busy machine
 SWAPS: dict[type, type] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq},
     **{ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In},
@@ -304,16 +307,22 @@ def run(tree: Path, files: list[str], seconds: float, only: set[str] | None = No
 
 
 def fork(work: Callable[[], int], seconds: float) -> str:
-    """How a piece of work ends in a process of its own, which begins with everything imported."""
+    """How a piece of work ends in a process of its own, which begins with everything imported.
+
+    Args:
+        work: returns an exit status.
+        seconds: of processor time; a process that waits for something is stopped after `PATIENCE` times as long.
+    """
     child = os.fork()
     if child == 0:
         try:
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds) + 5))
             os._exit(work())
         except BaseException:
             traceback.print_exc()
         finally:  # an exception must not go up into the run that forked
             os._exit(70)
-    end, done, status = time.monotonic() + seconds, 0, 0
+    end, done, status = time.monotonic() + PATIENCE * seconds, 0, 0
     try:
         while not done and time.monotonic() < end:
             done, status = os.waitpid(child, os.WNOHANG)
@@ -322,7 +331,8 @@ def fork(work: Callable[[], int], seconds: float) -> str:
         if not done:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-    return LATE if not done else FAILED if status else PASSED
+    late = not done or (os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL))
+    return LATE if late else FAILED if status else PASSED
 
 
 def _tests(tree: Path, files: list[str], plugins: Sequence[object] = (), stop: bool = True) -> int:
@@ -412,7 +422,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=150, help="size of the sample")
     parser.add_argument("--seed", type=int, default=0, help="which sample")
     parser.add_argument("--record", type=Path, required=True, help="file of the outcomes, one a line")
-    parser.add_argument("--seconds", type=float, default=400, help="time for the tests of one mutant")
+    parser.add_argument(
+        "--seconds", type=float, default=400, help="processor time for the tests of one mutant"
+    )
     parser.add_argument("--table", action="store_true", help="print the record instead of running anything")
     given = parser.parse_args()
     if given.table:
