@@ -1,11 +1,24 @@
 """One thread for every test: several run side by side, and results do not depend on the machine."""
 
+import gc
+
 import pytest
 import torch
 
 
 def pytest_addoption(parser):
     parser.addoption("--cases", type=int, default=1, help="how many times as many generated cases to try")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported and collected stays until the end, so that the garbage collector need not visit it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture
