@@ -7,9 +7,9 @@ Works on a copy of the tree in a temporary folder, so that nothing needs to be r
 Each mutant is one line of the record; what the record already holds is not run again. `TESTS` names the test
 files of a module, to which its own doctests are added. Each of these files is run once on the unchanged code,
 which shows which test calls which function; a mutant inside a function is then tested by the tests that call
-it, and any other mutant by the whole files, the quickest file first. A mutant whose tests do not end in time is
-undecided: give it more with `--seconds`. A test that kills a mutant must pass on the unchanged code, or it is
-recorded as unsound.
+it, and any other mutant by the whole files, the quickest file first. A mutant whose tests take too long is
+undecided: give it more with `--seconds`. A test that kills a mutant must pass on the unchanged code, or the
+mutant is recorded as unsound.
 
 Operators: comparisons flip (`<` and `<=`, `==` and `!=`, ...), `+` and `-` as well as `*` and `/` change
 places, `and` and `or` too, numbers and truth values change, conditions are negated, keyword arguments are
@@ -311,7 +311,7 @@ def fork(work: Callable[[], int], seconds: float) -> str:
 
     Args:
         work: returns an exit status.
-        seconds: of processor time; a process that waits for something is stopped after `PATIENCE` times as long.
+        seconds: of processor time; a process that only waits is stopped after `PATIENCE` times as long.
     """
     child = os.fork()
     if child == 0:

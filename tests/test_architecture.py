@@ -1,4 +1,4 @@
-"""The house stands: imports run downhill, names say something, and importing the package costs nothing."""
+"""The structure of the package: imports run downhill, names are distinct, importing loads nothing heavy."""
 
 import ast
 import importlib

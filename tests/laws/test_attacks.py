@@ -233,7 +233,7 @@ def test_gradients_come_from_the_substitute(recipe):
     ids=repr,
 )
 def test_every_forward_pass_of_a_stochastic_model_has_a_random_draw_of_its_own(recipe):
-    """The verdict's included: otherwise an attack could choose its luck and be judged by it."""
+    """The verdict has its own draw too: otherwise an attack could select a lucky draw and be judged by it."""
     looks = []
 
     class Watched:
@@ -431,7 +431,7 @@ def test_a_gradient_of_an_oracle_is_that_of_autograd_and_counts_its_passes(oracl
 
 
 def test_a_transfer_attack_is_judged_by_its_target():
-    """The source falls at once; an attack that listened to it would stop short of the target."""
+    """The source model is fooled at once; an attack that stopped there would not fool the target model."""
     w, x, y = torch.ones(1, 6, 6), 0.3 + 0.4 * X[:1], torch.zeros(1, dtype=torch.int64)
     level = x.sum().item()
     source, target = Linear(w, -level - 0.01), Linear(w, 1.5 - level)

@@ -1,4 +1,4 @@
-"""What every certificate must keep: nothing inside the budget contradicts it."""
+"""Every certificate must hold: no image within the budget contradicts it."""
 
 import functools
 import math
@@ -152,7 +152,7 @@ def instance(kind, name):
 
 
 def claimed(**parts):
-    """A model with these parts, if it can be built and some bound claims it."""
+    """A model with these parts, or None where it cannot be built or no certificate applies to it."""
     wanted = {"code": Latency(4), "neuron": LIF(), "decoder": Count(), "network": MLP((12,)), **parts}
     if any(part is None for part in wanted.values()):
         return None

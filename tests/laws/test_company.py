@@ -1,7 +1,7 @@
-"""The evidence of an example depends on this example and the key, never on whom it shares a batch with.
+"""The outcome of an attack on an example depends on the example and the key, never on the rest of its batch.
 
-Every attack of the catalogue is run on one batch and on the same examples in other company, and every column
-of the outcome must be the same to the bit. A new recipe is in this law by its row in the catalogue.
+Every attack of the catalogue is run on one batch and on the same examples in smaller batches; every column of
+the outcome must be the same to the bit. A new recipe of the catalogue is tested here without another row.
 """
 
 import subprocess
@@ -117,7 +117,7 @@ def answered(name):
 
 
 def alike(whole, part):
-    """The columns that are not the same."""
+    """The names of the columns in which two outcomes of the same examples differ."""
     pairs = {field.name: (getattr(whole, field.name), getattr(part, field.name)) for field in fields(whole)}
     return [
         name
@@ -146,7 +146,7 @@ def accepts(recipe, threat):
 
 
 def cases(model, threats, made, each=1):
-    """Every recipe on a model, with as many of the threats that it takes."""
+    """Test cases of every recipe on a model, each with the first of the threats that it accepts."""
     for name, cls in OTHERS.items():
         recipe = made.get(name) or short(cls)
         if not recipe.suits(MODELS[model][0]) or (name == "transfer" and model not in OTHER):
@@ -204,7 +204,7 @@ def test_peer_attacks_that_draw_per_batch_document_their_batch_size(name):
 
 
 def test_the_budgets_that_a_search_tries_depend_on_the_example_alone():
-    """A train of three spikes beside one of thirty: what is asked about the first does not grow."""
+    """A train of three spikes beside one of thirty costs as many forward passes as the train alone."""
     model, x, y = answered(1)
     full = torch.ones_like(x[:1])
     recipe, key = SpikeFool(steps=4), Key.of(0)

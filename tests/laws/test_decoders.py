@@ -1,4 +1,4 @@
-"""What every read-out must satisfy: invariances, hand-computed cases, ties and silence."""
+"""Laws of every decoder: invariances, hand-computed cases, ties and silent outputs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Who may speak for a model: only what descends from it with the same spikes; and who is attacked at all."""
+"""Only a twin with the same spikes stands for a model; misclassified images are not attacked."""
 
 import pytest
 import torch
@@ -63,7 +63,7 @@ def test_logits_of_a_raised_threshold_are_no_verdicts_in_batches_of_any_size():
 
 
 class Coin:
-    """Right half the time on images as they are, and never where the first value has fallen."""
+    """Classifies clean images correctly on half of its draws, and never once the first pixel is darker."""
 
     stochastic = True
 

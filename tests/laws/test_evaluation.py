@@ -1,4 +1,4 @@
-"""What evaluation promises: budgets, verdicts, and numbers free of how the examples were batched."""
+"""Laws of evaluation: budgets and verdicts are kept, and no number depends on the batches."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def outcomes(result):
 def test_logits_and_gradients_of_an_example_are_identical_bits_in_batches_of_every_size(
     code, network, classes
 ):
-    """Read from potentials, which are real numbers: spike counts would hide a difference in rounding."""
+    """The decoder reads potentials, because integer spike counts would hide a difference in rounding."""
     spec = ModelSpec(code, network, LIF(), ATan(), MeanPotential(), (1, 8, 8), classes)
     model, images = Steady(spec.build(KEY).eval()), KEY.uniform((70, 1, 8, 8))
 
@@ -198,7 +198,7 @@ def test_ties_and_silence_are_errors_and_are_shown(digits):
 
 
 def test_a_stochastic_model_is_measured_on_draws_the_choice_has_not_seen(digits):
-    """A coin: right on every second draw. Choosing and measuring on the same draws would look like 0.25."""
+    """The model is right on every second draw; selecting and measuring on the same draws would give 0.25."""
 
     class Coin:
         stochastic = True
@@ -248,7 +248,7 @@ def test_luck_on_few_draws_does_not_pass_a_weak_attack_off_as_a_strong_one():
 
 
 def test_an_attacker_who_made_it_worse_leaves_the_image_alone():
-    """Right on a coin's toss while the image is dark, always right on a bright one."""
+    """Classifies dark images correctly on half of its draws, and bright images always."""
 
     class Coin:
         stochastic = True
@@ -272,7 +272,7 @@ def test_an_attacker_who_made_it_worse_leaves_the_image_alone():
 
 
 def test_no_draw_of_a_stochastic_model_serves_two_purposes():
-    """Clean accuracy, choices, attack, verdict, measurement, rounded images: each look has its own key."""
+    """Clean accuracy, selection, attack, verdict, measurement and rounded images use different keys."""
     looks = []
 
     class Watched:

@@ -95,7 +95,7 @@ def accepts(recipe, threat):
 
 
 def on_events(recipe):
-    """Whether it is made of attacks on events, and so should take them."""
+    """Whether a recipe consists of attacks on events, and must therefore accept threats on events."""
     inner = getattr(recipe, "members", None) or (getattr(recipe, "attack", recipe),)
     return all(type(part) in {PARTS[Recipe][name] for name in ON_EVENTS} for part in inner)
 
@@ -136,7 +136,7 @@ def test_pixels_of_a_model_of_events_are_refused_with_an_alternative(name, recip
 
 @each
 def test_an_attack_on_a_model_that_ignores_events_reports_no_success_and_zero_gradients(name, recipe):
-    """On a model that no event moves: no success, the share that moved, and no gradient but zero."""
+    """On a model that ignores its input an attack has no success and reports that every gradient is zero."""
     if not on_events(recipe) or isinstance(recipe, (Composite, RateTwin, Through)):
         return
 

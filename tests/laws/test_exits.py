@@ -1,4 +1,4 @@
-"""Decoders that weigh, exit, vote and stack: slow transcriptions, and networks run prefix by prefix."""
+"""Decoders with weights, exits, votes and stacks, against slow transcriptions and runs of fewer steps."""
 
 import itertools
 import math
@@ -147,7 +147,7 @@ def ready(decoder, o):
 
 
 def leave(decoder, o):
-    """After how many steps it decides, by asking the read-out inside after every step."""
+    """The number of steps after which an early exit decides, from the inner decoder after every step."""
     return next((t for t in range(1, len(o)) if ready(decoder, o[:t])), len(o))
 
 
@@ -247,7 +247,7 @@ def test_the_curve_over_exit_time_is_what_shorter_runs_answer(decoder):
 @pytest.mark.parametrize("neuron", [LIF(threshold=0.3), Recurrent(ALIF(threshold=0.3))], ids=repr)
 @torch.no_grad()
 def test_a_model_with_an_exit_answers_as_the_network_run_prefix_by_prefix(decoder, neuron):
-    """An oracle that never sees a later step: the input is cut, the network is run, the read-out is asked."""
+    """An independent oracle: the network is run on the first steps of the input alone and decoded."""
     model = model_for(decoder, neuron=neuron)
     encoded, answer = model.encode(X), model.infer(X)
     stopped = torch.zeros(len(X), dtype=torch.bool)

@@ -221,7 +221,7 @@ def test_one_pass_assg_is_its_running_means(neuron, strength, memory, relax):
 
 
 def looks_of_assg(rule, neuron, currents, rows, repeats=1):
-    """The gradients of one run's looks, each at some of the examples, by a run that remembers."""
+    """Gradients of the forward passes of one attack, each on some of the examples, with shared statistics."""
     known, g, found = Recollection(BATCH), weights(), []
     network = torch.nn.Sequential(Spiking(neuron).double().eval())
     rule.install(network)
@@ -237,7 +237,10 @@ def looks_of_assg(rule, neuron, currents, rows, repeats=1):
 @pytest.mark.parametrize("repeats", [1, 3], ids=["one draw", "three draws"])
 @pytest.mark.parametrize("neuron", NEURONS, ids=repr)
 def test_assg_keeps_statistics_over_the_forward_passes_of_one_attack(neuron, repeats):
-    """Statistics per step, neuron and example over the looks, in thresholds; further draws do not count."""
+    """Mean and deviation per step, neuron and example over forward passes, in units of the threshold.
+
+    Further draws of the same pass do not change them.
+    """
     currents = [drive() * scale for scale in (1.0, 1.3, 0.6)]
     rows = [torch.tensor([0, 1, 2]), torch.tensor([0, 2]), torch.tensor([2])]
     rule, mean, deviation = ASSG(0.4, 0.8, 1.2), np.ones((STEPS, BATCH, SIZE)), np.zeros((STEPS, BATCH, SIZE))

@@ -1,4 +1,4 @@
-"""Whatever stands in a file, it is used or refused in a sentence: studies, settings, models, tensors, stores.
+"""Studies, settings, models, tensors and stores of arbitrary content are read or refused with an InputError.
 
 Seeded, so that a failure can be repeated. `SPIKEPROOF_FUZZ=100 pytest tests/laws/test_hostile_files.py` tries
 a hundred times as many cases.
@@ -117,7 +117,7 @@ def exchanged(data, chance):
 
 
 def tried(call):
-    """What a call refuses in a sentence, or None where it takes it."""
+    """The message with which a call refuses its argument, or None where it accepts it."""
     try:
         call()
     except SpikeproofError as error:
@@ -211,7 +211,7 @@ def whole(tmp_path_factory):
 
 
 def sign(cell):
-    """Write the manifest of a cell anew, as somebody does who wants it to be believed."""
+    """Rewrite the manifest of a cell, so that its checksums fit the changed files."""
     digests = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in cell.iterdir()

@@ -1,4 +1,4 @@
-"""Every attack on images that a study can name, in settings that break careless code.
+"""Every attack on images in the catalogue, with unusual models, images, labels and budgets.
 
 A new recipe adds a row to ROWS; one for events alone is recognised by its refusal of pixels. Each setting
 gives a defined result or an error that says what to try.
@@ -147,7 +147,7 @@ on_each_model = pytest.mark.parametrize(
 
 
 class Answering:
-    """A model of somebody else: a function of the images, and no more."""
+    """A foreign model: a function of images to logits without other attributes."""
 
     stochastic = False
 
@@ -218,7 +218,7 @@ def counted(recipe, threat, model):
 
 
 def defined(result, threat, x):
-    """What holds of every result, whatever went in."""
+    """Checks what must hold of every result, for any input."""
     n = len(x)
     assert threat.contains(result.x_adv, x).all()
     assert result.x_adv.shape == x.shape

@@ -94,7 +94,7 @@ def found(model, sample):
 
 @pytest.fixture(scope="module")
 def foreign(model, sample):
-    """The number of the model as a plain function, which has no substitutes."""
+    """The audit of the model as a plain function, for which no substitute gradients can be made."""
     return audit(lambda images: model(images), *sample, THREAT, key=KEY)
 
 
@@ -106,7 +106,7 @@ def alike(first, second, points=0.0, verdict=True):
 
 
 def scaled(model, factor):
-    """Every current and every threshold times a factor: the same spikes at the same times."""
+    """The model with weights and thresholds times a factor, which has the same spikes at the same times."""
     spec = model.spec
     neuron = replace(spec.neuron, threshold=factor) if spec.neuron.spiking else spec.neuron
     twin = Classifier(replace(spec, neuron=neuron), replace(spec, neuron=neuron).build(Key.of(0)).network)

@@ -1,4 +1,4 @@
-"""What keys promise: equal keys equal draws, different names different draws, examples own their streams."""
+"""Equal keys give equal draws, other names other draws, and every example has a stream of its own."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What every learning rule, and every part that a model is made of, must satisfy."""
+"""Laws of every learning rule, with every kind of part that a model consists of."""
 
 import copy
 import dataclasses

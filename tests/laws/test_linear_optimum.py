@@ -176,7 +176,7 @@ def test_every_gradient_attack_within_a_budget_has_a_row():
     "recipe", [NoiseSearch(draws=50), GaussianNoiseSearch(draws=50), SaltAndPepperSearch(draws=50)], ids=repr
 )
 def test_noise_is_far_from_the_optimum(recipe):
-    """Which is why it is a check of sanity, and no attack to rest a number on."""
+    """Random noise is a sanity check, and no attack on which a robust accuracy may rest."""
     for norm, threat in list(BUDGETS.items())[:2]:  # few values of a budget in L1 are soon drawn
         fall = ((X - recipe(threat)(linear, X, Y, Key.of(4)).x_adv) * W).flatten(1).sum(1)
         assert (fall < 0.9 * threat.epsilon * DUAL[norm]).all()

@@ -1,4 +1,4 @@
-"""What every search for the nearest adversarial image must satisfy."""
+"""Laws of every minimum-norm attack, a search for the nearest adversarial image."""
 
 from dataclasses import replace
 
@@ -98,7 +98,7 @@ QUICK = [
 
 @pytest.mark.parametrize(("recipe", "norm"), QUICK, ids=lambda part: getattr(part, "__name__", repr(part)))
 def test_found_share_and_distance_do_not_depend_on_the_scale_of_the_logits(recipe, norm):
-    """A scale changes no decision; rounding may move an image by a little."""
+    """Scaled logits have the same decisions, so only rounding may change the image that is found."""
     y = Linear()(X).argmax(1)
     search = MinimumNorm(norm(1.0), recipe, stop=False)
     plain = search.search(Scaled(1.0).eval(), X, y, Key.of(3))
@@ -222,7 +222,7 @@ def test_no_search_needs_fewer_pixels_than_the_optimum_and_greed_comes_near(reci
 
 
 def test_a_small_share_of_a_small_image_is_one_pair():
-    """No pair at all would leave every image as it is, and look like robustness."""
+    """If the number of pairs were rounded to zero, no image would change and the model would look robust."""
     model = Linear().eval()
     y = model(WIDE).argmax(1).detach()
     found = MinimumNorm(L0(2), JSMA(gamma=0.01))(model, WIDE, y, Key.of(3))

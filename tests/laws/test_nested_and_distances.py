@@ -1,4 +1,4 @@
-"""Sweeps that reuse work, and distances of nearest images: what may be believed of either."""
+"""Laws of nested sweeps over budgets, and of the distances of nearest adversarial images."""
 
 import math
 from dataclasses import replace
@@ -195,7 +195,7 @@ SEARCHES = [
 
 @pytest.mark.parametrize(("recipe", "norm"), SEARCHES, ids=lambda part: repr(part)[:24])
 def test_every_search_has_a_median_and_a_share_found(recipe, norm):
-    """On a plane the distance is known, and nothing found may be nearer."""
+    """The distance from a decision plane is known in closed form, and no image found may be nearer."""
     weights = torch.tensor([1.0, -2.0, 0.5, 1.5])
     x = 0.5 + 0.3 * (Key.of(5).uniform((12, 1, 2, 2)) - 0.5)
     model = Linear(weights)

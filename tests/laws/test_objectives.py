@@ -164,7 +164,7 @@ def test_potentials_have_a_gradient_where_output_neurons_are_silent():
 @pytest.mark.parametrize("decoder", EXITS, ids=repr)
 @pytest.mark.parametrize("objective", [LogitCrossEntropy(), Margin()], ids=repr)
 def test_the_mean_over_prefixes_is_that_of_models_that_stop_after_each_step(decoder, objective):
-    """The oracle: the same weights, read by fixed exits after 1, 2, ... steps."""
+    """An independent oracle: models of the same weights that exit after 1, 2, ... steps."""
     model = model_for(decoder)
     stops = [model_for(FixedExit(decoder.decoder, t)) for t in range(1, T + 1)]
     values, grads, _ = zip(*(look(stop, objective) for stop in stops), strict=True)

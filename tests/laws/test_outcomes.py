@@ -1,4 +1,4 @@
-"""Columns of outcomes: what is declared beside a field is what evaluation, suites and tables do with it."""
+"""Evaluation, suites and tables treat every column of an outcome as its field declares."""
 
 from dataclasses import dataclass, field, fields, replace
 
@@ -39,7 +39,7 @@ def attacked(attack, **settings):
 
 
 def left_alone(model, x, y, key, *, through=None):
-    """An attack that asks nothing and changes nothing."""
+    """An attack without forward passes that returns the clean images."""
     none = torch.zeros(len(x), dtype=torch.int64)
     return Result(x, none > 0, x.new_zeros(0, len(x)), none, none, none.to(x.dtype), none - 1)
 

@@ -1,4 +1,4 @@
-"""The encoder-aware attack: real pixels inside the budget, and on small networks the true worst case."""
+"""The encoder-aware attack: 8-bit pixels within the budget, and on small networks the true worst case."""
 
 from itertools import product
 
@@ -99,7 +99,7 @@ SEARCHED = [name for name, code in EVERY_CODE.items() if level_code(code) is not
 
 
 def can_be(code, x, low, high):
-    """Real pixels for every spike pattern that one pixel can have, by asking the code on a fine grid."""
+    """Pixel values for every spike pattern that one pixel can have, from encoding a fine grid of values."""
     fine = torch.cat([x[None], torch.linspace(float(low), float(high), 600).clamp(float(low), float(high))])
     patterns = code(fine[:, None]).transpose(0, 1).flatten(1)
     seen = {tuple(pattern.tolist()): value for pattern, value in zip(patterns, fine.tolist(), strict=True)}
@@ -171,7 +171,7 @@ def test_the_heuristic_search_misses_at_most_five_percent_of_the_successes_of_ex
 
 
 def test_what_is_searched_in_part_is_not_called_exhausted():
-    """With fewer levels looked at than there are, an image counts as enumerated only by all of them."""
+    """An image counts as searched exhaustively only if every level within its reach was tried."""
     code, x = Phase(7, period=7), torch.full((1, 1, 1, 2), 0.5)  # 128 levels
     model, y = tiny(code, 0, pixels=2), torch.zeros(1, dtype=torch.int64)
     spans = 27**2  # within 0.1 of the middle
@@ -183,7 +183,7 @@ def test_what_is_searched_in_part_is_not_called_exhausted():
 
 
 def test_an_example_is_searched_the_same_beside_examples_of_longer_reach():
-    """At the walls a pixel reaches fewer levels than in the middle; company lends it none."""
+    """A pixel near 0 or 1 reaches fewer levels than one near 0.5, whatever other examples the batch holds."""
     code = Latency(6)
     model = tiny(code, 0)
     x = torch.cat([torch.zeros(3, 1, 1, 5), Key.of(1).uniform((5, 1, 1, 5))])

@@ -1,4 +1,4 @@
-"""A stand-in learns from answers alone: nothing that keeps them changes what it finds, and few of them do."""
+"""The stand-in uses answers of the model alone: equal answers give equal images; few queries suffice."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ EDGE = (X * W).flatten(1).sum(1) - 0.06 * W.abs().sum()  # falls at 0.06 along t
 
 
 def answers(images, key=None):
-    """A class that gives way to the second one at a distance of 0.06, whichever image it is near."""
+    """Each image belongs to class 0 up to a distance of 0.06 from the clean one, and to class 1 beyond it."""
     near = (images[:, None] - X).square().flatten(2).sum(2).argmin(1)
     score = (images * W).flatten(1).sum(1) - EDGE[near]
     return torch.stack([score, -score, torch.full_like(score, -9.0)], 1)
@@ -61,7 +61,7 @@ def test_a_masked_class_hides_nothing():
 
 
 def test_the_stand_in_fools_a_model_that_answers_one_hot():
-    """Random search with as many queries finds less: it stands where no answer changes."""
+    """Square attack with as many queries fools fewer images, because no query changes the one-hot answer."""
     ours, square = found(rounded, queries=400), SquareSearch(queries=400)(Linf(0.1))(rounded, X, Y, KEY)
     assert Linf(0.1).contains(ours.x_adv, X).all()
     assert ours.success.sum() >= 6 > square.success.sum()
@@ -76,7 +76,7 @@ def test_examples_are_taken_in_parts_where_memory_is_short(monkeypatch):
 
 
 def test_images_outside_the_budget_inform_the_fit_and_never_count_as_success():
-    """A model that changes its mind only beyond the budget is asked there, and stands."""
+    """The model is queried beyond the budget, where its class changes, and no image counts as fooled."""
     asked = []
 
     def far(images, key=None):

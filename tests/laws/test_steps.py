@@ -126,7 +126,7 @@ def test_the_parts_make_the_plain_loop_to_the_bit(recipe, threat, name):
     ids=repr,
 )
 def test_every_step_with_every_schedule_keeps_the_budget_and_knows_its_rows(rule, schedule):
-    """Under every threat; an example is attacked the same alone as among others, of which some fall early."""
+    """Under every threat an example is attacked alone as in a batch in which others are fooled earlier."""
     model, key = MODELS["latency"], Key.of(4)
     for threat in THREATS:
         attack = GradientAttack(threat, 7, 0.3, step=rule, schedule=schedule)

@@ -1,6 +1,6 @@
-"""Forward equality to the bit under every substitution: every source of gradients, neuron and network.
+"""Every substitution of a gradient source leaves the answers of every neuron and network equal to the bit.
 
-Members come from the catalogue, so a new gradient rule, surrogate, neuron or network meets this law unasked.
+Members come from the catalogue, so that a new gradient rule, surrogate, neuron or network is tested too.
 """
 
 import pytest

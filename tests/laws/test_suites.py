@@ -1,4 +1,4 @@
-"""What a suite must keep, and that it is no weaker than the peers' attacks on the same weights."""
+"""Laws of suites, and a comparison with the attacks of other libraries on the same weights."""
 
 import itertools
 from dataclasses import dataclass, fields, replace
@@ -159,7 +159,7 @@ def test_a_foreign_model_gets_a_suite_without_substitutes(subjects):
 
 
 class Odd:
-    """A threat of somebody else's."""
+    """A threat that this package does not define."""
 
     epsilon = 1.0
 
@@ -193,7 +193,7 @@ THREATS = [
 @pytest.mark.parametrize("decoder", [MeanPotential(), ConfidenceExit(Count())], ids=repr)
 @pytest.mark.parametrize("code", CODES, ids=repr)
 def test_every_suite_holds_the_members_of_the_next_smaller_one(code, decoder, threat):
-    """The same names, so the same randomness; and all of them know the threat."""
+    """Equal names mean equal random draws, and every member accepts the threat."""
     spec = ModelSpec(code, MLP((4,)), LIF(), ATan(), decoder, (1, 8, 8), 10)
     found = plans(spec.build(KEY), threat)
     for smaller, larger in itertools.pairwise(found):
@@ -262,9 +262,9 @@ def _rows(column, rows):
 
 
 def test_the_search_from_the_nearest_images_undoes_a_gradient_of_the_wrong_sign(subjects):
-    """It runs whatever the shorter one found, and breaks most of what such a gradient leaves.
+    """The long search runs whatever the short one found, and fools most of the images that PGD cannot fool.
 
-    Searches of 500 queries are long enough, and the stand-in must not be what breaks these images.
+    Searches of 500 queries are long enough; the stand-in is left out, because it would fool these images too.
     """
     inner, rows, found = subjects[0][Direct(4)][0], slice(40), {}
     x, y = (part[rows] for part in subjects[1:])
@@ -320,7 +320,7 @@ def test_members_that_go_on_begin_where_others_came_nearest(subjects):
 def test_the_standard_suite_measures_a_model_with_masked_gradients_within_two_images_of_the_plain_one(
     subjects, standard, code, changes
 ):
-    """The same answers behind gradients that say little: other gradients, and none, must make up for it."""
+    """The masked model has the same answers with useless gradients; other members must fool its images."""
     (model, clean), x, y = subjects[0][code], *subjects[1:]
     masked = substitute(model, **changes)
     alone = evaluate_attack(masked, PGD(steps=20)(THREAT), THREAT, x, y, clean, KEY).right.sum()
@@ -371,7 +371,7 @@ def test_cost_and_queries_of_each_member_are_recorded(standard):
 
 @pytest.mark.parametrize("code", [Latency(5), Direct(4)], ids=repr)
 def test_the_suite_for_patches_comes_close_to_every_pixel_with_every_value(subjects, code):
-    """A square of side 1 is small enough to try all there is: 64 places, and values of every level."""
+    """A square of side 1 can be searched exhaustively: 64 positions, with values of every level."""
     (model, clean), x, y = subjects[0][code], *subjects[1:]
     found = evaluate_suite(model, "standard", SquarePatch(1), x, y, clean, KEY)
     assert SquarePatch(1).contains(found.attacked.x_adv, x).all()
@@ -387,7 +387,7 @@ def test_the_suite_for_patches_comes_close_to_every_pixel_with_every_value(subje
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
 def test_the_suite_for_a_region_leaves_what_that_of_the_ball_leaves_or_more(subjects, norm):
-    """The whole image as a region is the ball; a part of it breaks fewer, and only within the part."""
+    """A region that is the whole image equals the ball; in a smaller region fewer images are fooled."""
     (model, clean), x, y = subjects[0][Latency(5)], *subjects[1:]
     size = {"linf": 0.1, "l2": 0.6, "l1": 2.0, "l0": 2.0}[norm]
     whole, part = Region(size, norm, 0, 0, 8, 8), Region(size, norm, 2, 2, 4, 4)

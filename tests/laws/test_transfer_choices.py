@@ -1,4 +1,4 @@
-"""What every choice of the models that images are made on must satisfy; a new one adds a row to CHOICES."""
+"""Laws of every rule that selects source models of a transfer attack; a new one adds a row to CHOICES."""
 
 from types import SimpleNamespace
 

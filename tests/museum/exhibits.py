@@ -83,7 +83,7 @@ class Wrapped(nn.Module):
 
 
 class Leaky(Wrapped):
-    """What the previous call left behind is part of the next answer."""
+    """A model whose logits include a decaying trace of its previous call."""
 
     left = 0.0
 
@@ -106,7 +106,7 @@ class Reverse(torch.autograd.Function):
 
 
 class Undeclared(Wrapped):
-    """A code that draws, in a model that says it does not."""
+    """A stochastic encoder in a model that declares itself deterministic."""
 
 
 class Talkative(Wrapped):
@@ -144,7 +144,7 @@ def measured(model, attacks, epsilon, count) -> Evidence:
 
 
 def evidence(model, attacks=ATTACKS, epsilon=EPSILON, count=120, **changes) -> Evidence:
-    """What the usual evaluation of a model leaves behind."""
+    """The evidence of the usual evaluation of a model."""
     return replace(measured(model, attacks, epsilon, count), **changes)
 
 
@@ -204,7 +204,7 @@ def nested_sweep() -> Evidence:
 
 
 def nearer_known() -> Evidence:
-    """FGSM and noise leave standing what DeepFool breaks within the same budget."""
+    """FGSM and noise fail on images that DeepFool fools within the same budget."""
     model, (x, y), threat = trained(), images(), Linf(EPSILON)
     clean = evaluate_clean(model, x, y, KEY)
     left = evaluate_attack(model, FGSM()(threat), threat, x, y, clean, KEY).right

@@ -217,7 +217,7 @@ class Forgetful(nn.Module):
 
 
 def near_cache(model, radius=0.2):
-    """Answers an image with what it answered to one that was almost the same."""
+    """A cache that returns the logits of an earlier image that was almost the same."""
     kept: list[torch.Tensor] = []  # images, then their answers
 
     def answer(x, key=None):
@@ -235,7 +235,7 @@ def near_cache(model, radius=0.2):
 
 
 class Counting(nn.Module):
-    """Something in its answers grows with the number of questions."""
+    """A model whose logits drift with the number of calls."""
 
     stochastic = False
 
@@ -250,12 +250,12 @@ class Counting(nn.Module):
 
 
 def by_place(model):
-    """Answers depend on where in the batch an image stands."""
+    """A model whose logits depend on the position of an image in its batch."""
     return lambda x, key=None: model(x, key) + 0.3 * torch.arange(len(x))[:, None] * torch.arange(10) / len(x)
 
 
 def by_mode(model):
-    """Answers otherwise while gradients are recorded."""
+    """A model with other logits while autograd records."""
     return lambda x, key=None: model(x, key) + (x.requires_grad * 1.0) * torch.arange(10)
 
 
@@ -282,7 +282,7 @@ REMEMBERING: dict[str, Callable[[Any], Any]] = {
 
 
 def nearest_of(images):
-    """Puts the nearest of some images in place of each, with a straight-through gradient."""
+    """Replaces each image by the nearest of some others, with a straight-through gradient."""
 
     def purified(x):
         place = torch.cdist(x.detach().flatten(1), images.flatten(1)).argmin(1)

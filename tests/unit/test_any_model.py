@@ -1,4 +1,4 @@
-"""Any model is measured by one call: ours, a module or a function; what cannot be believed has no number."""
+"""One call audits a model of ours, a module or a function; models with state get no number."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def trained():
 
 
 class Forgetful(torch.nn.Module):
-    """A network whose state survives a call, as where its reset was forgotten."""
+    """A network whose membrane potentials survive a call, as if the reset between calls were missing."""
 
     def __init__(self, model):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a verdict rests on: how much search is enough, what cannot be too high, where checks can be raised."""
+"""Rules of verdicts: how much search supports a number, which ones cannot be too high, where checks apply."""
 
 from dataclasses import replace
 
@@ -177,7 +177,7 @@ IN_STUDIES = {
 
 @pytest.mark.parametrize(("place", "planted"), [(EVALUATE, IN_SUITES), (STUDIES, IN_STUDIES)])
 def test_every_check_is_raised_wherever_it_is_listed_and_listed_nowhere_else(place, planted):
-    """What the museum shows for evaluations in Python, for the evidence that suites and studies leave."""
+    """The evidence of suites and studies raises every check that is listed for them, as in the museum."""
     assert planted.keys() == {check.name for check in CHECKS if place in check.where}
     for name, evidence in planted.items():
         found = audit(evidence)

@@ -1,4 +1,4 @@
-"""What cannot be measured is said in a sentence, in Python and on the command line; finished work stays."""
+"""Bad input is refused with a message, in Python and on the command line, and finished cells are kept."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""The command as a user meets it: what it prints, how it exits, how fast it answers."""
+"""The command line: what it prints, its exit status, and what it imports."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""On a CUDA device: the same spikes, verdicts in any company, every attack, training that replays."""
+"""On a CUDA device: spikes equal to those of the CPU, verdicts in batches of any size, attacks, training."""
 
 import json
 

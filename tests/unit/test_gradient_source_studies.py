@@ -1,4 +1,4 @@
-"""A study file takes its gradients from everywhere, and is refused early where a source does not fit."""
+"""Attacks of a study use every gradient source, and a source that does not fit a model is refused early."""
 
 from dataclasses import replace
 
@@ -146,7 +146,7 @@ def test_a_strength_is_chosen_on_validation_images_and_any_parts_make_an_attack(
 
 @pytest.mark.parametrize("held", [0, 11])
 def test_a_study_whose_data_hold_out_too_few_to_choose_by_is_refused(held):
-    """Nothing else is at hand but the images that are reported."""
+    """The only images available are those on which the results are reported."""
     plan = study(CHOICES)
     data = plan.data.load(None)
     few = replace(data, validation=rows_of(data.validation, slice(0, held)))

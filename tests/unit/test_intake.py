@@ -1,4 +1,4 @@
-"""Half copies, broken clocks, blank examples, near misses and files that are no data, in every data set."""
+"""Incomplete copies, broken time stamps, blank examples and misplaced or foreign files, in every data set."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""Events to frames, by time and by count; the cache survives kills, damage and company."""
+"""Events are binned by time and by count; the cache survives kills, damage and concurrent processes."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Numbers are searched, doubtful ones attacked as reasons ask, once, and nothing said before is lost."""
+"""Repair attacks doubtful numbers again, by the reasons of their verdicts, and keeps all earlier results."""
 
 import json
 import shutil

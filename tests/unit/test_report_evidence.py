@@ -1,4 +1,4 @@
-"""Evidence: when examples fell, who broke what and what is proved, against brute force."""
+"""Evidence in the report against brute force: steps of success, the attack that fooled, and proofs."""
 
 import sys
 from pathlib import Path

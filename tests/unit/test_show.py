@@ -1,4 +1,4 @@
-"""`spikeproof show`: every table that is asked for is there, in words and as JSON, and none hides another."""
+"""`spikeproof show` prints every table that is asked for, as text and as JSON."""
 
 import itertools
 import json

@@ -153,7 +153,7 @@ def test_what_killed_writers_left_is_swept_wherever_they_write(store, folder):
 
 
 def refusing(monkeypatch, number):
-    """Directories of this machine cannot be synchronised, for this reason."""
+    """Makes the synchronisation of directories fail with an error number."""
     real = os.fsync
 
     def fsync(descriptor):

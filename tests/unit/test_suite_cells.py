@@ -1,4 +1,4 @@
-"""A suite's cell is bound to the attacks that the suite is made of: change these, and it is measured anew."""
+"""The address of a suite's cell depends on its members: with other members it is measured again."""
 
 import json
 from dataclasses import replace

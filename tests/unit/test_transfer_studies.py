@@ -1,4 +1,4 @@
-"""Transfer attacks in a study: images made on one model, judged on another, each cell bound to both."""
+"""Transfer attacks in a study: images made on one model are evaluated on another; a cell names both."""
 
 import shutil
 
