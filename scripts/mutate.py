@@ -182,12 +182,12 @@ def _short(node: ast.AST) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def sample(count: int, seed: int) -> list[Mutant]:
+def sample(count: int, seed: int, rooms: Sequence[str] = ROOMS) -> list[Mutant]:
     """As many mutants per room as its share of all places, drawn without repetition, then shuffled."""
     drawn = random.Random(seed)
     every = [
         Mutant(path.relative_to(ROOT / PACKAGE).as_posix(), index)
-        for room in ROOMS
+        for room in rooms
         for path in sorted(
             [ROOT / PACKAGE / room] if room.endswith(".py") else (ROOT / PACKAGE / room).rglob("*.py")
         )
@@ -421,6 +421,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--count", type=int, default=150, help="size of the sample")
     parser.add_argument("--seed", type=int, default=0, help="which sample")
+    parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=ROOMS, help="where code is changed")
     parser.add_argument("--record", type=Path, required=True, help="file of the outcomes, one a line")
     parser.add_argument(
         "--seconds", type=float, default=400, help="processor time for the tests of one mutant"
@@ -431,7 +432,7 @@ def main() -> None:
         print(table(read(given.record)))
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the fork and removes the copy
-        go(sample(given.count, given.seed), given.record, given.seconds)
+        go(sample(given.count, given.seed, given.rooms), given.record, given.seconds)
 
 
 if __name__ == "__main__":

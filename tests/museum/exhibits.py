@@ -23,6 +23,7 @@ from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.nearest.linearised import DeepFool
 from spikeproof.attacks.parts.objectives import PrefixMean
 from spikeproof.attacks.search import Result
+from spikeproof.auditing import slopes
 from spikeproof.auditing.assess import assess, attack_evidence
 from spikeproof.auditing.checks import CHECKS, audit
 from spikeproof.auditing.evidence import CurvePoint, Evidence
@@ -138,14 +139,15 @@ def leaves_the_budget(threat):
 
 
 @functools.cache
-def measured(model, attacks, epsilon, count) -> Evidence:
+def measured(model, attacks, epsilon, count, _directions) -> Evidence:
+    """The evidence, made once for each number of directions of the test of slopes."""
     x, y = images(count)
     return assess(model, attacks, [Linf(epsilon)], x, y, KEY, classes=10)[-1].evidence
 
 
 def evidence(model, attacks=ATTACKS, epsilon=EPSILON, count=120, **changes) -> Evidence:
     """The evidence of the usual evaluation of a model."""
-    return replace(measured(model, attacks, epsilon, count), **changes)
+    return replace(measured(model, attacks, epsilon, count, slopes.DIRECTIONS), **changes)
 
 
 def with_attack(base: Evidence, name, attack, recipe, model, *, through=None, **changes) -> Evidence:
