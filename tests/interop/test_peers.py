@@ -252,7 +252,9 @@ def test_every_step_of_auto_pgd_equals_that_of_torchattacks(ann, digits, steps, 
 
 @OBJECTIVES
 @pytest.mark.parametrize("steps", [10, 25, 50])
-def test_with_the_step_rule_of_torchattacks_auto_pgd_is_theirs_in_every_step(ann, digits, steps, objective, name, monkeypatch):
+def test_with_the_step_rule_of_torchattacks_auto_pgd_is_theirs_in_every_step(
+    ann, digits, steps, objective, name, monkeypatch
+):
     """With their reading of both, every step of every example is theirs."""
     monkeypatch.setattr(schedules, "_remembered", first_of_equals)
     distance, _ = both_auto_pgds(ann, digits, steps, objective, name, TheirFirstRise())
