@@ -213,6 +213,8 @@ def test_draws_wanted_are_those_of_coins_and_enough_for_them(n):
         lambda: draws_wanted(0),
         lambda: draws_wanted(10, 1.5),
         lambda: draws_needed([[1, 0], [1, 0]], 0.0),
+        lambda: draws_needed([[1, 0], [1, 0]], 1.0),
+        lambda: draws_wanted(10, 1.0),
     ],
 )
 def test_unpaired_outcomes_and_counts_shares_or_p_values_out_of_range_are_refused(call):
