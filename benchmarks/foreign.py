@@ -89,8 +89,12 @@ def norse(layers: list[nn.Module]) -> nn.Module:
 
 def sinabs(layers: list[nn.Module]) -> nn.Module:
     layers_of, activation = framework("sinabs.layers"), framework("sinabs.activation")
-    neurons = (layers_of.IAFSqueeze(num_timesteps=T, spike_fn=activation.SingleSpike) for _ in layers)
-    return nn.Sequential(*(part for each in layers for part in (each, next(neurons))))
+    options = {
+        "num_timesteps": T,
+        "spike_fn": activation.SingleSpike,
+        "surrogate_grad_fn": lambda v, threshold: ATan(2.0).derivative(v - threshold),
+    }
+    return nn.Sequential(*(part for each in layers for part in (each, layers_of.IAFSqueeze(**options))))
 
 
 ROWS = [
@@ -126,7 +130,7 @@ ROWS = [
         lambda layers: snntorch(layers, beta=0.5),
         "sum",
     ),
-    Row("Norse, IAFCell", IF(reset=ToZero(), detach_reset=True), MLP((64,)), Count(), norse, "sum"),
+    Row("Norse, IAFCell", IF(reset=ToZero()), MLP((64,)), Count(), norse, "sum"),
     Row("sinabs, IAFSqueeze(SingleSpike)", IF(reset=BySubtraction()), MLP((64,)), Count(), sinabs, "sum"),
 ]
 
@@ -154,6 +158,7 @@ def main() -> None:
     parser.add_argument("--epsilon", default="0.1")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--suite", default="standard")
+    parser.add_argument("--only", type=int, help="the place of one row")
     options = parser.parse_args()
     torch.set_num_threads(1)
     threat = Linf(parse_epsilon(options.epsilon))
@@ -169,7 +174,7 @@ def main() -> None:
         "seconds, theirs",
     )
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
-    for row in ROWS:
+    for row in ROWS if options.only is None else [ROWS[options.only]]:
         ours = trained(row, options.epochs)
         weights = [layer for layer in ours.network.layers if isinstance(layer, nn.Sequential)]
         plain = [nn.Sequential(*layer).eval() for layer in weights]

@@ -346,6 +346,31 @@ def test_a_surrogate_of_ours_gives_the_gradient_that_the_same_one_has_in_snntorc
     torch.testing.assert_close(found.grad, expected.grad)
 
 
+def test_a_surrogate_of_ours_gives_the_gradient_that_the_same_one_has_in_sinabs():
+    single = needs("sinabs.activation").SingleSpike
+    found, expected = (X.clone().requires_grad_() for _ in range(2))
+    net, options, _ = sinabs_second(spike_fn=single)
+    substitute(wrap(net, X, **options), surrogate=ATan(3.0))(found).mul(WEIGHTS).sum().backward()
+    same = {"spike_fn": single, "surrogate_grad_fn": lambda v, theta: ATan(3.0).derivative(v - theta)}
+    _, _, own = sinabs_second(**same)
+    own(expected).mul(WEIGHTS).sum().backward()
+    torch.testing.assert_close(found.grad, expected.grad)
+
+
+@pytest.mark.parametrize(("limit", "nearest"), [(None, 3.0), (2, 2.0)])
+def test_several_spikes_of_a_step_are_differentiated_at_the_nearest_threshold(limit, nearest):
+    activation = needs("sinabs.activation")
+    spike = activation.MultiSpike if limit is None else activation.MaxSpike(limit)
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), needs("sinabs.layers").IAF(spike_fn=spike)).eval()
+    net[0].weight.data = torch.tensor([[3.2]])
+    x = torch.tensor([[1.0], [0.5], [0.0]])
+    model = substitute(wrap(net, x, steps=1, readout="sum", time="second", axes="BTK"), surrogate=ATan(3.0))
+    given = x.clone().requires_grad_()
+    model(given).sum().backward()
+    expected = 3.2 * ATan(3.0).derivative(torch.tensor(3.2 - nearest))
+    torch.testing.assert_close(given.grad[0, 0], expected)
+
+
 def test_a_potential_at_the_threshold_fires_in_a_twin_as_in_its_own_framework():
     snn, neuron = needs("snntorch", "spikingjelly.activation_based.neuron")
     ones = torch.cat([torch.ones(1, 2), torch.tensor([[0.5, 1.0], [1.0, 0.0]])])

@@ -328,15 +328,16 @@ def _leak(lost: float, decay_input: bool) -> tuple[float, float]:
 def _of_snntorch(module: Any) -> _Twin:
     snn = sys.modules["snntorch"]
     plain = module.threshold.numel() == module.beta.numel() == 1 and float(module.graded_spikes_factor) == 1
-    late = bool(getattr(module, "reset_delay", True))
     if type(module) is not snn.Leaky or not plain or module.inhibition or module.state_quant:
         _refuse("neurons with a twin here", f"{type(module).__name__} with such options")
+    if not module.reset_delay:  # a potential twice above the threshold is reset before it is compared
+        _refuse("neurons with a twin here", f"{type(module).__name__}(reset_delay=False)")
     decay, theta = float(module.beta.detach().clamp(0, 1)), module.threshold.detach()
     if decay <= 0:
         _refuse("neurons with a memory", f"beta={decay}")
     above = float(torch.nextafter(theta, torch.full_like(theta, torch.inf)))  # it fires above, ours at
     resets: dict[str, Reset] = {
-        "subtract": ByAmount(float(theta) / decay if late else float(theta)),
+        "subtract": ByAmount(float(theta) / decay),
         "zero": ToZero(),
     }
     if module.reset_mechanism not in resets:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,7 +21,7 @@ class InSinabs(Adapter):
     """Layers whose buffers are their state, with a spike function and a derivative beside it.
 
     Several spikes at a step are the default of sinabs. The derivative is then taken at the threshold
-    `k theta`, k = 1, 2, ..., that is nearest to the potential.
+    `k theta`, k = 1, 2, ..., that is nearest to the potential, with k up to the most spikes of a step.
     """
 
     title: ClassVar[str] = "sinabs"
@@ -68,9 +70,16 @@ class _Spikes:
         names: list[str] = self.theirs.required_states
         return names
 
+    @property
+    def most(self) -> float:
+        """The most spikes of one step."""
+        if self.theirs is sys.modules["sinabs.activation"].SingleSpike:
+            return 1
+        return getattr(self.theirs, "max_num_spikes_per_bin", None) or math.inf
+
     def apply(self, v: Tensor, threshold: Tensor, derivative: object) -> Tensor:
         """Spikes of potentials."""
-        steps = (v.detach() / threshold).round().clamp(min=1)
+        steps = (v.detach() / threshold).round().clamp(1, self.most)
         distance = v.detach() - steps * threshold
         return fired(lambda x: self.theirs.apply(x, threshold, derivative), v, distance, self.slope)
 
