@@ -26,6 +26,9 @@ format: .venv/test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[study,dev]'
 	# torchattacks asks for torchvision and an old requests; the attacks we compare with need neither
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt torchattacks
+	# so do the frameworks whose networks the tests wrap; these are what they do need beside what is there
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt \
+		spikingjelly snntorch norse sinabs loguru nir nirtorch pbr
 	touch $@
 
 clean:

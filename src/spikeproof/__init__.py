@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from spikeproof.evaluation.verdicts import evaluate_sweep as evaluate_sweep
     from spikeproof.interop.calls import AsFoolbox as AsFoolbox
     from spikeproof.interop.calls import AsTorchattacks as AsTorchattacks
+    from spikeproof.interop.frameworks.wrap import wrap as wrap
     from spikeproof.interop.members import FOOLBOX as FOOLBOX
     from spikeproof.interop.members import TORCHATTACKS as TORCHATTACKS
     from spikeproof.keys import Key as Key

@@ -31,11 +31,21 @@ from spikeproof.evaluation.verdicts import Attacked, Clean, evaluate_attack, eva
 from spikeproof.interop.peers import Peer
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
+from spikeproof.networks.substitute import Substitutable
 from spikeproof.protocols import Model, Threat
 from spikeproof.statistics import wilson
 from spikeproof.threats import Linf
 
-__all__ = ["DIAGNOSED", "Assessed", "assess", "attack_evidence", "disguise", "suite_evidence"]
+__all__ = [
+    "DIAGNOSED",
+    "Assessed",
+    "assess",
+    "attack_evidence",
+    "disguise",
+    "exits",
+    "other_gradients",
+    "suite_evidence",
+]
 
 DIAGNOSED = 48
 """Number of examples on which the diagnostics of a model are measured."""
@@ -271,12 +281,26 @@ def _judged(
         ],
         curve=curve,
         diagnostics=seen,
-        dynamic_exit=isinstance(model, Classifier) and dynamic_exit(model.spec.decoder),
-        other_gradients=isinstance(model, Classifier) and model.spec.neuron.spiking,
+        dynamic_exit=exits(model),
+        other_gradients=other_gradients(model),
         tie_share=float(_of_worst(clean, outcomes, "tie").mean()),
         argmax_accuracy=float(_of_worst(clean, outcomes, "right_argmax").mean()),
     )
     return Assessed(threat, accuracy, evidence, audit(evidence))
+
+
+def exits(model: Model) -> bool:
+    """Whether the model may decide before the last time step."""
+    if isinstance(model, Classifier):
+        return dynamic_exit(model.spec.decoder)
+    return isinstance(model, Substitutable) and dynamic_exit(model.decoder)
+
+
+def other_gradients(model: Model) -> bool:
+    """Whether there are other gradients of the same spikes."""
+    if isinstance(model, Classifier):
+        return model.spec.neuron.spiking
+    return isinstance(model, Substitutable) and model.spiking
 
 
 def _unmeasured(threat: Threat, n: int, classes: int, seen: Diagnostics) -> Assessed:

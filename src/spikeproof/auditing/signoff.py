@@ -14,12 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from spikeproof.auditing.assess import DIAGNOSED, suite_evidence
+from spikeproof.auditing.assess import DIAGNOSED, exits, other_gradients, suite_evidence
 from spikeproof.auditing.checks import Verdict
 from spikeproof.auditing.checks import audit as verdict_of
 from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.auditing.evidence import CurvePoint, Diagnostics, Evidence
-from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import InputError
 from spikeproof.evaluation.callables import LeakError, Shaped, answering
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
@@ -257,9 +256,9 @@ class Subject:
             curve=curve,
             diagnostics=self.diagnostics,
             contradicted=0.0 if proved is None else float((proved & broken).double().mean()),
-            dynamic_exit=own is not None and dynamic_exit(own.spec.decoder),
+            dynamic_exit=exits(self.model),
             suites=[suite, *more],
-            other_gradients=own is not None and own.spec.neuron.spiking,
+            other_gradients=other_gradients(self.model),
             tie_share=metrics["tie_share"],
             argmax_accuracy=metrics["robust_argmax"],
         )

@@ -541,6 +541,9 @@ def _no_bounds(model: Classifier) -> str | None:
             return f"no bounds are known for the layer {type(layer).__name__}"
         if isinstance(layer, (Spiking, Integrator)) and type(layer.neuron) not in (IF, LIF, ReLU):
             return f"no bounds are known for the neuron {type(layer.neuron).__name__}"
+        reset = getattr(getattr(layer, "neuron", None), "reset", ToZero())
+        if not isinstance(reset, (ToZero, BySubtraction)):
+            return f"no bounds are known for the reset {type(reset).__name__}"
     if type(model.spec.decoder) not in (Count, MeanPotential, FirstSpike):
         return f"no bounds are known for the decoder {type(model.spec.decoder).__name__}"
     return None

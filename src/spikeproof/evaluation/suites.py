@@ -62,6 +62,7 @@ from spikeproof.gradients import ASSG
 from spikeproof.keys import Key
 from spikeproof.losses import DLR, LogitCrossEntropy, Margin, Objective
 from spikeproof.networks.classifier import Classifier, ModelSpec
+from spikeproof.networks.substitute import Substitutable
 from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.surrogates import ATan, Exponential, Rectangle, Triangle
 from spikeproof.threats import L0, L1, L2, Linf, Region, Shifts, SquarePatch
@@ -183,6 +184,7 @@ class _Kind(NamedTuple):
     encoder: Any  # None if only the logits of the model are known
     spec: ModelSpec | None
     stochastic: bool
+    foreign: Substitutable | None = None  # with neurons of another framework, which are known
 
     @classmethod
     def of(cls, model: Model | ModelSpec) -> _Kind:
@@ -190,7 +192,13 @@ class _Kind(NamedTuple):
             return cls(model.encoder, model, model.encoder.stochastic)
         stochastic = bool(getattr(model, "stochastic", False))
         spec = model.spec if isinstance(model, Classifier) else None
-        return cls(getattr(model, "encoder", None), spec, stochastic)
+        foreign = model if isinstance(model, Substitutable) and model.spiking else None
+        return cls(getattr(model, "encoder", None), spec, stochastic, foreign)
+
+    @property
+    def known(self) -> ModelSpec | Substitutable | None:
+        """The parts of the model; None if only its logits are known."""
+        return self.foreign if self.spec is None else self.spec
 
     def pgd(self, draws: int = 4, **settings: Any) -> PGD:
         """Projected gradient descent, in expectation if the model is stochastic."""
@@ -201,7 +209,7 @@ class _Kind(NamedTuple):
 
     def reads(self, objective: Objective) -> bool:
         """Whether an objective on the output layer is defined for the model."""
-        return self.spec is not None and PGD(objective=objective).reads(self.spec)
+        return self.known is not None and PGD(objective=objective).reads(self.known)
 
     @property
     def exits(self) -> bool:
@@ -210,14 +218,14 @@ class _Kind(NamedTuple):
 
     @property
     def spiking(self) -> bool:
-        return self.spec is not None and self.spec.neuron.spiking
+        return self.foreign is not None or (self.spec is not None and self.spec.neuron.spiking)
 
     def adapts(self, threat: Threat) -> bool:
         """Whether ASSG, whose surrogate adapts to potentials, and SA-PGD are defined for the model."""
-        if self.spec is None or self.stochastic or not isinstance(threat, (Linf, L2)):
+        if self.known is None or self.stochastic or not isinstance(threat, (Linf, L2)):
             return False
         try:
-            _adaptive(0.425).check(self.spec)
+            _adaptive(0.425).check(self.known)
         except InputError:
             return False
         return True
@@ -225,11 +233,13 @@ class _Kind(NamedTuple):
     @property
     def counts(self) -> bool:
         """Whether logits are counts or times of spikes, on whose plateaus more attacks are needed."""
+        if self.foreign is not None:
+            return self.foreign.counts
         return self.spec is not None and self.spec.decoder.reads_spikes
 
     @property
     def classes(self) -> int:
-        return 2 if self.spec is None else self.spec.classes
+        return 2 if self.known is None else self.known.classes
 
 
 def _quick(kind: _Kind, threat: Threat) -> list[Member]:
@@ -280,7 +290,7 @@ def _adaptive(strength: float, steps: int = 50) -> Recipe:
 def _every_class(kind: _Kind, threat: Threat) -> list[Member]:
     """Towards one target class after the other; with the margin, if the number of classes is not known."""
     few, steps = (3, 10) if kind.stochastic else (4, 20)
-    if kind.spec is None:
+    if kind.known is None:
         steep = not isinstance(threat, L1)
         members = [Member("apgd-margin", APGD(steps=50, objective=Margin(), **kind.in_expectation()))]
         members += [Member("sa-pgd", SAPGD(steps=100, **kind.in_expectation()))] if steep else []
@@ -303,8 +313,8 @@ def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
             members.append(Member(f"sa-pgd-{strength}", _adaptive(strength, steps=100)))
     if not isinstance(threat, L0):
         members.append(Member("apgd-ce-long", APGD(steps=100, restarts=2, **kind.in_expectation(draws))))
-        if kind.spec is None or kind.classes > 3:
-            aim = Margin() if kind.spec is None else DLR()
+        if kind.known is None or kind.classes > 3:
+            aim = Margin() if kind.known is None else DLR()
             members.append(
                 Member("apgd-t-long", APGDT(steps=40, objective=aim, **kind.in_expectation(draws)))
             )
@@ -329,16 +339,16 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
         few = OnePixel(steps=10, population=20)
         return [*members, *_longer(level, "one-pixel", few, OnePixel(), OnePixel(steps=100, population=100))]
     short, long = (100, 300) if kind.spiking else (50, 150)
-    if kind.spec is None:
+    if kind.known is None:
         short, long = 200, 2000
     elif kind.stochastic:
         short, long = 50, 100
-    if level is not Level.QUICK and kind.spec is None:  # there is no twin with other gradients
+    if level is not Level.QUICK and kind.known is None:  # there is no twin with other gradients
         members.append(Member("stand-in", StandIn(queries=2000)))
     near = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]
     members += _longer(level, "rectangles", *near)
-    if level is not Level.QUICK and (kind.spec is None or (kind.counts and not kind.stochastic)):
-        queries = 1000 if kind.spec is None else 400
+    if level is not Level.QUICK and (kind.known is None or (kind.counts and not kind.stochastic)):
+        queries = 1000 if kind.known is None else 400
         members.append(Member("square-long", SquareSearch(queries=queries)))
     if level is Level.EXTREME:
         members.append(Member("stand-in-long", StandIn(queries=3000)))
@@ -438,7 +448,7 @@ def _surrogates(kind: _Kind, threat: Threat, steps: int, every: bool) -> list[Me
 
 def _backward_rules(kind: _Kind, steps: int) -> list[Member]:
     """Attacks with the gradients of other backward rules of the encoder."""
-    if kind.spec is None or not isinstance(kind.encoder, SpikeCode):
+    if kind.known is None or not isinstance(kind.encoder, SpikeCode):
         return []
     own, long = kind.encoder.backward, "" if steps == 20 else "-long"
     members = []

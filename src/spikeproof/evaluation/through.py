@@ -21,7 +21,7 @@ from spikeproof.keys import Key
 from spikeproof.losses import Margin
 from spikeproof.networks.architecture import Architecture
 from spikeproof.networks.classifier import Classifier
-from spikeproof.networks.substitute import substitute
+from spikeproof.networks.substitute import Substitutable, substitute
 from spikeproof.neurons import Integrator, Neuron, Recurrent, Spiking, Synapse
 from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, check_tensors
 
@@ -39,11 +39,11 @@ __all__ = [
 ]
 
 
-def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | GradientSources | None:
+def through(model: Any, recipe: Recipe) -> Classifier | Substitutable | RateNetwork | GradientSources | None:
     """The gradient source of a recipe, or None if it is the model itself.
 
     Args:
-        model: a `Classifier`; any model if the recipe names no substitute.
+        model: a `Classifier` or a wrapped network; any model if the recipe names no substitute.
         recipe: the attack; a recipe of several attacks gets `GradientSources`, one for each member.
 
     Raises:
@@ -53,13 +53,28 @@ def through(model: Any, recipe: Recipe) -> Classifier | RateNetwork | GradientSo
         sources = GradientSources(tuple(through(model, member) for member in recipe.members))
         return None if all(source is None for source in sources.models) else sources
     if isinstance(recipe, RateTwin):
-        return rate_twin(_twin(model, recipe.attack) or model)
+        return rate_twin(_layered(_twin(model, recipe.attack) or model, recipe))
     if isinstance(recipe, Through):
         recipe.check(model)
         return substitute(_twin(model, recipe.attack) or model, unroll=recipe.gradient)
     if isinstance(recipe, SpikeCompatible) and recipe.raised != 1:
-        return raised(_twin(model, recipe) or model, recipe.raised)
+        return raised(_layered(_twin(model, recipe) or model, recipe), recipe.raised)
     return _twin(model, recipe)
+
+
+def _layered(model: Any, recipe: Recipe) -> Classifier:
+    """The model, if its layers are ours.
+
+    Raises:
+        InputError: they are not.
+    """
+    if isinstance(model, Classifier):
+        return model
+    raise InputError(
+        "Gradients of the same weights in other layers need a network of spikeproof",
+        f"{recipe!r} for {type(model).__name__}",
+        "Wrap the network with convert=True, or leave out this attack.",
+    )
 
 
 def made_on(other: Any, recipe: Transfer) -> GradientSources:
@@ -75,11 +90,12 @@ def made_on(other: Any, recipe: Transfer) -> GradientSources:
     return GradientSources((other, through(other, recipe.attack)))
 
 
-def _twin(model: Any, recipe: Recipe) -> Classifier | None:
+def _twin(model: Any, recipe: Recipe) -> Classifier | Substitutable | None:
     """The twin with the surrogate and the backward rule of a recipe, or None if the recipe names neither."""
     if not isinstance(recipe, GradientRecipe) or (recipe.surrogate is None and recipe.backward is None):
         return None
-    return substitute(model, spike=recipe.surrogate, backward=recipe.backward)
+    twin: Classifier | Substitutable = substitute(model, spike=recipe.surrogate, backward=recipe.backward)
+    return twin
 
 
 def raised(model: Classifier, times: float) -> Classifier:

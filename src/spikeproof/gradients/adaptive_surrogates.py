@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from spikeproof.errors import InputError
 from spikeproof.gradients.rate_based import check_fires
-from spikeproof.gradients.temporal import GradientRule
+from spikeproof.gradients.temporal import Fit, GradientRule
 from spikeproof.neurons import IntegrateAndFire, Neuron, SomeState, Spiking, State
 from spikeproof.protocols import Context
 from spikeproof.surrogates import Surrogate, unit_of
@@ -115,19 +115,36 @@ class _Fitting(Surrogate):
     A layer with several kinds of neurons calls it several times per step; each kind has a memory of its own.
     """
 
-    def __init__(self, rule: _Fitted, unit: float) -> None:
+    def __init__(self, rule: _Fitted, unit: float | Tensor) -> None:
         self.rule, self.unit, self.memories, self.turn = rule, unit, [], 0
 
     memories: list[Remembered]
 
     def __call__(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        with torch.no_grad():
+            slope = self.slope(x)
+        z: Tensor = _Sloped.apply(x, slope)  # type: ignore[no-untyped-call]
+        return z
+
+    def step(self) -> None:
+        """A new time step begins."""
+        self.turn = 0
+
+    def slope(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The derivative at the next call of this time step."""
         if self.turn == len(self.memories):
             self.memories.append(None)
-        with torch.no_grad():
-            slope, self.memories[self.turn] = self.rule.slope(x / self.unit, self.memories[self.turn])
+        slope, self.memories[self.turn] = self.rule.slope(x / self.unit, self.memories[self.turn])
         self.turn += 1
-        z: Tensor = _Sloped.apply(x, slope / self.unit)  # type: ignore[no-untyped-call]
-        return z
+        return slope / self.unit
+
+    def next_step(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The derivative at the only call of a new time step."""
+        self.step()
+        return self.slope(x)
+
+    def end(self) -> None:
+        """Nothing outlasts the pass."""
 
 
 class _Fitted(GradientRule):
@@ -135,6 +152,9 @@ class _Fitted(GradientRule):
 
     def check(self, neuron: Neuron) -> None:
         check_fires(self, neuron)
+
+    def fit(self, layer: int, batch: int, unit: float | Tensor) -> Fit:
+        return _Fitting(self, unit)
 
     def slope(self, x: Float[Tensor, "B *F"], memory: Remembered) -> tuple[Float[Tensor, "B *F"], Remembered]:
         """The derivative at this time step, and the new memory; the memory is None at the first step."""
@@ -146,7 +166,7 @@ class _Fitted(GradientRule):
         self.check(neuron)
         spikes, fitting = [], _Fitting(self, unit_of(spike))
         for i in current:
-            fitting.turn = 0
+            fitting.step()
             z, state = neuron.step(i, state, fitting)
             spikes.append(z)
         return torch.stack(spikes), state
@@ -293,9 +313,7 @@ class ASSG(_Adaptive):
     ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
         """The loop over time of one layer, with the statistics of a run, if there is one."""
         self.check(neuron)
-        kept = None if known is None else known.of(layer, current.shape[1])
-        frozen = known is not None and layer in known.seen
-        fitting = _Recalling(self, unit_of(spike), kept, frozen)
+        fitting = _Recalling(self, unit_of(spike), layer, current.shape[1], known)
         if isinstance(neuron, IntegrateAndFire) and type(neuron).step is IntegrateAndFire.step:
             spikes, v = _Fused.apply(current, state.v, neuron, fitting)  # type: ignore[no-untyped-call]
             state = State(v)
@@ -305,9 +323,11 @@ class ASSG(_Adaptive):
                 z, state = neuron.step(i, state, fitting)
                 steps.append(z)
             spikes = torch.stack(steps)
-        if known is not None and not frozen:
-            known.keep(layer, tuple(fitting.statistics))
+        fitting.end()
         return spikes, state
+
+    def fit(self, layer: int, batch: int, unit: float | Tensor) -> Fit:
+        return _Recalling(self, unit, layer, batch, Recollection.current())
 
 
 @dataclass(frozen=True)
@@ -326,8 +346,12 @@ class _AtLayer:
 class _Recalling(Surrogate):
     """The spike function of one pass of ASSG through a layer, called at one time step after the other."""
 
-    def __init__(self, rule: ASSG, unit: float, kept: tuple[Tensor, ...] | None, frozen: bool) -> None:
-        self.rule, self.unit, self.kept, self.frozen = rule, unit, kept, frozen
+    def __init__(
+        self, rule: ASSG, unit: float | Tensor, layer: int, batch: int, known: Recollection | None
+    ) -> None:
+        self.rule, self.unit, self.layer, self.known = rule, unit, layer, known
+        self.kept = None if known is None else known.of(layer, batch)
+        self.frozen = known is not None and layer in known.seen
         self.statistics = list[Tensor]()  # mean and deviation of one call after the other
 
     def __call__(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
@@ -349,6 +373,18 @@ class _Recalling(Surrogate):
         self.statistics += [mean, deviation]
         alpha = _sharpness(self.rule.strength, self.rule.relax, mean, deviation)
         return _arctangent(alpha, size).div_(self.unit)
+
+    def step(self) -> None:
+        """Every call has statistics of its own, so that time steps need not be told apart."""
+
+    def next_step(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The derivative at the only call of a time step."""
+        return self.slope(x)
+
+    def end(self) -> None:
+        """The run, if there is one, takes over the statistics, unless this look has given it some before."""
+        if self.known is not None and not self.frozen:
+            self.known.keep(self.layer, tuple(self.statistics))
 
 
 class _Fused(torch.autograd.Function):

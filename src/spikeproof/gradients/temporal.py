@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -30,7 +30,23 @@ from spikeproof.neurons import (
 from spikeproof.protocols import Context
 from spikeproof.surrogates import Exponential, Rectangle, Sigmoid, Surrogate, in_units, unit_of
 
-__all__ = ["ANTLR", "TSSL", "GradientRule", "SurrogateGradient", "Trace", "Truncated"]
+__all__ = ["ANTLR", "TSSL", "Admitting", "Fit", "GradientRule", "SurrogateGradient", "Trace", "Truncated"]
+
+
+class Fit(Protocol):
+    """The derivatives of a rule in one pass through one layer, whose potentials it is shown step by step."""
+
+    def step(self) -> None:
+        """A new time step begins."""
+
+    def slope(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The derivative of spikes by potentials at this distance from the threshold."""
+
+    def next_step(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        """The same at a new time step."""
+
+    def end(self) -> None:
+        """The pass is over."""
 
 
 class GradientRule:
@@ -60,6 +76,23 @@ class GradientRule:
         spikes, end = _Ruled.apply(current, state.v, neuron, self, unit_of(spike))  # type: ignore[no-untyped-call]
         return spikes, State(end)
 
+    def fit(self, layer: int, batch: int, unit: float | Tensor) -> Fit:
+        """The rule for a layer of another framework, of whose neurons it sees distances from the threshold.
+
+        Args:
+            layer: the place of the layer in its network.
+            batch: number of examples.
+            unit: the threshold.
+
+        Raises:
+            InputError: the rule needs more than these distances.
+        """
+        raise InputError(
+            f"The gradient rule {type(self).__name__} needs neurons of spikeproof",
+            "neurons of another framework",
+            "Use pdsg or assg, or wrap the network with convert=True.",
+        )
+
     def install(self, network: nn.Module) -> None:
         """Differentiate the spiking layers of a network by this rule; the network is a twin made for it."""
         for layer in network.modules():
@@ -71,6 +104,18 @@ class GradientRule:
     ) -> Float[Tensor, "T B *F"]:
         """The gradient with respect to the current, from the gradient `g` with respect to the spikes."""
         raise NotImplementedError(f"{type(self).__name__} defines no gradient")
+
+
+@runtime_checkable
+class Admitting(Protocol):
+    """A model of neurons that are not ours, which knows what rules they can be differentiated by."""
+
+    def admits(self, rule: GradientRule) -> None:
+        """Whether they can be differentiated by this one.
+
+        Raises:
+            InputError: they cannot.
+        """
 
 
 class Trace(NamedTuple):

@@ -10,7 +10,7 @@ from spikeproof.attacks.parts.steps import best_step
 from spikeproof.attacks.recipe import Attack, GradientRecipe, Recipe
 from spikeproof.attacks.search import GradientAttack
 from spikeproof.errors import InputError
-from spikeproof.gradients import GradientRule
+from spikeproof.gradients import Admitting, GradientRule
 from spikeproof.protocols import Threat
 
 __all__ = ["BIM", "EOTPGD", "FGSM", "PGD", "Through"]
@@ -178,8 +178,11 @@ class Through(Recipe):
 
     def check(self, model: object) -> None:
         spec: Any = getattr(model, "spec", model)  # a candidate of a study is its own spec
-        for neuron in (spec.neuron, spec.network.neuron(spec.neuron)):
-            self.gradient.check(neuron)
+        if isinstance(model, Admitting):
+            model.admits(self.gradient)
+        else:
+            for neuron in (spec.neuron, spec.network.neuron(spec.neuron)):
+                self.gradient.check(neuron)
         self.attack.check(model)
 
     def __call__(self, threat: Threat) -> Attack:

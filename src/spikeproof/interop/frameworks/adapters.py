@@ -1,0 +1,268 @@
+"""What a framework's adapter tells: which modules keep a state, how they rest, and where they fire.
+
+Nothing here imports a framework. A module belongs to one if a class that it derives from was defined in the
+framework's package, so a framework is looked at only where the network has brought it along.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from types import FunctionType, MethodType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from spikeproof.errors import InputError
+
+__all__ = [
+    "Adapter",
+    "Layout",
+    "Slope",
+    "Spot",
+    "at_rest",
+    "derives",
+    "modules_inside",
+    "named_parts",
+    "refuse_training",
+    "refuse_unfinished",
+    "resting",
+]
+
+
+class Layout(Enum):
+    """How a network is called, and where time is in what it takes."""
+
+    INSIDE = "inside"
+    """One call with images `[B, ...]`; time passes inside."""
+
+    CALLS = "calls"
+    """One call for each step with `[B, ...]`; the network, or the caller, keeps the state."""
+
+    FIRST = "first"
+    """One call with `[T, B, ...]`."""
+
+    SECOND = "second"
+    """One call with `[B, T, ...]`."""
+
+    FLAT = "flat"
+    """One call with `[B T, ...]`, the steps of an example one after the other."""
+
+
+Slope = Callable[[Tensor], Tensor]
+"""The distance of a potential from its threshold to the derivative that stands for that of the spike."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A place where neurons of a framework fire.
+
+    Args:
+        module: the layer of neurons.
+        name: the attribute that holds the spike function, or what calls it.
+        unit: the threshold, in which distances from it are measured.
+        with_slope: that attribute with another derivative and the same spikes.
+        stepwise: whether each call of the module is one time step; otherwise each question is.
+    """
+
+    module: nn.Module
+    name: str
+    unit: float | Tensor
+    with_slope: Callable[[Any, Slope], object]
+    stepwise: bool = False
+
+
+class Adapter:
+    """What is known of a framework; one object for each."""
+
+    title: ClassVar[str]
+    package: ClassVar[str]
+    tested: ClassVar[str]
+    """The version that the tests run with."""
+
+    def holds(self, module: nn.Module) -> bool:
+        """Whether a module of the framework keeps a state from one call to the next."""
+        return False
+
+    def reset(self, module: nn.Module) -> None:
+        """Bring one module to rest as the framework does; its containers are copies that may be changed."""
+
+    def spots(self, module: nn.Module) -> Iterator[Spot]:
+        """Where the neurons of a module fire; nothing for a module without neurons."""
+        yield from ()
+
+    def looks(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
+        """Number of time steps and of examples that a layer of neurons sees in one call; None for others."""
+        return None
+
+    def check(self, net: nn.Module) -> None:
+        """Refuse a network whose settings contradict each other.
+
+        Raises:
+            InputError: they do.
+        """
+
+    def layouts(self) -> Sequence[Layout]:
+        """How networks of the framework are usually called, the likeliest first."""
+        return Layout.CALLS, Layout.FIRST, Layout.SECOND
+
+
+def derives(module: object, package: str, *names: str) -> bool:
+    """Whether a class of this package, with one of these names if any are given, is among the bases.
+
+    Example:
+        >>> derives(nn.ReLU(), "torch", "Module"), derives(nn.ReLU(), "torchvision")
+        (True, False)
+    """
+    return any(
+        cls.__module__.split(".")[0] == package and (not names or cls.__name__ in names)
+        for cls in type(module).__mro__
+    )
+
+
+def modules_inside(call: object) -> list[nn.Module]:
+    """The networks that a callable calls: itself, or what it closes over, is bound to, names or holds.
+
+    Example:
+        >>> net = nn.Linear(2, 2)
+        >>> modules_inside(lambda x: net(x).mean(0)) == [net]
+        True
+    """
+    found: dict[int, nn.Module] = {}
+    _walk(call, found, set())
+    outer = list(found.values())
+    nested = {id(part) for module in outer for part in module.modules() if part is not module}
+    return [module for module in outer if id(module) not in nested]
+
+
+def _walk(value: object, found: dict[int, nn.Module], seen: set[int]) -> None:
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, nn.Module):
+        found[id(value)] = value
+    elif isinstance(value, FunctionType):
+        for cell in value.__closure__ or ():
+            _walk_cell(cell, found, seen)
+        for name in value.__code__.co_names:
+            inner = value.__globals__.get(name)
+            near = isinstance(inner, FunctionType) and inner.__module__ == value.__module__
+            if near or isinstance(inner, nn.Module):
+                _walk(inner, found, seen)
+        for default in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
+            _walk(default, found, seen)
+    elif isinstance(value, MethodType):
+        _walk(value.__self__, found, seen)
+    elif isinstance(value, functools.partial):
+        for part in (value.func, *value.args, *value.keywords.values()):
+            _walk(part, found, seen)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            _walk(part, found, seen)
+    elif isinstance(value, dict):
+        for part in value.values():
+            _walk(part, found, seen)
+    elif not isinstance(value, (type, Tensor)) and hasattr(value, "__dict__") and callable(value):
+        for part in vars(value).values():
+            _walk(part, found, seen)
+
+
+def _walk_cell(cell: Any, found: dict[int, nn.Module], seen: set[int]) -> None:
+    try:
+        _walk(cell.cell_contents, found, seen)
+    except ValueError:  # a name that has no value yet
+        return
+
+
+def named_parts(nets: Iterable[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """Every module inside some networks with its name, each once.
+
+    Example:
+        >>> [name for name, _ in named_parts([nn.Sequential(nn.ReLU())])]
+        ['Sequential', '0']
+    """
+    seen: set[int] = set()
+    for net in nets:
+        for name, module in net.named_modules():
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield name or type(module).__name__, module
+
+
+_CONTAINERS = ("_buffers", "_memories")
+
+
+@contextmanager
+def at_rest(resting: Sequence[tuple[Adapter, nn.Module]]) -> Iterator[None]:
+    """Every module at rest inside, and in the state that it had before outside.
+
+    What modules remember is exchanged by reference, so that neither a graph that still needs it nor what the
+    owner of the network left in it is touched.
+
+    Args:
+        resting: modules that keep a state, each with the adapter that knows it.
+    """
+    kept = [(module, _shelved(module)) for _, module in resting]
+    try:
+        for adapter, module in resting:
+            adapter.reset(module)
+        yield
+    finally:
+        for module, shelf in kept:
+            _put_back(module, shelf)
+
+
+def _shelved(module: nn.Module) -> dict[str, object]:
+    """What a module holds, whose containers of state are replaced by copies."""
+    held = dict(vars(module))
+    for name in _CONTAINERS:
+        if name in held:
+            vars(module)[name] = type(held[name])(held[name])
+    return held
+
+
+def _put_back(module: nn.Module, held: dict[str, object]) -> None:
+    current = vars(module)
+    for name in [name for name in current if name not in held]:
+        del current[name]
+    current.update(held)
+
+
+def resting(nets: Iterable[nn.Module], adapters: Sequence[Adapter]) -> list[tuple[Adapter, nn.Module]]:
+    """The modules that keep a state, each with the adapter that knows it."""
+    return [(a, module) for _, module in named_parts(nets) for a in adapters if a.holds(module)]
+
+
+def refuse_training(parts: Iterable[tuple[str, nn.Module]]) -> None:
+    """Refuse networks of which a part is in training mode.
+
+    Raises:
+        InputError: some part is, which is named.
+    """
+    for name, module in parts:
+        if module.training:
+            raise InputError(
+                "A network is measured in evaluation mode",
+                f"{name} ({type(module).__name__}) in training mode",
+                "Call net.eval() first.",
+            )
+
+
+def refuse_unfinished(parts: Iterable[tuple[str, nn.Module]]) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises:
+        InputError: a parameter or buffer with NaN or infinite values, which is named.
+    """
+    for name, module in parts:
+        for inner, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise InputError(
+                    "A network whose weights are finite numbers",
+                    f"NaN or infinity in {name}.{inner}",
+                    "Load another checkpoint, or train again with a lower learning rate.",
+                )

@@ -1,0 +1,50 @@
+"""The programs of docs/your-model.md run as they stand, with fewer epochs and images."""
+
+import contextlib
+import importlib
+import io
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+PAGE = (Path(__file__).parents[2] / "docs" / "your-model.md").read_text()
+PROGRAMS = dict(re.findall(r"^## (\w+).*?```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
+SETTINGS = 'EPOCHS, IMAGES, SUITE = 15, 50, "standard"'
+
+
+@pytest.mark.parametrize(
+    ("title", "module"),
+    [
+        ("SpikingJelly", "spikingjelly.activation_based.neuron"),
+        ("snnTorch", "snntorch"),
+        ("Norse", "norse.torch"),
+    ],
+)
+def test_a_program_of_the_page_ends_with_a_verdict(title, module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            pytest.skip(f"needs {module.split('.')[0]}: {error}")
+    program = PROGRAMS[title]
+    assert SETTINGS in program
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(program.replace(SETTINGS, 'EPOCHS, IMAGES, SUITE = 1, 10, "quick"'), {})
+    assert re.search(r"^  robust +\d", said.getvalue(), re.MULTILINE)
+    assert re.search(r"^  verdict +\w", said.getvalue(), re.MULTILINE)
+
+
+def test_the_page_says_where_files_of_nir_are_read():
+    section = PAGE.split("## NIR files")[1].split("##")[0]
+    assert "sp.from_nir" in section
+
+
+def test_the_page_names_the_tested_versions():
+    from spikeproof.interop.frameworks.wrap import FRAMEWORKS
+
+    for adapter in FRAMEWORKS:
+        assert f"{adapter.title} {adapter.tested}" in PAGE
