@@ -40,6 +40,10 @@ def make_model():
 def a_function():
     return lambda images: images.flatten(1)[:, :10]
 
+def wrapped():
+    import spikeproof as sp
+    return sp.wrap(Net().eval(), torch.rand(4, 1, 8, 8))
+
 def too_few():
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 9))
 
@@ -91,11 +95,37 @@ def test_weights_are_the_same_from_every_kind_of_file(folder):
     assert not made(Given(f"{folder}/net.py:make_model")).training
 
 
+def test_weights_are_loaded_into_the_network_that_is_wrapped(folder):
+    x = torch.rand(3, 1, 8, 8)
+    plain, wrapped = (
+        made(Given(f"{folder}/net.py:{name}", f"{folder}/net.pt")) for name in ("make_model", "wrapped")
+    )
+    assert torch.equal(plain(x), wrapped(x))
+
+
+def test_a_network_that_remembers_is_refused_until_it_says_how_it_is_read(tmp_path):
+    pytest.importorskip("snntorch")
+    (tmp_path / "spiking.py").write_text(
+        "import snntorch, torch\n"
+        "def bare():\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10),"
+        " snntorch.Leaky(0.9, init_hidden=True))\n"
+        "def wrapped():\n"
+        "    import spikeproof as sp\n"
+        "    return sp.wrap(bare().eval(), torch.rand(4, 1, 8, 8), steps=3, readout='sum')\n"
+    )
+    with pytest.raises(InputError, match=r"spikeproof\.wrap"):
+        made(Given(f"{tmp_path}/spiking.py:bare"))
+    done = said("evaluate", f"{tmp_path}/spiking.py:wrapped", *ASKED, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "0 computed" not in done.output
+
+
 @pytest.mark.parametrize(
     ("function", "weights", "words"),
     [
         ("make_modl", None, "Did you mean 'make_model'"),
-        ("fails", None, "KeyError: 'layers' (line 26)"),
+        ("fails", None, "KeyError: 'layers' (line 30)"),
         ("nothing", None, "an object of type int"),
         ("a_function", "net.pt", "Load the weights inside the function"),
         ("too_few", "net.pt", "expected the weights of every layer"),

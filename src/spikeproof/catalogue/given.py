@@ -23,7 +23,11 @@ from torch import Tensor, nn
 
 from spikeproof.errors import DamagedError, InputError, suggest
 from spikeproof.evaluation.callables import answering
+from spikeproof.interop.frameworks.adapters import derives, modules_inside
+from spikeproof.interop.frameworks.wrap import FRAMEWORKS
+from spikeproof.interop.frameworks.wrapped import Wrapped
 from spikeproof.keys import Key
+from spikeproof.networks.classifier import Classifier
 from spikeproof.plainfiles import bytes_of, printable
 from spikeproof.protocols import Model
 from spikeproof.tensorfiles import digest, parse
@@ -124,15 +128,32 @@ def made(given: Given, digests: Mapping[str, str] | None = None) -> Model:
     found = _called(given)
     if isinstance(found, nn.Module):
         found = found.eval()
-        if given.weights is not None:
-            _load_weights(found, Path(given.weights))
-    elif given.weights is not None:
-        raise InputError(
-            f"{given.make}: a model that loads weights is a torch.nn.Module",
-            f"an object of type {type(found).__name__}",
-            "Load the weights inside the function, and leave out weights.",
-        )
+    if given.weights is not None:
+        nets = list(found.nets) if isinstance(found, Wrapped) else modules_inside(found)
+        if len(nets) != 1 or isinstance(found, Classifier):
+            raise InputError(
+                f"{given.make}: a model that loads weights is one torch.nn.Module, or holds one",
+                f"an object of type {type(found).__name__} with {len(nets)} of them",
+                "Load the weights inside the function, and leave out weights.",
+            )
+        _load_weights(nets[0], Path(given.weights))
+    _refuse_unwrapped(given, found)
     return answering(cast(Model, found))
+
+
+def _refuse_unwrapped(given: Given, found: object) -> None:
+    """Refuse a network of neurons that remember, of which nothing says how it is called and read."""
+    if isinstance(found, Wrapped):
+        return
+    parts = [part for net in modules_inside(found) for part in net.modules()]
+    for adapter in FRAMEWORKS:
+        if any(derives(part, adapter.package) for part in parts):
+            raise InputError(
+                f"{given.make} says how its network of {adapter.package} is called and read over time",
+                f"an object of type {type(found).__name__}",
+                "Return spikeproof.wrap(net, examples, steps=8, readout='mean'), with examples such as "
+                "torch.rand(4, 1, 28, 28).",
+            )
 
 
 def _called(given: Given) -> object:
@@ -252,8 +273,10 @@ def _tensors(path: Path) -> Mapping[str, Tensor]:
 
 def fingerprint_of(model: Model) -> str:
     """The digest of the weights of a made model; of a function, which shows none, that of no weights."""
-    inner = getattr(model, "model", model)
-    return digest(inner.state_dict() if isinstance(inner, nn.Module) else {})
+    nets = modules_inside(model)
+    return digest(
+        {f"{place}.{name}": each for place, net in enumerate(nets) for name, each in net.state_dict().items()}
+    )
 
 
 def class_count(model: Model, shape: tuple[int, ...]) -> int:

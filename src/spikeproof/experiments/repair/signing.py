@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
-
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.auditing.checks import WITHHELD
 from spikeproof.auditing.evidence import CurvePoint
@@ -24,6 +22,7 @@ from spikeproof.experiments.run.compute import in_full, one_thread
 from spikeproof.experiments.study.cells import data_of
 from spikeproof.experiments.study.owned import Owned
 from spikeproof.experiments.study.study import Candidate, Study
+from spikeproof.interop.frameworks.adapters import modules_inside
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
 from spikeproof.plainfiles import read_json
@@ -162,8 +161,8 @@ def _subject(model: Model, data: Dataset, question: Question, device: str) -> Su
     Raises:
         InputError: the model and the data do not fit, there are too few examples, or it answers no logits.
     """
-    if isinstance(inner := getattr(model, "model", model), nn.Module):
-        inner.to(device)
+    for net in modules_inside(model):
+        net.to(device)
     shape = tuple(data.test.images.shape[1:])
     classes = model.spec.classes if isinstance(model, Classifier) else class_count(model, shape)
     if classes != len(data.classes):

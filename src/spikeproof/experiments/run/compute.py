@@ -20,7 +20,7 @@ from typing import NamedTuple, TypedDict
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as tensor_bytes
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.made_of.transfer import Transfer
@@ -58,6 +58,7 @@ from spikeproof.experiments.study.cells import (
 )
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.experiments.study.owned import is_owned, owned, reason
+from spikeproof.interop.frameworks.adapters import modules_inside
 from spikeproof.keys import Key
 from spikeproof.learning.rule import EpochReport, Rule
 from spikeproof.networks.classifier import Classifier, ModelSpec
@@ -197,11 +198,11 @@ class Bench:
     def take(self, spec: CellSpec) -> Files:
         """What is noted of a given model, of which nothing is stored but the digest of its weights."""
         model, data = self.given(spec), self.dataset(spec["dataset"])
-        inner = getattr(model, "model", model)
+        nets = modules_inside(model)
         metrics = {
             "epochs": [],
             "validation_accuracy": None,
-            "parameters": sum(p.numel() for p in inner.parameters()) if isinstance(inner, nn.Module) else 0,
+            "parameters": sum(weights.numel() for net in nets for weights in net.parameters()),
             "weights": fingerprint_of(model),
             **({"data_notes": list(data.notes)} if data.notes else {}),
         }
@@ -222,8 +223,8 @@ class Bench:
                 f"Add --make {printable(model.given.make)} if that is a program of yours.",
             )
         found = model.model
-        if isinstance(inner := getattr(found, "model", found), nn.Module):
-            inner.to(self.device)
+        for net in modules_inside(found):
+            net.to(self.device)
         return found
 
     def clean(self, cell: Cell, tell: Tell) -> Files:

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from spikeproof.catalogue.given import Given, class_count, made
 from spikeproof.errors import InputError
 from spikeproof.evaluation.certificates import Certificate
-from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
 from spikeproof.protocols import Model, Threat
 
-__all__ = ["OWN", "TAKEN", "Owned", "Unseen", "is_owned", "owned", "programs", "reason"]
+__all__ = ["OWN", "TAKEN", "Owned", "is_owned", "owned", "programs", "reason"]
 
 OWN = {"name": "own"}
 """What stands in the place of a part that a given model does not show."""
@@ -107,26 +103,6 @@ def owned(spec: Mapping[str, Any]) -> Owned:
     given = dict(spec["given"])
     make, weights = given.pop("make"), given.pop("weights")
     return Owned(Given(make, weights), tuple(sorted(given.items())))
-
-
-@dataclass(frozen=True)
-class Unseen:
-    """What a plan depends on of a given model that is not at hand.
-
-    Args:
-        stochastic: whether equal examples can get different logits.
-    """
-
-    stochastic: bool
-
-    @classmethod
-    def of(cls, spec: Mapping[str, Any]) -> Unseen:
-        """The given model that a train cell names."""
-        return cls(bool(spec.get("stochastic", False)))
-
-    def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None, /) -> Float[Tensor, "B K"]:
-        """It is only planned for."""
-        raise NotImplementedError("a model that is not at hand answers nothing")
 
 
 def reason(certificate: Certificate, model: Model, threat: Threat) -> str | None:
