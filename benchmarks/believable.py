@@ -7,15 +7,19 @@ For every model and budget of a study with the standard suite: the suite `extrem
 greedy search over single pixels (each to either end of its budget, the best change kept, until no change
 helps). The first table says how many numbers fall below the 95 % interval that was printed, by verdict. A
 supported number should not fall; a doubt means something if many doubtful ones do. The second table holds the
-same model, budget and images under changes that keep the function.
+same model, budget and images under changes that keep the function. What is measured goes to a file beside the
+study, and a command that was stopped goes on from there; `--part 1/2` and `--part 2/2` share the work between
+two processes, and a last call without `--part` writes the page.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +28,9 @@ import torch
 from torch import Tensor
 
 import spikeproof as sp
+from spikeproof.datasets import Split
 from spikeproof.decoders import decide
+from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.results import records
 from spikeproof.losses import Margin
 from spikeproof.networks import Classifier
@@ -74,33 +80,64 @@ def greedy(model: Classifier, x: Tensor, y: Tensor, x_adv: Tensor, epsilon: floa
     return found
 
 
-def measure(directory: Path, examples: int, rounds: int) -> Iterator[Number]:
-    rows = [row for row in records(directory) if row["attack"] == "worst-case"]
+class Notes:
+    """What has been measured, each under a name, in a file of one line each.
+
+    Args:
+        path: of the file; processes that share the work have one each.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[str, list[object]] = {}
+        for each in path.parent.glob("believable*.jsonl"):
+            for line in each.read_text("utf-8").splitlines():
+                name, found = json.loads(line)
+                self.known[name] = found
+
+    def of(self, name: str, measured: Callable[[], Sequence[object]]) -> list[object]:
+        if name not in self.known:
+            self.known[name] = list(measured())
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([name, self.known[name]]) + "\n")
+            print(name, *self.known[name], file=sys.stderr, flush=True)
+        return self.known[name]
+
+
+def measure(directory: Path, examples: int, rounds: int, notes: Notes, share: slice) -> Iterator[Number]:
+    rows = [row for row in records(directory) if row["attack"] == "worst-case" and not row["stochastic"]]
     data = sp.Digits().load()
     part = sp.ClassProportional()(data.test, examples)
-    for row in rows:
-        if row["stochastic"] or row["robust_accuracy"] is None:
-            continue
-        model = sp.load(row["model"])
-        threat = Linf(row["epsilon"])
-        report = sp.audit(model, part.images, part.labels, threat, "extreme", key=KEY)
-        attacked = report.suited.attacked
-        standing = (attacked.right > 0).nonzero().flatten()
-        with torch.no_grad():
-            x, y = part.images[standing], part.labels[standing]
-            images = greedy(model, x, y, report.images[standing], row["epsilon"], rounds)
-            assert threat.contains(images, x).all()
-            left = int((decide(model(images)) == y).sum()) if len(standing) else 0
-        name = f"{row['encoder']}, {row['decoder']}"
+    for row in rows[share]:
+
+        def number(row: Record = row) -> tuple[float, float]:
+            return left_by_more(row, part, rounds)
+
+        extreme, left = (float(str(each)) for each in notes.of(f"{row['cell']} {examples} {rounds}", number))
         yield Number(
-            name,
+            f"{row['encoder']}, {row['decoder']}",
             row["epsilon"],
             str(row["verdict"]),
             row["robust_accuracy"],
             row["ci_low"],
-            report.accuracy,
-            left / len(part.labels),
+            extreme,
+            left,
         )
+
+
+def left_by_more(row: Record, part: Split, rounds: int) -> tuple[float, float]:
+    """The accuracy that the suite `extreme` leaves, and that the greedy search after it leaves."""
+    model = sp.load(row["model"])
+    threat = Linf(row["epsilon"])
+    report = sp.audit(model, part.images, part.labels, threat, "extreme", key=KEY)
+    attacked = report.suited.attacked
+    standing = (attacked.right > 0).nonzero().flatten()
+    with torch.no_grad():
+        x, y = part.images[standing], part.labels[standing]
+        images = greedy(model, x, y, report.images[standing], row["epsilon"], rounds)
+        assert threat.contains(images, x).all()
+        left = int((decide(model(images)) == y).sum()) if len(standing) else 0
+    return report.accuracy, left / len(part.labels)
 
 
 def scaled(model: Classifier, factor: float) -> Classifier:
@@ -122,7 +159,9 @@ def permuted(model: Classifier) -> Classifier:
     return twin
 
 
-CHANGES: dict[str, Callable[[Classifier], Callable[[Tensor], Tensor]]] = {
+Change = Callable[[Classifier], Callable[[Tensor], Tensor]]
+
+CHANGES: dict[str, Change] = {
     "the model itself": lambda model: model,
     "weights and threshold times 32": lambda model: scaled(model, 32.0),
     "weights and threshold divided by 128": lambda model: scaled(model, 1 / 128),
@@ -137,17 +176,25 @@ CHANGES: dict[str, Callable[[Classifier], Callable[[Tensor], Tensor]]] = {
 }
 
 
-def invariance(directory: Path, examples: int, epsilon: float) -> dict[str, list[tuple[float, str]]]:
+def invariance(
+    directory: Path, examples: int, epsilon: float, notes: Notes, share: slice
+) -> dict[str, list[tuple[float, str]]]:
     """Change -> per model the robust accuracy and the verdict under the standard suite."""
-    rows = [row for row in records(directory) if row["attack"] == "none" and not row["stochastic"]]
-    models = {f"{row['encoder']}, {row['decoder']}": row["model"] for row in rows if row["neuron"] != "relu"}
+    rows = [row for row in records(directory) if row["neuron"] != "relu" and not row["stochastic"]]
+    named = {f"{row['encoder']}, {row['decoder']}": row["model"] for row in rows}
+    models = dict(list(named.items())[share])
     part = sp.ClassProportional()(sp.Digits().load().test, examples)
     found: dict[str, list[tuple[float, str]]] = {"": [(float("nan"), name) for name in models]}
     for change, make in CHANGES.items():
         found[change] = []
         for path in models.values():
-            report = sp.audit(make(sp.load(path)), part.images, part.labels, Linf(epsilon), key=KEY)
-            found[change].append((report.accuracy, report.verdict.verdict))
+
+            def cell(path: str = path, make: Change = make) -> tuple[float, str]:
+                report = sp.audit(make(sp.load(path)), part.images, part.labels, Linf(epsilon), key=KEY)
+                return report.accuracy, report.verdict.verdict
+
+            accuracy, verdict = notes.of(f"{change} {path} {examples} {epsilon}", cell)
+            found[change].append((float(str(accuracy)), str(verdict)))
     return found
 
 
@@ -157,13 +204,18 @@ def main() -> None:
         "study", type=Path, help="output directory of a study on digits with the standard suite"
     )
     parser.add_argument("--examples", type=int, default=150, help="test images for the attacks that follow")
+    parser.add_argument("--invariant", type=int, default=60, help="test images for the table of invariances")
     parser.add_argument("--rounds", type=int, default=30, help="most pixels that the greedy search changes")
     parser.add_argument("--epsilon", type=float, default=0.1, help="budget of the table of invariances")
+    parser.add_argument("--part", help="which part of the work, such as 1/2; nothing is written to --out")
     parser.add_argument("--out", type=Path, help="write Markdown there, between the lines that mark it")
     options = parser.parse_args()
     torch.set_num_threads(1)
     began = time.process_time()
-    numbers = list(measure(options.study, options.examples, options.rounds))
+    which, _, parts = (options.part or "1/1").partition("/")
+    share = slice(int(which) - 1, None, int(parts))
+    notes = Notes(options.study / f"believable-{which}-of-{parts}.jsonl")
+    numbers = list(measure(options.study, options.examples, options.rounds, notes, share))
     lines = [
         "| verdict | numbers | fall below their interval | share |",
         "|---|---|---|---|",
@@ -181,14 +233,14 @@ def main() -> None:
     for n in numbers:
         shares = " | ".join(f"{100 * v:.1f}" for v in (n.printed, n.low, n.extreme, n.greedy))
         lines.append(f"| {n.model} | {n.epsilon:g} | {shares} | {n.verdict} |")
-    table = invariance(options.study, options.examples, options.epsilon)
+    table = invariance(options.study, options.invariant, options.epsilon, notes, share)
     names = [name for _, name in table.pop("")]
     lines += ["", f"| linf {options.epsilon:g} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for change, cells in table.items():
         lines.append(f"| {change} | {' | '.join(f'{100 * a:.1f} {v}' for a, v in cells)} |")
-    lines += ["", f"{time.process_time() - began:.0f} s of one core."]
+    print(f"{time.process_time() - began:.0f} s of one core.", file=sys.stderr)
     text = "\n".join(lines) + "\n"
-    if options.out is not None:
+    if options.out is not None and options.part is None:
         head = options.out.read_text("utf-8").split("<!-- measured -->")[0] if options.out.exists() else ""
         options.out.write_text(f"{head}<!-- measured -->\n\n{text}", "utf-8")
     print(text)

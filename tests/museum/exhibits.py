@@ -32,6 +32,7 @@ from spikeproof.decoders import ConfidenceExit, Count, FixedExit, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated
 from spikeproof.evaluation.certificates import BernoulliSmoothing
 from spikeproof.evaluation.distances import evaluate_distances
+from spikeproof.evaluation.levels import Level
 from spikeproof.evaluation.through import made_on
 from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean, evaluate_sweep
 from spikeproof.keys import Key
@@ -329,6 +330,13 @@ EXHIBITS = (
         "narrow surrogate, wide one beside it",
         "training rule weaker than substitutes",
         lambda: evidence(narrow(0.02), (*ATTACKS, PGD(steps=20, surrogate=ATan(2.0)))),
+    ),
+    Exhibit(
+        "the same, after a standard suite",
+        "substitutes needed",
+        lambda: evidence(
+            narrow(0.02), (*ATTACKS, PGD(steps=20, surrogate=ATan(2.0))), suites=[Level.STANDARD]
+        ),
     ),
     Exhibit(
         "latency code with the spike-gated gradient",

@@ -140,7 +140,10 @@ IN_SUITES = {
         attacks=suite(OWN, member("square", 0.5, 40, gradient_free=True, steps=0))
     ),
     "training rule weaker than substitutes": number(
-        attacks=suite(OWN, member("width-sweep", 0.5, 40, own_gradient=False))
+        attacks=suite(OWN, member("width-sweep", 0.5, 40, own_gradient=False)), suites=["quick"]
+    ),
+    "substitutes needed": number(
+        attacks=suite(OWN, member("width-sweep", 0.5, 40, own_gradient=False)), suites=["standard"]
     ),
     "unbounded attack fails": number(attacks=suite(OWN), unbounded=True),
     "loss still rising": number(
@@ -156,7 +159,10 @@ IN_STUDIES = {
     "budget or box violated": number(attacks=[ran(PGD(), budget_violations=1)]),
     "gradient-free beats gradient": number(attacks=[ran(PGD(steps=20), 0.6), ran(SquareSearch(), 0.5)]),
     "training rule weaker than substitutes": number(
-        attacks=[ran(PGD(steps=20), 0.6), ran(PGD(steps=20, surrogate=ATan(1.0)), 0.5)]
+        attacks=[ran(PGD(steps=20), 0.6), ran(PGD(steps=20, surrogate=ATan(1.0)), 0.5)], suites=[]
+    ),
+    "substitutes needed": number(
+        attacks=[ran(PGD(steps=20), 0.6), ran(PGD(steps=20, surrogate=ATan(1.0)), 0.5)], suites=["extreme"]
     ),
     "transfer beats white-box": number(attacks=[ran(PGD(steps=20), 0.6), ran(Transfer(attack=PGD()), 0.5)]),
     "one step beats many": number(attacks=[ran(PGD(steps=20), 0.6), ran(FGSM(), 0.5)]),
@@ -173,6 +179,14 @@ IN_STUDIES = {
     "evidence missing": number(missing_attacks=["the attack square at 0.1 failed: out of memory"]),
     "diagnostics or certificate missing": number(missing_safeguards=["the certify cell is not there"]),
 }
+
+
+@pytest.mark.parametrize(("level", "verdict"), [("quick", "doubtful"), ("standard", "supported")])
+def test_substitutes_ahead_of_training_are_a_doubt_only_where_no_standard_suite_used_them(level, verdict):
+    found = audit(
+        number(attacks=suite(OWN, member("width-sweep", 0.5, 40, own_gradient=False)), suites=[level])
+    )
+    assert found.verdict == verdict
 
 
 @pytest.mark.parametrize(("place", "planted"), [(EVALUATE, IN_SUITES), (STUDIES, IN_STUDIES)])

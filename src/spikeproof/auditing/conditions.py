@@ -352,7 +352,21 @@ def transfer_beats_white_box(evidence: Evidence) -> str | None:
     return _beaten(_best(transfers), _best(evidence.white_box()))
 
 
+def searched(evidence: Evidence) -> bool:
+    """Whether a standard suite or a larger one ran, which follows several gradient sources by itself."""
+    return any(level != Level.QUICK for level in evidence.suites)
+
+
 def substitute_beats_training(evidence: Evidence) -> str | None:
+    return None if searched(evidence) else substitute_ahead(evidence)
+
+
+def substitute_ahead_in_a_suite(evidence: Evidence) -> str | None:
+    return substitute_ahead(evidence) if searched(evidence) else None
+
+
+def substitute_ahead(evidence: Evidence) -> str | None:
+    """By how much substitutes are ahead of the gradients of training, if they are."""
     substitutes = [a for a in evidence.white_box() if _follows_a_substitute(a)]
     if found := _broke_after(evidence, substitutes, "the gradients of training", SUBSTITUTE_SLACK):
         return found
@@ -511,7 +525,7 @@ def too_few_examples(evidence: Evidence) -> str | None:
 
 def attacks_too_few(evidence: Evidence) -> str | None:
     """What the attacks lack in comparison with the standard suite."""
-    if evidence.epsilon == 0 or any(level != Level.QUICK for level in evidence.suites):
+    if evidence.epsilon == 0 or searched(evidence):
         return None
     counted = [a for a in evidence.white_box() if a.steps >= ENOUGH_STEPS and not a.target]
     objectives = {objective for a in counted for objective in a.objectives}
