@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spikeproof.datasets import Dataset, FashionMNIST, Source, Split
+from spikeproof.datasets import Dataset, DatasetSpec, FashionMNIST, Split
 from spikeproof.encoders import Latency
 from spikeproof.errors import InputError
 from spikeproof.protocols import Encoder, takes_events
@@ -21,7 +21,7 @@ TOGETHER = 1000
 
 
 @dataclass(frozen=True)
-class CodedImages(Source):
+class CodedImages(DatasetSpec):
     """Images as the spikes that an encoder makes of them, which an attacker may then move one by one.
 
     A model with the encoder `events` learns from them what a model with this encoder learns from the images.
@@ -46,7 +46,7 @@ class CodedImages(Source):
         (torch.Size([4, 1, 8, 8]), [0, 1])
     """
 
-    data: Source = FashionMNIST()
+    data: DatasetSpec = FashionMNIST()
     code: Encoder = Latency(6)
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from spikeproof.catalogue.names import KINDS, PARTS, members
 from spikeproof.command.cli import KINDS as LISTED
-from spikeproof.datasets import Dataset, Source, Split
+from spikeproof.datasets import Dataset, DatasetSpec, Split
 from spikeproof.experiments.study.cells import model_spec
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.study import AXES, study_of
@@ -152,10 +152,10 @@ def test_every_probe_can_be_named_in_a_study(name):
     assert type(probe) is PARTS[Probe][name]
 
 
-@pytest.mark.parametrize("name", sorted(PARTS[Source]))
+@pytest.mark.parametrize("name", sorted(PARTS[DatasetSpec]))
 def test_every_data_set_can_be_named_in_a_study(name):
     text = f"name: one\ndata: {name}\nmodels: [{{encoder: latency}}]\n"
-    assert type(study_of(parse(text, "study.yaml")).data) is PARTS[Source][name]
+    assert type(study_of(parse(text, "study.yaml")).data) is PARTS[DatasetSpec][name]
 
 
 @pytest.mark.parametrize("name", sorted(PARTS[Reset]))

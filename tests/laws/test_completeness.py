@@ -60,7 +60,7 @@ LAWS = {  # kind -> tables with its rows, as file:TABLE
         "laws/test_spike_threats.py:THREATS",
         "laws/test_shifts.py:THREATS",
     ),
-    "Source": ("laws/test_data_sets.py:ROWS",),
+    "DatasetSpec": ("laws/test_data_sets.py:ROWS",),
     "Sample": ("laws/test_samples.py:SAMPLES",),
 }
 WITHOUT = {  # kind -> name -> why it has no row

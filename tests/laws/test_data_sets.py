@@ -18,11 +18,11 @@ from spikeproof.datasets import (
     NMNIST,
     SHD,
     SSC,
+    DatasetSpec,
     Digits,
     DVS128Gesture,
     FashionMNIST,
     Randman,
-    Source,
     SpokenDigits,
     YinYang,
     images,
@@ -155,10 +155,10 @@ ROWS = [
     (DVS128Gesture(steps=3, size=32, hold_out=0.5), gestures, (44, 44, 22)),
     (CIFAR10DVS(steps=3, size=32, hold_out=0.5), cifar10_dvs, (90, 90, 20)),
 ]
-NAMES = [name for source, *_ in ROWS for name, cls in PARTS[Source].items() if type(source) is cls]
-each = pytest.mark.parametrize(("source", "files", "sizes"), ROWS, ids=NAMES)
+NAMES = [name for data_set, *_ in ROWS for name, cls in PARTS[DatasetSpec].items() if type(data_set) is cls]
+each = pytest.mark.parametrize(("data_set", "files", "sizes"), ROWS, ids=NAMES)
 from_files = pytest.mark.parametrize(
-    ("source", "files"),
+    ("data_set", "files"),
     [row[:2] for row in ROWS if row[1] is not none],
     ids=[name for name, row in zip(NAMES, ROWS, strict=True) if row[1] is not none],
 )
@@ -172,10 +172,10 @@ def bare_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "DEBIAN", tmp_path / "debian")
 
 
-def read(source, files, folder, seed=0):
+def read(data_set, files, folder, seed=0):
     folder.mkdir()
     files(folder, np.random.default_rng(seed))
-    return source.load(folder)
+    return data_set.load(folder)
 
 
 def content(part):
@@ -183,8 +183,8 @@ def content(part):
 
 
 @each
-def test_parts_are_disjoint_and_every_class_is_in_each(source, files, sizes, tmp_path):
-    data = read(source, files, tmp_path / "files")
+def test_parts_are_disjoint_and_every_class_is_in_each(data_set, files, sizes, tmp_path):
+    data = read(data_set, files, tmp_path / "files")
     parts = [getattr(data, name) for name in PARTS_OF_A_SET]
     assert tuple(map(len, parts)) == sizes
     for part in parts:
@@ -192,14 +192,16 @@ def test_parts_are_disjoint_and_every_class_is_in_each(source, files, sizes, tmp
         assert len(part.ids.unique()) == len(part)
     learned, chosen = (set(part.ids.tolist()) for part in parts[:2])
     assert files is ssc or not learned & chosen  # the authors' files of SSC number each part from 0
-    if not isinstance(source, (CodedImages, Randman)):  # of few levels, where two examples may look the same
+    if not isinstance(
+        data_set, (CodedImages, Randman)
+    ):  # of few levels, where two examples may look the same
         for one, other in itertools.combinations(map(content, parts), 2):
             assert not set(one) & set(other)
 
 
 @each
-def test_images_are_shares_and_events_whole_numbers_of_one_shape(source, files, sizes, tmp_path):
-    data = read(source, files, tmp_path / "files")
+def test_images_are_shares_and_events_whole_numbers_of_one_shape(data_set, files, sizes, tmp_path):
+    data = read(data_set, files, tmp_path / "files")
     assert len(data.classes) == len(set(data.classes)) > 1
     shapes = {getattr(data, name).images.shape[1:] for name in PARTS_OF_A_SET}
     assert len(shapes) == 1
@@ -218,20 +220,20 @@ def test_images_are_shares_and_events_whole_numbers_of_one_shape(source, files, 
 
 
 @each
-def test_loaded_twice_it_is_the_same_to_the_byte(source, files, sizes, tmp_path):
-    data = read(source, files, tmp_path / "files")
-    again = source.load(tmp_path / "files")
-    elsewhere = read(source, files, tmp_path / "elsewhere")
+def test_loaded_twice_it_is_the_same_to_the_byte(data_set, files, sizes, tmp_path):
+    data = read(data_set, files, tmp_path / "files")
+    again = data_set.load(tmp_path / "files")
+    elsewhere = read(data_set, files, tmp_path / "elsewhere")
     for other in (again, elsewhere):
         assert (other.sha256, other.classes, other.name) == (data.sha256, data.classes, data.name)
         for name in PARTS_OF_A_SET:
             for field in ("images", "labels", "ids"):
                 assert torch.equal(getattr(getattr(other, name), field), getattr(getattr(data, name), field))
     assert len(bytes.fromhex(data.sha256)) == 32
-    assert build(Source, describe(source, PARTS), PARTS) == source
+    assert build(DatasetSpec, describe(data_set, PARTS), PARTS) == data_set
 
 
 @from_files
-def test_other_content_has_another_digest(source, files, tmp_path):
-    found = {read(source, files, tmp_path / str(seed), seed).sha256 for seed in (0, 1)}
+def test_other_content_has_another_digest(data_set, files, tmp_path):
+    found = {read(data_set, files, tmp_path / str(seed), seed).sha256 for seed in (0, 1)}
     assert len(found) == 2

@@ -93,7 +93,7 @@ def test_batches_of_every_python_are_the_binary_version(tmp_path, protocol):
     batches = CIFAR10(2).load(folder.parent)
     assert batches.sha256 == binary.sha256
     assert torch.equal(batches.train.images, binary.train.images)
-    assert batches.source == str(folder) == locate(CIFAR10, tmp_path)
+    assert batches.origin == str(folder) == locate(CIFAR10, tmp_path)
 
 
 def test_the_python_archive_is_read_as_it_is(tmp_path):
@@ -115,7 +115,7 @@ def test_hundred_classes_are_the_fine_ones(tmp_path):
     assert data.test.labels.tolist() == [1, 2]
     assert (len(data.classes), len(set(data.classes))) == (100, 100)
     assert list(data.classes) == sorted(data.classes)
-    assert data.source == str(folder)
+    assert data.origin == str(folder)
 
 
 @pytest.mark.parametrize(

@@ -243,17 +243,17 @@ def test_files_are_found_in_every_layout(tmp_path, monkeypatch, layout, by_varia
     root = None if by_variable else tmp_path / "data"
     if by_variable:
         monkeypatch.setenv("SPIKEPROOF_DATA", str(tmp_path / "data"))
-    assert FashionMNIST(2).load(root).source == str(folder)
+    assert FashionMNIST(2).load(root).origin == str(folder)
     assert locate(FashionMNIST, root) == str(folder)
 
 
 def test_the_given_directory_goes_before_the_variable_and_that_before_debian(tmp_path, monkeypatch):
     places = [write(tmp_path / place, small_files()) for place in ("given", "variable", "debian/mnist")]
     monkeypatch.setenv("SPIKEPROOF_DATA", str(places[1]))
-    assert MNIST(2).load(places[0]).source == str(places[0])
-    assert MNIST(2).load().source == str(places[1])
+    assert MNIST(2).load(places[0]).origin == str(places[0])
+    assert MNIST(2).load().origin == str(places[1])
     monkeypatch.delenv("SPIKEPROOF_DATA")
-    assert MNIST(2).load().source == str(places[2])
+    assert MNIST(2).load().origin == str(places[2])
 
 
 def test_a_plain_file_beside_a_packed_one_is_enough(tmp_path):
@@ -311,7 +311,7 @@ def test_a_data_set_without_local_files_is_downloaded_once_into_the_cache(
     for handler in pooch.get_logger().handlers:
         monkeypatch.setattr(handler, "stream", sys.stderr)
     data = MNIST(2).load()
-    assert data.source == str(tmp_path / "cache" / "spikeproof" / "data" / "mnist")
+    assert data.origin == str(tmp_path / "cache" / "spikeproof" / "data" / "mnist")
     assert data.test.labels.tolist() == [7, 8]
     assert len(mirror.asked) == 4
     captured = capsys.readouterr()

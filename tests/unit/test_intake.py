@@ -297,7 +297,7 @@ def test_a_whole_folder_goes_before_a_cut_archive_with_a_word(tmp_path):
     put(tmp_path / CIFAR10.archive, gzip.compress(bytes(10_000))[:50])
     folder = batches(tmp_path / CIFAR10.binary)
     data = CIFAR10(hold_out=0).load(tmp_path)
-    assert data.source == str(folder)
+    assert data.origin == str(folder)
     assert f"{tmp_path / CIFAR10.archive} was passed over: " in data.notes[0]
     assert "was passed over" in examine(tmp_path)["data"]["cifar10"]
     shutil.rmtree(folder)
@@ -317,7 +317,7 @@ def test_recordings_of_a_whole_folder_go_before_a_half_one(tmp_path):
     digits(tmp_path, names=range(4))
     whole = digits(tmp_path / "NMNIST")
     data = NMNIST(steps=2).load(tmp_path)
-    assert data.source == str(whole)
+    assert data.origin == str(whole)
     assert f"{tmp_path} was passed over: none of 4, 5, 6, 7, 8, 9" in data.notes[0]
 
 
@@ -467,7 +467,7 @@ def test_an_hdf5_group_stored_as_a_dataset_is_refused(tmp_path):
 
     with h5py.File(tmp_path / "s.h5", "w") as file:
         file["spikes"] = [1, 2]
-    with pytest.raises(InputError, match="whose folder is a list"):
+    with pytest.raises(InputError, match="whose group is an array"):
         list(sp.datasets.cochlea.read_spikes(tmp_path / "s.h5"))
 
 

@@ -14,7 +14,7 @@ from spikeproof.attacks.parts.targets import Targets
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.catalogue.study_parts import STUDY_PARTS
-from spikeproof.datasets import Sample, Source
+from spikeproof.datasets import DatasetSpec, Sample
 from spikeproof.encoders import BackwardRule
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation.certificates import Certificate
@@ -57,7 +57,7 @@ KINDS: Mapping[str, Any] = {
     "probes": Probe,
     "certificates": Certificate,
     "threats": Threat,
-    "datasets": Source,
+    "datasets": DatasetSpec,
     "samples": Sample,
 }
 """The name of each kind in `spikeproof list`, and the class that its members share."""

@@ -104,8 +104,8 @@ from spikeproof.datasets.images import MNIST as MNIST
 from spikeproof.datasets.images import Digits as Digits
 from spikeproof.datasets.images import FashionMNIST as FashionMNIST
 from spikeproof.datasets.parts import ClassProportional as ClassProportional
+from spikeproof.datasets.parts import DatasetSpec, Sample
 from spikeproof.datasets.parts import First as First
-from spikeproof.datasets.parts import Sample, Source
 from spikeproof.datasets.synthetic import Randman as Randman
 from spikeproof.datasets.yinyang import YinYang as YinYang
 from spikeproof.evaluation.certificates import IBP as IBP
@@ -272,7 +272,7 @@ STUDY_PARTS: Catalogue = {
         "shifts": Shifts,
     },
     Sample: {"class-proportional": ClassProportional, "first": First},
-    Source: {
+    DatasetSpec: {
         "digits": Digits,
         "mnist": MNIST,
         "fashion-mnist": FashionMNIST,

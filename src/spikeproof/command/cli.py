@@ -19,7 +19,7 @@ from spikeproof.version import __version__
 
 if TYPE_CHECKING:
     from spikeproof.datasets import Dataset
-    from spikeproof.datasets import Source as DatasetSource
+    from spikeproof.datasets import DatasetSpec as DatasetSource
     from spikeproof.experiments.read.comparisons import Compared
     from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
     from spikeproof.experiments.repair.signing import Question

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from spikeproof.catalogue.names import PARTS
-from spikeproof.datasets import Source
+from spikeproof.datasets import DatasetSpec
 from spikeproof.errors import InputError
 
 __all__ = ["examine"]
@@ -32,16 +32,16 @@ def examine(data: Path | None = None) -> dict[str, dict[str, str]]:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "devices": {"cpu": platform.processor() or platform.machine(), **_accelerators()},
         "threads": {"cores": str(os.cpu_count() or "unknown"), "torch": str(torch.get_num_threads())},
-        "data": {name: _data(source(), data) for name, source in PARTS[Source].items()},
+        "data": {name: _data(data_set(), data) for name, data_set in PARTS[DatasetSpec].items()},
     }
 
 
-def _data(source: Source, root: Path | None) -> str:
+def _data(data_set: DatasetSpec, root: Path | None) -> str:
     """Where a data set would be read from, and what has to be said of what lies there."""
     try:
-        return "; ".join((source.locate(root), *source.survey(root)))
+        return "; ".join((data_set.locate(root), *data_set.survey(root)))
     except InputError as error:
-        return f"{source.locate(root)}; not usable: expected {error.expected}, got {error.got}"
+        return f"{data_set.locate(root)}; not usable: expected {error.expected}, got {error.got}"
 
 
 def _version(package: str) -> str:

@@ -1,8 +1,9 @@
 """Data sets: inputs and labels in a training, a validation and a test part that never change.
 
-A member such as `FashionMNIST()` is a frozen dataclass that names a data set; `load` reads it. The validation
-part is a fixed share of the training files and serves every choice; the test part is only ever measured.
-Nothing is read or fetched on import, and nothing is fetched that is already on the machine.
+A member such as `FashionMNIST()` is a frozen dataclass that describes a data set, and its `load` reads the
+data. The validation part is a fixed share of the training examples, on which every choice is made; the test
+part is used for measurements only. Importing this package reads and downloads nothing, and data that are
+already on the machine are not downloaded again.
 """
 
 from spikeproof.datasets.audio import *

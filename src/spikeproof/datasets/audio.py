@@ -1,4 +1,4 @@
-"""Spoken digits: sound to a cochleagram, and its bands to spikes where they cross levels."""
+"""Spoken digits: the cochleagram of a sound, and spikes where its bands cross levels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from spikeproof.errors import InputError
 __all__ = ["SpokenDigits", "cochleagram", "level_crossings"]
 
 LONGEST = 1 << 20  # samples of one recording
-PATIENCE = 30  # seconds of a recording that are filtered unless a duration is asked for
+PATIENCE = 30  # seconds of a recording that are filtered if no duration is given
 FILE = re.compile(r"(\d)_([A-Za-z]\w*)_(\d{1,4})\.wav")
 FINE = 200  # frames of the cochleagram per second
-TOGETHER = 1 << 21  # values of filtered sound at a time, so that memory does not grow with the bands
+TOGETHER = 1 << 21  # values of filtered sound at a time, which bounds the memory
 QUIET = 1e-3  # amplitude, relative to the loudest, that counts as silence: 60 dB
 
 
@@ -32,26 +32,27 @@ QUIET = 1e-3  # amplitude, relative to the loudest, that counts as silence: 60 d
 class SpokenDigits(Recordings):
     r"""3,000 spoken digits of six speakers, as spikes where the bands of a cochleagram cross levels.
 
-    Band `b` is the amplitude `e` of a gammatone filter's output, in decibels on a scale from silence, 60 dB
-    below the loudest moment of the recording, to that moment: `u = max(0, 1 + 20 log10(e / max e) / 60)`.
-    Whenever `u` has moved by `1 / levels` since the last spike of its band, the band fires: in channel 0 if
-    it rose, in channel 1 if it fell. Each recording begins at time 0; what follows `duration` is left out.
+    The level `u` of band `b` is the amplitude `e` of the output of a gammatone filter in decibels, scaled so
+    that 0 is silence, 60 dB below the loudest moment of the recording, and 1 is that moment: `u = max(0, 1 +
+    20 log10(e / max e) / 60)`. Whenever `u` has moved by `1 / levels` since the last spike of its band, the
+    band fires, in channel 0 if `u` rose and in channel 1 if it fell. Each recording begins at time 0, and
+    sound after `duration` is left out.
 
-    Recordings 0 to 4 of each speaker and digit are the test part; of the others, a fixed share is the
+    Recordings 0 to 4 of each speaker and digit are the test part. A fixed share of the others is the
     validation part.
 
     Args:
         steps: number of frames `T`, 1 to 10,000.
         by: whether a frame takes equal time, `"time"`, or equally many events, `"count"`.
-        binary: whether several events at one place of a frame count as one.
-        duration: seconds that are taken, or None for each recording's own length.
+        binary: whether several spikes of one band in a frame count as one.
+        duration: seconds of each recording that are used, or None for its whole length.
         hold_out: share of the training recordings set aside for validation, 0 to 0.5.
         bands: gammatone filters, evenly spaced on the scale of equivalent rectangular bandwidths from 100 Hz
             to nine tenths of half the sampling rate, 2 to 512.
-        levels: steps between silence and the loudest moment, 1 to 100.
-        subset: how many recordings there are, if not all of them, such as `{train: 900, test: 100}`.
-        blank: what becomes of recordings without spikes, `"leave-out"` or `"keep"`, counted in any case; None
-            refuses them.
+        levels: number of levels between silence and the loudest moment, 1 to 100.
+        subset: numbers of recordings in the files if they are incomplete, such as `{train: 900, test: 100}`.
+        blank: whether recordings without spikes are left out, `"leave-out"`, or kept, `"keep"`; a note gives
+            their number. None refuses them.
 
     Shapes:
         examples `[N, T, 2, bands, 1]`, for the encoder `events` with as many steps.
@@ -105,13 +106,13 @@ class SpokenDigits(Recordings):
 
     def examples(self, recording: Recording) -> Iterator[tuple[Events, int]]:
         sound, rate = read_wav(recording.path)
-        if self.duration is not None:  # what follows, and what its echo could reach, is left out
+        if self.duration is not None:  # sound after it cannot reach the filters either
             sound = sound[: round(self.duration * rate)]
         elif len(sound) > PATIENCE * rate:
             raise InputError(
                 f"A spoken digit lasts at most {PATIENCE} s",
                 f"{len(sound) / rate:.1f} s in {recording.path}",
-                "Give a duration in seconds, of any length; what follows it is left out.",
+                "Give a duration in seconds, of any length; sound after it is left out.",
             )
         rises, falls = level_crossings(cochleagram(sound, rate, self.bands), self.levels)
         numbers = np.stack([rises, falls])  # [2, bands, frames]
@@ -122,10 +123,10 @@ class SpokenDigits(Recordings):
 
 
 def read_wav(path: Path) -> tuple[Float[np.ndarray, "N"], int]:
-    """Samples in [-1, 1) and samples per second of a WAV file of one channel and 16 bits.
+    """The samples, in [-1, 1), and the sampling rate in hertz of a WAV file of one channel and 16 bits.
 
     Raises:
-        InputError: the file is something else.
+        InputError: the file has another format.
     """
     try:
         with wave.open(io.BytesIO(read_whole(path))) as file:
@@ -148,21 +149,21 @@ def read_wav(path: Path) -> tuple[Float[np.ndarray, "N"], int]:
 
 
 def cochleagram(sound: Float[np.ndarray, "N"], rate: int, bands: int) -> Float[np.ndarray, "{bands} frames"]:
-    r"""Loudness of each band over time, from 0 to 1.
+    r"""The loudness of each band over time, from 0 to 1.
 
     .. math:: H_b(f) = \left(1 + i\, \frac{f - f_b}{1.019\, \mathrm{ERB}(f_b)}\right)^{-4}, \quad
         \mathrm{ERB}(f) = 24.7 (1 + 4.37 f / 1000)
 
-    The filters work on positive frequencies alone, so the magnitude of their output is its envelope. It is
-    averaged over 5 ms at a time.
+    The filters pass positive frequencies only, so that the magnitude of their output is its envelope, which
+    is averaged over frames of 5 ms.
 
     Args:
         sound: samples, of any scale.
-        rate: samples per second, at least 1000.
+        rate: sampling rate in hertz, at least 1000.
         bands: number of filters.
     """
     count = max(1, len(sound) * FINE // rate)
-    size = 1 << (len(sound) + rate // 20 - 1).bit_length()  # room for the filters' echo of 50 ms
+    size = 1 << (len(sound) + rate // 20 - 1).bit_length()  # with 50 ms for the filters to decay
     spectrum = np.fft.fft(sound, size)
     edges = np.arange(count + 1) * len(sound) // count
     each = max(1, TOGETHER // size)
@@ -182,7 +183,7 @@ def cochleagram(sound: Float[np.ndarray, "N"], rate: int, bands: int) -> Float[n
 def _gammatone(
     size: int, rate: int, bands: int, first: int, last: int
 ) -> Complex[np.ndarray, "{last}-{first} {size}"]:
-    """Responses of filters `first` to `last - 1` on positive frequencies, one for a tone at the centre."""
+    """The responses of filters `first` to `last - 1` at positive frequencies; 1 at the centre frequency."""
     frequency = np.fft.fftfreq(size, 1 / rate)
     centres = centre_frequencies(bands, rate)[first:last, None]
     pole = 1 / (1 + 1j * (frequency - centres) / (1.019 * 24.7 * (1 + 4.37 * centres / 1000)))
@@ -191,7 +192,7 @@ def _gammatone(
 
 
 def centre_frequencies(bands: int, rate: int) -> Float[np.ndarray, "{bands}"]:
-    """From 100 Hz to nine tenths of the highest frequency, evenly on Glasberg & Moore's ERB-rate scale."""
+    """Frequencies evenly spaced on the ERB-rate scale of Glasberg & Moore, 100 Hz to 0.9 of the highest."""
     low, high = (21.4 * np.log10(1 + 4.37 * f / 1000) for f in (100, 0.45 * rate))
     scale: np.ndarray = (10 ** (np.linspace(low, high, bands) / 21.4) - 1) * 1000 / 4.37
     return scale
@@ -200,10 +201,14 @@ def centre_frequencies(bands: int, rate: int) -> Float[np.ndarray, "{bands}"]:
 def level_crossings(
     signal: Float[np.ndarray, "B N"], levels: int
 ) -> tuple[Int[np.ndarray, "B N"], Int[np.ndarray, "B N"]]:
-    """How often each signal rose and fell by `1 / levels` at each moment, counted from the last such moment.
+    """The numbers of levels by which each signal rose and fell at each moment.
 
-    The reference starts at 0 and follows in steps of `1 / levels`, so `reference = (rises - falls).cumsum() /
-    levels` is always closer to the signal than one step.
+    A reference starts at 0 and follows the signal in steps of `1 / levels`: `reference = (rises -
+    falls).cumsum() / levels`. It always differs from the signal by less than one step.
+
+    Args:
+        signal: values over time.
+        levels: number of steps between 0 and 1.
 
     Example:
         >>> rises, falls = level_crossings(np.array([[0.0, 0.3, 0.6, 0.55, 0.0]]), 4)

@@ -41,7 +41,7 @@ class Camera(Recordings):
         return 2, side, side
 
     def pooled(self, events: Events, path: Path) -> Events:
-        """Pixels joined to larger ones, whose events add up."""
+        """The same events on fewer, larger pixels, where the events of joined pixels add up."""
         events.check((2, self.pixels, self.pixels), path)
         if self.size is None:
             return events
@@ -51,20 +51,20 @@ class Camera(Recordings):
 
 @dataclass(frozen=True)
 class NMNIST(Camera):
-    """70,000 handwritten digits that an event camera saw while it made three saccades, 34x34 pixels.
+    """70,000 handwritten digits, recorded by an event camera that made three saccades, 34x34 pixels.
 
-    Files of 40 bits an event, in folders `Train/0` to `Test/9`.
+    The files hold 40 bits per event and lie in the folders `Train/0` to `Test/9`.
 
     Args:
         steps: number of frames `T`, 1 to 10,000.
         by: whether a frame takes equal time, `"time"`, or equally many events, `"count"`.
-        binary: whether several events at one place of a frame count as one.
-        duration: seconds that are taken, or None for each recording's own span.
+        binary: whether several events at one pixel of a frame count as one.
+        duration: seconds of each recording that are used, or None for its whole span.
         hold_out: share of the training recordings set aside for validation, 0 to 0.5.
         size: pixels a side after pooling, 1 to 34, or None for all.
-        subset: how many examples the files hold, if not all of them, such as `{train: 1000, test: 100}`.
-        blank: what becomes of recordings without events, `"leave-out"` or `"keep"`, counted in any case; None
-            refuses them.
+        subset: numbers of examples in the files if they are incomplete, such as `{train: 1000, test: 100}`.
+        blank: whether recordings without events are left out, `"leave-out"`, or kept, `"keep"`; a note gives
+            their number. None refuses them.
 
     Shapes:
         examples `[N, T, 2, size, size]`; channel 0 is OFF, 1 is ON.
@@ -93,7 +93,7 @@ class NMNIST(Camera):
 
     @staticmethod
     def _part(folder: Path, part: str) -> Path:
-        """The folder of a part, which some programs unpack into another one of its name."""
+        """The folder of a part, which some programs unpack into another folder of the same name."""
         twice = folder / part / part
         return twice if twice.is_dir() else folder / part
 
@@ -105,24 +105,25 @@ class NMNIST(Camera):
 class DVS128Gesture(Camera):
     """1,464 hand gestures of 29 people in 11 classes, 128x128 pixels.
 
-    AEDAT 3.1 files, each with a CSV file of class, start and end of every gesture, and two lists of the files
-    of the training and the test part.
+    The data are AEDAT 3.1 files, a CSV file for each of them with the class, start and end of every gesture,
+    and two lists of the files of the training and the test part.
 
-    Every row of a CSV file is an example: 12 rows in each of 98 and 24 files, 1,176 and 288 examples, since
-    people rolled their arms forwards and backwards and both are rows of one class. The paper speaks of 1,342
-    instances, 11 in each of 122 files; a version that keeps one file for each class of a recording has 1,077
-    and 264, 1,341 in all. Accuracies on these and on those are not over the same examples.
+    Every row of a CSV file is an example. There are 12 rows in each of 98 training and 24 test files, hence
+    1,176 and 288 examples, because people rolled their arms forwards and backwards and both rows have one
+    class. The paper counts 1,342 instances, 11 in each of 122 files. A version that keeps one file for each
+    class of a recording has 1,077 and 264 examples, 1,341 in all. Accuracies on these versions are not over
+    the same examples.
 
     Args:
         steps: number of frames `T`, 1 to 10,000.
         by: whether a frame takes equal time, `"time"`, or equally many events, `"count"`.
-        binary: whether several events at one place of a frame count as one.
-        duration: seconds that are taken, or None for each gesture's own span.
+        binary: whether several events at one pixel of a frame count as one.
+        duration: seconds of each gesture that are used, or None for its whole span.
         hold_out: share of the training gestures set aside for validation, 0 to 0.5.
         size: pixels a side after pooling, 1 to 128, or None for all.
-        subset: how many examples the files hold, if not all of them, such as `{train: 1000, test: 100}`.
-        blank: what becomes of gestures without events, `"leave-out"` or `"keep"`, counted in any case; None
-            refuses them.
+        subset: numbers of examples in the files if they are incomplete, such as `{train: 1000, test: 100}`.
+        blank: whether gestures without events are left out, `"leave-out"`, or kept, `"keep"`; a note gives
+            their number. None refuses them.
 
     Shapes:
         examples `[N, T, 2, size, size]`; channel 0 is OFF, 1 is ON.
@@ -199,21 +200,21 @@ class DVS128Gesture(Camera):
 
 @dataclass(frozen=True)
 class CIFAR10DVS(Camera):
-    """10,000 pictures of CIFAR-10 that moved before an event camera, 128x128 pixels.
+    """10,000 images of CIFAR-10, moved in front of an event camera, 128x128 pixels.
 
-    AEDAT 2.0 files in a folder for each class. The authors name no test part; the last tenth of each class in
-    the order of the files' numbers is taken, as is customary.
+    The data are AEDAT 2.0 files in one folder per class. The authors define no test part; as is customary,
+    the test part is the last tenth of each class in the order of the numbers of the files.
 
     Args:
         steps: number of frames `T`, 1 to 10,000.
         by: whether a frame takes equal time, `"time"`, or equally many events, `"count"`.
-        binary: whether several events at one place of a frame count as one.
-        duration: seconds that are taken, or None for each recording's own span.
+        binary: whether several events at one pixel of a frame count as one.
+        duration: seconds of each recording that are used, or None for its whole span.
         hold_out: share of the training recordings set aside for validation, 0 to 0.5.
         size: pixels a side after pooling, 1 to 128, or None for all.
-        subset: how many examples the files hold, if not all of them, such as `{train: 1000, test: 100}`.
-        blank: what becomes of recordings without events, `"leave-out"` or `"keep"`, counted in any case; None
-            refuses them.
+        subset: numbers of examples in the files if they are incomplete, such as `{train: 1000, test: 100}`.
+        blank: whether recordings without events are left out, `"leave-out"`, or kept, `"keep"`; a note gives
+            their number. None refuses them.
 
     Shapes:
         examples `[N, T, 2, size, size]`; channel 0 is OFF, 1 is ON.
@@ -262,13 +263,13 @@ class CIFAR10DVS(Camera):
 
 
 def read_bin(path: Path) -> Events:
-    """Events of 40 bits: column 8, row 8, polarity 1 and microseconds 23, the highest bit first.
+    """Events of 40 bits: 8 of column, 8 of row, 1 of polarity and 23 of microseconds, the highest bit first.
 
-    Row 240 is no event: it says that the clock, of 13 bits, has turned over once more. The clock of 23 bits
-    goes on where it wraps.
+    An entry in row 240 is not an event; it marks that a clock of 13 bits has wrapped once more. The clock of
+    23 bits is unwrapped.
 
     Raises:
-        InputError: the file is something else.
+        InputError: the file has another format.
     """
     content = read_whole(path)
     if not content or len(content) % 5:
@@ -277,30 +278,30 @@ def read_bin(path: Path) -> Events:
     time = (high & 0x7F) << 16 | middle << 8 | low
     turned = row == 240
     time += np.cumsum(turned) << 13
-    told = ~turned
-    time, kept, remark = clocked(time[told], path, 1 << 23)
-    channel, row, column = ((high >> 7)[told], row[told], column[told])
+    real = ~turned
+    time, kept, remark = clocked(time[real], path, 1 << 23)
+    channel, row, column = ((high >> 7)[real], row[real], column[real])
     return Events.sorted(time, channel[kept], row[kept], column[kept], remark)
 
 
 def read_aedat2(path: Path) -> Events:
-    """Events of a DVS128 in AEDAT 2.0: lines of `#`, then address and microseconds of 32 bits, big end first.
+    """Events of a DVS128 in AEDAT 2.0: a header of `#` lines, then address and time of 32 bits, big-endian.
 
-    Of the address, bit 0 is set for OFF, bits 1 to 7 say where the event lies from bottom to top, bits 8 to
-    14 where from right to left, as the camera stood. Events with a higher bit are no pixels' and are passed
-    over. The clock of 32 bits goes on where it wraps, and is counted from the first event that is not left
-    over from another recording.
+    Bit 0 of the address is set for OFF events, bits 1 to 7 count pixels from bottom to top, bits 8 to 14 from
+    right to left. Entries with a higher bit do not come from a pixel and are skipped. Times are microseconds;
+    the clock of 32 bits is unwrapped and counted from the first event that is not left over from another
+    recording.
 
     Raises:
-        InputError: the file is something else.
+        InputError: the file has another format.
     """
     content = read_whole(path)
-    place, lines = _header(content, path)
+    offset, lines = _header(content, path)
     if not lines or not lines[0].startswith(b"#!AER-DAT2"):
         raise bad(path, f"a file beginning with {bytes(content[:12])!r} instead of #!AER-DAT2.0")
-    if len(content) == place or (len(content) - place) % 8:
-        raise bad(path, f"{len(content) - place} bytes of data, no whole number of events of 8")
-    address, time = np.frombuffer(content, ">u4", offset=place).reshape(-1, 2).T.astype(np.int64)
+    if len(content) == offset or (len(content) - offset) % 8:
+        raise bad(path, f"{len(content) - offset} bytes of data, no whole number of events of 8")
+    address, time = np.frombuffer(content, ">u4", offset=offset).reshape(-1, 2).T.astype(np.int64)
     pixels = address < 1 << 15
     address, time = address[pixels], time[pixels]
     if not len(time):
@@ -314,49 +315,49 @@ def read_aedat2(path: Path) -> Events:
 
 PACKET = struct.Struct("<HHIIIIII")
 POLARITY = 1
-MOST_PACKETS = 1 << 20  # in one file
+MOST_PACKETS = 1 << 20  # of one file
 MOST_LINES = 10_000  # of a header
 COLUMNS = ("class", "startTime_usec", "endTime_usec")
 
 
 def read_aedat3(path: Path) -> Events:
-    """Polarity events in AEDAT 3.1: lines of `#` up to `#!END-HEADER`, then packets, little end first.
+    """Polarity events in AEDAT 3.1: a header of `#` lines up to `#!END-HEADER`, then little-endian packets.
 
-    A packet is a header of 28 bytes (type, source, size of an event, place of its time, turns of the clock,
-    capacity, number and number of valid ones) and as many events. A polarity event is 32 bits of data and 31
-    of time in microseconds: bit 0 of the data says that it is valid, bit 1 that it is ON, bits 2 to 16 are
-    the row and bits 17 to 31 the column. Other packets, and events that are not valid, are passed over. A
-    clock of 31 bits that wraps without being counted goes on.
+    A packet is a header of 28 bytes (type, device, size of an event, offset of its time, number of wraps of
+    the clock, capacity, number of events and of valid events) and as many events. A polarity event has 32
+    bits of data and 31 of time in microseconds: bit 0 of the data is set for valid events, bit 1 for ON
+    events, bits 2 to 16 are the row and bits 17 to 31 the column. Other packets and invalid events are
+    skipped. A clock of 31 bits that wraps without being counted in the headers is unwrapped.
 
     Raises:
-        InputError: the file is something else.
+        InputError: the file has another format.
     """
     content = read_whole(path)
-    place, lines = _header(content, path)
+    offset, lines = _header(content, path)
     if not lines or not lines[0].startswith(b"#!AER-DAT3"):
         raise bad(path, f"a file beginning with {bytes(content[:12])!r} instead of #!AER-DAT3.1")
     parts, packets = [], 0
-    while place < len(content):
+    while offset < len(content):
         packets += 1
         if packets > MOST_PACKETS:
             raise bad(path, f"more than {MOST_PACKETS} packets")
-        if place + PACKET.size > len(content):
-            raise bad(path, f"{len(content) - place} bytes where a packet's header needs {PACKET.size}")
-        kind, _, size, _, turns, capacity, number, _ = PACKET.unpack_from(content, place)
-        place += PACKET.size
+        if offset + PACKET.size > len(content):
+            raise bad(path, f"{len(content) - offset} bytes where a packet's header needs {PACKET.size}")
+        kind, _, size, _, turns, capacity, number, _ = PACKET.unpack_from(content, offset)
+        offset += PACKET.size
         room = size * capacity
-        if number > capacity or (kind == POLARITY and size != 8) or place + size * number > len(content):
+        if number > capacity or (kind == POLARITY and size != 8) or offset + size * number > len(content):
             raise bad(
                 path,
                 f"a packet of {number} events of {size} bytes with room for {capacity}, "
-                f"where {len(content) - place} bytes are left",
+                f"where {len(content) - offset} bytes are left",
             )
         if kind == POLARITY and number:
-            pairs = np.frombuffer(content, "<u4", 2 * number, place).reshape(-1, 2).astype(np.int64)
+            pairs = np.frombuffer(content, "<u4", 2 * number, offset).reshape(-1, 2).astype(np.int64)
             if (pairs[:, 1] >> 31).any():
                 raise bad(path, "an event before time 0")
             parts.append((pairs[:, 0], pairs[:, 1] + (turns << 31)))
-        place += min(room, size * number)
+        offset += min(room, size * number)
     if not parts:
         raise bad(path, "no polarity events")
     data, time = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -367,10 +368,10 @@ def read_aedat3(path: Path) -> Events:
 
 
 def read_gestures(path: Path) -> list[tuple[int, int, int]]:
-    """Class, start and end in microseconds of each line of a CSV file, whose first line may name the columns.
+    """The class, start and end in microseconds of each line of a CSV file, which may begin with a header.
 
     Raises:
-        InputError: the file is something else.
+        InputError: the file has another format.
     """
     text = read_whole(path, LONGEST_LIST).decode("utf-8-sig", "replace")
     lines = [[word.strip() for word in line.split(",")] for line in text.splitlines() if line.strip()]
@@ -394,13 +395,13 @@ def read_gestures(path: Path) -> list[tuple[int, int, int]]:
 
 
 def _header(content: bytes, path: Path) -> tuple[int, list[bytes]]:
-    """Where the lines that begin with `#` end, and those lines."""
+    """The offset at which the lines that begin with `#` end, and these lines."""
     stream = io.BytesIO(content)
     lines: list[bytes] = []
-    while (place := stream.tell()) < len(content):
+    while (offset := stream.tell()) < len(content):
         line = stream.readline()
         if not line.startswith(b"#"):
-            return place, lines
+            return offset, lines
         lines.append(line)
         if len(lines) > MOST_LINES:
             raise bad(path, f"a header of more than {MOST_LINES} lines")

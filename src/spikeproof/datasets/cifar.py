@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from their binary version or from the Python batches, of which no code is run."""
+"""CIFAR-10 and CIFAR-100, from the binary version or from the pickled batches, read without running code."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from spikeproof.datasets.intake.files import (
     user_cache,
 )
 from spikeproof.datasets.intake.nearmisses import nested, sighted
-from spikeproof.datasets.parts import Dataset, Source, content_digest, rows_of, shuffled
+from spikeproof.datasets.parts import Dataset, DatasetSpec, content_digest, rows_of, shuffled
 from spikeproof.errors import InputError
 from spikeproof.regularfiles import open_regular
 
 __all__ = ["CIFAR10", "CIFAR100"]
 
 PIXELS = 3 * 32 * 32
-LARGEST = 1 << 28  # bytes of one file's content that a reader is willing to hold
+LARGEST = 1 << 28  # bytes of the content of one file
 MOST = 100_000  # images in one file
-MEMBERS = 1_000  # files in an archive, which has nine as published
-UNPACKED = 1 << 30  # bytes of an archive's content
+MEMBERS = 1_000  # files in an archive; the published archive has nine
+UNPACKED = 1 << 30  # bytes of the content of an archive
 HEADER = 1 << 14  # bytes of one header in an archive
 
 Rows = tuple[UInt8[np.ndarray, "N 3072"], UInt8[np.ndarray, "N"]]
 
 
 @dataclass(frozen=True)
-class CIFAR(Source):
-    """60,000 colour pictures of 32x32 pixels, in any of the three forms they are handed out in."""
+class CIFAR(DatasetSpec):
+    """A data set of 60,000 colour images of 32x32 pixels, in any of the three published formats."""
 
     hold_out: int = 5000
     subset: Subset | None = None
@@ -66,7 +66,7 @@ class CIFAR(Source):
     train_files: ClassVar[tuple[str, ...]]
     test_files: ClassVar[tuple[str, ...]]
     label_key: ClassVar[str]
-    label_bytes: ClassVar[int]  # before each image in the binary version; the last is the class
+    label_bytes: ClassVar[int]  # before each image in the binary version; the last of them is the class
     names: ClassVar[tuple[str, ...]]
 
     def __post_init__(self) -> None:
@@ -78,35 +78,35 @@ class CIFAR(Source):
             )
 
     def load(self, root: Path | None = None) -> Dataset:
-        """Read the files, or fetch them.
+        """Read the files, or download them.
 
         Args:
-            root: a directory that holds the Python batches, the binary version or the Python archive, itself
-                or in a folder named as the archive names it; looked into before the others.
+            root: the directory that is searched before all others. The Python batches, the binary version or
+                the Python archive lie in it, or in a folder named as in the archive.
 
         Raises:
-            InputError: files that are not what they should be, or no files and no way to fetch them.
+            InputError: the files cannot be used, or there are none and they cannot be downloaded.
         """
         data, passed = first_usable(self._find(root) or [self._fetch(root)], self._read)
         return replace(data, notes=(*missing_variable(), *passed, *data.notes))
 
     def locate(self, root: Path | None = None) -> str:
         found = self._find(root)
-        return str(found[0]) if found else "not found; fetched when needed"
+        return str(found[0]) if found else "not found; downloaded when needed"
 
     def survey(self, root: Path | None = None) -> tuple[str, ...]:
         return replace(self, hold_out=0).load(root).notes if self._find(root) else ()
 
-    def _read(self, place: Path) -> Dataset:
-        """The data set from a folder or the archive."""
-        binary = place.is_dir() and (place / f"{self.test_files[0]}.bin").is_file()
-        content = self._from_folder(place, binary) if place.is_dir() else self._unpacked(place)
+    def _read(self, found: Path) -> Dataset:
+        """The data set from a folder or from the archive."""
+        binary = found.is_dir() and (found / f"{self.test_files[0]}.bin").is_file()
+        content = self._from_folder(found, binary) if found.is_dir() else self._unpacked(found)
         train, test = (
-            _joined([self._rows(content[name], binary, place / name) for name in names])
+            _joined([self._rows(content[name], binary, found / name) for name in names])
             for names in (self.train_files, self.test_files)
         )
         labels = {"train": train[1], "test": test[1]}
-        notes = admitted(self.folder, labels, self.names, self.published, self.subset, str(place))
+        notes = admitted(self.folder, labels, self.names, self.published, self.subset, str(found))
         count = len(train[1])
         if count <= self.hold_out:
             raise InputError(
@@ -122,20 +122,20 @@ class CIFAR(Source):
             image_split(_square(test[0]), test[1], 255, np.arange(len(test[1]))),
             self.names,
             content_digest(*train, *test),
-            str(place),
+            str(found),
             notes,
         )
 
     def _find(self, root: Path | None) -> list[Path]:
-        """Folders of either version, and archives, below the first base that has any."""
+        """The folders of either version and the archives, below the first base that has any of them."""
         for base in bases(root, self.folder):
             found = []
-            for place in self._below(base):
+            for folder in self._below(base):
                 for suffix in ("", ".bin"):
-                    if all((place / f"{name}{suffix}").is_file() for name in self._files):
-                        found.append(place)
-                if (place / self.archive).is_file():
-                    found.append(place / self.archive)
+                    if all((folder / f"{name}{suffix}").is_file() for name in self._files):
+                        found.append(folder)
+                if (folder / self.archive).is_file():
+                    found.append(folder / self.archive)
             if found:
                 return [*dict.fromkeys(found)]
         return []
@@ -158,29 +158,29 @@ class CIFAR(Source):
             if cache is None:
                 raise ImportError("platformdirs is not installed; pip install 'spikeproof[study]'")
             download(mirror, {self.archive: self.checksum}, cache / self.folder)
-        except Exception as error:  # whatever the network or the disk said, the user needs the same advice
+        except Exception as error:  # whichever error the network or the disk raised, the advice is the same
             tried = "\n".join(f"  - {line}" for line in self._tried(root))
             raise InputError(
                 f"The {type(self).__name__} batches, binary or Python, or {self.archive}",
-                f"no place that has them all ({', '.join(self._files)}):\n{tried}\n"
+                f"no folder that has them all ({', '.join(self._files)}):\n{tried}\n"
                 f"  - {mirror}: {type(error).__name__}, {first_line(error)}",
                 "Give their directory with --data or SPIKEPROOF_DATA; or let torchvision download them and "
-                f"give its root; or name a server that has the archive in {variable}. Fetching needs pip "
+                f"give its root; or name a server that has the archive in {variable}. Downloading needs pip "
                 "install 'spikeproof[study]'.",
             ) from error
         return cache / self.folder / self.archive
 
     def _tried(self, root: Path | None) -> Iterator[str]:
-        """Every place that was looked into, with what it lacks of the files it has some of."""
+        """Every folder that was searched, and what is missing from those that are incomplete."""
         found = bases(root, self.folder)
-        for place in (place for base in found for place in self._below(base)):
+        for folder in (folder for base in found for folder in self._below(base)):
             missing = [
                 name
                 for name in self._files
-                if not (place / name).is_file() and not (place / f"{name}.bin").is_file()
+                if not (folder / name).is_file() and not (folder / f"{name}.bin").is_file()
             ]
             some = 0 < len(missing) < len(self._files)
-            yield f"{place}: lacks {', '.join(missing)}" if some else str(place)
+            yield f"{folder}: lacks {', '.join(missing)}" if some else str(folder)
         yield from sighted(base.path for base in found if base.open)
         yield from missing_variable()
 
@@ -196,7 +196,7 @@ class CIFAR(Source):
         return content
 
     def _unpacked(self, path: Path) -> dict[str, bytearray]:
-        """The batches in the archive, which is read once, in its own order, and no further than it may."""
+        """The batches in the archive, which is read once, in its own order, and up to fixed limits."""
         content: dict[str, bytearray] = {}
         seen = []
         try:
@@ -234,7 +234,7 @@ class CIFAR(Source):
         return content
 
     def _rows(self, content: bytearray, binary: bool, path: Path) -> Rows:
-        """Images and labels of one file."""
+        """The images and labels of one file."""
         path = path.with_name(f"{path.name}.bin") if binary else path
         pixels, labels = self._from_binary(content, path) if binary else self._from_batch(content, path)
         if labels.size and labels.max() >= len(self.names):
@@ -242,7 +242,7 @@ class CIFAR(Source):
         return pixels, labels
 
     def _from_binary(self, content: bytearray, path: Path) -> Rows:
-        """Records of one or two label bytes and the pixels: red, green, blue, each row by row."""
+        """Records of one or two label bytes and the pixels: red, green and blue, each row by row."""
         size = self.label_bytes + PIXELS
         if not content or len(content) % size:
             raise _bad(path, f"{len(content)} bytes, no whole number of records of {size}")
@@ -250,7 +250,7 @@ class CIFAR(Source):
         return records[:, self.label_bytes :], records[:, self.label_bytes - 1]
 
     def _from_batch(self, content: bytearray, path: Path) -> Rows:
-        """A pickled dictionary, as Python 2 or 3 wrote it."""
+        """A dictionary that Python 2 or 3 pickled."""
         batch = unpickled(bytes(content), path)
         if not isinstance(batch, dict):
             raise _bad(path, f"a pickled {type(batch).__name__} instead of a dictionary")
@@ -274,11 +274,11 @@ class CIFAR(Source):
 
 @dataclass(frozen=True)
 class CIFAR10(CIFAR):
-    """60,000 colour pictures of animals and vehicles, 32x32 pixels, in 10 classes.
+    """60,000 colour images of animals and vehicles, 32x32 pixels, in 10 classes.
 
     Args:
-        hold_out: training images set aside for validation, 0 to 25,000.
-        subset: how many examples the files hold, if not all of them, such as `{train: 5000, test: 1000}`.
+        hold_out: number of training images held out for validation, 0 to 25,000.
+        subset: numbers of examples in the files if they are incomplete, such as `{train: 5000, test: 1000}`.
 
     Source:
         Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
@@ -309,11 +309,11 @@ class CIFAR10(CIFAR):
 
 @dataclass(frozen=True)
 class CIFAR100(CIFAR):
-    """60,000 colour pictures of 32x32 pixels in 100 fine classes.
+    """60,000 colour images of 32x32 pixels in 100 fine classes.
 
     Args:
-        hold_out: training images set aside for validation, 0 to 25,000.
-        subset: how many examples the files hold, if not all of them, such as `{train: 5000, test: 1000}`.
+        hold_out: number of training images held out for validation, 0 to 25,000.
+        subset: numbers of examples in the files if they are incomplete, such as `{train: 5000, test: 1000}`.
 
     Source:
         Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
@@ -433,7 +433,7 @@ class CIFAR100(CIFAR):
 
 
 class _Bounded(RawIOBase):
-    """The content of an archive, of which no header asks for more than it may: some take forever to parse."""
+    """The content of an archive, with limits on its headers, some of which would take very long to parse."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         super().__init__()
@@ -444,20 +444,20 @@ class _Bounded(RawIOBase):
             raise tarfile.ReadError(f"a header of {size} bytes")
         return self.file.read(size)
 
-    def seek(self, place: int, whence: int = 0) -> int:
-        if whence == 0 and place > UNPACKED:
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 0 and offset > UNPACKED:
             raise tarfile.ReadError(f"content beyond {UNPACKED} bytes")
-        return self.file.seek(place, whence)
+        return self.file.seek(offset, whence)
 
     def tell(self) -> int:
         return self.file.tell()
 
 
 class _Plain(pickle.Unpickler):
-    """Reads arrays and plain values; every other name in the file is refused before it is looked up.
+    """An unpickler of arrays and plain values, which refuses every other name without importing it.
 
-    An array is built by a function of ours from the bytes that are in the file, so nothing the file says can
-    claim memory that it does not fill.
+    Arrays are built from the bytes in the file by functions of this module, so that a file cannot allocate
+    more memory than it has content.
     """
 
     def find_class(self, module: str, name: str) -> object:
@@ -469,11 +469,11 @@ class _Plain(pickle.Unpickler):
 
 _Bytes = bytes | bytearray | str
 _State = tuple[int, tuple[int, ...], object, object, _Bytes]
-"""An array as a pickle has it: version, shape, type, whether columns come first, bytes; all unchecked."""
+"""The state of a pickled array: version, shape, type, whether columns come first, bytes; all unchecked."""
 
 
 class _Array:
-    """Stands in for an array while its state is read."""
+    """The placeholder for an array while its state is read."""
 
     array: np.ndarray
 
@@ -487,17 +487,20 @@ class _Array:
 
 
 class _UnsignedByte:
-    """Stands in for NumPy's type of unsigned bytes; there is one, and it has no state that matters."""
+    """The placeholder for NumPy's type of unsigned bytes, whose state is ignored."""
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
 UNSIGNED_BYTE = _UnsignedByte()
+UNSIGNED_NAMES = ("u1", b"u1")
+ROWS_FIRST = "C"
+ENCODINGS = ("latin1", "latin-1")
 
 
 def _type(name: object = None, *_: object) -> _UnsignedByte:
-    if name not in ("u1", b"u1"):
+    if name not in UNSIGNED_NAMES:
         raise pickle.UnpicklingError(f"an array is of type {name!r:.40}")
     return UNSIGNED_BYTE
 
@@ -507,23 +510,23 @@ def _reconstruct(*_: object) -> _Array:
 
 
 def _from_buffer(data: _Bytes, kind: object, shape: tuple[int, ...], order: object) -> _Array:
-    """How protocol 5 writes an array."""
+    """The call by which protocol 5 makes an array."""
     array = _Array()
     array.__setstate__(
-        (1, shape, kind, order != "C", bytes(data) if isinstance(data, (bytes, bytearray)) else data)
+        (1, shape, kind, order != ROWS_FIRST, bytes(data) if isinstance(data, (bytes, bytearray)) else data)
     )
     return array
 
 
 def _encode(text: object, encoding: object) -> bytes:
-    """How protocols before 3 write bytes."""
-    if not (isinstance(text, str) and encoding in ("latin1", "latin-1")):
+    """The call by which protocols before 3 make bytes."""
+    if not (isinstance(text, str) and encoding in ENCODINGS):
         raise pickle.UnpicklingError("text is encoded in an unusual way")
     return text.encode("latin-1")
 
 
 class _Maker:
-    """Something that a pickle may call and not change."""
+    """A function that a pickle may call but not modify."""
 
     __slots__ = ("make",)
 
@@ -544,20 +547,29 @@ ALLOWED: Mapping[tuple[str, str], object] = {
     ("numpy", "dtype"): _Maker(_type),
     ("_codecs", "encode"): _Maker(_encode),
 }
-"""What stands for the names that NumPy's arrays of bytes ask for."""
+"""The replacements for the names that a pickled array of bytes refers to."""
 
 TUPLES = 24
-"""Most tuples in a pickle: an array needs seven, and many within each other take forever to hash."""
+"""The largest number of tuples in a pickle: an array needs seven, and deeply nested ones hash very slowly."""
 
 KEYS = 1_000
-"""Most keys of all dictionaries in a pickle: a batch has five, and many that collide take forever."""
+"""The largest number of dictionary keys in a pickle: a batch has five, and keys that collide are slow."""
 
 OPERATIONS = 1_000_000
-"""Most operations of a pickle: one of 50,000 images with two labels and a name each has a fourth of them."""
+"""The largest number of operations in a pickle: 50,000 images with two labels and a name need a quarter."""
+
+SETS = frozenset({"EMPTY_SET", "ADDITEMS", "FROZENSET"})
+NUMBERED = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+ITEMS = {"SETITEM": 2}
+"""Operation -> the number of stack entries that it puts into a dictionary, where no mark says it."""
+
+FILLS = frozenset({"SETITEM", "SETITEMS", "DICT"})
+MARKS = frozenset({"MARK"})
+DROPS = frozenset({"POP"})
 
 
 def _check_operations(content: bytes) -> None:
-    """Refuse what claims more memory or time than its size warrants."""
+    """Refuse a pickle that would take more memory or time than its size warrants."""
     tuples = keys = depth = 0
     marks: list[int] = []
     for number, (operation, argument, _) in enumerate(pickletools.genops(content)):
@@ -566,14 +578,14 @@ def _check_operations(content: bytes) -> None:
         tuples += operation.name.startswith("TUPLE")
         if tuples > TUPLES:
             raise pickle.UnpicklingError(f"it holds more than {TUPLES} tuples")
-        if operation.name in ("EMPTY_SET", "ADDITEMS", "FROZENSET"):
+        if operation.name in SETS:
             raise pickle.UnpicklingError("it holds sets")
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(content):
+        if operation.name in NUMBERED and (argument or 0) > len(content):
             raise pickle.UnpicklingError("it numbers more values than it has bytes")
-        if operation.name == "POP" and marks and depth <= marks[-1]:
+        if operation.name in DROPS and marks and depth <= marks[-1]:
             raise pickle.UnpicklingError("it drops a mark")
-        items = 2 if operation.name == "SETITEM" else 0
-        if operation.name == "MARK":
+        items = ITEMS.get(operation.name, 0)
+        if operation.name in MARKS:
             marks.append(depth)
             continue
         before = operation.stack_before
@@ -583,16 +595,16 @@ def _check_operations(content: bytes) -> None:
         else:
             depth -= len(before)
         depth += len(operation.stack_after)
-        keys += items // 2 if operation.name in ("SETITEM", "SETITEMS", "DICT") else 0
+        keys += items // 2 if operation.name in FILLS else 0
         if keys > KEYS:
             raise pickle.UnpicklingError(f"its dictionaries have more than {KEYS} keys")
 
 
 def unpickled(content: bytes, path: Path) -> Any:
-    """What was pickled, if it is arrays of bytes and plain values, one dictionary deep.
+    """The pickled object, if it consists of arrays of bytes and plain values, at most one dictionary deep.
 
     Raises:
-        InputError: anything else.
+        InputError: the pickle holds anything else.
     """
     try:
         _check_operations(content)
@@ -607,7 +619,7 @@ def unpickled(content: bytes, path: Path) -> Any:
 
 
 def _taken(file: IO[bytes], path: Path) -> bytearray:
-    """The content of one file, as far as it may reach."""
+    """The content of one file, up to the largest size that is read."""
     content = take(file, LARGEST + 1)
     if len(content) > LARGEST:
         raise _bad(path, f"more than {LARGEST} bytes")
@@ -626,5 +638,5 @@ def _bad(path: Path, got: str) -> InputError:
     return InputError(
         f"{path} should be a file of CIFAR-10 or CIFAR-100 as published",
         got,
-        "Replace it by a good copy; a damaged download is fetched again once it is deleted.",
+        "Replace it by a good copy; a damaged download is downloaded again once it is deleted.",
     )

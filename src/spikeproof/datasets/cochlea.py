@@ -1,4 +1,4 @@
-"""Spiking Heidelberg Digits and Spiking Speech Commands: spikes of a model of the ear, in HDF5 files."""
+"""Spiking Heidelberg Digits and Spiking Speech Commands: spikes of a model of the inner ear, in HDF5."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from spikeproof.datasets.intake.files import CHUNK, first_line
+from spikeproof.datasets.intake.files import CHUNK, first_line, is_compressed
 from spikeproof.datasets.recordings import Events, Recording, Recordings, bad
 from spikeproof.errors import InputError
 from spikeproof.regularfiles import open_regular
@@ -21,14 +21,20 @@ from spikeproof.regularfiles import open_regular
 __all__ = ["SHD", "SSC"]
 
 UNITS = 700
+INTEGERS = frozenset("iu")
+"""The kinds of integers, as NumPy abbreviates them."""
+
+NUMBERS = INTEGERS | {"f"}
+"""The kinds of real numbers."""
+
 MOST_EXAMPLES = 200_000
 MOST_SPIKES = 1 << 20  # of one example
-UNPACKED = 1 << 34  # bytes of a file that was compressed
+UNPACKED = 1 << 34  # bytes of a file after decompression
 
 
 @dataclass(frozen=True)
 class Cochlea(Recordings):
-    """Spikes of 700 units of an artificial cochlea."""
+    """A data set of spikes of 700 units of an artificial cochlea."""
 
     steps: int = 100
     duration: float | None = 1.4
@@ -55,7 +61,7 @@ class Cochlea(Recordings):
         return files if len(files) == len(self.parts) else []
 
     def _file(self, folder: Path, part: str) -> Path | None:
-        """The plain file of a part if it is there, else the compressed one."""
+        """The uncompressed file of a part if there is one, else the compressed file."""
         names = [f"{self.prefix}_{self.parts[part]}.h5{end}" for end in ("", ".gz")]
         return next((folder / name for name in names if (folder / name).is_file()), None)
 
@@ -66,7 +72,7 @@ class Cochlea(Recordings):
         return f"lacks {' and '.join(lacking)}" if len(lacking) < len(self.parts) else ""
 
     def labels(self, recording: Recording) -> Sequence[int] | None:
-        if recording.path.suffix == ".gz":
+        if is_compressed(recording.path):
             return None
         labels = read_labels(recording.path)
         if labels.size and not 0 <= labels.min() <= labels.max() < len(self.names):
@@ -91,13 +97,13 @@ class SHD(Cochlea):
     Args:
         steps: number of frames `T`, 1 to 10,000.
         by: whether a frame takes equal time, `"time"`, or equally many events, `"count"`.
-        binary: whether several spikes at one place of a frame count as one.
-        duration: seconds that are taken, or None for each recording's own span.
+        binary: whether several spikes of one unit in a frame count as one.
+        duration: seconds of each recording that are used, or None for its whole span.
         hold_out: share of the training recordings set aside for validation, 0 to 0.5.
-        size: units after joining neighbours, whose spikes add up, 1 to 700, or None for all.
-        subset: how many examples the files hold, if not all of them, such as `{train: 800, test: 200}`.
-        blank: what becomes of examples without spikes, `"leave-out"` or `"keep"`, counted in any case; None
-            refuses them.
+        size: number of units after neighbours are joined, whose spikes add up, 1 to 700, or None for all.
+        subset: numbers of examples in the files if they are incomplete, such as `{train: 800, test: 200}`.
+        blank: whether examples without spikes are left out, `"leave-out"`, or kept, `"keep"`; a note gives
+            their number. None refuses them.
 
     Shapes:
         examples `[N, T, 1, size, 1]`
@@ -149,14 +155,14 @@ class SSC(Cochlea):
     Args:
         steps: number of frames `T`, 1 to 10,000.
         by: whether a frame takes equal time, `"time"`, or equally many events, `"count"`.
-        binary: whether several spikes at one place of a frame count as one.
-        duration: seconds that are taken, or None for each recording's own span.
+        binary: whether several spikes of one unit in a frame count as one.
+        duration: seconds of each recording that are used, or None for its whole span.
         hold_out: without effect, since the authors' validation part is used.
-        size: units after joining neighbours, whose spikes add up, 1 to 700, or None for all.
-        subset: how many examples the files hold, if not all of them, such as `{train: 800, validation: 100,
-            test: 200}`.
-        blank: what becomes of examples without spikes, `"leave-out"` or `"keep"`, counted in any case; None
-            refuses them.
+        size: number of units after neighbours are joined, whose spikes add up, 1 to 700, or None for all.
+        subset: numbers of examples in the files if they are incomplete, such as
+            `{train: 800, validation: 100, test: 200}`.
+        blank: whether examples without spikes are left out, `"leave-out"`, or kept, `"keep"`; a note gives
+            their number. None refuses them.
 
     Shapes:
         examples `[N, T, 1, size, 1]`
@@ -220,7 +226,7 @@ def read_labels(path: Path) -> np.ndarray:
     """The label of each example of an HDF5 file.
 
     Raises:
-        InputError: the file is something else, or h5py is not installed.
+        InputError: the file has another format, or h5py is not installed.
     """
     with _opened(path) as (h5py, file):
         labels: np.ndarray = _arrays(h5py, file, path)[2][:]
@@ -228,24 +234,24 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def read_spikes(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Times in microseconds, units and label of each example of an HDF5 file, plain or compressed by gzip.
+    """The times in microseconds, the units and the label of each example of an HDF5 file.
 
-    The file holds `spikes/times` in seconds and `spikes/units`, lists of any length, and `labels`. Nothing
-    that lies in another file is followed. A list needs as much room in the file as it has entries, so lists
-    that are together larger than the file are the same ones told again and again, and are refused.
+    The file, which may be compressed by gzip, holds `spikes/times` in seconds and `spikes/units`, lists of
+    any length, and `labels`. Links to other files are not followed. A list takes as much space in the file as
+    its entries do, so lists that together exceed the size of the file repeat the same data; they are refused.
 
     Raises:
-        InputError: the file is something else, or h5py is not installed.
+        InputError: the file has another format, or h5py is not installed.
     """
     with _opened(path) as (h5py, file):
         times, units, labels = _arrays(h5py, file, path)
         room = file.id.get_filesize()
         for i, label in enumerate(labels[:].tolist()):
-            told = times[i], units[i]
-            room -= sum(np.asarray(numbers).nbytes for numbers in told)
+            stored = times[i], units[i]
+            room -= sum(np.asarray(numbers).nbytes for numbers in stored)
             if room < 0:
                 raise bad(path, f"lists up to example {i} that are larger than the file")
-            time, unit = np.asarray(told[0], np.float64), np.asarray(told[1], np.int64)
+            time, unit = np.asarray(stored[0], np.float64), np.asarray(stored[1], np.int64)
             if time.shape != unit.shape or time.ndim != 1 or len(time) > MOST_SPIKES:
                 raise bad(path, f"times {time.shape} and units {unit.shape} of example {i}")
             if not (np.isfinite(time) & (time >= 0) & (time < 1e6)).all():
@@ -255,7 +261,7 @@ def read_spikes(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """h5py and the file, whose errors are told with its name."""
+    """The module h5py and the opened file; errors on reading it become messages that name it."""
     try:
         import h5py
     except (ImportError, AttributeError, RuntimeError, ValueError) as error:
@@ -287,8 +293,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 
 @contextmanager
 def _plain(path: Path) -> Iterator[Path]:
-    """The file itself, or a copy without compression for as long as it is needed."""
-    if path.suffix != ".gz":
+    """The file itself, or a temporary copy without compression."""
+    if not is_compressed(path):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="spikeproof-") as folder:
@@ -304,30 +310,32 @@ def _plain(path: Path) -> Iterator[Path]:
 
 
 def _arrays(h5py: Any, file: Any, path: Path) -> tuple[Any, Any, Any]:
-    """Times, units and labels, whose lengths and types fit together."""
+    """The arrays of times, units and labels, whose lengths and types are checked."""
     times, units, labels = (
         _array(h5py, file, name, path) for name in ("spikes/times", "spikes/units", "labels")
     )
     if not len(times) == len(units) == len(labels) <= MOST_EXAMPLES:
         lengths = f"{len(times)} lists of times, {len(units)} of units and {len(labels)} labels"
         raise bad(path, lengths)
-    if labels.dtype.kind not in "iu" or {_kind(h5py, times), _kind(h5py, units)} - set("fiu"):
+    if not INTEGERS.issuperset(labels.dtype.kind) or not NUMBERS.issuperset(
+        (_kind(h5py, times), _kind(h5py, units))
+    ):
         raise bad(path, f"times {times.dtype}, units {units.dtype} and labels {labels.dtype}")
     return times, units, labels
 
 
 def _array(h5py: Any, file: Any, name: str, path: Path) -> Any:
-    """An array that lies in the file itself and claims no more than it may."""
+    """An array that is stored in the file itself and is not larger than allowed."""
     group: Any = file
     for step in name.split("/"):
         if not isinstance(group, h5py.Group):
-            raise bad(path, f"{name}, whose folder is a list")
+            raise bad(path, f"{name}, whose group is an array")
         link = group.get(step, getlink=True)
         if not isinstance(link, h5py.HardLink):
             raise bad(path, f"{name} as a {type(link).__name__}, which is not followed")
         group = group[step]
     if not isinstance(group, h5py.Dataset) or group.ndim != 1 or group.external or group.is_virtual:
-        raise bad(path, f"{name}, which is no list within the file")
+        raise bad(path, f"{name}, which is not a list within the file")
     chunk = group.chunks[0] if group.chunks else 0
     if max(group.size, chunk) > MOST_EXAMPLES:
         raise bad(path, f"{name} of {group.size} entries in chunks of {chunk}")
@@ -335,6 +343,6 @@ def _array(h5py: Any, file: Any, name: str, path: Path) -> Any:
 
 
 def _kind(h5py: Any, array: Any) -> str:
-    """The kind of number in lists of any length."""
+    """The kind of number in an array of lists of any length, as NumPy abbreviates it."""
     inner = h5py.check_vlen_dtype(array.dtype)
     return str(np.dtype(inner).kind) if inner is not None else "?"

@@ -1,4 +1,4 @@
-"""Small grey images: handwritten digits and clothing, from the package or from IDX files."""
+"""Small grey-scale images of handwritten digits and clothing, from the package or from IDX files."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from spikeproof.datasets.intake.files import (
     download,
     first_line,
     first_usable,
+    is_compressed,
     lack,
     layouts_of,
     missing_files,
@@ -34,22 +35,22 @@ from spikeproof.datasets.intake.files import (
     variants,
 )
 from spikeproof.datasets.intake.nearmisses import nested, sighted
-from spikeproof.datasets.parts import Dataset, Source, Split, content_digest, rows_of, shuffled
+from spikeproof.datasets.parts import Dataset, DatasetSpec, Split, content_digest, rows_of, shuffled
 from spikeproof.errors import InputError
 from spikeproof.regularfiles import open_regular
 
 __all__ = ["IDX", "MNIST", "Digits", "FashionMNIST", "image_split"]
 
 DEBIAN = Path("/usr/share/datasets")
-LARGEST = 1 << 26  # bytes of one file's content that a reader is willing to hold
+LARGEST = 1 << 26  # bytes of the content of one file
 PUBLISHED = {"eee656c63c1c7a3b7c885d28c97fd74dc039264ce75eae7cb8d991df379ef736": "fashion-mnist"}
 
 
 @dataclass(frozen=True)
-class Digits(Source):
+class Digits(DatasetSpec):
     """1,797 handwritten digits of 8x8 pixels, shipped with the package.
 
-    The last 360 in a fixed shuffled order are the test part, the 180 before them the validation part.
+    In a fixed random order, the last 360 are the test part and the 180 before them the validation part.
 
     Example:
         >>> data = Digits().load()
@@ -78,8 +79,8 @@ class Digits(Source):
 
 
 @dataclass(frozen=True)
-class IDX(Source):
-    """Four IDX files as Yann LeCun defined them, plain or compressed by gzip."""
+class IDX(DatasetSpec):
+    """A data set of four IDX files, the format of MNIST, which may be compressed by gzip."""
 
     hold_out: int = 5000
     subset: Subset | None = None
@@ -99,13 +100,14 @@ class IDX(Source):
             )
 
     def load(self, root: Path | None = None) -> Dataset:
-        """Read the files, or fetch them.
+        """Read the files, or download them.
 
         Args:
-            root: a directory that holds the four files, itself or in a folder named after the data set or as
-                torchvision lays them out, a folder higher or lower; looked into before the others.
+            root: the directory that is searched before all others. The four files lie in it, in a folder
+                named after the data set, in the layout of torchvision, or in a folder inside these.
+
         Raises:
-            InputError: files that are not what they should be, or no files and no way to fetch them.
+            InputError: the files cannot be used, or there are none and they cannot be downloaded.
         """
         found = self._find(root) or [self._fetch(root)]
         data, passed = first_usable(found, self._read)
@@ -113,7 +115,7 @@ class IDX(Source):
 
     def locate(self, root: Path | None = None) -> str:
         found = self._find(root)
-        return str(found[0]) if found else "not found; fetched when needed"
+        return str(found[0]) if found else "not found; downloaded when needed"
 
     def survey(self, root: Path | None = None) -> tuple[str, ...]:
         return replace(self, hold_out=0).load(root).notes if self._find(root) else ()
@@ -152,23 +154,25 @@ class IDX(Source):
         )
 
     def _groups(self, root: Path | None) -> Iterator[list[Path]]:
-        """The places below each base where the files may lie, most particular first."""
+        """The folders below each base where the files may lie, the most specific ones first."""
         *named, cache = [*bases(root, self.folder), None]
         if named and not named[-1].open:
             cache = named.pop()
         for base in named:
             usual = layouts_of(base, self.folder, (f"{self.torchvision}/raw",))
-            yield [*dict.fromkeys((*usual, *nested(base, (self.folder, self.torchvision), telling=False)))]
+            yield [
+                *dict.fromkeys((*usual, *nested(base, (self.folder, self.torchvision), distinctive=False)))
+            ]
         yield [DEBIAN / self.folder]
         if cache:
             yield layouts_of(cache, self.folder)
 
-    def _places(self, root: Path | None) -> Iterator[Path]:
+    def _candidates(self, root: Path | None) -> Iterator[Path]:
         for group in self._groups(root):
             yield from group
 
     def _find(self, root: Path | None) -> list[Path]:
-        """The folders below the first base that has any with all four files."""
+        """The folders with all four files, below the first base that has any such folder."""
         for group in self._groups(root):
             if found := self._whole(group):
                 return found
@@ -178,13 +182,13 @@ class IDX(Source):
         return [folder for folder in folders if not missing_files(folder, self.checksums)]
 
     def _check_whole(self, content: list[np.ndarray], folder: Path) -> str:
-        """The digest of all four files, unless they do not belong together or to another data set."""
+        """The digest of all four files, once it is clear that they all belong to this data set."""
         train, test = content[0].shape[1:], content[2].shape[1:]
         if train != test:
             raise InputError(
                 f"Training and test images in {folder} should be of one size",
                 f"{train} and {test} pixels",
-                "Fetch the files again, all from one place.",
+                "Download the files again, all from one server.",
             )
         digest = content_digest(*content)
         found = PUBLISHED.get(digest, self.folder)
@@ -197,7 +201,7 @@ class IDX(Source):
         return digest
 
     def _fetch(self, root: Path | None) -> Path:
-        """Download all four files into the user's cache, checked and with a progress bar."""
+        """Download all four files into the user's cache, and compare them with their checksums."""
         cache = user_cache()
         variable = f"{MIRROR_VARIABLE}_{type(self).__name__.upper()}"
         mirror = os.environ.get(variable, self.mirror)
@@ -206,17 +210,18 @@ class IDX(Source):
                 raise ImportError("platformdirs is not installed; pip install 'spikeproof[study]'")
             packed = {f"{name}.gz": digest for name, digest in self.checksums.items()}
             download(mirror, packed, cache / self.folder)
-        except Exception as error:  # whatever the network or the disk said, the user needs the same advice
-            lines = [f"{place}: {lack(place, self.checksums)}" for place in self._places(root)]
+        except Exception as error:  # whichever error the network or the disk raised, the advice is the same
+            lines = [f"{folder}: {lack(folder, self.checksums)}" for folder in self._candidates(root)]
             lines += sighted(base.path for base in bases(root, self.folder) if base.open)
             tried = "\n".join(f"  - {line}" for line in (*lines, *missing_variable()))
             raise InputError(
                 f"The four IDX files of {self.folder}",
-                f"no place that has them all:\n{tried}\n"
+                f"no folder that has them all:\n{tried}\n"
                 f"  - {mirror}: {type(error).__name__}, {first_line(error)}",
                 f"Give their directory with --data or {DATA_VARIABLE}; or let torchvision download them and "
                 f"give its root; or name a server that has them in {variable}; or install Debian's package "
-                "dataset-fashion-mnist, for that data set. Fetching needs pip install 'spikeproof[study]'.",
+                "dataset-fashion-mnist, for that data set. Downloading needs pip "
+                "install 'spikeproof[study]'.",
             ) from error
         return cache / self.folder
 
@@ -226,8 +231,8 @@ class MNIST(IDX):
     """70,000 handwritten digits of 28x28 pixels.
 
     Args:
-        hold_out: training images set aside for validation, 0 to 30,000.
-        subset: how many examples the files hold, if not all of them, such as `{train: 6000, test: 1000}`.
+        hold_out: number of training images held out for validation, 0 to 30,000.
+        subset: numbers of examples in the files if they are incomplete, such as `{train: 6000, test: 1000}`.
 
     Source:
         LeCun, Bottou, Bengio & Haffner 1998.
@@ -247,11 +252,11 @@ class MNIST(IDX):
 
 @dataclass(frozen=True)
 class FashionMNIST(IDX):
-    """70,000 pictures of clothing of 28x28 pixels.
+    """70,000 images of clothing of 28x28 pixels.
 
     Args:
-        hold_out: training images set aside for validation, 0 to 30,000.
-        subset: how many examples the files hold, if not all of them, such as `{train: 6000, test: 1000}`.
+        hold_out: number of training images held out for validation, 0 to 30,000.
+        subset: numbers of examples in the files if they are incomplete, such as `{train: 6000, test: 1000}`.
 
     Source:
         Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747.
@@ -281,20 +286,20 @@ class FashionMNIST(IDX):
 
 
 def _read_idx(path: Path) -> UInt8[np.ndarray, "*dimensions"]:
-    """Unsigned bytes of any number of dimensions.
+    """An array of unsigned bytes with any number of dimensions.
 
-    The header is believed only as far as the file's real content reaches, so a hostile one claims no memory.
+    Memory is allocated for the actual content of the file and not for the size that its header claims.
     """
 
     def bad(got: str) -> InputError:
         return InputError(
             f"{path} should be an IDX file of unsigned bytes",
             got,
-            "Replace it by a good copy; a damaged download is fetched again once it is deleted.",
+            "Replace it by a good copy; a damaged download is downloaded again once it is deleted.",
         )
 
     try:
-        with open_regular(path) as plain, gzip.open(plain) if path.suffix == ".gz" else plain as file:
+        with open_regular(path) as plain, gzip.open(plain) if is_compressed(path) else plain as file:
             magic = file.read(4)
             if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or not 1 <= magic[3] <= 4:
                 raise bad(f"a file beginning with {magic.hex() or 'nothing'}")
@@ -322,7 +327,7 @@ def _check_pair(images: np.ndarray, labels: np.ndarray, classes: int, folder: Pa
         raise InputError(
             f"The {part} files in {folder} should hold images [N, H, W] and as many labels [N]",
             shapes,
-            "Fetch the files again, all from one place.",
+            "Download the files again, all from one server.",
         )
     if labels.max() >= classes:
         raise InputError(
@@ -338,6 +343,13 @@ def image_split(
     white: int,
     order: Int64[np.ndarray, "N"],
 ) -> Split:
-    """Pixels as floats in [0, 1], in the given order."""
+    """A part with the images as floats in [0, 1].
+
+    Args:
+        images: pixels as integers.
+        labels: the class of each image.
+        white: the largest value of a pixel, which becomes 1.
+        order: the order of the images in the part.
+    """
     pixels = torch.from_numpy(images[order]).to(torch.float32).div_(white)
     return Split(pixels, torch.from_numpy(labels[order].astype(np.int64)), torch.from_numpy(order.copy()))

@@ -1,4 +1,4 @@
-"""What a data set is: examples in three parts that never change, and the digest of their content."""
+"""The types of a data set: its description, its three parts, and the rule that samples a part."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from spikeproof.errors import InputError
 __all__ = [
     "ClassProportional",
     "Dataset",
+    "DatasetSpec",
     "First",
     "Sample",
-    "Source",
     "Split",
     "content_digest",
     "floats",
@@ -30,10 +30,13 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a data set; `ids` tell each example's place in the file it came from.
+    """One part of a data set: images or events, with their labels.
 
-    Images are floats in [0, 1]. Events are numbers per time step, `[N, T, C, H, W]`, in a small type that
-    holds them; whoever computes with them makes floats of one batch at a time.
+    Args:
+        images: images as floats in [0, 1]; or numbers of events per time step, in the smallest integer type
+            that holds them, which are converted to floats one batch at a time.
+        labels: the class of each example, from 0.
+        ids: the index of each example in the file or list of files that it was read from.
     """
 
     images: Float[Tensor, "N C H W"] | Integer[Tensor, "N T C H W"]
@@ -45,7 +48,7 @@ class Split:
 
     @property
     def sha256(self) -> str:
-        """The digest of which examples these are, and in which order."""
+        """The digest of `ids` and `labels`, which says which examples the part holds and in which order."""
         return content_digest(self.ids.numpy(), self.labels.numpy())
 
 
@@ -54,14 +57,14 @@ class Dataset:
     """Images and labels in three parts, with the digest of their content.
 
     Args:
-        name: what a study calls it.
-        train: examples to learn from.
-        validation: examples to choose by; empty where nothing was held out.
-        test: examples to measure on.
-        classes: their names, in order of the labels.
-        sha256: digest of all images and labels, however they were stored.
-        source: where they were read.
-        notes: what has to be said beside every number on them, such as that they are a subset.
+        name: the name of the data set in a study.
+        train: the examples that a model is trained on.
+        validation: the examples on which choices are made; empty if none were held out.
+        test: the examples on which a model is measured.
+        classes: the names of the classes, in the order of the labels.
+        sha256: the digest of all images and labels, which does not depend on the format of the files.
+        origin: the file or folder that the data were read from, or how they were generated.
+        notes: sentences that are printed beside every number on these data, such as that they are a subset.
     """
 
     name: str
@@ -70,20 +73,20 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
     sha256: str
-    source: str
+    origin: str
     notes: tuple[str, ...] = ()
 
 
 class Sample:
-    """Which examples of a part are measured, where not all of them are."""
+    """The rule that chooses which examples of a part are measured, if not all of them are."""
 
     def __call__(self, part: Split, n: int) -> Split:
-        """The first `n` examples of the part in the order of this rule.
+        """The first `n` examples of the part in the order that this rule gives them.
 
-        A smaller sample is the beginning of a larger one.
+        A smaller sample is therefore the beginning of a larger one.
 
         Raises:
-            InputError: the part has fewer examples.
+            InputError: the part has fewer than `n` examples.
         """
         if not 0 <= n <= len(part):
             raise InputError(f"At most {len(part)} examples, the whole part", f"{n}", "Ask for fewer.")
@@ -91,7 +94,7 @@ class Sample:
         return Split(part.images[rows], part.labels[rows], part.ids[rows])
 
     def order(self, labels: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
-        """All rows of a part, those that are measured first at the beginning."""
+        """The indices of all examples of a part, in the order in which they are measured."""
         raise NotImplementedError(f"{type(self).__name__} defines no order")
 
 
@@ -101,13 +104,13 @@ class ClassProportional(Sample):
 
     .. math:: t = (r + 1/2) / m
 
-    is the place of the `r`-th example (from 0, in random order) of a class of `m` examples, and the sample of
-    `n` examples is the beginning of the order of `t`. So every sample, however small, holds `n m / N`
-    examples of each class to within one. The first examples of a file that is stored class by class lack most
-    classes.
+    is the rank of the `r`-th example (from 0, in random order) of a class of `m` examples. The sample of `n`
+    examples consists of those of the smallest `t`, so that of a part of `N` examples every sample, however
+    small, holds `n m / N` of each class to within one. The first examples of a file that is stored class by
+    class, in contrast, lack most classes.
 
     Args:
-        seed: of the order within and between classes; the same for every model of a study.
+        seed: the seed of the order within and between classes, which is the same for every model of a study.
 
     Example:
         >>> labels = np.repeat([0, 1], [6, 3])
@@ -122,16 +125,16 @@ class ClassProportional(Sample):
 
     def order(self, labels: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
         chance = np.random.Generator(np.random.PCG64([20230608, self.seed]))
-        place = np.empty(len(labels))
+        rank = np.empty(len(labels))
         for label in np.unique(labels):
             rows = chance.permutation(np.flatnonzero(labels == label))
-            place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
-        return np.lexsort((chance.permutation(int(labels.max(initial=0)) + 1)[labels], place))
+            rank[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+        return np.lexsort((chance.permutation(int(labels.max(initial=0)) + 1)[labels], rank))
 
 
 @dataclass(frozen=True)
 class First(Sample):
-    """The examples in the order of the file.
+    """The first examples, in the order of the file.
 
     Example:
         >>> First().order(np.array([2, 0, 1])).tolist()
@@ -142,52 +145,60 @@ class First(Sample):
         return np.arange(len(labels))
 
 
-class Source:
-    """The name of a data set."""
+class DatasetSpec:
+    """The description of a data set: which one it is, and the options with which it is read."""
 
     def load(self, root: Path | None = None) -> Dataset:
-        """Read it; `root` is a directory to look into first."""
-        raise NotImplementedError(f"{type(self).__name__} reads nothing")
+        """Read the data set.
+
+        Args:
+            root: the directory that is searched before all others, or None.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define load")
 
     def locate(self, root: Path | None = None) -> str:
-        """Where it would be read from, in a few words."""
-        raise NotImplementedError(f"{type(self).__name__} is nowhere")
+        """The file or folder that `load` would read, or a phrase such as `not found`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define locate")
 
     def survey(self, root: Path | None = None) -> tuple[str, ...]:
-        """What `load` would note about the data that are there; nothing where all is as published.
+        """The notes that `load` would attach to the data; empty if the files are as published.
 
         Raises:
-            InputError: files that are not what they should be.
+            InputError: the files cannot be used.
         """
         return ()
 
 
-def locate(source: type[Source], root: Path | None = None) -> str:
-    """Where a data set would be read from, in a few words.
+def locate(spec: type[DatasetSpec], root: Path | None = None) -> str:
+    """The file or folder that a data set would be read from, or a phrase such as `not found`.
 
     Example:
         >>> from spikeproof.datasets import Digits
         >>> locate(Digits)
         'shipped with the package'
     """
-    return source().locate(root)
+    return spec().locate(root)
 
 
 def shuffled(n: int) -> Int64[np.ndarray, "{n}"]:
-    """A fixed order, the same for everybody: it decides who is held out, not in which order one learns."""
+    """A fixed random order of `n` examples, which decides which of them are held out."""
     return np.random.Generator(np.random.PCG64(20230608)).permutation(n)
 
 
 def floats(images: Tensor) -> Float[Tensor, "N *F"]:
-    """Images as they are; events, which are kept in small whole numbers, as floats."""
+    """Images unchanged, and numbers of events converted from small integers to floats."""
     return images if images.is_floating_point() else images.float()
 
 
 def rows_of(whole: Split, rows: slice) -> Split:
+    """A slice of a part."""
+    """A slice of a part."""
     return Split(whole.images[rows], whole.labels[rows], whole.ids[rows])
 
 
 def content_digest(*arrays: np.ndarray) -> str:
+    """The SHA-256 of the shapes and the bytes of arrays, in hexadecimal digits."""
+    """The SHA-256 of the shapes and the bytes of arrays, in hexadecimal digits."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(repr(array.shape).encode())

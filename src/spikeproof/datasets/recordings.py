@@ -1,4 +1,4 @@
-"""Recordings of events: binned by time or by count, with a cache that is safe to kill and to share."""
+"""Recordings of events, which are binned to frames by time or by count, with a cache of the frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import safetensors
@@ -31,31 +31,37 @@ from spikeproof.datasets.intake.files import (
     user_cache,
 )
 from spikeproof.datasets.intake.nearmisses import nested, sighted
-from spikeproof.datasets.parts import Dataset, Source, Split, content_digest, shuffled
+from spikeproof.datasets.parts import Dataset, DatasetSpec, Split, content_digest, shuffled
 from spikeproof.errors import InputError
 from spikeproof.regularfiles import open_regular
 from spikeproof.specs import address
 
 __all__ = ["Events", "Recording", "Recordings", "frames", "read_whole"]
 
-LARGEST = 1 << 29  # bytes of one file's content that a reader is willing to hold
-LONGEST_LIST = 1 << 20  # bytes of a list of files or labels
-MOST = 1 << 33  # bytes of all frames of a data set
+LARGEST = 1 << 29
+"""The largest recording that is read, in bytes."""
+
+LONGEST_LIST = 1 << 20
+"""The largest list of files or labels that is read, in bytes."""
+
+MOST = 1 << 33
+"""The largest total size of the frames of a data set, in bytes."""
+
 CACHE_VERSION = 2
 """Raised whenever a change of the code alters the frames that the same files and options give."""
 
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """What a sensor reported, in order of time.
+    """The events of one recording, in order of time.
 
     Args:
-        time: microseconds from the start of the recording, never falling.
+        time: microseconds from the start of the recording; it never decreases.
         channel: polarity or another kind of event, from 0.
-        row: place from the top, or number of a frequency band.
-        column: place from the left.
-        remark: what was done to them that their reader has to know, or nothing.
-        what: which part of its file they are, if not all of it.
+        row: index of the pixel from the top, or of the frequency band.
+        column: index of the pixel from the left.
+        remark: how the reader changed the events, for the notes of the data set; empty if it did not.
+        what: which section of the file the events are; empty if they are the whole file.
     """
 
     time: Int64[np.ndarray, "N"]
@@ -74,24 +80,26 @@ class Events:
         column: np.ndarray | int,
         remark: str = "",
     ) -> Events:
-        """Events in order of time; equal times stay in their order."""
-        columns = [
-            np.broadcast_to(np.asarray(a), time.shape).astype(np.int64) for a in (channel, row, column)
-        ]
+        """Events sorted by time; events of equal time keep their order."""
+        axes = [np.broadcast_to(np.asarray(a), time.shape).astype(np.int64) for a in (channel, row, column)]
         if (np.diff(time) < 0).any():
             order = np.argsort(time, kind="stable")
-            time, columns = time[order], [a[order] for a in columns]
-        channels, rows, places = columns
-        return cls(time.astype(np.int64), channels, rows, places, remark)
+            time, axes = time[order], [a[order] for a in axes]
+        channels, rows, columns = axes
+        return cls(time.astype(np.int64), channels, rows, columns, remark)
 
     def __len__(self) -> int:
         return len(self.time)
 
     def check(self, shape: tuple[int, int, int], path: Path) -> None:
-        """Refuse events outside the sensor, and times below zero.
+        """Refuse events outside the sensor and events before time 0.
+
+        Args:
+            shape: channels, height and width of the sensor.
+            path: the file, for messages.
 
         Raises:
-            InputError: there are some.
+            InputError: there are such events.
         """
         for name, values, bound in zip(
             ("channel", "row", "column"), (self.channel, self.row, self.column), shape, strict=True
@@ -109,8 +117,8 @@ class Recording:
     Args:
         path: the file.
         part: `train`, `validation` or `test`.
-        label: the class, where the file holds one example; -1 where it says so itself.
-        others: further files that it is read with.
+        label: the class of a file that holds one example; -1 if the file itself holds the labels.
+        others: further files that are needed to read it, such as a list of labels.
     """
 
     path: Path
@@ -120,8 +128,8 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Recordings(Source):
-    """Recordings of events, binned to frames."""
+class Recordings(DatasetSpec):
+    """A data set of recordings, whose events are binned to frames."""
 
     steps: int = 10
     by: Literal["time", "count"] = "time"
@@ -132,7 +140,7 @@ class Recordings(Source):
     blank: Literal["leave-out", "keep"] | None = field(default=None, kw_only=True)
     published: ClassVar[Mapping[str, int]] = {}
     lasting: ClassVar[float | None] = None
-    """Seconds that an example of the data set lasts, about; None where nobody knows."""
+    """The typical duration of an example in seconds; None if it is not known."""
     folder: ClassVar[str]
     layouts: ClassVar[tuple[str, ...]] = ()
     names: ClassVar[tuple[str, ...]]
@@ -158,46 +166,46 @@ class Recordings(Source):
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one frame."""
-        raise NotImplementedError(f"{type(self).__name__} has no frames")
+        raise NotImplementedError(f"{type(self).__name__} does not define shape")
 
     def recordings(self, folder: Path) -> list[Recording]:
-        """The files of the data set in a folder, in a fixed order; none where they are not there."""
-        raise NotImplementedError(f"{type(self).__name__} has no files")
+        """The files of the data set in a folder, in a fixed order; empty if the folder has none."""
+        raise NotImplementedError(f"{type(self).__name__} does not define recordings")
 
     def examples(self, recording: Recording) -> Iterator[tuple[Events, int]]:
-        """Events in the coordinates of a frame, and label, of each example of a file."""
-        raise NotImplementedError(f"{type(self).__name__} reads nothing")
+        """The events of each example of a file, in the coordinates of a frame, and the label."""
+        raise NotImplementedError(f"{type(self).__name__} does not define examples")
 
     def labels(self, recording: Recording) -> Sequence[int] | None:
-        """The class of each example of a file, as far as it can be told without reading the events.
+        """The class of each example of a file, read without its events.
 
-        None stands for a file that has to be unpacked first.
+        None stands for a file that has to be decompressed first.
         """
         return (recording.label,)
 
     def wanting(self, folder: Path) -> str:
-        """What a folder lacks that has some of the files, or nothing."""
+        """The files that are missing from an incomplete folder, in words; empty if it has none or all."""
         return ""
 
     def load(self, root: Path | None = None) -> Dataset:
         """Read and bin the files, or take the frames from the cache.
 
         Args:
-            root: a directory that holds the files as they are handed out, itself or a folder lower; looked
-                into before the others.
+            root: the directory that is searched before all others; the files lie in it as they are published,
+                or in a folder inside it.
 
         Raises:
-            InputError: files that are not what they should be, or no files.
+            InputError: there are no files, or they cannot be used.
         """
         found = self._find(root)
         if not found:
             tried = "\n".join(f"  - {line}" for line in self._tried(root))
             raise InputError(
                 f"The recordings of {self.folder}",
-                f"no place that has them:\n{tried}",
+                f"no folder that has them:\n{tried}",
                 f"{self.advice} Then give their directory with --data or SPIKEPROOF_DATA.",
             )
-        data, passed = first_usable(found, self._read, lambda place: place[0])
+        data, passed = first_usable(found, self._read, lambda candidate: candidate[0])
         return replace(data, notes=(*missing_variable(), *passed, *data.notes))
 
     def locate(self, root: Path | None = None) -> str:
@@ -208,7 +216,7 @@ class Recordings(Source):
         found = self._find(root)
         if not found:
             return ()
-        notes, passed = first_usable(found, self._counted, lambda place: place[0])
+        notes, passed = first_usable(found, self._counted, lambda candidate: candidate[0])
         return (*missing_variable(), *passed, *notes)
 
     def _read(self, found: tuple[Path, list[Recording]]) -> Dataset:
@@ -225,7 +233,7 @@ class Recordings(Source):
         return self._dataset(*taken, str(folder))
 
     def _counted(self, found: tuple[Path, list[Recording]]) -> tuple[str, ...]:
-        """What is to be said of the number of examples, told before events are read.
+        """The notes on the number of examples, which need only the labels.
 
         Raises:
             InputError: parts or classes are missing, or the frames would take too much memory.
@@ -233,10 +241,10 @@ class Recordings(Source):
         folder, files = found
         labels: dict[str, list[int]] = {}
         for recording in files:
-            told = self.labels(recording)
-            if told is None:
+            classes = self.labels(recording)
+            if classes is None:
                 return (f"{recording.path.name} is compressed, and its examples are counted when it is read",)
-            labels.setdefault(recording.part, []).extend(told)
+            labels.setdefault(recording.part, []).extend(classes)
         for part in ("train", "test"):
             if not labels.get(part):
                 raise self._incomplete(part, str(folder))
@@ -265,36 +273,36 @@ class Recordings(Source):
             )
 
     def _below(self, base: Base) -> Iterator[Path]:
-        """Places below a base, the usual ones first."""
+        """The folders below a base where the files may lie, the usual ones first."""
         usual = layouts_of(base, self.folder, self.layouts)
         yield from dict.fromkeys((*usual, *nested(base, (self.folder, type(self).__name__, *self.layouts))))
 
     def _tried(self, root: Path | None) -> Iterator[str]:
-        """Every place that was looked into, with what it lacks of the files it has some of."""
+        """Every folder that was searched, and what is missing from those that are incomplete."""
         found = bases(root, self.folder)
-        for place in (place for base in found for place in self._below(base)):
+        for folder in (folder for base in found for folder in self._below(base)):
             try:
-                wanting = self.wanting(place)
+                wanting = self.wanting(folder)
             except PermissionError:
                 wanting = "may not be read"
-            yield f"{place}: {wanting}" if wanting else str(place)
+            yield f"{folder}: {wanting}" if wanting else str(folder)
         yield from sighted(base.path for base in found if base.open)
         yield from missing_variable()
 
     def _find(self, root: Path | None) -> list[tuple[Path, list[Recording]]]:
-        """Folders with files below the first base that has any."""
+        """The folders that have the files, below the first base that has any such folder."""
         for base in bases(root, self.folder):
             found = []
-            for place in self._below(base):
+            for folder in self._below(base):
                 with suppress(PermissionError):
-                    if place.is_dir() and (files := self.recordings(place)):
-                        found.append((place, files))
+                    if folder.is_dir() and (files := self.recordings(folder)):
+                        found.append((folder, files))
             if found:
                 return found
         return []
 
     def _address(self, folder: Path, files: Sequence[Recording]) -> str:
-        """What the frames depend on: the files' content, how they are read, and how they are binned."""
+        """The digest of all that determines the frames: the content of the files, the reader, its options."""
         digest = hashlib.sha256()
         for path in dict.fromkeys(path for r in files for path in (r.path, *r.others)):
             digest.update(repr(str(path.relative_to(folder))).encode())
@@ -313,7 +321,7 @@ class Recordings(Source):
         )
 
     def _binned(self, files: Sequence[Recording]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-        """Frames and labels of every part, and what was found on the way."""
+        """The frames and labels of every part, and the remarks of the reader in sentences."""
         parts: dict[str, _Growing] = {}
         remarks, size = _Remarks(), 0
         for recording in files:
@@ -330,8 +338,9 @@ class Recordings(Source):
                     part.blanks += 1
                     if self.blank is None:
                         raise self._blank(events, recording.path)
-                    remarks.add(f"examples without events were {BLANK[self.blank]}", recording.path)
-                    if self.blank == "leave-out":
+                    blank = BLANK[self.blank]
+                    remarks.add(f"examples without events were {blank.done}", recording.path)
+                    if not blank.kept:
                         continue
                 size += part.append(example, label)
                 self._check_room(size)
@@ -345,7 +354,7 @@ class Recordings(Source):
         return arrays, tuple(f"{self.folder}: {note}" for note in remarks.sentences())
 
     def _blank(self, events: Events, path: Path) -> InputError:
-        """The message about an example without events."""
+        """The error about an example without events."""
         if len(events):
             first, last = events.time[0] / 1e6, events.time[-1] / 1e6
             span = f"none within {self.duration} s; there are some from {first:g} to {last:g} s"
@@ -358,7 +367,7 @@ class Recordings(Source):
         )
 
     def _check_part(self, name: str, part: _Growing) -> None:
-        """Refuse a part of blank examples alone, or whose times are in another unit."""
+        """Refuse a part whose examples are all blank, or whose times are in another unit."""
         if part.spans and part.blanks == len(part.spans):
             raise InputError(
                 f"The {name} part of {self.folder} has examples with events",
@@ -375,11 +384,11 @@ class Recordings(Source):
                 "Check the unit of the times; events are counted in microseconds, HDF5 files in seconds.",
             )
 
-    def _dataset(self, arrays: Mapping[str, np.ndarray], notes: tuple[str, ...], source: str) -> Dataset:
+    def _dataset(self, arrays: Mapping[str, np.ndarray], notes: tuple[str, ...], origin: str) -> Dataset:
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         for part in ("train", "test"):
             if f"{part}.images" not in tensors or not len(tensors[f"{part}.images"]):
-                raise self._incomplete(part, source)
+                raise self._incomplete(part, origin)
         train = _split(tensors, "train", torch.arange(len(tensors["train.labels"])))
         if "validation.images" in tensors:
             validation = _split(tensors, "validation", torch.arange(len(tensors["validation.labels"])))
@@ -392,22 +401,30 @@ class Recordings(Source):
         labels = {
             name.removesuffix(".labels"): array for name, array in arrays.items() if name.endswith(".labels")
         }
-        held = None if self.blank == "leave-out" else self.subset  # the files were held to it before
-        notes += self._admitted(labels, held, source)
-        return Dataset(self.folder, train, validation, test, self.names, digest, source, notes)
+        complete = self.blank is None or BLANK[self.blank].kept
+        subset = self.subset if complete else None  # it was compared with the files before
+        notes += self._admitted(labels, subset, origin)
+        return Dataset(self.folder, train, validation, test, self.names, digest, origin, notes)
 
 
-BLANK = {"leave-out": "left out", "keep": "kept"}
+class _Blank(NamedTuple):
+    """What is done with an example without events: the word for it, and whether the example is kept."""
+
+    done: str
+    kept: bool
+
+
+BLANK = {"leave-out": _Blank("left out", False), "keep": _Blank("kept", True)}
 
 OFF = 30
-"""How many times as long or as short as usual examples may last; units of time differ by a thousand."""
+"""The factor by which the typical duration may be exceeded or missed; units of time differ by 1000."""
 
 MANY = 100
-"""Events from which on an example can be called too short."""
+"""The number of events from which on an example can be judged too short."""
 
 
 class _Remarks:
-    """Remarks about examples, each said once with their number and the first file."""
+    """Remarks about examples, each with the number of examples and the first file."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -432,20 +449,20 @@ def frames(
     binary: bool,
     duration: float | None,
 ) -> Int[np.ndarray, "{steps} C H W"]:
-    """Numbers of events in each frame.
+    """The number of events in each frame at each pixel.
 
-    By time, frame `k` of `T` takes the events of the `k`-th part of the span, `floor(T (t - t_0) / span)`;
-    the last event of the example's own span belongs to the last frame. By count, frame `k` takes event `i`
-    of `n` where `k = floor(T i / n)`, so that frames hold equally many events, but for one.
+    If frames have equal time, an event at time `t` belongs to frame `floor(T (t - t_0) / span)`, and the last
+    event of an example's own span to the last frame. If frames have equal counts, event `i` of `n` belongs to
+    frame `floor(T i / n)`, so that the sizes of two frames differ by at most one event.
 
     Args:
         events: in order of time, within the shape.
         shape: channels, height and width.
         steps: number of frames `T`.
-        by: `"time"` or `"count"`.
-        binary: whether several events at one place of a frame count as one.
-        duration: the span in seconds, from time 0, later events being left out; or None for the example's
-            own, from its first event to its last.
+        by: `"time"` for frames of equal time, `"count"` for frames of equally many events.
+        binary: whether several events at one pixel of a frame count as one.
+        duration: the span in seconds from time 0, after which events are left out; or None for the span from
+            the first event of the example to its last.
 
     Example:
         >>> zero = np.zeros(4, np.int64)
@@ -457,27 +474,37 @@ def frames(
     if duration is not None:
         kept = slice(0, int(np.searchsorted(time, round(duration * 1e6), side="left")))
         time = time[kept]
-    count = len(time)
-    if by == "count":
-        step = np.arange(count) * steps // max(count, 1)
-    elif duration is not None:
-        step = time * steps // round(duration * 1e6)
-    elif count:
-        step = np.minimum((time - time[0]) * steps // max(int(time[-1] - time[0]), 1), steps - 1)
-    else:
-        step = time
+    step = BINNINGS[by](time, steps, duration)
     channels, height, width = shape
-    place = ((step * channels + events.channel[kept]) * height + events.row[kept]) * width + events.column[
-        kept
-    ]
-    numbers = np.bincount(place, minlength=steps * channels * height * width)
+    plane = (step * channels + events.channel[kept]) * height + events.row[kept]
+    numbers = np.bincount(plane * width + events.column[kept], minlength=steps * channels * height * width)
     if binary:
         numbers = np.minimum(numbers, 1)
     return numbers.reshape(steps, *shape)
 
 
+def _by_time(time: Int64[np.ndarray, "N"], steps: int, duration: float | None) -> Int64[np.ndarray, "N"]:
+    """The frame of each event, where all frames last equally long."""
+    if duration is not None:
+        return time * steps // round(duration * 1e6)
+    if not len(time):
+        return time
+    last = max(int(time[-1] - time[0]), 1)
+    step: np.ndarray = np.minimum((time - time[0]) * steps // last, steps - 1)
+    return step
+
+
+def _by_count(time: Int64[np.ndarray, "N"], steps: int, duration: float | None) -> Int64[np.ndarray, "N"]:
+    """The frame of each event, where all frames hold equally many events."""
+    return np.arange(len(time)) * steps // max(len(time), 1)
+
+
+BINNINGS = {"time": _by_time, "count": _by_count}
+"""The name of a binning, and the function that gives the frame of each event."""
+
+
 class _Growing:
-    """Frames of one part, in bytes as long as all of them fit into bytes."""
+    """The frames of one part, stored as bytes as long as every number fits into a byte."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
@@ -486,16 +513,16 @@ class _Growing:
         self.blanks, self.spans, self.counts = 0, list[int](), list[int]()
 
     def lasted(self, events: Events) -> None:
-        """Take note of how long an example lasts, and of how many events it has."""
+        """Record the duration of an example and its number of events."""
         self.spans.append(int(events.time[-1] - events.time[0]) if len(events) else 0)
         self.counts.append(len(events))
 
     def append(self, example: Int[np.ndarray, "T C H W"], label: int) -> int:
-        """Take one more example; how many bytes that took."""
+        """Append one example, and return the number of bytes that it takes."""
         most = int(example.max(initial=0))
         if most > np.iinfo(np.int16).max:
             raise InputError(
-                "A frame counts up to 32767 events at one place",
+                "A frame counts up to 32767 events at one pixel",
                 str(most),
                 "Ask for more steps, or binary: true.",
             )
@@ -516,10 +543,14 @@ class _Growing:
 
 
 def read_whole(path: Path, most: int | None = None) -> bytes:
-    """The content of one recording, or of a list of up to so many bytes.
+    """The content of one file.
+
+    Args:
+        path: the file.
+        most: the largest size in bytes, or None for the largest size of a recording.
 
     Raises:
-        InputError: it cannot be read, or is larger than any recording.
+        InputError: the file cannot be read, or is larger.
     """
     most = LARGEST if most is None else most
     try:
@@ -533,7 +564,7 @@ def read_whole(path: Path, most: int | None = None) -> bytes:
 
 
 def bad(path: Path, got: str) -> InputError:
-    """The message about a file that is not what it should be."""
+    """The error about a recording that cannot be used."""
     return InputError(
         f"{path} should be a recording as published", got, "Replace it by a good copy, or remove it."
     )
@@ -558,7 +589,7 @@ def _file_digest(path: Path) -> bytes:
 
 
 def _from_cache(path: Path | None) -> tuple[dict[str, np.ndarray], tuple[str, ...]] | None:
-    """Frames and remarks written before, or None where there are none or they are damaged."""
+    """The frames and remarks from the cache, or None if they are missing or damaged."""
     if path is None or not path.is_file():
         return None
     try:
@@ -571,7 +602,7 @@ def _from_cache(path: Path | None) -> tuple[dict[str, np.ndarray], tuple[str, ..
 
 
 def _to_cache(path: Path | None, arrays: dict[str, np.ndarray], notes: tuple[str, ...]) -> None:
-    """Put frames in place in one step; a disk that is full or not ours costs only time."""
+    """Write the frames to the cache in one atomic step; after a failure they are binned again."""
     if path is None:
         return
     staged = path.with_name(f".tmp-{uuid.uuid4().hex}")

@@ -1,4 +1,4 @@
-"""Synthetic data: spike times on smooth random manifolds, where only time tells the classes apart."""
+"""Synthetic data: spike times on smooth random manifolds, whose classes differ in spike times only."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 
-from spikeproof.datasets.parts import Dataset, Source, Split, content_digest, rows_of, shuffled
+from spikeproof.datasets.parts import Dataset, DatasetSpec, Split, content_digest, rows_of, shuffled
 from spikeproof.errors import InputError
 
 __all__ = ["Randman"]
 
 
 @dataclass(frozen=True)
-class Randman(Source):
-    r"""Spike times on smooth random manifolds, where only time tells the classes apart.
+class Randman(DatasetSpec):
+    r"""Spike times on smooth random manifolds, whose classes differ in spike times only.
 
-    Each class is a manifold of few dimensions among the spike times of all units. Unit `i` of class `c` fires
-    exactly once, at the time that a random smooth function gives for the point `z` drawn from `U[0, 1]^D`:
+    Each class is a manifold of few dimensions in the space of the spike times of all units. In an example,
+    which is a point `z` drawn from `U[0, 1]^D`, unit `i` of class `c` fires exactly once:
 
     .. math::
         f_{ci}(z) = \prod_{d=1}^{D} \sum_{k=1}^{K} k^{-\alpha}\, a_{cidk}
             \sin\bigl(2\pi (k\, b_{cidk}\, z_d + \varphi_{cidk})\bigr), \quad
         t_{ci} = \Bigl\lfloor T\, \frac{f_{ci} - \min f_{ci}}{\max f_{ci} - \min f_{ci}} \Bigr\rfloor
 
-    with `a, b, phi ~ U[0, 1)`, `t <= T - 1`, and `K` such that terms below a thousandth are left out, at most
-    1000. Every count is 1 in every example, so whatever reads counts alone is at chance. As the rate-matched
-    control, `shuffled=True` permutes each unit's times over the examples of a part: every unit keeps its
-    count and the distribution of its times, and the class is lost.
+    with `a, b, phi ~ U[0, 1)`, `t <= T - 1`, and `K`, at most 1000, such that terms below a thousandth are
+    left out. Every unit fires once in every example, so a model that reads spike counts alone is at chance.
+    The rate-matched control, `shuffled=True`, permutes the times of each unit over the examples of a part,
+    which keeps the spike counts and the distribution of times of every unit and removes the class.
 
     Args:
         classes: number of manifolds, 2 to 100.
@@ -40,10 +40,10 @@ class Randman(Source):
         steps: time steps `T`, 2 to 10,000.
         dimension: intrinsic dimension `D` of each manifold, 1 to 10.
         smoothness: exponent `alpha` of the spectrum, at least 0; the larger, the smoother.
-        examples: per class, 10 to 100,000; eight tenths are the training part, one the validation and one the
-            test part.
-        shuffled: whether to give the control instead.
-        seed: of manifolds and points.
+        examples: number of examples per class, 10 to 100,000; eight tenths are the training part, one tenth
+            the validation part and one tenth the test part.
+        shuffled: whether the data are the control.
+        seed: seed of the manifolds and the points, at least 0.
 
     Shapes:
         examples `[N, T, units, 1, 1]` of 0 and 1, for the encoder `events` with as many steps.
@@ -115,7 +115,7 @@ class Randman(Source):
         return "drawn when needed"
 
     def _manifold(self, generator: np.random.Generator) -> Int64[np.ndarray, "examples units"]:
-        """Spike times of all examples of one class."""
+        """The spike times of all examples of one class."""
         points = generator.random((self.dimension, self.examples))
         f = np.ones((self.examples, self.units))
         for z in points:
@@ -146,7 +146,7 @@ def _function(
     phase: Float[np.ndarray, "K"],
     smoothness: float,
 ) -> Float[np.ndarray, "N"]:
-    """A random smooth function of one coordinate, by its Fourier series."""
+    """A random smooth function of one coordinate, as its Fourier series."""
     k = np.arange(1, len(amplitude) + 1)
     angle = 2 * np.pi * (np.outer(z, k * stretch) + phase)
     values: np.ndarray = np.sin(angle) @ (amplitude / k**smoothness)

@@ -1,4 +1,4 @@
-"""The yin-yang data set: two numbers in four, three classes that no linear read-out can tell apart."""
+"""The yin-yang data set: points of a plane in three classes that no linear classifier separates."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from spikeproof.datasets.parts import Dataset, Source, Split, content_digest
+from spikeproof.datasets.parts import Dataset, DatasetSpec, Split, content_digest
 from spikeproof.errors import InputError
 
 __all__ = ["YinYang"]
 
 RADIUS = 0.5
 DOT = 0.1
-FIRST = 42  # the default seed, under which parts are drawn with this and the next two numbers
+FIRST = 42  # the default seed; its three parts are drawn with this and the next two numbers
 
 
 @dataclass(frozen=True)
-class YinYang(Source):
-    r"""Points in a yin-yang figure, told as (x, y, 1-x, 1-y): which of yin, yang and dots they lie in.
+class YinYang(DatasetSpec):
+    r"""Points (x, y, 1-x, 1-y) in a yin-yang figure, whose class is the region yin, yang or dot.
 
-    Points are uniform within the disc of radius 0.5 about (0.5, 0.5), under the condition that classes are
-    equally likely: each point's class is drawn first, then points until one is of that class. A point is
-    a *dot* within 0.1 of (0.25, 0.5) or (0.75, 0.5). Otherwise it is *yin* where
+    The class of each example is drawn first, with equal probabilities, and then a point that is uniform in
+    the region of that class within the disc of radius 0.5 about (0.5, 0.5). A point is a *dot* within 0.1 of
+    (0.25, 0.5) or (0.75, 0.5). Otherwise it is *yin* where
 
     .. math:: d_l \le 0.25 \lor (d_r > 0.25 \land y > 0.5)
 
@@ -33,10 +33,10 @@ class YinYang(Source):
     `[N, 4, 1, 1]`.
 
     Args:
-        train: number of examples to learn from, at least 1.
-        validation: number of examples to choose by, at least 0.
-        test: number of examples to measure on, at least 1.
-        seed: what all parts are drawn under; no part of one seed holds the points of any part of another.
+        train: number of training examples, at least 1.
+        validation: number of validation examples, at least 0.
+        test: number of test examples, at least 1.
+        seed: seed of all parts, at least 0; the parts of different seeds share no points.
 
     Example:
         >>> data = YinYang(train=60).load()

@@ -1,1 +1,1 @@
-"""What is checked before files become a data set: places, numbers of examples, clocks."""
+"""Checks on files before they become a data set: folders, numbers of examples, clocks."""

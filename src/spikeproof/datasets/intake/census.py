@@ -1,4 +1,4 @@
-"""How many examples a data set has as published, and what is said of files that hold another number."""
+"""The published numbers of examples, and the notes on files that hold other numbers."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["Subset", "admitted"]
 
 @dataclass(frozen=True)
 class Subset:
-    """How many examples the files hold, where fewer than published are meant.
+    """The numbers of examples in the files of a subset that is used on purpose.
 
-    The files must hold exactly so many, so that half a copy of a subset is noticed as well, and examples of
-    all classes in every part.
+    The files must hold exactly these numbers, so that an incomplete copy of the subset is noticed, and every
+    part must have examples of all classes.
 
     Args:
-        train: examples of the training part, those included that are held out of it, at least 1.
-        test: examples of the test part, at least 1.
-        validation: examples of the validation part, at least 1, where the authors name one.
+        train: number of training examples, including those held out for validation, at least 1.
+        test: number of test examples, at least 1.
+        validation: number of validation examples, at least 1, if the authors define a validation part.
 
     Raises:
-        InputError: a number below 1.
+        InputError: a number is below 1.
 
     Example:
         >>> Subset(train=1000, test=100)
@@ -58,18 +58,18 @@ def admitted(
     subset: Subset | None,
     where: str,
 ) -> tuple[str, ...]:
-    """What has to be said of the number of examples, in a sentence; nothing where it is as published.
+    """A sentence about numbers of examples that differ from the published ones; else nothing.
 
     Args:
-        name: of the data set.
-        labels: those of each part of the files, from 0.
-        classes: their names.
-        published: part -> number of examples; empty where nobody published one.
-        subset: the numbers that are meant, or None for those published.
-        where: where the files lie.
+        name: the name of the data set.
+        labels: the labels of each part of the files, from 0.
+        classes: the names of the classes.
+        published: part -> published number of examples; empty if none is published.
+        subset: the numbers that the study asks for, or None for the published ones.
+        where: the folder of the files.
 
     Raises:
-        InputError: a part lacks classes, or the number of examples is another than `subset` says.
+        InputError: a part lacks classes, or the numbers of examples differ from `subset`.
 
     Example:
         >>> admitted("toy", {"train": [0, 1, 1], "test": [1, 0]}, "ab", {"train": 4, "test": 2}, None, "here")

@@ -1,4 +1,4 @@
-"""The clock of a recording: unwrapped where it wraps, refused where it starts again, left-overs named."""
+"""The clock of a recording: unwrapped if it wraps, refused if it was reset, without left-over events."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from spikeproof.errors import InputError
 __all__ = ["DISORDER", "Clocked", "clocked"]
 
 DISORDER = 10_000
-"""Microseconds by which an event may come after one that is later: sensors write in bursts."""
+"""The largest delay of an event behind a later one, in microseconds; sensors write events in bursts."""
 
 PAUSE = 1_000_000
-"""Microseconds without an event after which what lies on either side may be two recordings."""
+"""The pause in microseconds that may separate two recordings."""
 
 FEW = 100
-"""Left-overs are at most one event in so many, or a single one."""
+"""Left-over events are at most one in `FEW`, or a single event."""
 
 LEAST = 10
-"""Of so few events none is called left over."""
+"""The number of events up to which none is regarded as left over."""
 
 MOST = 10_000
-"""Wraps or pauses of one recording."""
+"""The largest number of wraps, or of pauses, in one recording."""
 
 LATE = "events up to 10 ms late were put in order"
 LEFT = "left-over events from before or after the recording were left out"
 
 
 class Clocked(NamedTuple):
-    """Times that belong to one recording.
+    """The times that belong to one recording.
 
     Args:
-        time: of the events that are kept, in the order of the file, in microseconds on one clock.
-        kept: which events these are.
-        remark: what was left out, or nothing.
+        time: the times of the events that are kept, in the order of the file, in microseconds on one clock.
+        kept: which events are kept.
+        remark: what was changed; empty if nothing was.
     """
 
     time: Int64[np.ndarray, "M"]
@@ -46,21 +46,21 @@ class Clocked(NamedTuple):
 
 
 def clocked(time: Int64[np.ndarray, "N"], path: Path, period: int | None = None) -> Clocked:
-    """One clock for all events of a recording.
+    """The times of all events of a recording on one clock.
 
-    A clock that falls by more than half its period has wrapped, and goes on. A fall of more than 10 ms
-    otherwise means that it was set back: what lies before and after are two recordings. Where one of them is
-    no more than one event in a hundred, or a single one among more than ten, it is left over from another
-    recording, and is left out with a remark. So is as little as that where more than a second, and more than
-    all the rest lasts, lies between it and the rest; more than that there is refused.
+    A clock that falls by more than half its period has wrapped, and is unwrapped. Any other fall of more than
+    10 ms means that the clock was reset, so that the events before and after it belong to two recordings. If
+    one of the two is at most one event in a hundred, or a single event among more than ten, it is left over
+    from another recording and is left out with a remark; otherwise the file is refused. The same holds for
+    events that are separated from the rest by more than a second and by more than the rest lasts.
 
     Args:
-        time: of the events, in the order of the file, in microseconds.
+        time: the times of the events, in the order of the file, in microseconds.
         path: the file, for messages.
-        period: after how many microseconds the clock begins again at 0, or None if it does not.
+        period: the number of microseconds after which the clock wraps to 0, or None if it never does.
 
     Raises:
-        InputError: the clock was set back in the middle of a recording, or there are two of them.
+        InputError: the clock was reset in the middle of the file, or the file holds two recordings.
 
     Example:
         >>> clocked(np.array([250, 255, 3, 9]) * 1000, Path("x"), 256_000).time.tolist()
@@ -102,7 +102,7 @@ def clocked(time: Int64[np.ndarray, "N"], path: Path, period: int | None = None)
 
 
 def _turns(time: Int64[np.ndarray, "N"], path: Path, period: int) -> Int64[np.ndarray, "N"]:
-    """How often the clock has wrapped at each event; an event that comes late may lie before a wrap."""
+    """The number of wraps of the clock before each event; a delayed event may precede a wrap."""
     step = np.diff(time)
     wraps = np.flatnonzero(np.abs(step) > period // 2)
     if len(wraps) > MOST:
@@ -123,7 +123,7 @@ def _turns(time: Int64[np.ndarray, "N"], path: Path, period: int) -> Int64[np.nd
 def _main(
     time: Int64[np.ndarray, "N"], edges: Int64[np.ndarray, "E"], falls: Int64[np.ndarray, "F"]
 ) -> tuple[int, int]:
-    """The stretch around the longest one that pauses no longer than it lasts, and never goes back."""
+    """The longest section of events, extended as long as pauses are short and time never falls."""
     first = int(np.diff(edges).argmax())
     last = first + 1
     back = set(falls.tolist())

@@ -1,4 +1,4 @@
-"""Where files of data sets lie, how those that lie nowhere are fetched, and how they are read with care."""
+"""Searching, downloading and safely reading the files of data sets."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ __all__ = [
     "first_line",
     "first_usable",
     "from_variable",
+    "is_compressed",
     "is_directory",
     "is_hidden",
     "lack",
@@ -37,17 +38,18 @@ __all__ = [
 DATA_VARIABLE = "SPIKEPROOF_DATA"
 MIRROR_VARIABLE = "SPIKEPROOF_MIRROR"
 CHUNK = 1 << 20
+SYSTEM_FOLDERS = frozenset({"__MACOSX"})
 
-Place = TypeVar("Place")
+Candidate = TypeVar("Candidate")
 Read = TypeVar("Read")
 
 
 class Base(NamedTuple):
-    """A directory in which data sets are looked for.
+    """A directory in which data sets are searched for.
 
     Args:
         path: the directory.
-        open: whether the user named it, so that it may hold other things too.
+        open: whether the user named it, so that it may hold other files as well.
     """
 
     path: Path
@@ -55,14 +57,16 @@ class Base(NamedTuple):
 
 
 def bases(root: Path | None, name: str) -> list[Base]:
-    """Where the files of a data set are looked for: the directory given, the variable's, the user's cache.
+    """The directories to search: the one given, the one that the variable names, and the user's cache.
 
     Raises:
-        InputError: `root` is no directory.
+        InputError: `root` is not a directory.
     """
     if root is not None and not is_directory(root):
         raise InputError(
-            f"The place to look for {name} should be a directory", f"{root}, which is none", "Check the path."
+            f"Expected a directory in which to search for {name}",
+            f"{root}, which is not a directory",
+            "Check the path.",
         )
     named = [base for base in (root, from_variable()) if base is not None]
     cache = user_cache()
@@ -70,7 +74,7 @@ def bases(root: Path | None, name: str) -> list[Base]:
 
 
 def from_variable() -> Path | None:
-    """The directory that the environment names, with the user's home in place of `~`."""
+    """The directory that the environment variable names, with `~` replaced by the user's home."""
     named = os.environ.get(DATA_VARIABLE)
     if not named:
         return None
@@ -81,7 +85,7 @@ def from_variable() -> Path | None:
 
 
 def missing_variable() -> tuple[str, ...]:
-    """That the directory which the environment names is not there, in a sentence; nothing if it is."""
+    """A sentence if the directory that the environment variable names does not exist; else nothing."""
     named = from_variable()
     return (
         (f"{DATA_VARIABLE} names {named}, which is no directory",)
@@ -91,13 +95,13 @@ def missing_variable() -> tuple[str, ...]:
 
 
 def layouts_of(base: Base, name: str, layouts: Iterable[str] = ()) -> list[Path]:
-    """The usual places below a base, most particular first."""
+    """The usual folders below a base, the most specific ones first."""
     folders = (".", name, *layouts)
     return [base.path / folder for folder in (folders if base.open else folders[1:])]
 
 
 def user_cache() -> Path | None:
-    """The user's cache directory, or None where the libraries that fill it are missing."""
+    """The user's cache directory, or None if platformdirs is not installed."""
     try:
         import platformdirs
     except ImportError:
@@ -106,7 +110,7 @@ def user_cache() -> Path | None:
 
 
 def download(mirror: str, checksums: Mapping[str, str], folder: Path) -> None:
-    """Fetch what `folder` lacks; a bar on a terminal, one plain line per file elsewhere."""
+    """Download the files that `folder` lacks, with a bar on a terminal and a line per file elsewhere."""
     import pooch
 
     on_terminal = sys.stderr.isatty()
@@ -118,7 +122,7 @@ def download(mirror: str, checksums: Mapping[str, str], folder: Path) -> None:
 
 
 def variants(folder: Path, name: str) -> list[Path]:
-    """Files of this name that are there, plain before compressed: with a dot, or in a folder of their own."""
+    """The existing files of this name in all its spellings, uncompressed files before compressed ones."""
     dotted = re.sub(r"-(idx\d)", r".\1", name)
     plain = [folder / one / two for one in (".", name, dotted) for two in dict.fromkeys((name, dotted))]
     found = (path.with_name(f"{path.name}{suffix}") for suffix in ("", ".gz") for path in plain)
@@ -126,7 +130,7 @@ def variants(folder: Path, name: str) -> list[Path]:
 
 
 def listed(folder: Path, suffix: str) -> list[Path]:
-    """The files of a folder with this suffix, by name; hidden ones are passed over."""
+    """The files of a folder with this suffix, sorted by name, without hidden files."""
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(suffix))
     except (FileNotFoundError, NotADirectoryError):
@@ -135,11 +139,17 @@ def listed(folder: Path, suffix: str) -> list[Path]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is of the system and not of the data, such as `._00001.bin` of macOS."""
-    return name.startswith(".") or name == "__MACOSX"
+    """Whether a file or folder belongs to the operating system, such as `._00001.bin` of macOS."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether the name of a file says that it is compressed by gzip."""
+    return path.name.endswith(".gz")
 
 
 def is_directory(path: Path) -> bool:
+    """Whether a path is a directory that this user may see."""
     try:
         return path.is_dir()
     except PermissionError:
@@ -147,7 +157,7 @@ def is_directory(path: Path) -> bool:
 
 
 def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
-    """Which files are not there, neither plain nor compressed, or not to be seen by this user."""
+    """The names of the files that are missing in both forms, or that this user may not see."""
     try:
         return [name for name in names if not variants(folder, name)]
     except PermissionError:
@@ -155,16 +165,18 @@ def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def lack(folder: Path, names: Collection[str]) -> str:
+    """The files that are missing from a folder, in words."""
     missing = missing_files(folder, names)
     return f"lacks {', '.join(missing)}" if len(missing) < len(names) else "none of them"
 
 
 def first_line(error: Exception) -> str:
+    """The first line of the message of an error, shortened to 300 characters."""
     return (str(error).splitlines() or [""])[0][:300]
 
 
 def take(file: IO[bytes] | BufferedIOBase, most: int) -> bytearray:
-    """Up to so many bytes, in memory no larger than what is there."""
+    """Up to `most` bytes of a file, with no more memory than the file has content."""
     content = bytearray()
     while len(content) < most and (chunk := file.read(min(CHUNK, most - len(content)))):
         content += chunk
@@ -172,24 +184,24 @@ def take(file: IO[bytes] | BufferedIOBase, most: int) -> bytearray:
 
 
 def first_usable(
-    found: Iterable[Place], read: Callable[[Place], Read], said: Callable[[Place], object] = str
+    found: Iterable[Candidate], read: Callable[[Candidate], Read], name: Callable[[Candidate], object] = str
 ) -> tuple[Read, tuple[str, ...]]:
-    """What the first place gives that can be read, and a sentence about each that came before it.
+    """The content of the first usable candidate, and a sentence about each candidate that was skipped.
 
     Args:
-        found: places, the preferred one first; at least one.
+        found: at least one file or folder, the preferred one first.
         read: reads one of them.
-        said: the words for a place.
+        name: how a candidate is called in the sentence.
 
     Raises:
-        InputError: none can be read; what is said is of the first.
+        InputError: none of them can be read; the message is the one about the first.
     """
-    errors: list[tuple[Place, InputError]] = []
-    for place in found:
+    errors: list[tuple[Candidate, InputError]] = []
+    for candidate in found:
         try:
-            content = read(place)
+            content = read(candidate)
         except InputError as error:
-            errors.append((place, error))
+            errors.append((candidate, error))
             continue
-        return content, tuple(f"{said(place)} was passed over: {error.got}" for place, error in errors)
+        return content, tuple(f"{name(skipped)} was passed over: {error.got}" for skipped, error in errors)
     raise errors[0][1]

@@ -1,4 +1,4 @@
-"""Near misses: data a folder higher or lower than usual, and files of a form that is not read."""
+"""Near misses: data in a folder above or below the usual one, and files in formats that are not read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from spikeproof.datasets.intake.files import Base, is_hidden
 __all__ = ["nested", "sighted"]
 
 DEEP = 3
-"""Folders below one another that are looked into."""
+"""The depth to which folders are searched."""
 
 MANY = 2_000
-"""Entries of one folder that are looked at."""
+"""The number of entries of one folder that are considered."""
 
 INNER = frozenset({"raw", "extract", "extracted", "data", "archive", "processed", "dataset", "recordings"})
-"""Names of folders that say nothing of what is inside."""
+"""Names of folders that do not describe their content."""
 
 FORMS = {
     ".parquet": "Parquet, as Hugging Face hands it out, which is not read",
@@ -42,20 +42,20 @@ FORMS = {
     ".part": "an unfinished download",
     ".crdownload": "an unfinished download",
 }
-"""Ends of names, and what such files are."""
+"""Suffix of a file, and a description of such files."""
 
 
-def nested(base: Base, names: Collection[str], telling: bool = True) -> Iterator[Path]:
-    """Folders below a base that are named after the data set, or lie in one that is; the highest first.
+def nested(base: Base, names: Collection[str], distinctive: bool = True) -> Iterator[Path]:
+    """The folders below a base that are named after the data set, or lie in such a folder; the highest first.
 
     Args:
-        base: where to look.
-        names: of the data set, in any spelling.
-        telling: whether the names of its files tell it from other data sets, so that folders whose names say
-            nothing are entered everywhere.
+        base: the directory to search.
+        names: the names of the data set, in any spelling.
+        distinctive: whether the names of its files distinguish it from other data sets, so that folders with
+            names such as `raw` are searched everywhere.
     """
     wanted = {_plain(part) for name in names for part in Path(name).parts} - INNER
-    inside = telling or _plain(base.path.name) in wanted
+    inside = distinctive or _plain(base.path.name) in wanted
     level = [(base.path, inside)] if base.open else []
     for _ in range(DEEP):
         below = []
@@ -69,7 +69,7 @@ def nested(base: Base, names: Collection[str], telling: bool = True) -> Iterator
 
 
 def sighted(folders: Iterable[Path]) -> list[str]:
-    """What lies in these folders that may be the data in a form that is not read, in a line for each kind."""
+    """A line for each kind of file in these folders that may hold the data in a format that is not read."""
     found: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], Path] = {}
     for folder in folders:
@@ -102,7 +102,7 @@ def _files(parent: Path, deep: int = DEEP) -> Iterator[Path]:
 
 
 def _entries(parent: Path) -> list[tuple[Path, bool]]:
-    """Entries of a folder by name, and whether each is a folder; none where it cannot be read."""
+    """The entries of a folder sorted by name, and whether each is a folder; empty if it cannot be read."""
     entries: list[tuple[Path, bool]] = []
     try:
         with os.scandir(parent) as scanned:

@@ -12,7 +12,7 @@ from spikeproof.auditing.evidence import CurvePoint
 from spikeproof.auditing.signoff import Report, Subject
 from spikeproof.catalogue.given import class_count
 from spikeproof.catalogue.names import PARTS
-from spikeproof.datasets import ClassProportional, Dataset, Sample, Source, floats
+from spikeproof.datasets import ClassProportional, Dataset, Sample, DatasetSpec, floats
 from spikeproof.errors import InputError
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
 from spikeproof.evaluation.suites import Member, Suite, Suited, plan
@@ -83,7 +83,7 @@ def source_of(path: Path, name: object) -> Source:
         InputError: there is no name and the model does not tell.
     """
     if name is not None:
-        named: Source = build(Source, name, PARTS)
+        named: DatasetSpec = build(DatasetSpec, name, PARTS)
         return named
     cell = path / "cell.json"
     try:
@@ -131,7 +131,7 @@ class Mended:
         return {"before": self.first.plain(), "tried": tried, "after": self.last.plain()}
 
 
-def as_study(name: str, model: Candidate | Owned, source: Source, question: Question) -> Study:
+def as_study(name: str, model: Candidate | Owned, source: DatasetSpec, question: Question) -> Study:
     """A question about one model as a study, which is stored, goes on where it was killed, and has a report.
 
     Args:

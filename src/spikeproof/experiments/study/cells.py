@@ -27,7 +27,7 @@ from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
-from spikeproof.datasets import Dataset, Source
+from spikeproof.datasets import Dataset, DatasetSpec
 from spikeproof.errors import InputError, located, suggest
 from spikeproof.evaluation.suites import Member, Suite, plan
 from spikeproof.evaluation.through import validated
@@ -213,7 +213,7 @@ def data_of(spec: Plain) -> Source:
     """
     options = dict(spec)
     options.pop("sha256", None)
-    source: Source = build(Source, options, PARTS)
+    source: DatasetSpec = build(DatasetSpec, options, PARTS)
     return source
 
 

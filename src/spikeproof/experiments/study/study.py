@@ -36,7 +36,7 @@ from spikeproof.attacks.search import check_threat
 from spikeproof.catalogue.given import Given
 from spikeproof.catalogue.names import PARTS, studies
 from spikeproof.catalogue.others import AmongModels, EveryOtherModel, Saved, read_saved
-from spikeproof.datasets import ClassProportional, Sample, Source
+from spikeproof.datasets import ClassProportional, Sample, DatasetSpec
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation.certificates import Certificate
@@ -111,7 +111,7 @@ class Study:
     """
 
     name: str
-    data: Source
+    data: DatasetSpec
     models: tuple[Candidate | Owned, ...]
     attacks: tuple[Recipe, ...]
     threats: tuple[Threat, ...]
@@ -256,7 +256,7 @@ class _Reader:
         self.check_transfers(attacks, models, len(threats))
         return Study(
             name=self.name(),
-            data=self.part(Source, ("data",), data["data"]),
+            data=self.part(DatasetSpec, ("data",), data["data"]),
             models=tuple(dict.fromkeys(models)),
             attacks=tuple(dict.fromkeys(attacks)),
             threats=threats,
