@@ -125,7 +125,8 @@ def test_no_module_is_named_after_nothing():
 
 
 BESIDES = {  # what is public beside the classes that a study can name
-    *("Key", "ModelSpec", "Classifier", "Normalise", "PSP", "Dataset", "Split", "Subset"),
+    *("Key", "ModelSpec", "Classifier", "Normalise", "PSP"),
+    *("Dataset", "Split", "Subset", "Division", "as_dataset"),
     *("substitute", "probed", "wrap", "load", "save", "decide", "parse_epsilon"),
     *("evaluate_clean", "evaluate_attack", "evaluate_sweep", "evaluate_suite", "evaluate_distances"),
     *("strongest", "rate_twin", "made_on", "through", "GradientAttack", "MinimumNorm", "audit", "Report"),

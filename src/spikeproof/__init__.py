@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from spikeproof.catalogue.study_parts import *
     from spikeproof.catalogue.study_parts import STUDY_PARTS as STUDY_PARTS
     from spikeproof.datasets.intake.census import Subset as Subset
+    from spikeproof.datasets.owned.division import Division as Division
+    from spikeproof.datasets.owned.objects import as_dataset as as_dataset
     from spikeproof.datasets.parts import Dataset as Dataset
     from spikeproof.datasets.parts import Split as Split
     from spikeproof.decoders.readouts import decide as decide

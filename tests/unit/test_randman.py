@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spikeproof.datasets import Randman
-from spikeproof.datasets.synthetic import _function
+from spikeproof.datasets.generated.synthetic import _function
 from spikeproof.errors import InputError
 
 

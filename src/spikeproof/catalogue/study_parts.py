@@ -100,14 +100,19 @@ from spikeproof.datasets.cifar import CIFAR10 as CIFAR10
 from spikeproof.datasets.cifar import CIFAR100 as CIFAR100
 from spikeproof.datasets.cochlea import SHD as SHD
 from spikeproof.datasets.cochlea import SSC as SSC
+from spikeproof.datasets.generated.synthetic import Randman as Randman
+from spikeproof.datasets.generated.yinyang import YinYang as YinYang
 from spikeproof.datasets.images import MNIST as MNIST
 from spikeproof.datasets.images import Digits as Digits
 from spikeproof.datasets.images import FashionMNIST as FashionMNIST
+from spikeproof.datasets.owned.arrays import ImageArrays as ImageArrays
+from spikeproof.datasets.owned.eventfolder import EventFolder as EventFolder
+from spikeproof.datasets.owned.huggingface import HuggingFaceImages as HuggingFaceImages
+from spikeproof.datasets.owned.imagefolder import ImageFolder as ImageFolder
+from spikeproof.datasets.owned.tonicsets import TonicEvents as TonicEvents
 from spikeproof.datasets.parts import ClassProportional as ClassProportional
 from spikeproof.datasets.parts import DatasetSpec, Sample
 from spikeproof.datasets.parts import First as First
-from spikeproof.datasets.synthetic import Randman as Randman
-from spikeproof.datasets.yinyang import YinYang as YinYang
 from spikeproof.evaluation.certificates import IBP as IBP
 from spikeproof.evaluation.certificates import BernoulliSmoothing as BernoulliSmoothing
 from spikeproof.evaluation.certificates import Bins as Bins
@@ -286,6 +291,11 @@ STUDY_PARTS: Catalogue = {
         "n-mnist": NMNIST,
         "dvs128-gesture": DVS128Gesture,
         "cifar10-dvs": CIFAR10DVS,
+        "image-folder": ImageFolder,
+        "image-arrays": ImageArrays,
+        "hugging-face": HuggingFaceImages,
+        "event-folder": EventFolder,
+        "tonic": TonicEvents,
         "coded": CodedImages,
     },
 }

@@ -10,8 +10,15 @@ from spikeproof.datasets.audio import *
 from spikeproof.datasets.cameras import *
 from spikeproof.datasets.cifar import *
 from spikeproof.datasets.cochlea import *
+from spikeproof.datasets.generated.synthetic import *
+from spikeproof.datasets.generated.yinyang import *
 from spikeproof.datasets.images import *
 from spikeproof.datasets.intake.census import *
+from spikeproof.datasets.owned.arrays import *
+from spikeproof.datasets.owned.division import *
+from spikeproof.datasets.owned.eventfolder import *
+from spikeproof.datasets.owned.huggingface import *
+from spikeproof.datasets.owned.imagefolder import *
+from spikeproof.datasets.owned.objects import *
+from spikeproof.datasets.owned.tonicsets import *
 from spikeproof.datasets.parts import *
-from spikeproof.datasets.synthetic import *
-from spikeproof.datasets.yinyang import *

@@ -228,7 +228,7 @@ def read_labels(path: Path) -> np.ndarray:
     Raises:
         InputError: the file has another format, or h5py is not installed.
     """
-    with _opened(path) as (h5py, file):
+    with opened_hdf5(path) as (h5py, file):
         labels: np.ndarray = _arrays(h5py, file, path)[2][:]
         return labels
 
@@ -243,7 +243,7 @@ def read_spikes(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     Raises:
         InputError: the file has another format, or h5py is not installed.
     """
-    with _opened(path) as (h5py, file):
+    with opened_hdf5(path) as (h5py, file):
         times, units, labels = _arrays(h5py, file, path)
         room = file.id.get_filesize()
         for i, label in enumerate(labels[:].tolist()):
@@ -260,7 +260,7 @@ def read_spikes(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+def opened_hdf5(path: Path) -> Iterator[tuple[Any, Any]]:
     """The module h5py and the opened file; errors on reading it become messages that name it."""
     try:
         import h5py

@@ -141,9 +141,7 @@ class Recordings(DatasetSpec):
     published: ClassVar[Mapping[str, int]] = {}
     lasting: ClassVar[float | None] = None
     """The typical duration of an example in seconds; None if it is not known."""
-    folder: ClassVar[str]
     layouts: ClassVar[tuple[str, ...]] = ()
-    names: ClassVar[tuple[str, ...]]
     advice: ClassVar[str]
 
     def __post_init__(self) -> None:
@@ -162,6 +160,16 @@ class Recordings(DatasetSpec):
                     f"{name}={getattr(self, name)}",
                     "Try the default.",
                 )
+
+    @property
+    def folder(self) -> str:
+        """The name of the data set, and of a folder that may hold it."""
+        raise NotImplementedError(f"{type(self).__name__} does not define folder")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the labels."""
+        raise NotImplementedError(f"{type(self).__name__} does not define names")
 
     @property
     def shape(self) -> tuple[int, int, int]:
