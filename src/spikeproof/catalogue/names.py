@@ -2,69 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from spikeproof.attacks.made_of.transfer import Others
-from spikeproof.attacks.parts.oracles import Oracle
-from spikeproof.attacks.parts.schedules import Schedule
-from spikeproof.attacks.parts.steps import Step
-from spikeproof.attacks.parts.targets import Targets
-from spikeproof.attacks.recipe import Recipe
+from spikeproof.catalogue.extensions import extended, faults, imported
+from spikeproof.catalogue.kinds import KINDS
 from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.catalogue.study_parts import STUDY_PARTS
-from spikeproof.datasets import DatasetSpec, Sample
-from spikeproof.encoders import BackwardRule
 from spikeproof.errors import InputError, suggest
-from spikeproof.evaluation.certificates import Certificate
-from spikeproof.gradients import GradientRule
-from spikeproof.interop.members import InFoolbox, InTorchattacks
-from spikeproof.learning.rule import Rule
-from spikeproof.losses import Loss, Objective
-from spikeproof.networks.architecture import Architecture
-from spikeproof.neurons import Neuron, Reset
-from spikeproof.probes import Probe
-from spikeproof.protocols import Decoder, Encoder, Threat
 from spikeproof.specs import Catalogue, summary
-from spikeproof.surrogates import Surrogate
 
-__all__ = ["KINDS", "PARTS", "members", "studies"]
+__all__ = ["KINDS", "PARTS", "broken", "members", "studies"]
 
-PARTS: Catalogue = {**MODEL_PARTS, **STUDY_PARTS}
-"""Kind -> name -> class."""
-
-KINDS: Mapping[str, Any] = {
-    "encoders": Encoder,
-    "backward-rules": BackwardRule,
-    "decoders": Decoder,
-    "neurons": Neuron,
-    "resets": Reset,
-    "surrogates": Surrogate,
-    "gradients": GradientRule,
-    "networks": Architecture,
-    "rules": Rule,
-    "losses": Loss,
-    "attacks": Recipe,
-    "torchattacks": InTorchattacks,
-    "foolbox": InFoolbox,
-    "transfer-models": Others,
-    "objectives": Objective,
-    "oracles": Oracle,
-    "steps": Step,
-    "schedules": Schedule,
-    "targets": Targets,
-    "probes": Probe,
-    "certificates": Certificate,
-    "threats": Threat,
-    "datasets": DatasetSpec,
-    "samples": Sample,
-}
-"""The name of each kind in `spikeproof list`, and the class that its members share."""
+PARTS: Catalogue = extended({**MODEL_PARTS, **STUDY_PARTS})
+"""Kind -> name -> class, with the members that other packages add."""
 
 
 def members(kind: str) -> dict[str, str]:
     """Every member of a kind, name -> one-sentence description; `studies` is a kind too.
+
+    The members that other packages add are imported.
 
     Raises:
         InputError: there is no such kind.
@@ -77,7 +33,13 @@ def members(kind: str) -> dict[str, str]:
         return {name: _headline(path) for name, path in studies().items()}
     if kind not in KINDS:
         raise InputError("Expected a kind of part", repr(kind), suggest(kind, [*KINDS, "studies"]))
+    imported(KINDS[kind])
     return {name: summary(part) for name, part in PARTS[KINDS[kind]].items()}
+
+
+def broken(kind: str) -> tuple[str, ...]:
+    """A sentence about each member that another package tries to add to a kind and that cannot be used."""
+    return faults(KINDS[kind], PARTS[KINDS[kind]]) if kind in KINDS else ()
 
 
 def studies() -> dict[str, Path]:

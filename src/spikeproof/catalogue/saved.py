@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypedDict
 
+from spikeproof.catalogue.extensions import extended
 from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.keys import Key
@@ -27,6 +28,7 @@ from spikeproof.tensorfiles import dump, parse, write
 __all__ = ["dump_model", "load", "save"]
 
 
+_PARTS = extended(MODEL_PARTS)
 _FORMAT = 1
 _DESCRIPTION = "model.json"
 _WEIGHTS = "weights.safetensors"
@@ -49,7 +51,7 @@ def dump_model(model: Classifier) -> dict[str, bytes]:
     weights = dump(model.state_dict())
     description = {
         "format": _FORMAT,
-        "model": describe(model.spec, MODEL_PARTS),
+        "model": describe(model.spec, _PARTS),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     return {_WEIGHTS: weights, _DESCRIPTION: (json.dumps(description, indent=1) + "\n").encode()}
@@ -157,7 +159,7 @@ def _skeleton(spec: object, name: str) -> Classifier:
     try:
         with torch.device("meta"):
             model: Classifier = build(
-                ModelSpec, spec, MODEL_PARTS, lambda path: ".".join(map(str, (name, *path)))
+                ModelSpec, spec, _PARTS, lambda path: ".".join(map(str, (name, *path)))
             ).build(Key.of(0))
     except InputError:
         raise

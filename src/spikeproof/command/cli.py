@@ -766,7 +766,7 @@ def list_(kind: str, member: str | None, as_json: bool) -> None:
     and the meaning of each. `spikeproof list models DIR` prints the models of the study in DIR, each with the
     directory that `evaluate`, `audit` and `spikeproof.load` take.
     """
-    from spikeproof.catalogue.names import members
+    from spikeproof.catalogue.names import broken, members
 
     if kind == MODELS:
         _list_models(member, as_json)
@@ -775,6 +775,8 @@ def list_(kind: str, member: str | None, as_json: bool) -> None:
         _list_options(kind, member, as_json)
         return
     found = members(kind)
+    for sentence in broken(kind):
+        click.echo(f"spikeproof: {_printable(sentence)}", err=True)
     if as_json:
         click.echo(json.dumps([{"name": n, "description": d} for n, d in found.items()], indent=1))
         return

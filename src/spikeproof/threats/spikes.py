@@ -10,6 +10,7 @@ members close to the current one (`neighbours`).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -52,6 +53,10 @@ class EventThreat(Ball):
             raise InputError(
                 "A region is top, left, height and width, in pixels", repr(self.region), "Try (0, 0, 8, 8)."
             )
+
+    def whole(self, shape: Sequence[int]) -> float:
+        """Infinity: a budget of events is not compared with the size of the grid."""
+        return math.inf
 
     def neighbours(
         self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"], grad: Float[Tensor, "B *F"], many: int

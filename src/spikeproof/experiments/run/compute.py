@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import torch
 from safetensors.torch import load_file
@@ -28,6 +28,7 @@ from spikeproof.attacks.recipe import Attack, Recipe
 from spikeproof.auditing.assess import DIAGNOSED
 from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.catalogue.given import fingerprint_of
+from spikeproof.catalogue.extensions import packages
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load
@@ -118,6 +119,7 @@ class Provenance(TypedDict):
     finished: str
     batch_size: int
     command: list[str]
+    packages: NotRequired[dict[str, str]]  # version of each package that added members to the catalogue
 
 
 class Made(NamedTuple):
@@ -488,7 +490,7 @@ class Bench:
 
     def provenance(self, seconds: float) -> Provenance:
         """Versions, machine, time and command line."""
-        return {
+        noted: Provenance = {
             "spikeproof": __version__,
             "torch": str(torch.__version__),
             "python": platform.python_version(),
@@ -500,6 +502,9 @@ class Bench:
             "batch_size": self.batch_size,
             "command": list(self.command),
         }
+        if others := packages():
+            noted["packages"] = others
+        return noted
 
 
 @contextmanager

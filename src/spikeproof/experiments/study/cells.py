@@ -202,7 +202,7 @@ def is_nested(spec: CellSpec) -> bool:
     return "smaller" in spec
 
 
-def data_of(spec: Plain) -> Source:
+def data_of(spec: Plain) -> DatasetSpec:
     """The data set that the spec of a train cell names, which has its digest beside its options.
 
     Args:
