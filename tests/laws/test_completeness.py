@@ -78,6 +78,7 @@ WITHOUT = {  # kind -> name -> why it has no row
         "torchattacks": "its rows are those of its own kind",
         "foolbox": "its rows are those of its own kind",
     },
+    "DatasetSpec": {"tonic": "is read by another package: unit/test_own_recordings.py"},
     "InTorchattacks": {"AutoAttack": "takes minutes; its four members have rows"},
 }
 

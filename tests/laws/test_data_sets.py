@@ -1,10 +1,15 @@
 """What every data set must satisfy; a new one adds a row to ROWS, with files in its published layout."""
 
+import io
 import itertools
+import json
 import struct
+import zlib
 
 import h5py
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -21,7 +26,11 @@ from spikeproof.datasets import (
     DatasetSpec,
     Digits,
     DVS128Gesture,
+    EventFolder,
     FashionMNIST,
+    HuggingFaceImages,
+    ImageArrays,
+    ImageFolder,
     Randman,
     SpokenDigits,
     YinYang,
@@ -138,6 +147,62 @@ def cifar10_dvs(folder, draws):
         write(folder / name / f"cifar10_{name}_{i}.aedat", b"#!AER-DAT2.0\r\n" + b"".join(words))
 
 
+def png(pixels):
+    """A PNG file of unsigned bytes, `[H, W]` or `[H, W, 3]`, by its definition."""
+    height, width = pixels.shape[:2]
+    kind = 2 if pixels.ndim == 3 else 0
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def pictures(folder, draws):
+    for name, i in itertools.product(("bird", "cat", "dog"), range(20)):
+        write(folder / "own" / name / f"{i}.png", png(draws.integers(0, 256, (5, 4, 3), np.uint8)))
+
+
+def numpy_arrays(folder, draws):
+    file = io.BytesIO()
+    np.savez(
+        file,
+        x_train=draws.integers(0, 256, (48, 5, 4, 3), np.uint8),
+        y_train=np.arange(48) % 3,
+        x_test=draws.integers(0, 256, (12, 5, 4, 3), np.uint8),
+        y_test=np.arange(12) % 3,
+    )
+    write(folder / "own.npz", file.getvalue())
+
+
+def hugging_face(folder, draws):
+    names = {"class": {"names": ["a", "b", "c"], "_type": "ClassLabel"}}
+    features = {"image": {"_type": "Image"}, "label": names["class"]}
+    about = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    for part, count in (("train", 48), ("test", 12)):
+        images = [
+            {"bytes": png(draws.integers(0, 256, (5, 4), np.uint8)), "path": None} for _ in range(count)
+        ]
+        table = pyarrow.table({"image": images, "label": [i % 3 for i in range(count)]})
+        path = folder / "own" / "data" / f"{part}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(table.replace_schema_metadata(about), path)
+
+
+def event_folder(folder, draws):
+    kind = np.dtype([("t", np.int64), ("x", np.int16), ("y", np.int16), ("p", np.int8)])
+    for name, i in itertools.product(("left", "right"), range(20)):
+        rows = np.array([(t, x, y, p) for t, p, y, x in events(draws, 9)], kind)
+        file = io.BytesIO()
+        np.save(file, rows)
+        write(folder / "own" / name / f"{i}.npy", file.getvalue())
+
+
 # a data set, what writes its files, and the numbers of examples in its parts
 ROWS = [
     (Digits(), none, (1257, 180, 360)),
@@ -154,6 +219,10 @@ ROWS = [
     (NMNIST(steps=4, hold_out=0.5), n_mnist, (60, 60, 120)),
     (DVS128Gesture(steps=3, size=32, hold_out=0.5), gestures, (44, 44, 22)),
     (CIFAR10DVS(steps=3, size=32, hold_out=0.5), cifar10_dvs, (90, 90, 20)),
+    (ImageFolder(path="own", hold_out=0.25), pictures, (36, 12, 12)),
+    (ImageArrays(path="own.npz", hold_out=0.25), numpy_arrays, (36, 12, 12)),
+    (HuggingFaceImages(path="own", hold_out=0.25), hugging_face, (36, 12, 12)),
+    (EventFolder(path="own", steps=3, hold_out=0.25, sensor=(9, 9)), event_folder, (24, 8, 8)),
 ]
 NAMES = [name for data_set, *_ in ROWS for name, cls in PARTS[DatasetSpec].items() if type(data_set) is cls]
 each = pytest.mark.parametrize(("data_set", "files", "sizes"), ROWS, ids=NAMES)

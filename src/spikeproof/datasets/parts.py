@@ -105,9 +105,10 @@ class ClassProportional(Sample):
     .. math:: t = (r + 1/2) / m
 
     is the rank of the `r`-th example (from 0, in random order) of a class of `m` examples. The sample of `n`
-    examples consists of those of the smallest `t`, so that of a part of `N` examples every sample, however
-    small, holds `n m / N` of each class to within one. The first examples of a file that is stored class by
-    class, in contrast, lack most classes.
+    examples consists of those of the smallest `t`, so that of a part of `N` examples in `K` classes every
+    sample, however small, holds `n m / N` of each class to within `(1 + K m / N) / 2`, which is 1 for equally
+    frequent classes. The first examples of a file that is stored class by class, in contrast, lack most
+    classes.
 
     Args:
         seed: the seed of the order within and between classes, which is the same for every model of a study.

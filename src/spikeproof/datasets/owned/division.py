@@ -147,7 +147,7 @@ def counted(
     parts = {part: labels[found] for part, found in rows.items()}
     if not (subset and subset.validation):
         parts["train"] = np.concatenate([parts["train"], parts.pop("validation")])
-    return admitted(name, parts, classes, {part: len(each) for part, each in parts.items()}, subset, where)
+    return admitted(name, parts, classes, {}, subset, where) if subset else ()
 
 
 def one_after_the_other(
