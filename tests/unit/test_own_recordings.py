@@ -1,0 +1,499 @@
+"""Recordings of the user: every format gives the same events, and damaged recordings are refused."""
+
+import importlib.util
+import io
+import os
+import pickle
+import struct
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from spikeproof.datasets import EventFolder, Subset, TonicEvents
+from spikeproof.datasets.owned.eventfiles import Columns, label_of_hdf5, read_events
+from spikeproof.errors import InputError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from written import aedat2, aedat3, forty_bits, put
+
+SIDE = 12
+
+
+def recording(seed=0, count=40, side=SIDE, last=300_000):
+    """Columns x, y, t (microseconds from 0) and p of one recording."""
+    draws = np.random.default_rng(seed)
+    time = np.sort(draws.integers(0, last, count))
+    time[0] = 0
+    return {
+        "x": draws.integers(0, side, count),
+        "y": draws.integers(0, side, count),
+        "t": time,
+        "p": draws.integers(0, 2, count),
+    }
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def structured(columns, order="xytp", kinds=(np.uint16, np.uint16, np.int64, np.int8)):
+    kinds = dict(zip("xytp", kinds, strict=True))
+    rows = np.empty(len(columns["t"]), [(name, kinds[name]) for name in order])
+    for name in order:
+        rows[name] = columns[name]
+    return rows
+
+
+def rows(columns):
+    """Events as `written` takes them: time, polarity, row, column."""
+    return list(zip(*(columns[name].tolist() for name in "tpyx"), strict=True))
+
+
+def hdf5(fill):
+    file = io.BytesIO()
+    with h5py.File(file, "w") as opened:
+        fill(opened)
+    return file.getvalue()
+
+
+def prophesee(columns):
+    def fill(file):
+        file.attrs["geometry"] = f"{SIDE}x{SIDE}"
+        file["CD/events"] = structured(columns, "xypt", (np.uint16, np.uint16, np.int64, np.int16))
+
+    return hdf5(fill)
+
+
+def dsec(columns):
+    def fill(file):
+        for name in "xytp":
+            file[f"events/{name}"] = columns[name].astype(np.uint32)
+        file["t_offset"] = 5_000_000
+        file["ms_to_idx"] = np.arange(3)
+
+    return hdf5(fill)
+
+
+def tonic_cache(columns, label=1):
+    def fill(file):
+        file.create_dataset("data/0", data=structured(columns, "xytp"), compression="lzf")
+        file["target/0"] = label
+
+    return hdf5(fill)
+
+
+def dat(columns):
+    """Prophesee DAT 2: lines of `%`, kind and size of an event, then time and packed x, y, p of 32 bits."""
+    head = f"% Data file containing CD events.\n% Version 2\n% Height {SIDE}\n% Width {SIDE}\n".encode()
+    body = (struct.pack("<II", t, x | y << 14 | p << 28) for t, p, y, x in rows(columns))
+    return head + bytes([0x0C, 8]) + b"".join(body)
+
+
+def evt2(columns):
+    """Prophesee EVT 2: words of 32 bits, where one with the upper bits of the time comes before a change."""
+    words, high = [], None
+    for t, p, y, x in rows(columns):
+        if t >> 6 != high:
+            high = t >> 6
+            words.append(0x8 << 28 | high)
+        words.append(p << 28 | (t & 63) << 22 | x << 11 | y)
+    head = f"% evt 2.0\n% format EVT2;height={SIDE};width={SIDE}\n% geometry {SIDE}x{SIDE}\n% end\n".encode()
+    return head + struct.pack(f"<{len(words)}I", *words)
+
+
+def needs(*packages):
+    absent = [package for package in packages if importlib.util.find_spec(package) is None]
+    return pytest.mark.skipif(bool(absent), reason=f"{', '.join(absent)} is not installed")
+
+
+FORMATS = {  # name -> suffix, what writes the file, options
+    "structured": (".npy", lambda c: npy(structured(c)), {}),
+    "structured, other order": (".npy", lambda c: npy(structured(c, "ptyx")), {}),
+    "table of columns": (".npy", lambda c: npy(np.stack([c[k] for k in "txyp"], 1)), {"columns": "txyp"}),
+    "table of rows": (
+        ".npy",
+        lambda c: npy(np.stack([c[k] for k in "xytp"]).astype(float)),
+        {"columns": "xytp"},
+    ),
+    "named arrays": (".npz", lambda c: npz(**c), {}),
+    "other names": (
+        ".npz",
+        lambda c: npz(ts=c["t"], row=c["y"], col=c["x"], polarity=c["p"] * 2 - 1, frames=np.zeros((2, 2))),
+        {},
+    ),
+    "one array": (".npz", lambda c: npz(events=structured(c)), {}),
+    "seconds": (".npz", lambda c: npz(**{**c, "t": c["t"] / 1e6}), {"tick": 1.0}),
+    "from a later start": (
+        ".npz",
+        lambda c: npz(**{**c, "t": (c["t"] + 1_600_000_000_000_000).astype(np.uint64)}),
+        {},
+    ),
+    "bools": (".npz", lambda c: npz(**{**c, "p": c["p"].astype(bool)}), {}),
+    "Prophesee HDF5": (".hdf5", prophesee, {}),
+    "DSEC HDF5": (".h5", dsec, {}),
+    "tonic's cache": (".hdf5", tonic_cache, {}),
+    "N-MNIST": (".bin", lambda c: forty_bits(rows(c)), {}),
+    "AEDAT 3": (".aedat", lambda c: aedat3(rows(c)), {}),
+    "AEDAT 2": (".aedat", lambda c: aedat2(rows(c)), {}),
+    "DAT": (".dat", dat, {}),
+    "RAW": (".raw", evt2, {}),
+}
+MARKS = {"DAT": needs("faery"), "RAW": needs("faery")}
+each = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=MARKS.get(name, ())) for name in FORMATS], ids=lambda name: name
+)
+
+
+def written(path, name, columns):
+    suffix, write, options = FORMATS[name]
+    return put(path.with_suffix(suffix), write(columns)), Columns(
+        options.get("columns"), options.get("tick", 1e-6)
+    )
+
+
+@each
+def test_every_format_gives_the_events_that_were_written(tmp_path, name):
+    columns = recording(side=128 if name == "AEDAT 2" else SIDE)
+    path, how = written(tmp_path / "it", name, columns)
+    seen = read_events(path, how)
+    assert seen.sensor in (None, (SIDE, SIDE))
+    for found, wanted in zip(
+        (seen.events.time, seen.events.column, seen.events.row, seen.events.channel), "txyp", strict=True
+    ):
+        assert found.tolist() == columns[wanted].tolist(), wanted
+    assert seen.events.remark == ""
+
+
+@each
+def test_half_a_file_is_refused_by_its_name_or_gives_the_first_events(tmp_path, name):
+    columns = recording(side=128 if name == "AEDAT 2" else SIDE)
+    path, how = written(tmp_path / "it", name, columns)
+    whole = path.read_bytes()
+    for cut in range(0, len(whole) - 1, max(len(whole) // 23, 1)):
+        path.write_bytes(whole[:cut])
+        if name in SILENT and not refused(path, how):
+            found = read_events(path, how).events.time
+            assert found.tolist() == columns["t"][: len(found)].tolist()
+        else:
+            assert refused(path, how)
+
+
+SILENT = ("N-MNIST", "AEDAT 2", "DAT", "RAW")
+"""Formats of equally long events, which do not state how many events there are."""
+
+
+def refused(path, how):
+    """Whether a file is refused, by its name."""
+    try:
+        read_events(path, how)
+    except InputError as error:
+        return path.name in str(error)
+    return False
+
+
+@needs("aedat", "dv_processing")
+def test_aedat_4_written_by_another_library_gives_the_events_that_were_written(tmp_path):
+    import dv_processing
+
+    columns, store = recording(), dv_processing.EventStore()
+    for t, p, y, x in rows(columns):
+        store.push_back(1_600_000_000_000_000 + t, x, y, bool(p))
+    path = tmp_path / "it.aedat4"
+    form = dv_processing.io.MonoCameraWriter.EventOnlyConfig("camera", (SIDE, SIDE))
+    writer = dv_processing.io.MonoCameraWriter(str(path), form)
+    writer.writeEvents(store)
+    del writer
+    seen = read_events(path)
+    assert seen.sensor == (SIDE, SIDE)
+    assert seen.events.time.tolist() == columns["t"].tolist()
+    assert seen.events.row.tolist() == columns["y"].tolist()
+    assert seen.events.channel.tolist() == columns["p"].tolist()
+    whole = path.read_bytes()
+    for cut in (0, 10, len(whole) // 3, len(whole) // 2):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(InputError, match=r"it\.aedat4 should be a complete recording"):
+            read_events(path)
+
+
+@pytest.mark.parametrize("suffix", [".aedat4", ".dat", ".raw"])
+def test_a_format_whose_package_is_missing_says_what_to_install(tmp_path, monkeypatch, suffix):
+    for package in ("aedat", "faery"):
+        monkeypatch.setitem(sys.modules, package, None)
+    path = put(tmp_path / f"it{suffix}", b"% evt 2.0\n% end\n" + bytes(10 if suffix == ".dat" else 8))
+    with pytest.raises(InputError, match=r"needs (aedat|faery).*pip install 'spikeproof\[cameras\]'"):
+        read_events(path)
+
+
+def changed(**changes):
+    columns = recording()
+    return {name: changes[name](values) if name in changes else values for name, values in columns.items()}
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (changed(p=lambda p: p + 1), "polarities 1 to 2"),
+        (changed(x=lambda x: x + 0.5), "x with fractions"),
+        (changed(x=lambda x: np.where(x > 5, np.nan, x)), "x with fractions"),
+        (changed(y=lambda y: y[:-1]), "columns of shapes"),
+        (changed(t=lambda t: t / 1e6), "whole microseconds.*Write tick: 1 if"),
+        (changed(t=lambda t: np.where(t > 9, np.inf, t.astype(float))), "not finite"),
+        (changed(t=lambda t: np.concatenate([t[20:], t[:20]])), "clock does not go back"),
+        (changed(t=lambda t: t.astype("U9")), "kinds U"),
+        ({k: v for k, v in recording().items() if k != "p"}, "no column p"),
+    ],
+)
+def test_columns_that_cannot_be_events_are_refused(tmp_path, columns, words):
+    path = put(tmp_path / "it.npz", npz(**columns))
+    with pytest.raises(InputError, match=words):
+        read_events(path)
+
+
+def test_columns_without_names_need_an_order(tmp_path):
+    path = put(tmp_path / "it.npy", npy(np.stack(list(recording().values()), 1)))
+    with pytest.raises(InputError, match="Write columns: xytp"):
+        read_events(path)
+    with pytest.raises(InputError, match="polarities"):
+        read_events(path, Columns("ptxy"))
+    for order in ("xyt", "xytt", "xyzp"):
+        with pytest.raises(InputError, match="each of x, y, t and p once"):
+            EventFolder(columns=order)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("touch exploded",)
+
+
+def test_no_pickle_in_a_recording_is_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = io.BytesIO()
+    np.save(file, np.array([Bomb()], object), allow_pickle=True)
+    for name, content in (("a.npy", file.getvalue()), ("b.npz", pickle.dumps(Bomb())), ("c.npz", npz())):
+        with pytest.raises(InputError, match=name.replace(".", r"\.")):
+            read_events(put(tmp_path / name, content))
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_links_out_of_an_hdf5_file_are_not_followed(tmp_path):
+    put(tmp_path / "other.h5", prophesee(recording()))
+
+    def fill(file):
+        file["CD/events"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "CD/events")
+
+    with pytest.raises(InputError, match="no CD/events, events or data/0"):
+        read_events(put(tmp_path / "it.h5", hdf5(fill)))
+
+
+# Folders
+
+
+def folder_of(root, count=10, classes=("left", "right"), write=lambda c: npz(**c), suffix=".npz", seed=0):
+    for j, name in enumerate(classes):
+        for i in range(count):
+            put(root / name / f"{i:02}{suffix}", write(recording(seed=1000 * seed + 100 * j + i)))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("SPIKEPROOF_DATA", raising=False)
+
+
+def load(path, **options):
+    return EventFolder(path=str(path), **{"steps": 4, **options}).load()
+
+
+def test_a_folder_of_recordings_is_divided_by_class_and_binned(tmp_path):
+    data = load(folder_of(tmp_path / "own"), sensor=(SIDE, SIDE))
+    assert (data.name, data.classes, data.notes) == ("own", ("left", "right"), ())
+    parts = data.train, data.validation, data.test
+    assert [len(part) for part in parts] == [14, 2, 4]
+    assert [part.labels.bincount().tolist() for part in parts] == [[7, 7], [1, 1], [2, 2]]
+    assert data.train.images.shape[1:] == (4, 2, SIDE, SIDE)
+    assert all((part.images.flatten(1).sum(1) == 40).all() for part in parts)
+    again = load(tmp_path / "own", sensor=(SIDE, SIDE))
+    assert again.sha256 == data.sha256
+    assert torch.equal(again.train.images, data.train.images)
+
+
+def test_without_a_size_the_sensor_holds_all_events_and_a_note_says_so(tmp_path):
+    folder_of(tmp_path / "own")
+    for data in (load(tmp_path / "own"), load(tmp_path / "own")):  # the second from the cache
+        assert data.train.images.shape[-2:] == (SIDE, SIDE)
+        assert data.notes == (f"own: no size of the sensor is given, {SIDE}x{SIDE} pixels hold all events",)
+    with pytest.raises(InputError, match=r"events at row \d+ to 1\d of 9"):
+        load(tmp_path / "own", sensor=(9, SIDE))
+
+
+def test_the_size_that_files_state_is_the_sensors(tmp_path):
+    folder_of(tmp_path / "own", write=prophesee, suffix=".hdf5")
+    assert load(tmp_path / "own").notes == ()
+    assert load(tmp_path / "own", size=6).train.images.shape[-2:] == (6, 6)
+    with pytest.raises(InputError, match=r"sensor of \(20, 20\) pixels.*\(12, 12\) in"):
+        load(tmp_path / "own", sensor=(20, 20))
+    with pytest.raises(InputError, match="at most as many as the sensor has"):
+        load(tmp_path / "own", size=13)
+
+
+def test_published_parts_are_kept_and_pooling_adds_up(tmp_path):
+    folder_of(tmp_path / "train")
+    folder_of(tmp_path / "test", 4, seed=1)
+    data = load(tmp_path, sensor=(SIDE, SIDE), size=3)
+    assert (len(data.train), len(data.validation), len(data.test)) == (18, 2, 8)
+    assert data.test.images.shape[-2:] == (3, 3)
+    assert (data.test.images.flatten(1).sum(1) == 40).all()
+    assert not {*data.train.ids.tolist()} & {*data.validation.ids.tolist()}
+
+
+def test_tonics_cache_in_one_folder_has_its_own_labels(tmp_path):
+    for i in range(20):
+        put(tmp_path / "own" / f"{i}_0.hdf5", tonic_cache(recording(i), i % 2))
+    assert label_of_hdf5(tmp_path / "own" / "1_0.hdf5") == 1
+    data = load(tmp_path / "own", sensor=(SIDE, SIDE))
+    assert (data.classes, len(data.train) + len(data.validation), len(data.test)) == (("0", "1"), 16, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda root: (root / "left" / "03.npz").write_bytes(b""), r"03\.npz should be"),
+        (
+            lambda root: put(root / "left" / "03.npz", npz(**changed(t=lambda t: t[::-1].copy()))),
+            "does not go back",
+        ),
+        (
+            lambda root: put(root / "left" / "03.npz", npz(**{k: v[:0] for k, v in recording().items()})),
+            "has events",
+        ),
+        (lambda root: [path.unlink() for path in (root / "right").iterdir()], "all 2 classes"),
+        (
+            lambda root: [path.rename(path.with_suffix(".txt")) for path in root.rglob("*.npz")],
+            "has class folders",
+        ),
+    ],
+)
+def test_folders_that_are_damaged_are_refused_by_what_is_wrong(tmp_path, change, words):
+    change(folder_of(tmp_path / "own"))
+    with pytest.raises(InputError, match=words):
+        load(tmp_path / "own", sensor=(SIDE, SIDE))
+
+
+def test_half_a_copy_of_a_subset_is_refused(tmp_path):
+    folder_of(tmp_path / "own")
+    assert load(tmp_path / "own", sensor=(SIDE, SIDE), subset=Subset(train=16, test=4)).notes == ()
+    with pytest.raises(InputError, match="takes a subset of own"):
+        load(tmp_path / "own", sensor=(SIDE, SIDE), subset=Subset(train=17, test=3))
+
+
+def test_pipes_are_passed_over_and_blank_recordings_kept_on_request(tmp_path):
+    folder_of(tmp_path / "own")
+    os.mkfifo(tmp_path / "own" / "left" / "pipe.npz")
+    put(tmp_path / "own" / "left" / "99.npz", npz(**{k: v[:0] for k, v in recording().items()}))
+    data = load(tmp_path / "own", sensor=(SIDE, SIDE), blank="keep")
+    assert sum(map(len, (data.train, data.validation, data.test))) == 21
+    assert "examples without events were kept" in data.notes[0]
+
+
+# Data sets of tonic
+
+
+class Poker:
+    """As a data set of tonic is."""
+
+    sensor_size = (SIDE, SIDE, 2)
+    classes = ("clubs", "hearts")
+
+    def __init__(self, save_to, train=True):
+        self.targets = [i % 2 for i in range(20 if train else 8)]
+        self.first = 0 if train else 100
+
+    def __getitem__(self, index):
+        return structured(recording(self.first + index), "txyp"), self.targets[index]
+
+
+class Undivided(Poker):
+    def __init__(self, save_to):
+        super().__init__(save_to)
+
+
+class Sounds(Poker):
+    """One row of units and no polarities, as SHD has."""
+
+    sensor_size = (SIDE, 1, 1)
+
+    def __getitem__(self, index):
+        return structured({**recording(index), "p": np.ones(40)}, "txp"), self.targets[index]
+
+
+class Scattered(Poker):
+    sensor_size = None
+
+
+class Unlucky(Poker):
+    def __init__(self, save_to, train=True):
+        raise OSError("no network")
+
+
+@pytest.fixture
+def tonic(monkeypatch):
+    """A package of this name with the data sets above, for where it is not installed."""
+    package, datasets = ModuleType("tonic"), ModuleType("tonic.datasets")
+    for cls in (Poker, Undivided, Sounds, Scattered, Unlucky):
+        setattr(datasets, cls.__name__, cls)
+    datasets.__all__ = ["Poker", "Undivided", "Sounds", "Scattered", "Unlucky"]
+    package.datasets = datasets
+    monkeypatch.setitem(sys.modules, "tonic", package)
+    monkeypatch.setitem(sys.modules, "tonic.datasets", datasets)
+
+
+def of_tonic(path, name):
+    return TonicEvents(dataset=name, path=str(path), steps=4).load()
+
+
+def test_a_data_set_of_tonic_keeps_its_parts_classes_and_events(tmp_path, tonic):
+    data = of_tonic(tmp_path, "Poker")
+    assert (data.name, data.classes) == ("Poker", ("clubs", "hearts"))
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [18, 2, 8]
+    assert data.test.images.shape == (8, 4, 2, SIDE, SIDE)
+    assert (data.test.images.flatten(1).sum(1) == 40).all()
+    assert of_tonic(tmp_path, "Poker").sha256 == data.sha256
+
+
+def test_a_data_set_of_tonic_without_a_test_part_is_divided(tmp_path, tonic):
+    data = of_tonic(tmp_path, "Undivided")
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [14, 2, 4]
+    assert of_tonic(tmp_path, "Sounds").train.images.shape[2:] == (1, 1, SIDE)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Pokr", "Did you mean 'Poker'"),
+        ("Scattered", "sensor_size is None"),
+        ("Unlucky", "OSError, no network"),
+    ],
+)
+def test_data_sets_of_tonic_that_cannot_be_read_are_refused(tmp_path, tonic, name, words):
+    with pytest.raises(InputError, match=words):
+        of_tonic(tmp_path, name)
+
+
+def test_without_tonic_the_message_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tonic", None)
+    with pytest.raises(InputError, match=r"pip install 'spikeproof\[tonic\]'"):
+        of_tonic(tmp_path, "Poker")
