@@ -373,8 +373,8 @@ def test_compressed_spikes_are_read_as_they_are(tmp_path):
 
 
 FOUND = {
-    "train-00000-of-00001.parquet": "Parquet, as Hugging Face hands it out, which is not read",
-    "recording.aedat4": "AEDAT 4, which is not read",
+    "train-00000-of-00001.parquet": "Parquet of Hugging Face, which the data set hugging-face reads",
+    "recording.aedat4": "AEDAT 4, which the data set event-folder reads",
     "Train.zip": "archives to unpack first",
     "user01.npy": "arrays of NumPy",
 }

@@ -114,6 +114,15 @@ def evt2(columns):
     return head + struct.pack(f"<{len(words)}I", *words)
 
 
+def evt3(columns):
+    """Prophesee EVT 3: words of 16 bits, of which the upper 4 say what the others are."""
+    words = []
+    for t, p, y, x in rows(columns):
+        words += [0x8000 | t >> 12, 0x6000 | t & 0xFFF, y, 0x2000 | p << 11 | x]
+    head = f"% evt 3.0\n% format EVT3;height={SIDE};width={SIDE}\n% geometry {SIDE}x{SIDE}\n% end\n".encode()
+    return head + struct.pack(f"<{len(words)}H", *words)
+
+
 def needs(*packages):
     absent = [package for package in packages if importlib.util.find_spec(package) is None]
     return pytest.mark.skipif(bool(absent), reason=f"{', '.join(absent)} is not installed")
@@ -149,9 +158,10 @@ FORMATS = {  # name -> suffix, what writes the file, options
     "AEDAT 3": (".aedat", lambda c: aedat3(rows(c)), {}),
     "AEDAT 2": (".aedat", lambda c: aedat2(rows(c)), {}),
     "DAT": (".dat", dat, {}),
-    "RAW": (".raw", evt2, {}),
+    "EVT 2": (".raw", evt2, {}),
+    "EVT 3": (".raw", evt3, {}),
 }
-MARKS = {"DAT": needs("faery"), "RAW": needs("faery")}
+MARKS = {name: needs("faery") for name in ("DAT", "EVT 2", "EVT 3")}
 each = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=MARKS.get(name, ())) for name in FORMATS], ids=lambda name: name
 )
@@ -191,7 +201,7 @@ def test_half_a_file_is_refused_by_its_name_or_gives_the_first_events(tmp_path, 
             assert refused(path, how)
 
 
-SILENT = ("N-MNIST", "AEDAT 2", "DAT", "RAW")
+SILENT = ("N-MNIST", "AEDAT 2", "DAT", "EVT 2", "EVT 3")
 """Formats of equally long events, which do not state how many events there are."""
 
 

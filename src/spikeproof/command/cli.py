@@ -101,7 +101,15 @@ def missing(error: ImportError) -> str:
     )
 
 
-EXTRAS = {"h5py": "hdf5", "foolbox": "peers", "torchattacks": "peers", "eagerpy": "peers"}
+EXTRAS = {
+    "h5py": "hdf5",
+    "aedat": "cameras",
+    "faery": "cameras",
+    "tonic": "tonic",
+    "foolbox": "peers",
+    "torchattacks": "peers",
+    "eagerpy": "peers",
+}
 """Package -> the extra that it belongs to, where that is not `study`."""
 
 

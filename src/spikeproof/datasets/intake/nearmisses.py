@@ -23,16 +23,16 @@ INNER = frozenset({"raw", "extract", "extracted", "data", "archive", "processed"
 """Names of folders that do not describe their content."""
 
 FORMS = {
-    ".parquet": "Parquet, as Hugging Face hands it out, which is not read",
-    ".arrow": "Arrow, which is not read",
-    ".aedat4": "AEDAT 4, which is not read; the published files are of an earlier version",
-    ".npy": "arrays of NumPy, as other libraries convert recordings, which are not read",
-    ".npz": "arrays of NumPy, as other libraries convert recordings, which are not read",
+    ".parquet": "Parquet of Hugging Face, which the data set hugging-face reads",
+    ".arrow": "Arrow of Hugging Face, which the data set hugging-face reads",
+    ".aedat4": "AEDAT 4, which the data set event-folder reads; the published files are of an earlier version",
+    ".npy": "arrays of NumPy, which the data sets image-arrays and event-folder read",
+    ".npz": "arrays of NumPy, which the data sets image-arrays and event-folder read",
     ".mat": "MATLAB files, which are not read",
     ".pt": "tensors of PyTorch, which are never opened, since they may run programs",
     ".csv": "tables, which are not read as data",
-    ".png": "single pictures, which are not read",
-    ".jpg": "single pictures, which are not read",
+    ".png": "single images, which the data set image-folder reads",
+    ".jpg": "single images, which the data set image-folder reads",
     ".zip": "archives to unpack first",
     ".7z": "archives to unpack first",
     ".rar": "archives to unpack first",

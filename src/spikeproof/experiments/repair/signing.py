@@ -12,7 +12,7 @@ from spikeproof.auditing.evidence import CurvePoint
 from spikeproof.auditing.signoff import Report, Subject
 from spikeproof.catalogue.given import class_count
 from spikeproof.catalogue.names import PARTS
-from spikeproof.datasets import ClassProportional, Dataset, Sample, DatasetSpec, floats
+from spikeproof.datasets import ClassProportional, Dataset, DatasetSpec, Sample, floats
 from spikeproof.errors import InputError
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
 from spikeproof.evaluation.suites import Member, Suite, Suited, plan

@@ -27,8 +27,8 @@ from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Attack, Recipe
 from spikeproof.auditing.assess import DIAGNOSED
 from spikeproof.auditing.diagnostics import diagnose
-from spikeproof.catalogue.given import fingerprint_of
 from spikeproof.catalogue.extensions import packages
+from spikeproof.catalogue.given import fingerprint_of
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load

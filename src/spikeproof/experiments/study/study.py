@@ -36,7 +36,7 @@ from spikeproof.attacks.search import check_threat
 from spikeproof.catalogue.given import Given
 from spikeproof.catalogue.names import PARTS, studies
 from spikeproof.catalogue.others import AmongModels, EveryOtherModel, Saved, read_saved
-from spikeproof.datasets import ClassProportional, Sample, DatasetSpec
+from spikeproof.datasets import ClassProportional, DatasetSpec, Sample
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation.certificates import Certificate
