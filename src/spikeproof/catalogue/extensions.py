@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from typing_extensions import get_protocol_members, is_protocol
 
-from spikeproof.catalogue.kinds import KINDS
+from spikeproof.catalogue.partkinds import KINDS
 from spikeproof.errors import InputError
 from spikeproof.interop.members import InFoolbox, InTorchattacks
 from spikeproof.specs import Catalogue

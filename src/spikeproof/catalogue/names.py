@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from spikeproof.catalogue.extensions import extended, faults, imported
-from spikeproof.catalogue.kinds import KINDS
 from spikeproof.catalogue.model_parts import MODEL_PARTS
+from spikeproof.catalogue.partkinds import KINDS
 from spikeproof.catalogue.study_parts import STUDY_PARTS
 from spikeproof.errors import InputError, suggest
 from spikeproof.specs import Catalogue, summary

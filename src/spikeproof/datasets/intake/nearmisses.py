@@ -25,7 +25,7 @@ INNER = frozenset({"raw", "extract", "extracted", "data", "archive", "processed"
 FORMS = {
     ".parquet": "Parquet of Hugging Face, which the data set hugging-face reads",
     ".arrow": "Arrow of Hugging Face, which the data set hugging-face reads",
-    ".aedat4": "AEDAT 4, which the data set event-folder reads; the published files are of an earlier version",
+    ".aedat4": "AEDAT 4, which the data set event-folder reads; the published files are earlier versions",
     ".npy": "arrays of NumPy, which the data sets image-arrays and event-folder read",
     ".npz": "arrays of NumPy, which the data sets image-arrays and event-folder read",
     ".mat": "MATLAB files, which are not read",

@@ -63,6 +63,7 @@ def as_dataset(
         InputError: an object gives no images or labels, or different ones when it is asked again.
 
     Example:
+        >>> import torch
         >>> points = [(torch.full((1, 2, 2), i / 40), i % 2) for i in range(40)]
         >>> data = as_dataset(points, classes=("even", "odd"))
         >>> len(data.train), len(data.validation), len(data.test), data.train.images.shape[1:]
