@@ -50,6 +50,12 @@ class Mutable(Latency):
     pass
 
 
+def __getattr__(name):
+    if name == "Exit":
+        raise SystemExit(3)
+    raise AttributeError(name)
+
+
 NOTHING = 3
 '''
 GROUPS = {
@@ -151,17 +157,19 @@ def test_what_is_broken_is_named_in_a_sentence_and_the_rest_works(packages):
                     "missing = no_such_package:Thing",
                     "number = acme_members:NOTHING",
                     "digits = acme_members:Copied",
+                    "exits = acme_members:Exit",
                 ]
             )
         },
     )
     assert "acme-bloom" in members("encoders")
     found = broken("encoders")
-    assert len(found) == 5
+    assert len(found) == 6
     for sentence, words in zip(
         sorted(found),
         (
             "digits = acme_members:Copied of acme_members is left out: Copied, which lacks",
+            "exits = acme_members:Exit of acme_members is left out: an error on importing it (SystemExit, 3)",
             "gone = acme_members:Gone of acme_members is left out: an error on importing it (AttributeError",
             "latency = acme_members:LateBloom of acme_members is left out: spikeproof has a member of this",
             "missing = no_such_package:Thing of acme_members is left out: an error on importing it (Module",
@@ -175,7 +183,7 @@ def test_what_is_broken_is_named_in_a_sentence_and_the_rest_works(packages):
         build(Encoder, "gone", PARTS)
     result = CliRunner().invoke(cli, ["list", "encoders"])
     assert result.exit_code == 0
-    assert result.stderr.count("is left out") == 5
+    assert result.stderr.count("is left out") == 6
 
 
 def test_a_name_that_two_packages_use_is_nobodys(packages):

@@ -216,6 +216,10 @@ def test_only_regular_files_are_opened_and_folders_that_are_links_are_not_entere
     expected = load(ImageFolder, tmp_path / "own").sha256
     (tmp_path / "own" / "a" / "circle").symlink_to(tmp_path / "own")
     os.mkfifo(tmp_path / "own" / "b" / "pipe.png")
+    data = load(ImageFolder, tmp_path / "own")
+    assert (data.sha256, data.notes) == (expected, ("2 files of other formats were skipped",))
+    (tmp_path / "own" / "a").rename(tmp_path / "elsewhere")
+    (tmp_path / "own" / "a").symlink_to(tmp_path / "elsewhere")
     assert load(ImageFolder, tmp_path / "own").sha256 == expected
 
 
@@ -376,6 +380,14 @@ def test_parquet_files_and_save_to_disk_hold_the_same_data(tmp_path):
         load(HuggingFaceImages, tmp_path / "hub")
 
 
+def test_two_configurations_in_one_folder_are_not_mixed(tmp_path):
+    for name, seed in (("plain", 0), ("rotated", 1)):
+        as_parquet(tmp_path / name / "train-00000-of-00001.parquet", hub_table(20, seed))
+    with pytest.raises(InputError, match="Give the folder of one configuration"):
+        load(HuggingFaceImages, tmp_path)
+    assert len(load(HuggingFaceImages, tmp_path / "plain").test) == 4
+
+
 def test_columns_of_other_names_are_asked_for(tmp_path):
     as_parquet(tmp_path / "train.parquet", hub_table(20, 0, image="scan", label="finding"))
     with pytest.raises(InputError, match="the columns scan, finding"):
@@ -469,6 +481,7 @@ def test_objects_with_random_transforms_are_refused():
         (torch.full((2, 2), 0.5), "floats"),
         (torch.zeros(1, 2, 2, dtype=torch.int64), "floats"),
         (torch.full((1, 2, 2), float("nan")), "floats"),
+        (Image.fromarray(noise(2, 2)).convert("P"), "mode 'P'"),
     ],
 )
 def test_objects_of_other_pixels_are_refused(image, words):

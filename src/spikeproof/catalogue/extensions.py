@@ -158,7 +158,7 @@ def _member(kind: object, name: str, entries: tuple[EntryPoint, ...]) -> type:
         raise InputError(f"The member {name!r}", f"{others}, which have one name", "Remove one of them.")
     try:
         found = first.load()
-    except Exception as error:  # the package of somebody else may fail in any way
+    except (Exception, SystemExit) as error:  # the package of somebody else may fail in any way
         words = f"{type(error).__name__}, {(str(error).splitlines() or [''])[0][:200]}"
         raise InputError(
             _called(first), f"an error on importing it ({words})", "Mend or remove the package."

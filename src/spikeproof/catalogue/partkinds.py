@@ -26,7 +26,7 @@ from spikeproof.surrogates import Surrogate
 
 __all__ = ["KINDS"]
 
-KINDS: Mapping[str, Any] = {
+KINDS: Mapping[str, Any] = {  # classes and protocols, which have no type in common
     "encoders": Encoder,
     "backward-rules": BackwardRule,
     "decoders": Decoder,

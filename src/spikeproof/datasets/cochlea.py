@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from spikeproof.errors import InputError
 from spikeproof.regularfiles import open_regular
 
 __all__ = ["SHD", "SSC"]
+
+HDF5: TypeAlias = Any
+"""The module, a file, a group, an array or a type of h5py, which declares no types."""
 
 UNITS = 700
 INTEGERS = frozenset("iu")
@@ -260,7 +263,7 @@ def read_spikes(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
 
 
 @contextmanager
-def opened_hdf5(path: Path) -> Iterator[tuple[Any, Any]]:
+def opened_hdf5(path: Path) -> Iterator[tuple[HDF5, HDF5]]:
     """The module h5py and the opened file; errors on reading it become messages that name it."""
     try:
         import h5py
@@ -309,7 +312,7 @@ def _plain(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def _arrays(h5py: Any, file: Any, path: Path) -> tuple[Any, Any, Any]:
+def _arrays(h5py: HDF5, file: HDF5, path: Path) -> tuple[HDF5, HDF5, HDF5]:
     """The arrays of times, units and labels, whose lengths and types are checked."""
     times, units, labels = (
         _array(h5py, file, name, path) for name in ("spikes/times", "spikes/units", "labels")
@@ -324,9 +327,9 @@ def _arrays(h5py: Any, file: Any, path: Path) -> tuple[Any, Any, Any]:
     return times, units, labels
 
 
-def _array(h5py: Any, file: Any, name: str, path: Path) -> Any:
+def _array(h5py: HDF5, file: HDF5, name: str, path: Path) -> HDF5:
     """An array that is stored in the file itself and is not larger than allowed."""
-    group: Any = file
+    group: HDF5 = file
     for step in name.split("/"):
         if not isinstance(group, h5py.Group):
             raise bad(path, f"{name}, whose group is an array")
@@ -342,7 +345,7 @@ def _array(h5py: Any, file: Any, name: str, path: Path) -> Any:
     return group
 
 
-def _kind(h5py: Any, array: Any) -> str:
+def _kind(h5py: HDF5, array: HDF5) -> str:
     """The kind of number in an array of lists of any length, as NumPy abbreviates it."""
     inner = h5py.check_vlen_dtype(array.dtype)
     return str(np.dtype(inner).kind) if inner is not None else "?"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
 from spikeproof.datasets.cameras import read_aedat2, read_aedat3, read_bin
-from spikeproof.datasets.cochlea import opened_hdf5
+from spikeproof.datasets.cochlea import HDF5, opened_hdf5
 from spikeproof.datasets.intake.clock import clocked
 from spikeproof.datasets.intake.files import first_line
 from spikeproof.datasets.owned.arrays import read_npy, read_npz
@@ -128,7 +131,7 @@ def label_of_hdf5(path: Path) -> int:
         return int(np.asarray(found[()]).ravel()[0])
 
 
-def _inside(h5py: Any, file: Any, name: str) -> Any:
+def _inside(h5py: HDF5, file: HDF5, name: str) -> HDF5:
     """What a file has under this name itself, or None; links to other files are not followed."""
     here = file
     for step in name.split("/"):
@@ -138,14 +141,17 @@ def _inside(h5py: Any, file: Any, name: str) -> Any:
     return here
 
 
-def _array(h5py: Any, found: Any, path: Path) -> np.ndarray:
-    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual or found.size > 4 * MOST:
-        raise _bad(path, "events that are no array within the file, or too many of them")
+def _array(h5py: HDF5, found: HDF5, path: Path) -> np.ndarray:
+    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
+        raise _bad(path, "events that are no array within the file")
+    chunk = math.prod(found.chunks or ()) * found.dtype.itemsize
+    if max(found.nbytes, chunk) > LARGEST:
+        raise _bad(path, f"an array of {found.nbytes} bytes in chunks of {chunk}")
     array: np.ndarray = found[()]
     return array
 
 
-def _geometry(attributes: Any) -> tuple[int, int] | None:
+def _geometry(attributes: HDF5) -> tuple[int, int] | None:
     """Height and width from the attribute `geometry`, `1280x720`, that Prophesee writes."""
     width, by, height = str(attributes.get("geometry", "")).partition("x")
     return (int(height), int(width)) if by and width.isdecimal() and height.isdecimal() else None
@@ -226,10 +232,10 @@ LONGEST_HEADER = 1 << 16
 
 
 @contextmanager
-def _foreign(package: str, path: Path) -> Iterator[Any]:
+def _foreign(package: str, path: Path) -> Iterator[ModuleType]:
     """A package that decodes a format; its errors become messages that name the file."""
     try:
-        module = __import__(package)
+        module = import_module(package)
     except ImportError as error:
         raise InputError(
             f"Reading {path.suffix} files needs {package}",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from jaxtyping import Int64
@@ -21,6 +21,9 @@ from spikeproof.errors import InputError
 from spikeproof.regularfiles import open_regular
 
 __all__ = ["HuggingFaceImages"]
+
+Arrow: TypeAlias = Any
+"""A module, a schema, a batch of rows or a reader of pyarrow, which declares no types."""
 
 SUFFIXES = (".parquet", ".arrow")
 MOST_FILES = 10_000
@@ -170,7 +173,14 @@ SHARD = re.compile(r".*-(\d{5})-of-(\d{5})\.(parquet|arrow)")
 
 
 def _check_shards(paths: list[Path], folder: Path) -> None:
-    """Refuse an incomplete copy, since a name such as `train-00001-of-00003` gives the number of files."""
+    """Refuse files of several data sets, and an incomplete copy, whose names give the number of files."""
+    homes = sorted({str(path.parent) for path in paths})
+    if len(homes) > 1:
+        raise InputError(
+            f"{folder} has the files of a part in one folder",
+            f"some in {homes[0]} and some in {homes[1]}",
+            "Give the folder of one configuration of the data set.",
+        )
     found = [match for path in paths if (match := SHARD.fullmatch(path.name))]
     for total in {int(match[2]) for match in found}:
         missing = set(range(total)) - {int(match[1]) for match in found if int(match[2]) == total}
@@ -194,11 +204,8 @@ def _below(folder: Path, deep: int = DEEP) -> Iterator[Path]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Iterable[Any]]]:
-    """The schema of a file and its batches of rows; errors on reading it become messages that name it.
-
-    Their types are those of pyarrow, which has none.
-    """
+def _opened(path: Path) -> Iterator[tuple[Arrow, Iterable[Arrow]]]:
+    """The schema of a file and its batches of rows; errors on reading it become messages that name it."""
     import pyarrow
     import pyarrow.ipc
     import pyarrow.parquet
@@ -217,7 +224,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Iterable[Any]]]:
         raise _bad(path, f"a damaged file ({first_line(error)})") from error
 
 
-def _arrow(ipc: Any, file: Any) -> Any:
+def _arrow(ipc: Arrow, file: BinaryIO) -> Arrow:
     """The reader of an Arrow file: a stream, as the package datasets writes it, or a file with an index."""
     indexed = file.read(len(MAGIC)) == MAGIC
     file.seek(0)

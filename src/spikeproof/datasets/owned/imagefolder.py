@@ -24,8 +24,8 @@ __all__ = ["SUFFIXES", "ImageFolder", "Picture", "decoded", "stacked"]
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 LARGEST = 1 << 26  # bytes of one file
 MOST_PIXELS = 1 << 26  # of one image
-GREY = frozenset({"1", "L"})
-COLOUR = frozenset({"RGB", "RGBA", "P", "LA", "CMYK", "YCbCr"})
+GREY = frozenset({"1", "L", "LA"})
+COLOUR = frozenset({"RGB", "RGBA", "P", "CMYK", "YCbCr"})
 OPAQUE = 255
 
 

@@ -35,7 +35,7 @@ class ClassFolders:
         files: part that the folders define -> its files; the only part is `train` if they define none.
         labels: part -> the class of each file, from 0.
         classes: the names of the classes, in the order of the labels.
-        skipped: the number of files with other suffixes.
+        skipped: the number of entries that are no files of the data set.
         others: the names of folders that belong to no part.
     """
 
@@ -96,7 +96,8 @@ def described(path: str, root: Path | None) -> str:
 def class_folders(folder: Path, suffixes: Collection[str], classes: Sequence[str] = ()) -> ClassFolders:
     """The files of a folder `CLASS/FILE`, or `PART/CLASS/FILE` with parts such as `train` and `test`.
 
-    Hidden files and folders are skipped. Folders inside a class folder belong to the class.
+    Hidden files and folders are skipped. Folders inside a class folder belong to the class, unless they are
+    links, which could lead in a circle; these are counted among the skipped files.
 
     Args:
         folder: the folder.
@@ -113,7 +114,7 @@ def class_folders(folder: Path, suffixes: Collection[str], classes: Sequence[str
         found, numbers = list[Path](), list[int]()
         for label, name in enumerate(names):
             for path in _files(home / name):
-                if path.suffix.lower() in suffixes:
+                if path.suffix.lower() in suffixes and path.is_file():
                     found.append(path)
                     numbers.append(label)
                 else:
@@ -199,7 +200,7 @@ def _exists(path: Path) -> bool:
 
 
 def _folders(parent: Path) -> list[Path]:
-    return [path for path, folder in _entries(parent) if folder]
+    return [path for path, _ in _entries(parent) if path.is_dir()]
 
 
 def _files(parent: Path) -> Iterator[Path]:
@@ -211,16 +212,13 @@ def _files(parent: Path) -> Iterator[Path]:
 
 
 def _entries(parent: Path) -> list[tuple[Path, bool]]:
-    """The entries of a folder sorted by name, without hidden ones, and whether each is a folder.
-
-    Links to folders are not followed, so that there is no circle.
-    """
+    """The entries of a folder by name, without hidden ones; and whether each is a folder, not a link."""
     try:
         with os.scandir(parent) as scanned:
             found = [
                 (Path(entry.path), entry.is_dir(follow_symlinks=False))
                 for entry in scanned
-                if not is_hidden(entry.name) and (entry.is_dir(follow_symlinks=False) or entry.is_file())
+                if not is_hidden(entry.name)
             ]
     except (FileNotFoundError, NotADirectoryError):
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol, SupportsInt
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -28,8 +28,8 @@ class Indexed(Protocol):
         """The number of examples."""
         ...
 
-    def __getitem__(self, index: int, /) -> Any:
-        """The image and the label of an example; the type of an image is the object's own."""
+    def __getitem__(self, index: int, /) -> tuple[object, SupportsInt]:
+        """The image and the label of an example."""
         ...
 
 
@@ -127,12 +127,21 @@ def _whole(examples: Indexed) -> tuple[Pixels, Int64[np.ndarray, "N"]] | None:
         or not len(images) == len(targets) == len(examples)
     ):
         return None
+    if images.ndim == 4 and images.shape[3] not in CHANNELS:
+        return None
     images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     return images, np.asarray(targets, np.int64)
 
 
 def _pixels(image: object, where: str) -> np.ndarray:
     """One image as bytes or as floats in [0, 1], `[C, H, W]`."""
+    mode = getattr(image, "mode", None)
+    if isinstance(mode, str) and mode not in MODES:
+        raise InputError(
+            f"The {where} has grey images or images of three colours",
+            f"one of mode {mode!r}",
+            "Give the object a transform that converts them to RGB.",
+        )
     array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if array.dtype == np.uint8 and array.ndim in (2, 3):
         if isinstance(image, Tensor):
@@ -149,3 +158,6 @@ def _pixels(image: object, where: str) -> np.ndarray:
 
 
 FLOATS = frozenset("f")
+CHANNELS = frozenset({1, 3})
+MODES = ("L", "RGB")
+"""The modes of images of pillow whose bytes are brightness and not an index into a table."""

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Int64
@@ -21,12 +21,15 @@ from spikeproof.errors import InputError, suggest
 
 __all__ = ["TonicEvents"]
 
+Tonic: TypeAlias = Any
+"""A data set of tonic or its class, which declare no types."""
+
 
 @dataclass(frozen=True)
 class TonicEvents(OwnEvents):
     """A data set of the package tonic, which reads the files, with its own training and test part.
 
-    Any classification data set of `tonic.datasets` whose recordings are of one sensor can be named, such as
+    Every classification data set of `tonic.datasets` whose recordings are of one sensor can be named, such as
     `NMNIST`, `DVSGesture`, `POKERDVS` or `SHD`. If it defines no test part, as `CIFAR10DVS`, parts are
     divided by class and seed. Tonic downloads files that are missing. Frames are not cached. Needs `pip
     install 'spikeproof[tonic]'`, or `pip install --no-deps tonic importRosbag expelliarmus`.
@@ -78,8 +81,8 @@ class TonicEvents(OwnEvents):
 class _Loaded(TonicEvents):
     """A data set of tonic with the objects that tonic made of its parts, for as long as they are read."""
 
-    objects: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
-    """Part -> tonic's data set, whose type the package does not declare."""
+    objects: Mapping[str, Tonic] = field(default_factory=dict, kw_only=True)
+    """Part -> tonic's data set."""
 
     @classmethod
     def of(cls, wanted: TonicEvents, path: Path) -> _Loaded:
@@ -181,8 +184,8 @@ def _digest(events: object) -> str:
     return content_digest(events) if isinstance(events, np.ndarray) else ""
 
 
-def _kind(name: str) -> Any:
-    """The class of tonic, whose type the package does not declare."""
+def _kind(name: str) -> Tonic:
+    """The class of this name."""
     try:
         from tonic import datasets
     except ImportError as error:
