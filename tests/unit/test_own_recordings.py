@@ -21,17 +21,17 @@ from spikeproof.errors import InputError
 sys.path.insert(0, str(Path(__file__).parent))
 from written import aedat2, aedat3, forty_bits, put
 
-SIDE = 12
+HEIGHT, WIDTH = 12, 15
 
 
-def recording(seed=0, count=40, side=SIDE, last=300_000):
+def recording(seed=0, count=40, shape=(HEIGHT, WIDTH), last=300_000):
     """Columns x, y, t (microseconds from 0) and p of one recording."""
     draws = np.random.default_rng(seed)
     time = np.sort(draws.integers(0, last, count))
     time[0] = 0
     return {
-        "x": draws.integers(0, side, count),
-        "y": draws.integers(0, side, count),
+        "x": draws.integers(0, shape[1], count),
+        "y": draws.integers(0, shape[0], count),
         "t": time,
         "p": draws.integers(0, 2, count),
     }
@@ -71,7 +71,7 @@ def hdf5(fill):
 
 def prophesee(columns):
     def fill(file):
-        file.attrs["geometry"] = f"{SIDE}x{SIDE}"
+        file.attrs["geometry"] = f"{WIDTH}x{HEIGHT}"
         file["CD/events"] = structured(columns, "xypt", (np.uint16, np.uint16, np.int64, np.int16))
 
     return hdf5(fill)
@@ -97,9 +97,14 @@ def tonic_cache(columns, label=1):
 
 def dat(columns):
     """Prophesee DAT 2: lines of `%`, kind and size of an event, then time and packed x, y, p of 32 bits."""
-    head = f"% Data file containing CD events.\n% Version 2\n% Height {SIDE}\n% Width {SIDE}\n".encode()
+    head = f"% Data file\n% Version 2\n% Height {HEIGHT}\n% Width {WIDTH}\n".encode()
     body = (struct.pack("<II", t, x | y << 14 | p << 28) for t, p, y, x in rows(columns))
     return head + bytes([0x0C, 8]) + b"".join(body)
+
+
+def evt_header(version):
+    form = f"% evt {version}.0\n% format EVT{version};height={HEIGHT};width={WIDTH}\n"
+    return f"{form}% geometry {WIDTH}x{HEIGHT}\n% end\n".encode()
 
 
 def evt2(columns):
@@ -110,8 +115,7 @@ def evt2(columns):
             high = t >> 6
             words.append(0x8 << 28 | high)
         words.append(p << 28 | (t & 63) << 22 | x << 11 | y)
-    head = f"% evt 2.0\n% format EVT2;height={SIDE};width={SIDE}\n% geometry {SIDE}x{SIDE}\n% end\n".encode()
-    return head + struct.pack(f"<{len(words)}I", *words)
+    return evt_header(2) + struct.pack(f"<{len(words)}I", *words)
 
 
 def evt3(columns):
@@ -119,8 +123,7 @@ def evt3(columns):
     words = []
     for t, p, y, x in rows(columns):
         words += [0x8000 | t >> 12, 0x6000 | t & 0xFFF, y, 0x2000 | p << 11 | x]
-    head = f"% evt 3.0\n% format EVT3;height={SIDE};width={SIDE}\n% geometry {SIDE}x{SIDE}\n% end\n".encode()
-    return head + struct.pack(f"<{len(words)}H", *words)
+    return evt_header(3) + struct.pack(f"<{len(words)}H", *words)
 
 
 def needs(*packages):
@@ -176,10 +179,10 @@ def written(path, name, columns):
 
 @each
 def test_every_format_gives_the_events_that_were_written(tmp_path, name):
-    columns = recording(side=128 if name == "AEDAT 2" else SIDE)
+    columns = recording(shape=(128, 128) if name == "AEDAT 2" else (HEIGHT, WIDTH))
     path, how = written(tmp_path / "it", name, columns)
     seen = read_events(path, how)
-    assert seen.sensor in (None, (SIDE, SIDE))
+    assert seen.sensor in (None, (HEIGHT, WIDTH))
     for found, wanted in zip(
         (seen.events.time, seen.events.column, seen.events.row, seen.events.channel), "txyp", strict=True
     ):
@@ -189,7 +192,7 @@ def test_every_format_gives_the_events_that_were_written(tmp_path, name):
 
 @each
 def test_half_a_file_is_refused_by_its_name_or_gives_the_first_events(tmp_path, name):
-    columns = recording(side=128 if name == "AEDAT 2" else SIDE)
+    columns = recording(shape=(128, 128) if name == "AEDAT 2" else (HEIGHT, WIDTH))
     path, how = written(tmp_path / "it", name, columns)
     whole = path.read_bytes()
     for cut in range(0, len(whole) - 1, max(len(whole) // 23, 1)):
@@ -222,12 +225,12 @@ def test_aedat_4_written_by_another_library_gives_the_events_that_were_written(t
     for t, p, y, x in rows(columns):
         store.push_back(1_600_000_000_000_000 + t, x, y, bool(p))
     path = tmp_path / "it.aedat4"
-    form = dv_processing.io.MonoCameraWriter.EventOnlyConfig("camera", (SIDE, SIDE))
+    form = dv_processing.io.MonoCameraWriter.EventOnlyConfig("camera", (WIDTH, HEIGHT))
     writer = dv_processing.io.MonoCameraWriter(str(path), form)
     writer.writeEvents(store)
     del writer
     seen = read_events(path)
-    assert seen.sensor == (SIDE, SIDE)
+    assert seen.sensor == (HEIGHT, WIDTH)
     assert seen.events.time.tolist() == columns["t"].tolist()
     assert seen.events.row.tolist() == columns["y"].tolist()
     assert seen.events.channel.tolist() == columns["p"].tolist()
@@ -299,13 +302,19 @@ def test_no_pickle_in_a_recording_is_opened(tmp_path, monkeypatch):
 
 
 def test_links_out_of_an_hdf5_file_are_not_followed(tmp_path):
-    put(tmp_path / "other.h5", prophesee(recording()))
+    put(tmp_path / "other.h5", dsec(recording()))
 
-    def fill(file):
-        file["CD/events"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "CD/events")
+    def whole(file):
+        file["events"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "events")
 
-    with pytest.raises(InputError, match="no CD/events, events or data/0"):
-        read_events(put(tmp_path / "it.h5", hdf5(fill)))
+    def column(file):
+        for name in "xyt":
+            file[f"events/{name}"] = recording()[name]
+        file["events/p"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "events/p")
+
+    for fill, words in ((whole, "no CD/events, events or data/0"), (column, "no array within the file")):
+        with pytest.raises(InputError, match=words):
+            read_events(put(tmp_path / "it.h5", hdf5(fill)))
 
 
 # Folders
@@ -329,32 +338,33 @@ def load(path, **options):
 
 
 def test_a_folder_of_recordings_is_divided_by_class_and_binned(tmp_path):
-    data = load(folder_of(tmp_path / "own"), sensor=(SIDE, SIDE))
+    data = load(folder_of(tmp_path / "own"), sensor=(HEIGHT, WIDTH))
     assert (data.name, data.classes, data.notes) == ("own", ("left", "right"), ())
     parts = data.train, data.validation, data.test
     assert [len(part) for part in parts] == [14, 2, 4]
     assert [part.labels.bincount().tolist() for part in parts] == [[7, 7], [1, 1], [2, 2]]
-    assert data.train.images.shape[1:] == (4, 2, SIDE, SIDE)
+    assert data.train.images.shape[1:] == (4, 2, HEIGHT, WIDTH)
     assert all((part.images.flatten(1).sum(1) == 40).all() for part in parts)
-    again = load(tmp_path / "own", sensor=(SIDE, SIDE))
+    again = load(tmp_path / "own", sensor=(HEIGHT, WIDTH))
     assert again.sha256 == data.sha256
     assert torch.equal(again.train.images, data.train.images)
 
 
 def test_without_a_size_the_sensor_holds_all_events_and_a_note_says_so(tmp_path):
     folder_of(tmp_path / "own")
+    note = f"own: no size of the sensor is given, {HEIGHT}x{WIDTH} pixels hold all events"
     for data in (load(tmp_path / "own"), load(tmp_path / "own")):  # the second from the cache
-        assert data.train.images.shape[-2:] == (SIDE, SIDE)
-        assert data.notes == (f"own: no size of the sensor is given, {SIDE}x{SIDE} pixels hold all events",)
+        assert data.train.images.shape[-2:] == (HEIGHT, WIDTH)
+        assert data.notes == (note,)
     with pytest.raises(InputError, match=r"events at row \d+ to 1\d of 9"):
-        load(tmp_path / "own", sensor=(9, SIDE))
+        load(tmp_path / "own", sensor=(9, WIDTH))
 
 
 def test_the_size_that_files_state_is_the_sensors(tmp_path):
     folder_of(tmp_path / "own", write=prophesee, suffix=".hdf5")
     assert load(tmp_path / "own").notes == ()
     assert load(tmp_path / "own", size=6).train.images.shape[-2:] == (6, 6)
-    with pytest.raises(InputError, match=r"sensor of \(20, 20\) pixels.*\(12, 12\) in"):
+    with pytest.raises(InputError, match=r"sensor of \(20, 20\) pixels.*\(12, 15\) in"):
         load(tmp_path / "own", sensor=(20, 20))
     with pytest.raises(InputError, match="at most as many as the sensor has"):
         load(tmp_path / "own", size=13)
@@ -363,7 +373,7 @@ def test_the_size_that_files_state_is_the_sensors(tmp_path):
 def test_published_parts_are_kept_and_pooling_adds_up(tmp_path):
     folder_of(tmp_path / "train")
     folder_of(tmp_path / "test", 4, seed=1)
-    data = load(tmp_path, sensor=(SIDE, SIDE), size=3)
+    data = load(tmp_path, sensor=(HEIGHT, WIDTH), size=3)
     assert (len(data.train), len(data.validation), len(data.test)) == (18, 2, 8)
     assert data.test.images.shape[-2:] == (3, 3)
     assert (data.test.images.flatten(1).sum(1) == 40).all()
@@ -374,7 +384,7 @@ def test_tonics_cache_in_one_folder_has_its_own_labels(tmp_path):
     for i in range(20):
         put(tmp_path / "own" / f"{i}_0.hdf5", tonic_cache(recording(i), i % 2))
     assert label_of_hdf5(tmp_path / "own" / "1_0.hdf5") == 1
-    data = load(tmp_path / "own", sensor=(SIDE, SIDE))
+    data = load(tmp_path / "own", sensor=(HEIGHT, WIDTH))
     assert (data.classes, len(data.train) + len(data.validation), len(data.test)) == (("0", "1"), 16, 4)
 
 
@@ -400,21 +410,21 @@ def test_tonics_cache_in_one_folder_has_its_own_labels(tmp_path):
 def test_folders_that_are_damaged_are_refused_by_what_is_wrong(tmp_path, change, words):
     change(folder_of(tmp_path / "own"))
     with pytest.raises(InputError, match=words):
-        load(tmp_path / "own", sensor=(SIDE, SIDE))
+        load(tmp_path / "own", sensor=(HEIGHT, WIDTH))
 
 
 def test_half_a_copy_of_a_subset_is_refused(tmp_path):
     folder_of(tmp_path / "own")
-    assert load(tmp_path / "own", sensor=(SIDE, SIDE), subset=Subset(train=16, test=4)).notes == ()
+    assert load(tmp_path / "own", sensor=(HEIGHT, WIDTH), subset=Subset(train=16, test=4)).notes == ()
     with pytest.raises(InputError, match="takes a subset of own"):
-        load(tmp_path / "own", sensor=(SIDE, SIDE), subset=Subset(train=17, test=3))
+        load(tmp_path / "own", sensor=(HEIGHT, WIDTH), subset=Subset(train=17, test=3))
 
 
 def test_pipes_are_passed_over_and_blank_recordings_kept_on_request(tmp_path):
     folder_of(tmp_path / "own")
     os.mkfifo(tmp_path / "own" / "left" / "pipe.npz")
     put(tmp_path / "own" / "left" / "99.npz", npz(**{k: v[:0] for k, v in recording().items()}))
-    data = load(tmp_path / "own", sensor=(SIDE, SIDE), blank="keep")
+    data = load(tmp_path / "own", sensor=(HEIGHT, WIDTH), blank="keep")
     assert sum(map(len, (data.train, data.validation, data.test))) == 21
     assert "examples without events were kept" in data.notes[0]
 
@@ -425,7 +435,7 @@ def test_pipes_are_passed_over_and_blank_recordings_kept_on_request(tmp_path):
 class Poker:
     """As a data set of tonic is."""
 
-    sensor_size = (SIDE, SIDE, 2)
+    sensor_size = (WIDTH, HEIGHT, 2)
     classes = ("clubs", "hearts")
 
     def __init__(self, save_to, train=True):
@@ -444,7 +454,7 @@ class Undivided(Poker):
 class Sounds(Poker):
     """One row of units and no polarities, as SHD has."""
 
-    sensor_size = (SIDE, 1, 1)
+    sensor_size = (WIDTH, 1, 1)
 
     def __getitem__(self, index):
         return structured({**recording(index), "p": np.ones(40)}, "txp"), self.targets[index]
@@ -479,7 +489,7 @@ def test_a_data_set_of_tonic_keeps_its_parts_classes_and_events(tmp_path, tonic)
     data = of_tonic(tmp_path, "Poker")
     assert (data.name, data.classes) == ("Poker", ("clubs", "hearts"))
     assert [len(part) for part in (data.train, data.validation, data.test)] == [18, 2, 8]
-    assert data.test.images.shape == (8, 4, 2, SIDE, SIDE)
+    assert data.test.images.shape == (8, 4, 2, HEIGHT, WIDTH)
     assert (data.test.images.flatten(1).sum(1) == 40).all()
     assert of_tonic(tmp_path, "Poker").sha256 == data.sha256
 
@@ -487,7 +497,7 @@ def test_a_data_set_of_tonic_keeps_its_parts_classes_and_events(tmp_path, tonic)
 def test_a_data_set_of_tonic_without_a_test_part_is_divided(tmp_path, tonic):
     data = of_tonic(tmp_path, "Undivided")
     assert [len(part) for part in (data.train, data.validation, data.test)] == [14, 2, 4]
-    assert of_tonic(tmp_path, "Sounds").train.images.shape[2:] == (1, 1, SIDE)
+    assert of_tonic(tmp_path, "Sounds").train.images.shape[2:] == (1, 1, WIDTH)
 
 
 @pytest.mark.parametrize(

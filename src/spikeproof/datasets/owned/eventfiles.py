@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -101,21 +101,10 @@ def _hdf5(path: Path, columns: Columns) -> Seen:
         else:
             raise _bad(path, "no CD/events, events or data/0 in it")
         if isinstance(found, h5py.Group):
-            arrays = {key: _array(h5py, found[key], path) for key in found if _column(key)}
-            offset = _inside(h5py, file, "t_offset")
+            arrays = {key: _array(h5py, _inside(h5py, found, key), path) for key in found if _column(key)}
         else:
-            arrays, offset = _named(_array(h5py, found, path), path, columns), None
-        start = int(np.asarray(offset[()])) if offset is not None else 0
-        sensor = _geometry(file.attrs)
-    if start:
-        arrays = {
-            key: value.astype(np.int64) + start if _column(key) in TIMES else value
-            for key, value in arrays.items()
-        }
-    return Seen(_seen(arrays, path, columns).events, sensor)
-
-
-TIMES = frozenset("t")
+            arrays = _named(_array(h5py, found, path), path, columns)
+        return Seen(_seen(arrays, path, columns).events, _geometry(file.attrs))
 
 
 def label_of_hdf5(path: Path) -> int:
@@ -189,8 +178,8 @@ def _raw(path: Path, columns: Columns) -> Seen:
         return _of_packets(packets, _stated(decoder.dimensions), path)
 
 
-CHANGES = "cd"  # changes of contrast, as Prophesee abbreviates them
-
+CHANGES = "cd"
+"""Changes of contrast, as Prophesee abbreviates them."""
 
 UNSTATED = (1 << 14, 1 << 14)
 """The width and height of a sensor whose file does not state them: the largest that the formats have."""
@@ -212,7 +201,7 @@ def _check_words(path: Path, words: Mapping[bytes, int], before: int) -> None:
         words: phrase of the header -> bytes of a word; the first phrase that is found counts.
         before: bytes between the header and the words.
     """
-    with open_regular(path) as file:
+    with _opened(path) as file:
         header = b""
         while (line := file.readline(LONGEST_LINE)).startswith(b"%"):
             header += line
@@ -224,6 +213,16 @@ def _check_words(path: Path, words: Mapping[bytes, int], before: int) -> None:
     word = next(count for phrase, count in words.items() if phrase in header)
     if size <= 0 or size % word:
         raise _bad(path, f"{size} bytes of events after the header, no whole number of words of {word}")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file; errors on reading it become messages that name it."""
+    try:
+        with open_regular(path) as file:
+            yield file
+    except OSError as error:
+        raise _bad(path, f"an unreadable file ({error.strerror or error})") from error
 
 
 END = b"% end"
@@ -352,7 +351,7 @@ def _bin(path: Path, columns: Columns) -> Seen:
 
 def _aedat(path: Path, columns: Columns) -> Seen:
     """AEDAT 2 or 3.1, as the first line says."""
-    with open_regular(path) as file:
+    with _opened(path) as file:
         third = file.read(len(AEDAT3)) == AEDAT3
     events = read_aedat3(path) if third else read_aedat2(path)
     first = events.time[0] if len(events) else 0
