@@ -183,6 +183,10 @@ def test_parts_without_some_class_are_refused_by_its_name(tmp_path):
         load(ImageFolder, tmp_path)
     with pytest.raises(InputError, match="at least two classes"):
         load(ImageFolder, tmp_path / "test")
+    folder_of(tmp_path / "test", 4, classes=("b",), seed=1)
+    folder_of(tmp_path / "val", 4, classes=("b",), seed=2)
+    with pytest.raises(InputError, match=r"validation part .* none of a"):
+        load(ImageFolder, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
