@@ -1,6 +1,7 @@
 """Images of the user: the layouts that are read, how they are divided, and what is refused."""
 
 import io
+import itertools
 import json
 import os
 import pickle
@@ -161,6 +162,16 @@ def test_images_of_several_sizes_need_a_size_to_which_they_are_resized_and_cropp
     data = load(ImageFolder, tmp_path, size=4)
     assert data.train.images.shape[1:] == (1, 4, 4)
     assert (data.train.images.flatten(1).std(1) == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (8, 4)])
+def test_the_centre_is_what_is_cropped(tmp_path, shape):
+    pixels = noise(*shape)
+    for i, name in itertools.product(range(10), "ab"):
+        put(tmp_path / name / f"{i}.png", encoded(pixels))
+    centre = pixels[2:6] if shape[0] > shape[1] else pixels[:, 2:6]
+    image = load(ImageFolder, tmp_path, size=4).train.images[0, 0]
+    assert torch.equal(image, torch.from_numpy(centre / np.float32(255)))
 
 
 def test_test_images_that_are_training_images_too_are_counted_in_a_note(tmp_path):

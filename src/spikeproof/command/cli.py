@@ -18,8 +18,7 @@ from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.version import __version__
 
 if TYPE_CHECKING:
-    from spikeproof.datasets import Dataset
-    from spikeproof.datasets import DatasetSpec as DatasetSource
+    from spikeproof.datasets import Dataset, DatasetSpec
     from spikeproof.experiments.read.comparisons import Compared
     from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
     from spikeproof.experiments.repair.signing import Question
@@ -600,9 +599,9 @@ def _into(out: Path, as_json: bool, options: Asked) -> int:
     case = _Case.of(options)
     given = Given(make, None if weights is None else str(weights)) if is_address(make) else None
     model = saved_candidate(Saved(path=make)) if given is None else Owned.of(given)
-    study = as_study(_study_name(out), model, case.source, case.question)
+    study = as_study(_study_name(out), model, case.data, case.question)
     device = _device(options["device"])
-    cells = cells_of(study, _noted(case.source.load(options["data"])))
+    cells = cells_of(study, _noted(case.data.load(options["data"])))
     command = ("spikeproof", *sys.argv[1:])
     bench = Bench(out, options["data"], device, study.batch_size, command, frozenset({make}))
     with nullcontext(Listener()) if as_json else terminal.listener() as listener:
@@ -698,7 +697,7 @@ def _named(threat: str) -> tuple[str, dict[str, object]]:
 class _Case:
     """What `evaluate` and `audit` were asked, the model aside."""
 
-    source: DatasetSource
+    data: DatasetSpec
     question: Question
 
     @classmethod
@@ -707,7 +706,7 @@ class _Case:
         from spikeproof.catalogue.names import PARTS
         from spikeproof.datasets import Sample
         from spikeproof.evaluation.suites import Suite
-        from spikeproof.experiments.repair.signing import Question, source_of
+        from spikeproof.experiments.repair.signing import Question, data_spec_of
         from spikeproof.protocols import Threat
         from spikeproof.specs import build
         from spikeproof.statistics import draws_wanted
@@ -727,7 +726,7 @@ class _Case:
         chosen: Sample = build(Sample, asked["sample"], PARTS)
         draws = asked["draws"] or draws_wanted(examples)
         question = Question(level, threats, examples, asked["seed"], draws, sample=chosen)
-        return cls(source_of(asked["model"], asked["dataset"]), question)
+        return cls(data_spec_of(asked["model"], asked["dataset"]), question)
 
 
 def _model(path: Path, weights: Path | None) -> Model:
@@ -759,7 +758,7 @@ def _model(path: Path, weights: Path | None) -> Model:
 def _question(**asked: Unpack[Asked]) -> tuple[Model, Dataset, Question, str]:
     model = _model(asked["model"], asked["weights"])
     case = _Case.of(asked)
-    return model, _noted(case.source.load(asked["data"])), case.question, _device(asked["device"])
+    return model, _noted(case.data.load(asked["data"])), case.question, _device(asked["device"])
 
 
 @cli.command("list")

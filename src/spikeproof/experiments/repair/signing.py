@@ -30,7 +30,7 @@ from spikeproof.protocols import Model, Threat
 from spikeproof.specs import build, describe
 from spikeproof.threats import check_budget
 
-__all__ = ["Attempt", "Mended", "Question", "as_study", "dataset_of", "repair", "sign_off", "source_of"]
+__all__ = ["Attempt", "Mended", "Question", "as_study", "data_spec_of", "dataset_of", "repair", "sign_off"]
 
 CERTIFICATES: tuple[Certificate, ...] = (Bins(), IBP())
 
@@ -69,11 +69,11 @@ def dataset_of(path: Path, name: str | None, data: Path | None) -> Dataset:
     Raises:
         InputError: no name is given, and the model does not belong to a study.
     """
-    return source_of(path, name).load(data)
+    return data_spec_of(path, name).load(data)
 
 
-def source_of(path: Path, name: object) -> Source:
-    """Where the data to measure a model on come from: by name, else as in the study that the model lies in.
+def data_spec_of(path: Path, name: object) -> DatasetSpec:
+    """The description of the data to measure a model on: the named one, or else that of the model's study.
 
     Args:
         path: of the saved model.
@@ -131,18 +131,18 @@ class Mended:
         return {"before": self.first.plain(), "tried": tried, "after": self.last.plain()}
 
 
-def as_study(name: str, model: Candidate | Owned, source: DatasetSpec, question: Question) -> Study:
+def as_study(name: str, model: Candidate | Owned, data: DatasetSpec, question: Question) -> Study:
     """A question about one model as a study, which is stored, goes on where it was killed, and has a report.
 
     Args:
         name: of the study.
         model: saved, or made by a program.
-        source: of the data.
+        data: the data set to measure it on.
         question: what is asked.
     """
     return Study(
         name=name,
-        data=source,
+        data=data,
         models=(model,),
         attacks=(Suite(level=question.level),),
         threats=question.threats,
