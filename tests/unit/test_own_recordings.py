@@ -191,6 +191,13 @@ def test_every_format_gives_the_events_that_were_written(tmp_path, name):
 
 
 @each
+def test_a_file_that_ends_within_an_event_is_refused(tmp_path, name):
+    path, how = written(tmp_path / "it", name, recording())
+    path.write_bytes(path.read_bytes()[:-1])
+    assert refused(path, how)
+
+
+@each
 def test_half_a_file_is_refused_by_its_name_or_gives_the_first_events(tmp_path, name):
     columns = recording(shape=(128, 128) if name == "AEDAT 2" else (HEIGHT, WIDTH))
     path, how = written(tmp_path / "it", name, columns)
@@ -403,7 +410,7 @@ def test_tonics_cache_in_one_folder_has_its_own_labels(tmp_path):
         (lambda root: [path.unlink() for path in (root / "right").iterdir()], "all 2 classes"),
         (
             lambda root: [path.rename(path.with_suffix(".txt")) for path in root.rglob("*.npz")],
-            "has class folders",
+            r"has class folders.*left, right with 20 files \.txt",
         ),
     ],
 )

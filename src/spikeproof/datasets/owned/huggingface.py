@@ -67,7 +67,7 @@ class HuggingFaceImages(OwnImages):
         'not found'
 
     Source:
-        Lhoest et al. 2021, arXiv 2109.02846; the layouts of the package datasets 2 to 4.
+        Lhoest et al. 2021, arXiv 2109.02846; the layouts that the package datasets writes (tested: 5.2).
     """
 
     path: str = "hugging-face"

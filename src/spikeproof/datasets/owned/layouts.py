@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,8 @@ def class_folders(folder: Path, suffixes: Collection[str], classes: Sequence[str
     """
     parts, others = part_folders(folder)
     names = classes or sorted({child.name for part in parts.values() for child in _folders(part)})
-    files, labels, skipped = dict[str, list[Path]](), dict[str, Int64[np.ndarray, "N"]](), 0
+    files, labels = dict[str, list[Path]](), dict[str, Int64[np.ndarray, "N"]]()
+    unknown = Counter[str]()
     for part, home in parts.items():
         found, numbers = list[Path](), list[int]()
         for label, name in enumerate(names):
@@ -118,16 +120,18 @@ def class_folders(folder: Path, suffixes: Collection[str], classes: Sequence[str
                     found.append(path)
                     numbers.append(label)
                 else:
-                    skipped += 1
+                    unknown[path.suffix.lower() or "without a suffix"] += 1
                 if len(found) > MOST:
                     raise InputError(f"At most {MOST:,} files", f"more in {home}", "Use fewer.")
         files[part], labels[part] = found, np.array(numbers, np.int64)
     if not any(files.values()):
+        seen = ", ".join(f"{count} files {suffix}" for suffix, count in unknown.most_common(5))
         raise InputError(
             f"{folder} has class folders with files {', '.join(sorted(suffixes))}",
-            f"the folders {', '.join(names[:9]) or '(none)'} without such files",
+            f"the folders {', '.join(names[:9]) or '(none)'} with {seen or 'no files'}",
             "Put the files of each class into a folder named after the class.",
         )
+    skipped = sum(unknown.values())
     return ClassFolders(files, labels, tuple(names), skipped, tuple(child.name for child in others))
 
 
