@@ -471,6 +471,22 @@ class Sounds(Poker):
         return structured({**recording(index), "p": np.ones(40)}, "txp"), self.targets[index]
 
 
+class Listed(Poker):
+    """One that reads its files in the order in which the disk lists them."""
+
+    order = range(20)
+
+    def __init__(self, save_to, train=True):
+        super().__init__(save_to, train)
+        self.shown = [i for i in self.order if i < len(self.targets)]
+        self.data = [f"{i:02}.npy" for i in self.shown]
+        self.targets = [i % 2 for i in self.shown]
+
+    def __getitem__(self, index):
+        i = self.shown[index]
+        return structured(recording(self.first + i), "txyp"), i % 2
+
+
 class Scattered(Poker):
     sensor_size = None
 
@@ -484,9 +500,9 @@ class Unlucky(Poker):
 def tonic(monkeypatch):
     """A package of this name with the data sets above, for where it is not installed."""
     package, datasets = ModuleType("tonic"), ModuleType("tonic.datasets")
-    for cls in (Poker, Undivided, Sounds, Scattered, Unlucky):
+    for cls in (Poker, Undivided, Sounds, Listed, Scattered, Unlucky):
         setattr(datasets, cls.__name__, cls)
-    datasets.__all__ = ["Poker", "Undivided", "Sounds", "Scattered", "Unlucky"]
+    datasets.__all__ = ["Poker", "Undivided", "Sounds", "Listed", "Scattered", "Unlucky"]
     package.datasets = datasets
     monkeypatch.setitem(sys.modules, "tonic", package)
     monkeypatch.setitem(sys.modules, "tonic.datasets", datasets)
@@ -509,6 +525,15 @@ def test_a_data_set_of_tonic_without_a_test_part_is_divided(tmp_path, tonic):
     data = of_tonic(tmp_path, "Undivided")
     assert [len(part) for part in (data.train, data.validation, data.test)] == [14, 2, 4]
     assert of_tonic(tmp_path, "Sounds").train.images.shape[2:] == (1, 1, WIDTH)
+
+
+def test_the_order_in_which_a_disk_lists_the_files_changes_nothing(tmp_path, tonic, monkeypatch):
+    one = of_tonic(tmp_path, "Listed")
+    monkeypatch.setattr(Listed, "order", [*range(13, 20), *range(7), *range(12, 6, -1)])
+    other = of_tonic(tmp_path, "Listed")
+    assert one.sha256 == other.sha256
+    assert torch.equal(one.train.images, other.train.images)
+    assert torch.equal(one.train.labels, other.train.labels)
 
 
 @pytest.mark.parametrize(
