@@ -62,5 +62,5 @@ def test_a_raised_threshold_changes_gradients_alone_and_shares_the_weights():
     assert through(model, SpikeCompatible(raised=3.0)).network.layers[-3].neuron.threshold == 3.0
     assert raised(ModelSpec(Events(4), MLP((9,)), IF(), ATan(), Count(), (3, 1, 1), 3).build(Key.of(0)), 2.0)
     ann = ModelSpec(Direct(1), MLP((9,)), ReLU(), ATan(), MeanPotential(), (3, 1, 1), 3).build(Key.of(0))
-    with pytest.raises(InputError, match="Leave out raised"):
+    with pytest.raises(InputError, match="Leave out the option raised"):
         raised(ann, 2.0)
