@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypedDict, Unpack
+from typing import TYPE_CHECKING
 
 import click
 
-from spikeproof.errors import InputError, SpikeproofError
+from spikeproof.command.arguments import (
+    AS_JSON,
+    DIRECTORY,
+    PATH,
+    TEXT,
+    device_named,
+    encoded,
+    executor_of,
+    guarded,
+    noted,
+    printable_text,
+)
+from spikeproof.command.measuring import audit, evaluate
+from spikeproof.command.reports import print_report
+from spikeproof.errors import InputError
 from spikeproof.version import __version__
 
 if TYPE_CHECKING:
-    from spikeproof.datasets import Dataset, DatasetSpec
     from spikeproof.experiments.read.comparisons import Compared
     from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
-    from spikeproof.experiments.repair.signing import Question
-    from spikeproof.experiments.run.executors import Executor
-    from spikeproof.protocols import Model
 
 __all__ = ["main"]
 
-P = ParamSpec("P")
 KINDS = (
     "encoders",
     "backward-rules",
@@ -64,89 +71,6 @@ def main() -> None:
     cli(prog_name="spikeproof")
 
 
-def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Print errors that the user can mend as one message and exit with status 2, without a traceback."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except SpikeproofError as error:
-            click.echo(f"spikeproof: {_printable(str(error))}", err=True)
-            sys.exit(2)
-        except ImportError as error:
-            if (error.name or "").partition(".")[0] == "spikeproof":
-                raise
-            click.echo(f"spikeproof: {missing(error)}", err=True)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            click.echo("spikeproof: interrupted; run the same command again to resume", err=True)
-            sys.exit(130)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-
-    return run
-
-
-def missing(error: ImportError) -> str:
-    """One sentence about a package that cannot be imported, with the command that installs its extra."""
-    package = (error.name or "a package").partition(".")[0]
-    absent = isinstance(error, ModuleNotFoundError)
-    reason = "is not installed" if absent else f"does not import ({str(error).splitlines()[0][:200]})"
-    return (
-        f"This needs {package}, which {reason}. Try pip install {'' if absent else '--upgrade '}"
-        f"'spikeproof[{EXTRAS.get(package, 'study')}]'."
-    )
-
-
-EXTRAS = {
-    "h5py": "hdf5",
-    "aedat": "cameras",
-    "faery": "cameras",
-    "tonic": "tonic",
-    "foolbox": "peers",
-    "torchattacks": "peers",
-    "eagerpy": "peers",
-}
-"""Package -> the extra that it belongs to, where that is not `study`."""
-
-
-def _printable(text: str) -> str:
-    from spikeproof.plainfiles import printable
-
-    return printable(text, "\n")
-
-
-class Typed(click.ParamType):  # type: ignore[type-arg]
-    """Text that can be printed, stored and handed to the operating system.
-
-    Args:
-        path: whether it names a file or directory.
-    """
-
-    name = "text"
-
-    def __init__(self, *, path: bool = False) -> None:
-        self.path = path
-        self.name = "path" if path else "text"
-
-    def convert(
-        self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str | Path:
-        """The text, or the path of this name."""
-        text = os.fspath(value)
-        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-            self.fail(f"{text!r:.120} is no UTF-8 text without NUL.", param, ctx)
-        return Path(text) if self.path else text
-
-
-TEXT, PLACE = Typed(), Typed(path=True)
-
-DIRECTORY = click.argument("directory", type=PLACE, metavar="DIR")
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="spikeproof")
 def cli() -> None:
@@ -156,8 +80,8 @@ def cli() -> None:
 @cli.command()
 @click.argument("study", type=TEXT)
 @click.argument("settings", nargs=-1, type=TEXT, metavar="[KEY=VALUE]...")
-@click.option("--out", type=PLACE, help="Output directory.  [default: runs/STUDY]")
-@click.option("--data", type=PLACE, help="Directory that holds data sets.")
+@click.option("--out", type=PATH, help="Output directory.  [default: runs/STUDY]")
+@click.option("--data", type=PATH, help="Directory that holds data sets.")
 @click.option("--device", type=TEXT, help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Number of processes.  [default: one per core]")
 @click.option(
@@ -191,48 +115,18 @@ def run(
     from spikeproof.experiments.study.study import load
 
     chosen = load(study, settings, limit)
-    device = _device(device)
+    device = device_named(device)
     out = out or Path("runs") / chosen.name
-    cells = cells_of(chosen, _noted(chosen.data.load(data)))
+    cells = cells_of(chosen, noted(chosen.data.load(data)))
     command = ("spikeproof", *sys.argv[1:])
     bench = Bench(out, data, device, chosen.batch_size, command, programs(chosen.models))
     with terminal.listener() as listener:
-        executor = _executor(workers, device, len(cells))
+        executor = executor_of(workers, device, len(cells))
         summary = run_cells(chosen.name, chosen.spec(), cells, bench, executor, out, listener)
     terminal.print_summary(summary)
-    _report(out, anew=False)
+    print_report(out, anew=False)
     if summary.failed:
         sys.exit(1)
-
-
-def _noted(data: Dataset) -> Dataset:
-    """The data set, once what has to be said of it is on the terminal."""
-    for note in data.notes:
-        click.echo(f"data: {note}", err=True)
-    return data
-
-
-def _device(name: str | None) -> str:
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError("Expected a device of this machine", f"{name!r} ({reason})", "Try cpu.") from error
-    return name
-
-
-def _executor(workers: int | None, device: str, tasks: int) -> Executor:
-    from spikeproof.experiments.run.executors import Processes, Serial
-
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = 1 if device.startswith("cuda") else workers
-    workers = min(workers, tasks)
-    return Serial() if workers <= 1 else Processes(workers)
 
 
 @cli.command()
@@ -342,423 +236,7 @@ NOTHING = {
 @guarded
 def report(directory: Path) -> None:
     """Write the report of the study in DIR again."""
-    _report(directory)
-
-
-def _report(directory: Path, *, anew: bool = True) -> None:
-    """Print the numbers and write the report; without `anew`, a report that is up to date is kept."""
-    from spikeproof.command import terminal
-    from spikeproof.experiments.read.ranking import rankings
-    from spikeproof.experiments.read.results import distance_records, probe_records, records
-
-    found, probes, distances = records(directory), probe_records(directory), distance_records(directory)
-    terminal.print_records(found)
-    terminal.print_probes(probes)
-    terminal.print_distances(distances)
-    if not found:
-        return
-    terminal.print_ranking(rankings(directory, found), found)
-    try:
-        from spikeproof.report.page import is_current
-    except ImportError as error:
-        if anew:
-            raise
-        click.echo(f"no report: {missing(error)} Then `spikeproof report {directory}` writes it.")
-        terminal.print_next(directory, found)
-        return
-    kept = not anew and is_current(directory)
-    click.echo(f"report: {directory / 'report.html' if kept else _written(directory)}")
-    terminal.print_next(directory, found)
-
-
-def _written(directory: Path) -> Path:
-    """Write the report again and return its path."""
-    from spikeproof.experiments.read.comparisons import comparisons
-    from spikeproof.experiments.read.ranking import rankings
-    from spikeproof.experiments.read.results import distance_records, probe_records, records
-    from spikeproof.experiments.run.store import writing
-    from spikeproof.report.page import write
-
-    found = records(directory)
-    probes, distances = probe_records(directory), distance_records(directory)
-    with writing(directory):
-        compared, ranked = comparisons(directory, found), rankings(directory, found)
-        return write(directory, found, probes, compared, distances, ranked)
-
-
-def encoded(data: object) -> str:
-    """JSON; a number that is not finite becomes null."""
-    from spikeproof.experiments.run.store import as_json
-
-    return as_json(data).decode()
-
-
-MODEL = click.argument("model", type=PLACE, metavar="MODEL")
-ASKED = (
-    MODEL,
-    click.option(
-        "--suite",
-        type=TEXT,
-        default="standard",
-        show_default=True,
-        help="Suite of attacks: quick, standard or extreme.",
-    ),
-    click.option(
-        "--threat",
-        type=TEXT,
-        default="linf",
-        show_default=True,
-        help="linf or l2; for models that take events flips, additions, removals or shifts. Options are "
-        "written as in a study: '{shifts: {measure: delay}}'.",
-    ),
-    click.option(
-        "--epsilon",
-        "epsilons",
-        type=TEXT,
-        multiple=True,
-        default=("8/255",),
-        show_default=True,
-        help="Size of the threat; repeat the option for several budgets.",
-    ),
-    click.option(
-        "--dataset",
-        type=TEXT,
-        help="Data set to measure on.  [default: the data set of the study that trained MODEL]",
-    ),
-    click.option("--data", type=PLACE, help="Directory that holds data sets."),
-    click.option(
-        "--examples", type=click.IntRange(1), default=200, show_default=True, help="Number of test images."
-    ),
-    click.option(
-        "--sample",
-        default="class-proportional",
-        show_default=True,
-        help="Which test images: class-proportional (a random share of every class) or first.",
-    ),
-    click.option(
-        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all random draws."
-    ),
-    click.option(
-        "--draws",
-        type=click.IntRange(1),
-        help="Draws per verdict of a stochastic model.  [default: enough for a random error of ±2 points]",
-    ),
-    click.option(
-        "--device", type=TEXT, help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]"
-    ),
-    click.option("--weights", type=PLACE, help="File of weights for FILE.py:FUNCTION, .safetensors or .pt."),
-    click.option("--out", type=PLACE, help="Directory for cells and report; the same command goes on in it."),
-    AS_JSON,
-)
-
-
-class Asked(TypedDict):
-    """The arguments of `evaluate` and `audit`, as click hands them over."""
-
-    model: Path
-    suite: str
-    threat: str
-    epsilons: tuple[str, ...]
-    dataset: str | None
-    data: Path | None
-    examples: int
-    sample: str
-    seed: int
-    draws: int | None
-    device: str | None
-    weights: Path | None
-    out: Path | None
-
-
-def asked(command: Callable[..., None]) -> Callable[..., None]:
-    """The arguments of `evaluate` and `audit`."""
-    for option in reversed(ASKED):
-        command = option(command)
-    return command
-
-
-@cli.command()
-@asked
-@guarded
-def evaluate(as_json: bool, **options: Unpack[Asked]) -> None:
-    """Measure the robust accuracy of MODEL under a suite of attacks, with verdict and certificate.
-
-    MODEL is a directory that spikeproof.save() wrote, a train cell of a study, or FILE.py:FUNCTION, a
-    function in a file of yours that takes nothing and returns a model. The file is run. With --out the
-    numbers are stored as those of a study are, with a report, and a killed command goes on where it was.
-    """
-    from spikeproof.command import terminal
-    from spikeproof.experiments.repair.signing import sign_off
-
-    if options["out"] is not None:
-        failed = _into(options["out"], as_json, options)
-        _shown(options["out"], as_json)
-        sys.exit(1 if failed else 0)
-    model, data, question, device = _question(**options)
-    found = sign_off(model, data, question, device)
-    if as_json:
-        click.echo(encoded([each.plain() for each in found]), nl=False)
-        return
-    terminal.print_signed(found)
-
-
-@cli.command()
-@asked
-@click.option("--verdicts", is_flag=True, help="Print the verdicts without computing anything.  [studies]")
-@click.option(
-    "--rounds", type=click.IntRange(0), default=3, show_default=True, help="Most rounds of repairs."
-)
-@click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [studies; default: one per core]")
-@click.option(
-    "--make",
-    type=TEXT,
-    multiple=True,
-    metavar="FILE.py:FUNCTION",
-    help="A program of yours that makes a model of the study, and that may be run.  [studies]",
-)
-@guarded
-def audit(
-    as_json: bool,
-    verdicts: bool,
-    rounds: int,
-    workers: int | None,
-    make: tuple[str, ...],
-    **options: Unpack[Asked],
-) -> None:
-    """Judge how far the numbers of MODEL can be trusted.
-
-    MODEL is a saved model, FILE.py:FUNCTION as for `evaluate`, or the directory of a study.
-
-    Missing cells are computed, and every number that no standard suite has searched gets one. A doubtful
-    number is then attacked again, depending on the checks that were raised: with more steps where the loss
-    was still rising, more draws where the expectation used too few, other gradients where gradients vanish,
-    more images where the interval is wide, and finally with the next larger suite. The command prints what
-    changed. For a study, the repairs are stored beside its cells, and its report shows them.
-    """
-    from spikeproof.command import terminal
-    from spikeproof.experiments.repair.signing import repair, sign_off
-
-    if (options["model"] / "study.json").exists():
-        _refuse(ASKED_OF_MODELS, "a study, which says itself how it is measured", "Leave it out.")
-        more = _Repairs(verdicts, rounds, workers, options["data"], options["device"], frozenset(make))
-        _audit_study(options["model"], as_json, more)
-        return
-    _refuse(("verdicts", "make"), "a model, of which nothing is stored", "Leave it out.")
-    if options["out"] is not None:
-        failed = _into(options["out"], as_json, options)
-        trusted = frozenset({str(options["model"])})
-        more = _Repairs(False, rounds, workers, options["data"], options["device"], trusted)
-        _audit_study(options["out"], as_json, more)
-        sys.exit(1 if failed else 0)
-    _refuse(("workers",), "a model that is measured without --out", "Leave it out.")
-    model, data, question, device = _question(**options)
-    found = repair(model, data, question, sign_off(model, data, question, device), device, rounds)
-    if as_json:
-        click.echo(encoded([each.plain() for each in found]), nl=False)
-        return
-    terminal.print_repaired(found)
-
-
-ASKED_OF_MODELS = (
-    "suite",
-    "threat",
-    "epsilons",
-    "dataset",
-    "examples",
-    "sample",
-    "seed",
-    "draws",
-    "weights",
-    "out",
-)
-
-
-def _refuse(names: tuple[str, ...], what: str, try_: str) -> None:
-    """Refuse options that were given and would be ignored."""
-    context = click.get_current_context()
-    for name in names:
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            option = next(each for each in context.command.params if each.name == name)
-            raise InputError(f"The option {option.opts[0]} says nothing about this", what, try_)
-
-
-def _into(out: Path, as_json: bool, options: Asked) -> int:
-    """Measure one model as a study of its own in this directory; the number of cells that failed."""
-    from spikeproof.catalogue.given import Given, is_address
-    from spikeproof.catalogue.others import Saved
-    from spikeproof.command import terminal
-    from spikeproof.experiments.repair.signing import as_study
-    from spikeproof.experiments.run.compute import Bench
-    from spikeproof.experiments.run.driver import Listener
-    from spikeproof.experiments.run.driver import run as run_cells
-    from spikeproof.experiments.study.cells import cells_of
-    from spikeproof.experiments.study.owned import Owned
-    from spikeproof.experiments.study.study import saved_candidate
-
-    make, weights = str(options["model"]), options["weights"]
-    case = _Case.of(options)
-    given = Given(make, None if weights is None else str(weights)) if is_address(make) else None
-    model = saved_candidate(Saved(path=make)) if given is None else Owned.of(given)
-    study = as_study(_study_name(out), model, case.data, case.question)
-    device = _device(options["device"])
-    cells = cells_of(study, _noted(case.data.load(options["data"])))
-    command = ("spikeproof", *sys.argv[1:])
-    bench = Bench(out, options["data"], device, study.batch_size, command, frozenset({make}))
-    with nullcontext(Listener()) if as_json else terminal.listener() as listener:
-        executor = _executor(None, device, len(study.threats))
-        summary = run_cells(study.name, study.spec(), cells, bench, executor, out, listener)
-    if not as_json:
-        terminal.print_summary(summary)
-    return summary.failed
-
-
-def _study_name(out: Path) -> str:
-    """The name of a directory as that of a study."""
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in out.resolve().name)
-    return kept.strip("-_")[:64] or "model"
-
-
-def _shown(out: Path, as_json: bool) -> None:
-    """The numbers and the report of a directory, or the numbers as JSON."""
-    from spikeproof.experiments.read.results import records
-
-    if as_json:
-        _written(out)
-        click.echo(encoded(records(out)), nl=False)
-        return
-    _report(out, anew=False)
-
-
-@dataclass(frozen=True)
-class _Repairs:
-    """How an audit of a study is made."""
-
-    verdicts: bool
-    rounds: int
-    workers: int | None
-    data: Path | None
-    device: str | None
-    trusted: frozenset[str]
-
-
-def _audit_study(directory: Path, as_json: bool, how: _Repairs) -> None:
-    from spikeproof.command import terminal
-    from spikeproof.experiments.read.results import records
-    from spikeproof.experiments.repair.repairs import repair_study, repaired
-    from spikeproof.experiments.run.compute import Bench
-    from spikeproof.experiments.run.driver import Listener, read_plan
-
-    failed = 0
-    if not how.verdicts:
-        plan, name = read_plan(directory), _device(how.device)
-        batch = plan["spec"].get("batch_size", 128)
-        bench = Bench(directory, how.data, name, batch, ("spikeproof", *sys.argv[1:]), how.trusted)
-        executor = _executor(how.workers, name, len(plan["cells"]))
-
-        def images(dataset: Mapping[str, object]) -> int:
-            return len(bench.dataset(dataset).test.labels)
-
-        with nullcontext(Listener()) if as_json else terminal.listener() as listener:
-            summary = repair_study(directory, bench, executor, listener, images, how.rounds, bench.model)
-        failed = summary.failed
-        if not as_json:
-            terminal.print_summary(summary)
-    rows = records(directory)
-    found = [row for row in rows if row["verdict"] is not None]
-    if as_json:
-        click.echo(encoded(found), nl=False)
-    else:
-        terminal.print_verdicts(found, repaired(rows))
-        if not how.verdicts and rows:
-            click.echo(f"report: {_written(directory)}")
-    if failed:
-        sys.exit(1)
-
-
-def _named(threat: str) -> tuple[str, dict[str, object]]:
-    """A name, or a name with options, as in a study file."""
-    from spikeproof.experiments.study.documents import parse
-
-    found = parse(threat, "--threat").data
-    if isinstance(found, str):
-        return found, {}
-    if isinstance(found, dict) and len(found) == 1:
-        ((name, options),) = found.items()
-        if isinstance(name, str) and isinstance(options, dict):
-            return name, options
-    raise InputError(
-        "Expected a threat, with options or without",
-        f"{threat!r:.120}",
-        "Try flips or '{shifts: {measure: delay}}'.",
-    )
-
-
-@dataclass(frozen=True)
-class _Case:
-    """What `evaluate` and `audit` were asked, the model aside."""
-
-    data: DatasetSpec
-    question: Question
-
-    @classmethod
-    def of(cls, asked: Asked) -> _Case:
-        """From the options of the command line."""
-        from spikeproof.catalogue.names import PARTS
-        from spikeproof.datasets import Sample
-        from spikeproof.evaluation.suites import Suite
-        from spikeproof.experiments.repair.signing import Question, data_spec_of
-        from spikeproof.protocols import Threat
-        from spikeproof.specs import build
-        from spikeproof.statistics import draws_wanted
-        from spikeproof.threats import parse_epsilon
-
-        threat, examples = asked["threat"], asked["examples"]
-        level = Suite(level=asked["suite"]).level
-        sizes = sorted({parse_epsilon(epsilon) for epsilon in asked["epsilons"]})
-        name, options = _named(threat)
-        if {"name", "epsilon"} & {*options}:
-            raise InputError(
-                "A threat has options of its own; its size is --epsilon",
-                repr(threat),
-                "Leave out name and epsilon.",
-            )
-        threats = tuple(build(Threat, {"name": name, **options, "epsilon": size}, PARTS) for size in sizes)
-        chosen: Sample = build(Sample, asked["sample"], PARTS)
-        draws = asked["draws"] or draws_wanted(examples)
-        question = Question(level, threats, examples, asked["seed"], draws, sample=chosen)
-        return cls(data_spec_of(asked["model"], asked["dataset"]), question)
-
-
-def _model(path: Path, weights: Path | None) -> Model:
-    """The model that the command line names, whatever is wrong with it said first."""
-    from spikeproof.catalogue.given import Given, is_address, made
-    from spikeproof.catalogue.saved import load
-
-    if is_address(str(path)):
-        return made(Given(str(path), None if weights is None else str(weights)))
-    if weights is not None:
-        raise InputError(
-            "--weights belong to a model that a program makes, FILE.py:FUNCTION", f"{path}", "Leave it out."
-        )
-    if path.suffix in (".pt", ".pth", ".ckpt"):
-        raise InputError(
-            "Expected a model",
-            f"{path}, which can hold weights but no model",
-            f"Write def make_model() in a file, and say net.py:make_model --weights {path}.",
-        )
-    if (path / "study.json").exists():
-        raise InputError(
-            "Expected a saved model",
-            f"{path}, the directory of a study",
-            f"Name one of its models, as `spikeproof list models {path}` does.",
-        )
-    return load(path)
-
-
-def _question(**asked: Unpack[Asked]) -> tuple[Model, Dataset, Question, str]:
-    model = _model(asked["model"], asked["weights"])
-    case = _Case.of(asked)
-    return model, _noted(case.data.load(asked["data"])), case.question, _device(asked["device"])
+    print_report(directory)
 
 
 @cli.command("list")
@@ -783,7 +261,7 @@ def list_(kind: str, member: str | None, as_json: bool) -> None:
         return
     found = members(kind)
     for sentence in broken(kind):
-        click.echo(f"spikeproof: {_printable(sentence)}", err=True)
+        click.echo(f"spikeproof: {printable_text(sentence)}", err=True)
     if as_json:
         click.echo(json.dumps([{"name": n, "description": d} for n, d in found.items()], indent=1))
         return
@@ -817,7 +295,7 @@ def _list_models(directory: str | None, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--data", type=PLACE, help="Directory that holds data sets.")
+@click.option("--data", type=PATH, help="Directory that holds data sets.")
 @AS_JSON
 @guarded
 def doctor(data: Path | None, as_json: bool) -> None:
@@ -832,3 +310,7 @@ def doctor(data: Path | None, as_json: bool) -> None:
         click.echo(topic)
         for name, finding in findings.items():
             click.echo(f"  {name:14} {finding}")
+
+
+cli.add_command(evaluate)
+cli.add_command(audit)

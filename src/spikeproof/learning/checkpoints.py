@@ -120,6 +120,9 @@ class AsSaved(Rule):
     Example:
         >>> AsSaved("models/mine", "00" * 32).path
         'models/mine'
+
+    Source:
+        spikeproof.
     """
 
     path: str
