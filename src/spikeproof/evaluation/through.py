@@ -62,7 +62,7 @@ def through(model: Any, recipe: Recipe) -> Classifier | Substitutable | RateNetw
     return _twin(model, recipe)
 
 
-def _layered(model: Any, recipe: Recipe) -> Classifier:
+def _layered(model: object, recipe: Recipe) -> Classifier:
     """The model, if its layers are ours.
 
     Raises:

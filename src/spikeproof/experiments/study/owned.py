@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from spikeproof.catalogue.given import Given, class_count, made
 from spikeproof.errors import InputError
 from spikeproof.evaluation.certificates import Certificate
 from spikeproof.networks.classifier import Classifier
+from spikeproof.plainfiles import shaped
 from spikeproof.protocols import Model, Threat
 
 __all__ = ["OWN", "TAKEN", "Owned", "is_owned", "owned", "programs", "reason"]
@@ -76,7 +76,7 @@ class Owned:
                 "Choose the data set that the model was trained on.",
             )
 
-    def spec(self, classes: int) -> dict[str, Any]:
+    def spec(self, classes: int) -> dict[str, object]:
         """The model as plain data, with the parts that every model of a study names."""
         given = {"make": self.given.make, "weights": self.given.weights, **dict(self.digests)}
         return {
@@ -93,16 +93,16 @@ def programs(models: Iterable[object]) -> frozenset[str]:
     return frozenset(model.given.make for model in models if isinstance(model, Owned))
 
 
-def is_owned(spec: Mapping[str, Any]) -> bool:
+def is_owned(spec: Mapping[str, object]) -> bool:
     """Whether the model of a train cell, as plain data, is a given one."""
     return "given" in spec
 
 
-def owned(spec: Mapping[str, Any]) -> Owned:
+def owned(spec: Mapping[str, object]) -> Owned:
     """The given model that a train cell names; nothing is run."""
-    given = dict(spec["given"])
-    make, weights = given.pop("make"), given.pop("weights")
-    return Owned(Given(make, weights), tuple(sorted(given.items())))
+    given: dict[str, str | None] = shaped(spec["given"], dict[str, str | None], "the given model of a cell")
+    make, weights = given.pop("make", None), given.pop("weights", None)
+    return Owned(Given(str(make), weights), tuple(sorted((n, str(each)) for n, each in given.items())))
 
 
 def reason(certificate: Certificate, model: Model, threat: Threat) -> str | None:
