@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -106,6 +107,7 @@ def rebound(function: FunctionType, names: dict[object, object], package: str) -
     return new
 
 
+@dataclass(frozen=True)
 class Asked:
     """What gives the derivatives of one pass: a surrogate at every place, or a rule that adapts.
 
@@ -114,8 +116,8 @@ class Asked:
         rule: a gradient rule that needs no more than distances from thresholds, or None.
     """
 
-    def __init__(self, surrogate: Surrogate | None = None, rule: GradientRule | None = None) -> None:
-        self.surrogate, self.rule = surrogate, rule
+    surrogate: Surrogate | None = None
+    rule: GradientRule | None = None
 
     def __bool__(self) -> bool:
         return self.surrogate is not None or self.rule is not None

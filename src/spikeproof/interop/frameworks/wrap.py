@@ -130,6 +130,10 @@ def wrap(
         >>> model = wrap(net, torch.rand(3, 1, 2, 2))
         >>> model(torch.rand(5, 1, 2, 2)).shape
         torch.Size([5, 3])
+
+    Source:
+        The equations are those of the frameworks: Fang et al. 2023 (SpikingJelly), Eshraghian et al. 2023
+        (snnTorch), Pehle & Pedersen 2021 (Norse), and sinabs of SynSense.
     """
     x = _examples(examples, encoder)
     nets = modules_inside(net)
