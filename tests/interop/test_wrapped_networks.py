@@ -3,6 +3,7 @@
 import copy
 import importlib
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from spikeproof import (
     Bernoulli,
     Events,
     FirstSpike,
+    Flips,
     InputError,
     Key,
     Latency,
@@ -36,6 +38,7 @@ from spikeproof.interop.frameworks.wrap import FRAMEWORKS
 
 X = torch.rand(7, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 T = 4
+BRIEF = {"spike-search-wide": {"steps": 2, "width": 4, "refine": 1}}
 WEIGHTS = torch.tensor([1.0, -2.0, 3.0, -4.0, 5.0])
 
 
@@ -469,6 +472,12 @@ def test_events_are_taken_whole():
     events = (torch.rand(5, T, 1, 6, 6, generator=torch.Generator().manual_seed(1)) < 0.2).float()
     model = wrap(net, events, encoder=Events(T), readout="sum")
     assert model(events).shape == (5, 5)
+    y, threat = model(events).argmax(1), Flips(2)
+    members = [m for m in plan("standard", model, threat) if m.name in ("spike-search-wide", "sda")]
+    members = [m._replace(recipe=replace(m.recipe, **BRIEF.get(m.name, {}))) for m in members]
+    clean = evaluate_clean(model, events, y, Key.of(0))
+    found = evaluate_suite(model, "standard", threat, events, y, clean, Key.of(0), members=members)
+    assert [entry["own_gradient"] for entry in found.members] == [True, False]
     with pytest.raises(InputError, match="whole"):
         model(events + 0.5)
 

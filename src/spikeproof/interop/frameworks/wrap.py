@@ -254,14 +254,15 @@ def _read(
     many = trial.encoder.steps if layout is not Layout.INSIDE else look.steps
     order = _axes(look.found, fewer.found, layout, many, axes)
     outputs = look.found[None] if order is None else look.found.permute(order)
-    if classes not in (None, outputs.shape[2]):
-        raise InputError(
-            f"A network of {classes} classes",
-            f"{outputs.shape[2]} outputs, of shape {list(look.found.shape)}",
-            "Pass the right number, or wrap a function that leaves out or groups outputs.",
-        )
     random = draws(trial, layout)
     decoder = _decoder(readout, outputs, order is not None)
+    found = decoder(outputs).shape[1]
+    if classes not in (None, found):
+        raise InputError(
+            f"A network of {classes} classes",
+            f"{found} scores from outputs of shape {list(look.found.shape)}",
+            "Pass the right number, or wrap a function that leaves out or groups outputs.",
+        )
     encoder = AsItIs(random) if layout is Layout.INSIDE else trial.encoder
     reading = Reading(
         layout=layout,
@@ -270,7 +271,7 @@ def _read(
         axes=order,
         output=trial.output,
         passes=look.passes,
-        classes=outputs.shape[2],
+        classes=found,
         shape=tuple(trial.x.shape[1:]),
         draws=random,
         counts=bool((outputs == outputs.round()).all()),
@@ -322,13 +323,13 @@ def _axes(
         if axis[0] != 0:
             raise InputError("Outputs [B, K]", f"{list(found.shape)} for {FEW} examples", "Transpose them.")
         return None
-    fitting = [
-        order for order in Axes if order.value[1] == axis[0] and steps in (None, found.shape[order.value[0]])
-    ]
+    fitting = [order for order in Axes if order.value[1] == axis[0]]
     if axes is not None:
         if axes not in Axes.__members__:
             raise InputError("An order of axes", repr(axes), suggest(axes, list(Axes.__members__)))
         fitting = [order for order in fitting if order is Axes[axes]]
+    else:
+        fitting = [order for order in fitting if steps in (None, found.shape[order.value[0]])]
     if layout is Layout.FLAT:
         fitting = [order for order in fitting if order is Axes.BTK]
     if len(fitting) != 1:
