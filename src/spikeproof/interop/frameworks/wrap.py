@@ -1,4 +1,4 @@
-"""`wrap`: anyone's trained network as a model of ours, or a message that says what has to be told."""
+"""`wrap`: a trained network of another framework as a model, or an error that names the missing argument."""
 
 from __future__ import annotations
 
@@ -379,7 +379,7 @@ def _decoder(readout: str | Decoder | None, outputs: Tensor, over_time: bool) ->
 
 
 def _check_probabilities(outputs: Tensor) -> None:
-    """Refuse what a softmax has gone over, whose saturation hides gradients."""
+    """Refuse probabilities: a saturated softmax has vanishing gradients."""
     if bool((outputs > 0).all()) and bool(((outputs.sum(-1) - 1).abs() < 1e-4).all()):
         raise InputError(
             "Logits",
@@ -390,10 +390,10 @@ def _check_probabilities(outputs: Tensor) -> None:
 
 @torch.no_grad()
 def _check_memory(model: Wrapped, trial: Trial) -> None:
-    """Refuse a network that answers equal calls differently.
+    """Refuse a network that gives different answers in two equal calls.
 
     Raises:
-        LeakError: it does; the message names what it remembers.
+        LeakError: it does; the message names the module and the attribute that changed.
     """
     n = len(trial.x)
     key = Key.of(0).for_rows(range(n))

@@ -304,13 +304,13 @@ class Wrapped(nn.Module):
         return self.reading.counts
 
     def spots(self) -> list[Spot]:
-        """Where neurons fire."""
+        """The spike functions of its layers."""
         pairs = [(adapter, module) for _, module in self.parts for adapter in self.adapters]
         return [spot for adapter, module in pairs for spot in adapter.spots(module)]
 
     @contextmanager
     def _ready(self, batch: int) -> Iterator[None]:
-        """Every neuron at rest and, where a twin asks for it, with another derivative."""
+        """A context in which every neuron is at rest and has the derivative of this twin."""
         refuse_training(self.parts)
         with at_rest(self.resting), exchanged(self.spots() if self.asked else [], self.asked, batch):
             if self.reading.reset is not None:
