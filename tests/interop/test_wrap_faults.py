@@ -230,7 +230,7 @@ def test_answers_that_are_no_numbers_are_refused():
 @every
 def test_another_number_of_classes_is_refused(build):
     assert wrap(build(), X, classes=4, **options(build)).classes == 4
-    with pytest.raises(InputError, match="10 classes: got 4 outputs"):
+    with pytest.raises(InputError, match="10 classes: got 4 scores"):
         wrap(build(), X, classes=10, **options(build))
 
 

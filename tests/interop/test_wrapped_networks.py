@@ -3,6 +3,7 @@
 import copy
 import importlib
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from spikeproof import (
     Bernoulli,
     Events,
     FirstSpike,
+    Flips,
     InputError,
     Key,
     Latency,
@@ -36,6 +38,7 @@ from spikeproof.interop.frameworks.wrap import FRAMEWORKS
 
 X = torch.rand(7, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 T = 4
+BRIEF = {"spike-search-wide": {"steps": 2, "width": 4, "refine": 1}}
 WEIGHTS = torch.tensor([1.0, -2.0, 3.0, -4.0, 5.0])
 
 
@@ -382,6 +385,81 @@ def test_a_potential_at_the_threshold_fires_in_a_twin_as_in_its_own_framework():
             assert each(ones)[0].tolist() == [expected] * 2
 
 
+JELLIES = (
+    *("IFNode", "LIFNode", "ParametricLIFNode", "QIFNode", "EIFNode", "IzhikevichNode", "KLIFNode"),
+    "CUBALIFNode",
+)
+TORCHES = {
+    "Leaky": {"beta": 0.9},
+    "Synaptic": {"alpha": 0.8, "beta": 0.9},
+    "Alpha": {"alpha": 0.9, "beta": 0.8},
+    "Lapicque": {"beta": 0.9},
+    "RLeaky": {"beta": 0.9, "linear_features": 5},
+    "RSynaptic": {"alpha": 0.8, "beta": 0.9, "linear_features": 5},
+    "SLSTM": {"input_size": 5, "hidden_size": 5},
+}
+NORSES = ("LIF", "LIFAdEx", "LIFEx", "IAF", "LSNN", "LIFCell", "LIFRefracCell", "LIFBoxCell", "LSNNCell")
+NORSES_AGAIN = ("LIFRecurrent", "LSNNRecurrent", "LIFAdExRecurrent", "LIFRefracRecurrentCell")
+SINABS = {"LIF": {"tau_mem": 5.0}, "IAF": {}, "ALIF": {"tau_mem": 5.0, "tau_adapt": 5.0}}
+
+
+def one_neuron(framework, name):
+    """A layer of five neurons of a kind."""
+    if framework == "spikingjelly":
+        neuron = needs("spikingjelly.activation_based.neuron")
+        return nn.Sequential(nn.Flatten(), nn.Linear(36, 5), getattr(neuron, name)())
+    if framework == "snntorch":
+        kind = getattr(needs("snntorch"), name)
+        return nn.Sequential(nn.Flatten(), nn.Linear(36, 5), kind(init_hidden=True, **TORCHES[name]))
+    if framework == "sinabs":
+        kind = getattr(needs("sinabs.layers"), name)
+        return nn.Sequential(nn.Flatten(2), nn.Linear(36, 5), kind(**SINABS[name]))
+    norse = needs("norse.torch")
+    made = getattr(norse, name)(*((5, 5) if name in NORSES_AGAIN else ()), dt=0.01)
+    flat = nn.Flatten() if name.endswith("Cell") else nn.Flatten(2)
+    return norse.SequentialState(flat, nn.Linear(36, 5), made)
+
+
+KNOWN = [
+    *(("spikingjelly", name) for name in JELLIES),
+    *(("snntorch", name) for name in TORCHES),
+    *(("norse", name) for name in (*NORSES, *NORSES_AGAIN)),
+    *(("sinabs", name) for name in SINABS),
+]
+
+
+@pytest.mark.parametrize(("framework", "name"), KNOWN)
+def test_every_known_neuron_has_twins(framework, name):
+    net = drawn(one_neuron(framework, name))
+    model = wrap(net, X, steps=T, readout="sum")
+    own = X.clone().requires_grad_()
+    answer = model(own)
+    answer.mul(WEIGHTS).sum().backward()
+    for kind in ({"surrogate": ATan(1.0)}, {"unroll": PDSG()}, {"unroll": ASSG()}):
+        x = X.clone().requires_grad_()
+        found = substitute(model, **kind)(x)
+        found.mul(WEIGHTS).sum().backward()
+        assert torch.equal(found, answer)
+        assert not torch.equal(x.grad, own.grad)
+
+
+def test_neurons_that_take_no_other_spike_function_keep_their_own():
+    neuron, layer = needs(*(f"spikingjelly.activation_based.{name}" for name in ("neuron", "layer")))
+    net = nn.Sequential(layer.Linear(36, 5, step_mode="m"), neuron.ILIFNode(step_mode="m")).eval()
+    flat = X.flatten(1)
+    with pytest.warns(UserWarning, match="ILIFNode cannot be exchanged"):
+        model = wrap(net, flat, steps=T, readout="sum")
+    assert not model.spiking
+    assert torch.equal(model(flat), model(flat))
+
+
+def test_an_adapting_threshold_is_measured_in_units_of_its_rest():
+    layers = needs("sinabs.layers")
+    net = drawn(nn.Sequential(nn.Flatten(2), nn.Linear(36, 5), layers.ALIF(tau_mem=5.0, tau_adapt=5.0)))
+    model = wrap(net, X, steps=T, readout="sum")
+    assert torch.equal(substitute(model, surrogate=ATan(1.0))(X), model(X))
+
+
 @every
 def test_the_suite_sees_what_it_would_see_of_our_own_layers(build):
     net, options, _ = build()
@@ -469,6 +547,12 @@ def test_events_are_taken_whole():
     events = (torch.rand(5, T, 1, 6, 6, generator=torch.Generator().manual_seed(1)) < 0.2).float()
     model = wrap(net, events, encoder=Events(T), readout="sum")
     assert model(events).shape == (5, 5)
+    y, threat = model(events).argmax(1), Flips(2)
+    members = [m for m in plan("standard", model, threat) if m.name in ("spike-search-wide", "sda")]
+    members = [m._replace(recipe=replace(m.recipe, **BRIEF.get(m.name, {}))) for m in members]
+    clean = evaluate_clean(model, events, y, Key.of(0))
+    found = evaluate_suite(model, "standard", threat, events, y, clean, Key.of(0), members=members)
+    assert [entry["own_gradient"] for entry in found.members] == [True, False]
     with pytest.raises(InputError, match="whole"):
         model(events + 0.5)
 

@@ -11,7 +11,7 @@ import pytest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your-model.md").read_text()
 PROGRAMS = dict(re.findall(r"^## (\w+).*?```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
-SETTINGS = 'EPOCHS, IMAGES, SUITE = 15, 50, "standard"'
+SETTINGS = 'EPOCHS, IMAGES, SUITE = 15, 100, "standard"'
 
 
 @pytest.mark.parametrize(

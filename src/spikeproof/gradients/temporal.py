@@ -34,7 +34,7 @@ __all__ = ["ANTLR", "TSSL", "Admitting", "Fit", "GradientRule", "SurrogateGradie
 
 
 class Fit(Protocol):
-    """The derivatives of a rule in one pass through one layer, whose potentials it is shown step by step."""
+    """The derivatives of a rule in one forward pass of one layer, computed from potentials step by step."""
 
     def step(self) -> None:
         """A new time step begins."""
@@ -77,7 +77,7 @@ class GradientRule:
         return spikes, State(end)
 
     def fit(self, layer: int, batch: int, unit: float | Tensor) -> Fit:
-        """The rule for a layer of another framework, of whose neurons it sees distances from the threshold.
+        """The derivatives for a layer of another framework, from distances between potential and threshold.
 
         Args:
             layer: the place of the layer in its network.
@@ -108,13 +108,13 @@ class GradientRule:
 
 @runtime_checkable
 class Admitting(Protocol):
-    """A model of neurons that are not ours, which knows what rules they can be differentiated by."""
+    """A model with neurons of another framework, which checks whether a gradient rule is defined for them."""
 
     def admits(self, rule: GradientRule) -> None:
-        """Whether they can be differentiated by this one.
+        """Check that the rule is defined for its neurons.
 
         Raises:
-            InputError: they cannot.
+            InputError: it is not.
         """
 
 

@@ -19,7 +19,7 @@ __all__ = ["Substitutable", "probed", "substitute"]
 
 @runtime_checkable
 class Substitutable(Model, Admitting, Protocol):
-    """A model of neurons that are not ours, which makes its twins itself."""
+    """A model with neurons of another framework, which makes its own twins."""
 
     @property
     def encoder(self) -> Encoder:

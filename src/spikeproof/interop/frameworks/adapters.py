@@ -1,7 +1,7 @@
-"""What a framework's adapter tells: which modules keep a state, how they rest, and where they fire.
+"""Adapters of frameworks: which modules keep a state, how they are reset, and where spikes are computed.
 
 Nothing here imports a framework. A module belongs to one if a class that it derives from was defined in the
-framework's package, so a framework is looked at only where the network has brought it along.
+framework's package, so a framework is used only if the network has imported it.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ Slope = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Spot:
-    """A place where neurons of a framework fire.
+    """The spike function of one layer of neurons of another framework.
 
     Args:
         module: the layer of neurons.
-        name: the attribute that holds the spike function, or what calls it.
-        unit: the threshold, in which distances from it are measured.
-        with_slope: that attribute with another derivative and the same spikes.
-        stepwise: whether each call of the module is one time step; otherwise each question is.
+        name: the attribute that holds the spike function, or the function that calls it.
+        unit: the threshold, the unit of distances from it.
+        with_slope: makes the attribute with the same spikes and another derivative.
+        stepwise: whether a time step is one call of the module, and not one call of the spike function.
     """
 
     module: nn.Module
@@ -77,22 +77,22 @@ class Spot:
 
 
 class Adapter:
-    """What is known of a framework; one object for each."""
+    """The knowledge about one framework."""
 
     title: ClassVar[str]
     package: ClassVar[str]
     tested: ClassVar[str]
-    """The version that the tests run with."""
+    """The version with which the tests run."""
 
     def holds(self, module: nn.Module) -> bool:
         """Whether a module of the framework keeps a state from one call to the next."""
         return False
 
     def reset(self, module: nn.Module) -> None:
-        """Bring one module to rest as the framework does; its containers are copies that may be changed."""
+        """Reset one module as the framework does; its dictionaries of state are copies and may be changed."""
 
     def spots(self, module: nn.Module) -> Iterator[Spot]:
-        """Where the neurons of a module fire; nothing for a module without neurons."""
+        """The spike functions of a module; none for a module without neurons."""
         yield from ()
 
     def looks(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
@@ -198,10 +198,9 @@ _CONTAINERS = ("_buffers", "_memories")
 
 @contextmanager
 def at_rest(resting: Sequence[tuple[Adapter, nn.Module]]) -> Iterator[None]:
-    """Every module at rest inside, and in the state that it had before outside.
+    """A context in which every module is in its resting state; afterwards its state of before is put back.
 
-    What modules remember is exchanged by reference, so that neither a graph that still needs it nor what the
-    owner of the network left in it is touched.
+    Tensors of state are exchanged and never written to, so a recorded graph that needs them stays valid.
 
     Args:
         resting: modules that keep a state, each with the adapter that knows it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -106,16 +107,17 @@ def rebound(function: FunctionType, names: dict[object, object], package: str) -
     return new
 
 
+@dataclass(frozen=True)
 class Asked:
-    """What gives the derivatives of one pass: a surrogate at every place, or a rule that adapts.
+    """The source of derivatives in one forward pass: one surrogate for all layers, or a gradient rule.
 
     Args:
-        surrogate: of which the derivative is taken, in units of each threshold; None to leave their own.
-        rule: a gradient rule that needs no more than distances from thresholds, or None.
+        surrogate: the surrogate, in units of each threshold; None for the network's own.
+        rule: a gradient rule that needs only distances from thresholds, or None.
     """
 
-    def __init__(self, surrogate: Surrogate | None = None, rule: GradientRule | None = None) -> None:
-        self.surrogate, self.rule = surrogate, rule
+    surrogate: Surrogate | None = None
+    rule: GradientRule | None = None
 
     def __bool__(self) -> bool:
         return self.surrogate is not None or self.rule is not None
@@ -123,11 +125,11 @@ class Asked:
 
 @contextmanager
 def exchanged(spots: Sequence[Spot], asked: Asked, batch: int) -> Iterator[None]:
-    """Inside, the neurons at these places fire as before and have other derivatives.
+    """A context in which these spike functions give the same spikes with other derivatives.
 
     Args:
-        spots: where neurons fire.
-        asked: what gives the derivatives.
+        spots: the spike functions.
+        asked: the source of derivatives.
         batch: number of examples.
 
     Raises:

@@ -53,7 +53,9 @@ class InSinabs(Adapter):
 
 
 def _unit(module: nn.Module) -> float | Tensor:
-    threshold = torch.as_tensor(getattr(module, "spike_threshold", 1.0)).detach()
+    """The threshold; of a layer whose threshold adapts, the one at rest."""
+    found: Any = getattr(module, "b0", getattr(module, "spike_threshold", 1.0))
+    threshold = torch.as_tensor(found).detach()
     return torch.where(threshold > 0, threshold, 1.0)
 
 

@@ -42,7 +42,7 @@ class InSnnTorch(Adapter):
             yield Spot(module, "spike_grad", _unit(module), _with_slope, stepwise)
 
     def looks(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
-        if not self.holds(module):
+        if not (self.holds(module) or any(self.spots(module))):
             return None
         return (1, len(x)) if "mem" in module._buffers else (len(x), x.shape[1])
 

@@ -51,11 +51,12 @@ class InSpikingJelly(Adapter):
             yield Spot(module, "surrogate_function", _unit(module), _with_slope)
 
     def looks(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
-        if not derives(module, self.package, *_NEURONS):
+        single = derives(module, self.package, *_NEURONS) and _StepMode.of(module) is _StepMode.SINGLE
+        if single:
+            return 1, len(x)
+        if not any(self.spots(module)):
             return None
-        if _StepMode.of(module) is _StepMode.MULTI:
-            return (len(x), x.shape[1]) if x.ndim > 1 else (len(x), 0)
-        return 1, len(x)
+        return (len(x), x.shape[1]) if x.ndim > 1 else (len(x), 0)
 
     def check(self, net: nn.Module) -> None:
         """Refuse layers of both step modes side by side; a container sets those inside as it needs them."""

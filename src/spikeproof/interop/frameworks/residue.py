@@ -1,4 +1,4 @@
-"""What a network remembers from a call to the next: which attribute of which module has changed."""
+"""The state that a network keeps from one call to the next: which attribute of which module has changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network that is tried: how it can be called, what it answers, and what its neurons see of time."""
+"""Trial forward passes: how a network can be called, what it returns, and how many steps its neurons see."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FEW = 3
 
 
 class Look(NamedTuple):
-    """What a trial showed."""
+    """The result of a trial forward pass."""
 
     found: Tensor
     steps: int | None  # that every layer of known neurons saw; None without any
@@ -37,7 +37,7 @@ class UnfitError(Exception):
 
 @dataclass(frozen=True)
 class Trial:
-    """A network that is tried.
+    """A network with the examples for trial forward passes.
 
     Args:
         call: the network, or a function that calls it.

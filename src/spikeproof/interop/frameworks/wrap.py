@@ -1,4 +1,4 @@
-"""`wrap`: anyone's trained network as a model of ours, or a message that says what has to be told."""
+"""`wrap`: a trained network of another framework as a model, or an error that names the missing argument."""
 
 from __future__ import annotations
 
@@ -130,6 +130,10 @@ def wrap(
         >>> model = wrap(net, torch.rand(3, 1, 2, 2))
         >>> model(torch.rand(5, 1, 2, 2)).shape
         torch.Size([5, 3])
+
+    Source:
+        The equations are those of the frameworks: Fang et al. 2023 (SpikingJelly), Eshraghian et al. 2023
+        (snnTorch), Pehle & Pedersen 2021 (Norse), and sinabs of SynSense.
     """
     x = _examples(examples, encoder)
     nets = modules_inside(net)
@@ -250,14 +254,15 @@ def _read(
     many = trial.encoder.steps if layout is not Layout.INSIDE else look.steps
     order = _axes(look.found, fewer.found, layout, many, axes)
     outputs = look.found[None] if order is None else look.found.permute(order)
-    if classes not in (None, outputs.shape[2]):
-        raise InputError(
-            f"A network of {classes} classes",
-            f"{outputs.shape[2]} outputs, of shape {list(look.found.shape)}",
-            "Pass the right number, or wrap a function that leaves out or groups outputs.",
-        )
     random = draws(trial, layout)
     decoder = _decoder(readout, outputs, order is not None)
+    found = decoder(outputs).shape[1]
+    if classes not in (None, found):
+        raise InputError(
+            f"A network of {classes} classes",
+            f"{found} scores from outputs of shape {list(look.found.shape)}",
+            "Pass the right number, or wrap a function that leaves out or groups outputs.",
+        )
     encoder = AsItIs(random) if layout is Layout.INSIDE else trial.encoder
     reading = Reading(
         layout=layout,
@@ -266,7 +271,7 @@ def _read(
         axes=order,
         output=trial.output,
         passes=look.passes,
-        classes=outputs.shape[2],
+        classes=found,
         shape=tuple(trial.x.shape[1:]),
         draws=random,
         counts=bool((outputs == outputs.round()).all()),
@@ -318,13 +323,13 @@ def _axes(
         if axis[0] != 0:
             raise InputError("Outputs [B, K]", f"{list(found.shape)} for {FEW} examples", "Transpose them.")
         return None
-    fitting = [
-        order for order in Axes if order.value[1] == axis[0] and steps in (None, found.shape[order.value[0]])
-    ]
+    fitting = [order for order in Axes if order.value[1] == axis[0]]
     if axes is not None:
         if axes not in Axes.__members__:
             raise InputError("An order of axes", repr(axes), suggest(axes, list(Axes.__members__)))
         fitting = [order for order in fitting if order is Axes[axes]]
+    else:
+        fitting = [order for order in fitting if steps in (None, found.shape[order.value[0]])]
     if layout is Layout.FLAT:
         fitting = [order for order in fitting if order is Axes.BTK]
     if len(fitting) != 1:
@@ -374,7 +379,7 @@ def _decoder(readout: str | Decoder | None, outputs: Tensor, over_time: bool) ->
 
 
 def _check_probabilities(outputs: Tensor) -> None:
-    """Refuse what a softmax has gone over, whose saturation hides gradients."""
+    """Refuse probabilities: a saturated softmax has vanishing gradients."""
     if bool((outputs > 0).all()) and bool(((outputs.sum(-1) - 1).abs() < 1e-4).all()):
         raise InputError(
             "Logits",
@@ -385,10 +390,10 @@ def _check_probabilities(outputs: Tensor) -> None:
 
 @torch.no_grad()
 def _check_memory(model: Wrapped, trial: Trial) -> None:
-    """Refuse a network that answers equal calls differently.
+    """Refuse a network that gives different answers in two equal calls.
 
     Raises:
-        LeakError: it does; the message names what it remembers.
+        LeakError: it does; the message names the module and the attribute that changed.
     """
     n = len(trial.x)
     key = Key.of(0).for_rows(range(n))
@@ -435,14 +440,17 @@ def _with_surrogates(model: Wrapped, trial: Trial) -> Wrapped:
     """
     if not model.spots():
         strange = _strange(model, trial)
-        if strange or model.resting:
-            _warn(strange or [type(module).__name__ for _, module in model.resting[:3]])
+        if strange:
+            _warn(strange)
         return model
     twin = Wrapped(model.call, model.adapters, model.reading, Asked(ATan()), model.lineage)
     key = Key.of(0).for_rows(range(len(trial.x)))
-    with torch.no_grad():
-        same = torch.equal(model(trial.x, key), twin(trial.x, key))
-    strange = _strange(twin, trial)
+    try:
+        with torch.no_grad():
+            same = torch.equal(model(trial.x, key), twin(trial.x, key))
+        strange = _strange(twin, trial)
+    except Exception:  # a framework may refuse spike functions that are not its own
+        same, strange = False, sorted({type(spot.module).__name__ for spot in model.spots()})
     if same and not strange:
         return Wrapped(
             model.call, model.adapters, replace(model.reading, spiking=True), lineage=model.lineage

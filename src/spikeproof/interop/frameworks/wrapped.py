@@ -264,7 +264,9 @@ class Wrapped(nn.Module):
         self.adapters, self.reading, self.asked = tuple(adapters), reading, asked
         self.lineage = object() if lineage is None else lineage
         self.training = self.nets.training = False
-        self.resting = resting([*nets, *modules_inside(reading.encoder)], self.adapters)
+        self.parts = tuple(named_parts(nets))
+        self.resting = resting(nets, self.adapters)
+        self.coding = resting(modules_inside(reading.encoder), self.adapters)
 
     @property
     def call(self) -> Call:
@@ -302,14 +304,14 @@ class Wrapped(nn.Module):
         return self.reading.counts
 
     def spots(self) -> list[Spot]:
-        """Where neurons fire."""
-        parts = list(named_parts(self.nets))
-        return [spot for _, module in parts for adapter in self.adapters for spot in adapter.spots(module)]
+        """The spike functions of its layers."""
+        pairs = [(adapter, module) for _, module in self.parts for adapter in self.adapters]
+        return [spot for adapter, module in pairs for spot in adapter.spots(module)]
 
     @contextmanager
     def _ready(self, batch: int) -> Iterator[None]:
-        """Every neuron at rest and, where a twin asks for it, with another derivative."""
-        refuse_training(named_parts(self.nets))
+        """A context in which every neuron is at rest and has the derivative of this twin."""
+        refuse_training(self.parts)
         with at_rest(self.resting), exchanged(self.spots() if self.asked else [], self.asked, batch):
             if self.reading.reset is not None:
                 self.reading.reset()
@@ -328,7 +330,7 @@ class Wrapped(nn.Module):
             )
         first = next(self.parameters(), images)
         images = images.to(first.dtype) if images.is_floating_point() else images
-        with at_rest(self.resting):
+        with at_rest(self.coding):
             return self.encoder(images, None if key is None else key.fold("encoder"))
 
     def respond(self, encoded: Float[Tensor, "T B *F"], key: Key | None = None) -> Float[Tensor, "T B K"]:
