@@ -26,7 +26,7 @@ Opponent = Callable[[Tensor, Tensor], Tensor]
 
 
 def opponents(model: Classifier, threat: Threat) -> dict[str, Opponent]:
-    """Name and attack. Where one is its publisher's default, or AutoAttack's, nothing is said of its settings.
+    """Attacks by name; settings that a name does not mention are the library's defaults.
 
     Args:
         model: what is attacked.
@@ -68,14 +68,20 @@ def _linf(model: Classifier, epsilon: float) -> dict[str, Opponent]:
     return found
 
 
-def _l1(model: Classifier, epsilon: float) -> dict[str, Opponent]:
+def _lenient(model: Classifier) -> Callable[[Tensor], Tensor]:
+    """The model, to which values that rounding brought just outside [0, 1] are shown clipped."""
+    return lambda x: model(x + (x.clamp(0, 1) - x).detach())
+
+
+def _l1(classifier: Classifier, epsilon: float) -> dict[str, Opponent]:
     from adv_lib.attacks.fast_minimum_norm import fmn
     from autoattack.autopgd_base import APGDAttack, APGDAttack_targeted
     from autoattack.square import SquareAttack
 
+    model = _lenient(classifier)
     given = {"norm": "L1", "eps": epsilon, "device": "cpu", "seed": 0}
     targeted = APGDAttack_targeted(
-        model, n_iter=100, n_target_classes=min(5, model.spec.classes - 1), use_largereps=True, **given
+        model, n_iter=100, n_target_classes=min(5, classifier.spec.classes - 1), use_largereps=True, **given
     )
     return {
         "AutoAttack APGD-CE, 5 x 100 steps": APGDAttack(
@@ -89,10 +95,11 @@ def _l1(model: Classifier, epsilon: float) -> dict[str, Opponent]:
     }
 
 
-def _l0(model: Classifier, epsilon: float) -> dict[str, Opponent]:
+def _l0(classifier: Classifier, epsilon: float) -> dict[str, Opponent]:
     from adv_lib.attacks.fast_minimum_norm import fmn
     from adv_lib.attacks.sigma_zero import sigma_zero
 
+    model = _lenient(classifier)
     return {
         "adv-lib sigma-zero, 1,000 steps": lambda x, y: sigma_zero(model, x, y, num_steps=1000),
         "adv-lib FMN, 500 steps": lambda x, y: fmn(model, x, y, norm=0, steps=500),

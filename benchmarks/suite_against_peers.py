@@ -4,10 +4,10 @@
     python benchmarks/suite_against_peers.py MODEL [MODEL ...] --out DIR --threat l1 --epsilon 8
     python benchmarks/suite_against_peers.py --out DIR
 
-MODEL is a train cell of a study. Every attack gets the images that the model classifies correctly, and all of
-them: none profits from what another one broke. DIR gets one JSON for each model and budget, written after every
-attack, so that a run goes on where it was stopped; with `--again NAME` an attack is run once more. The last form
-prints the tables in Markdown. Seconds are those of the processor, on one thread.
+MODEL is a train cell of a study. Every opponent attacks all images that the model classifies correctly, whatever
+another attack has found. DIR gets one JSON file per model and budget, which is written after every attack, so
+that an interrupted run continues where it stopped; `--again NAME` repeats an attack. Without a MODEL, the
+command only prints the tables in Markdown. Seconds are processor seconds on one thread.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Entry = dict[str, Any]
 
 
 def within(x_adv: Tensor, x: Tensor, threat: Ball) -> Tensor:
-    """The images of an opponent within the budget, in double precision; the clean one where it is exceeded."""
+    """An opponent's images within the budget, checked in double precision; elsewhere the clean image."""
     clean = x.double()
     change = x_adv.double().clamp(0, 1).nan_to_num(0) - clean
     far = threat.distance(clean + change, clean).view(-1, *[1] * (x.ndim - 1))
@@ -90,7 +90,8 @@ def suited(level: str, model: Classifier, threat: Ball, x: Tensor, y: Tensor, cl
     began = time.process_time()
     found = evaluate_suite(model, level, threat, x, y, clean, Key.of(0), draws=DRAWS)
     seconds = time.process_time() - began
-    members = [{key: member[key] for key in ("name", "attacked", "broke", "seconds")} for member in found.members]
+    shown = ("name", "attacked", "broke", "seconds")
+    members = [{key: member[key] for key in shown} for member in found.members]
     return {"standing": found.attacked.right.tolist(), "seconds": seconds, "members": members}
 
 
@@ -125,7 +126,9 @@ def measure(path: Path, threat: Ball, options: argparse.Namespace) -> None:
         part.replace(file)
         entry = record["attacks"][name]
         left = 100 * sum(entry["standing"]) / len(test.labels)
-        print(f"{record['model']}: {name}: {left:.1f} in {entry['seconds']:.1f} s", file=sys.stderr, flush=True)
+        print(
+            f"{record['model']}: {name}: {left:.1f} in {entry['seconds']:.1f} s", file=sys.stderr, flush=True
+        )
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -147,7 +150,9 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         seconds = sum(attacks[name]["seconds"] for name in names if name in attacks)
         least = min(_mean(each) for each in theirs)
         cells = [record["model"], f"{_mean(record['clean']):.1f}"]
-        cells += [f"**{_mean(ours['standing']):.1f}**" + (" !" if least < _mean(ours["standing"]) - 0.01 else "")]
+        cells += [
+            f"**{_mean(ours['standing']):.1f}**" + (" !" if least < _mean(ours["standing"]) - 0.01 else "")
+        ]
         cells += [f"{_mean(attacks[name]['standing']):.1f}" if name in attacks else "" for name in names]
         cells += [f"{_mean(union):.1f}", f"{more:.0f}" if more == int(more) else f"{more:.1f}"]
         cells += [f"{ours['seconds']:.0f}", f"{seconds:.0f}", f"{ours['seconds'] / max(seconds, 1e-9):.2f}"]
@@ -161,15 +166,15 @@ def _levels(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for record in records:
         attacks = record["attacks"]
         if LARGER in attacks:
-            one, other = attacks[SUITE], attacks[LARGER]
-            yield (
-                f"| {record['model']} | {record['threat']} {record['epsilon']:.3g} | {_mean(one['standing']):.1f} | "
-                f"{_mean(other['standing']):.1f} | {one['seconds']:.0f} | {other['seconds']:.0f} |"
-            )
+            both = [attacks[level] for level in (SUITE, LARGER)]
+            cells = [record["model"], f"{record['threat']} {record['epsilon']:.3g}"]
+            cells += [f"{_mean(each['standing']):.1f}" for each in both]
+            cells += [f"{each['seconds']:.0f}" for each in both]
+            yield f"| {' | '.join(cells)} |"
 
 
 def _members(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What each member of the suite broke, with its seconds on the clock, summed over the models that run it."""
+    """What each member of the suite broke and took, in seconds of the clock, over all models."""
     yield "| member | models | broke | seconds |"
     yield f"|{'---|' * 4}"
     found: dict[str, list[Mapping[str, Any]]] = {}
@@ -198,7 +203,9 @@ def tables(out: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threat", default="linf", choices=THREATS)
