@@ -4,10 +4,10 @@
     python benchmarks/suite_against_peers.py MODEL [MODEL ...] --out DIR --threat l1 --epsilon 8
     python benchmarks/suite_against_peers.py --out DIR
 
-MODEL is a train cell of a study. Every opponent attacks all images that the model classifies correctly, whatever
-another attack has found. DIR gets one JSON file per model and budget, which is written after every attack, so
-that an interrupted run continues where it stopped; `--again NAME` repeats an attack. Without a MODEL, the
-command only prints the tables in Markdown. Seconds are processor seconds on one thread.
+MODEL is a train cell of a study. Every opponent attacks all images that the model classifies correctly, also
+those that another attack has broken. DIR gets one JSON file per model and budget, which is written after
+every attack, so that an interrupted run continues where it stopped; `--again NAME` repeats an attack.
+Without a MODEL, the command only prints the tables in Markdown. Seconds are processor seconds on one thread.
 """
 
 from __future__ import annotations
