@@ -247,7 +247,7 @@ def _quick(kind: _Kind, threat: Threat) -> list[Member]:
     adapts = kind.adapts(threat)
     members = [Member("pgd", PGD(steps=20))]
     if adapts:
-        members.append(Member("sa-pgd-narrow", _adaptive(0.46)))
+        members.append(Member("sa-pgd-narrow", _adaptive(0.46, restarts=_runs(kind, threat))))
     steps = 20 if kind.stochastic or (adapts and not kind.counts) else 50
     members.append(Member("pgd-margin", kind.pgd(steps=steps, objective=Margin())))
     if kind.exits:
@@ -261,7 +261,7 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
     """Other gradients, large and adaptive steps, the full search over spike patterns, every target class."""
     aware, adapts = _aware(kind, threat), kind.adapts(threat)
     restarts = 1 if kind.stochastic or aware else 2
-    members = [Member("sa-pgd-wide", _adaptive(0.39))] if adapts else []
+    members = [Member("sa-pgd-wide", _adaptive(0.39, restarts=_runs(kind, threat)))] if adapts else []
     if not adapts:
         members.append(Member("pgd-coarse", kind.pgd(steps=20, restarts=restarts, reach=10.0)))
     members += [*_backward_rules(kind, steps=20), *_surrogates(kind, threat, steps=20, every=False)]
@@ -275,16 +275,21 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
         for name, objective in (("first-spike", FirstSpikeMargin()), ("potential", PotentialMargin())):
             recipe = kind.pgd(steps=20, reach=5.0, objective=objective)
             members += [Member(f"pgd-{name}", recipe)] if kind.reads(objective) else []
-    if aware:  # its later restarts have a target class, as the targeted search elsewhere
-        members.append(Member("encoder-aware", EncoderAwareSearch(restarts=2, near=True)))
+    if aware:
+        members.append(Member("encoder-aware", EncoderAwareSearch(restarts=1, refine=300, near=True)))
     elif not adapts and not isinstance(threat, L0):
         members += _every_class(kind, threat)
     return [*members, *_nearest(kind, threat)]
 
 
-def _adaptive(strength: float, steps: int = 50) -> Recipe:
+def _adaptive(strength: float, steps: int = 50, restarts: int = 1) -> Recipe:
     """SA-PGD with the gradients of ASSG, which were published together."""
-    return Through(gradient=ASSG(strength), attack=SAPGD(steps=steps))
+    return Through(gradient=ASSG(strength), attack=SAPGD(steps=steps, restarts=restarts))
+
+
+def _runs(kind: _Kind, threat: Threat) -> int:
+    """Runs of SA-PGD: on plateaus of spike counts a second random start helps, unless patterns are searched."""
+    return 2 if kind.counts and not _aware(kind, threat) else 1
 
 
 def _every_class(kind: _Kind, threat: Threat) -> list[Member]:
@@ -347,6 +352,9 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
         members.append(Member("stand-in", StandIn(queries=2000)))
     near = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]
     members += _longer(level, "rectangles", *near)
+    if level is not Level.QUICK and _aware(kind, threat):  # random search leaves one local optimum for another
+        again = EncoderAwareSearch(steps=10, restarts=1, refine=300, near=True)
+        members.append(Member("encoder-aware-again", again))
     if level is not Level.QUICK and (kind.known is None or (kind.counts and not kind.stochastic)):
         queries = 1000 if kind.known is None else 400
         members.append(Member("square-long", SquareSearch(queries=queries)))
