@@ -288,12 +288,12 @@ def _adaptive(strength: float, steps: int = 50, restarts: int = 1) -> Recipe:
 
 
 def _runs(kind: _Kind, threat: Threat) -> int:
-    """Runs of SA-PGD: on plateaus of spike counts a second random start helps, unless patterns are searched."""
+    """Runs of SA-PGD: two on spike counts, which have plateaus, unless spike patterns are searched."""
     return 2 if kind.counts and not _aware(kind, threat) else 1
 
 
 def _every_class(kind: _Kind, threat: Threat) -> list[Member]:
-    """Towards one target class after the other; with the margin, if the number of classes is not known."""
+    """Towards one target class after the other, and along the margin where there are no surrogates."""
     few, steps = (3, 10) if kind.stochastic else (4, 20)
     if kind.known is None:
         steep = not isinstance(threat, L1)
@@ -301,9 +301,13 @@ def _every_class(kind: _Kind, threat: Threat) -> list[Member]:
         members += [Member("sa-pgd", SAPGD(steps=100, **kind.in_expectation()))] if steep else []
         towards = APGDT(steps=steps, targets=EveryOther(few), objective=Margin(), **kind.in_expectation(2))
         return [*members, Member("apgd-t", towards)]
-    if kind.classes <= 3:
-        return []
-    return [Member("apgd-t", APGDT(steps=steps, targets=EveryOther(few), **kind.in_expectation(2)))]
+    members = []
+    if not (kind.spiking or kind.stochastic or isinstance(threat, L1)):
+        members.append(Member("apgd-margin", APGD(steps=100, restarts=2, objective=Margin())))
+    if kind.classes > 3:
+        towards = APGDT(steps=steps, targets=EveryOther(few), **kind.in_expectation(2))
+        members.append(Member("apgd-t", towards))
+    return members
 
 
 def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
