@@ -38,7 +38,7 @@ from spikeproof.attacks.made_of.nested import Carried, going_on
 from spikeproof.attacks.made_of.stand_in import StandIn
 from spikeproof.attacks.nearest.linearised import FABT
 from spikeproof.attacks.nearest.penalised import EAD
-from spikeproof.attacks.nearest.sparse import JSMA, OnePixel, SigmaZero, SparseFool
+from spikeproof.attacks.nearest.sparse import OnePixel, SigmaZero
 from spikeproof.attacks.parts.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean
 from spikeproof.attacks.parts.targets import EveryOther
 from spikeproof.attacks.recipe import Attack, Recipe
@@ -397,8 +397,9 @@ def _nearest(kind: _Kind, threat: Threat) -> list[Member]:
             members.append(Member("ead", EAD(steps=50, searches=4)))
         return members
     if isinstance(threat, L0):
-        zero = Member("sigma-zero", SigmaZero(steps=100 if kind.stochastic else 300))
-        return [zero, Member("jsma", JSMA(targets=EveryOther(1))), Member("sparse-fool", SparseFool())]
+        steps, fewer = (100, 50) if kind.stochastic else (600, 400)
+        small = SigmaZero(steps=fewer, step_size=0.5)
+        return [Member("sigma-zero", SigmaZero(steps=steps)), Member("sigma-zero-small", small)]
     return []
 
 
