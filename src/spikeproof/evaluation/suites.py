@@ -356,7 +356,7 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
         members.append(Member("stand-in", StandIn(queries=2000)))
     near = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]
     members += _longer(level, "rectangles", *near)
-    if level is not Level.QUICK and _aware(kind, threat):  # random search leaves one local optimum for another
+    if level is not Level.QUICK and _aware(kind, threat):
         again = EncoderAwareSearch(steps=10, restarts=1, refine=300, near=True)
         members.append(Member("encoder-aware-again", again))
     if level is not Level.QUICK and (kind.known is None or (kind.counts and not kind.stochastic)):
