@@ -38,7 +38,7 @@ from spikeproof.attacks.made_of.nested import Carried, going_on
 from spikeproof.attacks.made_of.stand_in import StandIn
 from spikeproof.attacks.nearest.linearised import FABT
 from spikeproof.attacks.nearest.penalised import EAD
-from spikeproof.attacks.nearest.sparse import JSMA, OnePixel, SigmaZero, SparseFool
+from spikeproof.attacks.nearest.sparse import OnePixel, SigmaZero
 from spikeproof.attacks.parts.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean
 from spikeproof.attacks.parts.targets import EveryOther
 from spikeproof.attacks.recipe import Attack, Recipe
@@ -247,7 +247,7 @@ def _quick(kind: _Kind, threat: Threat) -> list[Member]:
     adapts = kind.adapts(threat)
     members = [Member("pgd", PGD(steps=20))]
     if adapts:
-        members.append(Member("sa-pgd-narrow", _adaptive(0.46)))
+        members.append(Member("sa-pgd-narrow", _adaptive(0.46, restarts=_runs(kind, threat))))
     steps = 20 if kind.stochastic or (adapts and not kind.counts) else 50
     members.append(Member("pgd-margin", kind.pgd(steps=steps, objective=Margin())))
     if kind.exits:
@@ -261,7 +261,7 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
     """Other gradients, large and adaptive steps, the full search over spike patterns, every target class."""
     aware, adapts = _aware(kind, threat), kind.adapts(threat)
     restarts = 1 if kind.stochastic or aware else 2
-    members = [Member("sa-pgd-wide", _adaptive(0.39))] if adapts else []
+    members = [Member("sa-pgd-wide", _adaptive(0.39, restarts=_runs(kind, threat)))] if adapts else []
     if not adapts:
         members.append(Member("pgd-coarse", kind.pgd(steps=20, restarts=restarts, reach=10.0)))
     members += [*_backward_rules(kind, steps=20), *_surrogates(kind, threat, steps=20, every=False)]
@@ -275,20 +275,25 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
         for name, objective in (("first-spike", FirstSpikeMargin()), ("potential", PotentialMargin())):
             recipe = kind.pgd(steps=20, reach=5.0, objective=objective)
             members += [Member(f"pgd-{name}", recipe)] if kind.reads(objective) else []
-    if aware:  # its later restarts have a target class, as the targeted search elsewhere
-        members.append(Member("encoder-aware", EncoderAwareSearch(restarts=2, near=True)))
+    if aware:
+        members.append(Member("encoder-aware", EncoderAwareSearch(restarts=1, refine=300, near=True)))
     elif not adapts and not isinstance(threat, L0):
         members += _every_class(kind, threat)
     return [*members, *_nearest(kind, threat)]
 
 
-def _adaptive(strength: float, steps: int = 50) -> Recipe:
+def _adaptive(strength: float, steps: int = 50, restarts: int = 1) -> Recipe:
     """SA-PGD with the gradients of ASSG, which were published together."""
-    return Through(gradient=ASSG(strength), attack=SAPGD(steps=steps))
+    return Through(gradient=ASSG(strength), attack=SAPGD(steps=steps, restarts=restarts))
+
+
+def _runs(kind: _Kind, threat: Threat) -> int:
+    """Runs of SA-PGD: two on spike counts, which have plateaus, unless spike patterns are searched."""
+    return 2 if kind.counts and not _aware(kind, threat) else 1
 
 
 def _every_class(kind: _Kind, threat: Threat) -> list[Member]:
-    """Towards one target class after the other; with the margin, if the number of classes is not known."""
+    """Towards one target class after the other, and along the margin where there are no surrogates."""
     few, steps = (3, 10) if kind.stochastic else (4, 20)
     if kind.known is None:
         steep = not isinstance(threat, L1)
@@ -296,9 +301,13 @@ def _every_class(kind: _Kind, threat: Threat) -> list[Member]:
         members += [Member("sa-pgd", SAPGD(steps=100, **kind.in_expectation()))] if steep else []
         towards = APGDT(steps=steps, targets=EveryOther(few), objective=Margin(), **kind.in_expectation(2))
         return [*members, Member("apgd-t", towards)]
-    if kind.classes <= 3:
-        return []
-    return [Member("apgd-t", APGDT(steps=steps, targets=EveryOther(few), **kind.in_expectation(2)))]
+    members = []
+    if not (kind.spiking or kind.stochastic or isinstance(threat, L1)):
+        members.append(Member("apgd-margin", APGD(steps=100, restarts=2, objective=Margin())))
+    if kind.classes > 3:
+        towards = APGDT(steps=steps, targets=EveryOther(few), **kind.in_expectation(2))
+        members.append(Member("apgd-t", towards))
+    return members
 
 
 def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
@@ -347,6 +356,9 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
         members.append(Member("stand-in", StandIn(queries=2000)))
     near = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]
     members += _longer(level, "rectangles", *near)
+    if level is not Level.QUICK and _aware(kind, threat):
+        again = EncoderAwareSearch(steps=10, restarts=1, refine=300, near=True)
+        members.append(Member("encoder-aware-again", again))
     if level is not Level.QUICK and (kind.known is None or (kind.counts and not kind.stochastic)):
         queries = 1000 if kind.known is None else 400
         members.append(Member("square-long", SquareSearch(queries=queries)))
@@ -385,8 +397,9 @@ def _nearest(kind: _Kind, threat: Threat) -> list[Member]:
             members.append(Member("ead", EAD(steps=50, searches=4)))
         return members
     if isinstance(threat, L0):
-        zero = Member("sigma-zero", SigmaZero(steps=100 if kind.stochastic else 300))
-        return [zero, Member("jsma", JSMA(targets=EveryOther(1))), Member("sparse-fool", SparseFool())]
+        steps, fewer = (100, 50) if kind.stochastic else (600, 400)
+        small = SigmaZero(steps=fewer, step_size=0.5)
+        return [Member("sigma-zero", SigmaZero(steps=steps)), Member("sigma-zero-small", small)]
     return []
 
 
