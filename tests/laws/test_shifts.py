@@ -1,15 +1,28 @@
-"""Shifts of spikes against brute force: every grid, and every account of which spike went where."""
+"""Shifts of spikes against brute force: every grid, and every account of which spike went where.
 
+On larger grids, against an implementation that looks at every entry (`dense_shifts.py`).
+"""
+
+import sys
 from functools import cache
 from itertools import permutations, product
+from pathlib import Path
 
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Threat
 from spikeproof.threats import Shifts
+from spikeproof.threats.lines import leaders
+from spikeproof.threats.placement import assigned
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import dense_shifts
+from dense_shifts import DenseShifts
 
 T = 4
 MEASURES = ("moved", "delay", "jitter")
@@ -155,3 +168,61 @@ def test_total_delay_equals_the_optimum_of_an_integer_programme_or_is_rationed_c
         assert (gain <= most + 1e-9).all()
         assert (gain >= 0.8 * most).all()
         torch.testing.assert_close(found, most)
+
+
+LARGER = [Shifts(k, most=n, measure=m) for m in MEASURES for k in (1, 4) for n in (1, 3)]
+LARGER += [Shifts(12, most=3, polarity=1, measure="delay"), Shifts(3, region=(0, 0, 2, 2))]
+
+
+def recordings(threat, seed):
+    """Grids of seven steps at twelve places; one example is empty."""
+    draws = Key.of(seed).uniform((5, 7, 2, 2, 3))
+    x = (draws < 0.35).float() * (1 + (threat.most > 1) * ((draws < 0.2).float() + (draws < 0.1).float()))
+    x[1] = 0
+    return x
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["as they are", "as if very large"])
+@pytest.mark.parametrize("threat", LARGER, ids=repr)
+def test_answers_equal_to_the_bit_those_of_a_look_at_every_entry(threat, large, monkeypatch):
+    if large:
+        monkeypatch.setattr("spikeproof.threats.shifts.ENTRIES", 1000)
+        monkeypatch.setattr(dense_shifts, "ENTRIES", 1000)
+    dense = DenseShifts(threat.epsilon, threat.most, threat.polarity, threat.region, threat.measure)
+    for seed in range(2):
+        x, key = recordings(threat, seed), Key.of(10 + seed)
+        goal, slope = key.fold("goal").normal(x.shape), key.fold("slope").normal(x.shape)
+        best = threat.extreme(goal, x)
+        assert torch.equal(best, dense.extreme(goal, x))
+        others = best.roll(1, 1)
+        assert torch.equal(threat.distance(best, x), dense.distance(best, x))
+        assert torch.equal(threat.distance(others, x), dense.distance(others, x))
+        for many in (1, 20):
+            near = threat.neighbours(best, x, slope, many)
+            assert torch.equal(near, dense.neighbours(best, x, slope, many))
+
+
+def test_unequal_events_are_assigned_as_scipy_assigns_them():
+    for shape in ((30, 1, 1), (30, 2, 5), (30, 5, 5), (30, 6, 9)):
+        value = Key.of(11).fold("value", *shape).normal(shape).double()
+        barred = Key.of(12).fold("barred", *shape).uniform(shape) < 0.3
+        barred &= ~torch.eye(*shape[1:]).bool()  # so that one assignment is left
+        value = torch.where(barred, -torch.inf, value)
+        found = assigned(value)
+        for one, entries in zip(value, found, strict=True):
+            rows, columns = linear_sum_assignment(one.clamp(min=-1e30).numpy(), maximize=True)
+            assert sorted(set(entries.tolist())) == sorted(entries.tolist())
+            best = float(one[rows, columns].sum())
+            assert float(one.gather(1, entries[:, None]).sum()) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("many", [0, 1, 3, 40])
+def test_leaders_are_those_of_a_stable_sort_of_each_example(many):
+    value = (4 * Key.of(13).uniform((60,))).floor().double()  # with many ties
+    value[value == 0] = -torch.inf
+    owner = (6 * Key.of(14).uniform((60,))).long().sort().values
+    index, real = leaders(value, owner, 7, many)
+    for b in range(7):
+        mine = [i for i in range(60) if owner[i] == b and value[i] > -torch.inf]
+        expected = sorted(mine, key=lambda i: -float(value[i]))[:many]
+        assert index[b][real[b]].tolist() == expected

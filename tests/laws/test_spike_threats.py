@@ -10,6 +10,7 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Threat
 from spikeproof.threats import Additions, Flips, Removals
+from spikeproof.threats.spikes import _leading
 
 SHAPE = (40, 2, 2, 1, 2)
 SIZES = {1: 40, 2: 6}
@@ -135,3 +136,13 @@ def test_budgets_are_nested():
     grad = Key.of(7).normal(x.shape)
     for threat in map(Flips, range(5)):
         assert replace(threat, epsilon=5).contains(threat.extreme(grad, x), x).all()
+
+
+def test_the_largest_changes_are_those_of_a_stable_sort_whatever_is_tied():
+    for draw, many in product(range(5), (0, 1, 4, 9, 30)):
+        worth = (3 * Key.of(draw).uniform((6, 20))).floor()
+        found = _leading(worth, many)
+        whole = worth.argsort(dim=1, descending=True, stable=True)[:, :many]
+        positive = worth.gather(1, whole) > 0
+        assert torch.equal(found[positive], whole[positive])
+        assert (worth.gather(1, found)[~positive] == 0).all()

@@ -9,8 +9,10 @@ from torch import nn
 
 from spikeproof.attacks.answers.queries import RectangleSearch, Square, SquareSearch, at_clean
 from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.attacks.made_of.composite import steps_of
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.auditing.assess import suite_evidence
+from spikeproof.auditing.checks import ENOUGH_STEPS
 from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import Digits
 from spikeproof.decoders import ConfidenceExit, Count, Earliest, FirstSpike, MeanPotential, decide
@@ -398,3 +400,12 @@ def test_the_suite_for_a_region_leaves_what_that_of_the_ball_leaves_or_more(subj
         left[name] = int(found.right.sum())
     assert abs(left["whole"] - left["ball"]) <= 0.06 * len(x)
     assert left["whole"] < left["part"] < int(clean.right.sum())
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("threat", [Flips(3), Shifts(2), Shifts(1, measure="jitter")], ids=repr)
+def test_every_suite_on_events_follows_gradients_for_as_many_steps_as_the_audit_asks_for(level, threat):
+    spec = ModelSpec(Events(6), MLP((8,)), LIF(), ATan(), Count(), (4, 1, 1), 3)
+    for model in (spec, lambda x, key=None: x.flatten(1)):
+        steps = [steps_of(m.recipe) for m in plan(level, model, threat) if not m.recipe.gradient_free]
+        assert max(steps) >= ENOUGH_STEPS

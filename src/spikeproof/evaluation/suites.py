@@ -404,7 +404,11 @@ def _nearest(kind: _Kind, threat: Threat) -> list[Member]:
 
 
 def _on_events(level: Level, kind: _Kind, threat: Threat) -> list[Member]:
-    """Attacks on spike trains: noise, published attacks, a search by gradients, a walk without gradients."""
+    """Attacks on spike trains: noise, published attacks, a search by gradients, a walk without gradients.
+
+    Every level has an attack that follows gradients for long enough to count as a search (`ENOUGH_STEPS` of
+    the audit); the few steps of the quick search alone do not count.
+    """
     searches = {
         Level.QUICK: SpikeSearch(steps=6, restarts=1, width=8, refine=2),
         Level.STANDARD: SpikeSearch(),
@@ -415,7 +419,7 @@ def _on_events(level: Level, kind: _Kind, threat: Threat) -> list[Member]:
     if level is not Level.QUICK:
         shifts = isinstance(threat, Shifts)
         members.append(Member("retiming", Retiming()) if shifts else Member("sda", SDA()))
-        members.append(Member("spike-compatible", SpikeCompatible(objective=Margin())))
+    members.append(Member("spike-compatible", SpikeCompatible(objective=Margin())))
     members.append(Member("spike-search", search))
     if level is not Level.QUICK:
         brief = replace(search, restarts=1)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from spikeproof.errors import InputError
@@ -174,7 +174,7 @@ class Flips(EventThreat):
     def _first(self, worth: Float[Tensor, "B *F"]) -> Bool[Tensor, "B *F"]:
         """The epsilon entries with the largest positive worth."""
         rows = rows_of(worth)
-        order = rows.argsort(dim=1, descending=True, stable=True)[:, : int(self.epsilon)]
+        order = _leading(rows, int(self.epsilon))
         chosen = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, order, True)
         return (chosen & (rows > 0)).view(worth.shape)
 
@@ -185,7 +185,7 @@ class Flips(EventThreat):
         room = rows_of(torch.where(away.view(x.shape) > 0, self.up(x), self.down(x))).double()
         far = torch.where(room > 0, away.abs(), torch.zeros_like(away))
         few = min(int(self.epsilon), far.shape[1])
-        order = far.argsort(dim=1, descending=True, stable=True)[:, :few]
+        order = _leading(far, few)
         units = torch.arange(1, min(int(self.epsilon), self.most) + 1, device=x.device).double()
         # Gain of each further event, in squared distance
         gain = 2 * far.gather(1, order)[..., None] - (2 * units - 1)
@@ -220,7 +220,7 @@ class Flips(EventThreat):
         room = rows_of(torch.where(slope.view(x.shape) > 0, self.up(x), self.down(x))).double()
         room = torch.where(slope != 0, room, 0 * room)
         worth = torch.where(room > 0, slope.abs(), 0 * slope)
-        order = worth.argsort(dim=1, descending=True, stable=True)[:, : int(self.epsilon)]
+        order = _leading(worth, int(self.epsilon))
         there = room.gather(1, order)
         taken = torch.minimum(there, (self.epsilon - (there.cumsum(1) - there)).clamp(min=0))
         moved = torch.zeros_like(slope).scatter_(1, order, taken) * slope.sign()
@@ -254,6 +254,20 @@ class Flips(EventThreat):
             changed = changed + _unit(last.clamp(min=0), real & (last >= 0), moved)
             found.append(x + changed.view(x.shape))
         return torch.stack(found) if found else x_adv[None][:0]
+
+
+def _leading(worth: Float[Tensor, "B N"], many: int) -> Int64[Tensor, "B M"]:
+    """The places of the `many` largest values of each row, falling; equal positive ones in their order."""
+    top = worth.topk(min(many, worth.shape[1]), dim=1)
+    places = top.indices.sort(dim=1).values
+    found = places.gather(1, worth.gather(1, places).argsort(dim=1, descending=True, stable=True))
+    if top.values.shape[1]:  # the last value may have equals beyond
+        last = top.values[:, -1:]
+        more = ((worth >= last).sum(1) > top.values.shape[1]) & (last[:, 0] > 0)
+        if more.any():
+            whole = worth[more].argsort(dim=1, descending=True, stable=True)
+            found[more] = whole[:, : found.shape[1]]
+    return found
 
 
 def _best(gain: Tensor, possible: Tensor, many: int) -> tuple[Tensor, Tensor]:
