@@ -130,6 +130,7 @@ BESIDES = {  # what is public beside the classes that a study can name
     *("substitute", "probed", "wrap", "load", "save", "decide", "parse_epsilon"),
     *("evaluate_clean", "evaluate_attack", "evaluate_sweep", "evaluate_suite", "evaluate_distances"),
     *("strongest", "rate_twin", "made_on", "through", "GradientAttack", "MinimumNorm", "audit", "Report"),
+    *("from_nir", "to_nir"),
     *("AsFoolbox", "AsTorchattacks", "FOOLBOX", "TORCHATTACKS", "MODEL_PARTS", "STUDY_PARTS"),
     *("SpikeproofError", "InputError", "LeakError", "DamagedError", "__version__"),
 }

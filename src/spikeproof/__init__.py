@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from spikeproof.interop.calls import AsFoolbox as AsFoolbox
     from spikeproof.interop.calls import AsTorchattacks as AsTorchattacks
     from spikeproof.interop.frameworks.wrap import wrap as wrap
+    from spikeproof.interop.graph_writer import to_nir as to_nir
+    from spikeproof.interop.graphs import from_nir as from_nir
     from spikeproof.interop.members import FOOLBOX as FOOLBOX
     from spikeproof.interop.members import TORCHATTACKS as TORCHATTACKS
     from spikeproof.keys import Key as Key
