@@ -130,9 +130,12 @@ class _Events:
         self.x, self.steps = x, x.shape[1]
         free = (x > 0) & threat.open(x)
         flat = free.flatten(1)
-        many = int(flat.sum(1).max()) if flat.numel() else 0
-        order = flat.long().argsort(dim=1, descending=True, stable=True)[:, :many]
-        self.real, self.origin = flat.gather(1, order), order
+        count = flat.sum(1)
+        many = int(count.max()) if flat.numel() else 0
+        self.real = torch.arange(many, device=x.device) < count[:, None]
+        order = torch.zeros(self.real.shape, dtype=torch.int64, device=x.device)
+        order[self.real] = flat.nonzero()[:, 1]
+        self.origin = order
         self.width = max(flat.shape[1] // max(self.steps, 1), 1)
         self.value = x.flatten(1).gather(1, order)
         self.rest = (x * ~free).flatten(1)
