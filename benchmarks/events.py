@@ -99,7 +99,7 @@ def whole_queries(examples: int) -> None:
     print("| grid | threat | examples | seconds per example | of 100 queries |")
     print("|---|---|---|---|---|")
     for steps, side in ((10, 34), (16, 128)):
-        many = max(1, examples * 34 * 34 // side**2)
+        many = max(32, examples * 34 * 34 // side**2)  # batches are padded to 32
         x = recordings(many, steps, side, 1)
         spec = sp.ModelSpec(
             sp.Events(steps), sp.ConvNet(), sp.LIF(), sp.ATan(), sp.MeanPotential(), (2, side, side), 10
