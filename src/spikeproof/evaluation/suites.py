@@ -279,7 +279,17 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
         members.append(Member("encoder-aware", EncoderAwareSearch(restarts=1, refine=300, near=True)))
     elif not adapts and not isinstance(threat, L0):
         members += _every_class(kind, threat)
+    elif kind.counts and not isinstance(threat, L0):
+        members += _on_plateaus(kind)
     return [*members, *_nearest(kind, threat)]
+
+
+def _on_plateaus(kind: _Kind) -> list[Member]:
+    """A third strength with more steps, and every target class, for logits that are constant in many places."""
+    members = [Member("sa-pgd-middle", _adaptive(0.425, steps=100))]
+    if kind.classes > 3:
+        members.append(Member("apgd-t", APGDT(steps=20, targets=EveryOther(4))))
+    return members
 
 
 def _adaptive(strength: float, steps: int = 50, restarts: int = 1) -> Recipe:
