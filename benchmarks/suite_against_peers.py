@@ -189,11 +189,12 @@ def _members(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def tables(out: Path) -> Iterator[str]:
     """All tables, of what was measured so far."""
     records = [json.loads(file.read_text()) for file in sorted(out.glob("*.json"))]
-    records = [record for record in records if SUITE in record["attacks"] and len(record["attacks"]) > 1]
-    budgets = sorted({(list(THREATS).index(r["threat"]), r["epsilon"]) for r in records})
+    records = [record for record in records if SUITE in record["attacks"]]
+    rivals = [record for record in records if set(record["attacks"]) - {SUITE, LARGER}]
+    budgets = sorted({(list(THREATS).index(r["threat"]), r["epsilon"]) for r in rivals})
     for place, epsilon in budgets:
         kind = list(THREATS)[place]
-        chosen = [r for r in records if (r["threat"], r["epsilon"]) == (kind, epsilon)]
+        chosen = [r for r in rivals if (r["threat"], r["epsilon"]) == (kind, epsilon)]
         yield f"\n## {kind}, {epsilon:.4g}\n"
         yield from _rows(sorted(chosen, key=lambda r: r["model"]))
         yield ""

@@ -12,7 +12,7 @@ from spikeproof.attacks.gradient.plain import PGD
 from spikeproof.attacks.made_of.composite import steps_of
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.auditing.assess import suite_evidence
-from spikeproof.auditing.checks import ENOUGH_STEPS
+from spikeproof.auditing.conditions import ENOUGH_STEPS
 from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import Digits
 from spikeproof.decoders import ConfidenceExit, Count, Earliest, FirstSpike, MeanPotential, decide
