@@ -285,11 +285,11 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
 
 
 def _on_plateaus(kind: _Kind) -> list[Member]:
-    """A third strength with more steps, and every target class, for logits that are constant in many places."""
-    members = [Member("sa-pgd-middle", _adaptive(0.425, steps=100))]
-    if kind.classes > 3:
-        members.append(Member("apgd-t", APGDT(steps=20, targets=EveryOther(4))))
-    return members
+    """Target classes, and a third strength with more steps, for logits that are constant in many places."""
+    middle = Member("sa-pgd-middle", _adaptive(0.425, steps=100))
+    if kind.classes <= 3:
+        return [middle]
+    return [Member("apgd-t", APGDT(steps=20, targets=EveryOther(4))), middle]
 
 
 def _adaptive(strength: float, steps: int = 50, restarts: int = 1) -> Recipe:
