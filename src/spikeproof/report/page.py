@@ -353,6 +353,10 @@ def _per(total: float | None, count: float | None) -> float | None:
     return total / count if total is not None and count else None
 
 
+GIVEN = ("as-made", "as-saved")
+"""How the learning rules of models that were not trained in a study begin."""
+
+
 def _summary(records: Sequence[Record], rows: Sequence[tables.Headline], ranked: Set[str]) -> str:
     """A summary of the study in one paragraph."""
     if not records:
@@ -365,10 +369,10 @@ def _summary(records: Sequence[Record], rows: Sequence[tables.Headline], ranked:
         if len(rows) > 1
         else ("One model was", "the model classifies")
     )
-    words = (
-        f"{count} trained on {', '.join(names)} and measured on {' or '.join(map(str, images))} test "
-        f"{noun(records)}. "
-    )
+    data, many = ", ".join(names), " or ".join(map(str, images))
+    words = f"{count} measured on {many} test {noun(records)} of {data}. "
+    if not all(record["rule"].startswith(GIVEN) for record in records):
+        words = f"{count} trained on {data} and measured on {many} test {noun(records)}. "
     if clean:
         words += f"Without an attack {they} {_range(clean)} of them correctly. "
     return words + _attack_summary(records, rows, ranked)

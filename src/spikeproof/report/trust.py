@@ -390,8 +390,8 @@ def _limit(found: f.Limit, names: _Names) -> str:
             return _ranks(found)
         case f.OneSeed():
             return (
-                "The study does not show how results vary between trainings: every model was trained with "
-                "one seed, and the intervals do not cover this variation."
+                "The study does not show how results vary between trainings: every model comes from one "
+                "training, and the intervals do not cover this variation."
             )
         case f.SeedSpread(model, trainings, budget, spread):
             return (
