@@ -196,7 +196,7 @@ def test_a_warning_is_visible_with_its_model_and_what_it_means(tmp_path):
     assert "latency" in box
     assert "masked" in box
     assert "unbounded attack fails (1)" in box
-    assert "pgd may choose any image and leaves 40.0 %" in box
+    assert "pgd may choose any image, and the accuracy is still 40.0 %" in box
     assert "budget or box violated (1)" in box
     assert "1.5 % of the examples" in box
     results = text[text.index('id="results"') : text.index('id="reading"')]
