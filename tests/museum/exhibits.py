@@ -69,6 +69,11 @@ def trained(code=Direct(4), decoder=MeanPotential(), network=MLP((40,)), neuron=
     return model.eval()
 
 
+def untrained():
+    spec = ModelSpec(Direct(4), MLP((40,)), LIF(), ATan(), MeanPotential(), (1, 8, 8), 10)
+    return spec.build(Key.of(0)).eval()
+
+
 class Wrapped(nn.Module):
     """A model with something done to images before, or to logits after."""
 
@@ -348,6 +353,7 @@ EXHIBITS = (
         "probabilities instead of logits",
         lambda: evidence(Wrapped(trained(), after=lambda z, x: z.softmax(1))),
     ),
+    Exhibit("a network that was never trained", "no better than chance", lambda: evidence(untrained())),
     Exhibit("one step, spikes counted", "ties", lambda: evidence(trained(Direct(1), Count()))),
     Exhibit(
         "silence answered with class 0",

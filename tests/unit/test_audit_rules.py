@@ -94,6 +94,12 @@ def test_a_robust_accuracy_near_zero_is_never_doubtful(n, accuracy, low):
     assert audit(number(accuracy, n, attacks=attacks, diagnostics=leaking)).verdict == WITHHELD
 
 
+@pytest.mark.parametrize(("clean", "raised"), [(0.0, True), (0.12, True), (0.14, False), (0.9, False)])
+def test_a_model_that_guesses_gets_a_note_even_where_nothing_is_left(clean, raised):
+    found = audit(number(accuracy=0.0, n=400, clean_accuracy=clean, suites=["standard"]))
+    assert ("no better than chance" in [note.check for note in found.notes]) == raised
+
+
 def test_ties_are_a_note_with_what_argmax_would_give():
     found = audit(number(suites=["standard"], tie_share=0.3, argmax_accuracy=0.62))
     assert found.verdict == SUPPORTED
@@ -128,6 +134,7 @@ BOTH = {
     **{name: number(diagnostics=replace(SOUND, **fields)) for name, fields in DIAGNOSED.items()},
     "certificate contradicted": number(contradicted=0.1),
     "ties": number(tie_share=0.5),
+    "no better than chance": number(accuracy=0.05, clean_accuracy=0.12),
     "accuracy rises with epsilon": number(curve=[CurvePoint(0.05, 0.3), CurvePoint(0.1, 0.5)]),
     "too few examples": number(n=20),
 }

@@ -342,6 +342,17 @@ CHECKS: tuple[Check, ...] = (
         too_high=False,
     ),
     Check(
+        "no better than chance",
+        NOTE,
+        c.no_better_than_chance,
+        "the 95 % interval of the clean accuracy holds the accuracy of guessing, one in as many as there are classes.",
+        "A model that has learned nothing has nothing to lose, so its robust accuracy says nothing about robustness.",
+        "Train the model for longer, and see whether it was trained on data in the same range and order of classes. If most "
+        "outputs tie, read `clean_argmax` as well.",
+        "spikeproof",
+        too_high=False,
+    ),
+    Check(
         "silent outputs decoded as a class",
         WITHHELD,
         c.share_above(

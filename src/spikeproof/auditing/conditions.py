@@ -18,6 +18,7 @@ from spikeproof.auditing.evidence import (
     GradientSource,
 )
 from spikeproof.evaluation.levels import Level
+from spikeproof.statistics import wilson
 
 __all__ = [
     "ENOUGH_QUERIES",
@@ -46,6 +47,7 @@ __all__ = [
     "loss_still_rising",
     "nearer_image_known",
     "nested_budgets",
+    "no_better_than_chance",
     "no_logits",
     "not_diagnosed",
     "not_differentiable",
@@ -250,6 +252,18 @@ def ties(evidence: Evidence) -> str | None:
         f"{_percent(evidence.argmax_accuracy)}, which is no worst case, because the attacks stop at a tie"
     )
     return f"{_percent(share)} of the images end in a tie for the best class and count as errors{otherwise}"
+
+
+def no_better_than_chance(evidence: Evidence) -> str | None:
+    if not evidence.n or evidence.clean_accuracy != evidence.clean_accuracy:  # nothing was measured
+        return None
+    chance = 1 / evidence.classes
+    if wilson(evidence.clean_accuracy * evidence.n, evidence.n).low > chance:
+        return None
+    return (
+        f"{_percent(evidence.clean_accuracy)} of the {evidence.n} clean examples are classified correctly, "
+        f"and guessing gives {_percent(chance)}"
+    )
 
 
 def gradient_is_no_slope(diagnostics: Diagnostics) -> str | None:
