@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from spikeproof.catalogue.names import KINDS, PARTS
 from spikeproof.errors import InputError, suggest
@@ -76,7 +76,7 @@ def _holds(hint: object) -> str:
     return spelt(hint, {**options, **_NAMES})
 
 
-def _default(field: dataclasses.Field[Any]) -> object:
+def _default(field: dataclasses.Field[object]) -> object:
     """The default as a study file writes it."""
     value = field.default
     if field.default_factory is not dataclasses.MISSING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from spikeproof.attacks.made_of.transfer import Others
 from spikeproof.attacks.parts.oracles import Oracle
@@ -26,7 +25,7 @@ from spikeproof.surrogates import Surrogate
 
 __all__ = ["KINDS"]
 
-KINDS: Mapping[str, Any] = {  # classes and protocols, which have no type in common
+KINDS: Mapping[str, object] = {  # classes and protocols, which have no type in common
     "encoders": Encoder,
     "backward-rules": BackwardRule,
     "decoders": Decoder,

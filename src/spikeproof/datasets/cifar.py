@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO, RawIOBase
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -600,7 +600,7 @@ def _check_operations(content: bytes) -> None:
             raise pickle.UnpicklingError(f"its dictionaries have more than {KEYS} keys")
 
 
-def unpickled(content: bytes, path: Path) -> Any:
+def unpickled(content: bytes, path: Path) -> object:
     """The pickled object, if it consists of arrays of bytes and plain values, at most one dictionary deep.
 
     Raises:

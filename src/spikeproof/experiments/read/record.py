@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 __all__ = [
     "Base",
@@ -291,7 +291,7 @@ class DistanceRecord(_Named):
     cell: str
 
 
-def data_notes(metrics: Mapping[str, Any]) -> list[str]:
+def data_notes(metrics: Mapping[str, object]) -> list[str]:
     """The notes about the files of the data set in the metrics of a train cell.
 
     Example:

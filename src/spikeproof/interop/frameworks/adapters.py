@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from types import FunctionType, MethodType
+from types import CellType, FunctionType, MethodType
 from typing import Any, ClassVar
 
 import torch
@@ -171,7 +171,7 @@ def _walk(value: object, found: dict[int, nn.Module], seen: set[int]) -> None:
             _walk(part, found, seen)
 
 
-def _walk_cell(cell: Any, found: dict[int, nn.Module], seen: set[int]) -> None:
+def _walk_cell(cell: CellType, found: dict[int, nn.Module], seen: set[int]) -> None:
     try:
         _walk(cell.cell_contents, found, seen)
     except ValueError:  # a name that has no value yet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ class Trial:
         reset: what brings a state of its own to rest.
     """
 
-    call: Callable[..., Any]
+    call: Callable[..., object]
     adapters: Sequence[Adapter]
     parts: Sequence[tuple[str, nn.Module]]
     x: Tensor
@@ -119,7 +119,7 @@ class Trial:
     def _counting(self, seen: dict[int, list[tuple[int, int]]]) -> Iterator[None]:
         """Note how many steps and examples each layer of known neurons sees."""
 
-        def note(module: nn.Module, given: tuple[Any, ...]) -> None:
+        def note(module: nn.Module, given: tuple[object, ...]) -> None:
             for adapter in self.adapters:
                 if given and isinstance(given[0], Tensor):
                     found = adapter.looks(module, given[0])

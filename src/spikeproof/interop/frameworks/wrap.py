@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -68,7 +67,7 @@ class Axes(Enum):
 
 
 def wrap(
-    net: Callable[..., Any],
+    net: Callable[..., object],
     examples: Float[Tensor, "N *F"] | None = None,
     *,
     steps: int | None = None,
