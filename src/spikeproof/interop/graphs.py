@@ -263,7 +263,8 @@ def from_nir(
             `MeanPotential()` of those that only integrate.
         surrogate: the spike function whose derivative stands in for that of the spike.
         input_shape: inputs, or channels, height and width, of one step; by default what the graph says. Some
-            exporters count the batch of their sample.
+            exporters count the batch of their sample. Images are flattened for a graph that begins with a
+            Linear or Affine node of as many inputs.
 
     Raises:
         InputError: the file is none of NIR, or a node, a connection or a parameter has no exact counterpart.
@@ -294,7 +295,8 @@ def from_nir(
     begin, path, loops = _chain(*_flat(graph, nir), nir)
     shape = _input_shape(begin if input_shape is None else input_shape)
     reader = _Reader(nir, convention, surrogate)
-    layers: list[nn.Module] = [nn.Flatten()] if len(shape) == 1 else []
+    rows = len(shape) == 1 or _takes_rows(path[0][1], math.prod(shape))
+    layers: list[nn.Module] = [nn.Flatten()] if rows else []
     for name, node in path:
         layers += reader.layers(name, node, loops.get(name))
     name, node = path[-1]
@@ -330,6 +332,12 @@ def from_nir(
             "Use an encoder that keeps the shape.",
         )
     return Classifier(spec, network).eval()
+
+
+def _takes_rows(node: Node, size: int) -> bool:
+    """Whether the first node multiplies rows of as many numbers as an input has."""
+    weight = getattr(node, "weight", None)
+    return weight is not None and np.ndim(weight) == 2 and np.shape(weight)[1] == size
 
 
 def _kind(node: Node) -> str:
