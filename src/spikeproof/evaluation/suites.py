@@ -289,7 +289,7 @@ def _on_plateaus(kind: _Kind) -> list[Member]:
     middle = Member("sa-pgd-middle", _adaptive(0.425, steps=100))
     if kind.classes <= 3:
         return [middle]
-    return [Member("apgd-t", APGDT(steps=20, targets=EveryOther(4))), middle]
+    return [Member("apgd-t", APGDT(steps=20, targets=EveryOther(9))), middle]
 
 
 def _adaptive(strength: float, steps: int = 50, restarts: int = 1) -> Recipe:
