@@ -196,6 +196,12 @@ def test_substitutes_ahead_of_training_are_a_doubt_only_where_no_standard_suite_
     assert found.verdict == verdict
 
 
+@pytest.mark.parametrize(("suites", "verdict"), [([], DOUBTFUL), (["standard"], SUPPORTED)])
+def test_a_weak_gradient_attack_beside_a_standard_suite_is_no_doubt_about_the_suite(suites, verdict):
+    beside = [ran(PGD(steps=20), 0.6), ran(SquareSearch(), 0.5)]
+    assert audit(number(attacks=[*beside, *suite(OWN)], suites=suites)).verdict == verdict
+
+
 @pytest.mark.parametrize(("place", "planted"), [(EVALUATE, IN_SUITES), (STUDIES, IN_STUDIES)])
 def test_every_check_is_raised_wherever_it_is_listed_and_listed_nowhere_else(place, planted):
     """The evidence of suites and studies raises every check that is listed for them, as in the museum."""

@@ -356,9 +356,10 @@ def _follows_a_substitute(attack: AttackEvidence) -> bool:
 def gradient_free_beats_gradient(evidence: Evidence) -> str | None:
     alone = _alone(evidence)
     free = [a for a in evidence.attacks if a.gradient_free]
-    return _beaten(
-        _best([a for a in alone.attacks if a.gradient_free]), _best(alone.white_box())
-    ) or _broke_after(evidence, free, "gradients", SUITE_SLACK)
+    beaten = None
+    if not searched(evidence):  # a suite does not rest on the attacks beside it
+        beaten = _beaten(_best([a for a in alone.attacks if a.gradient_free]), _best(alone.white_box()))
+    return beaten or _broke_after(evidence, free, "gradients", SUITE_SLACK)
 
 
 def transfer_beats_white_box(evidence: Evidence) -> str | None:
