@@ -224,8 +224,8 @@ def main() -> None:
     for verdict in ("supported", "preliminary", "doubtful"):
         some = [n for n in numbers if n.verdict == verdict]
         falls = sum(n.falls for n in some)
-        share = f"{100 * falls / len(some):.0f} %" if some else "none"
-        lines.append(f"| {verdict} | {len(some)} | {falls} | {share} |")
+        fallen = f"{100 * falls / len(some):.0f} %" if some else "none"
+        lines.append(f"| {verdict} | {len(some)} | {falls} | {fallen} |")
     lines += [
         "",
         "| model | epsilon | printed | from | extreme | and greedy | verdict |",
