@@ -8,7 +8,6 @@ content, and reading it runs nothing.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import sys
 import warnings
@@ -16,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from types import ModuleType
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,16 +87,35 @@ class Given:
         """A short name for tables."""
         return f"{self.path.name}:{self.function}"
 
+    def read(self) -> Files:
+        """What the files hold.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        weights = None if self.weights is None else bytes_of(Path(self.weights), LARGEST_WEIGHTS)
+        return Files(bytes_of(self.path, LARGEST_PROGRAM), weights)
+
     def digests(self) -> dict[str, str]:
         """SHA-256 of the program and of the weights, if there are any.
 
         Raises:
             InputError: a file cannot be read.
         """
-        found = {"code_sha256": hashlib.sha256(bytes_of(self.path, LARGEST_PROGRAM)).hexdigest()}
+        return self.read().digests()
+
+
+class Files(NamedTuple):
+    """The content of a program and of its weights, read once, so that what is run is what was digested."""
+
+    program: bytes
+    weights: bytes | None
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the program and of the weights, if there are any."""
+        found = {"code_sha256": hashlib.sha256(self.program).hexdigest()}
         if self.weights is not None:
-            content = bytes_of(Path(self.weights), LARGEST_WEIGHTS)
-            found["weights_sha256"] = hashlib.sha256(content).hexdigest()
+            found["weights_sha256"] = hashlib.sha256(self.weights).hexdigest()
         return found
 
 
@@ -122,13 +141,13 @@ def made(given: Given, digests: Mapping[str, str] | None = None) -> Model:
         InputError: there is no such file or function, the program fails, or the weights do not fit.
         DamagedError: a file changed.
     """
-    now = given.digests()
-    if digests is not None and now != {name: digests.get(name) for name in now}:
+    files = given.read()
+    if digests is not None and files.digests() != digests:
         raise DamagedError(f"{given.make} or its weights changed since the model was first taken")
-    found = _called(given)
+    found = _called(given, files.program)
     if isinstance(found, nn.Module):
         found = found.eval()
-    if given.weights is not None:
+    if given.weights is not None and files.weights is not None:
         nets = list(found.nets) if isinstance(found, Wrapped) else modules_inside(found)
         if len(nets) != 1 or isinstance(found, Classifier):
             raise InputError(
@@ -136,7 +155,7 @@ def made(given: Given, digests: Mapping[str, str] | None = None) -> Model:
                 f"an object of type {type(found).__name__} with {len(nets)} of them",
                 "Load the weights inside the function, and leave out weights.",
             )
-        _load_weights(nets[0], Path(given.weights))
+        _load_weights(nets[0], files.weights, Path(given.weights))
     _refuse_unwrapped(given, found)
     return answering(cast(Model, found))
 
@@ -156,8 +175,8 @@ def _refuse_unwrapped(given: Given, found: object) -> None:
             )
 
 
-def _called(given: Given) -> object:
-    function = _function(given)
+def _called(given: Given, program: bytes) -> object:
+    function = _function(given, program)
     with _beside(given.path):
         try:
             found = function()
@@ -172,17 +191,13 @@ def _called(given: Given) -> object:
     return found
 
 
-def _function(given: Given) -> Callable[[], object]:
-    content = bytes_of(given.path, LARGEST_PROGRAM)  # a regular file, of a size that programs have
-    name = f"spikeproof_given_{hashlib.sha256(content).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(name, given.path)
-    assert spec is not None  # every .py file has a loader
-    assert spec.loader is not None
-    program = importlib.util.module_from_spec(spec)
-    sys.modules[name] = program  # where dataclasses and the like look for the program of a class
+def _function(given: Given, content: bytes) -> Callable[[], object]:
+    program = ModuleType(f"spikeproof_given_{hashlib.sha256(content).hexdigest()[:16]}")
+    program.__file__ = str(given.path)
+    sys.modules[program.__name__] = program  # where dataclasses and the like look for the program of a class
     with _beside(given.path):
         try:
-            spec.loader.exec_module(program)
+            exec(compile(content, str(given.path), "exec"), vars(program))
         except Exception as error:  # the user's own program may fail in any way
             raise _failed(given, error) from error
     names = [name for name, value in vars(program).items() if callable(value) and not name.startswith("_")]
@@ -221,8 +236,8 @@ def _failed(given: Given, error: Exception) -> InputError:
     )
 
 
-def _load_weights(model: nn.Module, path: Path) -> None:
-    tensors = _tensors(path)
+def _load_weights(model: nn.Module, content: bytes, path: Path) -> None:
+    tensors = _tensors(content, path)
     try:
         missing, unexpected = model.load_state_dict(dict(tensors), strict=False)
     except RuntimeError as error:
@@ -243,9 +258,8 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         )
 
 
-def _tensors(path: Path) -> Mapping[str, Tensor]:
+def _tensors(content: bytes, path: Path) -> Mapping[str, Tensor]:
     """The tensors of a file, of which no program is ever run."""
-    content = bytes_of(path, LARGEST_WEIGHTS)
     if path.suffix == ".safetensors":
         return parse(content, str(path))[0]
     try:
@@ -279,11 +293,17 @@ def fingerprint_of(model: Model) -> str:
     )
 
 
-def class_count(model: Model, shape: tuple[int, ...]) -> int:
-    """The number of logits that a model gives for an example of this shape.
+def check_classes(model: Model, shape: tuple[int, ...], classes: int, name: str) -> None:
+    """Refuse a model that does not fit the data.
+
+    Args:
+        model: on the processor.
+        shape: of one example.
+        classes: of the data.
+        name: of the model, for messages.
 
     Raises:
-        InputError: it does not take such examples, or does not give one row of logits for each.
+        InputError: it does not take such examples, or does not give one row of so many logits for each.
     """
     try:
         with torch.no_grad():
@@ -304,4 +324,9 @@ def class_count(model: Model, shape: tuple[int, ...]) -> int:
             f"{what} for 2 examples",
             "Return the mean or the sum of the outputs over time.",
         )
-    return logits.shape[1]
+    if logits.shape[1] != classes:
+        raise InputError(
+            f"A model for the {classes} classes of the data",
+            f"one for {logits.shape[1]}: {name}",
+            "Choose the data set that the model was trained on.",
+        )

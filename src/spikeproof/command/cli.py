@@ -17,15 +17,12 @@ from spikeproof.command.arguments import (
     DIRECTORY,
     PATH,
     TEXT,
-    device_named,
     encoded,
-    executor_of,
     guarded,
-    noted,
     printable_text,
 )
 from spikeproof.command.measuring import audit, evaluate
-from spikeproof.command.reports import print_report
+from spikeproof.command.reports import computed, print_report
 from spikeproof.errors import InputError
 from spikeproof.version import __version__
 
@@ -107,25 +104,13 @@ def run(
     interrupted study, and of a changed study only the new cells are computed. KEY=VALUE changes a value of
     the study, for example examples=100, epsilons=[0.1,0.2] or models.0.rule.epochs=2.
     """
-    from spikeproof.command import terminal
-    from spikeproof.experiments.run.compute import Bench
-    from spikeproof.experiments.run.driver import run as run_cells
-    from spikeproof.experiments.study.cells import cells_of
-    from spikeproof.experiments.study.owned import programs
     from spikeproof.experiments.study.study import load
 
     chosen = load(study, settings, limit)
-    device = device_named(device)
     out = out or Path("runs") / chosen.name
-    cells = cells_of(chosen, noted(chosen.data.load(data)))
-    command = ("spikeproof", *sys.argv[1:])
-    bench = Bench(out, data, device, chosen.batch_size, command, programs(chosen.models))
-    with terminal.listener() as listener:
-        executor = executor_of(workers, device, len(cells))
-        summary = run_cells(chosen.name, chosen.spec(), cells, bench, executor, out, listener)
-    terminal.print_summary(summary)
+    failed = computed(chosen, out, data, device, workers)
     print_report(out, anew=False)
-    if summary.failed:
+    if failed:
         sys.exit(1)
 
 

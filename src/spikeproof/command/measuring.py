@@ -21,10 +21,11 @@ from spikeproof.command.arguments import (
     guarded,
     noted,
 )
-from spikeproof.command.reports import print_report, written_report
+from spikeproof.command.reports import computed, print_report, written_report
 from spikeproof.errors import InputError
 
 if TYPE_CHECKING:
+    from spikeproof.catalogue.given import Given
     from spikeproof.datasets import Dataset, DatasetSpec
     from spikeproof.experiments.repair.signing import Question
     from spikeproof.protocols import Model
@@ -222,32 +223,17 @@ def _refuse(names: tuple[str, ...], what: str, try_: str) -> None:
 
 def _into(out: Path, as_json: bool, options: Asked) -> int:
     """Measure one model as a study of its own in this directory; the number of cells that failed."""
-    from spikeproof.catalogue.given import Given, is_address
     from spikeproof.catalogue.others import Saved
-    from spikeproof.command import terminal
     from spikeproof.experiments.repair.signing import as_study
-    from spikeproof.experiments.run.compute import Bench
-    from spikeproof.experiments.run.driver import Listener
-    from spikeproof.experiments.run.driver import run as run_cells
-    from spikeproof.experiments.study.cells import cells_of
     from spikeproof.experiments.study.owned import Owned
     from spikeproof.experiments.study.study import saved_candidate
 
-    make, weights = str(options["model"]), options["weights"]
+    given = _given(options["model"], options["weights"])
+    model = saved_candidate(Saved(path=str(options["model"]))) if given is None else Owned.of(given)
     case = _Case.of(options)
-    given = Given(make, None if weights is None else str(weights)) if is_address(make) else None
-    model = saved_candidate(Saved(path=make)) if given is None else Owned.of(given)
     study = as_study(_study_name(out), model, case.data, case.question)
-    device = device_named(options["device"])
-    cells = cells_of(study, noted(case.data.load(options["data"])))
-    command = ("spikeproof", *sys.argv[1:])
-    bench = Bench(out, options["data"], device, study.batch_size, command, frozenset({make}))
-    with nullcontext(Listener()) if as_json else terminal.listener() as listener:
-        executor = executor_of(None, device, len(study.threats))
-        summary = run_cells(study.name, study.spec(), cells, bench, executor, out, listener)
-    if not as_json:
-        terminal.print_summary(summary)
-    return summary.failed
+    workers = None if len(study.threats) > 1 else 1
+    return computed(study, out, options["data"], options["device"], workers, quiet=as_json)
 
 
 def _study_name(out: Path) -> str:
@@ -367,13 +353,16 @@ class _Case:
         return cls(data_spec_of(asked["model"], asked["dataset"]), question)
 
 
-def _model(path: Path, weights: Path | None) -> Model:
-    """The model that the command line names, whatever is wrong with it said first."""
-    from spikeproof.catalogue.given import Given, is_address, made
-    from spikeproof.catalogue.saved import load
+def _given(path: Path, weights: Path | None) -> Given | None:
+    """The program that makes the model which the command line names; None for a saved model.
+
+    Raises:
+        InputError: it names neither.
+    """
+    from spikeproof.catalogue.given import Given, is_address
 
     if is_address(str(path)):
-        return made(Given(str(path), None if weights is None else str(weights)))
+        return Given(str(path), None if weights is None else str(weights))
     if weights is not None:
         raise InputError(
             "--weights belong to a model that a program makes, FILE.py:FUNCTION", f"{path}", "Leave it out."
@@ -390,10 +379,14 @@ def _model(path: Path, weights: Path | None) -> Model:
             f"{path}, the directory of a study",
             f"Name one of its models, as `spikeproof list models {path}` does.",
         )
-    return load(path)
+    return None
 
 
 def _question(**asked: Unpack[Asked]) -> tuple[Model, Dataset, Question, str]:
-    model = _model(asked["model"], asked["weights"])
+    from spikeproof.catalogue.given import made
+    from spikeproof.catalogue.saved import load
+
+    given = _given(asked["model"], asked["weights"])
+    model = load(asked["model"]) if given is None else made(given)  # what is wrong with it is said first
     case = _Case.of(asked)
     return model, noted(case.data.load(asked["data"])), case.question, device_named(asked["device"])

@@ -1,14 +1,58 @@
-"""Printing the numbers of a study, and writing its report."""
+"""Computing a study with its progress shown, printing its numbers, and writing its report."""
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from spikeproof.command.arguments import missing
+from spikeproof.command.arguments import device_named, executor_of, missing, noted
 
-__all__ = ["print_report", "written_report"]
+if TYPE_CHECKING:
+    from spikeproof.experiments.study.study import Study
+
+__all__ = ["computed", "print_report", "written_report"]
+
+
+def computed(
+    study: Study,
+    out: Path,
+    data: Path | None,
+    device: str | None,
+    workers: int | None,
+    *,
+    quiet: bool = False,
+) -> int:
+    """Compute what a study lacks, and say what was done; the number of cells that failed.
+
+    Args:
+        study: that is asked for; the programs that make its models are run.
+        out: its output directory.
+        data: the directory that holds data sets.
+        device: as the command line names it.
+        workers: number of processes, or None for one per core.
+        quiet: whether nothing is printed.
+    """
+    from spikeproof.command import terminal
+    from spikeproof.experiments.run.compute import Bench
+    from spikeproof.experiments.run.driver import Listener
+    from spikeproof.experiments.run.driver import run as run_cells
+    from spikeproof.experiments.study.cells import cells_of
+    from spikeproof.experiments.study.owned import programs
+
+    device = device_named(device)
+    cells = cells_of(study, noted(study.data.load(data)))
+    command = ("spikeproof", *sys.argv[1:])
+    bench = Bench(out, data, device, study.batch_size, command, programs(study.models))
+    with nullcontext(Listener()) if quiet else terminal.listener() as listener:
+        executor = executor_of(workers, device, len(cells))
+        summary = run_cells(study.name, study.spec(), cells, bench, executor, out, listener)
+    if not quiet:
+        terminal.print_summary(summary)
+    return summary.failed
 
 
 def print_report(directory: Path, *, anew: bool = True) -> None:

@@ -20,6 +20,7 @@ from spikeproof.experiments.read.ranking import Ranking, separating
 from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.store import as_json, write_atomically
+from spikeproof.experiments.study.owned import UNTRAINED
 from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, read_json
 from spikeproof.report import tables
 from spikeproof.report.attack_figures import evidence_drawings
@@ -353,10 +354,6 @@ def _per(total: float | None, count: float | None) -> float | None:
     return total / count if total is not None and count else None
 
 
-GIVEN = ("as-made", "as-saved")
-"""How the learning rules of models that were not trained in a study begin."""
-
-
 def _summary(records: Sequence[Record], rows: Sequence[tables.Headline], ranked: Set[str]) -> str:
     """A summary of the study in one paragraph."""
     if not records:
@@ -371,7 +368,7 @@ def _summary(records: Sequence[Record], rows: Sequence[tables.Headline], ranked:
     )
     data, many = ", ".join(names), " or ".join(map(str, images))
     words = f"{count} measured on {many} test {noun(records)} of {data}. "
-    if not all(record["rule"].startswith(GIVEN) for record in records):
+    if not all(record["rule"].startswith(UNTRAINED) for record in records):
         words = f"{count} trained on {data} and measured on {many} test {noun(records)}. "
     if clean:
         words += f"Without an attack {they} {_range(clean)} of them correctly. "

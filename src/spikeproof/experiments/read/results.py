@@ -567,11 +567,11 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
                 ],
                 diagnostics=diagnostics,
                 contradicted=at.contradicted,
-                dynamic_exit=_exits(spec["decoder"]),
+                dynamic_exit=_exits(spec),
                 nearer=at.nearer,
                 nested=all(row["nested"] for row in here),
                 suites=[level for cell in at.attacks if (level := _level(cell))],
-                other_gradients=not is_owned(spec) and _spiking(spec["neuron"]),
+                other_gradients=_other_gradients(spec),
                 tie_share=worst["adversarial_tie_share"],
                 argmax_accuracy=worst["robust_argmax"],
             )
@@ -586,19 +586,23 @@ def _level(cell: Stored) -> str | None:
     return str(cell.cell["spec"]["attack"]["level"]) if is_suite(cell.metrics) else None
 
 
-def _spiking(spec: Plain) -> bool:
-    """Whether a neuron spikes; a neuron that this version does not know counts as spiking."""
+def _other_gradients(model: Plain) -> bool:
+    """Whether there are other gradients of the same spikes, as there are where a neuron is not known."""
+    if is_owned(model):
+        return bool(model.get("other_gradients", False))
     try:
-        neuron: Neuron = build(Neuron, spec, PARTS)
+        neuron: Neuron = build(Neuron, model["neuron"], PARTS)
     except InputError:
         return True
     return neuron.spiking
 
 
-def _exits(spec: Plain) -> bool:
-    """Whether a decoder exits depending on the outputs; an unknown decoder counts as one without exit."""
+def _exits(model: Plain) -> bool:
+    """Whether a model may decide before the last time step; one with an unknown decoder is taken not to."""
+    if is_owned(model):
+        return bool(model.get("dynamic_exit", False))
     try:
-        decoder: Decoder = build(Decoder, spec, PARTS)
+        decoder: Decoder = build(Decoder, model["decoder"], PARTS)
     except InputError:
         return False
     return dynamic_exit(decoder)

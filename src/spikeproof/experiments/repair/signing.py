@@ -9,12 +9,11 @@ from pathlib import Path
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.auditing.checks import WITHHELD
 from spikeproof.auditing.evidence import CurvePoint
-from spikeproof.auditing.signoff import Report, Subject
-from spikeproof.catalogue.given import class_count
+from spikeproof.auditing.signoff import CERTIFICATES, Report, Subject
+from spikeproof.catalogue.given import check_classes
 from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import ClassProportional, Dataset, DatasetSpec, Sample, floats
 from spikeproof.errors import InputError
-from spikeproof.evaluation.certificates import IBP, Bins, Certificate
 from spikeproof.evaluation.suites import Member, Suite, Suited, plan
 from spikeproof.experiments.read.results import TOO_FEW
 from spikeproof.experiments.repair.remedies import ENOUGH, Remedy, remedies
@@ -24,15 +23,12 @@ from spikeproof.experiments.study.owned import Owned
 from spikeproof.experiments.study.study import Candidate, Study
 from spikeproof.interop.frameworks.adapters import modules_inside
 from spikeproof.keys import Key
-from spikeproof.networks.classifier import Classifier
 from spikeproof.plainfiles import read_json
 from spikeproof.protocols import Model, Threat
 from spikeproof.specs import build, describe
 from spikeproof.threats import check_budget
 
 __all__ = ["Attempt", "Mended", "Question", "as_study", "data_spec_of", "dataset_of", "repair", "sign_off"]
-
-CERTIFICATES: tuple[Certificate, ...] = (Bins(), IBP())
 
 
 @dataclass(frozen=True)
@@ -161,16 +157,10 @@ def _subject(model: Model, data: Dataset, question: Question, device: str) -> Su
     Raises:
         InputError: the model and the data do not fit, there are too few examples, or it answers no logits.
     """
+    shape = tuple(data.test.images.shape[1:])
+    check_classes(model, shape, len(data.classes), type(model).__name__)
     for net in modules_inside(model):
         net.to(device)
-    shape = tuple(data.test.images.shape[1:])
-    classes = model.spec.classes if isinstance(model, Classifier) else class_count(model, shape)
-    if classes != len(data.classes):
-        raise InputError(
-            f"A model for the {len(data.classes)} classes of the data",
-            f"one for {classes}",
-            "Choose the data set that the model was trained on.",
-        )
     if question.examples > len(data.test):
         raise InputError(
             f"At most {len(data.test)} examples, the test part of {data.name}",

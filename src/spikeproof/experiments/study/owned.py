@@ -6,20 +6,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from spikeproof.catalogue.given import Given, class_count, made
-from spikeproof.errors import InputError
+from spikeproof.auditing.assess import exits, other_gradients
+from spikeproof.catalogue.given import Given, check_classes, made
 from spikeproof.evaluation.certificates import Certificate
 from spikeproof.networks.classifier import Classifier
 from spikeproof.plainfiles import shaped
 from spikeproof.protocols import Model, Threat
 
-__all__ = ["OWN", "TAKEN", "Owned", "is_owned", "owned", "programs", "reason"]
+__all__ = ["OWN", "TAKEN", "UNTRAINED", "Owned", "is_owned", "owned", "programs", "reason"]
 
 OWN = {"name": "own"}
 """What stands in the place of a part that a given model does not show."""
 
 TAKEN = {"name": "as-made"}
 """What stands in the place of the learning rule of a given model."""
+
+UNTRAINED = (TAKEN["name"], "as-saved")
+"""How the learning rules of models begin that were not trained in a study."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,7 @@ class Owned:
         Raises:
             InputError: it does not take such examples, or gives another number of logits.
         """
-        found = class_count(self.model, shape)
-        if found != classes:
-            raise InputError(
-                f"A model for the {classes} classes of the data",
-                f"{self.given.make} with {found} logits",
-                "Choose the data set that the model was trained on.",
-            )
+        check_classes(self.model, shape, classes, self.given.make)
 
     def spec(self, classes: int) -> dict[str, object]:
         """The model as plain data, with the parts that every model of a study names."""
@@ -84,7 +81,8 @@ class Owned:
             **dict.fromkeys(("network", "neuron", "decoder", "surrogate"), OWN),
             "classes": classes,
             "given": given,
-            "stochastic": self.stochastic,
+            "other_gradients": other_gradients(self.model),
+            "dynamic_exit": exits(self.model),
         }
 
 
