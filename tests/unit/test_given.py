@@ -171,7 +171,7 @@ def test_a_pickle_runs_nothing(folder, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_command_line_the_stored_study_and_python_give_the_same_number(folder, tmp_path):
+def test_the_command_line_gives_the_number_of_python_and_a_stored_study_another_draw_of_it(folder, tmp_path):
     make, weights = f"{folder}/net.py:make_model", f"{folder}/net.pt"
     plain = json.loads(said("evaluate", make, "--weights", weights, *ASKED, "--json").output)
     stored = json.loads(
@@ -182,7 +182,10 @@ def test_the_command_line_the_stored_study_and_python_give_the_same_number(folde
     worst = next(row for row in stored if row["attack"] == "worst-case")
     assert plain[0]["clean_accuracy"] == worst["clean_accuracy"] == report.clean_accuracy
     assert plain[0]["verdict"] == worst["verdict"] == report.verdict.verdict
-    assert abs(plain[0]["robust_accuracy"] - worst["robust_accuracy"]) <= 0.05  # other seeds of examples
+    assert plain[0]["robust_accuracy"] == report.accuracy
+    assert (
+        abs(worst["robust_accuracy"] - report.accuracy) <= 0.05
+    )  # the draws of a cell go by other identities
     assert (tmp_path / "out" / "report.html").exists()
     again = said("evaluate", make, "--weights", weights, *ASKED, "--out", tmp_path / "out").output
     assert "0 computed" in again

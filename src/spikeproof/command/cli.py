@@ -274,7 +274,7 @@ def _list_models(directory: str | None, as_json: bool) -> None:
         raise InputError("The directory of a study", "none", "Try spikeproof list models runs/quickstart.")
     found = models_of(Path(directory))
     if as_json:
-        click.echo(encoded([dict(model._asdict()) for model in found]), nl=False)
+        click.echo(encoded(found), nl=False)
         return
     lists.print_models(found)
 

@@ -9,6 +9,7 @@ import click
 import yaml
 
 from spikeproof.catalogue.options import NEEDED, Option
+from spikeproof.experiments.read.record import Parts
 from spikeproof.experiments.read.trained import Trained
 
 __all__ = ["print_models", "print_options"]
@@ -48,12 +49,14 @@ def as_yaml(value: object) -> str:
 
 def print_models(models: Sequence[Trained]) -> None:
     """The models of a study: the parts that tell them apart, and the directory of each."""
-    parts = Trained._fields[2:9]
-    axes = [axis for axis in parts if len({getattr(model, axis) for model in models}) > 1] or ["encoder"]
+    named = [{name: str(each) for name, each in model.items()} for model in models]
+    axes = [axis for axis in Parts.__annotations__ if len({model[axis] for model in named}) > 1] or [
+        "encoder"
+    ]
     lines = [[*axes, "model"]]
-    for model in models:
-        directory = model.model if model.trained else f"{model.model} (not trained yet)"
-        lines.append([*(str(getattr(model, axis)) for axis in axes), directory])
+    for model, words in zip(models, named, strict=True):
+        waiting = "" if model["trained"] else " (not trained yet)"
+        lines.append([*(words[axis] for axis in axes), words["model"] + waiting])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())

@@ -11,6 +11,7 @@ from pathlib import Path
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.names import PARTS
 from spikeproof.evaluation.suites import Suite
+from spikeproof.experiments.read.record import Parts
 from spikeproof.experiments.run.driver import Budget
 from spikeproof.experiments.study.cells import CellRecord, CellSpec, Plain, is_nested
 from spikeproof.experiments.study.kinds import CellKind
@@ -39,6 +40,20 @@ class Names:
     def budget(self, spec: CellSpec) -> Budget:
         """The threat, by its name, and the epsilon of a cell."""
         return Budget(self.threat(spec), spec["epsilon"])
+
+    def parts(self, train: CellSpec) -> Parts:
+        """The parts of the model of a train cell."""
+        parts = _axes(train)
+        named = {axis: names[text_of(parts[axis])] for axis, names in self.axes.items()}
+        return {
+            "network": named["network"],
+            "neuron": named["neuron"],
+            "encoder": named["encoder"],
+            "decoder": named["decoder"],
+            "surrogate": named["surrogate"],
+            "rule": named["rule"],
+            "seed": train["seed"],
+        }
 
     def attack(self, spec: CellSpec, seed: int) -> str:
         """The attack of a cell; for a transfer, with the model that its images were made on."""

@@ -10,6 +10,7 @@ __all__ = [
     "Broke",
     "DistanceRecord",
     "Effort",
+    "Parts",
     "ProbeRecord",
     "Proof",
     "Record",
@@ -93,11 +94,9 @@ class Proof(TypedDict):
     reason: str | None
 
 
-class Base(TypedDict):
-    """The part that all records of a model share: its parts and its results on clean images."""
+class Parts(TypedDict):
+    """The parts of a model by their names in tables, and the seed of its training."""
 
-    study: str
-    dataset: str
     network: str
     neuron: str
     encoder: str
@@ -105,6 +104,18 @@ class Base(TypedDict):
     surrogate: str
     rule: str
     seed: int
+
+
+class _Measured(TypedDict):
+    """Where the numbers of a model come from."""
+
+    study: str
+    dataset: str
+
+
+class Base(_Measured, Parts):
+    """The part that all records of a model share: its parts and its results on clean images."""
+
     n: int
     clean_accuracy: float
     clean_argmax: float | None

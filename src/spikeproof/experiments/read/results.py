@@ -28,7 +28,7 @@ from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import InputError
 from spikeproof.evaluation.certificates import Certificate
 from spikeproof.experiments.read.finished import finished, mark_missing
-from spikeproof.experiments.read.labels import AXES, Names, text_of
+from spikeproof.experiments.read.labels import Names, text_of
 from spikeproof.experiments.read.record import (
     Base,
     Broke,
@@ -317,17 +317,10 @@ class _Model:
 def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
     spec, metrics = train.cell["spec"], clean.metrics
     model = spec["model"]
-    parts = {axis: names.axes[axis][text_of(model[axis])] for axis in AXES}
     return {
         "study": study,
         "dataset": spec["dataset"]["name"],
-        "network": parts["network"],
-        "neuron": parts["neuron"],
-        "encoder": parts["encoder"],
-        "decoder": parts["decoder"],
-        "surrogate": parts["surrogate"],
-        "rule": names.axes["rule"][text_of(spec["rule"])],
-        "seed": spec["seed"],
+        **names.parts(spec),
         "n": metrics["n"],
         "clean_accuracy": metrics["clean_accuracy"],
         "clean_argmax": metrics.get("clean_argmax"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypedDict
 
 from spikeproof.experiments.read.finished import finished
-from spikeproof.experiments.read.labels import AXES, Names, text_of
+from spikeproof.experiments.read.labels import Names
+from spikeproof.experiments.read.record import Parts
 from spikeproof.experiments.run.driver import read_plan
 from spikeproof.experiments.run.store import Store
 from spikeproof.experiments.study.kinds import CellKind
@@ -14,32 +15,19 @@ from spikeproof.experiments.study.kinds import CellKind
 __all__ = ["Trained", "models_of"]
 
 
-class Trained(NamedTuple):
-    """One model of a study.
-
-    Args:
-        model: the directory of its weights, as `evaluate`, `audit` and `spikeproof.load` take it; before the
-            training, the directory where the weights will be stored.
-        trained: whether its weights exist and are undamaged.
-        network: its architecture.
-        neuron: its neuron.
-        encoder: its encoder.
-        decoder: its decoder.
-        surrogate: its surrogate.
-        rule: the learning rule that trains it.
-        seed: the seed of its training.
-        validation_accuracy: after training, or None.
-    """
-
+class _Placed(TypedDict):
     model: str
     trained: bool
-    network: str
-    neuron: str
-    encoder: str
-    decoder: str
-    surrogate: str
-    rule: str
-    seed: int
+
+
+class Trained(_Placed, Parts):
+    """One model of a study with its parts.
+
+    `model` is the directory of its weights, as `evaluate`, `audit` and `spikeproof.load` take it, or the one
+    that they will have; `trained` says whether they are there and whole. `validation_accuracy` is that after
+    training, or None.
+    """
+
     validation_accuracy: float | None
 
 
@@ -58,14 +46,11 @@ def models_of(directory: Path) -> list[Trained]:
     found = []
     for cell in cells:
         spec, stored = cell["spec"], whole.get(cell["address"])
-        parts = {axis: names.axes[axis][text_of(spec["model"][axis])] for axis in AXES}
         found.append(
             Trained(
                 model=str(store.path(cell["address"])),
                 trained=stored is not None,
-                **parts,
-                rule=names.axes["rule"][text_of(spec["rule"])],
-                seed=spec["seed"],
+                **names.parts(spec),
                 validation_accuracy=None if stored is None else stored.metrics.get("validation_accuracy"),
             )
         )

@@ -63,7 +63,7 @@ from spikeproof.interop.frameworks.adapters import modules_inside
 from spikeproof.keys import Key
 from spikeproof.learning.rule import EpochReport, Rule
 from spikeproof.networks.classifier import Classifier, ModelSpec
-from spikeproof.networks.substitute import probed
+from spikeproof.networks.substitute import Substitutable, probed
 from spikeproof.plainfiles import printable
 from spikeproof.probes import Probe
 from spikeproof.protocols import Model, Threat
@@ -254,10 +254,7 @@ class Bench:
         """
         subject, spec = self.subject(cell), cell.spec
         model = subject.model
-        if not isinstance(model, Classifier):
-            raise InputError(
-                "A probe changes the spikes of a model of spikeproof", "a given model", "Leave it out."
-            )
+        assert isinstance(model, Classifier)  # studies plan probes for no other
         found = evaluate_clean(
             probed(model, build(Probe, spec["probe"], PARTS)),
             subject.images,
@@ -540,13 +537,13 @@ def device_name(device: str) -> str:
 def exhibits(subject: Subject, x_adv: Tensor) -> dict[str, Tensor]:
     """A few images, what an attack made of them, and the input of the network for both.
 
-    The input of the network of a given model is not known; the images stand in its place.
+    Of a model whose encoder is not known, such as a function, the input is the image itself.
     """
     few, model = slice(KEPT_EXAMPLES), subject.model
     x, x_adv, ids = subject.images[few], x_adv[few], subject.clean.example[few]
     key = Key(("exhibit",)).for_rows(ids)
     arrays = {"x": x, "x_adv": x_adv, "example": ids}
-    encoder = model.encoder if isinstance(model, Classifier) else Direct(1)
+    encoder = model.encoder if isinstance(model, (Classifier, Substitutable)) else Direct(1)
     for name, images in (("spikes", x), ("spikes_adv", x_adv)):
         spikes = encoder(images, key).transpose(0, 1)
         small = spikes.to(torch.uint8) if encoder.spiking else spikes
