@@ -1,0 +1,1 @@
+"""Analysis: what spikes do, on clean and on attacked images."""

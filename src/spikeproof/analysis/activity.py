@@ -1,0 +1,81 @@
+"""What every layer of a model does on a batch: its spike trains, and what reaches its linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.networks.classifier import Classifier
+from spikeproof.neurons import Spiking
+
+__all__ = ["Activity", "layer_spikes"]
+
+
+class Activity(NamedTuple):
+    """The spikes of one layer."""
+
+    layer: str  # "input", "hidden 1", ..., "output"
+    spikes: Float[Tensor, "T B *F"]
+
+
+@contextmanager
+def listening(modules: dict[str, nn.Module], heard: dict[str, tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Note input and output of modules by name; nothing stays attached to them afterwards."""
+
+    def note(name: str) -> torch.utils.hooks.RemovableHandle:
+        def hook(module: nn.Module, given: tuple[Tensor, ...], found: Tensor) -> None:
+            heard[name] = given[0].detach(), found.detach()
+
+        return modules[name].register_forward_hook(hook)
+
+    handles = [note(name) for name in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def layer_spikes(
+    model: Classifier, images: Float[Tensor, "B C H W"], key: Key | None = None
+) -> list[Activity]:
+    """The spikes of the input, if its code has spikes, and of every layer of spiking neurons, in order.
+
+    Args:
+        model: a spiking model.
+        images: in [0, 1].
+        key: as for a call of the model.
+
+    Raises:
+        InputError: the model has no spiking layer, as an ANN.
+
+    Example:
+        >>> from spikeproof import Count, Latency, LIF, ATan, MLP, ModelSpec
+        >>> model = ModelSpec(Latency(4), MLP((5,)), LIF(), ATan(), Count(), (1, 2, 2), 3).build(Key.of(0))
+        >>> [(name, list(spikes.shape)) for name, spikes in layer_spikes(model, torch.rand(2, 1, 2, 2))]
+        [('input', [4, 2, 1, 2, 2]), ('hidden 1', [4, 2, 5]), ('output', [4, 2, 3])]
+    """
+    layers = [m for m in model.network.modules() if isinstance(m, Spiking) and m.neuron.spiking]
+    if not layers or getattr(model.encoder, "timed", False):
+        raise InputError(
+            "Spikes are those of a model with spiking neurons in steps of time",
+            f"a model of {model.spec.neuron!r} with the encoder {model.encoder!r}",
+            "Analyse a spiking model.",
+        )
+    reads = model.spec.decoder.reads_spikes
+    names = [f"hidden {i}" for i in range(1, len(layers) + 1)]
+    names = [*names[:-1], "output"] if reads else names
+    heard: dict[str, tuple[Tensor, Tensor]] = {}
+    encoded = model.encode(images, key)
+    with listening(dict(zip(names, layers, strict=True)), heard):
+        model.respond(encoded)
+    found = [Activity(name, heard[name][1]) for name in names]
+    return [Activity("input", encoded), *found] if model.encoder.spiking else found

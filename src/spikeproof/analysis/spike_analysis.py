@@ -1,0 +1,333 @@
+"""What an attack does to the spikes of a model, layer by layer, and to the cost of its inference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypedDict
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spikeproof.analysis.activity import Activity, layer_spikes
+from spikeproof.analysis.changes import spike_change
+from spikeproof.analysis.dissimilarity import TrainDistance
+from spikeproof.analysis.energy import Tariff, inference_cost
+from spikeproof.analysis.information import (
+    FirstSpikes,
+    FullPatterns,
+    Responses,
+    SpikeCounts,
+    SpikeOrder,
+    linear_readout,
+    mutual_information,
+)
+from spikeproof.analysis.profiles import ISIDistance, SPIKEDistance, SPIKESynchronisation
+from spikeproof.analysis.spiketrains import SpikeTrains, spike_trains
+from spikeproof.analysis.variability import (
+    fano_factor,
+    interval_variation,
+    local_interval_variation,
+    local_variation,
+)
+from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.networks.classifier import Classifier
+
+__all__ = ["CostSummary", "LayerSummary", "ReadoutWindow", "SpikeAnalysis", "SpikeSummary"]
+
+MOST_WINDOWS = 8
+"""Windows of time in which a layer is read."""
+
+LONGEST_PATTERN = 62
+"""Time steps of a spike train that one word can hold."""
+
+
+class ReadoutWindow(TypedDict):
+    """What a linear read-out of spike counts within a window of time gets right."""
+
+    start: int
+    stop: int
+    accuracy: float
+    attacked: float
+
+
+class LayerSummary(TypedDict):
+    """One layer: what its neurons do for clean images, and what the attack changes.
+
+    `rate` is the mean number of spikes per neuron and `attacked_rate` the same for attacked images. `counts`
+    and `times` are the two parts of the Victor-Purpura distance from clean to attacked spike trains, `isi`,
+    `spike` and `synchrony` other distances, all means over the trains that spike in either. `cv`, `cv2` and
+    `lv` are means over trains with enough intervals, `fano` the mean over neurons for repeated draws of the
+    same image; null where there are none. `bits` is the mean information per neuron about the class by
+    response, and `shuffled` what is left of its bias.
+    """
+
+    layer: str
+    neurons: int
+    rate: float
+    attacked_rate: float
+    counts: float
+    times: float
+    isi: float | None
+    spike: float | None
+    synchrony: float | None
+    cv: float | None
+    cv2: float | None
+    lv: float | None
+    fano: float | None
+    bits: dict[str, float]
+    shuffled: dict[str, float]
+    windows: list[ReadoutWindow]
+
+
+class CostSummary(TypedDict):
+    """The mean cost of an inference, up to the decision."""
+
+    accumulates: float
+    multiplies: float
+    picojoules: float
+    spikes: float
+    steps: float
+
+
+class SpikeSummary(TypedDict):
+    """What an analysis of spikes found."""
+
+    n: int
+    clean_accuracy: float
+    attacked_accuracy: float
+    layers: list[LayerSummary]
+    cost: CostSummary
+    attacked_cost: CostSummary
+
+
+@dataclass(frozen=True)
+class SpikeAnalysis:
+    r"""What an attack changes in the spikes of every layer, what they tell of the class, and what they cost.
+
+    .. math:: D_q = D_0 + (D_q - D_0)
+
+    Clean images and the images that the attack returns are run through the model, and their spike trains are
+    compared layer by layer: how many spikes the attack adds and removes (:math:`D_0`), how far it moves the
+    others (:math:`D_q - D_0`), how irregular the trains are, how much they tell about the class by their
+    counts, first spikes, order and full patterns, from when on a linear read-out finds the class, and how many
+    operations the inference takes.
+
+    Args:
+        attack: makes the images that are compared with the clean ones.
+        cost: q of the Victor-Purpura distance, per time step, at least 0.
+        neurons: most neurons per layer of which distances and information are measured, drawn at random.
+        tariff: energy of each operation.
+
+    Raises:
+        InputError: an option is out of its range.
+
+    Example:
+        >>> SpikeAnalysis(cost=0.5).attack
+        PGD(...)
+
+    Source:
+        Victor & Purpura 1997 (distance); Panzeri & Treves 1996 (information); Horowitz 2014 (energy).
+    """
+
+    attack: Recipe = PGD()
+    cost: float = 1.0
+    neurons: int = 256
+    tariff: Tariff = Tariff()
+
+    def __post_init__(self) -> None:
+        if not (self.cost >= 0 and math.isfinite(self.cost) and self.neurons >= 1):
+            raise InputError(
+                "SpikeAnalysis needs a cost of at least 0 and at least one neuron",
+                f"cost={self.cost}, neurons={self.neurons}",
+                "Try the defaults.",
+            )
+
+    def __call__(
+        self,
+        model: Classifier,
+        clean: Float[Tensor, "B C H W"],
+        attacked: Float[Tensor, "B C H W"],
+        labels: Int64[Tensor, "B"],
+        key: Key,
+        *,
+        batch_size: int = 128,
+    ) -> SpikeSummary:
+        """Compare what a model does with clean and with attacked images.
+
+        Args:
+            model: whose spikes are compared; an ANN has a cost and no layers.
+            clean: images in [0, 1].
+            attacked: the same images after the attack.
+            labels: their classes.
+            key: decides the draws of a stochastic model, the neurons and the folds of read-outs.
+            batch_size: images per forward pass; changes no number.
+
+        Raises:
+            InputError: there are no images, or not as many attacked ones and labels.
+        """
+        if not len(clean) or clean.shape != attacked.shape or len(labels) != len(clean):
+            raise InputError(
+                "SpikeAnalysis compares clean images with the same images after an attack",
+                f"shapes {list(clean.shape)} and {list(attacked.shape)}, {len(labels)} labels",
+                "Give as many of each, at least one.",
+            )
+        draws = key.fold("draws").for_rows(range(len(clean)))
+        costs, right = list[CostSummary](), list[float]()
+        for images in (clean, attacked):
+            cost, accuracy = self._cost(model, images, labels, draws, batch_size)
+            costs.append(cost)
+            right.append(accuracy)
+        layers = list(self._layers(model, clean, attacked, labels, draws, key, batch_size))
+        return {
+            "n": len(clean),
+            "clean_accuracy": right[0],
+            "attacked_accuracy": right[1],
+            "layers": layers,
+            "cost": costs[0],
+            "attacked_cost": costs[1],
+        }
+
+    def _cost(
+        self, model: Classifier, images: Tensor, labels: Tensor, key: Key, size: int
+    ) -> tuple[CostSummary, float]:
+        totals, right = np.zeros(5), 0
+        for rows in torch.split(torch.arange(len(images)), size):
+            found = inference_cost(model, images[rows], key.take(rows), self.tariff)
+            numbers = (found.accumulates, found.multiplies, found.picojoules, found.spikes, found.steps)
+            totals += np.array([float(each.double().sum()) for each in numbers])
+            with torch.no_grad():
+                right += int((model(images[rows], key.take(rows)).argmax(1) == labels[rows]).sum())
+        mean = [float(total) for total in totals / len(images)]
+        cost: CostSummary = {
+            "accumulates": mean[0],
+            "multiplies": mean[1],
+            "picojoules": mean[2],
+            "spikes": mean[3],
+            "steps": mean[4],
+        }
+        return cost, right / len(images)
+
+    def _layers(
+        self,
+        model: Classifier,
+        clean: Tensor,
+        attacked: Tensor,
+        labels: Tensor,
+        draws: Key,
+        key: Key,
+        size: int,
+    ) -> Iterator[LayerSummary]:
+        if not model.spec.neuron.spiking:
+            return
+        pairs = zip(_run(model, clean, draws, size), _run(model, attacked, draws, size), strict=True)
+        again = [
+            _run(model, clean, draws.fold("again", i), size) for i in range(4 if model.stochastic else 0)
+        ]
+        for index, (before, after) in enumerate(pairs):
+            repeated = [before.spikes, *(run[index].spikes for run in again)] if again else []
+            yield self._layer(before, after.spikes, labels, repeated, key.fold(before.layer))
+
+    def _layer(
+        self, before: Activity, after: Tensor, labels: Tensor, repeated: list[Tensor], key: Key
+    ) -> LayerSummary:
+        x, y = before.spikes.flatten(2), after.flatten(2)
+        chosen = key.fold("neurons").uniform((x.shape[2],)).argsort()[: self.neurons].sort().values
+        few, fewer = x[..., chosen], y[..., chosen]
+        change = spike_change(few, fewer, self.cost)
+        firing = ((few != 0) | (fewer != 0)).any(0).flatten()
+        a, b = (spike_trains(spikes.flatten(1)[:, firing]) for spikes in (few, fewer))
+        bits, shuffled = _told(few, labels, key)
+        counts = [spikes[..., chosen].ne(0).sum(0).double().cpu().numpy() for spikes in map(_flat, repeated)]
+        return {
+            "layer": before.layer,
+            "neurons": x.shape[2],
+            "rate": float((x != 0).sum(0).double().mean()),
+            "attacked_rate": float((y != 0).sum(0).double().mean()),
+            "counts": change.counts,
+            "times": change.times,
+            "isi": _distance(ISIDistance(), a, b),
+            "spike": _distance(SPIKEDistance(), a, b),
+            "synchrony": _distance(SPIKESynchronisation(), a, b),
+            "cv": _mean(interval_variation(a)),
+            "cv2": _mean(local_interval_variation(a)),
+            "lv": _mean(local_variation(a)),
+            "fano": _mean(fano_factor(np.stack(counts))) if counts else None,
+            "bits": bits,
+            "shuffled": shuffled,
+            "windows": _windows(x, y, labels, key),
+        }
+
+
+def _run(model: Classifier, images: Tensor, key: Key, size: int) -> list[Activity]:
+    """The spikes of all images, layer by layer."""
+    parts = [
+        layer_spikes(model, images[rows], key.take(rows)) for rows in torch.arange(len(images)).split(size)
+    ]
+    return [
+        Activity(same[0].layer, torch.cat([part.spikes for part in same], 1))
+        for same in zip(*parts, strict=True)
+    ]
+
+
+def _flat(spikes: Tensor) -> Tensor:
+    return spikes.flatten(2)
+
+
+def _told(spikes: Tensor, labels: Tensor, key: Key) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean information per neuron by response, and the same for shuffled labels."""
+    responses: dict[str, Responses] = {
+        "counts": SpikeCounts(),
+        "first spikes": FirstSpikes(),
+        "order": SpikeOrder(),
+    }
+    if len(spikes) <= LONGEST_PATTERN:
+        responses["full patterns"] = FullPatterns()
+    found = {name: mutual_information(spikes, labels, each, key) for name, each in responses.items()}
+    return (
+        {name: float(each.bits.mean()) for name, each in found.items()},
+        {name: float(each.shuffled.mean()) for name, each in found.items()},
+    )
+
+
+def _windows(spikes: Tensor, attacked: Tensor, labels: Tensor, key: Key) -> list[ReadoutWindow]:
+    """What a linear read-out of counts gets right up to a time, and in each part of the time alone."""
+    folds = min(5, len(labels))
+    if folds < 2:
+        return []
+    total = len(spikes)
+    edges = sorted({round(total * i / min(total, MOST_WINDOWS)) for i in range(min(total, MOST_WINDOWS) + 1)})
+    spans = dict.fromkeys([*((0, stop) for stop in edges[1:]), *pairwise(edges)])
+    return [
+        {
+            "start": start,
+            "stop": stop,
+            "accuracy": linear_readout(_counts(spikes[start:stop]), labels, key, folds=folds),
+            "attacked": linear_readout(
+                _counts(spikes[start:stop]), labels, key, folds=folds, tested=_counts(attacked[start:stop])
+            ),
+        }
+        for start, stop in spans
+    ]
+
+
+def _counts(spikes: Tensor) -> Tensor:
+    return spikes.ne(0).sum(0).double()
+
+
+def _distance(distance: TrainDistance, a: SpikeTrains, b: SpikeTrains) -> float | None:
+    return _mean(distance(a, b))
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """The mean of the values that are numbers; None for none."""
+    numbers = values[np.isfinite(values)]
+    return float(numbers.mean()) if numbers.size else None
