@@ -27,7 +27,7 @@ FLOORS = [
     [["learning"]],
     [["attacks"]],
     [["evaluation"]],
-    [["interop"]],
+    [["interop"], ["analysis"]],
     [["auditing"], ["catalogue"]],
     [["experiments"]],
     [["report"]],

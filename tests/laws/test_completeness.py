@@ -55,6 +55,8 @@ LAWS = {  # kind -> tables with its rows, as file:TABLE
     "Targets": ("laws/test_attacks.py:TARGETS",),
     "Probe": ("laws/test_probes.py:PROBES",),
     "Certificate": ("laws/test_certificates.py:CERTIFICATES",),
+    "Analysis": ("unit/test_analyse_cells.py:ANALYSES",),
+    "TrainDistance": ("laws/test_spike_trains.py:DISTANCES",),
     "Threat": (
         "laws/test_threats.py:THREATS",
         "laws/test_spike_threats.py:THREATS",

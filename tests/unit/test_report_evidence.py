@@ -17,7 +17,7 @@ from spikeproof.experiments.run.compute import KEPT_STEPS, traces
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
 from spikeproof.report import tables
-from spikeproof.report.attack_figures import evidence_drawings
+from spikeproof.report.charts.attack_figures import evidence_drawings
 from spikeproof.statistics import wilson
 from spikeproof.threats import Linf
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from spikeproof.experiments.read.results import records
 from spikeproof.report import page
-from spikeproof.report.drawing import wrapped
-from spikeproof.report.figures import MANY, MOST_PANELS, drawings
+from spikeproof.report.charts.drawing import wrapped
+from spikeproof.report.charts.figures import MANY, MOST_PANELS, drawings
 
 sys.path.insert(0, str(Path(__file__).parent))
 from stored_study import Bench, record

@@ -22,6 +22,11 @@ BLOCK = 1 << 22
 class TrainDistance:
     """A distance between two spike trains, computed for many pairs at once."""
 
+    @property
+    def title(self) -> str:
+        """What tables call it."""
+        raise NotImplementedError(f"{type(self).__name__} has no title")
+
     def __call__(self, a: SpikeTrains, b: SpikeTrains) -> Numbers:
         """The distance of each train of `a` to the train of `b` in the same place.
 
@@ -114,6 +119,10 @@ class VictorPurpura(TrainDistance):
                 "VictorPurpura needs a cost of at least 0", f"cost={self.cost}", "Try cost=1.0 per time step."
             )
 
+    @property
+    def title(self) -> str:
+        return f"Victor-Purpura, q = {self.cost:g}"
+
     def room(self, left: int, right: int) -> int:
         return 3 * (min(left, right) + 1)  # three diagonals at a time
 
@@ -184,6 +193,10 @@ class VanRossum(TrainDistance):
             raise InputError(
                 "VanRossum needs a positive tau", f"tau={self.tau}", "Try tau=1.0, one time step."
             )
+
+    @property
+    def title(self) -> str:
+        return f"van Rossum, tau = {self.tau:g}"
 
     def room(self, left: int, right: int) -> int:
         return max(left, right) ** 2

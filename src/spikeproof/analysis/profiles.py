@@ -101,6 +101,10 @@ class ISIDistance(TrainDistance):
         Kreuz et al. 2007, J. Neuroscience Methods 165; edges as in Mulansky & Kreuz 2016 (PySpike).
     """
 
+    @property
+    def title(self) -> str:
+        return "ISI"
+
     def room(self, left: int, right: int) -> int:
         return (left + right + 5) * (max(left, right) + 2)
 
@@ -135,6 +139,10 @@ class SPIKEDistance(TrainDistance):
         Kreuz et al. 2013, J. Neurophysiology 109, eqs. (15)-(19); edges as in
         Mulansky & Kreuz 2016 (PySpike).
     """
+
+    @property
+    def title(self) -> str:
+        return "SPIKE"
 
     def room(self, left: int, right: int) -> int:
         return (left + right + 5) * (max(left, right) + 3)
@@ -172,6 +180,10 @@ class SPIKESynchronisation(TrainDistance):
     Source:
         Kreuz, Mulansky & Bozanic 2015, J. Neurophysiology 113, eqs. (3)-(6).
     """
+
+    @property
+    def title(self) -> str:
+        return "SPIKE synchronisation"
 
     def between(self, a: SpikeTrains, b: SpikeTrains) -> Numbers:
         with np.errstate(invalid="ignore"):

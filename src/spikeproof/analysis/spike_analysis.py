@@ -28,7 +28,7 @@ from spikeproof.analysis.information import (
     mutual_information,
 )
 from spikeproof.analysis.profiles import ISIDistance, SPIKEDistance, SPIKESynchronisation
-from spikeproof.analysis.spiketrains import SpikeTrains, spike_trains
+from spikeproof.analysis.spiketrains import spike_trains
 from spikeproof.analysis.variability import (
     fano_factor,
     interval_variation,
@@ -41,7 +41,14 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
 
-__all__ = ["CostSummary", "LayerSummary", "ReadoutWindow", "SpikeAnalysis", "SpikeSummary"]
+__all__ = [
+    "Analysis",
+    "CostSummary",
+    "LayerSummary",
+    "ReadoutWindow",
+    "SpikeAnalysis",
+    "SpikeSummary",
+]
 
 MOST_WINDOWS = 8
 """Windows of time in which a layer is read."""
@@ -63,11 +70,11 @@ class LayerSummary(TypedDict):
     """One layer: what its neurons do for clean images, and what the attack changes.
 
     `rate` is the mean number of spikes per neuron and `attacked_rate` the same for attacked images. `counts`
-    and `times` are the two parts of the Victor-Purpura distance from clean to attacked spike trains, `isi`,
-    `spike` and `synchrony` other distances, all means over the trains that spike in either. `cv`, `cv2` and
-    `lv` are means over trains with enough intervals, `fano` the mean over neurons for repeated draws of the
-    same image; null where there are none. `bits` is the mean information per neuron about the class by
-    response, and `shuffled` what is left of its bias.
+    and `times` are the two parts of the Victor-Purpura distance from clean to attacked spike trains, means
+    over all neurons; `distances` are means over the trains that spike in either, null where none does. `cv`,
+    `cv2` and `lv` are means over trains with enough intervals, `fano` the mean over neurons for repeated
+    draws of the same image; null where there are none. `bits` is the mean information per neuron about the
+    class by response, and `shuffled` what is left of its bias.
     """
 
     layer: str
@@ -76,9 +83,7 @@ class LayerSummary(TypedDict):
     attacked_rate: float
     counts: float
     times: float
-    isi: float | None
-    spike: float | None
-    synchrony: float | None
+    distances: dict[str, float | None]
     cv: float | None
     cv2: float | None
     lv: float | None
@@ -109,8 +114,12 @@ class SpikeSummary(TypedDict):
     attacked_cost: CostSummary
 
 
+class Analysis:
+    """What a study may find out about a model beside its accuracy."""
+
+
 @dataclass(frozen=True)
-class SpikeAnalysis:
+class SpikeAnalysis(Analysis):
     r"""What an attack changes in the spikes of every layer, what they tell of the class, and what they cost.
 
     .. math:: D_q = D_0 + (D_q - D_0)
@@ -118,12 +127,13 @@ class SpikeAnalysis:
     Clean images and the images that the attack returns are run through the model, and their spike trains are
     compared layer by layer: how many spikes the attack adds and removes (:math:`D_0`), how far it moves the
     others (:math:`D_q - D_0`), how irregular the trains are, how much they tell about the class by their
-    counts, first spikes, order and full patterns, from when on a linear read-out finds the class, and how many
-    operations the inference takes.
+    counts, first spikes, order and full patterns, from when on a linear read-out finds the class, and how
+    many operations the inference takes.
 
     Args:
         attack: makes the images that are compared with the clean ones.
         cost: q of the Victor-Purpura distance, per time step, at least 0.
+        distances: further distances of clean and attacked trains.
         neurons: most neurons per layer of which distances and information are measured, drawn at random.
         tariff: energy of each operation.
 
@@ -140,6 +150,7 @@ class SpikeAnalysis:
 
     attack: Recipe = PGD()
     cost: float = 1.0
+    distances: tuple[TrainDistance, ...] = (ISIDistance(), SPIKEDistance(), SPIKESynchronisation())
     neurons: int = 256
     tariff: Tariff = Tariff()
 
@@ -254,9 +265,7 @@ class SpikeAnalysis:
             "attacked_rate": float((y != 0).sum(0).double().mean()),
             "counts": change.counts,
             "times": change.times,
-            "isi": _distance(ISIDistance(), a, b),
-            "spike": _distance(SPIKEDistance(), a, b),
-            "synchrony": _distance(SPIKESynchronisation(), a, b),
+            "distances": {distance.title: _mean(distance(a, b)) for distance in self.distances},
             "cv": _mean(interval_variation(a)),
             "cv2": _mean(local_interval_variation(a)),
             "lv": _mean(local_variation(a)),
@@ -270,7 +279,8 @@ class SpikeAnalysis:
 def _run(model: Classifier, images: Tensor, key: Key, size: int) -> list[Activity]:
     """The spikes of all images, layer by layer."""
     parts = [
-        layer_spikes(model, images[rows], key.take(rows)) for rows in torch.arange(len(images)).split(size)
+        layer_spikes(model, images[rows], key.take(rows))
+        for rows in torch.split(torch.arange(len(images)), size)
     ]
     return [
         Activity(same[0].layer, torch.cat([part.spikes for part in same], 1))
@@ -321,10 +331,6 @@ def _windows(spikes: Tensor, attacked: Tensor, labels: Tensor, key: Key) -> list
 
 def _counts(spikes: Tensor) -> Tensor:
     return spikes.ne(0).sum(0).double()
-
-
-def _distance(distance: TrainDistance, a: SpikeTrains, b: SpikeTrains) -> float | None:
-    return _mean(distance(a, b))
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from spikeproof.analysis.dissimilarity import TrainDistance
+from spikeproof.analysis.spike_analysis import Analysis
 from spikeproof.attacks.made_of.transfer import Others
 from spikeproof.attacks.parts.oracles import Oracle
 from spikeproof.attacks.parts.schedules import Schedule
@@ -46,6 +48,8 @@ KINDS: Mapping[str, object] = {  # classes and protocols, which have no type in 
     "schedules": Schedule,
     "targets": Targets,
     "probes": Probe,
+    "analyses": Analysis,
+    "train-distances": TrainDistance,
     "certificates": Certificate,
     "threats": Threat,
     "datasets": DatasetSpec,

@@ -8,6 +8,14 @@ their own.
 
 from __future__ import annotations
 
+from spikeproof.analysis.dissimilarity import TrainDistance
+from spikeproof.analysis.dissimilarity import VanRossum as VanRossum
+from spikeproof.analysis.dissimilarity import VictorPurpura as VictorPurpura
+from spikeproof.analysis.profiles import ISIDistance as ISIDistance
+from spikeproof.analysis.profiles import SPIKEDistance as SPIKEDistance
+from spikeproof.analysis.profiles import SPIKESynchronisation as SPIKESynchronisation
+from spikeproof.analysis.spike_analysis import Analysis
+from spikeproof.analysis.spike_analysis import SpikeAnalysis as SpikeAnalysis
 from spikeproof.attacks.answers.noise import GaussianNoiseSearch as GaussianNoiseSearch
 from spikeproof.attacks.answers.noise import NoiseSearch as NoiseSearch
 from spikeproof.attacks.answers.noise import SaltAndPepperSearch as SaltAndPepperSearch
@@ -256,6 +264,14 @@ STUDY_PARTS: Catalogue = {
         "synchronous-shuffle": SynchronousShuffle,
         "reversal": Reversal,
         "deletion": Deletion,
+    },
+    Analysis: {"spikes": SpikeAnalysis},
+    TrainDistance: {
+        "victor-purpura": VictorPurpura,
+        "van-rossum": VanRossum,
+        "isi-distance": ISIDistance,
+        "spike-distance": SPIKEDistance,
+        "spike-synchronisation": SPIKESynchronisation,
     },
     Certificate: {
         "bins": Bins,

@@ -28,7 +28,7 @@ from spikeproof.version import __version__
 
 if TYPE_CHECKING:
     from spikeproof.experiments.read.comparisons import Compared
-    from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
+    from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record, SpikeRecord
 
 __all__ = ["main"]
 
@@ -53,6 +53,8 @@ KINDS = (
     "schedules",
     "targets",
     "probes",
+    "analyses",
+    "train-distances",
     "certificates",
     "threats",
     "datasets",
@@ -138,6 +140,7 @@ def status(directory: Path) -> None:
 @click.option("--seeds", is_flag=True, help="Means over training seeds, with their intervals.")
 @click.option("--probes", is_flag=True, help="Accuracy under timing probes.")
 @click.option("--distances", is_flag=True, help="Median distance of the nearest adversarial images.")
+@click.option("--spikes", is_flag=True, help="What an attack does to the spikes of each layer.")
 @click.option("--comparisons", is_flag=True, help="Paired comparisons of models that differ in one part.")
 @guarded
 def show(directory: Path, as_json: bool, **tables: bool) -> None:
@@ -146,13 +149,13 @@ def show(directory: Path, as_json: bool, **tables: bool) -> None:
     With --json, one table is printed as a list, and several tables as an object that maps the name of each
     table to its list.
     """
-    order, found = ("seeds", "probes", "distances", "comparisons"), _Tables(directory)
+    order, found = ("seeds", "probes", "distances", "spikes", "comparisons"), _Tables(directory)
     asked = [name for name in order if tables[name]]
     if as_json:
         lists = {name: getattr(found, name) for name in asked or ["numbers"]}
         click.echo(encoded(lists if len(lists) > 1 else next(iter(lists.values()))), nl=False)
         return
-    for name in asked or ("numbers", "seeds", "probes", "distances"):
+    for name in asked or ("numbers", "seeds", "probes", "distances", "spikes"):
         found.show(name, bool(asked))
 
 
@@ -187,6 +190,12 @@ class _Tables:
         return distance_records(self.directory)
 
     @cached_property
+    def spikes(self) -> Sequence[SpikeRecord]:
+        from spikeproof.experiments.read.results import spike_records
+
+        return spike_records(self.directory)
+
+    @cached_property
     def comparisons(self) -> Sequence[Compared]:
         from spikeproof.experiments.read.comparisons import comparisons
 
@@ -201,6 +210,7 @@ class _Tables:
             "seeds": lambda: terminal.print_seeds(self.numbers, explained=not asked),
             "probes": lambda: terminal.print_probes(self.probes),
             "distances": lambda: terminal.print_distances(self.distances),
+            "spikes": lambda: terminal.print_spikes(self.spikes),
             "comparisons": lambda: terminal.print_comparisons(self.comparisons),
         }
         printed[table]()
@@ -212,6 +222,7 @@ NOTHING = {
     "seeds": "No model of this study is finished under several seeds.",
     "probes": "No probe of this study is finished.",
     "distances": "No distance of this study is finished.",
+    "spikes": "No analysis of spikes of this study is finished.",
 }
 """Table -> message where it was asked for and is empty; `print_comparisons` prints its own."""
 

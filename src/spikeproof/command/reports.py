@@ -59,12 +59,13 @@ def print_report(directory: Path, *, anew: bool = True) -> None:
     """Print the numbers and write the report; without `anew`, a report that is up to date is kept."""
     from spikeproof.command import terminal
     from spikeproof.experiments.read.ranking import rankings
-    from spikeproof.experiments.read.results import distance_records, probe_records, records
+    from spikeproof.experiments.read.results import distance_records, probe_records, records, spike_records
 
     found, probes, distances = records(directory), probe_records(directory), distance_records(directory)
     terminal.print_records(found)
     terminal.print_probes(probes)
     terminal.print_distances(distances)
+    terminal.print_spikes(spike_records(directory))
     if not found:
         return
     terminal.print_ranking(rankings(directory, found), found)
@@ -85,7 +86,7 @@ def written_report(directory: Path) -> Path:
     """Write the report again and return its path."""
     from spikeproof.experiments.read.comparisons import comparisons
     from spikeproof.experiments.read.ranking import rankings
-    from spikeproof.experiments.read.results import distance_records, probe_records, records
+    from spikeproof.experiments.read.results import distance_records, probe_records, records, spike_records
     from spikeproof.experiments.run.store import writing
     from spikeproof.report.page import write
 
@@ -93,4 +94,4 @@ def written_report(directory: Path) -> Path:
     probes, distances = probe_records(directory), distance_records(directory)
     with writing(directory):
         compared, ranked = comparisons(directory, found), rankings(directory, found)
-        return write(directory, found, probes, compared, distances, ranked)
+        return write(directory, found, probes, compared, distances, ranked, spike_records(directory))

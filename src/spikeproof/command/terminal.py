@@ -14,7 +14,7 @@ import click
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.ranking import Ranking, separating
-from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
+from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record, SpikeRecord
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.driver import Listener, Summary
 from spikeproof.experiments.run.executors import Failure, Progress
@@ -171,6 +171,8 @@ def _measured(kind: CellKind, spec: CellSpec) -> str:
             return f"distance by {spec['attack']['name']}"
         case CellKind.PROBE:
             return f"probe {spec['probe']['name']}"
+        case CellKind.ANALYSE:
+            return f"{spec['analysis']['name']} {spec['epsilon']:.3g}"
     return kind
 
 
@@ -374,6 +376,58 @@ def print_distances(records: Sequence[DistanceRecord]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_spikes(records: Sequence[SpikeRecord]) -> None:
+    """What an attack does to the spikes of every model, layer by layer; nothing where none was asked for."""
+    if not records:
+        return
+    axes = varying(records) or ["encoder"]
+    click.echo(
+        "\nSpikes per neuron, clean and attacked; spikes that the attack adds or removes, and by how much it "
+        "moves the rest;\nbits that a neuron tells of the class by its count and by its first spike:"
+    )
+    lines = [[*axes, "budget", "layer", "clean", "attacked", "added", "moved", "count", "first"]]
+    for row in records:
+        for layer in row["layers"]:
+            lines.append(
+                [
+                    *(str(dict(row)[axis]) for axis in axes),
+                    f"{row['threat']} {epsilon_text(row['epsilon'])}",
+                    layer["layer"],
+                    *(number(layer[name], 3) for name in ("rate", "attacked_rate", "counts", "times")),
+                    *(number(layer["bits"].get(name), 3) for name in ("counts", "first spikes")),
+                ]
+            )
+    _print_columns(lines, len(axes) + 2)
+    click.echo(
+        "\nOperations and energy of an inference up to the decision, clean and attacked, means per image:"
+    )
+    lines = [[*axes, "budget", "accumulates", "multiplies", "nJ", "steps", "attacked nJ", "attacked steps"]]
+    for row in records:
+        cost, attacked = row["cost"], row["attacked_cost"]
+        lines.append(
+            [
+                *(str(dict(row)[axis]) for axis in axes),
+                f"{row['threat']} {epsilon_text(row['epsilon'])}",
+                number(cost["accumulates"], 0),
+                number(cost["multiplies"], 0),
+                number(cost["picojoules"] / 1000, 2),
+                number(cost["steps"], 2),
+                number(attacked["picojoules"] / 1000, 2),
+                number(attacked["steps"], 2),
+            ]
+        )
+    _print_columns(lines, len(axes) + 1)
+
+
+def _print_columns(lines: Sequence[Sequence[str]], left: int) -> None:
+    """Lines of a table, the first columns aligned at their left and the others at their right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    sides = ["<"] * left + [">"] * (len(widths) - left)
+    for line in lines:
+        padded = [f"{text:{side}{width}}" for text, side, width in zip(line, sides, widths, strict=True)]
+        click.echo("  ".join(padded).rstrip())
 
 
 def print_comparisons(pairs: Sequence[Compared]) -> None:

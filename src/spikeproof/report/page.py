@@ -17,18 +17,19 @@ from spikeproof.auditing.checks import CHECKS, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.errors import InputError
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.ranking import Ranking, separating
-from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
+from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record, SpikeRecord
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.store import as_json, write_atomically
 from spikeproof.experiments.study.owned import UNTRAINED
 from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, read_json
 from spikeproof.report import tables
-from spikeproof.report.attack_figures import evidence_drawings
-from spikeproof.report.drawing import Drawing, file_names, inline
+from spikeproof.report.charts.attack_figures import evidence_drawings
+from spikeproof.report.charts.drawing import Drawing, file_names, inline
+from spikeproof.report.charts.figures import drawings, probe_drawing, telling
+from spikeproof.report.charts.pictures import exhibit_drawing
 from spikeproof.report.exhibits import Exhibit, exhibits
-from spikeproof.report.figures import drawings, probe_drawing, telling
-from spikeproof.report.pictures import exhibit_drawing
 from spikeproof.report.provenance import Sources, sources
+from spikeproof.report.spike_page import spike_files
 from spikeproof.report.trust import Trust, noun, ranking_words, threat_words
 from spikeproof.version import __version__
 
@@ -77,10 +78,12 @@ def write(
     compared: Sequence[Compared] = (),
     distances: Sequence[DistanceRecord] = (),
     ranked: Sequence[Ranking] = (),
+    spikes: Sequence[SpikeRecord] = (),
 ) -> Path:
     """Write `report.html`, `figures/*.svg` and `.pdf`, `table.csv`, `table.tex` and `probes.csv` of a study.
 
-    A study that measured distances also gets `distances.csv`.
+    A study that measured distances also gets `distances.csv`, and one that analysed spikes gets a second
+    page, `spikes.html`, with `spikes.csv`.
 
     The same store gives the same bytes. Cells that are missing from the store cause no error; the page names
     them. Figures that only an earlier report contained are deleted, unless they have been changed since.
@@ -92,6 +95,7 @@ def write(
         compared: comparisons of the robustness of models.
         distances: distances of the nearest adversarial images.
         ranked: the order of the models at every budget; without it, the page names no order.
+        spikes: what an attack does to the spikes of each layer; without it, there is no second page.
 
     Returns:
         The path of the page.
@@ -102,10 +106,24 @@ def write(
     evidence = [_Chart.of(drawing) for drawing in evidence_drawings(rows)]
     timing = _Timing.of([_portable_probe(record, directory) for record in probes])
     near = [_portable_probe(record, directory) for record in distances]
+    layers = [_portable_probe(record, directory) for record in spikes]
     page, pictures = "", list[_Chart]()
     for detail in DETAILS:
         pictures = _pictures(shown, detail)
-        page = _page(rows, origin, charts, evidence, pictures, shown, timing, compared, near, ranked, detail)
+        page = _page(
+            rows,
+            origin,
+            charts,
+            evidence,
+            pictures,
+            shown,
+            timing,
+            compared,
+            near,
+            ranked,
+            bool(layers),
+            detail,
+        )
         if len(page.encode()) < LARGEST:
             break
     files = {
@@ -118,6 +136,8 @@ def write(
         files["probes.csv"] = tables.probes_csv(timing.records).encode()
     if near:
         files["distances.csv"] = tables.distances_csv(near).encode()
+    if layers:
+        files |= spike_files(origin.plan["study"], layers, rows)
     _put(directory, {**files, PAGE: page.encode()})
     return directory / PAGE
 
@@ -188,7 +208,7 @@ def is_current(directory: Path) -> bool:
     return plain and all(_digest(directory / name) == digest for name, digest in noted.items())
 
 
-PLACES = re.compile(r"figures/[\w-]+\.(svg|pdf)|(probes|distances)\.csv")
+PLACES = re.compile(r"figures/[\w-]+\.(svg|pdf)|(probes|distances|spikes)\.csv|spikes\.html")
 OWN = re.compile(r"(figures/)?[\w-]+\.(svg|pdf|csv|tex|html)")
 
 
@@ -222,7 +242,7 @@ class _Chart:
         return Markup(inline(self.files["svg"], self.drawing.name))
 
 
-Measured = TypeVar("Measured", ProbeRecord, DistanceRecord)
+Measured = TypeVar("Measured", ProbeRecord, DistanceRecord, SpikeRecord)
 
 
 def _portable_probe(record: Measured, directory: Path) -> Measured:
@@ -265,6 +285,7 @@ def _page(
     compared: Sequence[Compared],
     distances: Sequence[DistanceRecord],
     ranked: Sequence[Ranking],
+    spikes: bool,
     detail: Detail,
 ) -> str:
     environment = Environment(
@@ -308,6 +329,7 @@ def _page(
         headlines=rows,
         records=records[: detail.rows],
         timing=timing,
+        spikes=spikes,
         compared=compared[: detail.rows],
         uncompared=len(compared[detail.rows :]),
         distances=distances[: detail.rows],

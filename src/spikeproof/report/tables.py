@@ -8,10 +8,19 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from spikeproof.analysis.spike_analysis import CostSummary
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
-from spikeproof.experiments.read.record import Broke, DistanceRecord, Effort, ProbeRecord, Proof, Record
+from spikeproof.experiments.read.record import (
+    Broke,
+    DistanceRecord,
+    Effort,
+    ProbeRecord,
+    Proof,
+    Record,
+    SpikeRecord,
+)
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.statistics import Interval, over_seeds
 
@@ -41,6 +50,7 @@ __all__ = [
     "proof_words",
     "seeds",
     "seeds_json",
+    "spikes_csv",
     "tallies",
     "to_csv",
     "to_latex",
@@ -58,6 +68,8 @@ _THE_MODEL = "model"
 """What a certificate is about that holds for the model itself, not for a vote."""
 
 MISSING = "\N{EN DASH}"
+
+Records = Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord] | Sequence[SpikeRecord]
 
 LEARNING_RULE, SEED = "rule", "seed"
 ARCHITECTURE = ("dataset", "network", "neuron", "encoder", "decoder", "surrogate", LEARNING_RULE)
@@ -131,9 +143,7 @@ def budget_of(record: Record) -> Budget:
     return Budget(record["threat"], record["epsilon"])
 
 
-def varying(
-    records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord], axes: Iterable[str] = AXES
-) -> list[str]:
+def varying(records: Records, axes: Iterable[str] = AXES) -> list[str]:
     """The axes on which records differ.
 
     The learning rule is left out if the other axes determine it, for example if it differs between networks
@@ -152,7 +162,7 @@ def without_seed(axes: Iterable[str]) -> list[str]:
     return [axis for axis in axes if axis != SEED]
 
 
-def label(record: Record | ProbeRecord, axes: Iterable[str]) -> str:
+def label(record: Record | ProbeRecord | SpikeRecord, axes: Iterable[str]) -> str:
     """The name of a model: its values on the axes on which models differ.
 
     Example:
@@ -163,7 +173,7 @@ def label(record: Record | ProbeRecord, axes: Iterable[str]) -> str:
     return " · ".join(named)
 
 
-def _follows(records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord], axis: str) -> bool:
+def _follows(records: Records, axis: str) -> bool:
     """Whether the other axes determine an axis."""
     others = [other for other in AXES if other != axis]
     values: dict[tuple[object, ...], object] = {}
@@ -174,7 +184,7 @@ def _follows(records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[Distan
     )
 
 
-def _field(record: Record | ProbeRecord | DistanceRecord, name: str) -> object:
+def _field(record: Record | ProbeRecord | DistanceRecord | SpikeRecord, name: str) -> object:
     return record[name]  # type: ignore[literal-required]
 
 
@@ -502,6 +512,40 @@ def distances_csv(records: Sequence[DistanceRecord]) -> str:
     writer.writeheader()
     writer.writerows(_plain_text({**record}) for record in records)
     return file.getvalue()
+
+
+def spikes_csv(records: Sequence[SpikeRecord]) -> str:
+    """The layers of every analysis as CSV: a line of field names, then one line per model, budget and layer.
+
+    Args:
+        records: the records of one study.
+    """
+    rows = []
+    for record in records:
+        for layer in record["layers"]:
+            row: dict[str, object] = {
+                **{name: value for name, value in record.items() if name not in ("layers", *_COSTS)},
+                **{f"{cost}_{name}": value for cost in _COSTS for name, value in _numbers(record[cost])},
+                **{name: value for name, value in layer.items() if name not in _NESTED},
+                **{f"distance {name}": value for name, value in layer["distances"].items()},
+                **{f"bits {name}": value for name, value in layer["bits"].items()},
+                **{f"shuffled {name}": value for name, value in layer["shuffled"].items()},
+            }
+            rows.append(row)
+    file = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_plain_text(row) for row in rows)
+    return file.getvalue()
+
+
+_COSTS: tuple[Literal["cost"], Literal["attacked_cost"]] = ("cost", "attacked_cost")
+_NESTED = ("distances", "bits", "shuffled", "windows")
+
+
+def _numbers(cost: CostSummary) -> list[tuple[str, object]]:
+    return [*{**cost}.items()]
 
 
 def far(record: DistanceRecord) -> str:

@@ -31,6 +31,7 @@ class Names:
     threats: Mapping[str, str]
     probes: Mapping[str, str]
     certificates: Mapping[str, str]
+    analyses: Mapping[str, str]
     models: Mapping[str, tuple[str, int]]  # address of a train cell -> the parts that tell it apart, its seed
 
     def threat(self, spec: CellSpec) -> str:
@@ -93,6 +94,7 @@ class Names:
             labels(threat for cell in plan if (threat := cell["spec"].get("threat")) is not None),
             labels(cell["spec"]["probe"] for cell in plan if cell["kind"] == CellKind.PROBE),
             labels(cell["spec"]["certificate"] for cell in plan if cell["kind"] == CellKind.CERTIFY),
+            labels(cell["spec"]["analysis"] for cell in plan if cell["kind"] == CellKind.ANALYSE),
             parts,
         )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypedDict
 
+from spikeproof.analysis.spike_analysis import CostSummary, LayerSummary
+
 __all__ = [
     "Base",
     "Broke",
@@ -14,6 +16,7 @@ __all__ = [
     "ProbeRecord",
     "Proof",
     "Record",
+    "SpikeRecord",
     "data_notes",
 ]
 
@@ -298,6 +301,26 @@ class DistanceRecord(_Named):
     unconfirmed: float | None
     gradient_free: bool
     draws: int
+    model: str
+    cell: str
+
+
+class SpikeRecord(_Named):
+    """What an attack does to the spikes of one model, as `show --spikes --json` prints it.
+
+    `layers` holds the input, if its code has spikes, and every layer of spiking neurons in order; `cost` and
+    `attacked_cost` are means per image up to the decision. The images are those that `attack` of the analysis
+    returned, which is one attack and not the worst case over all.
+    """
+
+    analysis: str
+    threat: str
+    epsilon: float
+    clean_accuracy: float
+    attacked_accuracy: float
+    layers: list[LayerSummary]
+    cost: CostSummary
+    attacked_cost: CostSummary
     model: str
     cell: str
 

@@ -36,6 +36,7 @@ from spikeproof.experiments.read.record import (
     ProbeRecord,
     Proof,
     Record,
+    SpikeRecord,
     data_notes,
 )
 from spikeproof.experiments.read.traces import effort, is_suite, members, proof, shares
@@ -52,7 +53,15 @@ from spikeproof.specs import build
 from spikeproof.statistics import Interval, wilson
 from spikeproof.threats import Linf
 
-__all__ = ["WORST_CASE", "distance_records", "outcomes", "probe_records", "records", "restated"]
+__all__ = [
+    "WORST_CASE",
+    "distance_records",
+    "outcomes",
+    "probe_records",
+    "records",
+    "restated",
+    "spike_records",
+]
 
 WORST_CASE = "worst-case"
 
@@ -166,6 +175,18 @@ def distance_records(directory: Path) -> list[DistanceRecord]:
     ]
 
 
+def spike_records(directory: Path) -> list[SpikeRecord]:
+    """What an attack does to the spikes of every model of a study, from the finished cells.
+
+    Args:
+        directory: the output directory of a run.
+
+    Raises:
+        InputError: the directory holds no study.
+    """
+    return [_spike_record(base, names, cell) for base, names, cell in _of_kind(directory, CellKind.ANALYSE)]
+
+
 def _of_kind(directory: Path, kind: CellKind) -> Iterator[tuple[Base, Names, Stored]]:
     """Every finished cell of a kind, with the results of its model on clean images."""
     plan, store = read_plan(directory), Store(directory)
@@ -210,6 +231,19 @@ def _probe_record(base: Base, names: Names, cell: Stored) -> ProbeRecord:
         "cell": str(cell.path),
     }
     return cast(ProbeRecord, record)
+
+
+def _spike_record(base: Base, names: Names, cell: Stored) -> SpikeRecord:
+    metrics, spec, known = cell.metrics, cell.cell["spec"], dict[str, object](base)
+    record = {
+        **{name: known[name] for name in SpikeRecord.__annotations__ if name in known},
+        **{name: metrics[name] for name in SpikeRecord.__annotations__ if name in metrics},
+        "analysis": names.analyses[text_of(spec["analysis"])],
+        "threat": names.threat(spec),
+        "epsilon": spec["epsilon"],
+        "cell": str(cell.path),
+    }
+    return cast(SpikeRecord, record)
 
 
 @dataclass(frozen=True)

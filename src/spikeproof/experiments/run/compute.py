@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
+from spikeproof.analysis.spike_analysis import Analysis, SpikeAnalysis
 from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Attack, Recipe
@@ -161,6 +162,7 @@ class Bench:
             CellKind.DISTANCE: self.distance,
             CellKind.ATTACK: self.attack,
             CellKind.CERTIFY: self.certify,
+            CellKind.ANALYSE: self.analyse,
         }
         with one_thread(), in_full():
             files = compute[cell.kind](cell, tell)
@@ -423,6 +425,35 @@ class Bench:
             "metrics.json": as_json({**metrics, "certified": share}),
             TABLE: table({"example": ids, **found._asdict()}),
         }
+
+    def analyse(self, cell: Cell, tell: Tell) -> Files:
+        """What an attack does to the spikes of a model, and what its inference costs."""
+        subject, spec = self.subject(cell), cell.spec
+        analysis = build(Analysis, spec["analysis"], PARTS)
+        threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
+        model, key = subject.model, Key.of(spec["seed"]).fold("analysis")
+        assert isinstance(model, Classifier)  # studies plan analyses for no other
+        assert isinstance(analysis, SpikeAnalysis)  # the one that there is
+        outcome = evaluate_attack(
+            model,
+            analysis.attack,
+            threat,
+            subject.images,
+            subject.labels,
+            subject.clean,
+            key.fold("attack"),
+            batch_size=self.batch_size,
+            draws=spec["draws"],
+        )
+        found = analysis(
+            model,
+            subject.images,
+            outcome.x_adv,
+            subject.labels,
+            key.fold("spikes"),
+            batch_size=self.batch_size,
+        )
+        return {"metrics.json": as_json({**found, "weights": subject.weights})}
 
     def source(self, spec: str | SavedSource) -> Made:
         """The model that images of a transfer are made on: of a train cell, or a saved one."""

@@ -179,6 +179,12 @@ class _Certify(_Measured):
     epsilon: Annotated[Number, Field(ge=0)]
 
 
+class _Analyse(_Measured):
+    analysis: Part
+    threat: Part
+    epsilon: Annotated[Number, Field(ge=0)]
+
+
 SPECS: Mapping[str, object] = {
     CellKind.TRAIN: _Train,
     CellKind.CLEAN: _Evaluated,
@@ -187,6 +193,7 @@ SPECS: Mapping[str, object] = {
     CellKind.DISTANCE: _Distance,
     CellKind.ATTACK: _Attack,
     CellKind.CERTIFY: _Certify,
+    CellKind.ANALYSE: _Analyse,
 }
 """Kind of cell -> its spec."""
 
@@ -316,6 +323,48 @@ class _InspectNumbers(TypedDict):
     weights: NotRequired[Text]
 
 
+class _Window(TypedDict):
+    start: Count
+    stop: Count
+    accuracy: Share
+    attacked: Share
+
+
+class _Layer(TypedDict):
+    layer: Words
+    neurons: Count
+    rate: Number
+    attacked_rate: Number
+    counts: Number
+    times: Number
+    distances: dict[str, Number | None]
+    cv: Number | None
+    cv2: Number | None
+    lv: Number | None
+    fano: Number | None
+    bits: dict[str, Number]
+    shuffled: dict[str, Number]
+    windows: list[_Window]
+
+
+class _Cost(TypedDict):
+    accumulates: Number
+    multiplies: Number
+    picojoules: Number
+    spikes: Number
+    steps: Number
+
+
+class _AnalyseNumbers(TypedDict):
+    n: Some
+    clean_accuracy: Share
+    attacked_accuracy: Share
+    layers: list[_Layer]
+    cost: _Cost
+    attacked_cost: _Cost
+    weights: NotRequired[Text]
+
+
 NUMBERS: Mapping[str, object] = {
     CellKind.TRAIN: _TrainNumbers,
     CellKind.CLEAN: _CleanNumbers,
@@ -324,6 +373,7 @@ NUMBERS: Mapping[str, object] = {
     CellKind.DISTANCE: _DistanceNumbers,
     CellKind.ATTACK: _AttackNumbers,
     CellKind.CERTIFY: _CertifyNumbers,
+    CellKind.ANALYSE: _AnalyseNumbers,
 }
 """Kind of cell -> its numbers."""
 

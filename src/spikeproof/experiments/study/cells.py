@@ -4,7 +4,8 @@ A `train` cell trains a model, and every other cell measures one. A `clean` cell
 clean images, and an `inspect` cell holds the diagnostics that the audit reads, such as leaking state and
 vanishing gradients. A `probe` cell measures the accuracy on clean images whose spike trains are changed by a
 timing probe. An `attack` cell measures the accuracy under one attack with one budget, a `distance` cell the
-distances to the nearest adversarial images, and a `certify` cell the certified accuracy within one budget.
+distances to the nearest adversarial images, a `certify` cell the certified accuracy within one budget, and an
+`analyse` cell compares the spikes for clean images with those for attacked ones.
 
 The spec of a cell holds everything that can change its numbers, and the address of the cell is the digest of
 its kind and its spec. Batch size, device, number of workers and machine are not part of the spec. A suite is
@@ -35,7 +36,17 @@ from spikeproof.evaluation.verdicts import CHOOSING
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.experiments.study.owned import TAKEN, Owned, is_owned
 from spikeproof.experiments.study.rehearsal import rehearse
-from spikeproof.experiments.study.study import AXES, Candidate, Study, Sweep, check_on, knows, others, suits
+from spikeproof.experiments.study.study import (
+    AXES,
+    Candidate,
+    Study,
+    Sweep,
+    analysable,
+    check_on,
+    knows,
+    others,
+    suits,
+)
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.protocols import Model, Threat
@@ -88,8 +99,8 @@ class CellSpec(TypedDict, total=False):
     A train cell has `dataset`, `model`, `rule`, `seed` and `code_version`. A cell that measures has the
     address of its `train` cell, `examples`, `draws` and `code_version`; for a stochastic model it also has
     `choosing`, the number of draws by which the worst attack is chosen, and where not the whole test part is
-    measured, the `sample`. Attacks, certificates and distances add what is tried and the `threat`, attacks
-    and certificates also `epsilon`. `source` is the model that the images of a transfer are made on,
+    measured, the `sample`. Attacks, certificates, analyses and distances add what is tried and the `threat`,
+    all but distances also `epsilon`. `source` is the model that the images of a transfer are made on,
     `smaller` the address of the cell with the next smaller budget in a nested sweep, and `plan` the digest of
     the members of a suite.
     """
@@ -107,6 +118,7 @@ class CellSpec(TypedDict, total=False):
     probe: Plain
     attack: Plain
     certificate: Plain
+    analysis: Plain
     threat: Plain
     epsilon: float
     source: str | SavedSource
@@ -349,6 +361,16 @@ def _cells(study: Study, data: Dataset, model: Candidate | Owned, examples: int)
                     "seed": seed,
                 }
                 yield Cell.of(CellKind.CERTIFY, {**measured, **proof})
+            for analysis in study.analyses:
+                if not (isinstance(model, Candidate) and analysable(model, analysis)):
+                    continue
+                asked: CellSpec = {
+                    "analysis": describe(analysis, PARTS),
+                    "threat": ball,
+                    "epsilon": epsilon,
+                    "seed": seed,
+                }
+                yield Cell.of(CellKind.ANALYSE, {**measured, **asked})
 
 
 def _attack(spec: CellSpec, study: Study, recipe: Recipe, last: dict[str, Cell]) -> Cell:

@@ -22,3 +22,4 @@ class CellKind(StrEnum):
     DISTANCE = "distance"
     ATTACK = "attack"
     CERTIFY = "certify"
+    ANALYSE = "analyse"

@@ -9,6 +9,7 @@
         decoder: [count, first-spike]
         rule: {bptt: {epochs: 5}}
     certificates: [ibp]                               # what can be proved, beside what attacks leave
+    analyses: [spikes]                                # what an attack does to the spikes of each layer
     probes: [shuffle, {jitter: {steps: 1}}]           # how much of the accuracy lives in timing?
     attacks: [fgsm, {pgd: {steps: 20}}, {square: {queries: 100}}]
     epsilons: [8/255, 0.1]
@@ -29,6 +30,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
+from spikeproof.analysis.spike_analysis import Analysis, SpikeAnalysis
 from spikeproof.attacks.made_of.composite import Composite, RateTwin, members_of
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Recipe
@@ -105,6 +107,7 @@ class Study:
         probes: timing probes, which change the spike trains between encoder and network; they need no threat.
         certificates: lower bounds of robust accuracy, tried at every budget on every model.
         distances: searches for the nearest adversarial image, in the norm of every threat that they support.
+        analyses: what is found out about every model at every budget beside its accuracy.
         norms: every threat once, without its budgets; `distances` are measured in these norms.
         sweep: `afresh`, or `nested` where attacks begin with what they found within the smaller budget.
         lines: the lines of the file that name attacks, threats, models and `examples`, for messages.
@@ -125,6 +128,7 @@ class Study:
     certificates: tuple[Certificate, ...] = ()
     distances: tuple[Recipe, ...] = ()
     norms: tuple[Threat, ...] = ()
+    analyses: tuple[Analysis, ...] = ()
     sweep: Sweep = Sweep.AFRESH
     lines: Mapping[object, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -139,6 +143,7 @@ class Study:
             "certificates": [describe(certificate, PARTS) for certificate in self.certificates],
             "threats": [describe(threat, PARTS) for threat in self.threats],
             "distances": [describe(search, PARTS) for search in self.distances],
+            "analyses": [describe(analysis, PARTS) for analysis in self.analyses],
             "sweep": self.sweep,
             "seeds": list(self.seeds),
             "examples": self.examples,
@@ -208,6 +213,7 @@ KEYS = (
     "suite",
     "certificates",
     "distances",
+    "analyses",
     "threat",
     "epsilons",
     "sweep",
@@ -242,7 +248,8 @@ class _Reader:
         data = self.document.data
         self.keys((), data, KEYS, required=("name", "data", "models"))
         attacks = [self.part(Recipe, path, item) for path, item in self.attacks()]
-        threats = self.threats() if attacks or self.listed("certificates", []) else ()
+        analyses = [self.part(Analysis, path, item) for path, item in self.listed("analyses", [])]
+        threats = self.threats() if attacks or analyses or self.listed("certificates", []) else ()
         paths = self.models()
         models = list(paths)
         asked = [each.model if isinstance(each, Owned) else each for each in models]
@@ -253,6 +260,8 @@ class _Reader:
             self.check_attack(path, attack, models)
             for threat in threats:
                 self.located(path, lambda attack=attack, threat=threat: attack(threat))  # type: ignore[misc]
+        for (path, _), analysis in zip(self.listed("analyses", []), analyses, strict=True):
+            self.check_analysis(path, analysis, models, threats)
         self.check_transfers(attacks, models, len(threats))
         return Study(
             name=self.name(),
@@ -272,6 +281,7 @@ class _Reader:
             ),
             distances=searches,
             norms=norms,
+            analyses=tuple(dict.fromkeys(analyses)),
             sweep=self.sweep(),
             lines={
                 **self.lines(attacks, threats),
@@ -371,8 +381,9 @@ class _Reader:
 
     def check_size(self, path: KeyPath, models: int) -> None:
         """Refuse a product of lists with more cells than a study may have, before anything is made of it."""
-        count = {name: len(self.listed(name, [])) for name in ("attacks", "suite", "certificates", "probes")}
-        per_budget = count["attacks"] + count["suite"] + count["certificates"]
+        tried = ("attacks", "suite", "certificates", "analyses")
+        count = {name: len(self.listed(name, [])) for name in (*tried, "probes")}
+        per_budget = sum(count[name] for name in tried)
         threats = len(self.listed("threat", ["linf"]))
         budgets = threats * len(self.listed("epsilons", []))
         searches = threats * len(self.listed("distances", []))
@@ -464,6 +475,27 @@ class _Reader:
                 return
         if refused is not None:
             raise InputError(f"{self.document.where(path)}: {refused.expected}", refused.got, refused.try_)
+
+    def check_analysis(
+        self,
+        path: KeyPath,
+        analysis: Analysis,
+        models: Sequence[Candidate | Owned],
+        threats: Sequence[Threat],
+    ) -> None:
+        """An analysis is left out for models that it is not defined on, but not for all of them."""
+        if not any(isinstance(model, Candidate) and analysable(model, analysis) for model in models):
+            raise self.error(
+                path,
+                "a model of ours that computes in steps of time, and on which the attack is defined",
+                "none",
+                "Name another attack: {spikes: {attack: pgd}}, or leave the analysis out.",
+            )
+        if isinstance(analysis, SpikeAnalysis):
+            if any(isinstance(member, Suite | Transfer) for member in members_of([analysis.attack])):
+                raise self.error(path, "one attack on the model itself", "a suite or a transfer", "Try pgd.")
+            for threat in threats:
+                self.located(path, lambda threat=threat: analysis.attack(threat))  # type: ignore[misc]
 
     def check_transfer(self, attack: Transfer, models: Sequence[Candidate | Owned]) -> None:
         """There must be another model, and an attack that can be run on it alone."""
@@ -624,6 +656,19 @@ def check_on(model: Candidate | ModelSpec | Owned | Model, attack: Recipe) -> No
 def suits(model: Candidate | ModelSpec | Owned, attack: Recipe) -> bool:
     """Whether an attack has anything to do on a model."""
     return attack.suits(model.model if isinstance(model, Owned) else model)
+
+
+def analysable(model: Candidate, analysis: Analysis) -> bool:
+    """Whether an analysis has anything to say about a model.
+
+    Args:
+        model: of a study.
+        analysis: that is asked for.
+    """
+    if not isinstance(analysis, SpikeAnalysis):
+        return True
+    timed = getattr(model.encoder, "timed", False)
+    return not timed and suits(model, analysis.attack) and _is_defined(model, analysis.attack)
 
 
 def others(

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.record import ProbeRecord, Record
 from spikeproof.experiments.read.results import WORST_CASE
-from spikeproof.report.drawing import (
+from spikeproof.report.charts.drawing import (
     COLOURS,
     DASHES,
     GREY,

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from spikeproof.report.drawing import Drawing, Style
+from spikeproof.report.charts.drawing import Drawing, Style
 from spikeproof.report.exhibits import Array, Exhibit
 from spikeproof.report.tables import epsilon_text
 

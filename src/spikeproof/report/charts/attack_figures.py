@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.results import WORST_CASE
-from spikeproof.report.drawing import (
+from spikeproof.report.charts.drawing import (
     COLOURS,
     DASHES,
     GREY,
@@ -24,7 +24,7 @@ from spikeproof.report.drawing import (
     legend,
     wrapped,
 )
-from spikeproof.report.figures import telling
+from spikeproof.report.charts.figures import telling
 from spikeproof.report.tables import attacked, epsilon_text, label, varying, without_seed
 
 __all__ = ["evidence_drawings"]

@@ -1,0 +1,151 @@
+"""The analysis of spikes in a study: from the study file to cells, records, tables and the second page."""
+
+import csv
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from spikeproof.analysis.spike_analysis import SpikeAnalysis
+from spikeproof.attacks.gradient.plain import FGSM
+from spikeproof.command.cli import cli
+from spikeproof.errors import InputError
+from spikeproof.experiments.read.results import records, spike_records
+from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.run.driver import Listener, run
+from spikeproof.experiments.run.executors import Serial
+from spikeproof.experiments.study.cells import cells_of, model_spec
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
+from spikeproof.keys import Key
+from spikeproof.report.page import write
+from spikeproof.report.spike_page import pareto_front
+
+TEXT = """\
+name: spikes
+data: digits
+models:
+  - encoder: [{latency: {steps: 4}}, {bernoulli: {steps: 3}}]
+    network: {mlp: {hidden: [8]}}
+    rule: {bptt: {epochs: 1, batch_size: 256}}
+  - {encoder: {direct: {steps: 1}}, neuron: relu, decoder: mean-potential, rule: {bptt: {epochs: 1}}}
+attacks: [fgsm]
+analyses: [{spikes: {attack: fgsm, cost: 0.5}}]
+epsilons: [0.1, 0.2]
+examples: 30
+draws: 3
+"""
+
+ANALYSES = [SpikeAnalysis()]
+
+
+def study(text=TEXT):
+    return study_of(parse(text, "study.yaml"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out, chosen = tmp_path_factory.mktemp("spikes") / "out", study()
+    cells = cells_of(chosen, chosen.data.load(None))
+    summary = run(chosen.name, chosen.spec(), cells, Bench(out, None, "cpu", 16), Serial(), out, Listener())
+    assert (summary.computed, summary.failed) == (3 * 3 + 6 + 6, 0)
+    return out
+
+
+def test_analyses_are_read_from_a_study_file_and_change_no_other_cell():
+    data = study().data.load(None)
+    assert study().analyses == (SpikeAnalysis(attack=FGSM(), cost=0.5),)
+    without = study(TEXT.replace("analyses: [{spikes: {attack: fgsm, cost: 0.5}}]\n", ""))
+    assert [cell for cell in cells_of(study(), data) if cell.kind != "analyse"] == cells_of(without, data)
+
+
+def test_every_model_and_budget_has_a_record_and_only_spiking_ones_have_layers(finished):
+    found = spike_records(finished)
+    assert [(row["encoder"], row["epsilon"], len(row["layers"])) for row in found] == [
+        (encoder, epsilon, layers)
+        for encoder, layers in (("latency", 3), ("bernoulli", 3), ("direct", 0))
+        for epsilon in (0.1, 0.2)
+    ]
+    for row in found:
+        assert all(0 <= row[name] <= 1 for name in ("clean_accuracy", "attacked_accuracy"))
+        assert row["cost"]["picojoules"] > 0
+        for layer in row["layers"]:
+            assert layer["counts"] >= 0
+            assert layer["times"] >= 0
+            assert (layer["fano"] is not None) == (row["encoder"] == "bernoulli")
+            assert {*layer["bits"]} == {"counts", "first spikes", "order", "full patterns"}
+            assert {w["stop"] for w in layer["windows"]} == set(
+                range(1, 5 if row["encoder"] == "latency" else 4)
+            )
+
+
+def test_the_analysed_attack_is_the_attack_of_the_study(finished):
+    """One step of a deterministic attack leaves the same images, so also the same accuracy."""
+    attacked = {
+        (row["encoder"], row["epsilon"]): row["robust_accuracy"]
+        for row in records(finished)
+        if row["attack"] == "fgsm" and not row["stochastic"]
+    }
+    for row in spike_records(finished):
+        if (row["encoder"], row["epsilon"]) in attacked:
+            assert row["attacked_accuracy"] >= attacked[row["encoder"], row["epsilon"]]  # argmax has no ties
+
+
+def test_show_page_and_table_have_the_numbers(finished):
+    rows = json.loads(CliRunner().invoke(cli, ["show", str(finished), "--spikes", "--json"]).output)
+    assert rows == json.loads(json.dumps(spike_records(finished)))
+    shown = CliRunner().invoke(cli, ["show", str(finished), "--spikes"]).output
+    assert "hidden 1" in shown
+    assert "accumulates" in shown
+    write(finished, records(finished), spikes=spike_records(finished))
+    page = (finished / "spikes.html").read_text()
+    assert 'href="spikes.html"' in (finished / "report.html").read_text()
+    assert "hidden 1" in page
+    assert "<script" not in page
+    lines = list(csv.DictReader((finished / "spikes.csv").read_text().splitlines()))
+    assert len(lines) == sum(len(row["layers"]) for row in rows)
+    assert float(lines[0]["rate"]) == pytest.approx(rows[0]["layers"][0]["rate"])
+    assert float(lines[0]["cost_accumulates"]) == pytest.approx(rows[0]["cost"]["accumulates"])
+    write(finished, records(finished))  # a report without analyses removes the page of an earlier one
+    assert not (finished / "spikes.html").exists()
+
+
+def test_neither_the_batch_nor_a_second_call_changes_an_analysis():
+    model = study().models[1]
+    data = study().data.load(None)
+    net = model_spec(study(), data, model).build(Key.of(0)).eval()
+    x, y = Key.of(1).uniform((12, 1, 8, 8)), torch.arange(12) % 3
+    moved = (x + 0.1).clamp(0, 1)
+    first = SpikeAnalysis()(net, x, moved, y, Key.of(2))
+    assert SpikeAnalysis()(net, x, moved, y, Key.of(2), batch_size=5) == first
+    same = SpikeAnalysis()(net, x, x, y, Key.of(2))
+    assert {(layer["counts"], layer["times"]) for layer in same["layers"]} == {(0.0, 0.0)}
+    assert same["cost"] == same["attacked_cost"]
+
+
+def test_the_pareto_front_is_what_nothing_beats():
+    points = [(0.0, 1.0), (1.0, 0.0), (0.5, 0.5), (0.5, 0.4), (0.0, 1.0)]
+    assert pareto_front(points) == [0, 1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("analyses: [spike]", "Did you mean 'spikes'"),
+        ("analyses: [{spikes: {cost: -1}}]", "cost of at least 0"),
+        ("analyses: [{spikes: {attack: {suite: {level: quick}}}}]", "one attack on the model itself"),
+        ("analyses: [{spikes: {attack: {transfer: {attack: pgd}}}}]", "one attack on the model itself"),
+        ("analyses: [{spikes: {attack: sda}}]", "study.yaml:9"),
+        ("analyses: [{spikes: {neurons: 0}}]", "at least one neuron"),
+    ],
+)
+def test_analyses_that_cannot_be_made_are_refused_with_their_line(line, said):
+    with pytest.raises(InputError, match=said):
+        study(TEXT.replace("analyses: [{spikes: {attack: fgsm, cost: 0.5}}]", line))
+
+
+def test_images_that_do_not_match_are_refused():
+    net = object()
+    with pytest.raises(InputError, match="same images after an attack"):
+        SpikeAnalysis()(net, torch.zeros(2, 1, 8, 8), torch.zeros(3, 1, 8, 8), torch.zeros(2), Key.of(0))
