@@ -37,6 +37,7 @@ __all__ = [
     "example_shape",
     "moves_events",
     "output_width",
+    "reads_current",
     "reads_potential",
     "spike_count",
     "spike_counts",
@@ -79,13 +80,14 @@ class Decoder(Protocol):
     """A decoder turns the output layer's activity over time into one score per class.
 
     A decoder that needs more than one output neuron per class also declares `width(classes) -> int`; one that
-    is given the neurons' potentials beside their spikes declares a true `reads_potential`; one that may
+    is given the neurons' potentials beside their spikes declares a true `reads_potential`; one that is given
+    the current into the output layer in place of its activity declares a true `reads_current`; one that may
     decide before the last step declares `exits(outputs) -> steps used`.
     """
 
     @property
     def reads_spikes(self) -> bool:
-        """Whether output neurons fire; otherwise they only integrate."""
+        """Whether output neurons fire; otherwise they only integrate, or there are none."""
 
     def __call__(self, outputs: Float[Tensor, "T B K"]) -> Float[Tensor, "B K"]:
         """Logits."""
@@ -224,6 +226,11 @@ def output_width(decoder: Decoder, classes: int) -> int:
 def reads_potential(decoder: Decoder) -> bool:
     """Whether the decoder is given the output neurons' potentials beside their spikes."""
     return bool(getattr(decoder, "reads_potential", False))
+
+
+def reads_current(decoder: Decoder) -> bool:
+    """Whether the decoder is given the current into the output layer, which then has no neurons."""
+    return bool(getattr(decoder, "reads_current", False))
 
 
 def spike_counts(encoder: Encoder, spikes: Float[Tensor, "T B *F"]) -> Int64[Tensor, "T B"]:

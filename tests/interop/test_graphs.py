@@ -42,6 +42,7 @@ OURS = {
     "recurrent": of_ours(sp.LIF(reset=ZERO), sp.LSNN((8,), share=0.0)),
     "leaky integrator": of_ours(sp.LIF(reset=ZERO), decoder=sp.MeanPotential()),
     "integrator": of_ours(sp.IF(reset=ZERO), decoder=sp.MeanPotential()),
+    "current": of_ours(sp.LIF(reset=ZERO), decoder=sp.MeanCurrent()),
     "convolutions": of_ours(sp.LIF(reset=ZERO), sp.ConvNet((4,), batch_norm=False), shape=(2, 5, 4)),
 }
 
@@ -242,9 +243,14 @@ def test_what_has_no_counterpart_is_refused_by_node_and_parameter():
     refused(chain(nir.Linear(np.full((4, 4), np.inf)), nir.I(one)), "weight with others at node 'linear'")
     refused(chain(nir.Linear(eye), nir.Delay(one)), "'delay', Delay")
     refused(chain(nir.LI(1e-3 * one, one, one)), "v_leak=1 at node 'li'")
-    refused(chain(nir.Linear(eye)), "last node .* 'linear', Linear")
+    refused(
+        chain(nir.Linear(eye), nir.Flatten({"input": np.array([4])}, 0, -1)),
+        "last node .* 'flatten', Flatten",
+    )
     refused(chain(nir.Linear(eye), nir.Linear(np.ones((3, 5))), nir.I(one)), "shapes fit")
     refused(lif_graph(), "reads spikes", decoder=sp.MeanPotential())
+    refused(lif_graph(), "reads spikes", decoder=sp.MeanCurrent())
+    refused(chain(nir.Linear(eye)), "the current where the graph ends", decoder=sp.MeanPotential())
     refused(lif_graph(), "'snntorch'", written_by="snntorch")
     refused(chain(nir.I(one)), "layer with weights")
     refused({"lif": 1}, "A graph of NIR: got dict")

@@ -17,6 +17,7 @@ from spikeproof import (
     InputError,
     Key,
     Linf,
+    MeanCurrent,
     Triangle,
     substitute,
     wrap,
@@ -202,3 +203,19 @@ def test_other_logits_are_refused_with_the_difference():
     net = torchy(framework("snntorch"))
     with pytest.raises(InputError, match=r"a difference of up to \d.* on 12 of 12 examples"):
         wrap(lambda x: net(x) + 1, X, steps=T, readout="sum", convert=True)
+
+
+@pytest.mark.parametrize("readout", ["mean", "sum"])
+def test_a_network_that_ends_with_weights_is_read_by_its_current(readout):
+    neuron, functional = framework(
+        *(f"spikingjelly.activation_based.{name}" for name in ("neuron", "functional"))
+    )
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 20), neuron.IFNode(), nn.Linear(20, 5))
+    functional.set_step_mode(net, "s")
+    own = wrap(drawn(net), X, steps=T, readout=readout)
+    ours = wrap(net, X, steps=T, readout=readout, convert=True)
+    assert torch.equal(ours(X), own(X))
+    assert len(own(X).unique()) > 5
+    assert (ours.spec.decoder == MeanCurrent()) == (readout == "mean")
+    found = IBP()(ours, X, ours(X).argmax(1), Linf(0.0), Key.of(0)) if readout == "mean" else None
+    assert found is None or found.certified.any()

@@ -16,7 +16,7 @@ from spikeproof.attacks.answers.reachable import EncoderAwareSearch
 from spikeproof.attacks.gradient.plain import PGD
 from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.datasets import Digits
-from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
+from spikeproof.decoders import Count, FirstSpike, MeanCurrent, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, EarlyBurst, LateBurst, Latency, QuantisedDirect, Reversed
 from spikeproof.errors import InputError
 from spikeproof.evaluation import certificates
@@ -115,7 +115,7 @@ def test_every_member_of_the_budget_lies_within_the_bounds(code, neuron, network
     assert (by_lines[:, 1:] <= margins + 1e-3).all()
 
 
-@pytest.mark.parametrize("decoder", [Count(), FirstSpike(), MeanPotential()], ids=repr)
+@pytest.mark.parametrize("decoder", [Count(), FirstSpike(), MeanPotential(), MeanCurrent()], ids=repr)
 @pytest.mark.parametrize("code", CODES, ids=repr)
 @pytest.mark.parametrize("certificate", CERTIFICATES, ids=repr)
 def test_no_member_of_the_budget_contradicts_a_certificate(certificate, code, decoder):

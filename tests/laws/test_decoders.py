@@ -4,11 +4,32 @@ import numpy as np
 import pytest
 import torch
 
-from spikeproof.decoders import UNDECIDED, Count, FirstSpike, MeanPotential, decide, silent
+from spikeproof.decoders import (
+    UNDECIDED,
+    Count,
+    FirstSpike,
+    FixedExit,
+    Geometric,
+    MeanCurrent,
+    MeanPotential,
+    Stacked,
+    Voting,
+    Weighted,
+    decide,
+    silent,
+)
+from spikeproof.encoders import Direct, Latency
+from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.protocols import Decoder
+from spikeproof.networks import MLP, ModelSpec
+from spikeproof.neurons import ALIF, IF, LIF, SRM, CuBaLIF, ReLU
+from spikeproof.protocols import Decoder, output_width
+from spikeproof.surrogates import ATan
 
-DECODERS = [Count(), MeanPotential(), FirstSpike()]
+DECODERS = [Count(), MeanCurrent(), MeanPotential(), FirstSpike()]
+T, D = 8, np.exp(-1 / 4)  # steps, and the share of a potential that LIF keeps in a step
+STEPS = np.arange(T)
+RAMP = tuple(float(w) for w in (5, -1, 2, 0, 3, 1, 1, 7))
 SPIKES = (Key.of(0).uniform((6, 40, 4)) < 0.2).float()
 
 
@@ -77,3 +98,103 @@ def test_an_all_silent_output_is_never_class_zero():
     late[5, 1, 2] = 1
     assert silent(late).tolist() == [True, False, True]
     assert not silent(torch.ones(6, 3, 4)).any()
+
+
+def weights(decoder, neuron):
+    """What a unit current into the first output neuron of the first class adds to its score, step by step."""
+    model = ModelSpec(Direct(T), MLP(()), neuron, ATan(), decoder, (1, 1, 1), 2).build(Key.of(0))
+    *_, readout = model.network.layers
+    scores = []
+    for step in range(T):
+        current = torch.zeros(T, 1, output_width(decoder, 2))
+        current[step, 0, 0] = 1
+        scores.append(decoder(readout(current))[0, 0].item())
+    return np.array(scores)
+
+
+def traced(w, d=D):
+    """The weights of currents where `w` are those of the potentials that keep a share `d` in a step."""
+    return np.array([sum(w[t] * d ** (t - s) for t in range(s, T)) for s in range(T)])
+
+
+OF_CURRENTS = [  # decoder, neuron, the weights that the docstring states
+    (MeanCurrent(), LIF(), np.full(T, 1 / T)),
+    (MeanCurrent(), IF(), np.full(T, 1 / T)),
+    (MeanCurrent(), SRM(), np.full(T, 1 / T)),
+    (MeanCurrent(), CuBaLIF(), np.full(T, 1 / T)),
+    (MeanCurrent(), ALIF(learn=True), np.full(T, 1 / T)),
+    (MeanPotential(), LIF(), (1 - D ** (T - STEPS)) / (T * (1 - D))),
+    (MeanPotential(), IF(), (T - STEPS) / T),
+    (Weighted(RAMP, spikes=False), LIF(), traced(RAMP)),
+    (Weighted((1.0,) * T, spikes=False), IF(), (T - STEPS) / 1.0),
+    (
+        Geometric(0.5, spikes=False),
+        LIF(),
+        0.5**STEPS * (1 - (0.5 * D) ** (T - STEPS)) / (1 - 0.5 * D),
+    ),
+    (Voting(MeanCurrent(), 4), LIF(), np.full(T, 1 / T / 4)),
+    (Stacked((MeanCurrent(),), (3.0,)), LIF(), np.full(T, 3 / T)),
+    (FixedExit(MeanCurrent(), 3), LIF(), np.where(STEPS < 3, 1 / 3, 0)),
+    (FixedExit(MeanPotential(), 3), IF(), np.where(STEPS < 3, (3 - STEPS) / 3, 0)),
+]
+
+
+@pytest.mark.parametrize(("decoder", "neuron", "stated"), OF_CURRENTS, ids=lambda value: repr(value)[:40])
+def test_a_unit_current_weighs_what_the_docstring_states(decoder, neuron, stated):
+    np.testing.assert_allclose(weights(decoder, neuron), stated, rtol=1e-5, atol=1e-7)
+
+
+def test_only_the_mean_current_weighs_all_steps_alike():
+    """The first of 4, 8 and 16 steps outweighs the last 2.9, 3.9 and 4.4 times in a mean of potentials."""
+    ratios = [(1 - D**steps) / (1 - D) for steps in (4, 8, 16)]
+    assert [round(ratio, 1) for ratio in ratios] == [2.9, 3.9, 4.4]
+    found = weights(MeanPotential(), LIF())
+    assert found[0] / found[-1] == pytest.approx(ratios[1])
+    assert np.ptp(weights(MeanCurrent(), LIF())) == 0
+
+
+@pytest.mark.parametrize(
+    ("decoder", "stated"),
+    [
+        (Count(), np.ones(T)),
+        (FirstSpike(), T - STEPS),
+        (Weighted(RAMP), np.array(RAMP)),
+        (Geometric(0.5), 0.5**STEPS),
+        (Voting(Count(), 2), np.full(T, 1 / 2)),
+        (Stacked((Count(), FirstSpike()), (1.0, 0.5)), 1 + (T - STEPS) / 2),
+        (FixedExit(Count(), 3), (STEPS < 3).astype(float)),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_one_spike_weighs_what_the_docstring_states(decoder, stated):
+    width = output_width(decoder, 1)
+    trains = torch.zeros(T, T, width)
+    trains[STEPS, STEPS, 0] = 1  # one example for each step
+    silence = decoder(torch.zeros(T, 1, width))
+    np.testing.assert_allclose((decoder(trains) - silence)[:, 0], stated)
+
+
+def test_logits_of_the_mean_current_are_the_last_weights_applied_to_the_mean_rate():
+    spec = ModelSpec(Latency(6), MLP((20,)), LIF(), ATan(), MeanCurrent(), (1, 4, 4), 3)
+    model = spec.build(Key.of(0)).eval()
+    x = Key.of(1).uniform((5, 1, 4, 4))
+    *hidden, linear, _ = model.network.layers
+    spikes = model.encode(x)
+    for layer in hidden:
+        spikes = layer(spikes)
+    assert spikes.sum() > 0
+    weight, bias = linear[-1].weight, linear[-1].bias
+    torch.testing.assert_close(model(x), spikes.mean(0) @ weight.T + bias)
+
+
+def test_an_ann_has_the_same_logits_under_both_means():
+    specs = [ModelSpec(Direct(1), MLP((9,)), ReLU(), ATan(), d, (1, 4, 4), 3) for d in DECODERS[1:3]]
+    x = Key.of(1).uniform((5, 1, 4, 4))
+    current, potential = (spec.build(Key.of(0))(x) for spec in specs)
+    assert torch.equal(current, potential)
+
+
+def test_decoders_of_currents_and_of_potentials_cannot_share_an_output_layer():
+    assert Stacked((MeanCurrent(), MeanCurrent())).reads_current
+    with pytest.raises(InputError, match="of currents only"):
+        Stacked((MeanCurrent(), MeanPotential()))

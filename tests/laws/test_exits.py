@@ -20,6 +20,7 @@ from spikeproof.decoders import (
     FixedExit,
     Geometric,
     MarginExit,
+    MeanCurrent,
     MeanPotential,
     MembraneTies,
     Stacked,
@@ -72,6 +73,9 @@ ALL = [
     MarginExit(MembraneTies(Count()), 1.0),
     ConfidenceExit(Weighted((1.0,) * T, spikes=False), 0.5),
     ConfidenceExit(MeanPotential(), 0.5),
+    ConfidenceExit(MeanCurrent(), 0.5),
+    Voting(MeanCurrent(), 3),
+    MarginExit(Stacked((MeanCurrent(), MeanCurrent()), (1.0, 0.5)), 0.3),
     *EXITS,
 ]
 
@@ -100,7 +104,7 @@ def score(decoder, o):
     match decoder:
         case Count():
             return o.sum(0)
-        case MeanPotential():
+        case MeanCurrent() | MeanPotential():
             return o.mean(0)
         case FirstSpike():
             return np.array([-next((t for t in range(len(o)) if o[t, k]), len(o)) for k in range(o.shape[1])])

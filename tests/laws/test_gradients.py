@@ -10,7 +10,7 @@ import torch
 from spikeproof.attacks.answers.noise import NoiseSearch
 from spikeproof.attacks.gradient.plain import PGD, Through
 from spikeproof.catalogue.model_parts import MODEL_PARTS
-from spikeproof.decoders import Count, FirstSpike, MeanPotential
+from spikeproof.decoders import Count, FirstSpike, MeanCurrent, MeanPotential
 from spikeproof.encoders import Direct, Latency
 from spikeproof.errors import InputError
 from spikeproof.experiments.run.compute import through
@@ -128,7 +128,7 @@ def test_spikes_are_those_of_the_neuron_to_the_bit(rule, neuron):
 
 
 @pytest.mark.parametrize("rule", GRADIENTS, ids=repr)
-@pytest.mark.parametrize("decoder", [Count(), FirstSpike(), MeanPotential()], ids=repr)
+@pytest.mark.parametrize("decoder", [Count(), FirstSpike(), MeanPotential(), MeanCurrent()], ids=repr)
 @pytest.mark.parametrize("network", [MLP((12,)), ConvNet((3,))], ids=repr)
 def test_a_twin_has_the_models_logits_to_the_bit_and_another_gradient(rule, network, decoder):
     neuron = LIF(threshold=0.1, reset=ToZero(), synapse=PSP())

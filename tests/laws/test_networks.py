@@ -290,7 +290,7 @@ def test_images_of_the_wrong_shape_are_refused(images):
     [
         ({"classes": 1}, "classes"),
         ({"input_shape": (1, 0, 8)}, "input_shape"),
-        ({"neuron": ReLU()}, "mean-potential"),
+        ({"neuron": ReLU()}, "mean-current"),
         ({"normalise": Normalise((0.5,), (0.5,))}, "channel"),
     ],
 )

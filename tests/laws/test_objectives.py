@@ -22,6 +22,7 @@ from spikeproof.decoders import (
     FixedExit,
     Geometric,
     MarginExit,
+    MeanCurrent,
     MeanPotential,
     MembraneTies,
     Voting,
@@ -121,8 +122,9 @@ def test_the_margin_of_spike_times_is_in_their_own_unit():
         look(model, PotentialMargin())
 
 
-def test_the_potential_margin_of_mean_potentials_is_the_margin_of_the_logits_to_the_bit():
-    model = model_for(MeanPotential(), normalise=Normalise((0.3,), (0.4,)))
+@pytest.mark.parametrize("decoder", [MeanPotential(), MeanCurrent()], ids=repr)
+def test_the_potential_margin_of_means_is_the_margin_of_the_logits_to_the_bit(decoder):
+    model = model_for(decoder, normalise=Normalise((0.3,), (0.4,)))
     for ours, plain in zip(look(model, PotentialMargin()), look(model, Margin()), strict=True):
         assert torch.equal(ours, plain)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from spikeproof.datasets import Dataset, Digits, Split
-from spikeproof.decoders import Count, MeanPotential
+from spikeproof.decoders import Count, MeanCurrent, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Events, Population
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
@@ -115,6 +115,15 @@ def test_rates_come_near_the_activations_as_fast_as_one_over_time(rule, neuron, 
         logits = longer(IMAGES).detach().numpy()
         assert np.abs(logits - activations(ann, IMAGES)[-1]).max() <= 60 / steps
     assert max(a.max() for a in wanted[:-1]) > 0.3 or isinstance(rule, ModelBased)
+
+
+@pytest.mark.parametrize("decoder", [MeanCurrent(), MeanPotential()], ids=repr)
+def test_either_mean_approximates_the_logits_of_the_ann(decoder):
+    rule = Rueckauer(percentile=100.0)
+    model, ann = pair(rule, spec(steps=1000, decoder=decoder))
+    rule.convert(ann, model, CHOSEN, Key.of(0))
+    assert torch.allclose(model(IMAGES), ann(IMAGES), atol=0.03)
+    assert ann(IMAGES).std() > 0.2
 
 
 def test_normalisation_inside_the_model_is_converted_with_it():

@@ -16,6 +16,7 @@ from spikeproof.decoders.groups import Voting as Voting
 from spikeproof.decoders.readouts import Count as Count
 from spikeproof.decoders.readouts import Earliest as Earliest
 from spikeproof.decoders.readouts import FirstSpike as FirstSpike
+from spikeproof.decoders.readouts import MeanCurrent as MeanCurrent
 from spikeproof.decoders.readouts import MeanPotential as MeanPotential
 from spikeproof.decoders.weighted import Geometric as Geometric
 from spikeproof.decoders.weighted import Weighted as Weighted
@@ -219,6 +220,7 @@ MODEL_PARTS: Catalogue = {
     },
     Decoder: {
         "count": Count,
+        "mean-current": MeanCurrent,
         "mean-potential": MeanPotential,
         "first-spike": FirstSpike,
         "earliest": Earliest,

@@ -63,6 +63,8 @@ class FixedExit(_EarlyExit):
 
     If the outputs have fewer steps, all of them are read.
 
+    Weight of a step: that of the inner decoder for `t_e` steps, and 0 from step `t_e` on.
+
     Args:
         decoder: the inner decoder.
         steps: number of time steps before the decision, at least 1 and at most the encoder's number of steps.
@@ -114,6 +116,8 @@ class ConfidenceExit(_EarlyExit):
     where `y^(t)` are the logits of the first t steps; the exit is T if there is no such step. Scores that are
     NaN never reach the threshold.
 
+    Weight of a step: that of the inner decoder for `t^*` steps, and 0 afterwards.
+
     Args:
         decoder: the inner decoder.
         threshold: smallest confidence at which a decision is made, in (0, 1].
@@ -159,6 +163,8 @@ class MarginExit(_EarlyExit):
 
     where `y^(t)` are the logits of the first t steps; the exit is T if there is no such step.
 
+    Weight of a step: that of the inner decoder for `t^*` steps, and 0 afterwards.
+
     Args:
         decoder: the inner decoder.
         threshold: smallest lead at which a decision is made, in the unit of the logits, positive, so that a
@@ -202,6 +208,8 @@ class FirstSpikeExit(_EarlyExit):
 
     If several neurons fire first, the inner decoder decides between them or reports a tie. If none fires, the
     exit is the last step.
+
+    Weight of a step: that of the inner decoder up to the first spike of any class, and 0 afterwards.
 
     Args:
         decoder: the inner decoder, which must read spikes.

@@ -12,7 +12,7 @@ from torch import Tensor
 from spikeproof.decoders.readouts import Count, FirstSpike
 from spikeproof.decoders.wrapping import Wrapping, activity, refuse
 from spikeproof.errors import InputError
-from spikeproof.protocols import Decoder, output_width
+from spikeproof.protocols import Decoder, output_width, reads_current
 
 __all__ = ["MembraneTies", "Stacked", "Voting"]
 
@@ -29,6 +29,9 @@ class MembraneTies(Wrapping):
     neither reverses the order of different scores nor makes them equal by rounding. Silent outputs are
     decided by potential as well, and are still reported as silent. Potentials that are equal, or too close
     for single precision, remain a tie.
+
+    Weight of a step: that of the inner decoder. Among ties the potential of a single step decides, in which a
+    current at step s is left with a share of at most `d^(t - s)` at step t.
 
     Args:
         decoder: `count` or `first-spike`.
@@ -84,6 +87,8 @@ class Voting(Wrapping):
     where `y'` are the scores of the inner decoder, as if every neuron were a class. The neurons of a class
     are adjacent.
 
+    Weight of a step: that of the inner decoder, divided by n for one neuron.
+
     Args:
         decoder: the decoder of each neuron.
         neurons: output neurons per class, at least 1.
@@ -132,9 +137,11 @@ class Stacked:
 
     .. math:: y_k = \sum_i w_i\, y^{(i)}_k
 
+    Weight of a step: the sum of the weights that it has in the decoders, each times `w_i`.
+
     Args:
-        decoders: the decoders, at least one; all of them read spikes or none does, and they need equally many
-            output neurons.
+        decoders: the decoders, at least one; all of them read spikes, or all read potentials, or all read
+            currents, and they need equally many output neurons.
         weights: one finite weight per decoder; if empty, each weight is 1.
 
     Shapes:
@@ -161,11 +168,13 @@ class Stacked:
             raise InputError("Stacked needs at least one decoder", "none", "Try count and first-spike.")
         for decoder in self.decoders:
             refuse(self, decoder, potential=True)
-        if len({(decoder.reads_spikes, output_width(decoder, 60)) for decoder in self.decoders}) > 1:
+        read = {(each.reads_spikes, reads_current(each), output_width(each, 60)) for each in self.decoders}
+        if len(read) > 1:
             raise InputError(
                 "Stacked needs decoders that read the same output neurons",
                 ", ".join(map(repr, self.decoders)),
-                "Stack decoders of spikes only, or of potentials only, with equally many neurons per class.",
+                "Stack decoders of spikes only, of potentials only or of currents only, with equally many "
+                "neurons per class.",
             )
         if self.weights and len(self.weights) != len(self.decoders):
             raise InputError(
@@ -178,6 +187,11 @@ class Stacked:
     def reads_spikes(self) -> bool:
         """Whether output neurons fire."""
         return self.decoders[0].reads_spikes
+
+    @property
+    def reads_current(self) -> bool:
+        """Whether outputs are the current into the output layer."""
+        return reads_current(self.decoders[0])
 
     def width(self, classes: int) -> int:
         """Number of output neurons."""

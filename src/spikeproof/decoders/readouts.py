@@ -1,4 +1,4 @@
-"""Decoders that weigh all time steps alike or read first spikes, and the decision made from scores."""
+"""Decoders that read counts, means and first spikes, and the decision made from scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-__all__ = ["UNDECIDED", "Count", "Earliest", "FirstSpike", "MeanPotential", "decide", "silent"]
+__all__ = ["UNDECIDED", "Count", "Earliest", "FirstSpike", "MeanCurrent", "MeanPotential", "decide", "silent"]
 
 UNDECIDED = -1
 
@@ -19,6 +19,9 @@ class Count:
     r"""Spike count: the class whose output neuron fires most often.
 
     .. math:: y_k = \sum_t o_k[t]
+
+    Weight of a step: 1 for an output spike at any step. A current has no fixed weight, because it stays in
+    the potential of an output neuron until this fires: what arrives at the last steps may never be counted.
 
     Shapes:
         outputs `[T, B, K]` in {0, 1} -> logits `[B, K]` in 0..T
@@ -38,10 +41,48 @@ class Count:
 
 
 @dataclass(frozen=True)
+class MeanCurrent:
+    r"""Mean current into the output layer, which has no neurons; all time steps weigh the same.
+
+    .. math:: y_k = \frac{1}{T}\sum_t I_k[t]
+
+    Weight of a step: 1/T for the current at any step. Comparisons of codes that differ in when they spike
+    need this decoder, because a decoder that favours some steps favours the codes that use them, or exposes
+    them. The logits do not depend on the kind of neuron other than through the hidden layers. For an ANN twin
+    they are those of `mean-potential`.
+
+    Shapes:
+        currents `[T, B, K]` -> logits `[B, K]`
+
+    Example:
+        >>> MeanCurrent()(torch.tensor([[[1.0, 0.0]], [[2.0, 1.0]]])).tolist()
+        [[1.5, 0.5]]
+
+    Source:
+        The published code of SNN-RAT, RGA, HART, FEEL-SNN and PDSG, `net(x).mean(0)` of a last linear layer.
+    """
+
+    reads_spikes: ClassVar[bool] = False
+    reads_current: ClassVar[bool] = True
+
+    def __call__(self, outputs: Float[Tensor, "T B K"]) -> Float[Tensor, "B K"]:
+        return outputs.mean(0)
+
+
+@dataclass(frozen=True)
 class MeanPotential:
-    r"""Mean membrane potential of output neurons that integrate and never fire.
+    r"""Mean membrane potential of output neurons that integrate and never fire; early steps weigh more.
 
     .. math:: y_k = \frac{1}{T}\sum_t v_k[t]
+
+    Weight of a step: 1/T for the potential at any step. A current stays in the potential and is read again at
+    every later step. With the share d of a potential that is left after a step, the current at step s of a
+    neuron such as LIF weighs
+
+    .. math:: w[s] = \frac{1}{T}\sum_{t=s}^{T-1} d^{t-s} = \frac{1 - d^{T-s}}{T (1 - d)},
+
+    and `(T - s) / T` for IF, where d = 1. The first of 4, 8 and 16 steps outweighs the last 2.9, 3.9 and 4.4
+    times with the default LIF, and T times with IF. Use `mean-current` to compare codes.
 
     Shapes:
         outputs `[T, B, K]` -> logits `[B, K]`
@@ -51,7 +92,8 @@ class MeanPotential:
         [[1.5, 0.5]]
 
     Source:
-        SNN-RAT and its successors, `net(x).mean(0)`.
+        Customary for networks whose output neurons only integrate, e.g. Bellec et al. 2018. The published
+        `net(x).mean(0)` of SNN-RAT and its successors is `mean-current`.
     """
 
     reads_spikes: ClassVar[bool] = False
@@ -70,6 +112,8 @@ class FirstSpike:
     written as a polynomial in the spikes, whose derivative with respect to each `o_k[u]` is exactly the
     change of `t_k` when this one spike is added or removed. Silent neurons therefore receive a gradient at
     every step, and no arg-max has to choose a step for them.
+
+    Weight of a step: T - t for the first spike, at step t, and 0 for all later spikes, whatever they are.
 
     Shapes:
         outputs `[T, B, K]` in {0, 1} -> logits `[B, K]` in -T..0
@@ -97,6 +141,8 @@ class Earliest:
     with 0 for an output neuron that stays silent. Equal times give no decision, and neither does silence of
     all output neurons. The published code of S4NN counts a tie as correct if the label is among the earliest
     classes, which raises every accuracy and hides the effect of an attack.
+
+    Weight of a time: `horizon - t` for a spike at time t, so that the weight falls linearly.
 
     Shapes:
         earliness `[1, B, K]` -> logits `[B, K]`

@@ -24,6 +24,10 @@ class Weighted:
     fewer steps than weights, the first weights apply, so an early exit reads a partial sum of the whole
     decoder.
 
+    Weight of a step: `w[t]` for a spike or a potential at step t. With potentials, a current at step s is
+    read again at every later step and weighs `sum_{t >= s} w[t] d^(t - s)`, with the share d of a potential
+    that is left after a step; uniform weights favour early currents.
+
     Args:
         weights: one finite weight per time step, at least as many as the encoder has steps.
         spikes: whether output neurons fire; otherwise their potential is weighted.
@@ -82,6 +86,10 @@ class Geometric:
     earlier first spike wins whatever comes later, equal first spikes are decided by the second spike, and so
     on, so that only equal spike trains tie. Single precision resolves 24 steps of such a fraction; trains
     that differ only in later steps tie.
+
+    Weight of a step: `gamma^t` for a spike or a potential at step t. With potentials, a current at step s
+    weighs `gamma^s (1 - (gamma d)^(T - s)) / (1 - gamma d)`, with the share d of a potential that is left
+    after a step, which favours early currents still more.
 
     Args:
         gamma: weight of a step relative to the one before, in (0, 1].

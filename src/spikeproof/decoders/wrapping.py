@@ -1,9 +1,14 @@
 """Parts that decoders around other decoders share, and the optional properties of any decoder.
 
 A decoder may declare more than scores: `width(classes)`, the number of output neurons that it needs;
-`reads_potential`, whether it is given the potentials beside the spikes; `activity(outputs)`, one value per
-class and step for losses that depend on time steps; `exits(outputs)`, the number of steps after which it
-decides; `check(steps)`, which raises an error for a number of steps that it refuses.
+`reads_potential`, whether it is given the potentials beside the spikes; `reads_current`, whether it is given
+the current into the output layer; `activity(outputs)`, one value per class and step for losses that depend
+on time steps; `exits(outputs)`, the number of steps after which it decides; `check(steps)`, which raises an
+error for a number of steps that it refuses.
+
+The weights of time steps that decoders state are those of the activity that they read: spikes, potentials, or
+the current into the output layer. In a decoder of potentials, what a current is worth follows from the share
+`d` of a potential that is left after a step: 1 for IF, `exp(-dt / tau)` for LIF.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.protocols import Decoder, output_width, reads_potential
+from spikeproof.protocols import Decoder, output_width, reads_current, reads_potential
 
 __all__ = ["Wrapping", "activity", "by_step", "dynamic_exit", "exit_steps", "inside", "prefixes"]
 
@@ -107,6 +112,11 @@ class Wrapping:
     def reads_potential(self) -> bool:
         """Whether outputs hold potentials beside spikes."""
         return reads_potential(self.decoder)
+
+    @property
+    def reads_current(self) -> bool:
+        """Whether outputs are the current into the output layer."""
+        return reads_current(self.decoder)
 
     def width(self, classes: int) -> int:
         """Number of output neurons."""

@@ -19,13 +19,24 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from spikeproof.decoders import Count, FirstSpike, MeanPotential, decide
+from spikeproof.decoders import Count, FirstSpike, MeanCurrent, MeanPotential, decide
 from spikeproof.encoders import Bernoulli, Direct, LevelCode, QuantisedDirect, Reversed
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.networks.architecture import OverTime, PooledConv2d
 from spikeproof.networks.classifier import Classifier
-from spikeproof.neurons import IF, LIF, BySubtraction, Integrator, Neuron, ReLU, Spiking, Synapse, ToZero
+from spikeproof.neurons import (
+    IF,
+    LIF,
+    BySubtraction,
+    Integrator,
+    LinearUnit,
+    Neuron,
+    ReLU,
+    Spiking,
+    Synapse,
+    ToZero,
+)
 from spikeproof.protocols import Encoder, Threat, check_key, check_kind_of_threat, check_tensors
 from spikeproof.statistics import clopper_pearson
 from spikeproof.threats import L1, L2, Linf
@@ -539,12 +550,12 @@ def _no_bounds(model: Classifier) -> str | None:
                 return f"no bounds are known for the layer {type(one).__name__}"
         if not isinstance(layer, (OverTime, Spiking, Synapse, Integrator)):
             return f"no bounds are known for the layer {type(layer).__name__}"
-        if isinstance(layer, (Spiking, Integrator)) and type(layer.neuron) not in (IF, LIF, ReLU):
+        if isinstance(layer, (Spiking, Integrator)) and type(layer.neuron) not in (IF, LIF, ReLU, LinearUnit):
             return f"no bounds are known for the neuron {type(layer.neuron).__name__}"
         reset = getattr(getattr(layer, "neuron", None), "reset", ToZero())
         if not isinstance(reset, (ToZero, BySubtraction)):
             return f"no bounds are known for the reset {type(reset).__name__}"
-    if type(model.spec.decoder) not in (Count, MeanPotential, FirstSpike):
+    if type(model.spec.decoder) not in (Count, MeanPotential, MeanCurrent, FirstSpike):
         return f"no bounds are known for the decoder {type(model.spec.decoder).__name__}"
     return None
 

@@ -16,7 +16,7 @@ from spikeproof.errors import InputError
 from spikeproof.interop.graphs import Node, nir_package
 from spikeproof.networks.architecture import OverTime, PooledConv2d, SpikingNetwork
 from spikeproof.networks.classifier import Classifier
-from spikeproof.neurons import IF, LIF, CuBaLIF, Integrator, Recurrent, Spiking, ToZero
+from spikeproof.neurons import IF, LIF, CuBaLIF, Integrator, LinearUnit, Recurrent, Spiking, ToZero
 
 __all__ = ["to_nir"]
 
@@ -32,7 +32,8 @@ def to_nir(model: Classifier, *, dt: float = 1e-4) -> object:
 
     Args:
         model: made of Linear, Conv2d, pooling, Flatten, IF, LIF, CuBaLIF, recurrent layers of these, and
-            integrators; neurons are reset to zero, as NIR resets them.
+            integrators; neurons are reset to zero, as NIR resets them. With the decoder mean-current the
+            graph ends with the last weights.
         dt: length of one step [s], positive, with which the graph is to be read; a leak is the same share
             of the potential in a step whatever it is.
 
@@ -116,6 +117,8 @@ class _Writer:
                         yield node, None
                 with torch.no_grad():
                     now = part(now)
+        elif isinstance(layer, Integrator) and isinstance(layer.neuron, LinearUnit):
+            return  # the graph ends with the weights, whose current is read
         elif isinstance(layer, Spiking | Integrator):
             yield self._neurons(layer, tuple(x.shape[2:]))
         else:

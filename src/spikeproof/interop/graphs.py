@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spikeproof.decoders import Count, MeanPotential
+from spikeproof.decoders import Count, MeanCurrent, MeanPotential
 from spikeproof.errors import InputError, suggest
 from spikeproof.networks.architecture import (
     Architecture,
@@ -36,6 +36,7 @@ from spikeproof.neurons import (
     LIF,
     CuBaLIF,
     Integrator,
+    LinearUnit,
     Recurrent,
     Spiking,
     ToZero,
@@ -43,7 +44,7 @@ from spikeproof.neurons import (
 from spikeproof.neurons.integrate import IntegrateAndFire
 from spikeproof.neurons.parts.neuron import Never, State
 from spikeproof.neurons.parts.resets import Reset
-from spikeproof.protocols import Decoder, Encoder, reads_potential
+from spikeproof.protocols import Decoder, Encoder, reads_current, reads_potential
 from spikeproof.regularfiles import open_regular
 from spikeproof.surrogates import ATan, Surrogate
 
@@ -260,7 +261,8 @@ def from_nir(
         encoder: what makes spikes or currents of inputs, such as `Events(steps)`; a graph has none.
         written_by: a name of `CONVENTIONS`, or how the nodes are to be read.
         decoder: from outputs over time to logits; by default `Count()` of neurons that fire and
-            `MeanPotential()` of those that only integrate.
+            `MeanPotential()` of those that only integrate, and `MeanCurrent()` of a graph that ends with
+            weights.
         surrogate: the spike function whose derivative stands in for that of the spike.
         input_shape: inputs, or channels, height and width, of one step; by default what the graph says. Some
             exporters count the batch of their sample. Images are flattened for a graph that begins with a
@@ -300,18 +302,20 @@ def from_nir(
     for name, node in path:
         layers += reader.layers(name, node, loops.get(name))
     name, node = path[-1]
+    if isinstance(layers[-1], nn.Linear):
+        layers.append(Integrator(LinearUnit()))
     last = layers[-1]
     if not isinstance(last, Spiking | Integrator):
         raise InputError(
-            "The last node of a classifier is a layer of neurons",
+            "The last node of a classifier is a layer of neurons, or of weights whose current is read",
             f"{name!r}, {_kind(node)}",
-            "End the graph with IF, LIF, CubaLIF, LI or I.",
+            "End the graph with IF, LIF, CubaLIF, LI, I, Linear or Affine.",
         )
-    fires = isinstance(last, Spiking)
-    decoder = decoder if decoder is not None else Count() if fires else MeanPotential()
-    if decoder.reads_spikes != fires:
+    decoder = decoder if decoder is not None else _reader(last)
+    if (decoder.reads_spikes, reads_current(decoder)) != (isinstance(last, Spiking), _is_current(last)):
         raise InputError(
-            "The decoder reads spikes of neurons that fire, and potentials of neurons that only integrate",
+            "The decoder reads spikes of neurons that fire, potentials of neurons that only integrate, and "
+            "the current where the graph ends with weights",
             f"{decoder!r} after {name!r}, {_kind(node)}",
             "Leave out the decoder.",
         )
@@ -332,6 +336,18 @@ def from_nir(
             "Use an encoder that keeps the shape.",
         )
     return Classifier(spec, network).eval()
+
+
+def _is_current(last: Spiking | Integrator) -> bool:
+    """Whether the output layer gives its current as it is."""
+    return isinstance(last.neuron, LinearUnit)
+
+
+def _reader(last: Spiking | Integrator) -> Decoder:
+    """The decoder of an output layer for which none was named."""
+    if isinstance(last, Spiking):
+        return Count()
+    return MeanCurrent() if _is_current(last) else MeanPotential()
 
 
 def _takes_rows(node: Node, size: int) -> bool:

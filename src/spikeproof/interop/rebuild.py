@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spikeproof.decoders import Count, MeanPotential
+from spikeproof.decoders import Count, MeanCurrent, MeanPotential
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError
 from spikeproof.interop.frameworks.adapters import Layout, derives
@@ -27,7 +27,7 @@ from spikeproof.interop.frameworks.wrapped import AsItIs, TheirEncoder, Wrapped
 from spikeproof.keys import Key
 from spikeproof.networks.architecture import Architecture, OverTime, Parts, SpikingNetwork
 from spikeproof.networks.classifier import Classifier, ModelSpec
-from spikeproof.neurons import IF, LIF, IntegrateAndFire, Spiking
+from spikeproof.neurons import IF, LIF, IntegrateAndFire, Integrator, LinearUnit, Spiking
 from spikeproof.neurons.parts.resets import BySubtraction, Reset, ToZero
 from spikeproof.protocols import Decoder
 from spikeproof.surrogates import ATan
@@ -116,7 +116,13 @@ def rebuilt(model: Wrapped, x: Float[Tensor, "N C H W"]) -> Classifier:
     if isinstance(encoder, TheirEncoder):
         _refuse("an encoder of ours", repr(encoder))
     expected = model(x, _key(len(x))).detach()
-    readers: list[Decoder] = [model.decoder] if _over_time(model) else [MeanPotential(), Count()]
+    mean: Decoder = MeanPotential()
+    if not isinstance(layers[-1], Spiking):
+        mean = MeanCurrent()
+        layers.append(Integrator(LinearUnit()))
+    readers: list[Decoder] = [mean, Count()]
+    if _over_time(model):
+        readers = [mean if isinstance(model.decoder, MeanPotential) else model.decoder]
     found = []
     for decoder in readers:
         channels, height, width = model.reading.shape

@@ -40,7 +40,7 @@ from spikeproof.learning.folding import Affine, activity, seen, stages
 from spikeproof.learning.rule import EpochReport, History, Perturb, Rule
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.neurons import IF, BySubtraction, Neuron, PrimedIF, ReLU, Spiking
-from spikeproof.protocols import encoded_shape, example_shape, output_width, reads_potential
+from spikeproof.protocols import encoded_shape, example_shape, output_width, reads_current, reads_potential
 
 __all__ = [
     "QCFS",
@@ -231,7 +231,7 @@ class Conversion(Rule):
             raise InputError(
                 f"{type(self).__name__} trains an ANN with one output per class",
                 repr(spec.decoder),
-                "Use a decoder with one output neuron per class, such as count or mean-potential.",
+                "Use a decoder with one output neuron per class, such as count or mean-current.",
             )
 
     @torch.no_grad()
@@ -266,7 +266,7 @@ def _chosen(part: Split, count: int, key: Key) -> Split:
 
 def _readout_gain(spec: ModelSpec) -> float:
     """The scale of the output weights: a constant current of 1 has the mean potential (T + 1) / 2."""
-    return 2 / (spec.encoder.steps + 1)
+    return 1.0 if reads_current(spec.decoder) else 2 / (spec.encoder.steps + 1)
 
 
 def _chain(behind: list[float]) -> Scales:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
-from spikeproof.neurons import Integrator, Neuron, Spiking, Synapse, potentials
+from spikeproof.neurons import Integrator, LinearUnit, Neuron, Spiking, Synapse, potentials
 from spikeproof.surrogates import Surrogate
 
 __all__ = [
@@ -137,6 +137,7 @@ class Parts(NamedTuple):
     spike: Surrogate
     reads_spikes: bool
     reads_potential: bool = False
+    reads_current: bool = False
 
     def hidden(self, features: int | None = None) -> list[nn.Module]:
         """Neurons after a linear layer with `features` outputs or channels, and their synapses if any.
@@ -147,7 +148,9 @@ class Parts(NamedTuple):
         return [spiking] if self.neuron.synapse is None else [spiking, Synapse(self.neuron.synapse)]
 
     def readout(self, classes: int | None = None) -> nn.Module:
-        """The output layer: its neurons fire or only integrate, as the decoder requires."""
+        """The output layer: its neurons fire or only integrate, or it has none, as the decoder requires."""
+        if self.reads_current:
+            return Integrator(LinearUnit(), classes)
         neuron = self.neuron.output
         if self.reads_spikes:
             spiking = Spiking(neuron, self.spike, features=classes)

@@ -24,6 +24,7 @@ from spikeproof.protocols import (
     encoded_shape,
     example_shape,
     output_width,
+    reads_current,
     reads_potential,
     spike_counts,
 )
@@ -140,7 +141,7 @@ class ModelSpec:
             raise InputError(
                 "The ANN twin has no output spikes to read",
                 f"neuron={self.neuron!r} with decoder={self.decoder!r}",
-                "Use the decoder mean-potential, the mean of its logits.",
+                "Use the decoder mean-current, the mean of its logits.",
             )
         if (check := getattr(self.decoder, "check", None)) is not None:
             check(self.encoder.steps)
@@ -169,7 +170,13 @@ class ModelSpec:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key.fold("weights").seed())
             decoder = self.decoder
-            parts = Parts(self.neuron, self.surrogate, decoder.reads_spikes, reads_potential(decoder))
+            parts = Parts(
+                self.neuron,
+                self.surrogate,
+                decoder.reads_spikes,
+                reads_potential=reads_potential(decoder),
+                reads_current=reads_current(decoder),
+            )
             width = output_width(decoder, self.classes)
             network = self.network.build(self.encoded_shape, width, parts)
             for module in network.modules():

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from spikeproof.neurons.parts.neuron import NOTHING, Learned, Neuron, State
 from spikeproof.surrogates import Surrogate
 
-__all__ = ["Analogue", "Gated", "GatedRecurrent", "GatedState", "LongShortTerm", "ReLU", "Softplus"]
+__all__ = [
+    "Analogue",
+    "Gated",
+    "GatedRecurrent",
+    "GatedState",
+    "LinearUnit",
+    "LongShortTerm",
+    "ReLU",
+    "Softplus",
+]
 
 
 class Analogue(Neuron):
@@ -72,6 +81,24 @@ class Softplus(Analogue):
 
     def activation(self, current: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         return torch.nn.functional.softplus(current)
+
+
+@dataclass(frozen=True)
+class LinearUnit(Analogue):
+    r"""The linear unit, whose activation is its current: an output layer that is read by its current.
+
+    .. math:: a = I
+
+    Example:
+        >>> LinearUnit().activation(torch.tensor([-1.0, 2.0])).tolist()
+        [-1.0, 2.0]
+
+    Source:
+        Widrow & Hoff 1960 (Adaline).
+    """
+
+    def activation(self, current: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+        return current
 
 
 class GatedState(NamedTuple):

@@ -133,7 +133,8 @@ class Integrator(_Neurons):
     """An output layer whose neurons integrate and never fire.
 
     Args:
-        neuron: the equation of one step, without its spikes.
+        neuron: the equation of one step, without its spikes; with a unit of the ANN twin the output is the
+            current itself.
         features: number of neurons, for neurons that learn one value each; None for one value per layer.
 
     Shapes:

@@ -73,8 +73,9 @@ class PotentialMargin(Watching):
 
     where `u` is the potential that an output neuron would have if it never fired, over the time steps until
     the exit really taken. No surrogate lies between this potential and the weights of the last layer, so the
-    margin has a gradient where output neurons are silent, tied or saturated. With the decoder mean-potential
-    it is the margin of the logits.
+    margin has a gradient where output neurons are silent, tied or saturated. With the decoder
+    mean-potential it is the margin of the logits, and so it is with mean-current, whose output layer has no
+    neurons: `u` is then the current.
 
     Raises:
         InputError: the output neurons have no potential, as in networks of spike times.

@@ -445,7 +445,7 @@ class _Reader:
             if model.decoder.reads_spikes:
                 raise self.error(
                     paths["decoder"],
-                    f"the decoder mean-potential for the neuron {unit}, which has no spikes to read",
+                    f"the decoder mean-current for the neuron {unit}, which has no spikes to read",
                     _short(model.decoder),
                     "Give the ANN a block of models of its own.",
                 )
