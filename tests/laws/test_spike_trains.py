@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from spikeproof.analysis.changes import spike_change
-from spikeproof.analysis.dissimilarity import VanRossum, VictorPurpura, pairwise
-from spikeproof.analysis.profiles import ISIDistance, SPIKEDistance, SPIKESynchronisation
-from spikeproof.analysis.spiketrains import SpikeTrains, spike_trains
-from spikeproof.analysis.variability import (
+from spikeproof.analysis.trains.changes import spike_change
+from spikeproof.analysis.trains.dissimilarity import VanRossum, VictorPurpura, pairwise
+from spikeproof.analysis.trains.profiles import ISIDistance, SPIKEDistance, SPIKESynchronisation
+from spikeproof.analysis.trains.spiketrains import SpikeTrains, spike_trains
+from spikeproof.analysis.trains.variability import (
     fano_factor,
     interval_variation,
     local_interval_variation,

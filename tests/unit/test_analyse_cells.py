@@ -21,6 +21,7 @@ from spikeproof.experiments.study.study import study_of
 from spikeproof.keys import Key
 from spikeproof.report.page import write
 from spikeproof.report.spike_page import pareto_front
+from spikeproof.threats import Linf
 
 TEXT = """\
 name: spikes
@@ -117,9 +118,9 @@ def test_neither_the_batch_nor_a_second_call_changes_an_analysis():
     net = model_spec(study(), data, model).build(Key.of(0)).eval()
     x, y = Key.of(1).uniform((12, 1, 8, 8)), torch.arange(12) % 3
     moved = (x + 0.1).clamp(0, 1)
-    first = SpikeAnalysis()(net, x, moved, y, Key.of(2))
-    assert SpikeAnalysis()(net, x, moved, y, Key.of(2), batch_size=5) == first
-    same = SpikeAnalysis()(net, x, x, y, Key.of(2))
+    first = SpikeAnalysis()(net, x, moved, y, Key.of(2), Linf(0.1))
+    assert SpikeAnalysis()(net, x, moved, y, Key.of(2), Linf(0.1), batch_size=5) == first
+    same = SpikeAnalysis()(net, x, x, y, Key.of(2), Linf(0.1))
     assert {(layer["counts"], layer["times"]) for layer in same["layers"]} == {(0.0, 0.0)}
     assert same["cost"] == same["attacked_cost"]
 
@@ -147,5 +148,6 @@ def test_analyses_that_cannot_be_made_are_refused_with_their_line(line, said):
 
 def test_images_that_do_not_match_are_refused():
     net = object()
+    few, more = torch.zeros(2, 1, 8, 8), torch.zeros(3, 1, 8, 8)
     with pytest.raises(InputError, match="same images after an attack"):
-        SpikeAnalysis()(net, torch.zeros(2, 1, 8, 8), torch.zeros(3, 1, 8, 8), torch.zeros(2), Key.of(0))
+        SpikeAnalysis()(net, few, more, torch.zeros(2), Key.of(0), Linf(0.1))

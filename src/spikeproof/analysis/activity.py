@@ -27,11 +27,11 @@ class Activity(NamedTuple):
 
 @contextmanager
 def listening(modules: dict[str, nn.Module], heard: dict[str, tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """Note input and output of modules by name; nothing stays attached to them afterwards."""
+    """Note input and output of modules by name, with their gradients; afterwards nothing is attached."""
 
     def note(name: str) -> torch.utils.hooks.RemovableHandle:
         def hook(module: nn.Module, given: tuple[Tensor, ...], found: Tensor) -> None:
-            heard[name] = given[0].detach(), found.detach()
+            heard[name] = given[0], found
 
         return modules[name].register_forward_hook(hook)
 
@@ -41,6 +41,46 @@ def listening(modules: dict[str, nn.Module], heard: dict[str, tuple[Tensor, Tens
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _spiking(model: Classifier) -> list[nn.Module]:
+    """The layers of spiking neurons, in order.
+
+    Raises:
+        InputError: there are none, or the network computes with spike times.
+    """
+    layers: list[nn.Module] = [
+        module for module in model.network.modules() if isinstance(module, Spiking) and module.neuron.spiking
+    ]
+    if not layers or getattr(model.encoder, "timed", False):
+        raise InputError(
+            "Spikes are those of a model with spiking neurons in steps of time",
+            f"a model of {model.spec.neuron!r} with the encoder {model.encoder!r}",
+            "Analyse a spiking model.",
+        )
+    return layers
+
+
+def sounding(
+    model: Classifier, images: Float[Tensor, "B C H W"], key: Key | None = None
+) -> list[Float[Tensor, "T B *F"]]:
+    """The spikes of the input, if its code has spikes, and of every layer, with their gradients.
+
+    Args:
+        model: a spiking model.
+        images: in [0, 1].
+        key: as for a call of the model.
+
+    Raises:
+        InputError: the model has no spiking layer.
+    """
+    layers = {str(i): layer for i, layer in enumerate(_spiking(model))}
+    heard: dict[str, tuple[Tensor, Tensor]] = {}
+    encoded = model.encode(images, key)
+    with listening(layers, heard):
+        model.respond(encoded)
+    found = [heard[name][1] for name in layers]
+    return [encoded, *found] if model.encoder.spiking else found
 
 
 @torch.no_grad()
@@ -63,19 +103,9 @@ def layer_spikes(
         >>> [(name, list(spikes.shape)) for name, spikes in layer_spikes(model, torch.rand(2, 1, 2, 2))]
         [('input', [4, 2, 1, 2, 2]), ('hidden 1', [4, 2, 5]), ('output', [4, 2, 3])]
     """
-    layers = [m for m in model.network.modules() if isinstance(m, Spiking) and m.neuron.spiking]
-    if not layers or getattr(model.encoder, "timed", False):
-        raise InputError(
-            "Spikes are those of a model with spiking neurons in steps of time",
-            f"a model of {model.spec.neuron!r} with the encoder {model.encoder!r}",
-            "Analyse a spiking model.",
-        )
+    layers = _spiking(model)
     reads = model.spec.decoder.reads_spikes
     names = [f"hidden {i}" for i in range(1, len(layers) + 1)]
     names = [*names[:-1], "output"] if reads else names
-    heard: dict[str, tuple[Tensor, Tensor]] = {}
-    encoded = model.encode(images, key)
-    with listening(dict(zip(names, layers, strict=True)), heard):
-        model.respond(encoded)
-    found = [Activity(name, heard[name][1]) for name in names]
-    return [Activity("input", encoded), *found] if model.encoder.spiking else found
+    names = ["input", *names] if model.encoder.spiking else names
+    return [Activity(*pair) for pair in zip(names, sounding(model, images, key), strict=True)]

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikeproof.analysis.activity import Activity, layer_spikes
-from spikeproof.analysis.changes import spike_change
-from spikeproof.analysis.dissimilarity import TrainDistance
 from spikeproof.analysis.energy import Tariff, inference_cost
 from spikeproof.analysis.information import (
     FirstSpikes,
@@ -27,9 +25,13 @@ from spikeproof.analysis.information import (
     linear_readout,
     mutual_information,
 )
-from spikeproof.analysis.profiles import ISIDistance, SPIKEDistance, SPIKESynchronisation
-from spikeproof.analysis.spiketrains import spike_trains
-from spikeproof.analysis.variability import (
+from spikeproof.analysis.sensitivity import gradient_norms, local_lipschitz
+from spikeproof.analysis.sponge import Sponge
+from spikeproof.analysis.trains.changes import spike_change
+from spikeproof.analysis.trains.dissimilarity import TrainDistance
+from spikeproof.analysis.trains.profiles import ISIDistance, SPIKEDistance, SPIKESynchronisation
+from spikeproof.analysis.trains.spiketrains import spike_trains
+from spikeproof.analysis.trains.variability import (
     fano_factor,
     interval_variation,
     local_interval_variation,
@@ -40,12 +42,14 @@ from spikeproof.attacks.recipe import Recipe
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
+from spikeproof.protocols import Threat, moves_events
 
 __all__ = [
     "Analysis",
     "CostSummary",
     "LayerSummary",
     "ReadoutWindow",
+    "Sensitivity",
     "SpikeAnalysis",
     "SpikeSummary",
 ]
@@ -103,6 +107,20 @@ class CostSummary(TypedDict):
     steps: float
 
 
+class Sensitivity(TypedDict):
+    """How fast the answers change around a clean image.
+
+    `gradient_l1` and `gradient_l2` are mean norms of the gradient of the cross-entropy on the image, through
+    the surrogates; `lipschitz` is the mean of the steepest change of the logits that samples within the
+    budget show, and null where the threat gives whole events.
+    """
+
+    inputs: int
+    gradient_l1: float | None
+    gradient_l2: float | None
+    lipschitz: float | None
+
+
 class SpikeSummary(TypedDict):
     """What an analysis of spikes found."""
 
@@ -112,6 +130,7 @@ class SpikeSummary(TypedDict):
     layers: list[LayerSummary]
     cost: CostSummary
     attacked_cost: CostSummary
+    sensitivity: Sensitivity
 
 
 class Analysis:
@@ -132,6 +151,7 @@ class SpikeAnalysis(Analysis):
 
     Args:
         attack: makes the images that are compared with the clean ones.
+        sponge: makes them instead of the attack, if it is given: images that cost more.
         cost: q of the Victor-Purpura distance, per time step, at least 0.
         distances: further distances of clean and attacked trains.
         neurons: most neurons per layer of which distances and information are measured, drawn at random.
@@ -153,6 +173,7 @@ class SpikeAnalysis(Analysis):
     distances: tuple[TrainDistance, ...] = (ISIDistance(), SPIKEDistance(), SPIKESynchronisation())
     neurons: int = 256
     tariff: Tariff = Tariff()
+    sponge: Sponge | None = None
 
     def __post_init__(self) -> None:
         if not (self.cost >= 0 and math.isfinite(self.cost) and self.neurons >= 1):
@@ -169,6 +190,7 @@ class SpikeAnalysis(Analysis):
         attacked: Float[Tensor, "B C H W"],
         labels: Int64[Tensor, "B"],
         key: Key,
+        threat: Threat,
         *,
         batch_size: int = 128,
     ) -> SpikeSummary:
@@ -180,6 +202,7 @@ class SpikeAnalysis(Analysis):
             attacked: the same images after the attack.
             labels: their classes.
             key: decides the draws of a stochastic model, the neurons and the folds of read-outs.
+            threat: within which the logits are sampled.
             batch_size: images per forward pass; changes no number.
 
         Raises:
@@ -205,6 +228,7 @@ class SpikeAnalysis(Analysis):
             "layers": layers,
             "cost": costs[0],
             "attacked_cost": costs[1],
+            "sensitivity": _sensitivity(model, clean, labels, threat, key, batch_size),
         }
 
     def _cost(
@@ -286,6 +310,22 @@ def _run(model: Classifier, images: Tensor, key: Key, size: int) -> list[Activit
         Activity(same[0].layer, torch.cat([part.spikes for part in same], 1))
         for same in zip(*parts, strict=True)
     ]
+
+
+def _sensitivity(
+    model: Classifier, images: Tensor, labels: Tensor, threat: Threat, key: Key, size: int
+) -> Sensitivity:
+    inputs = images[0].numel()
+    if moves_events(threat):
+        return {"inputs": inputs, "gradient_l1": None, "gradient_l2": None, "lipschitz": None}
+    draws = key.fold("slopes").for_rows(range(len(images)))
+    l1, l2, slopes = 0.0, 0.0, 0.0
+    for rows in torch.split(torch.arange(len(images)), size):
+        norms = gradient_norms(model, images[rows], labels[rows], draws.take(rows))
+        l1, l2 = l1 + float(norms.l1.double().sum()), l2 + float(norms.l2.double().sum())
+        slopes += float(local_lipschitz(model, images[rows], threat, draws.take(rows)).double().sum())
+    n = len(images)
+    return {"inputs": inputs, "gradient_l1": l1 / n, "gradient_l2": l2 / n, "lipschitz": slopes / n}
 
 
 def _flat(spikes: Tensor) -> Tensor:

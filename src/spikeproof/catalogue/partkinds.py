@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spikeproof.analysis.dissimilarity import TrainDistance
 from spikeproof.analysis.spike_analysis import Analysis
+from spikeproof.analysis.trains.dissimilarity import TrainDistance
 from spikeproof.attacks.made_of.transfer import Others
 from spikeproof.attacks.parts.oracles import Oracle
 from spikeproof.attacks.parts.schedules import Schedule

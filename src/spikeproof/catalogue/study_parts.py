@@ -8,14 +8,14 @@ their own.
 
 from __future__ import annotations
 
-from spikeproof.analysis.dissimilarity import TrainDistance
-from spikeproof.analysis.dissimilarity import VanRossum as VanRossum
-from spikeproof.analysis.dissimilarity import VictorPurpura as VictorPurpura
-from spikeproof.analysis.profiles import ISIDistance as ISIDistance
-from spikeproof.analysis.profiles import SPIKEDistance as SPIKEDistance
-from spikeproof.analysis.profiles import SPIKESynchronisation as SPIKESynchronisation
 from spikeproof.analysis.spike_analysis import Analysis
 from spikeproof.analysis.spike_analysis import SpikeAnalysis as SpikeAnalysis
+from spikeproof.analysis.trains.dissimilarity import TrainDistance
+from spikeproof.analysis.trains.dissimilarity import VanRossum as VanRossum
+from spikeproof.analysis.trains.dissimilarity import VictorPurpura as VictorPurpura
+from spikeproof.analysis.trains.profiles import ISIDistance as ISIDistance
+from spikeproof.analysis.trains.profiles import SPIKEDistance as SPIKEDistance
+from spikeproof.analysis.trains.profiles import SPIKESynchronisation as SPIKESynchronisation
 from spikeproof.attacks.answers.noise import GaussianNoiseSearch as GaussianNoiseSearch
 from spikeproof.attacks.answers.noise import NoiseSearch as NoiseSearch
 from spikeproof.attacks.answers.noise import SaltAndPepperSearch as SaltAndPepperSearch
@@ -108,6 +108,7 @@ from spikeproof.datasets.cifar import CIFAR10 as CIFAR10
 from spikeproof.datasets.cifar import CIFAR100 as CIFAR100
 from spikeproof.datasets.cochlea import SHD as SHD
 from spikeproof.datasets.cochlea import SSC as SSC
+from spikeproof.datasets.generated.enlarged import Enlarged as Enlarged
 from spikeproof.datasets.generated.synthetic import Randman as Randman
 from spikeproof.datasets.generated.yinyang import YinYang as YinYang
 from spikeproof.datasets.images import MNIST as MNIST
@@ -313,6 +314,7 @@ STUDY_PARTS: Catalogue = {
         "event-folder": EventFolder,
         "tonic": TonicEvents,
         "coded": CodedImages,
+        "enlarged": Enlarged,
     },
 }
 """Kind -> name -> class."""

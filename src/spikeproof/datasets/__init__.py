@@ -10,6 +10,7 @@ from spikeproof.datasets.audio import *
 from spikeproof.datasets.cameras import *
 from spikeproof.datasets.cifar import *
 from spikeproof.datasets.cochlea import *
+from spikeproof.datasets.generated.enlarged import *
 from spikeproof.datasets.generated.synthetic import *
 from spikeproof.datasets.generated.yinyang import *
 from spikeproof.datasets.images import *

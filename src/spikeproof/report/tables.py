@@ -524,7 +524,8 @@ def spikes_csv(records: Sequence[SpikeRecord]) -> str:
     for record in records:
         for layer in record["layers"]:
             row: dict[str, object] = {
-                **{name: value for name, value in record.items() if name not in ("layers", *_COSTS)},
+                **{name: value for name, value in record.items() if name not in _GROUPS},
+                **{f"sensitivity_{name}": value for name, value in record["sensitivity"].items()},
                 **{f"{cost}_{name}": value for cost in _COSTS for name, value in _numbers(record[cost])},
                 **{name: value for name, value in layer.items() if name not in _NESTED},
                 **{f"distance {name}": value for name, value in layer["distances"].items()},
@@ -541,6 +542,7 @@ def spikes_csv(records: Sequence[SpikeRecord]) -> str:
 
 
 _COSTS: tuple[Literal["cost"], Literal["attacked_cost"]] = ("cost", "attacked_cost")
+_GROUPS = ("layers", "sensitivity", *_COSTS)
 _NESTED = ("distances", "bits", "shuffled", "windows")
 
 

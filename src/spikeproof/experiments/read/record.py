@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypedDict
 
-from spikeproof.analysis.spike_analysis import CostSummary, LayerSummary
+from spikeproof.analysis.spike_analysis import CostSummary, LayerSummary, Sensitivity
 
 __all__ = [
     "Base",
@@ -321,6 +321,7 @@ class SpikeRecord(_Named):
     layers: list[LayerSummary]
     cost: CostSummary
     attacked_cost: CostSummary
+    sensitivity: Sensitivity
     model: str
     cell: str
 

@@ -434,23 +434,31 @@ class Bench:
         model, key = subject.model, Key.of(spec["seed"]).fold("analysis")
         assert isinstance(model, Classifier)  # studies plan analyses for no other
         assert isinstance(analysis, SpikeAnalysis)  # the one that there is
-        outcome = evaluate_attack(
-            model,
-            analysis.attack,
-            threat,
-            subject.images,
-            subject.labels,
-            subject.clean,
-            key.fold("attack"),
-            batch_size=self.batch_size,
-            draws=spec["draws"],
-        )
+        images = subject.images
+        if analysis.sponge is not None:
+            rows = torch.split(torch.arange(len(images)), self.batch_size)
+            draws = key.fold("sponge").for_rows(subject.clean.example)
+            made = [analysis.sponge(model, images[few], threat, draws.take(few)) for few in rows]
+            attacked = torch.cat(made)
+        else:
+            attacked = evaluate_attack(
+                model,
+                analysis.attack,
+                threat,
+                images,
+                subject.labels,
+                subject.clean,
+                key.fold("attack"),
+                batch_size=self.batch_size,
+                draws=spec["draws"],
+            ).x_adv
         found = analysis(
             model,
-            subject.images,
-            outcome.x_adv,
+            images,
+            attacked,
             subject.labels,
             key.fold("spikes"),
+            threat,
             batch_size=self.batch_size,
         )
         return {"metrics.json": as_json({**found, "weights": subject.weights})}

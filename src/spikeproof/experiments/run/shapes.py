@@ -355,6 +355,13 @@ class _Cost(TypedDict):
     steps: Number
 
 
+class _Sensitivity(TypedDict):
+    inputs: Count
+    gradient_l1: Number | None
+    gradient_l2: Number | None
+    lipschitz: Number | None
+
+
 class _AnalyseNumbers(TypedDict):
     n: Some
     clean_accuracy: Share
@@ -362,6 +369,7 @@ class _AnalyseNumbers(TypedDict):
     layers: list[_Layer]
     cost: _Cost
     attacked_cost: _Cost
+    sensitivity: _Sensitivity
     weights: NotRequired[Text]
 
 

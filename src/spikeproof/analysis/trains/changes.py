@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from spikeproof.analysis.dissimilarity import VictorPurpura
-from spikeproof.analysis.spiketrains import spike_trains
+from spikeproof.analysis.trains.dissimilarity import VictorPurpura
+from spikeproof.analysis.trains.spiketrains import spike_trains
 from spikeproof.errors import InputError
 
 __all__ = ["Change", "spike_change"]

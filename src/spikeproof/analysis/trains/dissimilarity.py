@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeproof.analysis.spiketrains import SpikeTrains
+from spikeproof.analysis.trains.spiketrains import SpikeTrains
 from spikeproof.errors import InputError
 
 __all__ = ["TrainDistance", "VanRossum", "VictorPurpura", "pairwise"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeproof.analysis.spiketrains import SpikeTrains
+from spikeproof.analysis.trains.spiketrains import SpikeTrains
 
 __all__ = ["fano_factor", "interval_variation", "local_interval_variation", "local_variation"]
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeproof.analysis.dissimilarity import TrainDistance
-from spikeproof.analysis.spiketrains import SpikeTrains
+from spikeproof.analysis.trains.dissimilarity import TrainDistance
+from spikeproof.analysis.trains.spiketrains import SpikeTrains
 
 __all__ = ["ISIDistance", "SPIKEDistance", "SPIKESynchronisation"]
 

@@ -1,0 +1,1 @@
+"""Trains: spike trains as times, their distances and their irregularity."""
