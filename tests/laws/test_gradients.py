@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,7 +53,7 @@ GRADIENTS = [  # a new rule adds a row here
     SurrogateGradient(),
     SurrogateGradient(Triangle(0.7), detach_reset=True),
     TSSL(),
-    TSSL(Triangle(1.0), steepest=3.0),
+    TSSL(Triangle(1.0), steepest=3.0, farthest=None),
     ANTLR(),
     ANTLR(activation=0.0),
     ANTLR(timing=0.0),
@@ -166,6 +167,57 @@ def test_neurons_for_which_a_rule_is_not_defined_are_refused(rule):
         Spiking(ReLU(), BROAD, rule)(drive(3, 1, 2))
 
 
+def published_tssl(current, weight, tau_m=5.0, tau_s=3.0, threshold=1.0):
+    """The published code of TSSL-BP in NumPy, in its own terms: traces, and the gradient by the current.
+
+    `weight` is the gradient by the trace behind the synapse. Neurons fire above their threshold.
+    """
+    steps = len(current)
+    u, trace = np.zeros_like(current[0]), np.zeros_like(current[0])
+    delta_u, us, spikes, traces = [], [], [], []
+    for i in current:
+        delta = -u / tau_m + i
+        u = u + delta
+        delta_u.append(delta)
+        us.append(u)
+        s = (u > threshold).astype(u.dtype)
+        spikes.append(s)
+        u = u * (1 - s)
+        trace = trace + (s - trace) / tau_s
+        traces.append(trace)
+    kernel = np.array([(1 - 1 / tau_s) ** k / tau_s for k in range(steps)])
+    theta, found = np.zeros_like(u), np.zeros_like(current)
+    for t in reversed(range(steps)):
+        with np.errstate(divide="ignore"):
+            pu = np.clip(-1 / delta_u[t], -8, 0) * spikes[t]
+        later = weight[t:]
+        tmp = tau_s * np.einsum("k,k...->...", -kernel[: steps - t] / tau_s, pu * later)
+        if t < steps - 1:
+            tmp += theta * us[t] * -1 / tau_m * pu
+            tmp += theta * (1 - 1 / tau_m) * (1 - spikes[t])
+        theta = tmp * spikes[t] + theta * (1 - spikes[t]) * (1 - 1 / tau_m)
+        z = np.exp(np.clip((threshold - us[t]) / 0.2, -8, 8))
+        act = np.einsum("k,k...->...", kernel[: steps - t], later) * z / ((1 + z) ** 2 * 0.2)
+        found[t] = np.where(traces[t] < 1 / (4 * tau_s), act, tmp)
+    return np.array(traces), found
+
+
+def test_tssl_with_reset_to_zero_is_the_published_rule_and_with_subtraction_it_is_not():
+    """On potentials far below the threshold, too, where the bound of the surrogate's argument counts."""
+    steps, tau = 12, lambda share: -1e-3 / math.log(1 - 1 / share)
+    current = drive(steps, 400, scale=1.5) - 0.2
+    weight = Key.of(2).normal((steps, 400)).double()
+    neuron = LIF(tau=tau(5), reset=ToZero(), synapse=PSP(tau=tau(3)))
+    traces, wanted = published_tssl(current.numpy(), weight.numpy())
+    spikes = Spiking(neuron)(current)
+    np.testing.assert_allclose(Synapse(neuron.synapse)(spikes), traces, atol=1e-12)
+    np.testing.assert_allclose(layer_gradient(TSSL(), neuron, current, weight), wanted, rtol=1e-9, atol=1e-12)
+    unbounded = layer_gradient(TSSL(farthest=None), neuron, current, weight).numpy()
+    assert np.abs(unbounded - wanted).max() > 1e-3
+    subtracting = layer_gradient(TSSL(), replace(neuron, reset=BySubtraction()), current, weight).numpy()
+    assert np.vdot(subtracting, wanted) < 0.99 * np.linalg.norm(subtracting) * np.linalg.norm(wanted)
+
+
 @pytest.mark.parametrize("neuron", NEURONS, ids=repr)
 def test_tssl_is_the_published_recursion_with_its_sum_over_all_later_steps(neuron):
     steps, count = 10, 16
@@ -190,7 +242,7 @@ def test_tssl_is_the_published_recursion_with_its_sum_over_all_later_steps(neuro
                 timed += carried * (1 - leak) * (1 - s[t])
             carried = timed * s[t] + carried * (1 - s[t]) * (1 - leak)
             recent = sum(kernel[t - j] * s[j] for j in range(t + 1))
-            z = math.exp((neuron.threshold - u[t]) / 0.2)
+            z = math.exp(min(max((neuron.threshold - u[t]) / 0.2, -8), 8))
             active = sum(kernel[k] * g[t + k] for k in range(steps - t)) * z / ((1 + z) ** 2 * 0.2)
             silent = recent < kernel[0] / 4
             kinds.add((silent, bool(s[t]), inverse == -1.5))
@@ -307,7 +359,13 @@ def test_a_learning_rule_follows_the_gradient_of_its_name():
 
 
 @pytest.mark.parametrize(
-    "bad", [lambda: TSSL(steepest=0.0), lambda: ANTLR(0.0, 0.0), lambda: ANTLR(least_rise=-1.0)]
+    "bad",
+    [
+        lambda: TSSL(steepest=0.0),
+        lambda: ANTLR(0.0, 0.0),
+        lambda: ANTLR(least_rise=-1.0),
+        lambda: TSSL(farthest=0.0),
+    ],
 )
 def test_constants_of_gradient_rules_out_of_range_are_refused(bad):
     with pytest.raises(InputError):

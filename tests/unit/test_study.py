@@ -183,7 +183,7 @@ def test_the_ann_has_no_spikes_to_read():
     text = TINY.replace(
         "[{latency: {steps: 3}}, {bernoulli: {steps: 2}}]", "{direct: {steps: 1}}\n    neuron: relu"
     )
-    with pytest.raises(InputError, match=r"study\.yaml:4: .*mean-potential"):
+    with pytest.raises(InputError, match=r"study\.yaml:4: .*mean-current"):
         study(text=text)
 
 

@@ -309,12 +309,19 @@ class TSSL(GradientRule):
     the first layer for all layers, which is wrong for layers with another one; here each layer has its own.
     Two properties of the paper are kept. The derivative of the kernel leaves out the jump of the kernel at 0,
     and so points to earlier spikes wherever g favours spikes; and it is measured in units of the synaptic
-    time constant. The bound of the paper on the argument of the logistic function, which only matters where
-    the function is below 0.0004, is left out.
+    time constant.
+
+    The published rule is this one with neurons that are reset to zero, `LIF(reset=ToZero(), synapse=PSP())`,
+    and with these defaults; with reset by subtraction the gradient is another one. Published neurons fire
+    above the threshold, those here at or above it; gradients differ only where a potential equals the
+    threshold.
 
     Args:
         surrogate: derivative for neurons without recent spikes.
         steepest: upper bound `b` of the inverse rise, per unit of potential, positive.
+        farthest: distance from the threshold, in units of potential, beyond which the derivative of the
+            surrogate stays what it is there, so that no neuron is out of reach; positive, or None for no
+            bound. The published bound is an argument of 8 of the logistic function, which is 1.6 here.
 
     Example:
         >>> from spikeproof.neurons import IF
@@ -329,9 +336,12 @@ class TSSL(GradientRule):
 
     surrogate: Surrogate = Sigmoid(5.0)
     steepest: float = 8.0
+    farthest: float | None = 1.6
 
     def __post_init__(self) -> None:
         _positive(self, "steepest", self.steepest)
+        if self.farthest is not None:
+            _positive(self, "farthest", self.farthest)
 
     def backward(
         self, trace: Trace, neuron: IntegrateAndFire, g: Float[Tensor, "T B *F"]
@@ -344,7 +354,10 @@ class TSSL(GradientRule):
         taken = v - neuron.reset(v, torch.ones_like(v), neuron.threshold)
         kept = neuron.decay * (1 - spikes) + (1 - neuron.decay) * taken * inverse
         timing = _backwards(inverse * g, kept)
-        slope = in_units(self.surrogate, unit).derivative(v - neuron.threshold)
+        above = v - neuron.threshold
+        if self.farthest is not None:
+            above = above.clamp(-unit * self.farthest, unit * self.farthest)
+        slope = in_units(self.surrogate, unit).derivative(above)
         return torch.where(recent < jump / 4, g * slope, timing)
 
 

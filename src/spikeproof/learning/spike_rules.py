@@ -89,7 +89,9 @@ class TSSLBP(ThroughRule):
               \text{ at spikes of active neurons}, \quad
               \frac{\partial L}{\partial s[t]}\,\sigma'(v[t]-\theta) \text{ elsewhere}
 
-    The full recursion is documented with the gradient rule `tssl`.
+    The full recursion is documented with the gradient rule `tssl`. The published neurons are reset to zero,
+    `lif: {reset: to-zero, synapse: {}}`, and fire above their threshold; here the neuron of the model decides
+    how it is reset, and all neurons fire at or above their threshold.
 
     Args:
         epochs: passes over the training part, at least 1.
@@ -105,7 +107,7 @@ class TSSLBP(ThroughRule):
 
     Example:
         >>> TSSLBP(epochs=2).gradient
-        TSSL(surrogate=Sigmoid(alpha=5.0), steepest=8.0)
+        TSSL(surrogate=Sigmoid(alpha=5.0), steepest=8.0, farthest=1.6)
 
     Source:
         Zhang & Li 2020; optimiser and schedule as in `BPTT`.

@@ -267,7 +267,9 @@ class S4NN(Timed):
               -\frac{\partial t_{out}}{\partial w_i} := 1[t_i < t_{out}], \quad
               \frac{\partial t_{out}}{\partial t_i} := w_i 1[t_i < t_{out}]
 
-    A neuron that stays silent learns as if it had spiked at the horizon.
+    A neuron that stays silent learns as if it had spiked at the horizon. The published neuron fires once its
+    potential is above the threshold, this one once it has reached it; times differ only where a sum of
+    weights equals the threshold.
 
     Args:
         threshold: firing threshold, in units of potential, positive.
