@@ -27,6 +27,7 @@ FLOORS = [
     [["learning"]],
     [["attacks"]],
     [["evaluation"]],
+    [["defences"]],
     [["interop"]],
     [["auditing"], ["catalogue"]],
     [["experiments"]],

@@ -19,6 +19,9 @@ from spikeproof.decoders.readouts import FirstSpike as FirstSpike
 from spikeproof.decoders.readouts import MeanPotential as MeanPotential
 from spikeproof.decoders.weighted import Geometric as Geometric
 from spikeproof.decoders.weighted import Weighted as Weighted
+from spikeproof.defences.adversarial import TRADES as TRADES
+from spikeproof.defences.adversarial import Adversarial as Adversarial
+from spikeproof.defences.adversarial import FastAdversarial as FastAdversarial
 from spikeproof.encoders.amplitudes import Burst as Burst
 from spikeproof.encoders.amplitudes import FewSpikes as FewSpikes
 from spikeproof.encoders.amplitudes import Phase as Phase
@@ -273,6 +276,9 @@ MODEL_PARTS: Catalogue = {
         "rate-norm": RateNormLayer,
         "qcfs": QCFS,
         "as-saved": AsSaved,
+        "adversarial": Adversarial,
+        "fast-adversarial": FastAdversarial,
+        "trades": TRADES,
     },
 }
 """Kind -> name -> class."""

@@ -21,7 +21,7 @@ from spikeproof.decoders import activity
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT, Course
-from spikeproof.learning.rule import Perturb
+from spikeproof.learning.rule import Defence
 from spikeproof.networks.classifier import Classifier
 from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import (
@@ -100,6 +100,14 @@ class FPTT(BPTT):
                     f"FPTT needs {name} to be {bound}", f"{name}={getattr(self, name)}", "Try the default."
                 )
 
+    def admit(self, defence: Defence) -> None:
+        if defence.adds_loss:
+            raise InputError(
+                f"{type(defence).__name__} needs the gradient of whole sequences",
+                "FPTT, which takes a step after every part",
+                "Use bptt.",
+            )
+
     def check(self, neuron: Neuron) -> None:
         if not isinstance(neuron, IntegrateAndFire):
             raise InputError(
@@ -123,17 +131,17 @@ class FPTT(BPTT):
         _remember(twin.network)
         return twin
 
-    def _course(self, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None) -> Course:
-        return _Online(self, model, data, key, perturb)
+    def _course(self, model: Classifier, data: Dataset, key: Key, defences: Sequence[Defence]) -> Course:
+        return _Online(self, model, data, key, defences)
 
 
 class _Online(Course):
     """A training with an optimiser step after every part of every sequence."""
 
     def __init__(
-        self, rule: FPTT, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None
+        self, rule: FPTT, model: Classifier, data: Dataset, key: Key, defences: Sequence[Defence] = ()
     ) -> None:
-        super().__init__(rule, model, data, key, perturb)
+        super().__init__(rule, model, data, key, defences)
         self.online = rule
         self.memories = list(_memories(self.twin.network))
 

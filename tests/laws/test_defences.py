@@ -1,0 +1,279 @@
+"""Laws of defences: what each equals without its strength, what it does to images, losses and weights."""
+
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from spikeproof.attacks.gradient.plain import BIM, FGSM, PGD, Through
+from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.catalogue.names import PARTS
+from spikeproof.datasets import Dataset, Split
+from spikeproof.decoders import MeanPotential
+from spikeproof.defences.adversarial import TRADES, Adversarial, FastAdversarial, OverfittingWatch
+from spikeproof.encoders import Direct
+from spikeproof.errors import InputError
+from spikeproof.evaluation.suites import Suite
+from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.study.cells import cells_of
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.study import study_of
+from spikeproof.gradients import BPTR
+from spikeproof.keys import Key
+from spikeproof.learning.backprop import BPTT
+from spikeproof.learning.checkpoints import AsSaved
+from spikeproof.learning.conversion import QCFS
+from spikeproof.learning.online import FPTT
+from spikeproof.learning.rule import Lesson, Rule
+from spikeproof.losses import KL
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.neurons import LIF, PrimedIF
+from spikeproof.specs import build
+from spikeproof.surrogates import ATan
+from spikeproof.threats import Flips, Linf
+
+BASE = BPTT(epochs=2, batch_size=8)
+SPEC = ModelSpec(Direct(3), MLP((6,)), LIF(), ATan(), MeanPotential(), (1, 4, 4), 2)
+
+
+def part(count, seed):
+    images = Key.of(seed).uniform((count, 1, 4, 4))
+    labels = (images[:, :, :2].mean((1, 2, 3)) > images[:, :, 2:].mean((1, 2, 3))).long()
+    return Split(images, labels, torch.arange(count))
+
+
+DATA = Dataset("halves", part(25, 1), part(12, 2), part(12, 3), ("up", "down"), "d", "made here")
+
+
+def trained(rule, spec=SPEC, **options):
+    model = spec.build(Key.of(0))
+    return model, rule.train(model, DATA, Key.of(1), **options)
+
+
+def same(a, b):
+    return all(torch.equal(t, b.state_dict()[name]) for name, t in a.state_dict().items())
+
+
+def lesson_of(model, x, y, key=Key.of(5)):
+    return Lesson(model, x, y, key, 0.0, model.outputs)
+
+
+WITHOUT = [  # without its strength, each of these is the learning rule inside
+    Adversarial(BASE, Linf(0.0)),
+    Adversarial(BASE, Linf(0.0), attack=Through(gradient=BPTR(), attack=FGSM())),
+    FastAdversarial(BASE, Linf(0.0), watch=None),
+    TRADES(BASE, Linf(0.1), beta=0.0),
+]
+WITH = [  # and with it, another one
+    Adversarial(BASE, Linf(0.1)),
+    Adversarial(BASE, Linf(0.1), attack=Through(gradient=BPTR(), attack=FGSM())),
+    FastAdversarial(BASE, Linf(0.1), watch=None),
+    TRADES(BASE, Linf(0.1), beta=1.0),
+]
+
+
+@pytest.mark.parametrize("rule", WITHOUT, ids=repr)
+def test_without_its_strength_a_defence_is_the_learning_rule_inside_to_the_bit(rule):
+    plain, history = trained(BASE)
+    defended, found = trained(rule)
+    assert same(plain, defended)
+    assert history == found
+
+
+@pytest.mark.parametrize("rule", WITH, ids=repr)
+def test_with_its_strength_a_defence_is_another_training(rule):
+    assert not same(trained(BASE)[0], trained(rule)[0])
+
+
+def test_trades_without_a_budget_is_the_plain_loss_since_nothing_diverges():
+    # the divergence of equal answers is zero, and so is its gradient, up to rounding
+    plain, defended = (
+        trained(BASE)[0],
+        trained(TRADES(BASE, Linf(0.0), attack=PGD(steps=1, objective=KL())))[0],
+    )
+    for name, tensor in plain.state_dict().items():
+        assert torch.allclose(tensor, defended.state_dict()[name], atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [Adversarial(BASE, Linf(0.1)), FastAdversarial(BASE, Linf(0.1))], ids=repr)
+def test_the_images_of_a_training_stay_within_the_budget_and_raise_the_loss(rule):
+    model = SPEC.build(Key.of(0)).eval()
+    x, y = DATA.train.images, DATA.train.labels
+    moved = rule.moved(lesson_of(model, x, y), Key.of(3))
+    assert bool(rule.threat.contains(moved, x).all())
+    assert F.cross_entropy(model(moved), y) > F.cross_entropy(model(x), y)
+
+
+def test_an_attack_in_training_goes_on_after_the_model_errs():
+    """An attack that stops on the first wrong answer leaves images near the decision, as a test shows."""
+    model = SPEC.build(Key.of(0)).eval()
+    x, y = DATA.train.images, 1 - model(DATA.train.images).argmax(1)  # every answer is wrong at once
+    moved = Adversarial(BASE, Linf(0.1), attack=BIM(steps=5)).moved(lesson_of(model, x, y), Key.of(3))
+    stopped = BIM(steps=5)(Linf(0.1))(model, x, y, Key.of(3)).x_adv
+    assert torch.equal(stopped, x)
+    assert F.cross_entropy(model(moved), y) > F.cross_entropy(model(x), y) + 0.01
+
+
+def test_one_step_of_fast_adversarial_training_is_written_out():
+    model = SPEC.build(Key.of(0)).eval()
+    x, y, key = DATA.train.images, DATA.train.labels, Key.of(3)
+    start = Linf(0.1).start(x, key.fold("start")).requires_grad_()
+    (grad,) = torch.autograd.grad(F.cross_entropy(model(start), y, reduction="sum"), start)
+    wanted = torch.minimum(torch.maximum(start + 0.125 * grad.sign(), x - 0.1), x + 0.1).clamp(0, 1)
+    found = FastAdversarial(BASE, Linf(0.1)).moved(lesson_of(model, x, y), key)
+    assert torch.allclose(found, wanted, atol=1e-6)
+
+
+def test_the_loss_of_trades_is_written_out():
+    rule, model = TRADES(BASE, Linf(0.1), beta=3.0, temperature=2.0), SPEC.build(Key.of(0))
+    x, y = DATA.train.images, DATA.train.labels
+    lesson = lesson_of(model, x, y)
+    found = rule.loss(lesson, lambda of: F.cross_entropy(of.logits(of.images), of.labels))
+    moved = rule.hostile(lesson_of(model.eval(), x, y), lesson.key.fold("trades"))
+    p, q = (F.softmax(model(images) / 2, 1) for images in (x, moved))
+    apart = (p * (p / q).log()).sum(1).mean()
+    assert apart > 1e-4
+    assert torch.allclose(found, F.cross_entropy(model(x), y) + 3 * 4 * apart, rtol=1e-4)
+
+
+def test_the_outer_defence_moves_images_first_and_its_loss_is_made_of_the_inner_one():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Noted(Adversarial):
+        name: str = ""
+
+        def moved(self, lesson, key):
+            seen.append((self.name, float(lesson.images.sum())))
+            return (lesson.images * 0.5).clamp(0, 1)
+
+        def loss(self, lesson, plain):
+            inner = plain(lesson)
+            seen.append((self.name, "loss"))
+            return inner
+
+    trained(Noted(Noted(replace(BASE, epochs=1, batch_size=25), name="inner"), name="outer"))
+    assert [entry[0] for entry in seen] == ["outer", "inner", "inner", "outer"]
+    assert seen[1][1] == pytest.approx(seen[0][1] / 2, rel=1e-5)
+
+
+@dataclass(frozen=True)
+class Weak(Adversarial):
+    """Trains on clean images, as a training does whose attack finds nothing."""
+
+    def hostile(self, lesson, key):
+        return lesson.images
+
+
+def hardly(stop):
+    watch = OverfittingWatch(images=12, steps=5, gap=0.05, stop=stop)
+    return Weak(replace(BASE, epochs=4), Linf(0.4), watch=watch)
+
+
+def test_the_watch_finds_a_model_that_withstands_the_attack_of_its_training_alone():
+    _, history = trained(hardly(stop=False))
+    assert len(history.epochs) == 4
+    seen = history.epochs[-1].watch
+    assert seen.overfitted
+    assert seen.weak - seen.strong > 0.05
+    assert not any(report.discarded for report in history.epochs)
+    assert history.validation_accuracy == history.epochs[-1].validation_accuracy
+
+
+def test_an_overfitted_epoch_ends_the_training_with_the_weights_before_it(tmp_path):
+    reports = trained(hardly(stop=False))[1].epochs
+    first = next(report.epoch for report in reports if report.watch.overfitted)
+    model, history = trained(hardly(stop=True), checkpoint=tmp_path / "c")
+    assert [report.discarded for report in history.epochs] == [False] * (first - 1) + [True]
+    before = SPEC.build(Key.of(0))
+    if first > 1:
+        with pytest.raises(ZeroDivisionError):
+            hardly(stop=False).train(
+                before, DATA, Key.of(1), on_epoch=lambda report: 1 // (first - 1 - report.epoch)
+            )
+    assert same(model, before)
+    again, resumed = trained(hardly(stop=True), checkpoint=tmp_path / "c")
+    assert same(again, model)
+    assert resumed == history
+
+
+def test_an_attack_as_strong_as_the_watch_is_not_marked():
+    rule = Adversarial(BASE, Linf(0.1), OverfittingWatch(images=12, steps=5), attack=PGD(steps=5))
+    for report in trained(rule)[1].epochs:
+        assert not report.watch.overfitted
+        assert abs(report.watch.weak - report.watch.strong) <= 0.2
+
+
+def test_every_epoch_says_what_it_cost_the_processor():
+    plain = trained(replace(BASE, epochs=1, batch_size=25))[1].epochs[0].processor_seconds
+    hard = Adversarial(replace(BASE, epochs=1, batch_size=25), Linf(0.1), attack=PGD(steps=200))
+    assert 0 < plain < trained(hard)[1].epochs[0].processor_seconds
+
+
+def test_a_conversion_trains_its_ann_against_the_attack():
+    spec = replace(SPEC, neuron=PrimedIF(), encoder=Direct(4))
+    plain, defended = (
+        trained(rule, spec)[0] for rule in (QCFS(BASE), Adversarial(QCFS(BASE), Linf(0.1), attack=FGSM()))
+    )
+    assert not same(plain, defended)
+
+
+REFUSED = [
+    (lambda: Adversarial(AsSaved("models/mine", "00" * 32)), "learning rule that trains on batches"),
+    (lambda: TRADES(FPTT()), "whole sequences"),
+    (lambda: TRADES(beta=-1.0), "beta to be at least 0"),
+    (lambda: TRADES(temperature=0.0), "positive temperature"),
+    (lambda: FastAdversarial(step=0.0), "positive step"),
+    (lambda: FastAdversarial(threat=Flips(3)), "threat on pixels"),
+    (lambda: OverfittingWatch(gap=0.0), "gap in"),
+    (lambda: OverfittingWatch(images=0), "at least one image"),
+    (lambda: trained(Adversarial(BASE, attack=Suite())), "attack on the trained model alone"),
+    (lambda: trained(Adversarial(BASE, attack=Transfer())), "attack on the trained model alone"),
+    (lambda: trained(Adversarial(BASE, Flips(3))), "whole events"),
+    (lambda: trained(Adversarial(BASE, Linf(8.0))), "reaches every image"),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), REFUSED, ids=[words for _, words in REFUSED])
+def test_bad_settings_are_refused_with_words(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
+
+
+def test_a_watch_needs_held_out_images():
+    nothing = replace(DATA, validation=Split(*(of[:0] for of in vars(DATA.validation).values())))
+    with pytest.raises(InputError, match="held-out images"):
+        FastAdversarial(BASE).train(SPEC.build(Key.of(0)), nothing, Key.of(0))
+
+
+STUDY = """\
+name: defended
+data: digits
+models:
+  - encoder: {{direct: {{steps: 2}}}}
+    network: {{mlp: {{hidden: [8]}}}}
+    rule: {rule}
+attacks: [{{pgd: {{steps: 2}}}}]
+epsilons: [8/255]
+examples: 20
+"""
+OF = "{bptt: {epochs: 1, batch_size: 512}}"
+STBP = "{stbp: {epochs: 1, batch_size: 512}}"
+BLOCKS = [
+    f"{{name: adversarial, attack: {{name: pgd, steps: 2}}, threat: {{linf: {{epsilon: 8/255}}}}, of: {OF}}}",
+    f"{{adversarial: {{attack: {{through: {{gradient: bptr, attack: fgsm}}}}, of: {STBP}}}}}",
+    f"{{fast-adversarial: {{watch: {{images: 10, steps: 2}}, of: {OF}}}}}",
+    f"{{trades: {{beta: 2.0, attack: {{pgd: {{steps: 1, objective: kl}}}}, of: {OF}}}}}",
+]
+
+
+@pytest.mark.parametrize("rule", BLOCKS)
+def test_a_study_trains_with_a_defence_and_stores_its_cost(rule, tmp_path):
+    study = study_of(parse(STUDY.format(rule=rule), "study.yaml"))
+    cell, *_ = cells_of(study, study.data.load(None))
+    stored = json.loads(Bench(tmp_path, None, "cpu", 64)(cell, lambda progress: None)["metrics.json"])
+    assert stored["epochs"][0]["processor_seconds"] > 0
+    assert build(Rule, cell.spec["rule"], PARTS) == study.models[0].rule
