@@ -11,9 +11,12 @@ from spikeproof.attacks.gradient.plain import BIM, FGSM, PGD, Through
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import Dataset, Split
-from spikeproof.decoders import MeanPotential
+from spikeproof.decoders import Count, MeanPotential
 from spikeproof.defences.adversarial import TRADES, Adversarial, FastAdversarial, OverfittingWatch
-from spikeproof.encoders import Direct
+from spikeproof.defences.noisy import NoiseTraining
+from spikeproof.defences.retraction import SNNRAT, Retraction, retract, retracted
+from spikeproof.defences.sparse_gradients import SparseGradients
+from spikeproof.encoders import Direct, Events
 from spikeproof.errors import InputError
 from spikeproof.evaluation.suites import Suite
 from spikeproof.experiments.run.compute import Bench
@@ -57,6 +60,10 @@ def same(a, b):
     return all(torch.equal(t, b.state_dict()[name]) for name, t in a.state_dict().items())
 
 
+def of_events():
+    return ModelSpec(Events(3), MLP((4,)), LIF(), ATan(), Count(), (2, 4, 4), 2).build(Key.of(0))
+
+
 def lesson_of(model, x, y, key=Key.of(5)):
     return Lesson(model, x, y, key, 0.0, model.outputs)
 
@@ -66,12 +73,20 @@ WITHOUT = [  # without its strength, each of these is the learning rule inside
     Adversarial(BASE, Linf(0.0), attack=Through(gradient=BPTR(), attack=FGSM())),
     FastAdversarial(BASE, Linf(0.0), watch=None),
     TRADES(BASE, Linf(0.1), beta=0.0),
+    NoiseTraining(BASE, sigma=0.0),
+    Retraction(BASE, beta=0.0),
+    SNNRAT(BASE, Linf(0.0), beta=0.0),
+    SparseGradients(BASE, weight=0.0),
 ]
 WITH = [  # and with it, another one
     Adversarial(BASE, Linf(0.1)),
     Adversarial(BASE, Linf(0.1), attack=Through(gradient=BPTR(), attack=FGSM())),
     FastAdversarial(BASE, Linf(0.1), watch=None),
     TRADES(BASE, Linf(0.1), beta=1.0),
+    NoiseTraining(BASE, sigma=0.1),
+    Retraction(BASE, beta=0.01),
+    SNNRAT(BASE, Linf(0.0), beta=0.01),
+    SparseGradients(BASE, weight=0.1),
 ]
 
 
@@ -221,7 +236,112 @@ def test_a_conversion_trains_its_ann_against_the_attack():
     assert not same(plain, defended)
 
 
+# --- noise, retraction, sparse gradients -----------------------------------------------------------------
+
+
+def test_noise_has_its_standard_deviation_and_is_drawn_anew():
+    images = torch.full((40, 1, 16, 16), 0.5)
+    grey = lesson_of(SPEC.build(Key.of(0)), images, torch.zeros(40, dtype=torch.int64))
+    rule = NoiseTraining(sigma=0.05)
+    first, again, other = (rule.moved(grey, Key.of(seed)) - 0.5 for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.std().item() == pytest.approx(0.05, rel=0.03)
+    assert first.mean().item() == pytest.approx(0.0, abs=2e-3)
+    edge = rule.moved(grey._replace(images=torch.zeros(4, 1, 8, 8)), Key.of(0))
+    assert edge.min() == 0
+    assert edge.max() > 0
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (8, 5), (4, 3, 3, 3)])
+def test_retraction_converges_to_orthonormal_rows_or_columns(shape):
+    weight = torch.randn(shape, generator=Key.of(0).generator(), dtype=torch.float64)
+    weight = weight / torch.linalg.matrix_norm(weight.flatten(1), 2)
+    before = torch.linalg.svdvals(weight.flatten(1))
+    one = torch.linalg.svdvals(retracted(weight, 0.1).flatten(1))
+    assert torch.allclose(one, 1.1 * before - 0.1 * before**3)
+    for _ in range(300):
+        weight = retracted(weight, 0.1)
+    w = weight.flatten(1)
+    gram = w @ w.T if len(w) <= w.shape[1] else w.T @ w
+    assert torch.allclose(gram, torch.eye(len(gram), dtype=torch.float64), atol=1e-6)
+
+
+def test_retraction_is_a_step_down_the_distance_from_orthonormal_rows():
+    w = torch.randn(4, 6, generator=Key.of(1).generator(), dtype=torch.float64, requires_grad=True)
+    distance = (w @ w.T - torch.eye(4, dtype=torch.float64)).square().sum() / 4
+    (grad,) = torch.autograd.grad(distance, w)
+    assert torch.allclose(retracted(w, 0.02), w - 0.02 * grad)
+
+
+def test_a_large_fully_connected_layer_is_retracted_in_part():
+    spec = replace(SPEC, network=MLP((300, 50)))
+    model, before = spec.build(Key.of(0)), spec.build(Key.of(0))
+    retract(model, 0.1, 0.3, Key.of(2))
+    changed = [
+        int((weight != before.state_dict()[name]).flatten(1).any(1).sum())
+        for name, weight in model.state_dict().items()
+        if weight.ndim > 1
+    ]
+    assert changed == [90, 50, 2]
+    again = spec.build(Key.of(0))
+    retract(again, 0.1, 0.3, Key.of(3))
+    assert not same(model, again)
+
+
+def test_snn_rat_without_an_attack_is_retraction_and_without_retraction_adversarial_training():
+    fgsm = Adversarial(BASE, Linf(0.1), attack=FGSM())
+    assert same(trained(SNNRAT(BASE, Linf(0.0), beta=0.05))[0], trained(Retraction(BASE, beta=0.05))[0])
+    assert same(trained(SNNRAT(BASE, Linf(0.1), beta=0.0))[0], trained(fgsm)[0])
+    nested = Retraction(fgsm, beta=0.05)
+    assert same(trained(SNNRAT(BASE, Linf(0.1), beta=0.05))[0], trained(nested)[0])
+
+
+class Linear:
+    """Logits that are linear in the image, for which a gradient norm is known."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def lesson(self, x, y):
+        spec = replace(SPEC, classes=len(self.weight))
+        model = spec.build(Key.of(0))
+        return Lesson(model, x, y, Key.of(0), 0.0, lambda images, key: images.flatten(1) @ self.weight.T)
+
+
+@pytest.mark.parametrize("at", [0.5, 0.0, 1.0])
+def test_the_steepness_is_the_l1_norm_of_the_gradient_inside_the_box_and_on_its_edge(at, monkeypatch):
+    weight = Key.of(0).normal((3, 16)).double()
+    x = torch.full((5, 1, 4, 4), at, dtype=torch.float64).requires_grad_()
+    y = torch.tensor([0, 1, 2, 0, 1])
+    lesson = Linear(weight).lesson(x, y)
+    monkeypatch.setattr(Lesson, "logits", lambda self, images: self.respond(images, self.key))
+    z = lesson.logits(x)
+    rival = z.detach().scatter(1, y[:, None], -torch.inf).argmax(1)
+    p = (z.gather(1, y[:, None]) - z.gather(1, rival[:, None]))[:, 0].sigmoid()
+    wanted = p * (1 - p) * (weight[y] - weight[rival]).abs().sum(1)
+    found = SparseGradients(h=1e-6).steepness(lesson)
+    assert torch.allclose(found, wanted, rtol=1e-4)
+
+
+def test_sparse_gradients_lower_the_gradient_of_the_trained_model():
+    def slope(rule):
+        model, x = trained(rule)[0], DATA.test.images.clone().requires_grad_()
+        margin = model(x).diff(dim=1).sigmoid()
+        return float(torch.autograd.grad(margin.sum(), x)[0].abs().sum())
+
+    base = BPTT(epochs=20, batch_size=8, lr=0.01)
+    assert slope(SparseGradients(base, weight=10.0)) < 0.7 * slope(base)
+
+
 REFUSED = [
+    (lambda: NoiseTraining(sigma=-0.1), "sigma to be at least 0"),
+    (lambda: Retraction(beta=2.0), "beta of at most 0.5"),
+    (lambda: SNNRAT(share=0.0), "a share in"),
+    (lambda: SparseGradients(h=0.0), "needs h in"),
+    (lambda: SparseGradients(weight=-1.0), "weight to be at least 0"),
+    (lambda: NoiseTraining().check_model(of_events()), "takes whole events"),
+    (lambda: SparseGradients().check_model(of_events()), "takes whole events"),
     (lambda: Adversarial(AsSaved("models/mine", "00" * 32)), "learning rule that trains on batches"),
     (lambda: TRADES(FPTT()), "whole sequences"),
     (lambda: TRADES(beta=-1.0), "beta to be at least 0"),
@@ -266,6 +386,9 @@ BLOCKS = [
     f"{{name: adversarial, attack: {{name: pgd, steps: 2}}, threat: {{linf: {{epsilon: 8/255}}}}, of: {OF}}}",
     f"{{adversarial: {{attack: {{through: {{gradient: bptr, attack: fgsm}}}}, of: {STBP}}}}}",
     f"{{fast-adversarial: {{watch: {{images: 10, steps: 2}}, of: {OF}}}}}",
+    f"{{noise-training: {{sigma: 16/255, of: {OF}}}}}",
+    f"{{snn-rat: {{attack: {{through: {{gradient: bptr, attack: fgsm}}}}, of: {OF}}}}}",
+    f"{{retraction: {{beta: 0.01, of: {{sparse-gradients: {{weight: 0.1, of: {OF}}}}}}}}}",
     f"{{trades: {{beta: 2.0, attack: {{pgd: {{steps: 1, objective: kl}}}}, of: {OF}}}}}",
 ]
 

@@ -14,6 +14,9 @@ from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import Dataset, Split
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.defences.adversarial import TRADES, Adversarial, FastAdversarial, OverfittingWatch
+from spikeproof.defences.noisy import NoiseTraining
+from spikeproof.defences.retraction import SNNRAT, Retraction
+from spikeproof.defences.sparse_gradients import SparseGradients
 from spikeproof.encoders import Bernoulli, Direct, Latency
 from spikeproof.errors import InputError
 from spikeproof.gradients import ANTLR, SurrogateGradient
@@ -46,6 +49,10 @@ DEFENCES = [  # a new defence adds a row here
     Adversarial(TSSLBP(epochs=2, batch_size=8), L2(0.5), attack=RFGSM()),
     FastAdversarial(SHORT, Linf(0.1), watch=OverfittingWatch(images=5, steps=2, gap=0.9)),
     TRADES(SHORT, Linf(0.1), attack=PGD(steps=2, objective=KL())),
+    NoiseTraining(SHORT, sigma=0.1),
+    Retraction(SHORT, beta=0.1),
+    SNNRAT(SHORT, Linf(0.1), beta=0.1),
+    SparseGradients(SHORT, weight=0.1),
 ]
 RULES = [  # a new rule adds a row here
     BPTT(epochs=2, batch_size=8),

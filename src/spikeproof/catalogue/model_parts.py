@@ -22,6 +22,10 @@ from spikeproof.decoders.weighted import Weighted as Weighted
 from spikeproof.defences.adversarial import TRADES as TRADES
 from spikeproof.defences.adversarial import Adversarial as Adversarial
 from spikeproof.defences.adversarial import FastAdversarial as FastAdversarial
+from spikeproof.defences.noisy import NoiseTraining as NoiseTraining
+from spikeproof.defences.retraction import SNNRAT as SNNRAT
+from spikeproof.defences.retraction import Retraction as Retraction
+from spikeproof.defences.sparse_gradients import SparseGradients as SparseGradients
 from spikeproof.encoders.amplitudes import Burst as Burst
 from spikeproof.encoders.amplitudes import FewSpikes as FewSpikes
 from spikeproof.encoders.amplitudes import Phase as Phase
@@ -279,6 +283,10 @@ MODEL_PARTS: Catalogue = {
         "adversarial": Adversarial,
         "fast-adversarial": FastAdversarial,
         "trades": TRADES,
+        "noise-training": NoiseTraining,
+        "retraction": Retraction,
+        "snn-rat": SNNRAT,
+        "sparse-gradients": SparseGradients,
     },
 }
 """Kind -> name -> class."""

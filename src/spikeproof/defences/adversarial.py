@@ -184,9 +184,9 @@ class Adversarial(Guarded):
             learning rule does not train on batches of images.
 
     Example:
-        >>> rule = Adversarial(BPTT(epochs=2), attack=PGD(steps=3))
+        >>> rule = Adversarial(attack=PGD(steps=3))
         >>> rule.epochs, rule.threat
-        (2, Linf(epsilon=0.03137...))
+        (10, Linf(epsilon=0.03137...))
 
     Source:
         Madry et al. 2018, section 2.1. The published code of robust spiking networks attacks in training mode
@@ -229,7 +229,7 @@ class TRADES(Guarded):
         InputError: a setting is out of range, or a reason of `Adversarial`.
 
     Example:
-        >>> TRADES(BPTT(epochs=2)).beta
+        >>> TRADES().beta
         6.0
 
     Source:
@@ -304,7 +304,7 @@ class FastAdversarial(Guarded):
             defined for the neuron.
 
     Example:
-        >>> FastAdversarial(BPTT(epochs=2)).watch
+        >>> FastAdversarial().watch
         OverfittingWatch(images=256, steps=10, gap=0.2, stop=True)
 
     Source:
