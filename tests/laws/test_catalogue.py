@@ -8,6 +8,7 @@ import torch
 from spikeproof.catalogue.names import KINDS, PARTS, members
 from spikeproof.command.cli import KINDS as LISTED
 from spikeproof.datasets import Dataset, DatasetSpec, Split
+from spikeproof.defences.defended import Defended
 from spikeproof.experiments.study.cells import model_spec
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.study import AXES, study_of
