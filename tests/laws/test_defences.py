@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import pytest
 import torch
@@ -14,6 +15,14 @@ from spikeproof.datasets import Dataset, Split
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.defences.adversarial import TRADES, Adversarial, FastAdversarial, OverfittingWatch
 from spikeproof.defences.noisy import NoiseTraining
+from spikeproof.defences.periods import HIRE
+from spikeproof.defences.potentials_apart import (
+    StableSNN,
+    ThresholdGuarding,
+    _currents,
+    filtered,
+    near_threshold,
+)
 from spikeproof.defences.retraction import SNNRAT, Retraction, retract, retracted
 from spikeproof.defences.sparse_gradients import SparseGradients
 from spikeproof.encoders import Direct, Events
@@ -33,7 +42,7 @@ from spikeproof.learning.rule import Lesson, Rule
 from spikeproof.losses import KL
 from spikeproof.networks.architecture import MLP
 from spikeproof.networks.classifier import ModelSpec
-from spikeproof.neurons import LIF, PrimedIF
+from spikeproof.neurons import DLIF, LIF, SNU, PrimedIF, ReLU, Spiking, potentials
 from spikeproof.specs import build
 from spikeproof.surrogates import ATan
 from spikeproof.threats import Flips, Linf
@@ -65,7 +74,7 @@ def of_events():
 
 
 def lesson_of(model, x, y, key=Key.of(5)):
-    return Lesson(model, x, y, key, 0.0, model.outputs)
+    return Lesson(model, x, y, key, 0.0, model, model.outputs)
 
 
 WITHOUT = [  # without its strength, each of these is the learning rule inside
@@ -77,6 +86,9 @@ WITHOUT = [  # without its strength, each of these is the learning rule inside
     Retraction(BASE, beta=0.0),
     SNNRAT(BASE, Linf(0.0), beta=0.0),
     SparseGradients(BASE, weight=0.0),
+    HIRE(epochs=2, batch_size=8, parts=1),
+    StableSNN(BASE, kappa=1.0, alpha=0.0),
+    ThresholdGuarding(BASE, weight=0.0, sigma=0.0),
 ]
 WITH = [  # and with it, another one
     Adversarial(BASE, Linf(0.1)),
@@ -87,6 +99,12 @@ WITH = [  # and with it, another one
     Retraction(BASE, beta=0.01),
     SNNRAT(BASE, Linf(0.0), beta=0.01),
     SparseGradients(BASE, weight=0.1),
+    HIRE(epochs=2, batch_size=8),
+    StableSNN(BASE, alpha=0.0),
+    StableSNN(BASE, kappa=1.0),
+    StableSNN(BASE, kappa=1.0, attack=FGSM()),
+    ThresholdGuarding(BASE, sigma=0.0),
+    ThresholdGuarding(BASE, weight=0.0),
 ]
 
 
@@ -306,7 +324,9 @@ class Linear:
     def lesson(self, x, y):
         spec = replace(SPEC, classes=len(self.weight))
         model = spec.build(Key.of(0))
-        return Lesson(model, x, y, Key.of(0), 0.0, lambda images, key: images.flatten(1) @ self.weight.T)
+        return Lesson(
+            model, x, y, Key.of(0), 0.0, model, lambda images, key: images.flatten(1) @ self.weight.T
+        )
 
 
 @pytest.mark.parametrize("at", [0.5, 0.0, 1.0])
@@ -334,7 +354,108 @@ def test_sparse_gradients_lower_the_gradient_of_the_trained_model():
     assert slope(SparseGradients(base, weight=10.0)) < 0.7 * slope(base)
 
 
+# --- periods, stability, distance from the threshold ------------------------------------------------------
+
+
+def test_hire_without_a_budget_is_training_by_parts_with_equal_weights():
+    hire = HIRE(epochs=1, batch_size=25, parts=3, threat=Linf(0.0), clip_norm=None)
+    model = SPEC.build(Key.of(0))
+    course = hire._course(model, DATA, Key.of(1), ())
+    x, y = DATA.train.images, DATA.train.labels
+    parts = list(course.encoded(x, Key.of(2)))
+    assert torch.equal(torch.cat(parts), model.encode(x, Key.of(2)))
+    assert [course.weight(share) for share in (1 / 3, 1.0)] == [1.0, 1.0]
+    assert course.learn(x, y, Key.of(2)) > 0
+
+
+def test_the_image_of_the_next_period_has_moved_along_the_gradient_of_this_one_within_the_budget():
+    hire = HIRE(epochs=1, batch_size=25, parts=3, threat=Linf(0.1), step=0.75)
+    course = hire._course(SPEC.build(Key.of(0)), DATA, Key.of(1), ())
+    x, weight = DATA.train.images, Key.of(3).normal(DATA.train.images.shape)
+    periods, seen = course.encoded(x, Key.of(2)), []
+    for part in periods:
+        seen.append(part[0].detach())
+        if part.requires_grad:
+            (part * weight).sum().backward()
+    assert torch.equal(seen[0], x)
+    assert torch.allclose(seen[1], (x + 0.075 * weight.sign()).clamp(0, 1), atol=1e-6)
+    assert torch.allclose(seen[2], (x + 0.1 * weight.sign()).clamp(0, 1), atol=1e-6)
+
+
+def test_a_trace_is_a_sum_of_its_past():
+    x = Key.of(0).normal((5, 2, 3)).double()
+    wanted = torch.stack([sum(0.7 ** (t - s) * x[s] for s in range(t + 1)) for t in range(5)])
+    assert torch.allclose(filtered(x, 0.7), wanted)
+
+
+def test_the_loss_of_stable_snn_is_written_out():
+    rule = StableSNN(BASE, kappa=0.3, alpha=2.0, sigma=0.2, decay=0.9)
+    model, y = SPEC.build(Key.of(0)), DATA.train.labels
+    x, first = DATA.train.images, model.network.layers[0]
+    lesson = lesson_of(model, x, y)
+    found = rule.loss(lesson, lambda of: F.cross_entropy(of.logits(of.images), of.labels))
+    moved = rule.hostile(lesson, lesson.key.fold("stable"))
+    clean, other = first(Direct(3)(x)), first(Direct(3)(moved))
+    y_trace = filtered(clean.detach() - other, 0.9)
+    natural, hard = (F.cross_entropy(model(of), y) for of in (x, moved))
+    assert torch.allclose(found, 0.3 * natural + 0.7 * hard + 2 * y_trace.square().mean(), rtol=1e-5)
+    found.backward()
+    grad = first[1].weight.grad.clone()
+    first[1].weight.grad = None
+    (0.3 * natural + 0.7 * hard + 2 * y_trace.square().mean()).backward()
+    assert torch.allclose(grad, first[1].weight.grad, atol=1e-6)
+
+
+def test_stable_snn_trains_the_gains_of_its_neuron_and_leaves_no_hook():
+    model, _ = trained(StableSNN(BASE), replace(SPEC, neuron=DLIF(steps=3)))
+    assert any((p != 1).any() for name, p in model.named_parameters() if name.endswith("gains"))
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_penalty_near_the_threshold_is_written_out_and_has_its_slope():
+    v = torch.tensor([0.0, 1.2, 1.9, 2.0, 2.1, 3.0], dtype=torch.float64, requires_grad=True)
+    near = near_threshold(v, 2.0, 0.25)
+    assert torch.allclose(near, torch.tensor([0, 0, 0.2, 0.25, 0.2, 0], dtype=torch.float64))
+    (grad,) = torch.autograd.grad(near.sum(), v)
+    assert torch.allclose(grad[[0, 1, 2, 4, 5]], torch.tensor([0, 0, 0.5, -0.5, 0], dtype=torch.float64))
+
+
+def test_guarding_ramps_up_and_moves_potentials_away_from_the_threshold():
+    rule = ThresholdGuarding(weight=0.6)
+    assert rule.ramped(0.0) == 0
+    assert rule.ramped(0.5) == pytest.approx(0.3)
+    assert rule.ramped(1.0) == pytest.approx(0.6)
+
+    def near(rule):
+        model = trained(rule)[0]
+        layer = model.network.layers[1]
+        v = potentials(layer, model.network.layers[0](Direct(3)(DATA.test.images)))
+        return near_threshold(v, 1.0, 0.5).mean().item()
+
+    base = BPTT(epochs=20, batch_size=8, lr=0.01)
+    assert near(ThresholdGuarding(base, weight=20.0, sigma=0.0)) < 0.7 * near(base)
+
+
+def test_a_noisy_neuron_fires_with_the_probability_of_the_normal_distribution():
+    layer = Spiking(LIF())
+    v = torch.tensor([0.8, 0.9, 1.0, 1.15]).repeat(1, 20_000, 1)
+    with _currents([layer], 0.2, Key.of(0)):
+        rates = layer(v)[0].mean(0)
+    wanted = [NormalDist(0, 0.2).cdf(float(each) - 1) for each in v[0, 0]]
+    assert rates.tolist() == pytest.approx(wanted, abs=0.01)
+    assert torch.equal(layer(v), (v >= 1).float())
+
+
 REFUSED = [
+    (lambda: HIRE(step=0.0), "positive step"),
+    (lambda: HIRE(threat=Flips(2)), "threat on pixels"),
+    (lambda: trained(HIRE(parts=4)), "time step for each"),
+    (lambda: StableSNN(kappa=1.5), "of at most 1"),
+    (lambda: StableSNN(alpha=-1.0), "alpha to be at least 0"),
+    (lambda: StableSNN(FPTT()), "whole sequences"),
+    (lambda: StableSNN().check(ReLU()), "spiking neurons"),
+    (lambda: ThresholdGuarding().check(SNU()), "constant threshold"),
+    (lambda: ThresholdGuarding(sigma=-1.0), "sigma to be at least 0"),
     (lambda: NoiseTraining(sigma=-0.1), "sigma to be at least 0"),
     (lambda: Retraction(beta=2.0), "beta of at most 0.5"),
     (lambda: SNNRAT(share=0.0), "a share in"),
@@ -389,6 +510,9 @@ BLOCKS = [
     f"{{noise-training: {{sigma: 16/255, of: {OF}}}}}",
     f"{{snn-rat: {{attack: {{through: {{gradient: bptr, attack: fgsm}}}}, of: {OF}}}}}",
     f"{{retraction: {{beta: 0.01, of: {{sparse-gradients: {{weight: 0.1, of: {OF}}}}}}}}}",
+    "{hire: {epochs: 1, batch_size: 512, threat: {l2: {epsilon: 0.5}}}}",
+    f"{{stable-snn: {{attack: fgsm, of: {OF}}}}}",
+    f"{{threshold-guarding: {{of: {{snn-rat: {{of: {OF}}}}}}}}}",
     f"{{trades: {{beta: 2.0, attack: {{pgd: {{steps: 1, objective: kl}}}}, of: {OF}}}}}",
 ]
 

@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from spikeproof.attacks.gradient.iterated import RFGSM
-from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.attacks.gradient.plain import FGSM, PGD
 from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import Dataset, Split
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.defences.adversarial import TRADES, Adversarial, FastAdversarial, OverfittingWatch
 from spikeproof.defences.noisy import NoiseTraining
+from spikeproof.defences.periods import HIRE
+from spikeproof.defences.potentials_apart import StableSNN, ThresholdGuarding
 from spikeproof.defences.retraction import SNNRAT, Retraction
 from spikeproof.defences.sparse_gradients import SparseGradients
 from spikeproof.encoders import Bernoulli, Direct, Latency
@@ -53,6 +55,10 @@ DEFENCES = [  # a new defence adds a row here
     Retraction(SHORT, beta=0.1),
     SNNRAT(SHORT, Linf(0.1), beta=0.1),
     SparseGradients(SHORT, weight=0.1),
+    HIRE(epochs=2, batch_size=8, threat=Linf(0.1)),
+    StableSNN(SHORT),
+    StableSNN(SHORT, Linf(0.1), attack=FGSM(), watch=OverfittingWatch(5, 2, 0.9)),
+    ThresholdGuarding(SHORT),
 ]
 RULES = [  # a new rule adds a row here
     BPTT(epochs=2, batch_size=8),

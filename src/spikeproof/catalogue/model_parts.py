@@ -23,6 +23,9 @@ from spikeproof.defences.adversarial import TRADES as TRADES
 from spikeproof.defences.adversarial import Adversarial as Adversarial
 from spikeproof.defences.adversarial import FastAdversarial as FastAdversarial
 from spikeproof.defences.noisy import NoiseTraining as NoiseTraining
+from spikeproof.defences.periods import HIRE as HIRE
+from spikeproof.defences.potentials_apart import StableSNN as StableSNN
+from spikeproof.defences.potentials_apart import ThresholdGuarding as ThresholdGuarding
 from spikeproof.defences.retraction import SNNRAT as SNNRAT
 from spikeproof.defences.retraction import Retraction as Retraction
 from spikeproof.defences.sparse_gradients import SparseGradients as SparseGradients
@@ -122,6 +125,7 @@ from spikeproof.neurons.leaky import DLIF as DLIF
 from spikeproof.neurons.leaky import LIF as LIF
 from spikeproof.neurons.leaky import PLIF as PLIF
 from spikeproof.neurons.leaky import SNU as SNU
+from spikeproof.neurons.leaky import EvolutionaryLeak as EvolutionaryLeak
 from spikeproof.neurons.parts.neuron import Neuron
 from spikeproof.neurons.parts.resets import BySubtraction as BySubtraction
 from spikeproof.neurons.parts.resets import Reset
@@ -193,6 +197,7 @@ MODEL_PARTS: Catalogue = {
         "cuba-lif": CuBaLIF,
         "srm": SRM,
         "dlif": DLIF,
+        "evolutionary-leak": EvolutionaryLeak,
         "snu": SNU,
         "few-spikes": FS,
         "recurrent": Recurrent,
@@ -287,6 +292,9 @@ MODEL_PARTS: Catalogue = {
         "retraction": Retraction,
         "snn-rat": SNNRAT,
         "sparse-gradients": SparseGradients,
+        "hire": HIRE,
+        "stable-snn": StableSNN,
+        "threshold-guarding": ThresholdGuarding,
     },
 }
 """Kind -> name -> class."""

@@ -103,7 +103,7 @@ class Guarded(Defended):
         few = slice(self.watch.images)
         device = next(model.parameters()).device
         x, y = floats(part.images[few].to(device)), part.labels[few].to(device)
-        lesson = Lesson(model, x, y, key.fold("verdict"), 1.0, model.outputs)
+        lesson = Lesson(model, x, y, key.fold("verdict"), 1.0, model, model.outputs)
         weak = self.hostile(lesson, key.fold("weak"))
         pgd = PGD(steps=self.watch.steps)(self.threat)
         strong = pgd(model, x, y, key.fold("strong")).x_adv

@@ -290,7 +290,7 @@ class Course:
         return loss
 
     def _lesson(self, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> Lesson:
-        return Lesson(self.model, x, y, key, self.progress, _Once(self._respond))
+        return Lesson(self.model, x, y, key, self.progress, self.twin, _Once(self._respond))
 
     def _respond(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "T B N"]:
         with self.rule.precision(self.device):

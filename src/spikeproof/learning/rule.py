@@ -96,6 +96,7 @@ class Lesson(NamedTuple):
     labels: Int64[Tensor, "B"]
     key: Key  # randomness of the forward pass on these images
     progress: float  # share of all iterations that are done, in [0, 1)
+    twin: Classifier  # the model that is differentiated, whose layers a defence may look into
     respond: Callable[[Tensor, Key], Tensor]  # differentiable output over time, computed once per images
 
     def logits(self, images: Float[Tensor, "B *F"]) -> Float[Tensor, "B K"]:
