@@ -8,13 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from spikeproof.attacks.answers.noise import NoiseSearch
 from spikeproof.attacks.gradient.plain import BIM, FGSM, PGD, Through
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import Dataset, Split
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.defences.adversarial import TRADES, Adversarial, FastAdversarial, OverfittingWatch
-from spikeproof.defences.noisy import NoiseTraining
+from spikeproof.defences.intervals import IBPTraining
+from spikeproof.defences.noisy import NoiseTraining, SmoothAdversarial, _Vote
 from spikeproof.defences.periods import HIRE
 from spikeproof.defences.potentials_apart import (
     StableSNN,
@@ -27,6 +29,7 @@ from spikeproof.defences.retraction import SNNRAT, Retraction, retract, retracte
 from spikeproof.defences.sparse_gradients import SparseGradients
 from spikeproof.encoders import Direct, Events
 from spikeproof.errors import InputError
+from spikeproof.evaluation.certificates import IBP
 from spikeproof.evaluation.suites import Suite
 from spikeproof.experiments.run.compute import Bench
 from spikeproof.experiments.study.cells import cells_of
@@ -89,6 +92,8 @@ WITHOUT = [  # without its strength, each of these is the learning rule inside
     HIRE(epochs=2, batch_size=8, parts=1),
     StableSNN(BASE, kappa=1.0, alpha=0.0),
     ThresholdGuarding(BASE, weight=0.0, sigma=0.0),
+    IBPTraining(BASE, kappa=1.0),
+    SmoothAdversarial(BASE, Linf(0.0), sigma=0.0),
 ]
 WITH = [  # and with it, another one
     Adversarial(BASE, Linf(0.1)),
@@ -105,6 +110,8 @@ WITH = [  # and with it, another one
     StableSNN(BASE, kappa=1.0, attack=FGSM()),
     ThresholdGuarding(BASE, sigma=0.0),
     ThresholdGuarding(BASE, weight=0.0),
+    IBPTraining(BASE),
+    SmoothAdversarial(BASE, Linf(0.1), sigma=0.0),
 ]
 
 
@@ -446,7 +453,74 @@ def test_a_noisy_neuron_fires_with_the_probability_of_the_normal_distribution():
     assert torch.equal(layer(v), (v >= 1).float())
 
 
+# --- bounds and smoothing ---------------------------------------------------------------------------------
+
+
+def bounded(lesson, epsilon):
+    return IBP().least(lesson.twin, lesson.images, lesson.labels, Linf(epsilon))
+
+
+def test_bounds_without_a_budget_are_the_margins_themselves():
+    lesson = lesson_of(SPEC.build(Key.of(0)).eval(), DATA.test.images, DATA.test.labels)
+    z = 3 * lesson.logits(lesson.images).double()
+    wanted = z.gather(1, lesson.labels[:, None]) - z
+    found = bounded(lesson, 0.0)
+    other = 1 - F.one_hot(lesson.labels, 2)
+    assert torch.allclose(found[other > 0], wanted[other > 0], atol=1e-4)
+    loss = IBPTraining(BASE, Linf(0.1), kappa=0.0).loss(lesson, lambda of: torch.zeros(()))
+    assert torch.allclose(loss, F.cross_entropy(z, lesson.labels), atol=1e-4)
+
+
+def test_the_gradient_of_bounds_is_that_of_finite_differences_in_a_rectified_network():
+    spec = replace(SPEC, neuron=ReLU(), encoder=Direct(1))
+    lesson = lesson_of(spec.build(Key.of(0)).double().eval(), DATA.test.images, DATA.test.labels)
+    rule = IBPTraining(BASE, Linf(0.05), kappa=0.0, ramp=0.5)
+    weight, moved = lesson.model.network.layers[0][1].weight, lesson._replace(progress=0.5)
+
+    def loss():
+        return rule.loss(moved, lambda of: torch.zeros((), dtype=torch.float64))
+
+    (grad,) = torch.autograd.grad(loss(), weight)
+    step = 1e-6 * Key.of(4).normal(weight.shape).double()
+    with torch.no_grad():
+        ends = []
+        for sign in (1, -1):
+            weight += sign * step
+            ends.append(loss())
+            weight -= sign * step
+    assert (ends[0] - ends[1]).item() / 2 == pytest.approx((grad * step).sum().item(), rel=1e-3)
+
+
+def test_training_through_bounds_proves_what_plain_training_does_not():
+    base, x, y = BPTT(epochs=30, batch_size=8, lr=0.01), DATA.train.images, DATA.train.labels
+    shares = []
+    for rule in (base, IBPTraining(base, Linf(0.08))):
+        proof = IBP()(trained(rule)[0], x, y, Linf(0.08), Key.of(0))
+        shares.append(proof.certified.float().mean().item())
+    assert shares[1] > shares[0] + 0.2, shares
+
+
+def test_the_vote_is_the_mean_of_noisy_probabilities():
+    model, x = SPEC.build(Key.of(0)).eval(), DATA.test.images
+    vote = _Vote(model, 0.3, 3, Key.of(1))
+    keys = [Key.of(1).fold("draw", i) for i in range(3)]
+    noisy = [(x + 0.3 * key.normal(x.shape)).clamp(0, 1) for key in keys]
+    wanted = torch.stack([F.softmax(model(each), 1) for each in noisy]).mean(0)
+    assert torch.allclose(vote(x).exp(), wanted, atol=1e-6)
+    assert torch.equal(vote(x), vote(x, Key.of(9)))
+
+
+def test_smoothed_adversarial_training_without_a_budget_is_training_on_noise():
+    smooth = SmoothAdversarial(BASE, Linf(0.0), sigma=0.2)
+    assert same(trained(smooth)[0], trained(NoiseTraining(BASE, sigma=0.2))[0])
+
+
 REFUSED = [
+    (lambda: IBPTraining(kappa=2.0), "kappa of at most 1"),
+    (lambda: IBPTraining(watch=OverfittingWatch()), "no watch"),
+    (lambda: trained(IBPTraining(BASE), replace(SPEC, neuron=SNU())), "known bounds"),
+    (lambda: SmoothAdversarial(attack=NoiseSearch()), "takes a gradient attack"),
+    (lambda: SmoothAdversarial(draws=0), "draws to be at least 1"),
     (lambda: HIRE(step=0.0), "positive step"),
     (lambda: HIRE(threat=Flips(2)), "threat on pixels"),
     (lambda: trained(HIRE(parts=4)), "time step for each"),
@@ -513,6 +587,8 @@ BLOCKS = [
     "{hire: {epochs: 1, batch_size: 512, threat: {l2: {epsilon: 0.5}}}}",
     f"{{stable-snn: {{attack: fgsm, of: {OF}}}}}",
     f"{{threshold-guarding: {{of: {{snn-rat: {{of: {OF}}}}}}}}}",
+    f"{{ibp-training: {{threat: {{linf: {{epsilon: 1/255}}}}, of: {OF}}}}}",
+    f"{{smooth-adversarial: {{attack: {{pgd: {{steps: 1, surrogate: triangle}}}}, draws: 2, of: {OF}}}}}",
     f"{{trades: {{beta: 2.0, attack: {{pgd: {{steps: 1, objective: kl}}}}, of: {OF}}}}}",
 ]
 

@@ -14,7 +14,7 @@ from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import Dataset, Split
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.defences.adversarial import TRADES, Adversarial, FastAdversarial, OverfittingWatch
-from spikeproof.defences.noisy import NoiseTraining
+from spikeproof.defences.noisy import NoiseTraining, SmoothAdversarial
 from spikeproof.defences.periods import HIRE
 from spikeproof.defences.potentials_apart import StableSNN, ThresholdGuarding
 from spikeproof.defences.retraction import SNNRAT, Retraction
@@ -59,6 +59,7 @@ DEFENCES = [  # a new defence adds a row here
     StableSNN(SHORT),
     StableSNN(SHORT, Linf(0.1), attack=FGSM(), watch=OverfittingWatch(5, 2, 0.9)),
     ThresholdGuarding(SHORT),
+    SmoothAdversarial(SHORT, L2(0.3), attack=PGD(steps=2), draws=2),
 ]
 RULES = [  # a new rule adds a row here
     BPTT(epochs=2, batch_size=8),

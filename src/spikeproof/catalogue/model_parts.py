@@ -22,7 +22,9 @@ from spikeproof.decoders.weighted import Weighted as Weighted
 from spikeproof.defences.adversarial import TRADES as TRADES
 from spikeproof.defences.adversarial import Adversarial as Adversarial
 from spikeproof.defences.adversarial import FastAdversarial as FastAdversarial
+from spikeproof.defences.intervals import IBPTraining as IBPTraining
 from spikeproof.defences.noisy import NoiseTraining as NoiseTraining
+from spikeproof.defences.noisy import SmoothAdversarial as SmoothAdversarial
 from spikeproof.defences.periods import HIRE as HIRE
 from spikeproof.defences.potentials_apart import StableSNN as StableSNN
 from spikeproof.defences.potentials_apart import ThresholdGuarding as ThresholdGuarding
@@ -295,6 +297,8 @@ MODEL_PARTS: Catalogue = {
         "hire": HIRE,
         "stable-snn": StableSNN,
         "threshold-guarding": ThresholdGuarding,
+        "ibp-training": IBPTraining,
+        "smooth-adversarial": SmoothAdversarial,
     },
 }
 """Kind -> name -> class."""

@@ -133,11 +133,12 @@ def crafted(attack: Recipe, threat: Threat, lesson: Lesson, key: Key) -> Float[T
         lesson: images and labels, and the model in evaluation mode.
         key: randomness of the attack.
     """
-    source, search = through(lesson.model, attack), _to_the_end(attack(threat))
+    source, search = through(lesson.model, attack), to_the_end(attack(threat))
     return search(lesson.model, lesson.images, lesson.labels, key, through=source).x_adv
 
 
-def _to_the_end(search: Attack) -> Attack:
+def to_the_end(search: Attack) -> Attack:
+    """The attack, without a stop at the first wrong answer."""
     return replace(search, stop_when_fooled=False) if isinstance(search, GradientAttack) else search
 
 
