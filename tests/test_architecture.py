@@ -27,6 +27,7 @@ FLOORS = [
     [["learning"]],
     [["attacks"]],
     [["evaluation"]],
+    [["defences"]],
     [["interop"], ["analysis"]],
     [["auditing"], ["catalogue"]],
     [["experiments"]],

@@ -45,6 +45,7 @@ Where = Callable[[tuple[str | int, ...]], str]
 """(path from the top of a spec to one value in it) -> location, such as `study.yaml:12`."""
 
 _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
+_FRACTION = re.compile(r"([0-9]+\.?[0-9]*) ?/ ?([1-9][0-9]*)")
 
 
 def build(kind: object, spec: object, catalogue: Catalogue, where: Where | None = None) -> Any:
@@ -60,7 +61,7 @@ def build(kind: object, spec: object, catalogue: Catalogue, where: Where | None 
     Raises:
         InputError: an unknown name or option, a missing option, a value of another type, or a value that the
             part itself refuses. Text is never read as a number, except in the form `1e-3`, which some YAML
-            readers return as text.
+            readers return as text, and in the form `8/255`.
 
     Example:
         >>> from spikeproof.neurons import LIF, BySubtraction, Neuron, Reset, ToZero
@@ -296,6 +297,8 @@ def _validator(hint: Any) -> Callable[[object], object]:
 def _leaf(hint: object, data: object, location: str) -> object:
     if hint is float and isinstance(data, str) and _EXPONENT.fullmatch(data):
         data = float(data)
+    if hint is float and isinstance(data, str) and (fraction := _FRACTION.fullmatch(data)):
+        data = float(fraction[1]) / float(fraction[2])
     try:
         value = _validator(hint)(data)
     except pydantic.ValidationError as error:

@@ -8,6 +8,7 @@ import torch
 from spikeproof.catalogue.names import KINDS, PARTS, members
 from spikeproof.command.cli import KINDS as LISTED
 from spikeproof.datasets import Dataset, DatasetSpec, Split
+from spikeproof.defences.defended import Defended
 from spikeproof.experiments.study.cells import model_spec
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.study import AXES, study_of
@@ -127,6 +128,8 @@ ANNS = {"cao", "diehl-model", "diehl-data", "rueckauer", "spike-norm", "rate-nor
 def test_every_rule_named_in_a_study_learns(name):
     short = "{epochs: 1, batch_size: 3, lr: 0.01}"
     options = f"{{ann: {{bptt: {short}}}}}" if (inner := name in ANNS) else short
+    if issubclass(PARTS[Rule][name], Defended):
+        options = f"{{of: {{bptt: {short}}}}}"
     block = BLOCKS.get(("rule", name), f"{DIRECT}, {FLOW}")
     candidate, model, data = made(f"{block}, rule: {{{name}: {options}}}")
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}

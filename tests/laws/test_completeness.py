@@ -68,6 +68,7 @@ LAWS = {  # kind -> tables with its rows, as file:TABLE
 WITHOUT = {  # kind -> name -> why it has no row
     "Rule": {
         "time-coded": "learns networks of spike times alone: laws/test_spiketimes.py",
+        "ibp-training": "learns models with known bounds alone: laws/test_defences.py",
         "as-saved": "learns nothing: unit/test_given.py",
     },
     "Certificate": {

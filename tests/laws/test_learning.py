@@ -7,9 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 
+from spikeproof.attacks.gradient.iterated import RFGSM
+from spikeproof.attacks.gradient.plain import FGSM, PGD
 from spikeproof.catalogue.model_parts import MODEL_PARTS
+from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import Dataset, Split
 from spikeproof.decoders import Count, FirstSpike, MeanPotential
+from spikeproof.defences.adversarial import TRADES, Adversarial, FastAdversarial, OverfittingWatch
+from spikeproof.defences.noisy import NoiseTraining, SmoothAdversarial
+from spikeproof.defences.periods import HIRE
+from spikeproof.defences.potentials_apart import StableSNN, ThresholdGuarding
+from spikeproof.defences.retraction import SNNRAT, Retraction
+from spikeproof.defences.sparse_gradients import SparseGradients
 from spikeproof.encoders import Bernoulli, Direct, Latency
 from spikeproof.errors import InputError
 from spikeproof.gradients import ANTLR, SurrogateGradient
@@ -28,13 +37,30 @@ from spikeproof.learning.conversion import (
 from spikeproof.learning.online import FPTT
 from spikeproof.learning.rule import Rule
 from spikeproof.learning.spike_rules import ANTLRBP, STBP, TSSLBP, EventDrivenBP
-from spikeproof.losses import TET, CountMSE, CrossEntropy
+from spikeproof.losses import KL, TET, CountMSE, CrossEntropy
 from spikeproof.networks.architecture import MLP, ConvNet
 from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import IF, LIF, PSP, PrimedIF, Renewal
 from spikeproof.specs import address, build, describe, summary
 from spikeproof.surrogates import ATan
+from spikeproof.threats import L2, Linf
 
+SHORT = BPTT(epochs=2, batch_size=8)
+DEFENCES = [  # a new defence adds a row here
+    Adversarial(SHORT, Linf(0.1), attack=PGD(steps=2)),
+    Adversarial(TSSLBP(epochs=2, batch_size=8), L2(0.5), attack=RFGSM()),
+    FastAdversarial(SHORT, Linf(0.1), watch=OverfittingWatch(images=5, steps=2, gap=0.9)),
+    TRADES(SHORT, Linf(0.1), attack=PGD(steps=2, objective=KL())),
+    NoiseTraining(SHORT, sigma=0.1),
+    Retraction(SHORT, beta=0.1),
+    SNNRAT(SHORT, Linf(0.1), beta=0.1),
+    SparseGradients(SHORT, weight=0.1),
+    HIRE(epochs=2, batch_size=8, threat=Linf(0.1)),
+    StableSNN(SHORT),
+    StableSNN(SHORT, Linf(0.1), attack=FGSM(), watch=OverfittingWatch(5, 2, 0.9)),
+    ThresholdGuarding(SHORT),
+    SmoothAdversarial(SHORT, L2(0.3), attack=PGD(steps=2), draws=2),
+]
 RULES = [  # a new rule adds a row here
     BPTT(epochs=2, batch_size=8),
     BPTT(epochs=2, batch_size=7, lr=0.01, weight_decay=0.0, clip_norm=None, loss=TET()),
@@ -48,6 +74,7 @@ RULES = [  # a new rule adds a row here
     Rueckauer(BPTT(epochs=2, batch_size=8), calibration=7, percentile=99.0),
     QCFS(BPTT(epochs=2, batch_size=8), levels=4, bound=2.0),
     EventDrivenBP(epochs=2, batch_size=8),
+    *DEFENCES,
 ]
 MODELS = [
     ModelSpec(Bernoulli(4), MLP((6,)), LIF(), ATan(), Count(), (1, 4, 4), 2),
@@ -204,12 +231,12 @@ def test_training_lowers_every_loss(loss):
 
 @pytest.mark.parametrize(("kind", "name"), MEMBERS, ids=str)
 def test_every_member_is_rebuilt_from_its_description_and_says_what_it_is(kind, name):
-    part = build(kind, {name: NEEDED.get(name, {})}, MODEL_PARTS)
-    description = describe(part, MODEL_PARTS)
+    part = build(kind, {name: NEEDED.get(name, {})}, PARTS)
+    description = describe(part, PARTS)
     assert description["name"] == name
     assert type(part) is MODEL_PARTS[kind][name]
-    assert build(kind, description, MODEL_PARTS) == part
-    assert address(describe(build(kind, description, MODEL_PARTS), MODEL_PARTS)) == address(description)
+    assert build(kind, description, PARTS) == part
+    assert address(describe(build(kind, description, PARTS), PARTS)) == address(description)
     assert description.keys() == {"name", *(f.name for f in dataclasses.fields(part))}
     sentence = summary(type(part))
     assert sentence.endswith(".")
@@ -219,7 +246,7 @@ def test_every_member_is_rebuilt_from_its_description_and_says_what_it_is(kind, 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_a_rule_is_rebuilt_from_its_description(rule):
-    assert build(Rule, describe(rule, MODEL_PARTS), MODEL_PARTS) == rule
+    assert build(Rule, describe(rule, PARTS), PARTS) == rule
 
 
 @pytest.mark.parametrize("spec", MODELS, ids=repr)

@@ -21,7 +21,9 @@ from spikeproof.neurons import (
     PSP,
     SNU,
     SRM,
+    BySubtraction,
     CuBaLIF,
+    EvolutionaryLeak,
     GatedRecurrent,
     Integrator,
     LongShortTerm,
@@ -50,6 +52,7 @@ NEURONS = [
     *(CuBaLIF(threshold=0.5), CuBaLIF(tau_syn=5e-3, threshold=0.4, reset=ToZero())),
     *(SRM(threshold=0.6), SRM(tau=4e-3, tau_syn=1e-3, tau_refractory=2e-3, strength=2.0)),
     *(DLIF(steps=T), DLIF(steps=T + 3, tau=3e-3, reset=ToZero())),
+    *(EvolutionaryLeak(steps=T), EvolutionaryLeak(steps=T + 2, initial=0.5, reset=BySubtraction())),
     *(SNU(), SNU(threshold=0.5, tau=10e-3)),
     *(FS(steps=T), FS(steps=T, scale=4.0, learn=True)),
     *(Recurrent(LIF()), Recurrent(ALIF(learn=True), gain=2.0)),
@@ -131,6 +134,10 @@ def one(neuron, current, p, feature):
             v = reset(v) if z[t] else v
         elif kind is DLIF:
             v = fall(neuron.tau) * v + p["gains"][t] * x
+            z[t] = v >= neuron.threshold
+            v = reset(v) if z[t] else v
+        elif kind is EvolutionaryLeak:
+            v = p["leaks"][t][feature] * v + x
             z[t] = v >= neuron.threshold
             v = reset(v) if z[t] else v
         elif kind is SNU:

@@ -36,7 +36,7 @@ SPECS = [
 
 def course(rule, spec=SPEC):
     model = spec.build(Key.of(0))
-    return model, rule._course(model, DATA, Key.of(2), None)
+    return model, rule._course(model, DATA, Key.of(2), ())
 
 
 def weights(model):

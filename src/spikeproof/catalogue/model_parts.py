@@ -20,6 +20,18 @@ from spikeproof.decoders.readouts import MeanCurrent as MeanCurrent
 from spikeproof.decoders.readouts import MeanPotential as MeanPotential
 from spikeproof.decoders.weighted import Geometric as Geometric
 from spikeproof.decoders.weighted import Weighted as Weighted
+from spikeproof.defences.adversarial import TRADES as TRADES
+from spikeproof.defences.adversarial import Adversarial as Adversarial
+from spikeproof.defences.adversarial import FastAdversarial as FastAdversarial
+from spikeproof.defences.intervals import IBPTraining as IBPTraining
+from spikeproof.defences.noisy import NoiseTraining as NoiseTraining
+from spikeproof.defences.noisy import SmoothAdversarial as SmoothAdversarial
+from spikeproof.defences.periods import HIRE as HIRE
+from spikeproof.defences.potentials_apart import StableSNN as StableSNN
+from spikeproof.defences.potentials_apart import ThresholdGuarding as ThresholdGuarding
+from spikeproof.defences.retraction import SNNRAT as SNNRAT
+from spikeproof.defences.retraction import Retraction as Retraction
+from spikeproof.defences.sparse_gradients import SparseGradients as SparseGradients
 from spikeproof.encoders.amplitudes import Burst as Burst
 from spikeproof.encoders.amplitudes import FewSpikes as FewSpikes
 from spikeproof.encoders.amplitudes import Phase as Phase
@@ -116,6 +128,7 @@ from spikeproof.neurons.leaky import DLIF as DLIF
 from spikeproof.neurons.leaky import LIF as LIF
 from spikeproof.neurons.leaky import PLIF as PLIF
 from spikeproof.neurons.leaky import SNU as SNU
+from spikeproof.neurons.leaky import EvolutionaryLeak as EvolutionaryLeak
 from spikeproof.neurons.parts.neuron import Neuron
 from spikeproof.neurons.parts.resets import BySubtraction as BySubtraction
 from spikeproof.neurons.parts.resets import Reset
@@ -187,6 +200,7 @@ MODEL_PARTS: Catalogue = {
         "cuba-lif": CuBaLIF,
         "srm": SRM,
         "dlif": DLIF,
+        "evolutionary-leak": EvolutionaryLeak,
         "snu": SNU,
         "few-spikes": FS,
         "recurrent": Recurrent,
@@ -275,6 +289,18 @@ MODEL_PARTS: Catalogue = {
         "rate-norm": RateNormLayer,
         "qcfs": QCFS,
         "as-saved": AsSaved,
+        "adversarial": Adversarial,
+        "fast-adversarial": FastAdversarial,
+        "trades": TRADES,
+        "noise-training": NoiseTraining,
+        "retraction": Retraction,
+        "snn-rat": SNNRAT,
+        "sparse-gradients": SparseGradients,
+        "hire": HIRE,
+        "stable-snn": StableSNN,
+        "threshold-guarding": ThresholdGuarding,
+        "ibp-training": IBPTraining,
+        "smooth-adversarial": SmoothAdversarial,
     },
 }
 """Kind -> name -> class."""

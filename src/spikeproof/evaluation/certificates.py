@@ -31,7 +31,6 @@ from spikeproof.neurons import (
     BySubtraction,
     Integrator,
     LinearUnit,
-    Neuron,
     ReLU,
     Spiking,
     Synapse,
@@ -226,20 +225,20 @@ def _affine(layer: nn.Module) -> _Affine:
         case nn.Flatten():
             return _Affine(lambda x: x.flatten(1), lambda x: torch.zeros_like(x).flatten(1), None)
         case nn.Linear():
-            weight = layer.weight.detach().double()
-            bias = None if layer.bias is None else layer.bias.detach().double()
+            weight = layer.weight.double()
+            bias = None if layer.bias is None else layer.bias.double()
             return _Affine(
                 lambda x: F.linear(x, weight.clamp(min=0)), lambda x: F.linear(x, weight.clamp(max=0)), bias
             )
         case nn.Conv2d():
-            kernel, stride, padding = layer.weight.detach().double(), layer.stride, layer.padding
+            kernel, stride, padding = layer.weight.double(), layer.stride, layer.padding
             if isinstance(layer, PooledConv2d):
                 kernel, stride, padding = (
                     F.avg_pool2d(F.pad(kernel, (1, 1, 1, 1)), 2, stride=1),
                     (2, 2),
                     (1, 1),
                 )
-            offset = None if layer.bias is None else layer.bias.detach().double().view(-1, 1, 1)
+            offset = None if layer.bias is None else layer.bias.double().view(-1, 1, 1)
             return _Affine(
                 lambda x: F.conv2d(x, kernel.clamp(min=0), None, stride, padding),
                 lambda x: F.conv2d(x, kernel.clamp(max=0), None, stride, padding),
@@ -248,8 +247,8 @@ def _affine(layer: nn.Module) -> _Affine:
         case nn.BatchNorm2d():
             assert layer.running_mean is not None
             assert layer.running_var is not None
-            scale = layer.weight.detach().double() / (layer.running_var.double() + layer.eps).sqrt()
-            shift = layer.bias.detach().double() - layer.running_mean.double() * scale
+            scale = layer.weight.double() / (layer.running_var.double() + layer.eps).sqrt()
+            shift = layer.bias.double() - layer.running_mean.double() * scale
             scale = scale.view(-1, 1, 1)
             return _Affine(
                 lambda x: x * scale.clamp(min=0), lambda x: x * scale.clamp(max=0), shift.view(-1, 1, 1)
@@ -475,9 +474,9 @@ class _Forms(NamedTuple):
 Bounds = TypeVar("Bounds", _Box, _Forms)
 
 
-def _fire(current: Bounds, neuron: Neuron) -> Bounds:
-    """Bounds on the outputs of a layer of neurons, over all time steps."""
-    steps = range(len(current.low))
+def _fire(current: Bounds, layer: Spiking) -> Bounds:
+    """Bounds on the outputs of a layer of neurons, over all time steps; they have the layer's surrogate."""
+    steps, neuron = range(len(current.low)), layer.neuron
     if isinstance(neuron, ReLU):
         return current.stack([_relu(current.at(t)) for t in steps])
     assert isinstance(neuron, (IF, LIF))
@@ -486,7 +485,7 @@ def _fire(current: Bounds, neuron: Neuron) -> Bounds:
     for t in steps:
         v = current.at(t) if carried is None else current.at(t).plus(carried, neuron.decay)
         low, high = v.bounds()
-        spike = _Box((low >= neuron.threshold).to(low), (high >= neuron.threshold).to(low))
+        spike = _Box(layer.measured(low - neuron.threshold), layer.measured(high - neuron.threshold))
         spikes.append(v.through(_spike_lines(low, high, neuron.threshold), spike))
         carried = v.through(_reset_lines(low, high, neuron), _reset_range(low, high, neuron))
     return current.stack(spikes)
@@ -524,7 +523,7 @@ def _outputs(model: Classifier, values: Bounds) -> Bounds:
                 for one in layer:
                     values = values.over_time(one)
             case Spiking():
-                values = _fire(values, layer.neuron)
+                values = _fire(values, layer)
             case Synapse():
                 decay = math.exp(-layer.psp.dt / layer.psp.tau)
                 values = _trace(values, decay, 1 - decay)
@@ -581,9 +580,17 @@ class IBP(Certificate):
     @torch.no_grad()
     def prove(self, model: Classifier, x: Tensor, y: Tensor, threat: Threat, key: Key) -> Certified:
         answer = _answers(model, x)
-        box = self.box(model, *_box(x, threat))
-        holds = (self.margins(model, box, y) > ROUNDING).all(1)
+        holds = (self.least(model, x, y, threat) > ROUNDING).all(1)
         return Certified(holds & (answer == y), torch.full_like(y, torch.nan, dtype=x.dtype), answer)
+
+    def least(
+        self, model: Classifier, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], threat: Threat
+    ) -> Float[Tensor, "B K"]:
+        """Lower bounds of the label's score, summed over time, minus the score of each other class.
+
+        They are infinite at the label. Their gradient by the weights passes through spikes by the surrogate.
+        """
+        return self.margins(model, self.box(model, *_box(x, threat)), y)
 
     def box(self, model: Classifier, low: Tensor, high: Tensor) -> _Box:
         """The least and the greatest value of every network input, after normalisation."""

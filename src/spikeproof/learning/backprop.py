@@ -7,6 +7,8 @@ machine.
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
 import math
 import time
@@ -24,7 +26,18 @@ from spikeproof.decoders import activity, decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.checkpoints import Training
-from spikeproof.learning.rule import EpochReport, History, Perturb, Rule
+from spikeproof.learning.rule import (
+    Defence,
+    EpochReport,
+    History,
+    Lesson,
+    LossOf,
+    Perturb,
+    Perturbed,
+    Rule,
+    Watch,
+    given,
+)
 from spikeproof.losses import CrossEntropy, Loss
 from spikeproof.networks.classifier import Classifier
 from spikeproof.tensorfiles import digest
@@ -84,6 +97,9 @@ class BPTT(Rule):
                     "Try the default.",
                 )
 
+    def admit(self, defence: Defence) -> None:
+        """Nothing is refused."""
+
     def check_model(self, model: Classifier) -> None:
         super().check_model(model)
         self.twin(model)
@@ -109,6 +125,7 @@ class BPTT(Rule):
         on_epoch: Callable[[EpochReport], None] | None = None,
         on_batch: Callable[[int, int], None] | None = None,
         perturb: Perturb | None = None,
+        defences: Sequence[Defence] = (),
     ) -> History:
         """Train the model in place; it stays on `device` and in eval mode.
 
@@ -121,7 +138,8 @@ class BPTT(Rule):
             checkpoint: a file written after every epoch, from which an interrupted training resumes.
             on_epoch: called after every epoch, with its report.
             on_batch: called after every iteration, with the number done and their total over all epochs.
-            perturb: makes the images to train on from each batch, as in adversarial training.
+            perturb: makes the images to train on from each batch, after all defences.
+            defences: what else the training does on each batch, on each step and after each epoch.
 
         Raises:
             InputError: the learning rule cannot train the model, the data do not fit it, the checkpoint is of
@@ -129,16 +147,19 @@ class BPTT(Rule):
         """
         self.check_model(model)
         _check_fit(model, data)
+        defences = given(perturb, defences)
+        for defence in defences:
+            self.admit(defence)
+            defence.begin(model, data)
         model.to(device or next(model.parameters()).device)
-        run = self._course(model, data, key, perturb)
+        run = self._course(model, data, key, defences)
         if checkpoint is not None:
             run.state.resume(checkpoint)
         try:
             for epoch in range(len(run.state.reports) + 1, self.epochs + 1):
-                started = time.perf_counter()
-                loss = run.epoch(epoch, on_batch)
-                right = accuracy(model, data.validation, key.fold("validation"), self.batch_size)
-                report = EpochReport(epoch, loss, right, time.perf_counter() - started)
+                if run.state.reports and run.state.reports[-1].discarded:
+                    break
+                report = run.report(epoch, data.validation, on_batch)
                 run.state.reports.append(report)
                 if checkpoint is not None:
                     run.state.save(checkpoint)
@@ -164,8 +185,8 @@ class BPTT(Rule):
         """The precision of layers in the forward pass: bfloat16 on CUDA, under PyTorch's autocast."""
         return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
-    def _course(self, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None) -> Course:
-        return Course(self, model, data, key, perturb)
+    def _course(self, model: Classifier, data: Dataset, key: Key, defences: Sequence[Defence]) -> Course:
+        return Course(self, model, data, key, defences)
 
 
 @torch.no_grad()
@@ -190,9 +211,10 @@ class Course:
     """A training in progress, with its epochs and batches."""
 
     def __init__(
-        self, rule: BPTT, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None
+        self, rule: BPTT, model: Classifier, data: Dataset, key: Key, defences: Sequence[Defence] = ()
     ) -> None:
-        self.rule, self.model, self.key, self.perturb = rule, model, key, perturb
+        self.rule, self.model, self.key, self.defences = rule, model, key, tuple(defences)
+        self.progress = 0.0
         self.twin = rule.twin(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
@@ -204,7 +226,29 @@ class Course:
             raise InputError(
                 "Training needs at least two examples", str(count), "Use a larger training part."
             )
-        self.state = Training(_identity(rule, model, data, key), model, self._optimiser())
+        self.state = Training(_identity(rule, model, data, key, self.defences), model, self._optimiser())
+
+    def report(self, epoch: int, held_out: Split, on_batch: Callable[[int, int], None] | None) -> EpochReport:
+        """Train for one epoch, measure the model on held-out images, and give up an overfitted epoch."""
+        stops = any(defence.stops for defence in self.defences)
+        before = copy.deepcopy(self.model.state_dict()) if stops else {}
+        started, spent = time.perf_counter(), time.process_time()
+        loss = self.epoch(epoch, on_batch)
+        spent = time.process_time() - spent
+        right = accuracy(self.model, held_out, self.key.fold("validation"), self.rule.batch_size)
+        watch, discarded = self._watch(epoch, held_out)
+        if discarded:
+            self.model.load_state_dict(before)
+        seconds = time.perf_counter() - started
+        return EpochReport(epoch, loss, right, seconds, spent, watch, discarded)
+
+    def _watch(self, epoch: int, held_out: Split) -> tuple[Watch | None, bool]:
+        """What the watch of the first defence that has one saw, and whether to give up the epoch."""
+        for defence in self.defences:
+            watch = defence.watched(self.model, held_out, self.key.fold("watch", epoch))
+            if watch is not None:
+                return watch, watch.overfitted and defence.stops
+        return None, False
 
     def epoch(self, epoch: int, on_batch: Callable[[int, int], None] | None) -> float:
         """Mean loss per example of one pass over the training part."""
@@ -232,14 +276,25 @@ class Course:
 
     def _iterate(self, rows: Tensor, key: Key, done: int) -> Float[Tensor, ""]:
         x, y = self.rule.views(floats(self.images[rows]), key.fold("views")), self.labels[rows]
-        if self.perturb is not None:
+        self.progress = done / (self.batches * self.rule.epochs)
+        if self.defences:
             self._set_mode(training=False)
-            x = self.perturb(self.model, x, y, key.fold("perturb")).detach()
+            for i, defence in enumerate(self.defences):
+                x = defence.moved(self._lesson(x, y, key), key.fold("perturb", i)).detach()
             self._set_mode(training=True)
-        progress = done / (self.batches * self.rule.epochs)
         for group in self.state.optimiser.param_groups:
-            group["lr"] = self.rule.lr * 0.5 * (1 + math.cos(math.pi * progress))
-        return self.learn(x, y, key)
+            group["lr"] = self.rule.lr * 0.5 * (1 + math.cos(math.pi * self.progress))
+        loss = self.learn(x, y, key)
+        for defence in self.defences:
+            defence.settle(self.model, key.fold("settle"))
+        return loss
+
+    def _lesson(self, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> Lesson:
+        return Lesson(self.model, x, y, key, self.progress, self.twin, _Once(self._respond))
+
+    def _respond(self, x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "T B N"]:
+        with self.rule.precision(self.device):
+            return self.twin.outputs(x, key).float()
 
     def _set_mode(self, *, training: bool) -> None:
         self.model.train(training)
@@ -259,11 +314,14 @@ class Course:
         return loss.detach()
 
     def _loss(self, x: Float[Tensor, "B C H W"], y: Int64[Tensor, "B"], key: Key) -> Float[Tensor, ""]:
-        with self.rule.precision(self.device):
-            outputs = self.twin.outputs(x, key)
-        outputs = outputs.float()
-        decoder = self.model.spec.decoder
-        return self.rule.loss(activity(decoder, outputs), decoder(outputs), y).mean()
+        loss: LossOf = self._plain
+        for defence in reversed(self.defences):
+            loss = functools.partial(defence.loss, plain=loss)
+        return loss(self._lesson(x, y, key))
+
+    def _plain(self, lesson: Lesson) -> Float[Tensor, ""]:
+        outputs, decoder = lesson.respond(lesson.images, lesson.key), self.model.spec.decoder
+        return self.rule.loss(activity(decoder, outputs), decoder(outputs), lesson.labels).mean()
 
     def _optimiser(self) -> torch.optim.AdamW:
         groups = [
@@ -273,8 +331,25 @@ class Course:
         return torch.optim.AdamW(groups, lr=self.rule.lr, fused=self.device.type in ("cpu", "cuda"))
 
 
-def _identity(rule: BPTT, model: Classifier, data: Dataset, key: Key) -> str:
-    text = repr((rule, model.spec, data.sha256, len(data.train.labels), key, digest(model.state_dict())))
+class _Once:
+    """A forward pass that is not repeated for the same images, so that losses of one batch may share it."""
+
+    def __init__(self, respond: Callable[[Tensor, Key], Tensor]) -> None:
+        self.respond = respond
+        self.known: list[tuple[Tensor, Key, Tensor]] = []
+
+    def __call__(self, images: Tensor, key: Key) -> Tensor:
+        for x, same, outputs in self.known:
+            if x is images and same == key:
+                return outputs
+        self.known.append((images, key, self.respond(images, key)))
+        return self.known[-1][2]
+
+
+def _identity(rule: BPTT, model: Classifier, data: Dataset, key: Key, defences: tuple[Defence, ...]) -> str:
+    named = [defence for defence in defences if not isinstance(defence, Perturbed)]
+    parts = (rule, model.spec, data.sha256, len(data.train.labels), key, digest(model.state_dict()))
+    text = repr((*parts, *named))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from spikeproof.datasets import Dataset
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.keys import Key
-from spikeproof.learning.rule import EpochReport, History, Perturb, Rule
+from spikeproof.learning.rule import Defence, EpochReport, History, Perturb, Rule, Watch
 from spikeproof.networks.classifier import Classifier
 from spikeproof.specs import address
 from spikeproof.tensorfiles import digest, dump, parse, read, write
@@ -69,7 +70,7 @@ class Training:
             tensors, note = parse(read(path), str(path))
             if note.pop("address") != address(note) or note["tensors"] != digest(tensors):
                 raise ValueError("its digests do not match its content")
-            reports = [EpochReport(**report) for report in note["reports"]]
+            reports = [_report(report) for report in note["reports"]]
         except (InputError, KeyError, TypeError, ValueError) as error:
             warnings.warn(f"{path} is damaged ({error}); training starts from its first epoch", stacklevel=3)
             return
@@ -103,6 +104,12 @@ class Training:
                 state.setdefault(int(index), {})[moment] = value
         self.model.load_state_dict(model)
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
+
+
+def _report(written: Mapping[str, Any]) -> EpochReport:
+    """A report as JSON has it; a version that knew no watch wrote none."""
+    watch = written.get("watch")
+    return EpochReport(**{**written, "watch": None if watch is None else Watch(**watch)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +151,7 @@ class AsSaved(Rule):
         on_epoch: Callable[[EpochReport], None] | None = None,
         on_batch: Callable[[int, int], None] | None = None,
         perturb: Perturb | None = None,
+        defences: Sequence[Defence] = (),
     ) -> History:
         """Load the weights; neither the data nor the key is used."""
         content = read(self.weights)

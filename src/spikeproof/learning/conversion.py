@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -37,7 +37,7 @@ from spikeproof.keys import Key
 from spikeproof.learning.activations import Quantised, RateNorm
 from spikeproof.learning.backprop import BPTT, accuracy
 from spikeproof.learning.folding import Affine, activity, seen, stages
-from spikeproof.learning.rule import EpochReport, History, Perturb, Rule
+from spikeproof.learning.rule import Defence, EpochReport, History, Perturb, Rule
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.neurons import IF, BySubtraction, Neuron, PrimedIF, ReLU, Spiking
 from spikeproof.protocols import encoded_shape, example_shape, output_width, reads_current, reads_potential
@@ -92,6 +92,9 @@ class Conversion(Rule):
         """The epochs of the ANN, and one that stands for the conversion."""
         return self.backprop.epochs + 1
 
+    def admit(self, defence: Defence) -> None:
+        self.backprop.admit(defence)
+
     def check(self, neuron: Neuron) -> None:
         if not isinstance(neuron, IF) or neuron.synapse is not None:
             raise InputError(
@@ -131,6 +134,7 @@ class Conversion(Rule):
         on_epoch: Callable[[EpochReport], None] | None = None,
         on_batch: Callable[[int, int], None] | None = None,
         perturb: Perturb | None = None,
+        defences: Sequence[Defence] = (),
     ) -> History:
         """Train the ANN and convert it; the last report is on the spiking network, all others on the ANN.
 
@@ -143,7 +147,8 @@ class Conversion(Rule):
                 resumes.
             on_epoch: called after every epoch of the ANN, and after the conversion.
             on_batch: called after every iteration of the ANN's training.
-            perturb: makes the images to train on from each batch, as in adversarial training.
+            perturb: makes the images that the ANN is trained on from each batch, after all defences.
+            defences: what else the training of the ANN does; attacks are on the ANN.
 
         Raises:
             InputError: the model cannot be converted, the data do not fit it, the checkpoint is of another
@@ -162,16 +167,19 @@ class Conversion(Rule):
             on_epoch=on_epoch,
             on_batch=on_batch,
             perturb=perturb,
+            defences=defences,
         )
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), time.process_time()
         self.tune(ann, data, key.fold("tuning"))
         chosen = _chosen(data.train, self.calibration, key.fold("calibration"))
         self.convert(ann, model, chosen, key.fold("calibration"))
+        spent = time.process_time() - spent
         report = EpochReport(
             len(history.epochs) + 1,
             self._loss(model, chosen, key.fold("loss")),
             accuracy(model, data.validation, key.fold("validation"), self.backprop.batch_size),
             time.perf_counter() - started,
+            spent,
         )
         if on_epoch is not None:
             on_epoch(report)

@@ -21,7 +21,7 @@ from spikeproof.decoders import activity
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT, Course
-from spikeproof.learning.rule import Perturb
+from spikeproof.learning.rule import Defence
 from spikeproof.networks.classifier import Classifier
 from spikeproof.networks.substitute import substitute
 from spikeproof.neurons import (
@@ -36,7 +36,7 @@ from spikeproof.neurons import (
 )
 from spikeproof.surrogates import Surrogate
 
-__all__ = ["FPTT"]
+__all__ = ["FPTT", "OnlineCourse"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,14 @@ class FPTT(BPTT):
                     f"FPTT needs {name} to be {bound}", f"{name}={getattr(self, name)}", "Try the default."
                 )
 
+    def admit(self, defence: Defence) -> None:
+        if defence.adds_loss:
+            raise InputError(
+                f"{type(defence).__name__} needs the gradient of whole sequences",
+                "FPTT, which takes a step after every part",
+                "Use bptt.",
+            )
+
     def check(self, neuron: Neuron) -> None:
         if not isinstance(neuron, IntegrateAndFire):
             raise InputError(
@@ -123,17 +131,17 @@ class FPTT(BPTT):
         _remember(twin.network)
         return twin
 
-    def _course(self, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None) -> Course:
-        return _Online(self, model, data, key, perturb)
+    def _course(self, model: Classifier, data: Dataset, key: Key, defences: Sequence[Defence]) -> Course:
+        return OnlineCourse(self, model, data, key, defences)
 
 
-class _Online(Course):
+class OnlineCourse(Course):
     """A training with an optimiser step after every part of every sequence."""
 
     def __init__(
-        self, rule: FPTT, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None
+        self, rule: FPTT, model: Classifier, data: Dataset, key: Key, defences: Sequence[Defence] = ()
     ) -> None:
-        super().__init__(rule, model, data, key, perturb)
+        super().__init__(rule, model, data, key, defences)
         self.online = rule
         self.memories = list(_memories(self.twin.network))
 
@@ -141,19 +149,27 @@ class _Online(Course):
         for memory in self.memories:
             memory.last = None
         parts = self.online.parts
-        encoded = self.model.encode(x, key)
         seen: list[Tensor] = []
         total = torch.zeros((), device=self.device)
-        for i, part in enumerate(torch.tensor_split(encoded, parts), 1):
+        for i, part in enumerate(self.encoded(x, key), 1):
             with self.rule.precision(self.device):
                 outputs = self.twin.respond(part)
             so_far = torch.cat([*seen, outputs.float()])
             decoder = self.model.spec.decoder
-            loss = self.rule.loss(activity(decoder, so_far), decoder(so_far), y).mean() * (i / parts)
+            weight = self.weight(i / parts)
+            loss = self.rule.loss(activity(decoder, so_far), decoder(so_far), y).mean() * weight
             total = total + loss.detach()
             self.step(loss)
             seen.append(outputs.detach().float())
         return total
+
+    def encoded(self, x: Float[Tensor, "B C H W"], key: Key) -> Iterator[Float[Tensor, "S B ..."]]:
+        """The encoded parts of the sequence, each asked for after the step on the part before it."""
+        yield from torch.tensor_split(self.model.encode(x, key), self.online.parts)
+
+    def weight(self, seen: float) -> float:
+        """The weight of the loss after a part, for the share of the sequence that was seen by then."""
+        return seen
 
     def step(self, loss: Float[Tensor, ""]) -> None:
         """Take one optimiser step on the loss and the pull to the mean, and then update the mean."""

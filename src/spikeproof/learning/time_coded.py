@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from spikeproof.datasets import Dataset
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT, Course
-from spikeproof.learning.rule import Perturb
+from spikeproof.learning.rule import Defence
 from spikeproof.losses import CrossEntropy, Loss
 from spikeproof.networks.classifier import Classifier
 from spikeproof.networks.timed import TimedLayer
@@ -94,8 +94,8 @@ class TimeCoded(BPTT):
                 "Use timed-mlp, or bptt.",
             )
 
-    def _course(self, model: Classifier, data: Dataset, key: Key, perturb: Perturb | None) -> Course:
-        return _TimedCourse(self, model, data, key, perturb)
+    def _course(self, model: Classifier, data: Dataset, key: Key, defences: Sequence[Defence]) -> Course:
+        return _TimedCourse(self, model, data, key, defences)
 
 
 class _TimedCourse(Course):

@@ -13,10 +13,22 @@ from spikeproof.errors import InputError
 from spikeproof.neurons.integrate import IntegrateAndFire
 from spikeproof.neurons.parts.constants import falls_by, positive, share_lost
 from spikeproof.neurons.parts.neuron import NOTHING, Learned, Neuron, Resetting, per_feature
+from spikeproof.neurons.parts.resets import Reset, ToZero
 from spikeproof.neurons.parts.synapses import PSP
 from spikeproof.surrogates import Surrogate
 
-__all__ = ["DLIF", "LIF", "PLIF", "SNU", "DLIFState", "Leaky", "PLIFState", "SNUState"]
+__all__ = [
+    "DLIF",
+    "LIF",
+    "PLIF",
+    "SNU",
+    "DLIFState",
+    "EvolutionaryLeak",
+    "EvolutionaryState",
+    "Leaky",
+    "PLIFState",
+    "SNUState",
+]
 
 
 @dataclass(frozen=True)
@@ -179,6 +191,80 @@ class DLIF(Leaky):
     ) -> tuple[Float[Tensor, "B *F"], DLIFState]:
         z, v = self.fire(self.decay * state.v + state.gains[0] * current, spike)
         return z, DLIFState(v, state.gains[1:])
+
+
+class EvolutionaryState(NamedTuple):
+    """Potential, and the leaks of the remaining steps."""
+
+    v: Float[Tensor, "B *F"]
+    leaks: Float[Tensor, "T *G"]
+
+
+@dataclass(frozen=True)
+class EvolutionaryLeak(Resetting):
+    r"""The neuron of FEEL-SNN: each feature learns how much of its potential is left at every time step.
+
+    .. math:: v[t] = \lambda[t]\,v[t-1] + I[t], \quad z[t] = 1[v[t] \ge \theta]
+
+    and the reset follows. Every neuron of a fully connected layer, and every channel of a convolutional one,
+    learns one `lambda[t]` per time step; the published code has one per pixel of a channel as well. Leaks are
+    not bounded: training may make them negative or larger than 1, as in that code, whose rate-based gradient
+    ignores them. With the encoder `low-pass` this is FEEL-SNN.
+
+    Args:
+        threshold: firing threshold, in units of potential, positive.
+        reset: `ToZero()`, the paper's, or `BySubtraction()`.
+        detach_reset: whether the gradient stops at the reset.
+        synapse: a `PSP` that filters the output spikes of hidden layers, or None.
+        steps: number of time steps that have a leak, at least as many as the encoder has.
+        initial: share of the potential that is left at every step before training, in [0, 1].
+
+    Raises:
+        InputError: the current has more than `steps` steps, or a setting is out of range.
+
+    Shapes:
+        learns `leaks [steps, F]`; current `[B, *F]` -> spikes `[B, *F]`
+
+    Example:
+        >>> EvolutionaryLeak(steps=2, initial=0.5).integrate(torch.ones(2, 1)).flatten()
+        tensor([1.0000, 1.5000])
+
+    Source:
+        Xu et al. 2024 (FEEL-SNN), section 4.3, and its published code.
+    """
+
+    reset: Reset = ToZero()
+    steps: int = 8
+    initial: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, steps=self.steps)
+        if not 0 <= self.initial <= 1:
+            raise InputError(
+                "EvolutionaryLeak needs an initial leak in [0, 1]", f"initial={self.initial}", "Try 1.0."
+            )
+
+    def parameters(self, features: int | None = None) -> dict[str, Tensor]:
+        size = (self.steps,) if features is None else (self.steps, features)
+        return {"leaks": torch.full(size, self.initial)}
+
+    def rest(self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING) -> EvolutionaryState:
+        if len(current) > self.steps:
+            raise InputError(
+                f"EvolutionaryLeak has leaks for {self.steps} time steps",
+                f"{len(current)} time steps",
+                "Give it as many steps as the encoder has.",
+            )
+        leaks = (learned or self.parameters())["leaks"].to(current)
+        lined_up = leaks.view(*leaks.shape, *[1] * (current.ndim - 3)) if leaks.ndim > 1 else leaks
+        return EvolutionaryState(torch.zeros_like(current[0]), lined_up)
+
+    def step(
+        self, current: Float[Tensor, "B *F"], state: EvolutionaryState, spike: Surrogate
+    ) -> tuple[Float[Tensor, "B *F"], EvolutionaryState]:
+        z, v = self.fire(state.leaks[0] * state.v + current, spike)
+        return z, EvolutionaryState(v, state.leaks[1:])
 
 
 class SNUState(NamedTuple):
