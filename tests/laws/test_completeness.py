@@ -54,6 +54,7 @@ LAWS = {  # kind -> tables with its rows, as file:TABLE
     "Schedule": ("laws/test_steps.py:SCHEDULES",),
     "Targets": ("laws/test_attacks.py:TARGETS",),
     "Probe": ("laws/test_probes.py:PROBES",),
+    "Corruption": ("laws/test_corruptions.py:CORRUPTIONS",),
     "Certificate": ("laws/test_certificates.py:CERTIFICATES",),
     "Threat": (
         "laws/test_threats.py:THREATS",

@@ -53,6 +53,7 @@ KINDS = (
     "schedules",
     "targets",
     "probes",
+    "corruptions",
     "certificates",
     "threats",
     "datasets",
