@@ -139,7 +139,9 @@ def test_events_are_thinned_flipped_and_moved_by_the_probabilities_of_their_clos
     steps = torch.arange(21).double()
     assert float((times * steps).sum()) == pytest.approx(10, abs=0.1)
     spread = float((times * (steps - 10) ** 2).sum())
-    assert spread == pytest.approx((0.05 * 21) ** 2 + 1 / 12, rel=0.1)  # rounding to steps adds its own
+    assert spread == pytest.approx(
+        (0.05 * 21) ** 2 + 1 / 6, rel=0.1
+    )  # times within steps and rounding add theirs
 
 
 def test_a_warp_keeps_the_order_of_events_and_the_ends():

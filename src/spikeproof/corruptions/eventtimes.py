@@ -16,7 +16,10 @@ __all__ = ["ClockDrift", "TimeWarp", "TimestampJitter"]
 
 
 class Retiming(EventCorruption):
-    """A corruption that gives events other time stamps; events that leave the recording are lost."""
+    """A corruption that gives events other time stamps; events that leave the recording are lost.
+
+    The time of an event within its time step is drawn uniformly.
+    """
 
     def one(
         self, events: Float[Tensor, "T *F"], level: float, generator: torch.Generator
@@ -24,7 +27,8 @@ class Retiming(EventCorruption):
         steps, entries = len(events), math.prod(events.shape[1:])
         flat = events.flatten()
         place = torch.arange(len(flat)).repeat_interleave(flat.long())
-        stamp = (place // entries + 0.5) / steps
+        within = torch.rand(len(place), generator=generator, dtype=torch.float64)
+        stamp = (place // entries + within) / steps
         moved = (self.stamps(stamp, level, generator) * steps).floor().long()
         stays = (moved >= 0) & (moved < steps)
         there = moved * entries + place % entries
