@@ -201,7 +201,7 @@ def test_other_severities_are_refused(corruption, severity):
 def test_what_it_is_not_defined_for_is_refused(corruption):
     x = examples(corruption)
     with pytest.raises(InputError, match="examples"):
-        corruption(x[:, 0, 0, 0] if corruption.EVENTS else x[:, 0], 1, KEY)
+        corruption(x[:, 0], 1, KEY)
     with pytest.raises(InputError, match="whole numbers" if corruption.EVENTS else r"in \[0, 1\]"):
         corruption(x + 0.5 if corruption.EVENTS else x + 1, 1, KEY)
     with pytest.raises(InputError):
@@ -233,6 +233,8 @@ def test_other_numbers_of_channels_and_areas_are_refused():
         JPEG()(torch.zeros(1, 2, 8, 8), 1, Key.of(0))
     with pytest.raises(InputError, match="pixels"):
         AreaDrops()(torch.zeros(1, 8, 5), 1, Key.of(0))
+    with pytest.raises(InputError, match="recordings of events"):
+        EventDrops()(torch.zeros(1, 3, 8, 8), 1, Key.of(0))
 
 
 @pytest.mark.parametrize(

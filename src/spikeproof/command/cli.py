@@ -28,7 +28,13 @@ from spikeproof.version import __version__
 
 if TYPE_CHECKING:
     from spikeproof.experiments.read.comparisons import Compared
-    from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
+    from spikeproof.experiments.read.record import (
+        CorruptionError,
+        CorruptionRecord,
+        DistanceRecord,
+        ProbeRecord,
+        Record,
+    )
 
 __all__ = ["main"]
 
@@ -138,6 +144,7 @@ def status(directory: Path) -> None:
 @AS_JSON
 @click.option("--seeds", is_flag=True, help="Means over training seeds, with their intervals.")
 @click.option("--probes", is_flag=True, help="Accuracy under timing probes.")
+@click.option("--corruptions", is_flag=True, help="Accuracy under natural corruptions, and mean errors.")
 @click.option("--distances", is_flag=True, help="Median distance of the nearest adversarial images.")
 @click.option("--comparisons", is_flag=True, help="Paired comparisons of models that differ in one part.")
 @guarded
@@ -147,13 +154,13 @@ def show(directory: Path, as_json: bool, **tables: bool) -> None:
     With --json, one table is printed as a list, and several tables as an object that maps the name of each
     table to its list.
     """
-    order, found = ("seeds", "probes", "distances", "comparisons"), _Tables(directory)
-    asked = [name for name in order if tables[name]]
+    order, found = ("seeds", "probes", "corruptions", "distances", "comparisons"), _Tables(directory)
+    asked = [part for name in order if tables[name] for part in (name, *TOGETHER.get(name, ()))]
     if as_json:
         lists = {name: getattr(found, name) for name in asked or ["numbers"]}
         click.echo(encoded(lists if len(lists) > 1 else next(iter(lists.values()))), nl=False)
         return
-    for name in asked or ("numbers", "seeds", "probes", "distances"):
+    for name in asked or ("numbers", "seeds", "probes", "corruptions", "corruption_errors", "distances"):
         found.show(name, bool(asked))
 
 
@@ -182,6 +189,18 @@ class _Tables:
         return probe_records(self.directory)
 
     @cached_property
+    def corruptions(self) -> Sequence[CorruptionRecord]:
+        from spikeproof.experiments.read.corrupted import corruption_records
+
+        return corruption_records(self.directory)
+
+    @cached_property
+    def corruption_errors(self) -> Sequence[CorruptionError]:
+        from spikeproof.experiments.read.corrupted import corruption_errors
+
+        return corruption_errors(self.directory)
+
+    @cached_property
     def distances(self) -> Sequence[DistanceRecord]:
         from spikeproof.experiments.read.results import distance_records
 
@@ -201,6 +220,8 @@ class _Tables:
             "numbers": lambda: terminal.print_records(self.numbers),
             "seeds": lambda: terminal.print_seeds(self.numbers, explained=not asked),
             "probes": lambda: terminal.print_probes(self.probes),
+            "corruptions": lambda: terminal.print_corruptions(self.corruptions),
+            "corruption_errors": lambda: terminal.print_corruption_errors(self.corruption_errors),
             "distances": lambda: terminal.print_distances(self.distances),
             "comparisons": lambda: terminal.print_comparisons(self.comparisons),
         }
@@ -209,9 +230,13 @@ class _Tables:
             click.echo(NOTHING[table])
 
 
+TOGETHER = {"corruptions": ("corruption_errors",)}
+"""Table -> tables that are printed with it."""
+
 NOTHING = {
     "seeds": "No model of this study is finished under several seeds.",
     "probes": "No probe of this study is finished.",
+    "corruptions": "No corruption of this study is finished.",
     "distances": "No distance of this study is finished.",
 }
 """Table -> message where it was asked for and is empty; `print_comparisons` prints its own."""

@@ -146,7 +146,7 @@ class ImageCorruption(Corruption):
 
 
 class EventCorruption(Corruption):
-    """A corruption of recordings `[B, T, *F]` that hold numbers of events.
+    """A corruption of recordings `[B, T, C, H, W]` or `[B, T, F]` that hold numbers of events.
 
     A recording in which no entry holds more than one event stays one: where two events fall on one entry, one
     of them is lost.
@@ -155,11 +155,11 @@ class EventCorruption(Corruption):
     EVENTS: ClassVar[bool] = True
 
     def check(self, shape: Sequence[int]) -> None:
-        if len(shape) < 2:
+        if len(shape) not in (2, 4):
             raise InputError(
-                f"{type(self).__name__} changes recordings of events [B, T, C, H, W]",
+                f"{type(self).__name__} changes recordings of events [B, T, C, H, W] or [B, T, F]",
                 f"examples of {list(shape)}",
-                "Bin the events into frames first.",
+                "For images, try gaussian-noise or occlusion.",
             )
 
     def __call__(self, x: Float[Tensor, "B T *F"], severity: int, key: Key) -> Float[Tensor, "B T *F"]:

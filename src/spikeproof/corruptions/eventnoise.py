@@ -143,9 +143,9 @@ class PolarityFlips(EventCorruption):
 
     Example:
         >>> from spikeproof.keys import Key
-        >>> flipped = PolarityFlips(levels=(1.0,) * 5)(torch.tensor([[[[2.0], [0.0]]]]), 1, Key.of(0))
+        >>> flipped = PolarityFlips(levels=(1.0,) * 5)(torch.tensor([[[2.0, 0.0]]]), 1, Key.of(0))
         >>> flipped.tolist()
-        [[[[0.0], [2.0]]]]
+        [[[0.0, 2.0]]]
 
     Source:
         The binomial thinning of each polarity into the other; the levels are our own.

@@ -17,7 +17,13 @@ from spikeproof.auditing.checks import CHECKS, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.errors import InputError
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.ranking import Ranking, separating
-from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record
+from spikeproof.experiments.read.record import (
+    CorruptionError,
+    CorruptionRecord,
+    DistanceRecord,
+    ProbeRecord,
+    Record,
+)
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.store import as_json, write_atomically
 from spikeproof.experiments.study.owned import UNTRAINED
@@ -26,7 +32,7 @@ from spikeproof.report import tables
 from spikeproof.report.attack_figures import evidence_drawings
 from spikeproof.report.drawing import Drawing, file_names, inline
 from spikeproof.report.exhibits import Exhibit, exhibits
-from spikeproof.report.figures import drawings, probe_drawing, telling
+from spikeproof.report.figures import corruption_drawing, drawings, probe_drawing, telling
 from spikeproof.report.pictures import exhibit_drawing
 from spikeproof.report.provenance import Sources, sources
 from spikeproof.report.trust import Trust, noun, ranking_words, threat_words
@@ -77,10 +83,12 @@ def write(
     compared: Sequence[Compared] = (),
     distances: Sequence[DistanceRecord] = (),
     ranked: Sequence[Ranking] = (),
+    corrupted: Corrupted | None = None,
 ) -> Path:
     """Write `report.html`, `figures/*.svg` and `.pdf`, `table.csv`, `table.tex` and `probes.csv` of a study.
 
-    A study that measured distances also gets `distances.csv`.
+    A study that measured distances also gets `distances.csv`, and one that measured natural corruptions
+    `corruptions.csv` and `corruption-errors.csv`.
 
     The same store gives the same bytes. Cells that are missing from the store cause no error; the page names
     them. Figures that only an earlier report contained are deleted, unless they have been changed since.
@@ -92,6 +100,7 @@ def write(
         compared: comparisons of the robustness of models.
         distances: distances of the nearest adversarial images.
         ranked: the order of the models at every budget; without it, the page names no order.
+        corrupted: accuracies under natural corruptions, with the mean errors.
 
     Returns:
         The path of the page.
@@ -102,20 +111,26 @@ def write(
     evidence = [_Chart.of(drawing) for drawing in evidence_drawings(rows)]
     timing = _Timing.of([_portable_probe(record, directory) for record in probes])
     near = [_portable_probe(record, directory) for record in distances]
+    natural = _Natural.of(corrupted or Corrupted(), directory)
     page, pictures = "", list[_Chart]()
     for detail in DETAILS:
         pictures = _pictures(shown, detail)
-        page = _page(rows, origin, charts, evidence, pictures, shown, timing, compared, near, ranked, detail)
+        page = _page(
+            rows, origin, charts, evidence, pictures, shown, timing, compared, near, ranked, natural, detail
+        )
         if len(page.encode()) < LARGEST:
             break
     files = {
         f"figures/{chart.drawing.name}.{kind}": content
-        for chart in (*charts, *evidence, *timing.charts, *pictures)
+        for chart in (*charts, *evidence, *timing.charts, *natural.charts, *pictures)
         for kind, content in chart.files.items()
     }
     files |= {"table.csv": tables.to_csv(rows).encode(), "table.tex": tables.to_latex(rows).encode()}
     if timing.records:
         files["probes.csv"] = tables.probes_csv(timing.records).encode()
+    if natural.records:
+        files["corruptions.csv"] = tables.corruptions_csv(natural.records).encode()
+        files["corruption-errors.csv"] = tables.corruption_errors_csv(natural.errors).encode()
     if near:
         files["distances.csv"] = tables.distances_csv(near).encode()
     _put(directory, {**files, PAGE: page.encode()})
@@ -188,7 +203,7 @@ def is_current(directory: Path) -> bool:
     return plain and all(_digest(directory / name) == digest for name, digest in noted.items())
 
 
-PLACES = re.compile(r"figures/[\w-]+\.(svg|pdf)|(probes|distances)\.csv")
+PLACES = re.compile(r"figures/[\w-]+\.(svg|pdf)|(probes|corruptions|corruption-errors|distances)\.csv")
 OWN = re.compile(r"(figures/)?[\w-]+\.(svg|pdf|csv|tex|html)")
 
 
@@ -222,15 +237,21 @@ class _Chart:
         return Markup(inline(self.files["svg"], self.drawing.name))
 
 
-Measured = TypeVar("Measured", ProbeRecord, DistanceRecord)
+Measured = TypeVar("Measured", ProbeRecord, CorruptionRecord, DistanceRecord)
 
 
 def _portable_probe(record: Measured, directory: Path) -> Measured:
-    moved = {
-        name: Path(path).relative_to(directory).as_posix() if Path(path).is_relative_to(directory) else path
-        for name, path in (("model", record["model"]), ("cell", record["cell"]))
-    }
+    moved = {name: _below(path, directory) for name, path in _places(record)}
     return cast(Measured, {**record, **moved})
+
+
+def _places(record: ProbeRecord | CorruptionRecord | DistanceRecord) -> Sequence[tuple[str, str]]:
+    return ("model", record["model"]), ("cell", record["cell"])
+
+
+def _below(path: str, directory: Path) -> str:
+    """A path relative to the directory, if it lies there."""
+    return Path(path).relative_to(directory).as_posix() if Path(path).is_relative_to(directory) else path
 
 
 @dataclass(frozen=True)
@@ -246,6 +267,48 @@ class _Timing:
         axes = tables.varying(records) or ["encoder"]
         names = [tables.label(record, axes) for record in records]
         return cls(records, axes, [_Chart.of(probe_drawing(records, names))] if records else [])
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """The results of natural corruptions.
+
+    Args:
+        records: one per model, corruption and severity.
+        errors: one mean corruption error per model.
+    """
+
+    records: Sequence[CorruptionRecord] = ()
+    errors: Sequence[CorruptionError] = ()
+
+
+@dataclass(frozen=True)
+class _Natural:
+    """The results of natural corruptions, and their figure."""
+
+    records: Sequence[CorruptionRecord]
+    errors: Sequence[CorruptionError]
+    axes: Sequence[str]
+    charts: Sequence[_Chart]
+
+    @classmethod
+    def of(cls, found: Corrupted, directory: Path) -> _Natural:
+        records = [_portable_probe(record, directory) for record in found.records]
+        errors = [{**each, "model": _below(each["model"], directory)} for each in found.errors]
+        axes = tables.varying(records) or ["encoder"]
+        names = [tables.label(record, axes) for record in records]
+        charts = [_Chart.of(corruption_drawing(records, names))] if records else []
+        return cls(records, cast(Sequence[CorruptionError], errors), axes, charts)
+
+    @property
+    def missing(self) -> list[str]:
+        """What is not finished."""
+        return list(dict.fromkeys(each for row in self.errors for each in row["missing"]))
+
+    @property
+    def baseline(self) -> str | None:
+        """The model by whose errors the mean corruption errors are divided."""
+        return next((row["baseline"] for row in self.errors if row["baseline"]), None)
 
 
 def _pictures(shown: Mapping[str, Exhibit | None], detail: Detail) -> list[_Chart]:
@@ -265,6 +328,7 @@ def _page(
     compared: Sequence[Compared],
     distances: Sequence[DistanceRecord],
     ranked: Sequence[Ranking],
+    natural: _Natural,
     detail: Detail,
 ) -> str:
     environment = Environment(
@@ -313,6 +377,9 @@ def _page(
         distances=distances[: detail.rows],
         distances_left_out=len(distances[detail.rows :]),
         distance_axes=tables.varying(distances) or ["encoder"],
+        natural=natural,
+        corruptions=natural.records[: detail.rows],
+        corruptions_left_out=len(natural.records[detail.rows :]),
         probes=timing.records[: detail.rows],
         probes_left_out=len(timing.records[detail.rows :]),
         left_out=len(records[detail.rows :]),

@@ -11,7 +11,16 @@ from itertools import product
 from typing import NamedTuple
 
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
-from spikeproof.experiments.read.record import Broke, DistanceRecord, Effort, ProbeRecord, Proof, Record
+from spikeproof.experiments.read.record import (
+    Broke,
+    CorruptionError,
+    CorruptionRecord,
+    DistanceRecord,
+    Effort,
+    ProbeRecord,
+    Proof,
+    Record,
+)
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.statistics import Interval, over_seeds
 
@@ -27,6 +36,8 @@ __all__ = [
     "attacks_of",
     "budget_of",
     "budgets",
+    "corruption_errors_csv",
+    "corruptions_csv",
     "distance",
     "distances_csv",
     "epsilon_text",
@@ -131,9 +142,17 @@ def budget_of(record: Record) -> Budget:
     return Budget(record["threat"], record["epsilon"])
 
 
-def varying(
-    records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord], axes: Iterable[str] = AXES
-) -> list[str]:
+Table = (
+    Sequence[Record]
+    | Sequence[ProbeRecord]
+    | Sequence[CorruptionRecord]
+    | Sequence[CorruptionError]
+    | Sequence[DistanceRecord]
+)
+"""Records of one kind."""
+
+
+def varying(records: Table, axes: Iterable[str] = AXES) -> list[str]:
     """The axes on which records differ.
 
     The learning rule is left out if the other axes determine it, for example if it differs between networks
@@ -152,7 +171,7 @@ def without_seed(axes: Iterable[str]) -> list[str]:
     return [axis for axis in axes if axis != SEED]
 
 
-def label(record: Record | ProbeRecord, axes: Iterable[str]) -> str:
+def label(record: Record | ProbeRecord | CorruptionRecord | CorruptionError, axes: Iterable[str]) -> str:
     """The name of a model: its values on the axes on which models differ.
 
     Example:
@@ -163,7 +182,7 @@ def label(record: Record | ProbeRecord, axes: Iterable[str]) -> str:
     return " · ".join(named)
 
 
-def _follows(records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord], axis: str) -> bool:
+def _follows(records: Table, axis: str) -> bool:
     """Whether the other axes determine an axis."""
     others = [other for other in AXES if other != axis]
     values: dict[tuple[object, ...], object] = {}
@@ -174,7 +193,9 @@ def _follows(records: Sequence[Record] | Sequence[ProbeRecord] | Sequence[Distan
     )
 
 
-def _field(record: Record | ProbeRecord | DistanceRecord, name: str) -> object:
+def _field(
+    record: Record | ProbeRecord | CorruptionRecord | CorruptionError | DistanceRecord, name: str
+) -> object:
     return record[name]  # type: ignore[literal-required]
 
 
@@ -488,6 +509,33 @@ def probes_csv(records: Sequence[ProbeRecord]) -> str:
     writer = csv.DictWriter(file, list(ProbeRecord.__annotations__), lineterminator="\n")
     writer.writeheader()
     writer.writerows(_plain_text({**record}) for record in records)
+    return file.getvalue()
+
+
+def corruptions_csv(records: Sequence[CorruptionRecord]) -> str:
+    """The accuracies under natural corruptions as CSV: one line per model, corruption and severity.
+
+    Args:
+        records: the records of one study.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(CorruptionRecord.__annotations__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_plain_text({**record}) for record in records)
+    return file.getvalue()
+
+
+def corruption_errors_csv(records: Sequence[CorruptionError]) -> str:
+    """The mean corruption errors as CSV: one line per model.
+
+    Args:
+        records: the records of one study.
+    """
+    file = io.StringIO()
+    fields = [name for name in CorruptionError.__annotations__ if name != "by_corruption"]
+    writer = csv.DictWriter(file, fields, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(_plain_text({**record, "missing": "; ".join(record["missing"])}) for record in records)
     return file.getvalue()
 
 
