@@ -47,6 +47,7 @@ from spikeproof.attacks.made_of.composite import RateTwin as RateTwin
 from spikeproof.attacks.made_of.composite import WidthSweep as WidthSweep
 from spikeproof.attacks.made_of.composite import WorstOf as WorstOf
 from spikeproof.attacks.made_of.stand_in import StandIn as StandIn
+from spikeproof.attacks.made_of.stored_images import StoredImages as StoredImages
 from spikeproof.attacks.made_of.transfer import Others
 from spikeproof.attacks.made_of.transfer import Transfer as Transfer
 from spikeproof.attacks.nearest.decision import Boundary as Boundary
@@ -227,6 +228,7 @@ STUDY_PARTS: Catalogue = {
         "boundary": Boundary,
         "hop-skip-jump": HopSkipJump,
         "transfer": Transfer,
+        "stored": StoredImages,
         "torchattacks": Torchattacks,
         "foolbox": Foolbox,
     },

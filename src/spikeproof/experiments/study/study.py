@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spikeproof.attacks.made_of.composite import Composite, RateTwin, members_of
+from spikeproof.attacks.made_of.stored_images import StoredImages
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import check_threat
@@ -527,9 +528,11 @@ class _Reader:
                 "A suite is a worst case already", "one inside worst-of", "Name it beside worst-of."
             )
         if isinstance(attack, Composite) and any(
-            isinstance(member, Transfer) for member in members_of([attack])
+            isinstance(member, Transfer | StoredImages) for member in members_of([attack])
         ):
-            raise self.error(path, "attacks on the model itself", "a transfer", "Name it beside worst-of.")
+            raise self.error(
+                path, "attacks on the model itself", "images made elsewhere", "Name them beside worst-of."
+            )
         if isinstance(attack, Transfer):
             self.located(path, lambda: self.check_transfer(attack, models))
         refused = None
