@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from spikeproof.evaluation.through import through as through
     from spikeproof.evaluation.verdicts import evaluate_attack as evaluate_attack
     from spikeproof.evaluation.verdicts import evaluate_clean as evaluate_clean
+    from spikeproof.evaluation.verdicts import evaluate_corrupted as evaluate_corrupted
     from spikeproof.evaluation.verdicts import evaluate_sweep as evaluate_sweep
     from spikeproof.interop.calls import AsFoolbox as AsFoolbox
     from spikeproof.interop.calls import AsTorchattacks as AsTorchattacks

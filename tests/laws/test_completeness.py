@@ -54,6 +54,7 @@ LAWS = {  # kind -> tables with its rows, as file:TABLE
     "Schedule": ("laws/test_steps.py:SCHEDULES",),
     "Targets": ("laws/test_attacks.py:TARGETS",),
     "Probe": ("laws/test_probes.py:PROBES",),
+    "Corruption": ("laws/test_corruptions.py:CORRUPTIONS",),
     "Certificate": ("laws/test_certificates.py:CERTIFICATES",),
     "Analysis": ("unit/test_analyse_cells.py:ANALYSES",),
     "TrainDistance": ("laws/test_spike_trains.py:DISTANCES",),
@@ -78,6 +79,7 @@ WITHOUT = {  # kind -> name -> why it has no row
     "Recipe": {
         "suite": "runs recipes that have rows, by evaluate_suite: laws/test_suites.py",
         "chosen": "runs one recipe, once chosen: laws/test_estimates_and_composites.py",
+        "stored": "reads a file and searches nothing: unit/test_stored_images.py",
         "torchattacks": "its rows are those of its own kind",
         "foolbox": "its rows are those of its own kind",
     },

@@ -129,8 +129,8 @@ def over(names):
 
 
 each, foreign = over(sorted(ROWS)), over(sorted(set(ROWS) - OURS))
-NONE = {"suite", "chosen", "torchattacks", "foolbox"}
-"""Run attacks of this table, by evaluate_suite and after a choice on validation images; or are peers."""
+NONE = {"suite", "chosen", "torchattacks", "foolbox", "stored"}
+"""Run attacks of this table, in suites and after a choice on validation images; are peers; or read a file."""
 X, Y = Key.of(0).uniform((5, 1, 4, 4)), torch.arange(5) % 3
 
 

@@ -218,7 +218,7 @@ def test_images_may_be_made_on_a_saved_model(finished, tmp_path):
         ("{pgd: {steps: 10}}}", "{transfer: {}}}", "Images are made on one model"),
         ("{pgd: {steps: 10}}}", "pgd, made_on: other-seeds}", "needs another model of the study"),
         ("{pgd: {steps: 10}}}", "pgd, made_on: {those-with: {}}}", "names at least one part"),
-        ("transfer: {attack: {pgd: {steps: 10}}}", "worst-of: {attacks: [transfer]}", "a transfer"),
+        ("transfer: {attack: {pgd: {steps: 10}}}", "worst-of: {attacks: [transfer]}", "made elsewhere"),
     ],
 )
 def test_impossible_attacks_are_refused_with_their_line_in_the_study(old, new, message):

@@ -19,6 +19,7 @@ from spikeproof.attacks.made_of.composite import (
     sees_every_exit,
     steps_of,
 )
+from spikeproof.attacks.made_of.stored_images import StoredImages
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.auditing.checks import Verdict, audit
@@ -76,7 +77,7 @@ def attack_evidence(
         isinstance(each, GradientRecipe) and each.surrogate is None and each.backward is None
         for each in members_of([recipe])
     )
-    elsewhere = isinstance(recipe, Transfer)
+    elsewhere = isinstance(recipe, Transfer | StoredImages)
     other = elsewhere or isinstance(recipe, RateTwin)  # a rate twin answers otherwise than the model
     attacked = metrics.get("attacked") or 0
     return AttackEvidence(

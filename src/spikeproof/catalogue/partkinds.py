@@ -12,6 +12,7 @@ from spikeproof.attacks.parts.schedules import Schedule
 from spikeproof.attacks.parts.steps import Step
 from spikeproof.attacks.parts.targets import Targets
 from spikeproof.attacks.recipe import Recipe
+from spikeproof.corruptions import Corruption
 from spikeproof.datasets import DatasetSpec, Sample
 from spikeproof.encoders import BackwardRule
 from spikeproof.evaluation.certificates import Certificate
@@ -50,6 +51,7 @@ KINDS: Mapping[str, object] = {  # classes and protocols, which have no type in 
     "probes": Probe,
     "analyses": Analysis,
     "train-distances": TrainDistance,
+    "corruptions": Corruption,
     "certificates": Certificate,
     "threats": Threat,
     "datasets": DatasetSpec,

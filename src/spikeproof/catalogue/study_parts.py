@@ -55,6 +55,7 @@ from spikeproof.attacks.made_of.composite import RateTwin as RateTwin
 from spikeproof.attacks.made_of.composite import WidthSweep as WidthSweep
 from spikeproof.attacks.made_of.composite import WorstOf as WorstOf
 from spikeproof.attacks.made_of.stand_in import StandIn as StandIn
+from spikeproof.attacks.made_of.stored_images import StoredImages as StoredImages
 from spikeproof.attacks.made_of.transfer import Others
 from spikeproof.attacks.made_of.transfer import Transfer as Transfer
 from spikeproof.attacks.nearest.decision import Boundary as Boundary
@@ -100,6 +101,34 @@ from spikeproof.catalogue.others import OtherSeeds as OtherSeeds
 from spikeproof.catalogue.others import Saved as Saved
 from spikeproof.catalogue.others import ThoseWith as ThoseWith
 from spikeproof.coded import CodedImages as CodedImages
+from spikeproof.corruptions.blurs import DefocusBlur as DefocusBlur
+from spikeproof.corruptions.blurs import MotionBlur as MotionBlur
+from spikeproof.corruptions.corruption import Corruption
+from spikeproof.corruptions.eventdrops import AreaDrops as AreaDrops
+from spikeproof.corruptions.eventdrops import EventDrops as EventDrops
+from spikeproof.corruptions.eventdrops import PolarityDrops as PolarityDrops
+from spikeproof.corruptions.eventdrops import TimeDrops as TimeDrops
+from spikeproof.corruptions.eventnoise import BackgroundActivity as BackgroundActivity
+from spikeproof.corruptions.eventnoise import DeadPixels as DeadPixels
+from spikeproof.corruptions.eventnoise import HotPixels as HotPixels
+from spikeproof.corruptions.eventnoise import PolarityFlips as PolarityFlips
+from spikeproof.corruptions.eventtimes import ClockDrift as ClockDrift
+from spikeproof.corruptions.eventtimes import TimestampJitter as TimestampJitter
+from spikeproof.corruptions.eventtimes import TimeWarp as TimeWarp
+from spikeproof.corruptions.geometry import Elastic as Elastic
+from spikeproof.corruptions.geometry import Occlusion as Occlusion
+from spikeproof.corruptions.geometry import Rotation as Rotation
+from spikeproof.corruptions.geometry import Scaling as Scaling
+from spikeproof.corruptions.geometry import Translation as Translation
+from spikeproof.corruptions.light import Brightness as Brightness
+from spikeproof.corruptions.light import Contrast as Contrast
+from spikeproof.corruptions.light import Fog as Fog
+from spikeproof.corruptions.noises import GaussianCorruption as GaussianCorruption
+from spikeproof.corruptions.noises import ImpulseNoise as ImpulseNoise
+from spikeproof.corruptions.noises import ShotNoise as ShotNoise
+from spikeproof.corruptions.noises import UniformCorruption as UniformCorruption
+from spikeproof.corruptions.resolution import JPEG as JPEG
+from spikeproof.corruptions.resolution import Pixelation as Pixelation
 from spikeproof.datasets.audio import SpokenDigits as SpokenDigits
 from spikeproof.datasets.cameras import CIFAR10DVS as CIFAR10DVS
 from spikeproof.datasets.cameras import NMNIST as NMNIST
@@ -208,6 +237,7 @@ STUDY_PARTS: Catalogue = {
         "boundary": Boundary,
         "hop-skip-jump": HopSkipJump,
         "transfer": Transfer,
+        "stored": StoredImages,
         "torchattacks": Torchattacks,
         "foolbox": Foolbox,
     },
@@ -273,6 +303,35 @@ STUDY_PARTS: Catalogue = {
         "isi-distance": ISIDistance,
         "spike-distance": SPIKEDistance,
         "spike-synchronisation": SPIKESynchronisation,
+    },
+    Corruption: {
+        "gaussian-noise": GaussianCorruption,
+        "uniform-noise": UniformCorruption,
+        "shot-noise": ShotNoise,
+        "impulse-noise": ImpulseNoise,
+        "defocus-blur": DefocusBlur,
+        "motion-blur": MotionBlur,
+        "fog": Fog,
+        "brightness": Brightness,
+        "contrast": Contrast,
+        "jpeg": JPEG,
+        "pixelation": Pixelation,
+        "elastic": Elastic,
+        "rotation": Rotation,
+        "translation": Translation,
+        "scaling": Scaling,
+        "occlusion": Occlusion,
+        "background-activity": BackgroundActivity,
+        "hot-pixels": HotPixels,
+        "dead-pixels": DeadPixels,
+        "polarity-flips": PolarityFlips,
+        "event-drops": EventDrops,
+        "time-drops": TimeDrops,
+        "area-drops": AreaDrops,
+        "polarity-drops": PolarityDrops,
+        "timestamp-jitter": TimestampJitter,
+        "clock-drift": ClockDrift,
+        "time-warp": TimeWarp,
     },
     Certificate: {
         "bins": Bins,

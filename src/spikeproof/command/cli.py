@@ -28,7 +28,14 @@ from spikeproof.version import __version__
 
 if TYPE_CHECKING:
     from spikeproof.experiments.read.comparisons import Compared
-    from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record, SpikeRecord
+    from spikeproof.experiments.read.record import (
+        CorruptionError,
+        CorruptionRecord,
+        DistanceRecord,
+        ProbeRecord,
+        Record,
+        SpikeRecord,
+    )
 
 __all__ = ["main"]
 
@@ -55,6 +62,7 @@ KINDS = (
     "probes",
     "analyses",
     "train-distances",
+    "corruptions",
     "certificates",
     "threats",
     "datasets",
@@ -139,6 +147,7 @@ def status(directory: Path) -> None:
 @AS_JSON
 @click.option("--seeds", is_flag=True, help="Means over training seeds, with their intervals.")
 @click.option("--probes", is_flag=True, help="Accuracy under timing probes.")
+@click.option("--corruptions", is_flag=True, help="Accuracy under natural corruptions, and mean errors.")
 @click.option("--distances", is_flag=True, help="Median distance of the nearest adversarial images.")
 @click.option("--spikes", is_flag=True, help="What an attack does to the spikes of each layer.")
 @click.option("--comparisons", is_flag=True, help="Paired comparisons of models that differ in one part.")
@@ -149,13 +158,14 @@ def show(directory: Path, as_json: bool, **tables: bool) -> None:
     With --json, one table is printed as a list, and several tables as an object that maps the name of each
     table to its list.
     """
-    order, found = ("seeds", "probes", "distances", "spikes", "comparisons"), _Tables(directory)
-    asked = [name for name in order if tables[name]]
+    order = ("seeds", "probes", "corruptions", "distances", "spikes", "comparisons")
+    found = _Tables(directory)
+    asked = [part for name in order if tables[name] for part in (name, *TOGETHER.get(name, ()))]
     if as_json:
         lists = {name: getattr(found, name) for name in asked or ["numbers"]}
         click.echo(encoded(lists if len(lists) > 1 else next(iter(lists.values()))), nl=False)
         return
-    for name in asked or ("numbers", "seeds", "probes", "distances", "spikes"):
+    for name in asked or STANDARD_TABLES:
         found.show(name, bool(asked))
 
 
@@ -184,6 +194,18 @@ class _Tables:
         return probe_records(self.directory)
 
     @cached_property
+    def corruptions(self) -> Sequence[CorruptionRecord]:
+        from spikeproof.experiments.read.corrupted import corruption_records
+
+        return corruption_records(self.directory)
+
+    @cached_property
+    def corruption_errors(self) -> Sequence[CorruptionError]:
+        from spikeproof.experiments.read.corrupted import corruption_errors
+
+        return corruption_errors(self.directory)
+
+    @cached_property
     def distances(self) -> Sequence[DistanceRecord]:
         from spikeproof.experiments.read.results import distance_records
 
@@ -209,6 +231,8 @@ class _Tables:
             "numbers": lambda: terminal.print_records(self.numbers),
             "seeds": lambda: terminal.print_seeds(self.numbers, explained=not asked),
             "probes": lambda: terminal.print_probes(self.probes),
+            "corruptions": lambda: terminal.print_corruptions(self.corruptions),
+            "corruption_errors": lambda: terminal.print_corruption_errors(self.corruption_errors),
             "distances": lambda: terminal.print_distances(self.distances),
             "spikes": lambda: terminal.print_spikes(self.spikes),
             "comparisons": lambda: terminal.print_comparisons(self.comparisons),
@@ -218,9 +242,16 @@ class _Tables:
             click.echo(NOTHING[table])
 
 
+STANDARD_TABLES = ("numbers", "seeds", "probes", "corruptions", "corruption_errors", "distances", "spikes")
+"""What `show` prints where no table is asked for."""
+
+TOGETHER = {"corruptions": ("corruption_errors",)}
+"""Table -> tables that are printed with it."""
+
 NOTHING = {
     "seeds": "No model of this study is finished under several seeds.",
     "probes": "No probe of this study is finished.",
+    "corruptions": "No corruption of this study is finished.",
     "distances": "No distance of this study is finished.",
     "spikes": "No analysis of spikes of this study is finished.",
 }

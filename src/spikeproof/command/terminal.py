@@ -14,7 +14,14 @@ import click
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.ranking import Ranking, separating
-from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record, SpikeRecord
+from spikeproof.experiments.read.record import (
+    CorruptionError,
+    CorruptionRecord,
+    DistanceRecord,
+    ProbeRecord,
+    Record,
+    SpikeRecord,
+)
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.driver import Listener, Summary
 from spikeproof.experiments.run.executors import Failure, Progress
@@ -173,6 +180,8 @@ def _measured(kind: CellKind, spec: CellSpec) -> str:
             return f"probe {spec['probe']['name']}"
         case CellKind.ANALYSE:
             return f"{spec['analysis']['name']} {spec['epsilon']:.3g}"
+        case CellKind.CORRUPT:
+            return f"{spec['corruption']['name']} {spec['severity']}"
     return kind
 
 
@@ -357,11 +366,67 @@ def print_probes(records: Sequence[ProbeRecord]) -> None:
         lines.append(
             [*(str(dict(first)[axis]) for axis in axes), percent(first["clean_accuracy"]), *accuracies]
         )
+    _print_columns(lines, len(axes))
+
+
+def print_corruptions(records: Sequence[CorruptionRecord]) -> None:
+    """Accuracy of every model under every natural corruption by severity; nothing where there is none."""
+    if not records:
+        return
+    axes, severities = varying(records) or ["encoder"], sorted({row["severity"] for row in records})
+    rows: dict[tuple[str, str], dict[int, CorruptionRecord]] = {}
+    for record in records:
+        rows.setdefault((record["model"], record["corruption"]), {})[record["severity"]] = record
+    click.echo("\nAccuracy in % under natural corruptions by severity; there is no attacker:")
+    lines = [[*axes, "corruption", "clean", *map(str, severities), "mean"]]
+    for (_, corruption), found in rows.items():
+        first = next(iter(found.values()))
+        whole = len(found) == len(severities)
+        mean = sum(row["accuracy"] for row in found.values()) / len(found)
+        lines.append(
+            [
+                *(str(dict(first)[axis]) for axis in axes),
+                corruption,
+                percent(first["clean_accuracy"]),
+                *(percent(found[s]["accuracy"]) if s in found else MISSING for s in severities),
+                percent(mean) if whole else MISSING,
+            ]
+        )
+    _print_columns(lines, len(axes) + 1)
+
+
+def print_corruption_errors(records: Sequence[CorruptionError]) -> None:
+    """The mean corruption error of every model; nothing where there is none."""
+    if not records:
+        return
+    axes, named = varying(records) or ["encoder"], any(row["baseline"] for row in records)
+    click.echo("\nMean error in % over corruptions and severities, with its 95 % interval:")
+    lines = [[*axes, "clean error", "corruption error", *(["mCE", "relative mCE"] if named else [])]]
+    for row in records:
+        ends = interval(row["error_low"], row["error_high"]) if row["error"] is not None else ""
+        line = [
+            *(str(dict(row)[axis]) for axis in axes),
+            percent(1 - row["clean_accuracy"]),
+            f"{percent(row['error'])} {ends}".strip(),
+        ]
+        lines.append(line + ([percent(row["normalised"]), percent(row["relative"])] if named else []))
+    _print_columns(lines, len(axes))
+    if named:
+        base = next(row["baseline"] for row in records if row["baseline"])
+        click.echo(
+            f"mCE: error divided by that of {base}, in %, mean over corruptions; relative: beyond clean."
+        )
+    if lacking := [each for row in records for each in row["missing"]]:
+        click.echo(f"Not finished: {', '.join(dict.fromkeys(lacking))}; `spikeproof run` computes them.")
+
+
+def _print_columns(lines: Sequence[Sequence[str]], words: int) -> None:
+    """Lines in columns: the first ones are words and begin on the left, the others are numbers."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    sides = ["<"] * len(axes) + [">"] * (len(widths) - len(axes))
+    sides = ["<"] * words + [">"] * (len(widths) - words)
     for line in lines:
         padded = [f"{t:{side}{w}}" for t, side, w in zip(line, sides, widths, strict=True)]
-        click.echo("  ".join(padded))
+        click.echo("  ".join(padded).rstrip())
 
 
 def print_distances(records: Sequence[DistanceRecord]) -> None:
@@ -419,15 +484,6 @@ def print_spikes(records: Sequence[SpikeRecord]) -> None:
             ]
         )
     _print_columns(lines, len(axes) + 1)
-
-
-def _print_columns(lines: Sequence[Sequence[str]], left: int) -> None:
-    """Lines of a table, the first columns aligned at their left and the others at their right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    sides = ["<"] * left + [">"] * (len(widths) - left)
-    for line in lines:
-        padded = [f"{text:{side}{width}}" for text, side, width in zip(line, sides, widths, strict=True)]
-        click.echo("  ".join(padded).rstrip())
 
 
 def print_comparisons(pairs: Sequence[Compared]) -> None:

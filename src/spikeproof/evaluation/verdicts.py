@@ -27,6 +27,7 @@ from spikeproof.attacks.made_of.composite import GradientSources
 from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.recipe import Attack, Recipe, made
 from spikeproof.attacks.search import check_threat, show
+from spikeproof.corruptions import Corruption
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.evaluation.callables import answering, check_repeats
 from spikeproof.evaluation.columns import joined, subset
@@ -54,7 +55,15 @@ from spikeproof.protocols import (
 )
 from spikeproof.threats import check_budget
 
-__all__ = ["Attacked", "Clean", "distances", "evaluate_attack", "evaluate_clean", "evaluate_sweep"]
+__all__ = [
+    "Attacked",
+    "Clean",
+    "distances",
+    "evaluate_attack",
+    "evaluate_clean",
+    "evaluate_corrupted",
+    "evaluate_sweep",
+]
 
 CHOOSING = 32
 """Least number of draws with which an attacker chooses among images, for a stochastic model."""
@@ -119,6 +128,55 @@ def evaluate_clean(
             )
         batches.append(CleanBatch(batch_ids, labels, fresh, chosen))
     return Clean(**joined(Clean, batches), draws=draws)
+
+
+def evaluate_corrupted(
+    model: Model | Callable[[Tensor], Tensor],
+    x: Float[Tensor, "N *F"],
+    y: Int64[Tensor, "N"],
+    corruption: Corruption,
+    severity: int,
+    key: Key = Key.of(0),
+    *,
+    ids: Int64[Tensor, "N"] | None = None,
+    batch_size: int = 100,
+    draws: int = 10,
+) -> Clean:
+    """Accuracy on examples that a natural corruption has changed; there is no attacker.
+
+    The model draws the same samples as in `evaluate_clean` with this key, so that the outcomes are paired.
+
+    Args:
+        model: maps images to logits, in evaluation mode; a stochastic callable takes a key after the images.
+        x: clean images in [0, 1], or recordings of events, as the corruption takes them.
+        y: labels.
+        corruption: what changes the examples.
+        severity: from 1, the mildest, to 5.
+        key: key of the draws of the corruption and of a stochastic model.
+        ids: identities of the examples, which select their randomness; default 0..N-1.
+        batch_size: examples per forward pass, at least 1; does not change any number.
+        draws: forward passes per example of a stochastic model, at least 1.
+
+    Raises:
+        InputError: the severity is not one of the five, the corruption is not defined for the examples, or
+            as `evaluate_clean` raises it.
+        LeakError: the model answers equal calls differently.
+
+    Example:
+        >>> from spikeproof.corruptions import Contrast
+        >>> x, y = torch.eye(3).view(3, 1, 1, 3), torch.arange(3)
+        >>> found = evaluate_corrupted(lambda images: images.flatten(1), x, y, Contrast(), 5)
+        >>> found.metrics()["clean_accuracy"]
+        1.0
+    """
+    check_tensors(images=x, labels=y)
+    check_key(key)
+    if not isinstance(corruption, Corruption):
+        raise InputError("Expected a corruption", repr(corruption)[:80], "Try GaussianCorruption().")
+    ids = torch.arange(len(x)) if ids is None else ids
+    draw = key.fold("corruption", type(corruption).__name__).for_rows(ids)
+    changed = corruption(x, severity, draw)
+    return evaluate_clean(model, changed, y, key, ids=ids, batch_size=batch_size, draws=draws)
 
 
 def evaluate_attack(

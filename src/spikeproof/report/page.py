@@ -17,7 +17,14 @@ from spikeproof.auditing.checks import CHECKS, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.errors import InputError
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.ranking import Ranking, separating
-from spikeproof.experiments.read.record import DistanceRecord, ProbeRecord, Record, SpikeRecord
+from spikeproof.experiments.read.record import (
+    CorruptionError,
+    CorruptionRecord,
+    DistanceRecord,
+    ProbeRecord,
+    Record,
+    SpikeRecord,
+)
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.store import as_json, write_atomically
 from spikeproof.experiments.study.owned import UNTRAINED
@@ -25,7 +32,7 @@ from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, read_json
 from spikeproof.report import tables
 from spikeproof.report.charts.attack_figures import evidence_drawings
 from spikeproof.report.charts.drawing import Drawing, file_names, inline
-from spikeproof.report.charts.figures import drawings, probe_drawing, telling
+from spikeproof.report.charts.figures import corruption_drawing, drawings, probe_drawing, telling
 from spikeproof.report.charts.pictures import exhibit_drawing
 from spikeproof.report.exhibits import Exhibit, exhibits
 from spikeproof.report.provenance import Sources, sources
@@ -78,12 +85,14 @@ def write(
     compared: Sequence[Compared] = (),
     distances: Sequence[DistanceRecord] = (),
     ranked: Sequence[Ranking] = (),
+    corrupted: Corrupted | None = None,
     spikes: Sequence[SpikeRecord] = (),
 ) -> Path:
     """Write `report.html`, `figures/*.svg` and `.pdf`, `table.csv`, `table.tex` and `probes.csv` of a study.
 
-    A study that measured distances also gets `distances.csv`, and one that analysed spikes gets a second
-    page, `spikes.html`, with `spikes.csv`.
+    A study that measured distances also gets `distances.csv`, one that measured natural corruptions
+    `corruptions.csv` and `corruption-errors.csv`, and one that analysed spikes a second page, `spikes.html`,
+    with `spikes.csv`.
 
     The same store gives the same bytes. Cells that are missing from the store cause no error; the page names
     them. Figures that only an earlier report contained are deleted, unless they have been changed since.
@@ -95,6 +104,7 @@ def write(
         compared: comparisons of the robustness of models.
         distances: distances of the nearest adversarial images.
         ranked: the order of the models at every budget; without it, the page names no order.
+        corrupted: accuracies under natural corruptions, with the mean errors.
         spikes: what an attack does to the spikes of each layer; without it, there is no second page.
 
     Returns:
@@ -107,6 +117,7 @@ def write(
     timing = _Timing.of([_portable_probe(record, directory) for record in probes])
     near = [_portable_probe(record, directory) for record in distances]
     layers = [_portable_probe(record, directory) for record in spikes]
+    natural = _Natural.of(corrupted or Corrupted(), directory)
     page, pictures = "", list[_Chart]()
     for detail in DETAILS:
         pictures = _pictures(shown, detail)
@@ -121,6 +132,7 @@ def write(
             compared,
             near,
             ranked,
+            natural,
             bool(layers),
             detail,
         )
@@ -128,12 +140,15 @@ def write(
             break
     files = {
         f"figures/{chart.drawing.name}.{kind}": content
-        for chart in (*charts, *evidence, *timing.charts, *pictures)
+        for chart in (*charts, *evidence, *timing.charts, *natural.charts, *pictures)
         for kind, content in chart.files.items()
     }
     files |= {"table.csv": tables.to_csv(rows).encode(), "table.tex": tables.to_latex(rows).encode()}
     if timing.records:
         files["probes.csv"] = tables.probes_csv(timing.records).encode()
+    if natural.records:
+        files["corruptions.csv"] = tables.corruptions_csv(natural.records).encode()
+        files["corruption-errors.csv"] = tables.corruption_errors_csv(natural.errors).encode()
     if near:
         files["distances.csv"] = tables.distances_csv(near).encode()
     if layers:
@@ -208,7 +223,8 @@ def is_current(directory: Path) -> bool:
     return plain and all(_digest(directory / name) == digest for name, digest in noted.items())
 
 
-PLACES = re.compile(r"figures/[\w-]+\.(svg|pdf)|(probes|distances|spikes)\.csv|spikes\.html")
+CSV = "probes|corruptions|corruption-errors|distances|spikes"
+PLACES = re.compile(rf"figures/[\w-]+\.(svg|pdf)|({CSV})\.csv|spikes\.html")
 OWN = re.compile(r"(figures/)?[\w-]+\.(svg|pdf|csv|tex|html)")
 
 
@@ -242,15 +258,23 @@ class _Chart:
         return Markup(inline(self.files["svg"], self.drawing.name))
 
 
-Measured = TypeVar("Measured", ProbeRecord, DistanceRecord, SpikeRecord)
+Measured = TypeVar("Measured", ProbeRecord, CorruptionRecord, DistanceRecord, SpikeRecord)
 
 
 def _portable_probe(record: Measured, directory: Path) -> Measured:
-    moved = {
-        name: Path(path).relative_to(directory).as_posix() if Path(path).is_relative_to(directory) else path
-        for name, path in (("model", record["model"]), ("cell", record["cell"]))
-    }
+    moved = {name: _below(path, directory) for name, path in _places(record)}
     return cast(Measured, {**record, **moved})
+
+
+def _places(
+    record: ProbeRecord | CorruptionRecord | DistanceRecord | SpikeRecord,
+) -> Sequence[tuple[str, str]]:
+    return ("model", record["model"]), ("cell", record["cell"])
+
+
+def _below(path: str, directory: Path) -> str:
+    """A path relative to the directory, if it lies there."""
+    return Path(path).relative_to(directory).as_posix() if Path(path).is_relative_to(directory) else path
 
 
 @dataclass(frozen=True)
@@ -266,6 +290,48 @@ class _Timing:
         axes = tables.varying(records) or ["encoder"]
         names = [tables.label(record, axes) for record in records]
         return cls(records, axes, [_Chart.of(probe_drawing(records, names))] if records else [])
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """The results of natural corruptions.
+
+    Args:
+        records: one per model, corruption and severity.
+        errors: one mean corruption error per model.
+    """
+
+    records: Sequence[CorruptionRecord] = ()
+    errors: Sequence[CorruptionError] = ()
+
+
+@dataclass(frozen=True)
+class _Natural:
+    """The results of natural corruptions, and their figure."""
+
+    records: Sequence[CorruptionRecord]
+    errors: Sequence[CorruptionError]
+    axes: Sequence[str]
+    charts: Sequence[_Chart]
+
+    @classmethod
+    def of(cls, found: Corrupted, directory: Path) -> _Natural:
+        records = [_portable_probe(record, directory) for record in found.records]
+        errors = [{**each, "model": _below(each["model"], directory)} for each in found.errors]
+        axes = tables.varying(records) or ["encoder"]
+        names = [tables.label(record, axes) for record in records]
+        charts = [_Chart.of(corruption_drawing(records, names))] if records else []
+        return cls(records, cast(Sequence[CorruptionError], errors), axes, charts)
+
+    @property
+    def missing(self) -> list[str]:
+        """What is not finished."""
+        return list(dict.fromkeys(each for row in self.errors for each in row["missing"]))
+
+    @property
+    def baseline(self) -> str | None:
+        """The model by whose errors the mean corruption errors are divided."""
+        return next((row["baseline"] for row in self.errors if row["baseline"]), None)
 
 
 def _pictures(shown: Mapping[str, Exhibit | None], detail: Detail) -> list[_Chart]:
@@ -285,6 +351,7 @@ def _page(
     compared: Sequence[Compared],
     distances: Sequence[DistanceRecord],
     ranked: Sequence[Ranking],
+    natural: _Natural,
     spikes: bool,
     detail: Detail,
 ) -> str:
@@ -335,6 +402,9 @@ def _page(
         distances=distances[: detail.rows],
         distances_left_out=len(distances[detail.rows :]),
         distance_axes=tables.varying(distances) or ["encoder"],
+        natural=natural,
+        corruptions=natural.records[: detail.rows],
+        corruptions_left_out=len(natural.records[detail.rows :]),
         probes=timing.records[: detail.rows],
         probes_left_out=len(timing.records[detail.rows :]),
         left_out=len(records[detail.rows :]),

@@ -55,6 +55,7 @@ _TITLES: Mapping[str, Callable[[Plain], str]] = {
     "attack": lambda spec: f"{spec['attack']['name']} · {spec['threat']['name']} {spec['epsilon']:.4g}",
     "distance": lambda spec: f"distance · {spec['attack']['name']} · {spec['threat']['name']}",
     "probe": lambda spec: f"probe · {spec['probe']['name']}",
+    "corrupt": lambda spec: f"{spec['corruption']['name']} {spec['severity']}",
 }
 """Kind of cell -> function that describes its spec in a few words; any other kind is called by its name."""
 

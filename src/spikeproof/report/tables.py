@@ -14,6 +14,8 @@ from spikeproof.analysis.spike_analysis import CostSummary
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.record import (
     Broke,
+    CorruptionError,
+    CorruptionRecord,
     DistanceRecord,
     Effort,
     ProbeRecord,
@@ -36,6 +38,8 @@ __all__ = [
     "attacks_of",
     "budget_of",
     "budgets",
+    "corruption_errors_csv",
+    "corruptions_csv",
     "distance",
     "distances_csv",
     "epsilon_text",
@@ -68,8 +72,6 @@ _THE_MODEL = "model"
 """What a certificate is about that holds for the model itself, not for a vote."""
 
 MISSING = "\N{EN DASH}"
-
-Records = Sequence[Record] | Sequence[ProbeRecord] | Sequence[DistanceRecord] | Sequence[SpikeRecord]
 
 LEARNING_RULE, SEED = "rule", "seed"
 ARCHITECTURE = ("dataset", "network", "neuron", "encoder", "decoder", "surrogate", LEARNING_RULE)
@@ -143,7 +145,21 @@ def budget_of(record: Record) -> Budget:
     return Budget(record["threat"], record["epsilon"])
 
 
-def varying(records: Records, axes: Iterable[str] = AXES) -> list[str]:
+Table = (
+    Sequence[Record]
+    | Sequence[ProbeRecord]
+    | Sequence[CorruptionRecord]
+    | Sequence[CorruptionError]
+    | Sequence[DistanceRecord]
+    | Sequence[SpikeRecord]
+)
+"""Records of one kind."""
+
+Row = Record | ProbeRecord | CorruptionRecord | CorruptionError | DistanceRecord | SpikeRecord
+"""A record of any kind."""
+
+
+def varying(records: Table, axes: Iterable[str] = AXES) -> list[str]:
     """The axes on which records differ.
 
     The learning rule is left out if the other axes determine it, for example if it differs between networks
@@ -162,7 +178,7 @@ def without_seed(axes: Iterable[str]) -> list[str]:
     return [axis for axis in axes if axis != SEED]
 
 
-def label(record: Record | ProbeRecord | SpikeRecord, axes: Iterable[str]) -> str:
+def label(record: Row, axes: Iterable[str]) -> str:
     """The name of a model: its values on the axes on which models differ.
 
     Example:
@@ -173,7 +189,7 @@ def label(record: Record | ProbeRecord | SpikeRecord, axes: Iterable[str]) -> st
     return " · ".join(named)
 
 
-def _follows(records: Records, axis: str) -> bool:
+def _follows(records: Table, axis: str) -> bool:
     """Whether the other axes determine an axis."""
     others = [other for other in AXES if other != axis]
     values: dict[tuple[object, ...], object] = {}
@@ -184,7 +200,7 @@ def _follows(records: Records, axis: str) -> bool:
     )
 
 
-def _field(record: Record | ProbeRecord | DistanceRecord | SpikeRecord, name: str) -> object:
+def _field(record: Row, name: str) -> object:
     return record[name]  # type: ignore[literal-required]
 
 
@@ -498,6 +514,33 @@ def probes_csv(records: Sequence[ProbeRecord]) -> str:
     writer = csv.DictWriter(file, list(ProbeRecord.__annotations__), lineterminator="\n")
     writer.writeheader()
     writer.writerows(_plain_text({**record}) for record in records)
+    return file.getvalue()
+
+
+def corruptions_csv(records: Sequence[CorruptionRecord]) -> str:
+    """The accuracies under natural corruptions as CSV: one line per model, corruption and severity.
+
+    Args:
+        records: the records of one study.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(CorruptionRecord.__annotations__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_plain_text({**record}) for record in records)
+    return file.getvalue()
+
+
+def corruption_errors_csv(records: Sequence[CorruptionError]) -> str:
+    """The mean corruption errors as CSV: one line per model.
+
+    Args:
+        records: the records of one study.
+    """
+    file = io.StringIO()
+    fields = [name for name in CorruptionError.__annotations__ if name != "by_corruption"]
+    writer = csv.DictWriter(file, fields, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(_plain_text({**record, "missing": "; ".join(record["missing"])}) for record in records)
     return file.getvalue()
 
 

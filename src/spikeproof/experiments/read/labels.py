@@ -30,6 +30,7 @@ class Names:
     attacks: Mapping[str, str]
     threats: Mapping[str, str]
     probes: Mapping[str, str]
+    corruptions: Mapping[str, str]
     certificates: Mapping[str, str]
     analyses: Mapping[str, str]
     models: Mapping[str, tuple[str, int]]  # address of a train cell -> the parts that tell it apart, its seed
@@ -93,6 +94,7 @@ class Names:
             },
             labels(threat for cell in plan if (threat := cell["spec"].get("threat")) is not None),
             labels(cell["spec"]["probe"] for cell in plan if cell["kind"] == CellKind.PROBE),
+            labels(cell["spec"]["corruption"] for cell in plan if cell["kind"] == CellKind.CORRUPT),
             labels(cell["spec"]["certificate"] for cell in plan if cell["kind"] == CellKind.CERTIFY),
             labels(cell["spec"]["analysis"] for cell in plan if cell["kind"] == CellKind.ANALYSE),
             parts,

@@ -10,6 +10,8 @@ from spikeproof.analysis.spike_analysis import CostSummary, LayerSummary, Sensit
 __all__ = [
     "Base",
     "Broke",
+    "CorruptionError",
+    "CorruptionRecord",
     "DistanceRecord",
     "Effort",
     "Parts",
@@ -275,6 +277,57 @@ class ProbeRecord(_Named):
     spikes_per_inference: float | None
     model: str
     cell: str
+
+
+class CorruptionRecord(_Named):
+    """One model under one natural corruption of one severity, as `show --corruptions --json` prints it.
+
+    `lost` is the clean accuracy minus the accuracy on the corrupted examples, on the same examples and the
+    same draws of the encoder, with a paired 95 % interval and the p-value of the hypothesis of no difference.
+    """
+
+    corruption: str
+    severity: int
+    clean_accuracy: float
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    all_draws: float
+    draws: int
+    lost: float
+    lost_low: float
+    lost_high: float
+    p_value: float
+    tie_share: float
+    silent_share: float
+    spikes_per_inference: float | None
+    model: str
+    cell: str
+
+
+class CorruptionError(_Named):
+    """The mean corruption error of one model, as `show --corruptions --json` prints it.
+
+    `error` is the mean error over all corruptions and severities of the study, with a 95 % bootstrap interval
+    over the images. `by_corruption` has the mean over severities for each. Where the study names a baseline,
+    `normalised` is the mean over corruptions of the model's error divided by that of the baseline, which was
+    trained with the same seed, and `relative` the same for the errors beyond the clean error; at 1 the model
+    is as good as the baseline. They are null where the baseline makes no such error. All of these are null as
+    long as a cell of the model, or of the baseline, is missing or failed; `missing` names it.
+    """
+
+    clean_accuracy: float
+    corruptions: int
+    severities: int
+    error: float | None
+    error_low: float | None
+    error_high: float | None
+    by_corruption: dict[str, float]
+    baseline: str | None
+    normalised: float | None
+    relative: float | None
+    missing: list[str]
+    model: str
 
 
 class DistanceRecord(_Named):

@@ -56,6 +56,7 @@ from spikeproof.threats import Linf
 __all__ = [
     "WORST_CASE",
     "distance_records",
+    "of_kind",
     "outcomes",
     "probe_records",
     "records",
@@ -158,7 +159,7 @@ def probe_records(directory: Path) -> list[ProbeRecord]:
     Raises:
         InputError: the directory holds no study.
     """
-    return [_probe_record(base, names, cell) for base, names, cell in _of_kind(directory, CellKind.PROBE)]
+    return [_probe_record(base, names, cell) for base, names, cell in of_kind(directory, CellKind.PROBE)]
 
 
 def distance_records(directory: Path) -> list[DistanceRecord]:
@@ -171,7 +172,7 @@ def distance_records(directory: Path) -> list[DistanceRecord]:
         InputError: the directory holds no study.
     """
     return [
-        _distance_record(base, names, cell) for base, names, cell in _of_kind(directory, CellKind.DISTANCE)
+        _distance_record(base, names, cell) for base, names, cell in of_kind(directory, CellKind.DISTANCE)
     ]
 
 
@@ -184,10 +185,10 @@ def spike_records(directory: Path) -> list[SpikeRecord]:
     Raises:
         InputError: the directory holds no study.
     """
-    return [_spike_record(base, names, cell) for base, names, cell in _of_kind(directory, CellKind.ANALYSE)]
+    return [_spike_record(base, names, cell) for base, names, cell in of_kind(directory, CellKind.ANALYSE)]
 
 
-def _of_kind(directory: Path, kind: CellKind) -> Iterator[tuple[Base, Names, Stored]]:
+def of_kind(directory: Path, kind: CellKind) -> Iterator[tuple[Base, Names, Stored]]:
     """Every finished cell of a kind, with the results of its model on clean images."""
     plan, store = read_plan(directory), Store(directory)
     kinds = (CellKind.TRAIN, CellKind.CLEAN, kind)  # only these are read and verified

@@ -33,6 +33,7 @@ from spikeproof.catalogue.given import fingerprint_of
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load
+from spikeproof.corruptions import Corruption
 from spikeproof.datasets import ClassProportional, Dataset, Sample, Split, floats
 from spikeproof.encoders import Direct
 from spikeproof.errors import DamagedError, InputError
@@ -43,7 +44,7 @@ from spikeproof.evaluation.interim import Interim
 from spikeproof.evaluation.outcomes import Attacked, Clean
 from spikeproof.evaluation.suites import Suite, evaluate_suite, plan
 from spikeproof.evaluation.through import made_on, settled, through, validated
-from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean, evaluate_corrupted
 from spikeproof.experiments.run.driver import checkpoint
 from spikeproof.experiments.run.executors import Progress
 from spikeproof.experiments.run.parquet import TABLE, table
@@ -159,6 +160,7 @@ class Bench:
             CellKind.CLEAN: self.clean,
             CellKind.INSPECT: self.inspect,
             CellKind.PROBE: self.probe,
+            CellKind.CORRUPT: self.corrupt,
             CellKind.DISTANCE: self.distance,
             CellKind.ATTACK: self.attack,
             CellKind.CERTIFY: self.certify,
@@ -266,18 +268,24 @@ class Bench:
             batch_size=self.batch_size,
             draws=spec["draws"],
         )
-        key = subject.key.fold("compare")
-        lost = compare(subject.clean.right.cpu().numpy(), found.right.cpu().numpy(), key)
-        metrics = {
-            **{name.removeprefix("clean_"): value for name, value in found.metrics().items()},
-            "lost": lost.difference,
-            "lost_low": lost.interval.low,
-            "lost_high": lost.interval.high,
-            "p_value": lost.p_value,
-            "chance": 1 / model.spec.classes,
-            "weights": subject.weights,
-        }
+        metrics = {**paired(subject, found), "chance": 1 / model.spec.classes}
         return {"metrics.json": as_json(metrics), TABLE: table(stored(found))}
+
+    def corrupt(self, cell: Cell, tell: Tell) -> Files:
+        """The accuracy on examples that a natural corruption has changed, paired with the clean ones."""
+        subject, spec = self.subject(cell), cell.spec
+        found = evaluate_corrupted(
+            subject.model,
+            subject.images,
+            subject.labels,
+            build(Corruption, spec["corruption"], PARTS),
+            spec["severity"],
+            subject.key,
+            ids=subject.clean.example.cpu(),
+            batch_size=self.batch_size,
+            draws=spec["draws"],
+        )
+        return {"metrics.json": as_json(paired(subject, found)), TABLE: table(stored(found))}
 
     def attack(self, cell: Cell, tell: Tell) -> Files:
         """The accuracy under an attack."""
@@ -570,6 +578,20 @@ def in_full() -> Iterator[None]:
 def device_name(device: str) -> str:
     """What the device calls itself."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def paired(subject: Subject, found: Clean) -> dict[str, object]:
+    """The numbers of changed examples, and what they lost against the clean ones, example by example."""
+    key = subject.key.fold("compare")
+    lost = compare(subject.clean.right.cpu().numpy(), found.right.cpu().numpy(), key)
+    return {
+        **{name.removeprefix("clean_"): value for name, value in found.metrics().items()},
+        "lost": lost.difference,
+        "lost_low": lost.interval.low,
+        "lost_high": lost.interval.high,
+        "p_value": lost.p_value,
+        "weights": subject.weights,
+    }
 
 
 @torch.no_grad()

@@ -32,6 +32,7 @@ Columns = Mapping[str, Array]
 OUTCOMES: Mapping[str, type[DataclassInstance]] = {
     "clean": Clean,
     "probe": Clean,
+    "corrupt": Clean,
     "attack": Attacked,
     "distance": Nearest,
 }

@@ -161,6 +161,11 @@ class _Probe(_Measured):
     probe: Part
 
 
+class _Corrupt(_Measured):
+    corruption: Part
+    severity: Annotated[int, Field(strict=True, ge=1, le=5)]
+
+
 class _Distance(_Measured):
     attack: Part
     threat: Part
@@ -190,6 +195,7 @@ SPECS: Mapping[str, object] = {
     CellKind.CLEAN: _Evaluated,
     CellKind.INSPECT: _Evaluated,
     CellKind.PROBE: _Probe,
+    CellKind.CORRUPT: _Corrupt,
     CellKind.DISTANCE: _Distance,
     CellKind.ATTACK: _Attack,
     CellKind.CERTIFY: _Certify,
@@ -224,15 +230,22 @@ class _CleanNumbers(_Answers):
     spikes_per_inference: Number | None
 
 
-class _ProbeNumbers(_Answers):
+class _Changed(_Answers):
     accuracy: Share
     all_draws: Share
     lost: Number
     lost_low: Number
     lost_high: Number
     p_value: Share
+
+
+class _ProbeNumbers(_Changed):
     chance: Share
     spikes_per_inference: Number
+
+
+class _CorruptNumbers(_Changed):
+    spikes_per_inference: Number | None
 
 
 class _MemberEvidence(TypedDict):
@@ -378,6 +391,7 @@ NUMBERS: Mapping[str, object] = {
     CellKind.CLEAN: _CleanNumbers,
     CellKind.INSPECT: _InspectNumbers,
     CellKind.PROBE: _ProbeNumbers,
+    CellKind.CORRUPT: _CorruptNumbers,
     CellKind.DISTANCE: _DistanceNumbers,
     CellKind.ATTACK: _AttackNumbers,
     CellKind.CERTIFY: _CertifyNumbers,
@@ -390,6 +404,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     CellKind.CLEAN: _OUTCOMES,
     CellKind.ATTACK: _OUTCOMES,
     CellKind.PROBE: ("example", "right"),
+    CellKind.CORRUPT: ("example", "right"),
     CellKind.DISTANCE: ("example", "distance"),
     CellKind.CERTIFY: ("example", "certified"),
 }

@@ -3,9 +3,10 @@
 A `train` cell trains a model, and every other cell measures one. A `clean` cell measures the accuracy on
 clean images, and an `inspect` cell holds the diagnostics that the audit reads, such as leaking state and
 vanishing gradients. A `probe` cell measures the accuracy on clean images whose spike trains are changed by a
-timing probe. An `attack` cell measures the accuracy under one attack with one budget, a `distance` cell the
-distances to the nearest adversarial images, a `certify` cell the certified accuracy within one budget, and an
-`analyse` cell compares the spikes for clean images with those for attacked ones.
+timing probe, and a `corrupt` cell the accuracy on images that a natural corruption has changed. An `attack`
+cell measures the accuracy under one attack with one budget, a `distance` cell the distances to the nearest
+adversarial images, a `certify` cell the certified accuracy within one budget, and an `analyse` cell compares
+the spikes for clean images with those for attacked ones.
 
 The spec of a cell holds everything that can change its numbers, and the address of the cell is the digest of
 its kind and its spec. Batch size, device, number of workers and machine are not part of the spec. A suite is
@@ -116,6 +117,8 @@ class CellSpec(TypedDict, total=False):
     choosing: int
     sample: Plain
     probe: Plain
+    corruption: Plain
+    severity: int
     attack: Plain
     certificate: Plain
     analysis: Plain
@@ -277,6 +280,9 @@ def _check_data(study: Study, data: Dataset) -> None:
     for threat in study.threats:
         with located(study.lines.get(threat)):
             check_budget(threat, shape)
+    for corruption in study.corruptions:
+        with located(study.lines.get(corruption)):
+            corruption.check(data.test.images.shape[1:])
     for recipe, threat in product(study.attacks, {type(t): t for t in study.threats}.values()):
         with located(study.lines.get(recipe)):
             rehearse(recipe, threat, shape, len(data.classes))
@@ -326,6 +332,9 @@ def _cells(study: Study, data: Dataset, model: Candidate | Owned, examples: int)
                 "probe": describe(probe, PARTS),
             }
             yield Cell.of(CellKind.PROBE, {**measured, **under})
+        for corruption, severity in product(study.corruptions, study.severities):
+            changed: CellSpec = {"corruption": describe(corruption, PARTS), "severity": severity}
+            yield Cell.of(CellKind.CORRUPT, {**measured, **changed})
         for norm, search in product(study.norms, study.distances):
             if suits(model, search) and _defined(search, model) and knows(search, norm):
                 ball = describe(norm, PARTS)

@@ -19,6 +19,7 @@ class CellKind(StrEnum):
     CLEAN = "clean"
     INSPECT = "inspect"
     PROBE = "probe"
+    CORRUPT = "corrupt"
     DISTANCE = "distance"
     ATTACK = "attack"
     CERTIFY = "certify"

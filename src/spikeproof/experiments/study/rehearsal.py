@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.attacks.made_of.composite import members_of
+from spikeproof.attacks.made_of.stored_images import StoredImages
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.errors import InputError
@@ -42,7 +43,8 @@ class _Linear:
 def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int) -> None:
     """Run an attack on two grey images that a linear model misclassifies, which takes few forward passes.
 
-    Attacks on events, attacks on several models, and attacks of other libraries are not rehearsed.
+    Attacks on events, attacks on several models, and attacks of other libraries are not rehearsed. Of stored
+    images only the shape is compared.
 
     Args:
         recipe: the attack.
@@ -58,6 +60,9 @@ def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int)
         >>> from spikeproof.threats import Linf
         >>> rehearse(APGDT(), Linf(0.1), (1, 2, 2), 10)
     """
+    if isinstance(recipe, StoredImages):
+        recipe.check_shape(shape)
+        return
     if moves_events(threat) or any(
         isinstance(each, (Transfer, Suite, Peer)) for each in members_of([recipe])
     ):

@@ -11,6 +11,7 @@
     certificates: [ibp]                               # what can be proved, beside what attacks leave
     analyses: [spikes]                                # what an attack does to the spikes of each layer
     probes: [shuffle, {jitter: {steps: 1}}]           # how much of the accuracy lives in timing?
+    corruptions: [gaussian-noise, fog]                # what is left without an attacker?
     attacks: [fgsm, {pgd: {steps: 20}}, {square: {queries: 100}}]
     epsilons: [8/255, 0.1]
     examples: 200
@@ -32,12 +33,20 @@ from typing import Any, TypeVar
 
 from spikeproof.analysis.spike_analysis import Analysis, SpikeAnalysis
 from spikeproof.attacks.made_of.composite import Composite, RateTwin, members_of
+from spikeproof.attacks.made_of.stored_images import StoredImages
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import check_threat
 from spikeproof.catalogue.given import Given
 from spikeproof.catalogue.names import PARTS, studies
 from spikeproof.catalogue.others import AmongModels, EveryOtherModel, Saved, read_saved
+from spikeproof.corruptions import (
+    SEVERITIES,
+    Corruption,
+    EventCorruption,
+    ImageCorruption,
+    check_severity,
+)
 from spikeproof.datasets import ClassProportional, DatasetSpec, Sample
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError, suggest
@@ -105,6 +114,9 @@ class Study:
         normalise: input normalisation inside every model, or None.
         batch_size: images per evaluation batch; changes no result.
         probes: timing probes, which change the spike trains between encoder and network; they need no threat.
+        corruptions: natural corruptions, measured on every model; they need no threat.
+        severities: of the corruptions, from 1 to 5.
+        baseline: the model by whose errors mean corruption errors are divided, or None.
         certificates: lower bounds of robust accuracy, tried at every budget on every model.
         distances: searches for the nearest adversarial image, in the norm of every threat that they support.
         analyses: what is found out about every model at every budget beside its accuracy.
@@ -125,6 +137,9 @@ class Study:
     normalise: Normalise | None = None
     batch_size: int = 128
     probes: tuple[Probe, ...] = ()
+    corruptions: tuple[Corruption, ...] = ()
+    severities: tuple[int, ...] = SEVERITIES
+    baseline: Candidate | None = None
     certificates: tuple[Certificate, ...] = ()
     distances: tuple[Recipe, ...] = ()
     norms: tuple[Threat, ...] = ()
@@ -140,6 +155,9 @@ class Study:
             "models": [_axes(model) for model in self.models],
             "attacks": [describe(attack, PARTS) for attack in self.attacks],
             "probes": [describe(probe, PARTS) for probe in self.probes],
+            "corruptions": [describe(corruption, PARTS) for corruption in self.corruptions],
+            "severities": list(self.severities),
+            "baseline": None if self.baseline is None else _axes(self.baseline),
             "certificates": [describe(certificate, PARTS) for certificate in self.certificates],
             "threats": [describe(threat, PARTS) for threat in self.threats],
             "distances": [describe(search, PARTS) for search in self.distances],
@@ -209,6 +227,9 @@ KEYS = (
     "data",
     "models",
     "probes",
+    "corruptions",
+    "severities",
+    "baseline",
     "attacks",
     "suite",
     "certificates",
@@ -224,6 +245,10 @@ KEYS = (
     "normalise",
     "batch_size",
 )
+
+
+GROUPS: Mapping[str, type[Corruption]] = {"images": ImageCorruption, "events": EventCorruption}
+"""Word in the place of a corruption -> every corruption of this class, with its customary levels."""
 
 
 def study_of(document: Document, limit: int = MOST_CELLS) -> Study:
@@ -263,6 +288,7 @@ class _Reader:
         for (path, _), analysis in zip(self.listed("analyses", []), analyses, strict=True):
             self.check_analysis(path, analysis, models, threats)
         self.check_transfers(attacks, models, len(threats))
+        corruptions = self.corruptions()
         return Study(
             name=self.name(),
             data=self.part(DatasetSpec, ("data",), data["data"]),
@@ -276,6 +302,9 @@ class _Reader:
             normalise=self.normalise(),
             batch_size=self.whole_of("batch_size", 128),
             probes=tuple(dict.fromkeys(self.part(Probe, p, item) for p, item in self.listed("probes", []))),
+            corruptions=tuple(each for each in corruptions if isinstance(each, Corruption)),
+            severities=self.severities(),
+            baseline=self.baseline(models),
             certificates=tuple(
                 dict.fromkeys(self.part(Certificate, p, item) for p, item in self.listed("certificates", []))
             ),
@@ -285,6 +314,7 @@ class _Reader:
             sweep=self.sweep(),
             lines={
                 **self.lines(attacks, threats),
+                **corruptions,
                 **{model: self.document.where(axes["network"]) for model, axes in paths.items()},
                 **{(model, "rule"): self.document.where(axes["rule"]) for model, axes in paths.items()},
                 "examples": self.document.where(("examples",)),
@@ -300,6 +330,51 @@ class _Reader:
             size = parse_epsilon(item)
             found |= {threat: self.document.where(path) for threat in threats if threat.epsilon == size}
         return found
+
+    def corruptions(self) -> dict[object, str]:
+        """The corruptions, each with the line that names it; a word may stand for a group of them."""
+        found: dict[object, str] = {}
+        for path, item in self.listed("corruptions", []):
+            group = GROUPS.get(item) if isinstance(item, str) else None
+            if group is None:
+                members = [self.part(Corruption, path, item)]
+            else:
+                names = (name for name, each in PARTS[Corruption].items() if issubclass(each, group))
+                members = [self.part(Corruption, path, name) for name in names]
+            found |= {member: self.document.where(path) for member in members if member not in found}
+        return found
+
+    def severities(self) -> tuple[int, ...]:
+        """The severities in rising order."""
+        found = set()
+        for path, item in self.listed("severities", list(SEVERITIES)):
+            self.located(path, lambda item=item: check_severity(item))  # type: ignore[misc]
+            found.add(item)
+        if not found:
+            raise self.error(("severities",), "at least one severity", "none", "Leave it out for all five.")
+        return tuple(sorted(found))
+
+    def baseline(self, models: Sequence[Candidate | Owned]) -> Candidate | None:
+        """The one model that has the parts of the key `baseline`, by which corruption errors are divided."""
+        value = self.document.data.get("baseline")
+        if value is None:
+            return None
+        self.keys(("baseline",), value, AXES, required=list(value) if isinstance(value, Mapping) else AXES)
+        parts = {axis: self.part(AXES[axis][0], ("baseline", axis), item) for axis, item in value.items()}
+        found = [
+            model
+            for model in dict.fromkeys(models)
+            if isinstance(model, Candidate)
+            and all(getattr(model, axis) == part for axis, part in parts.items())
+        ]
+        if len(found) != 1:
+            raise self.error(
+                ("baseline",),
+                "parts that one model of the study has, such as neuron: relu",
+                f"parts of {len(found)} models",
+                "Name more parts, or the parts as the block of models has them.",
+            )
+        return found[0]
 
     def attacks(self) -> list[tuple[KeyPath, Written]]:
         """The attacks; `suite: standard` is short for the attack `{suite: {level: standard}}`."""
@@ -387,7 +462,11 @@ class _Reader:
         threats = len(self.listed("threat", ["linf"]))
         budgets = threats * len(self.listed("epsilons", []))
         searches = threats * len(self.listed("distances", []))
-        each = 2 + (per_budget > 0) + count["probes"] + searches + budgets * per_budget
+        named = [item for _, item in self.listed("corruptions", [])]
+        groups = sum(isinstance(item, str) and item in GROUPS for item in named)
+        corruptions = len(named) + groups * len(PARTS[Corruption])
+        corrupted = corruptions * len(self.listed("severities", list(SEVERITIES)))
+        each = 2 + (per_budget > 0) + count["probes"] + corrupted + searches + budgets * per_budget
         cells = models * len(self.listed("seeds", [0])) * each
         if cells > self.limit:
             raise self.error(
@@ -460,9 +539,11 @@ class _Reader:
                 "A suite is a worst case already", "one inside worst-of", "Name it beside worst-of."
             )
         if isinstance(attack, Composite) and any(
-            isinstance(member, Transfer) for member in members_of([attack])
+            isinstance(member, Transfer | StoredImages) for member in members_of([attack])
         ):
-            raise self.error(path, "attacks on the model itself", "a transfer", "Name it beside worst-of.")
+            raise self.error(
+                path, "attacks on the model itself", "images made elsewhere", "Name them beside worst-of."
+            )
         if isinstance(attack, Transfer):
             self.located(path, lambda: self.check_transfer(attack, models))
         refused = None

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
-from spikeproof.experiments.read.record import ProbeRecord, Record
+from spikeproof.experiments.read.record import CorruptionRecord, ProbeRecord, Record
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.report.charts.drawing import (
     COLOURS,
@@ -26,9 +26,9 @@ from spikeproof.report.charts.drawing import (
     wrapped,
 )
 from spikeproof.report.exhibits import ANALOGUE, Array, middle
-from spikeproof.report.tables import attacked, epsilon_text, number, varying
+from spikeproof.report.tables import MISSING, attacked, epsilon_text, number, varying
 
-__all__ = ["drawings", "probe_drawing", "telling"]
+__all__ = ["corruption_drawing", "drawings", "probe_drawing", "telling"]
 
 MANY = 8
 """Largest number of lines in colour in one panel; where there are more, the most robust are in colour."""
@@ -503,6 +503,48 @@ def probe_drawing(records: Sequence[ProbeRecord], names: Sequence[str]) -> Drawi
 
 MOST_MODELS = 40
 """Largest number of models in the figure of timing probes."""
+
+
+# --- natural corruptions ---
+
+
+def corruption_drawing(records: Sequence[CorruptionRecord], names: Sequence[str]) -> Drawing:
+    """The accuracy of every model under every corruption, the mean over severities, as a map of colours.
+
+    Args:
+        records: the records of natural corruptions, at least one.
+        names: the name of each record's model.
+    """
+    models = dict(zip((record["model"] for record in records), names, strict=True))
+    shown = list(models)[:MOST_MODELS]
+    corruptions = list(dict.fromkeys(record["corruption"] for record in records))
+    found: dict[tuple[str, str], list[float]] = {}
+    for record in records:
+        found.setdefault((record["model"], record["corruption"]), []).append(100 * record["accuracy"])
+    clean = {record["model"]: 100 * record["clean_accuracy"] for record in records}
+    values = np.array(
+        [[clean[m], *(np.mean(found.get((m, each), [np.nan])) for each in corruptions)] for m in shown]
+    )
+
+    def paint(figure: Figure) -> None:
+        ax = figure.subplots()
+        ax.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+        for row, line in enumerate(values):
+            for column, value in enumerate(line):
+                dark = "white" if value < 60 else "black"
+                text = MISSING if np.isnan(value) else f"{value:.0f}"
+                ax.text(column, row, text, ha="center", va="center", color=dark, fontsize=7)
+        ax.set_yticks(range(len(shown)), [wrapped(models[m], 44, 2) for m in shown])
+        ax.set_xticks(range(len(corruptions) + 1), ["clean", *corruptions], rotation=60, ha="right")
+
+    left = len(models) - len(shown)
+    caption = (
+        "Accuracy in % on clean examples and under every natural corruption, the mean over its severities"
+        + (f"; {left} more models are in the table only." if left else ".")
+    )
+    return Drawing(
+        "corruptions", "Accuracy under natural corruptions", caption, paint, 9.0, 2.2 + 0.4 * len(shown)
+    )
 
 
 # --- accuracy against the time of the decision ---
