@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spikeproof.attacks.made_of.composite import members_of
 from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.physical.onepatch import UniversalPatch
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.errors import InputError
 from spikeproof.evaluation.suites import Suite
@@ -42,7 +43,8 @@ class _Linear:
 def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int) -> None:
     """Run an attack on two grey images that a linear model misclassifies, which takes few forward passes.
 
-    Attacks on events, attacks on several models, and attacks of other libraries are not rehearsed.
+    Attacks on events, attacks on several models, patches that are yet to be trained, and attacks of other
+    libraries are not rehearsed.
 
     Args:
         recipe: the attack.
@@ -59,7 +61,7 @@ def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int)
         >>> rehearse(APGDT(), Linf(0.1), (1, 2, 2), 10)
     """
     if moves_events(threat) or any(
-        isinstance(each, (Transfer, Suite, Peer)) for each in members_of([recipe])
+        isinstance(each, (Transfer, Suite, Peer, UniversalPatch)) for each in members_of([recipe])
     ):
         return
     model = _Linear(tuple(shape), classes)
