@@ -65,6 +65,7 @@ LAWS = {  # kind -> tables with its rows, as file:TABLE
     ),
     "DatasetSpec": ("laws/test_data_sets.py:ROWS",),
     "Sample": ("laws/test_samples.py:SAMPLES",),
+    "Trigger": ("laws/test_backdoors.py:TRIGGERS",),
 }
 WITHOUT = {  # kind -> name -> why it has no row
     "Rule": {

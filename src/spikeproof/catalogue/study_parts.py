@@ -142,6 +142,10 @@ from spikeproof.losses import LogitCrossEntropy as LogitCrossEntropy
 from spikeproof.losses import Margin as Margin
 from spikeproof.losses import Objective
 from spikeproof.losses import Rescaled as Rescaled
+from spikeproof.poisoning.poisoned import Poisoned as Poisoned
+from spikeproof.poisoning.triggers import BadNets as BadNets
+from spikeproof.poisoning.triggers import Refool as Refool
+from spikeproof.poisoning.triggers import Trigger
 from spikeproof.probes import Deletion as Deletion
 from spikeproof.probes import Jitter as Jitter
 from spikeproof.probes import Probe
@@ -331,6 +335,8 @@ STUDY_PARTS: Catalogue = {
         "tonic": TonicEvents,
         "coded": CodedImages,
         "enlarged": Enlarged,
+        "poisoned": Poisoned,
     },
+    Trigger: {"badnets": BadNets, "refool": Refool},
 }
 """Kind -> name -> class."""

@@ -59,6 +59,7 @@ KINDS = (
     "threats",
     "datasets",
     "samples",
+    "triggers",
     "studies",
 )
 MODELS = "models"
