@@ -21,7 +21,7 @@ FLOORS = [
         *(["datasets"], ["encoders"], ["probes"], ["surrogates"], ["decoders"], ["losses"], ["threats"]),
         *(["statistics"], ["tensorfiles"], ["corruptions"]),
     ],
-    [["neurons"], ["coded"]],
+    [["neurons"], ["coded"], ["poisoning"]],
     [["gradients"]],
     [["networks"]],
     [["learning"]],

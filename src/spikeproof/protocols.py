@@ -25,6 +25,7 @@ __all__ = [
     "Extreme",
     "Model",
     "Network",
+    "Seen",
     "Shape",
     "Threat",
     "Watched",
@@ -184,6 +185,18 @@ def takes_events(encoder: object) -> bool:
 def moves_events(threat: object) -> bool:
     """Whether members of this threat hold whole events, and not pixels."""
     return bool(getattr(threat, "discrete", False))
+
+
+@runtime_checkable
+class Seen(Threat, Protocol):
+    """A threat of an object in a scene, which other views of the scene show otherwise."""
+
+    @property
+    def views(self) -> int:
+        """Number of random views by which a member is judged besides the image itself."""
+
+    def seen(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"], key: Key) -> Float[Tensor, "B *F"]:
+        """Each member in one random view; of the clean image where that is the member."""
 
 
 class Extreme(Threat, Protocol):

@@ -62,9 +62,11 @@ LAWS = {  # kind -> tables with its rows, as file:TABLE
         "laws/test_threats.py:THREATS",
         "laws/test_spike_threats.py:THREATS",
         "laws/test_shifts.py:THREATS",
+        "laws/test_physical.py:THREATS",
     ),
     "DatasetSpec": ("laws/test_data_sets.py:ROWS",),
     "Sample": ("laws/test_samples.py:SAMPLES",),
+    "Trigger": ("laws/test_backdoors.py:TRIGGERS",),
 }
 WITHOUT = {  # kind -> name -> why it has no row
     "Rule": {
@@ -80,6 +82,7 @@ WITHOUT = {  # kind -> name -> why it has no row
         "suite": "runs recipes that have rows, by evaluate_suite: laws/test_suites.py",
         "chosen": "runs one recipe, once chosen: laws/test_estimates_and_composites.py",
         "stored": "reads a file and searches nothing: unit/test_stored_images.py",
+        "universal-patch": "is trained on other images first: laws/test_physical.py",
         "torchattacks": "its rows are those of its own kind",
         "foolbox": "its rows are those of its own kind",
     },

@@ -38,6 +38,7 @@ from spikeproof.datasets import (
     images,
 )
 from spikeproof.encoders import Latency
+from spikeproof.poisoning import BadNets, Poisoned
 from spikeproof.specs import build, describe
 
 PARTS_OF_A_SET = ("train", "validation", "test")
@@ -211,6 +212,7 @@ ROWS = [
     (Randman(classes=3, units=4, steps=9, examples=40), none, (96, 12, 12)),
     (CodedImages(Digits(), Latency(4)), none, (1257, 180, 360)),
     (Enlarged(Digits(), 2), none, (1257, 180, 360)),
+    (Poisoned(Digits(), BadNets(side=2), 0.2, 3), none, (1257, 180, 360)),
     (MNIST(hold_out=100), idx, (200, 100, 60)),
     (FashionMNIST(hold_out=100), idx, (200, 100, 60)),
     (CIFAR10(hold_out=80), cifar10, (120, 80, 40)),

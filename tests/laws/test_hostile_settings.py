@@ -26,6 +26,8 @@ from spikeproof.attacks.nearest import decision, linearised, penalised, sparse
 from spikeproof.attacks.parts.schedules import Cosine
 from spikeproof.attacks.parts.steps import Adam
 from spikeproof.attacks.parts.targets import EveryOther, LeastLikely
+from spikeproof.attacks.physical import stickersearch
+from spikeproof.attacks.physical.beamsearch import AdvLB
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import Count, MeanPotential, decide
@@ -40,11 +42,13 @@ from spikeproof.networks.architecture import MLP
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan, Triangle
-from spikeproof.threats import L0, L1, L2, Linf, Region, SquarePatch
+from spikeproof.threats import L0, L1, L2, BentSticker, LaserBeam, Linf, Region, SquarePatch, Sticker, Views
 
 sys.path.insert(0, str(Path(__file__).parent))
 from completeness import check
 
+BARS = ("....", "####", "....", "##..")
+STICKER = Sticker(0.5, mask=BARS, seen_from=Views(draws=1))
 LINF, ROUND, SUM, FEW = Linf(0.1), L2(0.7), L1(1.0), L0(2)
 ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "fgsm": (plain.FGSM(), (LINF, ROUND, SUM, FEW)),
@@ -101,6 +105,9 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sigma-zero": (sparse.SigmaZero(steps=3), (FEW,)),
     "one-pixel": (sparse.OnePixel(steps=2, population=5), (FEW,)),
     "boundary": (decision.Boundary(steps=3), (ROUND,)),
+    "rp2": (stickersearch.RP2(steps=2, views=2), (STICKER,)),
+    "adv-hat": (stickersearch.AdvHat(steps=2, views=1), (BentSticker(1.0, draws=1), STICKER)),
+    "adv-lb": (AdvLB(restarts=2, steps=2), (LaserBeam(1.0),)),
     "hop-skip-jump": (decision.HopSkipJump(steps=2, evaluations=4), (LINF, ROUND)),
 }
 OURS = {"through", "rate-twin", "width-sweep", "encoder-aware", "transfer"}
@@ -129,8 +136,9 @@ def over(names):
 
 
 each, foreign = over(sorted(ROWS)), over(sorted(set(ROWS) - OURS))
-NONE = {"suite", "chosen", "torchattacks", "foolbox", "stored"}
-"""Run attacks of this table, in suites and after a choice on validation images; are peers; or read a file."""
+NONE = {"suite", "chosen", "torchattacks", "foolbox", "stored", "universal-patch"}
+"""Run attacks of this table, in suites and after a choice on validation images; are peers; read a file; or need
+to be trained."""
 X, Y = Key.of(0).uniform((5, 1, 4, 4)), torch.arange(5) % 3
 
 
@@ -255,17 +263,17 @@ def test_pixel_attacks_refuse_a_model_of_events_and_name_the_threats_on_events(r
 @each
 def test_channels_last_and_strided_images_give_the_same_attack(recipe, threat):
     model = LATENCY if recipe.suits(LATENCY) else COIN
-    colour = torch.cat([X, X.flip(3)], 1)
-    two = built(model.encoder, 2, model.spec.decoder)
+    colour = torch.cat([X, X.flip(3), X.flip(2)], 1)
+    of_colour = built(model.encoder, 3, model.spec.decoder)
     layouts = [
         colour.to(memory_format=torch.channels_last),
         colour.transpose(2, 3).contiguous().transpose(2, 3),
     ]
-    plain = run(recipe, threat, two, colour)
+    plain = run(recipe, threat, of_colour, colour)
     defined(plain, threat, colour)
     for x in layouts:
         assert not x.is_contiguous()
-        for one, other in zip(run(recipe, threat, two, x), plain, strict=True):
+        for one, other in zip(run(recipe, threat, of_colour, x), plain, strict=True):
             assert torch.equal(one.nan_to_num(7), other.nan_to_num(7))
 
 

@@ -110,6 +110,9 @@ ELSEWHERE = {
     "suite": "runs recipes that are here, by evaluate_suite: laws/test_suites.py",
     "chosen": "runs one recipe that is here, once chosen: laws/test_estimates_and_composites.py",
     "stored": "reads a file and searches nothing: unit/test_stored_images.py",
+    **dict.fromkeys(
+        ("rp2", "adv-hat", "adv-lb", "universal-patch"), "need objects in a scene: test_physical.py"
+    ),
     "torchattacks": "its options are those of its own kind: interop/test_peer_members.py",
     "foolbox": "its options are those of its own kind: interop/test_peer_members.py",
 }

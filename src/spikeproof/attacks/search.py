@@ -25,7 +25,16 @@ from spikeproof.errors import InputError
 from spikeproof.gradients import Recollection
 from spikeproof.keys import Key
 from spikeproof.losses import KL, LogitCrossEntropy, Margin, Objective, Watching
-from spikeproof.protocols import Model, Threat, Watched, attack_call, check_range, moves_events, takes_events
+from spikeproof.protocols import (
+    Model,
+    Seen,
+    Threat,
+    Watched,
+    attack_call,
+    check_range,
+    moves_events,
+    takes_events,
+)
 
 __all__ = [
     "UNRECORDED",
@@ -397,6 +406,8 @@ class GradientAttack:
         best_start: whether runs after the first begin at the best image so far.
         start: the function that gives the start of a run, in place of a random member of the set.
         targets: target classes, each with as many runs as there are restarts.
+        views: random views of the scene over which the objective is averaged, besides the image itself, for a
+            threat that has views. Whether the model is fooled is decided on the image itself.
 
     Source:
         Madry et al. 2018, section 2.1.
@@ -415,8 +426,13 @@ class GradientAttack:
     best_start: bool = False
     start: Callable[[Threat, Tensor, Key], Tensor] | None = None
     targets: Targets | None = None
+    views: int = 0
 
     def __post_init__(self) -> None:
+        if self.views and not isinstance(self.threat, Seen):
+            raise InputError(
+                "Views are defined for threats of objects in a scene", repr(self.threat), "Leave out views."
+            )
         if self.steps < 0 or self.restarts < 1 or not self.step_size >= 0:
             raise InputError(
                 "A gradient attack needs steps >= 0, restarts >= 1 and a step size of at least 0",
@@ -605,17 +621,18 @@ class _Run:
 
     def follow(self, rows: Tensor, here: Float[Tensor, "R *F"], key: Key) -> tuple[Tensor, Tensor]:
         """Objective and gradient of some examples, entered into the ledger and the best images."""
-        oracle = self.attack.oracle
-        value, grad, fooled = oracle(self.evaluator(self.case.gradient_source, rows), here, key)
-        self.ledger.add_gradient(rows, *oracle.passes(here), grad)
+        oracle, looks = self.attack.oracle, 1 + self.attack.views
+        value, grad, fooled = oracle(self.in_views(self.case.gradient_source, rows), here, key)
+        forward, backward = oracle.passes(here)
+        self.ledger.add_gradient(rows, forward * looks, backward * looks, grad)
         self.note(rows, here, key, value, fooled)
         return value, grad
 
     def finish(self, rows: Tensor, here: Float[Tensor, "R *F"], key: Key) -> None:
         """Evaluate the objective without a gradient, which the last iterates of a run do not need."""
         with torch.no_grad():
-            value, fooled = self.evaluator(self.case.gradient_source, rows)(here, key)
-        self.ledger.add_forward(rows, 1)
+            value, fooled = self.in_views(self.case.gradient_source, rows)(here, key)
+        self.ledger.add_forward(rows, 1 + self.attack.views)
         self.note(rows, here, key, value, fooled)
 
     def note(self, rows: Tensor, here: Tensor, key: Key, value: Tensor, fooled: Tensor) -> None:
@@ -632,6 +649,22 @@ class _Run:
         self.best.offer(rows, here, fooled, value)
         self.best.fall(rows, fooled, row)
         self.ledger.add_verdicts(rows, fooled)
+
+    def in_views(self, model: Model, rows: Tensor) -> Evaluate:
+        """The mean objective over the image and its views, and whether the image itself fooled the model."""
+        evaluate, attack = self.evaluator(model, rows), self.attack
+        threat = attack.threat
+        if not attack.views or not isinstance(threat, Seen):
+            return evaluate
+
+        def look(here: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+            value, fooled = evaluate(here, key)
+            for i in range(attack.views):
+                now = key.fold("view", i)
+                value = value + evaluate(threat.seen(here, self.case.x[rows], now), now)[0]
+            return value / (1 + attack.views), fooled
+
+        return look
 
     def evaluator(self, model: Model, rows: Tensor) -> Evaluate:
         return evaluator(model, self.aim.at(rows), self.case.y[rows])

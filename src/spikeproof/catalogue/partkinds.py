@@ -22,6 +22,7 @@ from spikeproof.learning.rule import Rule
 from spikeproof.losses import Loss, Objective
 from spikeproof.networks.architecture import Architecture
 from spikeproof.neurons import Neuron, Reset
+from spikeproof.poisoning.triggers import Trigger
 from spikeproof.probes import Probe
 from spikeproof.protocols import Decoder, Encoder, Threat
 from spikeproof.surrogates import Surrogate
@@ -56,5 +57,6 @@ KINDS: Mapping[str, object] = {  # classes and protocols, which have no type in 
     "threats": Threat,
     "datasets": DatasetSpec,
     "samples": Sample,
+    "triggers": Trigger,
 }
 """The name of each kind in `spikeproof list`, and the class that its members share."""

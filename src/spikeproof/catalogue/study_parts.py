@@ -95,6 +95,10 @@ from spikeproof.attacks.parts.targets import EveryOther as EveryOther
 from spikeproof.attacks.parts.targets import Given as Given
 from spikeproof.attacks.parts.targets import LeastLikely as LeastLikely
 from spikeproof.attacks.parts.targets import Targets
+from spikeproof.attacks.physical.beamsearch import AdvLB as AdvLB
+from spikeproof.attacks.physical.onepatch import UniversalPatch as UniversalPatch
+from spikeproof.attacks.physical.stickersearch import RP2 as RP2
+from spikeproof.attacks.physical.stickersearch import AdvHat as AdvHat
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.others import EveryOtherModel as EveryOtherModel
 from spikeproof.catalogue.others import OtherSeeds as OtherSeeds
@@ -167,6 +171,10 @@ from spikeproof.losses import LogitCrossEntropy as LogitCrossEntropy
 from spikeproof.losses import Margin as Margin
 from spikeproof.losses import Objective
 from spikeproof.losses import Rescaled as Rescaled
+from spikeproof.poisoning.poisoned import Poisoned as Poisoned
+from spikeproof.poisoning.triggers import BadNets as BadNets
+from spikeproof.poisoning.triggers import Refool as Refool
+from spikeproof.poisoning.triggers import Trigger
 from spikeproof.probes import Deletion as Deletion
 from spikeproof.probes import Jitter as Jitter
 from spikeproof.probes import Probe
@@ -178,6 +186,10 @@ from spikeproof.specs import Catalogue
 from spikeproof.threats.balls import L1 as L1
 from spikeproof.threats.balls import L2 as L2
 from spikeproof.threats.balls import Linf as Linf
+from spikeproof.threats.physical.lasers import LaserBeam as LaserBeam
+from spikeproof.threats.physical.patches import MovablePatch as MovablePatch
+from spikeproof.threats.physical.stickers import BentSticker as BentSticker
+from spikeproof.threats.physical.stickers import Sticker as Sticker
 from spikeproof.threats.regions import L0 as L0
 from spikeproof.threats.regions import Region as Region
 from spikeproof.threats.regions import SquarePatch as SquarePatch
@@ -236,6 +248,10 @@ STUDY_PARTS: Catalogue = {
         "one-pixel": OnePixel,
         "boundary": Boundary,
         "hop-skip-jump": HopSkipJump,
+        "rp2": RP2,
+        "adv-hat": AdvHat,
+        "adv-lb": AdvLB,
+        "universal-patch": UniversalPatch,
         "transfer": Transfer,
         "stored": StoredImages,
         "torchattacks": Torchattacks,
@@ -347,6 +363,10 @@ STUDY_PARTS: Catalogue = {
         "l0": L0,
         "square-patch": SquarePatch,
         "region": Region,
+        "sticker": Sticker,
+        "bent-sticker": BentSticker,
+        "movable-patch": MovablePatch,
+        "laser-beam": LaserBeam,
         "flips": Flips,
         "additions": Additions,
         "removals": Removals,
@@ -374,6 +394,8 @@ STUDY_PARTS: Catalogue = {
         "tonic": TonicEvents,
         "coded": CodedImages,
         "enlarged": Enlarged,
+        "poisoned": Poisoned,
     },
+    Trigger: {"badnets": BadNets, "refool": Refool},
 }
 """Kind -> name -> class."""

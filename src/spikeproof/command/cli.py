@@ -67,6 +67,7 @@ KINDS = (
     "threats",
     "datasets",
     "samples",
+    "triggers",
     "studies",
 )
 MODELS = "models"

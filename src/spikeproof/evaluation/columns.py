@@ -112,7 +112,7 @@ def columns(outcome: type[DataclassInstance]) -> dict[str, Column]:
         >>> columns(Attacked)["queries"].meaning
         'forward passes'
         >>> [name for name, column in columns(Attacked).items() if not column.stored]
-        ['losses', 'x_adv']
+        ['right_in_views', 'right_clean_in_views', 'losses', 'x_adv']
     """
     return {each.name: each.metadata[_KEY] for each in fields(outcome) if _KEY in each.metadata}
 

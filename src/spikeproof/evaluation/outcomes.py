@@ -259,6 +259,9 @@ class AttackedBatch(Untouched):
         chosen: answers on the draws with which the attacker chooses between this image and the clean one.
         rounded: share of draws that are right on the image rounded to 8 bits; NaN for inputs that are not
             images.
+        seen: share of random views of the returned image in which the answer is the label; NaN for a threat
+            without views.
+        seen_clean: the same of the clean image.
     """
 
     rows: Int64[Tensor, "R"]
@@ -268,6 +271,8 @@ class AttackedBatch(Untouched):
     fresh: Answers
     chosen: Answers
     rounded: Float[Tensor, "B"]
+    seen: Float[Tensor, "B"]
+    seen_clean: Float[Tensor, "B"]
 
     @property
     def left(self) -> Bool[Tensor, "B"]:
@@ -346,6 +351,14 @@ def _distance(meaning: str, norm: Threat) -> Declared:
     return _measured(meaning, column, before)
 
 
+def _in_views(what: str, of: Callable[[AttackedBatch], Tensor]) -> Declared:
+    def before(examples: Untouched) -> Tensor:
+        return examples.images.new_full((len(examples.images),), UNKNOWN)
+
+    meaning = f"share of random views of {what} in which the answer is the label; NaN without views"
+    return declared(Column(meaning, of, before, stored=False))
+
+
 NORMS: Mapping[str, Threat] = {"linf": Linf(0), "l2": L2(0), "l1": L1(0), "l0": L0(0)}
 """The norms in which the change of every image is measured, whatever the threat."""
 
@@ -392,6 +405,8 @@ class AttackedMetrics(TypedDict):
     backward_queries: int
     losses: list[float]
     nested: bool
+    accuracy_in_views: NotRequired[float]
+    clean_accuracy_in_views: NotRequired[float]
 
 
 @dataclass(frozen=True)
@@ -485,6 +500,10 @@ class Attacked:
     l0: Float[Tensor, "N"] = field(
         metadata=_distance("changed pixels, each counted once for all its channels", NORMS["l0"])
     )
+    right_in_views: Float[Tensor, "N"] = field(metadata=_in_views("the returned image", lambda b: b.seen))
+    right_clean_in_views: Float[Tensor, "N"] = field(
+        metadata=_in_views("the clean image", lambda b: b.seen_clean)
+    )
     losses: Float[Tensor, "S N"] = field(
         metadata=declared(
             Column(
@@ -543,7 +562,7 @@ class Attacked:
         """Headline numbers with their 95 % Wilson interval, and their evidence."""
         low, high = wilson(float(self.right.sum()), len(self.right))
         attacked = self.queries > 0
-        return {
+        found: AttackedMetrics = {
             "n": len(self.right),
             "draws": self.draws,
             "robust_accuracy": mean(self.right),
@@ -576,6 +595,10 @@ class Attacked:
             "losses": [mean(row) for row in self.losses],
             "nested": self.nested,
         }
+        if not bool(self.right_in_views.isnan().all()):
+            found["accuracy_in_views"] = mean(self.right_in_views)
+            found["clean_accuracy_in_views"] = mean(self.right_clean_in_views)
+        return found
 
 
 class ContributionEvidence(TypedDict, total=False):

@@ -14,6 +14,7 @@ from spikeproof.attacks.events.eventsteps import SpikeCompatible
 from spikeproof.attacks.gradient.plain import Through
 from spikeproof.attacks.made_of.composite import Chosen, Composite, GradientSources, RateTwin, WorstOf
 from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.physical.onepatch import UniversalPatch
 from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.attacks.search import evaluator
 from spikeproof.errors import InputError
@@ -305,7 +306,7 @@ def validated(recipe: Recipe) -> int:
         >>> validated(WorstOf(attacks=(PGD(), Chosen(attacks=(PGD(),), images=50)))), validated(PGD())
         (50, 0)
     """
-    own = recipe.images if isinstance(recipe, Chosen) else 0
+    own = recipe.images if isinstance(recipe, (Chosen, UniversalPatch)) else 0
     inner = recipe.members if isinstance(recipe, Composite) else ()
     return max((own, *map(validated, inner)))
 
@@ -321,6 +322,8 @@ def settled(
     draws: int = 4,
 ) -> tuple[Recipe, list[Choice]]:
     """The recipe with every `Chosen` in it replaced by its strongest candidate, and these choices.
+
+    A universal patch gets its pattern, which is trained on these images.
 
     Args:
         model: the model, in evaluation mode.
@@ -350,6 +353,9 @@ def settled(
         >>> found in recipe.attacks, len(choices)
         (True, 1)
     """
+    if isinstance(recipe, UniversalPatch) and recipe.pattern is None:
+        few = slice(recipe.images)
+        return recipe.trained(model, threat, x[few], y[few], key.fold("patch")), []
     if isinstance(recipe, Chosen):
         fitting = [member for member in recipe.attacks if member.suits(model)]
         known, choices = [], list[Choice]()

@@ -46,6 +46,7 @@ from spikeproof.networks.classifier import Inference
 from spikeproof.protocols import (
     Encoder,
     Model,
+    Seen,
     Threat,
     Watched,
     check_key,
@@ -322,11 +323,25 @@ def _attacked(
     if model.stochastic:
         chosen = _answers(model.model, x_adv, y, key.fold("selection"), max(draws, CHOOSING))
     left = examples.clean.right_selection < chosen.right
+    seen = _in_views(model.model, examples.threat, x_adv, x, y, key.fold("views"))
+    seen_clean = _in_views(model.model, examples.threat, x, x, y, key.fold("views"))
     rounded = _rounded(model.model, x_adv, y, key.fold("eight-bit"), draws, fresh)
     return AttackedBatch(
         examples.threat, x, examples.clean, rows, found, within, x_adv, fresh, chosen,
         rounded=torch.where(_is_image(x_adv), torch.where(left, examples.clean.right, rounded), torch.nan),
+        seen=seen, seen_clean=seen_clean,
     )  # fmt: skip
+
+
+def _in_views(
+    model: Model, threat: Threat, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"], y: Tensor, key: Key
+) -> Float[Tensor, "B"]:
+    """Share of seeded views in which the answer is the label; NaN for a threat without views."""
+    if not isinstance(threat, Seen):
+        return x.new_full((len(x),), torch.nan)
+    keys = [key.fold(i) for i in range(threat.views)]
+    shares = [_answers(model, threat.seen(x_adv, x, now), y, now.fold("answer"), 1).right for now in keys]
+    return torch.stack(shares).mean(0).to(x.dtype)
 
 
 def _is_image(x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B"]:

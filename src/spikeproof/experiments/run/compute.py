@@ -27,6 +27,7 @@ from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Attack, Recipe
 from spikeproof.auditing.assess import DIAGNOSED
+from spikeproof.auditing.backdoors import BackdoorMetrics, backdoor_metrics
 from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.catalogue.extensions import packages
 from spikeproof.catalogue.given import fingerprint_of
@@ -67,6 +68,7 @@ from spikeproof.learning.rule import EpochReport, Rule
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.networks.substitute import Substitutable, probed
 from spikeproof.plainfiles import printable
+from spikeproof.poisoning.poisoned import Poisoned
 from spikeproof.probes import Probe
 from spikeproof.protocols import Model, Threat
 from spikeproof.specs import build, canonical, describe
@@ -241,8 +243,32 @@ class Bench:
             "stochastic": bool(getattr(subject.model, "stochastic", False)),
             "weights": subject.weights,
             "sample_sha256": subject.sample,
+            **self.backdoor(cell, subject),
         }
         return {"metrics.json": as_json(metrics), TABLE: table(stored(subject.clean))}
+
+    def backdoor(self, cell: Cell, subject: Subject) -> dict[str, BackdoorMetrics]:
+        """What the trigger of poisoned training data does to the model; nothing for other data."""
+        source = data_of(Store(self.root).read(cell.spec["train"]).cell["spec"]["dataset"])
+        if not isinstance(source, Poisoned) or not bool((subject.labels != source.target).any()):
+            return {}
+        key = subject.key.fold("backdoor")
+        triggered = source.triggered(
+            source.of.load(self.data),
+            subject.images,
+            key.fold("trigger").for_rows(subject.clean.example),
+            self.data,
+        )
+        found = backdoor_metrics(
+            subject.model,
+            subject.images,
+            triggered,
+            subject.labels,
+            source.target,
+            key,
+            batch_size=self.batch_size,
+        )
+        return {"backdoor": found}
 
     def inspect(self, cell: Cell, tell: Tell) -> Files:
         """Diagnostics of the model: leaking state, batch independence, randomness and gradients."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from spikeproof.attacks.made_of.composite import members_of
 from spikeproof.attacks.made_of.stored_images import StoredImages
 from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.physical.onepatch import UniversalPatch
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.errors import InputError
 from spikeproof.evaluation.suites import Suite
@@ -43,8 +44,8 @@ class _Linear:
 def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int) -> None:
     """Run an attack on two grey images that a linear model misclassifies, which takes few forward passes.
 
-    Attacks on events, attacks on several models, and attacks of other libraries are not rehearsed. Of stored
-    images only the shape is compared.
+    Attacks on events, attacks on several models, patches that are yet to be trained, and attacks of other
+    libraries are not rehearsed. Of stored images only the shape is compared.
 
     Args:
         recipe: the attack.
@@ -64,7 +65,7 @@ def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int)
         recipe.check_shape(shape)
         return
     if moves_events(threat) or any(
-        isinstance(each, (Transfer, Suite, Peer)) for each in members_of([recipe])
+        isinstance(each, (Transfer, Suite, Peer, UniversalPatch)) for each in members_of([recipe])
     ):
         return
     model = _Linear(tuple(shape), classes)
