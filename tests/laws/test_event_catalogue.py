@@ -40,6 +40,7 @@ MADE = {
     "transfer": [Transfer()],
     "torchattacks": [Torchattacks(attack=TORCHATTACKS["PGD"]())],
     "foolbox": [Foolbox(attack=FOOLBOX["LinfPGD"]())],
+    "stored": [],  # reads a file and searches nothing: unit/test_stored_images.py
 }
 THREATS = [
     *(make(2, most=most) for make, most in product((Flips, Shifts), (1, 3))),

@@ -137,8 +137,8 @@ def over(names):
 
 each, foreign = over(sorted(ROWS)), over(sorted(set(ROWS) - OURS))
 NONE = {"suite", "chosen", "torchattacks", "foolbox", "stored", "universal-patch"}
-"""Run attacks of this table, in suites and after a choice on validation images; are peers; read a file; or need
-to be trained."""
+"""Run attacks of this table, in suites and after a choice on validation images; are peers; read a file; or
+need to be trained."""
 X, Y = Key.of(0).uniform((5, 1, 4, 4)), torch.arange(5) % 3
 
 
