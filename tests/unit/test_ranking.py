@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from spikeproof.command.cli import cli
 from spikeproof.errors import InputError
 from spikeproof.experiments.read import ranking as module
-from spikeproof.experiments.read.comparisons import standings
-from spikeproof.experiments.read.ranking import Pair, Ranking, rankings, separating
+from spikeproof.experiments.read.comparisons import worst_cases
+from spikeproof.experiments.read.ranking import Pair, Ranking, most_separating, rankings
 from spikeproof.experiments.read.results import records
 from spikeproof.report import page
 from spikeproof.report.trust import ranking_words
@@ -47,7 +47,7 @@ def words(directory):
 
 def test_the_budget_that_separates_is_not_the_smallest_and_ties_in_front_have_no_winner(tmp_path):
     found = rankings(study(tmp_path, ALIKE), records(tmp_path))
-    top = separating(found)
+    top = most_separating(found)
     assert [each.epsilon for each in found] == [0.05, 0.1, 0.3]
     assert (top.epsilon, top.shown, top.alike) == (0.1, 2, 2)
     assert [row["encoder"] for row in top.rows] == ["direct", "latency", "early-burst"]
@@ -78,7 +78,7 @@ def test_where_no_test_shows_a_difference_no_model_is_named(tmp_path):
 def test_the_tests_are_those_by_hand_with_a_correction_over_all_budgets(tmp_path):
     found = records(study(tmp_path, ALIKE))
     models = {
-        (each.record["encoder"], each.record["epsilon"]): each.right for each in standings(tmp_path, found)
+        (each.record["encoder"], each.record["epsilon"]): each.right for each in worst_cases(tmp_path, found)
     }
     ranked = rankings(tmp_path, found)
     pairs = [(each, *two) for each in ranked for two in combinations(range(len(each.rows)), 2)]
@@ -95,7 +95,7 @@ def test_models_with_withheld_numbers_are_not_ranked(tmp_path):
     for row in found:
         if row["encoder"] == "direct" and row["attack"] == "worst-case":
             row["verdict"] = "withheld"
-    top = separating(rankings(tmp_path, found))
+    top = most_separating(rankings(tmp_path, found))
     assert [row["encoder"] for row in top.rows] == ["latency", "early-burst"]
     assert top.withheld == 1
     assert "1 number withheld" in " ".join(ranking_words([top], ["encoder"]))
@@ -105,7 +105,7 @@ def test_of_many_models_only_the_first_is_tested_against_the_others_and_the_word
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(module, "ALL_PAIRS", 2)
-    top = separating(rankings(study(tmp_path, {0.1: (0.5, 0.52, 0.53)}), records(tmp_path)))
+    top = most_separating(rankings(study(tmp_path, {0.1: (0.5, 0.52, 0.53)}), records(tmp_path)))
     assert {(pair.first, pair.second) for pair in top.pairs} == {(0, 1), (0, 2)}
     assert not top.all_tested
 
@@ -133,7 +133,7 @@ def test_one_model_has_no_ranking(tmp_path):
     bench = Bench(tmp_path)
     bench.attack(bench.model("latency"), "pgd", 0.1, 0.5)
     found = records(bench.finish())
-    assert separating(rankings(tmp_path, found)) is None
+    assert most_separating(rankings(tmp_path, found)) is None
     assert ranking_words(rankings(tmp_path, found), ["encoder"]) == []
     text = page.write(tmp_path, found, ranked=rankings(tmp_path, found)).read_text()
     assert 'id="ranking"' not in text

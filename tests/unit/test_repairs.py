@@ -293,7 +293,7 @@ def test_each_reason_for_doubt_is_answered_with_its_own_attacks():
     assert remedies(["attacks too few"], spec(), Linf(0.1), levels[:2])[0].recipe == levels[2]
     assert remedies(["attacks too few"], spec(), Linf(0.1), levels) == []
     doubts = {check.name for check in CHECKS if check.verdict in (DOUBTFUL, PRELIMINARY)}
-    assert set(remedying._TRY) < doubts
+    assert set(remedying._ANSWERS) < doubts
 
 
 def test_longer_keeps_the_step_and_strongest_is_that_of_the_audit():

@@ -12,7 +12,7 @@ from spikeproof.attacks.gradient.plain import PGD
 from spikeproof.attacks.search import GradientAttack
 from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.experiments.read.results import records
-from spikeproof.experiments.read.traces import effort, fall, members, proof, shares
+from spikeproof.experiments.read.traces import accuracy_by_step, contributions, effort, proof, suite_members
 from spikeproof.experiments.run.compute import KEPT_STEPS, traces
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
@@ -54,7 +54,7 @@ def attacked(attack, threat):
 def test_the_curve_over_steps_begins_at_the_clean_accuracy_and_ends_at_the_robust_one(recipe):
     threat = Linf(0.2)
     found, columns = attacked(recipe(threat), threat)
-    curve = fall(columns, 1)
+    curve = accuracy_by_step(columns, 1)
     assert curve[0] == (-1, CLEAN.metrics()["clean_accuracy"])
     assert curve[-1][1] == found.metrics()["robust_accuracy"] < curve[0][1]
     steps, accuracies = zip(*curve, strict=True)
@@ -67,7 +67,7 @@ def test_the_curve_over_steps_is_what_counting_gives():
     before = (rng.random(80) < 0.8).astype(float)
     fell = np.where((rng.random(80) < 0.6) & (before > 0), rng.integers(0, 12, 80), -1)
     right = before * (fell < 0)
-    curve = dict(fall({"fell": fell, "right": right, "right_clean": before}, 1))
+    curve = dict(accuracy_by_step({"fell": fell, "right": right, "right_clean": before}, 1))
     now = before.mean()
     for step in range(12):
         now = sum(b and not 0 <= f <= step for b, f in zip(before, fell, strict=True)) / 80
@@ -84,23 +84,23 @@ def test_an_attack_that_does_not_tell_has_no_curve_and_no_silent_success():
 
     told, columns = attacked(inner, threat)
     assert told.metrics()["silent_success_share"] == 0
-    assert fall(columns, 1)
+    assert accuracy_by_step(columns, 1)
     silent, columns = attacked(mute, threat)
     metrics = silent.metrics()
     assert metrics["robust_accuracy"] == told.metrics()["robust_accuracy"] < 1
     assert np.isnan(metrics["silent_success_share"])
-    assert fall(columns, 1) == []
+    assert accuracy_by_step(columns, 1) == []
     assert effort(metrics, columns)["silent_success_share"] is None
     assert effort({**metrics, "silent_success_share": 0.0}, columns)["silent_success_share"] is None
 
 
 def test_what_fell_without_a_step_or_answers_at_random_has_no_curve():
     columns = {"right_clean": np.ones(3), "right": np.array([1.0, 0.0, 0.0])}
-    assert fall({**columns, "fell": np.array([-1, 2, 0])}, 1) != []
-    assert fall({**columns, "fell": np.array([-1, 2, -1])}, 1) == []
-    assert fall({**columns, "fell": np.array([-1, 2, -2])}, 1) == []
-    assert fall({**columns, "fell": np.array([-1, 2, 0])}, 4) == []
-    assert fall(columns, 1) == []
+    assert accuracy_by_step({**columns, "fell": np.array([-1, 2, 0])}, 1) != []
+    assert accuracy_by_step({**columns, "fell": np.array([-1, 2, -1])}, 1) == []
+    assert accuracy_by_step({**columns, "fell": np.array([-1, 2, -2])}, 1) == []
+    assert accuracy_by_step({**columns, "fell": np.array([-1, 2, 0])}, 4) == []
+    assert accuracy_by_step(columns, 1) == []
 
 
 def test_shares_of_a_worst_case_add_up_and_leaving_one_out_is_recomputing():
@@ -115,7 +115,7 @@ def test_shares_of_a_worst_case_add_up_and_leaving_one_out_is_recomputing():
     order = np.argsort(every.mean(1), kind="stable")
     chosen = order[every[order].argmin(0)]
     metrics = [{"gradient_free": False, "attacked": 180, "forward_queries": 5}] * 3
-    rows = shares(clean, found, chosen, ["a", "b", "c"], metrics)
+    rows = contributions(clean, found, chosen, ["a", "b", "c"], metrics)
     assert sum(row["broke"] for row in rows) == pytest.approx(clean["right"].mean() - every.min(0).mean())
     for k, row in enumerate(rows, 1):
         assert row["without"] == np.delete(every, k, 0).min(0).mean()
@@ -134,10 +134,10 @@ def test_members_of_a_suite_are_counted_in_accuracy():
         "evidence": evidence,
     }
     idle = {"name": "square", "attacked": 0, "broke": 0.0, "left": 0.5, "gradient_free": True}
-    first, second = members({"n": 10, "members": [ran, idle]})
+    first, second = suite_members({"n": 10, "members": [ran, idle]})
     assert (first["broke"], first["left"], first["forward_queries"]) == (0.4, 0.5, 70)
     assert (second["broke"], second["backward_queries"], second["without"]) == (0.0, 0, None)
-    assert members({"n": 10}) == []
+    assert suite_members({"n": 10}) == []
 
 
 def test_a_proof_has_its_interval_or_its_reason():

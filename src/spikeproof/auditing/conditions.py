@@ -85,7 +85,7 @@ DEAD = 0.99
 """Share of neurons and time steps without a gradient above which a layer passes almost none back."""
 SHAKEN = 0.5
 """Largest mean relative change of the loss under noise that raises nothing."""
-STANDING = 0.01
+ALL_BROKEN = 0.01
 """A robust accuracy up to this counts as zero where an attack is expected to break every example."""
 STILL_GAINING, TRACE = 0.1, 8
 """Largest share of its gain that an attack may make in its last quarter, and the shortest trace judged."""
@@ -415,7 +415,7 @@ def rises_with_epsilon(evidence: Evidence) -> str | None:
 def unbounded_attack_fails(evidence: Evidence) -> str | None:
     """An attack that may choose any image should break every example."""
     best = _best(evidence.white_box())
-    if not evidence.unbounded or best is None or best.accuracy <= STANDING:
+    if not evidence.unbounded or best is None or best.accuracy <= ALL_BROKEN:
         return None
     return f"{best.name} may choose any image, and the accuracy is still {_percent(best.accuracy)}"
 
@@ -423,7 +423,7 @@ def unbounded_attack_fails(evidence: Evidence) -> str | None:
 def loss_still_rising(evidence: Evidence) -> str | None:
     iterated = [a for a in evidence.white_box() if a.steps > 1]
     strongest = min(iterated, key=lambda a: (a.accuracy, -a.steps), default=None)
-    if strongest is None or strongest.accuracy <= STANDING:
+    if strongest is None or strongest.accuracy <= ALL_BROKEN:
         return None
     gained = _gained_at_the_end(strongest.losses or ())
     if gained <= STILL_GAINING:

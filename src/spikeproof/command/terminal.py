@@ -13,7 +13,7 @@ import click
 
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.comparisons import Compared
-from spikeproof.experiments.read.ranking import Ranking, separating
+from spikeproof.experiments.read.ranking import Ranking, most_separating
 from spikeproof.experiments.read.record import (
     CorruptionError,
     CorruptionRecord,
@@ -270,7 +270,7 @@ def print_ranking(ranked: Sequence[Ranking], records: Sequence[Record]) -> None:
         ranked: the rankings of a study.
         records: its headline numbers.
     """
-    top, axes = separating(ranked), varying(records) or ["encoder"]
+    top, axes = most_separating(ranked), varying(records) or ["encoder"]
     if top is None:
         return
     click.echo(f"\nRanking at {top.threat} {epsilon_text(top.epsilon)}, worst case with 95 % intervals:")

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from spikeproof.auditing.checks import CHECKS, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.errors import InputError
 from spikeproof.experiments.read.comparisons import Compared
-from spikeproof.experiments.read.ranking import Ranking, separating
+from spikeproof.experiments.read.ranking import Ranking, most_separating
 from spikeproof.experiments.read.record import (
     CorruptionError,
     CorruptionRecord,
@@ -380,7 +380,7 @@ def _page(
         created=origin.plan.get("created", ""),
         version=origin.plan.get("spikeproof", ""),
         summary=_summary(records, rows, {each.threat for each in ranked if len(each.rows) > 1}),
-        ranking=separating(ranked),
+        ranking=most_separating(ranked),
         order=ranking_words(ranked, axes),
         most_places=MOST_MODELS,
         axes=axes,

@@ -12,7 +12,7 @@ from typing import NamedTuple, assert_never
 from spikeproof.auditing.checks import GRAVITY, MARKS, SUPPORTED
 from spikeproof.catalogue.names import members
 from spikeproof.experiments.read.comparisons import Compared
-from spikeproof.experiments.read.ranking import Ranking, separating
+from spikeproof.experiments.read.ranking import Ranking, most_separating
 from spikeproof.experiments.read.record import ProbeRecord, Record
 from spikeproof.report import findings as f
 from spikeproof.report.tables import Budget, budget_of, budgets, epsilon_text, interval, label, percent
@@ -493,7 +493,7 @@ def ranking_words(found: Sequence[Ranking], axes: Sequence[str]) -> list[str]:
         found: the rankings of a study.
         axes: the axes on which its models differ.
     """
-    top = separating(found)
+    top = most_separating(found)
     if top is None:
         return []
     where = _budget(Budget(top.threat, top.epsilon))

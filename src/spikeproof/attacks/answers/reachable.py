@@ -300,8 +300,8 @@ class _Search:
         nothing = self.x.new_full((len(self.x),), torch.nan)
         self.losses += [nothing] * (length - len(self.losses))
 
-    def run(self, restart: int, standing: Tensor, key: Key) -> None:
-        rows = standing.nonzero().flatten()
+    def run(self, restart: int, unbroken: Tensor, key: Key) -> None:
+        rows = unbroken.nonzero().flatten()
         if not len(rows):
             return
         towards = self.towards(restart, rows)
@@ -329,8 +329,8 @@ class _Search:
             values[rows] = torch.where(improved, height, -torch.inf)
             self.trace(rows)
         for _ in range(PASSES):
-            standing = self.refine(towards, standing)
-            if not standing.any():
+            unbroken = self.refine(towards, unbroken)
+            if not unbroken.any():
                 return
 
     def start(self, restart: int, key: Key) -> Int64[Tensor, "B *F"]:
@@ -400,11 +400,11 @@ class _Search:
         return found.flip(0) if isinstance(self.gradient_source.encoder, Reversed) else found
 
     def refine(
-        self, towards: Callable[[Tensor, Tensor], Tensor], standing: Bool[Tensor, "B"]
+        self, towards: Callable[[Tensor, Tensor], Tensor], unbroken: Bool[Tensor, "B"]
     ) -> Bool[Tensor, "B"]:
         """Change single pixels of the best images, the most promising first; returns which improved."""
-        improved = torch.zeros_like(standing)
-        rows = (standing & (self.best.fooled <= 0)).nonzero().flatten()
+        improved = torch.zeros_like(unbroken)
+        rows = (unbroken & (self.best.fooled <= 0)).nonzero().flatten()
         if not len(rows) or not self.attack.refine:
             return improved
         own = self.code.level(self.best.x)

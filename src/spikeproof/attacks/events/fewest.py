@@ -1,7 +1,8 @@
 """Searches for the fewest changes of a spike train that fool the model: SpikeFool and SDA.
 
-Both evaluate the model through a `Hunt`, so that they serve as attacks within a budget and as searches for
-distances. A search over flips ends at a train of which no single change that was tried can be undone.
+Both evaluate the model through a `SearchState`, so that they serve as attacks within a budget and as
+searches for distances. A search over flips ends at a train of which no single change that was tried can be
+undone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.nearest.minimum import Hunt, SlopeRecipe, per_row
+from spikeproof.attacks.nearest.minimum import SearchState, SlopeRecipe, per_row
 from spikeproof.errors import InputError
 from spikeproof.losses import Margin
 from spikeproof.threats import Additions, Flips, Removals, Shifts
@@ -25,41 +26,41 @@ CHUNK = 512
 """Batch size of the forward passes, in spike trains."""
 
 
-def undo(hunt: Hunt, worth: Float[Tensor, "B *F"], singles: int, name: str) -> None:
+def undo(state: SearchState, worth: Float[Tensor, "B *F"], singles: int, name: str) -> None:
     """Undo changes of the nearest trains: first as many of the weakest changes as possible, then single ones.
 
     Args:
-        hunt: the search, whose nearest trains so far this begins at.
+        state: the search, whose nearest trains so far this begins at.
         worth: worth of the change at each entry, for each example of the batch.
         singles: number of single changes that are tried, per example.
         name: name of these evaluations, from which their randomness follows.
     """
-    rows = hunt.rows[hunt.distance[hunt.rows].isfinite()]
+    rows = state.rows[state.distance[state.rows].isfinite()]
     if not len(rows):
         return
-    x, start = hunt.x[rows], hunt.near[rows].clone()
+    x, start = state.x[rows], state.near[rows].clone()
     rank = _rank(worth[rows], start != x)
     low, high = torch.zeros_like(rows), rank.flatten(1).amax(1)
     turn = 0
     while True:
-        going = hunt.left(rows) & (low < high)
+        going = state.left(rows) & (low < high)
         if not going.any():
             break
         middle = (low + high + 1) // 2
         tried = torch.where((rank > 0) & (rank <= per_row(middle, rank)), x, start)
         good = torch.zeros_like(going)
-        good[going] = hunt.offer(rows[going], tried[going], name, "weakest", turn)
+        good[going] = state.offer(rows[going], tried[going], name, "weakest", turn)
         low, high = torch.where(good, middle, low), torch.where(going & ~good, middle - 1, high)
         turn += 1
     tested = torch.zeros_like(start, dtype=torch.bool)
     for turn in range(singles):
-        rank = _rank(worth[rows], (hunt.near[rows] != x) & ~tested)
-        going = hunt.left(rows) & (rank == 1).flatten(1).any(1)
+        rank = _rank(worth[rows], (state.near[rows] != x) & ~tested)
+        going = state.left(rows) & (rank == 1).flatten(1).any(1)
         if not going.any():
             return
         tested |= rank == 1
-        tried = torch.where(rank == 1, x, hunt.near[rows])
-        hunt.offer(rows[going], tried[going], name, "single", turn)
+        tried = torch.where(rank == 1, x, state.near[rows])
+        state.offer(rows[going], tried[going], name, "single", turn)
 
 
 def _rank(worth: Float[Tensor, "R *F"], among: Bool[Tensor, "R *F"]) -> Int64[Tensor, "R *F"]:
@@ -126,46 +127,46 @@ class SpikeFool(SlopeRecipe):
                 "Try the defaults.",
             )
 
-    def run(self, hunt: Hunt) -> None:
-        rows = hunt.rows
-        others, _ = hunt.classes(rows)
-        others, here = others[:, : self.candidates], hunt.x[rows].clone()
+    def run(self, state: SearchState) -> None:
+        rows = state.rows
+        others, _ = state.classes(rows)
+        others, here = others[:, : self.candidates], state.x[rows].clone()
         lead = torch.full((len(rows),), self.lam, dtype=torch.float64, device=rows.device)
-        worth = torch.zeros_like(hunt.x)
+        worth = torch.zeros_like(state.x)
         for step in range(self.steps):
-            left = hunt.left(rows)
+            left = state.left(rows)
             rows, others, here, lead = rows[left], others[left], here[left], lead[left]
             if not len(rows):
                 break
-            dual = _Single(_events(hunt), hunt.x[rows])
-            face = hunt.face(rows, here, others, dual, "face", step)
-            goal, size = self._crossing(hunt, rows, here, face.w, lead * face.gap.double().abs())
+            dual = _Single(_events(state), state.x[rows])
+            face = state.face(rows, here, others, dual, "face", step)
+            goal, size = self._crossing(state, rows, here, face.w, lead * face.gap.double().abs())
             moves = (goal != here).flatten(1).any(1)
             if not moves.any():
                 break
             rows, others, here, lead = rows[moves], others[moves], here[moves], lead[moves]
             goal, size, w = goal[moves], size[moves], face.w[moves]
-            fooled = hunt.offer(rows, goal, "plane", step)
+            fooled = state.offer(rows, goal, "plane", step)
             worth[rows[fooled]] = w[fooled].abs()
             here = torch.where(per_row(fooled, goal) > 0, here, goal)
             lead = torch.where(fooled, self.lam, 1.5 * lead)
-            here[fooled] = self._smaller(hunt, rows[fooled], w[fooled], size[fooled], step)
-        if isinstance(hunt.threat, Flips):
-            undo(hunt, worth, self.singles, "undo")
+            here[fooled] = self._smaller(state, rows[fooled], w[fooled], size[fooled], step)
+        if isinstance(state.threat, Flips):
+            undo(state, worth, self.singles, "undo")
 
     def _crossing(
-        self, hunt: Hunt, rows: Tensor, here: Tensor, w: Tensor, wanted: Float[Tensor, "R"]
+        self, state: SearchState, rows: Tensor, here: Tensor, w: Tensor, wanted: Float[Tensor, "R"]
     ) -> tuple[Tensor, Int64[Tensor, "R"]]:
         """The member of fewest changes, out of a ladder of sizes, across the plane; else the largest."""
-        x = hunt.x[rows]
-        best = torch.where(hunt.distance[rows].isfinite(), hunt.distance[rows] - 1, torch.inf)
-        goal, size, limit = here.clone(), torch.zeros_like(rows), _limits(hunt, x)
+        x = state.x[rows]
+        best = torch.where(state.distance[rows].isfinite(), state.distance[rows] - 1, torch.inf)
+        goal, size, limit = here.clone(), torch.zeros_like(rows), _limits(state, x)
         going = limit > 0
         for k in _ladder(int(limit.max())):
             sizes = limit.clamp(max=k)  # each example has a ladder of its own
-            member = _members(_events(hunt), x, w, sizes)
+            member = _members(_events(state), x, w, sizes)
             rise = (w.double() * (member - here).double()).flatten(1).sum(1)
-            may = going & (hunt.threat.distance(member, x).double() <= best)
+            may = going & (state.threat.distance(member, x).double() <= best)
             grows = may & (member != x).flatten(1).any(1)
             goal = torch.where(per_row(grows, goal) > 0, member, goal)
             size = torch.where(grows, sizes, size)
@@ -175,19 +176,19 @@ class SpikeFool(SlopeRecipe):
         return goal, size
 
     def _smaller(
-        self, hunt: Hunt, rows: Tensor, w: Tensor, size: Int64[Tensor, "R"], step: int
+        self, state: SearchState, rows: Tensor, w: Tensor, size: Int64[Tensor, "R"], step: int
     ) -> Float[Tensor, "R *F"]:
         """Bisect between sizes that fool the model and sizes that do not; the largest of the latter."""
-        x, low, high = hunt.x[rows], torch.zeros_like(size), size
+        x, low, high = state.x[rows], torch.zeros_like(size), size
         here, turn = x.clone(), 0
         while len(rows):
-            going = hunt.left(rows) & (high - low > 1)
+            going = state.left(rows) & (high - low > 1)
             if not going.any():
                 break
             middle = (low + high) // 2
-            member = _members(_events(hunt), x, w, middle)
+            member = _members(_events(state), x, w, middle)
             fooled = torch.zeros_like(going)
-            fooled[going] = hunt.offer(rows[going], member[going], "size", step, turn)
+            fooled[going] = state.offer(rows[going], member[going], "size", step, turn)
             here = torch.where(per_row(going & ~fooled, here) > 0, member, here)
             high, low = torch.where(fooled, middle, high), torch.where(going & ~fooled, middle, low)
             turn += 1
@@ -217,15 +218,15 @@ def _members(
     return found
 
 
-def _events(hunt: Hunt) -> Flips | Shifts:
+def _events(state: SearchState) -> Flips | Shifts:
     """The threat of a search over events, which `check_threat` has checked."""
-    return cast(Flips | Shifts, hunt.threat)
+    return cast(Flips | Shifts, state.threat)
 
 
-def _limits(hunt: Hunt, x: Float[Tensor, "R *F"]) -> Int64[Tensor, "R"]:
+def _limits(state: SearchState, x: Float[Tensor, "R *F"]) -> Int64[Tensor, "R"]:
     """The largest size that is tried for each example."""
-    threat = _events(hunt)
-    if hunt.stop:
+    threat = _events(state)
+    if state.stop:
         return torch.full((len(x),), int(threat.epsilon), dtype=torch.int64, device=x.device)
     if isinstance(threat, Shifts):
         steps, spikes = max(x.shape[1], 1), (x > 0).flatten(1).sum(1)
@@ -295,27 +296,27 @@ class SDA(SlopeRecipe):
                 "SDA needs steps >= 0, first >= 1 and singles >= 0", repr(self), "Try the defaults."
             )
 
-    def run(self, hunt: Hunt) -> None:
-        here, worth = hunt.x.clone(), torch.zeros_like(hunt.x)
-        seen = torch.zeros_like(hunt.x, dtype=torch.bool)
-        fallen = torch.zeros(len(hunt.x), dtype=torch.bool, device=hunt.x.device)
+    def run(self, state: SearchState) -> None:
+        here, worth = state.x.clone(), torch.zeros_like(state.x)
+        seen = torch.zeros_like(state.x, dtype=torch.bool)
+        fallen = torch.zeros(len(state.x), dtype=torch.bool, device=state.x.device)
         for step in range(self.steps):
-            rows = hunt.rows[~fallen[hunt.rows]]
+            rows = state.rows[~fallen[state.rows]]
             if not len(rows):
                 break
-            _, slope, _ = hunt.slope(rows, here[rows], Margin(), "slope", step)
-            value, _ = hunt.trial(rows, here[rows], "base", step)  # margin of the attacked model itself
-            entries, sign = self._steepest(hunt, rows, slope, seen[rows], step)
+            _, slope, _ = state.slope(rows, here[rows], Margin(), "slope", step)
+            value, _ = state.trial(rows, here[rows], "base", step)  # margin of the attacked model itself
+            entries, sign = self._steepest(state, rows, slope, seen[rows], step)
             over = (sign == 0).all(1)  # every flip was tried; those that were not made may help now
-            seen[rows[over]] = here[rows[over]] != hunt.x[rows[over]]
+            seen[rows[over]] = here[rows[over]] != state.x[rows[over]]
             if over.any():
-                entries, sign = self._steepest(hunt, rows, slope, seen[rows], step)
+                entries, sign = self._steepest(state, rows, slope, seen[rows], step)
             real = (sign != 0).any(1)
             if not real.any():
                 break
             fallen[rows[~real]] = True  # no flip is left to try, whatever the rest of the batch
             rows, value, entries, sign = rows[real], value[real], entries[real], sign[real]
-            gain = self._alone(hunt, rows, here[rows], entries, sign, step) - value[:, None].double()
+            gain = self._alone(state, rows, here[rows], entries, sign, step) - value[:, None].double()
             flat, many = (each[rows].flatten(1) for each in (seen, worth))
             seen[rows] = flat.scatter(1, entries, (sign != 0) | flat.gather(1, entries)).view_as(here[rows])
             made = (sign != 0) & (gain >= 0)
@@ -324,16 +325,16 @@ class SDA(SlopeRecipe):
             ).view_as(here[rows])
             change = torch.zeros_like(many).scatter_add(1, entries, (sign * made).to(many.dtype))
             here[rows] += change.view_as(here[rows])
-            self._within(hunt, rows, here[rows], worth[rows], step)
-            fallen[rows] = hunt.offer(rows, here[rows], "all", step)
-        undo(hunt, worth, self.singles, "undo")
+            self._within(state, rows, here[rows], worth[rows], step)
+            fallen[rows] = state.offer(rows, here[rows], "all", step)
+        undo(state, worth, self.singles, "undo")
 
     def _steepest(
-        self, hunt: Hunt, rows: Tensor, slope: Tensor, seen: Tensor, step: int
+        self, state: SearchState, rows: Tensor, slope: Tensor, seen: Tensor, step: int
     ) -> tuple[Int64[Tensor, "R M"], Float[Tensor, "R M"]]:
         """The entries with the largest slopes among flips not yet tried, and their signs; 0 for none."""
-        threat = cast(Flips, hunt.threat)
-        key, x = hunt.key.fold("tie", step).take(rows), hunt.x[rows]
+        threat = cast(Flips, state.threat)
+        key, x = state.key.fold("tie", step).take(rows), state.x[rows]
         noise = 1e-12 * key.normal(slope.shape, 0, slope.device).to(slope.dtype)
         slope = torch.where(slope == 0, noise, slope)
         room = torch.where(slope > 0, threat.up(x), threat.down(x)) > 0
@@ -343,7 +344,7 @@ class SDA(SlopeRecipe):
         return top.indices, sign
 
     def _alone(
-        self, hunt: Hunt, rows: Tensor, here: Tensor, entries: Tensor, sign: Tensor, step: int
+        self, state: SearchState, rows: Tensor, here: Tensor, entries: Tensor, sign: Tensor, step: int
     ) -> Float[Tensor, "R M"]:
         """The margins after each flip alone; a single flip that fools the model is kept as a result."""
         values = torch.full(entries.shape, -torch.inf, dtype=torch.float64, device=rows.device)
@@ -352,7 +353,7 @@ class SDA(SlopeRecipe):
             r, m = part.T
             flat = here[r].flatten(1)
             flat.scatter_add_(1, entries[r, m][:, None], sign[r, m][:, None].to(flat.dtype))
-            value, fooled = hunt.trial(rows[r], flat.view_as(here[r]), "alone", step)
+            value, fooled = state.trial(rows[r], flat.view_as(here[r]), "alone", step)
             values[r, m], fools[r, m] = value.double().nan_to_num(torch.inf), fooled
         one = fools.any(1).nonzero().flatten()
         if len(one):
@@ -362,15 +363,15 @@ class SDA(SlopeRecipe):
                 .flatten(1)
                 .scatter_add(1, entries[one].gather(1, m), sign[one].gather(1, m).to(here.dtype))
             )
-            hunt.offer(rows[one], flat.view_as(here[one]), "single", step)
+            state.offer(rows[one], flat.view_as(here[one]), "single", step)
         return values
 
-    def _within(self, hunt: Hunt, rows: Tensor, here: Tensor, worth: Tensor, step: int) -> None:
+    def _within(self, state: SearchState, rows: Tensor, here: Tensor, worth: Tensor, step: int) -> None:
         """Within a budget, evaluate only the flips of the largest effect, as many as it allows, together."""
-        threat = _events(hunt)
-        far = threat.distance(here, hunt.x[rows]) > threat.epsilon
-        if not hunt.stop or not far.any():
+        threat = _events(state)
+        far = threat.distance(here, state.x[rows]) > threat.epsilon
+        if not state.stop or not far.any():
             return
-        rows, x, here = rows[far], hunt.x[rows[far]], here[far]
+        rows, x, here = rows[far], state.x[rows[far]], here[far]
         rank = _rank(-worth[far], here != x)
-        hunt.offer(rows, torch.where((rank > 0) & (rank <= threat.epsilon), here, x), "within", step)
+        state.offer(rows, torch.where((rank > 0) & (rank <= threat.epsilon), here, x), "within", step)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spikeproof.attacks.nearest.minimum import Hunt, NormRecipe, dot, per_row
+from spikeproof.attacks.nearest.minimum import NormRecipe, SearchState, dot, per_row
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.threats import L2, Linf
@@ -33,39 +33,39 @@ class _Walk(NormRecipe):
     gradient_free: ClassVar[bool] = True
     starts: int = 20
 
-    def begin(self, hunt: Hunt) -> Tensor:
+    def begin(self, state: SearchState) -> Tensor:
         """Find an adversarial image for each example, move it to the boundary, and return the rows with one.
 
         Candidates are random images, random black and white images, and uniform grey images. An example
         without an adversarial image among them is not searched further.
         """
         for turn in range(self.starts):
-            rows = hunt.rows
-            rows = rows[hunt.distance[rows].isinf()]
+            rows = state.rows
+            rows = rows[state.distance[rows].isinf()]
             if not len(rows):
                 break
             noise = (
-                hunt.key.fold("begin", turn)
+                state.key.fold("begin", turn)
                 .take(rows)
-                .uniform((len(rows), *hunt.x.shape[1:]), 0, hunt.x.device)
+                .uniform((len(rows), *state.x.shape[1:]), 0, state.x.device)
             )
             if turn % 3 == 1:
                 noise = (noise < 0.5).to(noise.dtype)
             elif turn % 3 == 2:
                 noise = torch.full_like(noise, (turn // 3 * 0.618) % 1)
-            hunt.offer(rows, noise.to(hunt.x.dtype), "begin", turn, decision=True)
-        rows = hunt.rows
-        rows = rows[hunt.distance[rows].isfinite()]
-        near, _ = to_boundary(hunt, rows, hunt.near[rows], 20, "begin")
-        hunt.offer(rows, near, "begun", decision=True)
+            state.offer(rows, noise.to(state.x.dtype), "begin", turn, decision=True)
+        rows = state.rows
+        rows = rows[state.distance[rows].isfinite()]
+        near, _ = to_boundary(state, rows, state.near[rows], 20, "begin")
+        state.offer(rows, near, "begun", decision=True)
         return rows
 
 
 def to_boundary(
-    hunt: Hunt, rows: Tensor, images: Tensor, steps: int, *names: int | str
+    state: SearchState, rows: Tensor, images: Tensor, steps: int, *names: int | str
 ) -> tuple[Tensor, Tensor]:
     """The last adversarial images on the way to the clean ones, by bisection, and their shares of the way."""
-    clean, linf = hunt.x[rows], isinstance(hunt.threat, Linf)
+    clean, linf = state.x[rows], isinstance(state.threat, Linf)
     low, high = torch.zeros(len(rows), device=clean.device), torch.ones(len(rows), device=clean.device)
     reach = (images - clean).flatten(1).abs().amax(1) if len(rows) else low
 
@@ -80,7 +80,7 @@ def to_boundary(
         if not len(rows):
             break
         middle = (low + high) / 2
-        fooled = hunt.fools(rows, between(middle), *names, "bisect", i)
+        fooled = state.fools(rows, between(middle), *names, "bisect", i)
         high, low = torch.where(fooled, middle, high), torch.where(fooled, low, middle)
     whole = per_row(high, clean) == 1
     return torch.where(whole, images, between(high)).clamp(0, 1), high
@@ -119,24 +119,24 @@ class Boundary(_Walk):
                 "Boundary needs steps >= 0, starts >= 1 and positive lengths", repr(self), "Try steps=1000."
             )
 
-    def run(self, hunt: Hunt) -> None:
-        self.begin(hunt)
-        n, like = len(hunt.x), hunt.x
+    def run(self, state: SearchState) -> None:
+        self.begin(state)
+        n, like = len(state.x), state.x
         turn, shrink = like.new_full((n,), self.spherical), like.new_full((n,), self.source)
         tried, fooled_ = like.new_zeros(2, n), like.new_zeros(2, n)  # orthogonal steps, whole steps
         for step in range(self.steps):
-            rows = hunt.rows
-            rows = rows[hunt.distance[rows].isfinite()]
+            rows = state.rows
+            rows = rows[state.distance[rows].isfinite()]
             if not len(rows):
                 return
-            here, clean = hunt.near[rows], like[rows]
-            noise = hunt.key.fold("noise", step).take(rows).normal(here.shape, 0, here.device).to(here.dtype)
+            here, clean = state.near[rows], like[rows]
+            noise = state.key.fold("noise", step).take(rows).normal(here.shape, 0, here.device).to(here.dtype)
             around, closer = _around(here, clean, noise, turn[rows], shrink[rows])
             if step % 5 == 0:
-                sphere = hunt.fools(rows, around, "sphere", step)
+                sphere = state.fools(rows, around, "sphere", step)
                 tried[0, rows] += 1
                 fooled_[0, rows] += sphere.to(like.dtype)
-            good = hunt.offer(rows, closer, "step", step, decision=True)
+            good = state.offer(rows, closer, "step", step, decision=True)
             tried[1, rows] += 1
             fooled_[1, rows] += good.to(like.dtype)
             for i, (window, wanted, length) in enumerate(((20, 0.5, turn), (30, 0.25, shrink))):
@@ -201,23 +201,23 @@ class HopSkipJump(_Walk):
                 "Try steps=20, evaluations=100.",
             )
 
-    def run(self, hunt: Hunt) -> None:
-        self.begin(hunt)
-        linf, values = isinstance(hunt.threat, Linf), hunt.x[0].numel()
+    def run(self, state: SearchState) -> None:
+        self.begin(state)
+        linf, values = isinstance(state.threat, Linf), state.x[0].numel()
         theta = self.gamma / (values * (values if linf else math.sqrt(values)))
         bisections = min(max(math.ceil(-math.log2(theta)), 1), 24)
-        position = hunt.near.clone()
+        position = state.near.clone()
         for step in range(1, self.steps + 1):
-            rows = hunt.rows
-            rows = rows[hunt.distance[rows].isfinite()]
+            rows = state.rows
+            rows = rows[state.distance[rows].isfinite()]
             if not len(rows):
                 return
             here = position[rows]
-            far = hunt.threat.distance(here, hunt.x[rows]).to(here.dtype)
+            far = state.threat.distance(here, state.x[rows]).to(here.dtype)
             width = far * theta * (values if linf else math.sqrt(values))
             width = torch.full_like(far, 0.1) if step == 1 else width
             count = min(int(self.evaluations * math.sqrt(step)), self.most)
-            normal = self._normal(hunt, rows, here, width, count, step)
+            normal = self._normal(state, rows, here, width, count, step)
             direction = normal.sign() if linf else normal
             size, moved = far / math.sqrt(step), here.clone()
             open_ = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
@@ -226,25 +226,25 @@ class HopSkipJump(_Walk):
                     break
                 tried = (here + per_row(size, here) * direction)[open_].clamp(0, 1)
                 fooled = torch.zeros_like(open_)
-                fooled[open_] = hunt.fools(rows[open_], tried, "jump", step, half)
+                fooled[open_] = state.fools(rows[open_], tried, "jump", step, half)
                 moved[fooled] = tried[fooled[open_]]
                 open_, size = open_ & ~fooled, size / 2
-            back, _ = to_boundary(hunt, rows, moved, bisections, "back", step)
-            hunt.offer(rows, back, "step", step, decision=True)
+            back, _ = to_boundary(state, rows, moved, bisections, "back", step)
+            state.offer(rows, back, "step", step, decision=True)
             position[rows] = back
 
     def _normal(
-        self, hunt: Hunt, rows: Tensor, here: Tensor, width: Tensor, count: int, step: int
+        self, state: SearchState, rows: Tensor, here: Tensor, width: Tensor, count: int, step: int
     ) -> Float[Tensor, "R *F"]:
         """The unit direction into the adversarial region, estimated from decisions around the image."""
-        key = hunt.key.fold("normal", step).take(rows)
+        key = state.key.fold("normal", step).take(rows)
         weighted, plain, total = torch.zeros_like(here), torch.zeros_like(here), torch.zeros_like(width)
         for first in range(0, count, NOISES):
             size = min(NOISES, count - first)
-            noise = _directions(key.fold(first), size, here, isinstance(hunt.threat, Linf))
+            noise = _directions(key.fold(first), size, here, isinstance(state.threat, Linf))
             tried = (here[:, None] + per_row(width, noise) * noise).clamp(0, 1)
             noise = (tried - here[:, None]) / per_row(width, noise).clamp(min=1e-30)
-            phi = _decisions(hunt, rows, tried, step, first).to(here.dtype) * 2 - 1
+            phi = _decisions(state, rows, tried, step, first).to(here.dtype) * 2 - 1
             weighted += (phi.view(*phi.shape, *[1] * (here.ndim - 1)) * noise).sum(1)
             plain += noise.sum(1)
             total += phi.sum(1)
@@ -262,13 +262,13 @@ def _directions(key: Key, size: int, like: Tensor, linf: bool) -> Float[Tensor, 
     return (noise / lengths.view(*lengths.shape, *[1] * (like.ndim - 1))).to(like.dtype)
 
 
-def _decisions(hunt: Hunt, rows: Tensor, tried: Tensor, step: int, first: int) -> Tensor:
+def _decisions(state: SearchState, rows: Tensor, tried: Tensor, step: int, first: int) -> Tensor:
     """Whether each of several images per row fools the model, evaluated in portions."""
     size = tried.shape[1]
     answers = []
     for start in range(0, size, PORTION):
         part = tried[:, start : start + PORTION]
         owners = rows.repeat_interleave(part.shape[1])
-        fooled = hunt.fools(owners, part.flatten(0, 1), "normal", step, first, start)
+        fooled = state.fools(owners, part.flatten(0, 1), "normal", step, first, start)
         answers.append(fooled.view(len(rows), -1))
     return torch.cat(answers, 1)

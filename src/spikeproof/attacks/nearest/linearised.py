@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.nearest.minimum import DualNorm, Face, Hunt, SlopeRecipe, dot, per_row
+from spikeproof.attacks.nearest.minimum import DualNorm, Face, SearchState, SlopeRecipe, dot, per_row
 from spikeproof.errors import InputError
 from spikeproof.protocols import Threat
 from spikeproof.threats import L1, L2, Linf
@@ -80,7 +80,7 @@ def onto_plane(
 
 
 def walk(
-    hunt: Hunt,
+    state: SearchState,
     rows: Tensor,
     start: Tensor,
     others: Tensor,
@@ -93,7 +93,7 @@ def walk(
     dual, total, end = DualNorm(norm), torch.zeros_like(start), start.clone()
     going = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
     for step in range(steps):
-        face = hunt.face(rows[going], end[going], others[going], dual, name, step)
+        face = state.face(rows[going], end[going], others[going], dual, name, step)
         moved = going.clone()
         moved[going] = ~face.fooled
         keep = ~face.fooled
@@ -102,9 +102,9 @@ def walk(
         total[moved] += _step(norm, Face(face.gap[keep], face.w[keep], face.fooled[keep]), dual)
         end[moved] = (start[moved] + (1 + overshoot) * total[moved]).clamp(0, 1)
         going = moved
-    going &= hunt.left(rows)
+    going &= state.left(rows)
     if going.any():
-        hunt.offer(rows[going], end[going], name, "end")
+        state.offer(rows[going], end[going], name, "end")
     return end
 
 
@@ -157,12 +157,12 @@ class DeepFool(SlopeRecipe):
                 "DeepFool needs steps >= 0, candidates >= 1 and overshoot >= 0", repr(self), "Try steps=50."
             )
 
-    def run(self, hunt: Hunt) -> None:
-        rows = hunt.rows
-        others, _ = hunt.classes(rows)
+    def run(self, state: SearchState) -> None:
+        rows = state.rows
+        others, _ = state.classes(rows)
         others = others[:, : self.candidates]
-        norm = type(hunt.threat)
-        walk(hunt, rows, hunt.x[rows].clone(), others, self.steps, self.overshoot, norm, "walk")
+        norm = type(state.threat)
+        walk(state, rows, state.x[rows].clone(), others, self.steps, self.overshoot, norm, "walk")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,51 +223,51 @@ class FAB(SlopeRecipe):
         """The classes whose boundaries a run considers."""
         return others
 
-    def run(self, hunt: Hunt) -> None:
-        rows = hunt.rows
-        found, _ = hunt.classes(rows)
-        others = found.new_zeros(len(hunt.x), found.shape[1])
+    def run(self, state: SearchState) -> None:
+        rows = state.rows
+        found, _ = state.classes(rows)
+        others = found.new_zeros(len(state.x), found.shape[1])
         others[rows] = found
         for restart in range(self.restarts):
             for turn in range(self.turns(found.shape[1] + 1)):
-                self._descend(hunt, self.aims(others, turn), restart, turn)
+                self._descend(state, self.aims(others, turn), restart, turn)
 
-    def _descend(self, hunt: Hunt, aims: Tensor, restart: int, turn: int) -> None:
-        norm, clean = type(hunt.threat), hunt.x
-        dual, x = DualNorm(norm), self._start(hunt, restart, turn)
+    def _descend(self, state: SearchState, aims: Tensor, restart: int, turn: int) -> None:
+        norm, clean = type(state.threat), state.x
+        dual, x = DualNorm(norm), self._start(state, restart, turn)
         for step in range(self.steps):
-            rows = hunt.rows
+            rows = state.rows
             if not len(rows):
                 return
-            face = hunt.face(rows, x[rows], aims[rows], dual, "face", restart, turn, step)
+            face = state.face(rows, x[rows], aims[rows], dual, "face", restart, turn, step)
             here, there = x[rows], clean[rows]
             # the value of the linear function at the origin
             plane = face.gap - dot(face.w.double(), here.double()).to(here.dtype)
             from_here = onto_plane(norm, here, face.w, face.gap)
             from_there = onto_plane(norm, there, face.w, plane + dot(face.w.double(), there.double()))
             lengths = [
-                hunt.threat.distance(p + d, p).double() for p, d in ((here, from_here), (there, from_there))
+                state.threat.distance(p + d, p).double() for p, d in ((here, from_here), (there, from_there))
             ]
             alpha = (lengths[0] / (lengths[0] + lengths[1]).clamp(min=1e-16)).clamp(max=self.alpha_max)
             alpha = per_row(alpha, here)
             new = (1 - alpha) * (here + self.eta * from_here) + alpha * (there + self.eta * from_there)
             new = new.clamp(0, 1)
-            fooled = hunt.offer(rows, new, "step", restart, turn, step)
+            fooled = state.offer(rows, new, "step", restart, turn, step)
             back = there + self.beta * (new - there)
             x[rows] = torch.where(per_row(fooled, new) > 0, back, new)
 
-    def _start(self, hunt: Hunt, restart: int, turn: int) -> Tensor:
+    def _start(self, state: SearchState, restart: int, turn: int) -> Tensor:
         """The clean image, or a random one at half the distance found so far, or at half of epsilon."""
         if not restart:
-            return hunt.x.clone()
-        key = hunt.key.fold("start", restart, turn)
-        noise = key.normal(hunt.x.shape, 0, hunt.x.device).to(hunt.x.dtype)
-        if isinstance(hunt.threat, Linf):
-            noise = 2 * key.uniform(hunt.x.shape, 0, hunt.x.device).to(hunt.x.dtype) - 1
-        length = hunt.threat.distance(hunt.x + noise, hunt.x).double().clamp(min=1e-12)
-        near = hunt.distance.clamp(max=hunt.threat.epsilon if hunt.stop else torch.inf)
+            return state.x.clone()
+        key = state.key.fold("start", restart, turn)
+        noise = key.normal(state.x.shape, 0, state.x.device).to(state.x.dtype)
+        if isinstance(state.threat, Linf):
+            noise = 2 * key.uniform(state.x.shape, 0, state.x.device).to(state.x.dtype) - 1
+        length = state.threat.distance(state.x + noise, state.x).double().clamp(min=1e-12)
+        near = state.distance.clamp(max=state.threat.epsilon if state.stop else torch.inf)
         near = torch.where(near.isfinite(), near, length)
-        return (hunt.x + per_row(near / length / 2, noise) * noise).clamp(0, 1)
+        return (state.x + per_row(near / length / 2, noise) * noise).clamp(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

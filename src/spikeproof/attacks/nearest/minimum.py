@@ -1,9 +1,9 @@
 """Minimum-norm attacks: the nearest image that fools the model, and its distance.
 
-A search evaluates the model through a `Hunt`, which keeps the nearest adversarial image of each example, the
-counts of passes and the trace. Within a threat a search is an attack like any other: an example has fallen
-when an adversarial image was found within epsilon. Gradients may come from a substitute of the model; whether
-an image fools the model is decided by the attacked model itself.
+A search evaluates the model through its `SearchState`, which keeps the nearest adversarial image of each
+example, the counts of passes and the trace. Within a threat a search is an attack like any other: an example
+has fallen when an adversarial image was found within epsilon. Gradients may come from a substitute of the
+model; whether an image fools the model is decided by the attacked model itself.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from spikeproof.threats import L0, L1, Linf
 __all__ = [
     "DualNorm",
     "Face",
-    "Hunt",
     "Minimum",
     "MinimumNorm",
     "NormRecipe",
+    "SearchState",
     "SlopeRecipe",
     "dot",
     "per_row",
@@ -118,8 +118,8 @@ class Face(NamedTuple):
 
 
 @dataclass
-class Hunt:
-    """The forward and backward passes of a search, and the nearest adversarial image of each example so far.
+class SearchState:
+    """The state of a search on one batch: nearest adversarial images, counts of passes, and the trace.
 
     A deterministic model has one forward pass per image, a stochastic model `draws` of them. Margins are then
     means over the draws, gradients are those of the mean logits, and an image fools the model if it does so
@@ -396,8 +396,8 @@ class NormRecipe(Recipe):
     minimal: ClassVar[bool] = True  # whether it minimises the distance, not only within a budget
     bisections: ClassVar[int] = 10  # bisections between the nearest image and the clean one, at the end
 
-    def run(self, hunt: Hunt) -> None:
-        """Search on the rows of the hunt; the clean images have been evaluated before."""
+    def run(self, state: SearchState) -> None:
+        """Search on the rows of `state`; the clean images have been evaluated before."""
         raise NotImplementedError(f"{type(self).__name__} defines no search")
 
     def check_threat(self, threat: Threat) -> None:
@@ -474,15 +474,15 @@ class MinimumNorm:
                 in training mode, or a model that does not return logits.
         """
         x = admit(model, self.threat, x, y, through)
-        hunt = Hunt(model, through or model, self.threat, x, y, key, self.stop, self.recipe.draws)
+        state = SearchState(model, through or model, self.threat, x, y, key, self.stop, self.recipe.draws)
         rows = torch.arange(len(x), device=x.device)
-        hunt.offer(rows, x, "clean")
-        hunt.clean = hunt.height.clone()
-        if len(hunt.rows):
+        state.offer(rows, x, "clean")
+        state.clean = state.height.clone()
+        if len(state.rows):
             with torch.enable_grad():
-                self.recipe.run(hunt)
-            hunt.pull(self.recipe.bisections)
-        return hunt.minimum()
+                self.recipe.run(state)
+            state.pull(self.recipe.bisections)
+        return state.minimum()
 
     @attack_call
     def __call__(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spikeproof.attacks.nearest.minimum import Hunt, SlopeRecipe, per_row
+from spikeproof.attacks.nearest.minimum import SearchState, SlopeRecipe, per_row
 from spikeproof.errors import InputError
 from spikeproof.losses import Margin
 from spikeproof.threats import L1, L2
@@ -42,26 +42,28 @@ class _Priced(SlopeRecipe):
                 "Leave out what you do not need to change.",
             )
 
-    def run(self, hunt: Hunt) -> None:
-        n, device = len(hunt.x), hunt.x.device
+    def run(self, state: SearchState) -> None:
+        n, device = len(state.x), state.x.device
         price = torch.full((n,), self.initial, dtype=torch.float64, device=device)
         low, high = torch.zeros_like(price), torch.full_like(price, torch.inf)
         for search in range(self.searches):
-            if not len(hunt.rows):
+            if not len(state.rows):
                 return
-            hit = self.descend(hunt, price.to(hunt.x.dtype), search)
+            hit = self.descend(state, price.to(state.x.dtype), search)
             high = torch.where(hit, price, high)
             low = torch.where(hit, low, price)
             price = torch.where(high.isinf(), price * 10, (low + high) / 2).clamp(max=1e10)
 
-    def descend(self, hunt: Hunt, price: Tensor, search: int) -> Tensor:
+    def descend(self, state: SearchState, price: Tensor, search: int) -> Tensor:
         """One minimisation; returns whether it met an adversarial image."""
         raise NotImplementedError(f"{type(self).__name__} defines no minimisation")
 
-    def missing(self, hunt: Hunt, rows: Tensor, x: Tensor, search: int, step: int) -> tuple[Tensor, Tensor]:
+    def missing(
+        self, state: SearchState, rows: Tensor, x: Tensor, search: int, step: int
+    ) -> tuple[Tensor, Tensor]:
         """The gradient of the margin that is missing to a misclassification, and whether none is missing."""
-        value, grad, fooled = hunt.slope(rows, x, Margin(), "step", search, step)
-        unit = hunt.unit[rows]
+        value, grad, fooled = state.slope(rows, x, Margin(), "step", search, step)
+        unit = state.unit[rows]
         value, grad = value / unit, grad / per_row(unit, grad)
         short = self.confidence - value > 0
         return torch.where(per_row(short, grad) > 0, -grad, 0 * grad), fooled & (value >= self.confidence)
@@ -114,23 +116,23 @@ class CarliniWagner(_Priced):
     steps: int = 200
     step_size: float = 0.05
 
-    def descend(self, hunt: Hunt, price: Tensor, search: int) -> Tensor:
-        w = _each(torch.atanh, (2 * hunt.x - 1) * 0.999999)
+    def descend(self, state: SearchState, price: Tensor, search: int) -> Tensor:
+        w = _each(torch.atanh, (2 * state.x - 1) * 0.999999)
         first, second = torch.zeros_like(w), torch.zeros_like(w)
         hit = torch.zeros(len(w), dtype=torch.bool, device=w.device)
         for step in range(self.steps + 1):
-            rows = hunt.rows
+            rows = state.rows
             if not len(rows):
                 break
             tanh = _each(torch.tanh, w[rows])
             x = (tanh + 1) / 2
             if step == self.steps:
-                hit[rows] |= hunt.offer(rows, x, "last", search)
+                hit[rows] |= state.offer(rows, x, "last", search)
                 break
-            grad, done = self.missing(hunt, rows, x, search, step)
+            grad, done = self.missing(state, rows, x, search, step)
             if step >= self.steps // 2:  # the first steps of Adam have the same length for every weight
                 hit[rows] |= done
-            grad = (2 * (x - hunt.x[rows]) + per_row(price[rows], x) * grad) * (1 - tanh.square()) / 2
+            grad = (2 * (x - state.x[rows]) + per_row(price[rows], x) * grad) * (1 - tanh.square()) / 2
             first[rows] = 0.9 * first[rows] + 0.1 * grad
             second[rows] = 0.999 * second[rows] + 0.001 * grad.square()
             mean, square = first[rows] / (1 - 0.9 ** (step + 1)), second[rows] / (1 - 0.999 ** (step + 1))
@@ -176,15 +178,15 @@ class EAD(_Priced):
         if not self.beta >= 0:
             raise InputError("EAD needs beta of at least 0", f"beta={self.beta}", "Try 0.01.")
 
-    def descend(self, hunt: Hunt, price: Tensor, search: int) -> Tensor:
-        clean = hunt.x
+    def descend(self, state: SearchState, price: Tensor, search: int) -> Tensor:
+        clean = state.x
         x, ahead = clean.clone(), clean.clone()
         hit = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for step in range(self.steps):
-            rows = hunt.rows
+            rows = state.rows
             if not len(rows):
                 break
-            grad, _ = self.missing(hunt, rows, ahead[rows], search, step)
+            grad, _ = self.missing(state, rows, ahead[rows], search, step)
             here, start = ahead[rows], clean[rows]
             size = self.step_size * (1 - step / self.steps) ** 0.5
             moved = here - size * (per_row(price[rows], here) * grad + 2 * (here - start))
@@ -193,5 +195,5 @@ class EAD(_Priced):
             new = torch.where(change.abs() > self.beta, new, start)
             ahead[rows] = (new + step / (step + 3) * (new - x[rows])).clamp(0, 1)
             x[rows] = new
-            hit[rows] |= hunt.offer(rows, new, "new", search, step)
+            hit[rows] |= state.offer(rows, new, "new", search, step)
         return hit

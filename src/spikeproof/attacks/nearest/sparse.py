@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikeproof.attacks.nearest.linearised import onto_plane, walk
-from spikeproof.attacks.nearest.minimum import DualNorm, Hunt, NormRecipe, SlopeRecipe, dot, per_row
+from spikeproof.attacks.nearest.minimum import DualNorm, NormRecipe, SearchState, SlopeRecipe, dot, per_row
 from spikeproof.attacks.parts.targets import EveryOther, Targets
 from spikeproof.errors import InputError
 from spikeproof.losses import Margin
@@ -63,27 +63,27 @@ class JSMA(SlopeRecipe):
                 "Try theta=1, gamma=0.1.",
             )
 
-    def run(self, hunt: Hunt) -> None:
-        rows = hunt.rows
-        _, logits = hunt.classes(rows)
+    def run(self, state: SearchState) -> None:
+        rows = state.rows
+        _, logits = state.classes(rows)
         for turn in range(self.targets.turns(logits.shape[1])):
-            target = torch.zeros_like(hunt.y)
-            target[rows] = self.targets(logits, hunt.y[rows], turn)
-            self._raise(hunt, target, turn)
+            target = torch.zeros_like(state.y)
+            target[rows] = self.targets(logits, state.y[rows], turn)
+            self._raise(state, target, turn)
 
-    def _raise(self, hunt: Hunt, target: Tensor, turn: int) -> None:
-        values = hunt.x[0].numel()
-        x = hunt.x.clone()
+    def _raise(self, state: SearchState, target: Tensor, turn: int) -> None:
+        values = state.x[0].numel()
+        x = state.x.clone()
         going = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        going[hunt.rows] = True
+        going[state.rows] = True
         for step in range(max(int(values * self.gamma / 2), 1)):
-            going[~torch.isin(torch.arange(len(x), device=x.device), hunt.rows)] = False
-            if hunt.stop:
-                going &= hunt.threat.distance(x, hunt.x) < hunt.threat.epsilon
+            going[~torch.isin(torch.arange(len(x), device=x.device), state.rows)] = False
+            if state.stop:
+                going &= state.threat.distance(x, state.x) < state.threat.epsilon
             rows = going.nonzero().flatten()
             if not len(rows):
                 return
-            up, others = self._slopes(hunt, rows, x[rows], target[rows], turn, step)
+            up, others = self._slopes(state, rows, x[rows], target[rows], turn, step)
             pairs, help_ = self._pairs(up, others, x[rows].flatten(1))
             flat = x.flatten(1)
             flat[rows[:, None], pairs] = torch.where(
@@ -94,16 +94,16 @@ class JSMA(SlopeRecipe):
             x = flat.view_as(x)
             going[rows[~help_]] = False
             rows = rows[help_]
-            fooled = hunt.offer(rows, x[rows], "pair", turn, step)
+            fooled = state.offer(rows, x[rows], "pair", turn, step)
             going[rows[fooled]] = False  # further pixels would only add distance
 
     def _slopes(
-        self, hunt: Hunt, rows: Tensor, x: Tensor, target: Tensor, turn: int, step: int
+        self, state: SearchState, rows: Tensor, x: Tensor, target: Tensor, turn: int, step: int
     ) -> tuple[Tensor, Tensor]:
         """The gradients of the logit of the target and of the sum of all other logits."""
-        _, grads, _ = hunt.slopes(rows, x, target[:, None], "target", turn, step)
+        _, grads, _ = state.slopes(rows, x, target[:, None], "target", turn, step)
         up = grads[0].flatten(1)
-        _, total, _ = hunt.slope(rows, x, lambda logits, y: logits.sum(1), "sum", turn, step)
+        _, total, _ = state.slope(rows, x, lambda logits, y: logits.sum(1), "sum", turn, step)
         return up, total.flatten(1) - up
 
     def _pairs(
@@ -172,23 +172,23 @@ class SparseFool(SlopeRecipe):
                 "Try lam=3, steps=20.",
             )
 
-    def run(self, hunt: Hunt) -> None:
-        rows = hunt.rows
-        others, _ = hunt.classes(rows)
+    def run(self, state: SearchState) -> None:
+        rows = state.rows
+        others, _ = state.classes(rows)
         others = others[:, : self.candidates]
-        x = hunt.x[rows].clone()
+        x = state.x[rows].clone()
         dual = DualNorm(L2)
         going = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         for step in range(self.steps):
-            going &= hunt.left(rows)
+            going &= state.left(rows)
             if not going.any():
                 return
             now, here = rows[going], x[going]
-            end = walk(hunt, now, here, others[going], self.inner, self.overshoot, L2, f"walk {step}")
-            face = hunt.face(now, end, others[going], dual, "normal", step)
+            end = walk(state, now, here, others[going], self.inner, self.overshoot, L2, f"walk {step}")
+            face = state.face(now, end, others[going], dual, "normal", step)
             beyond = (here - (here + self.lam * (end - here))).double()
             new = here + onto_plane(L1, here, face.w, dot(face.w.double(), beyond).to(here.dtype))
-            fooled = hunt.offer(now, new, "plane", step)
+            fooled = state.offer(now, new, "plane", step)
             x[going] = new.clamp(0, 1)
             going[going.clone()] = ~fooled & (new != here).flatten(1).any(1)
 
@@ -247,16 +247,16 @@ class SigmaZero(SlopeRecipe):
                 "Leave out what you do not need to change.",
             )
 
-    def run(self, hunt: Hunt) -> None:
-        clean = hunt.x
+    def run(self, state: SearchState) -> None:
+        clean = state.x
         delta, first, second = (torch.zeros_like(clean) for _ in range(3))
-        cut = torch.full_like(hunt.height, self.threshold)
+        cut = torch.full_like(state.height, self.threshold)
         for step in range(self.steps):
-            rows = hunt.rows
+            rows = state.rows
             if not len(rows):
                 return
-            here, unit = delta[rows], hunt.unit[rows]
-            value, grad, fooled = hunt.slope(rows, clean[rows] + here, Margin(), "step", step)
+            here, unit = delta[rows], state.unit[rows]
+            value, grad, fooled = state.slope(rows, clean[rows] + here, Margin(), "step", step)
             missing = per_row(value < 0, grad) / per_row(unit, grad)
             square, count = here.square(), max(clean[0].numel(), 1)
             grad = 2 * here * self.sigma / (square + self.sigma).square() / count - missing * grad
@@ -272,9 +272,9 @@ class SigmaZero(SlopeRecipe):
             change = torch.where(fooled, self.adaptation * self.step_size, -self.adaptation * after)
             cut[rows] = (cut[rows] + change.to(cut.dtype)).clamp(0, 1)
             delta[rows] = torch.where(moved.abs() < per_row(cut[rows], moved), 0 * moved, moved)
-        rows = hunt.rows
+        rows = state.rows
         if self.steps and len(rows):
-            hunt.offer(rows, clean[rows] + delta[rows], "last")
+            state.offer(rows, clean[rows] + delta[rows], "last")
 
     def _share(self, step: int) -> float:
         """The step size, as a share of the first step size."""
@@ -314,25 +314,25 @@ class OnePixel(NormRecipe):
                 "OnePixel needs steps >= 0, population >= 5 and scale in (0, 2)", repr(self), "Try steps=30."
             )
 
-    def run(self, hunt: Hunt) -> None:
-        pixels = int(hunt.threat.epsilon)
-        if not hunt.stop:
+    def run(self, state: SearchState) -> None:
+        pixels = int(state.threat.epsilon)
+        if not state.stop:
             raise InputError(
                 "OnePixel needs a budget and finds no minimum norm", "a search without one", "Use JSMA."
             )
         if not pixels:
             return
-        for row in hunt.rows.tolist():
-            self._evolve(hunt, row, pixels)
+        for row in state.rows.tolist():
+            self._evolve(state, row, pixels)
 
-    def _evolve(self, hunt: Hunt, row: int, pixels: int) -> None:
+    def _evolve(self, state: SearchState, row: int, pixels: int) -> None:
         from scipy.optimize import differential_evolution
 
-        x = hunt.x[row]
+        x = state.x[row]
         shape, channels = (x.shape[1:], x.shape[0]) if x.ndim == 3 else ((x.numel(),), 1)
         positions = int(np.prod(shape))
         genes = [(0.0, 1.0)] * (pixels * (1 + channels))
-        one = torch.tensor([row], device=hunt.x.device)
+        one = torch.tensor([row], device=state.x.device)
         generation = iter(range(self.steps + 2))
 
         def images(population: NDArray[np.float64]) -> Tensor:
@@ -350,13 +350,13 @@ class OnePixel(NormRecipe):
             """Minus the margin of each member of a population `[genes, S]`."""
             now = next(generation)
             tried = images(population.T)
-            value, fooled = hunt.trial(one.expand(len(tried)), tried, "generation", now)
+            value, fooled = state.trial(one.expand(len(tried)), tried, "generation", now)
             first = int(torch.where(fooled, torch.inf, value.nan_to_num(torch.inf)).argmax())
-            hunt.keep(one, tried[first : first + 1], fooled[first : first + 1], value[first : first + 1])
-            hunt.note(one, value[first : first + 1])
+            state.keep(one, tried[first : first + 1], fooled[first : first + 1], value[first : first + 1])
+            state.note(one, value[first : first + 1])
             return -value.nan_to_num(1e30, 1e30, -1e30).double().cpu().numpy()
 
-        seed = hunt.key.fold("evolution").take(one)
+        seed = state.key.fold("evolution").take(one)
         number = seed.seed(seed.rows[0]) if seed.rows else seed.fold(row).seed()
         known = inspect.signature(differential_evolution).parameters
         random = next(name for name in ("rng", "seed") if name in known)  # SciPy renamed it
@@ -374,6 +374,6 @@ class OnePixel(NormRecipe):
             polish=False,
             updating="deferred",
             vectorized=True,
-            callback=lambda *_, **__: not len(hunt.left(one).nonzero()),
+            callback=lambda *_, **__: not len(state.left(one).nonzero()),
             **{random: np.random.default_rng(number + 1)},
         )

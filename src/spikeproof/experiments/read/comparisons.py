@@ -16,7 +16,7 @@ from spikeproof.experiments.run.parquet import Array
 from spikeproof.keys import Key
 from spikeproof.statistics import compare, difference_test, holm
 
-__all__ = ["KEY", "Compared", "Standing", "comparisons", "standings"]
+__all__ = ["KEY", "Compared", "WorstCase", "comparisons", "worst_cases"]
 
 AXES = ("encoder", "decoder", "rule", "neuron", "network", "surrogate")
 
@@ -55,8 +55,8 @@ class Compared(TypedDict):
     sentence: str
 
 
-class Standing(NamedTuple):
-    """A worst case with the share of draws answered rightly of each image, and which images these are."""
+class WorstCase(NamedTuple):
+    """A worst case: its record, the share of draws answered rightly for each image, and their positions."""
 
     record: Record
     right: Array
@@ -66,8 +66,8 @@ class Standing(NamedTuple):
 @dataclass(frozen=True)
 class _Pair:
     part: str
-    first: Standing
-    second: Standing
+    first: WorstCase
+    second: WorstCase
     printed: bool
     p_value: float
 
@@ -79,11 +79,11 @@ def comparisons(directory: Path, records: Sequence[Record]) -> list[Compared]:
         directory: the output directory of a run.
         records: its headline numbers.
     """
-    budgets: dict[tuple[str, float, int], list[Standing]] = defaultdict(list)
-    for each in standings(directory, records):
+    budgets: dict[tuple[str, float, int], list[WorstCase]] = defaultdict(list)
+    for each in worst_cases(directory, records):
         row = each.record
         budgets[row["threat"], row["epsilon"], row["seed"]].append(each)
-    pairs = [pair for standing in budgets.values() for pair in _pairs(standing)]
+    pairs = [pair for models in budgets.values() for pair in _pairs(models)]
     adjusted = holm([pair.p_value for pair in pairs])
     varying = [axis for axis in (*AXES, "seed") if len({dict(row)[axis] for row in records}) > 1]
     found = [_compared(pair, p, varying) for pair, p in zip(pairs, adjusted, strict=True) if pair.printed]
@@ -91,7 +91,7 @@ def comparisons(directory: Path, records: Sequence[Record]) -> list[Compared]:
     return sorted(found, key=lambda row: order.index((row["part"], row["threat"], row["epsilon"])))
 
 
-def standings(directory: Path, records: Sequence[Record]) -> list[Standing]:
+def worst_cases(directory: Path, records: Sequence[Record]) -> list[WorstCase]:
     """Every worst case that is not withheld, with its outcomes per image.
 
     Args:
@@ -99,16 +99,16 @@ def standings(directory: Path, records: Sequence[Record]) -> list[Standing]:
         records: its headline numbers.
     """
     return [
-        Standing(row, *outcomes(directory, row, records))
+        WorstCase(row, *outcomes(directory, row, records))
         for row in records
         if row["attack"] == WORST_CASE and row["verdict"] != WITHHELD and row["robust_accuracy"] is not None
     ]
 
 
-def _pairs(models: Sequence[Standing]) -> Iterator[_Pair]:
+def _pairs(models: Sequence[WorstCase]) -> Iterator[_Pair]:
     """Pairs of models that differ in one part and were measured on the same images."""
     for part in AXES:
-        groups: dict[tuple[object, ...], list[Standing]] = defaultdict(list)
+        groups: dict[tuple[object, ...], list[WorstCase]] = defaultdict(list)
         for model in models:
             same = tuple(dict(model.record)[axis] for axis in AXES if axis != part)
             groups[(*same, model.examples.tobytes())].append(model)

@@ -1,4 +1,4 @@
-"""Models of a study in the order of their robust accuracy, and how much of that order paired tests show."""
+"""The models of a study in order of robust accuracy, and the differences that paired tests show."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy as np
 
 from spikeproof.auditing.checks import WITHHELD
 from spikeproof.errors import InputError
-from spikeproof.experiments.read.comparisons import KEY, Standing, standings
+from spikeproof.experiments.read.comparisons import KEY, WorstCase, worst_cases
 from spikeproof.experiments.read.record import Record
 from spikeproof.statistics import compare, difference_test, holm
 
-__all__ = ["Pair", "Ranking", "rankings", "separating"]
+__all__ = ["Pair", "Ranking", "most_separating", "rankings"]
 
 ALL_PAIRS = 16
-"""Up to so many models are tested pair by pair; of more, the first is tested against each of the others."""
+"""Up to this number of models every pair is tested; beyond it, only the pairs with the first model."""
 
 
 class Pair(NamedTuple):
-    """Two ranks of a ranking, counted from 0, and whether the paired test shows a difference between them."""
+    """The ranks of two models, counted from 0, and whether the paired test shows a difference."""
 
     first: int
     second: int
@@ -38,12 +38,12 @@ class Ranking:
     Args:
         threat: name of the threat.
         epsilon: size of the budget.
-        rows: worst cases in falling order of robust accuracy, without those that are withheld.
+        rows: the worst case of each model, highest robust accuracy first; withheld numbers are left out.
         pairs: the pairs of ranks that were tested on the same images. A difference is shown if the exact
             McNemar test (a sign-flip test for stochastic models) is significant at 5 % after Holm's
             correction over all pairs of all budgets, and the 95 % paired bootstrap interval of the
             difference excludes 0.
-        withheld: number of models whose number at this budget is withheld.
+        withheld: number of models whose robust accuracy at this budget is withheld.
 
     Raises:
         InputError: there is no model, the rows are not in falling order, or a pair names a rank that does not
@@ -59,18 +59,24 @@ class Ranking:
     def __post_init__(self) -> None:
         values = [row["robust_accuracy"] for row in self.rows]
         if not values or values != sorted(values, reverse=True):
-            raise InputError("Ranking takes models in falling order", str(values), "Sort the rows.")
+            raise InputError(
+                "A ranking lists models in falling order of robust accuracy", str(values), "Sort the rows."
+            )
         if not all(0 <= pair.first < pair.second < len(values) for pair in self.pairs):
-            raise InputError("Ranking takes pairs of ranks", str(self.pairs), "Count ranks from 0.")
+            raise InputError(
+                f"A pair of a ranking names two ranks, the lower number first, below {len(values)}",
+                str(self.pairs),
+                "Count ranks from 0.",
+            )
 
     @property
     def shown(self) -> int:
-        """Number of pairs between which a difference is shown."""
+        """Number of pairs of models between which a difference is shown."""
         return sum(pair.shown for pair in self.pairs)
 
     @property
     def spread(self) -> float:
-        """The highest robust accuracy less the lowest, in [0, 1]."""
+        """The highest robust accuracy minus the lowest, in [0, 1]."""
         return self.rows[0]["robust_accuracy"] - self.rows[-1]["robust_accuracy"]
 
     @property
@@ -80,24 +86,24 @@ class Ranking:
 
     @property
     def alike(self) -> int:
-        """Number of models, counted from the first, between no two of which a difference is shown."""
+        """The number of models at the top of the ranking among which no test shows a difference."""
         return min((pair.second for pair in self.pairs if pair.shown), default=len(self.rows))
 
     @property
     def all_tested(self) -> bool:
-        """Whether every pair among the models that `alike` counts was tested."""
+        """Whether every pair of the models that `alike` counts was tested."""
         return sum(pair.second < self.alike for pair in self.pairs) == self.alike * (self.alike - 1) // 2
 
 
 def rankings(directory: Path, records: Sequence[Record]) -> list[Ranking]:
-    """The ranking of the models at every budget, smaller budgets first.
+    """One ranking of the models for each budget, smaller budgets first.
 
     Args:
         directory: the output directory of a run.
-        records: its headline numbers.
+        records: the headline numbers of the run.
     """
-    budgets: dict[tuple[str, float], list[Standing]] = defaultdict(list)
-    for each in standings(directory, records):
+    budgets: dict[tuple[str, float], list[WorstCase]] = defaultdict(list)
+    for each in worst_cases(directory, records):
         budgets[each.record["threat"], each.record["epsilon"]].append(each)
     ranked = {
         budget: sorted(budgets[budget], key=lambda each: -each.record["robust_accuracy"])
@@ -110,14 +116,14 @@ def rankings(directory: Path, records: Sequence[Record]) -> list[Ranking]:
         if (i == 0 or len(models) <= ALL_PAIRS) and np.array_equal(models[i].examples, models[k].examples)
     ]
     adjusted = holm([difference_test(ranked[b][i].right, ranked[b][k].right, KEY) for b, i, k in pairs])
-    found: dict[tuple[str, float], list[Pair]] = defaultdict(list)
+    tested: dict[tuple[str, float], list[Pair]] = defaultdict(list)
     for (budget, i, k), p in zip(pairs, adjusted, strict=True):
         models = ranked[budget]
         shown = p <= LEVEL and compare(models[i].right, models[k].right, KEY).holds(LEVEL, p)
-        found[budget].append(Pair(i, k, shown))
+        tested[budget].append(Pair(i, k, shown))
     withheld = [(row["threat"], row["epsilon"]) for row in records if row["verdict"] == WITHHELD]
     return [
-        Ranking(*budget, [each.record for each in models], found[budget], withheld.count(budget))
+        Ranking(*budget, [each.record for each in models], tested[budget], withheld.count(budget))
         for budget, models in ranked.items()
     ]
 
@@ -125,14 +131,14 @@ def rankings(directory: Path, records: Sequence[Record]) -> list[Ranking]:
 LEVEL = 0.05
 
 
-def separating(found: Sequence[Ranking]) -> Ranking | None:
-    """The ranking at the budget that separates the models most.
+def most_separating(by_budget: Sequence[Ranking]) -> Ranking | None:
+    """The ranking at the budget that separates the models best; None if no budget has two models.
 
-    It is the budget with the most pairs between which a difference is shown; of equals the one with the
-    largest spread, and then the smallest. Without two models to compare there is none.
+    That is the budget at which a difference is shown between the most pairs of models. Among equal budgets
+    the one with the largest spread is taken, and after that the smallest.
 
     Args:
-        found: the rankings of a study.
+        by_budget: the rankings of a study, as `rankings` returns them.
     """
-    several = [each for each in found if len(each.rows) > 1]
+    several = [each for each in by_budget if len(each.rows) > 1]
     return max(several, key=lambda each: (each.shown, each.spread), default=None)

@@ -39,7 +39,7 @@ from spikeproof.experiments.read.record import (
     SpikeRecord,
     data_notes,
 )
-from spikeproof.experiments.read.traces import effort, is_suite, members, proof, shares
+from spikeproof.experiments.read.traces import contributions, effort, is_suite, proof, suite_members
 from spikeproof.experiments.read.worst import WorstCase, columns_of
 from spikeproof.experiments.run.driver import Budget, Repair, read_plan
 from spikeproof.experiments.run.parquet import Array
@@ -284,7 +284,7 @@ class _AtBudget:
 
     @property
     def nearer(self) -> float:
-        """Share of images left standing for which an adversarial image within epsilon is known."""
+        """Share of images that count as robust although an adversarial image within epsilon is known."""
         if not self.searches:
             return 0.0
         distance = np.stack([columns_of(cell)["distance"] for cell in self.searches]).min(0)
@@ -465,7 +465,7 @@ def _attack_record(base: Base, names: Names, budget: Budget, cell: Stored) -> Re
         "gradient_free": metrics["gradient_free"],
         **_nothing(),
         "effort": effort(metrics, columns_of(cell)),
-        "broken_by": members(metrics),
+        "broken_by": suite_members(metrics),
         "nested": metrics.get("nested", False),
         "certified": None,
         "certified_vote": None,
@@ -499,7 +499,7 @@ def _worst_record(base: Base, names: Names, at: _AtBudget, rows: Sequence[Record
         "adversarial_mean_exit": None if np.isnan(exits).any() else float(exits.mean()),
         "gradient_free": all(row["gradient_free"] for row in rows),
         **_nothing(),
-        "broken_by": shares(worst.clean, worst.attacks, worst.chosen, attacks, metrics),
+        "broken_by": contributions(worst.clean, worst.attacks, worst.chosen, attacks, metrics),
         "nested": any(row["nested"] for row in rows),
         "certified": None if at.proved is None else float(at.proved.mean()),
         "certified_vote": max(_votes(at.proofs), default=None),

@@ -1,4 +1,4 @@
-"""From stored attacks to the evidence behind a number: what they cost, when examples fell, who broke what."""
+"""The evidence behind a robust accuracy: the cost of each attack, when it succeeded, and what it broke."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spikeproof.experiments.run.parquet import Columns
 from spikeproof.experiments.run.store import Metrics
 from spikeproof.statistics import wilson
 
-__all__ = ["effort", "fall", "members", "proof", "shares"]
+__all__ = ["accuracy_by_step", "contributions", "effort", "proof", "suite_members"]
 
 COPIED = (
     "attacked",
@@ -30,29 +30,30 @@ COPIED = (
     "eight_bit_accuracy",
     "silent_success_share",
 )
+"""Metrics of an attack cell that its record repeats under the same name."""
 
 
 def is_suite(metrics: Metrics) -> bool:
-    """Whether the numbers of an attack cell are of a suite, which has members.
+    """Whether an attack cell holds a suite; the metrics of a single attack list no members.
 
     Args:
-        metrics: of the cell.
+        metrics: the metrics of the cell.
     """
     return metrics.get("members") is not None
 
 
 def effort(metrics: Metrics, examples: Columns) -> Effort:
-    """What an attack did for its number.
+    """What an attack computed to reach its robust accuracy, and how far it changed the images.
 
     Args:
-        metrics: of its cell.
-        examples: the columns of its cell, one value per example.
+        metrics: the metrics of the attack's cell.
+        examples: the columns of the cell, one value per example.
     """
-    curve = [] if is_suite(metrics) else fall(examples, metrics.get("draws", 1))
+    curve = [] if is_suite(metrics) else accuracy_by_step(examples, metrics.get("draws", 1))
     moved = _number(metrics.get("moved_share"))
     losses = [_number(loss) for loss in metrics.get("losses") or ()]
     steps = examples["fell"][examples["fell"] >= 0] if curve else np.zeros(0)
-    found = {
+    evidence = {
         **{name: _number(metrics.get(name)) for name in COPIED},
         "unmoved_share": None if moved is None else 1 - moved,
         "steps": len(losses),
@@ -61,46 +62,48 @@ def effort(metrics: Metrics, examples: Columns) -> Effort:
         "last_step_of_fall": int(steps.max()) if len(steps) else None,
         "loss_by_step": losses,
     }
-    if not curve:  # also where an older version wrote 0 for what nobody had noted
-        found["silent_success_share"] = None
-    return cast(Effort, found)
+    if not curve:  # older versions stored 0 here although nothing had been measured
+        evidence["silent_success_share"] = None
+    return cast(Effort, evidence)
 
 
-def fall(examples: Columns, draws: int) -> list[tuple[int, float]]:
-    """Accuracy against the steps of an attack, as the steps after which it changed.
+def accuracy_by_step(examples: Columns, draws: int) -> list[tuple[int, float]]:
+    """The accuracy of the attacked model against the steps of the attack, one pair for every change of it.
 
-    Begins with `(-1, accuracy before the attack)`; restarts count on. Empty where the attack does not tell
-    when examples fell, and for stochastic models, which one lucky draw fools for a moment.
+    The first pair is `(-1, accuracy before the attack)`. Steps of later restarts are numbered after those of
+    earlier ones. The list is empty if the attack does not record when it succeeded on each example, and for
+    a stochastic model, which a single draw may fool by chance.
 
     Args:
-        examples: with `fell`, the row of the attack's trace at which an example first fooled the model, -1
-            for none and -2 where that is not known, `right_clean` and `right`.
-        draws: per verdict.
+        examples: the columns `right_clean`, `right` and `fell`. The last is the step at which the attack
+            first fooled the model on an example: -1 if it never did, -2 if the step is not known.
+        draws: forward passes per verdict.
 
     Example:
         >>> right_clean, right = np.array([1.0, 1.0, 1.0, 0.0]), np.array([0.0, 1.0, 0.0, 0.0])
-        >>> fall({"fell": np.array([3, -1, 0, -1]), "right_clean": right_clean, "right": right}, 1)
+        >>> fell = np.array([3, -1, 0, -1])
+        >>> accuracy_by_step({"fell": fell, "right_clean": right_clean, "right": right}, 1)
         [(-1, 0.75), (0, 0.5), (3, 0.25)]
     """
     fell, before, after = (examples.get(name) for name in ("fell", "right_clean", "right"))
     if fell is None or before is None or after is None or draws > 1:
         return []
     before, after = before.astype(float), after.astype(float)
-    standing = before > 0
-    if (fell[standing] < -1).any() or ((fell < 0) & standing & (after < before)).any():
+    attacked = before > 0
+    if (fell[attacked] < -1).any() or ((fell < 0) & attacked & (after < before)).any():
         return []
     curve = [(-1, float(before.mean()))]
-    for step in np.unique(fell[standing & (fell >= 0)]):
-        left = before * ~((fell >= 0) & (fell <= step))
-        curve.append((int(step), float(left.mean())))
+    for step in np.unique(fell[attacked & (fell >= 0)]):
+        remaining = before * ~((fell >= 0) & (fell <= step))
+        curve.append((int(step), float(remaining.mean())))
     return curve
 
 
-def members(metrics: Metrics) -> list[Broke]:
-    """What each member of a suite broke, in their order; empty for an attack that is none.
+def suite_members(metrics: Metrics) -> list[Broke]:
+    """What each member of a suite broke, in the order in which the members ran; empty for a single attack.
 
     Args:
-        metrics: of its cell.
+        metrics: the metrics of the suite's cell.
     """
     n, rows = metrics["n"], list[Broke]()
     for member in metrics.get("members", ()):
@@ -121,23 +124,23 @@ def members(metrics: Metrics) -> list[Broke]:
     return rows
 
 
-def shares(
+def contributions(
     clean: Columns,
-    found: Sequence[Columns],
+    attacked: Sequence[Columns],
     chosen: NDArray[np.intp],
     names: Sequence[str],
     metrics: Sequence[Metrics],
 ) -> list[Broke]:
-    """What each attack adds to a worst case.
+    """What each attack contributes to the worst case over all of them.
 
     Args:
         clean: columns of the clean cell.
-        found: columns of each attack.
-        chosen: per example whose image counts, 0 for the image as it is.
-        names: of the attacks.
-        metrics: of their cells.
+        attacked: columns of the cell of each attack.
+        chosen: for each example the number of the attack whose image counts, from 1; 0 for the clean image.
+        names: the names of the attacks.
+        metrics: the metrics of their cells.
     """
-    tables = [clean, *found]
+    tables = [clean, *attacked]
     selection = np.stack([table["right_selection"] for table in tables])
     right = np.stack([table["right"] for table in tables])
     rows: list[Broke] = []
@@ -163,11 +166,11 @@ def shares(
 
 
 def proof(name: str, metrics: Metrics) -> Proof:
-    """What a certificate proves, with the interval for the choice of images, or why it does not apply.
+    """The certified accuracy with its confidence interval, or the reason why the certificate does not apply.
 
     Args:
-        name: of the certificate.
-        metrics: of its cell.
+        name: the name of the certificate.
+        metrics: the metrics of its cell.
     """
     share, n = metrics["certified"], metrics["n"]
     low, high = (None, None) if share is None else wilson(share * n, n)

@@ -1,4 +1,4 @@
-"""Remedies for a number: the standard suite first, then the attacks that each raised check asks for."""
+"""The further attacks on a number: the standard suite first, then those that the raised checks ask for."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ from spikeproof.surrogates import ATan, Surrogate
 __all__ = ["ENOUGH", "UNSEARCHED", "Remedy", "longer", "remedies", "strongest"]
 
 ENOUGH = 100
-"""Examples whose interval is never wider than ±10 points."""
+"""The number of examples at which the 95 % interval of an accuracy is at most ±10 percentage points wide."""
 
 UNSEARCHED = "no standard suite"
-"""The reason for attacking a number again although no check was raised."""
+"""The reason that is noted for the standard suite if no check was raised."""
 
 MOST_STEPS, MOST_DRAWS = 1000, 256
+"""The largest numbers of steps and of draws per gradient that a further attack takes."""
 
 
 class Remedy(NamedTuple):
-    """A further attack, and the check that asks for it."""
+    """A further attack, with the name of the check that it answers."""
 
     check: str
     recipe: Recipe
@@ -51,6 +52,8 @@ class _Options(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class _Case:
+    """What the choice of further attacks depends on: properties of the model, and the attacks tried."""
+
     stochastic: bool
     spiking: bool
     strongest: Recipe | None
@@ -71,14 +74,14 @@ def _other_gradients(case: _Case) -> list[Recipe]:
     options: _Options = {"steps": 20, "reach": 5.0, "objective": Margin()}
     if not case.spiking:
         return [case.pgd(**options)]
-    if case.stochastic:  # a sweep in expectation would cost more than it finds
+    if case.stochastic:  # a whole sweep with gradients in expectation would be too expensive
         sources: list[Recipe] = [case.pgd(surrogate=ATan(alpha), **options) for alpha in (1.0, 6.0)]
     else:
         sources = [WidthSweep(attack=PGD(**options))]
     return [*sources, EncoderAwareSearch()]
 
 
-def _other_rules(case: _Case) -> list[Recipe]:
+def _other_backward_rules(case: _Case) -> list[Recipe]:
     rules = (TimeShift(), StraightThrough())
     return [*(case.pgd(steps=40, backward=rule) for rule in rules), EncoderAwareSearch()]
 
@@ -100,14 +103,14 @@ def _more_draws(case: _Case) -> list[Recipe]:
 
 TOO_FEW_ATTACKS = "attacks too few"
 
-_TRY: dict[str, Callable[[_Case], list[Recipe]]] = {
+_ANSWERS: dict[str, Callable[[_Case], list[Recipe]]] = {
     "zero gradients": _other_gradients,
     "layer without gradient": _other_gradients,
     "training rule weaker than substitutes": _other_gradients,
     "gradient-free beats gradient": _other_gradients,
     "transfer beats white-box": _other_gradients,
     "unbounded attack fails": _other_gradients,
-    "masked encoder gradient": _other_rules,
+    "masked encoder gradient": _other_backward_rules,
     "probabilities instead of logits": _other_objectives,
     "unstable predictions": lambda case: [EncoderAwareSearch(), SquareSearch(queries=2000)],
     "gradient is no slope": lambda case: [EncoderAwareSearch(), SquareSearch(queries=2000)],
@@ -124,11 +127,11 @@ _TRY: dict[str, Callable[[_Case], list[Recipe]]] = {
     "nearer image known": lambda case: [],
     "nested budgets": lambda case: [],
 }
-"""Check -> attacks that may settle it; where there are none, or all were tried, the next larger suite is."""
+"""Check -> the attacks that may settle it; where none is listed or all were tried, the next larger suite."""
 
 
 def longer(recipe: Recipe) -> Recipe | None:
-    """The same attack with four times the steps, each as long as before; None where it takes no steps.
+    """The same attack with four times as many steps of the same size; None if it takes no steps, or too many.
 
     Example:
         >>> more = longer(PGD(steps=20))
@@ -150,10 +153,10 @@ def longer(recipe: Recipe) -> Recipe | None:
 
 
 def strongest(recipes: Sequence[tuple[Recipe, float]]) -> Recipe | None:
-    """Of attacks that follow gradients of the model step by step, the one that leaves least standing.
+    """The iterated gradient attack under which the accuracy is lowest; None if no such attack was run.
 
     Args:
-        recipes: each with the accuracy that it leaves.
+        recipes: the attacks, each with the accuracy of the model under it.
     """
     iterated = [
         (accuracy, -getattr(getattr(recipe, "attack", recipe), "steps", 0), index)
@@ -172,21 +175,21 @@ def remedies(
     tried: Sequence[Recipe],
     strongest: Recipe | None = None,
 ) -> list[Remedy]:
-    """The attacks to try on a number, none of which was tried before.
+    """The attacks to run next on a number; none of them was run before.
 
-    A number without a standard suite gets that one first, whatever its verdict: its audit is then no weaker
-    than an evaluation of the model. Doubts that are left ask for more.
+    A number that no standard suite was run on gets that suite first, whatever its verdict, so that an audit
+    attacks a model no less than an evaluation does. Afterwards each raised check asks for attacks of its own.
 
     Args:
         checks: names of the checks that were raised.
         model: any model, or the spec of a classifier.
         threat: with its budget.
-        tried: what the number rests on.
-        strongest: the strongest iterative attack among them.
+        tried: the attacks that the number already rests on.
+        strongest: the strongest iterated attack among them.
 
     Returns:
-        The standard suite alone, where none of its size was tried; else what the reasons ask for; where
-        nothing new is left of it, the next larger suite; where no attack can settle the reasons, nothing.
+        The standard suite alone if no suite of that level was tried. Otherwise the attacks that the checks
+        ask for, or the next larger suite if all of those were tried. Empty if no attack can settle a check.
 
     Example:
         >>> from spikeproof.decoders import Count
@@ -205,12 +208,12 @@ def remedies(
         []
     """
     spec = model.spec if isinstance(model, Classifier) else model
-    searched = Suite(level=Level.STANDARD)
+    standard = Suite(level=Level.STANDARD)
     done = any(isinstance(recipe, Suite) and recipe.level != Level.QUICK for recipe in tried)
-    if not done and threat.epsilon > 0 and _fits(searched, spec, threat):
-        return [Remedy(TOO_FEW_ATTACKS if TOO_FEW_ATTACKS in checks else UNSEARCHED, searched)]
-    open_ = [check for check in checks if check in _TRY]
-    if not open_:
+    if not done and threat.epsilon > 0 and _fits(standard, spec, threat):
+        return [Remedy(TOO_FEW_ATTACKS if TOO_FEW_ATTACKS in checks else UNSEARCHED, standard)]
+    answerable = [check for check in checks if check in _ANSWERS]
+    if not answerable:
         return []
     encoder = getattr(spec, "encoder", None)
     stochastic = bool(getattr(encoder, "stochastic", False) or getattr(model, "stochastic", False))
@@ -220,8 +223,8 @@ def remedies(
     ]
     case = _Case(stochastic, isinstance(spec, ModelSpec) and spec.neuron.spiking, strongest, tried)
     found: dict[Recipe, Remedy] = {}
-    for check in open_:
-        recipes = [] if moves_events(threat) else _TRY[check](case)
+    for check in answerable:
+        recipes = [] if moves_events(threat) else _ANSWERS[check](case)
         new = [r for r in recipes if r not in tried and _fits(r, spec, threat)]
         if not new and (suite := _next_suite(tried)) is not None and _fits(suite, spec, threat):
             new = [suite] if suite not in tried else []
@@ -247,7 +250,7 @@ def _next_suite(tried: Sequence[Recipe]) -> Suite | None:
 
 
 def _fits(recipe: Recipe, spec: Model | ModelSpec, threat: Threat) -> bool:
-    """Whether the attack is defined on a model, or on one of this spec, within this threat."""
+    """Whether the attack is defined within this threat on a model, or on models of a spec."""
     try:
         check_threat(spec, threat)
         if isinstance(recipe, Suite):

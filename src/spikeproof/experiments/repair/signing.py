@@ -228,8 +228,8 @@ def repair(
         start = sign_off(model, data, question, device)
     else:
         start = list(found)
-    standing = [each for each in start if each.verdict.verdict != WITHHELD]
-    subject = _subject(model, data, question, device) if rounds and standing else None
+    reported = [each for each in start if each.verdict.verdict != WITHHELD]
+    subject = _subject(model, data, question, device) if rounds and reported else None
     attempts: dict[Threat, list[Attempt]] = {each.threat: [] for each in start}
     if wide and rounds:
         for each in start:
