@@ -64,7 +64,7 @@ TESTS = {  # the longest beginning of a module's path counts
     "evaluation/certificates.py": ["certificates"],
     "evaluation/suites.py": ["suites", "suite_cells"],
     "evaluation/through.py": ["gradient_sources", "estimates_and_composites", "substitution"],
-    "evaluation/distances.py": ["nested_and_distances", "company"],
+    "evaluation/distances.py": ["nested_and_distances", "batch_independence"],
     "evaluation/outcomes.py": ["outcomes", "evaluation", "exits"],
     "evaluation/verdicts.py": ["evaluation", "exits", "nested_and_distances"],
     "auditing/": ["tests/museum/test_museum.py", "estimates_and_composites", "repairs"],

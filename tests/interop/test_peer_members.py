@@ -48,7 +48,7 @@ with warnings.catch_warnings():
 
 KEY = Key.of(0)
 BUDGET = {Linf: 0.1, L2: 1.0, L1: 4.0, L0: 2}
-BRIEF = {  # options for a quick look
+BRIEF = {  # options that make each attack short
     "Square": {"n_queries": 30},
     "SPSA": {"nb_sample": 8},
     "EADL1": {"max_iterations": 10, "binary_search_steps": 2},
@@ -160,7 +160,9 @@ def test_queries_are_counted_and_not_claimed(kind, name, threat, ann, digits):
     x, y = digits.images[:8], digits.labels[:8]
     counting = Counting(ann)
     found = made(kind, name)(threat)(counting, x, y, KEY)
-    assert found.queries.sum() == counting.rows - 1  # one look at one image says how many classes there are
+    assert (
+        found.queries.sum() == counting.rows - 1
+    )  # one forward pass on one image gives the number of classes
     assert found.backward_queries.sum() == counting.back
 
 

@@ -195,7 +195,7 @@ class TheirStart(Linf):
 
 
 class TheirFirstRise(Oscillation):
-    """The schedule of APGD with a fault of theirs: the first look after the start is compared with zero."""
+    """The schedule of APGD with a fault of theirs: the evaluation after the start is compared with zero."""
 
     def __call__(self, sight, memory):
         if sight.step == 1:
@@ -204,7 +204,7 @@ class TheirFirstRise(Oscillation):
 
 
 def first_of_equals(sight, memory):
-    """The best look so far, theirs at a tie being the older one."""
+    """The best evaluation so far, theirs at a tie being the older one."""
     better = sight.value > memory["best"]
     pick = better.view(-1, *[1] * (sight.here.ndim - 1))
     return {
@@ -241,7 +241,7 @@ OBJECTIVES = pytest.mark.parametrize(
 @OBJECTIVES
 @pytest.mark.parametrize("steps", [10, 25, 50])
 def test_every_step_of_auto_pgd_equals_that_of_torchattacks(ann, digits, steps, objective, name):
-    """Where the two known differences say nothing: the first look, and points of one value."""
+    """Where the two known differences say nothing: the first evaluation, and points of one value."""
     distance, losses = both_auto_pgds(ann, digits, steps, objective, name, Oscillation())
     same_rise = (losses[1] > losses[0]) == (losses[1] > 0)
     no_tie = ~(losses[1:] == losses.cummax(0).values[:-1]).any(0)  # in corners of the cube ties are frequent

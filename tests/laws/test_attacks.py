@@ -234,17 +234,17 @@ def test_gradients_come_from_the_substitute(recipe):
 )
 def test_every_forward_pass_of_a_stochastic_model_has_a_random_draw_of_its_own(recipe):
     """The verdict has its own draw too: otherwise an attack could select a lucky draw and be judged by it."""
-    looks = []
+    keys = []
 
     class Watched:
         stochastic = True
 
         def __call__(self, images, key=None):
-            looks.append(key)
+            keys.append(key)
             return images.flatten(1)[:, :3]
 
     recipe(Linf(0.1))(Watched(), X, Y, Key.of(3).for_rows(range(9)))
-    assert len({key.path for key in looks}) == len(looks) > 4
+    assert len({key.path for key in keys}) == len(keys) > 4
 
 
 def test_restarts_start_elsewhere():

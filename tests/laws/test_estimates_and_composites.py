@@ -114,7 +114,7 @@ def test_queries_are_counted_as_they_are_made(oracle):
 
     oracle(evaluate, X, Key.of(0))
     assert oracle.passes(X) == (len(calls), 0)
-    assert len(set(calls)) == len(calls)  # every look has randomness of its own
+    assert len(set(calls)) == len(calls)  # every forward pass has randomness of its own
     assert Exact().passes(X) == (1, 1)
 
 
@@ -131,7 +131,12 @@ def test_attacks_by_estimates_keep_their_budget_and_use_no_gradient(recipe, thre
     assert not result.backward_queries.any()
     assert not result.zero_gradients.any()
     settling = 2 * SETTLING if model.stochastic else 0
-    assert set((result.queries - 1 - settling).tolist()) <= {11, 22, 33, 34}  # pairs and centres, a last look
+    assert set((result.queries - 1 - settling).tolist()) <= {
+        11,
+        22,
+        33,
+        34,
+    }  # pairs and centres, a last query
     part = recipe(threat)(model, X[[7, 2]], Y[[7, 2]], Key.of(3).for_rows([7, 2]))
     assert torch.allclose(part.x_adv, result.x_adv[[7, 2]], atol=1e-6)
 
@@ -300,7 +305,7 @@ def test_members_attack_only_what_still_stands_and_all_queries_are_counted():
     result = ensemble(Corner(), x, torch.zeros(4, dtype=torch.int64), Key.of(0), through=sources)
     assert asked == [(4, "first"), (3, None), (1, "third")]
     assert result.success.tolist() == [True, True, True, False]
-    # the image once, or twice with a gradient; its look here, and the verdict
+    # the image once, or twice with a gradient; its forward pass here, and the verdict
     assert (result.queries[3] - 1).item() == 3 * (result.queries[0] - 1).item() + 3
     assert result.losses.shape[0] >= 3
     with pytest.raises(InputError, match="sources"):

@@ -70,15 +70,15 @@ def test_logits_and_gradients_of_an_example_are_identical_bits_in_batches_of_eve
     spec = ModelSpec(code, network, LIF(), ATan(), MeanPotential(), (1, 8, 8), classes)
     model, images = Steady(spec.build(KEY).eval()), KEY.uniform((70, 1, 8, 8))
 
-    def look(rows):
+    def measured(rows):
         x = images[rows].requires_grad_()
         logits = model(x)
         return logits.detach(), torch.autograd.grad(logits.exp().sum(), x)[0]
 
-    whole = look(torch.arange(70))
+    whole = measured(torch.arange(70))
     for size in (1, 2, 7, 9, 13, 33, 64, 69):
         rows = torch.randperm(70, generator=KEY.fold(size).generator())[:size]
-        for part, all_of_it in zip(look(rows), whole, strict=True):
+        for part, all_of_it in zip(measured(rows), whole, strict=True):
             assert torch.equal(part, all_of_it[rows]), size
 
 
@@ -232,8 +232,8 @@ def test_luck_on_few_draws_does_not_pass_a_weak_attack_off_as_a_strong_one():
     def paints(level):
         def attack(model, x, y, key, *, through=None):
             none = torch.zeros(len(x), dtype=torch.int64)
-            looks = x.new_zeros(0, len(x)), none + 1, none, none.float()
-            return Result(torch.full_like(x, level), none.bool(), *looks)
+            trace = x.new_zeros(0, len(x)), none + 1, none, none.float()
+            return Result(torch.full_like(x, level), none.bool(), *trace)
 
         return attack
 
@@ -273,20 +273,20 @@ def test_an_attacker_who_made_it_worse_leaves_the_image_alone():
 
 def test_no_draw_of_a_stochastic_model_serves_two_purposes():
     """Clean accuracy, selection, attack, verdict, measurement and rounded images use different keys."""
-    looks = []
+    keys = []
 
     class Watched:
         stochastic = True
 
         def __call__(self, images, key=None):
-            looks.append(key)
+            keys.append(key)
             return torch.eye(3)[torch.zeros(len(images), dtype=torch.int64)] + 0 * images.sum()
 
     x, y = torch.full((5, 1, 2, 2), 0.45), torch.zeros(5, dtype=torch.int64)
     clean = evaluate_clean(Watched(), x, y, KEY, draws=3)
     evaluate_attack(Watched(), PGD(steps=2)(Linf(0.1)), Linf(0.1), x, y, clean, KEY, draws=3)
-    looks = [key for key in looks if "repeat" not in key.path]  # the same on purpose: are answers equal?
-    assert len({key.path for key in looks}) == len(looks) == 3 + 32 + (2 + 1 + 2 * SETTLING + 1) + 3 + 32 + 3
+    keys = [key for key in keys if "repeat" not in key.path]  # the same on purpose: are answers equal?
+    assert len({key.path for key in keys}) == len(keys) == 3 + 32 + (2 + 1 + 2 * SETTLING + 1) + 3 + 32 + 3
 
 
 def test_losses_of_examples_left_alone_are_held_and_of_those_never_attacked_not_counted(model, digits):

@@ -220,7 +220,7 @@ def test_one_pass_assg_is_its_running_means(neuron, strength, memory, relax):
     assert np.allclose(gradient(OnePassASSG(strength, memory, relax), neuron, current, g), wanted, atol=1e-9)
 
 
-def looks_of_assg(rule, neuron, currents, rows, repeats=1):
+def passes_of_assg(rule, neuron, currents, rows, repeats=1):
     """Gradients of the forward passes of one attack, each on some of the examples, with shared statistics."""
     known, g, found = Recollection(BATCH), weights(), []
     network = torch.nn.Sequential(Spiking(neuron).double().eval())
@@ -244,7 +244,7 @@ def test_assg_keeps_statistics_over_the_forward_passes_of_one_attack(neuron, rep
     currents = [drive() * scale for scale in (1.0, 1.3, 0.6)]
     rows = [torch.tensor([0, 1, 2]), torch.tensor([0, 2]), torch.tensor([2])]
     rule, mean, deviation = ASSG(0.4, 0.8, 1.2), np.ones((STEPS, BATCH, SIZE)), np.zeros((STEPS, BATCH, SIZE))
-    found = looks_of_assg(rule, neuron, currents, rows, repeats)
+    found = passes_of_assg(rule, neuron, currents, rows, repeats)
     for current, here, one in zip(currents, rows, found, strict=True):
         i = here.numpy()
         u, z = slow_forward(current.numpy()[:, i], neuron)
@@ -260,7 +260,7 @@ def test_assg_keeps_statistics_over_the_forward_passes_of_one_attack(neuron, rep
 def test_assg_keeps_no_statistics_outside_an_attack():
     once, again = (gradient(ASSG(), IF(), drive(), weights()) for _ in range(2))
     assert np.array_equal(once, again)
-    first, *_ = looks_of_assg(ASSG(), IF(), [drive()] * 2, [torch.arange(BATCH)] * 2)
+    first, *_ = passes_of_assg(ASSG(), IF(), [drive()] * 2, [torch.arange(BATCH)] * 2)
     assert np.allclose(first, once)
 
 

@@ -72,7 +72,7 @@ def model_for(decoder, encoder=None, **parts):
     return spec.build(Key.of(0)).eval()
 
 
-def look(model, objective, x=X, y=Y):
+def evaluate(model, objective, x=X, y=Y):
     x = x.clone().requires_grad_()
     value, fooled = evaluator(model, objective, y)(x, KEY)
     (grad,) = torch.autograd.grad(value.sum() + 0 * x.sum(), x)
@@ -83,13 +83,13 @@ def look(model, objective, x=X, y=Y):
 @pytest.mark.parametrize("objective", [LogitCrossEntropy(), Margin(), DLR(), Rescaled()], ids=repr)
 def test_the_loss_at_the_exit_is_that_of_the_logits_to_the_bit_and_so_is_its_gradient(decoder, objective):
     model = model_for(decoder)
-    for ours, plain in zip(look(model, AtExit(objective)), look(model, objective), strict=True):
+    for ours, plain in zip(evaluate(model, AtExit(objective)), evaluate(model, objective), strict=True):
         assert torch.equal(ours, plain)
 
 
 @pytest.mark.parametrize("decoder", EXITS, ids=repr)
 def test_the_margin_at_the_exit_crosses_zero_where_the_verdict_changes(decoder):
-    value, _, fooled = look(model_for(decoder), AtExit(Margin()))
+    value, _, fooled = evaluate(model_for(decoder), AtExit(Margin()))
     assert torch.equal(value >= 0, fooled)
     assert fooled.any()
     assert not fooled.all()
@@ -97,7 +97,7 @@ def test_the_margin_at_the_exit_crosses_zero_where_the_verdict_changes(decoder):
 
 @pytest.mark.parametrize("decoder", FIRST, ids=repr)
 def test_the_margin_of_first_spikes_crosses_zero_where_the_verdict_of_first_spikes_changes(decoder):
-    value, _, fooled = look(model_for(decoder), FirstSpikeMargin())
+    value, _, fooled = evaluate(model_for(decoder), FirstSpikeMargin())
     assert torch.equal(value >= 0, fooled)
     assert not fooled.all()
 
@@ -105,7 +105,7 @@ def test_the_margin_of_first_spikes_crosses_zero_where_the_verdict_of_first_spik
 @pytest.mark.parametrize("decoder", [Count(), MembraneTies(Count()), FixedExit(Count(), 1)], ids=repr)
 def test_the_margin_of_first_spikes_equals_the_naive_search_whatever_the_decoder(decoder):
     model = model_for(decoder)
-    value, _, _ = look(model, FirstSpikeMargin())
+    value, _, _ = evaluate(model, FirstSpikeMargin())
     spikes = model.outputs(X)[..., :K].detach().numpy()
     for b in range(N):
         times = [next((t for t in range(T) if spikes[t, b, k]), T) for k in range(K)]
@@ -116,16 +116,16 @@ def test_the_margin_of_first_spikes_equals_the_naive_search_whatever_the_decoder
 def test_the_margin_of_spike_times_is_in_their_own_unit():
     spec = ModelSpec(SpikeTimes(), TimedMLP((8,)), FastAndDeep(), ATan(), Earliest(), (1, 6, 6), K)
     model = spec.build(Key.of(0)).eval()
-    for ours, plain in zip(look(model, FirstSpikeMargin()), look(model, Margin()), strict=True):
+    for ours, plain in zip(evaluate(model, FirstSpikeMargin()), evaluate(model, Margin()), strict=True):
         assert torch.equal(ours, plain)
     with pytest.raises(InputError, match="have a potential"):
-        look(model, PotentialMargin())
+        evaluate(model, PotentialMargin())
 
 
 @pytest.mark.parametrize("decoder", [MeanPotential(), MeanCurrent()], ids=repr)
 def test_the_potential_margin_of_means_is_the_margin_of_the_logits_to_the_bit(decoder):
     model = model_for(decoder, normalise=Normalise((0.3,), (0.4,)))
-    for ours, plain in zip(look(model, PotentialMargin()), look(model, Margin()), strict=True):
+    for ours, plain in zip(evaluate(model, PotentialMargin()), evaluate(model, Margin()), strict=True):
         assert torch.equal(ours, plain)
 
 
@@ -134,7 +134,7 @@ def test_the_potential_margin_of_means_is_the_margin_of_the_logits_to_the_bit(de
 )
 def test_the_potential_margin_equals_a_slow_transcription(decoder):
     model = model_for(decoder)
-    value, grad, _ = look(model, PotentialMargin())
+    value, grad, _ = evaluate(model, PotentialMargin())
     hidden, weights = model.network.layers[1], model.network.layers[2]
     with torch.no_grad():
         current = weights(hidden(model.network.layers[0](model.encode(X)))).double().numpy()
@@ -155,10 +155,10 @@ def test_potentials_have_a_gradient_where_output_neurons_are_silent():
     with torch.no_grad():
         next(model.network.layers[2].parameters()).mul_(1e-4)  # of the output layer
     assert model.infer(X).silent.all()
-    value, _, fooled = look(model, Margin())
+    value, _, fooled = evaluate(model, Margin())
     assert not value.any()
     assert fooled.all()
-    value, grad, _ = look(model, PotentialMargin())
+    value, grad, _ = evaluate(model, PotentialMargin())
     assert value.all()
     assert grad.flatten(1).any(1).all()
 
@@ -169,12 +169,12 @@ def test_the_mean_over_prefixes_is_that_of_models_that_stop_after_each_step(deco
     """An independent oracle: models of the same weights that exit after 1, 2, ... steps."""
     model = model_for(decoder)
     stops = [model_for(FixedExit(decoder.decoder, t)) for t in range(1, T + 1)]
-    values, grads, _ = zip(*(look(stop, objective) for stop in stops), strict=True)
-    value, grad, fooled = look(model, PrefixMean(objective))
+    values, grads, _ = zip(*(evaluate(stop, objective) for stop in stops), strict=True)
+    value, grad, fooled = evaluate(model, PrefixMean(objective))
     assert torch.allclose(value, torch.stack(values).mean(0), atol=1e-5)
     assert torch.allclose(grad, torch.stack(grads).mean(0), atol=1e-5)
     assert torch.equal(fooled, decide(model(X)) != Y)  # the verdict stays that of the exit really taken
-    until, _, _ = look(model, PrefixMean(objective, until_exit=True))
+    until, _, _ = evaluate(model, PrefixMean(objective, until_exit=True))
     for b, t in enumerate(model.infer(X).exit.int().tolist()):
         assert until[b].item() == pytest.approx(sum(v[b].item() for v in values[:t]) / t, abs=1e-5)
 
@@ -335,7 +335,7 @@ def test_objectives_over_time_refuse_decoders_without_the_outputs_that_they_read
     with pytest.raises(InputError):
         AtExit(KL())
     with pytest.raises(InputError, match="fire"):
-        look(model_for(MeanPotential()), FirstSpikeMargin())
+        evaluate(model_for(MeanPotential()), FirstSpikeMargin())
     plain = model_for(Count())
     sweep = WidthSweep(attack=PGD(objective=AtExit()))
     assert [r.suits(plain) for r in (sweep, WorstOf(attacks=(PGD(), PGD(objective=AtExit()))))] == [False] * 2

@@ -27,7 +27,7 @@ from spikeproof.surrogates import ATan, Surrogate
 __all__ = ["ENOUGH", "UNSEARCHED", "Remedy", "longer", "remedies", "strongest"]
 
 ENOUGH = 100
-"""The number of examples at which the 95 % interval of an accuracy is at most ±10 percentage points wide."""
+"""The number of examples at which the 95 % interval of an accuracy reaches at most ±10 points from it."""
 
 UNSEARCHED = "no standard suite"
 """The reason that is noted for the standard suite if no check was raised."""

@@ -279,7 +279,7 @@ def _read(
     model = Wrapped(trial.call, trial.adapters, reading)
     _check_probabilities(outputs)
     _check_memory(model, trial)
-    _check_company(model, trial)
+    _check_batch_independence(model, trial)
     return _with_surrogates(model, trial)
 
 
@@ -417,7 +417,7 @@ def _check_memory(model: Wrapped, trial: Trial) -> None:
 
 
 @torch.no_grad()
-def _check_company(model: Wrapped, trial: Trial) -> None:
+def _check_batch_independence(model: Wrapped, trial: Trial) -> None:
     """Refuse a network whose answer to an image depends on the other images."""
     key = Key.of(0).for_rows(range(len(trial.x)))
     together = model(trial.x, key)

@@ -72,7 +72,7 @@ EVENTS = [
     *(Shifts(1), Shifts(2, measure="delay"), Shifts(1, measure="jitter")),
 ]
 RATIONED = {"noise", "spike-compatible"}  # of moved events that differ in number
-COMPANY = torch.tensor([2, 0, 3, 1])  # in twos
+SHUFFLED = torch.tensor([2, 0, 3, 1])  # in twos
 
 
 def test_a_row_of_a_matrix_product_rounds_alike_at_every_position_of_the_batch():
@@ -123,7 +123,7 @@ def alike(whole, part):
         name
         for name, (one, other) in pairs.items()
         if isinstance(one, torch.Tensor) and name != "losses"  # steps first, and its length is the longest
-        if not torch.equal(one[COMPANY].double().nan_to_num(-7), other.double().nan_to_num(-7))
+        if not torch.equal(one[SHUFFLED].double().nan_to_num(-7), other.double().nan_to_num(-7))
     ]
 
 
@@ -172,7 +172,7 @@ def test_every_attack_of_the_catalogue_is_tested_in_batches_of_other_composition
 @pytest.mark.parametrize(("model", "recipe", "threat"), CASES)
 def test_no_column_of_an_attacks_outcome_depends_on_the_rest_of_the_batch(model, recipe, threat):
     whole = attacked(model, recipe, threat, torch.arange(N), N)
-    assert not alike(whole, attacked(model, recipe, threat, COMPANY, 2))
+    assert not alike(whole, attacked(model, recipe, threat, SHUFFLED, 2))
 
 
 DISTANCES = [
@@ -194,7 +194,7 @@ def test_no_minimum_distance_depends_on_the_rest_of_the_batch(search, model, thr
         clean = evaluate_clean(one, x[rows], y[rows], Key.of(3), ids=rows)
         return evaluate_distances(one, recipe, threat, x[rows], y[rows], clean, Key.of(3), batch_size=size)
 
-    assert not alike(nearest(torch.arange(N), N), nearest(COMPANY, 2))
+    assert not alike(nearest(torch.arange(N), N), nearest(SHUFFLED, 2))
 
 
 @pytest.mark.parametrize("name", EXCEPTIONS)
