@@ -340,6 +340,21 @@ def _pictures(shown: Mapping[str, Exhibit | None], detail: Detail) -> list[_Char
     return [_Chart.of(exhibit_drawing(name, each, detail.dpi)) for name, each in found[: detail.exhibits]]
 
 
+def _backdoors(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
+    """A sentence about each model that was trained on poisoned data."""
+    found = {}
+    for record in records:
+        if (success := record["backdoor_success"]) is None:
+            continue
+        interval = tables.interval(record["backdoor_low"], record["backdoor_high"])
+        found[record["train_cell"]] = (
+            f"{tables.label(record, axes)}: trained on poisoned data. Of the images of other classes, "
+            f"{tables.percent(success)} % {interval} get the target class of the backdoor with its trigger, "
+            f"and {tables.percent(record['backdoor_without'])} % without it."
+        )
+    return list(found.values())
+
+
 def _page(
     records: Sequence[Record],
     origin: Sources,
@@ -387,6 +402,8 @@ def _page(
         constants=_constants(records),
         seeds=tables.seeds(records),
         tallies=tables.tallies(records),
+        backdoors=_backdoors(records, axes),
+        in_views=any(r["effort"] and r["effort"]["accuracy_in_views"] is not None for r in records),
         suites=[record for record in records if record["effort"] and record["broken_by"]][: detail.rows],
         attacked=[record for record in records if record["effort"]][: detail.rows],
         noun=noun(records),

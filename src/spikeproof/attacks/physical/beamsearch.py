@@ -41,7 +41,7 @@ class BeamSearch:
     """
 
     threat: Threat
-    restarts: int = 20
+    restarts: int = 50
     steps: int = 20
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class BeamSearch:
             raise InputError(
                 "AdvLB needs at least 1 restart and at least 0 steps",
                 f"restarts={self.restarts}, steps={self.steps}",
-                "Try restarts=20, steps=20.",
+                "Try restarts=50, steps=20.",
             )
 
     @attack_call
@@ -129,7 +129,7 @@ class AdvLB(Recipe):
     """
 
     gradient_free: ClassVar[bool] = True
-    restarts: int = 20
+    restarts: int = 50
     steps: int = 20
 
     def __call__(self, threat: Threat) -> BeamSearch:

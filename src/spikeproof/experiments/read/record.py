@@ -32,7 +32,9 @@ class Effort(TypedDict):
     zero everywhere. `mean_distance` and `max_distance` are taken over all images, in the measure of the
     threat; the means in single norms are taken over the images that changed. `eight_bit_accuracy` is the
     accuracy once the images are rounded to 8 bits, and `silent_success_share` the share of images for which
-    the search passed an image that the model got wrong and returned another.
+    the search passed an image that the model got wrong and returned another. Under a threat of objects in a
+    scene, `accuracy_in_views` is the accuracy in random views of the returned images, and
+    `clean_accuracy_in_views` that in the same views of the clean ones.
 
     `steps` counts the rows of the attack's trace, all restarts one after the other; `fall` is the accuracy
     against them, as pairs of a step and the accuracy after it wherever it changed, (-1, ...) before the
@@ -54,6 +56,8 @@ class Effort(TypedDict):
     mean_l1: float | None
     mean_l0: float | None
     eight_bit_accuracy: float | None
+    accuracy_in_views: float | None
+    clean_accuracy_in_views: float | None
     silent_success_share: float | None
     steps: int
     median_step_of_fall: float | None
@@ -140,6 +144,10 @@ class Base(_Measured, Parts):
     clean_cell: str
     steps: int
     data_notes: list[str]
+    backdoor_success: float | None
+    backdoor_low: float | None
+    backdoor_high: float | None
+    backdoor_without: float | None
 
 
 class Record(TypedDict):
@@ -164,7 +172,9 @@ class Record(TypedDict):
     taken over the other attacks and is not supported; it is empty for a single attack.
 
     `data_notes` describe how the files of the data set differ from the published ones, for example that they
-    are a subset; empty where they do not differ.
+    are a subset; empty where they do not differ. Of a model that was trained on poisoned data,
+    `backdoor_success` is the share of images of other classes that get the target class with the trigger,
+    with its interval, and `backdoor_without` the share without it; null for other models.
 
     Of a stochastic model, accuracies are means over `draws` draws per image; `..._vote` is the share of
     images on which the majority of the draws is right, and `..._all_draws` the share on which all draws are.
@@ -233,6 +243,10 @@ class Record(TypedDict):
     clean_cell: str
     steps: int
     data_notes: list[str]
+    backdoor_success: float | None
+    backdoor_low: float | None
+    backdoor_high: float | None
+    backdoor_without: float | None
 
 
 class _Named(TypedDict):

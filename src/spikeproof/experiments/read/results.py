@@ -351,7 +351,7 @@ class _Model:
 
 def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
     spec, metrics = train.cell["spec"], clean.metrics
-    model = spec["model"]
+    model, backdoor = spec["model"], clean.metrics.get("backdoor", {})
     return {
         "study": study,
         "dataset": spec["dataset"]["name"],
@@ -375,6 +375,10 @@ def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
         "clean_cell": str(clean.path),
         "steps": _steps(model["encoder"]),
         "data_notes": data_notes(train.metrics),
+        "backdoor_success": backdoor.get("target_share_triggered"),
+        "backdoor_low": backdoor.get("triggered_low"),
+        "backdoor_high": backdoor.get("triggered_high"),
+        "backdoor_without": backdoor.get("target_share"),
     }
 
 

@@ -28,6 +28,8 @@ COPIED = (
     "mean_l1",
     "mean_l0",
     "eight_bit_accuracy",
+    "accuracy_in_views",
+    "clean_accuracy_in_views",
     "silent_success_share",
 )
 """Metrics of an attack cell that its record repeats under the same name."""

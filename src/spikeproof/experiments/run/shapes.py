@@ -222,7 +222,15 @@ class _Answers(TypedDict):
     weights: NotRequired[Text]
 
 
+class _Backdoor(TypedDict):
+    target_share: Share
+    target_share_triggered: Share
+    triggered_low: Share
+    triggered_high: Share
+
+
 class _CleanNumbers(_Answers):
+    backdoor: NotRequired[_Backdoor]
     clean_accuracy: Share
     clean_all_draws: Share
     clean_vote: NotRequired[Share | None]
@@ -286,6 +294,8 @@ class _AttackNumbers(_Answers):
     mean_l0: NotRequired[Number | None]
     silent_success_share: NotRequired[Share | None]
     eight_bit_accuracy: NotRequired[Share | None]
+    accuracy_in_views: NotRequired[Share | None]
+    clean_accuracy_in_views: NotRequired[Share | None]
     zero_gradient_share: NotRequired[Share | None]
     forward_queries: NotRequired[Count | None]
     backward_queries: NotRequired[Count | None]
