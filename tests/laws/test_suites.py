@@ -172,7 +172,7 @@ class Odd:
 def test_unknown_levels_and_threats_without_a_suite_are_refused(subjects):
     with pytest.raises(InputError, match="standard"):
         Suite(level="fast")
-    with pytest.raises(InputError, match="regions of these, square patches"):
+    with pytest.raises(InputError, match="regions of these, objects in a scene"):
         plan("quick", subjects[0][Direct(4)][0], Odd())
     with pytest.raises(InputError, match="evaluate_suite"):
         Suite()(THREAT)(None)

@@ -41,6 +41,8 @@ from spikeproof.attacks.nearest.penalised import EAD
 from spikeproof.attacks.nearest.sparse import OnePixel, SigmaZero
 from spikeproof.attacks.parts.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean
 from spikeproof.attacks.parts.targets import EveryOther
+from spikeproof.attacks.physical.beamsearch import AdvLB
+from spikeproof.attacks.physical.stickersearch import RP2, AdvHat
 from spikeproof.attacks.recipe import Attack, Recipe
 from spikeproof.attacks.search import Result, check_threat, evaluator
 from spikeproof.encoders import BackwardRule, SpikeCode, StraightThrough, TimeShift, with_backward
@@ -65,7 +67,7 @@ from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.networks.substitute import Substitutable
 from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.surrogates import ATan, Exponential, Rectangle, Triangle
-from spikeproof.threats import L0, L1, L2, Linf, Region, Shifts, SquarePatch
+from spikeproof.threats import L0, L1, L2, LaserBeam, Linf, Printed, Region, Shifts, SquarePatch
 
 __all__ = ["Contribution", "Member", "Suite", "Suited", "SuitedMetrics", "evaluate_suite", "plan"]
 
@@ -107,7 +109,7 @@ class Suite(Recipe):
         object.__setattr__(self, "level", Level(self.level).value)  # plain text, whichever of the two came
 
     def __call__(self, threat: Threat) -> Attack:
-        if not moves_events(threat):
+        if not (moves_events(threat) or isinstance(threat, LaserBeam)):
             _ball(threat)
         return _never
 
@@ -141,6 +143,9 @@ def plan(level: str, model: Model | ModelSpec, threat: Threat) -> list[Member]:
     kind = _Kind.of(model)
     if moves_events(threat):
         return _on_events(level, kind, threat)
+    if isinstance(threat, LaserBeam):
+        beams = [AdvLB(restarts=restarts) for restarts in (10, 50, 200)]
+        return [Member("noise", NoiseSearch(draws=50)), *_longer(level, "adv-lb", *beams)]
     ball = _ball(threat)
     stages = [_quick, _standard, _extreme][: LEVELS.index(level) + 1]
     by_gradients = [member for stage in stages for member in stage(kind, ball)]
@@ -150,21 +155,27 @@ def plan(level: str, model: Model | ModelSpec, threat: Threat) -> list[Member]:
     if isinstance(threat, SquarePatch):
         patches = [PatchSearch(queries=queries) for queries in (500, 3000, 10_000)]
         members += _longer(level, "patch-search", *patches)
+    if isinstance(threat, Printed):
+        pictures = [RP2(views=0, steps=steps, objective=Margin()) for steps in (20, 100, 300)]
+        smooth = [AdvHat(views=0, steps=steps) for steps in (20, 100, 300)]
+        members += [*_longer(level, "rp2", *pictures), *_longer(level, "adv-hat", *smooth)]
     usable = [member for member in members if _allows(member.recipe, threat)]
     searched = any(m.recipe.gradient_free and not isinstance(m.recipe, NoiseSearch) for m in usable)
     return usable if searched else [*usable, *_estimated(level)]
 
 
 def _ball(threat: Threat) -> Threat:
-    """The ball whose attacks are used for a threat: the ball of a region, or L0 for a square patch."""
+    """The ball whose attacks are used: of a region its own, L0 for a patch, Linf for a sticker."""
     if isinstance(threat, (Linf, L2, L1, L0)):
         return threat
     if isinstance(threat, Region):
         return threat.ball
     if isinstance(threat, SquarePatch):
         return L0(threat.epsilon**2)
+    if isinstance(threat, Printed):
+        return Linf(threat.epsilon)
     raise InputError(
-        "There are suites for linf, l2, l1, l0, regions of these, square patches, and the threats on events",
+        "There are suites for linf, l2, l1, l0, regions of these, objects in a scene, and threats on events",
         repr(threat),
         "List the attacks of this threat in a study instead.",
     )
