@@ -19,6 +19,7 @@ from spikeproof.attacks.made_of.composite import RateTwin, WidthSweep, WorstOf
 from spikeproof.attacks.made_of.stand_in import StandIn
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.nearest.minimum import MinimumNorm, NormRecipe
+from spikeproof.attacks.physical.onepatch import UniversalPatch
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import Count, MeanPotential, decide
@@ -35,7 +36,20 @@ from spikeproof.networks.architecture import MLP
 from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan, Rectangle, Triangle
-from spikeproof.threats import L0, L1, L2, Additions, Flips, Linf, Removals, Shifts, SquarePatch
+from spikeproof.threats import (
+    L0,
+    L1,
+    L2,
+    Additions,
+    Flips,
+    LaserBeam,
+    Linf,
+    MovablePatch,
+    Removals,
+    Shifts,
+    SquarePatch,
+    Sticker,
+)
 
 N, T = 4, 5
 SHORT = {
@@ -50,6 +64,7 @@ ON_IMAGES = {
     "width-sweep": WidthSweep(attack=PGD(steps=2), surrogates=(Rectangle(1.0), Triangle(2.0))),
     "transfer": Transfer(attack=PGD(steps=2)),
     "stand-in": StandIn(queries=70),  # two fits
+    "universal-patch": UniversalPatch(places=3, pattern=(0.0, 1.0, 1.0, 0.5)),
 }
 ON_EVENTS = {
     "worst-of": WorstOf(attacks=(SEARCH, SpikeWalkSearch(queries=3))),
@@ -66,7 +81,9 @@ EXCEPTIONS = {  # draw for a batch as a whole; the batch is part of their number
 }
 OTHERS = {name: cls for name, cls in PARTS[Recipe].items() if name not in ELSEWHERE | EXCEPTIONS.keys()}
 SEARCHES = {name: cls for name, cls in OTHERS.items() if issubclass(cls, NormRecipe) and cls.minimal}
-IMAGES = [Linf(0.1), L2(0.6), L1(2.0), L0(2), SquarePatch(2)]
+BEAM = LaserBeam(0.5, wavelengths=3, angles=6, offsets=5, widths=3)
+SCENES = [Sticker(1.0, printable=((0.0,), (1.0,))), MovablePatch(2), BEAM]
+IMAGES = [Linf(0.1), L2(0.6), L1(2.0), L0(2), SquarePatch(2), *SCENES]
 EVENTS = [
     *(Flips(1), Additions(1), Removals(1)),
     *(Shifts(1), Shifts(2, measure="delay"), Shifts(1, measure="jitter")),
