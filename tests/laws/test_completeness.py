@@ -63,6 +63,7 @@ LAWS = {  # kind -> tables with its rows, as file:TABLE
         "laws/test_spike_threats.py:THREATS",
         "laws/test_shifts.py:THREATS",
         "laws/test_physical.py:THREATS",
+        "laws/test_windows.py:THREATS",
     ),
     "DatasetSpec": ("laws/test_data_sets.py:ROWS",),
     "Sample": ("laws/test_samples.py:SAMPLES",),

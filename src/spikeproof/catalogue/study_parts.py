@@ -197,6 +197,10 @@ from spikeproof.threats.shifts import Shifts as Shifts
 from spikeproof.threats.spikes import Additions as Additions
 from spikeproof.threats.spikes import Flips as Flips
 from spikeproof.threats.spikes import Removals as Removals
+from spikeproof.threats.windows import WindowAdditions as WindowAdditions
+from spikeproof.threats.windows import WindowFlips as WindowFlips
+from spikeproof.threats.windows import WindowRemovals as WindowRemovals
+from spikeproof.threats.windows import WindowShifts as WindowShifts
 
 STUDY_PARTS: Catalogue = {
     Recipe: {
@@ -371,6 +375,10 @@ STUDY_PARTS: Catalogue = {
         "additions": Additions,
         "removals": Removals,
         "shifts": Shifts,
+        "window-flips": WindowFlips,
+        "window-additions": WindowAdditions,
+        "window-removals": WindowRemovals,
+        "window-shifts": WindowShifts,
     },
     Sample: {"class-proportional": ClassProportional, "first": First},
     DatasetSpec: {
