@@ -17,7 +17,7 @@ from spikeproof.corruptions import Contrast, GaussianCorruption, Occlusion
 from spikeproof.datasets import ClassProportional, Digits, floats
 from spikeproof.errors import InputError
 from spikeproof.evaluation.verdicts import evaluate_clean, evaluate_corrupted
-from spikeproof.experiments.read.corrupted import corruption_errors, corruption_records
+from spikeproof.experiments.read.gathered.corrupted import corruption_errors, corruption_records
 from spikeproof.experiments.read.results import records
 from spikeproof.experiments.run.compute import Bench
 from spikeproof.experiments.run.driver import Listener, run

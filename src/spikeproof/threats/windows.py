@@ -1,7 +1,7 @@
 """Threats on events that are limited in time: outside a window of time steps, nothing changes.
 
 A member of a threat of this module is a member of the plain threat of the same kind on the steps of the
-window, and equal to the clean events on all others. The window of all steps gives the plain threat, to the bit.
+window, and equal to the clean events on all others. The window of all steps gives exactly the plain threat.
 """
 
 from __future__ import annotations
