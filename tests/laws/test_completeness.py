@@ -82,6 +82,7 @@ WITHOUT = {  # kind -> name -> why it has no row
     "Recipe": {
         "suite": "runs recipes that have rows, by evaluate_suite: laws/test_suites.py",
         "chosen": "runs one recipe, once chosen: laws/test_estimates_and_composites.py",
+        "universal": "is made on other images: laws/test_universal.py",
         "stored": "reads a file and searches nothing: unit/test_stored_images.py",
         "universal-patch": "is trained on other images first: laws/test_physical.py",
         "torchattacks": "its rows are those of its own kind",

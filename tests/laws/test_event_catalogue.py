@@ -38,7 +38,6 @@ MADE = {
     "suite": [],  # has a test of its own
     "chosen": [],  # runs one of the others, once that is chosen
     "transfer": [Transfer()],
-    "stored": [],  # reads a file: unit/test_stored_images.py
     "torchattacks": [Torchattacks(attack=TORCHATTACKS["PGD"]())],
     "foolbox": [Foolbox(attack=FOOLBOX["LinfPGD"]())],
     "stored": [],  # reads a file and searches nothing: unit/test_stored_images.py

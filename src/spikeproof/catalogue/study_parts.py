@@ -50,6 +50,7 @@ from spikeproof.attacks.gradient.plain import EOTPGD as EOTPGD
 from spikeproof.attacks.gradient.plain import FGSM as FGSM
 from spikeproof.attacks.gradient.plain import PGD as PGD
 from spikeproof.attacks.gradient.plain import Through as Through
+from spikeproof.attacks.gradient.universal import Universal as Universal
 from spikeproof.attacks.made_of.composite import Chosen as Chosen
 from spikeproof.attacks.made_of.composite import RateTwin as RateTwin
 from spikeproof.attacks.made_of.composite import WidthSweep as WidthSweep
@@ -256,6 +257,7 @@ STUDY_PARTS: Catalogue = {
         "adv-hat": AdvHat,
         "adv-lb": AdvLB,
         "universal-patch": UniversalPatch,
+        "universal": Universal,
         "transfer": Transfer,
         "stored": StoredImages,
         "torchattacks": Torchattacks,

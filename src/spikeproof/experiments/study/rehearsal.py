@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spikeproof.attacks.gradient.universal import Universal
 from spikeproof.attacks.made_of.composite import members_of
 from spikeproof.attacks.made_of.stored_images import StoredImages
 from spikeproof.attacks.made_of.transfer import Transfer
@@ -44,8 +45,8 @@ class _Linear:
 def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int) -> None:
     """Run an attack on two grey images that a linear model misclassifies, which takes few forward passes.
 
-    Attacks on events, attacks on several models, patches that are yet to be trained, and attacks of other
-    libraries are not rehearsed. Of stored images only the shape is compared.
+    Attacks on events, attacks on several models, patches and perturbations that are yet to be made, and attacks
+    of other libraries are not rehearsed. Of stored images only the shape is compared.
 
     Args:
         recipe: the attack.
@@ -65,7 +66,7 @@ def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int)
         recipe.check_shape(shape)
         return
     if moves_events(threat) or any(
-        isinstance(each, (Transfer, Suite, Peer, UniversalPatch)) for each in members_of([recipe])
+        isinstance(each, (Transfer, Suite, Peer, Universal, UniversalPatch)) for each in members_of([recipe])
     ):
         return
     model = _Linear(tuple(shape), classes)
