@@ -133,6 +133,16 @@ def cells(text):
     return chosen, cells_of(chosen, chosen.data.load(None))
 
 
+@pytest.mark.parametrize("several", ["chosen: {images: 60, attacks", "worst-of: {attacks"])
+def test_a_study_takes_it_among_several_attacks_and_names_the_one_that_does_not_fit(several):
+    text = TEXT.replace("fgsm, {universal: {epochs: 3, images: 60}}", f"{{{several}: [fgsm, universal]}}}}")
+    assert any(cell.kind == "attack" for cell in cells(text.replace("universal]", "bim]"))[1])
+    assert any(cell.kind == "attack" for cell in cells(text)[1])
+    wrong = text.replace("fgsm, universal", "fgsm, {apgd-t: {targets: {every-other: {count: 99}}}}")
+    with pytest.raises(InputError, match=r"study.yaml:4: "):
+        cells(wrong)
+
+
 def test_a_study_makes_it_on_validation_images(tmp_path):
     chosen, planned = cells(TEXT)
     out = tmp_path / "out"
