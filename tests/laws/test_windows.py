@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spikeproof.attacks.answers.noise import NoiseSearch
-from spikeproof.attacks.events.eventsteps import Retiming, SpikeCompatible
+from spikeproof.attacks.events.eventsteps import Retiming, SpikeCompatible, _Events
 from spikeproof.attacks.events.fewest import SDA, SpikeFool
 from spikeproof.attacks.events.spikesearch import SpikeSearch, SpikeWalkSearch
 from spikeproof.catalogue.names import PARTS
@@ -164,6 +164,15 @@ def test_every_attack_on_events_stays_in_the_window(recipe, threat):
     assert torch.equal(outside(threat, found.x_adv), outside(threat, x))
     moved = recipe(threat)(Linear(), x, y, Key.of(3))
     assert threat.contains(moved.x_adv, x).all()
+
+
+@pytest.mark.parametrize("threat", [t for t in THREATS if isinstance(t, WindowShifts)], ids=repr)
+def test_a_distribution_over_times_has_no_share_outside_the_window(threat):
+    x = events(threat)
+    spread = _Events(threat, x)
+    soft, _ = spread.worth(torch.zeros(spread.may.shape), torch.zeros_like(x))
+    assert torch.equal(outside(threat, soft), outside(threat, x))
+    assert not torch.equal(soft, x)
 
 
 @pytest.mark.parametrize("recipe", ATTACKS, ids=lambda recipe: type(recipe).__name__)
