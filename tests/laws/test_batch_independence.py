@@ -73,7 +73,7 @@ ON_EVENTS = {
     "width-sweep": WidthSweep(attack=SEARCH, surrogates=(Rectangle(1.0), Triangle(2.0))),
     "transfer": Transfer(attack=SEARCH),
 }
-ELSEWHERE = {"suite", "chosen"}  # run others, which are here, one by one
+ELSEWHERE = {"suite", "chosen", "stored", "universal"}  # run others, which are here, one by one
 DRAWING = {"eot-fgsm", "eot-pgd", "apgd-ce", "square", "deepfool", "worst-of"}  # each loop on draws
 EXCEPTIONS = {  # draw for a batch as a whole; the batch is part of their number, and they say which it is
     "torchattacks": Torchattacks(attack=TORCHATTACKS["PGD"]()),

@@ -63,6 +63,7 @@ LAWS = {  # kind -> tables with its rows, as file:TABLE
         "laws/test_spike_threats.py:THREATS",
         "laws/test_shifts.py:THREATS",
         "laws/test_physical.py:THREATS",
+        "laws/test_windows.py:THREATS",
     ),
     "DatasetSpec": ("laws/test_data_sets.py:ROWS",),
     "Sample": ("laws/test_samples.py:SAMPLES",),
@@ -81,6 +82,7 @@ WITHOUT = {  # kind -> name -> why it has no row
     "Recipe": {
         "suite": "runs recipes that have rows, by evaluate_suite: laws/test_suites.py",
         "chosen": "runs one recipe, once chosen: laws/test_estimates_and_composites.py",
+        "universal": "is made on other images: laws/test_universal.py",
         "stored": "reads a file and searches nothing: unit/test_stored_images.py",
         "universal-patch": "is trained on other images first: laws/test_physical.py",
         "torchattacks": "its rows are those of its own kind",

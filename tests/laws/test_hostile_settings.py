@@ -136,9 +136,9 @@ def over(names):
 
 
 each, foreign = over(sorted(ROWS)), over(sorted(set(ROWS) - OURS))
-NONE = {"suite", "chosen", "torchattacks", "foolbox", "stored", "universal-patch"}
+NONE = {"suite", "chosen", "torchattacks", "foolbox", "stored", "universal", "universal-patch"}
 """Run attacks of this table, in suites and after a choice on validation images; are peers; read a file; or
-need to be trained."""
+need to be made first."""
 X, Y = Key.of(0).uniform((5, 1, 4, 4)), torch.arange(5) % 3
 
 

@@ -17,7 +17,12 @@ from spikeproof.corruptions import Contrast, GaussianCorruption, Occlusion
 from spikeproof.datasets import ClassProportional, Digits, floats
 from spikeproof.errors import InputError
 from spikeproof.evaluation.verdicts import evaluate_clean, evaluate_corrupted
-from spikeproof.experiments.read.corrupted import corruption_errors, corruption_records
+from spikeproof.experiments.read.gathered.corrupted import (
+    _Errors,
+    _ratio,
+    corruption_errors,
+    corruption_records,
+)
 from spikeproof.experiments.read.results import records
 from spikeproof.experiments.run.compute import Bench
 from spikeproof.experiments.run.driver import Listener, run
@@ -166,6 +171,22 @@ def test_mean_corruption_errors_are_the_published_formulas(finished):
         wanted = np.mean((np.array(own) - less) / beyond) if (beyond > 0).all() else None
         assert row["relative"] == (None if wanted is None else pytest.approx(wanted))
         assert (row["corruptions"], row["severities"], row["missing"]) == (3, 2, [])
+
+
+def errors_of(clean, **means):
+    """Errors of a model on one image, by corruption and severity."""
+    found = {(name, i): np.array([error]) for name, each in means.items() for i, error in enumerate(each)}
+    return _Errors({}, clean, found, [])
+
+
+def test_relative_errors_are_those_beyond_the_clean_errors_of_each_model():
+    own, base = (
+        errors_of(0.1, fog=(0.3, 0.5), jpeg=(0.2, 0.2)),
+        errors_of(0.2, fog=(0.4, 0.8), jpeg=(0.3, 0.5)),
+    )
+    assert _ratio(own, base, clean=False) == pytest.approx((0.4 / 0.6 + 0.2 / 0.4) / 2)
+    assert _ratio(own, base, clean=True) == pytest.approx((0.3 / 0.4 + 0.1 / 0.2) / 2)
+    assert _ratio(own, errors_of(0.2, fog=(0.4, 0.8), jpeg=(0.2, 0.2)), clean=True) is None
 
 
 def test_a_missing_cell_leaves_a_dash_and_is_named(finished, tmp_path):

@@ -81,17 +81,20 @@ def test_images_outside_the_budget_count_as_violations_and_not_as_attacks(tmp_pa
 
 
 def test_the_budget_is_checked_in_double_precision(tmp_path):
-    x = torch.tensor([0.5, 0.25], dtype=torch.float64).view(2, 1, 1, 1).expand(2, 1, 1, 3)
-    edge = x.clone()
-    edge[0] += 0.1 + 0.9e-6
-    edge[1] += 0.1 + 1.01e-6
-    path = kept(tmp_path / "edge.npz", x, edge, torch.tensor([0, 0]))
-    attack = StoredImages(path=path)(Linf(0.1))
-    y = torch.tensor([0, 0])
-    found = attack(lambda images, key=None: images.flatten(1), x.float(), y, Key.of(0))
-    inside = Linf(0.1).contains(found.x_adv, x.float())
-    assert bool(inside[0])
-    assert not inside[1] or torch.equal(found.x_adv[1], x[1].float())
+    x = torch.linspace(0.3, 0.7, 400).double().view(-1, 1, 1, 1)  # single precision holds these exactly
+    edge = x + 0.1 + 1e-6 + 1e-9
+    y = torch.zeros(400, dtype=torch.int64)
+    attack = StoredImages(path=kept(tmp_path / "edge.npz", x, edge, y))(Linf(0.1))
+    assert not Linf(0.1).contains(edge, x).any()
+    assert Linf(0.1).contains(edge.float(), x.float()).any()  # by rounding
+    model = lambda z, key=None: torch.cat([z.flatten(1), 0 * z.flatten(1)], 1)  # noqa: E731
+    found = attack(model, x.float(), y, Key.of(0))
+    rounded = Linf(0.1).contains(edge.float(), x.float())
+    assert torch.equal(found.x_adv[rounded], x.float()[rounded])
+    assert not found.success.any()
+    near = kept(tmp_path / "near.npz", x, edge - 2e-8, y)
+    again = StoredImages(path=near)(Linf(0.1))(model, x.float(), y, Key.of(0))
+    assert torch.equal(again.x_adv, (edge - 2e-8).float())
 
 
 @pytest.mark.parametrize(

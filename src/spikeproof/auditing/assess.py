@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.gradient.universal import Universal
 from spikeproof.attacks.made_of.composite import (
     RateTwin,
     gradient_sources_of,
@@ -77,7 +78,7 @@ def attack_evidence(
         isinstance(each, GradientRecipe) and each.surrogate is None and each.backward is None
         for each in members_of([recipe])
     )
-    elsewhere = isinstance(recipe, Transfer | StoredImages)
+    elsewhere = isinstance(recipe, Transfer | StoredImages | Universal)
     other = elsewhere or isinstance(recipe, RateTwin)  # a rate twin answers otherwise than the model
     attacked = metrics.get("attacked") or 0
     return AttackEvidence(

@@ -50,6 +50,7 @@ from spikeproof.attacks.gradient.plain import EOTPGD as EOTPGD
 from spikeproof.attacks.gradient.plain import FGSM as FGSM
 from spikeproof.attacks.gradient.plain import PGD as PGD
 from spikeproof.attacks.gradient.plain import Through as Through
+from spikeproof.attacks.gradient.universal import Universal as Universal
 from spikeproof.attacks.made_of.composite import Chosen as Chosen
 from spikeproof.attacks.made_of.composite import RateTwin as RateTwin
 from spikeproof.attacks.made_of.composite import WidthSweep as WidthSweep
@@ -197,6 +198,10 @@ from spikeproof.threats.shifts import Shifts as Shifts
 from spikeproof.threats.spikes import Additions as Additions
 from spikeproof.threats.spikes import Flips as Flips
 from spikeproof.threats.spikes import Removals as Removals
+from spikeproof.threats.windows import WindowAdditions as WindowAdditions
+from spikeproof.threats.windows import WindowFlips as WindowFlips
+from spikeproof.threats.windows import WindowRemovals as WindowRemovals
+from spikeproof.threats.windows import WindowShifts as WindowShifts
 
 STUDY_PARTS: Catalogue = {
     Recipe: {
@@ -252,6 +257,7 @@ STUDY_PARTS: Catalogue = {
         "adv-hat": AdvHat,
         "adv-lb": AdvLB,
         "universal-patch": UniversalPatch,
+        "universal": Universal,
         "transfer": Transfer,
         "stored": StoredImages,
         "torchattacks": Torchattacks,
@@ -371,6 +377,10 @@ STUDY_PARTS: Catalogue = {
         "additions": Additions,
         "removals": Removals,
         "shifts": Shifts,
+        "window-flips": WindowFlips,
+        "window-additions": WindowAdditions,
+        "window-removals": WindowRemovals,
+        "window-shifts": WindowShifts,
     },
     Sample: {"class-proportional": ClassProportional, "first": First},
     DatasetSpec: {

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ProbeRecord,
         Record,
         SpikeRecord,
+        TransferGrid,
     )
 
 __all__ = ["main"]
@@ -149,6 +150,7 @@ def status(directory: Path) -> None:
 @click.option("--seeds", is_flag=True, help="Means over training seeds, with their intervals.")
 @click.option("--probes", is_flag=True, help="Accuracy under timing probes.")
 @click.option("--corruptions", is_flag=True, help="Accuracy under natural corruptions, and mean errors.")
+@click.option("--transfers", is_flag=True, help="Accuracy on images made on every other model, as a grid.")
 @click.option("--distances", is_flag=True, help="Median distance of the nearest adversarial images.")
 @click.option("--spikes", is_flag=True, help="What an attack does to the spikes of each layer.")
 @click.option("--comparisons", is_flag=True, help="Paired comparisons of models that differ in one part.")
@@ -159,7 +161,7 @@ def show(directory: Path, as_json: bool, **tables: bool) -> None:
     With --json, one table is printed as a list, and several tables as an object that maps the name of each
     table to its list.
     """
-    order = ("seeds", "probes", "corruptions", "distances", "spikes", "comparisons")
+    order = ("seeds", "probes", "corruptions", "transfers", "distances", "spikes", "comparisons")
     found = _Tables(directory)
     asked = [part for name in order if tables[name] for part in (name, *TOGETHER.get(name, ()))]
     if as_json:
@@ -196,15 +198,21 @@ class _Tables:
 
     @cached_property
     def corruptions(self) -> Sequence[CorruptionRecord]:
-        from spikeproof.experiments.read.corrupted import corruption_records
+        from spikeproof.experiments.read.gathered.corrupted import corruption_records
 
         return corruption_records(self.directory)
 
     @cached_property
     def corruption_errors(self) -> Sequence[CorruptionError]:
-        from spikeproof.experiments.read.corrupted import corruption_errors
+        from spikeproof.experiments.read.gathered.corrupted import corruption_errors
 
         return corruption_errors(self.directory)
+
+    @cached_property
+    def transfers(self) -> Sequence[TransferGrid]:
+        from spikeproof.experiments.read.gathered.transfers import transfer_grids
+
+        return transfer_grids(self.directory)
 
     @cached_property
     def distances(self) -> Sequence[DistanceRecord]:
@@ -234,6 +242,7 @@ class _Tables:
             "probes": lambda: terminal.print_probes(self.probes),
             "corruptions": lambda: terminal.print_corruptions(self.corruptions),
             "corruption_errors": lambda: terminal.print_corruption_errors(self.corruption_errors),
+            "transfers": lambda: terminal.print_transfers(self.transfers),
             "distances": lambda: terminal.print_distances(self.distances),
             "spikes": lambda: terminal.print_spikes(self.spikes),
             "comparisons": lambda: terminal.print_comparisons(self.comparisons),
@@ -243,7 +252,9 @@ class _Tables:
             click.echo(NOTHING[table])
 
 
-STANDARD_TABLES = ("numbers", "seeds", "probes", "corruptions", "corruption_errors", "distances", "spikes")
+STANDARD_TABLES = (
+    *("numbers", "seeds", "probes", "corruptions", "corruption_errors", "transfers", "distances", "spikes"),
+)
 """What `show` prints where no table is asked for."""
 
 TOGETHER = {"corruptions": ("corruption_errors",)}
@@ -253,6 +264,7 @@ NOTHING = {
     "seeds": "No model of this study is finished under several seeds.",
     "probes": "No probe of this study is finished.",
     "corruptions": "No corruption of this study is finished.",
+    "transfers": "This study does not judge the images of every model on every other one.",
     "distances": "No distance of this study is finished.",
     "spikes": "No analysis of spikes of this study is finished.",
 }

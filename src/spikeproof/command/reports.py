@@ -58,7 +58,8 @@ def computed(
 def print_report(directory: Path, *, anew: bool = True) -> None:
     """Print the numbers and write the report; without `anew`, a report that is up to date is kept."""
     from spikeproof.command import terminal
-    from spikeproof.experiments.read.corrupted import corruption_errors, corruption_records
+    from spikeproof.experiments.read.gathered.corrupted import corruption_errors, corruption_records
+    from spikeproof.experiments.read.gathered.transfers import transfer_grids
     from spikeproof.experiments.read.ranking import rankings
     from spikeproof.experiments.read.results import distance_records, probe_records, records, spike_records
 
@@ -67,6 +68,7 @@ def print_report(directory: Path, *, anew: bool = True) -> None:
     terminal.print_probes(probes)
     terminal.print_corruptions(corruption_records(directory))
     terminal.print_corruption_errors(corruption_errors(directory))
+    terminal.print_transfers(transfer_grids(directory))
     terminal.print_distances(distances)
     terminal.print_spikes(spike_records(directory))
     if not found:
@@ -88,7 +90,8 @@ def print_report(directory: Path, *, anew: bool = True) -> None:
 def written_report(directory: Path) -> Path:
     """Write the report again and return its path."""
     from spikeproof.experiments.read.comparisons import comparisons
-    from spikeproof.experiments.read.corrupted import corruption_errors, corruption_records
+    from spikeproof.experiments.read.gathered.corrupted import corruption_errors, corruption_records
+    from spikeproof.experiments.read.gathered.transfers import transfer_grids
     from spikeproof.experiments.read.ranking import rankings
     from spikeproof.experiments.read.results import distance_records, probe_records, records, spike_records
     from spikeproof.experiments.run.store import writing
@@ -99,5 +102,5 @@ def written_report(directory: Path) -> Path:
     with writing(directory):
         compared, ranked = comparisons(directory, found), rankings(directory, found)
         corrupted = Corrupted(corruption_records(directory), corruption_errors(directory))
-        layers = spike_records(directory)
-        return write(directory, found, probes, compared, distances, ranked, corrupted, layers)
+        layers, grids = spike_records(directory), transfer_grids(directory)
+        return write(directory, found, probes, compared, distances, ranked, corrupted, layers, grids)

@@ -21,6 +21,7 @@ from spikeproof.experiments.read.record import (
     ProbeRecord,
     Record,
     SpikeRecord,
+    TransferGrid,
 )
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.driver import Listener, Summary
@@ -418,6 +419,22 @@ def print_corruption_errors(records: Sequence[CorruptionError]) -> None:
         )
     if lacking := [each for row in records for each in row["missing"]]:
         click.echo(f"Not finished: {', '.join(dict.fromkeys(lacking))}; `spikeproof run` computes them.")
+
+
+def print_transfers(grids: Sequence[TransferGrid]) -> None:
+    """Accuracy of every model on images made on every model; nothing where the study has no such grid."""
+    for grid in grids:
+        seed = f", seed {grid['seed']}" if len({each["seed"] for each in grids}) > 1 else ""
+        click.echo(
+            f"\nAccuracy in % of the model above on images made on the model at the left, {grid['attack']}, "
+            f"{grid['threat']} {epsilon_text(grid['epsilon'])}{seed}:"
+        )
+        lines = [["made on", *grid["models"]], ["clean images", *map(percent, grid["clean"])]]
+        for name, row in zip(grid["models"], grid["accuracy"], strict=True):
+            lines.append([name, *map(percent, row)])
+        _print_columns(lines, 1)
+    if grids:
+        click.echo("On the diagonal the attack sees the model itself. An entry is one attack, no worst case.")
 
 
 def _print_columns(lines: Sequence[Sequence[str]], words: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spikeproof.attacks.events.eventsteps import SpikeCompatible
 from spikeproof.attacks.gradient.plain import Through
+from spikeproof.attacks.gradient.universal import Universal
 from spikeproof.attacks.made_of.composite import Chosen, Composite, GradientSources, RateTwin, WorstOf
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.physical.onepatch import UniversalPatch
@@ -306,7 +307,7 @@ def validated(recipe: Recipe) -> int:
         >>> validated(WorstOf(attacks=(PGD(), Chosen(attacks=(PGD(),), images=50)))), validated(PGD())
         (50, 0)
     """
-    own = recipe.images if isinstance(recipe, (Chosen, UniversalPatch)) else 0
+    own = recipe.images if isinstance(recipe, (Chosen, Universal, UniversalPatch)) else 0
     inner = recipe.members if isinstance(recipe, Composite) else ()
     return max((own, *map(validated, inner)))
 
@@ -323,13 +324,14 @@ def settled(
 ) -> tuple[Recipe, list[Choice]]:
     """The recipe with every `Chosen` in it replaced by its strongest candidate, and these choices.
 
-    A universal patch gets its pattern, which is trained on these images.
+    A universal patch gets its pattern, which is trained on these images, and a `Universal` is replaced by the
+    perturbation that it makes on them.
 
     Args:
         model: the model, in evaluation mode.
-        recipe: any recipe; a recipe without `Chosen` is returned unchanged.
+        recipe: any recipe; a recipe without `Chosen` and `Universal` is returned unchanged.
         threat: the threat with its budget.
-        x: validation images, of which each choice uses its own number.
+        x: validation images, of which each choice and each perturbation uses its own number.
         y: their labels.
         key: key of the randomness of the attacks and of their verdicts.
         draws: forward passes per attacked image on a stochastic model, at least 1.
@@ -372,4 +374,9 @@ def settled(
             for i, each in enumerate(recipe.attacks)
         ]
         return replace(recipe, attacks=tuple(r for r, _ in pairs)), [c for _, found in pairs for c in found]
+    if isinstance(recipe, Universal):
+        few = slice(recipe.images)
+        source = through(model, recipe)
+        assert not isinstance(source, GradientSources)  # a recipe of its own has one gradient source
+        return recipe.craft(model, threat, x[few], y[few], key.fold("universal"), through=source), []
     return recipe, []

@@ -24,6 +24,7 @@ from spikeproof.experiments.read.record import (
     ProbeRecord,
     Record,
     SpikeRecord,
+    TransferGrid,
 )
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.store import as_json, write_atomically
@@ -32,7 +33,13 @@ from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, read_json
 from spikeproof.report import tables
 from spikeproof.report.charts.attack_figures import evidence_drawings
 from spikeproof.report.charts.drawing import Drawing, file_names, inline
-from spikeproof.report.charts.figures import corruption_drawing, drawings, probe_drawing, telling
+from spikeproof.report.charts.figures import (
+    corruption_drawing,
+    drawings,
+    probe_drawing,
+    telling,
+    transfer_drawing,
+)
 from spikeproof.report.charts.pictures import exhibit_drawing
 from spikeproof.report.exhibits import Exhibit, exhibits
 from spikeproof.report.provenance import Sources, sources
@@ -87,6 +94,7 @@ def write(
     ranked: Sequence[Ranking] = (),
     corrupted: Corrupted | None = None,
     spikes: Sequence[SpikeRecord] = (),
+    grids: Sequence[TransferGrid] = (),
 ) -> Path:
     """Write `report.html`, `figures/*.svg` and `.pdf`, `table.csv`, `table.tex` and `probes.csv` of a study.
 
@@ -106,6 +114,7 @@ def write(
         ranked: the order of the models at every budget; without it, the page names no order.
         corrupted: accuracies under natural corruptions, with the mean errors.
         spikes: what an attack does to the spikes of each layer; without it, there is no second page.
+        grids: accuracies on images that were made on every other model; they also become `transfers.csv`.
 
     Returns:
         The path of the page.
@@ -118,6 +127,7 @@ def write(
     near = [_portable_probe(record, directory) for record in distances]
     layers = [_portable_probe(record, directory) for record in spikes]
     natural = _Natural.of(corrupted or Corrupted(), directory)
+    transfers = _Transfers(grids, [_Chart.of(transfer_drawing(grids))] if grids else [])
     page, pictures = "", list[_Chart]()
     for detail in DETAILS:
         pictures = _pictures(shown, detail)
@@ -134,13 +144,14 @@ def write(
             ranked,
             natural,
             bool(layers),
+            transfers,
             detail,
         )
         if len(page.encode()) < LARGEST:
             break
     files = {
         f"figures/{chart.drawing.name}.{kind}": content
-        for chart in (*charts, *evidence, *timing.charts, *natural.charts, *pictures)
+        for chart in (*charts, *evidence, *timing.charts, *natural.charts, *transfers.charts, *pictures)
         for kind, content in chart.files.items()
     }
     files |= {"table.csv": tables.to_csv(rows).encode(), "table.tex": tables.to_latex(rows).encode()}
@@ -149,6 +160,8 @@ def write(
     if natural.records:
         files["corruptions.csv"] = tables.corruptions_csv(natural.records).encode()
         files["corruption-errors.csv"] = tables.corruption_errors_csv(natural.errors).encode()
+    if grids:
+        files["transfers.csv"] = tables.transfers_csv(grids).encode()
     if near:
         files["distances.csv"] = tables.distances_csv(near).encode()
     if layers:
@@ -223,7 +236,7 @@ def is_current(directory: Path) -> bool:
     return plain and all(_digest(directory / name) == digest for name, digest in noted.items())
 
 
-CSV = "probes|corruptions|corruption-errors|distances|spikes"
+CSV = "probes|corruptions|corruption-errors|transfers|distances|spikes"
 PLACES = re.compile(rf"figures/[\w-]+\.(svg|pdf)|({CSV})\.csv|spikes\.html")
 OWN = re.compile(r"(figures/)?[\w-]+\.(svg|pdf|csv|tex|html)")
 
@@ -334,6 +347,14 @@ class _Natural:
         return next((row["baseline"] for row in self.errors if row["baseline"]), None)
 
 
+@dataclass(frozen=True)
+class _Transfers:
+    """The grids of transfers, and their figure."""
+
+    grids: Sequence[TransferGrid]
+    charts: Sequence[_Chart]
+
+
 def _pictures(shown: Mapping[str, Exhibit | None], detail: Detail) -> list[_Chart]:
     names = file_names("example", shown)
     found = [(names[code], exhibit) for code, exhibit in shown.items() if exhibit is not None]
@@ -368,6 +389,7 @@ def _page(
     ranked: Sequence[Ranking],
     natural: _Natural,
     spikes: bool,
+    transfers: _Transfers,
     detail: Detail,
 ) -> str:
     environment = Environment(
@@ -420,6 +442,7 @@ def _page(
         distances_left_out=len(distances[detail.rows :]),
         distance_axes=tables.varying(distances) or ["encoder"],
         natural=natural,
+        transfers=transfers,
         corruptions=natural.records[: detail.rows],
         corruptions_left_out=len(natural.records[detail.rows :]),
         probes=timing.records[: detail.rows],

@@ -22,6 +22,7 @@ from spikeproof.experiments.read.record import (
     Proof,
     Record,
     SpikeRecord,
+    TransferGrid,
 )
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.statistics import Interval, over_seeds
@@ -58,6 +59,7 @@ __all__ = [
     "tallies",
     "to_csv",
     "to_latex",
+    "transfers_csv",
     "varying",
     "without_seed",
 ]
@@ -541,6 +543,25 @@ def corruption_errors_csv(records: Sequence[CorruptionError]) -> str:
     writer = csv.DictWriter(file, fields, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(_plain_text({**record, "missing": "; ".join(record["missing"])}) for record in records)
+    return file.getvalue()
+
+
+def transfers_csv(grids: Sequence[TransferGrid]) -> str:
+    """The grids of transfers as CSV: one line per pair of models.
+
+    Args:
+        grids: of one study.
+    """
+    file = io.StringIO()
+    shared = ("study", "dataset", "attack", "threat", "epsilon", "seed", "n")
+    writer = csv.DictWriter(file, [*shared, "made_on", "judged_on", "accuracy"], lineterminator="\n")
+    writer.writeheader()
+    for grid in grids:
+        fixed: dict[str, object] = {name: value for name, value in grid.items() if name in shared}
+        for source, row in zip(grid["models"], grid["accuracy"], strict=True):
+            for judge, accuracy in zip(grid["models"], row, strict=True):
+                line = {**fixed, "made_on": source, "judged_on": judge, "accuracy": accuracy}
+                writer.writerow(_plain_text(line))
     return file.getvalue()
 
 

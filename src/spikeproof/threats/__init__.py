@@ -8,3 +8,4 @@ from spikeproof.threats.physical.views import *
 from spikeproof.threats.regions import *
 from spikeproof.threats.shifts import *
 from spikeproof.threats.spikes import *
+from spikeproof.threats.windows import *

@@ -142,7 +142,8 @@ class _Events:
         time = torch.arange(self.steps, device=x.device)
         self.line = order % self.width
         shift = (time - (order // self.width)[..., None]).abs()
-        self.may = self.real[..., None].expand(shift.shape)
+        reach = threat.open(x).reshape(self.steps, -1)  # which times each line may use
+        self.may = self.real[..., None] & reach.T[self.line]
         if threat.bound is Measure.JITTER:
             self.may = self.may & (shift <= threat.epsilon)
         self.entry: Int64[Tensor, "B S T"] = time * self.width + self.line[..., None]

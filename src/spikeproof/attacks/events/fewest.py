@@ -17,13 +17,25 @@ from torch import Tensor
 from spikeproof.attacks.nearest.minimum import SearchState, SlopeRecipe, per_row
 from spikeproof.errors import InputError
 from spikeproof.losses import Margin
-from spikeproof.threats import Additions, Flips, Removals, Shifts
+from spikeproof.threats import (
+    Additions,
+    Flips,
+    Removals,
+    Shifts,
+    WindowAdditions,
+    WindowFlips,
+    WindowRemovals,
+    WindowShifts,
+)
 from spikeproof.threats.shifts import Measure
 
 __all__ = ["SDA", "SpikeFool"]
 
 CHUNK = 512
 """Batch size of the forward passes, in spike trains."""
+
+FLIPPING = (Flips, Additions, Removals, WindowFlips, WindowAdditions, WindowRemovals)
+"""Threats that add and remove events one by one."""
 
 
 def undo(state: SearchState, worth: Float[Tensor, "B *F"], singles: int, name: str) -> None:
@@ -112,7 +124,7 @@ class SpikeFool(SlopeRecipe):
         vision" (SparseFool of Modas et al. 2019 on spikes); the way in which the plane is reached is ours.
     """
 
-    norms: ClassVar[tuple[type, ...]] = (Flips, Additions, Removals, Shifts)
+    norms: ClassVar[tuple[type, ...]] = (*FLIPPING, Shifts, WindowShifts)
     steps: int = 20
     lam: float = 1.02
     candidates: int = 9
@@ -284,7 +296,7 @@ class SDA(SlopeRecipe):
         breaking invisible surrogate gradients" (PDSG-SDA), section 4.3.
     """
 
-    norms: ClassVar[tuple[type, ...]] = (Flips, Additions, Removals)
+    norms: ClassVar[tuple[type, ...]] = FLIPPING
     steps: int = 20
     first: int = 10
     singles: int = 50

@@ -19,6 +19,7 @@ __all__ = [
     "Proof",
     "Record",
     "SpikeRecord",
+    "TransferGrid",
     "data_notes",
 ]
 
@@ -391,6 +392,25 @@ class SpikeRecord(_Named):
     sensitivity: Sensitivity
     model: str
     cell: str
+
+
+class TransferGrid(_Measured):
+    """One attack on every model of a study, judged on every model, as `show --transfers --json` prints it.
+
+    `accuracy[i][j]` is the accuracy of model `j` on images that were made on model `i`: the attack on the
+    model itself stands on the diagonal. It is null where the study does not have it, its cell is not
+    finished, or an image lies beyond the budget. `models` names the models by the parts in which they differ,
+    and `clean` has their clean accuracies. Each entry is one attack and no worst case.
+    """
+
+    attack: str
+    threat: str
+    epsilon: float
+    seed: int
+    n: int
+    models: list[str]
+    clean: list[float | None]
+    accuracy: list[list[float | None]]
 
 
 def data_notes(metrics: Mapping[str, object]) -> list[str]:

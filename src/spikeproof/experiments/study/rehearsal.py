@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spikeproof.attacks.made_of.composite import members_of
+from spikeproof.attacks.gradient.universal import Universal
+from spikeproof.attacks.made_of.composite import Chosen, WorstOf, members_of
 from spikeproof.attacks.made_of.stored_images import StoredImages
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.physical.onepatch import UniversalPatch
@@ -44,8 +45,9 @@ class _Linear:
 def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int) -> None:
     """Run an attack on two grey images that a linear model misclassifies, which takes few forward passes.
 
-    Attacks on events, attacks on several models, patches that are yet to be trained, and attacks of other
-    libraries are not rehearsed. Of stored images only the shape is compared.
+    Attacks on events, attacks on several models, patches and perturbations that are yet to be made, and
+    attacks of other libraries are not rehearsed. Of several attacks in one, each is rehearsed. Of stored
+    images only the shape is compared.
 
     Args:
         recipe: the attack.
@@ -61,11 +63,15 @@ def rehearse(recipe: Recipe, threat: Threat, shape: Sequence[int], classes: int)
         >>> from spikeproof.threats import Linf
         >>> rehearse(APGDT(), Linf(0.1), (1, 2, 2), 10)
     """
+    if isinstance(recipe, Chosen | WorstOf):
+        for member in recipe.attacks:
+            rehearse(member, threat, shape, classes)
+        return
     if isinstance(recipe, StoredImages):
         recipe.check_shape(shape)
         return
     if moves_events(threat) or any(
-        isinstance(each, (Transfer, Suite, Peer, UniversalPatch)) for each in members_of([recipe])
+        isinstance(each, (Transfer, Suite, Peer, Universal, UniversalPatch)) for each in members_of([recipe])
     ):
         return
     model = _Linear(tuple(shape), classes)

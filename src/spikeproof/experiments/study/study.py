@@ -251,6 +251,10 @@ GROUPS: Mapping[str, type[Corruption]] = {"images": ImageCorruption, "events": E
 """Word in the place of a corruption -> every corruption of this class, with its customary levels."""
 
 
+GRID = "transfer-grid"
+"""In the list of attacks: one attack on every model, and its images judged on every other model."""
+
+
 def study_of(document: Document, limit: int = MOST_CELLS) -> Study:
     """The study that a document describes.
 
@@ -379,7 +383,25 @@ class _Reader:
     def attacks(self) -> list[tuple[KeyPath, Written]]:
         """The attacks; `suite: standard` is short for the attack `{suite: {level: standard}}`."""
         suites = [(path, {"name": "suite", "level": level}) for path, level in self.listed("suite", [])]
-        return [*self.listed("attacks", []), *suites]
+        named = [each for path, item in self.listed("attacks", []) for each in self.spread(path, item)]
+        return [*named, *suites]
+
+    def spread(self, path: KeyPath, item: Written) -> list[tuple[KeyPath, Written]]:
+        """The attacks that one item stands for: a grid is its attack on each model and on all others."""
+        written = {"name": item} if isinstance(item, str) else item
+        if not isinstance(written, Mapping):
+            return [(path, item)]
+        if written.get("name") == GRID:
+            options: Written = {key: value for key, value in written.items() if key != "name"}
+        elif GRID in written:
+            options = written[GRID]
+        else:
+            return [(path, item)]
+        if options is None:
+            options = {}
+        self.keys((*path, GRID), options, ("attack",), required=() if options == {} else ("attack",))
+        attack = options.get("attack", "pgd")
+        return [(path, attack), (path, {"transfer": {"attack": attack}})]
 
     def distances(self, models: Sequence[Candidate | Owned]) -> tuple[tuple[Recipe, ...], tuple[Threat, ...]]:
         """Searches for the nearest image, and the norms that they are asked for."""
@@ -456,9 +478,9 @@ class _Reader:
 
     def check_size(self, path: KeyPath, models: int) -> None:
         """Refuse a product of lists with more cells than a study may have, before anything is made of it."""
-        tried = ("attacks", "suite", "certificates", "analyses")
+        tried = ("certificates", "analyses")
         count = {name: len(self.listed(name, [])) for name in (*tried, "probes")}
-        per_budget = sum(count[name] for name in tried)
+        per_budget = len(self.attacks()) + sum(count[name] for name in tried)
         threats = len(self.listed("threat", ["linf"]))
         budgets = threats * len(self.listed("epsilons", []))
         searches = threats * len(self.listed("distances", []))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
-from spikeproof.experiments.read.record import CorruptionRecord, ProbeRecord, Record
+from spikeproof.experiments.read.record import CorruptionRecord, ProbeRecord, Record, TransferGrid
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.report.charts.drawing import (
     COLOURS,
@@ -28,7 +28,7 @@ from spikeproof.report.charts.drawing import (
 from spikeproof.report.exhibits import ANALOGUE, Array, middle
 from spikeproof.report.tables import MISSING, attacked, epsilon_text, number, varying
 
-__all__ = ["corruption_drawing", "drawings", "probe_drawing", "telling"]
+__all__ = ["corruption_drawing", "drawings", "probe_drawing", "telling", "transfer_drawing"]
 
 MANY = 8
 """Largest number of lines in colour in one panel; where there are more, the most robust are in colour."""
@@ -528,12 +528,7 @@ def corruption_drawing(records: Sequence[CorruptionRecord], names: Sequence[str]
 
     def paint(figure: Figure) -> None:
         ax = figure.subplots()
-        ax.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
-        for row, line in enumerate(values):
-            for column, value in enumerate(line):
-                dark = "white" if value < 60 else "black"
-                text = MISSING if np.isnan(value) else f"{value:.0f}"
-                ax.text(column, row, text, ha="center", va="center", color=dark, fontsize=7)
+        _percentages(ax, values)
         ax.set_yticks(range(len(shown)), [wrapped(models[m], 44, 2) for m in shown])
         ax.set_xticks(range(len(corruptions) + 1), ["clean", *corruptions], rotation=60, ha="right")
 
@@ -545,6 +540,52 @@ def corruption_drawing(records: Sequence[CorruptionRecord], names: Sequence[str]
     return Drawing(
         "corruptions", "Accuracy under natural corruptions", caption, paint, 9.0, 2.2 + 0.4 * len(shown)
     )
+
+
+def _percentages(ax: Axes, values: Array) -> None:
+    """A map of percentages, each written into its field; a field without one has a dash."""
+    ax.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    for row, line in enumerate(values):
+        for column, value in enumerate(line):
+            ink = "white" if value < 60 else "black"
+            text = MISSING if np.isnan(value) else f"{value:.0f}"
+            ax.text(column, row, text, ha="center", va="center", color=ink, fontsize=7)
+
+
+# --- transfers between all models ---
+
+
+def transfer_drawing(grids: Sequence[TransferGrid]) -> Drawing:
+    """The accuracy of every model on images made on every model, as maps of colours, one per grid.
+
+    Args:
+        grids: of one study, at least one.
+    """
+    shown = grids[:MOST_PANELS]
+    widest = max(len(grid["models"]) for grid in shown)
+    names = max(len(name) for grid in shown for name in grid["models"])
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots(len(shown), squeeze=False)
+        for ax, grid in zip(axes[:, 0], shown, strict=True):
+            rows = [[np.nan if v is None else 100 * v for v in row] for row in grid["accuracy"]]
+            _percentages(ax, np.array(rows))
+            labels = [wrapped(name, 44, 2) for name in grid["models"]]
+            ax.set_yticks(range(len(labels)), labels)
+            ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right")
+            ax.set_ylabel("made on")
+            ax.set_xlabel("judged on")
+            ax.set_title(
+                f"{grid['attack']}, {grid['threat']} {epsilon_text(grid['epsilon'])}, seed {grid['seed']}"
+            )
+
+    left = len(grids) - len(shown)
+    caption = (
+        "Accuracy in % of the model below on images made on the model at the left; on the diagonal the "
+        "attack sees the model itself" + (f"; {left} more grids are in the tables only." if left else ".")
+    )
+    height = len(shown) * (1.2 + 0.4 * widest + 0.06 * min(names, 44))
+    return Drawing("transfers", "Images made on other models", caption, paint, 7.0, height)
 
 
 # --- accuracy against the time of the decision ---
