@@ -27,6 +27,7 @@ from spikeproof.errors import InputError
 from spikeproof.interop.members import FOOLBOX, TORCHATTACKS, Foreign, InFoolbox, InTorchattacks
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
+from spikeproof.networks.outside import nearest
 from spikeproof.protocols import Model, Threat, attack_call, moves_events, takes_events
 
 __all__ = ["Foolbox", "Peer", "PeerAttack", "Torchattacks", "library"]
@@ -217,7 +218,7 @@ class Ear(nn.Module):
         if images.requires_grad:
             images = images.view_as(images)
             images.register_hook(lambda grad: self._heard(grad, whole))  # type: ignore[no-untyped-call]
-        logits: Tensor = model(_boxed(images))
+        logits: Tensor = model(nearest(images))
         if whole:
             with torch.no_grad():
                 here = threat.contains(images.detach(), x)
@@ -343,9 +344,3 @@ def _untouched(model: object) -> Iterator[None]:
     finally:
         for weight in weights:
             weight.requires_grad_(True)
-
-
-def _boxed(images: Tensor) -> Tensor:
-    """The nearest images in the box, with the gradient passed straight through the clipping."""
-    inside = images.detach().clamp(0, 1)
-    return images if torch.equal(inside, images) else inside + (images - images.detach())
