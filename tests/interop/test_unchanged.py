@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from spikeproof import (
+    IBP,
     MLP,
     PGD,
     AsTorchattacks,
@@ -235,6 +236,8 @@ def test_a_model_that_was_built_here_refuses_them_in_every_call_and_twins_count_
     built = loaded.spec.build(KEY).eval()
     with pytest.raises(InputError, match=r"in \[0, 1\]"):
         built(x)
+    with pytest.raises(InputError, match=r"in \[0, 1\]"):
+        IBP()(loaded, x, data[1], Linf(EPSILON), KEY)
     twin = substitute(loaded, surrogate=ATan(5.0))
     assert torch.equal(twin(x), loaded(x))
     assert twin.outside == loaded.outside != Outside()
