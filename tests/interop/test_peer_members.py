@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from spikeproof import (
     L1,
@@ -182,6 +183,30 @@ def test_a_peers_number_depends_on_no_batch_and_on_no_generator(kind, name, ann,
     one, other = (evaluated(ann, both, threat, digits, 60, batch_size=size) for size in (60, 7))
     assert torch.equal(one.x_adv, other.x_adv)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_forward_passes_outside_the_box_are_counted(ann, digits):
+    class Looking(nn.Module):
+        """Counts what lies outside, whatever the library or the attack says."""
+
+        def __init__(self):
+            super().__init__()
+            self.outside = 0
+            self.eval()
+
+        def forward(self, images):
+            self.outside += int((images != images.clamp(0, 1)).flatten(1).any(1).sum())
+            return ann(images.clamp(0, 1))
+
+    x, y = digits.images[:8], digits.labels[:8]
+    looking = Looking()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torchattacks.NIFGSM(looking, eps=0.1, steps=3)(x, y)
+    recipe = made(Torchattacks, "NIFGSM", steps=3)
+    assert recipe(Linf(0.1))(ann, x, y, KEY).outside.sum() == looking.outside > 0
+    assert evaluated(ann, recipe, Linf(0.1), digits, 8).metrics()["outside_queries"] > 0
+    assert evaluated(ann, made(Torchattacks, "PGD", steps=3), Linf(0.1), digits, 8).outside.sum() == 0
 
 
 def test_a_peer_leaves_the_model_as_it_was(spiking, digits):

@@ -88,6 +88,7 @@ def taken(old, new, better):
 RULES = {
     "queries": lambda old, new, better: old + new,
     "backward_queries": lambda old, new, better: old + new,
+    "outside": lambda old, new, better: old + new,
     "zero_gradients": lambda old, new, better: max(old, new),
     "within": lambda old, new, better: old & new,
     "example": lambda old, new, better: old,

@@ -71,6 +71,9 @@ class Result(NamedTuple):
     # number of earlier queries on the example). It is -1 where none did, and UNRECORDED, or None for all
     # examples, where the attack does not record it.
     fell: Int64[Tensor, "B"] | None = None
+    # Forward passes on an image outside [0, 1], which were answered for the nearest image inside; None for
+    # an attack whose images never leave [0, 1].
+    outside: Int64[Tensor, "B"] | None = None
 
 
 class Best:

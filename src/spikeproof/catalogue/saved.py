@@ -21,6 +21,7 @@ from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, ModelSpec
+from spikeproof.networks.outside import Outside
 from spikeproof.plainfiles import bytes_of, from_json, printable, shaped
 from spikeproof.specs import build, describe
 from spikeproof.tensorfiles import dump, parse, write
@@ -70,6 +71,10 @@ def save(model: Classifier, directory: str | Path) -> None:
 def load(path: str | Path) -> Classifier:
     """Load a saved model on the CPU, in eval mode: `model(images [B, C, H, W] in [0, 1]) -> logits [B, K]`.
 
+    A call without a key takes images outside [0, 1] too, which some attacks of other libraries evaluate on
+    their way. It answers for the nearest image inside, and `model.outside` counts them. Evaluations of
+    spikeproof refuse such images.
+
     Args:
         path: the directory that `save` wrote, or one of the two files in it.
 
@@ -110,6 +115,7 @@ def load(path: str | Path) -> Classifier:
             "Train the model again with a lower learning rate.",
         )
     model.load_state_dict(tensors, assign=True)
+    model.outside = Outside()
     return model.eval()
 
 

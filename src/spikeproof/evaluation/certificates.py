@@ -36,7 +36,15 @@ from spikeproof.neurons import (
     Synapse,
     ToZero,
 )
-from spikeproof.protocols import Encoder, Threat, check_key, check_kind_of_threat, check_tensors
+from spikeproof.protocols import (
+    Encoder,
+    Threat,
+    check_key,
+    check_kind_of_threat,
+    check_range,
+    check_tensors,
+    takes_events,
+)
 from spikeproof.statistics import clopper_pearson
 from spikeproof.threats import L1, L2, Linf
 
@@ -83,12 +91,14 @@ class Certificate:
         """Prove what can be proved about each example.
 
         Raises:
-            InputError: the certificate does not apply to this model and threat, or the model is in training
-                mode.
+            InputError: the certificate does not apply to this model and threat, the model is in training
+                mode, or images are outside [0, 1].
         """
         check_tensors(images=x, labels=y)
         check_key(key)
         check_kind_of_threat(threat)
+        if not takes_events(getattr(model, "encoder", None)):
+            check_range(x, "A certificate")
         reason = self.reason(model, threat)
         if reason is not None:
             raise InputError(

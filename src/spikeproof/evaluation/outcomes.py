@@ -324,7 +324,11 @@ def _chosen(meaning: str, of: Answered, *, absent: float | None = None) -> Decla
 
 
 def _evidence(
-    meaning: str, of: Callable[[Result], Tensor], before: Callable[[Untouched], Tensor], merged: Merge = taken
+    meaning: str,
+    of: Callable[[Result], Tensor],
+    before: Callable[[Untouched], Tensor],
+    merged: Merge = taken,
+    absent: float | None = None,
 ) -> Declared:
     """A column that the attack itself records for the examples on which it ran."""
 
@@ -334,7 +338,11 @@ def _evidence(
             whole[batch.rows] = of(batch.result).to(whole.dtype)
         return whole
 
-    return declared(Column(meaning, column, before, merged))
+    return declared(Column(meaning, column, before, merged, absent=absent))
+
+
+def _outside(found: Result) -> Int64[Tensor, "R"]:
+    return torch.zeros_like(found.queries) if found.outside is None else found.outside
 
 
 def _fell(found: Result) -> Int64[Tensor, "R"]:
@@ -403,6 +411,7 @@ class AttackedMetrics(TypedDict):
     zero_gradient_share: float
     forward_queries: int
     backward_queries: int
+    outside_queries: int
     losses: list[float]
     nested: bool
     accuracy_in_views: NotRequired[float]
@@ -469,6 +478,15 @@ class Attacked:
             lambda found: found.backward_queries,
             lambda examples: examples.filled(0),
             added,
+        )
+    )
+    outside: Int64[Tensor, "N"] = field(
+        metadata=_evidence(
+            "forward passes on an image outside [0, 1], which were answered for the nearest image inside",
+            _outside,
+            lambda examples: examples.filled(0),
+            added,
+            absent=0,
         )
     )
     zero_gradients: Float[Tensor, "N"] = field(
@@ -592,6 +610,7 @@ class Attacked:
             "zero_gradient_share": mean(self.zero_gradients[attacked & (self.backward_queries > 0)]),
             "forward_queries": int(self.queries.sum()),
             "backward_queries": int(self.backward_queries.sum()),
+            "outside_queries": int(self.outside.sum()),
             "losses": [mean(row) for row in self.losses],
             "nested": self.nested,
         }

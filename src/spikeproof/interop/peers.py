@@ -27,6 +27,7 @@ from spikeproof.errors import InputError
 from spikeproof.interop.members import FOOLBOX, TORCHATTACKS, Foreign, InFoolbox, InTorchattacks
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
+from spikeproof.networks.outside import nearest
 from spikeproof.protocols import Model, Threat, attack_call, moves_events, takes_events
 
 __all__ = ["Foolbox", "Peer", "PeerAttack", "Torchattacks", "library"]
@@ -205,6 +206,7 @@ class Ear(nn.Module):
         self.place = nn.Parameter(x.new_zeros(0), requires_grad=False)  # tells peers the device
         self.asked = (model, threat, x, y)  # in a tuple, so that a peer cannot change the model's mode
         self.forward_rows = torch.zeros(2, dtype=torch.int64)  # in whole batches, and in others
+        self.outside_rows = 0  # those of them that were outside [0, 1]
         self.backward_rows = torch.zeros(3, dtype=torch.int64)  # the same, and those with a zero gradient
         self.losses: list[Tensor] = []
         self.fell = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
@@ -217,7 +219,9 @@ class Ear(nn.Module):
         if images.requires_grad:
             images = images.view_as(images)
             images.register_hook(lambda grad: self._heard(grad, whole))  # type: ignore[no-untyped-call]
-        logits: Tensor = model(_boxed(images))
+        inside = nearest(images)
+        self.outside_rows += int((inside != images).detach().flatten(1).any(1).sum())
+        logits: Tensor = model(inside)
         if whole:
             with torch.no_grad():
                 here = threat.contains(images.detach(), x)
@@ -231,16 +235,17 @@ class Ear(nn.Module):
         self.backward_rows[int(not whole)] += len(grad)
         self.backward_rows[2] += int((grad.flatten(1) == 0).all(1).sum())
 
-    def counts(self) -> tuple[Tensor, Tensor, float]:
-        """Forward and backward passes per example, and the share of zero gradients.
+    def counts(self) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Forward and backward passes per example, those outside [0, 1], and the share of zero gradients.
 
         It is unknown which examples a batch of another size contains, so its passes are divided evenly among
         all examples; the sum is exact.
         """
         n, device = len(self.asked[2]), self.fell.device
         forward, backward = (_shared(rows.tolist(), n) for rows in (self.forward_rows, self.backward_rows))
+        outside = _shared([0, self.outside_rows], n)
         zeros = float(self.backward_rows[2]) / max(1, int(self.backward_rows[:2].sum()))
-        return forward.to(device), backward.to(device), zeros
+        return forward.to(device), backward.to(device), outside.to(device), zeros
 
 
 def _shared(rows: list[int], n: int) -> Tensor:
@@ -298,10 +303,11 @@ class PeerAttack:
         if self.recipe.attack.nearest:
             far = ~self.threat.contains(made, x)
             made = torch.where(far.view(-1, *[1] * (x.ndim - 1)), self.threat.project(made, x), made)
-        forward, backward, zeros = ear.counts()
+        forward, backward, outside, zeros = ear.counts()
         trace = torch.stack(ear.losses) if ear.losses else x.new_zeros(0, len(x))
         success = judge(model, made, y, key.fold("verdict"))
-        return Result(made, success, trace, forward + 1, backward, x.new_full((len(x),), zeros), ear.fell)
+        zero = x.new_full((len(x),), zeros)
+        return Result(made, success, trace, forward + 1, backward, zero, ear.fell, outside)
 
 
 def _innermost(model: object) -> Any:
@@ -343,9 +349,3 @@ def _untouched(model: object) -> Iterator[None]:
     finally:
         for weight in weights:
             weight.requires_grad_(True)
-
-
-def _boxed(images: Tensor) -> Tensor:
-    """The nearest images in the box, with the gradient passed straight through the clipping."""
-    inside = images.detach().clamp(0, 1)
-    return images if torch.equal(inside, images) else inside + (images - images.detach())

@@ -13,6 +13,7 @@ from spikeproof.decoders import activity, by_step, decide, exit_steps, silent
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.networks.architecture import Architecture, Parts, SpikingNetwork
+from spikeproof.networks.outside import Outside
 from spikeproof.neurons import Neuron, Spiking, potentials
 from spikeproof.protocols import (
     Decoder,
@@ -27,6 +28,7 @@ from spikeproof.protocols import (
     reads_current,
     reads_potential,
     spike_counts,
+    takes_events,
 )
 from spikeproof.surrogates import Surrogate
 
@@ -200,6 +202,12 @@ class Inference(NamedTuple):
 class Classifier(nn.Module):
     """A model from images in [0, 1] to logits: encoder, network and decoder; every call starts at rest.
 
+    Attributes:
+        outside: None where images outside [0, 1] are refused. Models that `load` and `wrap` return have a
+            record here: a call without a key, as attacks of other libraries make it, is answered for the
+            nearest image in [0, 1], with a gradient that passes straight through, and counted. Evaluations
+            call with a key, and refuse images outside [0, 1] whatever stands here.
+
     Shapes:
         images `[B, C, H, W]` in [0, 1] -> logits `[B, K]`
     """
@@ -210,6 +218,7 @@ class Classifier(nn.Module):
         self.encoder: Encoder = spec.encoder
         self.network = network
         self.lineage = object()  # shared by twins that give the same spikes, and by nothing else
+        self.outside: Outside | None = None
 
     @property
     def stochastic(self) -> bool:
@@ -276,6 +285,9 @@ class Classifier(nn.Module):
         return encoded.to(dtype)
 
     def forward(self, images: Float[Tensor, "B C H W"], key: Key | None = None) -> Float[Tensor, "B K"]:
+        if key is None and self.outside is not None and not takes_events(self.encoder):
+            check_tensors(images=images)
+            return self.outside.answer(images, lambda inside: self.spec.decoder(self.outputs(inside)))
         return self.spec.decoder(self.outputs(images, key))
 
     @torch.no_grad()

@@ -119,7 +119,7 @@ class Ensemble:
             )
         random = bool(getattr(model, "stochastic", False))
         best, rows = Best(x), torch.arange(len(x), device=x.device)
-        counts = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
+        counts = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
         zeros = x.new_zeros(len(x))
         losses: list[Tensor] = []
         for i, (attack, gradient_source) in enumerate(zip(self.attacks, gradient_sources, strict=True)):
@@ -131,6 +131,7 @@ class Ensemble:
             best.offer(rows, found.x_adv, fooled, value)
             counts[0, rows] += found.queries + (self.draws if random else 1)
             counts[1, rows] += found.backward_queries
+            counts[2, rows] += 0 if found.outside is None else found.outside
             zeros[rows] += found.zero_gradients * found.backward_queries
             fell = torch.full_like(rows, UNRECORDED) if found.fell is None else found.fell
             best.fell[rows[(fell == UNRECORDED) & (best.fell[rows] < 0)]] = UNRECORDED
@@ -145,7 +146,7 @@ class Ensemble:
         success = judge(model, best.x, y, key.fold("verdict"))
         trace = torch.stack(losses) if losses else x.new_zeros(0, len(x))
         share = zeros / counts[1].clamp(min=1)
-        return Result(best.x, success, trace, counts[0] + 1, counts[1], share, best.fell)
+        return Result(best.x, success, trace, counts[0] + 1, counts[1], share, best.fell, counts[2])
 
     @torch.no_grad()
     def _score(self, model: Model, x: Tensor, y: Tensor, key: Key, random: bool) -> tuple[Tensor, Tensor]:

@@ -28,9 +28,10 @@ class Effort(TypedDict):
     """The evidence of one attack; null where a value was not measured.
 
     `attacked` counts the images that were attacked, since images that the model gets wrong without an
-    attack are not; queries are forward and backward passes over all of them. `unmoved_share` is the share
-    of attacked images that were returned unchanged, `zero_gradient_share` the share of gradients that were
-    zero everywhere. `mean_distance` and `max_distance` are taken over all images, in the measure of the
+    attack are not; queries are forward and backward passes over all of them, and `outside_queries` the
+    forward passes on images outside [0, 1], answered for the nearest image inside. `unmoved_share` is the
+    share of attacked images that were returned unchanged, `zero_gradient_share` the share of gradients that
+    were zero everywhere. `mean_distance` and `max_distance` are taken over all images, in the measure of the
     threat; the means in single norms are taken over the images that changed. `eight_bit_accuracy` is the
     accuracy once the images are rounded to 8 bits, and `silent_success_share` the share of images for which
     the search passed an image that the model got wrong and returned another. Under a threat of objects in a
@@ -48,6 +49,7 @@ class Effort(TypedDict):
     budget_violations: int | None
     forward_queries: int | None
     backward_queries: int | None
+    outside_queries: int | None
     zero_gradient_share: float | None
     unmoved_share: float | None
     mean_distance: float | None

@@ -20,6 +20,7 @@ COPIED = (
     "budget_violations",
     "forward_queries",
     "backward_queries",
+    "outside_queries",
     "zero_gradient_share",
     "mean_distance",
     "max_distance",

@@ -299,6 +299,7 @@ class _AttackNumbers(_Answers):
     zero_gradient_share: NotRequired[Share | None]
     forward_queries: NotRequired[Count | None]
     backward_queries: NotRequired[Count | None]
+    outside_queries: NotRequired[Count | None]
     losses: NotRequired[list[Number | None] | None]
     members: NotRequired[list[_Member]]
     source_weights: NotRequired[Text]

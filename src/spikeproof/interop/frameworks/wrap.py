@@ -37,6 +37,7 @@ from spikeproof.interop.frameworks.wrapped import AsItIs, Reading, Sum, TheirEnc
 from spikeproof.interop.rebuild import rebuilt
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
+from spikeproof.networks.outside import Outside
 from spikeproof.protocols import Decoder, Encoder, check_tensors, takes_events
 from spikeproof.surrogates import ATan
 
@@ -91,6 +92,9 @@ def wrap(
     Every call starts from the state that the framework's own reset gives, in this network alone and however
     deep a neuron is nested, and puts back afterwards what was there. A network that the frameworks' resets do
     not bring to rest is refused, with the name of what it remembers.
+
+    A call without a key takes images outside [0, 1] too, which some attacks of other libraries evaluate on
+    their way; `model.outside` counts them. Evaluations of spikeproof refuse such images.
 
     Args:
         net: a module in evaluation mode, or a function that calls one or several.
@@ -156,7 +160,11 @@ def wrap(
     trial = Trial(net, adapters, parts, few, _as_encoder(encoder, steps, few, adapters), output, resets)
     layout = layout_of(trial, time, steps is not None or encoder is not None)
     model = _read(trial, layout, readout, axes, classes)
-    return rebuilt(model, x) if convert else model
+    if not convert:
+        return model
+    made = rebuilt(model, x)
+    made.outside = Outside()
+    return made
 
 
 def _examples(examples: Tensor | None, encoder: object) -> Tensor:

@@ -26,7 +26,16 @@ from spikeproof.interop.frameworks.adapters import (
 )
 from spikeproof.interop.frameworks.exchange import Asked, exchanged
 from spikeproof.keys import Key
-from spikeproof.protocols import Decoder, Encoder, Watched, check_key, check_tensors
+from spikeproof.networks.outside import Outside
+from spikeproof.protocols import (
+    Decoder,
+    Encoder,
+    Watched,
+    check_key,
+    check_range,
+    check_tensors,
+    takes_events,
+)
 from spikeproof.surrogates import Surrogate
 
 __all__ = ["AsItIs", "Reading", "Sum", "TheirEncoder", "Wrapped", "called", "picked", "seeded"]
@@ -238,6 +247,9 @@ class Wrapped(nn.Module):
     It shares the network with its owner, and leaves it as it was: every call starts from the state that the
     framework's own reset gives and puts back what was there.
 
+    A call without a key, as attacks of other libraries make it, takes images outside [0, 1] too: it answers
+    for the nearest image inside, with a gradient that passes straight through, and `outside` counts them.
+
     Args:
         call: the network, or a function that calls it.
         adapters: those of the frameworks that it is made with.
@@ -263,6 +275,7 @@ class Wrapped(nn.Module):
         self.function = None if isinstance(call, nn.Module) else call
         self.adapters, self.reading, self.asked = tuple(adapters), reading, asked
         self.lineage = object() if lineage is None else lineage
+        self.outside = Outside()
         self.training = self.nets.training = False
         self.parts = tuple(named_parts(nets))
         self.resting = resting(nets, self.adapters)
@@ -368,6 +381,14 @@ class Wrapped(nn.Module):
         return self.decoder(self.respond(encoded.to(first.dtype)))
 
     def forward(self, images: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "B K"]:
+        check_tensors(images=images)
+        if not takes_events(self.encoder):
+            if key is None:
+                return self.outside.answer(images, self._logits)
+            check_range(images, type(self).__name__)
+        return self._logits(images, key)
+
+    def _logits(self, images: Tensor, key: Key | None = None) -> Tensor:
         return self.decoder(self.respond(self.encode(images, key), key))
 
     def admits(self, rule: GradientRule) -> None:
