@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from spikeproof.attacks.answers.noise import NoiseSearch
 from spikeproof.attacks.gradient.plain import BIM, FGSM, PGD, Through
 from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.physical.onepatch import UniversalPatch
 from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import Dataset, Split
 from spikeproof.decoders import Count, MeanPotential
@@ -591,6 +592,8 @@ REFUSED = [
     (lambda: OverfittingWatch(images=0), "at least one image"),
     (lambda: trained(Adversarial(BASE, attack=Suite())), "attack on the trained model alone"),
     (lambda: trained(Adversarial(BASE, attack=Transfer())), "attack on the trained model alone"),
+    (lambda: trained(Adversarial(BASE, attack=UniversalPatch())), "attack on the trained model alone"),
+    (lambda: trained(TRADES(BASE, attack=FGSM(objective=KL()))), "zero at the clean image"),
     (lambda: trained(Adversarial(BASE, Flips(3))), "whole events"),
     (lambda: trained(Adversarial(BASE, Linf(8.0))), "reaches every image"),
 ]
