@@ -58,6 +58,7 @@ BLOCKS = {  # the rest of a model for members that do not go with everything
     ("rule", "antlr"): f"neuron: {{lif: {{synapse: {{tau: 3e-3}}}}}}, {DIRECT}, {FLOW}",
     ("rule", "event-driven-bp"): f"neuron: {{renewal: {{threshold: 0.1}}}}, {DIRECT}, {FLOW}",
     ("rule", "qcfs"): f"neuron: primed-if, {DIRECT}, {FLOW}, decoder: mean-potential",
+    ("rule", "robust-conversion"): f"neuron: if, {DIRECT}, {FLOW}, decoder: mean-potential",
     ("rule", "rueckauer"): f"neuron: primed-if, {DIRECT}, {FLOW}, decoder: mean-potential",
     **{
         ("rule", name): f"neuron: if, {DIRECT}, {FLOW}, decoder: mean-potential"
@@ -128,6 +129,9 @@ ANNS = {"cao", "diehl-model", "diehl-data", "rueckauer", "spike-norm", "rate-nor
 def test_every_rule_named_in_a_study_learns(name):
     short = "{epochs: 1, batch_size: 3, lr: 0.01}"
     options = f"{{ann: {{bptt: {short}}}}}" if (inner := name in ANNS) else short
+    if name == "robust-conversion":
+        conversion = f"{{adversarial: {{of: {{spike-norm: {{ann: {{bptt: {short}}}}}}}}}}}"
+        options = f"{{conversion: {conversion}, tuning: {{bptt: {short}}}}}"
     if issubclass(PARTS[Rule][name], Defended):
         options = f"{{of: {{bptt: {short}}}}}"
     block = BLOCKS.get(("rule", name), f"{DIRECT}, {FLOW}")

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from spikeproof.attacks.answers.noise import NoiseSearch
 from spikeproof.attacks.gradient.plain import BIM, FGSM, PGD, Through
 from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.physical.onepatch import UniversalPatch
 from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import Dataset, Split
 from spikeproof.decoders import Count, MeanPotential
@@ -26,6 +27,7 @@ from spikeproof.defences.potentials_apart import (
     near_threshold,
 )
 from spikeproof.defences.retraction import SNNRAT, Retraction, retract, retracted
+from spikeproof.defences.robust_conversion import RobustConversion, lower_thresholds, renormalise
 from spikeproof.defences.sparse_gradients import SparseGradients
 from spikeproof.encoders import Direct, Events
 from spikeproof.errors import InputError
@@ -39,13 +41,13 @@ from spikeproof.gradients import BPTR
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.learning.checkpoints import AsSaved
-from spikeproof.learning.conversion import QCFS
+from spikeproof.learning.conversion import QCFS, SpikeNorm
 from spikeproof.learning.online import FPTT
 from spikeproof.learning.rule import Lesson, Rule
 from spikeproof.losses import KL
-from spikeproof.networks.architecture import MLP
+from spikeproof.networks.architecture import MLP, ConvNet
 from spikeproof.networks.classifier import ModelSpec
-from spikeproof.neurons import DLIF, LIF, SNU, PrimedIF, ReLU, Spiking, potentials
+from spikeproof.neurons import DLIF, IF, LIF, SNU, PrimedIF, ReLU, Spiking, potentials
 from spikeproof.specs import build
 from spikeproof.surrogates import ATan
 from spikeproof.threats import Flips, Linf
@@ -515,7 +517,50 @@ def test_smoothed_adversarial_training_without_a_budget_is_training_on_noise():
     assert same(trained(smooth)[0], trained(NoiseTraining(BASE, sigma=0.2))[0])
 
 
+# --- robust conversion ------------------------------------------------------------------------------------
+
+INTEGRATE = replace(SPEC, neuron=IF(), network=ConvNet((3,)), encoder=Direct(4))
+
+
+def test_lower_thresholds_are_the_same_as_lower_thresholds_of_the_neuron():
+    model = INTEGRATE.build(Key.of(0)).eval()
+    wanted = replace(INTEGRATE, neuron=IF(threshold=0.25)).build(Key.of(0)).eval()
+    wanted.load_state_dict(model.state_dict())
+    lower_thresholds(model, 0.25)
+    x = DATA.test.images
+    hidden = [each.network.layers[1](each.network.layers[0](Direct(4)(x))) for each in (model, wanted)]
+    assert torch.equal(*hidden)
+    assert 0 < hidden[0].mean() < 1
+    assert torch.allclose(model(x), wanted(x), atol=1e-5)
+
+
+def test_new_statistics_of_batch_normalisation_change_no_answer_and_are_those_of_training_mode():
+    model, x = INTEGRATE.build(Key.of(0)).eval(), DATA.test.images
+    norm = model.network.layers[0][1]
+    norm.running_mean.fill_(0.3)
+    norm.running_var.fill_(2.0)
+    torch.nn.init.uniform_(norm.weight, 1.0, 2.0)
+    before = model.network.layers[0](Direct(4)(x))
+    renormalise(model, x, Key.of(1))
+    assert torch.allclose(model.network.layers[0](Direct(4)(x)), before, atol=1e-5)
+    assert torch.allclose(model.network.layers[0].train()(Direct(4)(x)), before, atol=1e-4)
+
+
+def test_a_robust_conversion_trains_the_spiking_network_after_its_ann(tmp_path):
+    rule = RobustConversion(Adversarial(SpikeNorm(BASE), Linf(0.1), attack=FGSM()), BASE)
+    seen = []
+    model, history = trained(rule, INTEGRATE, on_epoch=seen.append, checkpoint=tmp_path / "c")
+    assert [report.epoch for report in history.epochs] == [1, 2, 3, 4, 5] == list(range(1, rule.epochs + 1))
+    assert tuple(seen) == history.epochs
+    converted = trained(rule.conversion, INTEGRATE)[0]
+    assert not same(model, converted)
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
 REFUSED = [
+    (lambda: RobustConversion(BASE), "needs a conversion"),
+    (lambda: RobustConversion(scale=0.0), "a scale in"),
+    (lambda: trained(RobustConversion()), "without leak"),
     (lambda: IBPTraining(kappa=2.0), "kappa of at most 1"),
     (lambda: IBPTraining(watch=OverfittingWatch()), "no watch"),
     (lambda: trained(IBPTraining(BASE), replace(SPEC, neuron=SNU())), "known bounds"),
@@ -547,6 +592,8 @@ REFUSED = [
     (lambda: OverfittingWatch(images=0), "at least one image"),
     (lambda: trained(Adversarial(BASE, attack=Suite())), "attack on the trained model alone"),
     (lambda: trained(Adversarial(BASE, attack=Transfer())), "attack on the trained model alone"),
+    (lambda: trained(Adversarial(BASE, attack=UniversalPatch())), "attack on the trained model alone"),
+    (lambda: trained(TRADES(BASE, attack=FGSM(objective=KL()))), "zero at the clean image"),
     (lambda: trained(Adversarial(BASE, Flips(3))), "whole events"),
     (lambda: trained(Adversarial(BASE, Linf(8.0))), "reaches every image"),
 ]
@@ -589,13 +636,17 @@ BLOCKS = [
     f"{{threshold-guarding: {{of: {{snn-rat: {{of: {OF}}}}}}}}}",
     f"{{ibp-training: {{threat: {{linf: {{epsilon: 1/255}}}}, of: {OF}}}}}",
     f"{{smooth-adversarial: {{attack: {{pgd: {{steps: 1, surrogate: triangle}}}}, draws: 2, of: {OF}}}}}",
+    f"{{robust-conversion: {{conversion: {{spike-norm: {{ann: {OF}}}}}, tuning: {OF}}}}}",
     f"{{trades: {{beta: 2.0, attack: {{pgd: {{steps: 1, objective: kl}}}}, of: {OF}}}}}",
 ]
 
 
 @pytest.mark.parametrize("rule", BLOCKS)
 def test_a_study_trains_with_a_defence_and_stores_its_cost(rule, tmp_path):
-    study = study_of(parse(STUDY.format(rule=rule), "study.yaml"))
+    text = STUDY.format(rule=rule)
+    if "conversion" in rule:
+        text = text.replace("    rule:", "    neuron: if\n    rule:")
+    study = study_of(parse(text, "study.yaml"))
     cell, *_ = cells_of(study, study.data.load(None))
     stored = json.loads(Bench(tmp_path, None, "cpu", 64)(cell, lambda progress: None)["metrics.json"])
     assert stored["epochs"][0]["processor_seconds"] > 0

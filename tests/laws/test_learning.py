@@ -18,6 +18,7 @@ from spikeproof.defences.noisy import NoiseTraining, SmoothAdversarial
 from spikeproof.defences.periods import HIRE
 from spikeproof.defences.potentials_apart import StableSNN, ThresholdGuarding
 from spikeproof.defences.retraction import SNNRAT, Retraction
+from spikeproof.defences.robust_conversion import RobustConversion
 from spikeproof.defences.sparse_gradients import SparseGradients
 from spikeproof.encoders import Bernoulli, Direct, Latency
 from spikeproof.errors import InputError
@@ -59,6 +60,7 @@ DEFENCES = [  # a new defence adds a row here
     StableSNN(SHORT),
     StableSNN(SHORT, Linf(0.1), attack=FGSM(), watch=OverfittingWatch(5, 2, 0.9)),
     ThresholdGuarding(SHORT),
+    RobustConversion(SpikeNorm(SHORT), TRADES(SHORT, Linf(0.1), attack=FGSM())),
     SmoothAdversarial(SHORT, L2(0.3), attack=PGD(steps=2), draws=2),
 ]
 RULES = [  # a new rule adds a row here

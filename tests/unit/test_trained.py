@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 import spikeproof
 from spikeproof.command.cli import cli
+from spikeproof.experiments.read.trained import _cost, _overfitted
 
 STUDY = """
 name: two
@@ -39,8 +40,18 @@ def test_every_model_is_listed_with_a_directory_that_loads(study):
     for row in found:
         assert row["trained"]
         assert type(spikeproof.load(row["model"]).encoder).__name__.lower() == row["encoder"]
+        assert row["processor_seconds"] > 0
+        assert row["overfitted"] is None
     words = CliRunner().invoke(cli, ["list", "models", str(study)]).output
-    assert all(row["model"] in words for row in found)
+    assert all(f"{row['processor_seconds']:<7.3g}  {row['model']}" in words for row in found)
+
+
+def test_an_overfitted_training_is_said_to_be_one_and_an_older_record_has_no_cost():
+    watch = {"weak": 0.9, "strong": 0.1, "overfitted": True}
+    assert _overfitted([{"epoch": 1, "watch": None}, {"epoch": 2, "watch": watch}]) == 2
+    assert _overfitted([{"epoch": 1}]) is None
+    assert _cost([{"epoch": 1}, {"epoch": 2, "processor_seconds": 3.0}]) == 3.0
+    assert _cost([{"epoch": 1}]) is None
 
 
 def test_a_model_without_weights_is_said_to_be_untrained(study, tmp_path):

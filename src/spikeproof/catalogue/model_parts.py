@@ -31,6 +31,7 @@ from spikeproof.defences.potentials_apart import StableSNN as StableSNN
 from spikeproof.defences.potentials_apart import ThresholdGuarding as ThresholdGuarding
 from spikeproof.defences.retraction import SNNRAT as SNNRAT
 from spikeproof.defences.retraction import Retraction as Retraction
+from spikeproof.defences.robust_conversion import RobustConversion as RobustConversion
 from spikeproof.defences.sparse_gradients import SparseGradients as SparseGradients
 from spikeproof.encoders.amplitudes import Burst as Burst
 from spikeproof.encoders.amplitudes import FewSpikes as FewSpikes
@@ -300,6 +301,7 @@ MODEL_PARTS: Catalogue = {
         "stable-snn": StableSNN,
         "threshold-guarding": ThresholdGuarding,
         "ibp-training": IBPTraining,
+        "robust-conversion": RobustConversion,
         "smooth-adversarial": SmoothAdversarial,
     },
 }

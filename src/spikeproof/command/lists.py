@@ -48,15 +48,19 @@ def as_yaml(value: object) -> str:
 
 
 def print_models(models: Sequence[Trained]) -> None:
-    """The models of a study: the parts that tell them apart, and the directory of each."""
+    """The models of a study: the parts that tell them apart, the cost of training, and their directories."""
     named = [{name: str(each) for name, each in model.items()} for model in models]
     axes = [axis for axis in Parts.__annotations__ if len({model[axis] for model in named}) > 1] or [
         "encoder"
     ]
-    lines = [[*axes, "model"]]
+    lines = [[*axes, "s/epoch", "model"]]
     for model, words in zip(models, named, strict=True):
         waiting = "" if model["trained"] else " (not trained yet)"
-        lines.append([*(words[axis] for axis in axes), words["model"] + waiting])
+        if model["overfitted"] is not None:
+            waiting += f" (catastrophically overfitted in epoch {model['overfitted']})"
+        cost = model["processor_seconds"]
+        spent = "" if cost is None else f"{cost:.3g}"
+        lines.append([*(words[axis] for axis in axes), spent, words["model"] + waiting])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())

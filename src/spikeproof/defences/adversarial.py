@@ -12,8 +12,10 @@ from torch import Tensor
 
 from spikeproof.attacks.gradient.plain import PGD
 from spikeproof.attacks.made_of.composite import Chosen, members_of
+from spikeproof.attacks.made_of.stored_images import StoredImages
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.parts.oracles import Exact
+from spikeproof.attacks.physical.onepatch import UniversalPatch
 from spikeproof.attacks.recipe import Attack, Recipe
 from spikeproof.attacks.search import GradientAttack, check_threat, evaluator
 from spikeproof.datasets import Dataset, Split, floats
@@ -148,14 +150,14 @@ def check_attack(defence: Guarded, attack: Recipe, model: Classifier) -> None:
     Raises:
         InputError: the attack needs more than the model and a batch, or is not defined on the model.
     """
-    if any(isinstance(member, (Suite, Transfer, Chosen)) for member in [attack, *members_of([attack])]):
+    others = (Suite, Transfer, Chosen, StoredImages, UniversalPatch)
+    if any(isinstance(member, others) for member in [attack, *members_of([attack])]):
         raise InputError(
             f"{type(defence).__name__} needs an attack on the trained model alone, run on every batch",
             repr(attack),
             "Try pgd with few steps.",
         )
-    if moves_events(defence.threat):
-        attack(defence.threat)  # an attack along gradients refuses a threat on whole events
+    attack(defence.threat)  # refuses a threat that it is not defined within
     attack.check(model)
     if not attack.suits(model):
         raise InputError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from spikeproof.experiments.read.finished import finished
 from spikeproof.experiments.read.labels import Names
@@ -25,10 +26,13 @@ class Trained(_Placed, Parts):
 
     `model` is the directory of its weights, as `evaluate`, `audit` and `spikeproof.load` take it, or the one
     that they will have; `trained` says whether they are there and whole. `validation_accuracy` is that after
-    training, or None.
+    training, or None. `processor_seconds` is the processor time of an epoch of the training, on average, and
+    `overfitted` the first epoch that a watch for catastrophic overfitting marked; both may be None.
     """
 
     validation_accuracy: float | None
+    processor_seconds: float | None
+    overfitted: int | None
 
 
 def models_of(directory: Path) -> list[Trained]:
@@ -52,6 +56,20 @@ def models_of(directory: Path) -> list[Trained]:
                 trained=stored is not None,
                 **names.parts(spec),
                 validation_accuracy=None if stored is None else stored.metrics.get("validation_accuracy"),
+                processor_seconds=None if stored is None else _cost(stored.metrics.get("epochs", ())),
+                overfitted=None if stored is None else _overfitted(stored.metrics.get("epochs", ())),
             )
         )
     return found
+
+
+def _cost(epochs: Sequence[Mapping[str, Any]]) -> float | None:
+    """The mean processor time of the epochs; None where an older version did not measure it."""
+    spent = [epoch.get("processor_seconds") for epoch in epochs]
+    known = [float(each) for each in spent if each is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _overfitted(epochs: Sequence[Mapping[str, Any]]) -> int | None:
+    """The first epoch that a watch marked."""
+    return next((epoch["epoch"] for epoch in epochs if (epoch.get("watch") or {}).get("overfitted")), None)

@@ -663,6 +663,10 @@ class _Reporter:
         self.note = f"loss {report.loss:.3f}" + (
             f", validation accuracy {right:.1%}" if right is not None else ""
         )
+        if report.processor_seconds is not None:
+            self.note += f", {report.processor_seconds:.3g} s of processor time per epoch"
+        if report.watch is not None and report.watch.overfitted:
+            self.note += ", catastrophically overfitted"
 
     def batch(self, done: int, total: int) -> None:
         now = time.monotonic()
