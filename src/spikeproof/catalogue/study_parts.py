@@ -16,6 +16,7 @@ from spikeproof.analysis.trains.dissimilarity import VictorPurpura as VictorPurp
 from spikeproof.analysis.trains.profiles import ISIDistance as ISIDistance
 from spikeproof.analysis.trains.profiles import SPIKEDistance as SPIKEDistance
 from spikeproof.analysis.trains.profiles import SPIKESynchronisation as SPIKESynchronisation
+from spikeproof.attacks.answers.foundlevels import LevelSearch as LevelSearch
 from spikeproof.attacks.answers.noise import GaussianNoiseSearch as GaussianNoiseSearch
 from spikeproof.attacks.answers.noise import NoiseSearch as NoiseSearch
 from spikeproof.attacks.answers.noise import SaltAndPepperSearch as SaltAndPepperSearch
@@ -229,6 +230,7 @@ STUDY_PARTS: Catalogue = {
         "stand-in": StandIn,
         "patch-search": PatchSearch,
         "encoder-aware": EncoderAwareSearch,
+        "level-search": LevelSearch,
         "spike-search": SpikeSearch,
         "spike-walk": SpikeWalkSearch,
         "spike-compatible": SpikeCompatible,

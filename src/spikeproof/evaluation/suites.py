@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.answers.foundlevels import LevelSearch
 from spikeproof.attacks.answers.noise import NoiseSearch
 from spikeproof.attacks.answers.queries import PatchSearch, RectangleSearch, SquareSearch
 from spikeproof.attacks.answers.reachable import EncoderAwareSearch
@@ -373,6 +374,8 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
         short, long = 200, 2000
     elif kind.stochastic:
         short, long = 50, 100
+    if level is not Level.QUICK and kind.spec is None and not (kind.stochastic or _aware(kind, threat)):
+        members += [Member("level-search", LevelSearch(near=True))] if isinstance(threat, Linf) else []
     if level is not Level.QUICK and kind.known is None:  # there is no twin with other gradients
         members.append(Member("stand-in", StandIn(queries=2000)))
     near = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]

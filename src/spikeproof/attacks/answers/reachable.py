@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -26,7 +26,15 @@ from spikeproof.losses import Margin
 from spikeproof.protocols import Coded, Encoder, Model, Threat, attack_call
 from spikeproof.threats import boxed
 
-__all__ = ["EncoderAware", "EncoderAwareSearch", "Reachable", "level_code", "reachable"]
+__all__ = [
+    "EncoderAware",
+    "EncoderAwareSearch",
+    "Levels",
+    "PatternSearch",
+    "Reachable",
+    "level_code",
+    "reachable",
+]
 
 SHARES = (1.0, 0.4, 0.15, 0.05, 0.02, 0.005)
 """Shares of the promising pixels that are changed at once; each is tried by a forward pass."""
@@ -61,8 +69,18 @@ class Reachable(NamedTuple):
     whole: Bool[Tensor, "B"]  # whether the entries of an example hold every reachable level
 
 
+class Levels(Protocol):
+    """What maps pixel values to levels, each with a value that stands for it."""
+
+    def level(self, x: Float[Tensor, "*F"]) -> Int64[Tensor, "*F"]:
+        """The level of every value."""
+
+    def value(self, level: Int64[Tensor, "*F"]) -> Float[Tensor, "*F"]:
+        """A value of every level."""
+
+
 def reachable(
-    code: LevelCode,
+    code: Levels,
     x: Float[Tensor, "B *F"],
     low: Float[Tensor, "B *F"],
     high: Float[Tensor, "B *F"],
@@ -201,7 +219,7 @@ class EncoderAware:
         zeros = torch.zeros_like(x)
         low, high = (self.threat.project(x + side, x) for side in (zeros - 2, zeros + 2))
         choices = reachable(code, x, low, high, self.most, self.grid)
-        search = _Search(self, model, gradient_source, code, x, y, choices, Best(x))
+        search = PatternSearch(self, model, gradient_source, code, x, y, choices, Best(x))
         few = combinations(choices.levels) <= self.exhaust
         for row in few.nonzero().flatten().tolist():
             here, pixels = slice(row, row + 1), choices.pixels[:, row]
@@ -245,15 +263,15 @@ def _coded(model: object) -> Coded:
     )
 
 
-class _Search:
+class PatternSearch:
     """The search on one batch, with its counts and its trace."""
 
     def __init__(
         self,
         attack: EncoderAware,
         model: Model,
-        gradient_source: Coded,
-        code: LevelCode,
+        gradient_source: Coded | None,
+        code: Levels,
         x: Tensor,
         y: Tensor,
         choices: Reachable,
@@ -387,6 +405,7 @@ class _Search:
         now = patterns.gather(1, choice[None, None].expand(len(patterns), 1, *choice.shape))[:, 0]
         spikes = now.to(self.x.dtype).requires_grad_()
         with torch.enable_grad():
+            assert self.gradient_source is not None  # a search without one has another promise
             score = towards(self.gradient_source.read(spikes), rows)
             total = score.sum() + 0 * spikes.sum()  # a model that ignores the spikes has gradient zero
             grad = torch.autograd.grad(total, spikes)[0].nan_to_num(0.0, 0.0, 0.0)
@@ -396,8 +415,12 @@ class _Search:
         return torch.einsum("tmb...,tb...->mb...", patterns, grad) - (now * grad).sum(0)
 
     def patterns(self, levels: Tensor) -> Tensor:
-        found = self.code.pattern(levels).to(self.x.dtype)
-        return found.flip(0) if isinstance(self.gradient_source.encoder, Reversed) else found
+        assert self.gradient_source is not None
+        encoder = self.gradient_source.encoder
+        code = level_code(encoder)
+        assert code is not None  # the attack asked
+        found = code.pattern(levels).to(self.x.dtype)
+        return found.flip(0) if isinstance(encoder, Reversed) else found
 
     def refine(
         self, towards: Callable[[Tensor, Tensor], Tensor], unbroken: Bool[Tensor, "B"]

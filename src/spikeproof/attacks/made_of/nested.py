@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.answers.foundlevels import LevelSearchAttack
 from spikeproof.attacks.answers.queries import Square
 from spikeproof.attacks.answers.reachable import EncoderAware
 from spikeproof.attacks.made_of.composite import Ensemble, GradientSources
@@ -64,7 +65,7 @@ class Carried:
 
 def going_on(attack: Attack, carried: Carried) -> Attack:
     """The attack, begun at the carried images if it is a search from given images."""
-    if not isinstance(attack, (Square, EncoderAware, FittedSearch)):
+    if not isinstance(attack, (Square, EncoderAware, LevelSearchAttack, FittedSearch)):
         return attack
     begun: Attack = replace(attack, start=carried)
     return begun

@@ -1,0 +1,355 @@
+"""Levels that a model rounds its pixels to, found from its answers alone, and a search over them.
+
+A code of levels hides behind a plain function: nothing shows which pixel values give the same spikes. But the
+answers do. Along a line on which some pixels share one grey value, they change at the edges of levels and
+nowhere else, and bisection finds every edge to the last bit. The found levels are tested before they are
+used: moving every pixel within its level must leave the answers as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from spikeproof.attacks.answers.reachable import (
+    SHARES,
+    EncoderAware,
+    PatternSearch,
+    combinations,
+    reachable,
+)
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.attacks.search import Best, Result, admit, instead, judge
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.protocols import Model, Threat, attack_call
+from spikeproof.threats import boxed
+
+__all__ = ["FoundLevels", "LevelSearch", "LevelSearchAttack", "levels_of"]
+
+LINES = 8
+"""Lines along which the answers are followed."""
+POINTS = 513
+"""Grey values on a line, so that even 256 levels have two each."""
+MOST_EDGES = 300
+"""Most edges on a line for the answers to count as rounded."""
+MOST_TESTS = 16
+"""Tests, each followed by a search for missing edges, until the levels hold."""
+TESTED = 64
+"""Images on which found levels are tested."""
+AT_ONCE = 8
+"""Missing edges that are looked for between two tests."""
+CLOSE = 1e-5
+"""Largest relative difference of logits that counts as none."""
+TOGETHER = 256
+"""Batch size of the forward passes."""
+
+
+@dataclass(frozen=True)
+class FoundLevels:
+    """Levels between edges: level k holds the values from edge k - 1 to below edge k.
+
+    Args:
+        edges: the smallest value of every level but the first, increasing.
+
+    Example:
+        >>> found = FoundLevels(torch.tensor([0.25, 0.75]))
+        >>> found.level(torch.tensor([0.0, 0.25, 0.5, 1.0])).tolist()
+        [0, 1, 1, 2]
+        >>> found.value(torch.tensor([0, 1, 2])).tolist()
+        [0.125, 0.5, 0.875]
+    """
+
+    edges: Float[Tensor, "E"]
+
+    def level(self, x: Float[Tensor, "*F"]) -> Int64[Tensor, "*F"]:
+        """The level of every value."""
+        return torch.bucketize(x, self.edges.to(x.dtype), right=True)
+
+    def value(self, level: Int64[Tensor, "*F"]) -> Float[Tensor, "*F"]:
+        """The middle of every level."""
+        ends = torch.cat([self.edges.new_zeros(1), self.edges, self.edges.new_ones(1)])
+        return ((ends[1:] + ends[:-1]) / 2)[level.clamp(0, len(self.edges))]
+
+
+@torch.no_grad()
+def levels_of(model: Model, like: Float[Tensor, "B *F"]) -> FoundLevels | None:
+    """The levels that all pixels are rounded to, or None where the answers show none.
+
+    The images that the model is asked about are drawn at random and are not those of the batch, so what is
+    found depends on the model alone.
+
+    Args:
+        model: deterministic; maps images to logits.
+        like: images of the shape and type that the model takes.
+
+    Example:
+        >>> rounded = lambda x, key=None: (x * 3).floor().flatten(1)[:, :3]
+        >>> found = levels_of(rounded, torch.zeros(1, 1, 4, 4))
+        >>> [round(edge, 6) for edge in found.edges.tolist()]
+        [0.333333, 0.666667, 1.0]
+        >>> levels_of(lambda x, key=None: x.flatten(1)[:, :2], torch.zeros(1, 1, 4, 4)) is None
+        True
+    """
+    key, edges = Key(("levels",)), list[Tensor]()
+    images = _images(LINES, key.fold("images"), like)
+    for i, base in enumerate(images):
+        chosen = key.fold("chosen", i).uniform((1, *base.shape)).to(like.device)[0] < 0.5
+
+        def along(grey: Tensor, base: Tensor = base, chosen: Tensor = chosen) -> Tensor:
+            return _asked(model, torch.where(chosen, grey.view(-1, *[1] * base.ndim), base))
+
+        grey = torch.linspace(0, 1, POINTS, dtype=like.dtype, device=like.device)
+        answers = along(grey)
+        jumps = _differ(answers[:-1], answers[1:]).nonzero().flatten()
+        if len(jumps) > MOST_EDGES:
+            return None
+        if len(jumps):
+            edges.append(_bisected(along, grey[jumps], grey[jumps + 1]))
+    found = FoundLevels(torch.unique(torch.cat(edges))) if edges else FoundLevels(like.new_zeros(0))
+    tested = _images(TESTED, key.fold("tested"), like)
+    for i in range(MOST_TESTS):
+        moved = _within(found, tested, key.fold("moved", i))
+        differ = _differ(_asked(model, tested), _asked(model, moved)).nonzero().flatten()
+        if not len(differ):
+            return found if len(found.edges) else None
+        missing = [_between(model, tested[row], moved[row]) for row in differ[:AT_ONCE].tolist()]
+        more = torch.unique(torch.cat([found.edges, *missing]))
+        if len(more) == len(found.edges) or len(more) > MOST_EDGES:
+            return None
+        found = FoundLevels(more)
+    return None
+
+
+def _within(found: FoundLevels, x: Tensor, key: Key) -> Tensor:
+    """Images of which every pixel has moved within its level."""
+    ends = torch.cat([found.edges.new_zeros(1), found.edges, found.edges.new_ones(1)])
+    level = found.level(x)
+    low, high = ends[level], ends[level + 1]
+    moved = low + key.uniform(x.shape).to(x.device, x.dtype) * (high - low)
+    return torch.where(found.level(moved) == level, moved, x)
+
+
+def _between(model: Model, x: Tensor, moved: Tensor) -> Tensor:
+    """An edge between two images with different answers: of the first pixel that alone makes a difference."""
+    flat, other, pixels = x.flatten(), moved.flatten(), torch.arange(x.numel(), device=x.device)
+    lower = _asked(model, x[None])
+
+    def until(count: int) -> Tensor:
+        return torch.where(pixels < count, other, flat).view(x.shape)
+
+    same, differs = 0, x.numel()
+    while differs - same > 1:
+        middle = (same + differs) // 2
+        if bool(_differ(_asked(model, until(middle)[None]), lower)):
+            differs = middle
+        else:
+            same = middle
+    base, pixel = until(same).flatten(), pixels == same
+
+    def along(values: Tensor) -> Tensor:
+        return _asked(model, torch.where(pixel, values[:, None], base).view(-1, *x.shape))
+
+    ends = torch.stack([flat[same], other[same]])
+    answers = along(ends)
+    if not bool(_differ(answers[:1], answers[1:])):
+        return x.new_zeros(0)
+    low, high = ends.min()[None], ends.max()[None]
+    return _bisected(along, low, high)
+
+
+def _images(count: int, key: Key, like: Tensor) -> Tensor:
+    """Random images, dark and bright, of few and of many pixels that are not black."""
+    draws = key.uniform((2, count, *like.shape[1:])).to(like.device, like.dtype)
+    sides = [1] * (like.ndim - 1)
+    index = torch.arange(count, device=like.device)
+    power = (0.5 * 2.0 ** (index % 3)).view(-1, *sides).to(like.dtype)
+    density = (0.25 * (1 + index % 4)).view(-1, *sides).to(like.dtype)
+    return draws[0] ** power * (draws[1] < density)
+
+
+def _asked(model: Model, images: Tensor) -> Tensor:
+    """The answers to images, of which the last batch is as large as the others."""
+    rows = torch.arange(-(-len(images) // TOGETHER) * TOGETHER, device=images.device) % len(images)
+    whole = images[rows]
+    parts = [model(part, Key(("deterministic",))) for part in torch.split(whole, TOGETHER)]
+    return torch.cat(parts)[: len(images)]
+
+
+def _differ(a: Float[Tensor, "N K"], b: Float[Tensor, "N K"]) -> Tensor:
+    scale = torch.maximum(a.abs(), b.abs()).amax(1)
+    return (a - b).abs().amax(1) > CLOSE * scale
+
+
+def _bisected(along: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:
+    """The smallest values of the upper levels, between neighbours with different answers."""
+    lower = along(low)
+    while True:
+        middle = (low + high) / 2
+        inside = (middle > low) & (middle < high)
+        if not bool(inside.any()):
+            return high
+        above = _differ(along(middle), lower)
+        high, low = torch.where(inside & above, middle, high), torch.where(inside & ~above, middle, low)
+
+
+@dataclass(frozen=True)
+class LevelSearchAttack:
+    r"""Search over found levels: the change that single pixels bring is asked for, and many are made at once.
+
+    .. math:: g_{i,n} = L(x_{i \to n}) - L(x), \quad n \in N_i
+
+    with :math:`N_i` the levels that pixel `i` reaches within the budget. Shares of the most promising changes
+    are tried by forward passes, as in the encoder-aware search, which this is where the encoder is not known;
+    gains along the gradient of the model, if it has one, and gains from answers take turns. A model in whose
+    answers no levels are found keeps its images.
+
+    Args:
+        threat: `Linf`, or a region of it.
+        queries: forward passes on an example after the levels are found, at least 100.
+        probes: changes of single pixels that are asked for at once, at least 8.
+        start: the function that gives the images to start from, in place of the clean ones.
+
+    Raises:
+        InputError: another threat, or settings out of range.
+
+    Source:
+        Ours.
+    """
+
+    threat: Threat
+    queries: int = 12_000
+    probes: int = 64
+    start: Callable[[Threat, Tensor, Key], Tensor] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if not boxed(self.threat):
+            raise InputError(
+                "LevelSearch needs a threat that leaves an interval to every pixel",
+                repr(self.threat),
+                instead(self.threat, "Use linf or a region of it, or another attack."),
+            )
+        if self.queries < 100 or self.probes < 8:
+            raise InputError(
+                "LevelSearch needs at least 100 queries, and 8 at once",
+                f"queries={self.queries}, probes={self.probes}",
+                "Try the defaults.",
+            )
+
+    @attack_call
+    def __call__(
+        self,
+        model: Model,
+        x: Float[Tensor, "B *F"],
+        y: Int64[Tensor, "B"],
+        key: Key,
+        *,
+        through: Model | None = None,
+    ) -> Result:
+        """Attack `model`; gradients may come from `through`."""
+        x = admit(model, self.threat, x, y, through)
+        found = levels_of(model, x) if len(x) else None
+        if found is None:
+            nothing = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+            kept = judge(model, x, y, key.fold("verdict"))
+            return Result(x.clone(), kept, x.new_zeros(0, len(x)), nothing + 1, nothing, x.new_zeros(len(x)))
+        turns = max(1, self.queries // (self.probes + 2 * len(SHARES) + 1))
+        plan = EncoderAware(self.threat, steps=2 * turns, restarts=1, refine=0)
+        zeros = torch.zeros_like(x)
+        low, high = (self.threat.project(x + side, x) for side in (zeros - 2, zeros + 2))
+        choices = reachable(found, x, low, high, plan.most, plan.grid)
+        search = _AskingSearch(plan, model, None, found, x, y, choices, Best(x))
+        search.source = model if through is None else through
+        search.probes, search.key = self.probes, key.fold("asked")
+        search.begin = None if self.start is None else self.start(self.threat, x, key.fold("start"))
+        search.run(0, combinations(choices.levels) > 1, key.fold("run"))
+        best = search.best
+        success = judge(model, best.x, y, key.fold("verdict"))
+        trace = torch.stack(search.losses) if search.losses else x.new_zeros(0, len(x))
+        share = search.zero / search.backward.clamp(min=1)
+        return Result(
+            best.x, success, trace, search.forward + 1, search.backward, share.to(x.dtype), best.fell
+        )
+
+
+class _AskingSearch(PatternSearch):
+    """The search on one batch, whose gains come from gradients of pixels and from answers in turn."""
+
+    source: Model
+    probes: int
+    key: Key
+    turn: int = 0
+
+    def promise(
+        self, choice: Tensor, rows: Tensor, towards: Callable[[Tensor, Tensor], Tensor]
+    ) -> Float[Tensor, "M B *F"]:
+        self.turn += 1
+        if self.turn % 2:
+            return self.by_gradient(choice, rows, towards)
+        return self.by_answers(choice, rows)
+
+    def by_gradient(
+        self, choice: Tensor, rows: Tensor, towards: Callable[[Tensor, Tensor], Tensor]
+    ) -> Float[Tensor, "M B *F"]:
+        """To first order in the pixels."""
+        now = self.images(choice, rows).requires_grad_()
+        with torch.enable_grad():
+            logits = self.source(now, Key(("deterministic",)))
+            total = towards(logits, rows).sum() + 0 * now.sum()  # a model without gradients has gradient zero
+            grad = torch.autograd.grad(total, now)[0].nan_to_num(0.0, 0.0, 0.0)
+        self.forward[rows] += 1
+        self.backward[rows] += 1
+        self.zero[rows] += (grad.flatten(1) == 0).all(1).long()
+        gains: Tensor = grad * (self.choices.pixels[:, rows] - now.detach())
+        return gains
+
+    def by_answers(self, choice: Tensor, rows: Tensor) -> Float[Tensor, "M B *F"]:
+        """By asking for changes of single pixels, drawn at random; others promise nothing."""
+        pixels, now = self.choices.pixels[:, rows].flatten(2), self.images(choice, rows)
+        flat, entries = now.flatten(1), pixels.shape[0] * pixels.shape[2]
+        draws = self.key.fold(self.turn).take(rows).uniform((len(rows), self.attack.most * pixels.shape[2]))
+        other = (pixels != flat).transpose(0, 1).flatten(1)
+        ranked = draws[:, :entries].to(other.device).masked_fill(~other, torch.inf).sort(1)
+        asked, here = ranked.indices[:, : self.probes], ranked.values[:, : self.probes] < torch.inf
+        before, _ = self.evaluate(now, rows)
+        gains = flat.new_zeros(len(rows), entries)
+        example, probe = here.nonzero(as_tuple=True)
+        for few in torch.split(torch.arange(len(example), device=rows.device), 4 * TOGETHER):
+            row, entry = example[few], asked[example[few], probe[few]]
+            level, pixel = entry // pixels.shape[2], entry % pixels.shape[2]
+            images = flat[row].scatter(1, pixel[:, None], pixels[level, row, pixel][:, None])
+            value, _ = self.evaluate(images.view(-1, *now.shape[1:]), rows[row])
+            gains[row, entry] = value - before[row]
+        return gains.view(len(rows), pixels.shape[0], *now.shape[1:]).transpose(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelSearch(Recipe):
+    """Level search: a search over the levels of a code that a plain function hides, found by its answers.
+
+    Args:
+        queries: forward passes on an example after the levels are found, at least 100.
+        probes: changes of single pixels that are asked for at once, at least 8.
+        near: whether, in a suite, the search begins at the best images of earlier members.
+
+    Source:
+        Ours.
+    """
+
+    queries: int = 12_000
+    probes: int = 64
+    near: bool = False
+
+    @property
+    def goes_on(self) -> bool:  # type: ignore[override]
+        return self.near
+
+    def suits(self, model: object) -> bool:
+        return not getattr(getattr(model, "encoder", model), "stochastic", False)
+
+    def __call__(self, threat: Threat) -> LevelSearchAttack:
+        return LevelSearchAttack(threat, self.queries, self.probes)
