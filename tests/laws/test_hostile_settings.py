@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from spikeproof.attacks.answers import noise, queries, reachable
+from spikeproof.attacks.answers import foundlevels, noise, queries, reachable
 from spikeproof.attacks.gradient import assembled, estimates, iterated, plain
 from spikeproof.attacks.made_of import composite
 from spikeproof.attacks.made_of.stand_in import StandIn
@@ -82,6 +82,7 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (SquarePatch(2), SquarePatch(0), SquarePatch(4)),
     ),
     "encoder-aware": (reachable.EncoderAwareSearch(steps=2, restarts=3, refine=2), (LINF, Linf(0.4))),
+    "level-search": (foundlevels.LevelSearch(queries=30, probes=4), (LINF, Linf(0.4))),
     "rate-twin": (composite.RateTwin(attack=plain.PGD(steps=2)), (LINF,)),
     "width-sweep": (
         composite.WidthSweep(attack=plain.PGD(steps=2), surrogates=(Triangle(0.5), ATan(3.0))),

@@ -110,6 +110,7 @@ ELSEWHERE = {
     "suite": "runs recipes that are here, by evaluate_suite: laws/test_suites.py",
     "chosen": "runs one recipe that is here, once chosen: laws/test_estimates_and_composites.py",
     "universal": "is made on other images: laws/test_universal.py",
+    "level-search": "searches where levels are found: laws/test_found_levels.py",
     "stored": "reads a file and searches nothing: unit/test_stored_images.py",
     **dict.fromkeys(
         ("rp2", "adv-hat", "adv-lb", "universal-patch"), "need objects in a scene: test_physical.py"

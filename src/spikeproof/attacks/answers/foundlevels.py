@@ -210,8 +210,9 @@ class LevelSearchAttack:
 
     Args:
         threat: `Linf`, or a region of it.
-        queries: forward passes on an example after the levels are found, at least 100.
-        probes: changes of single pixels that are asked for at once, at least 8.
+        queries: forward passes on an example after the levels are found, at least 1; one turn of each kind
+            is taken in any case.
+        probes: changes of single pixels that are asked for at once, at least 1.
         start: the function that gives the images to start from, in place of the clean ones.
 
     Raises:
@@ -233,9 +234,9 @@ class LevelSearchAttack:
                 repr(self.threat),
                 instead(self.threat, "Use linf or a region of it, or another attack."),
             )
-        if self.queries < 100 or self.probes < 8:
+        if self.queries < 1 or self.probes < 1:
             raise InputError(
-                "LevelSearch needs at least 100 queries, and 8 at once",
+                "LevelSearch needs at least one query, and one change at once",
                 f"queries={self.queries}, probes={self.probes}",
                 "Try the defaults.",
             )
@@ -332,8 +333,9 @@ class LevelSearch(Recipe):
     """Level search: a search over the levels of a code that a plain function hides, found by its answers.
 
     Args:
-        queries: forward passes on an example after the levels are found, at least 100.
-        probes: changes of single pixels that are asked for at once, at least 8.
+        queries: forward passes on an example after the levels are found, at least 1; one turn of each kind
+            is taken in any case.
+        probes: changes of single pixels that are asked for at once, at least 1.
         near: whether, in a suite, the search begins at the best images of earlier members.
 
     Source:
