@@ -381,15 +381,20 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
     near = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]
     members += _longer(level, "rectangles", *near)
     if level is not Level.QUICK and _aware(kind, threat):
-        again = EncoderAwareSearch(steps=10, restarts=1, refine=300, near=True)
-        members.append(Member("encoder-aware-again", again))
-    if level is not Level.QUICK and (kind.known is None or (kind.counts and not kind.stochastic)):
+        members.append(Member("encoder-aware-again", _towards_every_class(kind)))
+    elif level is not Level.QUICK and (kind.known is None or (kind.counts and not kind.stochastic)):
         queries = 1000 if kind.known is None else 400
         members.append(Member("square-long", SquareSearch(queries=queries)))
     if level is Level.EXTREME:
         members.append(Member("stand-in-long", StandIn(queries=3000)))
         members.append(Member("square-longest", SquareSearch(queries=5000)))
     return members
+
+
+def _towards_every_class(kind: _Kind) -> Recipe:
+    """Short runs towards up to nine classes, from random patterns and then from the best patterns so far."""
+    towards = min(max(kind.classes - 1, 1), 9)
+    return EncoderAwareSearch(steps=6, restarts=1 + 2 * towards, refine=30, near=True)
 
 
 def _estimated(level: Level) -> list[Member]:

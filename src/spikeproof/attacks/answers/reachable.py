@@ -154,6 +154,8 @@ class EncoderAware:
         steps: gradients per restart, at least 1.
         restarts: number of runs, at least 1. The first starts at the clean image and maximises the margin;
             each other run starts at random patterns and maximises the lead of one other class over the label.
+            Once every class has had its run, the runs of the next round start at the best patterns so far;
+            rounds of both kinds take turns.
         refine: changes of single pixels tried at the end of each run, at least 0.
         most: largest number of levels per pixel, at least 2.
         exhaust: largest number of combinations of which all are tried, at least 0.
@@ -352,10 +354,18 @@ class PatternSearch:
                 return
 
     def start(self, restart: int, key: Key) -> Int64[Tensor, "B *F"]:
-        if restart > (self.begin is not None):
+        """Patterns with which a run begins: given ones, clean ones, random ones, or the best so far."""
+        if restart > (self.begin is not None) and not self.again(restart):
             return _drawn(key.uniform(self.x.shape, 0, self.x.device), self.choices.entries)
-        own = self.code.level(self.x if self.begin is None or restart else self.begin)
+        images = self.x if self.begin is None or restart else self.begin
+        own = self.code.level(self.best.x if self.again(restart) else images)
         return (self.choices.levels == own).long().argmax(0)
+
+    def again(self, restart: int) -> bool:
+        """Whether a run maximises the lead of a class that an odd number of earlier runs has maximised."""
+        if restart == 0 or self.clean is None:
+            return False
+        return bool((restart - 1) // max(self.clean.shape[1] - 1, 1) % 2)
 
     def kick(self, choice: Tensor, rows: Tensor, key: Key) -> Tensor:
         draws = key.uniform((2, *choice.shape), 1, self.x.device)
@@ -478,7 +488,8 @@ class EncoderAwareSearch(Recipe):
 
     Args:
         steps: gradients per restart, at least 1.
-        restarts: number of runs, at least 1.
+        restarts: number of runs, at least 1: the first on the margin, each other run towards one class, in
+            rounds that start at random patterns and at the best patterns so far in turn.
         refine: single pixels tried at the end of each run, at least 0.
         grid: changed pixels are multiples of 1/grid where that gives the same spikes; 0 means no grid.
         near: whether, in a suite, the first run begins at the best images of earlier members; the second run
