@@ -171,7 +171,7 @@ class Adversarial(Guarded):
 
     .. math:: \min_w\ \mathbb{E}\ \max_{\|\delta\| \le \epsilon} L(f_w(x + \delta), y)
 
-    Any recipe may make the images, with gradients from any source, such as another surrogate or gradient
+    Every recipe may make the images, with gradients from any source, such as another surrogate or gradient
     rule. The attack is on the model in evaluation mode and takes all of its steps. Of the images that an
     attack by gradients passes through, the one with the largest objective among those that fool the model is
     used. With `epsilon` 0 the rule is the one inside, to the bit.

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -38,8 +37,7 @@ class Defended(Rule, Defence):
     @property
     def epochs(self) -> int:
         """The epochs of the learning rule inside."""
-        inner: Any = self.of  # every rule that admits a defence has epochs
-        return int(inner.epochs)
+        return int(getattr(self.of, "epochs"))  # noqa: B009  every rule that admits a defence has epochs
 
     def admit(self, defence: Defence) -> None:
         self.of.admit(defence)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -77,8 +77,8 @@ class IBPTraining(Guarded):
         if self.kappa == 1:
             return plain(lesson)
         natural = plain(lesson)
-        ball: Any = self.threat  # a frozen dataclass with an epsilon, as the certificate demands
-        threat = replace(ball, epsilon=ball.epsilon * min(1.0, lesson.progress / self.ramp))
+        size = self.threat.epsilon * min(1.0, lesson.progress / self.ramp)
+        threat = replace(self.threat, epsilon=size)  # type: ignore[type-var]
         margins = IBP().least(lesson.twin, lesson.images, lesson.labels, threat)
         worst = -margins.scatter(1, lesson.labels[:, None], 0.0)
         return self.kappa * natural + (1 - self.kappa) * F.cross_entropy(worst, lesson.labels)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +18,7 @@ from spikeproof.evaluation.through import through
 from spikeproof.keys import Key
 from spikeproof.learning.rule import Lesson
 from spikeproof.networks.classifier import Classifier
-from spikeproof.protocols import Threat, takes_events
+from spikeproof.protocols import Model, Threat, takes_events
 from spikeproof.threats import L2
 
 __all__ = ["NoiseTraining", "SmoothAdversarial", "check_images", "with_noise"]
@@ -144,7 +143,7 @@ class SmoothAdversarial(Guarded):
 
     def hostile(self, lesson: Lesson, key: Key) -> Float[Tensor, "B *F"]:
         votes = [
-            _Vote(model, self.sigma, self.draws, key.fold("votes"))
+            _Vote(model, self.sigma, self.draws, key.fold("votes"))  # type: ignore[arg-type]
             for model in (lesson.model, through(lesson.model, self.attack) or lesson.model)
         ]
         attack = to_the_end(self.attack(self.threat))
@@ -155,7 +154,7 @@ class SmoothAdversarial(Guarded):
 class _Vote:
     """The logarithm of the mean probabilities of a model under a few fixed draws of noise on the image."""
 
-    model: Any
+    model: Model
     sigma: float
     draws: int
     key: Key

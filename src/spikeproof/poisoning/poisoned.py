@@ -93,7 +93,7 @@ class Poisoned(DatasetSpec):
     def triggered(
         self, data: Dataset, x: Float[Tensor, "B C H W"], key: Key, root: Path | None = None
     ) -> Float[Tensor, "B C H W"]:
-        """Any images with the trigger, as an attack puts it on test images.
+        """Images with the trigger, as an attack puts it on test images.
 
         Args:
             data: the data set, before it is poisoned; its training part may supply what the trigger is of.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from spikeproof.experiments.read.finished import finished
 from spikeproof.experiments.read.labels import Names
@@ -63,13 +63,25 @@ def models_of(directory: Path) -> list[Trained]:
     return found
 
 
-def _cost(epochs: Sequence[Mapping[str, Any]]) -> float | None:
+class _Watch(TypedDict, total=False):
+    overfitted: bool
+
+
+class _Epoch(TypedDict, total=False):
+    """What is read of an epoch in the metrics of a train cell."""
+
+    epoch: int
+    processor_seconds: float | None
+    watch: _Watch | None
+
+
+def _cost(epochs: Sequence[_Epoch]) -> float | None:
     """The mean processor time of the epochs; None where an older version did not measure it."""
     spent = [epoch.get("processor_seconds") for epoch in epochs]
     known = [float(each) for each in spent if each is not None]
     return sum(known) / len(known) if known else None
 
 
-def _overfitted(epochs: Sequence[Mapping[str, Any]]) -> int | None:
+def _overfitted(epochs: Sequence[_Epoch]) -> int | None:
     """The first epoch that a watch marked."""
     return next((epoch["epoch"] for epoch in epochs if (epoch.get("watch") or {}).get("overfitted")), None)
