@@ -469,7 +469,7 @@ class GradientAttack:
     ) -> Result:
         """Attack `model`, with gradients from `through` (default: the model itself).
 
-        A twin made by `substitute` has the answers of the model. Any other model only gives the gradients and
+        A twin made by `substitute` has the answers of the model. Another model only gives the gradients and
         the trace, and whether an example fell is decided by forward passes of `model` itself.
 
         Raises:
