@@ -48,7 +48,7 @@ class Clocked(NamedTuple):
 def clocked(time: Int64[np.ndarray, "N"], path: Path, period: int | None = None) -> Clocked:
     """The times of all events of a recording on one clock.
 
-    A clock that falls by more than half its period has wrapped, and is unwrapped. A fall of less but more than
+    A clock that falls by more than half its period has wrapped, and is unwrapped. A smaller fall of more than
     10 ms means that the clock was reset, so that the events before and after it belong to two recordings. If
     one of the two is at most one event in a hundred, or a single event among more than ten, it is left over
     from another recording and is left out with a remark; otherwise the file is refused. The same holds for
