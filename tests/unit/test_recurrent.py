@@ -163,7 +163,7 @@ def test_an_attack_gets_a_gradient_through_every_kind_of_memory():
         (lambda: build(LSNN(), LIF(dt=2e-3)), "dt"),
         (lambda: build(GRU(), LIF()), "relu"),
         (lambda: build(LSTM(), IF()), "relu"),
-        (lambda: build(GRU(), ReLU(), Count()), "mean-potential"),
+        (lambda: build(GRU(), ReLU(), Count()), "mean-current"),
         (lambda: build(ConvNet((2,)), Recurrent())(X), "fully connected"),
     ],
     ids=range(11),

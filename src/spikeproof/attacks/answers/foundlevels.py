@@ -23,7 +23,7 @@ from spikeproof.attacks.answers.reachable import (
     reachable,
 )
 from spikeproof.attacks.recipe import Recipe
-from spikeproof.attacks.search import Best, Result, admit, instead, judge
+from spikeproof.attacks.search import UNRECORDED, Best, Result, admit, instead, judge
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat, attack_call
@@ -206,7 +206,8 @@ class LevelSearchAttack:
     with :math:`N_i` the levels that pixel `i` reaches within the budget. Shares of the most promising changes
     are tried by forward passes, as in the encoder-aware search, which this is where the encoder is not known;
     gains along the gradient of the model, if it has one, and gains from answers take turns. A model in whose
-    answers no levels are found keeps its images.
+    answers no levels are found keeps its images. The forward passes that find the levels are of the model,
+    not of an example, and are not among the queries.
 
     Args:
         threat: `Linf`, or a region of it.
@@ -253,11 +254,12 @@ class LevelSearchAttack:
     ) -> Result:
         """Attack `model`; gradients may come from `through`."""
         x = admit(model, self.threat, x, y, through)
+        wrong = judge(model, x, y, key.fold("verdict"))
         found = levels_of(model, x) if len(x) else None
         if found is None:
-            nothing = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-            kept = judge(model, x, y, key.fold("verdict"))
-            return Result(x.clone(), kept, x.new_zeros(0, len(x)), nothing + 1, nothing, x.new_zeros(len(x)))
+            none = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+            fell = torch.where(wrong, UNRECORDED, none - 1)
+            return Result(x.clone(), wrong, x.new_zeros(0, len(x)), none + 1, none, x.new_zeros(len(x)), fell)
         turns = max(1, self.queries // (self.probes + 2 * len(SHARES) + 1))
         plan = EncoderAware(self.threat, steps=2 * turns, restarts=1, refine=0)
         zeros = torch.zeros_like(x)
@@ -273,7 +275,7 @@ class LevelSearchAttack:
         trace = torch.stack(search.losses) if search.losses else x.new_zeros(0, len(x))
         share = search.zero / search.backward.clamp(min=1)
         return Result(
-            best.x, success, trace, search.forward + 1, search.backward, share.to(x.dtype), best.fell
+            best.x, success, trace, search.forward + 2, search.backward, share.to(x.dtype), best.fell
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spikeproof.attacks.answers.queries import random_search
 from spikeproof.attacks.recipe import Recipe
-from spikeproof.attacks.search import Best, Result, admit
+from spikeproof.attacks.search import Best, Result, admit, instead
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat, attack_call
@@ -47,7 +47,9 @@ class BeamSearch:
     def __post_init__(self) -> None:
         if not isinstance(self.threat, LaserBeam):
             raise InputError(
-                "AdvLB searches for the parameters of a laser beam", repr(self.threat), "Use square or pgd."
+                "AdvLB searches for the parameters of a laser beam",
+                repr(self.threat),
+                instead(self.threat, "Use square or pgd."),
             )
         if self.restarts < 1 or self.steps < 0:
             raise InputError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spikeproof.attacks.answers.queries import random_search
 from spikeproof.attacks.recipe import Recipe
-from spikeproof.attacks.search import Best, Result, admit, answer
+from spikeproof.attacks.search import Best, Result, admit, answer, instead
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Objective
@@ -94,7 +94,7 @@ def _refused(threat: Threat, places: int) -> InputError:
     return InputError(
         "UniversalPatch is defined for the threat movable-patch and tries at least 1 place",
         f"{threat!r}, places={places}",
-        "Use patch-search for patches that differ from image to image.",
+        instead(threat, "Use patch-search for patches that differ from image to image."),
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spikeproof.attacks.parts.steps import Memory, Position, Step
 from spikeproof.attacks.recipe import GradientRecipe
-from spikeproof.attacks.search import GradientAttack
+from spikeproof.attacks.search import GradientAttack, instead
 from spikeproof.errors import InputError
 from spikeproof.protocols import Threat
 from spikeproof.threats.physical.stickers import Printed, nonprintability, total_variation
@@ -92,7 +92,7 @@ def _searched(recipe: RP2 | AdvHat, threat: Threat, step: Painting) -> GradientA
         raise InputError(
             f"{type(recipe).__name__} searches for the picture on a sticker",
             repr(threat),
-            "Use the threat sticker or bent-sticker, or the attack pgd within this one.",
+            instead(threat, "Use the threat sticker or bent-sticker, or the attack pgd within this one."),
         )
     return GradientAttack(
         threat,

@@ -118,7 +118,7 @@ def _planned(plan: Sequence[CellRecord]) -> dict[_Setting, _Grid]:
 
 def _setting(cell: CellRecord) -> _Setting:
     spec = cell["spec"]
-    return _Setting(text_of(_attack(cell)), text_of(spec["threat"]), spec["epsilon"], spec["seed"])
+    return _Setting(text_of(_attack(cell)), text_of(spec["threat"]), spec["epsilon"], spec.get("seed", 0))
 
 
 def _attack(cell: CellRecord) -> Plain:
