@@ -36,7 +36,7 @@ def test_the_levels_of_a_code_are_found_behind_a_function(encoder):
     assert torch.equal(found.level(found.value(every)), every)
 
 
-def test_normalisation_and_rounding_inside_hide_no_level():
+def test_rounding_of_logits_or_of_pixels_hides_no_level():
     net = built(sp.Latency(4))
     assert len(levels_of(lambda x, key=None: net(x).half().float(), IMAGES).edges) == 4
     eight = levels_of(lambda x, key=None: built(sp.Direct(2))((x * 15).round() / 15), IMAGES)
