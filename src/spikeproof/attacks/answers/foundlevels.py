@@ -9,7 +9,7 @@ used: moving every pixel within its level must leave the answers as they are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
@@ -19,15 +19,16 @@ from spikeproof.attacks.answers.reachable import (
     SHARES,
     EncoderAware,
     PatternSearch,
+    check_boxed,
     combinations,
+    ends,
     reachable,
 )
 from spikeproof.attacks.recipe import Recipe
-from spikeproof.attacks.search import UNRECORDED, Best, Result, admit, instead, judge
+from spikeproof.attacks.search import UNRECORDED, Result, admit, judge
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat, attack_call
-from spikeproof.threats import boxed
 
 __all__ = ["FoundLevels", "LevelSearch", "LevelSearchAttack", "levels_of"]
 
@@ -226,15 +227,10 @@ class LevelSearchAttack:
     threat: Threat
     queries: int = 12_000
     probes: int = 64
-    start: Callable[[Threat, Tensor, Key], Tensor] | None = field(default=None)
+    start: Callable[[Threat, Tensor, Key], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if not boxed(self.threat):
-            raise InputError(
-                "LevelSearch needs a threat that leaves an interval to every pixel",
-                repr(self.threat),
-                instead(self.threat, "Use linf or a region of it, or another attack."),
-            )
+        check_boxed("LevelSearch", self.threat)
         if self.queries < 1 or self.probes < 1:
             raise InputError(
                 "LevelSearch needs at least one query, and one change at once",
@@ -260,32 +256,34 @@ class LevelSearchAttack:
             none = torch.zeros(len(x), dtype=torch.int64, device=x.device)
             fell = torch.where(wrong, UNRECORDED, none - 1)
             return Result(x.clone(), wrong, x.new_zeros(0, len(x)), none + 1, none, x.new_zeros(len(x)), fell)
-        turns = max(1, self.queries // (self.probes + 2 * len(SHARES) + 1))
-        plan = EncoderAware(self.threat, steps=2 * turns, restarts=1, refine=0)
-        zeros = torch.zeros_like(x)
-        low, high = (self.threat.project(x + side, x) for side in (zeros - 2, zeros + 2))
-        choices = reachable(found, x, low, high, plan.most, plan.grid)
-        search = _AskingSearch(plan, model, None, found, x, y, choices, Best(x))
-        search.source = model if through is None else through
-        search.probes, search.key = self.probes, key.fold("asked")
+        source = model if through is None else through
+        search = _AskingSearch(self, model, found, x, y, source, key.fold("asked"))
         search.begin = None if self.start is None else self.start(self.threat, x, key.fold("start"))
-        search.run(0, combinations(choices.levels) > 1, key.fold("run"))
-        best = search.best
-        success = judge(model, best.x, y, key.fold("verdict"))
-        trace = torch.stack(search.losses) if search.losses else x.new_zeros(0, len(x))
-        share = search.zero / search.backward.clamp(min=1)
-        return Result(
-            best.x, success, trace, search.forward + 2, search.backward, share.to(x.dtype), best.fell
-        )
+        search.run(0, combinations(search.choices.levels) > 1, key.fold("run"))
+        search.forward += 1  # the verdict on the clean images
+        return search.result(key.fold("verdict"))
 
 
 class _AskingSearch(PatternSearch):
     """The search on one batch, whose gains come from gradients of pixels and from answers in turn."""
 
-    source: Model
-    probes: int
-    key: Key
-    turn: int = 0
+    turn = 0
+
+    def __init__(
+        self,
+        attack: LevelSearchAttack,
+        model: Model,
+        code: FoundLevels,
+        x: Tensor,
+        y: Tensor,
+        source: Model,
+        key: Key,
+    ) -> None:
+        turns = max(1, attack.queries // (attack.probes + 2 * len(SHARES) + 1))
+        shape = EncoderAware(attack.threat, steps=2 * turns, restarts=1, refine=0)
+        choices = reachable(code, x, *ends(attack.threat, x), shape.most, shape.grid)
+        super().__init__(shape, model, code, x, y, choices)
+        self.source, self.probes, self.key = source, attack.probes, key
 
     def promise(
         self, choice: Tensor, rows: Tensor, towards: Callable[[Tensor, Tensor], Tensor]

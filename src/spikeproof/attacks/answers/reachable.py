@@ -180,12 +180,7 @@ class EncoderAware:
     start: Callable[[Threat, Tensor, Key], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if not boxed(self.threat):
-            raise InputError(
-                "EncoderAware needs a threat that leaves an interval to every pixel",
-                repr(self.threat),
-                instead(self.threat, "Use linf or a region of it, or another attack."),
-            )
+        check_boxed("EncoderAware", self.threat)
         if self.steps < 1 or self.restarts < 1 or self.refine < 0 or self.most < 2 or self.grid < 0:
             raise InputError(
                 "EncoderAware needs steps >= 1, restarts >= 1, refine >= 0, most >= 2 and grid >= 0",
@@ -218,10 +213,9 @@ class EncoderAware:
                 repr(gradient_source.encoder),
                 "Use pgd and square for this model.",
             )
-        zeros = torch.zeros_like(x)
-        low, high = (self.threat.project(x + side, x) for side in (zeros - 2, zeros + 2))
+        low, high = ends(self.threat, x)
         choices = reachable(code, x, low, high, self.most, self.grid)
-        search = PatternSearch(self, model, gradient_source, code, x, y, choices, Best(x))
+        search = _CodeSearch(self, model, code, x, y, choices, gradient_source)
         few = combinations(choices.levels) <= self.exhaust
         for row in few.nonzero().flatten().tolist():
             here, pixels = slice(row, row + 1), choices.pixels[:, row]
@@ -236,13 +230,27 @@ class EncoderAware:
         for restart in range(self.restarts):
             search.run(restart, (search.best.fooled <= 0) & ~few, key.fold("restart", restart))
             search.pad(1 + (restart + 1) * (1 + self.steps + PASSES))
-        best = search.best
-        success = judge(model, best.x, y, key.fold("verdict"))
-        trace = torch.stack(search.losses) if search.losses else x.new_zeros(0, len(x))
-        share = search.zero / search.backward.clamp(min=1)
-        return Result(
-            best.x, success, trace, search.forward + 1, search.backward, share.to(x.dtype), best.fell
+        return search.result(key.fold("verdict"))
+
+
+def check_boxed(name: str, threat: Threat) -> None:
+    """Refuse a threat that does not leave an interval to every pixel.
+
+    Raises:
+        InputError: the threat is another one.
+    """
+    if not boxed(threat):
+        raise InputError(
+            f"{name} needs a threat that leaves an interval to every pixel",
+            repr(threat),
+            instead(threat, "Use linf or a region of it, or another attack."),
         )
+
+
+def ends(threat: Threat, x: Float[Tensor, "B *F"]) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest value of every pixel within a threat that leaves intervals."""
+    zeros = torch.zeros_like(x)
+    return threat.project(x + (zeros - 2), x), threat.project(x + (zeros + 2), x)
 
 
 def combinations(levels: Int64[Tensor, "M B *F"]) -> Float[Tensor, "B"]:
@@ -266,21 +274,13 @@ def _coded(model: object) -> Coded:
 
 
 class PatternSearch:
-    """The search on one batch, with its counts and its trace."""
+    """The search on one batch, with its counts and its trace; how it ranks levels is left to `promise`."""
 
     def __init__(
-        self,
-        attack: EncoderAware,
-        model: Model,
-        gradient_source: Coded | None,
-        code: Levels,
-        x: Tensor,
-        y: Tensor,
-        choices: Reachable,
-        best: Best,
+        self, attack: EncoderAware, model: Model, code: Levels, x: Tensor, y: Tensor, choices: Reachable
     ) -> None:
-        self.attack, self.model, self.gradient_source, self.code = attack, model, gradient_source, code
-        self.x, self.y, self.choices, self.best = x, y, choices, best
+        self.attack, self.model, self.code = attack, model, code
+        self.x, self.y, self.choices, self.best = x, y, choices, Best(x)
         self.forward, self.backward, self.zero = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
         self.losses: list[Tensor] = []
         self.clean: Tensor | None = None  # logits of the clean images, once a run needs them
@@ -409,28 +409,15 @@ class PatternSearch:
     def promise(
         self, choice: Tensor, rows: Tensor, towards: Callable[[Tensor, Tensor], Tensor]
     ) -> Float[Tensor, "M B *F"]:
-        """The rise of the objective for every level of every pixel, to first order in the spikes."""
-        levels = self.choices.levels[:, rows]
-        patterns = self.patterns(levels)  # [T, M, B, *F]
-        now = patterns.gather(1, choice[None, None].expand(len(patterns), 1, *choice.shape))[:, 0]
-        spikes = now.to(self.x.dtype).requires_grad_()
-        with torch.enable_grad():
-            assert self.gradient_source is not None  # a search without one has another promise
-            score = towards(self.gradient_source.read(spikes), rows)
-            total = score.sum() + 0 * spikes.sum()  # a model that ignores the spikes has gradient zero
-            grad = torch.autograd.grad(total, spikes)[0].nan_to_num(0.0, 0.0, 0.0)
-        self.forward[rows] += 1
-        self.backward[rows] += 1
-        self.zero[rows] += (grad.transpose(0, 1).flatten(1) == 0).all(1).long()
-        return torch.einsum("tmb...,tb...->mb...", patterns, grad) - (now * grad).sum(0)
+        """The rise of the objective that every level of every pixel promises."""
+        raise NotImplementedError(f"{type(self).__name__} ranks no level")
 
-    def patterns(self, levels: Tensor) -> Tensor:
-        assert self.gradient_source is not None
-        encoder = self.gradient_source.encoder
-        code = level_code(encoder)
-        assert code is not None  # the attack asked
-        found = code.pattern(levels).to(self.x.dtype)
-        return found.flip(0) if isinstance(encoder, Reversed) else found
+    def result(self, verdict: Key) -> Result:
+        """What the search found, judged by the model under a key that it has not used."""
+        success = judge(self.model, self.best.x, self.y, verdict)
+        trace = torch.stack(self.losses) if self.losses else self.x.new_zeros(0, len(self.x))
+        share = (self.zero / self.backward.clamp(min=1)).to(self.x.dtype)
+        return Result(self.best.x, success, trace, self.forward + 1, self.backward, share, self.best.fell)
 
     def refine(
         self, towards: Callable[[Tensor, Tensor], Tensor], unbroken: Bool[Tensor, "B"]
@@ -462,6 +449,44 @@ class PatternSearch:
             choice[going] = torch.where(better.view(-1, *[1] * (here.ndim - 1)), trial, here)
         self.trace(rows)
         return improved
+
+
+class _CodeSearch(PatternSearch):
+    """The search where the code is known: levels are ranked by the gradient with respect to the spikes."""
+
+    def __init__(
+        self,
+        attack: EncoderAware,
+        model: Model,
+        code: LevelCode,
+        x: Tensor,
+        y: Tensor,
+        choices: Reachable,
+        gradient_source: Coded,
+    ) -> None:
+        super().__init__(attack, model, code, x, y, choices)
+        self.gradient_source, self.spikes = gradient_source, code
+
+    def promise(
+        self, choice: Tensor, rows: Tensor, towards: Callable[[Tensor, Tensor], Tensor]
+    ) -> Float[Tensor, "M B *F"]:
+        """The rise of the objective for every level of every pixel, to first order in the spikes."""
+        levels = self.choices.levels[:, rows]
+        patterns = self.patterns(levels)  # [T, M, B, *F]
+        now = patterns.gather(1, choice[None, None].expand(len(patterns), 1, *choice.shape))[:, 0]
+        spikes = now.to(self.x.dtype).requires_grad_()
+        with torch.enable_grad():
+            score = towards(self.gradient_source.read(spikes), rows)
+            total = score.sum() + 0 * spikes.sum()  # a model that ignores the spikes has gradient zero
+            grad = torch.autograd.grad(total, spikes)[0].nan_to_num(0.0, 0.0, 0.0)
+        self.forward[rows] += 1
+        self.backward[rows] += 1
+        self.zero[rows] += (grad.transpose(0, 1).flatten(1) == 0).all(1).long()
+        return torch.einsum("tmb...,tb...->mb...", patterns, grad) - (now * grad).sum(0)
+
+    def patterns(self, levels: Tensor) -> Tensor:
+        found = self.spikes.pattern(levels).to(self.x.dtype)
+        return found.flip(0) if isinstance(self.gradient_source.encoder, Reversed) else found
 
 
 def _ranked(gain: Float[Tensor, "B *F"]) -> Int64[Tensor, "B P"]:
