@@ -89,6 +89,25 @@ def test_a_batch_costs_what_its_images_cost():
     assert inference_cost(net, IMAGES).multiplies.sum() == 0  # the normalisation is part of the weights
 
 
+def test_a_filtered_spike_train_multiplies_whatever_the_other_images_are():
+    net = model(sp.EarlyBurst(4), sp.MLP((20,)), sp.Count(), sp.LIF(synapse=sp.PSP(0.01)))
+    mixed = torch.cat([IMAGES, torch.zeros(1, 1, 8, 8)])  # the last one leaves every neuron silent
+    alone = [inference_cost(net, image[None]) for image in mixed]
+    together = inference_cost(net, mixed)
+    assert together.multiplies.tolist() == [cost.multiplies.item() for cost in alone]
+    assert together.accumulates.tolist() == [cost.accumulates.item() for cost in alone]
+    assert (together.multiplies[:3] == 4 * 20 * 10).all()
+    assert together.multiplies[3] == 0
+
+
+def test_a_tie_is_no_answer():
+    net = model(sp.Latency(4), sp.MLP((5,)), sp.Count())
+    with torch.no_grad():
+        for weights in net.parameters():
+            weights.zero_()
+    assert inference_cost(net, IMAGES).answers.tolist() == [-1] * 3
+
+
 def test_nothing_stays_attached_to_the_model():
     net = model(sp.Latency(4), sp.MLP((5,)), sp.Count())
     inference_cost(net, IMAGES), layer_spikes(net, IMAGES)
@@ -99,5 +118,8 @@ def test_what_has_no_steps_and_no_spikes_is_refused():
     ann = model(sp.Direct(1), sp.MLP((5,)), sp.MeanPotential(), sp.ReLU())
     with pytest.raises(InputError, match="spiking neurons"):
         layer_spikes(ann, IMAGES)
+    for network, neuron in ((sp.LSNN((5,)), sp.LIF()), (sp.MLP((5,)), sp.Recurrent(sp.LIF()))):
+        with pytest.raises(InputError, match="without recurrent synapses"):
+            inference_cost(model(sp.Direct(4), network, sp.Count(), neuron), IMAGES)
     with pytest.raises(InputError, match="at least 0 pJ"):
         Tariff(accumulate=-1.0)

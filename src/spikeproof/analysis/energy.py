@@ -12,10 +12,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from spikeproof.analysis.activity import listening
+from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.networks.architecture import PooledConv2d
 from spikeproof.networks.classifier import Classifier
+from spikeproof.networks.recurrent import is_recurrent
 
 __all__ = ["Cost", "LayerCost", "Tariff", "inference_cost"]
 
@@ -53,7 +55,7 @@ class LayerCost(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Operations and energy of an inference, for each example, up to the decision."""
+    """Operations and energy of an inference, for each example, up to the decision, and the answer."""
 
     layers: list[LayerCost]
     accumulates: Int64[Tensor, "B"]
@@ -61,6 +63,7 @@ class Cost(NamedTuple):
     spikes: Float[Tensor, "B"]
     steps: Float[Tensor, "B"]  # until the decision
     picojoules: Float[Tensor, "B"]
+    answers: Int64[Tensor, "B"]  # -1 for a tie
 
 
 @torch.no_grad()
@@ -80,7 +83,8 @@ def inference_cost(
     under direct coding, a filtered spike train or a mean over channels, multiplies: once for every synapse,
     and once for all time steps if its input is the same at each. A convolution followed by average pooling is
     the one convolution that it is computed as; batch normalisation is part of the weights; the neurons
-    themselves cost nothing here. With an early exit, steps after the decision do not count.
+    themselves cost nothing here. With an early exit, steps after the decision do not count. Whether the input
+    of a layer consists of spikes is judged image by image, so that no cost depends on other images.
 
     Args:
         model: whose inference is counted.
@@ -89,7 +93,8 @@ def inference_cost(
         tariff: energy of each operation.
 
     Raises:
-        InputError: the model computes with spike times instead of time steps.
+        InputError: the model computes with spike times instead of time steps, or has recurrent synapses,
+            which are not counted.
 
     Example:
         >>> from spikeproof import Count, Latency, LIF, ATan, MLP, ModelSpec
@@ -106,6 +111,12 @@ def inference_cost(
         raise InputError(
             "Operations are counted per time step",
             f"the encoder {model.encoder!r}, which gives spike times",
+            "Count spikes instead.",
+        )
+    if is_recurrent(model.spec.network, model.spec.neuron):
+        raise InputError(
+            "Operations are counted in networks without recurrent synapses",
+            f"{model.spec.network!r} with {model.spec.neuron!r}",
             "Count spikes instead.",
         )
     linear: dict[str, nn.Module] = {
@@ -129,25 +140,27 @@ def inference_cost(
             once = len(given) == batch and total > 1
             given = (encoded[:1] if once else encoded).reshape(given.shape)
         steps = len(given) // batch
-        if _spikes(given, analogue=not layers and not model.encoder.spiking):
-            reached = _reached(module, given).view(steps, batch).round().long()
-            times = total // steps  # a constant input arrives at every step
-            counted = torch.where(used, reached.repeat(times, 1), 0).sum(0)
-            layers.append(LayerCost(name, counted, torch.zeros_like(counted)))
-        else:
-            dense = _reached(module, torch.ones_like(given[:1])).round().long()
-            often = decided.long() if steps > 1 else torch.ones_like(decided).long()
-            layers.append(LayerCost(name, torch.zeros_like(often), dense * often))
+        spiking = _spikes(given, batch) if layers or model.encoder.spiking else torch.zeros_like(used[0])
+        reached = _reached(module, given).view(steps, batch).round().long()
+        times = total // steps  # a constant input arrives at every step
+        counted = torch.where(used, reached.repeat(times, 1), 0).sum(0)
+        dense = _reached(module, torch.ones_like(given[:1])).round().long()
+        often = decided.long() if steps > 1 else torch.ones_like(decided).long()
+        layers.append(
+            LayerCost(name, torch.where(spiking, counted, 0), torch.where(spiking, 0, dense * often))
+        )
     none = torch.zeros(batch, dtype=torch.int64, device=images.device)
     accumulates = sum((layer.accumulates for layer in layers), none)
     multiplies = sum((layer.multiplies for layer in layers), none)
     energy = accumulates.double() * tariff.accumulate + multiplies.double() * tariff.multiply
-    return Cost(layers, accumulates, multiplies, inference.spikes, decided, energy.float())
+    answers = decide(inference.logits)
+    return Cost(layers, accumulates, multiplies, inference.spikes, decided, energy.float(), answers)
 
 
-def _spikes(values: Tensor, *, analogue: bool) -> bool:
-    """Whether values are numbers of spikes."""
-    return not analogue and bool((values >= 0).all() and (values == values.round()).all())
+def _spikes(values: Tensor, batch: int) -> Tensor:
+    """Whether the values of each example, at every step, are numbers of spikes, `[B]`."""
+    whole = (values >= 0) & (values == values.round())
+    return whole.reshape(len(values) // batch, batch, -1).all(2).all(0)
 
 
 def _reached(module: nn.Module, spikes: Tensor) -> Tensor:

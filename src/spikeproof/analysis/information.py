@@ -28,6 +28,10 @@ Numbers = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
+LONGEST_PATTERN = 62
+"""Time steps of a spike train that one word can hold."""
+
+
 class Responses:
     """What is taken from the spikes of a neuron, as a word from a finite set."""
 
@@ -63,9 +67,9 @@ class FullPatterns(Responses):
     """The whole spike train of a neuron: which of the T time steps have a spike."""
 
     def words(self, spikes: Numbers) -> Labels:
-        if len(spikes) > 62:
+        if len(spikes) > LONGEST_PATTERN:
             raise InputError(
-                "FullPatterns takes spike trains of at most 62 time steps",
+                f"FullPatterns takes spike trains of at most {LONGEST_PATTERN} time steps",
                 f"{len(spikes)}",
                 "Merge neighbouring steps, or use first spikes or counts.",
             )

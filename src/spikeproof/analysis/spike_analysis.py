@@ -17,6 +17,7 @@ from torch import Tensor
 from spikeproof.analysis.activity import Activity, layer_spikes
 from spikeproof.analysis.energy import Tariff, inference_cost
 from spikeproof.analysis.information import (
+    LONGEST_PATTERN,
     FirstSpikes,
     FullPatterns,
     Responses,
@@ -57,8 +58,8 @@ __all__ = [
 MOST_WINDOWS = 8
 """Windows of time in which a layer is read."""
 
-LONGEST_PATTERN = 62
-"""Time steps of a spike train that one word can hold."""
+REPEATS = 5
+"""Draws of a stochastic model over which the Fano factor is taken."""
 
 
 class ReadoutWindow(TypedDict):
@@ -122,7 +123,7 @@ class Sensitivity(TypedDict):
 
 
 class SpikeSummary(TypedDict):
-    """What an analysis of spikes found."""
+    """What an analysis of spikes found; a tie counts as an error, as in every accuracy."""
 
     n: int
     clean_accuracy: float
@@ -239,8 +240,7 @@ class SpikeAnalysis(Analysis):
             found = inference_cost(model, images[rows], key.take(rows), self.tariff)
             numbers = (found.accumulates, found.multiplies, found.picojoules, found.spikes, found.steps)
             totals += np.array([float(each.double().sum()) for each in numbers])
-            with torch.no_grad():
-                right += int((model(images[rows], key.take(rows)).argmax(1) == labels[rows]).sum())
+            right += int((found.answers == labels[rows]).sum())
         mean = [float(total) for total in totals / len(images)]
         cost: CostSummary = {
             "accumulates": mean[0],
@@ -265,7 +265,8 @@ class SpikeAnalysis(Analysis):
             return
         pairs = zip(_run(model, clean, draws, size), _run(model, attacked, draws, size), strict=True)
         again = [
-            _run(model, clean, draws.fold("again", i), size) for i in range(4 if model.stochastic else 0)
+            _run(model, clean, draws.fold("again", i), size)
+            for i in range(REPEATS - 1 if model.stochastic else 0)
         ]
         for index, (before, after) in enumerate(pairs):
             repeated = [before.spikes, *(run[index].spikes for run in again)] if again else []

@@ -23,8 +23,9 @@ from spikeproof.keys import Key
 from spikeproof.losses import Margin
 from spikeproof.networks.architecture import Architecture
 from spikeproof.networks.classifier import Classifier
+from spikeproof.networks.recurrent import is_recurrent
 from spikeproof.networks.substitute import Substitutable, substitute
-from spikeproof.neurons import Integrator, Neuron, Recurrent, Spiking, Synapse
+from spikeproof.neurons import Integrator, Neuron, Spiking, Synapse
 from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, check_tensors
 
 __all__ = [
@@ -159,8 +160,7 @@ def check_rates(network: Architecture, neuron: Neuron) -> None:
     Raises:
         InputError: neurons do not spike or have one spike time each, or layers receive their own past output.
     """
-    recurrent = isinstance(neuron, Recurrent) or network.remembers
-    if not neuron.spiking or getattr(neuron, "timed", False) or recurrent:
+    if not neuron.spiking or getattr(neuron, "timed", False) or is_recurrent(network, neuron):
         raise InputError(
             "A rate twin stands for feed-forward layers of neurons that fire step by step",
             f"{network!r} with {neuron!r}",

@@ -12,7 +12,23 @@ from spikeproof.networks.architecture import Architecture, OverTime, Parts, Spik
 from spikeproof.neurons import ALIF, Analogue, Mixture, Neuron, Recurrent, Spiking
 from spikeproof.neurons.analogue import Gated, GatedRecurrent, LongShortTerm
 
-__all__ = ["GRU", "LSNN", "LSTM"]
+__all__ = ["GRU", "LSNN", "LSTM", "is_recurrent"]
+
+
+def is_recurrent(network: Architecture, neuron: Neuron) -> bool:
+    """Whether layers receive their own past output.
+
+    Args:
+        network: the architecture.
+        neuron: of its hidden layers.
+
+    Example:
+        >>> from spikeproof.networks.architecture import MLP
+        >>> from spikeproof.neurons import LIF
+        >>> is_recurrent(MLP(), LIF()), is_recurrent(LSNN(), LIF()), is_recurrent(MLP(), Recurrent(LIF()))
+        (False, True, True)
+    """
+    return isinstance(neuron, Recurrent) or network.remembers
 
 
 def _sizes(part: object, hidden: tuple[int, ...]) -> None:

@@ -61,6 +61,7 @@ from spikeproof.learning.checkpoints import AsSaved
 from spikeproof.learning.rule import Rule
 from spikeproof.networks.architecture import Architecture
 from spikeproof.networks.classifier import ModelSpec, Normalise
+from spikeproof.networks.recurrent import is_recurrent
 from spikeproof.neurons import Neuron
 from spikeproof.probes import Probe
 from spikeproof.protocols import Decoder, Encoder, Model, Threat, takes_events
@@ -590,7 +591,7 @@ class _Reader:
         if not any(isinstance(model, Candidate) and analysable(model, analysis) for model in models):
             raise self.error(
                 path,
-                "a model of ours that computes in steps of time, and on which the attack is defined",
+                "a feed-forward model of ours in steps of time, on which the attack is defined",
                 "none",
                 "Name another attack: {spikes: {attack: pgd}}, or leave the analysis out.",
             )
@@ -770,8 +771,8 @@ def analysable(model: Candidate, analysis: Analysis) -> bool:
     """
     if not isinstance(analysis, SpikeAnalysis):
         return True
-    timed = getattr(model.encoder, "timed", False)
-    return not timed and suits(model, analysis.attack) and _is_defined(model, analysis.attack)
+    counted = not (getattr(model.encoder, "timed", False) or is_recurrent(model.network, model.neuron))
+    return counted and suits(model, analysis.attack) and _is_defined(model, analysis.attack)
 
 
 def others(
