@@ -506,17 +506,22 @@ def _plain_text(row: dict[str, object]) -> dict[str, object]:
     }
 
 
+def _csv(fields: Iterable[str], rows: Iterable[dict[str, object]]) -> str:
+    """A line of field names, then one line per row; what a row lacks is empty."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(fields), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(_plain_text, rows))
+    return file.getvalue()
+
+
 def probes_csv(records: Sequence[ProbeRecord]) -> str:
     """The records of timing probes as CSV: a line of field names, then one line per model and probe.
 
     Args:
         records: the records of one study.
     """
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(ProbeRecord.__annotations__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_plain_text({**record}) for record in records)
-    return file.getvalue()
+    return _csv(ProbeRecord.__annotations__, ({**record} for record in records))
 
 
 def corruptions_csv(records: Sequence[CorruptionRecord]) -> str:
@@ -525,11 +530,7 @@ def corruptions_csv(records: Sequence[CorruptionRecord]) -> str:
     Args:
         records: the records of one study.
     """
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(CorruptionRecord.__annotations__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_plain_text({**record}) for record in records)
-    return file.getvalue()
+    return _csv(CorruptionRecord.__annotations__, ({**record} for record in records))
 
 
 def corruption_errors_csv(records: Sequence[CorruptionError]) -> str:
@@ -538,12 +539,13 @@ def corruption_errors_csv(records: Sequence[CorruptionError]) -> str:
     Args:
         records: the records of one study.
     """
-    file = io.StringIO()
+    rows = [
+        {name: value for name, value in record.items() if name != "by_corruption"}
+        | {"missing": "; ".join(record["missing"])}
+        for record in records
+    ]
     fields = [name for name in CorruptionError.__annotations__ if name != "by_corruption"]
-    writer = csv.DictWriter(file, fields, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(_plain_text({**record, "missing": "; ".join(record["missing"])}) for record in records)
-    return file.getvalue()
+    return _csv(fields, rows)
 
 
 def transfers_csv(grids: Sequence[TransferGrid]) -> str:
@@ -552,17 +554,15 @@ def transfers_csv(grids: Sequence[TransferGrid]) -> str:
     Args:
         grids: of one study.
     """
-    file = io.StringIO()
     shared = ("study", "dataset", "attack", "threat", "epsilon", "seed", "n")
-    writer = csv.DictWriter(file, [*shared, "made_on", "judged_on", "accuracy"], lineterminator="\n")
-    writer.writeheader()
-    for grid in grids:
-        fixed: dict[str, object] = {name: value for name, value in grid.items() if name in shared}
-        for source, row in zip(grid["models"], grid["accuracy"], strict=True):
-            for judge, accuracy in zip(grid["models"], row, strict=True):
-                line = {**fixed, "made_on": source, "judged_on": judge, "accuracy": accuracy}
-                writer.writerow(_plain_text(line))
-    return file.getvalue()
+    rows: list[dict[str, object]] = [
+        {name: value for name, value in grid.items() if name in shared}
+        | {"made_on": source, "judged_on": judge, "accuracy": accuracy}
+        for grid in grids
+        for source, row in zip(grid["models"], grid["accuracy"], strict=True)
+        for judge, accuracy in zip(grid["models"], row, strict=True)
+    ]
+    return _csv([*shared, "made_on", "judged_on", "accuracy"], rows)
 
 
 def distances_csv(records: Sequence[DistanceRecord]) -> str:
@@ -571,11 +571,7 @@ def distances_csv(records: Sequence[DistanceRecord]) -> str:
     Args:
         records: the records of one study.
     """
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(DistanceRecord.__annotations__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_plain_text({**record}) for record in records)
-    return file.getvalue()
+    return _csv(DistanceRecord.__annotations__, ({**record} for record in records))
 
 
 def spikes_csv(records: Sequence[SpikeRecord]) -> str:
@@ -597,12 +593,7 @@ def spikes_csv(records: Sequence[SpikeRecord]) -> str:
                 **{f"shuffled {name}": value for name, value in layer["shuffled"].items()},
             }
             rows.append(row)
-    file = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_plain_text(row) for row in rows)
-    return file.getvalue()
+    return _csv(dict.fromkeys(name for row in rows for name in row), rows)
 
 
 _COSTS: tuple[Literal["cost"], Literal["attacked_cost"]] = ("cost", "attacked_cost")
