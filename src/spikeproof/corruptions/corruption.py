@@ -3,7 +3,8 @@
 A corruption is not an attack: it does not see the model and does not look for the worst case. Its draws
 belong to the examples, through the rows of the key, and it is computed on the processor in double precision,
 wherever the examples live. The corrupted example therefore depends neither on the batch nor on the device.
-The five severities share their draws, so that a higher severity is more of the same change.
+The five severities share their draws, so that a higher severity is more of the same change; only Poisson
+numbers (`ShotNoise`, `BackgroundActivity`) are drawn anew at each severity.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.errors import InputError
@@ -94,6 +95,10 @@ class Corruption:
         """
         raise NotImplementedError(f"{type(self).__name__} changes nothing")
 
+    def level(self, severity: int) -> float:
+        """The amount at a severity."""
+        return self.levels[severity - 1]
+
     def admit(self, x: Tensor, severity: int, key: Key) -> Key:
         """Check the arguments of a call; returns the key with one row per example."""
         check_tensors(examples=x)
@@ -111,14 +116,19 @@ class Corruption:
         return key
 
 
+def misfit(shape: Sequence[int], expected: str, try_: str) -> InputError:
+    """The error for examples of a shape that a corruption is not defined for."""
+    return InputError(expected, f"examples of {list(shape)}", try_)
+
+
 class ImageCorruption(Corruption):
     """A corruption of images `[B, C, H, W]` with values in [0, 1]."""
 
     def check(self, shape: Sequence[int]) -> None:
         if len(shape) != 3:
-            raise InputError(
+            raise misfit(
+                shape,
                 f"{type(self).__name__} changes images [B, C, H, W]",
-                f"examples of {list(shape)}",
                 "For recordings of events, try background-activity or event-drops.",
             )
 
@@ -140,10 +150,6 @@ class ImageCorruption(Corruption):
         """
         raise NotImplementedError(f"{type(self).__name__} changes nothing")
 
-    def level(self, severity: int) -> float:
-        """The amount at a severity."""
-        return self.levels[severity - 1]
-
 
 class EventCorruption(Corruption):
     """A corruption of recordings `[B, T, C, H, W]` or `[B, T, F]` that hold numbers of events.
@@ -156,9 +162,9 @@ class EventCorruption(Corruption):
 
     def check(self, shape: Sequence[int]) -> None:
         if len(shape) not in (2, 4):
-            raise InputError(
+            raise misfit(
+                shape,
                 f"{type(self).__name__} changes recordings of events [B, T, C, H, W] or [B, T, F]",
-                f"examples of {list(shape)}",
                 "For images, try gaussian-noise or occlusion.",
             )
 
@@ -170,7 +176,7 @@ class EventCorruption(Corruption):
                 f"values from {x.min().item():g} to {x.max().item():g}, some of them fractions",
                 "For images, try gaussian-noise or occlusion.",
             )
-        level = self.levels[severity - 1]
+        level = self.level(severity)
         changed = [
             self.one(events, level, generator)
             for events, generator in zip(x.detach().cpu().double(), generators(rows), strict=True)
@@ -193,3 +199,13 @@ def generators(key: Key) -> Iterator[torch.Generator]:
     assert key.rows is not None
     for row in key.rows:
         yield torch.Generator().manual_seed(key.seed(row))
+
+
+def places(events: Float[Tensor, "T *F"]) -> Int64[Tensor, "N"]:
+    """The entry that each event of a recording lies on, numbered as in the flattened recording."""
+    return torch.arange(events.numel()).repeat_interleave(events.flatten().long())
+
+
+def counted(place: Int64[Tensor, "N"], like: Float[Tensor, "T *F"]) -> Float[Tensor, "T *F"]:
+    """The recording, of the same shape, that has one event for each of these entries."""
+    return torch.bincount(place, minlength=like.numel()).to(like.dtype).view(like.shape)

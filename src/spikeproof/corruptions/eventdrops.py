@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spikeproof.corruptions.corruption import EventCorruption, Levels
+from spikeproof.corruptions.corruption import EventCorruption, Levels, misfit
 from spikeproof.corruptions.eventnoise import thinned
-from spikeproof.errors import InputError
 
 __all__ = ["AreaDrops", "EventDrops", "PolarityDrops", "TimeDrops"]
 
@@ -116,11 +115,7 @@ class AreaDrops(EventCorruption):
     def check(self, shape: Sequence[int]) -> None:
         super().check(shape)
         if len(shape) != 4:
-            raise InputError(
-                "AreaDrops needs pixels [B, T, C, H, W]",
-                f"examples of {list(shape)}",
-                "Leave out area-drops.",
-            )
+            raise misfit(shape, "AreaDrops needs pixels [B, T, C, H, W]", "Leave out area-drops.")
 
     def one(
         self, events: Float[Tensor, "T *F"], level: float, generator: torch.Generator
@@ -163,10 +158,8 @@ class PolarityDrops(EventCorruption):
     def check(self, shape: Sequence[int]) -> None:
         super().check(shape)
         if shape[1] < 2:
-            raise InputError(
-                "PolarityDrops needs several polarities [B, T, C, ...]",
-                f"examples of {list(shape)}",
-                "Leave out polarity-drops.",
+            raise misfit(
+                shape, "PolarityDrops needs several polarities [B, T, C, ...]", "Leave out polarity-drops."
             )
 
     def one(

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from spikeproof.corruptions.corruption import EventCorruption, Levels
-from spikeproof.errors import InputError
+from spikeproof.corruptions.corruption import EventCorruption, Levels, counted, misfit, places
 
 __all__ = ["BackgroundActivity", "DeadPixels", "HotPixels", "PolarityFlips"]
 
@@ -157,10 +156,8 @@ class PolarityFlips(EventCorruption):
     def check(self, shape: Sequence[int]) -> None:
         super().check(shape)
         if shape[1] != 2:
-            raise InputError(
-                "PolarityFlips needs two polarities [B, T, 2, ...]",
-                f"examples of {list(shape)}",
-                "Leave out polarity-flips.",
+            raise misfit(
+                shape, "PolarityFlips needs two polarities [B, T, 2, ...]", "Leave out polarity-flips."
             )
 
     def one(
@@ -172,7 +169,6 @@ class PolarityFlips(EventCorruption):
 
 def thinned(events: Float[Tensor, "T *F"], share: float, generator: torch.Generator) -> Float[Tensor, "T *F"]:
     """How many events of each entry are among those that are chosen one by one, each with a probability."""
-    flat = events.flatten()
-    place = torch.arange(len(flat)).repeat_interleave(flat.long())
+    place = places(events)
     chosen = torch.rand(len(place), generator=generator, dtype=torch.float64) < share
-    return torch.zeros_like(flat).index_add_(0, place, chosen.double()).view(events.shape)
+    return counted(place[chosen], events)

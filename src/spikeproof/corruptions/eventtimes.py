@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spikeproof.corruptions.corruption import EventCorruption, Levels
+from spikeproof.corruptions.corruption import EventCorruption, Levels, counted, places
 
 __all__ = ["ClockDrift", "TimeWarp", "TimestampJitter"]
 
@@ -25,18 +25,13 @@ class Retiming(EventCorruption):
         self, events: Float[Tensor, "T *F"], level: float, generator: torch.Generator
     ) -> Float[Tensor, "T *F"]:
         steps, entries = len(events), math.prod(events.shape[1:])
-        flat = events.flatten()
-        place = torch.arange(len(flat)).repeat_interleave(flat.long())
+        place = places(events)
         within = torch.rand(len(place), generator=generator, dtype=torch.float64)
         stamp = (place // entries + within) / steps
         moved = (self.stamps(stamp, level, generator) * steps).floor().long()
         stays = (moved >= 0) & (moved < steps)
         there = moved * entries + place % entries
-        return (
-            torch.zeros_like(flat)
-            .index_add_(0, there[stays], torch.ones(int(stays.sum()), dtype=flat.dtype))
-            .view(events.shape)
-        )
+        return counted(there[stays], events)
 
     def stamps(
         self, stamp: Float[Tensor, "N"], level: float, generator: torch.Generator

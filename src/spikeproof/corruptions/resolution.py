@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spikeproof.corruptions.corruption import ImageCorruption, Levels
+from spikeproof.corruptions.corruption import ImageCorruption, Levels, misfit
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 
@@ -62,9 +62,7 @@ class JPEG(ImageCorruption):
     def check(self, shape: Sequence[int]) -> None:
         super().check(shape)
         if shape[0] not in (1, 3):
-            raise InputError(
-                "A JPEG file has 1 or 3 channels", f"examples of {list(shape)}", "Leave out jpeg."
-            )
+            raise misfit(shape, "A JPEG file has 1 or 3 channels", "Leave out jpeg.")
 
     def corrupted(self, x: Float[Tensor, "B C H W"], severity: int, key: Key) -> Float[Tensor, "B C H W"]:
         try:
