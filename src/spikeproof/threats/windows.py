@@ -22,12 +22,14 @@ from spikeproof.threats.spikes import Additions, EventThreat, Flips, Removals
 __all__ = ["WindowAdditions", "WindowFlips", "WindowRemovals", "WindowShifts", "Windowed"]
 
 
+@dataclass(frozen=True)
 class Windowed(EventThreat):
     """A threat on events, of which only the steps from `first` to before `stop` may change."""
 
     PLAIN: ClassVar[type[EventThreat]]
-    first: int
-    stop: int | None
+
+    first: int = 0
+    stop: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,8 +168,6 @@ class WindowFlips(Windowed, Flips):
     """
 
     PLAIN: ClassVar[type[EventThreat]] = Flips
-    first: int = 0
-    stop: int | None = None
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,6 @@ class WindowAdditions(Windowed, Additions):
     """
 
     PLAIN: ClassVar[type[EventThreat]] = Additions
-    first: int = 0
-    stop: int | None = None
 
 
 @dataclass(frozen=True)
@@ -210,8 +208,6 @@ class WindowRemovals(Windowed, Removals):
     """
 
     PLAIN: ClassVar[type[EventThreat]] = Removals
-    first: int = 0
-    stop: int | None = None
 
 
 @dataclass(frozen=True)
@@ -237,5 +233,3 @@ class WindowShifts(Windowed, Shifts):
     """
 
     PLAIN: ClassVar[type[EventThreat]] = Shifts
-    first: int = 0
-    stop: int | None = None
