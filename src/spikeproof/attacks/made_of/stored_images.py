@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.parts.steps import per_example
 from spikeproof.attacks.recipe import Attack, Recipe
 from spikeproof.attacks.search import Result, admit, judge
 from spikeproof.datasets.owned.arrays import read_npz
@@ -164,8 +165,8 @@ class _Judged:
         inside = self.threat.contains(exact, x.double())
         images = exact.to(x.dtype)
         rounded = self.threat.contains(images, x) & ~inside  # rounding brings none back inside
-        images = torch.where(rounded.view(-1, *[1] * (x.ndim - 1)), x, images)
-        within = torch.where(inside.view(-1, *[1] * (x.ndim - 1)), images, x)
+        images = torch.where(per_example(rounded, x), x, images)
+        within = torch.where(per_example(inside, x), images, x)
         success = judge(model, within, y, key.fold("verdict")) & inside
         once = torch.ones(len(x), dtype=torch.int64, device=x.device)
         return Result(
