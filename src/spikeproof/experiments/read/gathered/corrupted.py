@@ -9,13 +9,12 @@ from typing import cast
 
 import numpy as np
 
-from spikeproof.experiments.read.finished import finished
 from spikeproof.experiments.read.labels import Names, text_of
 from spikeproof.experiments.read.record import Base, CorruptionError, CorruptionRecord
 from spikeproof.experiments.read.results import of_kind
 from spikeproof.experiments.run.driver import read_plan
 from spikeproof.experiments.run.parquet import Array, read_columns
-from spikeproof.experiments.run.store import Store, Stored
+from spikeproof.experiments.run.store import Stored
 from spikeproof.experiments.study.cells import CellRecord, Plain
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.keys import Key
@@ -66,14 +65,14 @@ class _Errors:
     base: Base
     clean: float
     found: Mapping[tuple[str, int], Array]
-    missing: Sequence[str]
+    missing: Sequence[tuple[str, int]]
 
     def over_severities(self) -> dict[str, float]:
         """The mean error of every corruption that is complete."""
-        whole = {name for name, _ in self.found} - {each.rpartition(" ")[0] for each in self.missing}
-        means: dict[str, list[float]] = {name: [] for name, _ in self.found if name in whole}
+        lacking = {name for name, _ in self.missing}
+        means: dict[str, list[float]] = {name: [] for name, _ in self.found if name not in lacking}
         for (name, _), errors in self.found.items():
-            if name in whole:
+            if name in means:
                 means[name].append(float(errors.mean()))
         return {name: float(np.mean(each)) for name, each in means.items()}
 
@@ -96,14 +95,10 @@ def corruption_errors(directory: Path) -> list[CorruptionError]:
     wanted = [cell for cell in plan["plan"] if cell["kind"] == CellKind.CORRUPT]
     if not wanted:
         return []
-    cells = finished(
-        Store(directory),
-        [c for c in plan["plan"] if c["kind"] in (CellKind.TRAIN, CellKind.CLEAN, CellKind.CORRUPT)],
-    )
-    names = Names.of(plan["plan"], ())
-    bases: dict[str, Base] = {}
+    names, bases, cells = Names.of(plan["plan"], ()), dict[str, Base](), dict[str, Stored]()
     for base, _, cell in of_kind(directory, CellKind.CORRUPT):
         bases[cell.cell["spec"]["train"]] = base
+        cells[cell.address] = cell
     found = {train: _errors(base, train, wanted, cells, names) for train, base in bases.items()}
     parts = plan["spec"].get("baseline")
     chosen = {
@@ -123,7 +118,7 @@ def _has(train: CellRecord, parts: Plain) -> bool:
 def _errors(
     base: Base, train: str, wanted: Sequence[CellRecord], cells: Mapping[str, Stored], names: Names
 ) -> _Errors:
-    found, missing = dict[tuple[str, int], Array](), list[str]()
+    found, missing = dict[tuple[str, int], Array](), list[tuple[str, int]]()
     for cell in wanted:
         spec = cell["spec"]
         if spec["train"] != train:
@@ -133,7 +128,7 @@ def _errors(
             columns = read_columns(cells[cell["address"]].path, CellKind.CORRUPT)
             found[name, severity] = 1 - columns["right"]
         else:
-            missing.append(f"{name} {severity}")
+            missing.append((name, severity))
     return _Errors(base, 1 - base["clean_accuracy"], found, missing)
 
 
@@ -143,11 +138,11 @@ def _summary(errors: _Errors, baselines: Mapping[int, _Errors | None], *, named:
     mean = np.mean(rows, axis=0) if rows and complete else None
     interval = None if mean is None else bootstrap_difference(mean, np.zeros_like(mean), KEY)
     baseline = baselines.get(base["seed"])
-    missing = list(errors.missing)
+    missing = [f"{name} {severity}" for name, severity in errors.missing]
     if named and baseline is None:
         missing.append("the baseline")
     elif baseline is not None and baseline is not errors:
-        missing += [f"the baseline under {each}" for each in baseline.missing]
+        missing += [f"the baseline under {name} {severity}" for name, severity in baseline.missing]
     comparable = baseline is not None and complete and not baseline.missing
     record = {
         **{name: known[name] for name in CorruptionError.__annotations__ if name in known},
