@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -212,11 +212,7 @@ def print_records(records: Sequence[Record]) -> None:
             [*line, number(row.model["mean_exit"], 2)]
             for line, row in zip(lines, headlines(records), strict=True)
         ]
-    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-    for line in (head, *lines):
-        texts = [f"{text:<{width}}" for text, width in zip(line, widths, strict=True)][: len(axes)]
-        numbers = [f"{text:>{width}}" for text, width in zip(line, widths, strict=True)][len(axes) :]
-        click.echo("  ".join([*texts, *numbers]))
+    _print_columns([head, *lines], len(axes))
     first = records[0]
     click.echo(f"\nAccuracy in % on {first['n']} images of {first['dataset']}; ties count as errors.")
     if exits:
@@ -241,7 +237,7 @@ def print_records(records: Sequence[Record]) -> None:
 def _argmax(records: Sequence[Record], axes: Sequence[str], columns: Sequence[Budget]) -> list[str]:
     """The accuracy by argmax of every model that has ties."""
     lines = [
-        f"  {', '.join(str(dict(row.model)[axis]) for axis in axes)}: {argmaxes(row, columns)}"
+        f"  {', '.join(_parts(row.model, axes))}: {argmaxes(row, columns)}"
         for row in headlines(records)
         if row.model["tie_share"] or any(worst["adversarial_tie_share"] for worst in row.worst.values())
     ]
@@ -333,13 +329,9 @@ def print_seeds(records: Sequence[Record], *, explained: bool = False) -> None:
             verdict = DOUBTFUL if budget in row.doubtful else PRELIMINARY if budget in row.preliminary else ""
             mark = MARKS.get(verdict, "") + (" nested" if budget in row.nested else "")
             means.append(_mean(row.worst[budget]) + mark if budget in row.worst else MISSING)
-        parts = [str(row.model[axis]) for axis in axes]  # type: ignore[literal-required]
-        lines.append([*parts, str(row.trainings), row.n, *means])
+        lines.append([*_parts(row.model, axes), str(row.trainings), row.n, *means])
     click.echo("\nMeans over seeds with the 95 % interval of training again; n: images per seed:")
-    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-    for line in (head, *lines):
-        texts = [f"{text:<{width}}" for text, width in zip(line, widths, strict=True)]
-        click.echo("  ".join(texts).rstrip())
+    _print_columns([head, *lines], len(head))
     if not explained:
         verdicts: set[str | None] = {DOUBTFUL} if any(row.doubtful for row in found) else set()
         verdicts |= {PRELIMINARY} if any(row.preliminary for row in found) else set()
@@ -364,9 +356,7 @@ def print_probes(records: Sequence[ProbeRecord]) -> None:
     for found in rows.values():
         first = next(iter(found.values()))
         accuracies = [percent(found[name]["accuracy"]) if name in found else MISSING for name in names]
-        lines.append(
-            [*(str(dict(first)[axis]) for axis in axes), percent(first["clean_accuracy"]), *accuracies]
-        )
+        lines.append([*_parts(first, axes), percent(first["clean_accuracy"]), *accuracies])
     _print_columns(lines, len(axes))
 
 
@@ -386,7 +376,7 @@ def print_corruptions(records: Sequence[CorruptionRecord]) -> None:
         mean = sum(row["accuracy"] for row in found.values()) / len(found)
         lines.append(
             [
-                *(str(dict(first)[axis]) for axis in axes),
+                *_parts(first, axes),
                 corruption,
                 percent(first["clean_accuracy"]),
                 *(percent(found[s]["accuracy"]) if s in found else MISSING for s in severities),
@@ -406,7 +396,7 @@ def print_corruption_errors(records: Sequence[CorruptionError]) -> None:
     for row in records:
         ends = interval(row["error_low"], row["error_high"]) if row["error"] is not None else ""
         line = [
-            *(str(dict(row)[axis]) for axis in axes),
+            *_parts(row, axes),
             percent(1 - row["clean_accuracy"]),
             f"{percent(row['error'])} {ends}".strip(),
         ]
@@ -437,6 +427,11 @@ def print_transfers(grids: Sequence[TransferGrid]) -> None:
         click.echo("On the diagonal the attack sees the model itself. An entry is one attack, no worst case.")
 
 
+def _parts(model: Mapping[str, object], axes: Sequence[str]) -> list[str]:
+    """The parts of a model on the axes on which models differ."""
+    return [str(model[axis]) for axis in axes]
+
+
 def _print_columns(lines: Sequence[Sequence[str]], words: int) -> None:
     """Lines in columns: the first ones are words and begin on the left, the others are numbers."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -452,12 +447,8 @@ def print_distances(records: Sequence[DistanceRecord]) -> None:
         return
     axes = varying(records) or ["encoder"]
     click.echo("\nMedian distance of the nearest adversarial image, with its 95 % interval; an upper bound:")
-    lines = [
-        [*(str(dict(row)[axis]) for axis in axes), row["threat"], row["attack"], far(row)] for row in records
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        click.echo("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+    lines = [[*_parts(row, axes), row["threat"], row["attack"], far(row)] for row in records]
+    _print_columns(lines, len(axes) + 3)
 
 
 def print_spikes(records: Sequence[SpikeRecord]) -> None:
@@ -474,7 +465,7 @@ def print_spikes(records: Sequence[SpikeRecord]) -> None:
         for layer in row["layers"]:
             lines.append(
                 [
-                    *(str(dict(row)[axis]) for axis in axes),
+                    *_parts(row, axes),
                     f"{row['threat']} {epsilon_text(row['epsilon'])}",
                     layer["layer"],
                     *(number(layer[name], 3) for name in ("rate", "attacked_rate", "counts", "times")),
@@ -490,7 +481,7 @@ def print_spikes(records: Sequence[SpikeRecord]) -> None:
         cost, attacked = row["cost"], row["attacked_cost"]
         lines.append(
             [
-                *(str(dict(row)[axis]) for axis in axes),
+                *_parts(row, axes),
                 f"{row['threat']} {epsilon_text(row['epsilon'])}",
                 number(cost["accumulates"], 0),
                 number(cost["multiplies"], 0),
@@ -603,7 +594,7 @@ def _print_change(repaired: Repaired) -> None:
 def _line(
     row: Headline, axes: Sequence[str], columns: Sequence[Budget], proved: Sequence[Budget]
 ) -> list[str]:
-    line = [*(str(dict(row.model)[axis]) for axis in axes), percent(row.model["clean_accuracy"])]
+    line = [*_parts(row.model, axes), percent(row.model["clean_accuracy"])]
     for budget in columns:
         worst = row.worst.get(budget)
         line += [judged(worst), *([percent(worst and worst["certified"])] if budget in proved else [])]
