@@ -275,14 +275,8 @@ Measured = TypeVar("Measured", ProbeRecord, CorruptionRecord, DistanceRecord, Sp
 
 
 def _portable_probe(record: Measured, directory: Path) -> Measured:
-    moved = {name: _below(path, directory) for name, path in _places(record)}
+    moved = {"model": _below(record["model"], directory), "cell": _below(record["cell"], directory)}
     return cast(Measured, {**record, **moved})
-
-
-def _places(
-    record: ProbeRecord | CorruptionRecord | DistanceRecord | SpikeRecord,
-) -> Sequence[tuple[str, str]]:
-    return ("model", record["model"]), ("cell", record["cell"])
 
 
 def _below(path: str, directory: Path) -> str:
