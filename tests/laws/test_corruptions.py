@@ -190,6 +190,15 @@ def test_the_mean_distance_of_recordings_rises_with_the_severity(corruption):
         assert far[4] > 1.05 * far[0]
 
 
+@pytest.mark.parametrize(
+    "corruption", [EventDrops(), TimeDrops(), AreaDrops(), PolarityDrops(), DeadPixels()], ids=repr
+)
+def test_what_one_severity_loses_every_higher_one_loses_too(corruption):
+    left = [corruption(recordings(), severity, KEY) for severity in SEVERITIES]
+    for mild, severe in itertools.pairwise(left):
+        assert (severe <= mild).all()
+
+
 @pytest.mark.parametrize("severity", [0, 6, -1, 2.0, True, "3", None])
 @pytest.mark.parametrize("corruption", [GaussianCorruption(), EventDrops()], ids=repr)
 def test_other_severities_are_refused(corruption, severity):

@@ -97,7 +97,9 @@ def test_a_study_without_every_pair_has_no_grid_and_one_without_the_diagonal_a_d
     chosen = study(TEXT.replace("[{transfer-grid: {attack: fgsm}}]", "[{transfer: {attack: fgsm}}]"))
     out, cells = tmp_path / "off", cells_of(chosen, chosen.data.load(None))
     run(chosen.name, chosen.spec(), cells, Bench(out, None, "cpu", 40), Serial(), out, Listener())
-    for grid in transfer_grids(out):
+    grids = transfer_grids(out)
+    assert [grid["epsilon"] for grid in grids] == [0.05, 0.1]
+    for grid in grids:
         assert [grid["accuracy"][i][i] for i in range(3)] == [None] * 3
         assert all(grid["accuracy"][i][j] is not None for i in range(3) for j in range(3) if i != j)
     choice = "{transfer: {attack: fgsm, made_on: {those-with: {neuron: relu}}}}"
