@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from spikeproof.attacks.answers.noise import NoiseSearch
 from spikeproof.attacks.gradient.plain import BIM, FGSM, PGD, Through
+from spikeproof.attacks.made_of.composite import WorstOf
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.physical.onepatch import UniversalPatch
 from spikeproof.catalogue.names import PARTS
@@ -149,12 +150,13 @@ def test_the_images_of_a_training_stay_within_the_budget_and_raise_the_loss(rule
     assert F.cross_entropy(model(moved), y) > F.cross_entropy(model(x), y)
 
 
-def test_an_attack_in_training_goes_on_after_the_model_errs():
+@pytest.mark.parametrize("attack", [BIM(steps=5), WorstOf(attacks=(BIM(steps=5),))], ids=repr)
+def test_an_attack_in_training_goes_on_after_the_model_errs(attack):
     """An attack that stops on the first wrong answer leaves images near the decision, as a test shows."""
     model = SPEC.build(Key.of(0)).eval()
     x, y = DATA.train.images, 1 - model(DATA.train.images).argmax(1)  # every answer is wrong at once
-    moved = Adversarial(BASE, Linf(0.1), attack=BIM(steps=5)).moved(lesson_of(model, x, y), Key.of(3))
-    stopped = BIM(steps=5)(Linf(0.1))(model, x, y, Key.of(3)).x_adv
+    moved = Adversarial(BASE, Linf(0.1), attack=attack).moved(lesson_of(model, x, y), Key.of(3))
+    stopped = attack(Linf(0.1))(model, x, y, Key.of(3)).x_adv
     assert torch.equal(stopped, x)
     assert F.cross_entropy(model(moved), y) > F.cross_entropy(model(x), y) + 0.01
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,11 +13,11 @@ from torch import Tensor
 from spikeproof.attacks.gradient.plain import PGD
 from spikeproof.attacks.made_of.composite import Chosen, members_of
 from spikeproof.attacks.made_of.stored_images import StoredImages
-from spikeproof.attacks.made_of.transfer import Transfer
+from spikeproof.attacks.made_of.transfer import Transfer, to_the_end
 from spikeproof.attacks.parts.oracles import Exact
 from spikeproof.attacks.physical.onepatch import UniversalPatch
-from spikeproof.attacks.recipe import Attack, Recipe
-from spikeproof.attacks.search import GradientAttack, check_threat, evaluator
+from spikeproof.attacks.recipe import Recipe
+from spikeproof.attacks.search import check_threat, evaluator
 from spikeproof.datasets import Dataset, Split, floats
 from spikeproof.decoders import decide
 from spikeproof.defences.defended import Defended, at_least, evaluating
@@ -137,11 +137,6 @@ def crafted(attack: Recipe, threat: Threat, lesson: Lesson, key: Key) -> Float[T
     """
     source, search = through(lesson.model, attack), to_the_end(attack(threat))
     return search(lesson.model, lesson.images, lesson.labels, key, through=source).x_adv
-
-
-def to_the_end(search: Attack) -> Attack:
-    """The attack, without a stop at the first wrong answer."""
-    return replace(search, stop_when_fooled=False) if isinstance(search, GradientAttack) else search
 
 
 def check_attack(defence: Guarded, attack: Recipe, model: Classifier) -> None:

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.attacks.gradient.plain import PGD, Through
+from spikeproof.attacks.made_of.transfer import to_the_end
 from spikeproof.attacks.recipe import GradientRecipe, Recipe
-from spikeproof.defences.adversarial import Guarded, check_attack, to_the_end
+from spikeproof.defences.adversarial import Guarded, check_attack
 from spikeproof.defences.defended import Defended, at_least
 from spikeproof.errors import InputError
 from spikeproof.evaluation.through import through

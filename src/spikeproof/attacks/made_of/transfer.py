@@ -78,7 +78,7 @@ class MadeElsewhere:
     attack: Attack
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "attack", _to_the_end(self.attack))
+        object.__setattr__(self, "attack", to_the_end(self.attack))
 
     @property
     def batch(self) -> int | None:
@@ -128,8 +128,8 @@ class MadeElsewhere:
         return made._replace(success=success, losses=losses, queries=made.queries + 1, fell=fell)
 
 
-def _to_the_end(attack: Attack) -> Attack:
+def to_the_end(attack: Attack) -> Attack:
     """The attack, with gradient searches that continue after they fool the other model."""
     if isinstance(attack, Ensemble):
-        return replace(attack, attacks=tuple(map(_to_the_end, attack.attacks)), stop_when_fooled=False)
+        return replace(attack, attacks=tuple(map(to_the_end, attack.attacks)), stop_when_fooled=False)
     return replace(attack, stop_when_fooled=False) if isinstance(attack, GradientAttack) else attack
