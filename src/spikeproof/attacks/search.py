@@ -243,6 +243,20 @@ def judge(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Ke
         return decide(answer(model, x, y, key)) != y
 
 
+def unsearched(x_adv: Float[Tensor, "B *F"], success: Bool[Tensor, "B"]) -> Result:
+    """The result of one forward pass on images that were made before, without a search."""
+    once = torch.ones_like(success, dtype=torch.int64)
+    return Result(
+        x_adv,
+        success,
+        losses=x_adv.new_full((1, len(x_adv)), torch.nan),
+        queries=once,
+        backward_queries=0 * once,
+        zero_gradients=x_adv.new_zeros(len(x_adv)),
+        fell=success.long() - 1,
+    )
+
+
 def show(model: Model, x: Tensor, key: Key | None, potential: bool) -> Watched:
     """The output layer of a model over time.
 

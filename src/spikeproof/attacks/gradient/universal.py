@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spikeproof.attacks.parts.oracles import Exact
 from spikeproof.attacks.recipe import Attack, GradientRecipe, Recipe
-from spikeproof.attacks.search import Result, admit, evaluator, instead, judge
+from spikeproof.attacks.search import Result, admit, evaluator, instead, judge, unsearched
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
@@ -176,17 +176,7 @@ class _Added:
                 "Make it on the same data.",
             )
         x_adv = self.threat.project((x + self.delta.to(x)).clamp(0, 1), x)
-        success = judge(model, x_adv, y, key.fold("verdict"))
-        once = torch.ones(len(x), dtype=torch.int64, device=x.device)
-        return Result(
-            x_adv,
-            success,
-            losses=x.new_full((1, len(x)), torch.nan),
-            queries=once,
-            backward_queries=0 * once,
-            zero_gradients=x.new_zeros(len(x)),
-            fell=success.long() - 1,
-        )
+        return unsearched(x_adv, judge(model, x_adv, y, key.fold("verdict")))
 
 
 def _ball(threat: Threat) -> Linf | L2:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spikeproof.attacks.parts.steps import per_example
 from spikeproof.attacks.recipe import Attack, Recipe
-from spikeproof.attacks.search import Result, admit, judge
+from spikeproof.attacks.search import Result, admit, judge, unsearched
 from spikeproof.datasets.owned.arrays import read_npz
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.keys import Key
@@ -168,16 +168,7 @@ class _Judged:
         images = torch.where(per_example(rounded, x), x, images)
         within = torch.where(per_example(inside, x), images, x)
         success = judge(model, within, y, key.fold("verdict")) & inside
-        once = torch.ones(len(x), dtype=torch.int64, device=x.device)
-        return Result(
-            images,
-            success,
-            losses=x.new_full((1, len(x)), torch.nan),
-            queries=once,
-            backward_queries=0 * once,
-            zero_gradients=x.new_zeros(len(x)),
-            fell=success.long() - 1,
-        )
+        return unsearched(images, success)
 
     def rows(self, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], kept: StoredSet) -> Int64[Tensor, "B"]:
         """The place of every example in the file.
