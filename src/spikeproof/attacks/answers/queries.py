@@ -40,6 +40,8 @@ __all__ = [
     "SquareSearch",
     "UniformNoise",
     "at_clean",
+    "improved",
+    "pasted",
     "random_search",
 ]
 
@@ -312,9 +314,7 @@ class _Held:
 
     def update(self, rows: Tensor, margin: Tensor) -> None:
         """Keep the last candidate of each example whose margin is at least the best one."""
-        margin = margin.nan_to_num(torch.inf).to(self.margin.dtype)
-        taken = rows[margin >= self.margin[rows]]
-        self.margin[rows] = torch.maximum(self.margin[rows], margin)
+        taken = improved(rows, margin, self.margin)
         for kept, tried in zip((self.corner, self.content), self.tried, strict=True):
             kept[taken] = tried[taken]
 
@@ -351,17 +351,29 @@ class _Held:
     def _try(self, rows: Tensor, corner: Tensor, content: Tensor) -> Tensor:
         for tried, part in zip(self.tried, (corner, content), strict=True):
             tried[rows] = part
-        return self._image(rows, corner, content)
+        return pasted(self.x[rows], corner, content)
 
-    def _image(self, rows: Tensor, corner: Tensor, content: Tensor) -> Tensor:
-        x = self.x[rows].clone()
-        tall, wide = content.shape[2:]
-        i = corner[:, 0].view(-1, 1, 1, 1) + torch.arange(tall, device=x.device).view(1, 1, -1, 1)
-        j = corner[:, 1].view(-1, 1, 1, 1) + torch.arange(wide, device=x.device).view(1, 1, 1, -1)
-        example = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
-        channel = torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1)
-        x[example, channel, i, j] = content
-        return x
+
+def improved(rows: Int64[Tensor, "R"], margin: Float[Tensor, "R"], best: Float[Tensor, "B"]) -> Tensor:
+    """The rows whose margin is at least the best one of this run, which is raised to it in place."""
+    margin = margin.nan_to_num(torch.inf).to(best.dtype)
+    taken = rows[margin >= best[rows]]
+    best[rows] = torch.maximum(best[rows], margin)
+    return taken
+
+
+def pasted(
+    x: Float[Tensor, "B C H W"], corner: Int64[Tensor, "B 2"], content: Float[Tensor, "#B C h w"]
+) -> Float[Tensor, "B C H W"]:
+    """The images with a rectangle of content each, at this row and column of its top left corner."""
+    made = x.clone()
+    tall, wide = content.shape[2:]
+    i = corner[:, 0].view(-1, 1, 1, 1) + torch.arange(tall, device=x.device).view(1, 1, -1, 1)
+    j = corner[:, 1].view(-1, 1, 1, 1) + torch.arange(wide, device=x.device).view(1, 1, 1, -1)
+    example = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
+    channel = torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1)
+    made[example, channel, i, j] = content
+    return made
 
 
 def _content(like: Float[Tensor, "B C H W"], key: Key) -> Float[Tensor, "B C H W"]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.answers.queries import random_search
+from spikeproof.attacks.answers.queries import improved, random_search
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import Best, Result, admit, instead
 from spikeproof.errors import InputError
@@ -83,9 +83,7 @@ class BeamSearch:
             return threat.lit(x[rows], tried[rows])
 
         def observe(rows: Tensor, margin: Tensor) -> None:
-            margin = margin.nan_to_num(torch.inf).to(height.dtype)
-            better = rows[margin >= height[rows]]
-            height[rows] = torch.maximum(height[rows], margin)
+            better = improved(rows, margin, height)
             best[better] = tried[better]
 
         return random_search(model, x, y, key, Best(x), self.restarts * length, propose, observe)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.answers.queries import random_search
+from spikeproof.attacks.answers.queries import pasted, random_search
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import Best, Result, admit, answer, instead
 from spikeproof.errors import InputError
@@ -148,10 +148,7 @@ class PatchAnywhere:
 
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:
             corner = (now.fold("place").uniform((len(rows), 2), 0, x.device).double() * room).long()
-            made = x[rows].clone()
-            for image, (top, left) in zip(made, corner.tolist(), strict=True):
-                image[:, top : top + side, left : left + side] = pattern
-            return made
+            return pasted(x[rows], corner, pattern[None])
 
         return random_search(model, x, y, key, Best(x), self.places, propose)
 
