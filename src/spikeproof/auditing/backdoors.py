@@ -189,6 +189,8 @@ def margin_test(
             now = key.fold("class", label).fold("step", step)
             with torch.no_grad():
                 best = torch.maximum(best, _margin(judge(x, now), label, classes).nan_to_num(0.0).to(best))
+            if step == steps:  # the last images are only judged
+                break
             at = x.clone().requires_grad_()
             with torch.enable_grad():
                 (grad,) = torch.autograd.grad(
