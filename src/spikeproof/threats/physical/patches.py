@@ -28,7 +28,7 @@ def laid(
     r"""Images with a square pattern on them, the operator `A(p, x, l, t)`; differentiable in the pattern.
 
     A pixel shows the pattern if its centre lies on it; its colour is interpolated between the pixels of the
-    pattern. Without rotation and scaling, and at whole pixels, the pattern is copied to the bit.
+    pattern. Without rotation and scaling, and at whole pixels, the pattern is copied to rounding.
 
     Args:
         x: images in [0, 1].
