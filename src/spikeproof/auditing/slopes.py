@@ -32,6 +32,9 @@ LEAST = 0.15
 FEW = 9
 """Number of different losses after which they are no longer counted."""
 
+AT_ONCE = 2**18
+"""Pixels that one call of the loss gets at most, where the images alone are fewer."""
+
 Loss = Callable[[Tensor], Tensor]
 Gradient = Callable[[Tensor], Tensor]
 
@@ -68,7 +71,8 @@ def compare(
     """Compare the gradient with changes of the loss around images.
 
     Args:
-        loss: maps images to losses `[B]`; deterministic and not recorded for gradients.
+        loss: maps images `[k B, ...]`, the B images changed in k ways one after the other, to losses `[k B]`;
+            deterministic and not recorded for gradients.
         gradient: maps images to the gradient of the loss; zero where there is none.
         x: images in [0, 1].
         key: key of the random directions, with one stream per image.
@@ -132,21 +136,28 @@ def _signs(x: Tensor, key: Key) -> Tensor:
     return (key.uniform(x.shape, 0, x.device) - 0.5).sign().to(x.dtype)
 
 
-def _change(loss: Loss, x: Tensor, move: Tensor) -> Tensor:
-    return (loss((x + move).clamp(0, 1)) - loss((x - move).clamp(0, 1))) / 2
+def _changes(loss: Loss, x: Tensor, moves: list[Tensor]) -> list[Tensor]:
+    """Half the difference of the losses after every move and after its opposite."""
+    ends = [(x + move).clamp(0, 1) for move in moves] + [(x - move).clamp(0, 1) for move in moves]
+    count = max(1, AT_ONCE // max(1, x.numel()))
+    losses = torch.cat([loss(torch.cat(ends[i : i + count])) for i in range(0, len(ends), count)])
+    up, down = losses.view(2, len(moves), len(x))
+    return list((up - down) / 2)
 
 
 def _compared(loss: Loss, x: Tensor, slope: Tensor, length: float, key: Key, directions: int) -> _Compared:
-    changes, predicted, sums = [], [], []
+    moves, first, second, predicted = [], [], [], []
     for i in range(directions):
         now = key.fold(i)
         move = length * _signs(x, now)
         half = (key.fold("half", i).uniform(x.shape, 0, x.device) < 0.5).to(x.dtype)
-        changes.append(_change(loss, x, move))
-        sums.append(_change(loss, x, move * half) + _change(loss, x, move * (1 - half)))
+        moves.append(move)
+        first.append(move * half)
+        second.append(move * (1 - half))
         shift = ((x + move).clamp(0, 1) - (x - move).clamp(0, 1)) / 2
         predicted.append((slope * shift).flatten(1).sum(1))
-    m, p, a = (torch.stack(each).double() for each in (changes, predicted, sums))
+    whole, one, other = torch.stack(_changes(loss, x, [*moves, *first, *second])).chunk(3)
+    m, p, a = whole.double(), torch.stack(predicted).double(), (one + other).double()
     moving = m.abs().amax(0) > 0
     if not bool(moving.any()):
         return _Compared(0.0, 0.0, 0.0, 1.0)
@@ -167,10 +178,10 @@ def _hidden(loss: Loss, x: Tensor, slope: Tensor, key: Key, directions: int) -> 
     some = (without.flatten(1).amax(1) > 0) & (without.flatten(1).amin(1) < 1)
     if not bool(some.any()):
         return 0.0
-    hidden, others = torch.zeros(len(x), dtype=torch.float64), torch.zeros(len(x), dtype=torch.float64)
-    for i in range(directions):
-        move = LENGTHS[-1] * _signs(x, key.fold("hidden", i))
-        hidden += _change(loss, x, move * without).double().square().cpu()
-        others += _change(loss, x, move * (1 - without)).double().square().cpu()
+    moves = [LENGTHS[-1] * _signs(x, key.fold("hidden", i)) for i in range(directions)]
+    parts = [move * share for share in (without, 1 - without) for move in moves]
+    hidden, others = (
+        part.double().square().sum(0).cpu() for part in torch.stack(_changes(loss, x, parts)).chunk(2)
+    )
     share = hidden / (hidden + others).clamp(min=1e-300)
     return float((share * some.cpu()).mean())
