@@ -46,9 +46,9 @@ from spikeproof.evaluation.outcomes import Attacked, Clean
 from spikeproof.evaluation.suites import Suite, evaluate_suite, plan
 from spikeproof.evaluation.through import made_on, settled, through, validated
 from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean, evaluate_corrupted
-from spikeproof.experiments.run.driver import checkpoint
-from spikeproof.experiments.run.executors import Progress
 from spikeproof.experiments.run.parquet import TABLE, table
+from spikeproof.experiments.run.queue.labour import checkpoint
+from spikeproof.experiments.run.queue.leases import Progress
 from spikeproof.experiments.run.shapes import FORMAT
 from spikeproof.experiments.run.store import Store, Stored, as_json
 from spikeproof.experiments.study.cells import (

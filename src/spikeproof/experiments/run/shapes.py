@@ -24,9 +24,12 @@ from spikeproof.plainfiles import shaped
 __all__ = [
     "FORMAT",
     "CellDocument",
+    "FailureDocument",
+    "LeaseDocument",
     "Manifest",
     "Note",
     "PlanDocument",
+    "ProvenanceDocument",
     "check_cell",
     "check_format",
     "check_table",
@@ -116,6 +119,35 @@ class Note(TypedDict):
 
     repairs: Annotated[list[RepairDocument], Field(max_length=MOST_CELLS)]
     format: NotRequired[Some]
+
+
+class LeaseDocument(TypedDict):
+    """Who computes a cell, and how far it is."""
+
+    owner: Words
+    host: Words
+    pid: Count
+    born: Words
+    beat: Count
+    done: Count
+    total: Count
+    note: Words
+
+
+class ProvenanceDocument(TypedDict):
+    """What explains a cell; only the time that it took is read again."""
+
+    seconds: Annotated[Number, Field(ge=0)]
+
+
+class FailureDocument(TypedDict):
+    """What went wrong with a cell."""
+
+    error: Text
+    trace: NotRequired[Text]
+    tries: NotRequired[Count]
+    losses: NotRequired[Count]
+    aside: NotRequired[Flag]
 
 
 class _Model(TypedDict):
