@@ -1,4 +1,4 @@
-"""Cells that compute next to nothing, with which executors are tested: two kinds, and numbers that are known."""
+"""Cells that compute next to nothing, with which executors are tested: two kinds, with known numbers."""
 
 import hashlib
 import os

@@ -20,9 +20,10 @@ from spikeproof.experiments.run.queue.leases import Leases, Progress
 from spikeproof.experiments.run.store import Store
 from spikeproof.experiments.study.cells import Cell
 
-HERE = str(Path(__file__).parent)
-sys.path.insert(0, HERE)
+sys.path.insert(0, str(Path(__file__).parent))
 from synthetic import QUICK, Heard, Work, cells_of_models, go, metrics_of, noted
+
+HERE = str(Path(__file__).parent)
 
 EXECUTORS = [Serial(), Processes(2)]
 
@@ -33,7 +34,7 @@ def root(tmp_path):
 
 
 def complete(root, cells):
-    """Every cell is stored, undamaged and with the right numbers, and none was begun after it was finished."""
+    """Every cell is stored undamaged with the right numbers, and none was begun after it was finished."""
     store = Store(root)
     assert store.addresses() == {cell.address for cell in cells}
     for cell in cells:

@@ -78,6 +78,8 @@ EXTRAS = {
     "foolbox": "peers",
     "torchattacks": "peers",
     "eagerpy": "peers",
+    "ray": "ray",
+    "submitit": "slurm",
 }
 """Package -> the extra that it belongs to, where that is not `study`."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -21,6 +21,7 @@ from spikeproof.command.arguments import (
     guarded,
     printable_text,
 )
+from spikeproof.command.executing import Placed, placed, work
 from spikeproof.command.measuring import audit, evaluate
 from spikeproof.command.reports import computed, print_report
 from spikeproof.errors import InputError
@@ -92,7 +93,7 @@ def cli() -> None:
 @click.option("--out", type=PATH, help="Output directory.  [default: runs/STUDY]")
 @click.option("--data", type=PATH, help="Directory that holds data sets.")
 @click.option("--device", type=TEXT, help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]")
-@click.option("--workers", type=click.IntRange(1, 1024), help="Number of processes.  [default: one per core]")
+@placed
 @click.option(
     "--limit",
     type=click.IntRange(1),
@@ -107,20 +108,21 @@ def run(
     out: Path | None,
     data: Path | None,
     device: str | None,
-    workers: int | None,
     limit: int,
+    **options: Unpack[Placed],
 ) -> None:
     """Run STUDY, the name of a built-in study or a YAML file, and write its report.
 
     Cells that the output directory already holds are not computed again, so the same command resumes an
-    interrupted study, and of a changed study only the new cells are computed. KEY=VALUE changes a value of
+    interrupted study, and of a changed study only the new cells are computed. Several of these commands may
+    work on one directory at a time, on one machine or on several that share it. KEY=VALUE changes a value of
     the study, for example examples=100, epsilons=[0.1,0.2] or models.0.rule.epochs=2.
     """
     from spikeproof.experiments.study.study import load
 
     chosen = load(study, settings, limit)
     out = out or Path("runs") / chosen.name
-    failed = computed(chosen, out, data, device, workers)
+    failed = computed(chosen, out, data, device, options)
     print_report(out, anew=False)
     if failed:
         sys.exit(1)
@@ -352,5 +354,6 @@ def doctor(data: Path | None, as_json: bool) -> None:
             click.echo(f"  {name:14} {finding}")
 
 
+cli.add_command(work)
 cli.add_command(evaluate)
 cli.add_command(audit)

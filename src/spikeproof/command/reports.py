@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spikeproof.command.arguments import device_named, executor_of, missing, noted
+from spikeproof.command.arguments import device_named, missing, noted
+from spikeproof.command.executing import Placed, Workplace
 
 if TYPE_CHECKING:
     from spikeproof.experiments.study.study import Study
@@ -22,7 +23,7 @@ def computed(
     out: Path,
     data: Path | None,
     device: str | None,
-    workers: int | None,
+    placed: Placed,
     *,
     quiet: bool = False,
 ) -> int:
@@ -33,7 +34,7 @@ def computed(
         out: its output directory.
         data: the directory that holds data sets.
         device: as the command line names it.
-        workers: number of processes, or None for one per core.
+        placed: where cells are computed.
         quiet: whether nothing is printed.
     """
     from spikeproof.command import terminal
@@ -48,7 +49,7 @@ def computed(
     command = ("spikeproof", *sys.argv[1:])
     bench = Bench(out, data, device, study.batch_size, command, programs(study.models))
     with nullcontext(Listener()) if quiet else terminal.listener() as listener:
-        executor = executor_of(workers, device, len(cells))
+        executor = Workplace(placed, device, len(cells)).executor()
         summary = run_cells(study.name, study.spec(), cells, bench, executor, out, listener)
     if not quiet:
         terminal.print_summary(summary)

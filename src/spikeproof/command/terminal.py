@@ -24,7 +24,7 @@ from spikeproof.experiments.read.record import (
     TransferGrid,
 )
 from spikeproof.experiments.read.results import WORST_CASE
-from spikeproof.experiments.run.driver import Listener, Summary
+from spikeproof.experiments.run.driver import Alive, Listener, Summary
 from spikeproof.experiments.run.executors import Failure, Progress
 from spikeproof.experiments.study.cells import Cell, CellSpec
 from spikeproof.experiments.study.kinds import CellKind
@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 __all__ = ["listener", "print_next", "print_ranking", "print_records", "print_summary"]
 
 SECONDS_BETWEEN_LINES = 5.0
+
+SECONDS_BETWEEN_SIGNS = 30.0
+"""Seconds without a line after which one says what is being computed, and how long the rest will take."""
 
 
 @contextmanager
@@ -107,9 +110,17 @@ class Lines(Listener):
             self.line(f"failed: {self.names[cell.address]}: {failure.error}")
         self.say(self.names[cell.address])
 
-    def say(self, words: str) -> None:
+    def retrying(self, cell: Cell, failure: Failure) -> None:
+        self.line(f"once more in {failure.pause:.0f} s: {self.names[cell.address]}: {failure.error}")
+
+    def alive(self, state: Alive) -> None:
+        busy = [f"{self.names[each.cell.address]} for {each.seconds:.0f} s" for each in state.busy[:3]]
+        more = f" and {len(state.busy) - 3} more" if len(state.busy) > 3 else ""
+        self.say(f"{_left(state.seconds_left)}; {', '.join(busy) or 'nothing'}{more}", SECONDS_BETWEEN_SIGNS)
+
+    def say(self, words: str, apart: float = SECONDS_BETWEEN_LINES) -> None:
         now = time.monotonic()
-        if now - self.said > SECONDS_BETWEEN_LINES:
+        if now - self.said > apart:
             self.said = now
             self.line(f"{self.done} of {self.total} cells, {now - self.began:.0f} s; {words}")
 
@@ -147,8 +158,20 @@ class OnTerminal(Lines):
         if failure is not None:
             self.line(f"failed: {self.names[cell.address]}: {failure.error}")
 
+    def alive(self, state: Alive) -> None:
+        self.bars.update(self.study, completed=state.done, note=_left(state.seconds_left))
+
     def line(self, text: str) -> None:
         self.bars.console.print(text, markup=False, highlight=False)
+
+
+def _left(seconds: float | None) -> str:
+    """How long the rest will take, in words."""
+    if seconds is None:
+        return "no cell is finished by which the rest could be judged"
+    if seconds < 90:
+        return f"about {seconds:.0f} s left"
+    return f"about {seconds / 60:.0f} min left" if seconds < 5400 else f"about {seconds / 3600:.1f} h left"
 
 
 def cell_names(cells: Sequence[Cell]) -> dict[str, str]:

@@ -62,7 +62,7 @@ class Processes:
     def run(self, labour: Labour, tasks: Sequence[Task], heard: Heard) -> Iterator[Lost | None]:
         """See `Executor.run`."""
         number = max(1, min(self.workers, len(tasks)))
-        patience, crew = Patience(number), list[_Process]()
+        patience, crew = Patience(labour.root, number), list[_Process]()
         with terminable():
             try:
                 while len(crew) < number:
@@ -73,8 +73,6 @@ class Processes:
                     for process in [each for each in crew if each.pipe in ready]:
                         message = process.receive()
                         if isinstance(message, Told | Ended):
-                            if isinstance(message, Ended):
-                                patience.restore()
                             heard(message)
                         elif message is _Sign.OVER:
                             crew.remove(process)

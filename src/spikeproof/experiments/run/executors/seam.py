@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
 from spikeproof.errors import InputError
 from spikeproof.experiments.run.queue.board import Task
 from spikeproof.experiments.run.queue.labour import Event, Labour
+from spikeproof.experiments.run.store import Store
 
 __all__ = ["Executor", "Heard", "Lost", "Patience", "named"]
 
@@ -66,15 +68,16 @@ def named() -> str:
 
 
 class Patience:
-    """Counts the workers that are lost without any cell being finished in between.
+    """Counts the workers that are lost without any cell being stored in between.
 
     Args:
+        root: the output directory.
         workers: number of workers that run at a time.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.limit = MOST_LOST_IN_A_ROW * workers
-        self.lost = 0
+    def __init__(self, root: Path, workers: int) -> None:
+        self.store, self.limit = Store(root), MOST_LOST_IN_A_ROW * workers
+        self.lost, self.stored = 0, set[str]()
 
     def lose(self, reason: str) -> None:
         """Count a lost worker.
@@ -82,14 +85,12 @@ class Patience:
         Raises:
             InputError: it was one too many.
         """
-        self.lost += 1
+        stored = self.store.addresses()
+        self.lost = self.lost + 1 if stored == self.stored else 1
+        self.stored = stored
         if self.lost >= self.limit:
             raise InputError(
                 "Workers that live long enough to finish a cell",
                 f"{self.lost} that were lost one after another, the last one because {reason}",
                 "Try --executor serial, which shows what goes wrong.",
             )
-
-    def restore(self) -> None:
-        """A cell was finished."""
-        self.lost = 0
