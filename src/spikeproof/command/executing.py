@@ -67,20 +67,16 @@ class Workplace:
         ):
             if given and name != of:
                 raise InputError(f"{option} with --executor {of}", f"--executor {name}", "Leave it out.")
-        return (
-            executor_of(self.placed["workers"], self.device, self.tasks)
-            if name is None
-            else MAKERS[name](self)
-        )
+        if name is None:
+            return executor_of(self.placed["workers"], self.device, self.tasks)
+        return MAKERS[name](self)
 
     def serial(self) -> Executor:
         """One worker in this process."""
         from spikeproof.experiments.run.executors import Serial
 
-        if (self.placed["workers"] or 1) > 1:
-            raise InputError(
-                "One worker with --executor serial", str(self.placed["workers"]), "Try processes."
-            )
+        if (workers := self.placed["workers"] or 1) > 1:
+            raise InputError("One worker with --executor serial", str(workers), "Try --executor processes.")
         return Serial()
 
     def processes(self) -> Executor:
@@ -105,11 +101,11 @@ class Workplace:
 
         options = dict(_pair(each) for each in self.placed["slurm"])
         cluster = str(options.pop("cluster", "slurm"))
-        if self.placed["workers"] is None:
+        if (workers := self.placed["workers"]) is None:
             raise InputError(
-                "--workers with --executor slurm", "none", "Try --workers 8, the size of the array."
+                "--workers with --executor slurm", "none", "Try --workers 8, an array of 8 jobs."
             )
-        return Slurm(self.placed["workers"], options, cluster)
+        return Slurm(workers, options, cluster)
 
 
 SERIAL, PROCESSES, RAY, SLURM = "serial", "processes", "ray", "slurm"
@@ -131,7 +127,7 @@ OPTIONS: Sequence[Callable[[Callable[..., None]], Callable[..., None]]] = (
     click.option(
         "--workers",
         type=click.IntRange(1, 1024),
-        help="Number of processes, actors or jobs.  [default: one per core, or what a Ray cluster has room for]",
+        help="Number of processes, actors or jobs.  [default: one per core, or as Ray has room]",
     ),
     click.option("--ray-address", type=TEXT, help="Cluster of Ray, such as auto.  [default: this machine]"),
     click.option(

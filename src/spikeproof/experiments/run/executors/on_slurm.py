@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +24,9 @@ __all__ = ["Slurm"]
 
 BETWEEN_SIGNS = 0.5
 """Seconds between two looks at the jobs."""
+
+LAST_SECONDS = 10.0
+"""Seconds that workers have to end when nothing remains to be done."""
 
 FOLDER = "slurm"
 """Folder of an output directory with the logs of the jobs."""
@@ -68,6 +74,7 @@ class Slurm:
                     for job in [each for each in jobs if each.done()]:
                         jobs.remove(job)
                         if (lost := _outcome(job)) is None:
+                            _let_end(jobs)
                             return
                         yield lost
                         patience.lose(lost.reason)
@@ -77,8 +84,7 @@ class Slurm:
         finally:
             leases = Leases(labour.root, "", labour.stale)
             for job in jobs:
-                job.cancel(check=False)
-            for job in jobs:
+                _cancel(job)
                 leases.expire(_owner(job.job_id))
 
     def _queue(self, labour: Labour, number: int) -> submitit.AutoExecutor:
@@ -125,6 +131,26 @@ class _Element:
 
     def __setstate__(self, labour: Labour) -> None:
         self.__init__(labour)  # type: ignore[misc]
+
+
+def _let_end(jobs: Sequence[submitit.Job[object]]) -> None:
+    """Wait a little for workers that are about to see that nothing remains to be done."""
+    until = time.monotonic() + LAST_SECONDS
+    while time.monotonic() < until and not all(job.done() for job in jobs):
+        time.sleep(BETWEEN_SIGNS)
+
+
+def _cancel(job: submitit.Job[object]) -> None:
+    """End a job that has not ended."""
+    import submitit
+
+    if job.done():
+        return
+    if isinstance(job, submitit.LocalJob):  # whose `cancel` ends in a traceback on the terminal
+        with suppress(OSError):
+            os.kill(int(job.job_id), signal.SIGTERM)
+    else:
+        job.cancel(check=False)
 
 
 def _owner(job: str) -> str:
