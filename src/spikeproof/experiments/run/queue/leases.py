@@ -19,6 +19,7 @@ import platform
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -151,6 +152,7 @@ class Lease:
         self._file, self._holder = file, holder
         self._progress, self._beat = Progress(0, 0), 0
         self._lock = threading.Lock()
+        weakref.finalize(self, file.close)
         self._write()
 
     def tell(self, progress: Progress) -> None:
@@ -242,12 +244,12 @@ class Leases:
 
     def observe(self) -> dict[str, Holder | None]:
         """Who holds which cell; a stale lease is left out, and a holder that cannot be read is None."""
-        found = {}
-        for address in held(self.folder):
+        found, there = {}, held(self.folder)
+        for address in there:
             content = self._content(address)
             if content is not None and self._stale(address, content) is None:
                 found[address] = Holder.read(content)
-        self._seen = {address: seen for address, seen in self._seen.items() if address in found}
+        self._seen = {address: self._seen[address] for address in there if address in self._seen}
         return found
 
     def expire(self, owner: str) -> list[str]:
