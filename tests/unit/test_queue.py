@@ -323,6 +323,7 @@ def test_a_survey_says_of_every_cell_what_became_of_it(campaign):
 
 def test_the_index_is_used_and_never_believed_where_the_plan_has_changed(campaign, monkeypatch):
     root, cells, _ = campaign
+    assert len(survey(root).kinds) == 5
     monkeypatch.setattr(plans, "read_plan", lambda directory: pytest.fail("the index is not used"))
     assert len(survey(root).kinds) == 5
     monkeypatch.undo()
@@ -333,6 +334,14 @@ def test_the_index_is_used_and_never_believed_where_the_plan_has_changed(campaig
     (root / "cells.index").write_bytes(index)
     assert (survey(root).study, len(survey(root).kinds)) == ("third", 3)
     assert set(survey(root).kinds.values()) == {"train", "inspect"}
+
+
+def test_a_survey_imports_nothing_heavy():
+    program = (
+        "import sys, spikeproof.experiments.run.queue.survey\n"
+        "assert not {'torch', 'scipy', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_retry_lets_cells_be_tried_again(campaign):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, NotRequired, TypedDict
 
 from spikeproof.errors import InputError
+from spikeproof.experiments.run.queue.listing import LARGEST_PLAN, PLAN, REPAIRS, Listed, write_index
 from spikeproof.experiments.run.shapes import FORMAT, Note, PlanDocument, check_cell, check_format, format_of
 from spikeproof.experiments.run.store import as_json, write_atomically, writing
 from spikeproof.experiments.study.cells import (
@@ -22,26 +21,21 @@ from spikeproof.experiments.study.cells import (
     planned,
 )
 from spikeproof.experiments.study.kinds import CellKind
-from spikeproof.plainfiles import bytes_of, from_json, printable, shaped
+from spikeproof.plainfiles import bytes_of, from_json, shaped
 from spikeproof.specs import canonical
 from spikeproof.version import __version__
 
 __all__ = [
     "Budget",
-    "Listed",
     "Plan",
     "Repair",
     "budget_of",
     "cells_of_plan",
-    "listed",
     "models_of",
     "note_repairs",
     "read_plan",
     "write_plan",
 ]
-
-LARGEST_PLAN = 1 << 30
-"""Most bytes of a plan, which has about a thousand for every cell."""
 
 
 class Repair(CellRecord):
@@ -101,11 +95,11 @@ def write_plan(out: Path, name: str, spec: Plain, cells: Sequence[Cell]) -> None
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "spikeproof": __version__,
     }
-    path = out / "study.json"
+    path = out / PLAN
     if not _says_the_same(path, plan):
         write_atomically(path, as_json(plan))
         if not (out / REPAIRS).exists():
-            _index(out, Listed(name, {record["address"]: record["kind"] for record in records}))
+            write_index(out, Listed(name, {record["address"]: record["kind"] for record in records}))
 
 
 def _says_the_same(path: Path, plan: Mapping[str, object]) -> bool:
@@ -132,9 +126,6 @@ def note_repairs(out: Path, added: Sequence[Repair]) -> None:
     with writing(out):
         note = {"format": FORMAT, "repairs": [*_noted(out), *added], "spikeproof": __version__}
         write_atomically(out / REPAIRS, as_json(note))
-
-
-REPAIRS = "repairs.json"
 
 
 def _noted(directory: Path) -> list[Repair]:
@@ -215,7 +206,7 @@ def read_plan(directory: Path) -> Plan:
     Raises:
         InputError: the directory holds no study, or its plan is damaged.
     """
-    path = directory / "study.json"
+    path = directory / PLAN
     try:
         content = from_json(bytes_of(path, LARGEST_PLAN), str(path))
         check_format(format_of(content), str(path))
@@ -256,66 +247,3 @@ def cells_of_plan(directory: Path) -> list[Cell]:
             )
         cells.append(cell)
     return cells
-
-
-class Listed(NamedTuple):
-    """The cells of a study without their specs, which is all that a count needs.
-
-    Args:
-        study: its name.
-        kinds: address of a cell -> its kind, in the order of the plan; cells that an audit added come last.
-    """
-
-    study: str
-    kinds: Mapping[str, str]
-
-
-INDEX = "cells.index"
-"""The file of an output directory with one line per cell, which is much faster to read than the plan."""
-
-
-def listed(directory: Path) -> Listed:
-    """The cells of the study in an output directory.
-
-    They are read from an index beside the plan. An index that was made from another plan is ignored, and
-    written again where that is possible.
-
-    Raises:
-        InputError: the directory holds no study, or its plan is damaged.
-    """
-    digests = [_digest(directory / name) for name in ("study.json", REPAIRS)]
-    if digests[0] and (found := _indexed(directory / INDEX, digests)) is not None:
-        return found
-    plan = read_plan(directory)
-    found = Listed(
-        plan["study"], {cell["address"]: cell["kind"] for cell in (*plan["plan"], *plan["repairs"])}
-    )
-    _index(directory, found)
-    return found
-
-
-def _index(directory: Path, cells: Listed) -> None:
-    """Write the index of a plan, where that is possible: it only saves time."""
-    digests = [_digest(directory / name) for name in ("study.json", REPAIRS)]
-    lines = [f"{address} {kind}" for address, kind in cells.kinds.items()]
-    with suppress(OSError):
-        write_atomically(directory / INDEX, "\n".join([*digests, cells.study, *lines, ""]).encode())
-
-
-def _digest(path: Path) -> str:
-    """The SHA-256 of a file; nothing where there is none."""
-    try:
-        return hashlib.sha256(bytes_of(path, LARGEST_PLAN)).hexdigest()
-    except InputError:
-        return ""
-
-
-def _indexed(path: Path, digests: Sequence[str]) -> Listed | None:
-    """The content of an index that was made from files of these digests; otherwise None."""
-    try:
-        lines = bytes_of(path, LARGEST_PLAN).decode().split("\n")
-        study, cells = lines[2], [line.split(" ") for line in lines[3:-1]]
-        kinds = {address: kind for address, kind in cells}  # noqa: C416 - two words in every line
-    except (InputError, ValueError, IndexError):
-        return None
-    return Listed(printable(study), kinds) if lines[:2] == digests else None

@@ -14,7 +14,8 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,9 +218,7 @@ class Store:
         with writing(self.root):
             try:
                 staged.mkdir(parents=True)
-                for name, content in {**files, MANIFEST: as_json(digests)}.items():
-                    _write(staged / name, content)
-                _sync(staged)
+                _write_all(staged, {**files, MANIFEST: as_json(digests)})
                 if not _renamed(staged, final):
                     shutil.rmtree(staged)
                 _sync(self.cells)
@@ -333,6 +332,19 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         synchronise(file.fileno())
+
+
+def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files, and through to the disk all at a time, which takes a file system about as long as one."""
+    with ExitStack() as opened, ThreadPoolExecutor(len(files) + 1) as threads:
+        written = [opened.enter_context((folder / name).open("wb")) for name in files]
+        for file, content in zip(written, files.values(), strict=True):
+            file.write(content)
+            file.flush()
+        done = [threads.submit(synchronise, file.fileno()) for file in written]
+        done.append(threads.submit(_sync, folder))
+        for each in done:
+            each.result()
 
 
 def _sync(directory: Path) -> bool:

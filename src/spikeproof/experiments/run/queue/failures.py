@@ -8,12 +8,15 @@ import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.experiments.run.shapes import FailureDocument
 from spikeproof.experiments.run.store import as_json, write_atomically, writing
-from spikeproof.experiments.study.cells import CellRecord
 from spikeproof.plainfiles import read_json
+
+if TYPE_CHECKING:
+    from spikeproof.experiments.study.cells import CellRecord
 
 __all__ = ["MOST_LOSSES", "MOST_TRIES", "Failure", "Failures", "transient"]
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from spikeproof.experiments.run.plans import listed
 from spikeproof.experiments.run.queue.failures import Failure, Failures
 from spikeproof.experiments.run.queue.leases import Holder, Leases
+from spikeproof.experiments.run.queue.listing import listed
 from spikeproof.experiments.run.store import Store, writing
 
 __all__ = ["Pruned", "Survey", "prune", "retry", "survey"]
