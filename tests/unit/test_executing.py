@@ -69,6 +69,9 @@ OPTIONS = {
 }
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # processes of ray and submitit
 @pytest.mark.parametrize("executor", ["processes", extra("ray"), extra("slurm")])
 def test_every_executor_gives_the_same_numbers(executor, whole, tmp_path):
     out = tmp_path / "out"

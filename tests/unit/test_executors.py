@@ -97,7 +97,7 @@ def test_an_error_that_may_pass_is_tried_again_and_then_set_aside(root, monkeypa
 
 def test_an_error_that_stays_is_set_aside_at_once_with_all_that_need_the_cell(root):
     heard, cells = Heard(), cells_of_models(2, 3)
-    summary = go(root, cells, Processes(2), heard, Raising(root, cell=cells[0], error=ValueError("unlucky")))
+    summary = go(root, cells, Serial(), heard, Raising(root, cell=cells[0], error=ValueError("unlucky")))
     assert (summary.total, summary.computed, summary.failed, summary.blocked) == (8, 4, 1, 3)
     assert Raising(root, cell=cells[0]).tries() == 1
     assert "unlucky" in Failures(root).read(cells[0].address).trace
@@ -119,7 +119,7 @@ class Dying(Work):
 def test_a_worker_that_dies_takes_only_its_cell_with_it_which_is_then_set_aside(root):
     Failures(root).note(cells_of_models(1, 3)[1].record(), Failure("", losses=MOST_LOSSES - 1, aside=False))
     heard, cells = Heard(), cells_of_models(1, 3)
-    summary = go(root, cells, Processes(2), heard, Dying(root, cell=cells[1]))
+    summary = go(root, cells, Processes(1), heard, Dying(root, cell=cells[1]))
     assert (summary.computed, summary.failed) == (3, 1)
     ((cell, failure),) = [(cell, failure) for cell, failure in heard.ended if failure]
     assert cell == cells[1]
@@ -212,7 +212,7 @@ def test_workers_end_when_the_driver_is_killed_and_another_driver_goes_on(root):
 
 
 def test_ctrl_c_shows_no_traceback_of_a_worker_and_gives_its_cell_back(root):
-    process, worker = driver(root, "Processes(2)")
+    process, worker = driver(root, "Processes(1)")
     for each in (worker, process.pid):  # as a terminal does, which interrupts the whole group
         os.kill(each, signal.SIGINT)
     _, shown = process.communicate(timeout=60)
@@ -267,7 +267,7 @@ def test_a_worker_never_hears_an_interrupt_and_has_its_share_of_threads(root, mo
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     heard = Heard()
-    go(root, cells_of_models(1, 1), Processes(4), heard, Blocked(root))
+    go(root, cells_of_models(2, 0), Processes(4), heard, Blocked(root))
     assert heard.told[0][1] == Progress(1, 1, "4")  # two cells, hence two workers
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert "OMP_NUM_THREADS" not in os.environ
