@@ -136,6 +136,21 @@ def test_a_heartbeat_shows_the_progress_and_ends_with_the_lease(tmp_path):
     assert leases.observe() == {}
 
 
+def test_a_lease_that_another_user_may_not_read_is_stale_after_a_minute_as_well(tmp_path, monkeypatch, clock):
+    elsewhere(monkeypatch, lambda: Leases(tmp_path, "one").take("ab12"))
+
+    def forbidden(path, limit):
+        raise InputError("a", "b", "c")
+
+    monkeypatch.setattr(module, "bytes_of", forbidden)
+    other = Leases(tmp_path, "other")
+    for clock.now in (0.0, 59.0):
+        assert other.observe() == {"ab12": None}
+    clock.now = 61.0
+    assert other.observe() == {}
+    assert other.take("ab12") is not None
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"owner": 3}', b"\xff" * 99, b"[" * 9999])
 def test_a_lease_that_cannot_be_read_is_held_by_nobody_known(content, tmp_path):
     (tmp_path / "leases").mkdir()

@@ -158,6 +158,11 @@ class OnTerminal(Lines):
         if failure is not None:
             self.line(f"failed: {self.names[cell.address]}: {failure.error}")
 
+    def retrying(self, cell: Cell, failure: Failure) -> None:
+        if cell.address in self.training:
+            self.bars.remove_task(self.training.pop(cell.address))
+        super().retrying(cell, failure)
+
     def alive(self, state: Alive) -> None:
         self.bars.update(self.study, completed=state.done, note=_left(state.seconds_left))
 

@@ -34,6 +34,7 @@ __all__ = [
     "check_format",
     "check_table",
     "format_of",
+    "is_address",
 ]
 
 FORMAT = 1
@@ -45,6 +46,7 @@ MOST_CELLS = 1_000_000
 MOST_ROWS = 10_000_000
 """Examples that a table may have."""
 
+_ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _WITH_PARTS = ("code", "codes", "decoder", "decoders", "attack")
 
@@ -70,7 +72,7 @@ def _file(name: str) -> str:
     return name
 
 
-Address = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Address = Annotated[str, Field(strict=True, pattern=rf"^{_ADDRESS.pattern}$")]
 Words = Annotated[str, Field(strict=True, max_length=200, pattern=r"^[^\n]*$")]
 Text = Annotated[str, Field(strict=True)]
 Part = Annotated[dict[str, Any], AfterValidator(_named)]
@@ -452,6 +454,16 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     CellKind.CERTIFY: ("example", "certified"),
 }
 """Kind of cell -> the columns that its table must have; cells of other kinds have no table."""
+
+
+def is_address(name: str) -> bool:
+    """Whether a name may be the address of a cell: letters, digits, `_` and `-`.
+
+    Example:
+        >>> is_address("ab12"), is_address("../ab12")
+        (True, False)
+    """
+    return _ADDRESS.fullmatch(name) is not None
 
 
 def check_format(found: object, name: str) -> None:

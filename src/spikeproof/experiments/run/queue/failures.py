@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikeproof.errors import InputError, SpikeproofError
-from spikeproof.experiments.run.shapes import FailureDocument
+from spikeproof.experiments.run.shapes import FailureDocument, is_address
 from spikeproof.experiments.run.store import as_json, write_atomically, writing
 from spikeproof.plainfiles import read_json
 
@@ -119,7 +119,7 @@ class Failures:
         """For every cell that failed, what changes whenever its file does."""
         try:
             with os.scandir(self.folder) as entries:
-                found = [entry for entry in entries if entry.name.endswith(".json") and entry.name[0] != "."]
+                found = [each for each in entries if is_address(each.name.removesuffix(".json"))]
                 return {e.name.removesuffix(".json"): (e.inode(), e.stat().st_mtime_ns) for e in found}
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):

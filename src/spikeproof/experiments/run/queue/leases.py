@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from spikeproof.errors import InputError
-from spikeproof.experiments.run.shapes import LeaseDocument
+from spikeproof.experiments.run.shapes import LeaseDocument, is_address
 from spikeproof.experiments.run.store import writing
 from spikeproof.plainfiles import bytes_of, from_json, shaped
 
@@ -264,9 +264,13 @@ class Leases:
         return lost
 
     def _content(self, address: str) -> bytes | None:
+        """The content of a lease, or when it was changed if it cannot be read; None where there is none."""
+        path = self.folder / address
         try:
-            return bytes_of(self.folder / address, LARGEST_LEASE)
+            return bytes_of(path, LARGEST_LEASE)
         except InputError:
+            with suppress(OSError):
+                return str(path.lstat().st_mtime_ns).encode()
             return None
 
     def _stale(self, address: str, content: bytes | None = None) -> bytes | None:
@@ -317,7 +321,7 @@ def held(folder: Path) -> list[str]:
     """
     try:
         with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if not entry.name.startswith(".")]
+            return [entry.name for entry in entries if is_address(entry.name)]
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):
             raise

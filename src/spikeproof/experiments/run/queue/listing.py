@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from spikeproof.errors import InputError
+from spikeproof.experiments.run.shapes import is_address
 from spikeproof.experiments.run.store import write_atomically
 from spikeproof.plainfiles import bytes_of, printable
 
@@ -78,6 +79,8 @@ def _indexed(directory: Path) -> Listed | None:
 
 def _pair(line: str) -> tuple[str, str]:
     address, kind = line.split(" ")
+    if not (is_address(address) and is_address(kind)):
+        raise ValueError("an index has plain names")
     return address, kind
 
 

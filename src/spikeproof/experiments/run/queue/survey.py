@@ -19,6 +19,7 @@ from pathlib import Path
 from spikeproof.experiments.run.queue.failures import Failure, Failures
 from spikeproof.experiments.run.queue.leases import Holder, Leases
 from spikeproof.experiments.run.queue.listing import listed
+from spikeproof.experiments.run.shapes import is_address
 from spikeproof.experiments.run.store import Store, writing
 
 __all__ = ["Pruned", "Survey", "prune", "retry", "survey"]
@@ -140,7 +141,8 @@ def prune(directory: Path, *, remove: bool = False) -> Pruned:
     found, store = survey(directory), Store(directory)
     leases = Leases(directory, "")
     live = leases.observe()
-    unknown = sorted(address for address in store.addresses() - found.kinds.keys() if address not in live)
+    there = {address for address in store.addresses() if is_address(address)}
+    unknown = sorted(address for address in there - found.kinds.keys() if address not in live)
     failures = Failures(directory)
     failed = _unneeded(failures.addresses(), found, live)
     states = _unneeded(_names(directory / "checkpoints"), found, live)
@@ -166,7 +168,7 @@ def _unneeded(addresses: Iterable[str], found: Survey, live: Mapping[str, Holder
 
 def _names(folder: Path) -> list[str]:
     try:
-        return [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208
+        return [name for name in os.listdir(folder) if is_address(name)]  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
         return []
 
