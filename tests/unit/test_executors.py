@@ -117,7 +117,9 @@ class Dying(Work):
 
 
 def test_a_worker_that_dies_takes_only_its_cell_with_it_which_is_then_set_aside(root):
-    Failures(root).note(cells_of_models(1, 3)[1].record(), Failure("", losses=MOST_LOSSES - 1, aside=False))
+    Failures(root).note(
+        cells_of_models(1, 3)[1].record(), Failure("", tries=0, losses=MOST_LOSSES - 1, aside=False)
+    )
     heard, cells = Heard(), cells_of_models(1, 3)
     summary = go(root, cells, Processes(1), heard, Dying(root, cell=cells[1]))
     assert (summary.computed, summary.failed) == (3, 1)
@@ -217,6 +219,15 @@ def test_ctrl_c_shows_no_traceback_of_a_worker_and_gives_its_cell_back(root):
         os.kill(each, signal.SIGINT)
     _, shown = process.communicate(timeout=60)
     assert shown.decode().count("Traceback") == shown.decode().count("KeyboardInterrupt") == 1
+    assert not any((root / "leases").iterdir())
+    assert not Failures(root).addresses()
+
+
+def test_a_driver_that_is_told_to_stop_ends_its_workers_and_gives_their_cells_back(root):
+    process, _ = driver(root, "Processes(1)")
+    process.terminate()
+    _, shown = process.communicate(timeout=60)
+    assert (process.returncode, shown) == (143, b"")
     assert not any((root / "leases").iterdir())
     assert not Failures(root).addresses()
 

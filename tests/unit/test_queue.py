@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 import spikeproof.experiments.run.plans as plans
 import spikeproof.experiments.run.queue.leases as module
 from spikeproof.errors import InputError
+from spikeproof.experiments.run.driver import Pace
 from spikeproof.experiments.run.executors import Serial
 from spikeproof.experiments.run.queue.board import Board, Task
 from spikeproof.experiments.run.queue.failures import MOST_LOSSES, MOST_TRIES, Failure, Failures, transient
@@ -20,9 +21,10 @@ from spikeproof.experiments.run.queue.labour import Labour
 from spikeproof.experiments.run.queue.leases import Holder, Leases, Progress, Pulse
 from spikeproof.experiments.run.queue.survey import prune, retry, survey
 from spikeproof.experiments.run.store import Store
+from spikeproof.experiments.study.cells import Cell
 
 sys.path.insert(0, str(Path(__file__).parent))
-from synthetic import Heard, Work, cells_of_models, files_of, go
+from synthetic import Heard, Work, cells_of_models, files_of, go, noted
 
 # --- leases --------------------------------------------------------------------------------------------
 
@@ -292,6 +294,26 @@ def test_a_worker_waits_for_a_cell_that_another_holds_and_goes_on_with_what_need
     work.join()
     assert ended == [True]
     assert Store(tmp_path).addresses() == {cell.address for cell in cells}
+
+
+@dataclass(frozen=True)
+class Overtaken(Work):
+    """Stores another cell while it computes the first one, as another worker does."""
+
+    other: Cell | None = None
+
+    def __call__(self, cell, tell):
+        Store(self.root).put(self.other.address, files_of(self.other))
+        return super().__call__(cell, tell)
+
+
+def test_a_cell_that_was_finished_since_the_last_look_is_not_computed_again(tmp_path):
+    root, cells = tmp_path / "out", cells_of_models(1, 2)
+    go(root, cells, Serial(), work=Overtaken(root, other=cells[1]), pace=Pace())
+    assert [(word, address) for word, address, _ in noted(root)] == [
+        ("begin", cells[0].address),
+        ("begin", cells[2].address),
+    ]
 
 
 def test_a_forecast_goes_by_sorts_then_kinds_then_by_the_average(tmp_path):

@@ -26,8 +26,8 @@ MOST_TRIES = 3
 MOST_LOSSES = 6
 """How many workers may be lost while they compute one cell."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
-"""Seconds before a cell is tried again; each further pause is four times as long, up to the longest."""
+FIRST_PAUSE = 1.0
+"""Seconds before a cell is tried again; each further pause is four times as long."""
 
 FOLDER = "failures"
 PASSING = (OSError, MemoryError, EOFError)
@@ -63,7 +63,7 @@ class Failure:
     @property
     def pause(self) -> float:
         """Seconds to wait before the cell is tried again."""
-        return float(min(FIRST_PAUSE * 4 ** max(self.tries + self.losses - 1, 0), LONGEST_PAUSE))
+        return float(FIRST_PAUSE * 4 ** max(self.tries - 1, 0))
 
     def after(self, before: Failure | None) -> Failure:
         """This failure, counted together with those before; set aside where it is one too many."""
