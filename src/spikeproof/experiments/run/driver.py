@@ -310,12 +310,12 @@ class _Run:
 
     def follow(self, executor: Executor, labour: Labour, tasks: Sequence[Task], watch: _Watch) -> None:
         """Let an executor work, and take care of the workers that it loses."""
-        with closing(executor.run(labour, tasks, self.hear)) as signs:  # type: ignore[type-var]
+        with closing(executor.run(labour, tasks, self.hear)) as signs:
             for lost in signs:
                 if lost is not None:
                     self.lose(lost)
                 watch.check()
-                if watch.over and not executor.heard:
+                if watch.over and not executor.tells:
                     return
 
     def hear(self, event: Event) -> None:
@@ -355,7 +355,7 @@ class _Watch:
     """The thread that looks at the output directory while workers work, and shows that the run goes on."""
 
     def __init__(self, run: _Run, executor: Executor) -> None:
-        self.run, self.silent = run, not executor.heard
+        self.run, self.silent = run, not executor.tells
         self.board = Board(
             run.store.root, [*run.tasks.values()], Leases(run.store.root, named(), run.pace.stale)
         )

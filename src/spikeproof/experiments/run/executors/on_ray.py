@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.experiments.run.executors.seam import Heard, Lost, Patience, named
 from spikeproof.experiments.run.queue.board import Task
-from spikeproof.experiments.run.queue.labour import Labour, terminable
+from spikeproof.experiments.run.queue.labour import Labour, Terminated, terminable
 from spikeproof.experiments.run.queue.leases import Leases
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Ray:
     address: str | None = None
     gpus: float = 0.0
     cpus: float = 1.0
-    heard: ClassVar[bool] = False
+    tells: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (self.workers is None or self.workers >= 1) or self.gpus < 0 or self.cpus <= 0:
@@ -54,7 +54,7 @@ class Ray:
                 "Try workers=2, gpus=0.",
             )
 
-    def run(self, labour: Labour, tasks: Sequence[Task], heard: Heard) -> Iterator[Lost | None]:
+    def run(self, labour: Labour, tasks: Sequence[Task], heard: Heard) -> Generator[Lost | None, None, None]:
         """See `Executor.run`."""
         import ray
 
@@ -79,6 +79,8 @@ class Ray:
                         patience.lose(lost.reason)
                         _Actor(remote.remote()).begin(labour, cells, crew)
                     yield None
+        except SystemExit as error:  # of the signal, with another status, if it met a call of Ray
+            raise Terminated from error
         finally:
             leases = Leases(labour.root, named(), labour.stale)
             for actor in crew.values():

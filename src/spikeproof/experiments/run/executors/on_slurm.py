@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -59,9 +59,9 @@ class Slurm:
     workers: int
     options: Mapping[str, object] = field(default_factory=dict)
     cluster: str = "slurm"
-    heard: ClassVar[bool] = False
+    tells: ClassVar[bool] = False
 
-    def run(self, labour: Labour, tasks: Sequence[Task], heard: Heard) -> Iterator[Lost | None]:
+    def run(self, labour: Labour, tasks: Sequence[Task], heard: Heard) -> Generator[Lost | None, None, None]:
         """See `Executor.run`."""
         number = max(1, min(self.workers, len(tasks)))
         patience, queue = Patience(labour.root, number), self._queue(labour, number)

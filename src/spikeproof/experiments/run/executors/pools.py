@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -36,9 +36,9 @@ POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_
 class Serial:
     """One worker, in this process."""
 
-    heard: ClassVar[bool] = True
+    tells: ClassVar[bool] = True
 
-    def run(self, labour: Labour, tasks: Sequence[Task], heard: Heard) -> Iterator[Lost | None]:
+    def run(self, labour: Labour, tasks: Sequence[Task], heard: Heard) -> Generator[Lost | None, None, None]:
         """See `Executor.run`."""
         yield None
         if not labour(tasks, named(), heard):
@@ -57,9 +57,9 @@ class Processes:
     """
 
     workers: int
-    heard: ClassVar[bool] = True
+    tells: ClassVar[bool] = True
 
-    def run(self, labour: Labour, tasks: Sequence[Task], heard: Heard) -> Iterator[Lost | None]:
+    def run(self, labour: Labour, tasks: Sequence[Task], heard: Heard) -> Generator[Lost | None, None, None]:
         """See `Executor.run`."""
         number = max(1, min(self.workers, len(tasks)))
         patience, crew = Patience(labour.root, number), list[_Process]()

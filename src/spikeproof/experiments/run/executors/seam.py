@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -38,12 +38,12 @@ class Executor(Protocol):
     """Runs workers until nothing remains to be done; any number, any machine, the same set of outcomes.
 
     Args:
-        heard: whether the events of workers arrive; otherwise they are read from the output directory.
+        tells: whether the events of workers arrive; otherwise they are read from the output directory.
     """
 
-    heard: ClassVar[bool]
+    tells: ClassVar[bool]
 
-    def run(self, labour: Labour, tasks: Sequence[Task], heard: Heard) -> Iterator[Lost | None]:
+    def run(self, labour: Labour, tasks: Sequence[Task], heard: Heard) -> Generator[Lost | None, None, None]:
         """Let workers call `labour(tasks, owner, heard)`, and start another one for each that is lost.
 
         Args:
