@@ -13,7 +13,7 @@ from spikeproof.experiments.run.shapes import is_address
 from spikeproof.experiments.run.store import write_atomically
 from spikeproof.plainfiles import bytes_of, printable
 
-__all__ = ["LARGEST_PLAN", "PLAN", "REPAIRS", "Listed", "listed", "write_index"]
+__all__ = ["LARGEST_PLAN", "PLAN", "REPAIRS", "Listed", "indexed", "write_index"]
 
 LARGEST_PLAN = 1 << 30
 """Most bytes of a plan, which has up to a thousand for every cell."""
@@ -34,27 +34,6 @@ class Listed(NamedTuple):
     kinds: Mapping[str, str]
 
 
-def listed(directory: Path) -> Listed:
-    """The cells of the study in an output directory.
-
-    They are read from the index. An index that was made from another plan is ignored, and written again
-    where that is possible.
-
-    Raises:
-        InputError: the directory holds no study, or its plan is damaged.
-    """
-    if (found := _indexed(directory)) is not None:
-        return found
-    from spikeproof.experiments.run.plans import read_plan  # heavy, and seldom needed
-
-    plan = read_plan(directory)
-    found = Listed(
-        plan["study"], {cell["address"]: cell["kind"] for cell in (*plan["plan"], *plan["repairs"])}
-    )
-    write_index(directory, found)
-    return found
-
-
 def write_index(directory: Path, cells: Listed) -> None:
     """Write the index of the plan that is there, where that is possible: it only saves time.
 
@@ -67,8 +46,12 @@ def write_index(directory: Path, cells: Listed) -> None:
         write_atomically(directory / INDEX, "\n".join(lines).encode())
 
 
-def _indexed(directory: Path) -> Listed | None:
-    """The content of the index, if it was made from the plan that is there."""
+def indexed(directory: Path) -> Listed | None:
+    """The cells of the plan that is there; None where no index was made from it.
+
+    Args:
+        directory: the output directory.
+    """
     try:
         lines = bytes_of(directory / INDEX, LARGEST_PLAN).decode().split("\n")
         study, kinds = printable(lines[2]), dict(_pair(line) for line in lines[3:-1])

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from spikeproof.experiments.run.queue.failures import Failure, Failures
 from spikeproof.experiments.run.queue.leases import Holder, Leases
-from spikeproof.experiments.run.queue.listing import listed
+from spikeproof.experiments.run.queue.listing import Listed, indexed, write_index
 from spikeproof.experiments.run.shapes import is_address
 from spikeproof.experiments.run.store import Store, writing
 
@@ -70,7 +70,7 @@ def survey(directory: Path, leases: Leases | None = None) -> Survey:
     Raises:
         InputError: the directory holds no study, or its plan is damaged.
     """
-    study, kinds = listed(directory)
+    study, kinds = _listed(directory)
     held = (leases or Leases(directory, "")).observe()
     failures = Failures(directory)
     failed = {
@@ -90,6 +90,19 @@ def survey(directory: Path, leases: Leases | None = None) -> Survey:
         {address: failure for address, failure in failed.items() if failure.aside},
         tuple(a for a in kinds if a not in finished and a not in held and a not in failed),
     )
+
+
+def _listed(directory: Path) -> Listed:
+    """The cells of the study, from the index; without one from the plan, of which an index is then made."""
+    if (found := indexed(directory)) is not None:
+        return found
+    from spikeproof.experiments.run.plans import read_plan  # heavy, and seldom needed
+
+    plan = read_plan(directory)
+    cells = (*plan["plan"], *plan["repairs"])
+    found = Listed(plan["study"], {cell["address"]: cell["kind"] for cell in cells})
+    write_index(directory, found)
+    return found
 
 
 def retry(directory: Path, addresses: Iterable[str] | None = None) -> list[str]:
