@@ -258,7 +258,7 @@ def test_a_script_without_a_main_guard_gets_a_message_that_asks_for_one(tmp_path
         "from spikeproof.errors import InputError\n"
         "from spikeproof.experiments.run.executors import Processes\n"
         f"root = Path({str(tmp_path / 'out')!r})\n"
-        "try:\n    go(root, cells_of_models(1, 1), Processes(2))\n"
+        "try:\n    go(root, cells_of_models(1, 1), Processes(1))\n"
         "except InputError as error:\n    print(error)\n"
     )
     shown = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
