@@ -118,7 +118,7 @@ def run(
     work on one directory at a time, on one machine or on several that share it. KEY=VALUE changes a value of
     the study, for example examples=100, epsilons=[0.1,0.2] or models.0.rule.epochs=2.
     """
-    from spikeproof.experiments.study.study import load
+    from spikeproof.experiments.study.files.reader import load
 
     chosen = load(study, settings, limit)
     out = out or Path("runs") / chosen.name
