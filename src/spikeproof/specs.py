@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Catalogue",
+    "Hint",
     "Where",
     "address",
     "build",
@@ -162,7 +163,7 @@ def _name(cls: type, catalogue: Catalogue) -> str | None:
     return next(named, None)
 
 
-class _Hint(NamedTuple):
+class Hint(NamedTuple):
     """A field's type: what it holds, whether None is allowed instead, and whether it is a list."""
 
     holds: object
@@ -170,7 +171,7 @@ class _Hint(NamedTuple):
     many: tuple[object, ...] | None = None
 
     @classmethod
-    def of(cls, hint: object) -> _Hint:
+    def of(cls, hint: object) -> Hint:
         if typing.get_origin(hint) in (typing.Union, types.UnionType):
             rest = [member for member in typing.get_args(hint) if member is not types.NoneType]
             if len(rest) == 1:
@@ -188,7 +189,7 @@ class _Hint(NamedTuple):
 
 
 def _plain(hint: object, value: object, catalogue: Catalogue) -> object:
-    field = _Hint.of(hint)
+    field = Hint.of(hint)
     if value is None and field.optional:
         return None
     if field.holds in catalogue and type(value) not in catalogue[field.holds].values():
@@ -211,7 +212,7 @@ class _Builder:
         self.catalogue, self.where = catalogue, where
 
     def value(self, hint: object, data: object, path: tuple[str | int, ...]) -> object:
-        field = _Hint.of(hint)
+        field = Hint.of(hint)
         if data is None and field.optional:
             return None
         if field.holds in self.catalogue:
@@ -273,7 +274,7 @@ class _Builder:
         except InputError as error:
             raise InputError(f"{self.at(path)}{error.expected}", error.got, error.try_) from error
 
-    def elements(self, field: _Hint, data: object, path: tuple[str | int, ...]) -> tuple[object, ...]:
+    def elements(self, field: Hint, data: object, path: tuple[str | int, ...]) -> tuple[object, ...]:
         values = data if isinstance(data, (list, tuple)) else ()
         hints = field.elements(len(values)) if values is data else None
         if hints is None:

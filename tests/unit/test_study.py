@@ -24,8 +24,8 @@ from spikeproof.experiments.run.store import Store, as_json
 from spikeproof.experiments.study.cells import Cell, cells_of
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import load, study_of
+from spikeproof.experiments.study.files.settings import assign
 from spikeproof.experiments.study.kinds import CellKind
-from spikeproof.experiments.study.settings import assign
 from spikeproof.neurons import ReLU
 from spikeproof.specs import address
 from spikeproof.threats import Linf, Region

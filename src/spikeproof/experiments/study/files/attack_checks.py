@@ -97,7 +97,7 @@ class AttackChecks(Entries):
 
     def transfers(self, attacks: Sequence[Recipe], budgets: int) -> None:
         """Refuse transfers between more pairs of models than a study may have cells."""
-        cells, models, seeds = 0, list(dict.fromkeys(self.models)), len(self.listed("seeds", [0]))
+        cells, models, seeds = 0, list(dict.fromkeys(self.models)), len(self.listed("seeds"))
         for (path, _), attack in zip(self.attacks(), attacks, strict=True):
             if not isinstance(attack, Transfer):
                 continue

@@ -9,14 +9,12 @@ from typing import Any, TypeVar
 from spikeproof.catalogue.names import PARTS
 from spikeproof.errors import InputError, suggest
 from spikeproof.experiments.study.documents import Document, KeyPath, Written
+from spikeproof.experiments.study.files.layout import GRID, GRID_OPTIONS, LAYOUT
 from spikeproof.specs import build
 
-__all__ = ["GRID", "Entries"]
+__all__ = ["Entries"]
 
 Item = TypeVar("Item")
-
-GRID = "transfer-grid"
-"""In the list of attacks: one attack on every model, and its images judged on every other model."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,8 @@ class Entries:
 
     def attacks(self) -> list[tuple[KeyPath, Written]]:
         """The attacks; `suite: standard` is short for the attack `{suite: {level: standard}}`."""
-        suites = [(path, {"name": "suite", "level": level}) for path, level in self.listed("suite", [])]
-        named = [each for path, item in self.listed("attacks", []) for each in self.spread(path, item)]
+        suites = [(path, {"name": "suite", "level": level}) for path, level in self.listed("suite")]
+        named = [each for path, item in self.listed("attacks") for each in self.spread(path, item)]
         return [*named, *suites]
 
     def spread(self, path: KeyPath, item: Written) -> list[tuple[KeyPath, Written]]:
@@ -48,16 +46,21 @@ class Entries:
             return [(path, item)]
         if options is None:
             options = {}
-        self.keys((*path, GRID), options, ("attack",), required=() if options == {} else ("attack",))
-        attack = options.get("attack", "pgd")
+        self.keys((*path, GRID), options, GRID_OPTIONS, required=() if options == {} else GRID_OPTIONS)
+        attack = options.get("attack", GRID_OPTIONS["attack"].default)
         return [(path, attack), (path, {"transfer": {"attack": attack}})]
 
-    def whole_of(self, name: str, default: int) -> int:
-        return self.whole((name,), self.document.data.get(name, default), 1)
+    def value(self, name: str) -> Written:
+        """What the file has under a key, or the default."""
+        return self.document.data.get(name, LAYOUT[name].default)
 
-    def whole_or(self, name: str, word: str) -> int | None:
-        """A whole number of at least 1; None for the word, which is the default too."""
-        value = self.document.data.get(name, word)
+    def whole_of(self, name: str) -> int:
+        """A whole number of at least 1."""
+        return self.whole((name,), self.value(name), 1)
+
+    def whole_or(self, name: str) -> int | None:
+        """A whole number of at least 1; None for the word that may stand there instead."""
+        value, word = self.value(name), LAYOUT[name].word
         return None if value == word else self.whole((name,), value, 1, f" or {word}")
 
     def whole(self, path: KeyPath, value: object, least: int, also: str = "") -> int:
@@ -74,8 +77,9 @@ class Entries:
         """The part that an item stands for; its type is what the catalogue makes of that kind."""
         return build(kind, item, PARTS, lambda below: self.document.where((*path, *below)))
 
-    def listed(self, name: str, default: list[Written]) -> list[tuple[KeyPath, Written]]:
-        return self.items((name,), self.document.data.get(name, default))
+    def listed(self, name: str) -> list[tuple[KeyPath, Written]]:
+        """The things under a key that may hold several, each with its path."""
+        return self.items((name,), self.value(name))
 
     def items(self, path: KeyPath, value: Written) -> list[tuple[KeyPath, Written]]:
         """One thing or a list of things, each with its path."""

@@ -10,22 +10,19 @@ from typing import Any
 
 from spikeproof.catalogue.given import Given
 from spikeproof.catalogue.names import PARTS
-from spikeproof.catalogue.others import Saved
-from spikeproof.corruptions import SEVERITIES, Corruption, EventCorruption, ImageCorruption
+from spikeproof.corruptions import Corruption
 from spikeproof.encoders import Direct
 from spikeproof.experiments.study.documents import KeyPath, Written
 from spikeproof.experiments.study.files.entries import Entries
+from spikeproof.experiments.study.files.layout import GIVEN, GROUPS
 from spikeproof.experiments.study.owned import Owned
 from spikeproof.experiments.study.study import AXES, Candidate, saved_candidate
 from spikeproof.specs import build, describe
 
-__all__ = ["GROUPS", "ModelBlocks"]
+__all__ = ["ModelBlocks"]
 
 MOST_STEPS = 1_000_000
 """Most time steps of an encoder in a study."""
-
-GROUPS: Mapping[str, type[Corruption]] = {"images": ImageCorruption, "events": EventCorruption}
-"""Word in the place of a corruption -> every corruption of this class, with its customary levels."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class ModelBlocks(Entries):
     def models(self) -> dict[Candidate | Owned, Mapping[str, KeyPath]]:
         """The models, each with the paths of its parts."""
         found: dict[Candidate | Owned, Mapping[str, KeyPath]] = {}
-        for path, block in self.listed("models", []):
+        for path, block in self.listed("models"):
             if isinstance(block, Mapping) and "model" in block:
                 self.keys(path, block, ("model",), required=("model",))
                 for where, item in self.items((*path, "model"), block["model"]):
@@ -65,7 +62,7 @@ class ModelBlocks(Entries):
     def given(self, path: KeyPath, item: Written) -> Candidate | Owned:
         """A model that is not trained: saved, or made by a program."""
         if isinstance(item, Mapping):
-            self.keys(path, item, ("foreign", "saved"), required=())
+            self.keys(path, item, GIVEN, required=())
         if not isinstance(item, Mapping) or len(item) != 1:
             raise self.error(
                 path,
@@ -75,8 +72,7 @@ class ModelBlocks(Entries):
             )
         ((name, options),) = item.items()
         where = (*path, name)
-        kind = {"saved": Saved, "foreign": Given}[name]
-        chosen = build(kind, options, PARTS, lambda below: self.document.where((*where, *below)))
+        chosen = build(GIVEN[name].holds, options, PARTS, lambda below: self.document.where((*where, *below)))
         if isinstance(chosen, Given):
             found = self.located(where, lambda: Owned.of(chosen))
             self.located(where, lambda: found.model)
@@ -86,17 +82,17 @@ class ModelBlocks(Entries):
     def check_size(self, path: KeyPath, models: int) -> None:
         """Refuse a product of lists with more cells than a study may have, before anything is made of it."""
         tried = ("certificates", "analyses")
-        count = {name: len(self.listed(name, [])) for name in (*tried, "probes")}
+        count = {name: len(self.listed(name)) for name in (*tried, "probes")}
         per_budget = len(self.attacks()) + sum(count[name] for name in tried)
-        threats = len(self.listed("threat", ["linf"]))
-        budgets = threats * len(self.listed("epsilons", []))
-        searches = threats * len(self.listed("distances", []))
-        named = [item for _, item in self.listed("corruptions", [])]
+        threats = len(self.listed("threat"))
+        budgets = threats * len(self.listed("epsilons"))
+        searches = threats * len(self.listed("distances"))
+        named = [item for _, item in self.listed("corruptions")]
         groups = sum(isinstance(item, str) and item in GROUPS for item in named)
         corruptions = len(named) + groups * len(PARTS[Corruption])
-        corrupted = corruptions * len(self.listed("severities", list(SEVERITIES)))
+        corrupted = corruptions * len(self.listed("severities"))
         each = 2 + (per_budget > 0) + count["probes"] + corrupted + searches + budgets * per_budget
-        cells = models * len(self.listed("seeds", [0])) * each
+        cells = models * len(self.listed("seeds")) * each
         if cells > self.limit:
             raise self.error(
                 path,
@@ -138,7 +134,7 @@ class ModelBlocks(Entries):
 
     def baseline(self, models: Sequence[Candidate | Owned]) -> Candidate | None:
         """The one model that has the parts of the key `baseline`, by which corruption errors are divided."""
-        value = self.document.data.get("baseline")
+        value = self.value("baseline")
         if value is None:
             return None
         self.keys(("baseline",), value, AXES, required=list(value) if isinstance(value, Mapping) else AXES)

@@ -32,7 +32,6 @@ from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import check_threat
 from spikeproof.catalogue.names import PARTS, studies
 from spikeproof.corruptions import (
-    SEVERITIES,
     Corruption,
     check_severity,
 )
@@ -44,9 +43,10 @@ from spikeproof.experiments.study.applicable import knows
 from spikeproof.experiments.study.documents import Document, Written, read
 from spikeproof.experiments.study.files.attack_checks import AttackChecks
 from spikeproof.experiments.study.files.entries import Entries
-from spikeproof.experiments.study.files.model_blocks import GROUPS, ModelBlocks
+from spikeproof.experiments.study.files.layout import GROUPS, LAYOUT
+from spikeproof.experiments.study.files.model_blocks import ModelBlocks
+from spikeproof.experiments.study.files.settings import assign
 from spikeproof.experiments.study.owned import Owned
-from spikeproof.experiments.study.settings import assign
 from spikeproof.experiments.study.study import Study, Sweep
 from spikeproof.networks.classifier import Normalise
 from spikeproof.probes import Probe
@@ -86,31 +86,6 @@ def load(study: str, settings: Iterable[str] = (), limit: int = MOST_CELLS) -> S
     return study_of(document, limit)
 
 
-KEYS = (
-    "name",
-    "data",
-    "models",
-    "probes",
-    "corruptions",
-    "severities",
-    "baseline",
-    "attacks",
-    "suite",
-    "certificates",
-    "distances",
-    "analyses",
-    "threat",
-    "epsilons",
-    "sweep",
-    "seeds",
-    "examples",
-    "sample",
-    "draws",
-    "normalise",
-    "batch_size",
-)
-
-
 def study_of(document: Document, limit: int = MOST_CELLS) -> Study:
     """The study that a document describes.
 
@@ -130,10 +105,10 @@ class _Reader(Entries):
 
     def study(self) -> Study:
         data = self.document.data
-        self.keys((), data, KEYS, required=("name", "data", "models"))
+        self.keys((), data, LAYOUT, required=("name", "data", "models"))
         attacks = [self.part(Recipe, path, item) for path, item in self.attacks()]
-        analyses = [self.part(Analysis, path, item) for path, item in self.listed("analyses", [])]
-        threats = self.threats() if attacks or analyses or self.listed("certificates", []) else ()
+        analyses = [self.part(Analysis, path, item) for path, item in self.listed("analyses")]
+        threats = self.threats() if attacks or analyses or self.listed("certificates") else ()
         blocks = ModelBlocks(self.document, self.limit)
         paths = blocks.models()
         models, seeds = list(paths), self.seeds()
@@ -146,7 +121,7 @@ class _Reader(Entries):
             checks.attack(path, attack)
             for threat in threats:
                 self.located(path, lambda attack=attack, threat=threat: attack(threat))  # type: ignore[misc]
-        for (path, _), analysis in zip(self.listed("analyses", []), analyses, strict=True):
+        for (path, _), analysis in zip(self.listed("analyses"), analyses, strict=True):
             checks.analysis(path, analysis, threats)
         checks.transfers(attacks, len(threats))
         corruptions = self.corruptions()
@@ -157,17 +132,17 @@ class _Reader(Entries):
             attacks=tuple(dict.fromkeys(attacks)),
             threats=threats,
             seeds=seeds,
-            examples=self.whole_or("examples", "all"),
-            sample=self.part(Sample, ("sample",), data.get("sample", "class-proportional")),
-            draws=self.whole_or("draws", "auto"),
+            examples=self.whole_or("examples"),
+            sample=self.part(Sample, ("sample",), self.value("sample")),
+            draws=self.whole_or("draws"),
             normalise=self.normalise(),
-            batch_size=self.whole_of("batch_size", 128),
-            probes=tuple(dict.fromkeys(self.part(Probe, p, item) for p, item in self.listed("probes", []))),
+            batch_size=self.whole_of("batch_size"),
+            probes=tuple(dict.fromkeys(self.part(Probe, p, item) for p, item in self.listed("probes"))),
             corruptions=tuple(each for each in corruptions if isinstance(each, Corruption)),
             severities=self.severities(),
             baseline=blocks.baseline(models),
             certificates=tuple(
-                dict.fromkeys(self.part(Certificate, p, item) for p, item in self.listed("certificates", []))
+                dict.fromkeys(self.part(Certificate, p, item) for p, item in self.listed("certificates"))
             ),
             distances=searches,
             norms=norms,
@@ -187,7 +162,7 @@ class _Reader(Entries):
         found: dict[object, str] = {}
         for (path, _), attack in zip(self.attacks(), attacks, strict=True):
             found[attack] = self.document.where(path)
-        for path, item in self.listed("epsilons", []):
+        for path, item in self.listed("epsilons"):
             size = parse_epsilon(item)
             found |= {threat: self.document.where(path) for threat in threats if threat.epsilon == size}
         return found
@@ -195,7 +170,7 @@ class _Reader(Entries):
     def corruptions(self) -> dict[object, str]:
         """The corruptions, each with the line that names it; a word may stand for a group of them."""
         found: dict[object, str] = {}
-        for path, item in self.listed("corruptions", []):
+        for path, item in self.listed("corruptions"):
             group = GROUPS.get(item) if isinstance(item, str) else None
             if group is None:
                 members = [self.part(Corruption, path, item)]
@@ -208,7 +183,7 @@ class _Reader(Entries):
     def severities(self) -> tuple[int, ...]:
         """The severities in rising order."""
         found = set()
-        for path, item in self.listed("severities", list(SEVERITIES)):
+        for path, item in self.listed("severities"):
             self.located(path, lambda item=item: check_severity(item))  # type: ignore[misc]
             found.add(item)
         if not found:
@@ -217,7 +192,7 @@ class _Reader(Entries):
 
     def distances(self, checks: AttackChecks) -> tuple[tuple[Recipe, ...], tuple[Threat, ...]]:
         """Searches for the nearest image, and the norms that they are asked for."""
-        items = self.listed("distances", [])
+        items = self.listed("distances")
         norms = self.sized([1.0]) if items else ()
         searches = []
         for path, item in items:
@@ -229,7 +204,7 @@ class _Reader(Entries):
         return tuple(dict.fromkeys(searches)), norms
 
     def sweep(self) -> Sweep:
-        value = self.document.data.get("sweep", Sweep.AFRESH)
+        value = self.value("sweep")
         if not isinstance(value, str) or value not in list(Sweep):
             raise self.error(("sweep",), " or ".join(Sweep), repr(value), "Leave it out for afresh.")
         return Sweep(value)
@@ -246,7 +221,7 @@ class _Reader(Entries):
 
     def threats(self) -> tuple[Threat, ...]:
         epsilons = []
-        for path, item in self.listed("epsilons", []):
+        for path, item in self.listed("epsilons"):
             if not isinstance(item, (str, int, float)) or _ENDLESS.search(str(item)):
                 raise self.error(
                     path, "an epsilon such as 8/255 or 0.03", repr(item), "Write a list of numbers."
@@ -257,7 +232,7 @@ class _Reader(Entries):
                 ("epsilons",), "at least one epsilon for the attacks", "none", "Try [8/255, 0.1]."
             )
         threats = self.sized(sorted(set(epsilons)))
-        for path, item in self.listed("epsilons", []):
+        for path, item in self.listed("epsilons"):
             for threat in threats:
                 if threat.epsilon == parse_epsilon(item):
                     self.located(path, lambda threat=threat: check_budget(threat))  # type: ignore[misc]
@@ -266,7 +241,7 @@ class _Reader(Entries):
     def sized(self, epsilons: Sequence[float]) -> tuple[Threat, ...]:
         """Every threat at each of these sizes."""
         threats = []
-        for path, item in self.listed("threat", ["linf"]):
+        for path, item in self.listed("threat"):
             name, options = item, dict[str, Written]()
             if isinstance(item, Mapping) and len(item) == 1:
                 ((name, options),) = item.items()
@@ -285,7 +260,7 @@ class _Reader(Entries):
         return tuple(dict.fromkeys(threats))
 
     def normalise(self) -> Normalise | None:
-        value = self.document.data.get("normalise")
+        value = self.value("normalise")
         if value is None:
             return None
         self.keys(("normalise",), value, ("mean", "std"), required=("mean", "std"))
@@ -301,7 +276,7 @@ class _Reader(Entries):
         return self.located(("normalise",), lambda: Normalise(numbers["mean"], numbers["std"]))
 
     def seeds(self) -> tuple[int, ...]:
-        seeds = tuple(dict.fromkeys(self.whole(p, v, 0) for p, v in self.listed("seeds", [0])))
+        seeds = tuple(dict.fromkeys(self.whole(p, v, 0) for p, v in self.listed("seeds")))
         if not seeds:
             raise self.error(("seeds",), "at least one seed", "none", "Leave it out for [0].")
         return seeds
