@@ -42,6 +42,7 @@ from spikeproof.evaluation.distances import check_search
 from spikeproof.experiments.study.applicable import knows
 from spikeproof.experiments.study.documents import Document, Written, read
 from spikeproof.experiments.study.files.attack_checks import AttackChecks
+from spikeproof.experiments.study.files.composition import BLOCKS, INCLUDE, composed
 from spikeproof.experiments.study.files.entries import Entries
 from spikeproof.experiments.study.files.layout import GROUPS, LAYOUT
 from spikeproof.experiments.study.files.model_blocks import ModelBlocks
@@ -80,10 +81,21 @@ def load(study: str, settings: Iterable[str] = (), limit: int = MOST_CELLS) -> S
     if study not in known and not path.exists():
         try_ = "Check the path." if path.suffix or len(path.parts) > 1 else suggest(study, known)
         raise InputError("Expected a study file or the name of a built-in study", repr(study), try_)
-    document = read(known.get(study, path))
+    file = known.get(study, path)
+    document, settings = read(file), list(settings)
     for setting in settings:
-        assign(document, setting)
+        if _composes(setting):
+            assign(document, setting)
+    document = composed(document, file.parent)
+    for setting in settings:
+        if not _composes(setting):
+            assign(document, setting)
     return study_of(document, limit)
+
+
+def _composes(setting: str) -> bool:
+    """Whether a setting changes what a study file is made of."""
+    return re.split("[.=]", setting, maxsplit=1)[0] in (INCLUDE, BLOCKS)
 
 
 def study_of(document: Document, limit: int = MOST_CELLS) -> Study:
