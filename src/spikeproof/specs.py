@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 __all__ = [
+    "EXPONENT",
+    "FRACTION",
     "Catalogue",
     "Hint",
     "Where",
@@ -45,8 +47,11 @@ Catalogue = Mapping[Any, Mapping[str, type]]
 Where = Callable[[tuple[str | int, ...]], str]
 """(path from the top of a spec to one value in it) -> location, such as `study.yaml:12`."""
 
-_EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
-_FRACTION = re.compile(r"([0-9]+\.?[0-9]*) ?/ ?([1-9][0-9]*)")
+EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
+"""Text that is read as a number, since some YAML readers return it as text."""
+
+FRACTION = re.compile(r"([0-9]+\.?[0-9]*) ?/ ?([1-9][0-9]*)")
+"""Text that is read as a fraction, such as `8/255`."""
 
 
 def build(kind: object, spec: object, catalogue: Catalogue, where: Where | None = None) -> Any:
@@ -296,9 +301,9 @@ def _validator(hint: Any) -> Callable[[object], object]:
 
 
 def _leaf(hint: object, data: object, location: str) -> object:
-    if hint is float and isinstance(data, str) and _EXPONENT.fullmatch(data):
+    if hint is float and isinstance(data, str) and EXPONENT.fullmatch(data):
         data = float(data)
-    if hint is float and isinstance(data, str) and (fraction := _FRACTION.fullmatch(data)):
+    if hint is float and isinstance(data, str) and (fraction := FRACTION.fullmatch(data)):
         data = float(fraction[1]) / float(fraction[2])
     try:
         value = _validator(hint)(data)

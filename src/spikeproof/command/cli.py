@@ -337,6 +337,18 @@ def _list_models(directory: str | None, as_json: bool) -> None:
 
 
 @cli.command()
+@guarded
+def schema() -> None:
+    """Print the JSON Schema of study files, by which editors complete and check them.
+
+    Write it to a file, and begin a study with the line `# yaml-language-server: $schema=FILE`.
+    """
+    from spikeproof.experiments.study.files.schema import schema as schema_of_studies
+
+    click.echo(json.dumps(schema_of_studies(), indent=1))
+
+
+@cli.command()
 @click.option("--data", type=PATH, help="Directory that holds data sets.")
 @AS_JSON
 @guarded
