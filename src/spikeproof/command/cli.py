@@ -29,6 +29,7 @@ from spikeproof.version import __version__
 
 if TYPE_CHECKING:
     from spikeproof.experiments.read.comparisons import Compared
+    from spikeproof.experiments.read.gathered.across_seeds import SeedComparison, SeedMean
     from spikeproof.experiments.read.record import (
         CorruptionError,
         CorruptionRecord,
@@ -150,6 +151,7 @@ def status(directory: Path) -> None:
 @DIRECTORY
 @AS_JSON
 @click.option("--seeds", is_flag=True, help="Means over training seeds, with their intervals.")
+@click.option("--trainings", is_flag=True, help="Means and comparisons over trainings and images.")
 @click.option("--probes", is_flag=True, help="Accuracy under timing probes.")
 @click.option("--corruptions", is_flag=True, help="Accuracy under natural corruptions, and mean errors.")
 @click.option("--transfers", is_flag=True, help="Accuracy on images made on every other model, as a grid.")
@@ -163,7 +165,7 @@ def show(directory: Path, as_json: bool, **tables: bool) -> None:
     With --json, one table is printed as a list, and several tables as an object that maps the name of each
     table to its list.
     """
-    order = ("seeds", "probes", "corruptions", "transfers", "distances", "spikes", "comparisons")
+    order = ("seeds", "trainings", "probes", "corruptions", "transfers", "distances", "spikes", "comparisons")
     found = _Tables(directory)
     asked = [part for name in order if tables[name] for part in (name, *TOGETHER.get(name, ()))]
     if as_json:
@@ -191,6 +193,18 @@ class _Tables:
         from spikeproof.report.tables import seeds_json
 
         return seeds_json(self.numbers)
+
+    @cached_property
+    def trainings(self) -> Sequence[SeedMean]:
+        from spikeproof.experiments.read.gathered.across_seeds import seed_means
+
+        return seed_means(self.directory, self.numbers)
+
+    @cached_property
+    def training_comparisons(self) -> Sequence[SeedComparison]:
+        from spikeproof.experiments.read.gathered.across_seeds import seed_comparisons
+
+        return seed_comparisons(self.directory, self.numbers)
 
     @cached_property
     def probes(self) -> Sequence[ProbeRecord]:
@@ -241,6 +255,8 @@ class _Tables:
         printed: dict[str, Callable[[], None]] = {
             "numbers": lambda: terminal.print_records(self.numbers),
             "seeds": lambda: terminal.print_seeds(self.numbers, explained=not asked),
+            "trainings": lambda: terminal.print_trainings(self.trainings),
+            "training_comparisons": lambda: terminal.print_training_comparisons(self.training_comparisons),
             "probes": lambda: terminal.print_probes(self.probes),
             "corruptions": lambda: terminal.print_corruptions(self.corruptions),
             "corruption_errors": lambda: terminal.print_corruption_errors(self.corruption_errors),
@@ -259,11 +275,12 @@ STANDARD_TABLES = (
 )
 """What `show` prints where no table is asked for."""
 
-TOGETHER = {"corruptions": ("corruption_errors",)}
+TOGETHER = {"corruptions": ("corruption_errors",), "trainings": ("training_comparisons",)}
 """Table -> tables that are printed with it."""
 
 NOTHING = {
     "seeds": "No model of this study is finished under several seeds.",
+    "trainings": "No model of this study is finished under several seeds.",
     "probes": "No probe of this study is finished.",
     "corruptions": "No corruption of this study is finished.",
     "transfers": "This study does not judge the images of every model on every other one.",

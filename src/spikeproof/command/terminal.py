@@ -13,6 +13,7 @@ import click
 
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.comparisons import Compared
+from spikeproof.experiments.read.gathered.across_seeds import CLEAN, PARTS, SeedComparison, SeedMean
 from spikeproof.experiments.read.ranking import Ranking, most_separating
 from spikeproof.experiments.read.record import (
     CorruptionError,
@@ -369,6 +370,55 @@ def print_seeds(records: Sequence[Record], *, explained: bool = False) -> None:
 def _mean(mean: tuple[float, Interval | None]) -> str:
     value, ends = mean
     return percent(value) if ends is None else f"{percent(value)} {interval(*ends)}"
+
+
+def print_trainings(means: Sequence[SeedMean]) -> None:
+    """Means over seeds, with the intervals for other trainings and for other trainings on other images."""
+    if not means:
+        return
+    parts = ("dataset", *PARTS)
+    axes = [part for part in parts if len({str(dict(row)[part]) for row in means}) > 1] or ["encoder"]
+    click.echo("\nMean accuracy in % over seeds:")
+    lines = [[*axes, "budget", "seeds", "n", "mean", "other trainings", "and other images", "single seeds"]]
+    for row in means:
+        verdict = DOUBTFUL if row["doubtful"] else PRELIMINARY if row["preliminary"] else ""
+        lines.append(
+            [
+                *_parts(row, axes),
+                _budget_words(row["threat"], row["epsilon"]),
+                str(len(row["seeds"])),
+                str(row["n"]),
+                percent(row["mean"]) + MARKS.get(verdict, ""),
+                interval(row["training_low"], row["training_high"]),
+                interval(row["low"], row["high"]),
+                interval(row["lowest"], row["highest"]),
+            ]
+        )
+    _print_columns(lines, len(axes) + 1)
+    click.echo(
+        "95 % intervals: for another training on the same images (Student's t over seeds), and for another "
+        "training\non other images, which a claim about the architecture needs."
+    )
+    verdicts: set[str | None] = {DOUBTFUL} if any(row["doubtful"] for row in means) else set()
+    verdicts |= {PRELIMINARY} if any(row["preliminary"] for row in means) else set()
+    _print_marks(verdicts, False, "reasons that `spikeproof show` names")
+
+
+def print_training_comparisons(pairs: Sequence[SeedComparison]) -> None:
+    """One sentence per pair of architectures, over trainings, under a heading for each budget and part."""
+    heading = ""
+    for pair in pairs:
+        now = (
+            f"{_budget_words(pair['threat'], pair['epsilon'])}, by {pair['part']}, over trainings and images:"
+        )
+        if now != heading:
+            click.echo(f"\n{now}")
+            heading = now
+        click.echo(f"  {pair['sentence']}" + (f" ({pair['others']})" if pair["others"] else ""))
+
+
+def _budget_words(threat: str, epsilon: float) -> str:
+    return "clean" if threat == CLEAN else f"{threat} {epsilon_text(epsilon)}"
 
 
 def print_probes(records: Sequence[ProbeRecord]) -> None:
