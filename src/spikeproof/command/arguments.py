@@ -80,6 +80,8 @@ EXTRAS = {
     "eagerpy": "peers",
     "ray": "ray",
     "submitit": "slurm",
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
 }
 """Package -> the extra that it belongs to, where that is not `study`."""
 

@@ -22,6 +22,7 @@ from spikeproof.command.arguments import (
     printable_text,
 )
 from spikeproof.command.executing import Placed, placed, work
+from spikeproof.command.exporting import export
 from spikeproof.command.measuring import audit, evaluate
 from spikeproof.command.reports import computed, print_report
 from spikeproof.errors import InputError
@@ -384,5 +385,6 @@ def doctor(data: Path | None, as_json: bool) -> None:
 
 
 cli.add_command(work)
+cli.add_command(export)
 cli.add_command(evaluate)
 cli.add_command(audit)
