@@ -22,6 +22,7 @@ from spikeproof.command.arguments import (
     printable_text,
 )
 from spikeproof.command.executing import Placed, placed, work
+from spikeproof.command.differing import diff
 from spikeproof.command.exporting import export
 from spikeproof.command.measuring import audit, evaluate
 from spikeproof.command.reports import computed, print_report
@@ -386,5 +387,6 @@ def doctor(data: Path | None, as_json: bool) -> None:
 
 cli.add_command(work)
 cli.add_command(export)
+cli.add_command(diff)
 cli.add_command(evaluate)
 cli.add_command(audit)

@@ -20,7 +20,16 @@ from spikeproof.experiments.run.parquet import Array
 from spikeproof.experiments.run.store import Store
 from spikeproof.statistics import OverTrainings, compare_trainings, holm, over_trainings
 
-__all__ = ["CLEAN", "PARTS", "SeedComparison", "SeedMean", "seed_comparisons", "seed_means"]
+__all__ = [
+    "CLEAN",
+    "PARTS",
+    "Group",
+    "SeedComparison",
+    "SeedMean",
+    "groups",
+    "seed_comparisons",
+    "seed_means",
+]
 
 PARTS = ("encoder", "decoder", "rule", "neuron", "network", "surrogate")
 """The fields of a record by which architectures differ."""
@@ -106,12 +115,20 @@ class Trained(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Group:
-    """The trainings of one architecture under one budget, in the order of their seeds."""
+class Group:
+    """The trainings of one architecture under one budget, in the order of their seeds.
+
+    Args:
+        threat: its name; `none` for clean accuracies.
+        epsilon: size of the budget.
+        trained: one per seed, at least one.
+        whole: whether no seed of the architecture is missing or withheld.
+    """
 
     threat: str
     epsilon: float
     trained: Sequence[Trained]
+    whole: bool
 
     @cached_property
     def model(self) -> Mapping[str, object]:
@@ -151,10 +168,10 @@ def seed_means(directory: Path, records: Sequence[Record]) -> list[SeedMean]:
     Raises:
         DamagedError: a cell is not what was stored.
     """
-    return [_mean(group) for group in _groups(directory, records) if len(group.examples)]
+    return [_mean(group) for group in _several(directory, records) if len(group.examples)]
 
 
-def _mean(group: _Group) -> SeedMean:
+def _mean(group: Group) -> SeedMean:
     outcomes, model = group.outcomes(group.examples), group.trained[0].record
     found = over_trainings(outcomes)
     trainings, both = found.trainings or (None, None), found.interval or (None, None)
@@ -198,7 +215,7 @@ def seed_comparisons(directory: Path, records: Sequence[Record]) -> list[SeedCom
     """
     pairs = [
         (part, first, second, compared)
-        for part, first, second in _pairs(_groups(directory, records))
+        for part, first, second in _pairs(_several(directory, records))
         if (compared := _compared(first, second)) is not None
     ]
     adjusted = holm([float(compared.p_value or 0) for _, _, _, compared in pairs])
@@ -206,8 +223,21 @@ def seed_comparisons(directory: Path, records: Sequence[Record]) -> list[SeedCom
     return [_row(*pair, p, varying) for pair, p in zip(pairs, adjusted, strict=True)]
 
 
-def _groups(directory: Path, records: Sequence[Record]) -> list[_Group]:
-    """Architectures with several seeds, clean and at every budget that all of their seeds have."""
+def _several(directory: Path, records: Sequence[Record]) -> list[Group]:
+    """Architectures with several seeds, at budgets that all of their seeds have."""
+    return [group for group in groups(directory, records) if len(group.trained) > 1 and group.whole]
+
+
+def groups(directory: Path, records: Sequence[Record]) -> list[Group]:
+    """The trainings of every architecture, clean and at every budget; withheld numbers are left out.
+
+    Args:
+        directory: the output directory of a run.
+        records: its headline numbers.
+
+    Raises:
+        DamagedError: a cell is not what was stored.
+    """
     found: dict[tuple[str, float], dict[tuple[object, ...], list[Trained]]] = defaultdict(
         lambda: defaultdict(list)
     )
@@ -219,10 +249,14 @@ def _groups(directory: Path, records: Sequence[Record]) -> list[_Group]:
         budget = worst.record["threat"], worst.record["epsilon"]
         found[budget][_architecture(worst.record)].append(Trained(*worst))
     return [
-        _Group(threat, epsilon, sorted(trained, key=lambda each: each.record["seed"]))
+        Group(
+            threat,
+            epsilon,
+            sorted(trained, key=lambda each: each.record["seed"]),
+            len(trained) == counts[architecture],
+        )
         for threat, epsilon in sorted(found, key=lambda budget: (budget[0] != CLEAN, budget))
         for architecture, trained in found[threat, epsilon].items()
-        if len(trained) > 1 and len(trained) == counts[architecture]
     ]
 
 
@@ -237,7 +271,7 @@ def _architecture(record: Record) -> tuple[object, ...]:
     return tuple(dict(record)[field] for field in ("dataset", *PARTS))
 
 
-def _pairs(groups: Sequence[_Group]) -> Iterator[tuple[str, _Group, _Group]]:
+def _pairs(groups: Sequence[Group]) -> Iterator[tuple[str, Group, Group]]:
     """Groups that differ in one part, the better one first."""
     for one, other in combinations(groups, 2):
         if (one.threat, one.epsilon) != (other.threat, other.epsilon):
@@ -248,7 +282,7 @@ def _pairs(groups: Sequence[_Group]) -> Iterator[tuple[str, _Group, _Group]]:
             yield (parts[0], one, other) if means[0] >= means[1] else (parts[0], other, one)
 
 
-def _compared(first: _Group, second: _Group) -> OverTrainings | None:
+def _compared(first: Group, second: Group) -> OverTrainings | None:
     """The comparison of two groups on the images that they share; None where they share none."""
     examples = np.intersect1d(first.examples, second.examples)
     if not len(examples):
@@ -258,7 +292,7 @@ def _compared(first: _Group, second: _Group) -> OverTrainings | None:
 
 
 def _row(
-    part: str, first: _Group, second: _Group, found: OverTrainings, adjusted: float, varying: Sequence[str]
+    part: str, first: Group, second: Group, found: OverTrainings, adjusted: float, varying: Sequence[str]
 ) -> SeedComparison:
     trainings, both = found.trainings or (None, None), found.interval or (None, None)
     shown = both[0] is not None and adjusted <= LEVEL and not both[0] <= 0 <= (both[1] or 0)
