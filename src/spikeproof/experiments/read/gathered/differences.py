@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 from typing import TypedDict
 
 import numpy as np
@@ -23,7 +23,7 @@ from spikeproof.experiments.run.driver import read_plan
 from spikeproof.experiments.study.cells import CellRecord
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.specs import canonical
-from spikeproof.statistics import Interval, compare, compare_trainings, holm, over_seeds
+from spikeproof.statistics import Interval, compare, compare_trainings, holm, over_seeds, over_trainings
 
 __all__ = ["Difference", "Differences", "How", "differences", "figures"]
 
@@ -98,7 +98,9 @@ def differences(first: Path, second: Path) -> Differences:
             f"{len(one)} and {len(other)} numbers of other models, threats or budgets",
             "Compare tables whose parts of models have the same names.",
         )
-    compared = [_compared(a, b, by_name) for a, b, by_name in pairs]
+    every = (*one, *other)
+    telling = [part for part in NAMED if len({f.names[part] for f in every if part in f.names}) > 1]
+    compared = [_compared(a, b, by_name, telling) for a, b, by_name in pairs]
     tested = [row for row in compared if row["p_value"] is not None]
     for row, p in zip(tested, holm([row["p_value"] or 0.0 for row in tested]), strict=True):
         apart = row["low"] is not None and not row["low"] <= 0 <= (row["high"] or 0)
@@ -107,8 +109,8 @@ def differences(first: Path, second: Path) -> Differences:
         "first": str(first),
         "second": str(second),
         "differences": compared,
-        "only_first": [_words(figure) for figure in left],
-        "only_second": [_words(figure) for figure in right],
+        "only_first": [_words(figure, telling) for figure in left],
+        "only_second": [_words(figure, telling) for figure in right],
         "moved": sum(row["moved"] for row in compared),
     }
 
@@ -178,10 +180,14 @@ def _spec(models: Mapping[str, CellRecord], train_cell: str) -> str:
 def _figure(group: Group, models: Mapping[str, CellRecord], threats: Mapping[str, str]) -> Figure:
     rows = [each.record for each in group.trained]
     clean = group.threat == CLEAN
-    mean, spread = over_seeds([row["clean_accuracy"] if clean else row["robust_accuracy"] for row in rows])
     first = rows[0]
-    single = (first["clean_ci_low"], first["clean_ci_high"]) if clean else (first["ci_low"], first["ci_high"])
-    low, high = spread or single
+    low, high = (
+        (first["clean_ci_low"], first["clean_ci_high"]) if clean else (first["ci_low"], first["ci_high"])
+    )
+    mean = first["clean_accuracy"] if clean else first["robust_accuracy"]
+    if len(rows) > 1:
+        over = over_trainings(group.outcomes(group.examples))
+        mean, (low, high) = over.mean, over.interval or (0.0, 1.0)
     verdicts = [] if clean else sorted({str(row["verdict"]) for row in rows})
     return Figure(
         {part: str(group.model[part]) for part in NAMED},
@@ -198,7 +204,10 @@ def _figure(group: Group, models: Mapping[str, CellRecord], threats: Mapping[str
 
 
 def _pooled(found: Iterable[Figure]) -> list[Figure]:
-    """Figures of one model under several seeds as one, with the interval of Student's t over them."""
+    """Figures of one model under several seeds as one, for other trainings and, if known, other images.
+
+    The interval joins that of Student's t over the seeds with the mean interval of a single seed.
+    """
     alike: dict[tuple[object, ...], list[Figure]] = defaultdict(list)
     for figure in found:
         alike[(*sorted(figure.names.items()), figure.threat, figure.epsilon)].append(figure)
@@ -211,7 +220,12 @@ def _pooled(found: Iterable[Figure]) -> list[Figure]:
             pooled.append(replace(each[0], value=None, low=None, high=None, verdict=WITHHELD))
         else:
             mean, ends = over_seeds(values)
-            pooled.append(replace(each[0], value=mean, low=ends and ends.low, high=ends and ends.high))
+            low, high = ends or (mean, mean)
+            below = [value - f.low for value, f in zip(values, each, strict=True) if f.low is not None]
+            above = [f.high - value for value, f in zip(values, each, strict=True) if f.high is not None]
+            low = mean - math.hypot(mean - low, fmean(below or [0.0]))
+            high = mean + math.hypot(high - mean, fmean(above or [0.0]))
+            pooled.append(replace(each[0], value=mean, low=low, high=high))
     return pooled
 
 
@@ -244,9 +258,15 @@ def _same_names(a: Figure, b: Figure) -> bool:
     )
 
 
-def _words(figure: Figure) -> str:
+def _label(figure: Figure, telling: Sequence[str]) -> str:
+    """The model by the parts in which models of the two sides differ."""
+    words = [figure.names[part] for part in telling or ("encoder",) if part in figure.names]
+    return ", ".join(words) or "the model"
+
+
+def _words(figure: Figure, telling: Sequence[str]) -> str:
     budget = "clean" if figure.threat == CLEAN else f"{figure.threat} {figure.epsilon:.4g}"
-    return f"{figure.label}, {budget}"
+    return f"{_label(figure, telling)}, {budget}"
 
 
 @dataclass(frozen=True)
@@ -258,9 +278,9 @@ class _Test:
     how: How
 
 
-def _compared(a: Figure, b: Figure, by_name: bool) -> Difference:
+def _compared(a: Figure, b: Figure, by_name: bool, telling: Sequence[str]) -> Difference:
     row: Difference = {
-        "label": a.label if len(a.names) >= len(b.names) else b.label,
+        "label": _label(a if len(a.names) >= len(b.names) else b, telling),
         "threat": a.threat,
         "epsilon": a.epsilon,
         "first": a.value,

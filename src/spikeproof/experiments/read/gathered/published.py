@@ -59,11 +59,6 @@ class Figure:
     data: str = ""
     group: Group | None = None
 
-    @property
-    def label(self) -> str:
-        """The parts by which it is known."""
-        return ", ".join(self.names[part] for part in NAMED if part in self.names) or "the model"
-
 
 def read_csv(path: Path) -> list[Figure]:
     """The accuracies in a CSV file whose first line names its columns.
