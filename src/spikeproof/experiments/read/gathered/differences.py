@@ -185,7 +185,7 @@ def _figure(group: Group, models: Mapping[str, CellRecord], threats: Mapping[str
         (first["clean_ci_low"], first["clean_ci_high"]) if clean else (first["ci_low"], first["ci_high"])
     )
     mean = first["clean_accuracy"] if clean else first["robust_accuracy"]
-    if len(rows) > 1:
+    if len(rows) > 1 and len(group.examples):
         over = over_trainings(group.outcomes(group.examples))
         mean, (low, high) = over.mean, over.interval or (0.0, 1.0)
     verdicts = [] if clean else sorted({str(row["verdict"]) for row in rows})
