@@ -21,11 +21,12 @@ from spikeproof.command.arguments import (
     guarded,
     printable_text,
 )
+from spikeproof.command.campaigns.differing import diff
+from spikeproof.command.campaigns.exporting import export
+from spikeproof.command.campaigns.upkeep import import_, prune, retry, status
 from spikeproof.command.executing import Placed, placed, work
-from spikeproof.command.differing import diff
-from spikeproof.command.exporting import export
 from spikeproof.command.measuring import audit, evaluate
-from spikeproof.command.reports import computed, print_report
+from spikeproof.command.reports import computed, foretell, print_report
 from spikeproof.errors import InputError
 from spikeproof.version import __version__
 
@@ -104,6 +105,9 @@ def cli() -> None:
     show_default=True,
     help="Largest number of cells that the study may have.",
 )
+@click.option(
+    "--dry-run", is_flag=True, help="Say how many cells there are, how many are done, and how long."
+)
 @guarded
 def run(
     study: str,
@@ -112,6 +116,7 @@ def run(
     data: Path | None,
     device: str | None,
     limit: int,
+    dry_run: bool,
     **options: Unpack[Placed],
 ) -> None:
     """Run STUDY, the name of a built-in study or a YAML file, and write its report.
@@ -125,28 +130,13 @@ def run(
 
     chosen = load(study, settings, limit)
     out = out or Path("runs") / chosen.name
+    if dry_run:
+        foretell(study, chosen, out, data, device, options)
+        return
     failed = computed(chosen, out, data, device, options)
     print_report(out, anew=False)
     if failed:
         sys.exit(1)
-
-
-@cli.command()
-@DIRECTORY
-@guarded
-def status(directory: Path) -> None:
-    """Show how many cells of the study in DIR are finished, damaged or failed."""
-    from spikeproof.experiments.run.driver import status as status_of
-
-    found = status_of(directory)
-    click.echo(f"study {found.study}")
-    for kind, total in found.total.items():
-        click.echo(f"  {kind:7} {found.finished.get(kind, 0)} of {total}")
-    for heading, items in (("damaged, will be computed again", found.damaged), ("failed", found.failed)):
-        if items:
-            click.echo(f"{heading}:")
-        for item in items:
-            click.echo(f"  {item}")
 
 
 @cli.command()
@@ -386,6 +376,10 @@ def doctor(data: Path | None, as_json: bool) -> None:
 
 
 cli.add_command(work)
+cli.add_command(status)
+cli.add_command(retry)
+cli.add_command(prune)
+cli.add_command(import_)
 cli.add_command(export)
 cli.add_command(diff)
 cli.add_command(evaluate)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spikeproof.command.arguments import device_named, missing, noted
+from spikeproof.command.arguments import device_named, missing, noted, worker_count
 from spikeproof.command.executing import Placed, Workplace
 
 if TYPE_CHECKING:
     from spikeproof.experiments.study.study import Study
 
-__all__ = ["computed", "print_report", "written_report"]
+__all__ = ["computed", "foretell", "print_report", "written_report"]
 
 
 def computed(
@@ -54,6 +54,29 @@ def computed(
     if not quiet:
         terminal.print_summary(summary)
     return summary.failed
+
+
+def foretell(
+    named: str, study: Study, out: Path, data: Path | None, device: str | None, placed: Placed
+) -> None:
+    """Say what a run would do; nothing is computed or written.
+
+    Args:
+        named: the study as the command line names it.
+        study: that is asked for.
+        out: its output directory.
+        data: the directory that holds data sets.
+        device: as the command line names it.
+        placed: where cells would be computed.
+    """
+    from spikeproof.catalogue.names import members
+    from spikeproof.command.campaigns.upkeep import print_outlook
+    from spikeproof.experiments.run.queue.outlook import outlook
+    from spikeproof.experiments.study.cells import cells_of
+
+    found = outlook(cells_of(study, noted(study.data.load(data))), out)
+    workers = placed["workers"] or worker_count(device_named(device))
+    print_outlook(study.name, found, workers, lambda: members("studies").get(named))
 
 
 def print_report(directory: Path, *, anew: bool = True) -> None:

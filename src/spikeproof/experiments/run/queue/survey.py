@@ -10,7 +10,7 @@ import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -139,7 +139,7 @@ class Pruned:
     size: int
 
 
-def prune(directory: Path, *, remove: bool = False) -> Pruned:
+def prune(directory: Path, *, remove: bool = False, keep: Collection[str] = ()) -> Pruned:
     """Find, and remove if asked, what the study in an output directory does not need.
 
     Cells that somebody computes now, and cells that the study or an audit planned, always stay.
@@ -147,6 +147,7 @@ def prune(directory: Path, *, remove: bool = False) -> Pruned:
     Args:
         directory: the output directory.
         remove: whether to remove what was found.
+        keep: addresses of cells that other studies need.
 
     Raises:
         InputError: the directory holds no study, or cannot be written.
@@ -155,10 +156,11 @@ def prune(directory: Path, *, remove: bool = False) -> Pruned:
     leases = Leases(directory, "")
     live = leases.observe()
     there = {address for address in store.addresses() if is_address(address)}
-    unknown = sorted(address for address in there - found.kinds.keys() if address not in live)
+    spare = there - found.kinds.keys() - {*keep}
+    unknown = sorted(address for address in spare if address not in live)
     failures = Failures(directory)
-    failed = _unneeded(failures.addresses(), found, live)
-    states = _unneeded(_names(directory / "checkpoints"), found, live)
+    failed = _unneeded(failures.addresses() - {*keep}, found, live)
+    states = _unneeded({*_names(directory / "checkpoints")} - {*keep}, found, live)
     stale = tuple(sorted(set(_names(leases.folder)) - live.keys()))
     paths = [
         *(store.path(address) for address in unknown),
