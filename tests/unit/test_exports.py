@@ -47,10 +47,10 @@ def call(*arguments, status=0):
     return " ".join(result.output.split())
 
 
-def test_four_files_are_written_and_only_makes_fewer(place, tmp_path):
+def test_five_files_are_written_and_only_makes_fewer(place, tmp_path):
     said = call(place, "--out", tmp_path / "all")
     assert {path.name for path in (tmp_path / "all").iterdir()} == {
-        *("records.parquet", "examples.parquet", "paper.csv", "paper.tex")
+        *("records.parquet", "examples.parquet", "paper.csv", "paper.tex", "comparisons.tex")
     }
     assert f"examples.parquet: {4 * 4 * N} rows" in said  # clean, two attacks, worst case of four models
     call(place, "--out", tmp_path / "one", "--only", "csv")
@@ -132,6 +132,28 @@ def test_csv_and_latex_hold_the_same_numbers_and_no_hostile_name_acts(tmp_path):
     assert "&\\&" not in body[-1].replace(r"\&", "")
     assert r"\&" in body[-1]
     assert "$x^" not in text
+
+
+def test_comparisons_over_trainings_are_a_table_of_latex(place, tmp_path):
+    call(place, "--out", tmp_path, "--only", "comparisons")
+    lines = (tmp_path / "comparisons.tex").read_text().splitlines()
+    body = [line for line in lines if line.endswith("\\\\")][1:]
+    pairs = across_seeds.seed_comparisons(place, records(place))
+    assert len(body) == len(pairs) == 2
+    for line, pair in zip(body, pairs, strict=True):
+        assert line.count(" & ") == 8
+        assert f"{100 * pair['difference']:.1f} " in line
+        assert ("*" in line) == pair["shown"]
+
+
+def test_a_link_in_a_directory_of_somebody_else_is_not_written_through(place, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "out").mkdir()
+    for name in ("records.parquet", ".tmp-records.parquet", "paper.csv"):
+        (tmp_path / "out" / name).symlink_to(tmp_path / "mine")
+    call(place, "--out", tmp_path / "out")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert pq.read_table(tmp_path / "out" / "records.parquet").num_rows
 
 
 def test_training_runs_have_curves_numbers_and_verdicts(place):

@@ -276,3 +276,21 @@ def test_a_dry_run_of_a_built_in_study_says_what_the_study_says_of_its_time(tmp_
     assert "the study says: Handwritten digits" in call(
         "run", "quickstart", "--out", tmp_path / "x", "--dry-run"
     )
+
+
+def test_cells_that_an_audit_there_added_come_with_their_reasons(tmp_path):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    here, other = tmp_path / "here", tmp_path / "other"
+    call("run", tmp_path / "study.yaml", "--out", here, "--workers", 1)
+    shutil.copytree(here, other)
+    call("run", tmp_path / "study.yaml", "attacks=[fgsm, noise]", "--out", other, "--workers", 1)
+    plan = json.loads((other / "study.json").read_text())["plan"]
+    (added,) = (cell for cell in plan if cell["spec"].get("attack", {}).get("name") == "noise")
+    shutil.copy(here / "study.json", other / "study.json")
+    repair = {**added, "because": "too few examples", "round": 1}
+    (other / "repairs.json").write_bytes(as_json({"format": 1, "repairs": [repair], "spikeproof": "0"}))
+    found = import_cells(here, other)
+    assert (found.copied, len(found.known), found.unasked) == ((added["address"],), 4, ())
+    (noted,) = json.loads((here / "repairs.json").read_text())["repairs"]
+    assert (noted["address"], noted["because"]) == (added["address"], "too few examples")
+    assert import_cells(here, other).copied == ()

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from spikeproof.analysis.spike_analysis import CostSummary
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
+from spikeproof.experiments.read.gathered.across_seeds import SeedComparison
 from spikeproof.experiments.read.gathered.paper_rows import PaperRow
 from spikeproof.experiments.read.record import (
     Broke,
@@ -40,6 +41,7 @@ __all__ = [
     "attacks_of",
     "budget_of",
     "budgets",
+    "comparisons_latex",
     "corruption_errors_csv",
     "corruptions_csv",
     "csv_text",
@@ -701,6 +703,39 @@ def paper_latex(rows: Sequence[PaperRow]) -> str:
             f"\\begin{{tabular}}{{{'l' * len(axes)}{'r' * (len(head) - len(axes))}}}",
             "\\toprule",
             _latex_row(title),
+            "\\midrule",
+            *map(_latex_row, lines),
+            "\\bottomrule",
+            "\\end{tabular}",
+            "",
+        ]
+    )
+
+
+def comparisons_latex(rows: Sequence[SeedComparison]) -> str:
+    r"""Comparisons of architectures over trainings and images as a LaTeX `tabular`, in points of accuracy.
+
+    Args:
+        rows: of one study; there are none where no architecture has several seeds.
+    """
+    head = ["budget", "part", "first", "second", "others", "difference", "$p$", "seeds", "same sign"]
+    lines = []
+    for row in rows:
+        clean = row["threat"] == NO_ATTACK
+        budget = "clean" if clean else f"{row['threat']} {epsilon_text(row['epsilon'])}"
+        names = [str(dict(row)[name]) for name in ("part", "first", "second", "others")]
+        shown = _latex_accuracy(row["difference"], row["ci_low"], row["ci_high"])
+        agreeing = "--" if row["agreeing"] is None else str(row["agreeing"])
+        counts = [f"{row['adjusted']:.2g}", str(row["seeds"]), agreeing]
+        lines.append([*map(latex_text, [budget, *names]), shown + ("*" if row["shown"] else ""), *counts])
+    return "\n".join(
+        [
+            "% Needs \\usepackage{booktabs}. Mean accuracy of the first minus that of the second, in points, with",
+            "% 95 % intervals for other trainings and other images; p-values corrected for all rows (Holm).",
+            "% A star: a difference is shown. Same sign: seeds whose own difference has the sign of the mean.",
+            "\\begin{tabular}{lllllrrrr}",
+            "\\toprule",
+            _latex_row(head),
             "\\midrule",
             *map(_latex_row, lines),
             "\\bottomrule",

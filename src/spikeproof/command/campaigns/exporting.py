@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +21,7 @@ class Kind(StrEnum):
     EXAMPLES = "examples"
     CSV = "csv"
     LATEX = "latex"
+    COMPARISONS = "comparisons"
 
 
 FILES = {
@@ -27,6 +29,7 @@ FILES = {
     Kind.EXAMPLES: "examples.parquet",
     Kind.CSV: "paper.csv",
     Kind.LATEX: "paper.tex",
+    Kind.COMPARISONS: "comparisons.tex",
 }
 """What is exported -> its file."""
 
@@ -48,10 +51,11 @@ def export(
 ) -> None:
     """Export the numbers of the study in DIR.
 
-    Four files are written: records.parquet (one row per model, attack and budget), examples.parquet (one row
+    Five files are written: records.parquet (one row per model, attack and budget), examples.parquet (one row
     per example of every cell, with model and attack as columns), paper.csv and paper.tex (mean and 95 %
-    interval over seeds of every architecture). With --tensorboard or --mlflow the training curves and the
-    final numbers of every training are written there, and files only if --out or --only asks for them.
+    interval over seeds of every architecture), and comparisons.tex (what holds across seeds). With
+    --tensorboard or --mlflow the training curves and the final numbers of every training are written there,
+    and files only if --out or --only asks for them.
     """
     from spikeproof.experiments.read.gathered.campaign import training_runs
     from spikeproof.experiments.read.gathered.trackers import to_mlflow, to_tensorboard
@@ -74,16 +78,18 @@ def _say(new: int, total: int, place: str) -> None:
 
 
 def _write(directory: Path, out: Path, wanted: list[Kind]) -> None:
+    from spikeproof.experiments.read.gathered.across_seeds import seed_comparisons
     from spikeproof.experiments.read.gathered.longtables import write_examples, write_records
     from spikeproof.experiments.read.gathered.paper_rows import paper_rows
     from spikeproof.experiments.read.results import records
     from spikeproof.experiments.run.store import write_atomically, writing
-    from spikeproof.report.tables import paper_csv, paper_latex
+    from spikeproof.report.tables import comparisons_latex, paper_csv, paper_latex
 
     found = records(directory)
     texts: dict[Kind, Callable[[], str]] = {
         Kind.CSV: lambda: paper_csv(paper_rows(directory, found)),
         Kind.LATEX: lambda: paper_latex(paper_rows(directory, found)),
+        Kind.COMPARISONS: lambda: comparisons_latex(seed_comparisons(directory, found)),
     }
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -95,9 +101,9 @@ def _write(directory: Path, out: Path, wanted: list[Kind]) -> None:
                 write_atomically(path, content)
             click.echo(f"{path}")
             continue
-        staged = path.with_name(f".tmp-{path.name}")
+        staged = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")  # a name that no link has
         try:
-            with writing(out), staged.open("wb") as file:
+            with writing(out), staged.open("xb") as file:
                 rows = (
                     write_records(found, file)
                     if kind is Kind.RECORDS

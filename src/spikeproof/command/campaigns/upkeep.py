@@ -59,9 +59,14 @@ COUNTED = ("total", "done", "running", "failed", "aside", "waiting")
 """The numbers of cells of each kind; every cell of `total` is in exactly one of the others."""
 
 
-def _state(directory: Path, found: Survey, verify: bool) -> State:
+def _damaged(directory: Path) -> list[str]:
+    """What is wrong with cells that cannot be trusted; every cell is read, by what is heavy to import."""
     from spikeproof.experiments.run.driver import status as verified
 
+    return list(verified(directory).damaged)
+
+
+def _state(directory: Path, found: Survey, verify: bool) -> State:
     counts = (
         found.total,
         found.count(found.finished),
@@ -98,7 +103,7 @@ def _state(directory: Path, found: Survey, verify: bool) -> State:
             }
             for address, failure in (*found.retried.items(), *found.aside.items())
         ],
-        "damaged": list(verified(directory).damaged) if verify else None,
+        "damaged": _damaged(directory) if verify else None,
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spikeproof.errors import DamagedError, InputError
-from spikeproof.experiments.run.plans import read_plan
+from spikeproof.experiments.run.plans import Plan, Repair, note_repairs, read_plan
 from spikeproof.experiments.run.shapes import Manifest, check_cell
 from spikeproof.experiments.run.store import LARGEST_FILE, MANIFEST, Store, Stored, write_atomically, writing
 from spikeproof.experiments.study.cells import Cell, needed
@@ -47,7 +47,8 @@ def import_cells(directory: Path, other: Path) -> Imported:
 
     Every file is compared with its checksum, every cell with the plan of the study and with its address, and
     every measurement with the weights of the model here. What is there is never overwritten: an outcome that
-    differs is reported. A directory without a study takes over that of the other one.
+    differs is reported. A directory without a study takes over that of the other one, and cells that an audit
+    there added for models of the study here are taken over with their reasons.
 
     Args:
         directory: the output directory that cells are copied into.
@@ -58,15 +59,18 @@ def import_cells(directory: Path, other: Path) -> Imported:
     """
     if directory.resolve() == other.resolve():
         raise InputError("Two output directories", f"{directory} twice", "Name the directory to copy from.")
-    read_plan(other)
+    theirs = read_plan(other)
     begun = not (directory / "study.json").exists()
     Store(directory).prepare()
     if begun:
         with writing(directory):
             write_atomically(directory / "study.json", bytes_of(other / "study.json", LARGEST_DOCUMENT))
+    source = Store(other)
+    audited = _audited(read_plan(directory), theirs, source.addresses())
+    if audited:
+        note_repairs(directory, audited)
     plan = read_plan(directory)
     asked = {record["address"] for record in (*plan["plan"], *plan["repairs"])}
-    source = Store(other)
     found = {each for each in source.addresses() if each in asked}
     arrival = _Arrival(Store(directory), source)
     for record in (*plan["plan"], *plan["repairs"]):  # models come before what was measured on them
@@ -80,6 +84,17 @@ def import_cells(directory: Path, other: Path) -> Imported:
         tuple(sorted(source.addresses() - asked)),
         begun,
     )
+
+
+def _audited(plan: Plan, theirs: Plan, there: set[str]) -> list[Repair]:
+    """The cells that an audit of the other directory added for models of the study here."""
+    asked = {record["address"] for record in (*plan["plan"], *plan["repairs"])}
+    models = {record["address"] for record in plan["plan"] if record["kind"] == CellKind.TRAIN}
+    return [
+        repair
+        for repair in theirs["repairs"]
+        if repair["address"] in there - asked and repair["spec"].get("train") in models
+    ]
 
 
 class _Arrival:
