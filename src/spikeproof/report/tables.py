@@ -730,9 +730,9 @@ def comparisons_latex(rows: Sequence[SeedComparison]) -> str:
         lines.append([*map(latex_text, [budget, *names]), shown + ("*" if row["shown"] else ""), *counts])
     return "\n".join(
         [
-            "% Needs \\usepackage{booktabs}. Mean accuracy of the first minus that of the second, in points, with",
-            "% 95 % intervals for other trainings and other images; p-values corrected for all rows (Holm).",
-            "% A star: a difference is shown. Same sign: seeds whose own difference has the sign of the mean.",
+            "% Needs \\usepackage{booktabs}. Mean accuracy of the first minus that of the second, in points,",
+            "% with 95 % intervals for other trainings and other images; p-values are corrected for all rows",
+            "% (Holm). A star: a difference is shown. Same sign: seeds that agree with the sign of the mean.",
             "\\begin{tabular}{lllllrrrr}",
             "\\toprule",
             _latex_row(head),
