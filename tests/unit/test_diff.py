@@ -1,5 +1,6 @@
 """`spikeproof diff`: what moved, by which test, with which exit status, and what cannot be compared."""
 
+import hashlib
 import json
 import math
 import sys
@@ -201,3 +202,25 @@ def test_seeds_that_happen_to_agree_do_not_make_a_number_exact(tmp_path):
     (row,) = differences(place, table)["differences"]
     assert row["low"] < 0 < row["high"]
     assert not row["moved"]
+
+
+def test_a_line_that_fits_two_models_is_compared_with_neither(tmp_path, sides):
+    table = csv(tmp_path / "t.csv", "network,threat,epsilon,accuracy\nmlp,linf,0.1,0.1\n")
+    status, output = call(sides[0], table)
+    assert (status, "share at least one number" in " ".join(output.split())) == (2, True)
+
+
+def test_models_of_equal_names_and_other_options_are_marked_as_matched_by_name(tmp_path, sides):
+    other = made(tmp_path / "b", {"direct": 0.6, "latency": 0.3})
+    plan = (other / "study.json").read_text().replace('"steps": 4', '"steps": 5')
+    (other / "study.json").write_text(plan)
+    for path in other.glob("cells/*train*/cell.json"):
+        path.write_text(path.read_text().replace('"steps": 4', '"steps": 5'))
+        manifest = path.with_name("MANIFEST.json")
+        digests = json.loads(manifest.read_text()) | {
+            "cell.json": hashlib.sha256(path.read_bytes()).hexdigest()
+        }
+        manifest.write_bytes(as_json(digests))
+    found = rows(sides[0], other)
+    assert {row["by_name"] for row in found.values()} == {True}
+    assert not any(row["moved"] for row in found.values())

@@ -233,17 +233,23 @@ def _matched(
     one: Sequence[Figure], other: Sequence[Figure]
 ) -> tuple[list[tuple[Figure, Figure, bool]], list[Figure], list[Figure]]:
     """Pairs of the same number, by all options where both sides have them and otherwise by names."""
-    pairs, left, right = list[tuple[Figure, Figure, bool]](), list[Figure](), list(other)
-    for figure in one:
-        exact = [f for f in right if figure.spec and f.spec == figure.spec and _same_budget(f, figure)]
-        named = [f for f in right if _same_budget(f, figure) and _same_names(f, figure)]
-        found = exact or named
-        if len(found) != 1:
-            left.append(figure)
-            continue
-        right.remove(found[0])
-        pairs.append((figure, found[0], not exact))
+    pairs, left, right = list[tuple[Figure, Figure, bool]](), list(one), list(other)
+    for by_name, same in ((False, _same_spec), (True, _same_names)):
+        for figure in tuple(left):
+            found = [each for each in right if _same_budget(each, figure) and same(each, figure)]
+            if len(found) != 1:
+                continue
+            rivals = [each for each in left if _same_budget(each, found[0]) and same(each, found[0])]
+            if len(rivals) == 1:
+                left.remove(figure)
+                right.remove(found[0])
+                pairs.append((figure, found[0], by_name))
     return pairs, left, right
+
+
+def _same_spec(a: Figure, b: Figure) -> bool:
+    """Whether two models agree in all options, data and threat."""
+    return bool(a.spec) and a.spec == b.spec
 
 
 def _same_budget(a: Figure, b: Figure) -> bool:
@@ -251,7 +257,7 @@ def _same_budget(a: Figure, b: Figure) -> bool:
 
 
 def _same_names(a: Figure, b: Figure) -> bool:
-    """Whether two models agree in every part that both sides name, and in one of them at least."""
+    """Whether two models agree in every part that both name, and there is one; or one of them names none."""
     shared = a.names.keys() & b.names.keys()
     return all(a.names[part] == b.names[part] for part in shared) and bool(
         shared or not (a.names and b.names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -84,7 +85,7 @@ def write_examples(directory: Path, records: Sequence[Record], file: IO[bytes]) 
     schema = pa.schema([*(pa.field(name, _TYPES.get(name, _TEXT)) for name in NAMES), *map(_number, found)])
     rows = 0
     with pq.ParquetWriter(file, schema) as writer:
-        for words, columns in (*_stored(tabled, models, names), *_worst(directory, records)):
+        for words, columns in chain(_stored(tabled, models, names), _worst(directory, records)):
             count = len(columns["example"])
             arrays = [_repeated(words.get(name), schema.field(name).type, count) for name in NAMES]
             arrays += [_values(columns.get(name), count) for name in found]
