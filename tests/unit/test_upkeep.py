@@ -197,6 +197,15 @@ def test_equal_outcomes_may_tell_of_other_machines(whole, place):
     assert "8 were there, 0 differ" in call("import", place, whole)
 
 
+def test_equal_outcomes_may_have_taken_other_times(whole, place, tmp_path):
+    other = shutil.copytree(whole, tmp_path / "other")
+    for root, seconds in ((place, 1.0), (other, 2.0)):
+        rewritten(root, CELLS[0], epochs=[{"epoch": 1, "loss": 0.5, "seconds": seconds}])
+    assert "8 were there, 0 differ" in call("import", place, other)
+    rewritten(other, CELLS[0], epochs=[{"epoch": 1, "loss": 0.6, "seconds": 1.0}])
+    assert "7 were there, 1 differ" in call("import", place, other, status=1)
+
+
 def test_a_measurement_of_other_weights_is_not_copied(whole, place):
     without(place, 1)
     rewritten(place, CELLS[0], weights="f" * 64)
@@ -294,3 +303,10 @@ def test_cells_that_an_audit_there_added_come_with_their_reasons(tmp_path):
     (noted,) = json.loads((here / "repairs.json").read_text())["repairs"]
     assert (noted["address"], noted["because"]) == (added["address"], "too few examples")
     assert import_cells(here, other).copied == ()
+
+
+def test_two_machines_that_computed_the_same_study_do_not_differ(tmp_path):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    for name in ("one", "other"):
+        call("run", tmp_path / "study.yaml", "--out", tmp_path / name, "--workers", 1)
+    assert "0 cells copied, 4 were there, 0 differ" in call("import", tmp_path / "one", tmp_path / "other")

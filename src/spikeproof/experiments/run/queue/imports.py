@@ -7,10 +7,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.run.plans import Plan, Repair, note_repairs, read_plan
 from spikeproof.experiments.run.shapes import Manifest, check_cell
-from spikeproof.experiments.run.store import LARGEST_FILE, MANIFEST, Store, Stored, write_atomically, writing
+from spikeproof.experiments.run.store import (
+    LARGEST_FILE,
+    MANIFEST,
+    TABLE,
+    Store,
+    Stored,
+    write_atomically,
+    writing,
+)
 from spikeproof.experiments.study.cells import Cell, needed
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, read_json
@@ -19,6 +29,11 @@ __all__ = ["Imported", "import_cells"]
 
 TELLING = ("provenance.json", "seconds.json")
 """Files of a cell that say how it was computed; equal outcomes may differ in them."""
+
+TIMES = ("seconds", "processor_seconds")
+"""Keys of metrics that hold times, in which equal outcomes may differ too."""
+
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -128,7 +143,8 @@ class _Arrival:
 
     def compare(self, mine: Stored, theirs: Stored, kind: str) -> None:
         """Note whether two outcomes of one cell are the same."""
-        differing = sorted(_differing(_manifest(mine), _manifest(theirs)))
+        files = _differing(_manifest(mine), _manifest(theirs))
+        differing = sorted(name for name in files if not _same_content(name, mine, theirs))
         if differing:
             self.conflicts.append(f"{kind} {mine.address}: {', '.join(differing)} differ")
         else:
@@ -151,8 +167,25 @@ def _manifest(stored: Stored) -> Mapping[str, str]:
 
 
 def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> set[str]:
-    """Files whose content differs or that only one cell has, except those that tell how it was computed."""
+    """Files that differ or that only one cell has, except those that tell how it was computed."""
     return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)} - {*TELLING}
+
+
+def _same_content(name: str, mine: Stored, theirs: Stored) -> bool:
+    """Whether a file whose bytes differ says the same: numbers without times, or a table written otherwise."""
+    if name == METRICS:
+        return bool(_timeless(mine.metrics) == _timeless(theirs.metrics))
+    if name != TABLE or not {TABLE} <= mine.files & theirs.files:
+        return False
+    tables = [pq.ParquetFile(each.path / TABLE).read(use_threads=False) for each in (mine, theirs)]
+    return bool(tables[0].equals(tables[1]))
+
+
+def _timeless(data: object) -> object:
+    """Plain data without times."""
+    if isinstance(data, Mapping):
+        return {name: _timeless(value) for name, value in data.items() if name not in TIMES}
+    return [_timeless(each) for each in data] if isinstance(data, list) else data
 
 
 def _files(stored: Stored) -> dict[str, bytes]:
