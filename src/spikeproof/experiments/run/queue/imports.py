@@ -172,7 +172,7 @@ def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> set[str]:
 
 
 def _same_content(name: str, mine: Stored, theirs: Stored) -> bool:
-    """Whether a file whose bytes differ says the same: numbers without times, or a table written otherwise."""
+    """Whether a file of other bytes says the same: numbers without times, or a table written otherwise."""
     if name == METRICS:
         return bool(_timeless(mine.metrics) == _timeless(theirs.metrics))
     if name != TABLE or not {TABLE} <= mine.files & theirs.files:
