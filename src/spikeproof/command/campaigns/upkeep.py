@@ -58,6 +58,9 @@ class State(TypedDict):
 COUNTED = ("total", "done", "running", "failed", "aside", "waiting")
 """The numbers of cells of each kind; every cell of `total` is in exactly one of the others."""
 
+SAID = {"running": "running", "failed": "failed", "aside": "set aside", "waiting": "waiting"}
+"""Numbers of cells that are said where there are any -> the words for them."""
+
 
 def _damaged(directory: Path) -> list[str]:
     """What is wrong with cells that cannot be trusted; every cell is read, by what is heavy to import."""
@@ -110,11 +113,7 @@ def _state(directory: Path, found: Survey, verify: bool) -> State:
 def _print_state(state: State) -> None:
     click.echo(f"study {state['study']}")
     for kind, counts in state["kinds"].items():
-        words = [
-            f"{counts[name]} {'set ' if name == 'aside' else ''}{name}"
-            for name in COUNTED[2:]
-            if counts[name]
-        ]
+        words = [f"{counts[name]} {said}" for name, said in SAID.items() if counts[name]]
         rest = f" ({', '.join(words)})" if words else ""
         click.echo(f"  {kind:8} {counts['done']} of {counts['total']}{rest}")
     if state["damaged"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -124,12 +124,12 @@ def figures(side: Path) -> list[Figure]:
     Raises:
         InputError: it is none of these, or cannot be read.
     """
-    match side.suffix.lower():
-        case ".csv" if not side.is_dir():
-            return _pooled(read_csv(side))
-        case ".json" if not side.is_dir():
-            return _pooled(read_records(side))
-    return _of_study(side)
+    reader = READERS.get(side.suffix.lower())
+    return _of_study(side) if reader is None or side.is_dir() else _pooled(reader(side))
+
+
+READERS: Mapping[str, Callable[[Path], list[Figure]]] = {".csv": read_csv, ".json": read_records}
+"""End of the name of a file -> how its numbers are read."""
 
 
 def _of_study(directory: Path) -> list[Figure]:

@@ -28,6 +28,9 @@ __all__ = ["BLOCKS", "INCLUDE", "USE", "composed"]
 
 INCLUDE, BLOCKS, USE = "include", "blocks", "block"
 
+NAME = "name"
+"""The key of the name of a study, which no other study takes."""
+
 MOST_FILES = 100
 """Most files that one study is made of."""
 
@@ -112,7 +115,7 @@ class _Files:
         if found.data is not None and not isinstance(found.data, dict):
             raise _misplaced(where, "a study file with keys and values", found.data, f"Check {name}.")
         whole = self.joined(found, path.parent, (*above, own))
-        whole.data = {key: value for key, value in (whole.data or {}).items() if key != "name"}
+        whole.data = {key: value for key, value in (whole.data or {}).items() if key != NAME}
         return whole
 
 

@@ -23,13 +23,28 @@ from spikeproof.networks.classifier import Normalise
 from spikeproof.probes import Probe
 from spikeproof.protocols import Threat
 
-__all__ = ["ALL", "AUTO", "BLOCK", "GIVEN", "GRID", "GRID_OPTIONS", "GROUPS", "LAYOUT", "Holds", "Key"]
+__all__ = [
+    "ALL",
+    "AUTO",
+    "BLOCK",
+    "GIVEN",
+    "GRID",
+    "GRID_OPTIONS",
+    "GROUPS",
+    "LAYOUT",
+    "MODEL",
+    "Holds",
+    "Key",
+]
 
 GROUPS: Mapping[str, type[Corruption]] = {"images": ImageCorruption, "events": EventCorruption}
 """Word in the place of a corruption -> every corruption of this class, with its customary levels."""
 
 GRID = "transfer-grid"
 """In the list of attacks: one attack on every model, and its images judged on every other model."""
+
+MODEL = "model"
+"""In a block: a model that exists already, in place of its parts."""
 
 ALL, AUTO = "all", "auto"
 """Words in the place of a number of examples, and of draws."""
@@ -79,7 +94,7 @@ _MEANINGS = {
 
 BLOCK: Mapping[str, Key] = {
     **{axis: Key(kind, True, default, _MEANINGS[axis]) for axis, (kind, default) in AXES.items()},
-    "model": Key(GIVEN, True, None, "a model that exists already, in place of its parts"),
+    MODEL: Key(GIVEN, True, None, "a model that exists already, in place of its parts"),
 }
 """The keys of a block of models."""
 

@@ -14,7 +14,7 @@ from spikeproof.catalogue.extensions import imported
 from spikeproof.catalogue.names import KINDS, PARTS
 from spikeproof.catalogue.options import NEEDED, default, meaning
 from spikeproof.experiments.study.files.composition import BLOCKS, INCLUDE, USE
-from spikeproof.experiments.study.files.layout import BLOCK, GRID, GRID_OPTIONS, GROUPS, LAYOUT, Key
+from spikeproof.experiments.study.files.layout import BLOCK, GRID, GRID_OPTIONS, GROUPS, LAYOUT, MODEL, Key
 from spikeproof.specs import EXPONENT, FRACTION, Hint, summary, type_hints
 
 __all__ = ["schema"]
@@ -107,11 +107,11 @@ class _Schema:
 
     def block(self) -> Schema:
         """A block of models: the axes of which it is the product, or a model that exists already."""
-        axes = {name: self.entry(key) for name, key in BLOCK.items() if name != "model"}
+        axes = {name: self.entry(key) for name, key in BLOCK.items() if name != MODEL}
         return {
             "anyOf": [
                 {**_closed(axes), "required": ["encoder"]},
-                {**_closed({"model": self.entry(BLOCK["model"])}), "required": ["model"]},
+                {**_closed({MODEL: self.entry(BLOCK[MODEL])}), "required": [MODEL]},
                 {**_closed({USE: _to(_USE, "properties", USE), **axes}), "required": [USE]},
             ]
         }

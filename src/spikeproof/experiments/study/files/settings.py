@@ -9,7 +9,7 @@ from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.options import NEEDED, default
 from spikeproof.errors import InputError
 from spikeproof.experiments.study.documents import MAX_DEPTH, Document, KeyPath, Written, parse
-from spikeproof.experiments.study.files.layout import BLOCK, GRID, GRID_OPTIONS, LAYOUT, Key
+from spikeproof.experiments.study.files.layout import BLOCK, GRID, GRID_OPTIONS, LAYOUT, MODEL, Key
 from spikeproof.specs import Hint, type_hints
 
 __all__ = ["assign"]
@@ -45,6 +45,10 @@ def assign(document: Document, setting: str) -> None:
     label = f"setting {_short(setting)}"
     change = _Change(document, label, parse(text, label).data)
     document.data = change.among((), LAYOUT, document.data, names)
+
+
+NAME = "name"
+"""The key of the name of a member that is written with its options beside it."""
 
 
 class _Absent:
@@ -119,11 +123,11 @@ class _Change:
             return {names[0]: self.options(path, kind, names[0], {}, names[1:])}
         own = names[0] == name and name not in _takes(kind, name)
         names = names[1:] if own else names
-        if isinstance(data, dict) and "name" in data and names:
-            rest = {each: value for each, value in data.items() if each != "name"}
-            if names[0] == "name":
-                return {"name": self.inside((*path, "name"), object, name, names[1:]), **rest}
-            return {"name": name, **self.among(path, _takes(kind, name), rest, names)}
+        if isinstance(data, dict) and NAME in data and names:
+            rest = {each: value for each, value in data.items() if each != NAME}
+            if names[0] == NAME:
+                return {NAME: self.inside((*path, NAME), object, name, names[1:]), **rest}
+            return {NAME: name, **self.among(path, _takes(kind, name), rest, names)}
         given = data.get(name) if isinstance(data, dict) else None
         return {name: self.options(path, kind, name, given or {}, names)}
 
@@ -156,8 +160,8 @@ class _Change:
         named = {i for i, item in enumerate(data) if _name_of(item) == names[0]} - blocks
         if named:
             return named
-        given = {i for i in blocks if "model" in data[i]}
-        return given if names[0] == "model" and given else set(range(len(data))) - given or blocks
+        given = {i for i in blocks if MODEL in data[i]}
+        return given if names[0] == MODEL and given else set(range(len(data))) - given or blocks
 
     def index(self, name: str, count: int) -> int:
         """The element that a number picks."""
@@ -207,8 +211,8 @@ def _name_of(data: Written) -> str | None:
     """The name of a member in any of its three forms; None of anything else."""
     if isinstance(data, str):
         return data
-    if isinstance(data, dict) and isinstance(data.get("name"), str):
-        return str(data["name"])
+    if isinstance(data, dict) and isinstance(data.get(NAME), str):
+        return str(data[NAME])
     if isinstance(data, dict) and len(data) == 1:
         ((name, options),) = data.items()
         return str(name) if options is None or isinstance(options, dict) else None
