@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 __all__ = [
+    "EXPONENT",
+    "FRACTION",
     "Catalogue",
+    "Hint",
     "Where",
     "address",
     "build",
@@ -44,8 +47,11 @@ Catalogue = Mapping[Any, Mapping[str, type]]
 Where = Callable[[tuple[str | int, ...]], str]
 """(path from the top of a spec to one value in it) -> location, such as `study.yaml:12`."""
 
-_EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
-_FRACTION = re.compile(r"([0-9]+\.?[0-9]*) ?/ ?([1-9][0-9]*)")
+EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
+"""Text that is read as a number, since some YAML readers return it as text."""
+
+FRACTION = re.compile(r"([0-9]+\.?[0-9]*) ?/ ?([1-9][0-9]*)")
+"""Text that is read as a fraction, such as `8/255`."""
 
 
 def build(kind: object, spec: object, catalogue: Catalogue, where: Where | None = None) -> Any:
@@ -162,7 +168,7 @@ def _name(cls: type, catalogue: Catalogue) -> str | None:
     return next(named, None)
 
 
-class _Hint(NamedTuple):
+class Hint(NamedTuple):
     """A field's type: what it holds, whether None is allowed instead, and whether it is a list."""
 
     holds: object
@@ -170,7 +176,7 @@ class _Hint(NamedTuple):
     many: tuple[object, ...] | None = None
 
     @classmethod
-    def of(cls, hint: object) -> _Hint:
+    def of(cls, hint: object) -> Hint:
         if typing.get_origin(hint) in (typing.Union, types.UnionType):
             rest = [member for member in typing.get_args(hint) if member is not types.NoneType]
             if len(rest) == 1:
@@ -188,7 +194,7 @@ class _Hint(NamedTuple):
 
 
 def _plain(hint: object, value: object, catalogue: Catalogue) -> object:
-    field = _Hint.of(hint)
+    field = Hint.of(hint)
     if value is None and field.optional:
         return None
     if field.holds in catalogue and type(value) not in catalogue[field.holds].values():
@@ -211,7 +217,7 @@ class _Builder:
         self.catalogue, self.where = catalogue, where
 
     def value(self, hint: object, data: object, path: tuple[str | int, ...]) -> object:
-        field = _Hint.of(hint)
+        field = Hint.of(hint)
         if data is None and field.optional:
             return None
         if field.holds in self.catalogue:
@@ -273,7 +279,7 @@ class _Builder:
         except InputError as error:
             raise InputError(f"{self.at(path)}{error.expected}", error.got, error.try_) from error
 
-    def elements(self, field: _Hint, data: object, path: tuple[str | int, ...]) -> tuple[object, ...]:
+    def elements(self, field: Hint, data: object, path: tuple[str | int, ...]) -> tuple[object, ...]:
         values = data if isinstance(data, (list, tuple)) else ()
         hints = field.elements(len(values)) if values is data else None
         if hints is None:
@@ -295,9 +301,9 @@ def _validator(hint: Any) -> Callable[[object], object]:
 
 
 def _leaf(hint: object, data: object, location: str) -> object:
-    if hint is float and isinstance(data, str) and _EXPONENT.fullmatch(data):
+    if hint is float and isinstance(data, str) and EXPONENT.fullmatch(data):
         data = float(data)
-    if hint is float and isinstance(data, str) and (fraction := _FRACTION.fullmatch(data)):
+    if hint is float and isinstance(data, str) and (fraction := FRACTION.fullmatch(data)):
         data = float(fraction[1]) / float(fraction[2])
     try:
         value = _validator(hint)(data)

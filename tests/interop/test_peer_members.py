@@ -36,7 +36,7 @@ from spikeproof import (
 from spikeproof.auditing.assess import attack_evidence
 from spikeproof.errors import InputError
 from spikeproof.experiments.study.documents import parse
-from spikeproof.experiments.study.study import study_of
+from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.interop.members import FOOLBOX, TORCHATTACKS
 from spikeproof.learning.backprop import BPTT
 from spikeproof.neurons import LIF

@@ -11,7 +11,8 @@ from spikeproof.datasets import Dataset, DatasetSpec, Split
 from spikeproof.defences.defended import Defended
 from spikeproof.experiments.study.cells import model_spec
 from spikeproof.experiments.study.documents import parse
-from spikeproof.experiments.study.study import AXES, study_of
+from spikeproof.experiments.study.files.reader import study_of
+from spikeproof.experiments.study.study import AXES
 from spikeproof.keys import Key
 from spikeproof.learning.rule import Rule
 from spikeproof.losses import Loss

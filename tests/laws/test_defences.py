@@ -37,7 +37,7 @@ from spikeproof.evaluation.suites import Suite
 from spikeproof.experiments.run.compute import Bench
 from spikeproof.experiments.study.cells import cells_of
 from spikeproof.experiments.study.documents import parse
-from spikeproof.experiments.study.study import study_of
+from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.gradients import BPTR
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT

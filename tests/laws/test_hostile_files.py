@@ -23,8 +23,8 @@ from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.experiments.read.results import distance_records, probe_records, records
 from spikeproof.experiments.run.driver import status
 from spikeproof.experiments.study.documents import parse
-from spikeproof.experiments.study.settings import assign
-from spikeproof.experiments.study.study import study_of
+from spikeproof.experiments.study.files.reader import study_of
+from spikeproof.experiments.study.files.settings import assign
 from spikeproof.report.provenance import sources
 from spikeproof.report.tables import to_csv, to_latex
 from spikeproof.tensorfiles import dump

@@ -36,7 +36,7 @@ from spikeproof.evaluation.through import through
 from spikeproof.evaluation.verdicts import Steady, evaluate_attack, evaluate_clean
 from spikeproof.experiments.study.cells import cells_of
 from spikeproof.experiments.study.documents import parse
-from spikeproof.experiments.study.study import study_of
+from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.gradients import TSSL
 from spikeproof.keys import Key
 from spikeproof.losses import DLR, KL, LogitCrossEntropy, Margin, Rescaled

@@ -16,7 +16,7 @@ from spikeproof.experiments.run.driver import Listener, run
 from spikeproof.experiments.run.executors import Serial
 from spikeproof.experiments.study.cells import cells_of
 from spikeproof.experiments.study.documents import parse
-from spikeproof.experiments.study.study import study_of
+from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
 from spikeproof.networks.architecture import MLP

@@ -14,7 +14,7 @@ from spikeproof.errors import InputError
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.experiments.study.documents import parse
-from spikeproof.experiments.study.study import study_of
+from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.keys import Key
 from spikeproof.protocols import Threat
 from spikeproof.specs import build, describe

@@ -19,7 +19,7 @@ from spikeproof.evaluation.suites import Suite, evaluate_suite
 from spikeproof.experiments.read.results import records
 from spikeproof.experiments.study.cells import cells_of, model_spec
 from spikeproof.experiments.study.documents import parse
-from spikeproof.experiments.study.study import study_of
+from spikeproof.experiments.study.files.reader import study_of
 
 KEY, THREAT = sp.Key.of(0), sp.Linf(0.1)
 X = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))

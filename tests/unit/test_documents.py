@@ -2,7 +2,7 @@ import pytest
 
 from spikeproof.errors import InputError
 from spikeproof.experiments.study.documents import parse, read
-from spikeproof.experiments.study.settings import assign
+from spikeproof.experiments.study.files.settings import assign
 
 
 @pytest.mark.parametrize(

@@ -1,113 +1,300 @@
+"""Executors: workers on the cells of a store, killed, refused, interrupted and told to stop."""
+
+import errno
 import os
 import signal
 import subprocess
 import sys
-import time
+import threading
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from spikeproof.experiments.run.executors import Failure, Processes, Progress, Serial
+import spikeproof.experiments.run.driver as running
+from spikeproof.errors import InputError
+from spikeproof.experiments.run.executors import Processes, Serial
+from spikeproof.experiments.run.queue.failures import MOST_LOSSES, MOST_TRIES, Failure, Failures
+from spikeproof.experiments.run.queue.labour import Terminated
+from spikeproof.experiments.run.queue.leases import Leases, Progress
+from spikeproof.experiments.run.store import Store
+from spikeproof.experiments.study.cells import Cell
 
-EXECUTORS = [Serial(), Processes(1), Processes(2)]
+sys.path.insert(0, str(Path(__file__).parent))
+from synthetic import QUICK, Heard, Work, cells_of_models, go, metrics_of, noted
 
+HERE = str(Path(__file__).parent)
 
-def work(task, tell):
-    tell(Progress(1, 2, f"at {task}"))
-    if task == 13:
-        raise ValueError("unlucky")
-    if task == "die":
-        os._exit(3)
-    if task == "slow":
-        time.sleep(60)
-    return task * 2
-
-
-def halves(task, outcome):
-    return [task // 2] if not isinstance(outcome, Failure) and task > 1 else []
+EXECUTORS = [Serial(), Processes(2)]
 
 
-def brief(outcome):
-    return outcome.error if isinstance(outcome, Failure) else outcome
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "out"
+
+
+def complete(root, cells):
+    """Every cell is stored undamaged with the right numbers, and none was begun after it was finished."""
+    store = Store(root)
+    assert store.addresses() == {cell.address for cell in cells}
+    for cell in cells:
+        assert store.planned(cell.record()).metrics == metrics_of(cell)
+    assert not [line for line in noted(root) if line[0] == "again"]
+    assert not Leases(root, "").observe()
 
 
 @pytest.mark.parametrize("executor", EXECUTORS, ids=lambda e: f"{type(e).__name__}{vars(e) or ''}")
-def test_every_executor_has_the_same_outcomes(executor):
-    heard = []
-    outcomes = executor.run(work, [8, 13, 3], then=halves, heard=lambda *event: heard.append(event))
-    assert sorted((task, brief(outcome)) for task, outcome in outcomes) == [
-        (1, 2),
-        (1, 2),
-        (2, 4),
-        (3, 6),
-        (4, 8),
-        (8, 16),
-        (13, "ValueError: unlucky"),
-    ]
-    assert (13, Progress(1, 2, "at 13")) in heard
-    assert len(heard) == 7
+def test_every_executor_leaves_the_same_store(executor, root):
+    heard, cells = Heard(), cells_of_models(2, 3)
+    summary = go(root, cells, executor, heard)
+    assert (summary.total, summary.computed, summary.kept, summary.failed) == (8, 8, 0, 0)
+    complete(root, cells)
+    assert sorted(cell.address for cell, _ in heard.ended) == sorted(cell.address for cell in cells)
+    assert {progress for _, progress in heard.told} == {Progress(1, 2, "half")}
+    assert go(root, cells, executor, Heard()).kept == 8
 
 
-def test_a_failure_carries_its_traceback():
-    ((_, failure),) = Serial().run(work, [13])
-    assert "raise ValueError" in failure.trace
+def test_cells_of_one_model_run_where_it_is_in_memory(root):
+    cells = cells_of_models(3, 4)
+    go(root, cells, Serial())
+    assert [address for _, address, _ in noted(root)] == [cell.address for cell in cells]
 
 
-def test_tasks_made_by_a_result_run_before_tasks_that_wait():
-    assert [task for task, _ in Serial().run(work, [4, 7], then=halves)] == [4, 2, 1, 7, 3, 1]
+@dataclass(frozen=True)
+class Raising(Work):
+    """Raises an error at one of the cells, so many times."""
+
+    cell: Cell | None = None
+    error: Exception = OSError("busy")
+    times: int = 99
+
+    def __call__(self, cell, tell):
+        files = super().__call__(cell, tell)
+        if cell == self.cell and self.tries() <= self.times:
+            raise self.error
+        return files
+
+    def tries(self):
+        return len([word for word, address, _ in noted(self.root) if address == self.cell.address])
 
 
-def test_a_worker_that_dies_takes_only_its_task_with_it():
-    outcomes = dict(Processes(1).run(work, [5, "die", 6]))
-    assert outcomes[5] == 10
-    assert outcomes[6] == 12
-    assert outcomes["die"].error == "the worker process died (exit code 3)"
+def test_an_error_that_may_pass_is_tried_again_and_then_set_aside(root, monkeypatch):
+    monkeypatch.setattr(Failure, "pause", 0.0)
+    heard, cells = Heard(), cells_of_models(1, 2)
+    summary = go(root, cells, Serial(), heard, Raising(root, cell=cells[1], times=MOST_TRIES - 1))
+    assert (summary.computed, summary.failed) == (3, 0)
+    assert [failure.tries for _, failure in heard.tried] == [1, 2]
+    assert not any((root / "failures").iterdir())
+    other = root.with_name("other")
+    heard = Heard()
+    summary = go(other, cells, Serial(), heard, Raising(other, cell=cells[1]))
+    assert (summary.computed, summary.failed) == (2, 1)
+    ((cell, failure),) = [(cell, failure) for cell, failure in heard.ended if failure]
+    assert cell == cells[1]
+    assert (failure.error, failure.tries, failure.aside) == ("OSError: busy", MOST_TRIES, True)
+    assert "raise self.error" in Failures(other).read(cell.address).trace
 
 
-def test_stopping_early_ends_the_workers():
-    start = time.monotonic()
-    outcomes = Processes(2).run(work, ["slow", 1])
-    assert next(outcomes) == (1, 2)
-    outcomes.close()
-    assert time.monotonic() - start < 30
+def test_an_error_that_stays_is_set_aside_at_once_with_all_that_need_the_cell(root):
+    heard, cells = Heard(), cells_of_models(2, 3)
+    summary = go(root, cells, Serial(), heard, Raising(root, cell=cells[0], error=ValueError("unlucky")))
+    assert (summary.total, summary.computed, summary.failed, summary.blocked) == (8, 4, 1, 3)
+    assert Raising(root, cell=cells[0]).tries() == 1
+    assert "unlucky" in Failures(root).read(cells[0].address).trace
 
 
-def test_workers_end_when_the_driver_is_killed(tmp_path):
-    module = tmp_path / "forever.py"
-    module.write_text(
-        "import os, time\n"
-        "from spikeproof.experiments.run.executors import Processes\n"
-        "def work(task, tell):\n"
-        "    print(os.getpid(), flush=True)\n"
-        "    time.sleep(60)\n"
-        "if __name__ == '__main__':\n"
-        "    list(Processes(1).run(work, [1]))\n"
+@dataclass(frozen=True)
+class Dying(Work):
+    """Ends its process at one of the cells."""
+
+    cell: Cell | None = None
+
+    def __call__(self, cell, tell):
+        files = super().__call__(cell, tell)
+        if cell == self.cell:
+            os._exit(3)
+        return files
+
+
+def test_a_worker_that_dies_takes_only_its_cell_with_it_which_is_then_set_aside(root):
+    Failures(root).note(
+        cells_of_models(1, 3)[1].record(), Failure("", tries=0, losses=MOST_LOSSES - 1, aside=False)
     )
-    driver = subprocess.Popen([sys.executable, str(module)], stdout=subprocess.PIPE)
-    assert int(driver.stdout.readline()) != driver.pid
-    driver.send_signal(signal.SIGKILL)
-    driver.communicate(timeout=20)  # the pipe closes only when the worker is gone too
-    assert driver.returncode == -signal.SIGKILL
+    heard, cells = Heard(), cells_of_models(1, 3)
+    summary = go(root, cells, Processes(1), heard, Dying(root, cell=cells[1]))
+    assert (summary.computed, summary.failed) == (3, 1)
+    ((cell, failure),) = [(cell, failure) for cell, failure in heard.ended if failure]
+    assert cell == cells[1]
+    assert failure.error == "the worker process died (exit code 3)"
+    assert not Leases(root, "").observe()
+
+
+def test_a_disk_that_is_full_stops_the_run_with_a_message_and_blames_no_cell(root, monkeypatch):
+    cells = cells_of_models(1, 2)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(InputError, match="No space left"):
+        go(root, cells, Processes(1), None, Raising(root, cell=cells[1], error=full))
+    assert Failures(root).addresses() == set()
+    assert not Leases(root, "").observe()
+    assert go(root, cells, Serial()).computed == 2
+
+
+def test_a_checkpoint_that_may_not_be_written_stops_the_run(root):
+    cells = cells_of_models(1, 2)
+    refused = PermissionError(errno.EACCES, "Permission denied", str(root / "checkpoints" / "x"))
+    with pytest.raises(InputError, match="Permission denied"):
+        go(root, cells, Serial(), None, Raising(root, cell=cells[1], error=refused))
+
+
+@dataclass(frozen=True)
+class Terminating(Work):
+    """Sends SIGTERM to its own process at one of the cells, and waits."""
+
+    cell: Cell | None = None
+    patience: float = 0.0
+
+    def __call__(self, cell, tell):
+        files = super().__call__(cell, tell)
+        if cell == self.cell:
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(self.patience)
+        return files
+
+
+@pytest.mark.parametrize(("seconds", "stored"), [(0.0, 2), (60.0, 1)])
+def test_a_cell_under_way_finishes_or_is_given_back_when_the_process_is_told_to_stop(root, seconds, stored):
+    cells, heard, before = cells_of_models(1, 3), Heard(), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Terminated) as told:
+        go(root, cells, Serial(), heard, Terminating(root, cell=cells[1], patience=seconds))
+    assert told.value.code == 143
+    assert "SIGTERM" in heard.messages[0]
+    assert len(Store(root).addresses()) == stored
+    assert not any((root / "leases").iterdir())
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert go(root, cells, Serial()).computed == 4 - stored
+    complete(root, cells)
+
+
+DRIVER = """
+import sys, pathlib
+sys.path.insert(0, {here!r})
+from synthetic import *
+from spikeproof.experiments.run.executors import *
+
+class Forever(Work):
+    def __call__(self, cell, tell):
+        super().__call__(cell, tell)
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+
+if __name__ == "__main__":
+    root = pathlib.Path(sys.argv[1])
+    go(root, cells_of_models(1, 2), eval(sys.argv[2]), work=Forever(root))
+"""
+
+
+def driver(root, executor):
+    """A driver whose first cell never ends, in a process of its own; and the process of that cell."""
+    script = root.with_name("script.py")
+    script.write_text(DRIVER.format(here=HERE))
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(root), executor], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    return process, int(process.stdout.readline())
+
+
+def test_workers_end_when_the_driver_is_killed_and_another_driver_goes_on(root):
+    process, worker = driver(root, "Processes(1)")
+    assert worker != process.pid
+    process.kill()
+    process.communicate(timeout=60)  # the pipe closes only when the worker is gone too
+    cells = cells_of_models(1, 2)
+    assert go(root, cells, Serial()).computed == 3
+    complete(root, cells)
+
+
+def test_ctrl_c_shows_no_traceback_of_a_worker_and_gives_its_cell_back(root):
+    process, worker = driver(root, "Processes(1)")
+    for each in (worker, process.pid):  # as a terminal does, which interrupts the whole group
+        os.kill(each, signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert shown.decode().count("Traceback") == shown.decode().count("KeyboardInterrupt") == 1
+    assert not any((root / "leases").iterdir())
+    assert not Failures(root).addresses()
+
+
+def test_a_driver_that_is_told_to_stop_ends_its_workers_and_gives_their_cells_back(root):
+    process, _ = driver(root, "Processes(1)")
+    process.terminate()
+    _, shown = process.communicate(timeout=60)
+    assert (process.returncode, shown) == (143, b"")
+    assert not any((root / "leases").iterdir())
+    assert not Failures(root).addresses()
+
+
+def test_two_drivers_on_one_store_share_the_work(root):
+    cells, summaries = cells_of_models(4, 5), []
+    drivers = [
+        threading.Thread(
+            target=lambda: summaries.append(go(root, cells, Processes(1), work=Work(root, 0.05)))
+        )
+        for _ in range(2)
+    ]
+    for each in drivers:
+        each.start()
+    for each in drivers:
+        each.join()
+    assert sum(summary.computed for summary in summaries) == len(cells) == 24
+    assert min(summary.computed for summary in summaries) > 0
+    complete(root, cells)
+    assert len(noted(root)) == len(cells)
 
 
 def test_a_script_without_a_main_guard_gets_a_message_that_asks_for_one(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from operator import add\n"
+        f"import sys\nsys.path.insert(0, {HERE!r})\n"
+        "from synthetic import *\n"
         "from spikeproof.errors import InputError\n"
         "from spikeproof.experiments.run.executors import Processes\n"
-        "try:\n    list(Processes(2).run(add, [1]))\n"
+        f"root = Path({str(tmp_path / 'out')!r})\n"
+        "try:\n    go(root, cells_of_models(1, 1), Processes(1))\n"
         "except InputError as error:\n    print(error)\n"
     )
     shown = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert "if __name__ == '__main__'" in shown.stdout
 
 
-def test_a_worker_never_hears_an_interrupt():
-    """The signal is blocked before its process begins, so Ctrl-C while it imports shows no traceback."""
-    mask = [outcome for _, outcome in Processes(1).run(blocked, [0])]
-    assert mask == [True]
+class Blocked(Work):
+    """Notes whether Ctrl-C is blocked, as it is before the process begins."""
+
+    def __call__(self, cell, tell):
+        blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        tell(Progress(int(blocked), 1, os.environ["OMP_NUM_THREADS"]))
+        return super().__call__(cell, tell)
+
+
+def test_a_worker_never_hears_an_interrupt_and_has_its_share_of_threads(root, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    heard = Heard()
+    go(root, cells_of_models(2, 0), Processes(4), heard, Blocked(root))
+    assert heard.told[0][1] == Progress(1, 1, "4")  # two cells, hence two workers
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert "OMP_NUM_THREADS" not in os.environ
 
 
-def blocked(task, tell):
-    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+def test_a_run_shows_that_it_goes_on_with_what_it_does_and_a_forecast(root, monkeypatch):
+    monkeypatch.setattr(running, "BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(running, "BETWEEN_SIGNS", 0.0)
+    states, cells = [], cells_of_models(1, 3)
+
+    class Watching(Heard):
+        def alive(self, state):
+            states.append(state)
+
+    go(root, cells, Serial(), Watching(), Work(root, 0.1), QUICK)
+    first, last = states[0], states[-1]
+    assert (first.done, first.total, first.busy[0].cell) == (0, 4, cells[0])
+    assert first.seconds_left is None
+    assert last.seconds_left == pytest.approx(0.1 * (last.total - last.done))

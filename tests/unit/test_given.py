@@ -19,7 +19,7 @@ from spikeproof.command.cli import cli
 from spikeproof.datasets import ClassProportional, Digits
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.study.documents import parse
-from spikeproof.experiments.study.study import study_of
+from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.threats import Linf
 
 PROGRAM = """

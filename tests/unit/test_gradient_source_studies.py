@@ -15,7 +15,7 @@ from spikeproof.experiments.run.executors import Serial
 from spikeproof.experiments.run.store import Store
 from spikeproof.experiments.study.cells import cells_of
 from spikeproof.experiments.study.documents import parse
-from spikeproof.experiments.study.study import study_of
+from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.threats import Flips, Linf
 
 SOURCES = """\

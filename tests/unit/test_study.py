@@ -23,9 +23,9 @@ from spikeproof.experiments.run.executors import Processes, Serial
 from spikeproof.experiments.run.store import Store, as_json
 from spikeproof.experiments.study.cells import Cell, cells_of
 from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.files.reader import load, study_of
+from spikeproof.experiments.study.files.settings import assign
 from spikeproof.experiments.study.kinds import CellKind
-from spikeproof.experiments.study.settings import assign
-from spikeproof.experiments.study.study import load, study_of
 from spikeproof.neurons import ReLU
 from spikeproof.specs import address
 from spikeproof.threats import Linf, Region
@@ -232,7 +232,7 @@ def addresses(*settings):
 
 def test_equal_studies_have_equal_addresses_in_every_process():
     program = (
-        "import sys; from spikeproof.experiments.study.study import load;"
+        "import sys; from spikeproof.experiments.study.files.reader import load;"
         "from spikeproof.experiments.study.cells import cells_of;"
         "study = load('quickstart'); print(cells_of(study, study.data.load(None))[5].address)"
     )

@@ -18,7 +18,7 @@ from spikeproof.experiments.run.compute import Bench
 from spikeproof.experiments.run.executors import Processes, Serial
 from spikeproof.experiments.study.cells import cells_of
 from spikeproof.experiments.study.documents import parse
-from spikeproof.experiments.study.study import study_of
+from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.specs import canonical
 
 TEXT = """\

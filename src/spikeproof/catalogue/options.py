@@ -15,7 +15,7 @@ from spikeproof.specs import describe, spelt, type_hints
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["NEEDED", "Option", "options"]
+__all__ = ["NEEDED", "Option", "default", "meaning", "options", "written"]
 
 NEEDED = "(required)"
 """What stands in the place of a default where an option must be given."""
@@ -58,7 +58,7 @@ def options(kind: str, name: str) -> list[Option]:
         raise InputError(f"Expected a name of kind {kind}", repr(name), suggest(name, table))
     member, hints = table[name], type_hints(table[name])
     return [
-        Option(field.name, _holds(hints[field.name]), _default(field), meaning(member, field.name))
+        Option(field.name, _holds(hints[field.name]), default(field), meaning(member, field.name))
         for field in dataclasses.fields(member)
         if field.init
     ]
@@ -76,26 +76,39 @@ def _holds(hint: object) -> str:
     return spelt(hint, {**options, **_NAMES})
 
 
-def _default(field: dataclasses.Field[object]) -> object:
-    """The default as a study file writes it."""
+def default(field: dataclasses.Field[object]) -> object:
+    """The default of a field as a study file writes it; `NEEDED` where there is none.
+
+    Args:
+        field: of a member of the catalogue.
+    """
     value = field.default
     if field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
     if value is dataclasses.MISSING:
         return NEEDED
-    return _written(value)
+    return written(value)
 
 
-def _written(value: object) -> object:
-    """A value in the short form of a study file: parts by name, with options other than their defaults."""
+def written(value: object) -> object:
+    """A value in the short form of a study file: parts by name, with options other than their defaults.
+
+    Args:
+        value: of an option.
+
+    Example:
+        >>> from spikeproof.encoders import Latency
+        >>> written((1, Latency(), Latency(steps=3)))
+        [1, 'latency', {'latency': {'steps': 3}}]
+    """
     if isinstance(value, (tuple, list)):
-        return [_written(each) for each in value]
+        return [written(each) for each in value]
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
     spec = describe(value, PARTS)
     name = spec.pop("name", None)
     plain = {
-        field.name: _written(getattr(value, field.name))
+        field.name: written(getattr(value, field.name))
         for field in dataclasses.fields(value)
         if field.name in spec and getattr(value, field.name) != field.default
     }

@@ -29,6 +29,7 @@ __all__ = [
     "missing",
     "noted",
     "printable_text",
+    "worker_count",
 ]
 
 P = ParamSpec("P")
@@ -78,6 +79,10 @@ EXTRAS = {
     "foolbox": "peers",
     "torchattacks": "peers",
     "eagerpy": "peers",
+    "ray": "ray",
+    "submitit": "slurm",
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
 }
 """Package -> the extra that it belongs to, where that is not `study`."""
 
@@ -138,13 +143,16 @@ def device_named(name: str | None) -> str:
     return name
 
 
+def worker_count(device: str) -> int:
+    """The number of workers where none is named: one per core, or one on a GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if device.startswith("cuda") else cores
+
+
 def executor_of(workers: int | None, device: str, tasks: int) -> Executor:
     from spikeproof.experiments.run.executors import Processes, Serial
 
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = 1 if device.startswith("cuda") else workers
-    workers = min(workers, tasks)
+    workers = min(workers or worker_count(device), tasks)
     return Serial() if workers <= 1 else Processes(workers)
 
 

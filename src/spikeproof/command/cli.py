@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -21,13 +21,18 @@ from spikeproof.command.arguments import (
     guarded,
     printable_text,
 )
+from spikeproof.command.campaigns.differing import diff
+from spikeproof.command.campaigns.exporting import export
+from spikeproof.command.campaigns.upkeep import import_, prune, retry, status
+from spikeproof.command.executing import Placed, placed, work
 from spikeproof.command.measuring import audit, evaluate
-from spikeproof.command.reports import computed, print_report
+from spikeproof.command.reports import computed, foretell, print_report
 from spikeproof.errors import InputError
 from spikeproof.version import __version__
 
 if TYPE_CHECKING:
     from spikeproof.experiments.read.comparisons import Compared
+    from spikeproof.experiments.read.gathered.across_seeds import SeedComparison, SeedMean
     from spikeproof.experiments.read.record import (
         CorruptionError,
         CorruptionRecord,
@@ -92,13 +97,16 @@ def cli() -> None:
 @click.option("--out", type=PATH, help="Output directory.  [default: runs/STUDY]")
 @click.option("--data", type=PATH, help="Directory that holds data sets.")
 @click.option("--device", type=TEXT, help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]")
-@click.option("--workers", type=click.IntRange(1, 1024), help="Number of processes.  [default: one per core]")
+@placed
 @click.option(
     "--limit",
     type=click.IntRange(1),
     default=100_000,
     show_default=True,
     help="Largest number of cells that the study may have.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Say how many cells there are, how many are done, and how long."
 )
 @guarded
 def run(
@@ -107,20 +115,25 @@ def run(
     out: Path | None,
     data: Path | None,
     device: str | None,
-    workers: int | None,
     limit: int,
+    dry_run: bool,
+    **options: Unpack[Placed],
 ) -> None:
     """Run STUDY, the name of a built-in study or a YAML file, and write its report.
 
     Cells that the output directory already holds are not computed again, so the same command resumes an
-    interrupted study, and of a changed study only the new cells are computed. KEY=VALUE changes a value of
+    interrupted study, and of a changed study only the new cells are computed. Several of these commands may
+    work on one directory at a time, on one machine or on several that share it. KEY=VALUE changes a value of
     the study, for example examples=100, epsilons=[0.1,0.2] or models.0.rule.epochs=2.
     """
-    from spikeproof.experiments.study.study import load
+    from spikeproof.experiments.study.files.reader import load
 
     chosen = load(study, settings, limit)
     out = out or Path("runs") / chosen.name
-    failed = computed(chosen, out, data, device, workers)
+    if dry_run:
+        foretell(study, chosen, out, data, device, options)
+        return
+    failed = computed(chosen, out, data, device, options)
     print_report(out, anew=False)
     if failed:
         sys.exit(1)
@@ -128,26 +141,9 @@ def run(
 
 @cli.command()
 @DIRECTORY
-@guarded
-def status(directory: Path) -> None:
-    """Show how many cells of the study in DIR are finished, damaged or failed."""
-    from spikeproof.experiments.run.driver import status as status_of
-
-    found = status_of(directory)
-    click.echo(f"study {found.study}")
-    for kind, total in found.total.items():
-        click.echo(f"  {kind:7} {found.finished.get(kind, 0)} of {total}")
-    for heading, items in (("damaged, will be computed again", found.damaged), ("failed", found.failed)):
-        if items:
-            click.echo(f"{heading}:")
-        for item in items:
-            click.echo(f"  {item}")
-
-
-@cli.command()
-@DIRECTORY
 @AS_JSON
 @click.option("--seeds", is_flag=True, help="Means over training seeds, with their intervals.")
+@click.option("--trainings", is_flag=True, help="Means and comparisons over trainings and images.")
 @click.option("--probes", is_flag=True, help="Accuracy under timing probes.")
 @click.option("--corruptions", is_flag=True, help="Accuracy under natural corruptions, and mean errors.")
 @click.option("--transfers", is_flag=True, help="Accuracy on images made on every other model, as a grid.")
@@ -161,7 +157,7 @@ def show(directory: Path, as_json: bool, **tables: bool) -> None:
     With --json, one table is printed as a list, and several tables as an object that maps the name of each
     table to its list.
     """
-    order = ("seeds", "probes", "corruptions", "transfers", "distances", "spikes", "comparisons")
+    order = ("seeds", "trainings", "probes", "corruptions", "transfers", "distances", "spikes", "comparisons")
     found = _Tables(directory)
     asked = [part for name in order if tables[name] for part in (name, *TOGETHER.get(name, ()))]
     if as_json:
@@ -189,6 +185,18 @@ class _Tables:
         from spikeproof.report.tables import seeds_json
 
         return seeds_json(self.numbers)
+
+    @cached_property
+    def trainings(self) -> Sequence[SeedMean]:
+        from spikeproof.experiments.read.gathered.across_seeds import seed_means
+
+        return seed_means(self.directory, self.numbers)
+
+    @cached_property
+    def training_comparisons(self) -> Sequence[SeedComparison]:
+        from spikeproof.experiments.read.gathered.across_seeds import seed_comparisons
+
+        return seed_comparisons(self.directory, self.numbers)
 
     @cached_property
     def probes(self) -> Sequence[ProbeRecord]:
@@ -239,6 +247,8 @@ class _Tables:
         printed: dict[str, Callable[[], None]] = {
             "numbers": lambda: terminal.print_records(self.numbers),
             "seeds": lambda: terminal.print_seeds(self.numbers, explained=not asked),
+            "trainings": lambda: terminal.print_trainings(self.trainings),
+            "training_comparisons": lambda: terminal.print_training_comparisons(self.training_comparisons),
             "probes": lambda: terminal.print_probes(self.probes),
             "corruptions": lambda: terminal.print_corruptions(self.corruptions),
             "corruption_errors": lambda: terminal.print_corruption_errors(self.corruption_errors),
@@ -257,11 +267,12 @@ STANDARD_TABLES = (
 )
 """What `show` prints where no table is asked for."""
 
-TOGETHER = {"corruptions": ("corruption_errors",)}
+TOGETHER = {"corruptions": ("corruption_errors",), "trainings": ("training_comparisons",)}
 """Table -> tables that are printed with it."""
 
 NOTHING = {
     "seeds": "No model of this study is finished under several seeds.",
+    "trainings": "No model of this study is finished under several seeds.",
     "probes": "No probe of this study is finished.",
     "corruptions": "No corruption of this study is finished.",
     "transfers": "This study does not judge the images of every model on every other one.",
@@ -335,6 +346,18 @@ def _list_models(directory: str | None, as_json: bool) -> None:
 
 
 @cli.command()
+@guarded
+def schema() -> None:
+    """Print the JSON Schema of study files, by which editors complete and check them.
+
+    Write it to a file, and begin a study with the line `# yaml-language-server: $schema=FILE`.
+    """
+    from spikeproof.experiments.study.files.schema import schema as schema_of_studies
+
+    click.echo(json.dumps(schema_of_studies(), indent=1))
+
+
+@cli.command()
 @click.option("--data", type=PATH, help="Directory that holds data sets.")
 @AS_JSON
 @guarded
@@ -352,5 +375,12 @@ def doctor(data: Path | None, as_json: bool) -> None:
             click.echo(f"  {name:14} {finding}")
 
 
+cli.add_command(work)
+cli.add_command(status)
+cli.add_command(retry)
+cli.add_command(prune)
+cli.add_command(import_)
+cli.add_command(export)
+cli.add_command(diff)
 cli.add_command(evaluate)
 cli.add_command(audit)

@@ -21,6 +21,7 @@ from spikeproof.command.arguments import (
     guarded,
     noted,
 )
+from spikeproof.command.executing import HERE, Placed
 from spikeproof.command.reports import computed, print_report, written_report
 from spikeproof.errors import InputError
 
@@ -232,8 +233,8 @@ def _into(out: Path, as_json: bool, options: Asked) -> int:
     model = saved_candidate(Saved(path=str(options["model"]))) if given is None else Owned.of(given)
     case = _Case.of(options)
     study = as_study(_study_name(out), model, case.data, case.question)
-    workers = None if len(study.threats) > 1 else 1
-    return computed(study, out, options["data"], options["device"], workers, quiet=as_json)
+    placed: Placed = {**HERE, "workers": None if len(study.threats) > 1 else 1}
+    return computed(study, out, options["data"], options["device"], placed, quiet=as_json)
 
 
 def _study_name(out: Path) -> str:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spikeproof.command.arguments import device_named, executor_of, missing, noted
+from spikeproof.command.arguments import device_named, missing, noted, worker_count
+from spikeproof.command.executing import Placed, Workplace
 
 if TYPE_CHECKING:
     from spikeproof.experiments.study.study import Study
 
-__all__ = ["computed", "print_report", "written_report"]
+__all__ = ["computed", "foretell", "print_report", "written_report"]
 
 
 def computed(
@@ -22,7 +23,7 @@ def computed(
     out: Path,
     data: Path | None,
     device: str | None,
-    workers: int | None,
+    placed: Placed,
     *,
     quiet: bool = False,
 ) -> int:
@@ -33,7 +34,7 @@ def computed(
         out: its output directory.
         data: the directory that holds data sets.
         device: as the command line names it.
-        workers: number of processes, or None for one per core.
+        placed: where cells are computed.
         quiet: whether nothing is printed.
     """
     from spikeproof.command import terminal
@@ -48,11 +49,34 @@ def computed(
     command = ("spikeproof", *sys.argv[1:])
     bench = Bench(out, data, device, study.batch_size, command, programs(study.models))
     with nullcontext(Listener()) if quiet else terminal.listener() as listener:
-        executor = executor_of(workers, device, len(cells))
+        executor = Workplace(placed, device, len(cells)).executor()
         summary = run_cells(study.name, study.spec(), cells, bench, executor, out, listener)
     if not quiet:
         terminal.print_summary(summary)
     return summary.failed
+
+
+def foretell(
+    named: str, study: Study, out: Path, data: Path | None, device: str | None, placed: Placed
+) -> None:
+    """Say what a run would do; nothing is computed or written.
+
+    Args:
+        named: the study as the command line names it.
+        study: that is asked for.
+        out: its output directory.
+        data: the directory that holds data sets.
+        device: as the command line names it.
+        placed: where cells would be computed.
+    """
+    from spikeproof.catalogue.names import members
+    from spikeproof.command.campaigns.upkeep import print_outlook
+    from spikeproof.experiments.run.queue.outlook import outlook
+    from spikeproof.experiments.study.cells import cells_of
+
+    found = outlook(cells_of(study, noted(study.data.load(data))), out)
+    workers = placed["workers"] or worker_count(device_named(device))
+    print_outlook(study.name, found, workers, lambda: members("studies").get(named))
 
 
 def print_report(directory: Path, *, anew: bool = True) -> None:

@@ -13,6 +13,7 @@ import click
 
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.comparisons import Compared
+from spikeproof.experiments.read.gathered.across_seeds import CLEAN, PARTS, SeedComparison, SeedMean
 from spikeproof.experiments.read.ranking import Ranking, most_separating
 from spikeproof.experiments.read.record import (
     CorruptionError,
@@ -24,7 +25,7 @@ from spikeproof.experiments.read.record import (
     TransferGrid,
 )
 from spikeproof.experiments.read.results import WORST_CASE
-from spikeproof.experiments.run.driver import Listener, Summary
+from spikeproof.experiments.run.driver import Alive, Listener, Summary
 from spikeproof.experiments.run.executors import Failure, Progress
 from spikeproof.experiments.study.cells import Cell, CellSpec
 from spikeproof.experiments.study.kinds import CellKind
@@ -61,6 +62,9 @@ if TYPE_CHECKING:
 __all__ = ["listener", "print_next", "print_ranking", "print_records", "print_summary"]
 
 SECONDS_BETWEEN_LINES = 5.0
+
+SECONDS_BETWEEN_SIGNS = 30.0
+"""Seconds without a line after which one says what is being computed, and how long the rest will take."""
 
 
 @contextmanager
@@ -107,9 +111,17 @@ class Lines(Listener):
             self.line(f"failed: {self.names[cell.address]}: {failure.error}")
         self.say(self.names[cell.address])
 
-    def say(self, words: str) -> None:
+    def retrying(self, cell: Cell, failure: Failure) -> None:
+        self.line(f"once more in {failure.pause:.0f} s: {self.names[cell.address]}: {failure.error}")
+
+    def alive(self, state: Alive) -> None:
+        busy = [f"{self.names[each.cell.address]} for {each.seconds:.0f} s" for each in state.busy[:3]]
+        more = f" and {len(state.busy) - 3} more" if len(state.busy) > 3 else ""
+        self.say(f"{_left(state.seconds_left)}; {', '.join(busy) or 'nothing'}{more}", SECONDS_BETWEEN_SIGNS)
+
+    def say(self, words: str, apart: float = SECONDS_BETWEEN_LINES) -> None:
         now = time.monotonic()
-        if now - self.said > SECONDS_BETWEEN_LINES:
+        if now - self.said > apart:
             self.said = now
             self.line(f"{self.done} of {self.total} cells, {now - self.began:.0f} s; {words}")
 
@@ -147,8 +159,25 @@ class OnTerminal(Lines):
         if failure is not None:
             self.line(f"failed: {self.names[cell.address]}: {failure.error}")
 
+    def retrying(self, cell: Cell, failure: Failure) -> None:
+        if cell.address in self.training:
+            self.bars.remove_task(self.training.pop(cell.address))
+        super().retrying(cell, failure)
+
+    def alive(self, state: Alive) -> None:
+        self.bars.update(self.study, completed=state.done, note=_left(state.seconds_left))
+
     def line(self, text: str) -> None:
         self.bars.console.print(text, markup=False, highlight=False)
+
+
+def _left(seconds: float | None) -> str:
+    """How long the rest will take, in words."""
+    if seconds is None:
+        return "no cell is finished by which the rest could be judged"
+    if seconds < 90:
+        return f"about {seconds:.0f} s left"
+    return f"about {seconds / 60:.0f} min left" if seconds < 5400 else f"about {seconds / 3600:.1f} h left"
 
 
 def cell_names(cells: Sequence[Cell]) -> dict[str, str]:
@@ -341,6 +370,55 @@ def print_seeds(records: Sequence[Record], *, explained: bool = False) -> None:
 def _mean(mean: tuple[float, Interval | None]) -> str:
     value, ends = mean
     return percent(value) if ends is None else f"{percent(value)} {interval(*ends)}"
+
+
+def print_trainings(means: Sequence[SeedMean]) -> None:
+    """Means over seeds, with the intervals for other trainings and for other trainings on other images."""
+    if not means:
+        return
+    parts = ("dataset", *PARTS)
+    axes = [part for part in parts if len({str(dict(row)[part]) for row in means}) > 1] or ["encoder"]
+    click.echo("\nMean accuracy in % over seeds:")
+    lines = [[*axes, "budget", "seeds", "n", "mean", "other trainings", "and other images", "single seeds"]]
+    for row in means:
+        verdict = DOUBTFUL if row["doubtful"] else PRELIMINARY if row["preliminary"] else ""
+        lines.append(
+            [
+                *_parts(row, axes),
+                _budget_words(row["threat"], row["epsilon"]),
+                str(len(row["seeds"])),
+                str(row["n"]),
+                percent(row["mean"]) + MARKS.get(verdict, ""),
+                interval(row["training_low"], row["training_high"]),
+                interval(row["low"], row["high"]),
+                interval(row["lowest"], row["highest"]),
+            ]
+        )
+    _print_columns(lines, len(axes) + 1)
+    click.echo(
+        "95 % intervals: for another training on the same images (Student's t over seeds), and for another "
+        "training\non other images, which a claim about the architecture needs."
+    )
+    verdicts: set[str | None] = {DOUBTFUL} if any(row["doubtful"] for row in means) else set()
+    verdicts |= {PRELIMINARY} if any(row["preliminary"] for row in means) else set()
+    _print_marks(verdicts, False, "reasons that `spikeproof show` names")
+
+
+def print_training_comparisons(pairs: Sequence[SeedComparison]) -> None:
+    """One sentence per pair of architectures, over trainings, under a heading for each budget and part."""
+    heading = ""
+    for pair in pairs:
+        now = (
+            f"{_budget_words(pair['threat'], pair['epsilon'])}, by {pair['part']}, over trainings and images:"
+        )
+        if now != heading:
+            click.echo(f"\n{now}")
+            heading = now
+        click.echo(f"  {pair['sentence']}" + (f" ({pair['others']})" if pair["others"] else ""))
+
+
+def _budget_words(threat: str, epsilon: float) -> str:
+    return "clean" if threat == CLEAN else f"{threat} {epsilon_text(epsilon)}"
 
 
 def print_probes(records: Sequence[ProbeRecord]) -> None:

@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 
 from spikeproof.analysis.spike_analysis import CostSummary
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
+from spikeproof.experiments.read.gathered.across_seeds import SeedComparison
+from spikeproof.experiments.read.gathered.paper_rows import PaperRow
 from spikeproof.experiments.read.record import (
     Broke,
     CorruptionError,
@@ -39,8 +41,10 @@ __all__ = [
     "attacks_of",
     "budget_of",
     "budgets",
+    "comparisons_latex",
     "corruption_errors_csv",
     "corruptions_csv",
+    "csv_text",
     "distance",
     "distances_csv",
     "epsilon_text",
@@ -49,7 +53,10 @@ __all__ = [
     "interval",
     "judged",
     "label",
+    "latex_text",
     "number",
+    "paper_csv",
+    "paper_latex",
     "percent",
     "probes_csv",
     "proof_words",
@@ -506,7 +513,7 @@ def _plain_text(row: dict[str, object]) -> dict[str, object]:
     }
 
 
-def _csv(fields: Iterable[str], rows: Iterable[dict[str, object]]) -> str:
+def csv_text(fields: Iterable[str], rows: Iterable[dict[str, object]]) -> str:
     """A line of field names, then one line per row; what a row lacks is empty."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(fields), restval="", lineterminator="\n")
@@ -521,7 +528,7 @@ def probes_csv(records: Sequence[ProbeRecord]) -> str:
     Args:
         records: the records of one study.
     """
-    return _csv(ProbeRecord.__annotations__, ({**record} for record in records))
+    return csv_text(ProbeRecord.__annotations__, ({**record} for record in records))
 
 
 def corruptions_csv(records: Sequence[CorruptionRecord]) -> str:
@@ -530,7 +537,7 @@ def corruptions_csv(records: Sequence[CorruptionRecord]) -> str:
     Args:
         records: the records of one study.
     """
-    return _csv(CorruptionRecord.__annotations__, ({**record} for record in records))
+    return csv_text(CorruptionRecord.__annotations__, ({**record} for record in records))
 
 
 def corruption_errors_csv(records: Sequence[CorruptionError]) -> str:
@@ -545,7 +552,7 @@ def corruption_errors_csv(records: Sequence[CorruptionError]) -> str:
         for record in records
     ]
     fields = [name for name in CorruptionError.__annotations__ if name != "by_corruption"]
-    return _csv(fields, rows)
+    return csv_text(fields, rows)
 
 
 def transfers_csv(grids: Sequence[TransferGrid]) -> str:
@@ -562,7 +569,7 @@ def transfers_csv(grids: Sequence[TransferGrid]) -> str:
         for source, row in zip(grid["models"], grid["accuracy"], strict=True)
         for judge, accuracy in zip(grid["models"], row, strict=True)
     ]
-    return _csv([*shared, "made_on", "judged_on", "accuracy"], rows)
+    return csv_text([*shared, "made_on", "judged_on", "accuracy"], rows)
 
 
 def distances_csv(records: Sequence[DistanceRecord]) -> str:
@@ -571,7 +578,7 @@ def distances_csv(records: Sequence[DistanceRecord]) -> str:
     Args:
         records: the records of one study.
     """
-    return _csv(DistanceRecord.__annotations__, ({**record} for record in records))
+    return csv_text(DistanceRecord.__annotations__, ({**record} for record in records))
 
 
 def spikes_csv(records: Sequence[SpikeRecord]) -> str:
@@ -593,7 +600,7 @@ def spikes_csv(records: Sequence[SpikeRecord]) -> str:
                 **{f"shuffled {name}": value for name, value in layer["shuffled"].items()},
             }
             rows.append(row)
-    return _csv(dict.fromkeys(name for row in rows for name in row), rows)
+    return csv_text(dict.fromkeys(name for row in rows for name in row), rows)
 
 
 _COSTS: tuple[Literal["cost"], Literal["attacked_cost"]] = ("cost", "attacked_cost")
@@ -645,13 +652,111 @@ def to_latex(records: Sequence[Record]) -> str:
         *(["% After a bar: certified accuracy, a lower bound of the robust accuracy."] if certified else []),
         f"\\begin{{tabular}}{{{'l' * len(axes)}{'r' * (len(head) + 5 - len(axes))}}}",
         "\\toprule",
-        _latex_row([_latex(name) for name in (*head, "argmax", "ties", "silent", "spikes", "exit")]),
+        _latex_row([latex_text(name) for name in (*head, "argmax", "ties", "silent", "spikes", "exit")]),
         "\\midrule",
         *(_latex_row(_latex_cells(row, axes, columns)) for row in rows),
         "\\bottomrule",
         "\\end{tabular}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def paper_csv(rows: Sequence[PaperRow]) -> str:
+    """The numbers of a study for a paper as CSV: one line per architecture and budget.
+
+    Args:
+        rows: of one study.
+    """
+    return csv_text(PaperRow.__annotations__, ({**row} for row in rows))
+
+
+def paper_latex(rows: Sequence[PaperRow]) -> str:
+    r"""The numbers of a study for a paper as a LaTeX `tabular`, with mean and interval over seeds, in per
+    cent.
+
+    Args:
+        rows: of one study.
+    """
+    axes = [axis for axis in ARCHITECTURE if len({_of(row, axis) for row in rows}) > 1] or ["encoder"]
+    columns = sorted({(row["threat"], row["epsilon"]) for row in rows}, key=lambda c: (c[0] != NO_ATTACK, c))
+    models: dict[tuple[object, ...], dict[tuple[str, float], PaperRow]] = {}
+    for row in rows:
+        budget = row["threat"], row["epsilon"]
+        models.setdefault(tuple(_of(row, axis) for axis in ARCHITECTURE), {})[budget] = row
+    head = [*axes, "seeds", "$n$"] + [
+        "clean" if threat == NO_ATTACK else f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns
+    ]
+    lines = []
+    for found in models.values():
+        first = next(iter(found.values()))
+        counts = sorted({row["n"] for row in found.values()})
+        cells = [latex_text(str(_of(first, axis))) for axis in axes]
+        cells += [str(first["seeds"]), "--".join(map(str, dict.fromkeys((counts[0], counts[-1]))))]
+        lines.append([*cells, *(_latex_mean(found.get(budget)) for budget in columns)])
+    covers = " and ".join(sorted({row["covers"] for row in rows if row["mean"] is not None}))
+    title = [*map(latex_text, head[: len(axes)]), "seeds", "$n$", *map(latex_text, head[len(axes) + 2 :])]
+    return "\n".join(
+        [
+            "% Needs \\usepackage{booktabs}. Accuracy in per cent, mean over seeds, with 95 % intervals for",
+            f"% {covers}; under attack the worst case over all attacks of the study.",
+            "% Ties count as errors. A question mark: doubtful; a tilde: preliminary; a dash: missing.",
+            f"\\begin{{tabular}}{{{'l' * len(axes)}{'r' * (len(head) - len(axes))}}}",
+            "\\toprule",
+            _latex_row(title),
+            "\\midrule",
+            *map(_latex_row, lines),
+            "\\bottomrule",
+            "\\end{tabular}",
+            "",
+        ]
+    )
+
+
+def comparisons_latex(rows: Sequence[SeedComparison]) -> str:
+    r"""Comparisons of architectures over trainings and images as a LaTeX `tabular`, in points of accuracy.
+
+    Args:
+        rows: of one study; there are none where no architecture has several seeds.
+    """
+    head = ["budget", "part", "first", "second", "others", "difference", "$p$", "seeds", "same sign"]
+    lines = []
+    for row in rows:
+        clean = row["threat"] == NO_ATTACK
+        budget = "clean" if clean else f"{row['threat']} {epsilon_text(row['epsilon'])}"
+        names = [str(dict(row)[name]) for name in ("part", "first", "second", "others")]
+        shown = _latex_accuracy(row["difference"], row["ci_low"], row["ci_high"])
+        agreeing = "--" if row["agreeing"] is None else str(row["agreeing"])
+        counts = [f"{row['adjusted']:.2g}", str(row["seeds"]), agreeing]
+        lines.append([*map(latex_text, [budget, *names]), shown + ("*" if row["shown"] else ""), *counts])
+    return "\n".join(
+        [
+            "% Needs \\usepackage{booktabs}. Mean accuracy of the first minus that of the second, in points,",
+            "% with 95 % intervals for other trainings and other images; p-values are corrected for all rows",
+            "% (Holm). A star: a difference is shown. Same sign: seeds that agree with the sign of the mean.",
+            "\\begin{tabular}{lllllrrrr}",
+            "\\toprule",
+            _latex_row(head),
+            "\\midrule",
+            *map(_latex_row, lines),
+            "\\bottomrule",
+            "\\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _latex_mean(row: PaperRow | None) -> str:
+    if row is None:
+        return "--"
+    if row["verdict"] == WITHHELD:
+        return WITHHELD
+    if row["mean"] is None:
+        return "--"
+    return _latex_accuracy(row["mean"], row["low"], row["high"]) + _LATEX_MARKS.get(str(row["verdict"]), "")
+
+
+def _of(row: PaperRow, axis: str) -> object:
+    return dict(row)[axis]
 
 
 def _latex_cells(row: Headline, axes: Iterable[str], columns: Sequence[Budget]) -> list[str]:
@@ -661,21 +766,22 @@ def _latex_cells(row: Headline, axes: Iterable[str], columns: Sequence[Budget]) 
         worst = row.worst.get(budget)
         accuracies.append(_latex_judged(worst) if worst else "--")
     shares = [argmaxes(row, columns), percent(model["tie_share"]), percent(model["silent_share"])]
-    names = [_latex(str(_field(model, axis))) for axis in axes]
+    names = [latex_text(str(_field(model, axis))) for axis in axes]
     costs = [number(model["spikes_per_inference"]), number(model["mean_exit"], 2)]
-    return [*names, *accuracies, *map(_latex, [*shares, *costs])]
+    return [*names, *accuracies, *map(latex_text, [*shares, *costs])]
 
 
 def _latex_accuracy(value: float | None, low: float | None, high: float | None) -> str:
-    return f"{_latex(percent(value))} {{\\scriptsize {_latex(interval(low, high))}}}"
+    return f"{latex_text(percent(value))} {{\\scriptsize {latex_text(interval(low, high))}}}"
 
 
 def _latex_judged(record: Record) -> str:
     if record["verdict"] == WITHHELD:
         return WITHHELD
-    mark = {DOUBTFUL: "\\rlap{?}", PRELIMINARY: "\\rlap{$\\sim$}"}.get(str(record["verdict"]), "")
+    mark = _LATEX_MARKS.get(str(record["verdict"]), "")
     mark += " {\\scriptsize nested}" if record["nested"] else ""
-    mark += f" {{\\scriptsize without {_latex(', '.join(record['missing']))}}}" if record["missing"] else ""
+    if record["missing"]:
+        mark += f" {{\\scriptsize without {latex_text(', '.join(record['missing']))}}}"
     attacked = _latex_accuracy(record["robust_accuracy"], record["ci_low"], record["ci_high"]) + mark
     if record["certified"] is None:
         return attacked
@@ -683,11 +789,14 @@ def _latex_judged(record: Record) -> str:
     return f"{attacked} $\\mid$ {proved}"
 
 
+_LATEX_MARKS = {DOUBTFUL: "\\rlap{?}", PRELIMINARY: "\\rlap{$\\sim$}"}
+
+
 def _latex_row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + " \\\\"
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
     """Text in which every character with a meaning in LaTeX is escaped."""
     return " ".join(text.translate(_LATEX).split())
 

@@ -18,7 +18,7 @@ from spikeproof.encoders import BackwardRule, StraightThrough, TimeShift
 from spikeproof.errors import InputError
 from spikeproof.evaluation.levels import LEVELS, Level
 from spikeproof.evaluation.suites import Member, Suite, plan
-from spikeproof.experiments.study.study import check_on
+from spikeproof.experiments.study.applicable import check_on
 from spikeproof.losses import Margin, Objective
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.protocols import Model, Threat, moves_events

@@ -15,7 +15,6 @@ from spikeproof.attacks.recipe import Recipe
 from spikeproof.auditing.checks import DOUBTFUL, WITHHELD
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.saved import load
-from spikeproof.errors import InputError
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.results import MEASURED, TOO_FEW, WORST_CASE, records, restated
 from spikeproof.experiments.repair.remedies import ENOUGH, remedies, strongest
@@ -25,21 +24,18 @@ from spikeproof.experiments.run.driver import (
     Summary,
     Work,
     budget_of,
+    cells_of_plan,
     compute,
-    models_of,
     note_repairs,
     read_plan,
 )
 from spikeproof.experiments.run.executors import Executor
 from spikeproof.experiments.run.store import Store, Stored
 from spikeproof.experiments.study.cells import (
-    MEASURING_VERSION,
-    TRAINING_VERSION,
     Cell,
     CellRecord,
     CellSpec,
     Plain,
-    planned,
     with_plan,
 )
 from spikeproof.experiments.study.kinds import CellKind
@@ -119,20 +115,7 @@ def repair_study(
 
 
 def _compute(directory: Path, work: Work, executor: Executor, listener: Listener) -> Summary:
-    plan = read_plan(directory)
-    cells, models = [], models_of(plan["plan"])
-    for record in (*plan["plan"], *plan["repairs"]):
-        cell = Cell.of(record["kind"], record["spec"])
-        version = TRAINING_VERSION if cell.kind is CellKind.TRAIN else MEASURING_VERSION
-        same = cell.spec.get("code_version") == version and cell.address == record["address"]
-        if not same or not planned(cell.spec, models.get(str(cell.spec.get("train")), {})):
-            raise InputError(
-                "Expected a study of this version of spikeproof",
-                f"{directory}, whose {cell.kind} cells are of another",
-                "Run the study again, or add --verdicts to print its verdicts.",
-            )
-        cells.append(cell)
-    return compute(cells, work, executor, directory, listener)
+    return compute(cells_of_plan(directory), work, executor, directory, listener)
 
 
 def _sum(first: Summary, second: Summary) -> Summary:

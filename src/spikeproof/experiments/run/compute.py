@@ -7,12 +7,13 @@ of cores; several cores are used by computing several cells at a time.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, NotRequired, TypedDict
@@ -39,16 +40,17 @@ from spikeproof.datasets import ClassProportional, Dataset, Sample, Split, float
 from spikeproof.encoders import Direct
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.evaluation.certificates import Certificate
-from spikeproof.evaluation.columns import stored
-from spikeproof.evaluation.distances import evaluate_distances
+from spikeproof.evaluation.columns import stored, subset
+from spikeproof.evaluation.distances import Nearest, evaluate_distances
 from spikeproof.evaluation.interim import Interim
 from spikeproof.evaluation.outcomes import Attacked, Clean
 from spikeproof.evaluation.suites import Suite, evaluate_suite, plan
 from spikeproof.evaluation.through import made_on, settled, through, validated
 from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean, evaluate_corrupted
-from spikeproof.experiments.run.driver import checkpoint
-from spikeproof.experiments.run.executors import Progress
+from spikeproof.experiments.run.blocks import Blocks, Outcome
 from spikeproof.experiments.run.parquet import TABLE, table
+from spikeproof.experiments.run.queue.labour import checkpoint
+from spikeproof.experiments.run.queue.leases import Progress
 from spikeproof.experiments.run.shapes import FORMAT
 from spikeproof.experiments.run.store import Store, Stored, as_json
 from spikeproof.experiments.study.cells import (
@@ -91,6 +93,9 @@ FOUND = "images.safetensors"
 
 SECONDS_AT_RISK = 10.0
 """Seconds between two saved states of a suite; a killed run loses at most these and the running member."""
+
+NO_MEMORY = ("out of memory", "can't allocate memory")
+"""Words of PyTorch where memory does not suffice."""
 
 KEPT_SUBJECTS = 4
 """Most models that a worker keeps in memory."""
@@ -158,20 +163,30 @@ class Bench:
     def __call__(self, cell: Cell, tell: Tell) -> Files:
         began = time.perf_counter()
         compute = {
-            CellKind.TRAIN: self.train,
-            CellKind.CLEAN: self.clean,
-            CellKind.INSPECT: self.inspect,
-            CellKind.PROBE: self.probe,
-            CellKind.CORRUPT: self.corrupt,
-            CellKind.DISTANCE: self.distance,
-            CellKind.ATTACK: self.attack,
-            CellKind.CERTIFY: self.certify,
-            CellKind.ANALYSE: self.analyse,
+            CellKind.TRAIN: Bench.train,
+            CellKind.CLEAN: Bench.clean,
+            CellKind.INSPECT: Bench.inspect,
+            CellKind.PROBE: Bench.probe,
+            CellKind.CORRUPT: Bench.corrupt,
+            CellKind.DISTANCE: Bench.distance,
+            CellKind.ATTACK: Bench.attack,
+            CellKind.CERTIFY: Bench.certify,
+            CellKind.ANALYSE: Bench.analyse,
         }
-        with one_thread(), in_full():
-            files = compute[cell.kind](cell, tell)
+        files, bench = None, self
+        while files is None:
+            try:
+                with one_thread(), in_full():
+                    files = compute[cell.kind](bench, cell, tell)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error) or bench.batch_size <= 1 or cell.kind is CellKind.TRAIN:
+                    raise
+            if files is None:  # outside of the handler, whose error keeps the tensors alive
+                bench = replace(bench, batch_size=bench.batch_size // 2)
+                tell(Progress(0, 1, f"out of memory; once more with a batch of {bench.batch_size}"))
+                free_memory()
         files["cell.json"] = as_json({"format": FORMAT, **cell.record()})
-        files["provenance.json"] = as_json(self.provenance(time.perf_counter() - began))
+        files["provenance.json"] = as_json(bench.provenance(time.perf_counter() - began))
         return files
 
     def train(self, cell: Cell, tell: Tell) -> Files:
@@ -333,18 +348,23 @@ class Bench:
         attack: Attack = recipe(threat)
         if (smaller := spec.get("smaller")) is not None:
             attack = Nested(attack, Carried(subject.clean.example, self.found(smaller)))
-        outcome = evaluate_attack(
-            subject.model,
-            attack,
-            threat,
-            subject.images,
-            subject.labels,
-            subject.clean,
-            key.fold("attack"),
-            through=gradients,
-            batch_size=self.batch_size,
-            draws=spec["draws"],
-        )
+
+        def measure(rows: slice) -> Attacked:
+            return evaluate_attack(
+                subject.model,
+                attack,
+                threat,
+                subject.images[rows],
+                subject.labels[rows],
+                subset(subject.clean, rows),
+                key.fold("attack"),
+                through=gradients,
+                batch_size=self.batch_size,
+                draws=spec["draws"],
+            )
+
+        batch = getattr(attack, "batch", None) or self.batch_size
+        outcome = self.blocks(Attacked, measure, batch, cell, tell).all(len(subject.labels))
         metrics = {**outcome.metrics(), "gradient_free": recipe.gradient_free, "weights": subject.weights}
         if choices:
             metrics["choices"] = [
@@ -373,20 +393,38 @@ class Bench:
         """The distances to the nearest adversarial images that a search finds."""
         subject, spec = self.subject(cell), cell.spec
         recipe = build(Recipe, spec["attack"], PARTS)
-        found = evaluate_distances(
-            subject.model,
-            recipe,
-            build(Threat, {**spec["threat"], "epsilon": 1.0}, PARTS),
-            subject.images,
-            subject.labels,
-            subject.clean,
-            Key.of(spec["seed"]).fold("distance"),
-            through=through(subject.model, recipe),  # type: ignore[arg-type]
-            batch_size=self.batch_size,
-            draws=spec["draws"],
-        )
+        threat = build(Threat, {**spec["threat"], "epsilon": 1.0}, PARTS)
+        gradients = through(subject.model, recipe)
+
+        def measure(rows: slice) -> Nearest:
+            return evaluate_distances(
+                subject.model,
+                recipe,
+                threat,
+                subject.images[rows],
+                subject.labels[rows],
+                subset(subject.clean, rows),
+                Key.of(spec["seed"]).fold("distance"),
+                through=gradients,  # type: ignore[arg-type]
+                batch_size=self.batch_size,
+                draws=spec["draws"],
+            )
+
+        found = self.blocks(Nearest, measure, self.batch_size, cell, tell).all(len(subject.labels))
         metrics = {**found.metrics(), "gradient_free": recipe.gradient_free, "weights": subject.weights}
         return {"metrics.json": as_json(metrics), TABLE: table(stored(found))}
+
+    def blocks(
+        self,
+        outcome: type[Outcome],
+        measure: Callable[[slice], Outcome],
+        batch: int,
+        cell: Cell,
+        tell: Tell,
+    ) -> Blocks[Outcome]:
+        """The measurement of a cell in blocks of examples."""
+        state = checkpoint(self.root, cell.address)
+        return Blocks(outcome, measure, batch, state, cell.address, torch.device(self.device), tell)
 
     def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat, tell: Tell) -> Files:
         """The worst case over a suite, which member broke which example, and what each member contributed.
@@ -575,6 +613,24 @@ class Bench:
         if others := packages():
             noted["packages"] = others
         return noted
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory of the processor or of an accelerator did not suffice.
+
+    Example:
+        >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("sizes of tensors must match"))
+        (True, False)
+    """
+    words = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in words for part in NO_MEMORY)
+
+
+def free_memory() -> None:
+    """Give memory back that nothing uses any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @contextmanager

@@ -1,77 +1,120 @@
-"""Running a study: every cell that the store lacks is computed and stored as soon as it is finished."""
+"""Running a study: workers compute what the store lacks, and store each cell as soon as it is finished."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple
 
-from spikeproof.errors import DamagedError, InputError
-from spikeproof.experiments.run.executors import Executor, Failure, Progress
-from spikeproof.experiments.run.shapes import FORMAT, Note, PlanDocument, check_cell, check_format, format_of
-from spikeproof.experiments.run.store import Store, Stored, as_json, write_atomically, writing
-from spikeproof.experiments.study.cells import Cell, CellRecord, CellSpec, Plain, needed, planned
-from spikeproof.experiments.study.kinds import CellKind
-from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, from_json, read_json, shaped
-from spikeproof.specs import canonical
-from spikeproof.version import __version__
+from spikeproof.errors import DamagedError
+from spikeproof.experiments.run.executors.seam import Executor, Lost, named
+from spikeproof.experiments.run.plans import (
+    Budget,
+    Plan,
+    Repair,
+    budget_of,
+    cells_of_plan,
+    models_of,
+    note_repairs,
+    read_plan,
+    write_plan,
+)
+from spikeproof.experiments.run.queue.board import Board, News, Task
+from spikeproof.experiments.run.queue.failures import Failure, Failures
+from spikeproof.experiments.run.queue.forecast import Forecast
+from spikeproof.experiments.run.queue.labour import (
+    GRACE,
+    Ended,
+    Event,
+    Labour,
+    Terminated,
+    Told,
+    Work,
+    checkpoint,
+)
+from spikeproof.experiments.run.queue.leases import HEARTBEAT, STALE, Leases, Progress
+from spikeproof.experiments.run.store import Store, Stored, writing
+from spikeproof.experiments.study.cells import Cell, Plain, needed
 
 __all__ = [
+    "Alive",
     "Budget",
+    "Busy",
     "Listener",
+    "Pace",
     "Plan",
     "Repair",
     "Status",
     "Summary",
+    "Work",
     "budget_of",
+    "cells_of_plan",
+    "checkpoint",
     "compute",
+    "models_of",
     "note_repairs",
     "read_plan",
     "run",
     "status",
 ]
 
-Work = Callable[[Cell, Callable[[Progress], None]], Mapping[str, bytes]]
+BETWEEN_LOOKS = 5.0
+"""Seconds between two looks at what happens in the output directory."""
+
+BETWEEN_LOOKS_INSTEAD_OF_EVENTS = 0.5
+"""The same, where workers do not tell what they do."""
+
+BETWEEN_SIGNS = 10.0
+"""Seconds between two signs of life for the listener."""
 
 
-class Repair(CellRecord):
-    """A cell that an audit added to a study; `because` is the check that asked for it in that `round`."""
-
-    because: str
-    round: int
-
-
-class Plan(TypedDict):
-    """The description of a study in its output directory, written before any cell is computed.
-
-    `cells` are the addresses of all cells, `plan` the records of the cells of the study itself, and `repairs`
-    the records of the cells that an audit added; `replanned` are the addresses of repairs by suites that have
-    changed since.
-    """
-
-    study: str
-    spec: Plain
-    cells: list[str]
-    plan: list[CellRecord]
-    replanned: NotRequired[list[str]]
-    created: str
-    spikeproof: str
-    repairs: list[Repair]
-
-
-class Budget(NamedTuple):
-    """A threat at one size, with the threat as text.
+class Busy(NamedTuple):
+    """A cell that is computed now, by a worker of this run or of another one.
 
     Args:
-        threat: canonical text, or its name where one is shown.
-        epsilon: size of the set.
+        cell: the cell.
+        seconds: since this run first saw that.
+        progress: how far it was at the last heartbeat.
     """
 
-    threat: str
-    epsilon: float
+    cell: Cell
+    seconds: float
+    progress: Progress
+
+
+class Alive(NamedTuple):
+    """The state of a run.
+
+    Args:
+        done: number of finished cells.
+        total: number of cells.
+        seconds_left: until all are finished, judged by the cells that are; None before there are any.
+        busy: cells that are computed now.
+    """
+
+    done: int
+    total: int
+    seconds_left: float | None
+    busy: tuple[Busy, ...]
+
+
+class Pace(NamedTuple):
+    """The times by which workers go.
+
+    Args:
+        beat: seconds between two heartbeats of a lease.
+        stale: seconds without a heartbeat after which a cell is taken over.
+        grace: seconds that a cell has to finish after SIGTERM.
+    """
+
+    beat: float = HEARTBEAT
+    stale: float = STALE
+    grace: float = GRACE
 
 
 class Listener:
@@ -93,7 +136,13 @@ class Listener:
         """A cell is being computed."""
 
     def finished(self, cell: Cell, failure: Failure | None) -> None:
-        """The computation of a cell has ended, with a failure or without."""
+        """A cell is stored, or set aside with a failure."""
+
+    def retrying(self, cell: Cell, failure: Failure) -> None:
+        """A cell failed, and is tried again after `failure.pause` seconds."""
+
+    def alive(self, state: Alive) -> None:
+        """The run goes on; called every few seconds, from a thread of its own."""
 
 
 @dataclass
@@ -126,8 +175,12 @@ def run(
     executor: Executor,
     out: Path,
     listener: Listener,
+    pace: Pace = Pace(),
 ) -> Summary:
     """Compute the cells of a study that the store lacks, and store each as soon as it is finished.
+
+    Several runs may work on one output directory, on any number of machines that share it. Cells that were
+    set aside with a failure are tried again.
 
     Args:
         name: of the study.
@@ -137,17 +190,26 @@ def run(
         executor: where work is done.
         out: the output directory.
         listener: hears how it goes.
+        pace: the times by which workers go.
 
     Raises:
         InputError: the output directory cannot be written.
+        Terminated: SIGTERM came; the cells under way were finished or given back.
     """
     Store(out).prepare()
     with writing(out):
-        _write_plan(out, name, spec, cells)
-    return compute(cells, work, executor, out, listener)
+        write_plan(out, name, spec, cells)
+    return compute(cells, work, executor, out, listener, pace)
 
 
-def compute(cells: Sequence[Cell], work: Work, executor: Executor, out: Path, listener: Listener) -> Summary:
+def compute(
+    cells: Sequence[Cell],
+    work: Work,
+    executor: Executor,
+    out: Path,
+    listener: Listener,
+    pace: Pace = Pace(),
+) -> Summary:
     """Compute the cells that the store lacks, each after the cells that it needs.
 
     Args:
@@ -156,244 +218,225 @@ def compute(cells: Sequence[Cell], work: Work, executor: Executor, out: Path, li
         executor: where work is done.
         out: the output directory.
         listener: hears how it goes.
+        pace: the times by which workers go.
 
     Raises:
         InputError: the output directory cannot be written.
+        Terminated: SIGTERM came; the cells under way were finished or given back.
     """
     store = Store(out)
     if (note := store.prepare()) is not None:
         listener.noted(note)
-    return _Run(store, cells, listener).go(work, executor)
-
-
-def _write_plan(out: Path, name: str, spec: Plain, cells: Sequence[Cell]) -> None:
-    records = [cell.record() for cell in cells]
-    plan = {
-        "format": FORMAT,
-        "study": name,
-        "spec": spec,
-        "cells": [cell.address for cell in cells],
-        "plan": records,
-        "replanned": _replanned(_noted(out), models_of(records)),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "spikeproof": __version__,
-    }
-    path = out / "study.json"
-    if not _says_the_same(path, plan):
-        write_atomically(path, as_json(plan))
-
-
-def _says_the_same(path: Path, plan: Mapping[str, object]) -> bool:
-    """Whether the stored plan equals this one, apart from its date and the version that wrote it."""
-    when = ("created", "spikeproof")
     try:
-        noted = from_json(bytes_of(path, LARGEST_DOCUMENT), str(path))
-    except InputError:
-        return False
-    wanted = from_json(as_json({name: value for name, value in plan.items() if name not in when}), str(path))
-    return isinstance(noted, dict) and wanted == {k: v for k, v in noted.items() if k not in when}
+        return _Run(store, cells, listener, pace).go(work, executor)
+    except Terminated:
+        listener.noted("SIGTERM: cells under way were finished or given back; the same command goes on")
+        raise
 
 
-@dataclass
 class _Run:
-    store: Store
-    cells: Sequence[Cell]
-    listener: Listener
-    finished: dict[str, Stored] = field(default_factory=dict)
-    following: dict[str, list[Cell]] = field(default_factory=dict)
-    needed: set[str] = field(default_factory=set)
+    """One run: what is stored is verified, and the rest is left to workers."""
+
+    def __init__(self, store: Store, cells: Sequence[Cell], listener: Listener, pace: Pace) -> None:
+        self.store, self.listener, self.pace = store, listener, pace
+        self.tasks = {task.address: task for task in map(Task.of, cells)}
+        self.finished: dict[str, Stored] = {}
+        self.computed: set[str] = set()
+        self.reported: set[str] = set()
+        self.lock = threading.RLock()
 
     def go(self, work: Work, executor: Executor) -> Summary:
-        self.listener.planned(self.cells)
-        self.needed = {address for cell in self.cells for address in cell.needs}
-        summary, ready = Summary(len(self.cells)), []
-        known = {cell for cell in self.cells if not cell.needs and self.usable(cell)}
-        for cell in self.cells:
-            if not self.waits(cell) and cell not in known and not self.usable(cell):
-                ready.append(cell)
-        for cell, outcome in executor.run(work, ready, then=self.then, heard=self.listener.progress):
-            if isinstance(outcome, Failure):
-                self.fail(cell, outcome)
-                summary.failed += 1
-            else:
-                self.keep(cell, outcome)
-                summary.computed += 1
-            self.listener.finished(cell, outcome if isinstance(outcome, Failure) else None)
-        summary.blocked = sum(map(len, self.following.values()))
-        return summary
+        self.listener.planned([task.cell for task in self.tasks.values()])
+        labour = Labour(self.store.root, work, self.pace.beat, self.pace.stale, self.pace.grace)
+        unsure = self.verify()
+        self.try_again()
+        watch = _Watch(self, executor)
+        while tasks := [t for a, t in self.tasks.items() if a not in self.finished and a not in unsure]:
+            with watch.watching():
+                self.follow(executor, labour, tasks, watch)
+            before, unsure = unsure, self.verify() if unsure else unsure
+            if before == unsure:
+                break
+        watch.board.refresh()
+        done, aside = watch.board.done & self.tasks.keys(), watch.board.aside
+        blocked = len(self.tasks.keys() - done - aside.keys())
+        return Summary(len(self.tasks), len(self.computed & done), len(aside), blocked)
 
-    def waits(self, cell: Cell) -> bool:
-        """Whether this cell needs an unfinished cell; it is then queued behind the first of these."""
-        missing = next((address for address in cell.needs if address not in self.finished), None)
-        if missing is not None:
-            self.following.setdefault(missing, []).append(cell)
-        return missing is not None
+    def verify(self) -> set[str]:
+        """Verify what is stored; the addresses of the cells of which nothing can be said yet.
 
-    def usable(self, cell: Cell) -> bool:
-        """Whether the store has this cell undamaged, measured on the current weights of its model."""
+        Stored cells of a model that has to be trained again are such cells: whether they were measured on the
+        same weights is known only afterwards. What needs such a cell waits as well.
+        """
+        unsure: set[str] = set()
+        for task in sorted(self.tasks.values(), key=lambda task: bool(task.needs)):
+            if task.address in self.finished:
+                continue
+            if all(address in self.finished for address in task.needs):
+                self.keep(task)
+            elif self.store.has(task.address) or not unsure.isdisjoint(task.needs):
+                unsure.add(task.address)
+        return unsure
+
+    def keep(self, task: Task) -> None:
+        """Note a cell as finished that the store has undamaged, measured on the weights of its model."""
         try:
-            stored = self.store.planned(cell.record())
+            stored = self.store.planned(task.cell.record())
             if stored is None:
-                return False
-            self.check_weights(cell, stored)
+                return
+            self.check_weights(task.cell, stored)
         except DamagedError as error:
             self.listener.damaged(f"{error}; computing it again")
-            self.store.discard(cell.address)
-            return False
-        self.finished[cell.address] = stored
-        self.listener.kept(cell)
-        return True
+            self.store.discard(task.address)
+            return
+        self.finished[task.address] = stored
+        if task.address not in self.reported:
+            self.reported.add(task.address)
+            self.listener.kept(task.cell)
 
     def check_weights(self, cell: Cell, stored: Stored) -> None:
         for address, weights in needed(cell.spec):
             if stored.metrics.get(weights) != self.finished[address].metrics.get("weights"):
                 raise DamagedError(f"{stored.path} was measured on other weights than its model now has")
 
-    def then(self, cell: Cell, outcome: object) -> list[Cell]:
-        """The cells that wait for this one and are not stored yet."""
-        if isinstance(outcome, Failure) or cell.address not in self.needed:
-            return []
-        self.finished[cell.address] = self.store.read(cell.address)
-        freed = [each for each in self.following.pop(cell.address, []) if not self.waits(each)]
-        return [each for each in freed if not self.usable(each)]
+    def try_again(self) -> None:
+        """Forget the failures of cells that earlier runs set aside, and that nobody computes now."""
+        failures = Failures(self.store.root)
+        live = Leases(self.store.root, named(), self.pace.stale).observe()
+        for address in failures.addresses() & self.tasks.keys() - live.keys():
+            failure = failures.read(address)
+            if failure is not None and failure.aside:
+                failures.forget(address)
 
-    def keep(self, cell: Cell, files: Mapping[str, bytes]) -> None:
-        self.store.put(cell.address, files)
-        for leftover in (
-            _failure_path(self.store.root, cell.address),
-            checkpoint(self.store.root, cell.address),
-        ):
-            leftover.unlink(missing_ok=True)
+    def follow(self, executor: Executor, labour: Labour, tasks: Sequence[Task], watch: _Watch) -> None:
+        """Let an executor work, and take care of the workers that it loses."""
+        with closing(executor.run(labour, tasks, self.hear)) as signs:
+            for lost in signs:
+                if lost is not None:
+                    self.lose(lost)
+                watch.check()
+                if watch.over and not executor.tells:
+                    return
 
-    def fail(self, cell: Cell, failure: Failure) -> None:
-        path = _failure_path(self.store.root, cell.address)
-        record = {"kind": cell.kind, "spec": cell.spec, "error": failure.error, "trace": failure.trace}
-        with writing(self.store.root):
-            path.parent.mkdir(exist_ok=True)
-            write_atomically(path, as_json(record))
+    def hear(self, event: Event) -> None:
+        """Pass an event of a worker on."""
+        cell = self.tasks[event.address].cell
+        with self.lock:
+            if isinstance(event, Told):
+                self.listener.progress(cell, event.progress)
+            else:
+                self.end(event)
 
+    def end(self, event: Ended) -> None:
+        """Report the end of a cell, once if it is stored."""
+        cell, failure = self.tasks[event.address].cell, event.failure
+        if failure is None:
+            self.computed.add(event.address)
+            if event.address in self.reported:
+                return
+            self.reported.add(event.address)
+        if failure is None or failure.aside:
+            self.listener.finished(cell, failure)
+        else:
+            self.listener.retrying(cell, failure)
 
-def checkpoint(root: Path, address: str) -> Path:
-    """The file that holds the state of an unfinished training or suite."""
-    return root / "checkpoints" / address
-
-
-def _failure_path(root: Path, address: str) -> Path:
-    return root / "failures" / f"{address}.json"
-
-
-def note_repairs(out: Path, added: Sequence[Repair]) -> None:
-    """Append the cells that an audit adds to the list of repairs, before any of them is computed.
-
-    Args:
-        out: the output directory.
-        added: records of the cells.
-
-    Raises:
-        InputError: the output directory cannot be written, or its list of repairs cannot be read.
-    """
-    with writing(out):
-        note = {"format": FORMAT, "repairs": [*_noted(out), *added], "spikeproof": __version__}
-        write_atomically(out / REPAIRS, as_json(note))
-
-
-REPAIRS = "repairs.json"
-
-
-def _noted(directory: Path) -> list[Repair]:
-    """All repairs in the list, including repairs of a study that was changed afterwards."""
-    path = directory / REPAIRS
-    if not path.exists():
-        return []
-    try:
-        content = from_json(bytes_of(path, LARGEST_DOCUMENT), str(path))
-        check_format(format_of(content), str(path))
-        noted: list[Repair] = shaped(content, Note, str(path))["repairs"]
-        for cell in noted:
-            check_cell(cell, str(path))
-            cell["spec"]["train"], cell["spec"]["examples"]
-        return noted
-    except (InputError, KeyError) as error:
-        raise InputError(
-            "Expected a list of repairs",
-            f"{path}, which cannot be read ({error})",
-            "Remove it: finished cells stay, and `spikeproof audit` plans the repairs again.",
-        ) from error
+    def lose(self, lost: Lost) -> None:
+        """Take the cell of a lost worker back, and count that if it may be the fault of the cell."""
+        leases = Leases(self.store.root, named(), self.pace.stale)
+        for address in leases.expire(lost.owner):
+            if lost.blamed and address in self.tasks:
+                failure = Failure(lost.reason, tries=0, losses=1, aside=False)
+                counted = Failures(self.store.root).note(self.tasks[address].cell.record(), failure)
+                with self.lock:
+                    self.end(Ended(address, counted))
 
 
-def _repairs(directory: Path, plan: Plan) -> list[Repair]:
-    """The cells that an audit added for models and budgets of this study.
+class _Watch:
+    """The thread that looks at the output directory while workers work, and shows that the run goes on."""
 
-    Cells of the study itself are left out, and so are cells that were measured by an earlier version, with
-    another number of draws, or with a suite whose members have changed.
-    """
-    if not (noted := _noted(directory)):
-        return []
-    aside = {*plan["cells"], *plan.get("replanned", ())}
-    clean = {
-        cell["spec"].get("train"): cell["spec"] for cell in plan["plan"] if cell["kind"] == CellKind.CLEAN
-    }
-    budgets = {budget_of(cell["spec"]) for cell in plan["plan"] if cell["kind"] == CellKind.ATTACK} | {None}
-    return [
-        cell
-        for cell in noted
-        if cell["address"] not in aside
-        and cell["because"]
-        and cell["spec"]["train"] in clean
-        and budget_of(cell["spec"]) in budgets
-        and _how(cell["spec"]) == _how(clean[cell["spec"]["train"]])
-    ]
+    def __init__(self, run: _Run, executor: Executor) -> None:
+        self.run, self.silent = run, not executor.tells
+        self.board = Board(
+            run.store.root, [*run.tasks.values()], Leases(run.store.root, named(), run.pace.stale)
+        )
+        self.board.refresh()
+        self.forecast, self.learnt = Forecast(run.store.root), set[str]()
+        self.since: dict[str, float] = {}
+        self.told: dict[str, Progress] = {}
+        self.signed = time.monotonic()
+        self.error: Exception | None = None
 
+    @property
+    def over(self) -> bool:
+        return self.board.over
 
-def _how(spec: CellSpec) -> tuple[int | None, int | None, int | None]:
-    """The version and the numbers of draws with which a cell was measured."""
-    return spec.get("code_version"), spec.get("draws"), spec.get("choosing")
+    def check(self) -> None:
+        """Raise what went wrong in the thread."""
+        if self.error is not None:
+            raise self.error
 
+    @contextmanager
+    def watching(self) -> Iterator[_Watch]:
+        ended = threading.Event()
+        thread = threading.Thread(target=self.go, args=(ended,), daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            ended.set()
+            thread.join()
+        self.look()
+        self.check()
 
-def _replanned(noted: Sequence[Repair], models: Mapping[str, Plain]) -> list[str]:
-    """The addresses of repairs by a suite whose members have changed since."""
-    return [
-        cell["address"]
-        for cell in noted
-        if cell["spec"]["train"] in models and not planned(cell["spec"], models[cell["spec"]["train"]])
-    ]
+    def go(self, ended: threading.Event) -> None:
+        try:
+            while not ended.wait(BETWEEN_LOOKS_INSTEAD_OF_EVENTS if self.silent else BETWEEN_LOOKS):
+                self.look()
+        except Exception as error:  # such as that nobody reads what is printed
+            self.error = error
 
+    def look(self) -> None:
+        """See what has changed, and tell the listener what it has not heard."""
+        news, now = self.board.refresh(), time.monotonic()
+        self.since = {address: self.since.get(address, now) for address in news.held}
+        with self.run.lock:
+            for address in news.finished:
+                self.report(address)
+            if self.silent:
+                self.pass_on(news)
+            if now - self.signed >= BETWEEN_SIGNS:
+                self.signed = now
+                self.run.listener.alive(self.state(news, now))
 
-def models_of(plan: Sequence[CellRecord]) -> dict[str, Plain]:
-    """The spec of every model of a plan, by the address of its train cell."""
-    return {cell["address"]: cell["spec"]["model"] for cell in plan if cell["kind"] == CellKind.TRAIN}
+    def report(self, address: str) -> None:
+        """Report a cell that is stored: of a worker that does not tell, or of another run."""
+        if self.silent:
+            self.run.end(Ended(address, None))
+        elif address not in self.run.reported:
+            self.run.reported.add(address)
+            self.run.listener.finished(self.run.tasks[address].cell, None)
 
+    def pass_on(self, news: News) -> None:
+        """Report what workers have written into leases and failures."""
+        for address, failure in news.failed.items():
+            self.run.end(Ended(address, failure))
+        for address, holder in news.held.items():
+            if holder is not None and holder.progress != self.told.get(address):
+                self.told[address] = holder.progress
+                if holder.progress.total:
+                    self.run.listener.progress(self.run.tasks[address].cell, holder.progress)
 
-def budget_of(spec: CellSpec) -> Budget | None:
-    """The threat and epsilon of a cell; None where it has none."""
-    epsilon = spec.get("epsilon")
-    return None if epsilon is None else Budget(canonical(spec["threat"]), epsilon)
-
-
-def read_plan(directory: Path) -> Plan:
-    """The plan of the study in an output directory; `repairs` holds the cells that an audit added.
-
-    The addresses of repairs are among `cells`, and their records are not in `plan`.
-
-    Raises:
-        InputError: the directory holds no study, or its plan is damaged.
-    """
-    path = directory / "study.json"
-    try:
-        content = from_json(bytes_of(path, LARGEST_DOCUMENT), str(path))
-        check_format(format_of(content), str(path))
-        plan: Plan = shaped(content, PlanDocument, str(path))
-        for cell in plan["plan"]:
-            check_cell(cell, str(path))
-    except InputError as error:
-        raise InputError(
-            "Expected the output directory of a study",
-            f"{directory}, which has no {'readable ' if path.exists() else ''}study.json ({error})",
-            "Name the directory that `spikeproof run` printed, or run the study again.",
-        ) from error
-    plan["repairs"] = _repairs(directory, plan)
-    plan["cells"] = [*plan["cells"], *(cell["address"] for cell in plan["repairs"])]
-    return plan
+    def state(self, news: News, now: float) -> Alive:
+        done = self.board.done & self.run.tasks.keys()
+        self.forecast.learn(self.run.tasks[address] for address in done - self.learnt)
+        self.learnt |= done
+        left = [task for address, task in self.run.tasks.items() if address not in done]
+        busy = tuple(
+            Busy(self.run.tasks[a].cell, now - self.since[a], holder.progress if holder else Progress(0, 0))
+            for a, holder in news.held.items()
+        )
+        seconds = self.forecast.of(left, max(len(busy), 1))
+        return Alive(len(done), len(self.run.tasks), seconds, busy)
 
 
 @dataclass(frozen=True)
@@ -421,7 +464,7 @@ def status(directory: Path) -> Status:
     Raises:
         InputError: the directory holds no study.
     """
-    plan, store = read_plan(directory), Store(directory)
+    plan, store, failures = read_plan(directory), Store(directory), Failures(directory)
     finished: Counter[str] = Counter()
     damaged, failed = [], []
     planned = [*plan["plan"], *plan["repairs"]]
@@ -433,14 +476,7 @@ def status(directory: Path) -> Status:
             continue
         if found:
             finished[cell["kind"]] += 1
-        elif (path := _failure_path(directory, cell["address"])).exists():
-            failed.append(f"{cell['kind']} {cell['address']}: {_error(path)}")
+        elif (failure := failures.read(cell["address"])) is not None:
+            failed.append(f"{cell['kind']} {cell['address']}: {failure.error}")
     total = Counter(cell["kind"] for cell in planned)
     return Status(plan["study"], total, finished, tuple(damaged), tuple(failed))
-
-
-def _error(path: Path) -> str:
-    try:
-        return str(read_json(path, dict[str, object])["error"])
-    except (InputError, KeyError):
-        return f"see {path}"

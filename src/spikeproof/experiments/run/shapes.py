@@ -24,13 +24,17 @@ from spikeproof.plainfiles import shaped
 __all__ = [
     "FORMAT",
     "CellDocument",
+    "FailureDocument",
+    "LeaseDocument",
     "Manifest",
     "Note",
     "PlanDocument",
+    "ProvenanceDocument",
     "check_cell",
     "check_format",
     "check_table",
     "format_of",
+    "is_address",
 ]
 
 FORMAT = 1
@@ -42,6 +46,7 @@ MOST_CELLS = 1_000_000
 MOST_ROWS = 10_000_000
 """Examples that a table may have."""
 
+_ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _WITH_PARTS = ("code", "codes", "decoder", "decoders", "attack")
 
@@ -67,7 +72,7 @@ def _file(name: str) -> str:
     return name
 
 
-Address = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Address = Annotated[str, Field(strict=True, pattern=rf"^{_ADDRESS.pattern}$")]
 Words = Annotated[str, Field(strict=True, max_length=200, pattern=r"^[^\n]*$")]
 Text = Annotated[str, Field(strict=True)]
 Part = Annotated[dict[str, Any], AfterValidator(_named)]
@@ -116,6 +121,35 @@ class Note(TypedDict):
 
     repairs: Annotated[list[RepairDocument], Field(max_length=MOST_CELLS)]
     format: NotRequired[Some]
+
+
+class LeaseDocument(TypedDict):
+    """Who computes a cell, and how far it is."""
+
+    owner: Words
+    host: Words
+    pid: Count
+    born: Words
+    beat: Count
+    done: Count
+    total: Count
+    note: Words
+
+
+class ProvenanceDocument(TypedDict):
+    """What explains a cell; only the time that it took is read again."""
+
+    seconds: Annotated[Number, Field(ge=0)]
+
+
+class FailureDocument(TypedDict):
+    """What went wrong with a cell."""
+
+    error: Text
+    trace: NotRequired[Text]
+    tries: NotRequired[Count]
+    losses: NotRequired[Count]
+    aside: NotRequired[Flag]
 
 
 class _Model(TypedDict):
@@ -420,6 +454,16 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     CellKind.CERTIFY: ("example", "certified"),
 }
 """Kind of cell -> the columns that its table must have; cells of other kinds have no table."""
+
+
+def is_address(name: str) -> bool:
+    """Whether a name may be the address of a cell: letters, digits, `_` and `-`.
+
+    Example:
+        >>> is_address("ab12"), is_address("../ab12")
+        (True, False)
+    """
+    return _ADDRESS.fullmatch(name) is not None
 
 
 def check_format(found: object, name: str) -> None:

@@ -12,10 +12,10 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,10 +43,13 @@ UNSAFE = (
     "machine loses power, and is then computed again"
 )
 
+UNOPENED = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
+"""What a file system answers on which a directory cannot be opened as a file."""
+
 LARGEST_FILE = 16 * 1024**3
 """Most bytes of one file of a cell."""
 
-SWEPT = ("", "cells", "checkpoints", "failures", "figures")
+SWEPT = ("", "cells", "checkpoints", "failures", "figures", "leases")
 """Folders of an output directory that may hold temporary files of killed processes."""
 
 
@@ -116,13 +119,38 @@ class Store:
             trial = self.root / f".tmp-{uuid.uuid4().hex}-writable"
             try:
                 _write(trial, b"")
+                now = trial.stat().st_mtime  # by the clock of the file system, as that of what is swept
             finally:
                 with suppress(OSError):
                     trial.unlink(missing_ok=True)
             safe = _sync(self.root)
         for folder in SWEPT:
-            _sweep(self.root / folder)
+            _sweep(self.root / folder, now)
         return None if safe else f"{self.root} {UNSAFE}"
+
+    def addresses(self) -> set[str]:
+        """The cells that are there, none of which is opened."""
+        try:
+            with os.scandir(self.cells) as entries:
+                return {entry.name for entry in entries if not entry.name.startswith(".")}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
+    def has(self, address: str) -> bool:
+        """Whether a cell is there; a shared file system is asked anew, and not what it answered before."""
+        if not hasattr(os, "O_DIRECTORY"):
+            return self.path(address).exists()
+        try:
+            folder = os.open(self.cells, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return self.path(address).exists()
+        try:
+            os.stat(address, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        finally:
+            os.close(folder)
+        return True
 
     def find(self, address: str) -> Stored | None:
         """The cell, or None where there is none.
@@ -190,9 +218,7 @@ class Store:
         with writing(self.root):
             try:
                 staged.mkdir(parents=True)
-                for name, content in {**files, MANIFEST: as_json(digests)}.items():
-                    _write(staged / name, content)
-                _sync(staged)
+                _write_all(staged, {**files, MANIFEST: as_json(digests)})
                 if not _renamed(staged, final):
                     shutil.rmtree(staged)
                 _sync(self.cells)
@@ -255,11 +281,16 @@ def writing(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
-            "The output directory must be one that can be written to",
-            f"{root} ({error.strerror or error})",
-            "Choose another with --out DIR, or make room there.",
-        ) from error
+        raise refused(root, error) from error
+
+
+def refused(root: Path, reason: OSError) -> InputError:
+    """The message about an output directory that the operating system refuses to write."""
+    return InputError(
+        "The output directory must be one that can be written to",
+        f"{root} ({reason.strerror or reason})",
+        "Choose another with --out DIR, or make room there.",
+    )
 
 
 def _finite(data: object) -> object:
@@ -284,11 +315,11 @@ def _renamed(source: Path, target: Path) -> bool:
     return True
 
 
-def _sweep(folder: Path) -> None:
+def _sweep(folder: Path, now: float) -> None:
     """Remove old temporary files of killed processes from a folder."""
     for left in folder.glob(".tmp-*"):
         with suppress(OSError):
-            if time.time() - left.lstat().st_mtime <= STALE_SECONDS:
+            if now - left.lstat().st_mtime <= STALE_SECONDS:
                 continue
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)
@@ -303,11 +334,26 @@ def _write(path: Path, content: bytes) -> None:
         synchronise(file.fileno())
 
 
+def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files, and through to the disk all at a time, which takes a file system about as long as one."""
+    with ExitStack() as opened, ThreadPoolExecutor(len(files) + 1) as threads:
+        written = [opened.enter_context((folder / name).open("wb")) for name in files]
+        for file, content in zip(written, files.values(), strict=True):
+            file.write(content)
+            file.flush()
+        done = [threads.submit(synchronise, file.fileno()) for file in written]
+        done.append(threads.submit(_sync, folder))
+        for each in done:
+            each.result()
+
+
 def _sync(directory: Path) -> bool:
     """Whether a directory could be written through to the disk; False where that is not possible here."""
     try:
         descriptor = os.open(directory, os.O_RDONLY)
-    except PermissionError:  # a directory that may be written and not listed
+    except OSError as error:  # one that may be written and not listed; Windows opens no directory
+        if error.errno not in UNOPENED:
+            raise
         return False
     try:
         return synchronise(descriptor)

@@ -34,20 +34,11 @@ from spikeproof.errors import InputError, located, suggest
 from spikeproof.evaluation.suites import Member, Suite, plan
 from spikeproof.evaluation.through import validated
 from spikeproof.evaluation.verdicts import CHOOSING
+from spikeproof.experiments.study.applicable import analysable, is_defined, knows, others, suits
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.experiments.study.owned import TAKEN, Owned, is_owned
 from spikeproof.experiments.study.rehearsal import rehearse
-from spikeproof.experiments.study.study import (
-    AXES,
-    Candidate,
-    Study,
-    Sweep,
-    analysable,
-    check_on,
-    knows,
-    others,
-    suits,
-)
+from spikeproof.experiments.study.study import AXES, Candidate, Study, Sweep
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.protocols import Model, Threat
@@ -336,7 +327,7 @@ def _cells(study: Study, data: Dataset, model: Candidate | Owned, examples: int)
             changed: CellSpec = {"corruption": describe(corruption, PARTS), "severity": severity}
             yield Cell.of(CellKind.CORRUPT, {**measured, **changed})
         for norm, search in product(study.norms, study.distances):
-            if suits(model, search) and _defined(search, model) and knows(search, norm):
+            if suits(model, search) and is_defined(model, search) and knows(search, norm):
                 ball = describe(norm, PARTS)
                 ball.pop("epsilon")
                 far: CellSpec = {"attack": describe(search, PARTS), "threat": ball, "seed": seed}
@@ -347,7 +338,7 @@ def _cells(study: Study, data: Dataset, model: Candidate | Owned, examples: int)
             ball = describe(threat, PARTS)
             epsilon = ball.pop("epsilon")
             for recipe in study.attacks:
-                if not (suits(model, recipe) and _defined(recipe, model)):
+                if not (suits(model, recipe) and is_defined(model, recipe)):
                     continue
                 attack: CellSpec = {
                     "attack": describe(recipe, PARTS),
@@ -502,14 +493,6 @@ def _sources(
         return
     for other_model, other_seed in others(study, model, seed, recipe):
         yield _train(study, data, other_model, other_seed).address
-
-
-def _defined(recipe: Recipe, model: Candidate | Owned) -> bool:
-    try:
-        check_on(model, recipe)
-    except InputError:
-        return False
-    return True
 
 
 def model_spec(study: Study, data: Dataset, model: Candidate) -> ModelSpec:

@@ -1,0 +1,341 @@
+"""Models trained under several seeds: their means, and what holds for other trainings and other images."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+
+from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY
+from spikeproof.experiments.read.comparisons import worst_cases
+from spikeproof.experiments.read.record import Record
+from spikeproof.experiments.read.worst import columns_of
+from spikeproof.experiments.run.parquet import Array
+from spikeproof.experiments.run.store import Store
+from spikeproof.statistics import OverTrainings, compare_trainings, holm, over_trainings
+
+__all__ = [
+    "CLEAN",
+    "PARTS",
+    "Group",
+    "SeedComparison",
+    "SeedMean",
+    "groups",
+    "seed_comparisons",
+    "seed_means",
+]
+
+PARTS = ("encoder", "decoder", "rule", "neuron", "network", "surrogate")
+"""The fields of a record by which architectures differ."""
+
+CLEAN = "none"
+"""The threat of clean accuracies."""
+
+LEVEL = 0.05
+
+
+class SeedMean(TypedDict):
+    """The accuracy of one architecture over several trainings, under one budget.
+
+    `threat` is `none` for clean accuracy, and otherwise the accuracy is that of the worst case. `mean` is
+    taken over seeds and over the images that all of them share; `training_low` and `training_high` are the 95
+    % interval for another training on these images (Student's t over seeds), `low` and `high` that for
+    another training on other images, which is what a claim about the architecture needs. `lowest` and
+    `highest` are the accuracies of single seeds. `doubtful` and `preliminary` say that one of the numbers is
+    so.
+    """
+
+    dataset: str
+    network: str
+    neuron: str
+    encoder: str
+    decoder: str
+    surrogate: str
+    rule: str
+    threat: str
+    epsilon: float
+    seeds: list[int]
+    n: int
+    mean: float
+    training_low: float | None
+    training_high: float | None
+    low: float | None
+    high: float | None
+    lowest: float
+    highest: float
+    doubtful: bool
+    preliminary: bool
+
+
+class SeedComparison(TypedDict):
+    """Two architectures that differ in one part, over several trainings, as `show --trainings --json` has it.
+
+    `difference` is the mean accuracy of the first minus that of the second, `training_low` and
+    `training_high` its interval for other trainings on the same images, `ci_low` and `ci_high` the interval
+    for other trainings on other images, and `p_value` the two-sided p-value that belongs to the latter.
+    `adjusted` is corrected by Holm's method for all pairs. `shown` says that the difference holds across
+    seeds and images. `agreeing` counts the seeds whose own difference has the sign of the mean; it is null
+    where the two were trained under different seeds.
+    """
+
+    threat: str
+    epsilon: float
+    part: str
+    first: str
+    second: str
+    others: str
+    seeds: int
+    n: int
+    difference: float
+    training_low: float | None
+    training_high: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float
+    adjusted: float
+    shown: bool
+    agreeing: int | None
+    doubtful: bool
+    preliminary: bool
+    sentence: str
+
+
+class Trained(NamedTuple):
+    """One training: its record, the share of draws answered rightly for each image, and the images' ids."""
+
+    record: Record
+    right: Array
+    examples: Array
+
+
+@dataclass(frozen=True)
+class Group:
+    """The trainings of one architecture under one budget, in the order of their seeds.
+
+    Args:
+        threat: its name; `none` for clean accuracies.
+        epsilon: size of the budget.
+        trained: one per seed, at least one.
+        whole: whether no seed of the architecture is missing or withheld.
+    """
+
+    threat: str
+    epsilon: float
+    trained: Sequence[Trained]
+    whole: bool
+
+    @cached_property
+    def model(self) -> Mapping[str, object]:
+        return {**self.trained[0].record}
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        return [each.record["seed"] for each in self.trained]
+
+    @cached_property
+    def examples(self) -> Array:
+        """The images that all trainings were measured on."""
+        return reduce(np.intersect1d, (each.examples for each in self.trained))
+
+    def outcomes(self, examples: Array) -> Array:
+        """One row per training, one column per image."""
+        rows = []
+        for each in self.trained:
+            order = np.argsort(each.examples)
+            rows.append(each.right[order[np.searchsorted(each.examples[order], examples)]])
+        return np.stack(rows)
+
+    def any(self, verdict: str) -> bool:
+        """Whether a number of one of the seeds has this verdict; clean accuracies have none."""
+        return self.threat != CLEAN and any(each.record["verdict"] == verdict for each in self.trained)
+
+
+def seed_means(directory: Path, records: Sequence[Record]) -> list[SeedMean]:
+    """The mean accuracy of every architecture with several seeds, on clean images and at every budget.
+
+    A budget at which the number of one seed is withheld or missing is left out.
+
+    Args:
+        directory: the output directory of a run.
+        records: its headline numbers.
+
+    Raises:
+        DamagedError: a cell is not what was stored.
+    """
+    return [_mean(group) for group in _several(directory, records) if len(group.examples)]
+
+
+def _mean(group: Group) -> SeedMean:
+    outcomes, model = group.outcomes(group.examples), group.trained[0].record
+    found = over_trainings(outcomes)
+    trainings, both = found.trainings or (None, None), found.interval or (None, None)
+    return {
+        "dataset": model["dataset"],
+        "network": model["network"],
+        "neuron": model["neuron"],
+        "encoder": model["encoder"],
+        "decoder": model["decoder"],
+        "surrogate": model["surrogate"],
+        "rule": model["rule"],
+        "threat": group.threat,
+        "epsilon": group.epsilon,
+        "seeds": group.seeds,
+        "n": found.n,
+        "mean": found.mean,
+        "training_low": _share(trainings[0]),
+        "training_high": _share(trainings[1]),
+        "low": _share(both[0]),
+        "high": _share(both[1]),
+        "lowest": float(outcomes.mean(1).min()),
+        "highest": float(outcomes.mean(1).max()),
+        "doubtful": group.any(DOUBTFUL),
+        "preliminary": group.any(PRELIMINARY) and not group.any(DOUBTFUL),
+    }
+
+
+def _share(end: float | None) -> float | None:
+    return None if end is None else min(max(end, 0.0), 1.0)
+
+
+def seed_comparisons(directory: Path, records: Sequence[Record]) -> list[SeedComparison]:
+    """Every pair of architectures that differ in one part, compared over their trainings, clean and attacked.
+
+    Args:
+        directory: the output directory of a run.
+        records: its headline numbers.
+
+    Raises:
+        DamagedError: a cell is not what was stored.
+    """
+    pairs = [
+        (part, first, second, compared)
+        for part, first, second in _pairs(_several(directory, records))
+        if (compared := _compared(first, second)) is not None
+    ]
+    adjusted = holm([float(compared.p_value or 0) for _, _, _, compared in pairs])
+    varying = [part for part in PARTS if len({str(dict(row)[part]) for row in records}) > 1]
+    return [_row(*pair, p, varying) for pair, p in zip(pairs, adjusted, strict=True)]
+
+
+def _several(directory: Path, records: Sequence[Record]) -> list[Group]:
+    """Architectures with several seeds, at budgets that all of their seeds have."""
+    return [group for group in groups(directory, records) if len(group.trained) > 1 and group.whole]
+
+
+def groups(directory: Path, records: Sequence[Record]) -> list[Group]:
+    """The trainings of every architecture, clean and at every budget; withheld numbers are left out.
+
+    Args:
+        directory: the output directory of a run.
+        records: its headline numbers.
+
+    Raises:
+        DamagedError: a cell is not what was stored.
+    """
+    found: dict[tuple[str, float], dict[tuple[object, ...], list[Trained]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    counts: dict[tuple[object, ...], int] = defaultdict(int)
+    for each in _clean(directory, records):
+        counts[_architecture(each.record)] += 1
+        found[CLEAN, 0.0][_architecture(each.record)].append(each)
+    for worst in worst_cases(directory, records):
+        budget = worst.record["threat"], worst.record["epsilon"]
+        found[budget][_architecture(worst.record)].append(Trained(*worst))
+    return [
+        Group(
+            threat,
+            epsilon,
+            sorted(trained, key=lambda each: each.record["seed"]),
+            len(trained) == counts[architecture],
+        )
+        for threat, epsilon in sorted(found, key=lambda budget: (budget[0] != CLEAN, budget))
+        for architecture, trained in found[threat, epsilon].items()
+    ]
+
+
+def _clean(directory: Path, records: Sequence[Record]) -> Iterator[Trained]:
+    store = Store(directory)
+    for row in {row["model"]: row for row in records}.values():
+        columns = columns_of(store.read(Path(row["clean_cell"]).name))
+        yield Trained(row, columns["right"], columns["example"])
+
+
+def _architecture(record: Record) -> tuple[object, ...]:
+    return tuple(dict(record)[field] for field in ("dataset", *PARTS))
+
+
+def _pairs(groups: Sequence[Group]) -> Iterator[tuple[str, Group, Group]]:
+    """Groups that differ in one part, the better one first."""
+    for one, other in combinations(groups, 2):
+        if (one.threat, one.epsilon) != (other.threat, other.epsilon):
+            continue
+        parts = [part for part in ("dataset", *PARTS) if one.model[part] != other.model[part]]
+        if len(parts) == 1 and parts[0] in PARTS:
+            means = [float(np.mean([each.right.mean() for each in group.trained])) for group in (one, other)]
+            yield (parts[0], one, other) if means[0] >= means[1] else (parts[0], other, one)
+
+
+def _compared(first: Group, second: Group) -> OverTrainings | None:
+    """The comparison of two groups on the images that they share; None where they share none."""
+    examples = np.intersect1d(first.examples, second.examples)
+    if not len(examples):
+        return None
+    paired = first.seeds == second.seeds
+    return compare_trainings(first.outcomes(examples), second.outcomes(examples), paired=paired)
+
+
+def _row(
+    part: str, first: Group, second: Group, found: OverTrainings, adjusted: float, varying: Sequence[str]
+) -> SeedComparison:
+    trainings, both = found.trainings or (None, None), found.interval or (None, None)
+    shown = both[0] is not None and adjusted <= LEVEL and not both[0] <= 0 <= (both[1] or 0)
+    agreeing = None
+    if first.seeds == second.seeds:
+        examples = np.intersect1d(first.examples, second.examples)
+        each = (first.outcomes(examples) - second.outcomes(examples)).mean(1)
+        agreeing = int((np.sign(each) == np.sign(found.mean)).sum())
+    row: SeedComparison = {
+        "threat": first.threat,
+        "epsilon": first.epsilon,
+        "part": part,
+        "first": str(first.model[part]),
+        "second": str(second.model[part]),
+        "others": ", ".join(str(first.model[axis]) for axis in varying if axis != part),
+        "seeds": found.seeds,
+        "n": found.n,
+        "difference": found.mean,
+        "training_low": trainings[0],
+        "training_high": trainings[1],
+        "ci_low": both[0],
+        "ci_high": both[1],
+        "p_value": float(found.p_value or 0),
+        "adjusted": adjusted,
+        "shown": shown,
+        "agreeing": agreeing,
+        "doubtful": first.any(DOUBTFUL) or second.any(DOUBTFUL),
+        "preliminary": first.any(PRELIMINARY) or second.any(PRELIMINARY),
+        "sentence": "",
+    }
+    return {**row, "sentence": _sentence(row)}
+
+
+def _sentence(row: SeedComparison) -> str:
+    """The comparison in words, which state a difference only if it is shown."""
+    ends = f"[{100 * (row['ci_low'] or 0):+.1f}, {100 * (row['ci_high'] or 0):+.1f}]"
+    numbers = f"difference {100 * row['difference']:+.1f} points {ends}, p = {row['adjusted']:.2g}"
+    how = f"{row['seeds']} seeds, n = {row['n']}, {numbers}"
+    if row["agreeing"] is not None:
+        how += f", the same sign in {row['agreeing']} of {row['seeds']} seeds"
+    marks = [word for word in ("doubtful", "preliminary") if row[word]]
+    how += f"; {' and '.join(marks)}" if marks else ""
+    if not row["shown"]:
+        return f"no difference shown across seeds between {row['first']} and {row['second']} ({how})"
+    better = "more accurate" if row["threat"] == CLEAN else "more robust"
+    return f"{row['first']} is {better} than {row['second']} across seeds ({how})"

@@ -1,0 +1,132 @@
+"""The numbers of a study as papers print them: one per architecture and budget, with mean and interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TypedDict
+
+from spikeproof.auditing.checks import GRAVITY, WITHHELD
+from spikeproof.experiments.read.gathered.across_seeds import CLEAN, PARTS, SeedMean, seed_means
+from spikeproof.experiments.read.record import Record
+from spikeproof.experiments.read.results import WORST_CASE
+
+__all__ = ["Covers", "PaperRow", "paper_rows"]
+
+
+class Covers(StrEnum):
+    """What else an interval holds for."""
+
+    IMAGES = "other images"
+    BOTH = "other trainings and other images"
+    NOTHING = "nothing"
+
+
+class PaperRow(TypedDict):
+    """One number for a table.
+
+    `threat` is `none` for clean accuracy; under attack the accuracy is that of the worst case over all
+    attacks of the study. `low` and `high` are the ends of a 95 % interval, which `covers` other images
+    (Wilson, one training) or other trainings and other images (several). `verdict` is the gravest of the
+    seeds; a withheld number has no mean.
+    """
+
+    dataset: str
+    network: str
+    neuron: str
+    encoder: str
+    decoder: str
+    surrogate: str
+    rule: str
+    threat: str
+    epsilon: float
+    seeds: int
+    n: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    covers: str
+    verdict: str | None
+
+
+def paper_rows(directory: Path, records: Sequence[Record]) -> list[PaperRow]:
+    """One row per architecture and budget, clean accuracy first, in the order of the study.
+
+    Args:
+        directory: the output directory of a run.
+        records: its headline numbers.
+
+    Raises:
+        DamagedError: a cell is not what was stored.
+    """
+    means = {
+        (*_architecture(row), row["threat"], row["epsilon"]): row for row in seed_means(directory, records)
+    }
+    groups: dict[tuple[object, ...], list[Record]] = {}
+    clean: dict[tuple[object, ...], dict[str, Record]] = {}
+    for record in records:
+        clean.setdefault(_architecture(record), {}).setdefault(record["model"], record)
+        if record["attack"] == WORST_CASE:
+            key = (*_architecture(record), record["threat"], record["epsilon"])
+            groups.setdefault(key, []).append(record)
+    rows = []
+    for architecture, models in clean.items():
+        own = [(key, found) for key, found in groups.items() if key[: len(architecture)] == architecture]
+        first = (*architecture, CLEAN, 0.0)
+        rows.append(_clean_row([*models.values()], means.get(first)))
+        rows += [_worst_row(found, means.get(key)) for key, found in own]
+    return rows
+
+
+def _architecture(row: Mapping[str, object]) -> tuple[object, ...]:
+    return tuple(row[part] for part in ("dataset", *PARTS))
+
+
+def _clean_row(models: Sequence[Record], mean: SeedMean | None) -> PaperRow:
+    first = models[0]
+    row = _row(first, CLEAN, 0.0, len(models))
+    if mean is not None:
+        return _with_mean(row, mean)
+    if len(models) > 1:
+        return row
+    ends = {"mean": first["clean_accuracy"], "low": first["clean_ci_low"], "high": first["clean_ci_high"]}
+    return {**row, **ends, "covers": Covers.IMAGES}  # type: ignore[typeddict-item]
+
+
+def _worst_row(found: Sequence[Record], mean: SeedMean | None) -> PaperRow:
+    first = found[0]
+    verdict = min((str(row["verdict"]) for row in found), key=GRAVITY.index)
+    row: PaperRow = {**_row(first, first["threat"], first["epsilon"], len(found)), "verdict": verdict}
+    if mean is not None:
+        return _with_mean(row, mean)
+    if len(found) > 1 or verdict == WITHHELD:
+        return row
+    ends = {"mean": first["robust_accuracy"], "low": first["ci_low"], "high": first["ci_high"]}
+    return {**row, **ends, "covers": Covers.IMAGES}  # type: ignore[typeddict-item]
+
+
+def _row(record: Record, threat: str, epsilon: float, seeds: int) -> PaperRow:
+    return {
+        "dataset": record["dataset"],
+        "network": record["network"],
+        "neuron": record["neuron"],
+        "encoder": record["encoder"],
+        "decoder": record["decoder"],
+        "surrogate": record["surrogate"],
+        "rule": record["rule"],
+        "threat": threat,
+        "epsilon": epsilon,
+        "seeds": seeds,
+        "n": record["n"],
+        "mean": None,
+        "low": None,
+        "high": None,
+        "covers": Covers.NOTHING,
+        "verdict": None,
+    }
+
+
+def _with_mean(row: PaperRow, mean: SeedMean) -> PaperRow:
+    known: PaperRow = {**row, "n": mean["n"], "mean": mean["mean"], "low": mean["low"], "high": mean["high"]}
+    return {**known, "covers": Covers.BOTH}

@@ -1,0 +1,1 @@
+"""Study files: what they may include, how they are read, and the JSON Schema of them."""

@@ -1,0 +1,135 @@
+"""Long cells in blocks of examples: the same outcome to the bit, whatever was saved; short memory."""
+
+import json
+from dataclasses import fields
+
+import pytest
+import torch
+
+import spikeproof.experiments.run.blocks as module
+from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.attacks.nearest.linearised import DeepFool
+from spikeproof.errors import InputError
+from spikeproof.evaluation.columns import subset
+from spikeproof.evaluation.distances import Nearest, evaluate_distances
+from spikeproof.evaluation.outcomes import Attacked
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
+from spikeproof.experiments.run.blocks import Blocks
+from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.study.cells import Cell
+from spikeproof.keys import Key
+from spikeproof.threats import L2, Linf
+
+KEY, WEIGHTS = Key.of(3), torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+X = torch.rand(11, 6, generator=torch.Generator().manual_seed(2))
+Y = (X @ WEIGHTS).argmax(-1).where(torch.arange(11) != 4, torch.tensor(0))
+
+
+def model(images, key=None):
+    return (images @ WEIGHTS).sin() * 3
+
+
+CLEAN = evaluate_clean(model, X, Y, KEY)
+
+
+def attacked(rows):
+    outcome = (model, PGD(steps=3), Linf(0.1), X[rows], Y[rows], subset(CLEAN, rows), KEY)
+    return evaluate_attack(*outcome, batch_size=2)
+
+
+def nearest(rows):
+    asked = (model, DeepFool(steps=3), L2(1.0), X[rows], Y[rows], subset(CLEAN, rows), KEY)
+    return evaluate_distances(*asked, batch_size=2)
+
+
+CASES = [(Attacked, attacked), (Nearest, nearest)]
+
+
+def blocks(outcome, measure, path, batch=2, identity="cell", told=None):
+    tell = (told if told is not None else []).append
+    return Blocks(outcome, measure, batch, path, identity, torch.device("cpu"), tell)
+
+
+def same(found, wanted):
+    for each in fields(wanted):
+        a, b = getattr(found, each.name), getattr(wanted, each.name)
+        if isinstance(b, torch.Tensor):
+            torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+        else:
+            assert a == b
+
+
+@pytest.mark.parametrize(("outcome", "measure"), CASES, ids=["attack", "distance"])
+@pytest.mark.parametrize("batch", [1, 2, 5, 100])
+def test_blocks_of_any_size_have_the_outcome_of_the_whole(outcome, measure, batch, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS_OF_A_BLOCK", 0.0)
+    told = []
+    same(blocks(outcome, measure, tmp_path / "s", batch, told=told).all(len(X)), measure(slice(None)))
+    assert [progress.done for progress in told] == list(range(batch, len(X), batch))
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(("outcome", "measure"), CASES, ids=["attack", "distance"])
+def test_a_killed_measurement_goes_on_after_the_last_saved_block(outcome, measure, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS_OF_A_BLOCK", 0.0)
+    monkeypatch.setattr(module, "SECONDS_AT_RISK", 0.0)
+    seen = []
+
+    def dying(rows):
+        if rows.start == 6:
+            raise Killed
+        return measure(rows)
+
+    def counting(rows):
+        seen.append(rows.start)
+        return measure(rows)
+
+    with pytest.raises(Killed):
+        blocks(outcome, dying, tmp_path / "s").all(len(X))
+    same(blocks(outcome, counting, tmp_path / "s").all(len(X)), measure(slice(None)))
+    assert seen[0] == 6
+    same(blocks(outcome, measure, tmp_path / "s", identity="other").all(len(X)), measure(slice(None)))
+
+
+def test_a_damaged_state_costs_time_and_changes_nothing(tmp_path, monkeypatch):
+    state = tmp_path / "s"
+    blocks(Attacked, attacked, state).save(attacked(slice(0, 4)))
+    state.write_bytes(state.read_bytes()[:-1] + b"?")
+    with pytest.warns(UserWarning, match="starts from its beginning"):
+        found = blocks(Attacked, attacked, state).all(len(X))
+    same(found, attacked(slice(None)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")],
+)
+def test_short_memory_halves_the_batch(error, tmp_path, monkeypatch):
+    sizes, told = [], []
+
+    def clean(bench, cell, tell):
+        sizes.append(bench.batch_size)
+        if bench.batch_size > 3:
+            raise error
+        return {}
+
+    monkeypatch.setattr(Bench, "clean", clean)
+    bench, cell = Bench(tmp_path, None, "cpu", 12), Cell.of("clean", {"train": "ab12"})
+    files = bench(cell, told.append)
+    assert sizes == [12, 6, 3]
+    assert json.loads(files["provenance.json"])["batch_size"] == 3
+    assert "a batch of 6" in told[0].note
+    assert bench.batch_size == 12
+
+
+def test_other_errors_and_a_batch_of_one_are_not_tried_again(tmp_path, monkeypatch):
+    def clean(bench, cell, tell):
+        raise MemoryError if bench.batch_size < 3 else InputError("a", "b", "c")
+
+    monkeypatch.setattr(Bench, "clean", clean)
+    for size, error in ((4, InputError), (1, MemoryError)):
+        with pytest.raises(error):
+            Bench(tmp_path, None, "cpu", size)(Cell.of("clean", {"train": "ab12"}), lambda progress: None)
