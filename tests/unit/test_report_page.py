@@ -13,8 +13,8 @@ from safetensors.numpy import save
 from spikeproof.experiments.read.results import records
 from spikeproof.report import page
 from spikeproof.report.charts.drawing import inline
+from spikeproof.report.charts.exhibits import exhibits
 from spikeproof.report.charts.figures import drawings
-from spikeproof.report.exhibits import exhibits
 
 sys.path.insert(0, str(Path(__file__).parent))
 from stored_study import EVIL, Bench, T, arrays
