@@ -100,16 +100,17 @@ def test_show_page_and_table_have_the_numbers(finished):
     assert "hidden 1" in shown
     assert "accumulates" in shown
     write(finished, records(finished), spikes=spike_records(finished))
-    page = (finished / "spikes.html").read_text()
-    assert 'href="spikes.html"' in (finished / "report.html").read_text()
-    assert "hidden 1" in page
-    assert "<script" not in page
+    page = (finished / "report.html").read_text()
+    section = page[page.index('<section id="spikes">') : page.index('<section id="examples">')]
+    assert "hidden 1" in section
+    assert 'href="#spikes"' in page
     lines = list(csv.DictReader((finished / "spikes.csv").read_text().splitlines()))
     assert len(lines) == sum(len(row["layers"]) for row in rows)
     assert float(lines[0]["rate"]) == pytest.approx(rows[0]["layers"][0]["rate"])
     assert float(lines[0]["cost_accumulates"]) == pytest.approx(rows[0]["cost"]["accumulates"])
-    write(finished, records(finished))  # a report without analyses removes the page of an earlier one
-    assert not (finished / "spikes.html").exists()
+    write(finished, records(finished))  # a report without analyses removes the files of an earlier one
+    assert not (finished / "spikes.csv").exists()
+    assert 'id="spikes"' not in (finished / "report.html").read_text()
 
 
 def test_neither_the_batch_nor_a_second_call_changes_an_analysis():

@@ -75,7 +75,7 @@ def print_report(directory: Path, *, anew: bool = True) -> None:
         return
     terminal.print_ranking(rankings(directory, found), found)
     try:
-        from spikeproof.report.files import is_current
+        from spikeproof.report.outputs import is_current
     except ImportError as error:
         if anew:
             raise

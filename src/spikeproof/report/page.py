@@ -41,7 +41,7 @@ from spikeproof.report.charts.figures import (
 )
 from spikeproof.report.charts.pictures import exhibit_drawing
 from spikeproof.report.embedded import Limits, as_script, embedded
-from spikeproof.report.files import PAGE, put
+from spikeproof.report.outputs import PAGE, put
 from spikeproof.report.provenance import Origin, Sources, sources
 from spikeproof.report.spike_page import SpikeSection, spike_section
 from spikeproof.report.trust import Trust, noun, ranking_words, threat_words

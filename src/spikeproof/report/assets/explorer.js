@@ -6,7 +6,7 @@
   const R = D.rows;
   const $ = (id) => document.getElementById(id);
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B57B00", "#56B4E9"];
-  const MOST_LINES = 12;
+  const MOST_LINES = 8;
   const PAGE_ROWS = 50;
   const dash = "\u2013";
 
@@ -336,7 +336,7 @@
       x: { type: state.scale === "log" ? "log" : "linear", label: `epsilon (${threat})`, grid: true },
       y: { domain: [0, 100], label: "robust accuracy [%]", grid: true },
       marks: [
-        Plot.areaY(bands, { x: "x", y1: (p) => 100 * p.low, y2: (p) => 100 * p.high, z: "name", fill, fillOpacity: 0.13 }),
+        Plot.areaY(bands, { x: "x", y1: (p) => 100 * p.low, y2: (p) => 100 * p.high, z: "name", fill, fillOpacity: 0.1 }),
         Plot.line(points, { x: "x", y: (p) => 100 * p.y, z: "name", stroke: fill, strokeWidth: 1.8, strokeOpacity: (p) => (p.i < COLOURS.length ? 1 : 0.55) }),
         Plot.line(proved, { x: "x", y: (p) => 100 * p.certified, z: "name", stroke: fill, strokeDasharray: "4 3" }),
         Plot.dot(proved, { x: "x", y: (p) => 100 * p.certified, symbol: "triangle", stroke: fill, r: 4 }),
@@ -519,7 +519,7 @@
     parts.push(el("div", { class: "side" },
       el("div", {}, el("h4", {}, "Input spikes, clean against attacked"), raster, el("p", { class: "over" }, "Black or white: in both; blue: only clean; orange: only attacked.")),
       el("div", {}, el("h4", {}, "Shifts of first spikes"),
-        bars.length ? figure("Shifts of first spikes", { width: 420, height: 240, x: { label: "shift of the first spike [steps]", interval: 1 }, y: { label: "inputs", grid: true },
+        bars.length ? figure("Shifts of first spikes", { width: 420, height: 240, x: { label: "shift of the first spike [steps]", tickFormat: "d" }, y: { label: "inputs", grid: true },
           marks: [Plot.rect(bars, { x1: (b) => b.shift - 0.42, x2: (b) => b.shift + 0.42, y1: 0, y2: "count", fill: COLOURS[0] }), Plot.ruleY([0])] }) : "",
         el("p", { class: "over" }, `Below zero: earlier under the attack. ${gone} inputs fall silent, ${come} begin to spike.`))));
     return parts;
