@@ -6,7 +6,7 @@ import base64
 import json
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -91,6 +91,7 @@ def embedded(
     attacked = tables.attacked(records)
     ordered = sorted(attacked, key=lambda row: row["attack"] != WORST_CASE)
     kept = ordered[: limits.rows]
+    withheld = {_place(row) for row in attacked if row["verdict"] == WITHHELD}
     texts = _Texts()
     top = most_separating(ranked)
     costs = {record["model"]: record for record in spikes}
@@ -102,8 +103,8 @@ def embedded(
         "worst": WORST_CASE,
         "withheld": WITHHELD,
         "models": [_model(row.model, axes, costs.get(row.model["model"])) for row in models],
-        "rows": _rows(kept, places, budgets, texts),
-        "efforts": _efforts(kept) if limits.curves else {},
+        "rows": _rows(kept, withheld, places, budgets, texts),
+        "efforts": _efforts(kept, withheld) if limits.curves else {},
         "rowsLeftOut": len(attacked) - len(kept),
         "seeds": [_seeds(row, tables.without_seed(axes), budgets) for row in tables.seeds(records)],
         "confusions": _confusions(directory, kept, attacked, limits.confusions),
@@ -113,6 +114,14 @@ def embedded(
         "commands": [_command(text) for text in origin.environments],
         "texts": texts.all,
     }
+
+
+_Place = tuple[str, tables.Budget]
+
+
+def _place(row: Record) -> _Place:
+    """The model and the budget of a number."""
+    return row["model"], tables.budget_of(row)
 
 
 @dataclass
@@ -155,13 +164,18 @@ def _model(record: Record, axes: Sequence[str], cost: SpikeRecord | None) -> Jso
 
 def _rows(
     kept: Sequence[Record],
+    withheld: Set[_Place],
     places: Mapping[str, int],
     budgets: Sequence[tables.Budget],
     texts: _Texts,
 ) -> Json:
-    """The numbers as columns, in which a withheld accuracy is null; texts are named by their number."""
+    """The numbers as columns; texts are named by their number.
+
+    Accuracies are null where the worst case is withheld, also those of the single attacks behind it.
+    """
     numbered = {budget: place for place, budget in enumerate(budgets)}
-    hidden = [row["verdict"] == WITHHELD for row in kept]
+    hidden = [_place(row) in withheld for row in kept]
+    verdicts = [WITHHELD if hide else row["verdict"] or "" for row, hide in zip(kept, hidden, strict=True)]
 
     def shares(name: str) -> list[float | None]:
         found = [dict(row)[name] for row in kept]
@@ -178,7 +192,7 @@ def _rows(
         "low": shares("ci_low"),
         "high": shares("ci_high"),
         "n": [row["n"] for row in kept],
-        "verdict": [texts.number(row["verdict"] or "") for row in kept],
+        "verdict": [texts.number(verdict) for verdict in verdicts],
         "certified": [_short(row["certified"]) for row in kept],
         "certifiedLow": [_short(row["certified_low"]) for row in kept],
         "certifiedHigh": [_short(row["certified_high"]) for row in kept],
@@ -194,11 +208,11 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def _efforts(kept: Sequence[Record]) -> dict[int, Json]:
+def _efforts(kept: Sequence[Record], withheld: Set[_Place]) -> dict[int, Json]:
     """Row -> the evidence of the attack, with its curves over steps."""
     found = {}
     for place, row in enumerate(kept):
-        if (effort := row["effort"]) is None or row["verdict"] == WITHHELD:
+        if (effort := row["effort"]) is None or _place(row) in withheld:
             continue
         losses = [*enumerate(effort["loss_by_step"])]
         found[place] = {
@@ -241,10 +255,10 @@ def _confusions(
     The answer to a clean image comes from the clean cell; the answer to an attacked image belongs to the
     attack that counts for it. A tie is the answer -1.
     """
-    cells = defaultdict[tuple[str, tables.Budget], list[str]](list)
+    cells = defaultdict[_Place, list[str]](list)
     for row in attacked:
         if row["attack"] != WORST_CASE:
-            cells[row["model"], tables.budget_of(row)].append(row["cell"])
+            cells[_place(row)].append(row["cell"])
     found: dict[int, list[list[list[int]]]] = {}
     for place, row in enumerate(kept):
         if row["attack"] != WORST_CASE or row["verdict"] == WITHHELD:
@@ -253,10 +267,7 @@ def _confusions(
             break
         try:
             clean = read_columns(directory / row["clean_cell"], CellKind.CLEAN)
-            attacks = [
-                read_columns(directory / cell, CellKind.ATTACK)
-                for cell in cells[row["model"], tables.budget_of(row)]
-            ]
+            attacks = [read_columns(directory / cell, CellKind.ATTACK) for cell in cells[_place(row)]]
             found[place] = [
                 _counted(clean["label"], clean["prediction"]),
                 _counted(clean["label"], _answers(clean, attacks)),
@@ -337,7 +348,7 @@ def _layers(spikes: Sequence[SpikeRecord], places: Mapping[str, int]) -> list[Js
     ]
 
 
-def _cells(origin: Sources, wanted: set[str], most: int) -> dict[str, list[object]]:
+def _cells(origin: Sources, wanted: Set[str], most: int) -> dict[str, list[object]]:
     """Cell -> its kind, time of computing, time of its end, number of its environment, and spec."""
     first = [cell for cell in origin.origins if cell.address in wanted]
     others = [cell for cell in origin.origins if cell.address not in wanted]
