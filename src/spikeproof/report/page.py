@@ -41,7 +41,7 @@ from spikeproof.report.charts.figures import (
 )
 from spikeproof.report.charts.pictures import exhibit_drawing
 from spikeproof.report.embedded import Limits, as_script, embedded
-from spikeproof.report.outputs import PAGE, put
+from spikeproof.report.outputs import NUMBERS, PAGE, Numbers, numbers_file, put
 from spikeproof.report.provenance import Origin, Sources, sources
 from spikeproof.report.spike_page import SpikeSection, spike_section
 from spikeproof.report.trust import Trust, noun, ranking_words, threat_words
@@ -149,6 +149,19 @@ def write(
         page = _page(content, pictures, files | _figures(pictures), detail)
         if len(page.encode()) < LARGEST:
             break
+    kept = numbers_file(
+        Numbers(
+            rows,
+            content.timing.records,
+            content.natural.records,
+            content.natural.errors,
+            grids,
+            content.distances,
+            layers,
+            content.ranked,
+        )
+    )
+    files |= {NUMBERS: kept} if kept is not None else {}
     put(directory, {**files, **_figures(pictures), PAGE: page.encode()})
     return directory / PAGE
 
