@@ -274,6 +274,7 @@
     const drawn = svg.tagName.toLowerCase() === "svg" ? svg : svg.querySelector("svg");
     drawn.setAttribute("role", "group");
     drawn.setAttribute("aria-label", label);
+    for (const each of drawn.querySelectorAll("g[aria-label]")) each.removeAttribute("aria-label"); // names of marks
     for (const each of drawn.querySelectorAll("a")) {
       const href = each.getAttribute("href") || each.getAttributeNS("http://www.w3.org/1999/xlink", "href") || "";
       const found = href.match(/^#row-(\d+)$/);
