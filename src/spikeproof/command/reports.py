@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import click
 from spikeproof.command.arguments import device_named, executor_of, missing, noted
 
 if TYPE_CHECKING:
+    from spikeproof.experiments.read.comparisons import Compared
     from spikeproof.experiments.study.study import Study
     from spikeproof.report.outputs import Numbers
 
@@ -66,7 +68,7 @@ def print_report(directory: Path, *, anew: bool = True) -> None:
 
     current = not anew and is_current(directory)
     kept = kept_numbers(directory) if current else None
-    numbers = kept or _read(directory)
+    numbers, compared = (kept, ()) if kept is not None else _read(directory)
     terminal.print_records(numbers.records)
     terminal.print_probes(numbers.probes)
     terminal.print_corruptions(numbers.corruptions)
@@ -78,7 +80,7 @@ def print_report(directory: Path, *, anew: bool = True) -> None:
         return
     terminal.print_ranking(numbers.ranked, numbers.records)
     try:
-        place = directory / PAGE if current else _written(directory, numbers)
+        place = directory / PAGE if current else _written(directory, numbers, compared)
         click.echo(f"report: {place}")
     except ImportError as error:
         if anew:
@@ -89,11 +91,12 @@ def print_report(directory: Path, *, anew: bool = True) -> None:
 
 def written_report(directory: Path) -> Path:
     """Write the report again and return its path."""
-    return _written(directory, _read(directory))
+    return _written(directory, *_read(directory))
 
 
-def _read(directory: Path) -> Numbers:
-    """The numbers of the finished cells of a study."""
+def _read(directory: Path) -> tuple[Numbers, Sequence[Compared]]:
+    """The numbers of the finished cells of a study, and the comparisons of its models."""
+    from spikeproof.experiments.read.comparisons import comparisons, worst_cases
     from spikeproof.experiments.read.gathered.corrupted import corruption_errors, corruption_records
     from spikeproof.experiments.read.gathered.transfers import transfer_grids
     from spikeproof.experiments.read.ranking import rankings
@@ -101,7 +104,8 @@ def _read(directory: Path) -> Numbers:
     from spikeproof.report.outputs import Numbers
 
     found = records(directory)
-    return Numbers(
+    worst = worst_cases(directory, found)
+    numbers = Numbers(
         found,
         probe_records(directory),
         corruption_records(directory),
@@ -109,13 +113,13 @@ def _read(directory: Path) -> Numbers:
         transfer_grids(directory),
         distance_records(directory),
         spike_records(directory),
-        rankings(directory, found),
+        rankings(directory, found, worst),
     )
+    return numbers, comparisons(directory, found, worst)
 
 
-def _written(directory: Path, numbers: Numbers) -> Path:
+def _written(directory: Path, numbers: Numbers, compared: Sequence[Compared]) -> Path:
     """Write the report of these numbers and return its path."""
-    from spikeproof.experiments.read.comparisons import comparisons
     from spikeproof.experiments.run.store import writing
     from spikeproof.report.page import Corrupted, write
 
@@ -124,7 +128,7 @@ def _written(directory: Path, numbers: Numbers) -> Path:
             directory,
             numbers.records,
             numbers.probes,
-            comparisons(directory, numbers.records),
+            compared,
             numbers.distances,
             numbers.ranked,
             Corrupted(numbers.corruptions, numbers.errors),

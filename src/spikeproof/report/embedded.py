@@ -32,6 +32,9 @@ Json = dict[str, Any]  # a JSON document, whose values are of many types
 DIGITS = 5
 """Decimals of shares in a page; the tables beside it have all."""
 
+MOST_EXAMPLES = 600
+"""Attacked examples in a page, those behind worst cases first."""
+
 MOST_STEPS = 200
 """Points of a curve over the steps of an attack; longer ones are thinned."""
 
@@ -43,7 +46,7 @@ class Limits:
     Args:
         rows: largest number of numbers, worst cases before single attacks.
         curves: whether each attack has its curve over steps.
-        examples: largest size of attacked examples in bytes.
+        examples: largest size of attacked examples in bytes; `MOST_EXAMPLES` is their largest number.
         confusions: largest number of confusion matrices.
     """
 
@@ -291,7 +294,7 @@ def _examples(directory: Path, kept: Sequence[Record], most: int) -> dict[str, J
     found: dict[str, Json] = {}
     size = 0
     for path, row in {row["cell"]: row for row in kept}.items():
-        if size >= most:
+        if size >= most or len(found) >= MOST_EXAMPLES:
             break
         exhibit = first_of(row, directory)
         if exhibit is not None:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from spikeproof.experiments.read.record import Record
+from spikeproof.experiments.run.parquet import TABLE
 from spikeproof.plainfiles import bytes_of
 from spikeproof.report.tables import attacks_of
 
@@ -180,6 +181,6 @@ def _pictures(x: Array, attacked: Array) -> tuple[Array, Array]:
 
 def _rows(cell: Path) -> dict[int, dict[str, Any]]:
     names = ["example", "label", "right_clean", "right", "prediction"]
-    table = pq.read_table(cell / "examples.parquet")
+    table = pq.ParquetFile(cell / TABLE).read(use_threads=False)
     present = [name for name in names if name in table.column_names]
     return {row["example"]: row for row in table.select(present).to_pylist()}
