@@ -5,7 +5,7 @@
   const D = JSON.parse(document.getElementById("data").textContent);
   const R = D.rows;
   const $ = (id) => document.getElementById(id);
-  const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B57B00", "#56B4E9"];
+  const COLOURS = [0, 1, 2, 3, 4, 5].map((i) => `var(--line-${i})`);
   const MOST_LINES = 8;
   const PAGE_ROWS = 50;
   const dash = "\u2013";
@@ -520,7 +520,7 @@
     parts.push(el("div", { class: "side" },
       el("div", {}, el("h4", {}, "Input spikes, clean against attacked"), raster, el("p", { class: "over" }, "Black or white: in both; blue: only clean; orange: only attacked.")),
       el("div", {}, el("h4", {}, "Shifts of first spikes"),
-        bars.length ? figure("Shifts of first spikes", { width: 420, height: 240, x: { label: "shift of the first spike [steps]", tickFormat: "d" }, y: { label: "inputs", grid: true },
+        bars.length ? figure("Shifts of first spikes", { width: 420, height: 240, x: { label: "shift of the first spike [steps]", ticks: bars.map((b) => b.shift), tickFormat: "d" }, y: { label: "inputs", grid: true },
           marks: [Plot.rect(bars, { x1: (b) => b.shift - 0.42, x2: (b) => b.shift + 0.42, y1: 0, y2: "count", fill: COLOURS[0] }), Plot.ruleY([0])] }) : "",
         el("p", { class: "over" }, `Below zero: earlier under the attack. ${gone} inputs fall silent, ${come} begin to spike.`))));
     return parts;
