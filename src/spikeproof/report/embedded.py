@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from spikeproof.auditing.checks import DOUBTFUL, WITHHELD
+from spikeproof.errors import InputError
 from spikeproof.experiments.read.ranking import Ranking, most_separating
 from spikeproof.experiments.read.record import Record, SpikeRecord
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.read.worst import WorstCase
 from spikeproof.experiments.run.parquet import Columns, read_columns
 from spikeproof.experiments.study.kinds import CellKind
+from spikeproof.plainfiles import bytes_of
 from spikeproof.report import tables
 from spikeproof.report.charts.exhibits import Array, Exhibit, first_of
 from spikeproof.report.provenance import Sources
@@ -34,6 +38,9 @@ DIGITS = 5
 
 MOST_EXAMPLES = 600
 """Attacked examples in a page, those behind worst cases first."""
+
+MOST_TRACED, MOST_POTENTIALS = 100, 6
+"""Analyses whose traces a page shows, and neurons of a layer whose potentials it draws."""
 
 MOST_STEPS = 200
 """Points of a curve over the steps of an attack; longer ones are thinned."""
@@ -112,7 +119,7 @@ def embedded(
         "seeds": [_seeds(row, tables.without_seed(axes), budgets) for row in tables.seeds(records)],
         "confusions": _confusions(directory, kept, attacked, limits.confusions),
         "examples": _examples(directory, kept, limits.examples),
-        "layers": _layers(spikes, places),
+        "layers": _layers(directory, spikes, places),
         "cells": _cells(origin, {Path(row["cell"]).name for row in kept}, limits.rows),
         "commands": [_command(text) for text in origin.environments],
         "texts": texts.all,
@@ -332,8 +339,8 @@ def _text(values: Array) -> str:
     return base64.b64encode(values.tobytes()).decode()
 
 
-def _layers(spikes: Sequence[SpikeRecord], places: Mapping[str, int]) -> list[Json]:
-    """What an attack changes in each layer: rates and both parts of the distance, and the read-outs."""
+def _layers(directory: Path, spikes: Sequence[SpikeRecord], places: Mapping[str, int]) -> list[Json]:
+    """What an attack changes in each layer: rates, parts of the distance, and the traces of one image."""
     return [
         {
             "model": places.get(record["model"]),
@@ -346,9 +353,44 @@ def _layers(spikes: Sequence[SpikeRecord], places: Mapping[str, int]) -> list[Js
                 ]
                 for layer in record["layers"]
             ],
+            "traces": _traces(directory / record["cell"], len(record["layers"])) if i < MOST_TRACED else [],
         }
-        for record in spikes
+        for i, record in enumerate(spikes)
     ]
+
+
+def _traces(cell: Path, layers: int) -> list[Json]:
+    """Spikes of one image in each layer, and the potentials that moved most; nothing if none are stored."""
+    try:
+        arrays = load(bytes_of(cell / "traces.safetensors"))
+        return [_layer_traces(arrays, number) for number in range(layers)]
+    except (InputError, SafetensorError, KeyError, ValueError):  # an analysis of an earlier version
+        return []
+
+
+def _layer_traces(arrays: Mapping[str, Array], number: int) -> Json:
+    clean, attacked = arrays[f"{number}.spikes"], arrays[f"{number}.attacked_spikes"]
+    if clean.ndim != 2 or clean.shape != attacked.shape:
+        raise ValueError("the traces are not those of one image")
+    potentials = []
+    if (before := arrays.get(f"{number}.potential")) is not None:
+        after = arrays[f"{number}.attacked_potential"]
+        moved = np.abs(after - before).sum(0)
+        chosen = np.sort(np.argsort(-moved, kind="stable")[:MOST_POTENTIALS])
+        potentials = [
+            [
+                int(neuron),
+                *([_short(value, 3) for value in each[:, neuron].tolist()] for each in (before, after)),
+            ]
+            for neuron in chosen
+        ]
+    return {
+        "steps": clean.shape[0],
+        "neurons": clean.shape[1],
+        "spikes": _bits(clean),
+        "attackedSpikes": _bits(attacked),
+        "potentials": potentials,
+    }
 
 
 def _cells(origin: Sources, wanted: Set[str], most: int) -> dict[str, list[object]]:

@@ -494,36 +494,54 @@
     ];
     if (!found.spikes) return parts;
     const inputs = found.shape.reduce((a, b) => a * b, 1);
-    const [clean, attacked] = [found.spikes, found.attackedSpikes].map((packed) => spikesOf(packed, found.steps, inputs));
-    const shown = [...Array(inputs).keys()].filter((i) => [...Array(found.steps).keys()].some((t) => clean(t, i) || attacked(t, i)));
-    const dots = [];
+    const trains = [found.spikes, found.attackedSpikes].map((packed) => spikesOf(packed, found.steps, inputs));
+    parts.push(el("div", { class: "side" },
+      el("div", {}, el("h4", {}, "Input spikes, clean against attacked"), raster("Raster of the input spikes", "inputs", trains, found.steps, inputs), el("p", { class: "over" }, RASTER)),
+      el("div", {}, el("h4", {}, "Shifts of first spikes"), ...shiftsOf(trains, found.steps, inputs))));
+    return parts;
+  }
+
+  const RASTER = "Black or white: in both; blue: only clean; orange: only attacked.";
+
+  function raster(label, what, [clean, attacked], steps, count) {
+    const shown = [...Array(count).keys()].filter((i) => [...Array(steps).keys()].some((t) => clean(t, i) || attacked(t, i)));
+    const colour = { both: "currentColor", clean: COLOURS[0], attacked: COLOURS[1] };
+    const dots = shown.flatMap((i, line) => [...Array(steps).keys()].filter((t) => clean(t, i) || attacked(t, i))
+      .map((t) => ({ t, line, who: clean(t, i) && attacked(t, i) ? "both" : clean(t, i) ? "clean" : "attacked" })));
+    if (!dots.length) return el("p", {}, "No spikes.");
+    return figure(label, {
+      width: 460, height: Math.min(300, 70 + 5 * shown.length), x: { label: "time step", domain: [-0.5, steps - 0.5] }, y: { label: `${what} that spike`, domain: [-0.5, shown.length - 0.5], ticks: [] },
+      marks: [Plot.rect(dots, { x1: (d) => d.t - 0.3, x2: (d) => d.t + 0.3, y1: (d) => d.line - 0.4, y2: (d) => d.line + 0.4, fill: (d) => colour[d.who] })],
+    });
+  }
+
+  function shiftsOf([clean, attacked], steps, count) {
     const shifts = new Map();
     let [gone, come] = [0, 0];
-    shown.forEach((i, line) => {
-      let [one, two] = [-1, -1];
-      for (let t = found.steps - 1; t >= 0; t--) {
-        const [a, b] = [clean(t, i), attacked(t, i)];
-        if (a) one = t;
-        if (b) two = t;
-        if (a || b) dots.push({ t, line, what: a && b ? "both" : a ? "only clean" : "only attacked" });
-      }
-      if (one >= 0 && two >= 0) shifts.set(two - one, (shifts.get(two - one) ?? 0) + 1);
-      else if (one >= 0) gone++;
-      else if (two >= 0) come++;
-    });
-    const colour = { "both": "currentColor", "only clean": COLOURS[0], "only attacked": COLOURS[1] };
-    const raster = figure("Raster of the input spikes", {
-      width: 460, height: 300, x: { label: "time step", domain: [-0.5, found.steps - 0.5] }, y: { label: "inputs that spike", ticks: [] },
-      marks: [Plot.tickX(dots, { x: "t", y: "line", stroke: (d) => colour[d.what], strokeWidth: 3, strokeOpacity: 0.9 })],
-    });
+    const firstOf = (spikes, i) => [...Array(steps).keys()].find((t) => spikes(t, i));
+    for (let i = 0; i < count; i++) {
+      const [one, two] = [firstOf(clean, i), firstOf(attacked, i)];
+      if (one !== undefined && two !== undefined) shifts.set(two - one, (shifts.get(two - one) ?? 0) + 1);
+      else if (one !== undefined) gone++;
+      else if (two !== undefined) come++;
+    }
     const bars = [...shifts].map(([shift, count]) => ({ shift, count })).sort((a, b) => a.shift - b.shift);
-    parts.push(el("div", { class: "side" },
-      el("div", {}, el("h4", {}, "Input spikes, clean against attacked"), raster, el("p", { class: "over" }, "Black or white: in both; blue: only clean; orange: only attacked.")),
-      el("div", {}, el("h4", {}, "Shifts of first spikes"),
-        bars.length ? figure("Shifts of first spikes", { width: 420, height: 240, x: { label: "shift of the first spike [steps]", ticks: bars.map((b) => b.shift), tickFormat: "d" }, y: { label: "inputs", grid: true },
-          marks: [Plot.rect(bars, { x1: (b) => b.shift - 0.42, x2: (b) => b.shift + 0.42, y1: 0, y2: "count", fill: COLOURS[0] }), Plot.ruleY([0])] }) : "",
-        el("p", { class: "over" }, `Below zero: earlier under the attack. ${gone} inputs fall silent, ${come} begin to spike.`))));
-    return parts;
+    return [
+      bars.length ? figure("Shifts of first spikes", { width: 420, height: 240, x: { label: "shift of the first spike [steps]", ticks: bars.map((b) => b.shift), tickFormat: "d" }, y: { label: "trains", grid: true },
+        marks: [Plot.rect(bars, { x1: (b) => b.shift - 0.42, x2: (b) => b.shift + 0.42, y1: 0, y2: "count", fill: COLOURS[0] }), Plot.ruleY([0])] }) : null,
+      el("p", { class: "over" }, `Below zero: earlier under the attack. ${gone} trains fall silent, ${come} begin to spike.`),
+    ].filter((each) => each !== null);
+  }
+
+  function tracesOf(layer, traces) {
+    const trains = [traces.spikes, traces.attackedSpikes].map((packed) => spikesOf(packed, traces.steps, traces.neurons));
+    const lines = traces.potentials.flatMap(([neuron, ...both]) => both.flatMap((values, k) => values.map((v, t) => ({ neuron: `neuron ${neuron + 1}`, t, v, k }))));
+    return el("details", {}, el("summary", {}, `${layer}: spikes and potentials of one image, clean against attacked`), el("div", { class: "side" },
+      el("div", {}, raster(`Raster of ${layer}`, "neurons", trains, traces.steps, traces.neurons), el("p", { class: "over" }, `${RASTER} At most 48 neurons, those whose spikes differ most.`)),
+      el("div", {}, ...shiftsOf(trains, traces.steps, traces.neurons)),
+      lines.length ? el("div", {}, figure(`Membrane potentials in ${layer}`, { width: 460, height: 60 + 70 * traces.potentials.length, marginRight: 70, x: { label: "time step" }, y: { label: "membrane potential", ticks: 3, grid: true }, fy: { label: null },
+        marks: [Plot.line(lines.filter((p) => p.k === 0), { x: "t", y: "v", fy: "neuron", stroke: COLOURS[0], strokeWidth: 1.8 }), Plot.line(lines.filter((p) => p.k === 1), { x: "t", y: "v", fy: "neuron", stroke: COLOURS[1], strokeWidth: 1.8, strokeDasharray: "5 3" })] }),
+        el("p", { class: "over" }, "Before spike and reset. Blue: clean; orange, dashed: attacked. The neurons whose potentials the attack moved most.")) : null));
   }
 
   function stepsOf(row) {
@@ -548,6 +566,7 @@
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Layers" }, el("table", {},
         el("thead", {}, el("tr", {}, ...["layer", "neurons", "spikes per neuron, clean", "attacked", "added or removed", "moved"].map((word, k) => el("th", { scope: "col", class: k ? "n" : null }, word)))),
         el("tbody", {}, ...each.layers.map((layer) => el("tr", {}, ...layer.map((value, k) => el("td", { class: k ? "n" : null }, k < 2 ? String(value) : number(value, 3)))))))),
+      ...each.traces.map((traces, k) => tracesOf(each.layers[k][0], traces)),
     ]);
   }
 
