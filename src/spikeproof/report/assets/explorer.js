@@ -550,7 +550,7 @@
     const per = (total) => (total && effort.attacked ? number(total / effort.attacked) : dash);
     const parts = [el("p", {}, `${effort.attacked ?? dash} examples attacked; per example ${per(effort.forward)} forward and ${per(effort.backward)} backward queries; zero gradients ${percent(effort.zero)} %; mean distance ${number(effort.distance, 4)}.`)];
     const curves = [];
-    if (effort.fall.length) curves.push(el("div", {}, el("h4", {}, "Accuracy against steps"), figure("Accuracy against the steps of the attack", {
+    if (effort.fall.length > 1) curves.push(el("div", {}, el("h4", {}, "Accuracy against steps"), figure("Accuracy against the steps of the attack", {
       width: 440, height: 240, x: { label: "step" }, y: { label: "accuracy [%]", domain: [0, 100], grid: true },
       marks: [Plot.line(effort.fall, { x: (p) => p[0], y: (p) => 100 * p[1], curve: "step-after", stroke: COLOURS[0], strokeWidth: 2 })] })));
     if (effort.loss.filter((p) => p[1] !== null).length > 1) curves.push(el("div", {}, el("h4", {}, "Objective against steps"), figure("Mean objective against the steps of the attack", {
