@@ -209,18 +209,18 @@
       return cell;
     })));
     const menu = el("details", {}, el("summary", {}, "Columns"), el("div", {}, ...columns.map((column) => el("label", {},
-      el("input", { type: "checkbox", checked: !gone.has(column.name), onchange: (event) => {
+      el("input", { type: "checkbox", "data-key": `columns=${column.name}`, checked: !gone.has(column.name), onchange: (event) => {
         const next = hidden();
         if (event.target.checked) next.delete(column.name); else next.add(column.name);
-        go({ hide: joined(next) }, "columns");
+        go({ hide: joined(next) }, `columns=${column.name}`);
       } }), column.name))));
-    menu.open = keepOpen === "columns";
+    menu.open = keepOpen.startsWith("columns=");
     const more = ordered.length > most
       ? el("button", { type: "button", "data-key": "more", onclick: () => go({ more: String((Number(state.more) || 0) + 4 * PAGE_ROWS) }, "more") },
           `Show more (${ordered.length - most} of ${ordered.length} rows are not shown)`)
       : null;
     return [
-      el("div", { class: "bar" }, menu, el("span", { class: "over" }, `${ordered.length} rows. ${caption}`)),
+      el("div", { class: "bar" }, menu, el("span", { class: "over", role: "status" }, `${ordered.length} rows. ${caption}`)),
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of the view" },
         el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...body))),
       more,
@@ -622,12 +622,12 @@
     const box = (name, key, values) => {
       const lost = values.filter((_, v) => dropped.has(`${key}=${v}`)).length;
       const made = el("details", {}, el("summary", {}, `${name}${lost ? ` (${values.length - lost} of ${values.length})` : ""}`), el("div", {}, ...values.map((value, v) => el("label", {},
-        el("input", { type: "checkbox", checked: !dropped.has(`${key}=${v}`), onchange: (event) => {
+        el("input", { type: "checkbox", "data-key": `filter-${key}=${v}`, checked: !dropped.has(`${key}=${v}`), onchange: (event) => {
           const next = off();
           if (event.target.checked) next.delete(`${key}=${v}`); else next.add(`${key}=${v}`);
-          go({ off: joined(next) }, `filter-${key}`);
+          go({ off: joined(next) }, `filter-${key}=${v}`);
         } }), value))));
-      made.open = keepOpen === `filter-${key}`;
+      made.open = keepOpen.startsWith(`filter-${key}=`);
       return made;
     };
     return [...D.axes.map((axis, k) => box(axis, k, valuesOf[k])), ...(state.view === "attacks" ? [box("attack", "attack", attacks)] : [])];
@@ -636,7 +636,11 @@
   function slider() {
     const words = el("output", {}, budgetText(budget()));
     return el("label", {}, "budget", el("input", { type: "range", "data-key": "slider", min: "0", max: String(D.budgets.length - 1), step: "1", value: String(budget()), "aria-valuetext": budgetText(budget()),
-      oninput: (event) => go({ budget: event.target.value }, "slider") }), words);
+      oninput: (event) => {
+        go({ budget: event.target.value }, "slider");
+        words.textContent = budgetText(budget());
+        event.target.setAttribute("aria-valuetext", budgetText(budget()));
+      } }), words);
   }
 
   function controls() {
@@ -671,15 +675,12 @@
         if (step) go({ view: names[(place + step + names.length) % names.length], more: "" }, "tab");
       } }, VIEWS[name][0])));
     $("view").setAttribute("aria-labelledby", `tab-${state.view}`);
-    controls();
+    if (keep !== "slider" && keep !== "find") controls(); // what is being dragged or written in stays
     $("view").replaceChildren(...VIEWS[state.view][1]().filter((each) => each !== null));
     part();
     hideTip();
     const target = keep === "tab" ? $(`tab-${state.view}`) : [...document.querySelectorAll("[data-key]")].find((each) => each.dataset.key === keep);
-    if (target) {
-      target.focus({ preventScroll: true });
-      if (keep === "find") target.setSelectionRange(target.value.length, target.value.length);
-    }
+    if (target) target.focus({ preventScroll: true });
   }
 
   // --- what stands beside a number under the pointer or the keyboard ---
