@@ -165,6 +165,25 @@ def test_hostile_names_stay_text_in_every_view(open_page):
         assert "<script>alert('&" in page.locator("#explorer").inner_text()
 
 
+@pytest.mark.parametrize(
+    "link",
+    [
+        "#?view=constructor&budget=0.5&row=-1&sort=x&model=9.5",
+        "#?view=scatter&x=constructor&y=toString&budget=-3",
+        "#?view=confusion&model=NaN&budget=1e9",
+        "#?view=map&across=x&down=__proto__&more=z&off=a%01b",
+        "#cell-constructor",
+        "#row-1e3",
+        "#worst-9-9",
+        "#trust",
+    ],
+)
+def test_a_link_that_names_what_there_is_not_opens_the_page(open_page, link):
+    page = open_page(link)
+    assert page.locator("#tabs button[aria-selected=true]").count() == 1
+    assert page.locator("#view").inner_text()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(open_page, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")

@@ -322,6 +322,8 @@ def test_a_page_too_large_becomes_a_smaller_one_that_says_what_it_lacks(reported
     monkeypatch.setattr(page, "LARGEST", whole * 3 // 4)
     text = written(shutil.copytree(reported, tmp_path / "copy"))
     assert len(text.encode()) < whole * 3 // 4
+    data = json.loads(scripts(text)[0][1])
+    assert not data["curves"]
     assert "left out to keep this page small" in text
 
 

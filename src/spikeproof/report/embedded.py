@@ -114,6 +114,7 @@ def embedded(
         "withheld": WITHHELD,
         "models": [_model(row.model, axes, costs.get(row.model["model"])) for row in models],
         "rows": _rows(kept, withheld, places, budgets, texts),
+        "curves": limits.curves,
         "efforts": _efforts(kept, withheld) if limits.curves else {},
         "rowsLeftOut": len(attacked) - len(kept),
         "seeds": [_seeds(row, tables.without_seed(axes), budgets) for row in tables.seeds(records)],

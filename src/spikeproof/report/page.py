@@ -84,6 +84,7 @@ class Detail:
 DETAILS = (
     Detail(200, 100, 400, True, Limits(20_000, True, 4_000_000, 2_000)),
     Detail(100, 12, 400, True, Limits(20_000, True, 1_000_000, 500)),
+    Detail(60, 6, 200, False, Limits(20_000, False, 500_000, 500)),
     Detail(60, 6, 200, False, Limits(10_000, False, 500_000, 100)),
     Detail(60, 0, 100, False, Limits(2_000, False, 0, 0)),
 )

@@ -9,6 +9,7 @@
   const MOST_LINES = 8;
   const PAGE_ROWS = 50;
   const dash = "\u2013";
+  const own = (table, key) => (Object.hasOwn(table, key) ? table[key] : undefined); // links may name anything
 
   // --- words ---
 
@@ -66,7 +67,7 @@
   const valuesOf = D.axes.map((_, k) => [...new Set(D.models.map((model) => model.axes[k]))]);
 
   function command(cell) {
-    const known = D.cells[cell];
+    const known = own(D.cells, cell);
     return known ? D.commands[known[3]] : "";
   }
 
@@ -123,7 +124,7 @@
     draw(keep);
   }
 
-  const budget = () => Math.min(Math.max(0, Number(state.budget) || 0), Math.max(0, D.budgets.length - 1));
+  const budget = () => Math.min(Math.max(0, Math.trunc(Number(state.budget)) || 0), Math.max(0, D.budgets.length - 1));
   const off = () => new Set(state.off ? state.off.split("\u0001") : []);
   const hidden = () => new Set(state.hide ? state.hide.split("\u0001") : []);
   const joined = (set) => [...set].join("\u0001");
@@ -145,7 +146,7 @@
     const safe = (value) => {
       const said = value === null || value === undefined ? "" : String(value);
       const harmless = typeof value === "string" && /^[=+\-@]/.test(said) ? `'${said}` : said;
-      return /[",\n]/.test(harmless) ? `"${harmless.replaceAll('"', '""')}"` : harmless;
+      return /[",\r\n]/.test(harmless) ? `"${harmless.replaceAll('"', '""')}"` : harmless;
     };
     return [table.head, ...table.body].map((line) => line.map(safe).join(",")).join("\n") + "\n";
   }
@@ -396,7 +397,7 @@
   const measurable = () => Object.keys(MEASURES).filter((key) => D.models.some((_, i) => MEASURES[key].of(i) !== null));
 
   function scatterView() {
-    const [x, y] = [MEASURES[state.x] ?? MEASURES.clean, MEASURES[state.y] ?? MEASURES.robust];
+    const [x, y] = [own(MEASURES, state.x) ?? MEASURES.clean, own(MEASURES, state.y) ?? MEASURES.robust];
     const points = shownModels().map((i) => ({ i, name: D.models[i].name, x: x.of(i), y: y.of(i), row: worstOf.get(`${budget()}-${i}`) })).filter((p) => Number.isFinite(p.x) && Number.isFinite(p.y) && p.x !== null && p.y !== null);
     if (!points.length) return empty("No number fits these filters.");
     const better = (a, b, measure) => (measure.up ? a - b : b - a);
@@ -484,7 +485,7 @@
   }
 
   function exampleOf(cell) {
-    const found = D.examples[cell];
+    const found = own(D.examples, cell);
     if (!found) return [];
     const said = (answer) => (answer === null ? "unknown" : answer === -1 ? "a tie" : String(answer));
     const parts = [
@@ -546,7 +547,7 @@
 
   function stepsOf(row) {
     const effort = D.efforts[row.i];
-    if (!effort) return [];
+    if (!effort) return D.curves || row.accuracy === null ? [] : [el("p", { class: "over" }, "The curves over steps were left out to keep this page small.")];
     const per = (total) => (total && effort.attacked ? number(total / effort.attacked) : dash);
     const parts = [el("p", {}, `${effort.attacked ?? dash} examples attacked; per example ${per(effort.forward)} forward and ${per(effort.backward)} backward queries; zero gradients ${percent(effort.zero)} %; mean distance ${number(effort.distance, 4)}.`)];
     const curves = [];
@@ -571,7 +572,7 @@
   }
 
   function specOf(cell) {
-    const known = D.cells[cell];
+    const known = own(D.cells, cell);
     if (!known) return [el("p", { class: "over" }, `cells/${cell}; its spec is in cell.json there.`)];
     const [kind, seconds, finished, environment, spec] = known;
     return [el("p", {}, "Computed by ", el("code", {}, D.commands[environment] || "a command that was not recorded"), `, the ${kind} cell `, el("code", {}, `cells/${cell}`), `, in ${number(seconds)} s, finished ${finished}.`),
@@ -666,7 +667,7 @@
 
   function draw(keep = "") {
     keepOpen = keep;
-    if (!VIEWS[state.view]) state.view = "table";
+    if (!own(VIEWS, state.view)) state.view = "table";
     const names = Object.keys(VIEWS);
     $("tabs").replaceChildren(...names.map((name, place) => el("button", { type: "button", role: "tab", id: `tab-${name}`, "data-key": `tab-${name}`, "aria-controls": "view", "aria-selected": String(state.view === name), tabindex: state.view === name ? "0" : "-1",
       onclick: () => go({ view: name, more: "" }, `tab-${name}`),
@@ -708,9 +709,9 @@
 
   function follow() {
     if (!fromHash()) return;
-    const opened = state.row !== "" || state.cell !== "";
     if (!location.hash.startsWith("#?")) history.replaceState(null, "", hashOf());
     draw();
+    const opened = !$("part").hidden;
     const target = opened ? $("part") : $("explorer");
     target.scrollIntoView();
     if (opened) $("part").querySelector("h3").focus({ preventScroll: true });
