@@ -1,11 +1,15 @@
 """The analysis of spikes in a study: from the study file to cells, records, tables and the second page."""
 
+import base64
 import csv
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.numpy import load
 
 from spikeproof.analysis.spike_analysis import SpikeAnalysis
 from spikeproof.attacks.gradient.plain import FGSM
@@ -100,16 +104,51 @@ def test_show_page_and_table_have_the_numbers(finished):
     assert "hidden 1" in shown
     assert "accumulates" in shown
     write(finished, records(finished), spikes=spike_records(finished))
-    page = (finished / "spikes.html").read_text()
-    assert 'href="spikes.html"' in (finished / "report.html").read_text()
-    assert "hidden 1" in page
-    assert "<script" not in page
+    page = (finished / "report.html").read_text()
+    section = page[page.index('<section id="spikes">') : page.index('<section id="examples">')]
+    assert "hidden 1" in section
+    assert 'href="#spikes"' in page
     lines = list(csv.DictReader((finished / "spikes.csv").read_text().splitlines()))
     assert len(lines) == sum(len(row["layers"]) for row in rows)
     assert float(lines[0]["rate"]) == pytest.approx(rows[0]["layers"][0]["rate"])
     assert float(lines[0]["cost_accumulates"]) == pytest.approx(rows[0]["cost"]["accumulates"])
-    write(finished, records(finished))  # a report without analyses removes the page of an earlier one
-    assert not (finished / "spikes.html").exists()
+    write(finished, records(finished))  # a report without analyses removes the files of an earlier one
+    assert not (finished / "spikes.csv").exists()
+    assert 'id="spikes"' not in (finished / "report.html").read_text()
+
+
+def test_an_analysis_keeps_the_spikes_and_potentials_of_one_image(finished):
+    differing = 0
+    for row in spike_records(finished):
+        path = Path(row["cell"]) / "traces.safetensors"
+        assert path.is_file() == bool(row["layers"])  # an ANN has none
+        if not row["layers"]:
+            continue
+        arrays = load(path.read_bytes())
+        for name in ("", "attacked_"):
+            assert "0.potential" not in arrays  # the input has no neurons
+            for layer in (1, 2):  # threshold 1: a neuron fires exactly where its potential reaches it
+                assert np.array_equal(
+                    arrays[f"{layer}.{name}spikes"], arrays[f"{layer}.{name}potential"] >= 1
+                )
+        differing += int((arrays["1.spikes"] != arrays["1.attacked_spikes"]).sum())
+    assert differing  # the images of the attack are not the clean ones
+
+
+def test_the_page_embeds_the_traces(finished):
+    write(finished, records(finished), spikes=spike_records(finished))
+    text = (finished / "report.html").read_text()
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    for row, shown in zip(spike_records(finished), data["layers"], strict=True):
+        assert len(shown["traces"]) == len(row["layers"])
+        for number, traces in enumerate(shown["traces"]):
+            arrays = load((Path(row["cell"]) / "traces.safetensors").read_bytes())
+            bits = np.unpackbits(np.frombuffer(base64.b64decode(traces["attackedSpikes"]), np.uint8))
+            stored = arrays[f"{number}.attacked_spikes"]
+            assert np.array_equal(bits[: stored.size].reshape(stored.shape), stored)
+            for neuron, before, after in traces["potentials"]:
+                assert before == pytest.approx(arrays[f"{number}.potential"][:, neuron], abs=1e-3)
+                assert after == pytest.approx(arrays[f"{number}.attacked_potential"][:, neuron], abs=1e-3)
 
 
 def test_neither_the_batch_nor_a_second_call_changes_an_analysis():

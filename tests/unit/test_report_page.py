@@ -1,20 +1,24 @@
+import base64
+import hashlib
 import json
 import re
 import shutil
 import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from spikeproof.experiments.read.results import records
+from spikeproof.plainfiles import bytes_of
 from spikeproof.report import page
 from spikeproof.report.charts.drawing import inline
+from spikeproof.report.charts.exhibits import exhibits
 from spikeproof.report.charts.figures import drawings
-from spikeproof.report.exhibits import exhibits
 
 sys.path.insert(0, str(Path(__file__).parent))
 from stored_study import EVIL, Bench, T, arrays
@@ -73,16 +77,78 @@ class Elements(HTMLParser):
 
 def test_the_report_page_loads_nothing_and_links_to_no_other_host(reported):
     text = (reported / "report.html").read_text()
-    assert "http:" not in text
-    assert "https:" not in text
     assert 'id="timing"' not in text  # a study without probes does not speak of them
     assert "@import" not in text
+    policies = []
     for tag, attributes in Elements(text).tags:
-        assert tag not in {"link", "script", "iframe", "object", "embed", "base"}
+        assert tag not in {"link", "iframe", "object", "embed", "base", "form"}
         assert "src" not in attributes
+        if attributes.get("http-equiv") == "Content-Security-Policy":
+            policies.append(attributes["content"])
         for name in ("href", "xlink:href"):
             target = attributes.get(name, "#")
-            assert target.startswith(("#", "data:image/png", "figures/", "table."))
+            assert target.startswith(("#", "data:image/", "data:application/", "data:text/csv"))
+    assert len(policies) == 1
+    assert policies[0].startswith("default-src 'none'; script-src 'sha256-")
+
+
+def scripts(text):
+    """The attributes and the content of each script of a page."""
+    return re.findall(r"<script([^>]*)>(.*?)</script>", text, flags=re.DOTALL)
+
+
+def test_only_the_scripts_of_the_package_may_run(reported):
+    text = (reported / "report.html").read_text()
+    package = files("spikeproof.report") / "assets"
+    (kind, _), *code = scripts(text)
+    assert 'type="application/json"' in kind
+    assert [content for _, content in code] == [
+        (package / name).read_text("utf-8") for name in ("plot.min.js", "explorer.js")
+    ]
+    policy = text[: text.index("<title>")]
+    for _, content in code:
+        assert base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() in policy
+
+
+def test_the_embedded_data_are_the_records(reported):
+    data = json.loads(scripts((reported / "report.html").read_text())[0][1])
+    found, rows = records(reported), data["rows"]
+    assert len(rows["model"]) == len(found) == 4 * 3 * 3
+    places = {}
+    for i, model in enumerate(rows["model"]):
+        places[model, data["budgets"][rows["budget"][i]][1], data["texts"][rows["attack"][i]]] = i
+    models = list(dict.fromkeys(record["model"] for record in found))
+    for record in found:
+        i = places[models.index(record["model"]), record["epsilon"], record["attack"]]
+        assert rows["accuracy"][i] == pytest.approx(record["robust_accuracy"], abs=1e-5)
+        assert (rows["low"][i], rows["n"][i]) == (pytest.approx(record["ci_low"], abs=1e-5), record["n"])
+        assert rows["cell"][i] == Path(record["cell"]).name
+
+
+def test_confusions_count_every_image_once_and_examples_are_the_stored_ones(reported):
+    data = json.loads(scripts((reported / "report.html").read_text())[0][1])
+    assert len(data["confusions"]) == 4 * 3
+    for clean, attacked in data["confusions"].values():
+        for triples in (clean, attacked):  # the store answers class + 1 to each of its 200 images
+            assert triples == [[label, (label + 1) % 10, 20] for label in range(10)]
+    (cell, example), *_ = data["examples"].items()
+    kept = load(bytes_of(reported / "cells" / cell / "arrays.safetensors"))
+    place = kept["example"].tolist().index(example["example"])
+    levels = np.frombuffer(base64.b64decode(example["attacked"]), np.uint8).reshape(example["shape"])
+    assert np.abs(levels / 255 - kept["x_adv"][place]).max() <= 0.5 / 255 + 1e-6
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(example["attackedSpikes"]), np.uint8))
+    assert np.array_equal(bits[: kept["spikes"][place].size], kept["spikes_adv"][place].reshape(-1))
+
+
+def test_a_withheld_number_is_not_in_the_page(tmp_path):
+    bench = Bench(tmp_path)
+    train = bench.model("latency")
+    bench.attack(train, "pgd", 0.1, 0.615, budget_violations=3)
+    text = written(bench.finish())
+    rows = json.loads(scripts(text)[0][1])["rows"]
+    for column in ("accuracy", "low", "high"):
+        assert rows[column] == [None, None]  # the worst case and its attack
+    assert "61.5" not in text[: text.index('id="attacks"')]
 
 
 def test_events_are_pictured_by_their_sum_over_time(tmp_path):
@@ -110,8 +176,8 @@ def test_every_link_leads_somewhere(reported):
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     targets = [a[name] for _, a in tags for name in ("href", "xlink:href") if name in a]
-    assert {target[1:] for target in targets if target.startswith("#")} <= set(ids)
-    assert all((reported / t).is_file() for t in targets if not t.startswith(("#", "data:")))
+    assert {target[1:] for target in targets if target.startswith("#") and target[1] != "?"} <= set(ids)
+    assert all(target.startswith(("#", "data:")) for target in targets)  # the page may be mailed alone
 
 
 def test_every_number_of_every_record_is_in_the_page(reported):
@@ -230,7 +296,7 @@ def test_what_failed_what_is_damaged_and_what_is_missing_is_visible(study):
     assert str(study) not in box
     assert "1 of" in box
     assert "cells of the study" in box
-    assert "<script>" not in text
+    assert "<script>" not in box
 
 
 def test_hostile_names_are_text_everywhere(tmp_path):
@@ -241,10 +307,12 @@ def test_hostile_names_are_text_everywhere(tmp_path):
     bench.attack(bench.model("latency"), EVIL, 0.1, 0.25)
     directory = bench.finish("</title>" + EVIL)
     text = written(directory)
-    assert not {tag for tag, _ in Elements(text).tags} & {"script"}
+    assert [tag for tag, _ in Elements(text).tags].count("script") == len(scripts(text)) == 3
     assert "&lt;script&gt;" in text
-    assert "<script" not in text
-    assert text.count("</style>") == text.count("</title>") == 1
+    assert text.count("</script>") == 3
+    outside = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert outside.count("</style>") == outside.count("</title>") == 1
+    assert json.loads(scripts(text)[0][1])["study"] == "</title>" + EVIL
     for path in (directory / "figures").glob("*.svg"):
         assert not [each for each in ET.fromstring(path.read_bytes()).iter() if each.tag.endswith("script")]
 
@@ -254,6 +322,8 @@ def test_a_page_too_large_becomes_a_smaller_one_that_says_what_it_lacks(reported
     monkeypatch.setattr(page, "LARGEST", whole * 3 // 4)
     text = written(shutil.copytree(reported, tmp_path / "copy"))
     assert len(text.encode()) < whole * 3 // 4
+    data = json.loads(scripts(text)[0][1])
+    assert not data["curves"]
     assert "left out to keep this page small" in text
 
 

@@ -3,12 +3,15 @@
 import itertools
 import json
 import math
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
 import spikeproof.experiments.run.driver as running
+from spikeproof.command import reports
 from spikeproof.command.cli import cli
+from spikeproof.command.reports import print_report
 from spikeproof.experiments.read.results import WORST_CASE, records
 from spikeproof.experiments.run.compute import Bench
 from spikeproof.experiments.run.executors import Serial
@@ -16,6 +19,7 @@ from spikeproof.experiments.study.cells import cells_of
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.report import page, tables
+from spikeproof.report.charts.drawing import Drawing
 
 STUDY = """\
 name: shown
@@ -139,3 +143,49 @@ def test_seeds_without_attacks_have_clean_means_and_of_unequal_counts_both_ends_
     (row, _) = tables.seeds(rows)
     assert (row.n, math.isclose(row.clean[0], one["clean_mean"])) == ("25 to 40", True)
     assert [(each["n"], each["n_most"]) for each in tables.seeds_json(rows)] == [(25, 40), (25, 25)]
+
+
+@pytest.fixture
+def quick_figures(monkeypatch):
+    """Figures without content, which are drawn in no time."""
+    blank = {"svg": b'<svg viewBox="0 0 1 1"></svg>', "pdf": b"%PDF"}
+    monkeypatch.setattr(Drawing, "files", lambda drawing: blank)
+
+
+@pytest.mark.usefixtures("quick_figures")
+def test_an_unchanged_study_is_printed_from_its_report_and_nothing_is_drawn_again(
+    place, tmp_path, capsys, monkeypatch
+):
+    here = shutil.copytree(place, tmp_path / "here")
+    print_report(here)
+    first = capsys.readouterr().out
+    drawn = {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()}
+
+    def unexpected(*arguments):
+        raise AssertionError("a cell was read or a figure drawn again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reports, "_read", unexpected)
+        patch.setattr(reports, "_written", unexpected)
+        print_report(here, anew=False)
+    assert capsys.readouterr().out == first
+    assert {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()} == drawn
+
+
+@pytest.mark.usefixtures("quick_figures")
+@pytest.mark.parametrize("change", ["cell", "kept"])
+def test_a_changed_study_or_report_is_read_from_its_cells(place, tmp_path, capsys, change):
+    here = shutil.copytree(place, tmp_path / "here")
+    print_report(here)
+    first = capsys.readouterr().out
+    if change == "kept":  # numbers that somebody wrote into the report are not printed
+        path = here / "figures" / "numbers.json"
+        path.write_text(path.read_text().replace('"robust_accuracy": 0', '"robust_accuracy": 1'))
+        print_report(here, anew=False)
+        assert capsys.readouterr().out == first
+    else:
+        cells = [json.loads(path.read_bytes()) for path in here.glob("cells/*/cell.json")]
+        gone = next(cell["address"] for cell in cells if cell["kind"] == "attack")
+        shutil.rmtree(here / "cells" / gone)
+        print_report(here, anew=False)
+        assert capsys.readouterr().out != first

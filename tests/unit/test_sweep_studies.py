@@ -120,7 +120,7 @@ def test_numbers_of_a_nested_sweep_are_marked_wherever_they_are_shown(finished):
     accuracies = [row["robust_accuracy"] for row in worst]
     assert accuracies == sorted(accuracies, reverse=True)
     page = write(finished, rows, distances=distance_records(finished)).read_text()
-    assert page.count(">nested</a>") == 2
+    assert page.count(">nested</a>") == 4  # at the head and in the results
     assert "<dt>nested</dt>" in page
     assert "nested" in (finished / "table.tex").read_text()
     with (finished / "table.csv").open() as file:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spikeproof.analysis.activity import Activity, layer_spikes
+from spikeproof.analysis.activity import Activity, layer_spikes, layer_traces
 from spikeproof.analysis.energy import Tariff, inference_cost
 from spikeproof.analysis.information import (
     LONGEST_PATTERN,
@@ -54,6 +54,9 @@ __all__ = [
     "SpikeAnalysis",
     "SpikeSummary",
 ]
+
+MOST_TRACED = 48
+"""Neurons of a layer whose spikes and potentials are kept for a picture."""
 
 MOST_WINDOWS = 8
 """Windows of time in which a layer is read."""
@@ -231,6 +234,46 @@ class SpikeAnalysis(Analysis):
             "attacked_cost": costs[1],
             "sensitivity": _sensitivity(model, clean, labels, threat, key, batch_size),
         }
+
+    def traces(
+        self, model: Classifier, clean: Float[Tensor, "B C H W"], attacked: Float[Tensor, "B C H W"], key: Key
+    ) -> dict[str, Tensor]:
+        """Spikes and potentials of one image in every layer, without and with the attack, for a picture.
+
+        The image is the first that the attack changed, and the neurons of a layer are at most
+        `MOST_TRACED`: those whose spikes differ most, in the order of their indices.
+
+        Args:
+            model: as for a call.
+            clean: images in [0, 1].
+            attacked: the same images after the attack.
+            key: as for a call.
+
+        Returns:
+            By the number of the layer, `0.spikes` and `0.attacked_spikes` [T, F] of zeros and ones, and
+            `0.potential` and `0.attacked_potential` [T, F] where the neurons have one; `image`, the number of
+            the image in the batch. Nothing for an ANN.
+        """
+        if not model.spec.neuron.spiking:
+            return {}
+        changed = (clean != attacked).flatten(1).any(1)
+        place = int(changed.to(torch.uint8).argmax())
+        draws = key.fold("draws").for_rows(range(len(clean))).take(torch.tensor([place]))
+        found = {"image": torch.tensor([place])}
+        pairs = zip(
+            layer_traces(model, clean[place : place + 1], draws),
+            layer_traces(model, attacked[place : place + 1], draws),
+            strict=True,
+        )
+        for number, (before, after) in enumerate(pairs):
+            x, y = (each.spikes.flatten(1).ne(0) for each in (before, after))
+            differing = (x != y).sum(0) * len(x) + (x | y).sum(0)
+            few = differing.argsort(descending=True, stable=True)[:MOST_TRACED].sort().values
+            found |= {f"{number}.spikes": x[:, few].byte(), f"{number}.attacked_spikes": y[:, few].byte()}
+            if before.potential is not None and after.potential is not None:
+                found[f"{number}.potential"] = before.potential.flatten(1)[:, few].float()
+                found[f"{number}.attacked_potential"] = after.potential.flatten(1)[:, few].float()
+        return {name: each.cpu().contiguous() for name, each in found.items()}
 
     def _cost(
         self, model: Classifier, images: Tensor, labels: Tensor, key: Key, size: int

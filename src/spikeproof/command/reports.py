@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,9 @@ from spikeproof.command.arguments import device_named, missing, noted, worker_co
 from spikeproof.command.executing import Placed, Workplace
 
 if TYPE_CHECKING:
+    from spikeproof.experiments.read.comparisons import Compared
     from spikeproof.experiments.study.study import Study
+    from spikeproof.report.outputs import Numbers
 
 __all__ = ["computed", "foretell", "print_report", "written_report"]
 
@@ -80,51 +83,79 @@ def foretell(
 
 
 def print_report(directory: Path, *, anew: bool = True) -> None:
-    """Print the numbers and write the report; without `anew`, a report that is up to date is kept."""
-    from spikeproof.command import terminal
-    from spikeproof.experiments.read.gathered.corrupted import corruption_errors, corruption_records
-    from spikeproof.experiments.read.gathered.transfers import transfer_grids
-    from spikeproof.experiments.read.ranking import rankings
-    from spikeproof.experiments.read.results import distance_records, probe_records, records, spike_records
+    """Print the numbers and write the report.
 
-    found, probes, distances = records(directory), probe_records(directory), distance_records(directory)
-    terminal.print_records(found)
-    terminal.print_probes(probes)
-    terminal.print_corruptions(corruption_records(directory))
-    terminal.print_corruption_errors(corruption_errors(directory))
-    terminal.print_transfers(transfer_grids(directory))
-    terminal.print_distances(distances)
-    terminal.print_spikes(spike_records(directory))
-    if not found:
+    Without `anew`, a report that is up to date is kept, and so are the numbers that it holds.
+    """
+    from spikeproof.command import terminal
+    from spikeproof.report.outputs import PAGE, is_current, kept_numbers
+
+    current = not anew and is_current(directory)
+    kept = kept_numbers(directory) if current else None
+    numbers, compared = (kept, ()) if kept is not None else _read(directory)
+    terminal.print_records(numbers.records)
+    terminal.print_probes(numbers.probes)
+    terminal.print_corruptions(numbers.corruptions)
+    terminal.print_corruption_errors(numbers.errors)
+    terminal.print_transfers(numbers.grids)
+    terminal.print_distances(numbers.distances)
+    terminal.print_spikes(numbers.spikes)
+    if not numbers.records:
         return
-    terminal.print_ranking(rankings(directory, found), found)
+    terminal.print_ranking(numbers.ranked, numbers.records)
     try:
-        from spikeproof.report.page import is_current
+        place = directory / PAGE if current else _written(directory, numbers, compared)
+        click.echo(f"report: {place}")
     except ImportError as error:
         if anew:
             raise
         click.echo(f"no report: {missing(error)} Then `spikeproof report {directory}` writes it.")
-        terminal.print_next(directory, found)
-        return
-    kept = not anew and is_current(directory)
-    click.echo(f"report: {directory / 'report.html' if kept else written_report(directory)}")
-    terminal.print_next(directory, found)
+    terminal.print_next(directory, numbers.records)
 
 
 def written_report(directory: Path) -> Path:
     """Write the report again and return its path."""
-    from spikeproof.experiments.read.comparisons import comparisons
+    return _written(directory, *_read(directory))
+
+
+def _read(directory: Path) -> tuple[Numbers, Sequence[Compared]]:
+    """The numbers of the finished cells of a study, and the comparisons of its models."""
+    from spikeproof.experiments.read.comparisons import comparisons, worst_cases
     from spikeproof.experiments.read.gathered.corrupted import corruption_errors, corruption_records
     from spikeproof.experiments.read.gathered.transfers import transfer_grids
     from spikeproof.experiments.read.ranking import rankings
     from spikeproof.experiments.read.results import distance_records, probe_records, records, spike_records
+    from spikeproof.report.outputs import Numbers
+
+    found = records(directory)
+    worst = worst_cases(directory, found)
+    numbers = Numbers(
+        found,
+        probe_records(directory),
+        corruption_records(directory),
+        corruption_errors(directory),
+        transfer_grids(directory),
+        distance_records(directory),
+        spike_records(directory),
+        rankings(directory, found, worst),
+    )
+    return numbers, comparisons(directory, found, worst)
+
+
+def _written(directory: Path, numbers: Numbers, compared: Sequence[Compared]) -> Path:
+    """Write the report of these numbers and return its path."""
     from spikeproof.experiments.run.store import writing
     from spikeproof.report.page import Corrupted, write
 
-    found = records(directory)
-    probes, distances = probe_records(directory), distance_records(directory)
     with writing(directory):
-        compared, ranked = comparisons(directory, found), rankings(directory, found)
-        corrupted = Corrupted(corruption_records(directory), corruption_errors(directory))
-        layers, grids = spike_records(directory), transfer_grids(directory)
-        return write(directory, found, probes, compared, distances, ranked, corrupted, layers, grids)
+        return write(
+            directory,
+            numbers.records,
+            numbers.probes,
+            compared,
+            numbers.distances,
+            numbers.ranked,
+            Corrupted(numbers.corruptions, numbers.errors),
+            numbers.spikes,
+            numbers.grids,
+        )

@@ -1,11 +1,12 @@
-"""The page: one HTML file that holds a whole report, opens offline and is smaller than three megabytes."""
+"""The page: one HTML file that holds a whole report, opens offline and is smaller than 15 megabytes."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
-import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar, cast
@@ -13,8 +14,7 @@ from typing import TypeVar, cast
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from spikeproof.auditing.checks import CHECKS, MARKS, PRELIMINARY, WITHHELD
-from spikeproof.errors import InputError
+from spikeproof.auditing.checks import CHECKS, GRAVITY, MARKS, PRELIMINARY, SUPPORTED, WITHHELD
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.ranking import Ranking, most_separating
 from spikeproof.experiments.read.record import (
@@ -27,12 +27,11 @@ from spikeproof.experiments.read.record import (
     TransferGrid,
 )
 from spikeproof.experiments.read.results import WORST_CASE
-from spikeproof.experiments.run.store import as_json, write_atomically
 from spikeproof.experiments.study.owned import UNTRAINED
-from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, read_json
 from spikeproof.report import tables
 from spikeproof.report.charts.attack_figures import evidence_drawings
 from spikeproof.report.charts.drawing import Drawing, file_names, inline
+from spikeproof.report.charts.exhibits import Exhibit, exhibits
 from spikeproof.report.charts.figures import (
     corruption_drawing,
     drawings,
@@ -41,22 +40,26 @@ from spikeproof.report.charts.figures import (
     transfer_drawing,
 )
 from spikeproof.report.charts.pictures import exhibit_drawing
-from spikeproof.report.exhibits import Exhibit, exhibits
-from spikeproof.report.provenance import Sources, sources
-from spikeproof.report.spike_page import spike_files
+from spikeproof.report.embedded import Limits, as_script, embedded
+from spikeproof.report.outputs import NUMBERS, PAGE, Numbers, numbers_file, put
+from spikeproof.report.provenance import Origin, Sources, sources
+from spikeproof.report.spike_page import SpikeSection, spike_section
 from spikeproof.report.trust import Trust, noun, ranking_words, threat_words
-from spikeproof.version import __version__
 
-__all__ = ["LARGEST", "is_current", "made_from", "write"]
+__all__ = ["LARGEST", "Corrupted", "write"]
 
-PAGE = "report.html"
-"""Name of the file."""
-
-LARGEST = 3_000_000
+LARGEST = 15_000_000
 """Size that a page must stay below, in bytes."""
 
 MOST_MODELS = 10
 """Models that the ranking at the head of a page names."""
+
+
+MOST_LINKED = 400_000
+"""Size of the largest file that a page holds for saving, in bytes."""
+
+MOST_ALARMS = 20
+"""Warnings of one kind that a page lists."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +68,25 @@ class Detail:
 
     Args:
         dpi: resolution of rasters.
-        exhibits: largest number of examples.
-        specs: whether the page prints the spec of every cell.
-        rows: largest number of rows in each table.
+        exhibits: largest number of pictures of examples.
+        rows: largest number of rows in each table, and of cells whose specs are printed.
+        saved: whether the page holds the files beside it, so that they can be saved from it.
+        embedded: how much data the page embeds.
     """
 
     dpi: int
     exhibits: int
-    specs: bool
     rows: int
+    saved: bool
+    embedded: Limits
 
 
 DETAILS = (
-    Detail(200, 100, True, 10_000),
-    Detail(100, 100, True, 10_000),
-    Detail(100, 12, False, 4_000),
-    Detail(60, 6, False, 1_000),
-    Detail(60, 0, False, 100),
+    Detail(200, 100, 400, True, Limits(20_000, True, 4_000_000, 2_000)),
+    Detail(100, 12, 400, True, Limits(20_000, True, 1_000_000, 500)),
+    Detail(60, 6, 200, False, Limits(20_000, False, 500_000, 500)),
+    Detail(60, 6, 200, False, Limits(10_000, False, 500_000, 100)),
+    Detail(60, 0, 100, False, Limits(2_000, False, 0, 0)),
 )
 
 
@@ -120,129 +125,46 @@ def write(
         The path of the page.
     """
     rows = [_portable(record, directory) for record in records]
-    shown, origin = exhibits(rows, directory), sources(directory)
-    charts = [_Chart.of(drawing) for drawing in drawings(rows)]
-    evidence = [_Chart.of(drawing) for drawing in evidence_drawings(rows)]
-    timing = _Timing.of([_portable_probe(record, directory) for record in probes])
-    near = [_portable_probe(record, directory) for record in distances]
+    origin = sources(directory)
     layers = [_portable_probe(record, directory) for record in spikes]
-    natural = _Natural.of(corrupted or Corrupted(), directory)
-    transfers = _Transfers(grids, [_Chart.of(transfer_drawing(grids))] if grids else [])
+    content = _Content(
+        directory=directory,
+        records=rows,
+        origin=origin,
+        charts=[_Chart.of(drawing) for drawing in drawings(rows)],
+        evidence=[_Chart.of(drawing) for drawing in evidence_drawings(rows)],
+        shown=exhibits(rows, directory),
+        timing=_Timing.of([_portable_probe(record, directory) for record in probes]),
+        compared=compared,
+        distances=[_portable_probe(record, directory) for record in distances],
+        ranked=[_portable_ranking(each, directory) for each in ranked],
+        natural=_Natural.of(corrupted or Corrupted(), directory),
+        layers=layers,
+        spikes=spike_section(layers, rows) if layers else None,
+        transfers=_Transfers(grids, [_Chart.of(transfer_drawing(grids))] if grids else []),
+    )
+    files = content.tables()
     page, pictures = "", list[_Chart]()
     for detail in DETAILS:
-        pictures = _pictures(shown, detail)
-        page = _page(
-            rows,
-            origin,
-            charts,
-            evidence,
-            pictures,
-            shown,
-            timing,
-            compared,
-            near,
-            ranked,
-            natural,
-            bool(layers),
-            transfers,
-            detail,
-        )
+        pictures = _pictures(content.shown, detail)
+        page = _page(content, pictures, files | _figures(pictures), detail)
         if len(page.encode()) < LARGEST:
             break
-    files = {
-        f"figures/{chart.drawing.name}.{kind}": content
-        for chart in (*charts, *evidence, *timing.charts, *natural.charts, *transfers.charts, *pictures)
-        for kind, content in chart.files.items()
-    }
-    files |= {"table.csv": tables.to_csv(rows).encode(), "table.tex": tables.to_latex(rows).encode()}
-    if timing.records:
-        files["probes.csv"] = tables.probes_csv(timing.records).encode()
-    if natural.records:
-        files["corruptions.csv"] = tables.corruptions_csv(natural.records).encode()
-        files["corruption-errors.csv"] = tables.corruption_errors_csv(natural.errors).encode()
-    if grids:
-        files["transfers.csv"] = tables.transfers_csv(grids).encode()
-    if near:
-        files["distances.csv"] = tables.distances_csv(near).encode()
-    if layers:
-        files |= spike_files(origin.plan["study"], layers, rows)
-    _put(directory, {**files, PAGE: page.encode()})
+    kept = numbers_file(
+        Numbers(
+            rows,
+            content.timing.records,
+            content.natural.records,
+            content.natural.errors,
+            grids,
+            content.distances,
+            layers,
+            content.ranked,
+        )
+    )
+    files |= {NUMBERS: kept} if kept is not None else {}
+    put(directory, {**files, **_figures(pictures), PAGE: page.encode()})
     return directory / PAGE
-
-
-WRITTEN = "figures/written.json"
-"""The file that lists the files of a report with their digests, so that the next report can remove them."""
-
-
-def _put(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files of a report, and delete files of an earlier report that have not been changed since."""
-    (directory / "figures").mkdir(parents=True, exist_ok=True)
-    for name in _earlier(directory):
-        if name not in files:
-            (directory / name).unlink()
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    digests[MADE_FROM] = made_from(directory)
-    for name, content in files.items():
-        write_atomically(directory / name, content)
-    write_atomically(directory / WRITTEN, as_json(digests))
-
-
-def _earlier(directory: Path) -> list[str]:
-    """The files of an earlier report that have not been changed since."""
-    noted = _noted(directory)
-    names = [name for name in noted if PLACES.fullmatch(name)]
-    return [name for name in names if _digest(directory / name) == noted[name]]
-
-
-def _noted(directory: Path) -> dict[str, str]:
-    try:
-        noted: dict[str, str] = read_json(directory / WRITTEN, dict[str, str])
-    except InputError:
-        return {}
-    return noted
-
-
-MADE_FROM = "made from"
-"""The entry beside the files of a report that holds the digest of its inputs."""
-
-
-def made_from(directory: Path) -> str:
-    """The digest of everything that a report of this directory covers: plan, repairs, cells and failures.
-
-    Args:
-        directory: the output directory of a run.
-    """
-    digest = hashlib.sha256(__version__.encode())
-    noted = [directory / "study.json", directory / "repairs.json"]
-    for path in (*noted, *sorted(directory.glob("failures/*.json")), *sorted(directory.glob(MANIFESTS))):
-        content = bytes_of(path, LARGEST_DOCUMENT) if path.is_file() else b""
-        digest.update(f"{path.relative_to(directory)} {len(content)} ".encode() + content)
-    return digest.hexdigest()
-
-
-MANIFESTS = "cells/[!.]*/MANIFEST.json"
-
-
-def is_current(directory: Path) -> bool:
-    """Whether the report in a directory covers the cells there and has not been changed since it was written.
-
-    Args:
-        directory: the output directory of a run.
-    """
-    noted = _noted(directory)
-    if noted.pop(MADE_FROM, None) != made_from(directory) or PAGE not in noted:
-        return False
-    plain = all(OWN.fullmatch(name) for name in noted)
-    return plain and all(_digest(directory / name) == digest for name, digest in noted.items())
-
-
-CSV = "probes|corruptions|corruption-errors|transfers|distances|spikes"
-PLACES = re.compile(rf"figures/[\w-]+\.(svg|pdf)|({CSV})\.csv|spikes\.html")
-OWN = re.compile(r"(figures/)?[\w-]+\.(svg|pdf|csv|tex|html)")
-
-
-def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _portable(record: Record, directory: Path) -> Record:
@@ -349,6 +271,163 @@ class _Transfers:
     charts: Sequence[_Chart]
 
 
+@dataclass(frozen=True)
+class _Content:
+    """What a page shows: the results of a study, with paths relative to its directory, and their figures."""
+
+    directory: Path
+    records: Sequence[Record]
+    origin: Sources
+    charts: Sequence[_Chart]
+    evidence: Sequence[_Chart]
+    shown: Mapping[str, Exhibit | None]
+    timing: _Timing
+    compared: Sequence[Compared]
+    distances: Sequence[DistanceRecord]
+    ranked: Sequence[Ranking]
+    natural: _Natural
+    layers: Sequence[SpikeRecord]
+    spikes: SpikeSection | None
+    transfers: _Transfers
+
+    def tables(self) -> dict[str, bytes]:
+        """The files beside the page, apart from the pictures of examples."""
+        charts = (*self.charts, *self.evidence, *self.timing.charts, *self.natural.charts)
+        found = _figures((*charts, *self.transfers.charts))
+        found |= {
+            "table.csv": tables.to_csv(self.records).encode(),
+            "table.tex": tables.to_latex(self.records).encode(),
+        }
+        if self.timing.records:
+            found["probes.csv"] = tables.probes_csv(self.timing.records).encode()
+        if self.natural.records:
+            found["corruptions.csv"] = tables.corruptions_csv(self.natural.records).encode()
+            found["corruption-errors.csv"] = tables.corruption_errors_csv(self.natural.errors).encode()
+        if self.transfers.grids:
+            found["transfers.csv"] = tables.transfers_csv(self.transfers.grids).encode()
+        if self.distances:
+            found["distances.csv"] = tables.distances_csv(self.distances).encode()
+        return found | (self.spikes.files if self.spikes else {})
+
+    @property
+    def unfinished(self) -> list[str]:
+        """What the study lacks, the failed cells by name first."""
+        failed, damaged, missing = self.origin.failed, self.origin.damaged, self.origin.missing
+        named = ", ".join(f"{failure.kind} {failure.address[:8]}" for failure in failed[:2])
+        more = f" and {len(failed) - 2} more" if len(failed) > 2 else ""
+        return [
+            *([f"{_cells(len(failed))} failed ({named}{more})"] if failed else []),
+            *([f"{_cells(len(damaged))} damaged"] if damaged else []),
+            *([f"{_cells(missing)} not computed yet"] if missing > 0 else []),
+        ]
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' if count > 1 else ''}"
+
+
+def _figures(charts: Sequence[_Chart]) -> dict[str, bytes]:
+    return {
+        f"figures/{chart.drawing.name}.{kind}": content
+        for chart in charts
+        for kind, content in chart.files.items()
+    }
+
+
+def _portable_ranking(found: Ranking, directory: Path) -> Ranking:
+    return replace(found, rows=[_portable(row, directory) for row in found.rows])
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """One line of the answer at the head of a page.
+
+    Args:
+        name: of the model, or of the budget where there is only one model.
+        record: the worst case.
+        place: the numbers of its budget and of its model, for links.
+        against: what the paired test with the first shows.
+    """
+
+    name: str
+    record: Record
+    place: str
+    against: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The table at the head of a page: the ranking, or the worst cases where there is nothing to rank.
+
+    Args:
+        title: of the table.
+        first: heading of its first column.
+        rows: its lines.
+        tested: whether the rows are ranked.
+        more: number of models that are left out.
+    """
+
+    title: str
+    first: str
+    rows: Sequence[AnswerRow]
+    tested: bool
+    more: int
+
+    @property
+    def proved(self) -> bool:
+        """Whether a certified accuracy is shown."""
+        return any(row.record["certified"] is not None for row in self.rows)
+
+    @classmethod
+    def of(cls, records: Sequence[Record], ranked: Sequence[Ranking], axes: Sequence[str]) -> Answer:
+        """The answer of a study.
+
+        Args:
+            records: its headline numbers.
+            ranked: their order at every budget.
+            axes: on which they differ.
+        """
+        rows, columns = tables.headlines(records), tables.budgets(records)
+        numbered = {row.model["model"]: number for number, row in enumerate(rows)}
+
+        def line(name: str, record: Record, against: str = "") -> AnswerRow:
+            place = f"{columns.index(tables.budget_of(record))}-{numbered[record['model']]}"
+            return AnswerRow(name, record, place, against)
+
+        if (top := most_separating(ranked)) is not None and all(row["model"] in numbered for row in top.rows):
+            lines = [
+                line(tables.label(row, axes), row, "" if rank == 0 else _against(top, rank))
+                for rank, row in enumerate(top.rows[:MOST_MODELS])
+            ]
+            title = f"Ranking at {top.threat} {tables.epsilon_text(top.epsilon)}"
+            separated = ", the budget that separates the models most" if top.shown else ""
+            return cls(title + separated, "model", lines, True, len(top.rows) - len(lines))
+        worst = [(budget, row) for row in rows for budget in columns if budget in row.worst]
+        lines = [
+            line(
+                f"{tables.label(row.model, axes) + ', ' if len(rows) > 1 else ''}{_budget_words(budget)}",
+                row.worst[budget],
+            )
+            for budget, row in worst[:MOST_MODELS]
+        ]
+        return cls("Robust accuracy in the worst case", "budget", lines, False, len(worst) - len(lines))
+
+
+def _against(ranking: Ranking, rank: int) -> str:
+    return "less robust" if rank in ranking.below_first else "no difference shown"
+
+
+def _budget_words(budget: tables.Budget) -> str:
+    return f"{budget.threat} {tables.epsilon_text(budget.epsilon)}"
+
+
+def _verdicts(records: Sequence[Record]) -> list[tuple[str, int, str]]:
+    """How many worst cases have each verdict, with the mark of the verdict, the best verdict first."""
+    counts = Counter(row["verdict"] for row in records if row["attack"] == WORST_CASE)
+    marks = {SUPPORTED: "\N{CHECK MARK}", WITHHELD: "\N{MULTIPLICATION X}", **MARKS}
+    return [(verdict, counts[verdict], marks[verdict]) for verdict in reversed(GRAVITY) if counts[verdict]]
+
+
 def _pictures(shown: Mapping[str, Exhibit | None], detail: Detail) -> list[_Chart]:
     names = file_names("example", shown)
     found = [(names[code], exhibit) for code, exhibit in shown.items() if exhibit is not None]
@@ -370,25 +449,11 @@ def _backdoors(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
     return list(found.values())
 
 
-def _page(
-    records: Sequence[Record],
-    origin: Sources,
-    charts: Sequence[_Chart],
-    evidence: Sequence[_Chart],
-    pictures: Sequence[_Chart],
-    shown: Mapping[str, Exhibit | None],
-    timing: _Timing,
-    compared: Sequence[Compared],
-    distances: Sequence[DistanceRecord],
-    ranked: Sequence[Ranking],
-    natural: _Natural,
-    spikes: bool,
-    transfers: _Transfers,
-    detail: Detail,
-) -> str:
+def _page(content: _Content, pictures: Sequence[_Chart], saved: Mapping[str, bytes], detail: Detail) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    records, origin, ranked = content.records, content.origin, content.ranked
     axes = tables.varying(records) or ["encoder"]
     rows = tables.headlines(records)
     unfinished = len(origin.failed) + len(origin.damaged) + max(origin.missing, 0)
@@ -404,54 +469,108 @@ def _page(
         "proof": tables.proof_words,
     }
     environment.filters["label"] = lambda record: tables.label(record, axes)
-    template = environment.from_string(files(__package__).joinpath("page.html").read_text("utf-8"))
+    template = environment.from_string(_asset("page.html"))
+    scripts = [Markup(_asset(name)) for name in SCRIPTS]
+    data = embedded(content.directory, records, origin, ranked, content.layers, detail.embedded)
+    trained = {cell.address: cell for cell in origin.origins if cell.address == cell.train}
+    measured = {row.model["train_cell"].rpartition("/")[2]: tables.label(row.model, axes) for row in rows}
+    models = {address: name for address, name in measured.items() if address in trained}
     return template.render(
         study=origin.plan["study"],
+        style=Markup(_asset("style.css")),
+        policy=_policy(scripts),
+        scripts=scripts,
+        data=Markup(as_script(data)),
+        link=lambda name: _saved(saved.get(name), name) if detail.saved else "",
         origin=origin,
+        unfinished=content.unfinished,
         created=origin.plan.get("created", ""),
         version=origin.plan.get("spikeproof", ""),
         summary=_summary(records, rows, {each.threat for each in ranked if len(each.rows) > 1}),
-        ranking=most_separating(ranked),
+        answer=Answer.of(records, ranked, axes),
+        verdicts=_verdicts(records),
         order=ranking_words(ranked, axes),
-        most_places=MOST_MODELS,
         axes=axes,
         constants=_constants(records),
-        seeds=tables.seeds(records),
+        seeds=tables.seeds(records)[: detail.rows],
         tallies=tables.tallies(records),
         backdoors=_backdoors(records, axes),
         in_views=any(r["effort"] and r["effort"]["accuracy_in_views"] is not None for r in records),
         suites=[record for record in records if record["effort"] and record["broken_by"]][: detail.rows],
         attacked=[record for record in records if record["effort"]][: detail.rows],
+        worst_records=[record for record in records if record["attack"] == WORST_CASE][: detail.rows],
         noun=noun(records),
-        evidence=evidence,
+        evidence=content.evidence,
         threats={b.threat: threat_words(b.threat) for b in tables.budgets(records)},
         budgets=tables.budgets(records),
-        headlines=rows,
+        headlines=rows[: detail.rows],
+        headlines_left_out=len(rows[detail.rows :]),
         records=records[: detail.rows],
-        timing=timing,
-        spikes=spikes,
-        compared=compared[: detail.rows],
-        uncompared=len(compared[detail.rows :]),
-        distances=distances[: detail.rows],
-        distances_left_out=len(distances[detail.rows :]),
-        distance_axes=tables.varying(distances) or ["encoder"],
-        natural=natural,
-        transfers=transfers,
-        corruptions=natural.records[: detail.rows],
-        corruptions_left_out=len(natural.records[detail.rows :]),
-        probes=timing.records[: detail.rows],
-        probes_left_out=len(timing.records[detail.rows :]),
+        timing=content.timing,
+        spikes=content.spikes and content.spikes.markup,
+        compared=content.compared[: detail.rows],
+        uncompared=len(content.compared[detail.rows :]),
+        distances=content.distances[: detail.rows],
+        distances_left_out=len(content.distances[detail.rows :]),
+        distance_axes=tables.varying(content.distances) or ["encoder"],
+        natural=content.natural,
+        transfers=content.transfers,
+        corruptions=content.natural.records[: detail.rows],
+        corruptions_left_out=len(content.natural.records[detail.rows :]),
+        probes=content.timing.records[: detail.rows],
+        probes_left_out=len(content.timing.records[detail.rows :]),
         left_out=len(records[detail.rows :]),
         alarms=_alarms(records, axes),
-        trust=Trust.of(records, timing.records, compared, axes, detail.rows, unfinished),
-        charts=charts,
+        most_alarms=MOST_ALARMS,
+        trust=Trust.of(records, content.timing.records, content.compared, axes, detail.rows, unfinished),
+        charts=content.charts,
         pictures=pictures,
-        without_picture=[code for code, exhibit in shown.items() if exhibit is None],
-        pictures_left_out=sum(exhibit is not None for exhibit in shown.values()) - len(pictures),
-        detail=detail,
-        worst_case=WORST_CASE,
-        measured={row.model["train_cell"].rpartition("/")[2]: tables.label(row.model, axes) for row in rows},
+        without_picture=[code for code, exhibit in content.shown.items() if exhibit is None],
+        pictures_left_out=sum(each is not None for each in content.shown.values()) - len(pictures),
+        specs=len(origin.origins) <= detail.rows,
+        cells_embedded=len(data["cells"]),
+        of_model=_of_model(origin.origins),
+        trained=trained,
+        measured=dict(list(models.items())[: detail.rows]),
+        measured_left_out=len(list(models)[detail.rows :]),
     )
+
+
+SCRIPTS = ("plot.min.js", "explorer.js")
+"""The scripts of a page, in their order: the library that draws, and the script that shows the data."""
+
+
+def _asset(name: str) -> str:
+    return files(__package__).joinpath("assets", name).read_text("utf-8")
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """The content security policy: nothing is loaded, and only these scripts run."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+TYPES = {"svg": "image/svg+xml", "pdf": "application/pdf", "csv": "text/csv", "tex": "application/x-tex"}
+"""Ending of a file -> its type, for links that hold it."""
+
+
+def _saved(content: bytes | None, name: str) -> str:
+    """The address of a file inside the page, or nothing if the file is large."""
+    if content is None or len(content) > MOST_LINKED:
+        return ""
+    return f"data:{TYPES[name.rpartition('.')[2]]};base64,{base64.b64encode(content).decode()}"
+
+
+def _of_model(origins: Sequence[Origin]) -> dict[str, list[Origin]]:
+    """The cells of each model."""
+    found = defaultdict[str, list[Origin]](list)
+    for cell in origins:
+        found[cell.train].append(cell)
+    return found
 
 
 def _bar(share: float | None) -> float:

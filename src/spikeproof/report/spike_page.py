@@ -1,37 +1,42 @@
-"""The second page of a report: what an attack does to the spikes of each layer, and what inference costs."""
+"""The section on spikes of a report: what an attack does in each layer, and what inference costs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
+from spikeproof.auditing.checks import WITHHELD
 from spikeproof.experiments.read.record import Record, SpikeRecord
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.report import tables
 from spikeproof.report.charts.drawing import COLOURS, GREY, MARKERS, Drawing, inline, legend, wrapped
 
-__all__ = ["SPIKES", "pareto_front", "spike_files"]
+__all__ = ["SpikeSection", "pareto_front", "spike_section"]
 
-SPIKES = "spikes.html"
-"""Name of the page."""
-
-MOST_ROWS = 4_000
+MOST_ROWS = 400
 """Most layers in the table of the page."""
 
 MOST_PANELS = 8
 """Most models in a figure."""
 
 
-def spike_files(study: str, spikes: Sequence[SpikeRecord], records: Sequence[Record]) -> dict[str, bytes]:
-    """The page, its figures and `spikes.csv`, by their names in the output directory.
+class SpikeSection(NamedTuple):
+    """The section on spikes of a report, and the files beside the page: its figures and `spikes.csv`."""
+
+    markup: Markup
+    files: dict[str, bytes]
+
+
+def spike_section(spikes: Sequence[SpikeRecord], records: Sequence[Record]) -> SpikeSection:
+    """The section, with its figures and `spikes.csv` by their names in the output directory.
 
     Args:
-        study: its name.
         spikes: the analyses, at least one.
         records: the headline numbers of the study, for the picture of robustness against energy.
     """
@@ -52,9 +57,11 @@ def spike_files(study: str, spikes: Sequence[SpikeRecord], records: Sequence[Rec
         "label": lambda record: tables.label(record, axes),
     }
     layers = [(record, layer) for record in spikes for layer in record["layers"]]
-    page = environment.from_string(files(__package__).joinpath("spikes.html").read_text("utf-8")).render(
-        study=study,
-        spikes=spikes,
+    template = environment.from_string(
+        files(__package__).joinpath("assets", "spikes.html").read_text("utf-8")
+    )
+    markup = template.render(
+        spikes=spikes[:MOST_ROWS],
         layers=layers[:MOST_ROWS],
         left_out=len(layers[MOST_ROWS:]),
         distances=list(dict.fromkeys(name for _, layer in layers for name in layer["distances"])),
@@ -64,7 +71,7 @@ def spike_files(study: str, spikes: Sequence[SpikeRecord], records: Sequence[Rec
     figures = {
         f"figures/{name}.{kind}": content for name, found in made.items() for kind, content in found.items()
     }
-    return {SPIKES: page.encode(), "spikes.csv": tables.spikes_csv(spikes).encode(), **figures}
+    return SpikeSection(Markup(markup), {"spikes.csv": tables.spikes_csv(spikes).encode(), **figures})
 
 
 def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
@@ -163,7 +170,7 @@ def _costs(spikes: Sequence[SpikeRecord], records: Sequence[Record], axes: Seque
     robust = {
         (record["model"], record["threat"], record["epsilon"]): record["robust_accuracy"]
         for record in records
-        if record["attack"] == WORST_CASE
+        if record["attack"] == WORST_CASE and record["verdict"] != WITHHELD
     }
     points: list[tuple[SpikeRecord, float]] = []
     for budget in sorted({(record["epsilon"], record["threat"]) for record in spikes}, reverse=True):

@@ -72,15 +72,18 @@ class _Pair:
     p_value: float
 
 
-def comparisons(directory: Path, records: Sequence[Record]) -> list[Compared]:
+def comparisons(
+    directory: Path, records: Sequence[Record], worst: Sequence[WorstCase] | None = None
+) -> list[Compared]:
     """Comparisons of models that differ in one part, the most robust first; withheld numbers are left out.
 
     Args:
         directory: the output directory of a run.
         records: its headline numbers.
+        worst: its worst cases, if they are known; otherwise they are read.
     """
     budgets: dict[tuple[str, float, int], list[WorstCase]] = defaultdict(list)
-    for each in worst_cases(directory, records):
+    for each in worst_cases(directory, records) if worst is None else worst:
         row = each.record
         budgets[row["threat"], row["epsilon"], row["seed"]].append(each)
     pairs = [pair for models in budgets.values() for pair in _pairs(models)]
@@ -98,8 +101,11 @@ def worst_cases(directory: Path, records: Sequence[Record]) -> list[WorstCase]:
         directory: the output directory of a run.
         records: its headline numbers.
     """
+    alike: dict[tuple[str, str, float], list[Record]] = defaultdict(list)
+    for row in records:
+        alike[row["train_cell"], row["threat"], row["epsilon"]].append(row)
     return [
-        WorstCase(row, *outcomes(directory, row, records))
+        WorstCase(row, *outcomes(directory, row, alike[row["train_cell"], row["threat"], row["epsilon"]]))
         for row in records
         if row["attack"] == WORST_CASE and row["verdict"] != WITHHELD and row["robust_accuracy"] is not None
     ]

@@ -95,15 +95,18 @@ class Ranking:
         return sum(pair.second < self.alike for pair in self.pairs) == self.alike * (self.alike - 1) // 2
 
 
-def rankings(directory: Path, records: Sequence[Record]) -> list[Ranking]:
+def rankings(
+    directory: Path, records: Sequence[Record], worst: Sequence[WorstCase] | None = None
+) -> list[Ranking]:
     """One ranking of the models for each budget, smaller budgets first.
 
     Args:
         directory: the output directory of a run.
         records: the headline numbers of the run.
+        worst: its worst cases, if they are known; otherwise they are read.
     """
     budgets: dict[tuple[str, float], list[WorstCase]] = defaultdict(list)
-    for each in worst_cases(directory, records):
+    for each in worst_cases(directory, records) if worst is None else worst:
         budgets[each.record["threat"], each.record["epsilon"]].append(each)
     ranked = {
         budget: sorted(budgets[budget], key=lambda each: -each.record["robust_accuracy"])

@@ -536,7 +536,7 @@ def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple
     Args:
         directory: the output directory of a run.
         worst: one of the worst cases.
-        records: all records of the study.
+        records: those of its model and budget, which may stand among others.
     """
     store = Store(directory)
     found = [

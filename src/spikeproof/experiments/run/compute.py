@@ -533,7 +533,11 @@ class Bench:
             threat,
             batch_size=self.batch_size,
         )
-        return {"metrics.json": as_json({**found, "weights": subject.weights})}
+        traced = analysis.traces(model, images, attacked, key.fold("spikes"))
+        return {
+            "metrics.json": as_json({**found, "weights": subject.weights}),
+            **({"traces.safetensors": tensor_bytes(traced)} if traced else {}),
+        }
 
     def source(self, spec: str | SavedSource) -> Made:
         """The model that images of a transfer are made on: of a train cell, or a saved one."""

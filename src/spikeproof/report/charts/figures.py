@@ -25,7 +25,7 @@ from spikeproof.report.charts.drawing import (
     legend,
     wrapped,
 )
-from spikeproof.report.exhibits import ANALOGUE, Array, middle
+from spikeproof.report.charts.exhibits import ANALOGUE, Array, middle
 from spikeproof.report.tables import MISSING, attacked, epsilon_text, number, varying
 
 __all__ = ["corruption_drawing", "drawings", "probe_drawing", "telling", "transfer_drawing"]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from spikeproof.report.charts.drawing import Drawing, Style
-from spikeproof.report.exhibits import Array, Exhibit
+from spikeproof.report.charts.exhibits import Array, Exhibit
 from spikeproof.report.tables import epsilon_text
 
 __all__ = ["exhibit_drawing"]

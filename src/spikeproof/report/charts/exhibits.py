@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from spikeproof.experiments.read.record import Record
+from spikeproof.experiments.run.parquet import TABLE
 from spikeproof.plainfiles import bytes_of
 from spikeproof.report.tables import attacks_of
 
-__all__ = ["Exhibit", "exhibits", "middle"]
+__all__ = ["Array", "Exhibit", "exhibits", "first_of", "middle"]
 
 ANALOGUE = ("relu", "softplus")
 """The neurons of networks that do not spike."""
@@ -98,12 +99,25 @@ def _choose(candidates: Sequence[Record], directory: Path) -> Exhibit | None:
     )
     fallback = None
     for record in ranked:
-        kept = list(_of_cell(record, directory))
-        best = max(kept, key=lambda exhibit: (exhibit.succeeded, exhibit.after >= 0), default=None)
+        best = first_of(record, directory)
         if best is not None and best.succeeded:
             return best
         fallback = fallback or best
     return fallback
+
+
+def first_of(record: Record, directory: Path) -> Exhibit | None:
+    """The example to show of one attack: a success rather than a failure, a wrong answer rather than a tie.
+
+    Args:
+        record: the record of the attack.
+        directory: the directory from which relative paths in the record start.
+
+    Returns:
+        The example, or None if the cell stored none.
+    """
+    kept = _of_cell(record, directory)
+    return max(kept, key=lambda exhibit: (exhibit.succeeded, exhibit.after >= 0), default=None)
 
 
 def middle(epsilons: Iterable[float]) -> float:
@@ -167,6 +181,6 @@ def _pictures(x: Array, attacked: Array) -> tuple[Array, Array]:
 
 def _rows(cell: Path) -> dict[int, dict[str, Any]]:
     names = ["example", "label", "right_clean", "right", "prediction"]
-    table = pq.read_table(cell / "examples.parquet")
+    table = pq.ParquetFile(cell / TABLE).read(use_threads=False)
     present = [name for name in names if name in table.column_names]
     return {row["example"]: row for row in table.select(present).to_pylist()}

@@ -1,0 +1,1 @@
+export { areaY, barX, cell, dot, line, plot, rect, ruleX, ruleY, text, tickX } from "@observablehq/plot";

@@ -1,0 +1,737 @@
+"use strict";
+// Shows the data of a report: tables, curves, maps and pictures that can be filtered, sorted and saved.
+// Everything from the data becomes text (textContent, attributes of elements made here), never markup.
+(() => {
+  const D = JSON.parse(document.getElementById("data").textContent);
+  const R = D.rows;
+  const $ = (id) => document.getElementById(id);
+  const COLOURS = [0, 1, 2, 3, 4, 5].map((i) => `var(--line-${i})`);
+  const MOST_LINES = 8;
+  const PAGE_ROWS = 50;
+  const dash = "\u2013";
+  const own = (table, key) => (Object.hasOwn(table, key) ? table[key] : undefined); // links may name anything
+
+  // --- words ---
+
+  const EXPLAINED = {
+    "clean %": "Clean accuracy: share of test examples that the model classifies correctly without an attack.",
+    "robust %": "Robust accuracy: share of test examples that the model still classifies correctly after the attacks that ran. An upper bound.",
+    "certified %": "Certified accuracy: share of examples proved robust. A lower bound of the robust accuracy.",
+    "verdict": "Supported: no check was raised and the attacks searched as much as a standard suite. Preliminary (~): they searched less. Doubtful (?): they may have been too weak. Withheld: the evaluation is wrong, and the number is not shown.",
+    "ties %": "Share of clean examples on which two or more classes share the largest logit; a tie counts as an error.",
+    "silent %": "Share of clean examples for which no output neuron spikes.",
+    "spikes": "Mean number of spikes in the whole network per example, up to the decision.",
+    "time steps": "Decision time: mean number of time steps until the decision; all of them without early exit.",
+    "energy, nJ": "Energy of the synaptic operations of a clean inference, where the study analysed spikes.",
+    "attack": "A recipe with its threat. The worst case is the minimum over all attacks, example by example.",
+    "n": "Number of test examples.",
+  };
+  const VERDICTS = { doubtful: "?", preliminary: "~", withheld: "\u2715", supported: "\u2713" };
+
+  const percent = (share) => (share === null || share === undefined ? dash : (100 * share).toFixed(1));
+  const interval = (low, high) => `[${percent(low)}, ${percent(high)}]`;
+  const number = (value, digits = 1) => (value === null || value === undefined ? dash : value.toFixed(digits));
+  const budgetText = (b) => `${D.budgets[b][0]} ${D.budgets[b][2]}`;
+  const text = (i) => D.texts[i];
+
+  // --- elements ---
+
+  function el(name, attributes = {}, ...children) {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+      else if (value === true) made.setAttribute(key, "");
+      else if (value !== false && value !== null && value !== undefined) made.setAttribute(key, value);
+    }
+    made.append(...children.filter((child) => child !== null && child !== undefined));
+    return made;
+  }
+
+  function term(words) {
+    return EXPLAINED[words] ? el("abbr", { title: EXPLAINED[words] }, words) : words;
+  }
+
+  // --- rows of the data ---
+
+  const rows = R.model.map((model, i) => ({
+    i, model, budget: R.budget[i], attack: text(R.attack[i]), accuracy: R.accuracy[i], low: R.low[i],
+    high: R.high[i], n: R.n[i], verdict: text(R.verdict[i]), certified: R.certified[i],
+    certifiedLow: R.certifiedLow[i], certifiedHigh: R.certifiedHigh[i], exit: R.exit[i],
+    warnings: R.warnings[i], missing: R.missing[i], cell: R.cell[i],
+  }));
+  const worst = rows.filter((row) => row.attack === D.worst);
+  const worstOf = new Map(worst.map((row) => [`${row.budget}-${row.model}`, row]));
+  const attacks = [...new Set(rows.map((row) => row.attack))];
+  const verdicts = [...new Set(worst.map((row) => row.verdict))];
+  const threats = [...new Set(D.budgets.map((budget) => budget[0]))];
+  const valuesOf = D.axes.map((_, k) => [...new Set(D.models.map((model) => model.axes[k]))]);
+
+  function command(cell) {
+    const known = own(D.cells, cell);
+    return known ? D.commands[known[3]] : "";
+  }
+
+  function described(row) {
+    const model = D.models[row.model];
+    const lines = [`${model.name}`, `${row.attack}, ${budgetText(row.budget)}`];
+    if (row.accuracy === null) lines.push("withheld: the evaluation is wrong, and the number is not shown");
+    else lines.push(`robust accuracy ${percent(row.accuracy)} % ${interval(row.low, row.high)}, n = ${row.n}`);
+    if (row.certified !== null) lines.push(`certified ${percent(row.certified)} % ${interval(row.certifiedLow, row.certifiedHigh)}`);
+    if (row.verdict) lines.push(`verdict: ${row.verdict}`);
+    for (const i of row.warnings.slice(0, 2)) lines.push(`\u26a0 ${text(i)}`);
+    if (row.missing.length) lines.push(`without ${row.missing.map(text).join(", ")}`);
+    if (command(row.cell)) lines.push(`$ ${command(row.cell)}`);
+    return lines.join("\n");
+  }
+
+  // --- state, which lives in the link ---
+
+  const first = D.first ?? Math.max(0, D.budgets.length - 1);
+  const DEFAULTS = {
+    view: "table", budget: String(first), sort: "", hide: "", off: "", attack: D.worst, verdict: "", scale: "linear",
+    means: "", across: D.axes[0], down: D.axes[1] ?? D.axes[0], x: "clean", y: "robust", model: "0", row: "",
+    cell: "", find: "", more: "",
+  };
+  let state = { ...DEFAULTS };
+
+  function fromHash() {
+    const hash = location.hash;
+    if (hash.startsWith("#?")) {
+      const found = new URLSearchParams(hash.slice(2));
+      state = { ...DEFAULTS };
+      for (const key of Object.keys(DEFAULTS)) if (found.has(key)) state[key] = found.get(key);
+      return true;
+    }
+    const named = hash.match(/^#(worst|row|cell)-(.+)$/);
+    if (!named) return false;
+    const [, kind, place] = named;
+    const numbered = kind === "worst" ? worstOf.get(place) : kind === "row" ? rows[Number(place)]
+      : rows.find((row) => row.cell === place && row.attack !== D.worst);
+    state = { ...state, row: numbered ? String(numbered.i) : "", cell: numbered ? "" : place };
+    return true;
+  }
+
+  function hashOf(changes = {}) {
+    const next = { ...state, ...changes };
+    const said = new URLSearchParams();
+    for (const [key, value] of Object.entries(next)) if (value !== DEFAULTS[key]) said.set(key, value);
+    return `#?${said}`;
+  }
+
+  function go(changes, keep = "") {
+    state = { ...state, ...changes };
+    history.replaceState(null, "", hashOf());
+    draw(keep);
+  }
+
+  const budget = () => Math.min(Math.max(0, Math.trunc(Number(state.budget)) || 0), Math.max(0, D.budgets.length - 1));
+  const off = () => new Set(state.off ? state.off.split("\u0001") : []);
+  const hidden = () => new Set(state.hide ? state.hide.split("\u0001") : []);
+  const joined = (set) => [...set].join("\u0001");
+
+  function shownModels() {
+    const dropped = off();
+    const words = state.find.toLowerCase();
+    return D.models.map((model, i) => i).filter((i) => {
+      const model = D.models[i];
+      if (words && !model.name.toLowerCase().includes(words)) return false;
+      if (model.axes.some((value, k) => dropped.has(`${k}=${valuesOf[k].indexOf(value)}`))) return false;
+      return !state.verdict || worst.some((row) => row.model === i && row.budget === budget() && row.verdict === state.verdict);
+    });
+  }
+
+  // --- saving ---
+
+  function csv(table) {
+    const safe = (value) => {
+      const said = value === null || value === undefined ? "" : String(value);
+      const harmless = typeof value === "string" && /^[=+\-@]/.test(said) ? `'${said}` : said;
+      return /[",\r\n]/.test(harmless) ? `"${harmless.replaceAll('"', '""')}"` : harmless;
+    };
+    return [table.head, ...table.body].map((line) => line.map(safe).join(",")).join("\n") + "\n";
+  }
+
+  function save(table, name) {
+    const place = URL.createObjectURL(new Blob([csv(table)], { type: "text/csv" }));
+    const link = el("a", { href: place, download: `${name}.csv` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(place), 1000);
+  }
+
+  // --- tables ---
+
+  let current = { head: [], body: [] };
+
+  function link(row, words) {
+    return el("a", { href: `#row-${row.i}`, "data-row": row.i }, words);
+  }
+
+  function judged(row) {
+    if (!row) return [dash];
+    if (row.accuracy === null) return [el("a", { href: `#row-${row.i}`, "data-row": row.i, class: "mark" }, "withheld")];
+    const mark = VERDICTS[row.verdict];
+    const signs = [mark && row.verdict !== "supported" ? el("span", { class: "mark" }, mark) : null];
+    if (row.missing.length) signs.push(el("span", { class: "mark" }, ` without ${row.missing.map(text).join(", ")}`));
+    return [link(row, percent(row.accuracy)), ...signs, el("small", {}, interval(row.low, row.high)),
+      row.certified === null ? null : el("small", {}, `proved ${percent(row.certified)}`)];
+  }
+
+  function sorted(list, columns) {
+    const [name, way] = state.sort.split("\u0001");
+    const column = columns.find((each) => each.name === name);
+    if (!column) return list;
+    const sign = way === "down" ? -1 : 1;
+    return [...list].sort((a, b) => {
+      const [one, two] = [column.value(a), column.value(b)];
+      if (one === two) return 0;
+      if (one === null || one === undefined) return 1;
+      if (two === null || two === undefined) return -1;
+      return sign * (typeof one === "string" ? one.localeCompare(two, "en", { numeric: true }) : one - two);
+    });
+  }
+
+  function table(caption, list, columns) {
+    const gone = hidden();
+    const shown = columns.filter((column) => !gone.has(column.name));
+    const ordered = sorted(list, columns);
+    const most = PAGE_ROWS + (Number(state.more) || 0);
+    current = { head: shown.map((c) => c.name), body: ordered.map((each) => shown.map((c) => c.value(each))) };
+    const [by, way] = state.sort.split("\u0001");
+    const head = shown.map((column) => {
+      const here = column.name === by;
+      const press = () => go({ sort: `${column.name}\u0001${here && way === "down" ? "up" : here ? "down" : column.down ? "down" : "up"}` }, `sort-${column.name}`);
+      return el("th", { scope: "col", class: column.number ? "n" : null, "aria-sort": here ? (way === "down" ? "descending" : "ascending") : "none" },
+        el("button", { type: "button", "data-key": `sort-${column.name}`, title: EXPLAINED[column.name], onclick: press },
+          column.name, here ? (way === "down" ? " \u25be" : " \u25b4") : ""));
+    });
+    const body = ordered.slice(0, most).map((each) => el("tr", {}, ...shown.map((column) => {
+      const cell = el("td", { class: column.bar ? "accuracy" : column.number ? "n" : null }, ...[].concat(column.show ? column.show(each) : String(column.value(each) ?? dash)).filter((x) => x !== null));
+      if (column.bar) cell.style.setProperty("--share", `${100 * (column.value(each) ?? 0)}%`);
+      return cell;
+    })));
+    const menu = el("details", {}, el("summary", {}, "Columns"), el("div", {}, ...columns.map((column) => el("label", {},
+      el("input", { type: "checkbox", "data-key": `columns=${column.name}`, checked: !gone.has(column.name), onchange: (event) => {
+        const next = hidden();
+        if (event.target.checked) next.delete(column.name); else next.add(column.name);
+        go({ hide: joined(next) }, `columns=${column.name}`);
+      } }), column.name))));
+    menu.open = keepOpen.startsWith("columns=");
+    const more = ordered.length > most
+      ? el("button", { type: "button", "data-key": "more", onclick: () => go({ more: String((Number(state.more) || 0) + 4 * PAGE_ROWS) }, "more") },
+          `Show more (${ordered.length - most} of ${ordered.length} rows are not shown)`)
+      : null;
+    return [
+      el("div", { class: "bar" }, menu, el("span", { class: "over", role: "status" }, `${ordered.length} rows. ${caption}`)),
+      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of the view" },
+        el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...body))),
+      more,
+    ];
+  }
+
+  const axisColumns = (of) => D.axes.map((axis, k) => ({ name: axis, value: (each) => D.models[of(each)].axes[k] }));
+
+  function tableView() {
+    const list = shownModels();
+    const some = (key) => D.models.some((model) => model[key] !== null);
+    const columns = [
+      ...axisColumns((i) => i),
+      { name: "clean %", number: true, bar: true, down: true, value: (i) => D.models[i].clean, show: (i) => {
+        const model = D.models[i];
+        return [el("a", { href: `#cell-${model.cell}`, "data-tip": `${model.name}\nclean accuracy ${percent(model.clean)} % ${interval(model.low, model.high)}, n = ${model.n}\n$ ${command(model.cell)}` }, percent(model.clean)), el("small", {}, interval(model.low, model.high))];
+      } },
+      ...D.budgets.map((_, b) => ({ name: budgetText(b), number: true, bar: true, down: true, value: (i) => worstOf.get(`${b}-${i}`)?.accuracy ?? null, show: (i) => judged(worstOf.get(`${b}-${i}`)) })),
+      { name: "ties %", number: true, value: (i) => D.models[i].ties, show: (i) => percent(D.models[i].ties) },
+      { name: "silent %", number: true, value: (i) => D.models[i].silent, show: (i) => percent(D.models[i].silent) },
+      { name: "spikes", number: true, value: (i) => D.models[i].spikes, show: (i) => number(D.models[i].spikes) },
+      { name: "time steps", number: true, value: (i) => D.models[i].exit, show: (i) => number(D.models[i].exit, 2) },
+      ...(some("energy") ? [{ name: "energy, nJ", number: true, value: (i) => D.models[i].energy, show: (i) => number(D.models[i].energy, 2) }] : []),
+    ];
+    return table("Worst case over all attacks, with 95 % intervals. Each number opens its part below.", list, columns);
+  }
+
+  function attacksView() {
+    const models = new Set(shownModels());
+    const dropped = off();
+    const list = rows.filter((row) => models.has(row.model) && (!dropped.has(`attack=${attacks.indexOf(row.attack)}`)) && (state.verdict ? row.verdict === state.verdict : true));
+    const columns = [
+      ...axisColumns((row) => row.model),
+      { name: "attack", value: (row) => row.attack },
+      { name: "budget", value: (row) => budgetText(row.budget) },
+      { name: "robust %", number: true, bar: true, down: true, value: (row) => row.accuracy, show: judged },
+      { name: "verdict", value: (row) => row.verdict },
+      { name: "n", number: true, value: (row) => row.n },
+      { name: "warnings", number: true, value: (row) => row.warnings.length },
+      { name: "time steps", number: true, value: (row) => row.exit, show: (row) => number(row.exit, 2) },
+      { name: "cell", value: (row) => row.cell.slice(0, 8) },
+    ];
+    const left = D.rowsLeftOut ? ` ${D.rowsLeftOut} numbers of single attacks were left out to keep this page small; table.csv has them.` : "";
+    return table(`Every attack at every budget.${left}`, list, columns);
+  }
+
+  // --- charts ---
+
+  function figure(label, options) {
+    const svg = Plot.plot({ width: Math.min(900, Math.max(320, $("explorer").clientWidth || 900)), style: { background: "transparent", color: "currentColor", fontSize: "12px" }, ...options });
+    const drawn = svg.tagName.toLowerCase() === "svg" ? svg : svg.querySelector("svg");
+    drawn.setAttribute("role", "group");
+    drawn.setAttribute("aria-label", label);
+    for (const each of drawn.querySelectorAll("g[aria-label]")) each.removeAttribute("aria-label"); // names of marks
+    for (const each of drawn.querySelectorAll("a")) {
+      const href = each.getAttribute("href") || each.getAttributeNS("http://www.w3.org/1999/xlink", "href") || "";
+      const found = href.match(/^#row-(\d+)$/);
+      if (!found) continue;
+      each.setAttribute("data-row", found[1]);
+      each.setAttribute("aria-label", described(rows[Number(found[1])]).replaceAll("\n", ", "));
+    }
+    return svg;
+  }
+
+  function legend(names) {
+    return el("ul", { class: "legend" }, ...names.map((name, i) => {
+      const stroke = el("span", {});
+      stroke.style.background = COLOURS[i % COLOURS.length];
+      stroke.style.opacity = i < COLOURS.length ? "1" : "0.55";
+      return el("li", {}, stroke, name);
+    }));
+  }
+
+  function empty(words) {
+    current = { head: [], body: [] };
+    return [el("p", {}, words)];
+  }
+
+  function curvesView() {
+    const threat = D.budgets[budget()]?.[0];
+    const here = D.budgets.map((each, b) => b).filter((b) => D.budgets[b][0] === threat);
+    if (!here.length) return empty("The study has no attacks.");
+    const epsilon = (b) => D.budgets[b][1];
+    let lines;
+    if (state.means && D.seeds.length) {
+      lines = D.seeds.map((each) => ({ name: `${each.name} (${each.trainings} trainings)`, points: each.worst.filter((w) => here.includes(w[0]))
+        .map(([b, mean, low, high, mark]) => ({ x: epsilon(b), y: mean, low, high, b, verdict: mark, row: null })) }));
+    } else {
+      const found = new Map();
+      for (const row of rows) if (row.attack === state.attack && here.includes(row.budget)) found.set(`${row.budget}-${row.model}`, row);
+      lines = shownModels().map((i) => {
+        const model = D.models[i];
+        const points = here.map((b) => found.get(`${b}-${i}`)).filter((row) => row && row.accuracy !== null)
+          .map((row) => ({ x: epsilon(row.budget), y: row.accuracy, low: row.low, high: row.high, b: row.budget, verdict: row.verdict, certified: row.certified, row }));
+        if (state.scale === "linear" && points.length) points.unshift({ x: 0, y: model.clean, low: model.low, high: model.high, b: null, verdict: "", row: null });
+        return { name: model.name, points };
+      });
+    }
+    lines = lines.filter((line) => line.points.length);
+    const area = (line) => line.points.reduce((sum, point) => sum + point.y, 0) / line.points.length;
+    lines.sort((a, b) => area(b) - area(a));
+    current = { head: ["model", "threat", "epsilon", "robust accuracy", "low", "high", "verdict", "certified"],
+      body: lines.flatMap((line) => line.points.map((p) => [line.name, threat, p.x, p.y, p.low, p.high, p.verdict, p.certified ?? null])) };
+    if (!lines.length) return empty("No number fits these filters.");
+    const left = lines.length - MOST_LINES;
+    lines = lines.slice(0, MOST_LINES);
+    const shade = new Map(lines.map((line, i) => [line.name, COLOURS[i % COLOURS.length]]));
+    const points = lines.flatMap((line, i) => line.points.map((p) => ({ ...p, name: line.name, i })));
+    const proved = points.filter((p) => p.certified !== null && p.certified !== undefined);
+    const bands = points.filter((p) => p.low !== null && p.high !== null);
+    const fill = (p) => shade.get(p.name);
+    const chart = figure(`Robust accuracy against epsilon, ${threat}`, {
+      height: 420, marginLeft: 50,
+      x: { type: state.scale === "log" ? "log" : "linear", label: `epsilon (${threat})`, grid: true },
+      y: { domain: [0, 100], label: "robust accuracy [%]", grid: true },
+      marks: [
+        Plot.areaY(bands, { x: "x", y1: (p) => 100 * p.low, y2: (p) => 100 * p.high, z: "name", fill, fillOpacity: 0.1 }),
+        Plot.line(points, { x: "x", y: (p) => 100 * p.y, z: "name", stroke: fill, strokeWidth: 1.8, strokeOpacity: (p) => (p.i < COLOURS.length ? 1 : 0.55) }),
+        Plot.line(proved, { x: "x", y: (p) => 100 * p.certified, z: "name", stroke: fill, strokeDasharray: "4 3" }),
+        Plot.dot(proved, { x: "x", y: (p) => 100 * p.certified, symbol: "triangle", stroke: fill, r: 4 }),
+        Plot.dot(points.filter((p) => !p.row), { x: "x", y: (p) => 100 * p.y, fill, r: 3 }),
+        Plot.dot(points.filter((p) => p.row), { x: "x", y: (p) => 100 * p.y, fill: (p) => (p.verdict === "doubtful" ? "var(--paper)" : shade.get(p.name)), stroke: fill, strokeWidth: 2, r: 4.5, href: (p) => `#row-${p.row.i}` }),
+      ],
+    });
+    return [legend(lines.map((line) => line.name)), chart,
+      el("p", { class: "over" }, `Bands are 95 % intervals${state.means ? " over trainings" : ""}; a hollow point is doubtful${proved.length ? "; dashed with triangles: certified accuracy, a lower bound" : ""}.${left > 0 ? ` The ${MOST_LINES} most robust of ${left + MOST_LINES} models are drawn; filter to see others.` : ""}`)];
+  }
+
+  function mapView() {
+    const [across, down] = [D.axes.indexOf(state.across), D.axes.indexOf(state.down)].map((k) => Math.max(0, k));
+    const models = new Set(shownModels());
+    const groups = new Map();
+    for (const row of worst) {
+      if (row.budget !== budget() || !models.has(row.model)) continue;
+      const axes = D.models[row.model].axes;
+      const key = JSON.stringify([axes[across], axes[down]]);
+      if (!groups.has(key)) groups.set(key, { x: axes[across], y: axes[down], rows: [] });
+      groups.get(key).rows.push(row);
+    }
+    if (!groups.size) return empty("No number fits these filters.");
+    const cells = [...groups.values()].map((group) => {
+      const known = group.rows.filter((row) => row.accuracy !== null);
+      const mean = known.length ? known.reduce((sum, row) => sum + row.accuracy, 0) / known.length : null;
+      const best = known.reduce((a, row) => (a && a.accuracy >= row.accuracy ? a : row), null) ?? group.rows[0];
+      const marks = known.some((row) => row.verdict === "doubtful") ? "?" : "";
+      return { ...group, mean, best, said: mean === null ? "withheld" : percent(mean) + marks + (group.rows.length > 1 ? ` (${known.length})` : "") };
+    });
+    current = { head: [D.axes[across], D.axes[down], "budget", "mean robust accuracy", "models"], body: cells.map((c) => [c.x, c.y, budgetText(budget()), c.mean, c.rows.length]) };
+    const columns = new Set(cells.map((c) => c.x)).size;
+    const lines = new Set(cells.map((c) => c.y)).size;
+    const longest = Math.max(...cells.map((c) => c.y.length));
+    const short = (words) => (words.length > 26 ? `${words.slice(0, 25)}\u2026` : words);
+    const chart = figure(`Robust accuracy at ${budgetText(budget())} by ${D.axes[across]} and ${D.axes[down]}`, {
+      width: Math.min($("explorer").clientWidth || 900, 170 + Math.max(columns * 110, 200)), height: 110 + lines * 44,
+      marginLeft: Math.min(190, 20 + 7 * longest), marginBottom: columns > 3 ? 90 : 40,
+      x: { label: D.axes[across], tickRotate: columns > 3 ? -35 : 0, tickFormat: short }, y: { label: D.axes[down], tickFormat: short },
+      color: { type: "linear", domain: [0, 100], scheme: "blues" },
+      marks: [
+        Plot.cell(cells, { x: "x", y: "y", fill: (c) => (c.mean === null ? null : 100 * c.mean), inset: 1, href: (c) => `#row-${c.best.i}` }),
+        Plot.text(cells, { x: "x", y: "y", text: "said", fill: (c) => (c.mean === null ? "var(--alarm)" : c.mean > 0.55 ? "white" : "black"), pointerEvents: "none" }),
+      ],
+    });
+    return [chart, el("p", { class: "over" }, `Mean robust accuracy in % of the models in each field, in the worst case at ${budgetText(budget())}; in brackets the number of models where there are several. A field opens its most robust model.`)];
+  }
+
+  const MEASURES = {
+    clean: { name: "clean accuracy [%]", up: true, of: (i) => 100 * D.models[i].clean },
+    robust: { name: "robust accuracy [%]", up: true, of: (i) => { const row = worstOf.get(`${budget()}-${i}`); return !row || row.accuracy === null ? null : 100 * row.accuracy; } },
+    spikes: { name: "spikes per example", up: false, of: (i) => D.models[i].spikes },
+    energy: { name: "energy [nJ]", up: false, of: (i) => D.models[i].energy },
+    exit: { name: "decision time [steps]", up: false, of: (i) => D.models[i].exit },
+  };
+  const measurable = () => Object.keys(MEASURES).filter((key) => D.models.some((_, i) => MEASURES[key].of(i) !== null));
+
+  function scatterView() {
+    const [x, y] = [own(MEASURES, state.x) ?? MEASURES.clean, own(MEASURES, state.y) ?? MEASURES.robust];
+    const points = shownModels().map((i) => ({ i, name: D.models[i].name, x: x.of(i), y: y.of(i), row: worstOf.get(`${budget()}-${i}`) })).filter((p) => Number.isFinite(p.x) && Number.isFinite(p.y) && p.x !== null && p.y !== null);
+    if (!points.length) return empty("No number fits these filters.");
+    const better = (a, b, measure) => (measure.up ? a - b : b - a);
+    // In order of the first measure, the best first: a point is on the front if it beats all before it in the second.
+    const order = [...points].sort((p, q) => better(q.x, p.x, x) || better(q.y, p.y, y));
+    let best = null;
+    for (const p of order) {
+      p.front = best === null || better(p.y, best.y, y) > 0 || (p.x === best.x && p.y === best.y);
+      if (p.front) best = p;
+    }
+    const front = order.filter((p) => p.front);
+    current = { head: ["model", x.name, y.name, "Pareto front", "budget", "verdict"], body: points.map((p) => [p.name, p.x, p.y, p.front ? "yes" : "no", budgetText(budget()), p.row?.verdict ?? ""]) };
+    const log = (measure) => state.scale === "log" && points.every((p) => p[measure] > 0);
+    const chart = figure(`${y.name} against ${x.name}`, {
+      height: 420, marginLeft: 55, marginRight: 30,
+      x: { label: x.name, grid: true, type: log("x") ? "log" : "linear", nice: true }, y: { label: y.name, grid: true, type: log("y") ? "log" : "linear", nice: true },
+      marks: [
+        Plot.line(front, { x: "x", y: "y", stroke: COLOURS[1], strokeDasharray: "5 4", curve: "linear" }),
+        Plot.dot(points, { x: "x", y: "y", r: 5.5, fill: (p) => (p.front ? COLOURS[1] : COLOURS[0]), stroke: "var(--paper)", href: (p) => (p.row ? `#row-${p.row.i}` : `#cell-${D.models[p.i].cell}`) }),
+        Plot.text(front.slice(0, 12), { x: "x", y: "y", text: (p) => (p.name.length > 40 ? `${p.name.slice(0, 39)}\u2026` : p.name), dy: -12, fontSize: 10 }),
+      ],
+    });
+    return [chart, el("p", { class: "over" }, `Orange: the Pareto front, models that no other is at least as good as in both and better in one (${x.name}: ${x.up ? "more" : "less"} is better; ${y.name}: ${y.up ? "more" : "less"} is better). Robust accuracy is that of ${budgetText(budget())}. The front is of the point values, without their uncertainty.`)];
+  }
+
+  function matrix(caption, triples, chosen) {
+    const classes = [...new Set(triples.flatMap(([label, answer]) => [label, answer]))].sort((a, b) => a - b);
+    const counts = new Map(triples.map(([label, answer, count]) => [`${label},${answer}`, count]));
+    const totals = new Map();
+    for (const [label, , count] of triples) totals.set(label, (totals.get(label) ?? 0) + count);
+    const cell = (label, answer) => {
+      const count = counts.get(`${label},${answer}`) ?? 0;
+      const made = el("td", { class: "n", title: `class ${label}, answer ${answer === -1 ? "tie" : answer}: ${count} of ${totals.get(label)}` }, count ? String(count) : "\u00b7");
+      const share = count / (totals.get(label) || 1);
+      if (count) made.style.background = `color-mix(in srgb, ${label === answer ? "var(--blue)" : "var(--alarm)"} ${Math.round(8 + 40 * share)}%, transparent)`;
+      return made;
+    };
+    const answers = classes.filter((c) => triples.some(([, answer]) => answer === c) || c >= 0);
+    const labels = classes.filter((c) => totals.has(c));
+    return el("div", {}, el("h3", {}, caption), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, el("table", {},
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "class \\ answer"), ...answers.map((c) => el("th", { scope: "col", class: "n" }, c === -1 ? "tie" : String(c))))),
+      el("tbody", {}, ...labels.map((label) => el("tr", {}, el("th", { scope: "row" }, String(label)), ...answers.map((answer) => cell(label, answer))))))));
+  }
+
+  function confusionView() {
+    const i = Math.min(Number(state.model) || 0, D.models.length - 1);
+    const row = worstOf.get(`${budget()}-${i}`);
+    const found = row && D.confusions[row.i];
+    if (!found) return empty("No confusion matrix is stored here for this model and budget: the number is withheld or missing, or the page was too small for it.");
+    current = { head: ["class", "answer", "clean", "attacked"], body: [...new Set([...found[0], ...found[1]].map(([l, a]) => `${l},${a}`))].map((key) => {
+      const [label, answer] = key.split(",").map(Number);
+      const count = (triples) => triples.find((each) => each[0] === label && each[1] === answer)?.[2] ?? 0;
+      return [label, answer, count(found[0]), count(found[1])];
+    }) };
+    return [el("div", { class: "side" }, matrix("Clean", found[0]), matrix(`Attacked, worst case at ${budgetText(budget())}`, found[1])),
+      el("p", { class: "over" }, "Lines are classes, columns the answers of the model. A tie counts as an error. Of a stochastic model, the answers are those of one draw.")];
+  }
+
+  // --- the part of the page for one number ---
+
+  function bytes(packed) {
+    return Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
+  }
+
+  function canvas(width, height, label, pixel) {
+    const made = el("canvas", { width, height, role: "img", "aria-label": label });
+    const context = made.getContext("2d");
+    const image = context.createImageData(width, height);
+    for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) image.data.set([...pixel(x, y), 255], 4 * (y * width + x));
+    context.putImageData(image, 0, 0);
+    made.style.width = `${Math.min(320, Math.max(96, width * Math.max(1, Math.floor(160 / width))))}px`;
+    return made;
+  }
+
+  function picture(packed, [channels, height, width], label) {
+    const levels = bytes(packed);
+    const at = (c, x, y) => levels[(c * height + y) * width + x];
+    return canvas(width, height, label, (x, y) => (channels === 3 ? [at(0, x, y), at(1, x, y), at(2, x, y)]
+      : channels === 1 ? [at(0, x, y), at(0, x, y), at(0, x, y)] : [at(0, x, y), 0, at(1, x, y)]));
+  }
+
+  function spikesOf(packed, steps, inputs) {
+    const bits = bytes(packed);
+    return (t, i) => { const place = t * inputs + i; return (bits[place >> 3] >> (7 - (place & 7))) & 1; };
+  }
+
+  function exampleOf(cell) {
+    const found = own(D.examples, cell);
+    if (!found) return [];
+    const said = (answer) => (answer === null ? "unknown" : answer === -1 ? "a tie" : String(answer));
+    const parts = [
+      el("h4", {}, "One attacked example"),
+      el("p", {}, `Test example ${found.example} of class ${found.label}: the answer is ${said(found.before)} without the attack and ${said(found.after)} with it.`),
+      el("div", { class: "bar" }, picture(found.image, found.shape, "clean example"), picture(found.attacked, found.shape, "attacked example")),
+    ];
+    if (!found.spikes) return parts;
+    const inputs = found.shape.reduce((a, b) => a * b, 1);
+    const trains = [found.spikes, found.attackedSpikes].map((packed) => spikesOf(packed, found.steps, inputs));
+    parts.push(el("div", { class: "side" },
+      el("div", {}, el("h4", {}, "Input spikes, clean against attacked"), raster("Raster of the input spikes", "inputs", trains, found.steps, inputs), el("p", { class: "over" }, RASTER)),
+      el("div", {}, el("h4", {}, "Shifts of first spikes"), ...shiftsOf(trains, found.steps, inputs))));
+    return parts;
+  }
+
+  const RASTER = "Black or white: in both; blue: only clean; orange: only attacked.";
+
+  function raster(label, what, [clean, attacked], steps, count) {
+    const shown = [...Array(count).keys()].filter((i) => [...Array(steps).keys()].some((t) => clean(t, i) || attacked(t, i)));
+    const colour = { both: "currentColor", clean: COLOURS[0], attacked: COLOURS[1] };
+    const dots = shown.flatMap((i, line) => [...Array(steps).keys()].filter((t) => clean(t, i) || attacked(t, i))
+      .map((t) => ({ t, line, who: clean(t, i) && attacked(t, i) ? "both" : clean(t, i) ? "clean" : "attacked" })));
+    if (!dots.length) return el("p", {}, "No spikes.");
+    return figure(label, {
+      width: 460, height: Math.min(300, 70 + 5 * shown.length), x: { label: "time step", domain: [-0.5, steps - 0.5] }, y: { label: `${what} that spike`, domain: [-0.5, shown.length - 0.5], ticks: [] },
+      marks: [Plot.rect(dots, { x1: (d) => d.t - 0.3, x2: (d) => d.t + 0.3, y1: (d) => d.line - 0.4, y2: (d) => d.line + 0.4, fill: (d) => colour[d.who] })],
+    });
+  }
+
+  function shiftsOf([clean, attacked], steps, count) {
+    const shifts = new Map();
+    let [gone, come] = [0, 0];
+    const firstOf = (spikes, i) => [...Array(steps).keys()].find((t) => spikes(t, i));
+    for (let i = 0; i < count; i++) {
+      const [one, two] = [firstOf(clean, i), firstOf(attacked, i)];
+      if (one !== undefined && two !== undefined) shifts.set(two - one, (shifts.get(two - one) ?? 0) + 1);
+      else if (one !== undefined) gone++;
+      else if (two !== undefined) come++;
+    }
+    const bars = [...shifts].map(([shift, count]) => ({ shift, count })).sort((a, b) => a.shift - b.shift);
+    return [
+      bars.length ? figure("Shifts of first spikes", { width: 420, height: 240, x: { label: "shift of the first spike [steps]", ticks: bars.map((b) => b.shift), tickFormat: "d" }, y: { label: "trains", grid: true },
+        marks: [Plot.rect(bars, { x1: (b) => b.shift - 0.42, x2: (b) => b.shift + 0.42, y1: 0, y2: "count", fill: COLOURS[0] }), Plot.ruleY([0])] }) : null,
+      el("p", { class: "over" }, `Below zero: earlier under the attack. ${gone} trains fall silent, ${come} begin to spike.`),
+    ].filter((each) => each !== null);
+  }
+
+  function tracesOf(layer, traces) {
+    const trains = [traces.spikes, traces.attackedSpikes].map((packed) => spikesOf(packed, traces.steps, traces.neurons));
+    const lines = traces.potentials.flatMap(([neuron, ...both]) => both.flatMap((values, k) => values.map((v, t) => ({ neuron: `neuron ${neuron + 1}`, t, v, k }))));
+    return el("details", {}, el("summary", {}, `${layer}: spikes and potentials of one image, clean against attacked`), el("div", { class: "side" },
+      el("div", {}, raster(`Raster of ${layer}`, "neurons", trains, traces.steps, traces.neurons), el("p", { class: "over" }, `${RASTER} At most 48 neurons, those whose spikes differ most.`)),
+      el("div", {}, ...shiftsOf(trains, traces.steps, traces.neurons)),
+      lines.length ? el("div", {}, figure(`Membrane potentials in ${layer}`, { width: 460, height: 60 + 70 * traces.potentials.length, marginRight: 70, x: { label: "time step" }, y: { label: "membrane potential", ticks: 3, grid: true }, fy: { label: null },
+        marks: [Plot.line(lines.filter((p) => p.k === 0), { x: "t", y: "v", fy: "neuron", stroke: COLOURS[0], strokeWidth: 1.8 }), Plot.line(lines.filter((p) => p.k === 1), { x: "t", y: "v", fy: "neuron", stroke: COLOURS[1], strokeWidth: 1.8, strokeDasharray: "5 3" })] }),
+        el("p", { class: "over" }, "Before spike and reset. Blue: clean; orange, dashed: attacked. The neurons whose potentials the attack moved most.")) : null));
+  }
+
+  function stepsOf(row) {
+    const effort = D.efforts[row.i];
+    if (!effort) return D.curves || row.accuracy === null ? [] : [el("p", { class: "over" }, "The curves over steps were left out to keep this page small.")];
+    const per = (total) => (total && effort.attacked ? number(total / effort.attacked) : dash);
+    const parts = [el("p", {}, `${effort.attacked ?? dash} examples attacked; per example ${per(effort.forward)} forward and ${per(effort.backward)} backward queries; zero gradients ${percent(effort.zero)} %; mean distance ${number(effort.distance, 4)}.`)];
+    const curves = [];
+    if (effort.fall.length > 1) curves.push(el("div", {}, el("h4", {}, "Accuracy against steps"), figure("Accuracy against the steps of the attack", {
+      width: 440, height: 240, x: { label: "step" }, y: { label: "accuracy [%]", domain: [0, 100], grid: true },
+      marks: [Plot.line(effort.fall, { x: (p) => p[0], y: (p) => 100 * p[1], curve: "step-after", stroke: COLOURS[0], strokeWidth: 2 })] })));
+    if (effort.loss.filter((p) => p[1] !== null).length > 1) curves.push(el("div", {}, el("h4", {}, "Objective against steps"), figure("Mean objective against the steps of the attack", {
+      width: 440, height: 240, x: { label: "step" }, y: { label: "mean objective", grid: true },
+      marks: [Plot.line(effort.loss, { x: (p) => p[0], y: (p) => p[1], stroke: COLOURS[1], strokeWidth: 2 })] })));
+    if (curves.length) parts.push(el("div", { class: "side" }, ...curves));
+    return parts;
+  }
+
+  function layersOf(model) {
+    return D.layers.filter((each) => each.model === model && each.layers.length).flatMap((each) => [
+      el("h4", {}, `Layer by layer, clean against attacked, ${each.where}`),
+      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Layers" }, el("table", {},
+        el("thead", {}, el("tr", {}, ...["layer", "neurons", "spikes per neuron, clean", "attacked", "added or removed", "moved"].map((word, k) => el("th", { scope: "col", class: k ? "n" : null }, word)))),
+        el("tbody", {}, ...each.layers.map((layer) => el("tr", {}, ...layer.map((value, k) => el("td", { class: k ? "n" : null }, k < 2 ? String(value) : number(value, 3)))))))),
+      ...each.traces.map((traces, k) => tracesOf(each.layers[k][0], traces)),
+    ]);
+  }
+
+  function specOf(cell) {
+    const known = own(D.cells, cell);
+    if (!known) return [el("p", { class: "over" }, `cells/${cell}; its spec is in cell.json there.`)];
+    const [kind, seconds, finished, environment, spec] = known;
+    return [el("p", {}, "Computed by ", el("code", {}, D.commands[environment] || "a command that was not recorded"), `, the ${kind} cell `, el("code", {}, `cells/${cell}`), `, in ${number(seconds)} s, finished ${finished}.`),
+      el("details", {}, el("summary", {}, "Everything that can change its numbers"), el("pre", {}, JSON.stringify(JSON.parse(spec), null, 1)))];
+  }
+
+  function part() {
+    const place = $("part");
+    place.replaceChildren();
+    const row = state.row === "" ? null : rows[Number(state.row)];
+    place.hidden = !row && !state.cell;
+    if (place.hidden) return;
+    const close = el("button", { type: "button", onclick: () => { go({ row: "", cell: "" }); $("view").focus(); } }, "Close");
+    if (!row) {
+      place.append(el("h3", { tabindex: "-1" }, `Cell ${state.cell.slice(0, 8)}`), ...specOf(state.cell), close);
+      return;
+    }
+    const model = D.models[row.model];
+    const heading = el("h3", { tabindex: "-1" }, `${model.name}: ${row.attack} at ${budgetText(row.budget)}`);
+    const words = described(row).split("\n").slice(2).filter((line) => !line.startsWith("$") && !line.startsWith("\u26a0"));
+    place.append(heading, el("p", {}, `${words.join("; ")}. Clean accuracy ${percent(model.clean)} % ${interval(model.low, model.high)}.`));
+    if (row.warnings.length) place.append(el("ul", { class: "plain" }, ...row.warnings.map((i) => el("li", { class: "mark" }, text(i)))));
+    if (row.attack === D.worst) {
+      const here = rows.filter((each) => each.model === row.model && each.budget === row.budget && each !== row).sort((a, b) => (a.accuracy ?? 2) - (b.accuracy ?? 2));
+      place.append(el("h4", {}, "Its attacks"), el("ul", { class: "plain" }, ...here.map((each) => el("li", {}, link(each, each.attack), `: ${each.accuracy === null ? "withheld" : `${percent(each.accuracy)} % ${interval(each.low, each.high)}`}`))));
+      if (D.confusions[row.i]) place.append(el("p", {}, el("a", { href: hashOf({ view: "confusion", model: String(row.model), budget: String(row.budget), row: "" }) }, "Its confusion matrix, clean against attacked")));
+    }
+    const deciding = row.attack === D.worst ? rows.find((each) => each.cell === row.cell && each.attack !== D.worst) : row;
+    if (deciding) {
+      if (deciding !== row) place.append(el("h4", {}, `The attack that decided most examples: ${deciding.attack}`));
+      place.append(...stepsOf(deciding));
+    }
+    place.append(...exampleOf(row.cell), ...layersOf(row.model), ...specOf(row.cell), close);
+  }
+
+  // --- controls ---
+
+  const VIEWS = { table: ["Table", tableView], curves: ["Curves", curvesView], map: ["Map", mapView], scatter: ["Scatter", scatterView], confusion: ["Confusion", confusionView], attacks: ["Every attack", attacksView] };
+  let keepOpen = "";
+
+  function select(label, key, options, value = state[key]) {
+    const made = el("select", { "data-key": key, onchange: (event) => go({ [key]: event.target.value }, key) }, ...options.map(([each, words]) => el("option", { value: each, selected: each === value }, words)));
+    return el("label", {}, label, made);
+  }
+
+  function filters() {
+    const dropped = off();
+    const box = (name, key, values) => {
+      const lost = values.filter((_, v) => dropped.has(`${key}=${v}`)).length;
+      const made = el("details", {}, el("summary", {}, `${name}${lost ? ` (${values.length - lost} of ${values.length})` : ""}`), el("div", {}, ...values.map((value, v) => el("label", {},
+        el("input", { type: "checkbox", "data-key": `filter-${key}=${v}`, checked: !dropped.has(`${key}=${v}`), onchange: (event) => {
+          const next = off();
+          if (event.target.checked) next.delete(`${key}=${v}`); else next.add(`${key}=${v}`);
+          go({ off: joined(next) }, `filter-${key}=${v}`);
+        } }), value))));
+      made.open = keepOpen.startsWith(`filter-${key}=`);
+      return made;
+    };
+    return [...D.axes.map((axis, k) => box(axis, k, valuesOf[k])), ...(state.view === "attacks" ? [box("attack", "attack", attacks)] : [])];
+  }
+
+  function slider() {
+    const words = el("output", {}, budgetText(budget()));
+    return el("label", {}, "budget", el("input", { type: "range", "data-key": "slider", min: "0", max: String(D.budgets.length - 1), step: "1", value: String(budget()), "aria-valuetext": budgetText(budget()),
+      oninput: (event) => {
+        go({ budget: event.target.value }, "slider");
+        words.textContent = budgetText(budget());
+        event.target.setAttribute("aria-valuetext", budgetText(budget()));
+      } }), words);
+  }
+
+  function controls() {
+    const view = state.view;
+    const several = D.budgets.length > 1;
+    const find = el("input", { type: "search", "data-key": "find", value: state.find, placeholder: "part of a name", oninput: (event) => go({ find: event.target.value }, "find") });
+    const found = view === "confusion" ? [] : [el("label", {}, "model", find), ...filters()];
+    if (view !== "confusion" && verdicts.length > 1) found.push(select("verdict", "verdict", [["", "all"], ...verdicts.map((each) => [each, each || "none"])]));
+    if (view === "curves") {
+      found.push(select("attack", "attack", attacks.map((each) => [each, each])));
+      if (threats.length > 1) found.push(select("threat", "budget", threats.map((threat) => [String(D.budgets.findIndex((each) => each[0] === threat)), threat]), String(D.budgets.findIndex((each) => each[0] === D.budgets[budget()][0]))));
+      if (D.seeds.length) found.push(select("lines", "means", [["", "each training"], ["yes", "means over seeds"]]));
+    }
+    if (view === "curves" || view === "scatter") found.push(select("scale", "scale", [["linear", "linear"], ["log", "logarithmic"]]));
+    if (view === "map") found.push(...[["across", "across"], ["down", "down"]].map(([label, key]) => select(label, key, D.axes.map((axis) => [axis, axis]))));
+    if (view === "scatter") found.push(...["x", "y"].map((key) => select(key === "x" ? "across" : "up", key, measurable().map((each) => [each, MEASURES[each].name]))));
+    if (view === "confusion") found.push(select("model", "model", D.models.map((model, i) => [String(i), model.name])));
+    if (several && ["map", "scatter", "confusion"].includes(view)) found.push(slider());
+    found.push(el("button", { type: "button", "data-key": "save", onclick: () => save(current, `${D.study.replace(/[^\w-]+/g, "-")}-${view}`) }, "Data as CSV"));
+    found.push(el("button", { type: "button", "data-key": "reset", onclick: () => go({ ...DEFAULTS, view }) }, "Reset"));
+    $("controls").replaceChildren(...found);
+  }
+
+  function draw(keep = "") {
+    keepOpen = keep;
+    if (!own(VIEWS, state.view)) state.view = "table";
+    const names = Object.keys(VIEWS);
+    $("tabs").replaceChildren(...names.map((name, place) => el("button", { type: "button", role: "tab", id: `tab-${name}`, "data-key": `tab-${name}`, "aria-controls": "view", "aria-selected": String(state.view === name), tabindex: state.view === name ? "0" : "-1",
+      onclick: () => go({ view: name, more: "" }, `tab-${name}`),
+      onkeydown: (event) => {
+        const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+        if (step) go({ view: names[(place + step + names.length) % names.length], more: "" }, "tab");
+      } }, VIEWS[name][0])));
+    $("view").setAttribute("aria-labelledby", `tab-${state.view}`);
+    if (keep !== "slider" && keep !== "find") controls(); // what is being dragged or written in stays
+    $("view").replaceChildren(...VIEWS[state.view][1]().filter((each) => each !== null));
+    part();
+    hideTip();
+    const target = keep === "tab" ? $(`tab-${state.view}`) : [...document.querySelectorAll("[data-key]")].find((each) => each.dataset.key === keep);
+    if (target) target.focus({ preventScroll: true });
+  }
+
+  // --- what stands beside a number under the pointer or the keyboard ---
+
+  const tip = $("tip");
+
+  function hideTip() { tip.hidden = true; }
+
+  function showTip(target) {
+    const words = target.dataset.tip ?? described(rows[Number(target.dataset.row)]);
+    tip.textContent = words;
+    tip.hidden = false;
+    const place = target.getBoundingClientRect();
+    const left = Math.min(place.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
+    tip.style.left = `${Math.max(4, left) + scrollX}px`;
+    tip.style.top = `${place.bottom + scrollY + 6}px`;
+  }
+
+  const told = (event) => event.target.closest?.("[data-row], [data-tip]");
+  for (const kind of ["mouseover", "focusin"]) document.addEventListener(kind, (event) => { const target = told(event); if (target) showTip(target); });
+  for (const kind of ["mouseout", "focusout"]) document.addEventListener(kind, (event) => { if (told(event)) hideTip(); });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
+
+  // --- start ---
+
+  function follow() {
+    if (!fromHash()) return;
+    if (!location.hash.startsWith("#?")) history.replaceState(null, "", hashOf());
+    draw();
+    const opened = !$("part").hidden;
+    const target = opened ? $("part") : $("explorer");
+    target.scrollIntoView();
+    if (opened) $("part").querySelector("h3").focus({ preventScroll: true });
+  }
+
+  const theme = $("theme");
+  theme.hidden = false;
+  theme.addEventListener("click", () => {
+    const root = document.documentElement;
+    const dark = (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+    root.dataset.theme = dark ? "light" : "dark";
+  });
+  if (D.models.length) {
+    $("explorer").hidden = false;
+    if ($("attacks-here")) $("attacks-here").hidden = false;
+    for (const each of document.querySelectorAll('a[href^="#worst-"]')) {
+      const row = worstOf.get(each.getAttribute("href").slice(7));
+      if (row) each.dataset.row = row.i;
+    }
+    addEventListener("hashchange", follow);
+    if (location.hash && fromHash()) follow(); else draw();
+  }
+})();

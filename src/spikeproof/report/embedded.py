@@ -1,0 +1,416 @@
+"""The data of a page: every number once, as columns of a JSON document that the scripts of the page read."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from spikeproof.auditing.checks import DOUBTFUL, WITHHELD
+from spikeproof.errors import InputError
+from spikeproof.experiments.read.ranking import Ranking, most_separating
+from spikeproof.experiments.read.record import Record, SpikeRecord
+from spikeproof.experiments.read.results import WORST_CASE
+from spikeproof.experiments.read.worst import WorstCase
+from spikeproof.experiments.run.parquet import Columns, read_columns
+from spikeproof.experiments.study.kinds import CellKind
+from spikeproof.plainfiles import bytes_of
+from spikeproof.report import tables
+from spikeproof.report.charts.exhibits import Array, Exhibit, first_of
+from spikeproof.report.provenance import Sources
+
+__all__ = ["Limits", "as_script", "embedded"]
+
+Json = dict[str, Any]  # a JSON document, whose values are of many types
+
+DIGITS = 5
+"""Decimals of shares in a page; the tables beside it have all."""
+
+MOST_EXAMPLES = 600
+"""Attacked examples in a page, those behind worst cases first."""
+
+MOST_TRACED, MOST_POTENTIALS = 100, 6
+"""Analyses whose traces a page shows, and neurons of a layer whose potentials it draws."""
+
+MOST_STEPS = 200
+"""Points of a curve over the steps of an attack; longer ones are thinned."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a page embeds.
+
+    Args:
+        rows: largest number of numbers, worst cases before single attacks.
+        curves: whether each attack has its curve over steps.
+        examples: largest size of attacked examples in bytes; `MOST_EXAMPLES` is their largest number.
+        confusions: largest number of confusion matrices.
+    """
+
+    rows: int
+    curves: bool
+    examples: int
+    confusions: int
+
+
+def as_script(document: Json) -> str:
+    """A JSON document for the inside of a `script` element: no text in it can end the element.
+
+    Example:
+        >>> as_script({"name": "</script>"})
+        '{"name":"\\\\u003c/script\\\\u003e"}'
+    """
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def embedded(
+    directory: Path,
+    records: Sequence[Record],
+    origin: Sources,
+    ranked: Sequence[Ranking],
+    spikes: Sequence[SpikeRecord],
+    limits: Limits,
+) -> Json:
+    """The document that a page embeds.
+
+    Args:
+        directory: from which relative paths in the records start.
+        records: the headline numbers of the study, with relative paths.
+        origin: where they come from.
+        ranked: the order of the models at every budget.
+        spikes: what an attack does to the spikes of each layer, with relative paths.
+        limits: how much fits.
+    """
+    axes = tables.varying(records) or ["encoder"]
+    models = tables.headlines(records)
+    places = {row.model["model"]: place for place, row in enumerate(models)}
+    budgets = tables.budgets(records)
+    attacked = tables.attacked(records)
+    ordered = sorted(attacked, key=lambda row: row["attack"] != WORST_CASE)
+    kept = ordered[: limits.rows]
+    withheld = {_place(row) for row in attacked if row["verdict"] == WITHHELD}
+    texts = _Texts()
+    top = most_separating(ranked)
+    costs = {record["model"]: record for record in spikes}
+    return {
+        "study": origin.plan["study"],
+        "axes": axes,
+        "budgets": [[*budget, tables.epsilon_text(budget.epsilon)] for budget in budgets],
+        "first": budgets.index(tables.Budget(top.threat, top.epsilon)) if top else None,
+        "worst": WORST_CASE,
+        "withheld": WITHHELD,
+        "models": [_model(row.model, axes, costs.get(row.model["model"])) for row in models],
+        "rows": _rows(kept, withheld, places, budgets, texts),
+        "curves": limits.curves,
+        "efforts": _efforts(kept, withheld) if limits.curves else {},
+        "rowsLeftOut": len(attacked) - len(kept),
+        "seeds": [_seeds(row, tables.without_seed(axes), budgets) for row in tables.seeds(records)],
+        "confusions": _confusions(directory, kept, attacked, limits.confusions),
+        "examples": _examples(directory, kept, limits.examples),
+        "layers": _layers(directory, spikes, places),
+        "cells": _cells(origin, {Path(row["cell"]).name for row in kept}, limits.rows),
+        "commands": [_command(text) for text in origin.environments],
+        "texts": texts.all,
+    }
+
+
+_Place = tuple[str, tables.Budget]
+
+
+def _place(row: Record) -> _Place:
+    """The model and the budget of a number."""
+    return row["model"], tables.budget_of(row)
+
+
+@dataclass
+class _Texts:
+    """Texts by number, each once."""
+
+    all: list[str] = field(default_factory=list)
+    _known: dict[str, int] = field(default_factory=dict)
+
+    def number(self, text: str) -> int:
+        if text not in self._known:
+            self._known[text] = len(self.all)
+            self.all.append(text)
+        return self._known[text]
+
+
+def _short(value: float | None, digits: int = DIGITS) -> float | None:
+    """A number with few decimals; None if it is missing or not finite."""
+    return None if value is None or not np.isfinite(value) else round(float(value), digits)
+
+
+def _model(record: Record, axes: Sequence[str], cost: SpikeRecord | None) -> Json:
+    row: Mapping[str, object] = {**record}
+    return {
+        "name": tables.label(record, axes),
+        "axes": [str(row[axis]) for axis in axes],
+        "n": record["n"],
+        "clean": _short(record["clean_accuracy"]),
+        "low": _short(record["clean_ci_low"]),
+        "high": _short(record["clean_ci_high"]),
+        "ties": _short(record["tie_share"]),
+        "silent": _short(record["silent_share"]),
+        "spikes": _short(record["spikes_per_inference"], 2),
+        "exit": _short(record["mean_exit"], 3),
+        "energy": None if cost is None else _short(cost["cost"]["picojoules"] / 1000, 4),
+        "train": Path(record["train_cell"]).name,
+        "cell": Path(record["clean_cell"]).name,
+    }
+
+
+def _rows(
+    kept: Sequence[Record],
+    withheld: Set[_Place],
+    places: Mapping[str, int],
+    budgets: Sequence[tables.Budget],
+    texts: _Texts,
+) -> Json:
+    """The numbers as columns; texts are named by their number.
+
+    Accuracies are null where the worst case is withheld, also those of the single attacks behind it.
+    """
+    numbered = {budget: place for place, budget in enumerate(budgets)}
+    hidden = [_place(row) in withheld for row in kept]
+    verdicts = [WITHHELD if hide else row["verdict"] or "" for row, hide in zip(kept, hidden, strict=True)]
+
+    def shares(name: str) -> list[float | None]:
+        found = [dict(row)[name] for row in kept]
+        return [None if hide else _short(_number(value)) for value, hide in zip(found, hidden, strict=True)]
+
+    def told(lists: Iterable[Iterable[str]]) -> list[list[int]]:
+        return [[texts.number(text) for text in each] for each in lists]
+
+    return {
+        "model": [places[row["model"]] for row in kept],
+        "budget": [numbered[tables.budget_of(row)] for row in kept],
+        "attack": [texts.number(row["attack"]) for row in kept],
+        "accuracy": shares("robust_accuracy"),
+        "low": shares("ci_low"),
+        "high": shares("ci_high"),
+        "n": [row["n"] for row in kept],
+        "verdict": [texts.number(verdict) for verdict in verdicts],
+        "certified": [_short(row["certified"]) for row in kept],
+        "certifiedLow": [_short(row["certified_low"]) for row in kept],
+        "certifiedHigh": [_short(row["certified_high"]) for row in kept],
+        "exit": [_short(row["adversarial_mean_exit"], 3) for row in kept],
+        "ties": [_short(row["adversarial_tie_share"]) for row in kept],
+        "warnings": told(row["warnings"] for row in kept),
+        "missing": told(row["missing"] for row in kept),
+        "cell": [Path(row["cell"]).name for row in kept],
+    }
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _efforts(kept: Sequence[Record], withheld: Set[_Place]) -> dict[int, Json]:
+    """Row -> the evidence of the attack, with its curves over steps."""
+    found = {}
+    for place, row in enumerate(kept):
+        if (effort := row["effort"]) is None or _place(row) in withheld:
+            continue
+        losses = [*enumerate(effort["loss_by_step"])]
+        found[place] = {
+            "attacked": effort["attacked"],
+            "forward": effort["forward_queries"],
+            "backward": effort["backward_queries"],
+            "zero": _short(effort["zero_gradient_share"]),
+            "distance": _short(effort["mean_distance"]),
+            "steps": effort["steps"],
+            "fall": [[step, _short(share)] for step, share in _thinned(effort["fall"])],
+            "loss": [[step, _short(loss, 4)] for step, loss in _thinned(losses)],
+        }
+    return found
+
+
+def _thinned(points: Sequence[Any]) -> list[Any]:
+    """At most `MOST_STEPS` of the points, the first and the last among them."""
+    if len(points) <= MOST_STEPS:
+        return list(points)
+    return [points[place] for place in np.linspace(0, len(points) - 1, MOST_STEPS).astype(int)]
+
+
+def _seeds(row: tables.Seeds, axes: Sequence[str], budgets: Sequence[tables.Budget]) -> Json:
+    """Means over trainings, with their intervals."""
+    found = []
+    for place, budget in enumerate(budgets):
+        if budget in row.worst:
+            mean, ends = row.worst[budget]
+            low, high = (None, None) if ends is None else ends
+            mark = DOUBTFUL if budget in row.doubtful else ""
+            found.append([place, _short(mean), _short(low), _short(high), mark])
+    return {"name": tables.label(row.model, axes), "trainings": row.trainings, "worst": found}
+
+
+def _confusions(
+    directory: Path, kept: Sequence[Record], attacked: Sequence[Record], most: int
+) -> dict[int, list[list[list[int]]]]:
+    """Row of a worst case -> triples of a class, an answer and how often, clean and attacked.
+
+    The answer to a clean image comes from the clean cell; the answer to an attacked image belongs to the
+    attack that counts for it. A tie is the answer -1.
+    """
+    cells = defaultdict[_Place, list[str]](list)
+    for row in attacked:
+        if row["attack"] != WORST_CASE:
+            cells[_place(row)].append(row["cell"])
+    found: dict[int, list[list[list[int]]]] = {}
+    for place, row in enumerate(kept):
+        if row["attack"] != WORST_CASE or row["verdict"] == WITHHELD:
+            continue
+        if len(found) >= most:
+            break
+        try:
+            clean = read_columns(directory / row["clean_cell"], CellKind.CLEAN)
+            attacks = [read_columns(directory / cell, CellKind.ATTACK) for cell in cells[_place(row)]]
+            found[place] = [
+                _counted(clean["label"], clean["prediction"]),
+                _counted(clean["label"], _answers(clean, attacks)),
+            ]
+        except (OSError, KeyError, ValueError):  # numbers that an audit measured on other examples
+            continue
+    return found
+
+
+def _answers(clean: Columns, attacks: Sequence[Columns]) -> Array:
+    return WorstCase(clean, attacks).column("prediction")
+
+
+def _counted(labels: Array, answers: Array) -> list[list[int]]:
+    pairs, counts = np.unique(np.stack([labels, answers], 1).astype(int), axis=0, return_counts=True)
+    return np.concatenate([pairs, counts[:, None]], 1).tolist()  # type: ignore[no-any-return]
+
+
+def _examples(directory: Path, kept: Sequence[Record], most: int) -> dict[str, Json]:
+    """Cell of an attack -> one attacked example, as far as they fit; the cells behind worst cases first."""
+    found: dict[str, Json] = {}
+    size = 0
+    for path, row in {row["cell"]: row for row in kept}.items():
+        if size >= most or len(found) >= MOST_EXAMPLES:
+            break
+        exhibit = first_of(row, directory)
+        if exhibit is not None:
+            found[Path(path).name] = pictured = _example(exhibit)
+            size += sum(len(value) for value in pictured.values() if isinstance(value, str))
+    return found
+
+
+def _example(exhibit: Exhibit) -> Json:
+    spikes = exhibit.input if exhibit.spiking else None
+    return {
+        "example": exhibit.example,
+        "label": exhibit.label,
+        "before": exhibit.before,
+        "after": exhibit.after,
+        "shape": list(exhibit.image.shape),
+        "image": _levels(exhibit.image),
+        "attacked": _levels(exhibit.attacked),
+        "steps": None if spikes is None else len(spikes),
+        "spikes": None if spikes is None else _bits(spikes),
+        "attackedSpikes": None if spikes is None else _bits(exhibit.attacked_input),
+    }
+
+
+def _levels(image: Array) -> str:
+    return _text(np.round(255 * np.clip(image.astype(float), 0, 1)).astype(np.uint8))
+
+
+def _bits(spikes: Array) -> str:
+    """Spikes [T, ...] as bits, the inputs of one time step after the other."""
+    return _text(np.packbits(spikes.reshape(-1) > 0))
+
+
+def _text(values: Array) -> str:
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def _layers(directory: Path, spikes: Sequence[SpikeRecord], places: Mapping[str, int]) -> list[Json]:
+    """What an attack changes in each layer: rates, parts of the distance, and the traces of one image."""
+    return [
+        {
+            "model": places.get(record["model"]),
+            "where": f"{record['threat']} {tables.epsilon_text(record['epsilon'])}",
+            "layers": [
+                [
+                    layer["layer"],
+                    layer["neurons"],
+                    *(_short(layer[name]) for name in ("rate", "attacked_rate", "counts", "times")),
+                ]
+                for layer in record["layers"]
+            ],
+            "traces": _traces(directory / record["cell"], len(record["layers"])) if i < MOST_TRACED else [],
+        }
+        for i, record in enumerate(spikes)
+    ]
+
+
+def _traces(cell: Path, layers: int) -> list[Json]:
+    """Spikes of one image in each layer, and the potentials that moved most; nothing if none are stored."""
+    try:
+        arrays = load(bytes_of(cell / "traces.safetensors"))
+        return [_layer_traces(arrays, number) for number in range(layers)]
+    except (InputError, SafetensorError, KeyError, ValueError):  # an analysis of an earlier version
+        return []
+
+
+def _layer_traces(arrays: Mapping[str, Array], number: int) -> Json:
+    clean, attacked = arrays[f"{number}.spikes"], arrays[f"{number}.attacked_spikes"]
+    if clean.ndim != 2 or clean.shape != attacked.shape:
+        raise ValueError("the traces are not those of one image")
+    potentials = []
+    if (before := arrays.get(f"{number}.potential")) is not None:
+        after = arrays[f"{number}.attacked_potential"]
+        moved = np.abs(after - before).sum(0)
+        chosen = np.sort(np.argsort(-moved, kind="stable")[:MOST_POTENTIALS])
+        potentials = [
+            [
+                int(neuron),
+                *([_short(value, 3) for value in each[:, neuron].tolist()] for each in (before, after)),
+            ]
+            for neuron in chosen
+        ]
+    return {
+        "steps": clean.shape[0],
+        "neurons": clean.shape[1],
+        "spikes": _bits(clean),
+        "attackedSpikes": _bits(attacked),
+        "potentials": potentials,
+    }
+
+
+def _cells(origin: Sources, wanted: Set[str], most: int) -> dict[str, list[object]]:
+    """Cell -> its kind, time of computing, time of its end, number of its environment, and spec."""
+    first = [cell for cell in origin.origins if cell.address in wanted]
+    others = [cell for cell in origin.origins if cell.address not in wanted]
+    return {
+        cell.address: [
+            cell.kind,
+            _short(cell.seconds, 2),
+            cell.finished,
+            cell.environment,
+            cell.spec,
+        ]
+        for cell in list(chain(first, others))[:most]
+    }
+
+
+def _command(environment: str) -> str:
+    """The command line that an environment notes."""
+    noted = json.loads(environment).get("command")
+    return shlex.join(map(str, noted)) if isinstance(noted, list) else ""

@@ -1,0 +1,210 @@
+"""The files of a report: writing them, deleting those of an earlier one, and whether they are up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spikeproof.errors import InputError
+from spikeproof.experiments.read.ranking import Pair, Ranking
+from spikeproof.experiments.read.record import (
+    CorruptionError,
+    CorruptionRecord,
+    DistanceRecord,
+    ProbeRecord,
+    Record,
+    SpikeRecord,
+    TransferGrid,
+)
+from spikeproof.experiments.run.store import as_json, write_atomically
+from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, read_json
+from spikeproof.version import __version__
+
+__all__ = ["NUMBERS", "PAGE", "Numbers", "is_current", "kept_numbers", "made_from", "numbers_file", "put"]
+
+PAGE = "report.html"
+"""Name of the page."""
+
+NUMBERS = "figures/numbers.json"
+"""The file that holds the numbers of a report, so that the cells of an unchanged study are not read again."""
+
+WRITTEN = "figures/written.json"
+"""The file that lists the files of a report with their digests, so that the next report can remove them."""
+
+
+def put(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files of a report, and delete files of an earlier report that have not been changed since."""
+    (directory / "figures").mkdir(parents=True, exist_ok=True)
+    for name in _earlier(directory):
+        if name not in files:
+            (directory / name).unlink()
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    digests[MADE_FROM] = made_from(directory)
+    for name, content in files.items():
+        write_atomically(directory / name, content)
+    write_atomically(directory / WRITTEN, as_json(digests))
+
+
+def _earlier(directory: Path) -> list[str]:
+    """The files of an earlier report that have not been changed since."""
+    noted = _noted(directory)
+    names = [name for name in noted if PLACES.fullmatch(name)]
+    return [name for name in names if _digest(directory / name) == noted[name]]
+
+
+def _noted(directory: Path) -> dict[str, str]:
+    try:
+        noted: dict[str, str] = read_json(directory / WRITTEN, dict[str, str])
+    except InputError:
+        return {}
+    return noted
+
+
+LAYOUT = 2
+"""Number of the layout of reports; raised when a report of the same cells would look otherwise."""
+
+MADE_FROM = "made from"
+"""The entry beside the files of a report that holds the digest of its inputs."""
+
+
+def made_from(directory: Path) -> str:
+    """The digest of everything that a report of this directory covers: plan, repairs, cells and failures.
+
+    Args:
+        directory: the output directory of a run.
+    """
+    digest = hashlib.sha256(f"{__version__} {LAYOUT} ".encode())
+    noted = [directory / "study.json", directory / "repairs.json"]
+    for path in (*noted, *sorted(directory.glob("failures/*.json")), *sorted(directory.glob(MANIFESTS))):
+        content = bytes_of(path, LARGEST_DOCUMENT) if path.is_file() else b""
+        digest.update(f"{path.relative_to(directory)} {len(content)} ".encode() + content)
+    return digest.hexdigest()
+
+
+MANIFESTS = "cells/[!.]*/MANIFEST.json"
+
+
+def is_current(directory: Path) -> bool:
+    """Whether the report in a directory covers the cells there and has not been changed since it was written.
+
+    Args:
+        directory: the output directory of a run.
+    """
+    noted = _noted(directory)
+    if noted.pop(MADE_FROM, None) != made_from(directory) or PAGE not in noted:
+        return False
+    plain = all(OWN.fullmatch(name) for name in noted)
+    return plain and all(_digest(directory / name) == digest for name, digest in noted.items())
+
+
+CSV = "probes|corruptions|corruption-errors|transfers|distances|spikes"
+PLACES = re.compile(rf"figures/[\w-]+\.(svg|pdf)|figures/numbers\.json|({CSV})\.csv|spikes\.html")
+OWN = re.compile(r"(figures/)?[\w-]+\.(svg|pdf|csv|tex|html|json)")
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of a study that a terminal shows.
+
+    Args:
+        records: the headline numbers.
+        probes: the results of timing probes.
+        corruptions: accuracies under natural corruptions.
+        errors: mean corruption errors.
+        grids: accuracies on images that were made on every other model.
+        distances: distances of the nearest adversarial images.
+        spikes: what an attack does to the spikes of each layer.
+        ranked: the order of the models at every budget.
+    """
+
+    records: Sequence[Record] = ()
+    probes: Sequence[ProbeRecord] = ()
+    corruptions: Sequence[CorruptionRecord] = ()
+    errors: Sequence[CorruptionError] = ()
+    grids: Sequence[TransferGrid] = ()
+    distances: Sequence[DistanceRecord] = ()
+    spikes: Sequence[SpikeRecord] = ()
+    ranked: Sequence[Ranking] = ()
+
+
+_KINDS: Mapping[str, type] = {
+    "records": Record,
+    "probes": ProbeRecord,
+    "corruptions": CorruptionRecord,
+    "errors": CorruptionError,
+    "grids": TransferGrid,
+    "distances": DistanceRecord,
+    "spikes": SpikeRecord,
+}
+"""List of a `Numbers` -> kind of its records."""
+
+_PATHS = ("model", "cell", "train_cell", "clean_cell")
+
+
+def numbers_file(numbers: Numbers) -> bytes | None:
+    """The numbers as JSON, without the evidence of single attacks; None if they do not fit into a document.
+
+    Args:
+        numbers: with paths relative to the directory of the report.
+    """
+    places = {_name(row): place for place, row in enumerate(numbers.records)}
+    document = {name: list(getattr(numbers, name)) for name in _KINDS}
+    document["records"] = [{**row, "effort": None} for row in numbers.records]
+    document["ranked"] = [
+        {
+            "threat": each.threat,
+            "epsilon": each.epsilon,
+            "rows": [places[_name(row)] for row in each.rows],
+            "pairs": each.pairs,
+            "withheld": each.withheld,
+        }
+        for each in numbers.ranked
+    ]
+    content = as_json(document)
+    return content if len(content) <= LARGEST_DOCUMENT else None
+
+
+def _name(row: Record) -> tuple[str, str, str, float]:
+    return row["model"], row["attack"], row["threat"], row["epsilon"]
+
+
+def kept_numbers(directory: Path) -> Numbers | None:
+    """The numbers that the report of a directory kept; None if it kept none or they cannot be read.
+
+    They are those of the cells only if the report is up to date.
+
+    Args:
+        directory: the output directory of a run.
+    """
+    try:
+        document: dict[str, list[dict[str, Any]]] = read_json(
+            directory / NUMBERS, dict[str, list[dict[str, Any]]]
+        )
+        lists = {name: document[name] for name in _KINDS}
+        for name, kind in _KINDS.items():
+            for row in lists[name]:
+                if row.keys() != kind.__annotations__.keys():
+                    return None
+                row |= {path: str(directory / row[path]) for path in _PATHS if path in row}
+        found: Any = lists
+        ranked = [
+            Ranking(
+                each["threat"],
+                each["epsilon"],
+                [found["records"][place] for place in each["rows"]],
+                [Pair(*pair) for pair in each["pairs"]],
+                each["withheld"],
+            )
+            for each in document["ranked"]
+        ]
+        return Numbers(**found, ranked=ranked)
+    except (InputError, KeyError, IndexError, TypeError):
+        return None

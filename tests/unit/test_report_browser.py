@@ -1,0 +1,197 @@
+"""The report in Chromium: offline, by mouse and keyboard, from a link, and for assistive technology."""
+
+import csv
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from spikeproof.command.reports import written_report
+from spikeproof.experiments.read.results import records
+from spikeproof.report.charts.drawing import Drawing
+
+sys.path.insert(0, str(Path(__file__).parent))
+from stored_study import EVIL, Bench, arrays
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study of eight models, one with a hostile name and one that is withheld, with a failed cell."""
+    bench = Bench(tmp_path_factory.mktemp("browser"))
+    kept = arrays()
+    for encoder in ("latency", "direct", EVIL):
+        for decoder in ("count", "first-spike"):
+            train = bench.model(encoder, decoder)
+            for k, epsilon in enumerate((0.05, 0.1)):
+                accuracy = 0.8 - 0.3 * k - 0.1 * ("first" in decoder) - 0.05 * len(encoder) / 7
+                bench.attack(train, "pgd", epsilon, accuracy, arrays=kept)
+                bench.attack(train, "square", epsilon, accuracy + 0.05, gradient_free=True, arrays=kept)
+    train = bench.model("phase")
+    bench.attack(train, "pgd", 0.1, 0.4, budget_violations=2)
+    bench.fail("ValueError: no luck")
+    directory = bench.finish("browsed " + EVIL)
+    blank = {"svg": b'<svg viewBox="0 0 1 1"></svg>', "pdf": b"%PDF"}
+    with pytest.MonkeyPatch.context() as patch:  # the figures for papers take long and are tested elsewhere
+        patch.setattr(Drawing, "files", lambda drawing: blank)
+        written_report(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, study):
+    """Opens the report, offline; nothing may be asked for, and nothing may go wrong."""
+    contexts, wrong = [], []
+
+    def opened(link="", viewport=WIDE, **options):
+        context = browser.new_context(viewport=viewport, offline=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: wrong.append(dialog.message))
+        page.on("request", lambda request: wrong.append(request.url) if not local(request.url) else None)
+        page.goto((study / "report.html").as_uri() + link)
+        return page
+
+    def local(url):
+        return url.startswith(("file:", "blob:", "data:"))
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def saved(page):
+    """The rows of the view as the button saves them."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Data as CSV").click()
+    return list(csv.DictReader(Path(download.value.path()).read_text("utf-8").splitlines()))
+
+
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+def test_the_first_result_is_seen_without_scrolling(open_page, viewport):
+    page = open_page(viewport=viewport)
+    robust = page.locator("#ranking tbody tr").first.locator("td.n:visible").last
+    box = robust.bounding_box()
+    assert re.search(r"\d", robust.inner_text())
+    assert box["y"] + box["height"] < viewport["height"]
+    assert box["x"] + box["width"] <= viewport["width"]
+    assert page.locator("#incomplete").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+def test_a_view_can_be_filtered_sorted_hidden_saved_and_restored_from_its_link(open_page, study):
+    page = open_page()
+    page.locator("#controls summary", has_text="encoder").click()
+    page.get_by_label("latency", exact=True).uncheck()
+    assert page.get_by_label("latency", exact=True).evaluate("box => box === document.activeElement")
+    page.locator("#view summary", has_text="Columns").click()
+    page.locator("#view").get_by_label("silent %", exact=True).uncheck()
+    page.locator("#view th button", has_text="linf 0.1").click()
+    rows = saved(page)
+    assert len(rows) == 5
+    assert "latency" not in {row["encoder"] for row in rows}
+    assert "silent %" not in rows[0]
+    values = [float(row["linf 0.1"]) for row in rows if row["linf 0.1"]]
+    assert len(values) == 4  # the withheld number is not saved
+    assert values == sorted(values, reverse=True)
+    again = open_page(page.evaluate("location.hash"))
+    assert saved(again) == rows
+    assert again.locator("#view th[aria-sort=descending]").inner_text().startswith("linf 0.1")
+
+
+def test_the_slider_of_the_map_changes_its_budget(open_page, study):
+    page = open_page("#?view=map&across=encoder&down=decoder")
+    worst = {
+        (row["encoder"], row["decoder"], row["epsilon"]): row["robust_accuracy"]
+        for row in records(study)
+        if row["attack"] == "worst-case"
+    }
+    for budget, epsilon in (("0", 0.05), ("1", 0.1)):
+        slider = page.locator("input[type=range]").element_handle()
+        slider.fill(budget)
+        assert slider.evaluate("each => each.isConnected")  # so that it can be dragged
+        assert page.locator("output").inner_text() == f"linf {epsilon}"
+        for row in saved(page):
+            if row["mean robust accuracy"]:
+                found = float(row["mean robust accuracy"])
+                assert found == pytest.approx(worst[row["encoder"], row["decoder"], epsilon], abs=1e-5)
+
+
+def test_a_number_under_the_keyboard_says_what_it_is_and_opens_its_part(open_page, study):
+    page = open_page("#?view=curves")
+    point = page.locator("#view svg a[data-row]").first
+    point.focus()
+    words = page.locator("#tip").inner_text()
+    assert re.search(r"robust accuracy [\d.]+ % \[[\d.]+, [\d.]+\], n = 200", words)
+    assert "verdict: " in words
+    point.press("Enter")
+    part = page.locator("#part")
+    part.wait_for()
+    assert "Its attacks" in part.inner_text()
+    assert "Shifts of first spikes" in part.inner_text()
+    assert part.locator("canvas").count() == 2
+    again = open_page(page.evaluate("location.hash"))
+    assert again.locator("#part").inner_text() == part.inner_text()
+
+
+VIEWS = ("table", "curves", "map", "scatter", "confusion", "attacks")
+
+
+def test_hostile_names_stay_text_in_every_view(open_page):
+    page = open_page()
+    for view in VIEWS:
+        page.evaluate(f"location.hash = '#?view={view}&model=4&row=8'")
+        page.locator(f"#tab-{view}[aria-selected=true]").wait_for()
+        assert page.evaluate("document.scripts.length") == 3
+        assert page.locator("#view").inner_text()
+        assert "<script>alert('&" in page.locator("#explorer").inner_text()
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "#?view=constructor&budget=0.5&row=-1&sort=x&model=9.5",
+        "#?view=scatter&x=constructor&y=toString&budget=-3",
+        "#?view=confusion&model=NaN&budget=1e9",
+        "#?view=map&across=x&down=__proto__&more=z&off=a%01b",
+        "#cell-constructor",
+        "#row-1e3",
+        "#worst-9-9",
+        "#trust",
+    ],
+)
+def test_a_link_that_names_what_there_is_not_opens_the_page(open_page, link):
+    page = open_page(link)
+    assert page.locator("#tabs button[aria-selected=true]").count() == 1
+    assert page.locator("#view").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(open_page, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+    page = open_page("#?view=table&row=0", color_scheme=scheme)
+    for view in ("table", "map", "confusion") if scheme == "light" else ("curves",):
+        page.evaluate(f"location.hash = '#?view={view}{'&row=0' if view == 'table' else ''}'")
+        page.locator(f"#tab-{view}[aria-selected=true]").wait_for()
+        only = None if view == "table" else "#explorer"
+        found = axe.Axe().run(page, context=only).response["violations"]
+        grave = [each for each in found if each["impact"] in ("serious", "critical")]
+        assert not grave, [(each["id"], [node["html"][:200] for node in each["nodes"][:2]]) for each in grave]
