@@ -26,15 +26,8 @@ from spikeproof.gradients import ANTLR, SurrogateGradient
 from spikeproof.keys import Key
 from spikeproof.learning.augmentation import AugmentedBPTT
 from spikeproof.learning.backprop import BPTT
-from spikeproof.learning.conversion import (
-    QCFS,
-    Cao,
-    DataBased,
-    ModelBased,
-    RateNormLayer,
-    Rueckauer,
-    SpikeNorm,
-)
+from spikeproof.learning.from_ann.balancing import Cao, DataBased, ModelBased, Rueckauer, SpikeNorm
+from spikeproof.learning.from_ann.learned_bounds import QCFS, RateNormLayer
 from spikeproof.learning.online import FPTT
 from spikeproof.learning.rule import Rule
 from spikeproof.learning.spike_rules import ANTLRBP, STBP, TSSLBP, EventDrivenBP

@@ -75,13 +75,13 @@ from spikeproof.gradients.temporal import Truncated as Truncated
 from spikeproof.learning.augmentation import AugmentedBPTT as AugmentedBPTT
 from spikeproof.learning.backprop import BPTT as BPTT
 from spikeproof.learning.checkpoints import AsSaved as AsSaved
-from spikeproof.learning.conversion import QCFS as QCFS
-from spikeproof.learning.conversion import Cao as Cao
-from spikeproof.learning.conversion import DataBased as DataBased
-from spikeproof.learning.conversion import ModelBased as ModelBased
-from spikeproof.learning.conversion import RateNormLayer as RateNormLayer
-from spikeproof.learning.conversion import Rueckauer as Rueckauer
-from spikeproof.learning.conversion import SpikeNorm as SpikeNorm
+from spikeproof.learning.from_ann.balancing import Cao as Cao
+from spikeproof.learning.from_ann.balancing import DataBased as DataBased
+from spikeproof.learning.from_ann.balancing import ModelBased as ModelBased
+from spikeproof.learning.from_ann.balancing import Rueckauer as Rueckauer
+from spikeproof.learning.from_ann.balancing import SpikeNorm as SpikeNorm
+from spikeproof.learning.from_ann.learned_bounds import QCFS as QCFS
+from spikeproof.learning.from_ann.learned_bounds import RateNormLayer as RateNormLayer
 from spikeproof.learning.online import FPTT as FPTT
 from spikeproof.learning.rule import Rule
 from spikeproof.learning.spike_rules import ANTLRBP as ANTLRBP

@@ -16,6 +16,7 @@ from spikeproof.errors import InputError
 from spikeproof.interop.graphs import Node, nir_package
 from spikeproof.networks.architecture import OverTime, PooledConv2d, SpikingNetwork
 from spikeproof.networks.classifier import Classifier
+from spikeproof.networks.deep import Residual
 from spikeproof.neurons import IF, LIF, CuBaLIF, Integrator, LinearUnit, Recurrent, Spiking, ToZero
 
 __all__ = ["to_nir"]
@@ -87,6 +88,12 @@ def to_nir(model: Classifier, *, dt: float = 1e-4) -> object:
 def _leaves(network: SpikingNetwork) -> Iterator[nn.Module]:
     """The layers over time, with those of inner networks in their place."""
     for layer in network.layers:
+        if isinstance(layer, Residual):
+            raise InputError(
+                "A network whose layers come one after the other",
+                "a residual block, which has two paths",
+                "Use mlp, convnet or a vgg.",
+            )
         if isinstance(layer, SpikingNetwork):
             yield from _leaves(layer)
         else:

@@ -8,9 +8,9 @@ scales all channels, for small machines.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from spikeproof.errors import InputError
 from spikeproof.networks.architecture import MLP, Architecture, OverTime, Parts, PooledConv2d, SpikingNetwork
 
-__all__ = ["VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "Residual", "SEWResNet"]
+__all__ = ["VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "Residual", "SEWResNet", "expect_gains"]
 
 Join = Callable[[Tensor, Tensor], Tensor]
 """(output of the branch, output of the shortcut) -> output of the block."""
@@ -140,19 +140,54 @@ class Residual(SpikingNetwork):
         shortcut: the layers of the other path; none for the identity.
         join: joins the outputs of the two paths.
 
+    Attributes:
+        gain: what the output of the shortcut is multiplied by, which makes an identity a scaled 1x1
+            convolution; None, and in no file of weights, for the plain shortcut.
+
     Shapes:
         `[T, B, C, H, W]` -> `[T, B, D, I, J]`
     """
+
+    gain: Tensor | None
 
     def __init__(self, branch: Sequence[nn.Module], shortcut: Sequence[nn.Module], join: Join) -> None:
         super().__init__(branch)
         self.shortcut = SpikingNetwork(shortcut)
         self.join = join
+        self.register_buffer("gain", None)
 
     def forward(
         self, spikes: Float[Tensor, "T B C H W"], tally: list[Tensor] | None = None
     ) -> Float[Tensor, "T B D I J"]:
-        return self.join(super().forward(spikes, tally), self.shortcut(spikes, tally))
+        return self.joined(super().forward(spikes, tally), self.shortcut(spikes, tally))
+
+    def joined(
+        self, branch: Float[Tensor, "T B D I J"], shortcut: Float[Tensor, "T B D I J"]
+    ) -> Float[Tensor, "T B D I J"]:
+        """The output of the block for the outputs of its two paths."""
+        return self.join(branch, shortcut if self.gain is None else self.gain * shortcut)
+
+    def weigh(self, gain: float) -> None:
+        """Give the shortcut a weight, in the precision of the other weights."""
+        like = next(self.parameters())
+        self.gain = torch.full((), gain, dtype=like.dtype, device=like.device)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
+        if f"{prefix}gain" in state_dict and self.gain is None:
+            self.weigh(1.0)
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+def expect_gains(network: nn.Module, names: Collection[str]) -> None:
+    """Give shortcuts a weight where a file of weights has one, as those of converted networks do.
+
+    Args:
+        network: as it was built, in place.
+        names: of the tensors in the file.
+    """
+    for name, block in network.named_modules():
+        if isinstance(block, Residual) and f"{name}.gain" in names:
+            block.weigh(1.0)
 
 
 class GlobalPool(nn.Module):
