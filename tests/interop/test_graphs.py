@@ -288,7 +288,11 @@ def test_what_nir_cannot_say_is_not_written():
     with pytest.raises(sp.InputError, match="positive length"):
         sp.to_nir(OURS["if"], dt=-1.0)
     encoder, neuron = sp.Direct(2), sp.IF(reset=ZERO)
-    for network, match in ((sp.ResNet18((1, 1, 1, 1), 0.05), "residual block"),):
+    for network, match in (
+        (sp.ResNet18((1, 1, 1, 1), 0.05), "residual block"),
+        (sp.ConvNet((3,), pool="max"), "max pooling"),
+        (sp.ConvNet((3,), pool="gated-max"), "max pooling"),
+    ):
         spec = sp.ModelSpec(encoder, network, neuron, sp.ATan(), sp.Count(), (1, 8, 8), 3)
         with pytest.raises(sp.InputError, match=match):
             sp.to_nir(spec.build(sp.Key.of(0)).eval())

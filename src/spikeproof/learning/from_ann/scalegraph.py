@@ -26,6 +26,7 @@ from spikeproof.learning.from_ann.folding import Identity, Stage, Weights
 from spikeproof.networks.architecture import Observed, OverTime, SpikingNetwork
 from spikeproof.networks.classifier import Classifier
 from spikeproof.networks.deep import GlobalPool, Residual
+from spikeproof.networks.pooling import GatedMaxPool
 from spikeproof.neurons import Integrator, Spiking
 
 __all__ = ["Heard", "Link", "ScaleGraph", "activity", "neurons_of", "passes", "scale_graph", "seen"]
@@ -88,6 +89,7 @@ class _Signal:
     scale: int
     terms: int = 1
     links: tuple[Link, ...] = ()
+    real: bool = False  # activations of an ANN, which have no time
 
 
 @dataclass
@@ -104,6 +106,8 @@ class _Tracer:
                 signal = self.joined(layer, branch, self.through(layer.shortcut.layers, signal))
             elif isinstance(layer, OverTime):
                 signal = self.still(list(layer.children()), signal)
+            elif isinstance(layer, GatedMaxPool) and not signal.links:
+                pass
             elif isinstance(layer, NEURONS):
                 signal = self.neurons(layer, signal)
             else:
@@ -125,6 +129,14 @@ class _Tracer:
                     pass
                 case nn.Flatten() | nn.AvgPool2d() | GlobalPool():
                     pass
+                case nn.MaxPool2d() if signal.real and not signal.links:
+                    pass
+                case nn.MaxPool2d():
+                    raise InputError(
+                        "Conversion needs pooling whose rates are those of the ANN's",
+                        "max pooling of the spikes of each step, whose rate exceeds the largest one",
+                        "Use pool: gated-max or average; for a residual network stem: large-gated or small.",
+                    )
                 case _:
                     raise _refused(type(part).__name__)
         return signal
@@ -135,7 +147,8 @@ class _Tracer:
         number = len(self.groups)
         self.links += [replace(link, behind=number) for link in signal.links]
         self.groups.append(number)
-        return _Signal(number)
+        unit = getattr(layer, "neuron", None)
+        return _Signal(number, real=unit is None or not unit.spiking)
 
     def joined(self, block: Residual, branch: _Signal, shortcut: _Signal) -> _Signal:
         if block.join is not torch.add:
@@ -153,7 +166,7 @@ class _Tracer:
         if shortcut.links or 0 in (self.groups[branch.scale], self.groups[shortcut.scale]):
             raise _refused("a residual block that adds spikes of neurons to something else")
         self.share(branch.scale, shortcut.scale)
-        return _Signal(branch.scale, branch.terms + shortcut.terms)
+        return _Signal(branch.scale, branch.terms + shortcut.terms, real=branch.real)
 
     def share(self, one: int, other: int) -> None:
         first, second = sorted((self.groups[one], self.groups[other]))
@@ -182,7 +195,7 @@ def scale_graph(network: SpikingNetwork) -> ScaleGraph:
 
 def _refused(got: str) -> InputError:
     return InputError(
-        "Conversion needs layers with weights, each followed by neurons, and average pooling",
+        "Conversion needs layers with weights, each followed by neurons, and pooling",
         got,
         "Use mlp, convnet, a vgg, resnet18, resnet19 or sew-resnet with neurons that have no synapse.",
     )
