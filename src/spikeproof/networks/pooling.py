@@ -49,7 +49,7 @@ class GatedMaxPool(nn.Module):
         [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 1.0]]
 
     Source:
-        Rueckauer et al. 2017, section 2.2.5, whose gate lets the spikes of the maximally firing neuron pass
+        Rueckauer et al. 2017, section 2.2, whose gate lets the spikes of the maximally firing neuron pass
         and leaves ties open; here a spike that only draws level does not pass.
     """
 
