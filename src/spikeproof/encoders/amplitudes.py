@@ -221,6 +221,7 @@ class KernelCode(LevelCode):
 
     least: ClassVar[int] = 2
 
+    steps: int = 80
     tau: float = 20.0
 
     def __post_init__(self) -> None:
