@@ -48,7 +48,7 @@ TABLE = {
     "log-latency": LogLatency(5),
     "phase": Phase(4, period=4),
     "few-spikes": FewSpikes(4),
-    "kernel-code": KernelCode(6, tau=2.0),
+    "kernel-code": KernelCode(10, tau=5.0),
     "reversed": Reversed(LogLatency(5)),
     "population": Population(Latency(4), neurons=3),
     "fused": Fused((Latency(4), Bernoulli(4))),
