@@ -83,10 +83,12 @@ def rates() -> None:
     for name, code in CODES.items():
         if not wanted(name):
             continue
-        found = converted(
-            sp.Rueckauer(ANN), lambda steps, c=code: spec(sp.ConvNet(), c(steps), sp.PrimedIF()), STEPS
-        )
-        print(f"convnet; {name}", "Rueckauer", *map(percent, found), sep=" | ", flush=True)
+        pairs = []
+        for number in STEPS:  # the mean over time of a code, which the ANN sees, may depend on their number
+            described = spec(sp.ConvNet(), code(number), sp.PrimedIF())
+            ann, model = converted(sp.Rueckauer(ANN), lambda _, d=described: d, (number,))
+            pairs.append(f"{percent(model)} of {percent(ann)}")
+        print(f"convnet; {name}", "Rueckauer", "", *pairs, sep=" | ", flush=True)
 
 
 def kernels() -> None:
