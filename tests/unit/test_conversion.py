@@ -525,7 +525,7 @@ def test_a_converted_network_is_as_good_as_its_ann_at_the_time_stated(rule, step
         (Rueckauer(), spec(neuron=IF(reset=ToZero())), "by-subtraction"),
         (QCFS(), spec(), "primed-if"),
         (QCFS(), spec(neuron=PrimedIF(initial=0.25)), "half"),
-        (Rueckauer(), spec(ResNet18((1, 1, 1, 1), 0.05, "large")), "MaxPool2d"),
+        (Rueckauer(), spec(ResNet18((1, 1, 1, 1), 0.05, "large")), "large-gated"),
         (Rueckauer(), spec(SEWResNet((1, 1, 1, 1), 0.05, connect="and")), "when spikes coincide"),
         (QCFS(), spec(SEWResNet((1, 1, 1, 1), 0.05, connect="iand"), PrimedIF()), "connect: add"),
         (Cao(), spec(ConvNet((3,))), "batch_norm: false"),
