@@ -407,6 +407,15 @@ def test_layers_whose_spikes_are_added_learn_one_bound(rule, kind):
             assert (units[i - 1] is units[j - 1]) == (group == other)
 
 
+@pytest.mark.parametrize("rule", [QCFS(bound=2.0), RateNormLayer()], ids=name)
+def test_an_ann_whose_layers_share_a_bound_is_trained(rule):
+    rule = replace(rule, ann=BPTT(epochs=1, batch_size=10), calibration=20)
+    model = spec(SEWResNet((2, 1, 1, 1), 0.05), PrimedIF()).build(Key.of(0))
+    history = rule.train(model, data_of(IMAGES.float()), Key.of(0))
+    assert len(history.epochs) == 2
+    assert model(IMAGES.float()).isfinite().all()
+
+
 def test_a_converted_residual_network_is_saved_and_loaded_with_the_weights_of_its_identities(tmp_path):
     rule = SpikeNorm()
     model, ann = pair(rule, spec(RESIDUAL[0]))
