@@ -287,6 +287,15 @@ def test_what_nir_cannot_say_is_not_written():
             sp.to_nir(model)
     with pytest.raises(sp.InputError, match="positive length"):
         sp.to_nir(OURS["if"], dt=-1.0)
+    encoder, neuron = sp.Direct(2), sp.IF(reset=ZERO)
+    for network, match in (
+        (sp.ResNet18((1, 1, 1, 1), 0.05), "residual block"),
+        (sp.ConvNet((3,), pool="max"), "max pooling"),
+        (sp.ConvNet((3,), pool="gated-max"), "max pooling"),
+    ):
+        spec = sp.ModelSpec(encoder, network, neuron, sp.ATan(), sp.Count(), (1, 8, 8), 3)
+        with pytest.raises(sp.InputError, match=match):
+            sp.to_nir(spec.build(sp.Key.of(0)).eval())
 
 
 def test_files_that_are_none_of_nir_are_refused_in_one_sentence(tmp_path):

@@ -51,7 +51,7 @@ def drawn(net):
     return net.eval()
 
 
-def jelly(kind, mode, **options):
+def jelly(kind, mode, pool="AvgPool2d", **options):
     neuron, layer, functional = framework(
         *(f"spikingjelly.activation_based.{name}" for name in ("neuron", "layer", "functional"))
     )
@@ -59,7 +59,7 @@ def jelly(kind, mode, **options):
         layer.Conv2d(1, 4, 3, padding=1, bias=False),
         layer.BatchNorm2d(4),
         getattr(neuron, kind)(**options),
-        layer.AvgPool2d(2),
+        getattr(layer, pool)(2),
         nn.Sequential(layer.Flatten(), layer.Dropout(0.5), layer.Linear(36, 5)),
         getattr(neuron, kind)(**options),
     )
@@ -105,6 +105,17 @@ def test_spikingjelly_is_rebuilt_to_the_bit(kind, options, mode):
     assert len(own(X).unique()) > 1
     assert substitute(ours, unroll=BPTR())(X).equal(own(X))
     assert_same_gradients(own, ours)
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_max_pooling_of_spikes_is_rebuilt_to_the_bit(mode):
+    net = jelly("LIFNode", mode, "MaxPool2d", v_reset=None, v_threshold=0.5)
+    own = wrap(net, X, steps=T, readout="mean")
+    ours = wrap(net, X, steps=T, readout="mean", convert=True)
+    assert any(isinstance(part, nn.MaxPool2d) for part in ours.modules())
+    more = torch.rand(40, 1, 6, 6, generator=torch.Generator().manual_seed(9))
+    assert torch.equal(ours(more), own(more))
+    assert len(own(more).unique()) > 1
 
 
 def torchy(snn, **options):

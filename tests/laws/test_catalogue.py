@@ -24,6 +24,7 @@ FLOW = "network: {mlp: {hidden: [5]}}"
 DIRECT = "encoder: {direct: {steps: 3}}"
 TIMED = "network: {timed-mlp: {hidden: [5]}}, decoder: earliest"
 ANN = "encoder: {direct: {steps: 1}}, decoder: mean-potential"
+KERNELS = "neuron: {t2fsnn-converted: {steps: 6}}, encoder: {kernel-code: {steps: 6}}"
 BLOCKS = {  # the rest of a model for members that do not go with everything
     ("encoder", "events"): f"encoder: {{events: {{steps: 3}}}}, {FLOW}",
     ("encoder", "delta"): f"encoder: {{delta: {{steps: 3}}}}, {FLOW}",
@@ -41,6 +42,8 @@ BLOCKS = {  # the rest of a model for members that do not go with everything
         "neuron",
         "few-spikes",
     ): f"neuron: {{few-spikes: {{steps: 4}}}}, encoder: {{few-spikes: {{steps: 4}}}}, {FLOW}",
+    ("neuron", "t2fsnn-converted"): f"{KERNELS}, {FLOW}",
+    ("rule", "t2fsnn-conversion"): f"{KERNELS}, {FLOW}, decoder: mean-current",
     ("neuron", "relu"): f"neuron: relu, {ANN}, {FLOW}",
     ("neuron", "softplus"): f"neuron: softplus, {ANN}, {FLOW}",
     ("neuron", "fast-and-deep"): f"neuron: fast-and-deep, encoder: spike-times, {TIMED}",
@@ -123,7 +126,16 @@ def test_every_member_named_in_a_study_makes_a_model_that_answers(axis, name):
     assert logits.isfinite().all()
 
 
-ANNS = {"cao", "diehl-model", "diehl-data", "rueckauer", "spike-norm", "rate-norm", "qcfs"}
+ANNS = {
+    "cao",
+    "diehl-model",
+    "diehl-data",
+    "rueckauer",
+    "spike-norm",
+    "rate-norm",
+    "qcfs",
+    "t2fsnn-conversion",
+}
 
 
 @pytest.mark.parametrize("name", sorted({*PARTS[Rule]} - GIVEN))

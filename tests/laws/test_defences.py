@@ -42,7 +42,8 @@ from spikeproof.gradients import BPTR
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.learning.checkpoints import AsSaved
-from spikeproof.learning.conversion import QCFS, SpikeNorm
+from spikeproof.learning.from_ann.balancing import SpikeNorm
+from spikeproof.learning.from_ann.learned_bounds import QCFS
 from spikeproof.learning.online import FPTT
 from spikeproof.learning.rule import Lesson, Rule
 from spikeproof.losses import KL

@@ -20,6 +20,7 @@ from spikeproof.encoders import (
     Events,
     FewSpikes,
     Fused,
+    KernelCode,
     LateBurst,
     Latency,
     LevelCrossing,
@@ -47,6 +48,7 @@ LEVELS = [  # codes of integer levels whose spikes are told from the level alone
     *LEVEL_CODES,
     *(LogLatency(8), LogLatency(5, alpha=3.0), ThetaPhase(10), ThetaPhase(3), ThetaPhase(7, period=5)),
     *(Phase(8), Phase(9, period=3), FewSpikes(5), FewSpikes(16)),
+    *(KernelCode(12, tau=3.0), KernelCode(40, tau=9.0)),
 ]
 CODES = [
     Direct(4),
@@ -70,6 +72,8 @@ def amplitudes(code):
     match code:
         case Phase() | FewSpikes():
             return {2.0**-p for p in range(1, code.digits + 1)}
+        case KernelCode():
+            return set(torch.exp(-torch.arange(code.steps).double() / code.tau).float().tolist())
         case Burst():
             sizes = [code.threshold * code.beta**k for k in range(code.steps)]
             return set(torch.tensor(sizes).tolist())

@@ -20,28 +20,22 @@ from spikeproof.defences.potentials_apart import StableSNN, ThresholdGuarding
 from spikeproof.defences.retraction import SNNRAT, Retraction
 from spikeproof.defences.robust_conversion import RobustConversion
 from spikeproof.defences.sparse_gradients import SparseGradients
-from spikeproof.encoders import Bernoulli, Direct, Latency
+from spikeproof.encoders import Bernoulli, Direct, KernelCode, Latency
 from spikeproof.errors import InputError
 from spikeproof.gradients import ANTLR, SurrogateGradient
 from spikeproof.keys import Key
 from spikeproof.learning.augmentation import AugmentedBPTT
 from spikeproof.learning.backprop import BPTT
-from spikeproof.learning.conversion import (
-    QCFS,
-    Cao,
-    DataBased,
-    ModelBased,
-    RateNormLayer,
-    Rueckauer,
-    SpikeNorm,
-)
+from spikeproof.learning.from_ann.balancing import Cao, DataBased, ModelBased, Rueckauer, SpikeNorm
+from spikeproof.learning.from_ann.kernel_conversion import T2FSNNConversion
+from spikeproof.learning.from_ann.learned_bounds import QCFS, RateNormLayer
 from spikeproof.learning.online import FPTT
 from spikeproof.learning.rule import Rule
 from spikeproof.learning.spike_rules import ANTLRBP, STBP, TSSLBP, EventDrivenBP
 from spikeproof.losses import KL, TET, CountMSE, CrossEntropy
 from spikeproof.networks.architecture import MLP, ConvNet
 from spikeproof.networks.classifier import ModelSpec
-from spikeproof.neurons import IF, LIF, PSP, PrimedIF, Renewal
+from spikeproof.neurons import IF, LIF, PSP, ConvertedT2FSNN, PrimedIF, Renewal
 from spikeproof.specs import address, build, describe, summary
 from spikeproof.surrogates import ATan
 from spikeproof.threats import L2, Linf
@@ -75,6 +69,7 @@ RULES = [  # a new rule adds a row here
     *(rule(BPTT(epochs=2, batch_size=8)) for rule in (Cao, ModelBased, DataBased, SpikeNorm, RateNormLayer)),
     Rueckauer(BPTT(epochs=2, batch_size=8), calibration=7, percentile=99.0),
     QCFS(BPTT(epochs=2, batch_size=8), levels=4, bound=2.0),
+    T2FSNNConversion(BPTT(epochs=2, batch_size=8)),
     EventDrivenBP(epochs=2, batch_size=8),
     *DEFENCES,
 ]
@@ -117,6 +112,8 @@ def suits(rule, neuron):
 
 def fresh(rule, spec):
     """A new model of this kind, with the neuron that the rule needs, and without normalisation for two."""
+    if isinstance(rule, T2FSNNConversion):
+        return replace(spec, encoder=KernelCode(9, tau=3.0), neuron=ConvertedT2FSNN(9, 3.0)).build(Key.of(0))
     neurons = (spec.neuron, replace(spec.neuron, synapse=PSP()), IF(), PrimedIF(), Renewal(threshold=0.05))
     spec = replace(spec, neuron=next(neuron for neuron in neurons if suits(rule, neuron)))
     if isinstance(rule, (Cao, EventDrivenBP)) and isinstance(spec.network, ConvNet):

@@ -61,6 +61,8 @@ ARCHITECTURES = [
     *(VGG9(0.04, (10,)), VGG11(0.03), VGG16(0.02, batch_norm=False), ResNet18((1, 1, 1, 1), 0.05)),
     *(ResNet19((2, 1, 1), 0.03, hidden=(6,)), ResNet18((1, 1, 1, 1), 0.05, "large")),
     *(SEWResNet((1, 1, 1, 2), 0.05, connect=connect) for connect in ("add", "and", "iand")),
+    *(ConvNet((4, 6), pool="max"), ConvNet((4, 6), pool="gated-max"), VGG9(0.04, pool="gated-max")),
+    *(VGG9(0.04, pool="max"), ResNet18((1, 1, 1, 1), 0.05, "large-gated")),
 ]
 LEARNING = [
     *(PLIF(threshold=0.3), ALIF(learn=True), AHP(), CuBaLIF(), SRM(), DLIF(steps=4), SNU()),

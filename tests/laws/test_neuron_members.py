@@ -22,6 +22,7 @@ from spikeproof.neurons import (
     SNU,
     SRM,
     BySubtraction,
+    ConvertedT2FSNN,
     CuBaLIF,
     EvolutionaryLeak,
     GatedRecurrent,
@@ -55,6 +56,7 @@ NEURONS = [
     *(EvolutionaryLeak(steps=T), EvolutionaryLeak(steps=T + 2, initial=0.5, reset=BySubtraction())),
     *(SNU(), SNU(threshold=0.5, tau=10e-3)),
     *(FS(steps=T), FS(steps=T, scale=4.0, learn=True)),
+    *(ConvertedT2FSNN(T, 3.0, 1.0), ConvertedT2FSNN(T, 4.0, early=5, threshold=0.6)),
     *(Recurrent(LIF()), Recurrent(ALIF(learn=True), gain=2.0)),
     *(Mixture(LIF(), ALIF(beta=0.8), share=0.4), Mixture(ALIF(learn=True), SNU(), share=0.6)),
     *(Plastic(LIF()), Plastic(IF(), use=0.1, tau_recovery=20e-3, tau_facilitation=40e-3)),
@@ -157,6 +159,11 @@ def one(neuron, current, p, feature):
             v = current.sum() if t == 0 else v
             fired = v >= limit[t]
             v, z[t] = v - h[t] * fired, d[t] * fired
+        elif kind is ConvertedT2FSNN:
+            heard = current[: t + neuron.steps - neuron.early] - current[-1]
+            value = math.exp(-(t - float(p["delay"])) / float(p["tau"]))
+            reached = heard.sum() + neuron.steps * current[-1] >= neuron.threshold * value
+            z[t] = value * (reached and t < neuron.steps - 1 and not z.any())
     return z
 
 
@@ -517,6 +524,7 @@ def test_the_fast_loop_leaves_a_neuron_with_an_equation_of_its_own_alone():
                 (SNU, "tau"),
                 (FS, "scale"),
                 (FS, "steps"),
+                (ConvertedT2FSNN, "tau"),
                 (Plastic, "use"),
                 (Plastic, "tau_recovery"),
                 (Recurrent, "gain"),

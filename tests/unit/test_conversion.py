@@ -1,5 +1,6 @@
 """Conversion: against the ANN's activations written out in NumPy, and against each source's own formula."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -7,28 +8,25 @@ import pytest
 import torch
 from torch import nn
 
+from spikeproof.catalogue.saved import load, save
 from spikeproof.datasets import Dataset, Digits, Split
 from spikeproof.decoders import Count, MeanCurrent, MeanPotential
-from spikeproof.encoders import Bernoulli, Direct, Events, Population
+from spikeproof.encoders import Bernoulli, Direct, Events, Fused, Phase, Population, QuantisedDirect
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.learning.activations import Quantised, RateNorm
 from spikeproof.learning.backprop import BPTT, accuracy
-from spikeproof.learning.conversion import (
-    QCFS,
-    Cao,
-    DataBased,
-    ModelBased,
-    RateNormLayer,
-    Rueckauer,
-    SpikeNorm,
-)
-from spikeproof.learning.folding import stages
+from spikeproof.learning.checkpoints import AsSaved
+from spikeproof.learning.from_ann.activations import Quantised, RateNorm
+from spikeproof.learning.from_ann.balancing import Cao, DataBased, ModelBased, Rueckauer, SpikeNorm
+from spikeproof.learning.from_ann.folding import Identity, Stage
+from spikeproof.learning.from_ann.learned_bounds import QCFS, RateNormLayer
+from spikeproof.learning.from_ann.scalegraph import neurons_of, passes, scale_graph
 from spikeproof.learning.rule import Rule
 from spikeproof.networks.architecture import MLP, ConvNet
 from spikeproof.networks.classifier import ModelSpec, Normalise
-from spikeproof.networks.deep import VGG9, ResNet18
-from spikeproof.neurons import IF, LIF, PSP, PrimedIF, Spiking, ToZero
+from spikeproof.networks.deep import VGG9, ResNet18, ResNet19, SEWResNet
+from spikeproof.networks.substitute import substitute
+from spikeproof.neurons import IF, LIF, PSP, PrimedIF, Spiking, ToZero, unroll
 from spikeproof.surrogates import ATan
 
 SHAPE = (1, 4, 4)
@@ -61,6 +59,10 @@ def pair(rule, described, seed=0, biases=True):
     return model, ann
 
 
+def maps_of(ann):
+    return [link.weights.folded() for link in scale_graph(ann.network).links]
+
+
 def answers(model, images):
     """What every layer of neurons does over time."""
     with torch.no_grad():
@@ -88,9 +90,10 @@ def activations(ann, images):
 def test_folding_is_exact(network):
     _, ann = pair(Rueckauer(), spec(network))
     wanted = ann(IMAGES)
-    for stage in stages(ann.network):
+    for link in scale_graph(ann.network).links:
+        stage = link.weights
         stage.write(stage.folded())
-        if stage.norm is not None:
+        if isinstance(stage, Stage) and stage.norm is not None:
             assert not stage.norm.running_mean.any()
     assert torch.allclose(ann(IMAGES), wanted, rtol=0, atol=1e-12)
     assert wanted.std() > 0.01
@@ -101,10 +104,8 @@ def test_folding_is_exact(network):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_rates_come_near_the_activations_as_fast_as_one_over_time(rule, neuron, seed):
     model, ann = pair(rule, spec(neuron=neuron), seed)
-    scales = rule.scales(ann, model, [s.folded() for s in stages(ann.network)], CHOSEN, Key.of(0))
-    wanted = [
-        np.maximum(a, 0) / behind for a, (_, behind) in zip(activations(ann, IMAGES), scales, strict=True)
-    ]
+    scales = rule.scales(ann, model, maps_of(ann), CHOSEN, Key.of(0))
+    wanted = [np.maximum(a, 0) / scale for a, scale in zip(activations(ann, IMAGES), scales, strict=True)]
     for steps in (32, 128, 512):
         longer, _ = pair(rule, spec(neuron=neuron, steps=steps), seed)
         rule.convert(ann, longer, CHOSEN, Key.of(0))
@@ -186,21 +187,20 @@ def test_no_input_drives_a_model_based_network_beyond_its_threshold(network):
 
 def test_data_based_and_percentile_scales_are_their_formulas():
     model, ann = pair(DataBased(), spec())
-    maps = [s.folded() for s in stages(ann.network)]
+    maps = maps_of(ann)
     seen = [np.maximum(a, 0) for a in activations(ann, IMAGES)]
     weights = [m.weight.detach().numpy() for m in ann.modules() if isinstance(m, nn.Linear)]
     found = DataBased().scales(ann, model, maps, CHOSEN, Key.of(0))
     wanted = [max(a.max(), w.max()) for a, w in zip(seen, weights, strict=True)]
-    assert [behind for _, behind in found][:2] == pytest.approx(wanted[:2])
-    assert [before for before, _ in found] == [1.0, *(behind for _, behind in found[:-1])]
+    assert found[:2] == pytest.approx(wanted[:2])
     for percentile in (50.0, 99.0, 100.0):
         found = Rueckauer(percentile=percentile).scales(ann, model, maps, CHOSEN, Key.of(0))
         ranked = [np.sort(a.ravel()) for a in seen]
-        for (_, behind), a in zip(found, ranked, strict=True):
+        for scale, a in zip(found, ranked, strict=True):
             place = percentile / 100 * (len(a) - 1)
             low, high = a[int(np.floor(place))], a[int(np.ceil(place))]
             exact = low + (high - low) * (place - np.floor(place))
-            assert behind == pytest.approx(exact if exact > 0 else 1.0)
+            assert scale == pytest.approx(exact)
 
 
 def test_spike_norm_is_its_algorithm_step_by_step():
@@ -209,10 +209,10 @@ def test_spike_norm_is_its_algorithm_step_by_step():
     rule.convert(ann, model, CHOSEN, Key.of(0))
     weights = [m.weight.detach().numpy() for m in ann.modules() if isinstance(m, nn.Linear)]
     signal = np.stack([IMAGES.flatten(1).numpy()] * 30)
-    for weight, layer in zip(weights, stages(model.network), strict=True):
+    for weight, link in zip(weights, scale_graph(model.network).links, strict=True):
         current = signal @ weight.T
         threshold = current.max()
-        assert np.allclose(layer.layer.weight.detach().numpy(), weight / threshold)
+        assert np.allclose(link.weights.layer.weight.detach().numpy(), weight / threshold)
         v, spikes = 0.0, []
         for i in current / threshold:
             v = v + i
@@ -296,6 +296,194 @@ def test_tuning_of_rate_norm_lowers_thresholds_and_only_them_and_what_holds_them
     assert ends[0.0][0] > 0.9
 
 
+RESIDUAL = [
+    ResNet18((1, 2, 1, 1), 0.05),
+    ResNet19((1, 1, 1), 0.03, hidden=(6,)),
+    SEWResNet((2, 1, 1, 1), 0.05),
+]
+
+
+def quiet(part):
+    return type(part).__name__
+
+
+def spikes_of(model, images):
+    """The spikes of every layer of neurons."""
+    found = []
+    hooks = [
+        layer.register_forward_hook(lambda _layer, _given, answer: found.append(answer.flatten()))
+        for layer in model.modules()
+        if isinstance(layer, Spiking)
+    ]
+    with torch.no_grad():
+        model(images)
+    for hook in hooks:
+        hook.remove()
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("rule", [Rueckauer(percentile=100.0), DataBased()], ids=name)
+@pytest.mark.parametrize("network", RESIDUAL, ids=quiet)
+def test_residual_networks_come_near_their_ann_as_fast_as_one_over_time(rule, network):
+    errors = []
+    for steps in (40, 120, 360):
+        model, ann = pair(rule, spec(network, steps=steps, decoder=MeanCurrent()))
+        rule.convert(ann, model, CHOSEN, Key.of(0))
+        with torch.no_grad():
+            wanted = ann(IMAGES[:10])
+            errors.append(float((model(IMAGES[:10]) - wanted).abs().max() / wanted.std()))
+    assert all(error <= 60 / steps for error, steps in zip(errors, (40, 120, 360), strict=True)), errors
+    assert errors[2] < errors[0] / 6
+    assert spikes_of(model, IMAGES[:1]).mean() > 0.01
+
+
+@pytest.mark.parametrize("network", RESIDUAL, ids=quiet)
+def test_the_sum_of_two_paths_has_one_scale_and_an_identity_gets_a_weight(network):
+    rule = Rueckauer(percentile=100.0)
+    model, ann = pair(rule, spec(network, neuron=IF(threshold=0.5)))
+    rule.convert(ann, model, CHOSEN, Key.of(0))
+    graph = scale_graph(model.network)
+    scales = graph.shared(rule.scales(ann, model, maps_of(ann), CHOSEN, Key.of(0)))
+    for link, affine in zip(graph.links, maps_of(ann), strict=True):
+        last = link.behind == len(scales) - 1
+        gain = 2 / 9 if last else 0.5 / scales[link.behind]
+        written = link.weights.folded()
+        assert torch.allclose(written.weight, affine.weight * gain * scales[link.before])
+        assert torch.allclose(written.bias, affine.bias * gain)
+    identities = [link for link in graph.links if isinstance(link.weights, Identity)]
+    assert len(identities) == {"ResNet18": 2, "ResNet19": 1}.get(quiet(network), 0)
+    added = {group for group in graph.groups if graph.groups.count(group) > 1}
+    assert bool(added) == isinstance(network, SEWResNet)
+
+
+@pytest.mark.parametrize("rule", [Rueckauer(), SpikeNorm(), RateNormLayer(), QCFS()], ids=name)
+@pytest.mark.parametrize("network", RESIDUAL, ids=quiet)
+def test_a_threshold_folded_into_residual_weights_changes_no_spike(rule, network):
+    neuron = PrimedIF() if isinstance(rule, QCFS) else IF()
+    spikes = []
+    for threshold in (1.0, 0.25, 4.0):
+        model, ann = pair(rule, spec(network, replace(neuron, threshold=threshold)))
+        rule.convert(ann, model, CHOSEN, Key.of(0))
+        spikes.append(spikes_of(model, IMAGES))
+    assert spikes[0].any()
+    assert all(torch.equal(spikes[0], other) for other in spikes[1:])
+
+
+@pytest.mark.parametrize("network", RESIDUAL, ids=quiet)
+def test_no_input_drives_a_model_based_residual_network_beyond_its_threshold(network):
+    rule = ModelBased()
+    model, ann = pair(rule, spec(network, decoder=Count()))
+    rule.convert(ann, model, CHOSEN, Key.of(0))
+    corners = torch.cat([(IMAGES > 0.5).double(), torch.ones_like(IMAGES[:1]), IMAGES])
+    with torch.no_grad():
+        heard = list(passes(model.network.layers, [model.encoder(corners, None)]))
+    assert max(float(each.current[0].max()) for each in heard) <= 1 + 1e-9
+    assert len(heard) == len(scale_graph(model.network).groups) - 1
+
+
+@pytest.mark.parametrize("network", RESIDUAL, ids=quiet)
+def test_spike_norm_takes_the_largest_current_after_the_two_paths_are_added(network):
+    rule = SpikeNorm()
+    model, ann = pair(rule, spec(network, steps=12, neuron=IF(threshold=0.5), decoder=Count()))
+    rule.convert(ann, model, CHOSEN, Key.of(0))
+    with torch.no_grad():
+        heard = list(passes(model.network.layers, [model.encoder(IMAGES, None)]))
+    largest = [float(each.current[0].max()) for each in heard]
+    groups = scale_graph(model.network).groups
+    for layer, current in enumerate(largest, 1):
+        if groups.count(groups[layer]) > 1:
+            assert current <= 0.5 + 1e-9
+        else:
+            assert current == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("rule", "kind"), [(QCFS(), Quantised), (RateNormLayer(), RateNorm)], ids=str)
+def test_layers_whose_spikes_are_added_learn_one_bound(rule, kind):
+    _, ann = pair(rule, spec(SEWResNet((2, 1, 1, 1), 0.05), PrimedIF()))
+    graph, units = scale_graph(ann.network), neurons_of(ann.network.layers)
+    assert all(isinstance(unit, kind) for unit in units[:-1])
+    for i, group in enumerate(graph.groups[1:-1], 1):
+        for j, other in enumerate(graph.groups[1:-1], 1):
+            assert (units[i - 1] is units[j - 1]) == (group == other)
+
+
+@pytest.mark.parametrize("rule", [QCFS(bound=2.0), RateNormLayer()], ids=name)
+def test_an_ann_whose_layers_share_a_bound_is_trained(rule):
+    rule = replace(rule, ann=BPTT(epochs=1, batch_size=10), calibration=20)
+    model = spec(SEWResNet((2, 1, 1, 1), 0.05), PrimedIF()).build(Key.of(0))
+    history = rule.train(model, data_of(IMAGES.float()), Key.of(0))
+    assert len(history.epochs) == 2
+    assert model(IMAGES.float()).isfinite().all()
+
+
+def test_a_converted_residual_network_is_saved_and_loaded_with_the_weights_of_its_identities(tmp_path):
+    rule = SpikeNorm()
+    model, ann = pair(rule, spec(RESIDUAL[0]))
+    rule.convert(ann, model, CHOSEN, Key.of(0))
+    model = model.float()
+    gains = [name for name in model.state_dict() if name.endswith("gain")]
+    assert len(gains) == 2
+    assert not any(name.endswith("gain") for name in spec(RESIDUAL[0]).build(Key.of(0)).state_dict())
+    save(model, tmp_path)
+    loaded = load(tmp_path)
+    assert torch.equal(loaded(IMAGES.float()), model(IMAGES.float()))
+    given = spec(RESIDUAL[0]).build(Key.of(1))
+    digest = hashlib.sha256((tmp_path / "weights.safetensors").read_bytes()).hexdigest()
+    AsSaved(str(tmp_path), digest).train(given, data_of(IMAGES.float()), Key.of(0))
+    assert torch.equal(given(IMAGES.float()), model(IMAGES.float()))
+    twin = substitute(model, unroll=unroll)
+    assert torch.equal(twin(IMAGES.float()), model(IMAGES.float()))
+    again = rule.twin(model.double())
+    assert again.state_dict()[f"{gains[0]}"] == model.state_dict()[gains[0]]
+
+
+CODES = [
+    Fused((Direct(), QuantisedDirect())),
+    Fused((Direct(), Phase(8), QuantisedDirect(8))),
+    Population(Direct(), neurons=4),
+]
+
+
+def of_steps(code, steps):
+    if isinstance(code, Fused):
+        return Fused(tuple(replace(inner, steps=steps) for inner in code.codes))
+    return replace(code, code=replace(code.code, steps=steps))
+
+
+@pytest.mark.parametrize("code", CODES, ids=repr)
+@pytest.mark.parametrize("network", [MLP((20,)), ConvNet((4,), (6,))], ids=quiet)
+def test_a_code_with_other_channels_comes_near_the_ann_on_its_mean(code, network):
+    rule, errors = Rueckauer(percentile=100.0), []
+    for steps in (40, 160, 640):
+        described = replace(spec(network, decoder=MeanCurrent()), encoder=of_steps(code, steps))
+        model, ann = pair(rule, described)
+        rule.convert(ann, model, CHOSEN, Key.of(0))
+        mean = described.encoder(IMAGES).mean(0, keepdim=True)
+        assert torch.equal(ann.encoder(IMAGES, None), mean)
+        errors.append(float((model(IMAGES) - ann(IMAGES)).detach().abs().max()))
+    assert all(error <= 20 / steps for error, steps in zip(errors, (40, 160, 640), strict=True)), errors
+    assert ann(IMAGES).std() > 0.1
+
+
+def test_a_stochastic_fused_code_is_converted_and_its_rates_are_those_of_the_ann_on_average():
+    rule, code = Rueckauer(percentile=100.0), Fused((Direct(2000), Bernoulli(2000)))
+    model, ann = pair(rule, replace(spec(decoder=MeanCurrent()), encoder=code))
+    rule.convert(ann, model, CHOSEN, Key.of(0))
+    key = Key.of(3)
+    assert torch.allclose(model(IMAGES, key), ann(IMAGES, key), atol=0.05)
+    assert ann(IMAGES, key).std() > 0.2
+
+
+def test_recordings_of_events_are_converted_through_their_mean_frame():
+    rule, frames = Rueckauer(percentile=100.0), 400
+    described = replace(spec(decoder=MeanCurrent()), encoder=Events(frames))
+    model, ann = pair(rule, described)
+    events = (Key.of(4).uniform((30, frames, *SHAPE)) < 0.3).double()
+    rule.convert(ann, model, Split(events, torch.arange(30) % 3, torch.arange(30)), Key.of(0))
+    assert torch.allclose(model(events), ann(events), atol=0.1)
+    assert ann(events).std() > 0.1
+
+
 def data_of(images):
     part = Split(images, (images[:, 0, 0, 0] > 0.5).long(), torch.arange(len(images)))
     return Dataset("dots", part, part, part, ("a", "b", "c"), "d", "made here")
@@ -346,9 +534,9 @@ def test_a_converted_network_is_as_good_as_its_ann_at_the_time_stated(rule, step
         (Rueckauer(), spec(neuron=IF(reset=ToZero())), "by-subtraction"),
         (QCFS(), spec(), "primed-if"),
         (QCFS(), spec(neuron=PrimedIF(initial=0.25)), "half"),
-        (Rueckauer(), spec(ResNet18((1, 1, 1, 1), 0.05)), "one after the other"),
-        (Rueckauer(), replace(spec(), encoder=Population()), "another shape"),
-        (Rueckauer(), replace(spec(), encoder=Events(3)), "another shape"),
+        (Rueckauer(), spec(ResNet18((1, 1, 1, 1), 0.05, "large")), "large-gated"),
+        (Rueckauer(), spec(SEWResNet((1, 1, 1, 1), 0.05, connect="and")), "when spikes coincide"),
+        (QCFS(), spec(SEWResNet((1, 1, 1, 1), 0.05, connect="iand"), PrimedIF()), "connect: add"),
         (Cao(), spec(ConvNet((3,))), "batch_norm: false"),
         (ModelBased(), spec(normalise=Normalise((0.5,), (0.5,))), "normalise"),
     ],

@@ -35,6 +35,7 @@ from spikeproof.defences.robust_conversion import RobustConversion as RobustConv
 from spikeproof.defences.sparse_gradients import SparseGradients as SparseGradients
 from spikeproof.encoders.amplitudes import Burst as Burst
 from spikeproof.encoders.amplitudes import FewSpikes as FewSpikes
+from spikeproof.encoders.amplitudes import KernelCode as KernelCode
 from spikeproof.encoders.amplitudes import Phase as Phase
 from spikeproof.encoders.codes import BackwardRule
 from spikeproof.encoders.codes import SpikeGated as SpikeGated
@@ -75,13 +76,14 @@ from spikeproof.gradients.temporal import Truncated as Truncated
 from spikeproof.learning.augmentation import AugmentedBPTT as AugmentedBPTT
 from spikeproof.learning.backprop import BPTT as BPTT
 from spikeproof.learning.checkpoints import AsSaved as AsSaved
-from spikeproof.learning.conversion import QCFS as QCFS
-from spikeproof.learning.conversion import Cao as Cao
-from spikeproof.learning.conversion import DataBased as DataBased
-from spikeproof.learning.conversion import ModelBased as ModelBased
-from spikeproof.learning.conversion import RateNormLayer as RateNormLayer
-from spikeproof.learning.conversion import Rueckauer as Rueckauer
-from spikeproof.learning.conversion import SpikeNorm as SpikeNorm
+from spikeproof.learning.from_ann.balancing import Cao as Cao
+from spikeproof.learning.from_ann.balancing import DataBased as DataBased
+from spikeproof.learning.from_ann.balancing import ModelBased as ModelBased
+from spikeproof.learning.from_ann.balancing import Rueckauer as Rueckauer
+from spikeproof.learning.from_ann.balancing import SpikeNorm as SpikeNorm
+from spikeproof.learning.from_ann.kernel_conversion import T2FSNNConversion as T2FSNNConversion
+from spikeproof.learning.from_ann.learned_bounds import QCFS as QCFS
+from spikeproof.learning.from_ann.learned_bounds import RateNormLayer as RateNormLayer
 from spikeproof.learning.online import FPTT as FPTT
 from spikeproof.learning.rule import Rule
 from spikeproof.learning.spike_rules import ANTLRBP as ANTLRBP
@@ -120,6 +122,7 @@ from spikeproof.neurons.combined import Mixture as Mixture
 from spikeproof.neurons.combined import Plastic as Plastic
 from spikeproof.neurons.combined import Recurrent as Recurrent
 from spikeproof.neurons.few_spikes import FS as FS
+from spikeproof.neurons.few_spikes import ConvertedT2FSNN as ConvertedT2FSNN
 from spikeproof.neurons.integrate import IF as IF
 from spikeproof.neurons.integrate import PrimedIF as PrimedIF
 from spikeproof.neurons.kernels import SRM as SRM
@@ -164,6 +167,7 @@ MODEL_PARTS: Catalogue = {
         "theta-phase": ThetaPhase,
         "phase": Phase,
         "few-spikes": FewSpikes,
+        "kernel-code": KernelCode,
         "burst": Burst,
         "low-pass": LowPass,
         "reversed": Reversed,
@@ -213,6 +217,7 @@ MODEL_PARTS: Catalogue = {
         "mostafa": Mostafa,
         "s4nn": S4NN,
         "t2fsnn": T2FSNN,
+        "t2fsnn-converted": ConvertedT2FSNN,
         "renewal": Renewal,
     },
     Reset: {
@@ -289,6 +294,7 @@ MODEL_PARTS: Catalogue = {
         "spike-norm": SpikeNorm,
         "rate-norm": RateNormLayer,
         "qcfs": QCFS,
+        "t2fsnn-conversion": T2FSNNConversion,
         "as-saved": AsSaved,
         "adversarial": Adversarial,
         "fast-adversarial": FastAdversarial,

@@ -21,6 +21,7 @@ from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, ModelSpec
+from spikeproof.networks.deep import expect_gains
 from spikeproof.networks.outside import Outside
 from spikeproof.plainfiles import bytes_of, from_json, printable, shaped
 from spikeproof.specs import build, describe
@@ -107,6 +108,7 @@ def load(path: str | Path) -> Classifier:
             "Copy both files again, or train the model again."
         )
     model = _skeleton(document["model"], str(description))
+    expect_gains(model, tensors)
     _check_fit(model, tensors, weights)
     if broken := [name for name, tensor in tensors.items() if tensor.isnan().any()]:
         raise InputError(

@@ -17,8 +17,9 @@ from spikeproof.defences.defended import Defended
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
-from spikeproof.learning.conversion import Conversion, SpikeNorm
-from spikeproof.learning.folding import stages
+from spikeproof.learning.from_ann.balancing import SpikeNorm
+from spikeproof.learning.from_ann.conversion import Conversion
+from spikeproof.learning.from_ann.scalegraph import scale_graph
 from spikeproof.learning.rule import Defence, EpochReport, History, Perturb, Rule
 from spikeproof.losses import KL
 from spikeproof.networks.classifier import Classifier
@@ -159,16 +160,17 @@ class RobustConversion(Rule):
 
 @torch.no_grad()
 def lower_thresholds(model: Classifier, scale: float) -> None:
-    """Multiply the threshold of every firing layer, by dividing its weights and bias instead.
+    """Multiply the threshold of every firing layer, by dividing its weights and biases instead.
 
     Args:
         model: a converted network, in place.
         scale: factor of the thresholds, positive.
     """
-    found = stages(model.network)
-    firing = found if model.spec.decoder.reads_spikes else found[:-1]
-    for stage in firing:
-        stage.write(stage.folded().scaled(1 / scale, 1 / scale))
+    graph = scale_graph(model.network)
+    silent = None if model.spec.decoder.reads_spikes else len(graph.groups) - 1
+    for link in graph.links:
+        if link.behind != silent:
+            link.weights.write(link.weights.folded().scaled(1 / scale, 1 / scale))
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
-"""Encoders whose spikes have amplitudes: the binary digits of a value, and bursts of growing spikes."""
+"""Encoders whose spikes have amplitudes: binary digits, growing bursts, and single spikes of a kernel."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -12,7 +14,7 @@ from spikeproof.encoders.codes import BackwardRule, LevelCode, SpikeCode, Straig
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 
-__all__ = ["Burst", "DigitCode", "FewSpikes", "Phase"]
+__all__ = ["Burst", "DigitCode", "FewSpikes", "KernelCode", "Phase"]
 
 
 @dataclass(frozen=True)
@@ -187,3 +189,70 @@ class Burst(SpikeCode):
     def decode(self, spikes: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
         """The mean amplitude: x less the potential that is left in the membrane, divided by T."""
         return spikes.mean(0)
+
+
+@dataclass(frozen=True)
+class KernelCode(LevelCode):
+    r"""Kernel coding: one spike at the step at which a decaying threshold has fallen to the value.
+
+    .. math:: t = \min\{t \in 0..T-2 : x \ge e^{-t/\tau}\}, \quad s[t] = e^{-t/\tau}
+
+    The amplitude is the value that the spike stands for, so the spikes sum to x with a relative error below
+    :math:`1 - e^{-1/\tau}`. A value below the last threshold sends no spike, and the last step never has one,
+    for which reason the neurons of a converted T2FSNN can tell the bias of a layer from its spikes.
+
+    Args:
+        steps: number of time steps `T`, at least 2.
+        backward: `TimeShift()`, `StraightThrough()` or `SpikeGated()`.
+        tau: time constant of the threshold, in steps, positive.
+
+    Shapes:
+        `x [B, *F]` in [0, 1] -> spikes `[T, B, *F]` in {0, 1, e^(-1/tau), ...}
+
+    Example:
+        >>> KernelCode(4, tau=2.0)(torch.tensor([[1.0, 0.5, 0.1]])).sum(1).T
+        tensor([[1.0000, 0.0000, 0.0000, 0.0000],
+                [0.0000, 0.0000, 0.3679, 0.0000],
+                [0.0000, 0.0000, 0.0000, 0.0000]])
+
+    Source:
+        Park et al. 2020 (T2FSNN), for the input layer.
+    """
+
+    least: ClassVar[int] = 2
+
+    steps: int = 80
+    tau: float = 20.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.tau < math.inf:
+            raise InputError("KernelCode needs a positive tau", f"tau={self.tau}", "Try 20.0.")
+
+    @property
+    def levels(self) -> int:
+        return self.steps - 1
+
+    def level(self, x: Float[Tensor, "B *F"]) -> Tensor:
+        """Steps from the spike to the end of the phase; 0 for no spike."""
+        late = -self.tau * x.double().log() - self.tau * tolerance(x)
+        return (self.levels - late.ceil().clamp(0, self.levels)).long()
+
+    def kernel(self, level: Tensor) -> Tensor:
+        """The value of the kernel at the spike of a level, also where there is none."""
+        return torch.exp((level.double() - self.levels) / self.tau)
+
+    def pattern(self, level: Tensor) -> Tensor:
+        fires = (clock(self.steps, level) == self.levels - level) & (level > 0)
+        return fires * self.kernel(level)
+
+    def read(self, spikes: Float[Tensor, "T B *F"]) -> Tensor:
+        fired = spikes != 0
+        return torch.where(fired.any(0), self.levels - fired.int().argmax(0), 0)
+
+    def value(self, level: Tensor) -> Tensor:
+        return torch.where(level > 0, self.kernel(level), 0.0)
+
+    def straight(self, grad: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"]:
+        weights = torch.exp(-clock(self.steps, grad[0]).double() / self.tau)
+        return (grad * weights.to(grad.dtype)).sum(0)

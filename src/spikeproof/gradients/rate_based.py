@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.gradients.temporal import GradientRule
-from spikeproof.neurons import FS, IntegrateAndFire, Neuron, SomeState, lif_unroll
+from spikeproof.neurons import IntegrateAndFire, Neuron, SomeState, lif_unroll
 from spikeproof.protocols import Context
 from spikeproof.surrogates import Surrogate, Triangle, in_units, unit_of
 
@@ -201,9 +201,9 @@ class HART(GradientRule):
 
     def check(self, neuron: Neuron) -> None:
         check_fires(self, neuron)
-        if isinstance(neuron, FS):
+        if neuron.looks_ahead:
             raise InputError(
-                "HART cuts the gradient between time steps, on which a few-spikes neuron depends entirely",
+                "HART cuts the gradient between time steps, on which few-spikes neurons depend entirely",
                 repr(neuron),
                 "Use BPTR, PDSG or ASSG.",
             )

@@ -16,6 +16,8 @@ from spikeproof.errors import InputError
 from spikeproof.interop.graphs import Node, nir_package
 from spikeproof.networks.architecture import OverTime, PooledConv2d, SpikingNetwork
 from spikeproof.networks.classifier import Classifier
+from spikeproof.networks.deep import Residual
+from spikeproof.networks.pooling import GatedMaxPool
 from spikeproof.neurons import IF, LIF, CuBaLIF, Integrator, LinearUnit, Recurrent, Spiking, ToZero
 
 __all__ = ["to_nir"]
@@ -31,8 +33,8 @@ def to_nir(model: Classifier, *, dt: float = 1e-4) -> object:
     it.
 
     Args:
-        model: made of Linear, Conv2d, pooling, Flatten, IF, LIF, CuBaLIF, recurrent layers of these, and
-            integrators; neurons are reset to zero, as NIR resets them. With the decoder mean-current the
+        model: made of Linear, Conv2d, average pooling, Flatten, IF, LIF, CuBaLIF, recurrent layers of these,
+            and integrators; neurons are reset to zero, as NIR resets them. With the decoder mean-current the
             graph ends with the last weights.
         dt: length of one step [s], positive, with which the graph is to be read; a leak is the same share
             of the potential in a step whatever it is.
@@ -87,6 +89,12 @@ def to_nir(model: Classifier, *, dt: float = 1e-4) -> object:
 def _leaves(network: SpikingNetwork) -> Iterator[nn.Module]:
     """The layers over time, with those of inner networks in their place."""
     for layer in network.layers:
+        if isinstance(layer, Residual):
+            raise InputError(
+                "A network whose layers come one after the other",
+                "a residual block, which has two paths",
+                "Use mlp, convnet or a vgg.",
+            )
         if isinstance(layer, SpikingNetwork):
             yield from _leaves(layer)
         else:
@@ -106,6 +114,8 @@ class _Writer:
         Raises:
             InputError: there is no counterpart.
         """
+        if isinstance(layer, GatedMaxPool):
+            raise _no_maximum(layer)
         if isinstance(layer, OverTime):
             parts = list(layer)
             now = x[0]
@@ -149,6 +159,8 @@ class _Writer:
                 raise _unwritten(layer)
             kind = self.nir.SumPool2d if layer.divisor_override == 1 else self.nir.AvgPool2d
             yield kind(kernel_size=size, stride=stride, padding=padding)
+        elif isinstance(layer, nn.MaxPool2d):
+            raise _no_maximum(layer)
         elif isinstance(layer, nn.Flatten):
             begin, end = layer.start_dim, layer.end_dim
             yield self.nir.Flatten(
@@ -225,6 +237,12 @@ def _weighs(layer: nn.Module) -> bool:
 def _numbers(tensor: Tensor) -> np.ndarray:
     found: np.ndarray = tensor.detach().cpu().numpy()
     return found
+
+
+def _no_maximum(part: nn.Module) -> InputError:
+    return InputError(
+        "Pooling that NIR has a node for, which max pooling has not", f"{part!r}", "Use average pooling."
+    )
 
 
 def _unwritten(part: object) -> InputError:

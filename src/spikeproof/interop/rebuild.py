@@ -95,7 +95,7 @@ def rebuilt(model: Wrapped, x: Float[Tensor, "N C H W"]) -> Classifier:
     """The network with our layers, its weights shared where they are not scaled.
 
     Args:
-        model: a wrapped network of layers one after the other: linear, convolution, average pooling, batch
+        model: a wrapped network of layers one after the other: linear, convolution, pooling, batch
             normalisation, flattening, and integrate-and-fire neurons with or without leak.
         x: images on which logits must agree to the bit.
 
@@ -259,6 +259,9 @@ def _plain(module: nn.Module, before: Tensor, given: Tensor) -> list[nn.Module]:
             )
         case nn.AvgPool2d():
             new = nn.AvgPool2d(module.kernel_size, module.stride, module.padding, module.ceil_mode)
+        case nn.MaxPool2d() if not module.return_indices:
+            windows = (module.kernel_size, module.stride, module.padding, module.dilation)
+            new = nn.MaxPool2d(*windows, ceil_mode=module.ceil_mode)
         case nn.BatchNorm2d():
             new = nn.BatchNorm2d(module.num_features, module.eps)
         case nn.Flatten():

@@ -6,7 +6,7 @@ An architecture is a frozen dataclass. With a spiking neuron it builds a spiking
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
+from spikeproof.networks.pooling import GatedMaxPool, Pool, Window
 from spikeproof.neurons import Integrator, LinearUnit, Neuron, Spiking, Synapse, potentials
 from spikeproof.surrogates import Surrogate
 
@@ -28,6 +29,8 @@ __all__ = [
     "Parts",
     "PooledConv2d",
     "SpikingNetwork",
+    "check_pool",
+    "halved",
 ]
 
 
@@ -130,6 +133,35 @@ class Observed(SpikingNetwork):
         return torch.cat([super().forward(spikes, tally), potentials(layer, spikes)], -1)
 
 
+def _of_each_step(window: Window, spiking: bool) -> nn.Module:
+    return OverTime(nn.MaxPool2d(*window))
+
+
+def _of_counts(window: Window, spiking: bool) -> nn.Module:
+    """Real numbers, which have no counts, are compared step by step."""
+    return GatedMaxPool(*window) if spiking else _of_each_step(window, spiking)
+
+
+POOLS: dict[Pool, Callable[[Window, bool], nn.Module] | None] = {
+    "average": None,
+    "max": _of_each_step,
+    "gated-max": _of_counts,
+}
+"""How the outputs of neurons, which spike or not, are pooled; None where currents are pooled before them."""
+
+
+def check_pool(part: object, kind: str) -> None:
+    """Refuse a pooling that is none.
+
+    Raises:
+        InputError: there is no pooling of this name.
+    """
+    if kind not in POOLS:
+        raise InputError(
+            f"{type(part).__name__} pools by {', '.join(POOLS)}", f"pool={kind!r}", "Try pool: average."
+        )
+
+
 class Parts(NamedTuple):
     """The parts of every layer of a network."""
 
@@ -146,6 +178,13 @@ class Parts(NamedTuple):
         """
         spiking = Spiking(self.neuron, self.spike, features=features)
         return [spiking] if self.neuron.synapse is None else [spiking, Synapse(self.neuron.synapse)]
+
+    def pooled(self, features: int | None, kind: Pool, window: Window = Window()) -> list[nn.Module]:
+        """Neurons with max pooling of their spikes, which comes before their synapses if they have any."""
+        maker = POOLS[kind]
+        neurons, *synapse = self.hidden(features)
+        pool = [] if maker is None else [maker(window, self.neuron.spiking)]
+        return [neurons, *pool, *synapse]
 
     def readout(self, classes: int | None = None) -> nn.Module:
         """The output layer: its neurons fire or only integrate, or it has none, as the decoder requires."""
@@ -215,16 +254,27 @@ class MLP(Architecture):
         return SpikingNetwork(layers)
 
 
+def halved(inputs: int, channels: int, batch_norm: bool, kind: Pool) -> list[nn.Module]:
+    """A 3x3 convolution before neurons, with 2x2 average pooling unless their spikes are pooled."""
+    bias, norm = not batch_norm, [nn.BatchNorm2d(channels)] if batch_norm else []
+    if POOLS[kind] is None:
+        return [OverTime(PooledConv2d(inputs, channels, bias=bias), *norm)]
+    return [OverTime(nn.Conv2d(inputs, channels, 3, padding=1, bias=bias), *norm)]
+
+
 @dataclass(frozen=True)
 class ConvNet(Architecture):
-    """Blocks of 3x3 convolution, 2x2 average pooling and neurons, then fully connected layers.
+    """Blocks of 3x3 convolution, neurons and 2x2 pooling, then fully connected layers.
 
-    Pooling comes before the neurons, so each block passes spikes to the next one.
+    Average pooling comes before the neurons and max pooling after them, so each block passes spikes on.
 
     Args:
         channels: output channels of each block, each at least 1.
         hidden: neurons per fully connected hidden layer, each at least 1.
         batch_norm: normalise convolutions over the merged axes of time and batch.
+        pool: `average`; `max` for the largest spike of each step, as in direct training (Fang et al. 2021,
+            PLIF); `gated-max` for the spikes of the neuron that has fired most often so far, as in
+            conversions (Rueckauer et al. 2017).
 
     Source:
         The customary small convolutional SNN (e.g. TSSL-BP's 15C5-P2-40C5-P2-300, with 3x3 kernels).
@@ -233,8 +283,10 @@ class ConvNet(Architecture):
     channels: tuple[int, ...] = (16, 32)
     hidden: tuple[int, ...] = ()
     batch_norm: bool = True
+    pool: Pool = "average"
 
     def __post_init__(self) -> None:
+        check_pool(self, self.pool)
         _widths(self, "channels", self.channels)
         _widths(self, "hidden", self.hidden)
 
@@ -248,9 +300,8 @@ class ConvNet(Architecture):
                     f"{len(self.channels)} blocks for images {inputs}",
                     "Use fewer entries in channels.",
                 )
-            norm = [nn.BatchNorm2d(channels)] if self.batch_norm else []
-            convolution = PooledConv2d(depth, channels, bias=not self.batch_norm)
-            layers += [OverTime(convolution, *norm), *parts.hidden(channels)]
+            layers += halved(depth, channels, self.batch_norm, self.pool)
+            layers += parts.pooled(channels, self.pool)
             depth, height, width = channels, height // 2, width // 2
         head = MLP(self.hidden).build((depth, height, width), classes, parts)
         return SpikingNetwork([*layers, *head.layers])

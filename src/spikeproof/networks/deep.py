@@ -8,18 +8,27 @@ scales all channels, for small machines.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
-from spikeproof.networks.architecture import MLP, Architecture, OverTime, Parts, PooledConv2d, SpikingNetwork
+from spikeproof.networks.architecture import (
+    MLP,
+    Architecture,
+    OverTime,
+    Parts,
+    SpikingNetwork,
+    check_pool,
+    halved,
+)
+from spikeproof.networks.pooling import Pool, Window
 
-__all__ = ["VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "Residual", "SEWResNet"]
+__all__ = ["VGG9", "VGG11", "VGG16", "ResNet18", "ResNet19", "Residual", "SEWResNet", "expect_gains"]
 
 Join = Callable[[Tensor, Tensor], Tensor]
 """(output of the branch, output of the shortcut) -> output of the block."""
@@ -40,20 +49,22 @@ def _whole(part: object, name: str, values: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True)
 class VGG(Architecture):
-    """Stages of 3x3 convolutions, each ending in 2x2 average pooling, then fully connected layers.
+    """Stages of 3x3 convolutions, each ending in 2x2 pooling, then fully connected layers.
 
-    Average pooling is used instead of max pooling and comes before the neurons, so that each stage passes
-    spikes on. A stage does not pool an image that is only one pixel high or wide, so small images are pooled
-    fewer times.
+    Average pooling, the default, comes before the neurons and max pooling, as published, after them, so that
+    each stage passes spikes on. A stage does not pool an image that is only one pixel high or wide, so small
+    images are pooled fewer times.
     """
 
     width: float = 1.0
     hidden: tuple[int, ...] = ()
     batch_norm: bool = True
+    pool: Pool = "average"
     stages: ClassVar[tuple[tuple[int, ...], ...]] = ()
 
     def __post_init__(self) -> None:
         _scaled(self, self.width, 1)
+        check_pool(self, self.pool)
         _whole(self, "hidden", self.hidden)
 
     def build(self, inputs: tuple[int, int, int], classes: int, parts: Parts) -> SpikingNetwork:
@@ -63,14 +74,13 @@ class VGG(Architecture):
             for i, channels in enumerate(stage, 1):
                 channels = _scaled(self, self.width, channels)
                 pools = i == len(stage) and min(height, width) >= 2
-                bias = not self.batch_norm
-                convolution = (
-                    PooledConv2d(depth, channels, bias=bias)
-                    if pools
-                    else nn.Conv2d(depth, channels, 3, padding=1, bias=bias)
-                )
-                norm = [nn.BatchNorm2d(channels)] if self.batch_norm else []
-                layers += [OverTime(convolution, *norm), *parts.hidden()]
+                if pools:
+                    layers += halved(depth, channels, self.batch_norm, self.pool)
+                    layers += parts.pooled(None, self.pool)
+                else:
+                    plain = nn.Conv2d(depth, channels, 3, padding=1, bias=not self.batch_norm)
+                    norm = [nn.BatchNorm2d(channels)] if self.batch_norm else []
+                    layers += [OverTime(plain, *norm), *parts.hidden()]
                 depth = channels
                 height, width = (height // 2, width // 2) if pools else (height, width)
         head = MLP(self.hidden).build((depth, height, width), classes, parts)
@@ -85,6 +95,8 @@ class VGG9(VGG):
         width: factor on all channels, positive.
         hidden: neurons per fully connected hidden layer, each at least 1.
         batch_norm: normalise convolutions over the merged axes of time and batch.
+        pool: `average`, `max` for the largest spike of each step, or `gated-max` for the spikes of the neuron
+            that has fired most often so far, as conversions need it.
 
     Source:
         Lee et al. 2020 (64-64-P-128-128-P-256-256-256-P-1024-10).
@@ -102,6 +114,8 @@ class VGG11(VGG):
         width: factor on all channels, positive.
         hidden: neurons per fully connected hidden layer; (4096, 4096) in the original for ImageNet.
         batch_norm: normalise convolutions over the merged axes of time and batch.
+        pool: `average`, `max` for the largest spike of each step, or `gated-max` for the spikes of the neuron
+            that has fired most often so far, as conversions need it.
 
     Source:
         Simonyan & Zisserman 2015, table 1, column A.
@@ -118,6 +132,8 @@ class VGG16(VGG):
         width: factor on all channels, positive.
         hidden: neurons per fully connected hidden layer; (4096, 4096) in the original for ImageNet.
         batch_norm: normalise convolutions over the merged axes of time and batch.
+        pool: `average`, `max` for the largest spike of each step, or `gated-max` for the spikes of the neuron
+            that has fired most often so far, as conversions need it.
 
     Source:
         Simonyan & Zisserman 2015, table 1, column D.
@@ -140,19 +156,54 @@ class Residual(SpikingNetwork):
         shortcut: the layers of the other path; none for the identity.
         join: joins the outputs of the two paths.
 
+    Attributes:
+        gain: what the output of the shortcut is multiplied by, which makes an identity a scaled 1x1
+            convolution; None, and in no file of weights, for the plain shortcut.
+
     Shapes:
         `[T, B, C, H, W]` -> `[T, B, D, I, J]`
     """
+
+    gain: Tensor | None
 
     def __init__(self, branch: Sequence[nn.Module], shortcut: Sequence[nn.Module], join: Join) -> None:
         super().__init__(branch)
         self.shortcut = SpikingNetwork(shortcut)
         self.join = join
+        self.register_buffer("gain", None)
 
     def forward(
         self, spikes: Float[Tensor, "T B C H W"], tally: list[Tensor] | None = None
     ) -> Float[Tensor, "T B D I J"]:
-        return self.join(super().forward(spikes, tally), self.shortcut(spikes, tally))
+        return self.joined(super().forward(spikes, tally), self.shortcut(spikes, tally))
+
+    def joined(
+        self, branch: Float[Tensor, "T B D I J"], shortcut: Float[Tensor, "T B D I J"]
+    ) -> Float[Tensor, "T B D I J"]:
+        """The output of the block for the outputs of its two paths."""
+        return self.join(branch, shortcut if self.gain is None else self.gain * shortcut)
+
+    def weigh(self, gain: float) -> None:
+        """Give the shortcut a weight, in the precision of the other weights."""
+        like = next(self.parameters())
+        self.gain = torch.full((), gain, dtype=like.dtype, device=like.device)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
+        if f"{prefix}gain" in state_dict and self.gain is None:
+            self.weigh(1.0)
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+def expect_gains(network: nn.Module, names: Collection[str]) -> None:
+    """Give shortcuts a weight where a file of weights has one, as those of converted networks do.
+
+    Args:
+        network: as it was built, in place.
+        names: of the tensors in the file.
+    """
+    for name, block in network.named_modules():
+        if isinstance(block, Residual) and f"{name}.gain" in names:
+            block.weigh(1.0)
 
 
 class GlobalPool(nn.Module):
@@ -181,7 +232,17 @@ def _large(inputs: int, channels: int, parts: Parts) -> list[nn.Module]:
     return [_convolution(inputs, channels, 7, 2), *parts.hidden(), pool]
 
 
-STEMS: dict[str, Callable[[int, int, Parts], list[nn.Module]]] = {"small": _small, "large": _large}
+def _large_gated(inputs: int, channels: int, parts: Parts) -> list[nn.Module]:
+    window = Window(3, 2, padding=1)
+    return [_convolution(inputs, channels, 7, 2), *parts.pooled(None, "gated-max", window)]
+
+
+Stem = Literal["small", "large", "large-gated"]
+STEMS: dict[str, Callable[[int, int, Parts], list[nn.Module]]] = {
+    "small": _small,
+    "large": _large,
+    "large-gated": _large_gated,
+}
 
 
 @dataclass(frozen=True)
@@ -190,7 +251,7 @@ class _ResNet(Architecture):
 
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     width: float = 1.0
-    stem: Literal["small", "large"] = "small"
+    stem: Stem = "small"
     channels: ClassVar[tuple[int, ...]] = (64, 128, 256, 512)
 
     def __post_init__(self) -> None:
@@ -237,7 +298,8 @@ class ResNet18(_ResNet):
         blocks: residual blocks per stage, four numbers; (3, 4, 6, 3) is ResNet-34.
         width: factor on all channels, positive.
         stem: `small` for a 3x3 convolution, as for CIFAR; `large` for one of 7x7 with stride 2, followed by
-            3x3 max pooling with stride 2, as for ImageNet.
+            3x3 max pooling with stride 2, as for ImageNet; `large-gated` for max pooling of spike counts, as
+            conversions need it.
 
     Source:
         He et al. 2016, table 1; small stem as in their section 4.2. Neurons stand where the ReLUs were.
@@ -254,7 +316,8 @@ class ResNet19(_ResNet):
     Args:
         blocks: residual blocks per stage, three numbers.
         width: factor on all channels, positive.
-        stem: `small` for a 3x3 convolution; `large` for one of 7x7 with stride 2 and max pooling.
+        stem: `small` for a 3x3 convolution; `large` for one of 7x7 with stride 2 and max pooling;
+            `large-gated` for max pooling of spike counts, as conversions need it.
         hidden: neurons per fully connected hidden layer, each at least 1.
 
     Source:
@@ -298,7 +361,8 @@ class SEWResNet(_ResNet):
         blocks: residual blocks per stage, four numbers; (3, 4, 6, 3) is SEW-ResNet-34.
         width: factor on all channels, positive.
         stem: `small` for a 3x3 convolution, as for CIFAR; `large` for one of 7x7 with stride 2, followed by
-            3x3 max pooling with stride 2, as for ImageNet.
+            3x3 max pooling with stride 2, as for ImageNet; `large-gated` for max pooling of spike counts, as
+            conversions need it.
         connect: `add`, `and` or `iand`; the last two are defined for spikes only.
 
     Raises:

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.neurons.few_spikes import FS
 from spikeproof.neurons.leaky import LIF
 from spikeproof.neurons.parts.constants import falls_by, positive
 from spikeproof.neurons.parts.neuron import NOTHING, Learned, Neuron, SomeState
@@ -31,7 +30,7 @@ def _split(learned: Learned) -> tuple[Learned, Tensor | None]:
 
 def _inner(part: object, neuron: Neuron) -> None:
     """Refuse neurons that cannot be the inner neuron of `part`."""
-    if not neuron.spiking or isinstance(neuron, FS):
+    if not neuron.spiking or neuron.looks_ahead:
         raise InputError(
             f"{type(part).__name__} needs a neuron that fires step by step",
             repr(neuron),

@@ -386,7 +386,7 @@ def _bags(rows: Tensor, table: Float[Tensor, "R O"], starts: Tensor) -> Float[Te
 
 @dataclass(frozen=True)
 class T2FSNN(Timed):
-    r"""A neuron that integrates in one phase and fires in the next, under a threshold that decays.
+    r"""The T2FSNN's neuron for direct training on spike times: it fires under a decaying threshold.
 
     .. math:: V = \sum_i w_i\,e^{-(t_i - t_d)/\tau}, \quad
               t_{out} = \min\{t \in 0..T-1 : V \ge \theta\,e^{-(t - t_d)/\tau}\}
@@ -409,8 +409,8 @@ class T2FSNN(Timed):
         tensor([[8., 5., 0.]])
 
     Source:
-        Park et al. 2020 (T2FSNN), eq. (3)-(7); constants per model instead of trained per layer, and no early
-        firing, which changes no spike within a phase.
+        Park et al. 2020 (T2FSNN), eq. (3)-(7), with constants per model and no early firing. The paper
+        converts an ANN, as `t2fsnn-conversion` does with the neuron `t2fsnn-converted`.
     """
 
     steps: int = 80

@@ -92,4 +92,5 @@ class RateNorm(nn.Module):
         if self.training:
             with torch.no_grad():
                 self.running_max.lerp_(x.amax().clamp(min=0).to(self.running_max.dtype), self.momentum)
-        return self.bound * (x / self.bound).clamp(0, 1)
+        bound = self.bound.clone()  # layers that share this unit change the maximum before the backward pass
+        return bound * (x / bound).clamp(0, 1)

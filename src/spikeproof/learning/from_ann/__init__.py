@@ -1,0 +1,1 @@
+"""Conversions: an ANN is trained, and its weights make a spiking network."""
