@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.answers.reachable import (
+    DETERMINISTIC,
     SHARES,
     BySpikes,
     EncoderAware,
@@ -182,7 +183,7 @@ def _asked(model: Model, images: Tensor) -> Tensor:
     """The answers to images, of which the last batch is as large as the others."""
     rows = torch.arange(-(-len(images) // TOGETHER) * TOGETHER, device=images.device) % len(images)
     whole = images[rows]
-    parts = [model(part, Key(("deterministic",))) for part in torch.split(whole, TOGETHER)]
+    parts = [model(part, DETERMINISTIC) for part in torch.split(whole, TOGETHER)]
     return torch.cat(parts)[: len(images)]
 
 
@@ -303,7 +304,7 @@ class ByPixels:
         """The rise of the objective for every level of every pixel, to first order in the pixels."""
         now = search.images(choice, rows).requires_grad_()
         with torch.enable_grad():
-            logits = self.source(now, Key(("deterministic",)))
+            logits = self.source(now, DETERMINISTIC)
             total = towards(logits, rows).sum() + 0 * now.sum()  # a model without gradients has gradient zero
             grad = torch.autograd.grad(total, now)[0].nan_to_num(0.0, 0.0, 0.0)
         search.forward[rows] += 1

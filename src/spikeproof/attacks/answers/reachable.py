@@ -8,7 +8,7 @@ by a forward pass of the model, and refines it pixel by pixel. It returns real p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import NamedTuple, Protocol
@@ -27,6 +27,7 @@ from spikeproof.protocols import Coded, Encoder, Model, Threat, attack_call
 from spikeproof.threats import boxed
 
 __all__ = [
+    "DETERMINISTIC",
     "BySpikes",
     "EncoderAware",
     "EncoderAwareSearch",
@@ -47,8 +48,10 @@ KICK = 0.03
 """Share of the pixels that are drawn anew where no change raises the objective any more."""
 PASSES = 3
 """Largest number of rounds over single pixels, which go on while they help."""
-CHUNK = 256
-"""Batch size of the forward passes where all combinations are tried."""
+CHUNK = 512
+"""Largest batch of the forward passes."""
+DETERMINISTIC = Key(("deterministic",))
+"""The key of all forward passes: no model that is searched here draws."""
 
 
 def level_code(code: Encoder) -> LevelCode | None:
@@ -348,8 +351,10 @@ class PatternSearch:
 
     def evaluate(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The margin, and whether the image fools the model, by a forward pass of the attacked model."""
+        parts = zip(images.split(CHUNK), rows.split(CHUNK), strict=True)
         with torch.no_grad():
-            value, fooled = evaluator(self.model, Margin(), self.y[rows])(images, Key(("deterministic",)))
+            found = [evaluator(self.model, Margin(), self.y[few])(part, DETERMINISTIC) for part, few in parts]
+        value, fooled = (torch.cat(each) for each in zip(*found, strict=True))
         self.forward.scatter_add_(0, rows, torch.ones_like(rows))
         return value, fooled
 
@@ -377,9 +382,8 @@ class PatternSearch:
             improved = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
             found, height = choice[rows].clone(), values[rows].clone()
             ranked = _ranked(gain)
-            for share in SHARES:
-                trial = torch.where(_largest(gain, ranked, share), index, choice[rows])
-                better = self.try_out(trial, rows, height)
+            picks = [torch.where(_largest(gain, ranked, share), index, choice[rows]) for share in SHARES]
+            for trial, better in zip(picks, self.try_out(picks, rows, height), strict=True):
                 found[better], improved = trial[better], improved | better
             kicked = self.kick(found, rows, key.fold("kick", step).take(rows))
             stay = improved.view(-1, *[1] * (found.ndim - 1))
@@ -410,14 +414,21 @@ class PatternSearch:
         drawn = _drawn(draws[0], self.choices.entries[rows])
         return torch.where(draws[1] < max(KICK, 2 / choice[0].numel()), drawn, choice)
 
-    def try_out(self, trial: Tensor, rows: Tensor, height: Tensor) -> Tensor:
-        """Evaluate a choice; where its margin exceeds `height`, raise `height` to it. Returns where."""
-        images = self.images(trial, rows)
-        value, fooled = self.evaluate(images, rows)
-        self.offer(rows, images, fooled, value)
-        better = value > height
-        height[better] = value[better]
-        return better
+    def try_out(self, trials: Sequence[Tensor], rows: Tensor, height: Tensor) -> list[Tensor]:
+        """Evaluate choices together, and offer one after the other.
+
+        Where the margin of a choice exceeds `height`, raises `height` to it. Returns where, for each choice.
+        """
+        images = torch.cat([self.images(trial, rows) for trial in trials])
+        value, fooled = self.evaluate(images, rows.repeat(len(trials)))
+        improved = []
+        for each in zip(images.split(len(rows)), value.split(len(rows)), fooled.split(len(rows)), strict=True):
+            image, now, wrong = each
+            self.offer(rows, image, wrong, now)
+            better = now > height
+            height[better] = now[better]
+            improved.append(better)
+        return improved
 
     def images(self, choice: Tensor, rows: Tensor) -> Tensor:
         picked: Tensor = self.choices.pixels[:, rows].gather(0, choice[None])[0]
@@ -429,7 +440,7 @@ class PatternSearch:
             return lambda logits, rows: Margin()(logits, self.y[rows])
         if self.clean is None:  # later runs attack fewer rows
             with torch.no_grad():
-                logits = self.model(self.x[rows], Key(("deterministic",)))
+                logits = self.model(self.x[rows], DETERMINISTIC)
             self.clean = logits.new_zeros(len(self.x), logits.shape[1])
             self.clean[rows] = logits
             self.forward[rows] += 1
@@ -475,7 +486,7 @@ class PatternSearch:
             here, level, pixel = choice[going], order[going, turn] // pixels, order[going, turn] % pixels
             trial = here.flatten(1).scatter(1, pixel[:, None], level[:, None]).view(here.shape)
             reached = height[going]
-            better = self.try_out(trial, rows[going], reached)
+            (better,) = self.try_out([trial], rows[going], reached)
             height[going] = reached
             improved[rows[going]] |= better
             choice[going] = torch.where(better.view(-1, *[1] * (here.ndim - 1)), trial, here)
