@@ -3,7 +3,8 @@
 A code of levels hides behind a plain function: nothing shows which pixel values give the same spikes. But the
 answers do. Along a line on which some pixels share one grey value, they change at the edges of levels and
 nowhere else, and bisection finds every edge to the last bit. The found levels are tested before they are
-used: moving every pixel within its level must leave the answers as they are.
+used: moving every pixel within its level must leave the answers as they are. Where the code is known, so are
+its levels, and the same search runs over them.
 """
 
 from __future__ import annotations
@@ -211,10 +212,10 @@ class LevelSearchAttack:
     .. math:: g_{i,n} = L(x_{i \to n}) - L(x), \quad n \in N_i
 
     with :math:`N_i` the levels that pixel `i` reaches within the budget. Shares of the most promising changes
-    are tried by forward passes, as in the encoder-aware search, which this is where the encoder is not known;
-    gains along the gradient of the model, if it has one, and gains from answers take turns. A model in whose
-    answers no levels are found keeps its images. The forward passes that find the levels are of the model,
-    not of an example, and are not among the queries.
+    are tried by forward passes, as in the encoder-aware search; gains along a gradient and gains from answers
+    take turns. Where the code is known, the gradient is that with respect to the spikes, and otherwise that
+    of the pixels, if the model has one. A model in whose answers no levels are found keeps its images. The
+    forward passes that find the levels are of the model, not of an example, and are not among the queries.
 
     Args:
         threat: `Linf`, or a region of it.
@@ -321,7 +322,9 @@ class ByAnswers:
     probes: int
     key: Key
 
-    def __call__(self, search: PatternSearch, choice: Tensor, rows: Tensor, turn: int) -> Float[Tensor, "M B *F"]:
+    def __call__(
+        self, search: PatternSearch, choice: Tensor, rows: Tensor, turn: int
+    ) -> Float[Tensor, "M B *F"]:
         pixels, now = search.choices.pixels[:, rows].flatten(2), search.images(choice, rows)
         flat, entries = now.flatten(1), pixels.shape[0] * pixels.shape[2]
         draws = self.key.fold(turn).take(rows).uniform((len(rows), search.attack.most * pixels.shape[2]))
@@ -342,7 +345,7 @@ class ByAnswers:
 
 @dataclass(frozen=True, kw_only=True)
 class LevelSearch(Recipe):
-    """Level search: a search over the levels of a code that a plain function hides, found by its answers.
+    """Level search: a search by answers over the levels of a code, which are found by answers if need be.
 
     Args:
         queries: forward passes on an example after the levels are found, at least 1; one turn of each kind

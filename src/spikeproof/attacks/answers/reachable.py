@@ -351,7 +351,7 @@ class PatternSearch:
 
     def evaluate(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The margin, and whether the image fools the model, by a forward pass of the attacked model."""
-        parts = zip(images.split(CHUNK), rows.split(CHUNK), strict=True)
+        parts = zip(torch.split(images, CHUNK), torch.split(rows, CHUNK), strict=True)
         with torch.no_grad():
             found = [evaluator(self.model, Margin(), self.y[few])(part, DETERMINISTIC) for part, few in parts]
         value, fooled = (torch.cat(each) for each in zip(*found, strict=True))
@@ -421,9 +421,8 @@ class PatternSearch:
         """
         images = torch.cat([self.images(trial, rows) for trial in trials])
         value, fooled = self.evaluate(images, rows.repeat(len(trials)))
-        improved = []
-        for each in zip(images.split(len(rows)), value.split(len(rows)), fooled.split(len(rows)), strict=True):
-            image, now, wrong = each
+        improved, parts = [], (torch.split(each, len(rows)) for each in (images, value, fooled))
+        for image, now, wrong in zip(*parts, strict=True):
             self.offer(rows, image, wrong, now)
             better = now > height
             height[better] = now[better]
@@ -462,9 +461,7 @@ class PatternSearch:
         share = (self.zero / self.backward.clamp(min=1)).to(self.x.dtype)
         return Result(self.best.x, success, trace, self.forward + 1, self.backward, share, self.best.fell)
 
-    def refine(
-        self, towards: Towards, unbroken: Bool[Tensor, "B"]
-    ) -> Bool[Tensor, "B"]:
+    def refine(self, towards: Towards, unbroken: Bool[Tensor, "B"]) -> Bool[Tensor, "B"]:
         """Change single pixels of the best images, the most promising first; returns which improved."""
         improved = torch.zeros_like(unbroken)
         rows = (unbroken & (self.best.fooled <= 0)).nonzero().flatten()
