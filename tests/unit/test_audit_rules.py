@@ -156,6 +156,7 @@ IN_SUITES = {
     "loss still rising": number(
         attacks=suite(member("pgd", 0.6, 120, evidence={"losses": [float(i) for i in range(20)]}))
     ),
+    "search still finding": number(attacks=suite(OWN, member("last", 0.5, 40)), suites=["standard"]),
     "silent success": number(attacks=suite(member("pgd", 0.6, 120, evidence={"silent_success_share": 0.1}))),
     "expectation too small": number(attacks=suite(OWN), stochastic=True),
     "effect lost at 8 bits": number(attacks=suite(OWN, eight_bit=0.8)),
@@ -175,6 +176,7 @@ IN_STUDIES = {
     "one step beats many": number(attacks=[ran(PGD(steps=20), 0.6), ran(FGSM(), 0.5)]),
     "unbounded attack fails": number(attacks=[ran(PGD(steps=20))], unbounded=True),
     "loss still rising": number(attacks=[ran(PGD(steps=20), losses=[float(i) for i in range(20)])]),
+    "search still finding": number(attacks=suite(OWN, member("last", 0.5, 40)), suites=["extreme"]),
     "silent success": number(attacks=[ran(PGD(steps=20), silent_success_share=0.1)]),
     "expectation too small": number(attacks=[ran(PGD(steps=20))], stochastic=True),
     "effect lost at 8 bits": number(attacks=[ran(PGD(steps=20), eight_bit_accuracy=0.8)]),
