@@ -6,8 +6,8 @@
 Each ending continues the same suite, which was stopped after its first search with rectangles, and attacks
 what that left: images left, and processor seconds on one thread. The images are the class-proportional sample
 of so many test images; with `--skip`, those that a sample of the given size does not hold, so that an ending
-that was chosen on that sample is confirmed on others. With `--starts`, the last search also begins at what the
-standard suites of other threats found, projected to the budget. MODEL is a train cell of a study.
+that was chosen on that sample is confirmed on others. With `--starts`, the last search also begins at
+what the standard suites of other threats found, projected to the budget. MODEL is a train cell of a study.
 """
 
 from __future__ import annotations
