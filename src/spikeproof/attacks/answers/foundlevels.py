@@ -257,11 +257,11 @@ class LevelSearchAttack:
     ) -> Result:
         """Attack `model`; gradients may come from `through`."""
         x = admit(model, self.threat, x, y, through)
+        wrong = judge(model, x, y, key.fold("verdict"))
         source = model if through is None else through
         known = known_code(source)
         code = levels_of(model, x) if known is None and len(x) else known
         if code is None:
-            wrong = judge(model, x, y, key.fold("verdict"))
             none = torch.zeros(len(x), dtype=torch.int64, device=x.device)
             fell = torch.where(wrong, UNRECORDED, none - 1)
             return Result(x.clone(), wrong, x.new_zeros(0, len(x)), none + 1, none, x.new_zeros(len(x)), fell)
@@ -273,6 +273,7 @@ class LevelSearchAttack:
         search = PatternSearch(shape, model, code, x, y, choices, ranking)
         search.begin = None if self.start is None else self.start(self.threat, x, key.fold("start"))
         search.run(0, combinations(search.choices.levels) > 1, key.fold("run"))
+        search.forward += 1  # the verdict on the clean images
         return search.result(key.fold("verdict"))
 
 
