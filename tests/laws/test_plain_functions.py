@@ -17,7 +17,7 @@ from spikeproof.evaluation.callables import Plain
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.evaluation.verdicts import evaluate_clean
 
-THREAT = sp.Linf(0.06)
+THREAT = sp.Linf(0.08)
 KEY, N, POINTS = sp.Key.of(3), 18, 0.02
 CODES = (sp.Direct(3), sp.QuantisedDirect(3), sp.Latency(3), sp.EarlyBurst(3))
 READOUTS = (sp.MeanPotential(), sp.Count(), sp.FirstSpike())
