@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import spikeproof as sp
+from spikeproof.attacks.answers import foundlevels
 from spikeproof.attacks.answers.foundlevels import FoundLevels, levels_of
 from spikeproof.attacks.answers.reachable import level_code
 from spikeproof.errors import InputError
@@ -90,12 +91,30 @@ def test_every_option_reaches_the_attack(option, values):
     assert not torch.equal(first.queries, second.queries)
 
 
-def test_suites_search_the_levels_of_functions_and_the_patterns_of_known_codes():
+def test_suites_search_the_levels_of_functions_and_of_known_codes():
     net = built(sp.Latency(4))
     unknown = [member.name for member in plan("standard", hidden(net), LINF)]
     assert "level-search" in unknown
     assert "encoder-aware" not in unknown
-    assert "level-search" not in [member.name for member in plan("standard", net, LINF)]
+    assert [member.name for member in plan("standard", net, LINF)][-1] == "level-search"
+    for encoder, searched in ((sp.QuantisedDirect(4), True), (sp.Direct(4), False), (sp.Bernoulli(4), False)):
+        names = [member.name for member in plan("standard", built(encoder), LINF)]
+        assert ("level-search" in names) == searched
+
+
+def test_a_known_code_is_searched_over_its_own_levels_by_gradients_of_its_spikes(monkeypatch):
+    """Its levels are not looked for, and it falls at least as often as the function made of it."""
+    net = built(sp.Latency(4))
+    y = net(IMAGES).argmax(1)
+    attack = sp.LevelSearch(queries=600, probes=24)(sp.Linf(0.1))
+    plain = attack(hidden(net), IMAGES, y, KEY)
+    asked = []
+    monkeypatch.setattr(net, "read", lambda spikes, read=net.read: asked.append(1) or read(spikes))
+    monkeypatch.setattr(foundlevels, "levels_of", None)
+    known = attack(net, IMAGES, y, KEY)
+    assert asked
+    assert known.success.sum() >= plain.success.sum()
+    assert sp.Linf(0.1).contains(known.x_adv, IMAGES).all()
 
 
 def test_settings_that_mean_nothing_are_refused():

@@ -24,7 +24,7 @@ from spikeproof.attacks.nearest.linearised import DeepFool
 from spikeproof.attacks.parts.objectives import PrefixMean
 from spikeproof.attacks.search import Result
 from spikeproof.auditing import slopes
-from spikeproof.auditing.assess import assess, attack_evidence
+from spikeproof.auditing.assess import assess, attack_evidence, suite_evidence
 from spikeproof.auditing.checks import CHECKS, audit
 from spikeproof.auditing.evidence import CurvePoint, Evidence
 from spikeproof.datasets import Digits
@@ -33,6 +33,7 @@ from spikeproof.encoders import Bernoulli, Direct, Latency, SpikeGated
 from spikeproof.evaluation.certificates import BernoulliSmoothing
 from spikeproof.evaluation.distances import evaluate_distances
 from spikeproof.evaluation.levels import Level
+from spikeproof.evaluation.suites import Member, evaluate_suite
 from spikeproof.evaluation.through import made_on
 from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean, evaluate_sweep
 from spikeproof.keys import Key
@@ -291,6 +292,27 @@ def attacked_as(**parts):
     return with_attack(base, "pgd elsewhere", pgd(Linf(EPSILON)), pgd, model, through=other.eval())
 
 
+def own_levels():
+    """A model whose code is hidden and whose pixels are scaled before it, each by another factor."""
+    scale = 0.5 + 0.5 * KEY.fold("scale").uniform((1, 1, 8, 8))
+    return Wrapped(trained(Latency(16)), before=lambda x: x * scale)
+
+
+def still_finding() -> Evidence:
+    """A suite whose members take two steps each, so that every one of them finds what the others left."""
+    model, (x, y) = trained(), images()
+    clean, threat = evaluate_clean(model, x, y, KEY), Linf(EPSILON)
+    brief = [Member(f"pgd-{i}", PGD(steps=2, reach=0.05 * (1 + i))) for i in range(9)]
+    found = evaluate_suite(model, "standard", threat, x, y, clean, KEY, members=brief)
+    return replace(
+        evidence(model),
+        accuracy=found.accuracy,
+        interval=wilson(found.accuracy * len(x), len(x)),
+        attacks=suite_evidence(found.metrics()),
+        suites=[Level.STANDARD],
+    )
+
+
 EXHIBITS = (
     Exhibit("direct code, sound", None, lambda: evidence(trained())),
     Exhibit("latency code, sound", None, lambda: evidence(trained(Latency(6)))),
@@ -424,6 +446,7 @@ EXHIBITS = (
         "loss still rising",
         lambda: evidence(trained(), (PGD(steps=20, reach=0.4), SquareSearch(queries=60))),
     ),
+    Exhibit("suite that was cut short", "search still finding", still_finding),
     Exhibit("last iterate returned", "silent success", silent_success),
     Exhibit(
         "attack that does not project",
@@ -437,6 +460,11 @@ EXHIBITS = (
         "expectation too small",
         lambda: evidence(trained(Bernoulli(6))),
     ),
+    Exhibit(
+        "levels of their own for all pixels", "steps without known levels", lambda: evidence(own_levels())
+    ),
+    Exhibit("hidden latency code, sound", None, lambda: evidence(Wrapped(trained(Latency(6))))),
+    Exhibit("hidden counted spikes, sound", None, lambda: evidence(Wrapped(trained(Direct(8), Count())))),
     Exhibit("changes below a grey level", "effect lost at 8 bits", eight_bits),
     Exhibit("twenty test images", "too few examples", lambda: evidence(trained(), count=20)),
     Exhibit(

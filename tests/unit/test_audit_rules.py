@@ -123,6 +123,7 @@ def suite(*members, eight_bit=0.5):
 
 
 OWN = member("pgd", 0.6, 120)
+LAST = member("last", 0.5, 0)
 DIAGNOSED = {
     "zero gradients": {"zero_gradients": 0.5},
     "layer without gradient": {"zero_by_layer": (1.0,)},
@@ -156,6 +157,7 @@ IN_SUITES = {
     "loss still rising": number(
         attacks=suite(member("pgd", 0.6, 120, evidence={"losses": [float(i) for i in range(20)]}))
     ),
+    "search still finding": number(attacks=suite(OWN, member("last", 0.5, 40)), suites=["standard"]),
     "silent success": number(attacks=suite(member("pgd", 0.6, 120, evidence={"silent_success_share": 0.1}))),
     "expectation too small": number(attacks=suite(OWN), stochastic=True),
     "effect lost at 8 bits": number(attacks=suite(OWN, eight_bit=0.8)),
@@ -175,6 +177,7 @@ IN_STUDIES = {
     "one step beats many": number(attacks=[ran(PGD(steps=20), 0.6), ran(FGSM(), 0.5)]),
     "unbounded attack fails": number(attacks=[ran(PGD(steps=20))], unbounded=True),
     "loss still rising": number(attacks=[ran(PGD(steps=20), losses=[float(i) for i in range(20)])]),
+    "search still finding": number(attacks=suite(OWN, member("last", 0.5, 40)), suites=["extreme"]),
     "silent success": number(attacks=[ran(PGD(steps=20), silent_success_share=0.1)]),
     "expectation too small": number(attacks=[ran(PGD(steps=20))], stochastic=True),
     "effect lost at 8 bits": number(attacks=[ran(PGD(steps=20), eight_bit_accuracy=0.8)]),
@@ -191,9 +194,19 @@ IN_STUDIES = {
 @pytest.mark.parametrize(("level", "verdict"), [("quick", "doubtful"), ("standard", "supported")])
 def test_substitutes_ahead_of_training_are_a_doubt_only_where_no_standard_suite_used_them(level, verdict):
     found = audit(
-        number(attacks=suite(OWN, member("width-sweep", 0.5, 40, own_gradient=False)), suites=[level])
+        number(attacks=suite(OWN, member("width-sweep", 0.5, 40, own_gradient=False), LAST), suites=[level])
     )
     assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(("broke", "verdict"), [(0, SUPPORTED), (15, SUPPORTED), (25, DOUBTFUL)])
+def test_a_suite_that_ends_while_it_finds_as_much_as_its_interval_is_wide_is_doubted(broke, verdict):
+    """The interval of 50 % on 400 examples reaches 4.9 points down, which are 19.5 examples."""
+    first = [member(f"pgd-{i}", 0.6 - i / 100, 10) for i in range(6)]
+    late = [member("rectangles", 0.5 + broke / 800, broke / 2), member("level-search", 0.5, broke / 2)]
+    assert audit(number(attacks=suite(*first, *late), suites=["standard"])).verdict == verdict
+    longer = [*suite(*first, *late), *suite(*first, *late, *[LAST] * 4)]  # the end of the longer one counts
+    assert audit(number(attacks=longer, suites=["standard", "extreme"])).verdict == SUPPORTED
 
 
 @pytest.mark.parametrize(("suites", "verdict"), [([], DOUBTFUL), (["standard"], SUPPORTED)])

@@ -391,6 +391,20 @@ CHECKS: tuple[Check, ...] = (
         f"{_INDICATORS} (unstable predictions)",
     ),
     Check(
+        "steps without known levels",
+        DOUBTFUL,
+        c.of_diagnostics(c.stepwise_without_levels),
+        "the code of the model is not known, its answers jump along single pixels, more than "
+        f"{c.REPEATED:.0%} of the jumps lie at the same pixel value on images that have nothing else in common, and no "
+        "levels were found that all pixels have in common.",
+        "Pixels are rounded, and each may have levels of its own. A gradient does not show where they end, and the search "
+        "over levels needs to know them.",
+        "Move what rounds the pixels into an encoder of spikeproof, or wrap the model so that its code is known.",
+        "spikeproof",
+        where=(PYTHON,),
+        only="Studies and `evaluate` measure models whose code is known.",
+    ),
+    Check(
         "one exit attacked",
         DOUBTFUL,
         c.one_exit_attacked,
@@ -496,10 +510,21 @@ CHECKS: tuple[Check, ...] = (
         "loss still rising",
         DOUBTFUL,
         c.loss_still_rising,
-        "the strongest iterated attack made more than a tenth of its gain in the last quarter of its steps.",
+        "the strongest iterated attack made more than a tenth of its gain in the last quarter of its steps, and no standard "
+        "suite ran, whose members begin where others ended.",
         "The attack was stopped too early.",
         "Use more steps.",
         f"{_INDICATORS} (incomplete optimisation)",
+    ),
+    Check(
+        "search still finding",
+        DOUBTFUL,
+        c.search_still_finding,
+        "the last quarter of the members of a suite `standard` or `extreme` broke a larger share of the examples than lies "
+        "between the number and the lower end of its interval.",
+        "As many members again, if they found as much again, would lead out of the interval that is printed.",
+        "Use the suite `extreme`.",
+        "spikeproof",
     ),
     Check(
         "silent success",
@@ -522,12 +547,14 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "effect lost at 8 bits",
-        DOUBTFUL,
+        NOTE,
         c.effect_lost_at_8_bits,
         "rounding the attacked images to 8 bits raises accuracy by more than 10 points.",
-        "Where images are stored in 8 bits, the attack is weaker than its number says.",
+        "Where images are stored in 8 bits, the attack is weaker than its number says. The number holds for images of any "
+        "precision, and is not too high for these.",
         "Say which images are meant, or attack on the grid of 8 bits.",
         "Carlini et al. 2019, section 5",
+        too_high=False,
     ),
     MISSING_ATTACKS,
     Check(

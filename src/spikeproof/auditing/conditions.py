@@ -57,8 +57,10 @@ __all__ = [
     "probabilities",
     "rises_with_epsilon",
     "safeguards_missing",
+    "search_still_finding",
     "share_above",
     "silent_success",
+    "stepwise_without_levels",
     "substitute_beats_training",
     "ties",
     "too_few_examples",
@@ -93,6 +95,8 @@ RESTORED = 0.1
 """Largest gain in accuracy from rounding to 8 bits that raises nothing."""
 WIDE = 0.1
 """Largest half-width of an interval that raises nothing."""
+REPEATED = 0.25
+"""Largest share of the jumps along a pixel that may lie at the same value on another image."""
 DISAGREE = 0.5
 """Two estimates of a gradient with a mean cosine below this are mostly noise."""
 FOLLOWS = 0.75
@@ -297,6 +301,17 @@ def gradient_is_no_slope(diagnostics: Diagnostics) -> str | None:
     return "; ".join(reasons) or None
 
 
+def stepwise_without_levels(diagnostics: Diagnostics) -> str | None:
+    """Whether single pixels have levels that were not found, so that no attack could search them."""
+    share = diagnostics.shared_steps
+    if share is None or diagnostics.levels_found or share <= REPEATED:
+        return None
+    return (
+        f"{_percent(share)} of the pixel values at which the answers jump are the same for other images, "
+        "and no levels were found that all pixels have in common"
+    )
+
+
 def unstable_predictions(diagnostics: Diagnostics) -> str | None:
     if diagnostics.unstable is None or diagnostics.unstable <= SHAKEN:
         return None
@@ -421,6 +436,8 @@ def unbounded_attack_fails(evidence: Evidence) -> str | None:
 
 
 def loss_still_rising(evidence: Evidence) -> str | None:
+    if searched(evidence):  # members begin where others ended, so their gains have no common start
+        return None
     iterated = [a for a in evidence.white_box() if a.steps > 1]
     strongest = min(iterated, key=lambda a: (a.accuracy, -a.steps), default=None)
     if strongest is None or strongest.accuracy <= ALL_BROKEN:
@@ -441,6 +458,29 @@ def _gained_at_the_end(losses: Sequence[float]) -> float:
         path.append(best)
     last = len(path) // 4
     return (path[-1] - path[-1 - last]) / (path[-1] - path[0]) if path[-1] > path[0] else 0.0
+
+
+def search_still_finding(evidence: Evidence) -> str | None:
+    """Whether as much search again, if it found as much again, would lead out of the interval."""
+    if not searched(evidence):
+        return None
+    members = _last_suite(evidence)
+    late = members[3 * len(members) // 4 :]
+    found = sum(a.broke or 0.0 for a in late)
+    below = evidence.accuracy - evidence.interval.low
+    if len(members) < 2 or found <= below:
+        return None
+    return (
+        f"the last {len(late)} of {len(members)} members of the suite broke {_percent(found)} of the "
+        f"examples, and the lower end of the interval lies {_percent(below)} below the number"
+    )
+
+
+def _last_suite(evidence: Evidence) -> list[AttackEvidence]:
+    """The members of the suite that was run last; accuracy does not rise from member to member."""
+    members = [a for a in evidence.attacks if a.broke is not None]
+    starts = [i for i in range(1, len(members)) if members[i].accuracy > members[i - 1].accuracy + SLACK]
+    return members[max(starts, default=0) :]
 
 
 def silent_success(evidence: Evidence) -> str | None:

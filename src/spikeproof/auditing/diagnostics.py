@@ -16,8 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from spikeproof.attacks.answers.foundlevels import levels_of
+from spikeproof.attacks.answers.reachable import known_code
 from spikeproof.auditing import slopes, state
 from spikeproof.auditing.evidence import VOTES, Diagnostics
+from spikeproof.auditing.pixelsteps import shared_steps
 from spikeproof.decoders import UNDECIDED, decide
 from spikeproof.errors import SpikeproofError
 from spikeproof.evaluation.callables import answering
@@ -93,6 +96,7 @@ def _measured(
         "unstable": _unstable(model, x, y, key),
         **(_gradients(model, x, y, key, stochastic) if differentiable else {}),
         **(_slopes(model, x, y, key, stochastic) if not _on_events(model) else {}),
+        **_levels(model, x, key, stochastic),
     }
     at_end = float(_differ(logits, _logits(model, x, key)).float().mean())
     unlike = [share for share in (kept.near, kept.later) if share is not None]
@@ -278,6 +282,15 @@ def _by_layer(model: Classifier, x: Tensor, y: Tensor, key: Key) -> tuple[float,
         for handle in handles:
             handle.remove()
     return tuple(1.0 if g is None else float((g.abs() < 1e-12).float().mean()) for g in grads)
+
+
+def _levels(model: Model, x: Tensor, key: Key, stochastic: bool) -> dict[str, Any]:
+    """Whether a model whose code is not known rounds its pixels, and whether the levels can be found."""
+    if stochastic or isinstance(model, Classifier) or known_code(model) is not None or _on_events(model):
+        return {}
+    if levels_of(model, x) is not None:
+        return {"levels_found": True}
+    return {"levels_found": False, "shared_steps": shared_steps(model, x, key.fold("shared steps"))}
 
 
 def _slopes(model: Model, x: Tensor, y: Tensor, key: Key, stochastic: bool) -> dict[str, Any]:

@@ -138,6 +138,10 @@ class Diagnostics:
         flat: share of examples around which no direction changes the loss.
         hidden_inputs: share of the change of the loss that comes from pixels without a gradient.
         values: number of different margins in all forward passes for slopes, counted up to `slopes.FEW`.
+        levels_found: whether the answers of a model of unknown code show levels that all pixels have in
+            common; None where the code is known, or the model is stochastic.
+        shared_steps: where no such levels were found, the share of the jumps of the answers along single
+            pixels that lie at the same pixel value on another image; as in `pixelsteps.shared_steps`.
     """
 
     failed: str | None = None
@@ -163,6 +167,8 @@ class Diagnostics:
     flat: float | None = None
     hidden_inputs: float | None = None
     values: int | None = None
+    levels_found: bool | None = None
+    shared_steps: float | None = None
 
     @property
     def remembers(self) -> bool:

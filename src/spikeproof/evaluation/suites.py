@@ -20,7 +20,7 @@ from torch import Tensor
 from spikeproof.attacks.answers.foundlevels import LevelSearch
 from spikeproof.attacks.answers.noise import NoiseSearch
 from spikeproof.attacks.answers.queries import PatchSearch, RectangleSearch, SquareSearch
-from spikeproof.attacks.answers.reachable import EncoderAwareSearch
+from spikeproof.attacks.answers.reachable import EncoderAwareSearch, known_code
 from spikeproof.attacks.events.eventsteps import Retiming, SpikeCompatible
 from spikeproof.attacks.events.fewest import SDA
 from spikeproof.attacks.events.spikesearch import SpikeSearch, SpikeWalkSearch
@@ -46,7 +46,14 @@ from spikeproof.attacks.physical.beamsearch import AdvLB
 from spikeproof.attacks.physical.stickersearch import RP2, AdvHat
 from spikeproof.attacks.recipe import Attack, Recipe
 from spikeproof.attacks.search import Result, check_threat, evaluator
-from spikeproof.encoders import BackwardRule, SpikeCode, StraightThrough, TimeShift, with_backward
+from spikeproof.encoders import (
+    BackwardRule,
+    QuantisedDirect,
+    SpikeCode,
+    StraightThrough,
+    TimeShift,
+    with_backward,
+)
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation.columns import subset
 from spikeproof.evaluation.interim import Interim
@@ -374,27 +381,40 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
         short, long = 200, 2000
     elif kind.stochastic:
         short, long = 50, 100
-    if level is not Level.QUICK and kind.spec is None and not (kind.stochastic or _aware(kind, threat)):
-        members += [Member("level-search", LevelSearch(near=True))] if isinstance(threat, Linf) else []
-    if level is not Level.QUICK and kind.known is None:  # there is no twin with other gradients
+    aware, searched = _aware(kind, threat), level is not Level.QUICK
+    stepwise = isinstance(threat, Linf) and _may_be_stepwise(kind)
+    if searched and stepwise and not aware:
+        queries = 12_000 if kind.spec is None else 4000
+        members.append(Member("level-search", LevelSearch(queries=queries, near=True)))
+    if searched and kind.known is None:  # there is no twin with other gradients
         members.append(Member("stand-in", StandIn(queries=2000)))
-    near = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]
-    members += _longer(level, "rectangles", *near)
-    if level is not Level.QUICK and _aware(kind, threat):
+    rectangles = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]
+    near = _longer(level, "rectangles", *rectangles)
+    members += near[:1] if aware and level is Level.STANDARD else near
+    if searched and aware:
         members.append(Member("encoder-aware-again", _towards_every_class(kind)))
-    elif level is not Level.QUICK and (kind.known is None or (kind.counts and not kind.stochastic)):
+        members.append(Member("level-search", LevelSearch(queries=8000, near=True)))
+    elif searched and (kind.known is None or (kind.counts and not (kind.stochastic or stepwise))):
         queries = 1000 if kind.known is None else 400
         members.append(Member("square-long", SquareSearch(queries=queries)))
     if level is Level.EXTREME:
         members.append(Member("stand-in-long", StandIn(queries=3000)))
         members.append(Member("square-longest", SquareSearch(queries=5000)))
+        members += [Member("level-search-long", LevelSearch(queries=24_000, near=True))] if stepwise else []
     return members
+
+
+def _may_be_stepwise(kind: _Kind) -> bool:
+    """Whether pixels may be rounded to levels, by a code that is known or behind a function."""
+    if kind.stochastic:
+        return False
+    return kind.spec is None or known_code(kind) is not None or isinstance(kind.encoder, QuantisedDirect)
 
 
 def _towards_every_class(kind: _Kind) -> Recipe:
     """Short runs towards up to nine classes, from random patterns and then from the best patterns so far."""
     towards = min(max(kind.classes - 1, 1), 9)
-    return EncoderAwareSearch(steps=6, restarts=1 + 2 * towards, refine=30, near=True)
+    return EncoderAwareSearch(steps=6, restarts=1 + 2 * towards, refine=0, near=True)
 
 
 def _estimated(level: Level) -> list[Member]:

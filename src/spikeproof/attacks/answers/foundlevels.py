@@ -3,7 +3,8 @@
 A code of levels hides behind a plain function: nothing shows which pixel values give the same spikes. But the
 answers do. Along a line on which some pixels share one grey value, they change at the edges of levels and
 nowhere else, and bisection finds every edge to the last bit. The found levels are tested before they are
-used: moving every pixel within its level must leave the answers as they are.
+used: moving every pixel within its level must leave the answers as they are. Where the code is known, so are
+its levels, and the same search runs over them.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.answers.reachable import (
+    DETERMINISTIC,
     SHARES,
+    BySpikes,
     EncoderAware,
     PatternSearch,
+    Ranking,
+    Towards,
     check_boxed,
+    coded,
     combinations,
     ends,
+    known_code,
     reachable,
 )
 from spikeproof.attacks.recipe import Recipe
@@ -177,7 +184,7 @@ def _asked(model: Model, images: Tensor) -> Tensor:
     """The answers to images, of which the last batch is as large as the others."""
     rows = torch.arange(-(-len(images) // TOGETHER) * TOGETHER, device=images.device) % len(images)
     whole = images[rows]
-    parts = [model(part, Key(("deterministic",))) for part in torch.split(whole, TOGETHER)]
+    parts = [model(part, DETERMINISTIC) for part in torch.split(whole, TOGETHER)]
     return torch.cat(parts)[: len(images)]
 
 
@@ -205,10 +212,10 @@ class LevelSearchAttack:
     .. math:: g_{i,n} = L(x_{i \to n}) - L(x), \quad n \in N_i
 
     with :math:`N_i` the levels that pixel `i` reaches within the budget. Shares of the most promising changes
-    are tried by forward passes, as in the encoder-aware search, which this is where the encoder is not known;
-    gains along the gradient of the model, if it has one, and gains from answers take turns. A model in whose
-    answers no levels are found keeps its images. The forward passes that find the levels are of the model,
-    not of an example, and are not among the queries.
+    are tried by forward passes, as in the encoder-aware search; gains along a gradient and gains from answers
+    take turns. Where the code is known, the gradient is that with respect to the spikes, and otherwise that
+    of the pixels, if the model has one. A model in whose answers no levels are found keeps its images. The
+    forward passes that find the levels are of the model, not of an example, and are not among the queries.
 
     Args:
         threat: `Linf`, or a region of it.
@@ -251,86 +258,95 @@ class LevelSearchAttack:
         """Attack `model`; gradients may come from `through`."""
         x = admit(model, self.threat, x, y, through)
         wrong = judge(model, x, y, key.fold("verdict"))
-        found = levels_of(model, x) if len(x) else None
-        if found is None:
+        source = model if through is None else through
+        known = known_code(source)
+        code = levels_of(model, x) if known is None and len(x) else known
+        if code is None:
             none = torch.zeros(len(x), dtype=torch.int64, device=x.device)
             fell = torch.where(wrong, UNRECORDED, none - 1)
             return Result(x.clone(), wrong, x.new_zeros(0, len(x)), none + 1, none, x.new_zeros(len(x)), fell)
-        source = model if through is None else through
-        search = _AskingSearch(self, model, found, x, y, source, key.fold("asked"))
+        by_gradient = ByPixels(source) if known is None else BySpikes(known, coded(source))
+        ranking = InTurn(by_gradient, ByAnswers(self.probes, key.fold("asked")))
+        turns = max(1, self.queries // (self.probes + 2 * len(SHARES) + 1))
+        shape = EncoderAware(self.threat, steps=2 * turns, restarts=1, refine=0)
+        choices = reachable(code, x, *ends(self.threat, x), shape.most, shape.grid)
+        search = PatternSearch(shape, model, code, x, y, choices, ranking)
         search.begin = None if self.start is None else self.start(self.threat, x, key.fold("start"))
         search.run(0, combinations(search.choices.levels) > 1, key.fold("run"))
         search.forward += 1  # the verdict on the clean images
         return search.result(key.fold("verdict"))
 
 
-class _AskingSearch(PatternSearch):
-    """The search on one batch, whose gains come from gradients of pixels and from answers in turn."""
+@dataclass
+class InTurn:
+    """Levels ranked by gradients and by answers, in turn."""
 
-    turn = 0
+    by_gradient: Ranking
+    by_answers: ByAnswers
+    turn: int = 0
 
-    def __init__(
-        self,
-        attack: LevelSearchAttack,
-        model: Model,
-        code: FoundLevels,
-        x: Tensor,
-        y: Tensor,
-        source: Model,
-        key: Key,
-    ) -> None:
-        turns = max(1, attack.queries // (attack.probes + 2 * len(SHARES) + 1))
-        shape = EncoderAware(attack.threat, steps=2 * turns, restarts=1, refine=0)
-        choices = reachable(code, x, *ends(attack.threat, x), shape.most, shape.grid)
-        super().__init__(shape, model, code, x, y, choices)
-        self.source, self.probes, self.key = source, attack.probes, key
-
-    def promise(
-        self, choice: Tensor, rows: Tensor, towards: Callable[[Tensor, Tensor], Tensor]
+    def __call__(
+        self, search: PatternSearch, choice: Tensor, rows: Tensor, towards: Towards
     ) -> Float[Tensor, "M B *F"]:
         self.turn += 1
         if self.turn % 2:
-            return self.by_gradient(choice, rows, towards)
-        return self.by_answers(choice, rows)
+            return self.by_gradient(search, choice, rows, towards)
+        return self.by_answers(search, choice, rows, self.turn)
 
-    def by_gradient(
-        self, choice: Tensor, rows: Tensor, towards: Callable[[Tensor, Tensor], Tensor]
+
+@dataclass(frozen=True)
+class ByPixels:
+    """Levels ranked by the gradient with respect to the pixels, where the code is not known."""
+
+    source: Model
+
+    def __call__(
+        self, search: PatternSearch, choice: Tensor, rows: Tensor, towards: Towards
     ) -> Float[Tensor, "M B *F"]:
-        """To first order in the pixels."""
-        now = self.images(choice, rows).requires_grad_()
+        """The rise of the objective for every level of every pixel, to first order in the pixels."""
+        now = search.images(choice, rows).requires_grad_()
         with torch.enable_grad():
-            logits = self.source(now, Key(("deterministic",)))
+            logits = self.source(now, DETERMINISTIC)
             total = towards(logits, rows).sum() + 0 * now.sum()  # a model without gradients has gradient zero
             grad = torch.autograd.grad(total, now)[0].nan_to_num(0.0, 0.0, 0.0)
-        self.forward[rows] += 1
-        self.backward[rows] += 1
-        self.zero[rows] += (grad.flatten(1) == 0).all(1).long()
-        gains: Tensor = grad * (self.choices.pixels[:, rows] - now.detach())
+        search.forward[rows] += 1
+        search.backward[rows] += 1
+        search.zero[rows] += (grad.flatten(1) == 0).all(1).long()
+        gains: Tensor = grad * (search.choices.pixels[:, rows] - now.detach())
         return gains
 
-    def by_answers(self, choice: Tensor, rows: Tensor) -> Float[Tensor, "M B *F"]:
-        """By asking for changes of single pixels, drawn at random; others promise nothing."""
-        pixels, now = self.choices.pixels[:, rows].flatten(2), self.images(choice, rows)
+
+@dataclass(frozen=True)
+class ByAnswers:
+    """Levels ranked by the margin after changes of single pixels, drawn at random; others promise nothing."""
+
+    probes: int
+    key: Key
+
+    def __call__(
+        self, search: PatternSearch, choice: Tensor, rows: Tensor, turn: int
+    ) -> Float[Tensor, "M B *F"]:
+        pixels, now = search.choices.pixels[:, rows].flatten(2), search.images(choice, rows)
         flat, entries = now.flatten(1), pixels.shape[0] * pixels.shape[2]
-        draws = self.key.fold(self.turn).take(rows).uniform((len(rows), self.attack.most * pixels.shape[2]))
+        draws = self.key.fold(turn).take(rows).uniform((len(rows), search.attack.most * pixels.shape[2]))
         other = (pixels != flat).transpose(0, 1).flatten(1)
         ranked = draws[:, :entries].to(other.device).masked_fill(~other, torch.inf).sort(1)
         asked, here = ranked.indices[:, : self.probes], ranked.values[:, : self.probes] < torch.inf
-        before, _ = self.evaluate(now, rows)
+        before, _ = search.evaluate(now, rows)
         gains = flat.new_zeros(len(rows), entries)
         example, probe = here.nonzero(as_tuple=True)
         for few in torch.split(torch.arange(len(example), device=rows.device), 4 * TOGETHER):
             row, entry = example[few], asked[example[few], probe[few]]
             level, pixel = entry // pixels.shape[2], entry % pixels.shape[2]
             images = flat[row].scatter(1, pixel[:, None], pixels[level, row, pixel][:, None])
-            value, _ = self.evaluate(images.view(-1, *now.shape[1:]), rows[row])
+            value, _ = search.evaluate(images.view(-1, *now.shape[1:]), rows[row])
             gains[row, entry] = value - before[row]
         return gains.view(len(rows), pixels.shape[0], *now.shape[1:]).transpose(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LevelSearch(Recipe):
-    """Level search: a search over the levels of a code that a plain function hides, found by its answers.
+    """Level search: a search by answers over the levels of a code, which are found by answers if need be.
 
     Args:
         queries: forward passes on an example after the levels are found, at least 1; one turn of each kind

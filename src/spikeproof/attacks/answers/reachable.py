@@ -8,7 +8,7 @@ by a forward pass of the model, and refines it pixel by pixel. It returns real p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import NamedTuple, Protocol
@@ -27,11 +27,17 @@ from spikeproof.protocols import Coded, Encoder, Model, Threat, attack_call
 from spikeproof.threats import boxed
 
 __all__ = [
+    "DETERMINISTIC",
+    "BySpikes",
     "EncoderAware",
     "EncoderAwareSearch",
     "Levels",
     "PatternSearch",
+    "Ranking",
     "Reachable",
+    "Towards",
+    "coded",
+    "known_code",
     "level_code",
     "reachable",
 ]
@@ -42,8 +48,10 @@ KICK = 0.03
 """Share of the pixels that are drawn anew where no change raises the objective any more."""
 PASSES = 3
 """Largest number of rounds over single pixels, which go on while they help."""
-CHUNK = 256
-"""Batch size of the forward passes where all combinations are tried."""
+CHUNK = 512
+"""Largest batch of the forward passes."""
+DETERMINISTIC = Key(("deterministic",))
+"""The key of all forward passes: no model that is searched here draws."""
 
 
 def level_code(code: Encoder) -> LevelCode | None:
@@ -58,6 +66,12 @@ def level_code(code: Encoder) -> LevelCode | None:
     """
     inner = code.code if isinstance(code, Reversed) else code
     return inner if isinstance(inner, LevelCode) and inner.local and not inner.stochastic else None
+
+
+def known_code(model: object) -> LevelCode | None:
+    """The code of levels of a model whose encoder is known; None where there is none."""
+    encoder = getattr(model, "encoder", None)
+    return None if encoder is None else level_code(encoder)
 
 
 class Reachable(NamedTuple):
@@ -205,7 +219,7 @@ class EncoderAware:
             InputError: labels that do not fit the images, or a model without an encoder of levels.
         """
         x = admit(model, self.threat, x, y, through)
-        gradient_source = _coded(model if through is None else through)
+        gradient_source = coded(model if through is None else through)
         code = level_code(gradient_source.encoder)
         if code is None:
             raise InputError(
@@ -215,7 +229,7 @@ class EncoderAware:
             )
         low, high = ends(self.threat, x)
         choices = reachable(code, x, low, high, self.most, self.grid)
-        search = _CodeSearch(self, model, code, x, y, choices, gradient_source)
+        search = PatternSearch(self, model, code, x, y, choices, BySpikes(code, gradient_source))
         few = combinations(choices.levels) <= self.exhaust
         for row in few.nonzero().flatten().tolist():
             here, pixels = slice(row, row + 1), choices.pixels[:, row]
@@ -260,7 +274,7 @@ def combinations(levels: Int64[Tensor, "M B *F"]) -> Float[Tensor, "B"]:
     return distinct.flatten(1).double().log2().sum(1).exp2().round()
 
 
-def _coded(model: object) -> Coded:
+def coded(model: object) -> Coded:
     """The model, or the model inside a wrapper, as one whose encoder and network are separate."""
     inner = getattr(model, "model", model)
     for each in (model, inner):
@@ -273,13 +287,40 @@ def _coded(model: object) -> Coded:
     )
 
 
+Towards = Callable[[Tensor, Tensor], Tensor]
+"""What a run maximises: logits and the numbers of their examples -> objective `[B]`."""
+
+
+class Ranking(Protocol):
+    """How a search ranks the levels that pixels can reach."""
+
+    def __call__(
+        self, search: PatternSearch, choice: Int64[Tensor, "B *F"], rows: Int64[Tensor, "B"], towards: Towards
+    ) -> Float[Tensor, "M B *F"]:
+        """The rise of the objective that every level of every pixel promises, with its cost counted.
+
+        Args:
+            search: the search, with the reachable levels and the counts.
+            choice: the level that each pixel has now, as an index into the reachable levels.
+            rows: the numbers of the examples.
+            towards: the objective.
+        """
+
+
 class PatternSearch:
-    """The search on one batch, with its counts and its trace; how it ranks levels is left to `promise`."""
+    """The search on one batch, with its counts and its trace."""
 
     def __init__(
-        self, attack: EncoderAware, model: Model, code: Levels, x: Tensor, y: Tensor, choices: Reachable
+        self,
+        attack: EncoderAware,
+        model: Model,
+        code: Levels,
+        x: Tensor,
+        y: Tensor,
+        choices: Reachable,
+        ranking: Ranking,
     ) -> None:
-        self.attack, self.model, self.code = attack, model, code
+        self.attack, self.model, self.code, self.ranking = attack, model, code, ranking
         self.x, self.y, self.choices, self.best = x, y, choices, Best(x)
         self.forward, self.backward, self.zero = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
         self.losses: list[Tensor] = []
@@ -310,8 +351,10 @@ class PatternSearch:
 
     def evaluate(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The margin, and whether the image fools the model, by a forward pass of the attacked model."""
+        parts = zip(torch.split(images, CHUNK), torch.split(rows, CHUNK), strict=True)
         with torch.no_grad():
-            value, fooled = evaluator(self.model, Margin(), self.y[rows])(images, Key(("deterministic",)))
+            found = [evaluator(self.model, Margin(), self.y[few])(part, DETERMINISTIC) for part, few in parts]
+        value, fooled = (torch.cat(each) for each in zip(*found, strict=True))
         self.forward.scatter_add_(0, rows, torch.ones_like(rows))
         return value, fooled
 
@@ -335,13 +378,12 @@ class PatternSearch:
             rows = rows[self.best.fooled[rows] <= 0]
             if not len(rows):
                 return
-            gain, index = self.promise(choice[rows], rows, towards).max(0)
+            gain, index = self.ranking(self, choice[rows], rows, towards).max(0)
             improved = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
             found, height = choice[rows].clone(), values[rows].clone()
             ranked = _ranked(gain)
-            for share in SHARES:
-                trial = torch.where(_largest(gain, ranked, share), index, choice[rows])
-                better = self.try_out(trial, rows, height)
+            picks = [torch.where(_largest(gain, ranked, share), index, choice[rows]) for share in SHARES]
+            for trial, better in zip(picks, self.try_out(picks, rows, height), strict=True):
                 found[better], improved = trial[better], improved | better
             kicked = self.kick(found, rows, key.fold("kick", step).take(rows))
             stay = improved.view(-1, *[1] * (found.ndim - 1))
@@ -372,26 +414,32 @@ class PatternSearch:
         drawn = _drawn(draws[0], self.choices.entries[rows])
         return torch.where(draws[1] < max(KICK, 2 / choice[0].numel()), drawn, choice)
 
-    def try_out(self, trial: Tensor, rows: Tensor, height: Tensor) -> Tensor:
-        """Evaluate a choice; where its margin exceeds `height`, raise `height` to it. Returns where."""
-        images = self.images(trial, rows)
-        value, fooled = self.evaluate(images, rows)
-        self.offer(rows, images, fooled, value)
-        better = value > height
-        height[better] = value[better]
-        return better
+    def try_out(self, trials: Sequence[Tensor], rows: Tensor, height: Tensor) -> list[Tensor]:
+        """Evaluate choices together, and offer one after the other.
+
+        Where the margin of a choice exceeds `height`, raises `height` to it. Returns where, for each choice.
+        """
+        images = torch.cat([self.images(trial, rows) for trial in trials])
+        value, fooled = self.evaluate(images, rows.repeat(len(trials)))
+        improved, parts = [], (torch.split(each, len(rows)) for each in (images, value, fooled))
+        for image, now, wrong in zip(*parts, strict=True):
+            self.offer(rows, image, wrong, now)
+            better = now > height
+            height[better] = now[better]
+            improved.append(better)
+        return improved
 
     def images(self, choice: Tensor, rows: Tensor) -> Tensor:
         picked: Tensor = self.choices.pixels[:, rows].gather(0, choice[None])[0]
         return picked
 
-    def towards(self, restart: int, rows: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    def towards(self, restart: int, rows: Tensor) -> Towards:
         """What a run maximises: the margin, or the logit of one class minus the logit of the label."""
         if restart == 0:
             return lambda logits, rows: Margin()(logits, self.y[rows])
         if self.clean is None:  # later runs attack fewer rows
             with torch.no_grad():
-                logits = self.model(self.x[rows], Key(("deterministic",)))
+                logits = self.model(self.x[rows], DETERMINISTIC)
             self.clean = logits.new_zeros(len(self.x), logits.shape[1])
             self.clean[rows] = logits
             self.forward[rows] += 1
@@ -406,12 +454,6 @@ class PatternSearch:
 
         return lead
 
-    def promise(
-        self, choice: Tensor, rows: Tensor, towards: Callable[[Tensor, Tensor], Tensor]
-    ) -> Float[Tensor, "M B *F"]:
-        """The rise of the objective that every level of every pixel promises."""
-        raise NotImplementedError(f"{type(self).__name__} ranks no level")
-
     def result(self, verdict: Key) -> Result:
         """What the search found, judged by the model under a key that it has not used."""
         success = judge(self.model, self.best.x, self.y, verdict)
@@ -419,9 +461,7 @@ class PatternSearch:
         share = (self.zero / self.backward.clamp(min=1)).to(self.x.dtype)
         return Result(self.best.x, success, trace, self.forward + 1, self.backward, share, self.best.fell)
 
-    def refine(
-        self, towards: Callable[[Tensor, Tensor], Tensor], unbroken: Bool[Tensor, "B"]
-    ) -> Bool[Tensor, "B"]:
+    def refine(self, towards: Towards, unbroken: Bool[Tensor, "B"]) -> Bool[Tensor, "B"]:
         """Change single pixels of the best images, the most promising first; returns which improved."""
         improved = torch.zeros_like(unbroken)
         rows = (unbroken & (self.best.fooled <= 0)).nonzero().flatten()
@@ -429,7 +469,7 @@ class PatternSearch:
             return improved
         own = self.code.level(self.best.x)
         choice = (self.choices.levels == own).long().argmax(0)[rows]
-        promise = self.promise(choice, rows, towards)
+        promise = self.ranking(self, choice, rows, towards)
         promise = promise.scatter(0, choice[None], -torch.inf).transpose(0, 1).flatten(2)  # [B, M, pixels]
         spare = torch.arange(promise.shape[1], device=rows.device) >= self.choices.entries[rows, None]
         promise = promise.masked_fill(spare[..., None], -torch.inf)
@@ -443,7 +483,7 @@ class PatternSearch:
             here, level, pixel = choice[going], order[going, turn] // pixels, order[going, turn] % pixels
             trial = here.flatten(1).scatter(1, pixel[:, None], level[:, None]).view(here.shape)
             reached = height[going]
-            better = self.try_out(trial, rows[going], reached)
+            (better,) = self.try_out([trial], rows[going], reached)
             height[going] = reached
             improved[rows[going]] |= better
             choice[going] = torch.where(better.view(-1, *[1] * (here.ndim - 1)), trial, here)
@@ -451,41 +491,36 @@ class PatternSearch:
         return improved
 
 
-class _CodeSearch(PatternSearch):
-    """The search where the code is known: levels are ranked by the gradient with respect to the spikes."""
+@dataclass(frozen=True)
+class BySpikes:
+    """Levels ranked by the gradient with respect to the spikes, where the code is known.
 
-    def __init__(
-        self,
-        attack: EncoderAware,
-        model: Model,
-        code: LevelCode,
-        x: Tensor,
-        y: Tensor,
-        choices: Reachable,
-        gradient_source: Coded,
-    ) -> None:
-        super().__init__(attack, model, code, x, y, choices)
-        self.gradient_source, self.spikes = gradient_source, code
+    Args:
+        code: the code of the attacked model.
+        gradient_source: the model whose gradients are followed.
+    """
 
-    def promise(
-        self, choice: Tensor, rows: Tensor, towards: Callable[[Tensor, Tensor], Tensor]
+    code: LevelCode
+    gradient_source: Coded
+
+    def __call__(
+        self, search: PatternSearch, choice: Tensor, rows: Tensor, towards: Towards
     ) -> Float[Tensor, "M B *F"]:
         """The rise of the objective for every level of every pixel, to first order in the spikes."""
-        levels = self.choices.levels[:, rows]
-        patterns = self.patterns(levels)  # [T, M, B, *F]
+        patterns = self.patterns(search.choices.levels[:, rows], search.x.dtype)  # [T, M, B, *F]
         now = patterns.gather(1, choice[None, None].expand(len(patterns), 1, *choice.shape))[:, 0]
-        spikes = now.to(self.x.dtype).requires_grad_()
+        spikes = now.clone().requires_grad_()
         with torch.enable_grad():
             score = towards(self.gradient_source.read(spikes), rows)
             total = score.sum() + 0 * spikes.sum()  # a model that ignores the spikes has gradient zero
             grad = torch.autograd.grad(total, spikes)[0].nan_to_num(0.0, 0.0, 0.0)
-        self.forward[rows] += 1
-        self.backward[rows] += 1
-        self.zero[rows] += (grad.transpose(0, 1).flatten(1) == 0).all(1).long()
+        search.forward[rows] += 1
+        search.backward[rows] += 1
+        search.zero[rows] += (grad.transpose(0, 1).flatten(1) == 0).all(1).long()
         return torch.einsum("tmb...,tb...->mb...", patterns, grad) - (now * grad).sum(0)
 
-    def patterns(self, levels: Tensor) -> Tensor:
-        found = self.spikes.pattern(levels).to(self.x.dtype)
+    def patterns(self, levels: Tensor, dtype: torch.dtype) -> Tensor:
+        found = self.code.pattern(levels).to(dtype)
         return found.flip(0) if isinstance(self.gradient_source.encoder, Reversed) else found
 
 
@@ -535,8 +570,7 @@ class EncoderAwareSearch(Recipe):
         return self.near
 
     def suits(self, model: object) -> bool:
-        encoder = getattr(model, "encoder", None)
-        return encoder is not None and level_code(encoder) is not None
+        return known_code(model) is not None
 
     def __call__(self, threat: Threat) -> EncoderAware:
         return EncoderAware(threat, self.steps, self.restarts, self.refine, grid=self.grid)

@@ -123,6 +123,7 @@ _ANSWERS: dict[str, Callable[[_Case], list[Recipe]]] = {
     "loss still rising": _more_steps,
     "expectation too small": _more_draws,
     "silent success": lambda case: [],
+    "search still finding": lambda case: [],
     TOO_FEW_ATTACKS: lambda case: [],
     "nearer image known": lambda case: [],
     "nested budgets": lambda case: [],
