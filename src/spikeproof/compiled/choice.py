@@ -1,0 +1,130 @@
+"""How layers are computed: the loops over time of neurons, and the backward passes of linear maps.
+
+Loops can be chosen for a block of code or, by an environment variable, for a process, because the choice
+changes no digit of an attack. Backward passes of linear maps can be chosen for a block of code only: another
+choice is another attack.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from enum import Enum
+
+from spikeproof.errors import InputError
+
+__all__ = [
+    "LOOPS_VARIABLE",
+    "Backward",
+    "Loops",
+    "chosen_backward",
+    "chosen_loops",
+    "using_backward",
+    "using_loops",
+]
+
+LOOPS_VARIABLE = "SPIKEPROOF_LOOPS"
+"""Environment variable with the name of the loops of a process, which processes that it starts inherit."""
+
+
+class Loops(Enum):
+    """How layers of neurons are unrolled over time."""
+
+    WRITTEN = "written"
+    """In operations of PyTorch."""
+
+    COMPILED = "compiled"
+    """In one pass of machine code per layer, where the neuron, the device and a compiler allow it."""
+
+
+class Backward(Enum):
+    """How a model in evaluation mode computes the gradient that a convolution or a linear layer passes back.
+
+    Forward passes, and with them every verdict, are the same to the bit; gradients on weights are, too.
+    """
+
+    PLAIN = "plain"
+    """As PyTorch does by default."""
+
+    BFLOAT16 = "bfloat16"
+    """In sums of products of bfloat16, of 8 significant bits, for which some processors have instructions."""
+
+
+_chosen: ContextVar[Loops | None] = ContextVar("loops", default=None)
+_backward: ContextVar[Backward] = ContextVar("backward", default=Backward.PLAIN)
+
+
+def chosen_loops() -> Loops:
+    """The loops of this block of code, else those that the environment names, else the written ones.
+
+    Raises:
+        InputError: the environment names loops that do not exist.
+
+    Example:
+        >>> with using_loops(Loops.COMPILED):
+        ...     chosen_loops()
+        <Loops.COMPILED: 'compiled'>
+    """
+    if (loops := _chosen.get()) is not None:
+        return loops
+    name = os.environ.get(LOOPS_VARIABLE, Loops.WRITTEN.value)
+    try:
+        return Loops(name)
+    except ValueError:
+        names = " or ".join(loops.value for loops in Loops)
+        raise InputError(
+            f"{LOOPS_VARIABLE} needs to be {names}", repr(name), f"Try {Loops.WRITTEN.value}."
+        ) from None
+
+
+@contextmanager
+def using_loops(loops: Loops) -> Iterator[None]:
+    """Use these loops inside the block; a backward pass uses those of its forward pass.
+
+    Args:
+        loops: the loops to use.
+
+    Example:
+        >>> import torch
+        >>> from spikeproof.neurons import Spiking
+        >>> layer, current = Spiking(), torch.full((3, 1, 1), 0.6)
+        >>> with using_loops(Loops.COMPILED):
+        ...     layer(current).flatten().tolist()
+        [0.0, 1.0, 0.0]
+    """
+    token = _chosen.set(loops)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def chosen_backward() -> Backward:
+    """The backward passes of linear maps in this block of code.
+
+    Example:
+        >>> chosen_backward()
+        <Backward.PLAIN: 'plain'>
+    """
+    return _backward.get()
+
+
+@contextmanager
+def using_backward(backward: Backward) -> Iterator[None]:
+    """Use these backward passes in models in evaluation mode, for forward passes inside the block.
+
+    Args:
+        backward: the backward passes to use.
+
+    Example:
+        >>> with using_backward(Backward.BFLOAT16):
+        ...     chosen_backward()
+        <Backward.BFLOAT16: 'bfloat16'>
+    """
+    token = _backward.set(backward)
+    try:
+        yield
+    finally:
+        _backward.reset(token)
