@@ -39,7 +39,7 @@ from spikeproof.neurons import (
     psp_filter,
     unroll,
 )
-from spikeproof.surrogates import ATan
+from spikeproof.surrogates import ATan, Triangle
 
 T, B, N = 12, 3, 5
 NEURONS = [
@@ -405,6 +405,15 @@ def test_few_spikes_write_the_rectified_input_in_binary_digits():
         wanted = torch.floor(values.clamp(0) / unit + 1e-9).clamp(max=255) * unit
         assert torch.allclose(z.sum(0), wanted, atol=1e-12)
     assert torch.allclose(Integrator(FS(steps=8))(current).mean(0), values, atol=1e-12)
+
+
+@pytest.mark.parametrize("early", [0, 50])
+def test_the_gradient_of_a_kernel_is_near_one_between_its_ends_and_zero_far_from_them(early):
+    values = torch.tensor([[-3.0, 0.2, 0.5, 0.9, 4.0]], dtype=torch.float64)
+    current = (values / 300).expand(300, 1, -1).clone().requires_grad_()
+    layer = Spiking(ConvertedT2FSNN(300, 40.0, 10.0, early), spike=Triangle(0.05)).double()
+    grad = torch.autograd.grad(layer(current).sum(), current)[0].sum(0) / 300
+    assert grad[0].tolist() == pytest.approx([0, 1, 1, 1, 0], abs=0.05)
 
 
 def test_adaptation_and_hyperpolarisation_make_spikes_rarer_with_time():

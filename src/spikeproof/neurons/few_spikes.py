@@ -101,11 +101,11 @@ class FS(Neuron):
 
 
 class KernelState(NamedTuple):
-    """The potential, what is still to arrive, whether neurons may fire, and the kernel at remaining steps."""
+    """The potential, what is still to arrive, whether neurons fired, and the kernel at remaining steps."""
 
     v: Float[Tensor, "B *F"]
     later: Float[Tensor, "E B *F"]
-    armed: Float[Tensor, "B *F"]
+    fired: Float[Tensor, "B *F"]
     kernel: Float[Tensor, "T"]
     fires: Float[Tensor, "T"]
 
@@ -122,6 +122,10 @@ class ConvertedT2FSNN(Neuron):
     :math:`1 - e^{-1/\tau}`, a smaller one not at all, and a larger one as the first. Every layer has its own
     `tau` and `t_d`. The last step is silent, so that the current of this step is the bias of the layer, which
     is added once per step.
+
+    With the surrogate for the step, the gradient is that of
+    :math:`\sum_t (\varepsilon(t) - \varepsilon(t+1))\,1[V \ge \theta\,\varepsilon(t)]`. Its slope is near 1
+    wherever a potential has a spike, because a spike at one step takes the place of those at later steps.
 
     A neuron fires in the phase after the one in which its inputs fire. With `early` steps of early firing
     the phases overlap: at its step t a neuron has received the inputs of the steps before
@@ -191,15 +195,16 @@ class ConvertedT2FSNN(Neuron):
             bias, heard = current[-1], self.steps - self.early
             v = (current[:heard] - bias).sum(0) + self.steps * bias
             later = current[heard:] - bias
-        return KernelState(v, later, torch.ones_like(v), kernel, fires)
+        return KernelState(v, later, torch.zeros_like(v), kernel, fires)
 
     def step(
         self, current: Float[Tensor, "B *F"], state: KernelState, spike: Surrogate
     ) -> tuple[Float[Tensor, "B *F"], KernelState]:
-        z = spike(state.v - self.threshold * state.kernel[0]) * state.armed * state.fires[0]
+        reached = spike(state.v - self.threshold * state.kernel[0]) * state.fires[0]
+        fired = torch.where(reached >= state.fired, reached, state.fired)
         v = state.v + state.later[0] if len(state.later) else state.v
-        armed = state.armed * (1 - z)
-        return state.kernel[0] * z, KernelState(v, state.later[1:], armed, state.kernel[1:], state.fires[1:])
+        rest = (state.later[1:], fired, state.kernel[1:], state.fires[1:])
+        return state.kernel[0] * (fired - state.fired), KernelState(v, *rest)
 
     def integrate(
         self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING
