@@ -3,21 +3,21 @@
     spikeproof run claim-codes --out runs/claim-codes   # and so on, one run for each study of the claims
     python benchmarks/claims.py docs/results/claims.yaml runs
 
-Prints for every claim a table of its models and a table of comparisons. The effect of a comparison is the share
-of images that model a answers rightly minus `factor` times that of model b, on the same images, after several
-trainings of both.
+Prints for every claim a table of its models and a table of comparisons. The effect of a comparison is the
+share of images that model a answers rightly minus `factor` times that of model b, on the same images, after
+several trainings of both.
 
-Interval: images and trainings are crossed random effects. With D[s, i] the difference on image i after training
-s, the variance of the mean is estimated as var(mean over i) / S + var(mean over s) / I, which counts the
-interaction twice, so the interval is too wide rather than too narrow; the degrees of freedom are those of
+Interval: images and trainings are crossed random effects. With D[s, i] the difference on image i after
+training s, the variance of the mean is estimated as var(mean over i) / S + var(mean over s) / I, which counts
+the interaction twice, so the interval is too wide rather than too narrow; the degrees of freedom are those of
 Satterthwaite.
 
 Verdict of a comparison that a claim says is positive: *supported* if the whole interval lies above 0,
-*contradicted* if it lies below 0, otherwise *not shown*. A doubtful number is an upper bound, so trainings after
-which the number of the larger side is doubtful are left out; if fewer than three remain, the verdict is *not
-shown (doubt)*. The doubt that an effect is lost at 8 bits does not count here: the number holds for real-valued
-images. Verdict of a claim: supported if all its deciding comparisons are, contradicted if one of them is,
-otherwise not shown.
+*contradicted* if it lies below 0, otherwise *not shown*. A doubtful number is an upper bound, so trainings
+after which the number of the larger side is doubtful are left out; if fewer than three remain, the verdict is
+*not shown (doubt)*. The doubt that an effect is lost at 8 bits does not count here: the number holds for
+real-valued images. Verdict of a claim: supported if all its deciding comparisons are, contradicted if one of
+them is, otherwise not shown.
 
     python benchmarks/claims.py --inverted runs/inverted-digits.npz  # digits with black and white exchanged
 """
@@ -115,7 +115,7 @@ def effect(difference: Array) -> Effect:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """A model under one measure: outcomes `[trainings, images]`, and after which trainings they are in doubt."""
+    """A model under one measure: outcomes `[trainings, images]`, and which trainings are in doubt."""
 
     right: Array
     images: Array
