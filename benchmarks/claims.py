@@ -68,6 +68,7 @@ class Comparison(TypedDict):
     b: Parts
     factor: NotRequired[float]
     measures: NotRequired[list[str]]
+    against: NotRequired[str]
 
 
 class Claim(TypedDict):
@@ -264,11 +265,13 @@ def print_comparisons(
         text = f"{', '.join(a.values())} - {'' if factor == 1 else f'{factor:g} x '}{', '.join(b.values())}"
         study = studies.get(comparison["study"])
         for measure in comparison.get("measures", USUAL) if study else ():
-            sides = [study.outcomes(parts, measure) for parts in (a, b)] if study else []
+            other = comparison.get("against", measure)
+            sides = [study.outcomes(a, measure), study.outcomes(b, other)] if study else []
             if len(found := [side for side in sides if side is not None]) == 2:
                 result = compare(found[0], found[1], factor)
                 verdicts.setdefault(measure, []).append(result.verdict)
-                print(f"| {text} | {comparison['study']} | {measure} | {result.effect} | {result.verdict} |")
+                shown = measure if other == measure else f"{measure} - {other}"
+                print(f"| {text} | {comparison['study']} | {shown} | {result.effect} | {result.verdict} |")
     return verdicts
 
 
