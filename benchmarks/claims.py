@@ -257,21 +257,31 @@ def print_models(name: str, study: Study) -> None:
 def print_comparisons(
     comparisons: Sequence[Comparison], studies: Mapping[str, Study]
 ) -> dict[str, list[str]]:
-    """The table of some comparisons; returns their verdicts by measure."""
-    verdicts: dict[str, list[str]] = {}
-    print("\n| comparison | study | measure | effect in points | verdict |\n|---|---|---|---|---|")
+    """The table of some comparisons, one column per measure; returns their verdicts by measure."""
+    measures = list(dict.fromkeys(m for c in comparisons for m in c.get("measures", USUAL) if m != CLEAN))
+    verdicts: dict[str, list[str]] = {measure: [] for measure in measures}
+    print(f"\n| comparison | {' | '.join((CLEAN, *measures))} |\n|{'---|' * (2 + len(measures))}")
     for comparison in comparisons:
-        a, b, factor = comparison["a"], comparison["b"], comparison.get("factor", 1.0)
-        text = f"{', '.join(a.values())} - {'' if factor == 1 else f'{factor:g} x '}{', '.join(b.values())}"
         study = studies.get(comparison["study"])
-        for measure in comparison.get("measures", USUAL) if study else ():
-            other = comparison.get("against", measure)
-            sides = [study.outcomes(a, measure), study.outcomes(b, other)] if study else []
-            if len(found := [side for side in sides if side is not None]) == 2:
-                result = compare(found[0], found[1], factor)
-                verdicts.setdefault(measure, []).append(result.verdict)
-                shown = measure if other == measure else f"{measure} - {other}"
-                print(f"| {text} | {comparison['study']} | {shown} | {result.effect} | {result.verdict} |")
+        if study is None:
+            continue
+        a, b, factor = comparison["a"], comparison["b"], comparison.get("factor", 1.0)
+        times = "" if factor == 1 else f"{factor:g} x "
+        cells = [f"`{comparison['study']}`: {', '.join(a.values())} - {times}{', '.join(b.values())}"]
+        for measure in (CLEAN, *measures):
+            wanted = measure == CLEAN or measure in comparison.get("measures", USUAL)
+            other = measure if measure == CLEAN else comparison.get("against", measure)
+            left, right = study.outcomes(a, measure), study.outcomes(b, other)
+            if not wanted or left is None or right is None:
+                cells.append("")
+            elif measure == CLEAN:
+                cells.append(str(compare(left, right, 1.0).effect))
+            else:
+                result = compare(left, right, factor)
+                verdicts[measure].append(result.verdict)
+                against = "" if other == measure else f" against {other}"
+                cells.append(f"{result.effect}{against}, {result.verdict}")
+        print(f"| {' | '.join(cells)} |")
     return verdicts
 
 
@@ -309,7 +319,7 @@ def main() -> None:
             print_comparisons(claim["explains"], studies)
         print()
         for measure, found in verdicts.items():
-            print(f"{measure}: **{overall(found)}** ({', '.join(found)})")
+            print(f"- {measure}: **{overall(found)}**")
 
 
 if __name__ == "__main__":
