@@ -17,7 +17,8 @@ Verdict of a comparison that a claim says is positive: *supported* if the whole 
 after which the number of the larger side is doubtful are left out; if fewer than three remain, the verdict is
 *not shown (doubt)*. The doubt that an effect is lost at 8 bits does not count here: the number holds for
 real-valued images. Verdict of a claim: supported if all its deciding comparisons are, contradicted if one of
-them is, otherwise not shown.
+them is, otherwise not shown; a claim that something can be reached (`enough: one`) is supported if one of its
+comparisons is, contradicted if all are.
 
     python benchmarks/claims.py --inverted runs/inverted-digits.npz  # digits with black and white exchanged
 """
@@ -72,10 +73,14 @@ class Comparison(TypedDict):
 
 
 class Claim(TypedDict):
-    """One claim: the studies whose models are shown, and what decides and what explains it."""
+    """One claim: the studies whose models are shown, and what decides and what explains it.
+
+    `enough` is `one` where the claim holds if one of its comparisons does; otherwise all have to.
+    """
 
     title: str
     studies: list[str]
+    enough: NotRequired[str]
     decides: list[Comparison]
     explains: NotRequired[list[Comparison]]
 
@@ -148,6 +153,11 @@ class Study:
         return [row for row in self.rows if row["attack"] == WORST_CASE]
 
     @cached_property
+    def has_suite(self) -> bool:
+        """Whether its worst cases rest on a suite."""
+        return any(row["attack"].startswith("suite") for row in self.rows)
+
+    @cached_property
     def corrupted(self) -> dict[str, list[str]]:
         """The cells of the corruptions of every model."""
         cells: dict[str, list[str]] = {}
@@ -172,7 +182,7 @@ class Study:
     def _table(self, worst: Record, measure: str) -> tuple[Array, Array] | None:
         """The outcome and the number of every image after one training."""
         if measure == AUDITED:
-            return outcomes(self.directory, worst, self.rows)
+            return outcomes(self.directory, worst, self.rows) if self.has_suite else None
         tables = [columns_of(self.store.read(Path(cell).name)) for cell in self._cells(worst, measure)]
         return (np.mean([table["right"] for table in tables], 0), tables[0]["example"]) if tables else None
 
@@ -227,11 +237,12 @@ def compare(a: Outcomes, b: Outcomes, factor: float) -> Compared:
     return Compared(found, effect(difference[kept]).verdict)
 
 
-def overall(verdicts: Sequence[str]) -> str:
+def overall(verdicts: Sequence[str], *, one_is_enough: bool) -> str:
     """The verdict of a claim by those of its deciding comparisons."""
-    if CONTRADICTED in verdicts:
-        return CONTRADICTED
-    return SUPPORTED if set(verdicts) == {SUPPORTED} else NOT_SHOWN
+    decided, other = (SUPPORTED, CONTRADICTED) if one_is_enough else (CONTRADICTED, SUPPORTED)
+    if decided in verdicts:
+        return decided
+    return other if set(verdicts) == {other} else NOT_SHOWN
 
 
 def print_models(name: str, study: Study) -> None:
@@ -319,7 +330,8 @@ def main() -> None:
             print_comparisons(claim["explains"], studies)
         print()
         for measure, found in verdicts.items():
-            print(f"- {measure}: **{overall(found)}**")
+            if found:
+                print(f"- {measure}: **{overall(found, one_is_enough=claim.get('enough') == 'one')}**")
 
 
 if __name__ == "__main__":
