@@ -59,6 +59,7 @@ ATTACKS = {
 """The attacks that a measure is the mean over; FGSM and PGD are those with the published gradients."""
 PUBLISHED = ("fgsm", "pgd")
 SUPPORTED, CONTRADICTED, NOT_SHOWN, DOUBT = "supported", "contradicted", "not shown", "not shown (doubt)"
+TOO_FEW = "not shown (too few trainings)"
 
 
 class Comparison(TypedDict):
@@ -228,6 +229,8 @@ def compare(a: Outcomes, b: Outcomes, factor: float) -> Compared:
     if not np.array_equal(a.images, b.images) or a.right.shape != b.right.shape:
         raise SystemExit("the two models of a comparison were measured on different images or trainings")
     difference = a.right - factor * b.right
+    if len(difference) < FEWEST_TRAININGS:
+        return Compared(Effect(float(difference.mean()), -1.0, 1.0), TOO_FEW)
     found = effect(difference)
     kept = ~(a if found.mean > 0 else b).doubtful
     if found.verdict == NOT_SHOWN or kept.all():
