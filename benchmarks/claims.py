@@ -15,10 +15,11 @@ Satterthwaite.
 Verdict of a comparison that a claim says is positive: *supported* if the whole interval lies above 0,
 *contradicted* if it lies below 0, otherwise *not shown*. A doubtful number is an upper bound, so trainings
 after which the number of the larger side is doubtful are left out; if fewer than three remain, the verdict is
-*not shown (doubt)*. The doubt that an effect is lost at 8 bits does not count here: the number holds for
-real-valued images. Verdict of a claim: supported if all its deciding comparisons are, contradicted if one of
-them is, otherwise not shown; a claim that something can be reached (`enough: one`) is supported if one of its
-comparisons is, contradicted if all are.
+*not shown (doubt)*. Two doubts do not count here: that an effect is lost at 8 bits, since the number holds
+for real-valued images, and that there are too few examples, which the interval accounts for. Verdict of a
+claim: supported if all its deciding comparisons are, contradicted if one of them is, otherwise not shown; a
+claim that something can be reached (`enough: one`) is supported if one of its comparisons is, contradicted if
+all are.
 
     python benchmarks/claims.py --inverted runs/inverted-digits.npz  # digits with black and white exchanged
 """
@@ -58,6 +59,8 @@ ATTACKS = {
 }
 """The attacks that a measure is the mean over; FGSM and PGD are those with the published gradients."""
 PUBLISHED = ("fgsm", "pgd")
+NO_BOUNDS = ("effect lost at 8 bits", "too few examples")
+"""Doubts that do not say that more attacks may lower a number."""
 SUPPORTED, CONTRADICTED, NOT_SHOWN, DOUBT = "supported", "contradicted", "not shown", "not shown (doubt)"
 TOO_FEW = "not shown (too few trainings)"
 
@@ -204,8 +207,8 @@ class Study:
 
 
 def in_doubt(worst: Record) -> bool:
-    """Whether more attacks may lower a number, which an effect that is lost at 8 bits does not mean."""
-    bounds = [text for text in worst["warnings"] if not text.startswith("effect lost at 8 bits")]
+    """Whether more attacks may lower a number."""
+    bounds = [text for text in worst["warnings"] if not text.startswith(NO_BOUNDS)]
     return worst["verdict"] != SUPPORTED and (bool(bounds) or not worst["warnings"])
 
 
