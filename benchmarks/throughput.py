@@ -1,117 +1,246 @@
-"""Throughput of training and attack, and what the fast paths gain, as ratios within one run.
+"""Gradients and training steps of our models, of the same models in SpikingJelly, and of their linear maps alone.
 
-    python benchmarks/throughput.py [--threads N] [--batch N]
+    python benchmarks/throughput.py [--only NAME ...] [--rounds N] [--threads N] [--out FILE.json]
 
-Prints hardware, versions and settings with the figures, so that a table can stand by itself.
+Every case runs the same weights in several ways: in SpikingJelly (multi-step, ATan surrogate, reset by
+subtraction); as our model; and as the floor, in which every layer of neurons hands its current on. The ways take
+turns, one call each per round, and a call is measured in processor time. The ratios of one round come from the
+same moments of a machine, so that other work on it disturbs them less than it disturbs the times; medians and
+quartiles over rounds are printed and written. Extra memory is the peak of one gradient in a fresh process, above
+what the process held before.
 """
 
+from __future__ import annotations
+
 import argparse
+import copy
+import json
 import platform
+import resource
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 import spikeproof as sp
 from spikeproof.networks.architecture import OverTime, PooledConv2d
-from spikeproof.neurons import lif_unroll, unroll
+from spikeproof.networks.classifier import Classifier
+from spikeproof.neurons import Spiking
 
-STEPS, SHAPE = 8, (1, 28, 28)
-
-
-def seconds(work: Callable[[], object], repeats: int = 7) -> float:
-    """Median time of one call, after one to warm up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+GREY, COLOUR = (1, 28, 28), (3, 32, 32)
+CONV = sp.ConvNet((32, 64), (256,))
 
 
-def images(batch: int) -> torch.Tensor:
-    """Half black, half grey, like Fashion-MNIST."""
-    key = sp.Key.of(0)
-    grey = key.fold("grey").uniform((batch, *SHAPE))
-    return grey * (key.fold("black").uniform((batch, *SHAPE)) < 0.5)
+@dataclass(frozen=True)
+class Case:
+    """What is measured: a network, its time steps and batch, and whether weights get gradients too."""
+
+    network: Any
+    steps: int
+    batch: int
+    shape: tuple[int, int, int] = GREY
+    trains: bool = False
 
 
-def model(encoder: object, network: object) -> sp.Classifier:
-    spec = sp.ModelSpec(encoder, network, sp.LIF(), sp.ATan(), sp.Count(), SHAPE, 10)
-    return spec.build(sp.Key.of(0))
+CASES = {
+    "mlp": Case(sp.MLP((400,)), 8, 64),
+    "convnet 16-32": Case(sp.ConvNet((16, 32)), 8, 64),
+    "convnet 32-64-256": Case(CONV, 8, 64),
+    "vgg-9 half": Case(sp.VGG9(width=0.5, hidden=(512,)), 4, 32, COLOUR),
+    "convnet 32-64-256, T 4": Case(CONV, 4, 16),
+    "convnet 32-64-256, T 16": Case(CONV, 16, 16),
+    "convnet 32-64-256, T 64": Case(CONV, 64, 16),
+    "training, mlp": Case(sp.MLP((400,)), 8, 64, trains=True),
+    "training, convnet 32-64-256": Case(CONV, 8, 64, trains=True),
+    "training, vgg-9 half": Case(sp.VGG9(width=0.5, hidden=(512,)), 4, 32, COLOUR, trains=True),
+}
+MEMORY = {"convnet 32-64-256, T 16": Case(CONV, 16, 64)}
+
+Way = Callable[[Tensor], Tensor]
+"""Images to logits."""
 
 
-def training_step(classifier: sp.Classifier, x: torch.Tensor, y: torch.Tensor) -> None:
-    classifier.zero_grad()
-    F.cross_entropy(classifier(x, sp.Key.of(0)), y).backward()
+class Unspiking(nn.Module):
+    """A layer of neurons of the floor: it hands its current on, in a tensor that holds every step."""
+
+    def forward(self, current: Tensor) -> Tensor:
+        return current.contiguous()
 
 
-def plain_convolution(self: PooledConv2d, x: torch.Tensor) -> torch.Tensor:
-    return F.avg_pool2d(F.conv2d(x, self.weight, self.bias, padding=1), 2)
+def floor(model: Classifier) -> Way:
+    """The linear maps of a model."""
+    bare = copy.deepcopy(model)
+    layers = bare.network.layers
+    for i, layer in enumerate(layers):
+        if isinstance(layer, Spiking):
+            layers[i] = Unspiking()
+    return bare
+
+
+class InSpikingJelly(nn.Module):
+    """The same weights in SpikingJelly: convolution and pooling as two layers, neurons of its own."""
+
+    def __init__(self, model: Classifier) -> None:
+        from spikingjelly.activation_based import functional, layer, neuron, surrogate
+
+        super().__init__()
+        self.steps, self.reset_net = model.encoder.steps, functional.reset_net
+        decay, layers = model.spec.neuron.decay, []
+        for part in model.network.layers:
+            if isinstance(part, OverTime):
+                found = [x for module in part for x in self.apart(copy.deepcopy(module))]
+                layers.append(layer.SeqToANNContainer(*found))
+            else:
+                fire = surrogate.ATan(alpha=model.spec.surrogate.alpha)
+                node = neuron.LIFNode(1 / (1 - decay), decay_input=False, v_reset=None, surrogate_function=fire)
+                node.step_mode = "m"
+                layers.append(node)
+        self.layers = nn.Sequential(*layers)
+
+    @staticmethod
+    def apart(module: nn.Module) -> list[nn.Module]:
+        if not isinstance(module, PooledConv2d):
+            return [module]
+        plain = nn.Conv2d(module.in_channels, module.out_channels, 3, padding=1, bias=module.bias is not None)
+        plain.load_state_dict(module.state_dict())
+        return [plain, nn.AvgPool2d(2)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.reset_net(self)
+        return self.layers(images.unsqueeze(0).repeat(self.steps, 1, 1, 1, 1)).sum(0)
+
+
+def ways(case: Case) -> dict[str, Way]:
+    """The ways to run a case, by name, with the same weights."""
+    spec = sp.ModelSpec(
+        sp.Direct(case.steps), case.network, sp.LIF(), sp.ATan(2.0), sp.Count(), case.shape, 10
+    )
+    model = spec.build(sp.Key.of(0)).train(case.trains)
+    found: dict[str, Way] = {"peer": InSpikingJelly(model).train(case.trains), "ours": model}
+    return {**found, "floor": floor(model).train(case.trains)}
+
+
+def batch_of(case: Case) -> tuple[Tensor, Tensor]:
+    """Images, half of whose pixels are black as in Fashion-MNIST, and labels."""
+    key, size = sp.Key.of(0), (case.batch, *case.shape)
+    grey = key.fold("grey").uniform(size) * (key.fold("black").uniform(size) < 0.5)
+    return grey, torch.arange(case.batch) % 10
+
+
+def work(way: Way, case: Case, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """One gradient on the images, or of the weights in training; returned with the logits."""
+    if case.trains:
+        assert isinstance(way, nn.Module)
+        way.zero_grad()
+        logits = way(x)
+        F.cross_entropy(logits, y).backward()
+        return logits.detach(), next(way.parameters()).grad
+    x = x.clone().requires_grad_()
+    logits = way(x)
+    return logits.detach(), torch.autograd.grad(F.cross_entropy(logits, y), x)[0]
+
+
+def close(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """How far two ways agree: the share of equal logits, and the relative distance of their gradients."""
+    apart = (one[1] - other[1]).norm() / one[1].norm().clamp(min=1e-30)
+    return {"equal_logits": (one[0] == other[0]).double().mean().item(), "gradients_apart": apart.item()}
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "low": low, "high": high}
+
+
+def measured(case: Case, rounds: int) -> dict[str, Any]:
+    """Times, ratios within rounds, and agreement of all ways of a case."""
+    x, y = batch_of(case)
+    found = ways(case)
+    answers = {name: work(way, case, x, y) for name, way in found.items()}
+    times: dict[str, list[float]] = {name: [] for name in found}
+    for _ in range(rounds):
+        for name, way in found.items():
+            began = time.process_time()
+            work(way, case, x, y)
+            times[name].append(time.process_time() - began)
+    ours = [name for name in found if name not in ("peer", "floor")]
+    pairs = [("peer", name) for name in ours] + [(name, "floor") for name in ours]
+    return {
+        "milliseconds": {name: spread(1000 * t for t in taken) for name, taken in times.items()},
+        "ratios": {
+            f"{one} / {other}": spread(a / b for a, b in zip(times[one], times[other], strict=True))
+            for one, other in pairs
+        },
+        "agreement": {name: close(answers["ours"], answers[name]) for name in found if name != "floor"},
+    }
+
+
+def peak(case: Case, name: str) -> float:
+    """MiB that one gradient takes at its peak, in this process."""
+    x, y = batch_of(case)
+    way = ways(case)[name]
+    work(way, case, x[:1], y[:1])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    work(way, case, x, y)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def memory(name: str, case: Case) -> dict[str, float]:
+    """MiB at the peak for every way, each in a process of its own."""
+    command = [sys.executable, __file__, "--peak", name]
+    found = ways(case)
+    return {way: float(subprocess.check_output([*command, way])) for way in found}
+
+
+def shown(name: str, found: dict[str, Any]) -> str:
+    """One line of text for a case."""
+    times = ", ".join(f"{way} {t['median']:.1f}" for way, t in found["milliseconds"].items())
+    ratios = ", ".join(
+        f"{pair} {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f})" for pair, r in found["ratios"].items()
+    )
+    return f"{name}: ms {times}; {ratios}"
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--only", nargs="+", choices=[*CASES, "memory"], help="cases; all without it")
+    options.add_argument("--rounds", type=int, default=15)
     options.add_argument("--threads", type=int, default=1)
-    options.add_argument("--batch", type=int, default=64)
+    options.add_argument("--out", type=Path)
+    options.add_argument("--peak", nargs=2, metavar=("CASE", "WAY"), help=argparse.SUPPRESS)
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
-    x, y = images(chosen.batch), torch.arange(chosen.batch) % 10
-    machine = platform.processor() or platform.machine()
-    print(f"{machine}, Python {platform.python_version()}, torch {torch.__version__}")
-    print(f"threads {chosen.threads}, batch {chosen.batch}, T {STEPS}, Fashion-MNIST size\n")
-    print(f"{'':34}{'train img/s':>12}{'PGD-20 img/s':>14}{'infer img/s':>13}")
-    for network in (sp.MLP((400,)), sp.ConvNet()):
-        for encoder in (sp.Direct(STEPS), sp.Bernoulli(STEPS), sp.Latency(STEPS)):
-            classifier = model(encoder, network)
-            train = seconds(lambda c=classifier: training_step(c, x, y))
-            classifier.eval()
-            threat = sp.Linf(0.01)
-            attack = sp.PGD(steps=20)(threat)
-            pgd = seconds(lambda c=classifier, a=attack: a(c, x, y, sp.Key.of(0)), repeats=1)
-            infer = seconds(lambda c=classifier: c.infer(x, sp.Key.of(0)))
-            name = f"{type(network).__name__} {type(encoder).__name__}"
-            rates = [chosen.batch / t for t in (train, pgd, infer)]
-            print(f"{name:34}{rates[0]:12.0f}{rates[1]:14.0f}{rates[2]:13.0f}")
-
-    print("\nWhat the fast paths gain (time of the plain way / time of ours, one training step)")
-    classifier = model(sp.Latency(STEPS), sp.ConvNet())
-    fast = seconds(lambda: training_step(classifier, x, y))
-    slow = seconds(lambda: training_step(sp.substitute(classifier, unroll=unroll), x, y))
-    print(f"  written-out LIF gradient:          {slow / fast:.2f}")
-    assert all(m.unroll is lif_unroll for m in classifier.modules() if hasattr(m, "unroll"))
-    ours, PooledConv2d.forward = PooledConv2d.forward, plain_convolution
-    slow = seconds(lambda: training_step(classifier, x, y))
-    PooledConv2d.forward = ours
-    print(f"  pooling folded into convolution:   {slow / fast:.2f}")
-    direct = model(sp.Direct(STEPS), sp.MLP((400,)))
-    fast = seconds(lambda: training_step(direct, x, y))
-    forward = OverTime.forward
-    OverTime.forward = lambda self, x: forward(self, x.contiguous())
-    slow = seconds(lambda: training_step(direct, x, y))
-    OverTime.forward = forward
-    print(f"  direct current computed once:      {slow / fast:.2f}")
-
-    colours, y = sp.Key.of(1).uniform((64, 3, 32, 32)), torch.arange(64) % 10
-    for name, neuron, steps in (("ReLU", sp.ReLU(), 1), ("LIF, T 4", sp.LIF(), 4)):
-        spec = sp.ModelSpec(
-            sp.Direct(steps), sp.VGG9(), neuron, sp.Triangle(), sp.MeanPotential(), (3, 32, 32), 10
-        )
-        deep = spec.build(sp.Key.of(0))
-        slow, fast = (seconds(lambda m=m, d=deep: mixed_step(d, colours, y, m), 3) for m in (False, True))
-        print(f"  mixed, VGG-9 {name + ':':22}{slow / fast:.2f}")
-
-
-def mixed_step(classifier: sp.Classifier, x: torch.Tensor, y: torch.Tensor, mixed: bool) -> None:
-    rule = sp.AugmentedBPTT(mixed=mixed)
-    seen = rule.views(x, sp.Key.of(0))
-    classifier.zero_grad()
-    with rule.precision(x.device):
-        logits = classifier(seen)
-    F.cross_entropy(logits.float(), y).backward()
+    if chosen.peak:
+        print(peak(MEMORY[chosen.peak[0]], chosen.peak[1]))
+        return
+    record: dict[str, Any] = {
+        "machine": platform.processor() or platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": chosen.threads,
+        "rounds": chosen.rounds,
+        "cases": {},
+        "memory_mib": {},
+    }
+    for name, case in CASES.items():
+        if chosen.only is None or name in chosen.only:
+            record["cases"][name] = measured(case, chosen.rounds)
+            print(shown(name, record["cases"][name]), flush=True)
+    for name, case in MEMORY.items():
+        if chosen.only is None or "memory" in chosen.only:
+            record["memory_mib"][name] = memory(name, case)
+            print(f"{name}, batch {case.batch}: extra MiB {record['memory_mib'][name]}", flush=True)
+    if chosen.out:
+        chosen.out.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":
