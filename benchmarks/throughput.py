@@ -1,13 +1,16 @@
-"""Gradients and training steps of our models, of the same models in SpikingJelly, and of their linear maps alone.
+"""Gradients and training steps of our models, of the same models in SpikingJelly, and of their linear maps.
 
     python benchmarks/throughput.py [--only NAME ...] [--rounds N] [--threads N] [--out FILE.json]
 
 Every case runs the same weights in several ways: in SpikingJelly (multi-step, ATan surrogate, reset by
-subtraction); as our model; and as the floor, in which every layer of neurons hands its current on. The ways take
-turns, one call each per round, and a call is measured in processor time. The ratios of one round come from the
-same moments of a machine, so that other work on it disturbs them less than it disturbs the times; medians and
-quartiles over rounds are printed and written. Extra memory is the peak of one gradient in a fresh process, above
-what the process held before.
+subtraction); as our model, with written and with compiled loops over time; and as the floor, in which every
+layer of neurons hands its current on. The ways take turns, one call each per round, and a call is measured
+in processor time. The ratios of one round come from the same moments of a machine, so that other work on it
+disturbs them less than it disturbs the times; medians and quartiles over rounds are printed and written.
+Extra memory is the peak of one gradient in a fresh process, above what the process held before.
+
+Written and compiled loops must give equal logits and gradients to the bit, or the command ends with an error.
+How far SpikingJelly agrees is written with the times: its convolutions and poolings round separately.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import argparse
 import copy
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spikeproof as sp
+from spikeproof.compiled import Loops, using_loops
 from spikeproof.networks.architecture import OverTime, PooledConv2d
 from spikeproof.networks.classifier import Classifier
 from spikeproof.neurons import Spiking
@@ -85,6 +88,18 @@ def floor(model: Classifier) -> Way:
     return bare
 
 
+class Compiled(nn.Module):
+    """Our model with compiled loops over time."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        with using_loops(Loops.COMPILED):
+            return self.model(images)
+
+
 class InSpikingJelly(nn.Module):
     """The same weights in SpikingJelly: convolution and pooling as two layers, neurons of its own."""
 
@@ -100,7 +115,9 @@ class InSpikingJelly(nn.Module):
                 layers.append(layer.SeqToANNContainer(*found))
             else:
                 fire = surrogate.ATan(alpha=model.spec.surrogate.alpha)
-                node = neuron.LIFNode(1 / (1 - decay), decay_input=False, v_reset=None, surrogate_function=fire)
+                node = neuron.LIFNode(
+                    1 / (1 - decay), decay_input=False, v_reset=None, surrogate_function=fire
+                )
                 node.step_mode = "m"
                 layers.append(node)
         self.layers = nn.Sequential(*layers)
@@ -125,6 +142,7 @@ def ways(case: Case) -> dict[str, Way]:
     )
     model = spec.build(sp.Key.of(0)).train(case.trains)
     found: dict[str, Way] = {"peer": InSpikingJelly(model).train(case.trains), "ours": model}
+    found["compiled"] = Compiled(copy.deepcopy(model))
     return {**found, "floor": floor(model).train(case.trains)}
 
 
@@ -165,6 +183,8 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
     x, y = batch_of(case)
     found = ways(case)
     answers = {name: work(way, case, x, y) for name, way in found.items()}
+    for one, other in zip(answers["ours"], answers["compiled"], strict=True):
+        assert torch.equal(one, other), "compiled loops must give equal numbers"
     times: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(rounds):
         for name, way in found.items():
@@ -183,14 +203,20 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
     }
 
 
+def held(field: str) -> float:
+    """MiB of this process, now or at its peak, as Linux counts them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
 def peak(case: Case, name: str) -> float:
     """MiB that one gradient takes at its peak, in this process."""
     x, y = batch_of(case)
     way = ways(case)[name]
     work(way, case, x[:1], y[:1])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = held("VmRSS")
     work(way, case, x, y)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return held("VmHWM") - before
 
 
 def memory(name: str, case: Case) -> dict[str, float]:

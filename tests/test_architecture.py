@@ -19,7 +19,7 @@ FLOORS = [
     [["version", "errors", "keys", "regularfiles", "plainfiles", "specs", "protocols"]],
     [
         *(["datasets"], ["encoders"], ["probes"], ["surrogates"], ["decoders"], ["losses"], ["threats"]),
-        *(["statistics"], ["tensorfiles"], ["corruptions"]),
+        *(["statistics"], ["tensorfiles"], ["corruptions"], ["compiled"]),
     ],
     [["neurons"], ["coded"], ["poisoning"]],
     [["gradients"]],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spikeproof.neurons.leaky import Leaky
 from spikeproof.neurons.parts.constants import falls_by, positive, share_lost
+from spikeproof.neurons.parts.loops import Kind, compiled_loop
 from spikeproof.neurons.parts.neuron import NOTHING, Learned, per_feature
 from spikeproof.surrogates import Surrogate
 
@@ -89,6 +90,14 @@ class ALIF(Leaky):
     ) -> tuple[Float[Tensor, "B *F"], ALIFState]:
         z, v = self.fire(state.decay * state.v + current, spike, self.beta * state.trace)
         return z, state._replace(v=v, trace=state.trace_decay * state.trace + z)
+
+    def compiled(
+        self, current: Float[Tensor, "T B *F"], state: ALIFState, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], ALIFState]:
+        form = replace(self.form(Kind.ADAPTIVE), strength=self.beta)
+        spikes, v, trace = compiled_loop(current, form, spike, *state)
+        assert trace is not None
+        return spikes, state._replace(v=v, trace=trace)
 
 
 class AHPState(NamedTuple):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.errors import InputError
+from spikeproof.neurons.parts.loops import Kind, compiled_loop, compiles
 from spikeproof.neurons.parts.neuron import (
     NOTHING,
     Learned,
@@ -41,6 +42,12 @@ class IntegrateAndFire(Resetting):
     ) -> tuple[Float[Tensor, "B *F"], State]:
         z, v = self.fire(self.decay * state.v + current, spike)
         return z, State(v)
+
+    def compiled(
+        self, current: Float[Tensor, "T B *F"], state: State, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], State]:
+        spikes, v, _ = compiled_loop(current, self.form(Kind.INTEGRATING, self.decay), spike, state.v)
+        return spikes, State(v)
 
     def integrate(
         self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING
@@ -155,13 +162,28 @@ def _blocks(x: Float[Tensor, "T N"]) -> list[slice]:
     return [slice(start, start + size) for start in range(0, x.shape[1], size)]
 
 
+def has_compiled(neuron: Neuron) -> bool:
+    """Whether a neuron has a compiled loop, and no class below the loop's changes its equation.
+
+    Example:
+        >>> has_compiled(IF()), has_compiled(Neuron())
+        (True, False)
+    """
+    lineage = type(neuron).__mro__
+    loop, step, fire = (
+        next((cls for cls in lineage if name in vars(cls)), None) for name in ("compiled", "step", "fire")
+    )
+    return loop is step and loop is not Neuron and fire in (Resetting, None)
+
+
 def lif_unroll(
     current: Float[Tensor, "T B *F"], state: SomeState, neuron: Neuron, spike: Surrogate
 ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
     """`unroll` with a hand-written backward pass for integrate-and-fire neurons; others use `unroll` itself.
 
-    The spikes equal those of `unroll` to the bit, the gradients up to rounding. The loop cannot be
-    differentiated twice.
+    Where compiled loops are chosen (`spikeproof.compiled.using_loops`), those of IF, LIF, PLIF, ALIF and
+    CuBaLIF run in machine code. The spikes equal those of `unroll` to the bit, the gradients up to rounding.
+    The loop cannot be differentiated twice.
 
     Example:
         >>> from spikeproof.surrogates import ATan
@@ -169,6 +191,8 @@ def lif_unroll(
         >>> z.flatten().tolist(), round(end.v.item(), 4)
         ([0.0, 1.0, 0.0], 0.8)
     """
+    if has_compiled(neuron) and compiles(current, spike, getattr(neuron, "reset", None)):
+        return neuron.compiled(current, state, spike)
     if type(neuron).step is not IntegrateAndFire.step:  # a subclass with its own equation
         return unroll(current, state, neuron, spike)
     assert isinstance(neuron, IntegrateAndFire)

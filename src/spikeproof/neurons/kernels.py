@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from spikeproof.errors import InputError
 from spikeproof.neurons.leaky import Leaky
 from spikeproof.neurons.parts.constants import falls_by, positive
+from spikeproof.neurons.parts.loops import Kind, compiled_loop
 from spikeproof.neurons.parts.neuron import NOTHING, Learned, Neuron
 from spikeproof.neurons.parts.synapses import PSP
 from spikeproof.surrogates import Surrogate
@@ -75,6 +76,15 @@ class CuBaLIF(Leaky):
         i = beta * state.i + (1 - beta) * current
         z, v = self.fire(self.decay * state.v + i, spike)
         return z, CuBaState(v, i)
+
+    def compiled(
+        self, current: Float[Tensor, "T B *F"], state: CuBaState, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], CuBaState]:
+        beta = falls_by(self.dt, self.tau_syn)
+        form = replace(self.form(Kind.CURRENT_BASED, self.decay), second_decay=beta, gain=1 - beta)
+        spikes, v, i = compiled_loop(current, form, spike, *state)
+        assert i is not None
+        return spikes, CuBaState(v, i)
 
 
 class SRMState(NamedTuple):

@@ -16,12 +16,16 @@ __all__ = ["Integrator", "Spiking", "potentials"]
 
 
 def _in_full(current: Tensor) -> Tensor:
-    """Potentials are summed in single precision, even where autocast computes products in half."""
+    """Potentials are summed in single precision, even where autocast computes products in half.
+
+    Every step lies in one piece of memory; one that is repeated over time stays one.
+    """
     mixed = torch.is_autocast_enabled(current.device.type) and current.dtype in (
         torch.bfloat16,
         torch.float16,
     )
-    return (current.float() if mixed else current).contiguous()
+    current = current.float() if mixed else current
+    return current if current.stride(0) == 0 and current[0].is_contiguous() else current.contiguous()
 
 
 def unit(neuron: Neuron) -> float:

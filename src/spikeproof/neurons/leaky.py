@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from spikeproof.errors import InputError
 from spikeproof.neurons.integrate import IntegrateAndFire
 from spikeproof.neurons.parts.constants import falls_by, positive, share_lost
+from spikeproof.neurons.parts.loops import Kind, compiled_loop
 from spikeproof.neurons.parts.neuron import NOTHING, Learned, Neuron, Resetting, per_feature
 from spikeproof.neurons.parts.resets import Reset, ToZero
 from spikeproof.neurons.parts.synapses import PSP
@@ -125,6 +126,13 @@ class PLIF(Leaky):
         gained = state.lost * current if self.scale_input else current
         z, v = self.fire(state.v - state.lost * state.v + gained, spike)
         return z, PLIFState(v, state.lost)
+
+    def compiled(
+        self, current: Float[Tensor, "T B *F"], state: PLIFState, spike: Surrogate
+    ) -> tuple[Float[Tensor, "T B *F"], PLIFState]:
+        form = replace(self.form(Kind.PARAMETRIC), scales_input=self.scale_input)
+        spikes, v, _ = compiled_loop(current, form, spike, state.v, None, state.lost)
+        return spikes, PLIFState(v, state.lost)
 
 
 class DLIFState(NamedTuple):

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.neurons.parts.constants import positive
+from spikeproof.neurons.parts.loops import Kind, Membrane
 from spikeproof.neurons.parts.resets import BySubtraction, Reset
 from spikeproof.neurons.parts.synapses import PSP
 from spikeproof.surrogates import Surrogate
@@ -99,6 +100,15 @@ class Neuron:
         """One step: spikes and the next state."""
         raise NotImplementedError(f"{type(self).__name__} defines no step")
 
+    def compiled(
+        self, current: Float[Tensor, "T B *F"], state: SomeState, spike: Surrogate
+    ) -> tuple[Tensor, SomeState]:
+        """All steps in machine code: the spikes of repeated steps to the bit, and the last state.
+
+        It belongs to the `step` that stands in the same class; a class with another step does not use it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no compiled loop")
+
     def integrate(
         self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING
     ) -> Float[Tensor, "T B *F"]:
@@ -129,6 +139,10 @@ class Resetting(Neuron):
         above = v - self.threshold
         z = spike(above if raised is None else above - raised)
         return z, self.reset(v, z.detach() if self.detach_reset else z, self.threshold)
+
+    def form(self, kind: Kind, decay: float = 1.0) -> Membrane:
+        """The constants of the neuron for a compiled loop."""
+        return Membrane(kind, self.threshold, self.reset, self.detach_reset, decay)
 
 
 Unroll = Callable[[Tensor, SomeState, Neuron, Surrogate], tuple[Tensor, SomeState]]

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikeproof.neurons.parts.constants import positive
+from spikeproof.neurons.parts.loops import compiled_filter, compiles
 
 __all__ = ["PSP", "Synapse", "psp_filter"]
 
@@ -43,6 +44,8 @@ def psp_filter(spikes: Float[Tensor, "T B *F"], psp: PSP) -> Float[Tensor, "T B 
         tensor([0.6321, 0.2325])
     """
     decay = math.exp(-psp.dt / psp.tau)
+    if compiles(spikes):
+        return compiled_filter(spikes, decay, 1 - decay)
     trace, traces = torch.zeros_like(spikes[0]), []
     for s in spikes:
         trace = decay * trace + (1 - decay) * s

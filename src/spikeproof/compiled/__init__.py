@@ -1,0 +1,10 @@
+"""Loops over time in machine code: one C++ source, built on first use with the compiler of the machine.
+
+Which loops are used is a choice of the user (`Loops`), never of the machine: without a choice the loops
+written in PyTorch are used. On one thread both give the same spikes and the same gradients on images and
+weights to the bit; gradients on learned constants of neurons, which are sums over all neurons and steps,
+agree up to rounding. `spikeproof.neurons` describes its neurons to this room.
+"""
+
+from spikeproof.compiled.choice import *
+from spikeproof.compiled.toolchain import *

@@ -1,0 +1,74 @@
+"""The choice of loops over time, for a block of code or, by an environment variable, for a process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from enum import Enum
+
+from spikeproof.errors import InputError
+
+__all__ = ["LOOPS_VARIABLE", "Loops", "chosen_loops", "using_loops"]
+
+LOOPS_VARIABLE = "SPIKEPROOF_LOOPS"
+"""Environment variable with the name of the loops of a process, which processes that it starts inherit."""
+
+
+class Loops(Enum):
+    """How layers of neurons are unrolled over time."""
+
+    WRITTEN = "written"
+    """In operations of PyTorch."""
+
+    COMPILED = "compiled"
+    """In one pass of machine code per layer, where the neuron, the device and a compiler allow it."""
+
+
+_chosen: ContextVar[Loops | None] = ContextVar("loops", default=None)
+
+
+def chosen_loops() -> Loops:
+    """The loops of this block of code, else those that the environment names, else the written ones.
+
+    Raises:
+        InputError: the environment names loops that do not exist.
+
+    Example:
+        >>> with using_loops(Loops.COMPILED):
+        ...     chosen_loops()
+        <Loops.COMPILED: 'compiled'>
+    """
+    if (loops := _chosen.get()) is not None:
+        return loops
+    name = os.environ.get(LOOPS_VARIABLE, Loops.WRITTEN.value)
+    try:
+        return Loops(name)
+    except ValueError:
+        names = " or ".join(loops.value for loops in Loops)
+        raise InputError(
+            f"{LOOPS_VARIABLE} needs to be {names}", repr(name), f"Try {Loops.WRITTEN.value}."
+        ) from None
+
+
+@contextmanager
+def using_loops(loops: Loops) -> Iterator[None]:
+    """Use these loops inside the block; a backward pass uses those of its forward pass.
+
+    Args:
+        loops: the loops to use.
+
+    Example:
+        >>> import torch
+        >>> from spikeproof.neurons import Spiking
+        >>> layer, current = Spiking(), torch.full((3, 1, 1), 0.6)
+        >>> with using_loops(Loops.COMPILED):
+        ...     layer(current).flatten().tolist()
+        [0.0, 1.0, 0.0]
+    """
+    token = _chosen.set(loops)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)

@@ -1,0 +1,219 @@
+"""Compiled loops give the spikes of the repeated step to the bit, and its gradients."""
+
+import itertools
+
+import pytest
+import torch
+
+from spikeproof.compiled import (
+    CACHE_VARIABLE,
+    LOOPS_VARIABLE,
+    Loops,
+    chosen_loops,
+    toolchain,
+    using_loops,
+    why_not_compiled,
+)
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.neurons import (
+    ALIF,
+    IF,
+    LIF,
+    PLIF,
+    PSP,
+    BySubtraction,
+    CuBaLIF,
+    PrimedIF,
+    Spiking,
+    ToZero,
+    lif_unroll,
+    psp_filter,
+    unroll,
+)
+from spikeproof.neurons.integrate import has_compiled
+from spikeproof.neurons.parts import loops
+from spikeproof.surrogates import (
+    ATan,
+    Exponential,
+    FastSigmoid,
+    Gaussian,
+    Rectangle,
+    Scaled,
+    Sigmoid,
+    StraightThroughSpike,
+    Triangle,
+)
+
+compiled = pytest.mark.skipif(bool(why_not_compiled()), reason="no C++ compiler")
+
+NEURONS = [IF, PrimedIF, LIF, CuBaLIF, ALIF, PLIF]
+SPIKES = [
+    *(ATan(), ATan(3.7), Triangle(0.8), Rectangle(0.7), FastSigmoid(3.1), StraightThroughSpike()),
+    *(Gaussian(), Sigmoid(), Exponential(), Scaled(ATan(), 0.6), Scaled(Triangle(), 0.7)),
+    Scaled(Gaussian(), 0.6),
+]
+STEPS, SHAPE = 19, (3, 5, 7, 11)  # 1155 neurons: a whole block, a part of one, and parts of vectors
+
+
+def neurons(make):
+    resets = itertools.product((BySubtraction(), ToZero()), (False, True))
+    found = [make(1.0 if i % 2 else 0.6, *pair) for i, pair in enumerate(resets)]
+    extra = {ALIF: [ALIF(learn=True)], PLIF: [PLIF(scale_input=False)], LIF: [LIF(tau=1e-3)]}
+    return [*found, *extra.get(make, [])]
+
+
+def drive(steps, dtype, repeated):
+    once = 0.8 * Key.of(7).normal((1 if repeated else steps, *SHAPE)).to(dtype) + 0.2
+    return once[0] if repeated else once
+
+
+def ran(loop, chosen, neuron, spike, x, learned):
+    """Spikes, the last state and the gradients on the drive and on what is learned."""
+    x = x.clone().requires_grad_()
+    learned = {name: value.clone().requires_grad_() for name, value in learned.items()}
+    current = (x * 1).expand(STEPS, *SHAPE) if x.shape == SHAPE else x * 1
+    with using_loops(chosen):
+        z, end = loop(current, neuron.rest(current, learned), neuron, spike)
+    weight = Key.of(3).normal(z.shape).to(z.dtype)
+    loss = (z * weight).sum() + sum((part * weight[0]).sum() for part in end if part.shape == z.shape[1:])
+    return z, end, torch.autograd.grad(loss, [x, *learned.values()])
+
+
+@compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("spike", SPIKES, ids=repr)
+@pytest.mark.parametrize("make", NEURONS, ids=lambda make: make.__name__)
+def test_spikes_are_equal_to_the_bit_and_gradients_are_those_of_the_repeated_step(make, spike, dtype):
+    near = {torch.float32: 1e-6, torch.float64: 1e-14}[dtype]
+    for neuron, repeated in itertools.product(neurons(make), (False, True)):
+        x = drive(STEPS, dtype, repeated)
+        learned = {name: value.to(dtype) for name, value in neuron.parameters(SHAPE[1]).items()}
+        plain = ran(unroll, Loops.WRITTEN, neuron, spike, x, learned)
+        fast = ran(lif_unroll, Loops.COMPILED, neuron, spike, x, learned)
+        assert torch.equal(fast[0], plain[0])
+        assert all(torch.equal(a, b) for a, b in zip(fast[1], plain[1], strict=True))
+        assert (fast[2][0] - plain[2][0]).abs().max() <= near * plain[2][0].abs().max(), (neuron, spike)
+        written = ran(lif_unroll, Loops.WRITTEN, neuron, spike, x, learned)
+        assert torch.equal(fast[2][0], written[2][0]), (neuron, spike)
+        for one, other in zip(fast[2][1:], plain[2][1:], strict=True):  # sums over all neurons and steps
+            assert torch.allclose(one, other, rtol=1e3 * near, atol=1e2 * near), (neuron, spike)
+
+
+@compiled
+@pytest.mark.parametrize("make", NEURONS, ids=lambda make: make.__name__)
+def test_potentials_on_the_threshold_and_non_finite_ones_fire_alike(make):
+    level = (4 * Key.of(8).uniform((16, 4, 50))).floor() / 3
+    level[3, 0, 0], level[5, 1, 0], level[7, 2, 0] = torch.inf, -torch.inf, torch.nan
+    for neuron in neurons(make):
+        current = level * torch.tensor(neuron.threshold)
+        rest = neuron.rest(current)
+        with using_loops(Loops.COMPILED):
+            fast, end = lif_unroll(current, rest, neuron, ATan())
+        plain, last = unroll(current, rest, neuron, ATan())
+        assert torch.equal(fast, plain)
+        assert torch.equal(end.v.nan_to_num(7.0), last.v.nan_to_num(7.0))
+
+
+@compiled
+@pytest.mark.parametrize("steps", [1, 2, 16, 33, 300])
+@pytest.mark.parametrize("size", [1, 3, 16, 70, 1100])
+def test_the_gradient_on_a_repeated_current_is_summed_in_the_order_of_pytorch(steps, size):
+    x = Key.of(1).normal((1, size))
+    found = []
+    for choice in Loops:
+        one = x.clone().requires_grad_()
+        with using_loops(choice):
+            z, _ = lif_unroll((one * 1).expand(steps, 1, size), LIF().rest(one[None]), LIF(), ATan())
+        found.append(torch.autograd.grad((z * Key.of(2).normal(z.shape)).sum(), one)[0])
+    assert torch.equal(*found)
+
+
+@compiled
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_filtered_spikes_and_their_gradient_are_equal_to_the_bit(dtype, repeated):
+    found = []
+    for choice in Loops:
+        x = drive(STEPS, dtype, repeated).requires_grad_()
+        with using_loops(choice):
+            trace = psp_filter((x * 1).expand(STEPS, *SHAPE), PSP())
+        found.append((trace, torch.autograd.grad((trace * Key.of(2).normal(trace.shape)).sum(), x)[0]))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@compiled
+def test_layouts_of_memory_do_not_matter():
+    x = Key.of(4).normal((6, 2, 5, 4, 3))
+    turned = x.transpose(2, 4).contiguous().transpose(2, 4)
+    apart = x.repeat_interleave(2, 0)[::2]
+    wanted = Spiking(LIF())(x)
+    with using_loops(Loops.COMPILED):
+        for seen in (turned, apart):
+            assert torch.equal(lif_unroll(seen, LIF().rest(seen), LIF(), ATan())[0], wanted)
+
+
+@compiled
+def test_a_gradient_on_the_last_state_alone_and_a_tensor_without_gradient():
+    x = drive(STEPS, torch.float32, False).requires_grad_()
+    found = []
+    for choice in Loops:
+        with using_loops(choice):
+            _, end = lif_unroll(x, LIF().rest(x), LIF(), ATan())
+        found.append(torch.autograd.grad(end.v.sum(), x)[0])
+    assert torch.equal(*found)
+    with using_loops(Loops.COMPILED):
+        assert not Spiking(LIF())(x.detach()).requires_grad
+
+
+def test_a_class_with_another_equation_has_no_compiled_loop():
+    class Other(LIF):
+        def step(self, current, state, spike):
+            return super().step(2 * current, state, spike)
+
+    class Firing(LIF):
+        def fire(self, v, spike, raised=None):
+            return super().fire(2 * v, spike, raised)
+
+    assert has_compiled(LIF())
+    assert not has_compiled(Other())
+    assert not has_compiled(Firing())
+
+
+def test_the_written_loops_run_without_a_choice_and_where_no_compiler_is(monkeypatch, tmp_path):
+    monkeypatch.delenv(LOOPS_VARIABLE, raising=False)
+    assert chosen_loops() is Loops.WRITTEN
+    monkeypatch.setenv(LOOPS_VARIABLE, "compiled")
+    assert chosen_loops() is Loops.COMPILED
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(loops, "library", lambda: None)
+    assert toolchain.find().startswith("This machine has no C++ compiler")
+    assert Spiking(IF())(torch.full((3, 1, 1), 0.6)).flatten().tolist() == [0, 1, 0]
+    monkeypatch.setenv(LOOPS_VARIABLE, "quick")
+    with pytest.raises(InputError, match="written or compiled"):
+        chosen_loops()
+
+
+def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\n[ $1 = --version ] || { echo no such flag >&2; exit 1; }\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    assert "refused the loops: no such flag" in toolchain.find()
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@compiled
+def test_a_library_is_built_once(monkeypatch, tmp_path):
+    """A second call finds the file that the first one wrote, under a name that the source decides."""
+    counted = tmp_path / "c++"
+    counted.write_text(
+        "#!/bin/sh\n[ $1 = --version ] && exit 0\necho x >> " + str(tmp_path / "builds") + "\n"
+        'for last; do :; done\n: > "$last"\n'
+    )
+    counted.chmod(0o755)
+    paths = [toolchain.build(tmp_path / "cache", str(counted)) for _ in range(2)]
+    assert paths[0] == paths[1]
+    assert (tmp_path / "builds").read_text() == "x\n"
