@@ -3,7 +3,8 @@
     python benchmarks/throughput.py [--only NAME ...] [--rounds N] [--threads N] [--out FILE.json]
 
 Every case runs the same weights in several ways: in SpikingJelly (multi-step, ATan surrogate, reset by
-subtraction); as our model, with written and with compiled loops over time; and as the floor, in which every
+subtraction); as our model, with written and with compiled loops over time, these with three kinds of backward
+passes of linear maps; and as the floor, in which every
 layer of neurons hands its current on. The ways take turns, one call each per round, and a call is measured
 in processor time. The ratios of one round come from the same moments of a machine, so that other work on it
 disturbs them less than it disturbs the times; medians and quartiles over rounds are printed and written.
@@ -33,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spikeproof as sp
-from spikeproof.compiled import Loops, using_loops
+from spikeproof.compiled import Backward, Loops, using_backward, using_loops
 from spikeproof.networks.architecture import OverTime, PooledConv2d
 from spikeproof.networks.classifier import Classifier
 from spikeproof.neurons import Spiking
@@ -67,6 +68,13 @@ CASES = {
 }
 MEMORY = {"convnet 32-64-256, T 16": Case(CONV, 16, 64)}
 
+BACKWARD = {
+    "compiled": Backward.PLAIN,
+    "channels last": Backward.CHANNELS_LAST,
+    "bfloat16": Backward.BFLOAT16,
+}
+"""Ways with compiled loops, and their backward passes of linear maps."""
+
 Way = Callable[[Tensor], Tensor]
 """Images to logits."""
 
@@ -89,14 +97,14 @@ def floor(model: Classifier) -> Way:
 
 
 class Compiled(nn.Module):
-    """Our model with compiled loops over time."""
+    """Our model with compiled loops over time, and with a choice of backward passes of linear maps."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Classifier, backward: Backward) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.backward = model, backward
 
     def forward(self, images: Tensor) -> Tensor:
-        with using_loops(Loops.COMPILED):
+        with using_loops(Loops.COMPILED), using_backward(self.backward):
             return self.model(images)
 
 
@@ -142,7 +150,9 @@ def ways(case: Case) -> dict[str, Way]:
     )
     model = spec.build(sp.Key.of(0)).train(case.trains)
     found: dict[str, Way] = {"peer": InSpikingJelly(model).train(case.trains), "ours": model}
-    found["compiled"] = Compiled(copy.deepcopy(model))
+    for name, backward in BACKWARD.items():
+        if backward is Backward.PLAIN or not case.trains:
+            found[name] = Compiled(copy.deepcopy(model), backward)
     return {**found, "floor": floor(model).train(case.trains)}
 
 
@@ -161,7 +171,7 @@ def work(way: Way, case: Case, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         logits = way(x)
         F.cross_entropy(logits, y).backward()
         return logits.detach(), next(way.parameters()).grad
-    x = x.clone().requires_grad_()
+    x = x.detach().requires_grad_()
     logits = way(x)
     return logits.detach(), torch.autograd.grad(F.cross_entropy(logits, y), x)[0]
 

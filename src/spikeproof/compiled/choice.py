@@ -1,4 +1,9 @@
-"""The choice of loops over time, for a block of code or, by an environment variable, for a process."""
+"""How layers are computed: the loops over time of neurons, and the backward passes of linear maps.
+
+Loops can be chosen for a block of code or, by an environment variable, for a process, because the choice
+changes no digit of an attack. Backward passes of linear maps can be chosen for a block of code only: another
+choice is another attack.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,15 @@ from enum import Enum
 
 from spikeproof.errors import InputError
 
-__all__ = ["LOOPS_VARIABLE", "Loops", "chosen_loops", "using_loops"]
+__all__ = [
+    "LOOPS_VARIABLE",
+    "Backward",
+    "Loops",
+    "chosen_backward",
+    "chosen_loops",
+    "using_backward",
+    "using_loops",
+]
 
 LOOPS_VARIABLE = "SPIKEPROOF_LOOPS"
 """Environment variable with the name of the loops of a process, which processes that it starts inherit."""
@@ -26,7 +39,24 @@ class Loops(Enum):
     """In one pass of machine code per layer, where the neuron, the device and a compiler allow it."""
 
 
+class Backward(Enum):
+    """How a model in evaluation mode computes the gradient that a convolution or a linear layer passes back.
+
+    Forward passes, and with them every verdict, are the same to the bit; gradients on weights are, too.
+    """
+
+    PLAIN = "plain"
+    """As PyTorch does by default."""
+
+    CHANNELS_LAST = "channels-last"
+    """In single precision with channels as the last axis, which differs by rounding and is often faster."""
+
+    BFLOAT16 = "bfloat16"
+    """In products of bfloat16, of 8 significant bits, for processors that have such instructions."""
+
+
 _chosen: ContextVar[Loops | None] = ContextVar("loops", default=None)
+_backward: ContextVar[Backward] = ContextVar("backward", default=Backward.PLAIN)
 
 
 def chosen_loops() -> Loops:
@@ -72,3 +102,32 @@ def using_loops(loops: Loops) -> Iterator[None]:
         yield
     finally:
         _chosen.reset(token)
+
+
+def chosen_backward() -> Backward:
+    """The backward passes of linear maps in this block of code.
+
+    Example:
+        >>> chosen_backward()
+        <Backward.PLAIN: 'plain'>
+    """
+    return _backward.get()
+
+
+@contextmanager
+def using_backward(backward: Backward) -> Iterator[None]:
+    """Use these backward passes in models in evaluation mode, for forward passes inside the block.
+
+    Args:
+        backward: the backward passes to use.
+
+    Example:
+        >>> with using_backward(Backward.BFLOAT16):
+        ...     chosen_backward()
+        <Backward.BFLOAT16: 'bfloat16'>
+    """
+    token = _backward.set(backward)
+    try:
+        yield
+    finally:
+        _backward.reset(token)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
+from spikeproof.networks.maps import convolved, mapped
 from spikeproof.neurons import Integrator, LinearUnit, Neuron, Spiking, Synapse, potentials
 from spikeproof.surrogates import Surrogate
 
@@ -44,7 +45,9 @@ class OverTime(nn.Sequential):
         steps = x.shape[0]
         constant = steps > 1 and x.stride(0) == 0
         merged = x[0] if constant else x.flatten(0, 1)
-        out: Tensor = super().forward(merged)  # type: ignore[no-untyped-call]
+        out = merged
+        for layer in self:
+            out = mapped(layer, out)
         return out.expand(steps, *out.shape) if constant else out.view(steps, -1, *out.shape[1:])
 
 
@@ -64,7 +67,7 @@ class PooledConv2d(nn.Conv2d):
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D I J"]:
         padded = F.pad(self.weight, (1, 1, 1, 1))
         kernel = F.avg_pool2d(padded, 2, stride=1)
-        return F.conv2d(x, kernel, self.bias, stride=2, padding=1)
+        return convolved(x, self, kernel, stride=2, padding=1)
 
 
 class SpikingNetwork(nn.Module):

@@ -169,7 +169,7 @@ def _address(values: Tensor | None) -> int | None:
 
 
 def _strided(values: Float[Tensor, "T ..."]) -> tuple[Tensor, int]:
-    """The tensor with each step in one piece, and the distance between steps, which is 0 if it is repeated."""
+    """The tensor with each step in one piece, and the distance between steps: 0 if it is repeated."""
     if not values[0].is_contiguous():
         values = values.contiguous()
     if values.stride(0) not in (0, values[0].numel()):

@@ -1,0 +1,203 @@
+"""Linear maps whose forward pass is PyTorch's own and whose backward pass costs less.
+
+Batch normalisation in evaluation mode passes back the same gradient to the bit without the sums that only
+gradients on its weights need. Convolutions and linear layers pass it back as `spikeproof.compiled.Backward`
+says. A gradient on weights is computed where it is asked for, by PyTorch and to the same bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from spikeproof.compiled import Backward, chosen_backward
+from spikeproof.protocols import Context
+
+__all__ = ["convolved", "mapped"]
+
+
+class _Node(Context, Protocol):
+    next_functions: tuple[tuple[Any, int], ...]
+
+
+def _wanted(ctx: _Node, index: int) -> bool:
+    """Whether this backward pass needs the gradient on an input, as `torch.autograd.grad` may not."""
+    if not ctx.needs_input_grad[index]:
+        return False
+    try:
+        return bool(torch._C._will_engine_execute_node(ctx.next_functions[index][0]))
+    except RuntimeError:  # what PyTorch answers for a leaf whose gradient is wanted
+        return True
+
+
+class _KeptNorm(_Node, Protocol):
+    norm: nn.BatchNorm2d
+
+
+class _Normalised(torch.autograd.Function):
+    """Batch normalisation by stored means and variances."""
+
+    @staticmethod
+    def forward(ctx: _KeptNorm, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        ctx.save_for_backward(x, weight, norm.running_mean, norm.running_var)
+        ctx.norm = norm
+        return F.batch_norm(x, norm.running_mean, norm.running_var, weight, bias, False, 0.0, norm.eps)
+
+    @staticmethod
+    def backward(ctx: _KeptNorm, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight, mean, variance), grad = ctx.saved_tensors, grads[0]
+        if _wanted(ctx, 1) or _wanted(ctx, 2):
+            kept = (grad, x, weight, mean, variance, None, None, False, ctx.norm.eps, [True, True, True])
+            return *torch.ops.aten.native_batch_norm_backward(*kept), None
+        along = [1, -1] + [1] * (x.ndim - 2)
+        inverse = (1 / (variance.double() + ctx.norm.eps).sqrt()).to(x.dtype)
+        return grad * inverse.view(along) * weight.view(along), None, None, None
+
+
+def _normalised(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    out: Tensor = _Normalised.apply(x, norm.weight, norm.bias, norm)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _KeptConvolution(_Node, Protocol):
+    how: tuple[Any, ...]
+    backward: Backward
+
+
+class _Convolved(torch.autograd.Function):
+    """A convolution whose gradient on the input is computed with channels last."""
+
+    @staticmethod
+    def forward(
+        ctx: _KeptConvolution, x: Tensor, weight: Tensor, bias: Tensor | None, backward: Backward, *how: Any
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.how, ctx.backward = how, backward
+        return F.conv2d(x, weight, bias, *how)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _KeptConvolution, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), grad = ctx.saved_tensors, grads[0]
+        stride, padding, dilation, groups = ctx.how
+        rest = (stride, padding, dilation, False, (0, 0), groups)
+        biased = [weight.shape[0]] if _wanted(ctx, 2) else None
+        by_x = by_weight = by_bias = None
+        if _wanted(ctx, 1) or biased:
+            mask = [False, True, biased is not None]
+            found = torch.ops.aten.convolution_backward(grad, x, weight, biased, *rest, mask)
+            _, by_weight, by_bias = found
+        if _wanted(ctx, 0):
+            dtype, last = _products(ctx.backward, x), torch.channels_last
+            shape_of_x = torch.empty(x.shape, dtype=dtype, device=x.device, memory_format=last)
+            turned = (y.to(dtype=dtype, memory_format=last) for y in (grad, weight))
+            by, kernel = turned
+            found = torch.ops.aten.convolution_backward(
+                by, shape_of_x, kernel, None, *rest, [True, False, False]
+            )
+            by_x = found[0].to(dtype=x.dtype, memory_format=torch.contiguous_format)
+        return by_x, by_weight, by_bias, *[None] * (1 + len(ctx.how))
+
+
+def _products(backward: Backward, x: Tensor) -> torch.dtype:
+    return torch.bfloat16 if backward is Backward.BFLOAT16 and x.dtype == torch.float32 else x.dtype
+
+
+def convolved(
+    x: Float[Tensor, "B C H W"], layer: nn.Conv2d, weight: Tensor, stride: int, padding: int
+) -> Tensor:
+    """A convolution of `x` with a kernel that a layer makes of its weights, with the chosen backward pass."""
+    backward = chosen_backward()
+    if backward is Backward.PLAIN or layer.training or not _passes_back(x):
+        return F.conv2d(x, weight, layer.bias, stride, padding)
+    how = ((stride,) * 2, (padding,) * 2, (1, 1), 1)
+    out: Tensor = _Convolved.apply(x, weight, layer.bias, backward, *how)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+        return layer(x)  # type: ignore[no-any-return]
+    how = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    out: Tensor = _Convolved.apply(x, layer.weight, layer.bias, chosen_backward(), *how)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Multiplied(torch.autograd.Function):
+    """A linear layer whose gradient on the input is a product of bfloat16."""
+
+    @staticmethod
+    def forward(ctx: _Node, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _Node, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), grad = ctx.saved_tensors, grads[0]
+        by_x = by_weight = by_bias = None
+        if _wanted(ctx, 0):
+            by_x = (grad.bfloat16() @ weight.bfloat16()).to(x.dtype)
+        if _wanted(ctx, 1):
+            by_weight = grad.flatten(0, -2).T @ x.flatten(0, -2)
+        if _wanted(ctx, 2):
+            by_bias = grad.flatten(0, -2).sum(0)
+        return by_x, by_weight, by_bias
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    if _products(chosen_backward(), x) == x.dtype:
+        return layer(x)  # type: ignore[no-any-return]
+    out: Tensor = _Multiplied.apply(x, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _passes_back(x: Tensor) -> bool:
+    return (
+        torch.is_grad_enabled()
+        and x.requires_grad
+        and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _is_plain(layer: nn.Module, x: Tensor) -> bool:
+    """Whether a layer is to be computed by its own call: in training, under a hook, in mixed precision."""
+    hooked = (
+        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+    )
+    return bool(hooked) or layer.training or not _passes_back(x) or torch.is_autocast_enabled("cpu")
+
+
+NORMS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
+    nn.BatchNorm1d: _normalised,
+    nn.BatchNorm2d: _normalised,
+}
+MAPS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {nn.Conv2d: _convolution, nn.Linear: _linear}
+
+
+def mapped(layer: nn.Module, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *G"]:
+    """A layer's output, with a backward pass that costs less where one is known.
+
+    Example:
+        >>> norm, x = nn.BatchNorm1d(3).eval(), torch.rand(2, 3, requires_grad=True)
+        >>> torch.equal(mapped(norm, x), norm(x))
+        True
+    """
+    if _is_plain(layer, x):
+        out: Tensor = layer(x)
+        return out
+    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.running_var is not None and layer.affine:
+        known = NORMS.get(type(layer))
+    else:
+        known = None if chosen_backward() is Backward.PLAIN else MAPS.get(type(layer))
+    out = layer(x) if known is None else known(layer, x)
+    return out

@@ -1,0 +1,107 @@
+"""Backward passes that cost less: forward passes to the bit, and the gradients that PyTorch gives."""
+
+import pytest
+import torch
+from torch import nn
+
+from spikeproof.compiled import Backward, using_backward
+from spikeproof.decoders import Count
+from spikeproof.encoders import Direct
+from spikeproof.keys import Key
+from spikeproof.networks import ConvNet, ModelSpec
+from spikeproof.networks.architecture import OverTime, PooledConv2d
+from spikeproof.networks.maps import mapped
+from spikeproof.neurons import LIF
+from spikeproof.surrogates import ATan
+
+LAYERS = [
+    (lambda: nn.BatchNorm2d(4), (5, 4, 6, 6)),
+    (lambda: nn.BatchNorm1d(4), (5, 4)),
+    (lambda: nn.BatchNorm2d(4, affine=False), (5, 4, 6, 6)),
+    (lambda: nn.BatchNorm2d(4, track_running_stats=False), (5, 4, 6, 6)),
+    (lambda: nn.Conv2d(4, 3, 3, padding=1), (5, 4, 6, 6)),
+    (lambda: nn.Conv2d(4, 4, 3, padding="same", groups=2, bias=False), (5, 4, 6, 6)),
+    (lambda: nn.Conv2d(4, 6, 3, stride=2, dilation=2, groups=2), (5, 4, 8, 8)),
+    (lambda: nn.Conv2d(4, 3, 3, padding=1, padding_mode="circular"), (5, 4, 6, 6)),
+    (lambda: PooledConv2d(4, 3, bias=True), (5, 4, 6, 6)),
+    (lambda: nn.Linear(4, 3), (5, 4)),
+]
+NEAR = {Backward.PLAIN: 0.0, Backward.CHANNELS_LAST: 1e-6, Backward.BFLOAT16: 2e-2}
+
+
+def made(make, shape):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer, x = make().eval(), torch.rand(shape)
+        for name, value in layer.named_buffers():
+            if value.is_floating_point():
+                value.uniform_(0.2, 2.0)
+        for value in layer.parameters():
+            nn.init.normal_(value)
+    return layer, x.requires_grad_()
+
+
+def apart(one, other):
+    return ((one - other).norm() / other.norm()).item()
+
+
+@pytest.mark.parametrize("backward", Backward)
+@pytest.mark.parametrize(("make", "shape"), LAYERS)
+def test_outputs_are_equal_to_the_bit_and_gradients_near(make, shape, backward):
+    layer, x = made(make, shape)
+    plain = layer(x)
+    weight = Key.of(1).normal(plain.shape)
+    wanted = torch.autograd.grad((plain * weight).sum(), [x, *layer.parameters()])
+    with using_backward(backward):
+        fast = mapped(layer, x)
+        assert torch.equal(fast, plain)
+        (alone,) = torch.autograd.grad((fast * weight).sum(), x, retain_graph=True)
+        found = torch.autograd.grad((fast * weight).sum(), [x, *layer.parameters()])
+    assert apart(alone, wanted[0]) <= NEAR[backward]
+    assert apart(found[0], wanted[0]) <= NEAR[backward]
+    for one, other in zip(found[1:], wanted[1:], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_bfloat16_is_not_the_plain_backward_pass():
+    layer, x = made(lambda: nn.Linear(40, 30), (5, 40))
+    with using_backward(Backward.BFLOAT16):
+        (coarse,) = torch.autograd.grad(mapped(layer, x).square().sum(), x)
+    assert apart(coarse, torch.autograd.grad(layer(x).square().sum(), x)[0]) > 1e-4
+
+
+def test_normalisation_is_differentiated_twice_as_before():
+    layer, x = made(lambda: nn.BatchNorm2d(3), (4, 3, 5, 5))
+    found = []
+    for run in (layer, lambda x: mapped(layer, x)):
+        (grad,) = torch.autograd.grad(run(x).pow(3).sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(grad.square().sum(), [x, layer.weight]))
+    assert all(torch.allclose(*pair, rtol=1e-5) for pair in zip(*found, strict=True))
+
+
+def test_training_and_hooks_keep_a_layers_own_call():
+    layer, x = made(lambda: nn.Linear(4, 3), (5, 4))
+    seen = []
+    layer.register_forward_hook(lambda *_: seen.append(1))
+    with using_backward(Backward.BFLOAT16):
+        OverTime(layer)(x[None])
+        assert seen == [1]
+        norm = nn.BatchNorm1d(4)
+        mapped(norm, x)
+    assert norm.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("backward", Backward)
+def test_a_model_answers_alike_and_only_in_evaluation_mode_has_another_gradient(backward):
+    spec = ModelSpec(Direct(3), ConvNet((4, 6), (8,)), LIF(), ATan(), Count(), (1, 12, 12), 10)
+    model, x = spec.build(Key.of(0)), Key.of(1).uniform((3, 1, 12, 12)).requires_grad_()
+    weight = Key.of(2).normal((3, 10))
+    for train in (False, True):
+        model.train(train)
+        wanted = model(x)
+        (plain,) = torch.autograd.grad((wanted * weight).sum(), x)
+        with using_backward(backward):
+            logits = model(x)
+            (found,) = torch.autograd.grad((logits * weight).sum(), x)
+        assert torch.equal(logits, wanted)
+        assert apart(found, plain) <= (0.0 if train else NEAR[backward])
