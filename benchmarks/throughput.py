@@ -3,7 +3,7 @@
     python benchmarks/throughput.py [--only NAME ...] [--rounds N] [--threads N] [--out FILE.json]
 
 Every case runs the same weights in several ways: in SpikingJelly (multi-step, ATan surrogate, reset by
-subtraction); as our model, with written and with compiled loops over time, these with three kinds of backward
+subtraction); as our model, with written and with compiled loops over time, these with two kinds of backward
 passes of linear maps; and as the floor, in which every
 layer of neurons hands its current on. The ways take turns, one call each per round, and a call is measured
 in processor time. The ratios of one round come from the same moments of a machine, so that other work on it
@@ -70,7 +70,6 @@ MEMORY = {"convnet 32-64-256, T 16": Case(CONV, 16, 64)}
 
 BACKWARD = {
     "compiled": Backward.PLAIN,
-    "channels last": Backward.CHANNELS_LAST,
     "bfloat16": Backward.BFLOAT16,
 }
 """Ways with compiled loops, and their backward passes of linear maps."""

@@ -48,11 +48,8 @@ class Backward(Enum):
     PLAIN = "plain"
     """As PyTorch does by default."""
 
-    CHANNELS_LAST = "channels-last"
-    """In single precision with channels as the last axis, which differs by rounding and is often faster."""
-
     BFLOAT16 = "bfloat16"
-    """In products of bfloat16, of 8 significant bits, for processors that have such instructions."""
+    """In sums of products of bfloat16, of 8 significant bits, for which some processors have instructions."""
 
 
 _chosen: ContextVar[Loops | None] = ContextVar("loops", default=None)

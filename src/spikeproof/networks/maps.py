@@ -59,7 +59,9 @@ class _Normalised(torch.autograd.Function):
             return *torch.ops.aten.native_batch_norm_backward(*kept), None
         along = [1, -1] + [1] * (x.ndim - 2)
         inverse = (1 / (variance.double() + ctx.norm.eps).sqrt()).to(x.dtype)
-        return grad * inverse.view(along) * weight.view(along), None, None, None
+        scaled = grad * inverse.view(along)
+        again = torch.is_grad_enabled()  # the gradient is to be differentiated itself
+        return scaled * weight.view(along) if again else scaled.mul_(weight.view(along)), None, None, None
 
 
 def _normalised(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
@@ -69,18 +71,15 @@ def _normalised(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 class _KeptConvolution(_Node, Protocol):
     how: tuple[Any, ...]
-    backward: Backward
 
 
 class _Convolved(torch.autograd.Function):
-    """A convolution whose gradient on the input is computed with channels last."""
+    """A convolution whose gradient on the input is a sum of products of bfloat16."""
 
     @staticmethod
-    def forward(
-        ctx: _KeptConvolution, x: Tensor, weight: Tensor, bias: Tensor | None, backward: Backward, *how: Any
-    ) -> Tensor:
+    def forward(ctx: _KeptConvolution, x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.how, ctx.backward = how, backward
+        ctx.how = how
         return F.conv2d(x, weight, bias, *how)
 
     @staticmethod
@@ -96,30 +95,27 @@ class _Convolved(torch.autograd.Function):
             found = torch.ops.aten.convolution_backward(grad, x, weight, biased, *rest, mask)
             _, by_weight, by_bias = found
         if _wanted(ctx, 0):
-            dtype, last = _products(ctx.backward, x), torch.channels_last
-            shape_of_x = torch.empty(x.shape, dtype=dtype, device=x.device, memory_format=last)
-            turned = (y.to(dtype=dtype, memory_format=last) for y in (grad, weight))
-            by, kernel = turned
+            like_x = torch.empty(x.shape, dtype=torch.bfloat16, device=x.device)
+            mask = [True, False, False]
             found = torch.ops.aten.convolution_backward(
-                by, shape_of_x, kernel, None, *rest, [True, False, False]
+                grad.bfloat16(), like_x, weight.bfloat16(), None, *rest, mask
             )
-            by_x = found[0].to(dtype=x.dtype, memory_format=torch.contiguous_format)
-        return by_x, by_weight, by_bias, *[None] * (1 + len(ctx.how))
+            by_x = found[0].to(x.dtype)
+        return by_x, by_weight, by_bias, *[None] * len(ctx.how)
 
 
-def _products(backward: Backward, x: Tensor) -> torch.dtype:
-    return torch.bfloat16 if backward is Backward.BFLOAT16 and x.dtype == torch.float32 else x.dtype
+def _in_bfloat16(x: Tensor) -> bool:
+    return chosen_backward() is Backward.BFLOAT16 and x.dtype == torch.float32
 
 
 def convolved(
     x: Float[Tensor, "B C H W"], layer: nn.Conv2d, weight: Tensor, stride: int, padding: int
 ) -> Tensor:
     """A convolution of `x` with a kernel that a layer makes of its weights, with the chosen backward pass."""
-    backward = chosen_backward()
-    if backward is Backward.PLAIN or layer.training or not _passes_back(x):
+    if not _in_bfloat16(x) or layer.training or not _passes_back(x):
         return F.conv2d(x, weight, layer.bias, stride, padding)
     how = ((stride,) * 2, (padding,) * 2, (1, 1), 1)
-    out: Tensor = _Convolved.apply(x, weight, layer.bias, backward, *how)  # type: ignore[no-untyped-call]
+    out: Tensor = _Convolved.apply(x, weight, layer.bias, *how)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -127,12 +123,12 @@ def _convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
     if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
         return layer(x)  # type: ignore[no-any-return]
     how = (layer.stride, layer.padding, layer.dilation, layer.groups)
-    out: Tensor = _Convolved.apply(x, layer.weight, layer.bias, chosen_backward(), *how)  # type: ignore[no-untyped-call]
+    out: Tensor = _Convolved.apply(x, layer.weight, layer.bias, *how)  # type: ignore[no-untyped-call]
     return out
 
 
 class _Multiplied(torch.autograd.Function):
-    """A linear layer whose gradient on the input is a product of bfloat16."""
+    """A linear layer whose gradient on the input is a sum of products of bfloat16."""
 
     @staticmethod
     def forward(ctx: _Node, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -154,8 +150,6 @@ class _Multiplied(torch.autograd.Function):
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    if _products(chosen_backward(), x) == x.dtype:
-        return layer(x)  # type: ignore[no-any-return]
     out: Tensor = _Multiplied.apply(x, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
     return out
 
@@ -177,6 +171,7 @@ def _is_plain(layer: nn.Module, x: Tensor) -> bool:
     return bool(hooked) or layer.training or not _passes_back(x) or torch.is_autocast_enabled("cpu")
 
 
+WHOLE = (torch.float32, torch.float64)
 NORMS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     nn.BatchNorm1d: _normalised,
     nn.BatchNorm2d: _normalised,
@@ -195,9 +190,10 @@ def mapped(layer: nn.Module, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *G"]:
     if _is_plain(layer, x):
         out: Tensor = layer(x)
         return out
-    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.running_var is not None and layer.affine:
-        known = NORMS.get(type(layer))
+    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        stored = layer.affine and layer.running_var is not None and x.dtype == layer.weight.dtype in WHOLE
+        known = NORMS.get(type(layer)) if stored else None
     else:
-        known = None if chosen_backward() is Backward.PLAIN else MAPS.get(type(layer))
+        known = MAPS.get(type(layer)) if _in_bfloat16(x) else None
     out = layer(x) if known is None else known(layer, x)
     return out
