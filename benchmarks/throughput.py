@@ -1,6 +1,6 @@
 """Gradients and training steps of our models, of the same models in SpikingJelly, and of their linear maps.
 
-    python benchmarks/throughput.py [--only NAME ...] [--rounds N] [--threads N] [--out FILE.json]
+    python benchmarks/throughput.py [--only NAME ...] [--rounds N] [--examples N] [--threads N] [--out FILE]
 
 Every case runs the same weights in several ways: in SpikingJelly (multi-step, ATan surrogate, reset by
 subtraction); as our model, with written and with compiled loops over time, these with two kinds of backward
@@ -73,6 +73,17 @@ BACKWARD = {
     "bfloat16": Backward.BFLOAT16,
 }
 """Ways with compiled loops, and their backward passes of linear maps."""
+
+ATTACKED = {
+    "written": (Loops.WRITTEN, Backward.PLAIN),
+    "compiled": (Loops.COMPILED, Backward.PLAIN),
+    "bfloat16": (Loops.COMPILED, Backward.BFLOAT16),
+}
+COLUMNS = ("right", "spikes", "x_adv")
+"""What must be equal with written and compiled loops, for every example."""
+
+ATTACKS = {"attack, mlp": sp.MLP((400,)), "attack, convnet 16-32": sp.ConvNet((16, 32))}
+"""Models of handwritten digits that are attacked."""
 
 Way = Callable[[Tensor], Tensor]
 """Images to logits."""
@@ -235,6 +246,45 @@ def memory(name: str, case: Case) -> dict[str, float]:
     return {way: float(subprocess.check_output([*command, way])) for way in found}
 
 
+def attacked(network: Any, examples: int) -> dict[str, Any]:
+    """PGD of 50 steps on a trained model, with written and compiled loops and with gradients in bfloat16.
+
+    Written and compiled loops must leave the same images and verdicts, to the bit. Times are in processor
+    seconds. The share of equal signs is that of the gradients on the test images.
+    """
+    data, key = sp.Digits().load(), sp.Key.of(0)
+    spec = sp.ModelSpec(sp.Direct(8), network, sp.LIF(), sp.ATan(2.0), sp.Count(), (1, 8, 8), 10)
+    model = spec.build(key)
+    with using_loops(Loops.COMPILED):
+        sp.BPTT(epochs=8, lr=2e-3).train(model, data, key)
+    model.eval()
+    x, y = data.test.images[:examples], data.test.labels[:examples]
+    rows: dict[str, Any] = {}
+    for epsilon in (0.05, 0.1, 0.15):
+        threat, outcomes, seconds = sp.Linf(epsilon), {}, {}
+        for name, (loops, backward) in ATTACKED.items():
+            began = time.process_time()
+            with using_loops(loops), using_backward(backward):
+                outcomes[name] = sp.evaluate_attack(model, sp.PGD(steps=50), threat, x, y, key=key)
+            seconds[name] = time.process_time() - began
+        for column in COLUMNS:
+            pair = (getattr(outcomes[name], column) for name in ("written", "compiled"))
+            assert torch.equal(*pair), "compiled loops must give equal verdicts"
+        robust = {name: found.right.double().mean().item() for name, found in outcomes.items()}
+        rows[f"linf {epsilon}"] = {"robust_accuracy": robust, "seconds": seconds}
+    plain, coarse = (signs(model, x, y, backward) for backward in BACKWARD.values())
+    told = plain != 0
+    rows["equal_signs"] = (plain == coarse)[told].double().mean().item()
+    return rows
+
+
+def signs(model: Classifier, x: Tensor, y: Tensor, backward: Backward) -> Tensor:
+    """Signs of the gradient on images."""
+    with using_loops(Loops.COMPILED), using_backward(backward):
+        seen = x.detach().requires_grad_()
+        return torch.autograd.grad(F.cross_entropy(model(seen), y), seen)[0].sign()
+
+
 def shown(name: str, found: dict[str, Any]) -> str:
     """One line of text for a case."""
     times = ", ".join(f"{way} {t['median']:.1f}" for way, t in found["milliseconds"].items())
@@ -246,8 +296,11 @@ def shown(name: str, found: dict[str, Any]) -> str:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--only", nargs="+", choices=[*CASES, "memory"], help="cases; all without it")
+    options.add_argument(
+        "--only", nargs="+", choices=[*CASES, *ATTACKS, "memory"], help="cases; all without it"
+    )
     options.add_argument("--rounds", type=int, default=15)
+    options.add_argument("--examples", type=int, default=200, help="images that are attacked")
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--out", type=Path)
     options.add_argument("--peak", nargs=2, metavar=("CASE", "WAY"), help=argparse.SUPPRESS)
@@ -264,12 +317,17 @@ def main() -> None:
         "threads": chosen.threads,
         "rounds": chosen.rounds,
         "cases": {},
+        "attacks": {},
         "memory_mib": {},
     }
     for name, case in CASES.items():
         if chosen.only is None or name in chosen.only:
             record["cases"][name] = measured(case, chosen.rounds)
             print(shown(name, record["cases"][name]), flush=True)
+    for name, network in ATTACKS.items():
+        if chosen.only is None or name in chosen.only:
+            record["attacks"][name] = attacked(network, chosen.examples)
+            print(f"{name}: {record['attacks'][name]}", flush=True)
     for name, case in MEMORY.items():
         if chosen.only is None or "memory" in chosen.only:
             record["memory_mib"][name] = memory(name, case)

@@ -35,6 +35,7 @@ from spikeproof.catalogue.given import fingerprint_of
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load
+from spikeproof.compiled import Loops, chosen_loops, why_not_compiled
 from spikeproof.corruptions import Corruption
 from spikeproof.datasets import ClassProportional, Dataset, Sample, Split, floats
 from spikeproof.encoders import Direct
@@ -128,6 +129,7 @@ class Provenance(TypedDict):
     finished: str
     batch_size: int
     command: list[str]
+    loops: NotRequired[str]  # the loops over time of neurons, if they were chosen
     packages: NotRequired[dict[str, str]]  # version of each package that added members to the catalogue
 
 
@@ -614,6 +616,8 @@ class Bench:
             "batch_size": self.batch_size,
             "command": list(self.command),
         }
+        if (loops := chosen_loops()) is not Loops.WRITTEN and not why_not_compiled():
+            noted["loops"] = loops.value
         if others := packages():
             noted["packages"] = others
         return noted
