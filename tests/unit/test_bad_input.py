@@ -240,7 +240,7 @@ def test_what_a_diverged_model_cannot_tell_does_not_touch_the_others(tmp_path):
     assert len({row["train_cell"] for row in rows}) == 1
     status = call("status", tmp_path / "out").output
     assert status.count("finite loss and finite weights") == 1
-    assert "clean   1 of 2" in status
+    assert "clean    1 of 2" in status
     audit = call("audit", tmp_path / "out", "--workers", 1, "--rounds", 0)
     assert audit.exit_code == 1
     assert "finite loss and finite weights" in audit.output
