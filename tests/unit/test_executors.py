@@ -176,7 +176,7 @@ def test_a_cell_under_way_finishes_or_is_given_back_when_the_process_is_told_to_
 
 
 DRIVER = """
-import sys, pathlib
+import sys, pathlib, signal
 sys.path.insert(0, {here!r})
 from synthetic import *
 from spikeproof.experiments.run.executors import *
@@ -188,6 +188,7 @@ class Forever(Work):
         time.sleep(60)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     root = pathlib.Path(sys.argv[1])
     go(root, cells_of_models(1, 2), eval(sys.argv[2]), work=Forever(root))
 """
