@@ -11,7 +11,14 @@ from spikeproof.attacks.gradient.estimates import NES
 from spikeproof.attacks.gradient.iterated import APGD, APGDT, MIM, SAPGD, TargetedPGD
 from spikeproof.attacks.gradient.plain import EOTPGD, PGD, Through
 from spikeproof.attacks.made_of.composite import RateTwin, WidthSweep, WorstOf
-from spikeproof.attacks.parts.objectives import AtExit, FirstSpikeMargin, PotentialMargin, PrefixMean
+from spikeproof.attacks.parts.objectives import (
+    AtExit,
+    FirstSpikeMargin,
+    PotentialMargin,
+    PrefixMean,
+    TieBrokenMargin,
+    answers_margin,
+)
 from spikeproof.attacks.search import evaluator
 from spikeproof.decoders import (
     ConfidenceExit,
@@ -64,7 +71,14 @@ EXITS = [
     MarginExit(MembraneTies(Count()), 1.0),
 ]
 FIRST = [FirstSpike(), FirstSpikeExit(Count()), FirstSpikeExit(FirstSpike()), Voting(FirstSpike(), 2)]
-OBJECTIVES = [AtExit(), PrefixMean(Margin()), PrefixMean(DLR(), True), FirstSpikeMargin(), PotentialMargin()]
+OBJECTIVES = [
+    AtExit(),
+    PrefixMean(Margin()),
+    PrefixMean(DLR(), True),
+    FirstSpikeMargin(),
+    PotentialMargin(),
+    TieBrokenMargin(),
+]
 
 
 def model_for(decoder, encoder=None, **parts):
@@ -150,6 +164,53 @@ def test_the_potential_margin_equals_a_slow_transcription(decoder):
     assert grad.flatten(1).any(1).all()
 
 
+@pytest.mark.parametrize("decoder", [Count(), FirstSpike(), Voting(Count(), 2), *EXITS[:3]], ids=repr)
+def test_the_tie_broken_margin_is_the_margin_and_the_lead_of_the_potentials_as_a_share_of_both(decoder):
+    model = model_for(decoder)
+    value, _, fooled = evaluate(model, TieBrokenMargin(0.2))
+    margin, _, judged = evaluate(model, Margin())
+    with torch.no_grad():
+        lead = PotentialMargin().over_time(model.watch(X, potential=True), Y)
+        means = torch.stack(
+            [PotentialMargin().over_time(model.watch(X, potential=True), Y, (Y + i) % K) for i in range(1, K)]
+        )
+        assert torch.equal(lead, means.amax(0))
+    rest = (value - margin).double() / 0.2
+    assert torch.equal(rest > 0, lead > 0)
+    assert rest.abs().max() <= 1 + 1e-6
+    assert len(set(rest.tolist())) > len(set(margin.tolist()))  # it tells images apart that have one margin
+    assert torch.equal(fooled, judged)
+
+
+def test_breaking_ties_never_reverses_margins_of_whole_numbers():
+    model = model_for(Count())
+    value, _, _ = evaluate(model, TieBrokenMargin())
+    margin, _, _ = evaluate(model, Margin())
+    above = margin[:, None] > margin
+    assert above.any()
+    assert (value[:, None] > value)[above].all()
+
+
+def test_broken_ties_do_not_depend_on_the_scale_of_weights_and_thresholds():
+    outputs, u, y = (
+        (Key.of(1).uniform((T, N, K)) < 0.3).float(),
+        Key.of(2).normal((T, N, K)),
+        torch.arange(N) % K,
+    )
+    one, other = (TieBrokenMargin().over_time(Watched(outputs, Count(), s * u), y) for s in (1.0, 32.0))
+    assert torch.equal(one, other)
+    silent = TieBrokenMargin().over_time(Watched(outputs, Count(), 0 * u), y)
+    assert torch.equal(silent, Margin()(outputs.sum(0), y))
+
+
+def test_searches_by_answers_break_ties_where_spikes_are_read_and_nowhere_else():
+    for decoder in (Count(), FirstSpike(), Voting(Count(), 2), FirstSpikeExit(Count())):
+        assert isinstance(answers_margin(model_for(decoder)), TieBrokenMargin)
+    for decoder in (MeanPotential(), MeanCurrent(), MembraneTies(Count())):
+        assert answers_margin(model_for(decoder)) == Margin()
+    assert answers_margin(lambda x, key=None: x.flatten(1)) == Margin()
+
+
 def test_potentials_have_a_gradient_where_output_neurons_are_silent():
     model = model_for(Count())
     with torch.no_grad():
@@ -180,7 +241,9 @@ def test_the_mean_over_prefixes_is_that_of_models_that_stop_after_each_step(deco
 
 
 @pytest.mark.parametrize(
-    "objective", [PrefixMean(), PrefixMean(Margin()), AtExit(), PotentialMargin()], ids=repr
+    "objective",
+    [PrefixMean(), PrefixMean(Margin()), AtExit(), PotentialMargin(), TieBrokenMargin()],
+    ids=repr,
 )
 def test_gradients_equal_finite_differences_where_the_exit_stays(objective):
     decoder = ConfidenceExit(MeanPotential(), 0.6)
@@ -195,7 +258,9 @@ def test_gradients_equal_finite_differences_where_the_exit_stays(objective):
 
 
 @pytest.mark.parametrize(
-    "objective", [AtExit(Margin()), PrefixMean(Margin()), FirstSpikeMargin(), PotentialMargin()], ids=repr
+    "objective",
+    [AtExit(Margin()), PrefixMean(Margin()), FirstSpikeMargin(), PotentialMargin(), TieBrokenMargin()],
+    ids=repr,
 )
 def test_towards_a_target_is_the_targets_lead_over_the_label(objective):
     model = model_for(FirstSpikeExit(Count()))
@@ -205,7 +270,9 @@ def test_towards_a_target_is_the_targets_lead_over_the_label(objective):
     back = objective.over_time(seen, target, Y)
     assert torch.allclose(pulled, -back)
     leads = torch.stack([objective.over_time(seen, Y, (Y + i) % K) for i in range(1, K)])
-    if not isinstance(objective, PrefixMean):
+    if not isinstance(
+        objective, (PrefixMean, TieBrokenMargin)
+    ):
         assert torch.allclose(leads.amax(0), objective.over_time(seen, Y))
 
 

@@ -297,6 +297,16 @@ def test_the_search_from_the_nearest_images_undoes_a_gradient_of_the_wrong_sign(
     assert left["masked"] < 0.5 < found["masked"]["pgd"]["left"]
 
 
+@pytest.mark.parametrize(("epsilon", "finds"), [(0.1, True), (0.0, False)])
+def test_a_search_is_repeated_where_it_broke_an_example_and_nowhere_else(subjects, epsilon, finds):
+    (model, clean), x, y = subjects[0][Direct(4)], *subjects[1:]
+    first = Member("search", PGD(steps=2))
+    pair = [first, Member("search-again", first.recipe, after="search")]
+    one, again = evaluate_suite(model, "quick", Linf(epsilon), x, y, clean, KEY, members=pair).members
+    assert ((one["broke"] > 0), (again["attacked"] > 0), again.get("repeats", False)) == (finds,) * 3
+    assert "repeats" not in one
+
+
 def test_members_that_go_on_begin_where_others_came_nearest(subjects):
     """A search of one query returns the image that the members before it had found, not the clean one."""
     (model, clean), x, y = subjects[0][Direct(4)], *subjects[1:]

@@ -222,3 +222,11 @@ def test_every_check_is_raised_wherever_it_is_listed_and_listed_nowhere_else(pla
     for name, evidence in planted.items():
         found = audit(evidence)
         assert name in [finding.check for finding in (*found.findings, *found.notes)], name
+
+
+@pytest.mark.parametrize(("again", "raised"), [(0, False), (40, True)])
+def test_a_search_that_is_repeated_says_whether_the_suite_was_still_finding(again, raised):
+    """What the first run found says nothing once the second one has shown what more search finds."""
+    members = [OWN, LAST, member("search", 0.55, 60), member("search-again", 0.5, again, repeats=True)]
+    found = audit(number(attacks=suite(*members), suites=["standard"]))
+    assert ("search still finding" in [finding.check for finding in found.findings]) == raised

@@ -187,6 +187,7 @@ def _member_evidence(member: Mapping[str, Any], n: int, zeros: bool) -> AttackEv
         unmoved=1 - (_number(seen.get("moved_share")) or 0.0) if seen.get("attacked") else None,
         silent_success=_share_of_all(seen.get("silent_success_share"), on, n),
         every_exit=member.get("every_exit", False),
+        repeats=member.get("repeats", False),
         objectives=tuple(member.get("objectives", ())),
         gradient_names=tuple(member.get("sources", ())),
         queries=member.get("queries", 0.0),

@@ -520,9 +520,10 @@ CHECKS: tuple[Check, ...] = (
         "search still finding",
         DOUBTFUL,
         c.search_still_finding,
-        "the last quarter of the members of a suite `standard` or `extreme` broke a larger share of the examples than lies "
-        "between the number and the lower end of its interval.",
-        "As many members again, if they found as much again, would lead out of the interval that is printed.",
+        "the last members of a suite `standard` or `extreme` broke a larger share of the examples than lies between the number "
+        "and the lower end of its interval. These are the repeat of a search and what runs after it, or the last quarter if no "
+        "search is repeated.",
+        "As much search again, if it found as much again, would lead out of the interval that is printed.",
         "Use the suite `extreme`.",
         "spikeproof",
     ),

@@ -465,7 +465,7 @@ def search_still_finding(evidence: Evidence) -> str | None:
     if not searched(evidence):
         return None
     members = _last_suite(evidence)
-    late = members[3 * len(members) // 4 :]
+    late = _as_much_again(members)
     found = sum(a.broke or 0.0 for a in late)
     below = evidence.accuracy - evidence.interval.low
     if len(members) < 2 or found <= below:
@@ -474,6 +474,16 @@ def search_still_finding(evidence: Evidence) -> str | None:
         f"the last {len(late)} of {len(members)} members of the suite broke {_percent(found)} of the "
         f"examples, and the lower end of the interval lies {_percent(below)} below the number"
     )
+
+
+def _as_much_again(members: list[AttackEvidence]) -> list[AttackEvidence]:
+    """The members whose findings say what more search would find.
+
+    A repeat of an earlier member, with whatever runs after it, is just that. Without one it is the last
+    quarter.
+    """
+    repeats = [i for i, member in enumerate(members) if member.repeats]
+    return members[max(repeats) if repeats else 3 * len(members) // 4 :]
 
 
 def _last_suite(evidence: Evidence) -> list[AttackEvidence]:

@@ -67,6 +67,7 @@ class AttackEvidence:
         draws: number of draws per gradient, for a stochastic model.
         target: the model that was attacked, in words, if it is not the model that was measured.
         every_exit: whether the objective includes all exits, not only the exit that is taken.
+        repeats: whether it is an earlier member of a suite once more.
         objectives: names of the objectives that the attack maximises.
         gradient_names: names of the gradients that the attack follows.
         queries: forward passes per example, of an attack without gradients.
@@ -88,6 +89,7 @@ class AttackEvidence:
     draws: int | None = None
     target: str | None = None
     every_exit: bool = False
+    repeats: bool = False
     objectives: Sequence[str] = ()
     gradient_names: Sequence[str] = ()
     queries: float = 0.0

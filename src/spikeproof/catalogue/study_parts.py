@@ -75,6 +75,7 @@ from spikeproof.attacks.parts.objectives import AtExit as AtExit
 from spikeproof.attacks.parts.objectives import FirstSpikeMargin as FirstSpikeMargin
 from spikeproof.attacks.parts.objectives import PotentialMargin as PotentialMargin
 from spikeproof.attacks.parts.objectives import PrefixMean as PrefixMean
+from spikeproof.attacks.parts.objectives import TieBrokenMargin as TieBrokenMargin
 from spikeproof.attacks.parts.oracles import Exact as Exact
 from spikeproof.attacks.parts.oracles import Expectation as Expectation
 from spikeproof.attacks.parts.oracles import Oracle
@@ -283,6 +284,7 @@ STUDY_PARTS: Catalogue = {
         "prefix-mean": PrefixMean,
         "first-spike-margin": FirstSpikeMargin,
         "potential-margin": PotentialMargin,
+        "tie-broken-margin": TieBrokenMargin,
     },
     Oracle: {
         "exact": Exact,

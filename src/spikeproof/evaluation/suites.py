@@ -86,7 +86,8 @@ class Member(NamedTuple):
     Args:
         name: name of the member, as it is shown.
         recipe: the attack.
-        after: the member that must have broken an example for this one to run; None if it always runs.
+        after: the member that must have broken an example for this one to run; None if it always runs. If
+            both have the same recipe, this one *repeats* it, which shows whether the search had ended.
     """
 
     name: str
@@ -397,11 +398,17 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
     elif searched and (kind.known is None or (kind.counts and not (kind.stochastic or stepwise))):
         queries = 1000 if kind.known is None else 400
         members.append(Member("square-long", SquareSearch(queries=queries)))
+    members += [_again(member) for member in members if isinstance(member.recipe, LevelSearch)]
     if level is Level.EXTREME:
         members.append(Member("stand-in-long", StandIn(queries=3000)))
         members.append(Member("square-longest", SquareSearch(queries=5000)))
         members += [Member("level-search-long", LevelSearch(queries=24_000, near=True))] if stepwise else []
     return members
+
+
+def _again(member: Member) -> Member:
+    """The same search once more from the best images so far, if it broke an example."""
+    return Member(f"{member.name}-again", member.recipe, after=member.name)
 
 
 def _may_be_stepwise(kind: _Kind) -> bool:
@@ -638,7 +645,10 @@ def evaluate_suite(
             broken[rows[better]] = position
             worst = worst.worse(found, rows)
             nearest.learn(rows[~better], found.x_adv[~better], key.fold("nearest", member.name))
-        entries.append(_contribution(member, gradient_source is None, found, before, worst, began))
+        entry = _contribution(member, gradient_source is None, found, before, worst, began)
+        if found is not None and any((m.name, m.recipe) == (member.after, member.recipe) for m in members):
+            entry["repeats"] = True
+        entries.append(entry)
         if on_member is not None and position + 1 < first + len(members):
             interim = Interim(worst, broken, tuple(entries), nearest.images, nearest.height)
             on_member(interim, first + len(members))

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.parts.objectives import answers_margin
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import Best, Result, admit, evaluator, instead, judge
 from spikeproof.encoders import LevelCode, Reversed
@@ -321,6 +322,7 @@ class PatternSearch:
         ranking: Ranking,
     ) -> None:
         self.attack, self.model, self.code, self.ranking = attack, model, code, ranking
+        self.margin = answers_margin(model)
         self.x, self.y, self.choices, self.best = x, y, choices, Best(x)
         self.forward, self.backward, self.zero = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
         self.losses: list[Tensor] = []
@@ -353,7 +355,9 @@ class PatternSearch:
         """The margin, and whether the image fools the model, by a forward pass of the attacked model."""
         parts = zip(torch.split(images, CHUNK), torch.split(rows, CHUNK), strict=True)
         with torch.no_grad():
-            found = [evaluator(self.model, Margin(), self.y[few])(part, DETERMINISTIC) for part, few in parts]
+            found = [
+                evaluator(self.model, self.margin, self.y[few])(part, DETERMINISTIC) for part, few in parts
+            ]
         value, fooled = (torch.cat(each) for each in zip(*found, strict=True))
         self.forward.scatter_add_(0, rows, torch.ones_like(rows))
         return value, fooled

@@ -21,7 +21,7 @@ from spikeproof.errors import InputError
 from spikeproof.losses import KL, LogitCrossEntropy, Margin, Objective, Watching
 from spikeproof.protocols import Decoder, Watched, reads_potential
 
-__all__ = ["AtExit", "FirstSpikeMargin", "PotentialMargin", "PrefixMean"]
+__all__ = ["AtExit", "FirstSpikeMargin", "PotentialMargin", "PrefixMean", "TieBrokenMargin", "answers_margin"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,84 @@ class PotentialMargin(Watching):
             )
         means = prefixes(MeanPotential(), _classes(seen.potential, seen))
         return _margin(_taken(means, seen), y, target)
+
+
+@dataclass(frozen=True)
+class TieBrokenMargin(Watching):
+    r"""Margin of the logits, and where it does not change, the lead of the potentials.
+
+    .. math:: \max_{k \ne y} z_k - z_y + w \frac{\bar u_m - \bar u_y}{|\bar u_m| + |\bar u_y|},
+              \quad m = \arg\max_{k \ne y} \bar u_k
+
+    with logits `z` and the mean potentials of `PotentialMargin`. Counts and times of first spikes are whole
+    numbers and many images share one, so a search by answers cannot tell which of them is nearer to the
+    boundary. The second term can, and with `w` below 1/2 it never reverses the order of two images with
+    different margins of whole numbers. It is a ratio, so weights and thresholds on another scale do not
+    change it.
+
+    Args:
+        weight: `w`, in spikes or time steps, above 0.
+
+    Raises:
+        InputError: a weight of 0 or less, or output neurons without a potential.
+
+    Example:
+        >>> from spikeproof.decoders import Count
+        >>> spikes, u = torch.zeros(2, 1, 2), torch.tensor([[[0.5, 0.25]], [[0.5, 0.75]]])
+        >>> round(TieBrokenMargin().over_time(Watched(spikes, Count(), 2 * u), torch.tensor([1])).item(), 3)
+        0.0
+        >>> round(TieBrokenMargin().over_time(Watched(spikes, Count(), u**2), torch.tensor([1])).item(), 3)
+        -0.05
+
+    Source:
+        The margin of Carlini & Wagner 2017, section V.A (f6); the second term is ours.
+    """
+
+    weight: float = 0.45
+
+    wants_potential: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise InputError("TieBrokenMargin needs a weight above 0", repr(self.weight), "Try 0.45.")
+
+    def suits(self, decoder: Decoder) -> bool:
+        return PotentialMargin().suits(decoder)
+
+    def over_time(
+        self, seen: Watched, y: Int64[Tensor, "B"], target: Int64[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B"]:
+        if seen.potential is None:
+            raise InputError(
+                "A margin of potentials needs output neurons with a membrane potential",
+                "a model that shows none",
+                "Use margin.",
+            )
+        potentials = _classes(seen.potential, seen)
+        exits = hasattr(seen.decoder, "exits")
+        u = _taken(prefixes(MeanPotential(), potentials), seen) if exits else potentials.mean(0)
+        own = u.gather(1, y[:, None])[:, 0]
+        if target is None:
+            other = u.scatter(1, y[:, None], -torch.inf).amax(1)
+        else:
+            other = u.gather(1, target[:, None])[:, 0]
+        size = other.abs() + own.abs()
+        lead = (other - own) / torch.where(size > 0, size, 1)
+        return _margin(seen.decoder(seen.outputs), y, target) + self.weight * lead
+
+
+def answers_margin(model: object) -> Objective:
+    """The margin that a search by answers maximises: with ties broken where spikes are read.
+
+    Args:
+        model: the attacked model, or a wrapper that shows what it shows.
+    """
+    inner = getattr(model, "model", model)
+    decoder = getattr(getattr(inner, "spec", None), "decoder", None)
+    if decoder is None or not decoder.reads_spikes or reads_potential(decoder):
+        return Margin()
+    broken = TieBrokenMargin()
+    return broken if broken.suits(decoder) else Margin()
 
 
 @dataclass(frozen=True)

@@ -309,6 +309,7 @@ class _Member(TypedDict):
     evidence: NotRequired[_MemberEvidence]
     own_gradient: NotRequired[Flag]
     every_exit: NotRequired[Flag]
+    repeats: NotRequired[Flag]
 
 
 class _AttackNumbers(_Answers):
