@@ -270,9 +270,7 @@ def test_towards_a_target_is_the_targets_lead_over_the_label(objective):
     back = objective.over_time(seen, target, Y)
     assert torch.allclose(pulled, -back)
     leads = torch.stack([objective.over_time(seen, Y, (Y + i) % K) for i in range(1, K)])
-    if not isinstance(
-        objective, (PrefixMean, TieBrokenMargin)
-    ):
+    if not isinstance(objective, (PrefixMean, TieBrokenMargin)):
         assert torch.allclose(leads.amax(0), objective.over_time(seen, Y))
 
 

@@ -40,7 +40,12 @@ from spikeproof.attacks.made_of.stand_in import StandIn
 from spikeproof.attacks.nearest.linearised import FABT
 from spikeproof.attacks.nearest.penalised import EAD
 from spikeproof.attacks.nearest.sparse import OnePixel, SigmaZero
-from spikeproof.attacks.parts.objectives import FirstSpikeMargin, PotentialMargin, PrefixMean
+from spikeproof.attacks.parts.objectives import (
+    FirstSpikeMargin,
+    PotentialMargin,
+    PrefixMean,
+    answers_margin,
+)
 from spikeproof.attacks.parts.targets import EveryOther
 from spikeproof.attacks.physical.beamsearch import AdvLB
 from spikeproof.attacks.physical.stickersearch import RP2, AdvHat
@@ -662,6 +667,7 @@ class _Nearest:
         self, model: Model, x: Float[Tensor, "N *F"], y: Tensor, ids: Tensor, batch_size: int
     ) -> None:
         self.model, self.images, self.y, self.ids, self.size = Steady(model), x, y, ids, batch_size
+        self.margin = answers_margin(model)
         self.height = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
 
     @property
@@ -674,7 +680,7 @@ class _Nearest:
         for start in range(0, len(rows), self.size):
             here, tried = rows[start : start + self.size], images[start : start + self.size]
             now = key.for_rows(self.ids[here])
-            value, _ = evaluator(self.model, Margin(), self.y[here])(tried, now)
+            value, _ = evaluator(self.model, self.margin, self.y[here])(tried, now)
             value = value.double().nan_to_num(torch.inf)
             better = value >= self.height[here]
             self.images[here[better]], self.height[here[better]] = tried[better], value[better]

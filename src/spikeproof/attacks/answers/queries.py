@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.parts.objectives import answers_margin
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import (
     Best,
@@ -28,7 +29,7 @@ from spikeproof.attacks.search import (
 )
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.losses import Margin
+from spikeproof.losses import Margin, Objective
 from spikeproof.protocols import Model, Threat, attack_call
 from spikeproof.threats import L2, Region, SquarePatch, boxed
 
@@ -61,6 +62,7 @@ def random_search(
     queries: int,
     propose: Propose,
     observe: Callable[[Tensor, Tensor], None] | None = None,
+    objective: Objective = Margin(),
 ) -> Result:
     """Evaluate one candidate per query and example, and keep it if it is at least as good as the best so far.
 
@@ -76,7 +78,7 @@ def random_search(
         now = key.fold("query", query).take(rows)
         candidates = propose(query, rows, now)
         with torch.no_grad():
-            value, fooled = evaluator(model, Margin(), y[rows])(candidates, now.fold("look"))
+            value, fooled = evaluator(model, objective, y[rows])(candidates, now.fold("look"))
         best.offer(rows, candidates, fooled, value)
         best.fall(rows, fooled, query)
         if observe is not None:
@@ -206,7 +208,7 @@ class Square:
             def go_on(query: int, rows: Tensor, now: Key) -> Tensor:
                 return shape.vary(best.x[rows], rows, draws.of(query, rows)) if query else begin[rows]
 
-            return random_search(model, x, y, key, best, self.queries, go_on)
+            return random_search(model, x, y, key, best, self.queries, go_on, objective=answers_margin(model))
 
         def propose(query: int, rows: Tensor, now: Key) -> Tensor:
             if query == 0:

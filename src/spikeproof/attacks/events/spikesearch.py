@@ -19,6 +19,7 @@ from torch import Tensor
 
 from spikeproof.attacks.answers.queries import random_search
 from spikeproof.attacks.parts.oracles import Exact
+from spikeproof.attacks.parts.objectives import answers_margin
 from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.attacks.search import Best, Result, check_batch, check_mode, check_threat, evaluator, judge
 from spikeproof.errors import InputError
@@ -267,11 +268,11 @@ class _Run:
         """Margins by forward passes of the attacked model; the best train of each example is kept."""
         many, flat = len(trains), trains.flatten(0, 1)
         index = torch.arange(len(rows), device=rows.device).repeat(many)
-        values, fooled = [], []
+        values, fooled, margin = [], [], answers_margin(self.model)
         for part in torch.split(torch.arange(len(flat), device=rows.device), CHUNK):
             at = index[part]
             with torch.no_grad():
-                answers = evaluator(self.model, Margin(), self.y[rows[at]])(flat[part], key.take(at))
+                answers = evaluator(self.model, margin, self.y[rows[at]])(flat[part], key.take(at))
             values.append(answers[0])
             fooled.append(answers[1])
         value, missed = torch.cat(values).view(many, -1), torch.cat(fooled).view(many, -1)
@@ -375,7 +376,9 @@ class SpikeWalk:
             noise = now.fold("noise").normal(x[rows].shape, 0, x.device).to(x.dtype)
             return threat.neighbours(best.x[rows], x[rows], noise, 1)[0]
 
-        return random_search(model, x.detach(), y, key, best, self.queries, propose)
+        return random_search(
+            model, x.detach(), y, key, best, self.queries, propose, objective=answers_margin(model)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
