@@ -18,8 +18,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.answers.queries import random_search
-from spikeproof.attacks.parts.oracles import Exact
 from spikeproof.attacks.parts.objectives import answers_margin
+from spikeproof.attacks.parts.oracles import Exact
 from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.attacks.search import Best, Result, check_batch, check_mode, check_threat, evaluator, judge
 from spikeproof.errors import InputError
