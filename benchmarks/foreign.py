@@ -25,8 +25,8 @@ from spikeproof.decoders import Count, MeanPotential
 from spikeproof.encoders import Direct
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.evaluation.verdicts import evaluate_clean
+from spikeproof.interop.frameworks.in_snntorch import ByAmount
 from spikeproof.interop.frameworks.wrap import wrap
-from spikeproof.interop.rebuild import ByAmount
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.networks.architecture import MLP, ConvNet

@@ -12,7 +12,9 @@ from torch import nn
 from spikeproof import (
     ASSG,
     BPTR,
+    HART,
     PDSG,
+    RGA,
     AsTorchattacks,
     ATan,
     Bernoulli,
@@ -477,9 +479,81 @@ def test_the_suite_sees_what_it_would_see_of_our_own_layers(build):
 def test_a_recipe_that_needs_our_layers_says_so():
     net, options, _ = spikingjelly_single()
     model = wrap(net, X, **options)
-    for recipe in (Through(gradient=BPTR(), attack=PGD(steps=1)), RateTwin(attack=PGD(steps=1))):
+    for recipe in (Through(gradient=HART(), attack=PGD(steps=1)), RateTwin(attack=PGD(steps=1))):
         with pytest.raises(InputError, match="convert=True"):
             through(model, recipe)
+
+
+BY_RATES = {  # feed-forward neurons -> what the current of ours is, in theirs; None without a twin here
+    "spikingjelly": {
+        **dict.fromkeys(("QIFNode", "EIFNode", "IzhikevichNode", "KLIFNode", "CUBALIFNode")),
+        **{"IFNode": 1.0, "LIFNode": 0.5, "ParametricLIFNode": 0.5},
+    },
+    "snntorch": {"Leaky": 1.0, **dict.fromkeys(("Synaptic", "Alpha", "Lapicque"))},
+    "norse": {"IAF": 1.0, **dict.fromkeys(name for name in NORSES if name != "IAF")},
+    "sinabs": dict.fromkeys(("LIF", "IAF", "ALIF")),
+}
+
+
+@pytest.mark.parametrize(("framework", "name"), KNOWN)
+def test_rates_are_differentiated_where_neurons_feed_forward(framework, name):
+    net = drawn(one_neuron(framework, name))
+    model = wrap(net, X, steps=T, readout="sum")
+    if name not in BY_RATES[framework]:
+        with pytest.raises(InputError, match=rf"BPTR needs feed-forward neurons.*{name} of"):
+            substitute(model, unroll=BPTR())
+        return
+    x, scale = X.clone().requires_grad_(), BY_RATES[framework][name]
+    counts = substitute(model, unroll=BPTR())(x)
+    assert torch.equal(counts, model(X))
+    counts.mul(WEIGHTS).sum().backward()
+    expected = T * (scale or 1.0) * (WEIGHTS * (counts != 0)) @ net[1].weight
+    torch.testing.assert_close(x.grad.flatten(1), expected.detach())
+    if scale is None:
+        with pytest.raises(InputError, match=f"RGA needs neurons.*{name}|RGA needs neurons.*a share of"):
+            substitute(model, unroll=RGA())
+    else:
+        assert torch.equal(substitute(model, unroll=RGA())(X), model(X))
+
+
+def test_rates_of_potentials_that_are_read_have_the_gradient_of_the_potentials():
+    net, options, _ = snntorch_explicit()
+    model, x = wrap(net, X, **options), X.clone().requires_grad_()
+    for rule in (BPTR(), PDSG()):
+        answer = substitute(model, unroll=rule)(x)
+        assert torch.equal(answer, model(X))
+        (grad,) = torch.autograd.grad(answer.mul(WEIGHTS).sum(), x)
+        assert bool((grad != 0).any())
+
+
+@every
+def test_rates_are_differentiated_through_a_whole_network_or_not_at_all(build):
+    net, options, _ = build()
+    model, x = wrap(net, X, **options), X.clone().requires_grad_()
+    recipe = Through(gradient=BPTR(), attack=PGD(steps=1))
+    if build in (snntorch_hidden, norse_over_time, norse_cells):
+        with pytest.raises(InputError, match="BPTR needs feed-forward neurons"):
+            through(model, recipe)
+        return
+    twin = through(model, recipe)
+    assert torch.equal(twin(x), model(X))
+    (whole,) = torch.autograd.grad(twin(x).mul(WEIGHTS).sum(), x)
+    parts = [torch.autograd.grad(twin(x[i : i + 1]).mul(WEIGHTS).sum(), x)[0][i] for i in range(len(X))]
+    torch.testing.assert_close(torch.stack(parts), whole)
+    assert bool((whole != 0).any())
+
+
+def test_a_layer_that_serves_in_two_places_has_no_rate():
+    net, _, _ = spikingjelly_single()
+    layers = [net[0], net[1], net[2], net[3], net[4], net[5]]
+
+    def twice(x):
+        z = layers[4](layers[3](layers[2](layers[1](layers[0](x)))))
+        return layers[5](layers[5](z))
+
+    model = wrap(twice, X, steps=T, readout="mean")
+    with pytest.raises(InputError, match=r"BPTR needs layers that serve in one place"):
+        substitute(model, unroll=BPTR())
 
 
 def test_other_libraries_attack_it_and_its_ties_are_answers():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,7 @@ from spikeproof.neurons import IntegrateAndFire, Neuron, SomeState, lif_unroll
 from spikeproof.protocols import Context
 from spikeproof.surrogates import Surrogate, Triangle, in_units, unit_of
 
-__all__ = ["BPTR", "HART", "RGA", "check_fires"]
+__all__ = ["BPTR", "HART", "RGA", "RateRule", "check_fires"]
 
 
 def check_fires(rule: GradientRule, neuron: Neuron) -> None:
@@ -60,13 +61,25 @@ class _Averaged(torch.autograd.Function):
         return (grads[0].mean(0, keepdim=True).expand_as(grads[0]),)
 
 
-class _Gain(GradientRule):
-    """A gradient rule that gives every neuron one derivative for all time steps."""
+class RateRule(GradientRule):
+    """A gradient rule that gives every neuron one derivative for all time steps.
+
+    Such a rule also serves layers of other frameworks, from the currents and the spikes of one forward pass.
+    """
+
+    by_equation: ClassVar[bool] = False
+    """Whether the derivative depends on the constants of the neuron, besides its currents and spikes."""
 
     def gain(
-        self, current: Float[Tensor, "T B *F"], spikes: Float[Tensor, "T B *F"], neuron: Neuron
+        self, current: Float[Tensor, "T B *F"], spikes: Float[Tensor, "T B *F"], neuron: Neuron | None
     ) -> Float[Tensor, "B *F"]:
-        """The derivative of each neuron."""
+        """The derivative of each neuron.
+
+        Args:
+            current: the current of each neuron over time.
+            spikes: the spikes that it leads to.
+            neuron: the neuron; None where its equation is unknown and the derivative does not depend on it.
+        """
         raise NotImplementedError(f"{type(self).__name__} defines no gain")
 
     def __call__(
@@ -81,7 +94,7 @@ class _Gain(GradientRule):
 
 
 @dataclass(frozen=True)
-class BPTR(_Gain):
+class BPTR(RateRule):
     r"""Backward pass through rate: straight through neurons that fired, and no gradient through silent ones.
 
     .. math:: \frac{\partial L}{\partial I[t]} = \frac{\partial L}{\partial s[t]}\,
@@ -107,13 +120,13 @@ class BPTR(_Gain):
         check_fires(self, neuron)
 
     def gain(
-        self, current: Float[Tensor, "T B *F"], spikes: Float[Tensor, "T B *F"], neuron: Neuron
+        self, current: Float[Tensor, "T B *F"], spikes: Float[Tensor, "T B *F"], neuron: Neuron | None
     ) -> Float[Tensor, "B *F"]:
         return (spikes != 0).any(0).to(current.dtype)
 
 
 @dataclass(frozen=True)
-class RGA(_Gain):
+class RGA(RateRule):
     r"""Rate gradient approximation: the slope of a piecewise linear function from mean current to rate.
 
     With the mean current :math:`\bar I` in units of the threshold and the decay :math:`\lambda` of the
@@ -148,6 +161,8 @@ class RGA(_Gain):
         Bu et al. 2023 (rate gradient approximation attack), section 4; constants of the published code.
     """
 
+    by_equation: ClassVar[bool] = True
+
     gamma: float = 0.2
     extension: float = 1.0
 
@@ -160,7 +175,7 @@ class RGA(_Gain):
             )
 
     def gain(
-        self, current: Float[Tensor, "T B *F"], spikes: Float[Tensor, "T B *F"], neuron: Neuron
+        self, current: Float[Tensor, "T B *F"], spikes: Float[Tensor, "T B *F"], neuron: Neuron | None
     ) -> Float[Tensor, "B *F"]:
         assert isinstance(neuron, IntegrateAndFire)
         mean, weak = current.mean(0) / neuron.threshold, 1 - neuron.decay

@@ -90,7 +90,7 @@ class GradientRule:
         raise InputError(
             f"The gradient rule {type(self).__name__} needs neurons of spikeproof",
             "neurons of another framework",
-            "Use pdsg or assg, or wrap the network with convert=True.",
+            "Use pdsg, assg, bptr or rga, or wrap the network with convert=True.",
         )
 
     def install(self, network: nn.Module) -> None:

@@ -7,13 +7,11 @@ data, so that a twin that is none is refused and never measured.
 from __future__ import annotations
 
 import copy
-import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -22,41 +20,16 @@ from torch import Tensor, nn
 from spikeproof.decoders import Count, MeanCurrent, MeanPotential
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError
-from spikeproof.interop.frameworks.adapters import Layout, derives
+from spikeproof.interop.frameworks.adapters import Adapter, Layout, NoTwinError, Twin, derives
 from spikeproof.interop.frameworks.wrapped import AsItIs, TheirEncoder, Wrapped
 from spikeproof.keys import Key
 from spikeproof.networks.architecture import Architecture, OverTime, Parts, SpikingNetwork
 from spikeproof.networks.classifier import Classifier, ModelSpec
-from spikeproof.neurons import IF, LIF, IntegrateAndFire, Integrator, LinearUnit, Spiking
-from spikeproof.neurons.parts.resets import BySubtraction, Reset, ToZero
+from spikeproof.neurons import Integrator, LinearUnit, Spiking
 from spikeproof.protocols import Decoder
 from spikeproof.surrogates import ATan
 
-__all__ = ["ByAmount", "Chain", "rebuilt"]
-
-
-@dataclass(frozen=True)
-class ByAmount(Reset):
-    """Reset by subtraction of an amount that is not the threshold.
-
-    snnTorch subtracts the threshold one step late, when the rest of the potential has leaked: with a decay
-    `b` it is `threshold / b` that goes at once.
-
-    Args:
-        amount: in units of potential.
-
-    Example:
-        >>> ByAmount(2.0)(torch.tensor([3.0, 0.5]), torch.tensor([1.0, 0.0]), 1.0).tolist()
-        [1.0, 0.5]
-    """
-
-    amount: float
-
-    def __call__(self, v: Tensor, z: Tensor, threshold: float, out: Tensor | None = None) -> Tensor:
-        return torch.sub(v, z, alpha=self.amount, out=out)
-
-    def slope(self, v: Tensor, z: Tensor, threshold: float) -> tuple[Tensor | float, Tensor | float]:
-        return 1.0, -self.amount
+__all__ = ["Chain", "rebuilt"]
 
 
 @dataclass(frozen=True)
@@ -84,13 +57,6 @@ class _Called(NamedTuple):
     answer: Tensor
 
 
-class _Twin(NamedTuple):
-    """A neuron of ours, and what its input is multiplied by."""
-
-    neuron: IntegrateAndFire
-    gain: float
-
-
 def rebuilt(model: Wrapped, x: Float[Tensor, "N C H W"]) -> Classifier:
     """The network with our layers, its weights shared where they are not scaled.
 
@@ -106,7 +72,7 @@ def rebuilt(model: Wrapped, x: Float[Tensor, "N C H W"]) -> Classifier:
     if len(model.reading.shape) != 3:
         _refuse("images [B, C, H, W]", f"examples of shape {list(model.reading.shape)}")
     chain = _chain(model, x)
-    layers, twins = _layers(chain)
+    layers, twins = _layers(chain, model.adapters)
     if not twins:
         _refuse("neurons that spike", "none")
     steps = (
@@ -155,7 +121,7 @@ def _over_time(model: Wrapped) -> bool:
     return model.reading.axes is not None
 
 
-def _refuse(expected: str, got: str) -> None:
+def _refuse(expected: str, got: str) -> NoReturn:
     raise InputError(
         f"To be rebuilt, a network needs {expected}", got, "Leave out convert, and measure it as it is."
     )
@@ -218,14 +184,13 @@ def _steps(model: Wrapped, x: Tensor) -> int:
         if looks is not None:
             return looks[0] * sum(each.module is last.module for each in seen)
     _refuse("neurons in its last layer", type(last.module).__name__)
-    return 0
 
 
-def _layers(chain: Sequence[_Called]) -> tuple[list[nn.Module], list[_Twin]]:
+def _layers(chain: Sequence[_Called], adapters: Sequence[Adapter]) -> tuple[list[nn.Module], list[Twin]]:
     """Our layers in place of theirs."""
-    layers, twins, waiting = list[nn.Module](), list[_Twin](), list[nn.Module]()
+    layers, twins, waiting = list[nn.Module](), list[Twin](), list[nn.Module]()
     for place, each in enumerate(chain):
-        twin = _twin(each.module)
+        twin = _twin(each.module, adapters)
         if twin is not None:
             layers += [OverTime(*_scaled(waiting, twin.gain)), Spiking(twin.neuron, ATan())]
             twins.append(twin)
@@ -272,7 +237,6 @@ def _plain(module: nn.Module, before: Tensor, given: Tensor) -> list[nn.Module]:
             if type(module).__name__.startswith("Dropout") and derives(module, "spikingjelly"):
                 return []
             _refuse("layers that we have as well", type(module).__name__)
-            return []
     for name, weight in module.named_parameters():
         new.register_parameter(name, nn.Parameter(weight.detach(), weight.requires_grad))
     for name, buffer in module.named_buffers():
@@ -292,63 +256,14 @@ def _scaled(layers: list[nn.Module], gain: float) -> list[nn.Module]:
     return layers
 
 
-def _twin(module: nn.Module) -> _Twin | None:
+def _twin(module: nn.Module, adapters: Sequence[Adapter]) -> Twin | None:
     """The neuron of ours with the same equation; None for layers without memory.
 
     Raises:
         InputError: a neuron that has none.
     """
-    if derives(module, "spikingjelly", "BaseNode"):
-        return _of_spikingjelly(module)
-    if derives(module, "snntorch", "SpikingNeuron"):
-        return _of_snntorch(module)
-    if derives(module, "norse", "SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"):
-        _refuse("neurons with a twin here", f"{type(module).__name__} of Norse, whose current has a leak too")
-    if derives(module, "sinabs", "StatefulLayer"):
-        _refuse("neurons with a twin here", f"{type(module).__name__} of sinabs")
-    return None
-
-
-def _neuron(decay: float, threshold: float, reset: Reset, detach: bool) -> IntegrateAndFire:
-    if decay == 1:
-        return IF(threshold, reset, detach)
-    return LIF(threshold, reset, detach, tau=-1.0 / math.log(decay), dt=1.0)
-
-
-def _of_spikingjelly(module: Any) -> _Twin:
-    known = sys.modules["spikingjelly.activation_based.neuron"]
-    kinds: dict[type, Callable[[], tuple[float, float]]] = {
-        known.IFNode: lambda: (1.0, 1.0),
-        known.LIFNode: lambda: _leak(1 / module.tau, module.decay_input),
-        known.ParametricLIFNode: lambda: _leak(float(module.w.detach().sigmoid()), module.decay_input),
-    }
-    if type(module) not in kinds or module.v_reset not in (None, 0.0):
-        _refuse("neurons with a twin here", f"{type(module).__name__}(v_reset={module.v_reset})")
-    decay, gain = kinds[type(module)]()
-    reset = BySubtraction() if module.v_reset is None else ToZero()
-    return _Twin(_neuron(decay, module.v_threshold, reset, module.detach_reset), gain)
-
-
-def _leak(lost: float, decay_input: bool) -> tuple[float, float]:
-    """Decay of the potential, and gain of the input."""
-    return 1 - lost, lost if decay_input else 1.0
-
-
-def _of_snntorch(module: Any) -> _Twin:
-    snn = sys.modules["snntorch"]
-    plain = module.threshold.numel() == module.beta.numel() == 1 and float(module.graded_spikes_factor) == 1
-    if type(module) is not snn.Leaky or not plain or module.inhibition or module.state_quant:
-        _refuse("neurons with a twin here", f"{type(module).__name__} with such options")
-    if not module.reset_delay:  # a potential twice above the threshold is reset before it is compared
-        _refuse("neurons with a twin here", f"{type(module).__name__}(reset_delay=False)")
-    decay, theta = float(module.beta.detach().clamp(0, 1)), module.threshold.detach()
-    if decay <= 0:
-        _refuse("neurons with a memory", f"beta={decay}")
-    above = float(torch.nextafter(theta, torch.full_like(theta, torch.inf)))  # it fires above, ours at
-    resets: dict[str, Reset] = {
-        "subtract": ByAmount(float(theta) / decay),
-        "zero": ToZero(),
-    }
-    if module.reset_mechanism not in resets:
-        _refuse("neurons that are reset", f"reset_mechanism={module.reset_mechanism!r}")
-    return _Twin(_neuron(decay, above, resets[module.reset_mechanism], True), 1.0)
+    try:
+        twins = [adapter.twin(module) for adapter in adapters]
+    except NoTwinError as why:
+        _refuse(why.expected, why.got)
+    return next((twin for twin in twins if twin is not None), None)

@@ -7,25 +7,32 @@ framework's package, so a framework is used only if the network has imported it.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from types import CellType, FunctionType, MethodType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
+from spikeproof.neurons import IF, LIF, IntegrateAndFire
+from spikeproof.neurons.parts.resets import Reset
 
 __all__ = [
     "Adapter",
+    "Flow",
     "Layout",
+    "NoTwinError",
     "Slope",
     "Spot",
+    "Twin",
     "at_rest",
     "derives",
+    "integrating",
     "modules_inside",
     "named_parts",
     "refuse_training",
@@ -76,6 +83,67 @@ class Spot:
     stepwise: bool = False
 
 
+class Flow(Enum):
+    """How a feed-forward layer of neurons takes its current in one call; its spikes have the same shape."""
+
+    STEP = "step"
+    """One time step, `[B, ...]`."""
+
+    SEQUENCE = "sequence"
+    """All time steps, `[T, B, ...]`."""
+
+    EXAMPLES = "examples"
+    """All time steps of each example, `[B, T, ...]`."""
+
+    FLAT = "flat"
+    """All time steps, `[B T, ...]`, those of an example one after the other."""
+
+
+class Twin(NamedTuple):
+    """A neuron of ours with the equation of a layer of another framework."""
+
+    neuron: IntegrateAndFire
+    gain: float
+    """What the current of ours is, in currents of theirs."""
+
+
+def integrating(decay: float, threshold: float, reset: Reset, detach: bool) -> IntegrateAndFire:
+    """The neuron of ours whose potential keeps this share from one step to the next.
+
+    Args:
+        decay: the share, above 0 and up to 1.
+        threshold: at which it fires.
+        reset: what a spike does to the potential.
+        detach: whether the gradient stops at the reset.
+
+    Raises:
+        NoTwinError: another share.
+
+    Example:
+        >>> from spikeproof.neurons.parts.resets import ToZero
+        >>> integrating(1.0, 0.5, ToZero(), True)
+        IF(threshold=0.5, reset=ToZero(), detach_reset=True, synapse=None)
+    """
+    if decay == 1:
+        return IF(threshold, reset, detach)
+    if not 0 < decay < 1:
+        raise NoTwinError("neurons whose potential keeps a share between 0 and 1", f"a share of {decay}")
+    return LIF(threshold, reset, detach, tau=-1.0 / math.log(decay), dt=1.0)
+
+
+class NoTwinError(Exception):
+    """A layer of neurons has no twin here.
+
+    Args:
+        expected: what it would have to be.
+        got: what it is.
+    """
+
+    def __init__(self, expected: str, got: str) -> None:
+        super().__init__(f"{expected}: got {got}")
+        self.expected, self.got = expected, got
+
+
 class Adapter:
     """The knowledge about one framework."""
 
@@ -97,6 +165,21 @@ class Adapter:
 
     def looks(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
         """Number of time steps and of examples that a layer of neurons sees in one call; None for others."""
+        return None
+
+    def flow(self, module: nn.Module) -> Flow | None:
+        """How current and spikes pass through a layer of neurons that fire step by step.
+
+        None for others, and for neurons that receive their own past output or return something else.
+        """
+        return None
+
+    def twin(self, module: nn.Module) -> Twin | None:
+        """The neuron of ours with the equation of a layer; None for a module without neurons.
+
+        Raises:
+            NoTwinError: none has its equation.
+        """
         return None
 
     def check(self, net: nn.Module) -> None:

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spikeproof.gradients import GradientRule
-from spikeproof.interop.frameworks.adapters import Slope, Spot
+from spikeproof.errors import InputError
+from spikeproof.gradients import GradientRule, RateRule
+from spikeproof.interop.frameworks.adapters import Adapter, Flow, NoTwinError, Slope, Spot
+from spikeproof.neurons import IntegrateAndFire
 from spikeproof.protocols import Context
 from spikeproof.surrogates import Surrogate
 
@@ -124,20 +126,25 @@ class Asked:
 
 
 @contextmanager
-def exchanged(spots: Sequence[Spot], asked: Asked, batch: int) -> Iterator[None]:
-    """A context in which these spike functions give the same spikes with other derivatives.
+def exchanged(layers: Sequence[tuple[Adapter, nn.Module]], asked: Asked, batch: int) -> Iterator[None]:
+    """A context in which the spike functions of these layers give the same spikes with other derivatives.
 
     Args:
-        spots: the spike functions.
+        layers: modules, each with the adapter that knows it.
         asked: the source of derivatives.
         batch: number of examples.
 
     Raises:
-        InputError: a rule that needs more than potentials.
+        InputError: a rule that needs more than potentials, or than currents and spikes.
     """
     if not asked:
         yield
         return
+    if isinstance(asked.rule, RateRule):
+        with _by_rates([pair for pair in layers if any(pair[0].spots(pair[1]))], asked.rule):
+            yield
+        return
+    spots = [spot for adapter, module in layers for spot in adapter.spots(module)]
     with ExitStack() as stack:
         for layer, spot in enumerate(spots):
             slope = _slope(asked, spot, layer, batch, stack)
@@ -162,6 +169,123 @@ def _slope(asked: Asked, spot: Spot, layer: int, batch: int, stack: ExitStack) -
     handle = spot.module.register_forward_pre_hook(lambda *_: fit.step())
     stack.callback(handle.remove)
     return fit.slope
+
+
+class _Layer:
+    """Currents and spikes of a layer of neurons in one forward pass, which decide its derivative afterwards.
+
+    Args:
+        adapter: that of the framework.
+        module: the layer.
+        rule: the rule that differentiates rates.
+
+    Raises:
+        InputError: the rule is not defined for the layer.
+    """
+
+    def __init__(self, adapter: Adapter, module: nn.Module, rule: RateRule) -> None:
+        flow, self.name, self.rule = adapter.flow(module), type(module).__name__, rule
+        if flow is None:
+            _refuse(rule, "feed-forward neurons that fire step by step", f"{self.name} of {adapter.title}")
+        try:
+            twin = adapter.twin(module)
+        except NoTwinError as why:
+            if rule.by_equation:
+                _refuse(rule, why.expected, why.got)
+            twin = None
+        self.neuron: IntegrateAndFire | None = None if twin is None else twin.neuron
+        self.scale = 1.0 if twin is None else twin.gain
+        if self.neuron is not None:
+            rule.check(self.neuron)
+        self.adapter, self.flow = adapter, flow
+        self.currents, self.spikes, self.known = list[Tensor](), list[Tensor](), None
+
+    known: Tensor | None
+
+    def note(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], answer: Any) -> Any:
+        """The answer of the layer, whose spikes have the derivative of the rule."""
+        many = isinstance(answer, tuple)
+        current, spikes = [*given, *named.values(), None][0], answer[0] if many else answer
+        if not isinstance(current, Tensor) or current.shape != spikes.shape:
+            _refuse(self.rule, "layers whose spikes have the shape of their current", self.name)
+        if not torch.is_grad_enabled():
+            return None
+        batch = (self.adapter.looks(module, current) or (1, len(current)))[1]
+        for kept, tensor in ((self.currents, current.detach()), (self.spikes, spikes.detach())):
+            kept.append(_over_time(tensor, self.flow, batch))
+        if len({each.shape[1:] for each in self.currents}) > 1:
+            _refuse(self.rule, "layers that serve in one place", f"{self.name} in several")
+        z: Tensor = _Rated.apply(current, spikes.detach(), self)  # type: ignore[no-untyped-call]
+        return (z, *answer[1:]) if many else z
+
+    @property
+    def steps(self) -> int:
+        """The number of time steps so far."""
+        return sum(map(len, self.currents))
+
+    def gain(self) -> Tensor:
+        """The derivative by the current of the layer, for all time steps."""
+        if self.known is None:
+            current, spikes = torch.cat(self.currents), torch.cat(self.spikes)
+            gain = self.scale * self.rule.gain(self.scale * current, spikes, self.neuron)
+            self.known = _of_calls(gain, self.flow, len(current))
+        return self.known
+
+
+def _over_time(x: Tensor, flow: Flow, batch: int) -> Tensor:
+    """What a layer takes or gives in one call, as `[T, B, ...]`."""
+    match flow:
+        case Flow.STEP:
+            return x[None]
+        case Flow.SEQUENCE:
+            return x
+        case Flow.EXAMPLES:
+            return x.transpose(0, 1)
+        case Flow.FLAT:
+            return x.reshape(batch, -1, *x.shape[1:]).transpose(0, 1)
+
+
+def _of_calls(gain: Float[Tensor, "B *F"], flow: Flow, steps: int) -> Tensor:
+    """A derivative of each neuron in the shape of calls of its layer."""
+    match flow:
+        case Flow.STEP | Flow.SEQUENCE:
+            return gain
+        case Flow.EXAMPLES:
+            return gain[:, None]
+        case Flow.FLAT:
+            return gain.repeat_interleave(steps, 0)
+
+
+class _Rated(torch.autograd.Function):
+    """Given spikes, whose derivative by the current is known once the forward pass is over."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, spikes: Tensor, layer: _Layer) -> Tensor:
+        ctx.layer = layer
+        return spikes.view_as(spikes)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0] * ctx.layer.gain(), None, None
+
+
+@contextmanager
+def _by_rates(layers: Sequence[tuple[Adapter, nn.Module]], rule: RateRule) -> Iterator[None]:
+    """A context in which layers of neurons are differentiated by a rule for their rates."""
+    rated = [_Layer(adapter, module, rule) for adapter, module in layers]
+    with ExitStack() as stack:
+        for (_, module), each in zip(layers, rated, strict=True):
+            stack.callback(module.register_forward_hook(each.note, with_kwargs=True).remove)
+        yield
+    counts = {each.steps for each in rated} - {0}
+    if len(counts) > 1:
+        _refuse(rule, "layers that serve in one place", f"layers of {sorted(counts)} time steps")
+
+
+def _refuse(rule: RateRule, expected: str, got: str) -> NoReturn:
+    raise InputError(
+        f"The gradient rule {type(rule).__name__} needs {expected}", got, "Use pdsg or assg for this network."
+    )
 
 
 def unknown_spikes(answer: Float[Tensor, "..."]) -> list[str]:

@@ -10,8 +10,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from spikeproof.interop.frameworks.adapters import Adapter, Slope, Spot, derives
+from spikeproof.interop.frameworks.adapters import (
+    Adapter,
+    Flow,
+    NoTwinError,
+    Slope,
+    Spot,
+    Twin,
+    derives,
+    integrating,
+)
 from spikeproof.interop.frameworks.exchange import fired, rebound
+from spikeproof.neurons.parts.resets import BySubtraction, Reset, ToZero
 
 __all__ = ["InNorse"]
 
@@ -36,6 +46,14 @@ class InNorse(Adapter):
         if derives(module, self.package, *_OVER_TIME):
             return (len(x), x.shape[1]) if x.ndim > 1 else (len(x), 0)
         return (1, len(x)) if derives(module, self.package, *_ONE_STEP) else None
+
+    def flow(self, module: nn.Module) -> Flow | None:
+        if derives(module, self.package, "SNN"):
+            return Flow.SEQUENCE
+        return Flow.STEP if derives(module, self.package, "SNNCell") else None
+
+    def twin(self, module: nn.Module) -> Twin | None:
+        return _twin(module) if derives(module, self.package, *_OVER_TIME, *_ONE_STEP) else None
 
 
 def _names(step: FunctionType, depth: int = 3) -> set[str]:
@@ -63,3 +81,26 @@ def _with_slope(step: FunctionType, slope: Slope) -> object:
         return fired(lambda v: theirs(v, method, alpha), x, x, slope)
 
     return rebound(step, {theirs: threshold}, "norse")
+
+
+def _twin(module: Any) -> Twin:
+    norse, kind, p = sys.modules["norse.torch"], type(module), module.p
+    if kind not in (norse.IAF, norse.IAFCell, norse.LIFBoxCell):
+        raise NoTwinError(
+            "neurons with a twin here", f"{kind.__name__} of Norse, whose current has a leak too"
+        )
+    theta, rest = (torch.as_tensor(value).detach().float() for value in (p.v_th, p.v_reset))
+    if theta.numel() != 1 or rest.numel() != 1 or float(rest) or not float(theta) > 0:
+        raise NoTwinError("neurons with one positive threshold that are reset to 0", repr(p))
+    above = float(torch.nextafter(theta, torch.full_like(theta, torch.inf)))  # it fires above, ours at
+    if kind is not norse.LIFBoxCell:
+        return Twin(integrating(1.0, above, ToZero(), False), 1.0)
+    methods = sys.modules["norse.torch.functional.reset"]
+    resets: dict[object, Reset] = {
+        methods.reset_value: ToZero(),
+        methods.reset_subtract: BySubtraction(),
+    }
+    lost = module.dt * torch.as_tensor(p.tau_mem_inv).detach()
+    if lost.numel() != 1 or float(torch.as_tensor(p.v_leak)) or p.reset_method not in resets:
+        raise NoTwinError("neurons with a twin here", f"{kind.__name__} with such options")
+    return Twin(integrating(1 - float(lost), above, resets[p.reset_method], False), float(lost))

@@ -11,7 +11,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from spikeproof.interop.frameworks.adapters import Adapter, Layout, Slope, Spot, derives
+from spikeproof.interop.frameworks.adapters import (
+    Adapter,
+    Flow,
+    Layout,
+    NoTwinError,
+    Slope,
+    Spot,
+    Twin,
+    derives,
+)
 from spikeproof.interop.frameworks.exchange import fired
 
 __all__ = ["InSinabs"]
@@ -47,6 +56,16 @@ class InSinabs(Adapter):
             batch, steps = int(getattr(module, "batch_size", -1)), int(getattr(module, "num_timesteps", -1))
             return (len(x) // batch, batch) if batch > 0 else (steps, len(x) // steps)
         return (x.shape[1], len(x)) if x.ndim > 1 else (0, len(x))
+
+    def flow(self, module: nn.Module) -> Flow | None:
+        if not any(self.spots(module)) or hasattr(module, "rec_connect"):
+            return None
+        return Flow.FLAT if derives(module, self.package, "SqueezeMixin") else Flow.EXAMPLES
+
+    def twin(self, module: nn.Module) -> Twin | None:
+        if self.holds(module):
+            raise NoTwinError("neurons with a twin here", f"{type(module).__name__} of sinabs")
+        return None
 
     def layouts(self) -> Sequence[Layout]:
         return Layout.SECOND, Layout.FLAT

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
-from spikeproof.interop.frameworks.adapters import Adapter, Slope, Spot, derives
+from spikeproof.interop.frameworks.adapters import (
+    Adapter,
+    Flow,
+    NoTwinError,
+    Slope,
+    Spot,
+    Twin,
+    derives,
+    integrating,
+)
 from spikeproof.interop.frameworks.exchange import Exchanged
+from spikeproof.neurons.parts.resets import BySubtraction, ToZero
 
 __all__ = ["InSpikingJelly"]
 
@@ -58,6 +69,14 @@ class InSpikingJelly(Adapter):
             return None
         return (len(x), x.shape[1]) if x.ndim > 1 else (len(x), 0)
 
+    def flow(self, module: nn.Module) -> Flow | None:
+        if not derives(module, self.package, *_NEURONS) or derives(module, self.package, "LIAFNode"):
+            return None
+        return Flow.STEP if _StepMode.of(module) is _StepMode.SINGLE else Flow.SEQUENCE
+
+    def twin(self, module: nn.Module) -> Twin | None:
+        return _twin(module) if derives(module, self.package, "BaseNode") else None
+
     def check(self, net: nn.Module) -> None:
         """Refuse layers of both step modes side by side; a container sets those inside as it needs them."""
         modes = dict(_modes(net, type(net).__name__))
@@ -88,3 +107,22 @@ def _unit(module: nn.Module) -> float | Tensor:
 
 def _with_slope(spike: Callable[[Tensor], Tensor], slope: Slope) -> Exchanged:
     return Exchanged(spike, slope)
+
+
+def _twin(module: Any) -> Twin:
+    known = sys.modules["spikingjelly.activation_based.neuron"]
+    kinds: dict[type, Callable[[], tuple[float, float]]] = {
+        known.IFNode: lambda: (1.0, 1.0),
+        known.LIFNode: lambda: _leak(1 / module.tau, module.decay_input),
+        known.ParametricLIFNode: lambda: _leak(float(module.w.detach().sigmoid()), module.decay_input),
+    }
+    if type(module) not in kinds or module.v_reset not in (None, 0.0):
+        raise NoTwinError("neurons with a twin here", f"{type(module).__name__}(v_reset={module.v_reset})")
+    decay, gain = kinds[type(module)]()
+    reset = BySubtraction() if module.v_reset is None else ToZero()
+    return Twin(integrating(decay, module.v_threshold, reset, module.detach_reset), gain)
+
+
+def _leak(lost: float, decay_input: bool) -> tuple[float, float]:
+    """Decay of the potential, and gain of the input."""
+    return 1 - lost, lost if decay_input else 1.0

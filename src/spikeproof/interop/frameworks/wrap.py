@@ -111,8 +111,9 @@ def wrap(
         classes: number of classes, where it is to be checked.
         reset: for a network with a state of its own, the name of its method that resets it, or a function.
         convert: whether to rebuild the network with our layers, which is possible where neurons of
-            SpikingJelly (`IFNode`, `LIFNode`, `ParametricLIFNode`) or snnTorch (`Leaky`) and layers of
-            PyTorch follow each other. The examples must then get the same logits to the bit.
+            SpikingJelly (`IFNode`, `LIFNode`, `ParametricLIFNode`), snnTorch (`Leaky`) or Norse (`IAF`,
+            `LIFBoxCell`) and layers of PyTorch follow each other. The examples must then get the same logits
+            to the bit.
 
     Returns:
         A model: stateless, differentiable, in evaluation mode; `substitute` makes twins of it. With

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spikeproof.encoders import BackwardRule, with_backward
 from spikeproof.errors import InputError
-from spikeproof.gradients import GradientRule
+from spikeproof.gradients import GradientRule, RateRule
 from spikeproof.interop.frameworks.adapters import (
     Adapter,
     Layout,
@@ -318,14 +318,16 @@ class Wrapped(nn.Module):
 
     def spots(self) -> list[Spot]:
         """The spike functions of its layers."""
-        pairs = [(adapter, module) for _, module in self.parts for adapter in self.adapters]
-        return [spot for adapter, module in pairs for spot in adapter.spots(module)]
+        return [spot for adapter, module in self._layers() for spot in adapter.spots(module)]
+
+    def _layers(self) -> list[tuple[Adapter, nn.Module]]:
+        return [(adapter, module) for _, module in self.parts for adapter in self.adapters]
 
     @contextmanager
     def _ready(self, batch: int) -> Iterator[None]:
         """A context in which every neuron is at rest and has the derivative of this twin."""
         refuse_training(self.parts)
-        with at_rest(self.resting), exchanged(self.spots() if self.asked else [], self.asked, batch):
+        with at_rest(self.resting), exchanged(self._layers() if self.asked else [], self.asked, batch):
             if self.reading.reset is not None:
                 self.reading.reset()
             yield
@@ -398,7 +400,16 @@ class Wrapped(nn.Module):
             InputError: they cannot.
         """
         self._check_known(repr(rule))
-        rule.fit(0, 1, 1.0)
+        if not isinstance(rule, RateRule):
+            rule.fit(0, 1, 1.0)
+            return
+        first = next(self.parameters(), torch.zeros(1))
+        one = torch.zeros(1, *self.reading.shape, dtype=first.dtype, device=first.device)
+        key = Key.of(0).for_rows(range(1))
+        with torch.enable_grad():
+            Wrapped(self.call, self.adapters, self.reading, Asked(rule=rule)).respond(
+                self.encode(one, key), key
+            )
 
     def substituted(
         self, surrogate: Surrogate | None, backward: BackwardRule | None, rule: GradientRule | None
