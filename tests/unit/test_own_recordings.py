@@ -127,6 +127,24 @@ def evt3(columns):
     return evt_header(3) + struct.pack(f"<{len(words)}H", *words)
 
 
+def evt21(columns, legacy=False, stated=True):
+    """Prophesee EVT 2.1: words of 64 bits, the pixels of a row that change together in one of them."""
+    words, high, last = [], None, None
+    for t, p, y, x in rows(columns):
+        if t >> 6 != high:
+            high, last = t >> 6, None
+            words.append([0x8 << 28 | high & (1 << 28) - 1, 0])
+        if last is not None and last[:3] == (t, p, y) and 0 < x - last[3] < 32:
+            words[-1][1] |= 1 << x - last[3]
+        else:
+            last = (t, p, y, x)
+            words.append([p << 28 | (t & 63) << 22 | x << 11 | y, 1])
+    halves = [half for head, mask in words for half in ((head, mask) if legacy else (mask, head))]
+    order = f";endianness={'legacy' if legacy else 'little'}" if stated else ""
+    header = f"% evt 2.1\n% format EVT21;height={HEIGHT};width={WIDTH}{order}\n% end\n".encode()
+    return header + struct.pack(f"<{len(halves)}I", *halves)
+
+
 def needs(*packages):
     absent = [package for package in packages if importlib.util.find_spec(package) is None]
     return pytest.mark.skipif(bool(absent), reason=f"{', '.join(absent)} is not installed")
@@ -164,6 +182,10 @@ FORMATS = {  # name -> suffix, what writes the file, options
     "DAT": (".dat", dat, {}),
     "EVT 2": (".raw", evt2, {}),
     "EVT 3": (".raw", evt3, {}),
+    "EVT 2.1": (".raw", evt21, {}),
+    "EVT 2.1 of IMX636": (".raw", lambda c: evt21(c, legacy=True), {}),
+    "EVT 2.1 without its order": (".raw", lambda c: evt21(c, stated=False), {}),
+    "EVT 2.1 of IMX636 without its order": (".raw", lambda c: evt21(c, True, False), {}),
 }
 MARKS = {name: needs("faery") for name in ("DAT", "EVT 2", "EVT 3")}
 each = pytest.mark.parametrize(
@@ -212,7 +234,7 @@ def test_half_a_file_is_refused_by_its_name_or_gives_the_first_events(tmp_path, 
             assert refused(path, how)
 
 
-SILENT = ("N-MNIST", "AEDAT 2", "DAT", "EVT 2", "EVT 3")
+SILENT = ("N-MNIST", "AEDAT 2", "DAT", "EVT 2", "EVT 3", *(name for name in FORMATS if "EVT 2.1" in name))
 """Formats of equally long events, which do not state how many events there are."""
 
 
@@ -223,6 +245,66 @@ def refused(path, how):
     except InputError as error:
         return path.name in str(error)
     return False
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pixels_that_change_together_share_a_word_of_evt_21(tmp_path, legacy):
+    together = {
+        "x": [2, 3, 9, 14, 0, 1],
+        "y": [4] * 5 + [5],
+        "t": [7] * 4 + [90, 91],
+        "p": [1, 1, 1, 1, 0, 0],
+    }
+    columns = {name: np.array(values) for name, values in together.items()}
+    content = evt21(columns, legacy)
+    assert len(content.partition(b"% end\n")[2]) == 8 * 5  # two with upper bits, three with pixels
+    seen = read_events(put(tmp_path / "it.raw", content))
+    assert seen.sensor == (HEIGHT, WIDTH)
+    assert seen.events.column.tolist() == together["x"]
+    assert seen.events.row.tolist() == together["y"]
+    assert seen.events.channel.tolist() == together["p"]
+    assert seen.events.time.tolist() == [t - 7 for t in together["t"]]
+
+
+def test_the_clock_of_evt_21_is_unwrapped_and_words_before_it_starts_are_left_out(tmp_path):
+    columns = {**recording(), "t": (1 << 34) - 1000 + np.arange(40) * 60}
+    content = evt21(columns)
+    header, end, words = content.partition(b"% end\n")
+    early = struct.pack("<II", 1, 0x1 << 28 | 9 << 11 | 9)
+    trigger = struct.pack("<II", 0, 0xA << 28 | 1)
+    seen = read_events(put(tmp_path / "it.raw", header + end + early + trigger + words))
+    assert seen.events.time.tolist() == (np.arange(40) * 60).tolist()
+    assert seen.events.column.tolist() == columns["x"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.replace(b"little", b"biggie"), "order 'biggie'"),
+        (lambda c: c.replace(b"little", b"legacy"), "in the order legacy"),
+        (lambda c: c.partition(b"% end\n")[0] + b"% end\n" + bytes(64), "in the order little"),
+        (lambda c: c.partition(b"% end\n")[0] + b"% end\n" + struct.pack("<II", 0, 8 << 28), "no events"),
+        (lambda c: c + struct.pack("<II", 1, 5 << 28), "of unknown kinds"),
+    ],
+)
+def test_files_that_are_no_evt_21_are_refused(tmp_path, change, words):
+    columns = recording()
+    with pytest.raises(InputError, match=words):
+        read_events(put(tmp_path / "it.raw", change(evt21(columns))))
+
+
+@needs("evlib", "polars")
+def test_another_library_reads_the_same_events_of_evt_21(tmp_path):
+    import evlib
+
+    columns = recording()
+    path = put(tmp_path / "it.raw", evt21(columns))
+    theirs = evlib.load_events(str(path)).collect()
+    seen = read_events(path)
+    assert theirs["x"].to_list() == seen.events.column.tolist()
+    assert theirs["y"].to_list() == seen.events.row.tolist()
+    assert theirs["t"].dt.total_microseconds().to_list() == columns["t"].tolist()
+    assert [max(p, 0) for p in theirs["polarity"].to_list()] == seen.events.channel.tolist()
 
 
 @needs("aedat", "dv_processing")

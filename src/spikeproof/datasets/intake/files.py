@@ -170,7 +170,7 @@ def lack(folder: Path, names: Collection[str]) -> str:
     return f"lacks {', '.join(missing)}" if len(missing) < len(names) else "none of them"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of the message of an error, shortened to 300 characters."""
     return (str(error).splitlines() or [""])[0][:300]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from spikeproof.datasets.cameras import read_aedat2, read_aedat3, read_bin
 from spikeproof.datasets.cochlea import HDF5, opened_hdf5
 from spikeproof.datasets.intake.clock import clocked
 from spikeproof.datasets.intake.files import first_line
+from spikeproof.datasets.intake.vectors import Halves, vectors
 from spikeproof.datasets.owned.arrays import read_npy, read_npz
 from spikeproof.datasets.owned.layouts import content_of
 from spikeproof.datasets.recordings import LARGEST, Events
@@ -171,11 +173,40 @@ def _dat(path: Path, columns: Columns) -> Seen:
 
 
 def _raw(path: Path, columns: Columns) -> Seen:
-    """RAW of Prophesee, EVT 2, 2.1 and 3, by the package faery."""
-    _check_words(path, WORDS, 0)
+    """RAW of Prophesee: EVT 2 and 3 by the package faery, EVT 2.1 by a reader of ours."""
+    header, content = _check_words(path, WORDS, 0)
+    if _bytes_of_a_word(header, WORDS) == VECTOR:
+        found = vectors(content_of(path, LARGEST)[content:], _halves(header, path), path)
+        if not len(found["t"]):
+            raise _bad(path, "no events")
+        return Seen(_seen(found, path, Columns()).events, _of_header(header))
     with _foreign("faery", path) as faery, faery.evt.Decoder(path, UNSTATED, None) as decoder:
         packets = (packet["events"] for packet in decoder if packet.get("events") is not None)
         return _of_packets(packets, _stated(decoder.dimensions), path)
+
+
+def _halves(header: bytes, path: Path) -> Halves | None:
+    """The order of the halves of a word, which a header states as `endianness`; None if it does not.
+
+    Raises:
+        InputError: an order that no camera writes to files.
+    """
+    stated = re.search(rb"endianness[ =]+(\w+)", header)
+    if stated is None:
+        return None
+    known = {each.value: each for each in Halves}
+    name = stated[1].decode("ascii", "replace")
+    if name not in known:
+        raise _bad(path, f"words of EVT 2.1 in the order {name!r} instead of {' or '.join(known)}")
+    return known[name]
+
+
+def _of_header(header: bytes) -> tuple[int, int] | None:
+    """Height and width of the sensor, from `geometry 1280x720` or `height=720;width=1280`."""
+    if stated := re.search(rb"geometry[ =]+(\d{1,5})x(\d{1,5})", header):
+        return int(stated[2]), int(stated[1])
+    sides = [re.search(name + rb"=(\d{1,5})", header) for name in (b"height", b"width")]
+    return (int(sides[0][1]), int(sides[1][1])) if sides[0] and sides[1] else None
 
 
 CHANGES = "cd"
@@ -184,7 +215,10 @@ CHANGES = "cd"
 UNSTATED = (1 << 14, 1 << 14)
 """The width and height of a sensor whose file does not state them: the largest that the formats have."""
 
-WORDS: Mapping[bytes, int] = {b"evt 2.1": 8, b"EVT21": 8, b"evt 3": 2, b"EVT3": 2, b"": 4}
+VECTOR = 8
+"""The bytes of a word that has the events of 32 pixels."""
+
+WORDS: Mapping[bytes, int] = {b"evt 2.1": VECTOR, b"EVT21": VECTOR, b"evt 3": 2, b"EVT3": 2, b"": 4}
 """A phrase of the header of a RAW file, and the bytes of each word of such a file."""
 
 
@@ -193,13 +227,20 @@ def _stated(size: tuple[int, int] | None) -> tuple[int, int] | None:
     return (size[1], size[0]) if size and size != UNSTATED else None
 
 
-def _check_words(path: Path, words: Mapping[bytes, int], before: int) -> None:
-    """Refuse a file whose content ends within a word, as half a copy does.
+def _bytes_of_a_word(header: bytes, words: Mapping[bytes, int]) -> int:
+    return next(count for phrase, count in words.items() if phrase in header)
+
+
+def _check_words(path: Path, words: Mapping[bytes, int], before: int) -> tuple[bytes, int]:
+    """The header of a file and the place of its first word.
 
     Args:
         path: the file, with a header of lines that begin with `%`.
         words: phrase of the header -> bytes of a word; the first phrase that is found counts.
         before: bytes between the header and the words.
+
+    Raises:
+        InputError: the content ends within a word, as half a copy does.
     """
     with _opened(path) as file:
         header = b""
@@ -210,9 +251,10 @@ def _check_words(path: Path, words: Mapping[bytes, int], before: int) -> None:
                 break
         start = file.tell() - len(line)
         size = file.seek(0, 2) - start - before
-    word = next(count for phrase, count in words.items() if phrase in header)
+    word = _bytes_of_a_word(header, words)
     if size <= 0 or size % word:
         raise _bad(path, f"{size} bytes of events after the header, no whole number of words of {word}")
+    return header, start + before
 
 
 @contextmanager
@@ -244,9 +286,9 @@ def _foreign(package: str, path: Path) -> Iterator[ModuleType]:
     try:
         open_regular(path).close()
         yield module
-    except InputError:
+    except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:  # a package in another language may raise anything about a damaged file
+    except BaseException as error:  # a package in another language may raise anything about a damaged file
         raise _bad(path, f"a damaged file ({type(error).__name__}, {first_line(error)})") from error
 
 
