@@ -221,6 +221,37 @@ def test_weights_that_are_no_numbers_are_refused_by_name(build):
         wrap(net, X, **options(build))
 
 
+class Listed(nn.Module):
+    """Keeps its layers in a plain list, which PyTorch does not look into."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = {"all": [*layers]}
+
+    def forward(self, x):
+        for layer in self.layers["all"]:
+            x = layer(x)
+        return x
+
+
+def test_layers_in_a_plain_list_are_reset_and_checked():
+    net = jelly()
+    hidden = Listed(net).eval()
+    expected = wrap(net, X, **options(jelly))(X)
+    net(X)
+    model = wrap(hidden, X, **options(jelly))
+    assert torch.equal(model(X), expected)
+    assert torch.equal(model(X), expected)
+    net[2].train()
+    with pytest.raises(
+        InputError, match=r"Listed\.layers\['all'\]\[2\] \(LIFNode\) in training mode.*ModuleList"
+    ):
+        wrap(hidden, X, **options(jelly))
+    net.eval()[1].weight.data[0, 0] = torch.nan
+    with pytest.raises(InputError, match=r"NaN or infinity in Listed\.layers\['all'\]\[1\]\.weight"):
+        wrap(hidden, X, **options(jelly))
+
+
 def test_answers_that_are_no_numbers_are_refused():
     net = plain()
     with pytest.raises(InputError, match="none"):
@@ -260,6 +291,42 @@ def test_probabilities_are_refused(build):
     net = build()
     with pytest.raises(InputError, match="softmax"):
         wrap(lambda x: picked(net(x)).softmax(1), X, **options(build) | stateful(build))
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e4])
+def test_saturated_probabilities_are_refused_too(spread):
+    net = plain()
+    with pytest.raises(InputError, match="softmax"):
+        wrap(lambda x: (spread * net(x)).softmax(1), X)
+    with pytest.raises(InputError, match="softmax"):  # decisions
+        wrap(lambda x: (net(x) == net(x).amax(1, keepdim=True)).float(), X)
+
+
+def test_one_spike_at_every_step_is_no_probability():
+    net = plain()
+
+    def first(x):
+        return torch.stack([(net(x) == net(x).amax(1, keepdim=True)).float()] * 4)
+
+    assert wrap(first, X, readout="sum")(X).sum(1).tolist() == [4.0] * 5
+
+
+def test_a_single_score_is_no_classifier():
+    net = plain()
+    with pytest.raises(InputError, match=r"at least 2 classes: got 1 scores.*\[-s, s\]"):
+        wrap(lambda x: net(x)[:, :1], X)
+    with pytest.raises(InputError, match="A number of classes: got classes='4'"):
+        wrap(net, X, classes="4")
+
+
+def test_an_operation_in_place_on_images_is_refused_and_leaves_them_alone():
+    net, images = plain(), X.clone()
+    for steps in ({}, {"steps": T, "readout": "sum", "time": "calls"}):
+        with pytest.raises(InputError, match="in place"):
+            wrap(lambda x: net(x.sub_(0.1)), images, **steps)
+        assert torch.equal(images, X)
+    with torch.inference_mode():
+        assert torch.equal(wrap(net, X)(X), net(X))
 
 
 def picked(answer):
@@ -371,6 +438,23 @@ def test_what_holds_no_network_is_refused():
 def test_examples_of_another_shape_are_refused_later_too():
     with pytest.raises(InputError, match=r"\[B, 1, 4, 4\]"):
         wrap(plain(), X)(X[:, :, :2])
+
+
+def test_statistics_of_a_batch_are_found_behind_spikes_that_do_not_show_them():
+    net = jelly()
+    quiet = lambda x: net(x / x.max() * 1e-3)  # noqa: E731
+    with pytest.raises(InputError, match="other values at 0 for"):
+        wrap(quiet, X, **options(jelly))
+    norm = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Sequential(*net)).eval()
+    net[1].weight.data *= 1e-3
+    with pytest.raises(InputError, match="other values at 0 for"):
+        wrap(norm, X, **options(jelly))
+
+
+def test_an_encoder_that_looks_at_the_batch_is_found_out():
+    net = jelly()
+    with pytest.raises(InputError, match="other values at the encoder for"):
+        wrap(net, X, encoder=lambda x: torch.stack([x / x.max()] * T) * 1e-3, readout="sum")
 
 
 class Step(torch.autograd.Function):

@@ -264,16 +264,49 @@ def _walk_cell(cell: CellType, found: dict[int, nn.Module], seen: set[int]) -> N
 def named_parts(nets: Iterable[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
     """Every module inside some networks with its name, each once.
 
+    Modules in plain lists, tuples, dictionaries and attributes, which PyTorch does not count among those of
+    a network, are found too: `eval()` and a framework's own reset do not reach them.
+
     Example:
         >>> [name for name, _ in named_parts([nn.Sequential(nn.ReLU())])]
         ['Sequential', '0']
+        >>> net = nn.Sequential(nn.ReLU()); net.more = [nn.Tanh()]
+        >>> [name for name, _ in named_parts([net])]
+        ['Sequential', '0', 'Sequential.more[0]']
     """
     seen: set[int] = set()
-    for net in nets:
+    waiting = [("", net) for net in nets]
+    while waiting:
+        prefix, net = waiting.pop(0)
         for name, module in net.named_modules():
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield name or type(module).__name__, module
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            place = ".".join(filter(None, (prefix, name))) or type(module).__name__
+            yield place, module
+            waiting += _unregistered(module, place)
+
+
+_OWN_OF_MODULES = frozenset(vars(nn.Module()))
+"""Attributes that PyTorch itself gives to a module."""
+
+
+def _unregistered(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:
+    """Modules in plain attributes of a module, and in lists, tuples and dictionaries there."""
+    for name, value in vars(module).items():
+        if name not in _OWN_OF_MODULES:
+            yield from _within(value, f"{place}.{name}", 3)
+
+
+def _within(value: object, place: str, depth: int) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(value, nn.Module):
+        yield place, value
+    elif depth and isinstance(value, (list, tuple)):
+        for i, each in enumerate(value):
+            yield from _within(each, f"{place}[{i}]", depth - 1)
+    elif depth and isinstance(value, dict):
+        for key, each in value.items():
+            yield from _within(each, f"{place}[{key!r}]", depth - 1)
 
 
 _CONTAINERS = ("_buffers", "_memories")
@@ -330,7 +363,7 @@ def refuse_training(parts: Iterable[tuple[str, nn.Module]]) -> None:
             raise InputError(
                 "A network is measured in evaluation mode",
                 f"{name} ({type(module).__name__}) in training mode",
-                "Call net.eval() first.",
+                "Call net.eval() first; it reaches modules of a list if the list is an nn.ModuleList.",
             )
 
 

@@ -164,11 +164,17 @@ def _slope(asked: Asked, spot: Spot, layer: int, batch: int, stack: ExitStack) -
         return lambda x: surrogate.derivative(x / unit) / unit
     fit = asked.rule.fit(layer, batch, unit)
     stack.callback(fit.end)
-    if not spot.stepwise:
-        return fit.next_step
-    handle = spot.module.register_forward_pre_hook(lambda *_: fit.step())
-    stack.callback(handle.remove)
-    return fit.slope
+    if spot.stepwise:
+        handle = spot.module.register_forward_pre_hook(lambda *_: fit.step())
+        stack.callback(handle.remove)
+
+    def slope(x: Tensor) -> Tensor:
+        if len(x) != batch:
+            got = f"{type(spot.module).__name__} with those of {list(x.shape)} for {batch} examples"
+            _refuse(asked.rule, "neurons that compute the spikes of one step after the other", got)
+        return fit.slope(x) if spot.stepwise else fit.next_step(x)
+
+    return slope
 
 
 class _Layer:
@@ -282,9 +288,11 @@ def _by_rates(layers: Sequence[tuple[Adapter, nn.Module]], rule: RateRule) -> It
         _refuse(rule, "layers that serve in one place", f"layers of {sorted(counts)} time steps")
 
 
-def _refuse(rule: RateRule, expected: str, got: str) -> NoReturn:
+def _refuse(rule: object, expected: str, got: str) -> NoReturn:
     raise InputError(
-        f"The gradient rule {type(rule).__name__} needs {expected}", got, "Use pdsg or assg for this network."
+        f"The gradient rule {type(rule).__name__} needs {expected}",
+        got,
+        "Use another gradient rule, or surrogates, for this network.",
     )
 
 

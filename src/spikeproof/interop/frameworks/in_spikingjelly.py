@@ -34,9 +34,11 @@ class _StepMode(Enum):
 
     @classmethod
     def of(cls, module: nn.Module) -> _StepMode | None:
-        """The step mode of a layer; None for a module that has none."""
+        """The step mode of a layer, which a container need not state; None for a module without one."""
         mode = getattr(module, "step_mode", None)
-        return cls(mode) if isinstance(mode, str) else None
+        if isinstance(mode, str):
+            return cls(mode)
+        return cls.MULTI if derives(module, "spikingjelly", "MultiStepModule") else None
 
 
 class InSpikingJelly(Adapter):
@@ -62,11 +64,10 @@ class InSpikingJelly(Adapter):
             yield Spot(module, "surrogate_function", _unit(module), _with_slope)
 
     def looks(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
-        single = derives(module, self.package, *_NEURONS) and _StepMode.of(module) is _StepMode.SINGLE
-        if single:
-            return 1, len(x)
         if not any(self.spots(module)):
             return None
+        if _StepMode.of(module) is _StepMode.SINGLE:
+            return 1, len(x)
         return (len(x), x.shape[1]) if x.ndim > 1 else (len(x), 0)
 
     def flow(self, module: nn.Module) -> Flow | None:

@@ -68,7 +68,7 @@ class Trial:
         x = self.x[:n].to(dtype) if self.x.is_floating_point() else self.x[:n]
         with at_rest(resting(modules_inside(self.encoder), self.adapters)), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return self.encoder(x, Key.of(0).for_rows(range(n))).to(dtype)
+            return self.encoder(x, Key.of(0).for_rows(range(n))).to(dtype).clone()
 
     def look(self, layout: Layout, n: int = FEW) -> Look:
         """One call with the first examples.

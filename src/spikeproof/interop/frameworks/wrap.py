@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from enum import Enum
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -49,6 +52,9 @@ FRAMEWORKS: tuple[Adapter, ...] = (InSpikingJelly(), InSnnTorch(), InNorse(), In
 
 LOOKED_AT = 32
 """Examples by which a network is checked."""
+
+
+LEAST_CLASSES = 2
 
 
 class ReadOut(Enum):
@@ -140,6 +146,8 @@ def wrap(
         (snnTorch), Pehle & Pedersen 2021 (Norse), and sinabs of SynSense.
     """
     x = _examples(examples, encoder)
+    if classes is not None and not isinstance(classes, int):
+        raise InputError("A number of classes", f"classes={classes!r}", "Try classes=10.")
     nets = modules_inside(net)
     if not callable(net) or not nets:
         raise InputError(
@@ -265,6 +273,12 @@ def _read(
     random = draws(trial, layout)
     decoder = _decoder(readout, outputs, order is not None)
     found = decoder(outputs).shape[1]
+    if found < LEAST_CLASSES:
+        raise InputError(
+            f"A network of at least {LEAST_CLASSES} classes",
+            f"{found} scores from outputs of shape {list(look.found.shape)}",
+            "Return a score for each class; of one score s, return [-s, s].",
+        )
     if classes not in (None, found):
         raise InputError(
             f"A network of {classes} classes",
@@ -286,7 +300,7 @@ def _read(
         reset=trial.reset,
     )
     model = Wrapped(trial.call, trial.adapters, reading)
-    _check_probabilities(outputs)
+    _check_probabilities(outputs, order is not None)
     _check_memory(model, trial)
     _check_batch_independence(model, trial)
     return _with_surrogates(model, trial)
@@ -386,12 +400,16 @@ def _decoder(readout: str | Decoder | None, outputs: Tensor, over_time: bool) ->
     return table[ReadOut(readout)]
 
 
-def _check_probabilities(outputs: Tensor) -> None:
-    """Refuse probabilities: a saturated softmax has vanishing gradients."""
-    if bool((outputs > 0).all()) and bool(((outputs.sum(-1) - 1).abs() < 1e-4).all()):
+def _check_probabilities(outputs: Tensor, over_time: bool) -> None:
+    """Refuse probabilities: a saturated softmax has vanishing gradients, and decisions have none.
+
+    Spikes of which each step has exactly one are none.
+    """
+    spikes = over_time and bool(((outputs == 0) | (outputs == 1)).all())
+    if not spikes and bool((outputs >= 0).all()) and bool(((outputs.sum(-1) - 1).abs() < 1e-4).all()):
         raise InputError(
             "Logits",
-            "probabilities: positive numbers whose sum is 1",
+            "probabilities: numbers of at least 0 whose sum is 1",
             "Wrap the network without its softmax, or a function that returns the logarithm.",
         )
 
@@ -427,17 +445,63 @@ def _check_memory(model: Wrapped, trial: Trial) -> None:
 
 @torch.no_grad()
 def _check_batch_independence(model: Wrapped, trial: Trial) -> None:
-    """Refuse a network whose answer to an image depends on the other images."""
+    """Refuse a network whose answer to an image depends on the other images.
+
+    Spikes hide small differences, so what the first layers get and give is compared as well.
+    """
     key = Key.of(0).for_rows(range(len(trial.x)))
+    pairs = zip(_first_values(model, trial.x[:FEW]), _first_values(model, trial.x[:1]), strict=False)
+    where = next((name for (name, few), (_, one) in pairs if not _begins_with(few, one)), None)
     together = model(trial.x, key)
     alone = torch.cat([model(trial.x[i : i + 1], key.take(torch.tensor([i]))) for i in range(FEW)])
-    if not alike(together[:FEW], alone):
-        raise InputError(
-            "A network that answers an image as it does without the others of a batch",
-            f"other logits for {FEW} images one by one than for {len(trial.x)} at once",
-            "If it takes time on the first axis, pass steps= or encoder=; statistics of a batch belong to "
-            "training.",
-        )
+    if where is None and alike(together[:FEW], alone):
+        return
+    other = "logits" if where is None else f"values at {where}"
+    raise InputError(
+        "A network that answers an image as it does without the others of a batch",
+        f"other {other} for {FEW} images one by one than for several at once",
+        "If it takes time on the first axis, pass steps= or encoder=; statistics of a batch belong to "
+        "training.",
+    )
+
+
+def _first_values(model: Wrapped, x: Tensor) -> list[tuple[str, Tensor]]:
+    """What the encoder gives, and what layers get and give up to the first neurons, with names.
+
+    Of a network without known neurons it is only the first layer, and of one that draws random numbers by
+    itself, which is asked image by image, nothing but the encoder.
+    """
+    key = Key.of(0).for_rows(range(len(x)))
+    encoded = model.encode(x, key)
+    found = [("the encoder", encoded.transpose(0, 1))]
+    spots = {id(spot.module) for spot in model.spots()}
+    fired = list[str]()
+
+    def note(module: nn.Module, given: tuple[Any, ...], answer: Any, *, name: str) -> None:
+        if not fired:
+            values = (*given[:1], answer)
+            found.extend((name, value) for value in values if isinstance(value, Tensor))
+        if id(module) in spots or not spots:
+            fired.append(name)
+
+    if model.reading.draws:
+        return found
+    with ExitStack() as stack:
+        for name, module in model.parts:
+            if id(module) in spots or not any(True for _ in module.children()):
+                stack.callback(module.register_forward_hook(partial(note, name=name)).remove)
+        model.respond(encoded, key)
+    return found
+
+
+def _begins_with(few: Tensor, one: Tensor) -> bool:
+    """Whether the values of one example are the first among those of several, wherever examples are."""
+    axes = moved(few, one)
+    if len(axes) != 1 or few.shape[axes[0]] != FEW * one.shape[axes[0]]:
+        return True
+    (axis,), many = axes, one.shape[axes[0]]
+    steps_inside = torch.arange(many, device=few.device)  # examples first, or steps first
+    return any(alike(few.index_select(axis, rows), one) for rows in (steps_inside, FEW * steps_inside))
 
 
 def _with_surrogates(model: Wrapped, trial: Trial) -> Wrapped:

@@ -202,13 +202,19 @@ def picked(answer: Any, output: int | str | None) -> Tensor:
         return torch.stack(answer)
     tensors = [part for part in answer if isinstance(part, Tensor)] if isinstance(answer, tuple) else []
     if len(tensors) != 1:
-        shapes = [list(part.shape) for part in tensors]
         raise InputError(
             "A network that returns one tensor, or output= with the position of the one that decides",
-            f"{type(answer).__name__} with tensors of shapes {shapes}",
+            _listed(answer, tensors),
             "snnTorch returns spikes first: output=0 reads spikes, output=1 potentials.",
         )
     return tensors[0]
+
+
+def _listed(answer: object, tensors: Sequence[Tensor]) -> str:
+    if isinstance(answer, dict):
+        return f"{type(answer).__name__} with the names {', '.join(map(repr, answer))}"[:200]
+    shapes = [list(part.shape) for part in tensors]
+    return f"{type(answer).__name__} with tensors of shapes {shapes}" if shapes else type(answer).__name__
 
 
 def called(
@@ -222,7 +228,27 @@ def called(
         x: of one step where time passes inside.
         output: which part of an answer is read.
         passes: whether the state that a call returns is given to the next one.
+
+    Raises:
+        InputError: the network changes its input in place.
     """
+    before = _changes(x)
+    answer = _called(call, layout, x, output, passes)
+    if _changes(x) != before:
+        raise InputError(
+            "A network that leaves its input as it is",
+            "an operation in place on it",
+            "Let it begin with x = x.clone(), or without operations such as x.sub_(...).",
+        )
+    return answer
+
+
+def _changes(x: Tensor) -> int:
+    """The number of operations in place on a tensor or a view of it; in inference mode none counts."""
+    return 0 if x.is_inference() else x._version
+
+
+def _called(call: Call, layout: Layout, x: Tensor, output: int | str | None, passes: bool) -> Tensor:
     if layout is Layout.INSIDE:
         return picked(call(x[0]), output)
     if layout is Layout.FIRST:
@@ -402,13 +428,12 @@ class Wrapped(nn.Module):
         self._check_known(repr(rule))
         if not isinstance(rule, RateRule):
             rule.fit(0, 1, 1.0)
-            return
-        first = next(self.parameters(), torch.zeros(1))
-        one = torch.zeros(1, *self.reading.shape, dtype=first.dtype, device=first.device)
-        key = Key.of(0).for_rows(range(1))
+        first, n = next(self.parameters(), torch.zeros(1)), 2 if self.encoder.steps != 2 else 3
+        few = torch.zeros(n, *self.reading.shape, dtype=first.dtype, device=first.device)
+        key = Key.of(0).for_rows(range(n))
         with torch.enable_grad():
             Wrapped(self.call, self.adapters, self.reading, Asked(rule=rule)).respond(
-                self.encode(one, key), key
+                self.encode(few, key), key
             )
 
     def substituted(
