@@ -55,6 +55,16 @@ def fails():
 
 def nothing():
     return 3
+
+def a_class():
+    return Net
+
+def leaves():
+    raise SystemExit(0)
+
+def talks():
+    print("three layers")
+    return Net()
 """
 
 
@@ -73,6 +83,7 @@ def folder(tmp_path_factory):
     torch.save({"epoch": 3, "state_dict": net.state_dict()}, where / "checkpoint.pt")
     save_file(net.state_dict(), where / "net.safetensors")
     torch.save(net, where / "whole.pt")
+    torch.save({**net.state_dict(), "one.bias": torch.full((20,), torch.inf)}, where / "infinite.pt")
     return where
 
 
@@ -126,7 +137,11 @@ def test_a_network_that_remembers_is_refused_until_it_says_how_it_is_read(tmp_pa
     [
         ("make_modl", None, "Did you mean 'make_model'"),
         ("fails", None, "KeyError: 'layers' (line 30)"),
+        ("fails", None, "runpy.run_path("),
         ("nothing", None, "an object of type int"),
+        ("a_class", None, "the class Net"),
+        ("leaves", None, "SystemExit: 0"),
+        ("make_model", "infinite.pt", "NaN or infinity in 'one.bias'"),
         ("a_function", "net.pt", "Load the weights inside the function"),
         ("too_few", "net.pt", "expected the weights of every layer"),
         ("make_model", "whole.pt", "nothing but tensors"),
@@ -152,6 +167,12 @@ def test_a_model_of_other_classes_or_without_logits_is_refused(folder, function,
     done = said("evaluate", f"{folder}/net.py:{function}", *ASKED, *extra)
     assert done.exit_code == 2
     assert words in done.output.replace("one for 9", "with 9 logits")
+
+
+def test_what_a_program_prints_does_not_mix_with_the_numbers(folder):
+    done = CliRunner().invoke(cli, ["evaluate", f"{folder}/net.py:talks", *ASKED, "--json"])
+    assert json.loads(done.stdout)
+    assert "three layers" in done.stderr
 
 
 def test_a_file_of_weights_is_no_model_and_the_way_to_use_it_is_said(folder):

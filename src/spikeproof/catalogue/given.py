@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -180,15 +181,22 @@ def _called(given: Given, program: bytes) -> object:
     with _beside(given.path):
         try:
             found = function()
-        except Exception as error:  # the user's own program may fail in any way
+        except (Exception, SystemExit) as error:  # the user's own program may fail in any way
             raise _failed(given, error) from error
-    if not callable(found):
+    if not callable(found) or isinstance(found, type):
+        what = (
+            f"the class {found.__name__}" if isinstance(found, type) else f"an object of type {_kind(found)}"
+        )
         raise InputError(
             f"{given.make} returns a model: a module, or a function of images",
-            f"an object of type {type(found).__name__}",
+            what,
             "Return the network itself.",
         )
     return found
+
+
+def _kind(found: object) -> str:
+    return type(found).__name__
 
 
 def _function(given: Given, content: bytes) -> Callable[[], object]:
@@ -198,7 +206,7 @@ def _function(given: Given, content: bytes) -> Callable[[], object]:
     with _beside(given.path):
         try:
             exec(compile(content, str(given.path), "exec"), vars(program))
-        except Exception as error:  # the user's own program may fail in any way
+        except (Exception, SystemExit) as error:  # the user's own program may fail in any way
             raise _failed(given, error) from error
     names = [name for name, value in vars(program).items() if callable(value) and not name.startswith("_")]
     if not callable(function := getattr(program, given.function, None)):
@@ -212,16 +220,20 @@ def _function(given: Given, content: bytes) -> Callable[[], object]:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[None]:
-    """Let a program import what lies beside it, as Python does for a program that it is given."""
+    """Let a program import what lies beside it, as Python does for a program that it is given.
+
+    What it prints goes where messages go, so that the output of a command stays whole.
+    """
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         sys.path.remove(folder)
 
 
-def _failed(given: Given, error: Exception) -> InputError:
+def _failed(given: Given, error: BaseException) -> InputError:
     """What went wrong inside the user's program, with the line of it."""
     trace, line = error.__traceback__, None
     while trace is not None:
@@ -229,10 +241,11 @@ def _failed(given: Given, error: Exception) -> InputError:
             line = trace.tb_lineno
         trace = trace.tb_next
     words = next((text.strip() for text in str(error).splitlines() if text.strip()), "")
+    again = f"import runpy; runpy.run_path({str(given.path)!r})[{given.function!r}]()"
     return InputError(
         f"{given.make}: expected a program that makes a model",
         f"{type(error).__name__}: {words[:300]}" + (f" (line {line})" if line else ""),
-        f"Run python -c 'import {given.path.stem}' in its directory to see the whole error.",
+        f"Run python -c {shlex.quote(again)} to see the whole error.",
     )
 
 
@@ -252,9 +265,9 @@ def _load_weights(model: nn.Module, content: bytes, path: Path) -> None:
             ", ".join(wrong[:3]),
             "Give the weights of this model, as its state_dict() has them.",
         )
-    if broken := [name for name, tensor in tensors.items() if tensor.isnan().any()]:
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise InputError(
-            f"{path}: expected weights that are numbers", f"NaN in {broken[0]!r}", "Train again."
+            f"{path}: expected weights that are numbers", f"NaN or infinity in {broken[0]!r}", "Train again."
         )
 
 
@@ -267,10 +280,10 @@ def _tensors(content: bytes, path: Path) -> Mapping[str, Tensor]:
             warnings.simplefilter("ignore")
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a broken or hostile file makes the unpickler do
-        words = str(error).strip().splitlines() or [type(error).__name__]
+        words = str(error).strip().partition(". ")[0].splitlines() or [""]
         raise InputError(
             f"{path}: expected a file of nothing but tensors",
-            f"{words[0][:200]}",
+            f"{type(error).__name__}, {words[0][:200]}",
             "Save model.state_dict() with torch.save, or with safetensors.torch.save_file.",
         ) from None
     for name in ("state_dict", "model_state_dict", "model", "net"):
