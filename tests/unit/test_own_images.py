@@ -319,6 +319,21 @@ class Bomb:
         return os.system, ("touch exploded",)
 
 
+@pytest.mark.parametrize("scale", [1, 1 / 255, 16, 16 / 255])
+def test_pixels_of_another_range_are_refused_or_noted(tmp_path, scale):
+    draws = np.random.default_rng(0).integers(0, 2, (200, 4, 4))
+    kind = np.uint8 if scale >= 1 else np.float32
+    np.savez(tmp_path / "own.npz", images=(draws * scale).astype(kind), labels=np.arange(200) % 2)
+    data = ImageArrays(path=str(tmp_path / "own.npz"))
+    if scale in (16, 16 / 255):
+        assert data.load().notes[-1] == (
+            "own: the brightest pixel has 0.063 of the range, in which budgets are measured"
+        )
+        return
+    with pytest.raises(InputError, match=r"none above 0\.0039 of the range"):
+        data.load()
+
+
 def test_no_pickle_in_an_array_is_opened(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save(tmp_path / "images.npy", np.array([Bomb()], object), allow_pickle=True)

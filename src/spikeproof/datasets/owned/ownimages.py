@@ -117,7 +117,7 @@ def assembled(name: str, stored: Stored, division: Division, subset: Subset | No
     check_room(name, images.size)
     rows = division.divide(stored.labels)
     notes = [*counted(name, labels, rows, stored.classes, subset, origin), *stored.notes]
-    notes += _shared(name, images, rows)
+    notes += [*_shared(name, images, rows), *_range_note(name, images)]
     digest = content_digest(images, labels, *(np.array(len(each)) for each in stored.labels.values()))
     train, validation, test = (_part(images, labels, rows[part]) for part in rows)
     return Dataset(
@@ -151,6 +151,28 @@ def _part(images: Pixels, labels: Int64[np.ndarray, "N"], rows: Int64[np.ndarray
     if images.dtype == np.uint8:
         pixels = pixels.div_(255)
     return Split(pixels, torch.from_numpy(labels[rows]), torch.from_numpy(rows))
+
+
+def _range_note(name: str, images: Pixels) -> list[str]:
+    """A sentence about images that use a small part of the range from 0 to 1; nothing about others.
+
+    Raises:
+        InputError: no pixel is above 1/255, as with zeros and ones in bytes, or bytes divided twice.
+    """
+    brightest = float(images.max()) / (255 if images.dtype == np.uint8 else 1)
+    if brightest <= (1 + 1e-6) / 255:
+        raise InputError(
+            f"The pixels of {name} are bytes from 0 to 255, or floats from 0 to 1",
+            f"none above {brightest:.4f} of the range",
+            "Scale them to the whole range, in which budgets are measured.",
+        )
+    if brightest >= DARK:
+        return []
+    return [f"{name}: the brightest pixel has {brightest:.3f} of the range, in which budgets are measured"]
+
+
+DARK = 0.25
+"""The share of the range that the brightest pixel of a data set has at least, without a note."""
 
 
 def _shared(name: str, images: Pixels, rows: Mapping[str, Int64[np.ndarray, "m"]]) -> list[str]:
