@@ -340,6 +340,24 @@ def test_a_format_whose_package_is_missing_says_what_to_install(tmp_path, monkey
         read_events(path)
 
 
+class PanicException(BaseException):
+    """As packages in Rust raise it: no `Exception`."""
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".aedat4", "aedat"), (".dat", "faery"), (".raw", "faery")])
+def test_a_panic_of_a_package_is_a_message_with_the_name_of_the_file(tmp_path, monkeypatch, suffix, package):
+    def panics(*_):
+        raise PanicException("index out of bounds")
+
+    module = ModuleType(package)
+    module.Decoder, module.dat, module.evt = panics, ModuleType("dat"), ModuleType("evt")
+    module.dat.Decoder = module.evt.Decoder = panics
+    monkeypatch.setitem(sys.modules, package, module)
+    path = put(tmp_path / f"it{suffix}", b"% evt 2.0\n% end\n" + bytes(10 if suffix == ".dat" else 8))
+    with pytest.raises(InputError, match=rf"it\{suffix}.*PanicException, index out of bounds"):
+        read_events(path)
+
+
 def changed(**changes):
     columns = recording()
     return {name: changes[name](values) if name in changes else values for name, values in columns.items()}
