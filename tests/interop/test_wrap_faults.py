@@ -457,6 +457,24 @@ def test_an_encoder_that_looks_at_the_batch_is_found_out():
         wrap(net, X, encoder=lambda x: torch.stack([x / x.max()] * T) * 1e-3, readout="sum")
 
 
+@pytest.mark.parametrize("build", [jelly, torchy], ids=lambda build: build.__name__)
+def test_a_compiled_network_is_wrapped_as_it_was_written(build):
+    net = build()
+    compiled = torch.compile(net, backend="eager")
+    model = wrap(compiled, X, **options(build))
+    assert torch.equal(model(X), wrap(net, X, **options(build))(X))
+    assert model.spiking
+    with pytest.raises(InputError, match=r"0 compiled by torch\.compile"):
+        wrap(nn.Sequential(compiled).eval(), X, **options(build))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_program_of_torchscript_is_wrapped_without_a_look_inside():
+    net = plain()
+    for program in (torch.jit.trace(net, X), torch.jit.script(net)):
+        assert torch.equal(wrap(program, X)(X), net(X))
+
+
 class Step(torch.autograd.Function):
     """A spike function that nobody knows."""
 

@@ -35,6 +35,7 @@ __all__ = [
     "integrating",
     "modules_inside",
     "named_parts",
+    "opaque",
     "refuse_training",
     "refuse_unfinished",
     "resting",
@@ -205,6 +206,11 @@ def derives(module: object, package: str, *names: str) -> bool:
         cls.__module__.split(".")[0] == package and (not names or cls.__name__ in names)
         for cls in type(module).__mro__
     )
+
+
+def opaque(module: nn.Module) -> bool:
+    """Whether a module is a program of TorchScript, which shows neither its layers nor its calls."""
+    return isinstance(module, torch.jit.ScriptModule)
 
 
 def modules_inside(call: object) -> list[nn.Module]:

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from spikeproof.errors import InputError, suggest
 from spikeproof.evaluation.callables import ALIKE
-from spikeproof.interop.frameworks.adapters import Adapter, Layout, at_rest, modules_inside, resting
+from spikeproof.interop.frameworks.adapters import (
+    Adapter,
+    Layout,
+    at_rest,
+    modules_inside,
+    opaque,
+    resting,
+)
 from spikeproof.interop.frameworks.wrapped import AsItIs, called
 from spikeproof.keys import Key
 from spikeproof.protocols import Encoder
@@ -126,7 +133,8 @@ class Trial:
                     if found is not None:
                         seen.setdefault(id(module), []).append(found)
 
-        handles = [module.register_forward_pre_hook(note) for _, module in self.parts]
+        seen_through = [module for _, module in self.parts if not opaque(module)]
+        handles = [module.register_forward_pre_hook(note) for module in seen_through]
         try:
             yield
         finally:

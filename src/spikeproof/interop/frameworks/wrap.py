@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from enum import Enum
@@ -25,6 +25,7 @@ from spikeproof.interop.frameworks.adapters import (
     derives,
     modules_inside,
     named_parts,
+    opaque,
     refuse_training,
     refuse_unfinished,
     resting,
@@ -148,6 +149,7 @@ def wrap(
     x = _examples(examples, encoder)
     if classes is not None and not isinstance(classes, int):
         raise InputError("A number of classes", f"classes={classes!r}", "Try classes=10.")
+    net = _as_written(net)
     nets = modules_inside(net)
     if not callable(net) or not nets:
         raise InputError(
@@ -156,6 +158,7 @@ def wrap(
             "Pass the module; spikeproof.audit takes any other callable as it is.",
         )
     parts = list(named_parts(nets))
+    _refuse_compiled(parts)
     refuse_training(parts)
     refuse_unfinished(parts)
     within = [module for _, module in (*parts, *named_parts(modules_inside(encoder)))]
@@ -174,6 +177,32 @@ def wrap(
     made = rebuilt(model, x)
     made.outside = Outside()
     return made
+
+
+def _as_written(net: Callable[..., object]) -> Callable[..., object]:
+    """A network before `torch.compile`: it has the same numbers, and its layers can be seen."""
+    if not derives(net, "torch", _COMPILED):
+        return net
+    original: nn.Module = net._orig_mod  # type: ignore[attr-defined]
+    return original
+
+
+_COMPILED = "OptimizedModule"
+
+
+def _refuse_compiled(parts: Iterable[tuple[str, nn.Module]]) -> None:
+    """Refuse networks with compiled parts, which keep their first reset and their own gradients.
+
+    Raises:
+        InputError: some part is compiled, which is named.
+    """
+    for name, module in parts:
+        if derives(module, "torch", _COMPILED):
+            raise InputError(
+                "A network as it is written",
+                f"{name} compiled by torch.compile",
+                "Wrap it before it is compiled.",
+            )
 
 
 def _examples(examples: Tensor | None, encoder: object) -> Tensor:
@@ -488,6 +517,8 @@ def _first_values(model: Wrapped, x: Tensor) -> list[tuple[str, Tensor]]:
         return found
     with ExitStack() as stack:
         for name, module in model.parts:
+            if opaque(module):
+                continue
             if id(module) in spots or not any(True for _ in module.children()):
                 stack.callback(module.register_forward_hook(partial(note, name=name)).remove)
         model.respond(encoded, key)
