@@ -429,7 +429,8 @@ class Wrapped(nn.Module):
         if not isinstance(rule, RateRule):
             rule.fit(0, 1, 1.0)
         first, n = next(self.parameters(), torch.zeros(1)), 2 if self.encoder.steps != 2 else 3
-        few = torch.zeros(n, *self.reading.shape, dtype=first.dtype, device=first.device)
+        middle = 0.0 if takes_events(self.encoder) else 0.5
+        few = torch.full((n, *self.reading.shape), middle, dtype=first.dtype, device=first.device)
         key = Key.of(0).for_rows(range(n))
         with torch.enable_grad():
             Wrapped(self.call, self.adapters, self.reading, Asked(rule=rule)).respond(
