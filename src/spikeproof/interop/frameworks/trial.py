@@ -264,9 +264,16 @@ def moved(found: Tensor, fewer: Tensor) -> list[int]:
 
 
 def alike(a: Tensor, b: Tensor) -> bool:
-    """Whether answers differ by no more than rounding; one that is no number is like itself."""
+    """Whether answers differ by no more than rounding; one that is no number is like itself.
+
+    Example:
+        >>> one = torch.ones(2)
+        >>> alike(one, 1.01 * one), alike(one.bfloat16(), (1.01 * one).bfloat16())
+        (False, True)
+    """
     if a.shape != b.shape:
         return False
+    near = max(ALIKE, 2 * torch.finfo(a.dtype).eps) if a.is_floating_point() else ALIKE
     a, b = a.double().nan_to_num(), b.double().nan_to_num()
     scale = torch.maximum(a.abs(), b.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
-    return bool(((a - b).abs() <= ALIKE * scale).all())
+    return bool(((a - b).abs() <= near * scale).all())
