@@ -115,7 +115,7 @@ class Asked:
 
     Args:
         surrogate: the surrogate, in units of each threshold; None for the network's own.
-        rule: a gradient rule that needs only distances from thresholds, or None.
+        rule: a gradient rule that needs only distances from thresholds, or currents and spikes; or None.
     """
 
     surrogate: Surrogate | None = None
@@ -204,9 +204,8 @@ class _Layer:
         if self.neuron is not None:
             rule.check(self.neuron)
         self.adapter, self.flow = adapter, flow
-        self.currents, self.spikes, self.known = list[Tensor](), list[Tensor](), None
-
-    known: Tensor | None
+        self.currents, self.spikes = list[Tensor](), list[Tensor]()
+        self.known: Tensor | None = None
 
     def note(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], answer: Any) -> Any:
         """The answer of the layer, whose spikes have the derivative of the rule."""

@@ -130,10 +130,10 @@ def wrap(
         images `[B, *F]` -> logits `[B, K]`
 
     Raises:
-        InputError: something that has to be told is not; a part in training mode; weights or answers that are
-            no numbers; mixed step modes; another number of classes; probabilities in place of logits; answers
-            that depend on the other examples of a batch; with `convert`, layers without a twin or other
-            logits.
+        InputError: something that has to be told is not; a part in training mode or compiled; weights or
+            answers that are no numbers; mixed step modes; another number of classes, or fewer than two;
+            probabilities or decisions in place of logits; an operation in place on the input; answers that
+            depend on the other examples of a batch; with `convert`, layers without a twin or other logits.
         LeakError: a network that answers equal calls differently.
 
     Example:
