@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from spikeproof.errors import InputError
 from spikeproof.neurons import IF, LIF, IntegrateAndFire
@@ -271,14 +272,15 @@ def named_parts(nets: Iterable[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
     """Every module inside some networks with its name, each once.
 
     Modules in plain lists, tuples, dictionaries and attributes, which PyTorch does not count among those of
-    a network, are found too: `eval()` and a framework's own reset do not reach them.
+    a network, are found too: `eval()` and a framework's own reset do not reach them. Left out are those there
+    that neither hold nor draw anything, such as activations and losses.
 
     Example:
         >>> [name for name, _ in named_parts([nn.Sequential(nn.ReLU())])]
         ['Sequential', '0']
-        >>> net = nn.Sequential(nn.ReLU()); net.more = [nn.Tanh()]
+        >>> net = nn.Sequential(nn.ReLU()); net.more = [nn.Tanh(), nn.Dropout()]
         >>> [name for name, _ in named_parts([net])]
-        ['Sequential', '0', 'Sequential.more[0]']
+        ['Sequential', '0', 'Sequential.more[1]']
     """
     seen: set[int] = set()
     waiting = [("", net) for net in nets]
@@ -304,9 +306,17 @@ def _unregistered(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Modul
             yield from _within(value, f"{place}.{name}", 3)
 
 
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module is one of PyTorch's that neither holds nor draws anything."""
+    holds = any(True for each in (module.parameters(), module.buffers(), module.children()) for _ in each)
+    draws = isinstance(module, (_DropoutNd, nn.RReLU))
+    return type(module).__module__.split(".")[0] == "torch" and not holds and not draws
+
+
 def _within(value: object, place: str, depth: int) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(value, nn.Module):
-        yield place, value
+        if not _is_plain(value):
+            yield place, value
     elif depth and isinstance(value, (list, tuple)):
         for i, each in enumerate(value):
             yield from _within(each, f"{place}[{i}]", depth - 1)
