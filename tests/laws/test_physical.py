@@ -385,6 +385,12 @@ def test_a_pattern_trained_on_a_model_that_sees_brightness_is_white():
 
 BAD = {
     "rows of a mask": lambda: Sticker(1.0, mask=("..", "#")),
+    "rows of a mask that are no text": lambda: Sticker(1.0, mask=(1, 2)),
+    "opacity": lambda: Sticker(1.5),
+    "opacity of a bent sticker": lambda: BentSticker(8.0),
+    "a mask that is one text": lambda: Sticker(1.0, mask="##"),
+    "a mask that is a tensor": lambda: Sticker(1.0, mask=torch.ones(9, 10)),
+    "colours that are numbers": lambda: Sticker(1.0, printable=(0.0, 1.0)),
     "letters of a mask": lambda: Sticker(1.0, mask=("ab",)),
     "size of a mask": lambda: Sticker(1.0, mask=("#.",)).start(X, KEY),
     "channels of colours": lambda: Sticker(1.0, printable=((0.0, 1.0, 1.0),)).start(X, KEY),
