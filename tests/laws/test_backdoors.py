@@ -196,6 +196,10 @@ def no_classes(data_set=Digits()):
 BAD = {
     "share": lambda: Poisoned(share=1.5),
     "poisoned twice": lambda: Poisoned(of=Poisoned()),
+    "a name in place of a data set": lambda: Poisoned(of="digits"),
+    "a name in place of a trigger": lambda: Poisoned(of=Digits(), trigger="badnets"),
+    "half a class": lambda: Poisoned(of=Digits(), target=1.5),
+    "a folder in place of a data set": lambda: Refool(reflections="pictures"),
     "target class": lambda: Poisoned(of=Digits(), target=10).load(),
     "events": lambda: Poisoned(of=Randman(classes=3, units=4, steps=9, examples=40)).load(),
     "side": lambda: BadNets(side=0),

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.compiled import (
     CACHE_VARIABLE,
     LOOPS_VARIABLE,
@@ -14,8 +15,12 @@ from spikeproof.compiled import (
     using_loops,
     why_not_compiled,
 )
+from spikeproof.decoders import Count, MeanCurrent
+from spikeproof.encoders import Direct
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import (
     ALIF,
     IF,
@@ -178,6 +183,20 @@ def test_a_class_with_another_equation_has_no_compiled_loop():
     assert has_compiled(LIF())
     assert not has_compiled(Other())
     assert not has_compiled(Firing())
+
+
+@compiled
+@pytest.mark.parametrize("decoder", [MeanCurrent(), Count()], ids=repr)
+def test_what_the_audit_finds_in_a_model_does_not_depend_on_the_loops(decoder):
+    """Also with an image that is the same at every step, whose gradients a compiled loop sums on its way."""
+    spec = ModelSpec(Direct(4), MLP((64,)), LIF(), ATan(), decoder, (1, 4, 4), 3)
+    model, x, y = spec.build(Key.of(0)).eval(), Key.of(1).uniform((6, 1, 4, 4)), torch.arange(6) % 3
+    found = []
+    for each in Loops:
+        with using_loops(each):
+            found.append(diagnose(model, x, y, Key.of(2)))
+    assert found[0] == found[1]
+    assert max(found[0].zero_by_layer[:1]) < 0.5
 
 
 def test_the_written_loops_run_without_a_choice_and_where_no_compiler_is(monkeypatch, tmp_path):

@@ -16,6 +16,7 @@ from spikeproof.attacks.physical.onepatch import UniversalPatch
 from spikeproof.catalogue.names import PARTS
 from spikeproof.datasets import Dataset, Split
 from spikeproof.decoders import Count, MeanPotential
+from spikeproof.defences import robust_conversion
 from spikeproof.defences.adversarial import TRADES, Adversarial, FastAdversarial, OverfittingWatch
 from spikeproof.defences.intervals import IBPTraining
 from spikeproof.defences.noisy import NoiseTraining, SmoothAdversarial, _Vote
@@ -560,6 +561,29 @@ def test_a_robust_conversion_trains_the_spiking_network_after_its_ann(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
+def class_by_class(count):
+    """Images of either class, stored one class after the other."""
+    labels = torch.arange(2).repeat_interleave(count)
+    return Split(Key.of(4).uniform((2 * count, 1, 4, 4)), labels, torch.arange(2 * count))
+
+
+def test_statistics_are_measured_on_images_of_all_classes_drawn_by_the_seed(monkeypatch):
+    drawn = []
+
+    def see(model, images, key):
+        drawn.append((images, key.rows))
+
+    monkeypatch.setattr(robust_conversion, "renormalise", see)
+    part, short, spec = class_by_class(150), BPTT(epochs=1, batch_size=300), replace(SPEC, neuron=IF())
+    for seed in (0, 0, 1):
+        rule = RobustConversion(SpikeNorm(short), short)
+        rule.train(spec.build(Key.of(0)), replace(DATA, train=part), Key.of(seed))
+    for images, rows in drawn:
+        assert torch.equal(images, part.images[list(rows)])
+        assert part.labels[list(rows)].bincount().tolist() == [128, 128]
+    assert drawn[0][1] == drawn[1][1] != drawn[2][1]
+
+
 REFUSED = [
     (lambda: RobustConversion(BASE), "needs a conversion"),
     (lambda: RobustConversion(scale=0.0), "a scale in"),
@@ -606,6 +630,21 @@ REFUSED = [
 def test_bad_settings_are_refused_with_words(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_a_watch_looks_at_the_same_images_of_all_classes_in_every_epoch():
+    looked = []
+
+    class Looking(Adversarial):
+        def hostile(self, lesson, key):
+            looked.append(lesson.labels)
+            return lesson.images
+
+    rule = Looking(BASE, Linf(0.1), OverfittingWatch(images=6, steps=2))
+    reports = [rule.watched(SPEC.build(Key.of(0)).eval(), class_by_class(6), Key.of(i)) for i in range(2)]
+    assert all(report.weak >= report.strong for report in reports)
+    assert torch.equal(looked[0], looked[1])
+    assert looked[0].bincount().tolist() == [3, 3]
 
 
 def test_a_watch_needs_held_out_images():

@@ -67,6 +67,21 @@ def test_the_correction_removes_the_bias_of_few_examples():
     assert abs(found.shuffled.mean()) < 0.1 * found.plain.mean()
 
 
+@pytest.mark.parametrize("responses", RESPONSES, ids=repr)
+@pytest.mark.parametrize(("steps", "classes"), [(1, 2), (1, 10), (8, 2), (20, 3), (20, 10)])
+def test_no_response_tells_more_than_which_class_it_is(responses, steps, classes):
+    """Also where every pattern occurs once, and where the responses of the classes are disjoint."""
+    labels = torch.arange(100) % classes
+    random = (Key.of(0).uniform((steps, 100, 6)) < 0.5).float()
+    apart = (torch.arange(steps)[:, None] == labels[None] % steps).float()[..., None].expand(-1, -1, 6)
+    entropy = np.log2(classes) + 1e-9
+    for spikes in (random, apart):
+        found = mutual_information(spikes, labels, responses, Key.of(0))
+        assert (found.bits <= found.plain + 1e-12).all()
+        assert (found.plain <= entropy).all()
+        assert (found.shuffled <= entropy).all()
+
+
 def test_one_class_and_one_response_tell_nothing():
     spikes = (Key.of(0).uniform((3, 20, 2)) < 0.5).float()
     for responses in RESPONSES:
@@ -99,7 +114,13 @@ def test_labels_without_features_are_read_at_chance_and_with_them_surely():
         lambda: mutual_information(torch.zeros(3, 0, 2), torch.zeros(0).long(), SpikeCounts(), Key.of(0)),
         lambda: mutual_information(torch.zeros(3, 4, 2), torch.zeros(5).long(), SpikeCounts(), Key.of(0)),
         lambda: mutual_information(torch.zeros(63, 4, 2), torch.zeros(4).long(), FullPatterns(), Key.of(0)),
+        lambda: mutual_information(torch.zeros(0, 4, 2), torch.zeros(4).long(), SpikeCounts(), Key.of(0)),
+        lambda: mutual_information(
+            torch.full((3, 4, 2), torch.nan), torch.zeros(4).long(), SpikeCounts(), Key.of(0)
+        ),
         lambda: linear_readout(torch.zeros(4, 2), torch.zeros(4).long(), Key.of(0), folds=5),
+        lambda: linear_readout(torch.zeros(4, 0), torch.arange(4) % 2, Key.of(0), folds=2),
+        lambda: linear_readout(torch.full((4, 2), torch.nan), torch.arange(4) % 2, Key.of(0), folds=2),
         lambda: linear_readout(torch.zeros(4, 2), torch.zeros(3).long(), Key.of(0), folds=2),
         lambda: linear_readout(torch.zeros(4, 2), torch.zeros(4).long(), Key.of(0), folds=2, ridge=0.0),
     ],

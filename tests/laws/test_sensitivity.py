@@ -8,6 +8,10 @@ from spikeproof.analysis.energy import inference_cost
 from spikeproof.analysis.sensitivity import gradient_norms, local_lipschitz
 from spikeproof.analysis.sponge import Sponge
 from spikeproof.errors import InputError
+from spikeproof.experiments.study.cells import cells_of
+from spikeproof.experiments.study.documents import parse
+from spikeproof.experiments.study.files.reader import study_of
+from spikeproof.experiments.study.kinds import CellKind
 
 IMAGES = sp.Key.of(4).uniform((6, 1, 8, 8))
 KEY = sp.Key.of(0)
@@ -83,6 +87,43 @@ def test_the_lipschitz_estimate_is_a_lower_bound_that_samples_raise():
     assert (many > 0.2 * bound).all()
 
 
+def test_functions_of_images_alone_are_measured_too_and_no_images_have_no_norms():
+    weights = KEY.normal((64, 5))
+    labels = torch.arange(6) % 5
+    found = gradient_norms(lambda x: x.flatten(1) @ weights, IMAGES, labels)
+    assert torch.equal(
+        found.l1, gradient_norms(lambda x, key=None: x.flatten(1) @ weights, IMAGES, labels).l1
+    )
+    assert gradient_norms(lambda x: x.flatten(1) @ weights, IMAGES[:0], labels[:0]).l1.shape == (0,)
+    steep = local_lipschitz(lambda x: x.flatten(1) @ weights, IMAGES, sp.Linf(0.1), KEY)
+    assert (steep > 0).all()
+
+
+WAITING = """
+name: waiting
+data: digits
+models:
+  - {encoder: {latency: {steps: 3}}, decoder: DECODER}
+analyses: [{spikes: {sponge: {goal: steps}}}]
+threat: linf
+epsilons: [1]
+"""
+
+
+def study(decoder, threat="linf"):
+    text = WAITING.replace("DECODER", decoder).replace("threat: linf", f"threat: {threat}")
+    return study_of(parse(text, "study.yaml"))
+
+
+def test_an_analysis_by_a_sponge_that_needs_an_exit_is_left_out_for_models_without_one():
+    both = study("[count, {margin-exit: {decoder: count, threshold: 1.0}}]")
+    assert [cell.kind for cell in cells_of(both, sp.Digits().load())].count(CellKind.ANALYSE) == 1
+    with pytest.raises(InputError, match="early exit"):
+        study("count")
+    with pytest.raises(InputError, match="whole events"):
+        study("{margin-exit: {decoder: count, threshold: 1.0}}", "flips")
+
+
 def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(InputError, match="at least one step"):
         Sponge(steps=0)
@@ -90,6 +131,17 @@ def test_settings_that_mean_nothing_are_refused():
         Sponge(size=0.0)
     with pytest.raises(InputError, match="needs samples"):
         local_lipschitz(lambda x, key=None: x, IMAGES, sp.Linf(0.1), KEY, samples=0)
+    with pytest.raises(InputError, match="a goal among spikes, steps"):
+        Sponge(goal="energy")
+    with pytest.raises(InputError, match="an early exit"):
+        Sponge(goal="steps")(model(sp.Direct(4)), IMAGES, sp.Linf(0.1), KEY)
+    with pytest.raises(InputError, match="at least one image"):
+        Sponge()(model(sp.Direct(4)), IMAGES[:0], sp.Linf(0.1), KEY)
+    with pytest.raises(InputError, match="a model of ours"):
+        Sponge()(lambda x: x.flatten(1), IMAGES, sp.Linf(0.1), KEY)
+    for labels in (torch.zeros(2).long(), torch.full((6,), 10), torch.full((6,), -1)):
+        with pytest.raises(InputError, match="the label of each image"):
+            gradient_norms(model(sp.Direct(4)), IMAGES, labels)
     with pytest.raises(InputError, match="whole events"):
         Sponge()(model(sp.Direct(4)), IMAGES, sp.Flips(1), KEY)
     with pytest.raises(InputError, match="1 to 8 times"):

@@ -188,6 +188,8 @@ def test_spikes_of_steps_become_spike_times_in_the_middle_of_steps():
         lambda: SpikeTrains.of([], 0.0),
         lambda: spike_trains(torch.zeros(0, 2)),
         lambda: spike_trains(torch.zeros(3, 2), dt=-1.0),
+        lambda: spike_trains(torch.full((3, 2), torch.nan)),
+        lambda: fano_factor(np.ones((1, 3))),
         lambda: VictorPurpura(-1.0),
         lambda: VanRossum(0.0),
         lambda: VictorPurpura()(of([[1.0]]), of([[1.0], [2.0]])),

@@ -103,6 +103,8 @@ def test_show_page_and_table_have_the_numbers(finished):
     shown = CliRunner().invoke(cli, ["show", str(finished), "--spikes"]).output
     assert "hidden 1" in shown
     assert "accumulates" in shown
+    told = next(layer for row in rows for layer in row["layers"])
+    assert f"{told['bits']['counts']:.3f} ({told['shuffled']['counts']:.3f})" in shown
     write(finished, records(finished), spikes=spike_records(finished))
     page = (finished / "report.html").read_text()
     section = page[page.index('<section id="spikes">') : page.index('<section id="examples">')]

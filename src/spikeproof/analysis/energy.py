@@ -93,8 +93,8 @@ def inference_cost(
         tariff: energy of each operation.
 
     Raises:
-        InputError: the model computes with spike times instead of time steps, or has recurrent synapses,
-            which are not counted.
+        InputError: there are no images, the model is none of ours, it computes with spike times instead of
+            time steps, or it has recurrent synapses, which are not counted.
 
     Example:
         >>> from spikeproof import Count, Latency, LIF, ATan, MLP, ModelSpec
@@ -107,6 +107,12 @@ def inference_cost(
         Rueckauer et al. 2017; Kundu et al. 2021 (HIRE-SNN), section 4.4, and later tables of synaptic
         operations, which multiply layer averages instead of counting.
     """
+    if not isinstance(model, Classifier) or not len(images):
+        raise InputError(
+            "inference_cost() needs a model of ours and at least one image",
+            f"{type(model).__name__}, {len(images)} images",
+            "Build one with ModelSpec.build, or read one with spikeproof.load.",
+        )
     if getattr(model.encoder, "timed", False):
         raise InputError(
             "Operations are counted per time step",

@@ -95,7 +95,7 @@ class SpikeOrder(Responses):
 class Information(NamedTuple):
     """Mutual information of each neuron's response and the class."""
 
-    bits: Numbers  # [N], corrected for the bias of few examples; it may be slightly negative
+    bits: Numbers  # [N], less the bias of few examples; at most `plain`, and maybe negative
     plain: Numbers  # [N], of the observed frequencies
     shuffled: Numbers  # [N], corrected, with the labels in a random order: what is left of the bias
 
@@ -106,11 +106,12 @@ def mutual_information(
     r"""Mutual information of the class and each neuron's response, in bits.
 
     .. math:: I = \sum_{r,s} p(r,s) \log_2 \frac{p(r,s)}{p(r)\,p(s)} - \text{bias}, \quad
-        \text{bias} = \frac{\sum_s (R_s - 1) - (R - 1)}{2 B \ln 2}
+        \text{bias} = \max\left(0, \frac{\sum_s (R_s - 1) - (R - 1)}{2 B \ln 2}\right)
 
     `R` is the number of responses that occur and `R_s` the number that occur with class s; B is the number of
-    examples. Where the correction fails because there are too few examples, the value for shuffled labels is
-    far from 0.
+    examples. The bias of observed frequencies is never negative, but its estimate is where most responses
+    occur in one class only; without the maximum, the information could exceed that of the classes. Where the
+    correction fails because there are too few examples, the value for shuffled labels is far from 0.
 
     Args:
         spikes: of a layer, over time.
@@ -122,7 +123,7 @@ def mutual_information(
         spikes `[T, B, *N]`, labels `[B]` -> `[N]`, N flattened
 
     Raises:
-        InputError: there are no examples, or not as many labels.
+        InputError: there are no examples or time steps, not as many labels, or spikes that are no numbers.
 
     Example:
         >>> import torch
@@ -135,13 +136,18 @@ def mutual_information(
         Panzeri & Treves 1996, Network 7, eq. (12), with the occurring responses counted (naive choice of R);
         Miller 1955.
     """
-    if not len(labels) or labels.ndim != 1 or spikes.ndim < 2 or spikes.shape[1] != len(labels):
+    shaped = spikes.ndim >= 2 and labels.ndim == 1 and spikes.shape[1] == len(labels)
+    if not (shaped and len(spikes) and len(labels)):
         raise InputError(
-            "mutual_information() needs spikes [T, B, ...] and labels [B], B at least 1",
+            "mutual_information() needs spikes [T, B, ...] and labels [B], T and B at least 1",
             f"shapes {list(spikes.shape)} and {list(labels.shape)}",
             "Give the label of each example.",
         )
-    words = responses.words(spikes.detach().reshape(*spikes.shape[:2], -1).cpu().double().numpy())
+    neurons = spikes.shape[2:].numel()
+    trains = spikes.detach().reshape(*spikes.shape[:2], neurons).cpu().double().numpy()
+    if not np.isfinite(trains).all():
+        raise InputError("Spikes that are numbers", "NaN or infinity", "Look for the layer that made them.")
+    words = responses.words(trains)
     classes = labels.cpu().numpy()
     plain, bits = _information(words, classes)
     order = key.fold("shuffled").uniform((len(classes),)).argsort().numpy()
@@ -165,7 +171,7 @@ def _information(words: Labels, classes: Labels) -> tuple[Numbers, Numbers]:
         expected = share[:, None] * response[None]
         plain[i] = (joint[seen] * np.log2(joint[seen] / expected[seen])).sum()
         bias[i] = (seen.sum(1) - 1).sum() - (len(present) - 1)
-    return plain, plain - bias / (2 * n * np.log(2))
+    return plain, plain - np.maximum(bias, 0) / (2 * n * np.log(2))
 
 
 def linear_readout(
@@ -198,7 +204,7 @@ def linear_readout(
         features `[B, N]`, labels `[B]` -> a share in [0, 1]
 
     Raises:
-        InputError: an argument is out of its range.
+        InputError: an argument is out of its range, or features are missing or no numbers.
 
     Example:
         >>> import torch
@@ -220,6 +226,12 @@ def linear_readout(
         )
     x, classes = features.detach().cpu().double().numpy(), labels.cpu().numpy()
     other = x if tested is None else tested.detach().cpu().double().numpy()
+    if not (x.size and np.isfinite(x).all() and np.isfinite(other).all()):
+        raise InputError(
+            "linear_readout() needs at least one feature of each example, and features that are numbers",
+            f"shape {list(features.shape)}" if not x.size else "NaN or infinity",
+            "Look for the layer that made them.",
+        )
     kinds, y = np.unique(classes, return_inverse=True)
     order = key.fold("folds").uniform((n,)).argsort().numpy()
     order = order[np.argsort(y[order], kind="stable")]  # by class, random within

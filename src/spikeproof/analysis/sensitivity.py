@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from spikeproof.errors import InputError
+from spikeproof.evaluation.callables import answering
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat
 
@@ -43,6 +44,9 @@ def gradient_norms(
         labels: their classes.
         key: as for a call of the model.
 
+    Raises:
+        InputError: not as many labels as images, or a label without a logit.
+
     Example:
         >>> linear = lambda x, key=None: x.flatten(1) @ torch.tensor([[1.0, -1.0], [0.0, 0.0]])
         >>> found = gradient_norms(linear, torch.zeros(1, 2), torch.tensor([0]))
@@ -54,10 +58,12 @@ def gradient_norms(
     """
     at = images.detach().requires_grad_()
     with torch.enable_grad():
-        loss = cross_entropy(model(at, key), labels, reduction="sum")
+        logits = answering(model)(at, key)
+        _check_labels(labels, logits)
+        loss = cross_entropy(logits, labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, at, materialize_grads=True)
     flat = gradient.flatten(1)
-    return GradientNorms(flat.abs().sum(1), flat.norm(dim=1), images[0].numel())
+    return GradientNorms(flat.abs().sum(1), flat.norm(dim=1), images.shape[1:].numel())
 
 
 @torch.no_grad()
@@ -93,13 +99,23 @@ def local_lipschitz(
     """
     if samples < 1:
         raise InputError("local_lipschitz() needs samples", f"samples={samples}", "Try 32.")
-    draw = key.fold("draw")
-    here = model(images, draw)
+    judge, draw = answering(model), key.fold("draw")
+    here = judge(images, draw)
     steepest = torch.zeros(len(images), device=images.device)
     for i in range(samples):
         other = threat.start(images, key.fold("sample", i))
         apart = (other - images).flatten(1).norm(dim=1)
-        change = (model(other, draw) - here).flatten(1).norm(dim=1)
+        change = (judge(other, draw) - here).flatten(1).norm(dim=1)
         slope = torch.where(apart > math.ulp(1.0), change / apart, 0.0)
         steepest = torch.maximum(steepest, slope)
     return steepest
+
+
+def _check_labels(labels: Tensor, logits: Tensor) -> None:
+    fits = logits.ndim == 2 and labels.shape == logits.shape[:1]
+    if not fits or not bool(((labels >= 0) & (labels < logits.shape[1])).all()):
+        raise InputError(
+            "gradient_norms() needs logits [B, K] and the label of each image, below K",
+            f"logits {list(logits.shape)}, labels {list(labels.shape)} {labels.flatten()[:5].tolist()}",
+            "Give the class of each image.",
+        )

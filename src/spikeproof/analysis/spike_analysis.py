@@ -187,6 +187,13 @@ class SpikeAnalysis(Analysis):
                 "Try the defaults.",
             )
 
+    def check(self, threat: Threat) -> None:
+        """Refuse a threat within which the images that are compared cannot be made."""
+        if self.sponge is None:
+            self.attack(threat)
+        else:
+            self.sponge.check(threat)
+
     def __call__(
         self,
         model: Classifier,

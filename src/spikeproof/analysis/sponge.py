@@ -15,7 +15,7 @@ from spikeproof.decoders import prefixes
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
-from spikeproof.protocols import Threat, moves_events
+from spikeproof.protocols import Decoder, Threat, moves_events
 
 __all__ = ["Sponge"]
 
@@ -41,7 +41,8 @@ class Sponge:
         images `[B, C, H, W]` -> images within the budget
 
     Raises:
-        InputError: an option is out of its range, or the threat is one on events.
+        InputError: an option is out of its range, the threat is one on events, or the goal is `steps` and the
+            model has no early exit.
 
     Example:
         >>> from spikeproof import Count, Direct, LIF, ATan, Linf, MLP, ModelSpec
@@ -59,12 +60,25 @@ class Sponge:
     size: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.size > 0:
+        if self.steps < 1 or not self.size > 0 or self.goal not in _COST:
             raise InputError(
-                "Sponge needs at least one step of positive size",
-                f"steps={self.steps}, size={self.size}",
+                f"Sponge needs at least one step of positive size, and a goal among {', '.join(_COST)}",
+                f"goal={self.goal}, steps={self.steps}, size={self.size}",
                 "Try the defaults.",
             )
+
+    def check(self, threat: Threat) -> None:
+        """Refuse a threat in which there is no gradient to follow."""
+        if moves_events(threat):
+            raise InputError(
+                "Sponge changes pixels along a gradient",
+                f"the threat {type(threat).__name__} on whole events",
+                "Use a threat such as linf.",
+            )
+
+    def suits(self, decoder: Decoder) -> bool:
+        """Whether the goal means anything with this decoder; only an early exit can be made to wait."""
+        return _COST[self.goal] is not _steps or hasattr(decoder, "exits")
 
     def __call__(
         self,
@@ -81,11 +95,12 @@ class Sponge:
             threat: the set of allowed images.
             key: decides the draws of a stochastic model, the same at every step.
         """
-        if moves_events(threat):
+        self.check(threat)
+        if isinstance(model, Classifier) and not self.suits(model.spec.decoder):
             raise InputError(
-                "Sponge changes pixels along a gradient",
-                f"the threat {type(threat).__name__} on whole events",
-                "Use a threat such as linf.",
+                f"The goal {self.goal} needs a model with an early exit",
+                f"the decoder {model.spec.decoder!r}, which always takes all steps",
+                "Use the goal spikes, or a decoder such as confidence-exit.",
             )
         cost, wanted = _COST[self.goal], _WANTED[self.goal]
         best, highest = images.clone(), cost(model, images, key)

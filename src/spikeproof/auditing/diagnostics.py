@@ -21,6 +21,7 @@ from spikeproof.attacks.answers.reachable import known_code
 from spikeproof.auditing import slopes, state
 from spikeproof.auditing.evidence import VOTES, Diagnostics
 from spikeproof.auditing.pixelsteps import shared_steps
+from spikeproof.compiled import Loops, using_loops
 from spikeproof.decoders import UNDECIDED, decide
 from spikeproof.errors import SpikeproofError
 from spikeproof.evaluation.callables import answering
@@ -267,7 +268,11 @@ def _agreement(gradient: Callable[[Key], Tensor | None], key: Key) -> float:
 
 
 def _by_layer(model: Classifier, x: Tensor, y: Tensor, key: Key) -> tuple[float, ...]:
-    """Per spiking layer, the share of neurons and time steps whose potential gets no gradient."""
+    """Per spiking layer, the share of neurons and time steps whose potential gets no gradient.
+
+    Compiled loops add up the gradients of an input that is the same at every step without showing the single
+    ones, so the written loops are used, which differ from them in nothing else.
+    """
     currents: list[Tensor] = []
     handles = [
         layer.register_forward_pre_hook(lambda _layer, inputs: currents.append(inputs[0]))
@@ -275,7 +280,7 @@ def _by_layer(model: Classifier, x: Tensor, y: Tensor, key: Key) -> tuple[float,
         if isinstance(layer, Spiking)
     ]
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), using_loops(Loops.WRITTEN):
             value = Margin()(model(x.detach().requires_grad_(), key.for_rows(range(len(x)))), y).sum()
         grads = torch.autograd.grad(value, currents, allow_unused=True) if currents else ()
     finally:

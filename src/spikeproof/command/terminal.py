@@ -534,9 +534,12 @@ def print_spikes(records: Sequence[SpikeRecord]) -> None:
     if not records:
         return
     axes = varying(records) or ["encoder"]
+    if len({row["analysis"] for row in records}) > 1:
+        axes = [*axes, "analysis"]
     click.echo(
         "\nSpikes per neuron, clean and attacked; spikes that the attack adds or removes, and by how much it "
-        "moves the rest;\nbits that a neuron tells of the class by its count and by its first spike:"
+        "moves the rest;\nbits that a neuron tells of the class by its count and by its first spike, and in "
+        "brackets what is left of\nthem with shuffled labels, which is no information:"
     )
     lines = [[*axes, "budget", "layer", "clean", "attacked", "added", "moved", "count", "first"]]
     for row in records:
@@ -547,7 +550,10 @@ def print_spikes(records: Sequence[SpikeRecord]) -> None:
                     f"{row['threat']} {epsilon_text(row['epsilon'])}",
                     layer["layer"],
                     *(number(layer[name], 3) for name in ("rate", "attacked_rate", "counts", "times")),
-                    *(number(layer["bits"].get(name), 3) for name in ("counts", "first spikes")),
+                    *(
+                        f"{number(layer['bits'].get(name), 3)} ({number(layer['shuffled'].get(name), 3)})"
+                        for name in ("counts", "first spikes")
+                    ),
                 ]
             )
     _print_columns(lines, len(axes) + 2)

@@ -18,7 +18,7 @@ from spikeproof.attacks.parts.oracles import Exact
 from spikeproof.attacks.physical.onepatch import UniversalPatch
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import check_threat, evaluator
-from spikeproof.datasets import Dataset, Split, floats
+from spikeproof.datasets import ClassProportional, Dataset, Split, floats
 from spikeproof.decoders import decide
 from spikeproof.defences.defended import Defended, at_least, evaluating
 from spikeproof.errors import InputError
@@ -40,14 +40,15 @@ __all__ = ["TRADES", "Adversarial", "FastAdversarial", "Guarded", "OverfittingWa
 class OverfittingWatch:
     r"""A watch for catastrophic overfitting: the model withstands the attack of its training and no other.
 
-    After every epoch the first held-out images are attacked by the attack of the training and by PGD, and
+    After every epoch the same held-out images are attacked by the attack of the training and by PGD, and
 
     .. math:: acc_{weak} - acc_{strong} > gap
 
     counts as catastrophic overfitting.
 
     Args:
-        images: number of images of the validation part, at least 1; all of them where it has fewer.
+        images: number of images of the validation part, at least 1, in which each class has its share; all
+            of them where there are fewer.
         steps: steps of PGD, at least 2.
         gap: largest difference of the two accuracies that is no overfitting, in (0, 1).
         stop: whether an overfitted epoch ends the training with the weights of the epoch before it; otherwise
@@ -102,9 +103,9 @@ class Guarded(Defended):
     def watched(self, model: Classifier, part: Split, key: Key) -> Watch | None:
         if self.watch is None:
             return None
-        few = slice(self.watch.images)
+        few = ClassProportional()(part, min(self.watch.images, len(part)))
         device = next(model.parameters()).device
-        x, y = floats(part.images[few].to(device)), part.labels[few].to(device)
+        x, y = floats(few.images.to(device)), few.labels.to(device)
         lesson = Lesson(model, x, y, key.fold("verdict"), 1.0, model, model.outputs)
         weak = self.hostile(lesson, key.fold("weak"))
         pgd = PGD(steps=self.watch.steps)(self.threat)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikeproof.attacks.gradient.iterated import RFGSM
-from spikeproof.datasets import Dataset, floats
+from spikeproof.datasets import ClassProportional, Dataset, floats
 from spikeproof.defences.adversarial import TRADES, Adversarial
 from spikeproof.defences.defended import Defended
 from spikeproof.errors import InputError
@@ -29,7 +29,7 @@ from spikeproof.threats import Linf
 __all__ = ["RobustConversion", "lower_thresholds", "renormalise"]
 
 SEEN = 256
-"""Number of training images on which the statistics of batch normalisation are measured again."""
+"""Number of training images, drawn class by class, on which batch normalisation is measured again."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class RobustConversion(Rule):
     layer for its threshold (`spike-norm`). Then all thresholds are lowered by the factor s, since few time
     steps leave high thresholds silent, and the spiking network is trained further. A threshold is folded into
     weights and bias of its layer, which training changes; the paper trains thresholds as well, a redundant
-    scale. Batch normalisation gets the statistics of the spiking network before the fine-tuning.
+    scale. Batch normalisation gets the statistics of the spiking network before the fine-tuning, measured on
+    256 training images, in which each class has its share.
 
     Args:
         conversion: a conversion within a defence, which trains the ANN.
@@ -132,9 +133,11 @@ class RobustConversion(Rule):
             perturb=perturb,
             defences=defences,
         )
-        few = floats(data.train.images[:SEEN]).to(next(model.parameters()).device)
+        seen = key.fold("statistics")
+        few = ClassProportional(seed=seen.seed())(data.train, min(SEEN, len(data.train)))
+        images = floats(few.images).to(next(model.parameters()).device)
         lower_thresholds(model, self.scale)
-        renormalise(model, few, key.fold("statistics"))
+        renormalise(model, images, seen.for_rows(few.ids))
         done = len(before.epochs)
 
         def counted_on(report: EpochReport) -> None:

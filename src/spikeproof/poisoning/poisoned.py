@@ -54,6 +54,13 @@ class Poisoned(DatasetSpec):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        whole = isinstance(self.target, int) and isinstance(self.seed, int)
+        if not (isinstance(self.of, DatasetSpec) and isinstance(self.trigger, Trigger) and whole):
+            raise InputError(
+                "A poisoned data set needs a data set, a trigger, and whole numbers as target and seed",
+                f"{self.of!r:.40}, {self.trigger!r:.40}, target={self.target!r}, seed={self.seed!r}",
+                "Try Poisoned(of=Digits(), trigger=BadNets(), target=0).",
+            )
         if not 0 <= self.share <= 1 or self.target < 0 or self.seed < 0 or isinstance(self.of, Poisoned):
             raise InputError(
                 "A poisoned data set needs a share in [0, 1], a target class and a seed of at least 0, and a "
@@ -68,7 +75,7 @@ class Poisoned(DatasetSpec):
             raise InputError(
                 f"Images, and a target class below {len(data.classes)}, the number of classes",
                 f"examples {list(data.test.images.shape[1:])}, target={self.target}",
-                "Poison a data set of images.",
+                f"Poison a data set of images, with a target from 0 to {len(data.classes) - 1}.",
             )
         train, count = self._poisoned(data, root)
         label = "keep" if self.trigger.clean_label else "have"

@@ -161,6 +161,12 @@ class Refool(Trigger):
 
     def __post_init__(self) -> None:
         shares = self.ghosts >= 0 and self.same_depth >= 0 and self.ghosts + self.same_depth <= 1 + 1e-9
+        if not isinstance(self.reflections, DatasetSpec | None):
+            raise InputError(
+                "Reflections are pictures of a data set, or None for the other classes",
+                repr(self.reflections)[:80],
+                "Pass a description such as FashionMNIST(), or ImageFolder(path=..., size=28, grey=True).",
+            )
         if self.pictures < 1 or not shares or self.farthest < 1 or not 0 < self.blur <= 100:
             raise InputError(
                 "Refool needs at least 1 picture, shares that sum to at most 1, an offset of at least 1 "

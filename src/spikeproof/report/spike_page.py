@@ -40,10 +40,12 @@ def spike_section(spikes: Sequence[SpikeRecord], records: Sequence[Record]) -> S
         spikes: the analyses, at least one.
         records: the headline numbers of the study, for the picture of robustness against energy.
     """
-    axes = tables.varying(spikes) or ["encoder"]
+    models = tables.varying(spikes) or ["encoder"]
+    several = len({record["analysis"] for record in spikes}) > 1
+    axes = [*models, "analysis"] if several else models
     drawings = [
         drawing
-        for drawing in (_changes(spikes, axes), _windows(spikes, axes), _costs(spikes, records, axes))
+        for drawing in (_changes(spikes, axes), _windows(spikes, axes), _costs(spikes, records, models))
         if drawing is not None
     ]
     made = {drawing.name: drawing.files() for drawing in drawings}
@@ -173,10 +175,11 @@ def _costs(spikes: Sequence[SpikeRecord], records: Sequence[Record], axes: Seque
         if record["attack"] == WORST_CASE and record["verdict"] != WITHHELD
     }
     points: list[tuple[SpikeRecord, float]] = []
+    once = list({(row["model"], row["threat"], row["epsilon"]): row for row in spikes}.values())
     for budget in sorted({(record["epsilon"], record["threat"]) for record in spikes}, reverse=True):
         points = [
             (record, found)
-            for record in spikes
+            for record in once
             if (record["epsilon"], record["threat"]) == budget
             and (found := robust.get((record["model"], record["threat"], record["epsilon"]))) is not None
         ]

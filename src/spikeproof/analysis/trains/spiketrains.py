@@ -114,7 +114,7 @@ def spike_trains(spikes: Float[Tensor, "T *N"], dt: float = 1.0) -> SpikeTrains:
         spikes `[T, *N]` -> as many trains as N has elements, in the order of `spikes[0].flatten()`
 
     Raises:
-        InputError: there is no time step, or `dt` is not positive.
+        InputError: there is no time step, `dt` is not positive, or a value is NaN.
 
     Example:
         >>> import torch
@@ -127,7 +127,11 @@ def spike_trains(spikes: Float[Tensor, "T *N"], dt: float = 1.0) -> SpikeTrains:
             f"shape {list(spikes.shape)}, dt={dt}",
             "Give spikes [T, ...] and dt in your unit of time.",
         )
-    fired = spikes.detach().reshape(len(spikes), -1).ne(0).cpu().numpy().T
+    if bool(spikes.isnan().any()):
+        raise InputError(
+            "spike_trains() needs spikes that are numbers", "NaN", "Look for the layer that made them."
+        )
+    fired = spikes.detach().reshape(len(spikes), spikes.shape[1:].numel()).ne(0).cpu().numpy().T
     width = int(fired.sum(1).max()) if fired.size else 0
     steps = np.where(fired, (np.arange(len(spikes)) + 0.5) * dt, np.inf)
     return SpikeTrains(np.sort(steps, axis=1)[:, :width], len(spikes) * dt)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeproof.analysis.trains.spiketrains import SpikeTrains
+from spikeproof.errors import InputError
 
 __all__ = ["fano_factor", "interval_variation", "local_interval_variation", "local_variation"]
 
@@ -99,6 +100,9 @@ def fano_factor(counts: Numbers) -> Numbers:
     Shapes:
         counts `[R, *N]` -> `[*N]`
 
+    Raises:
+        InputError: there are fewer than two trials.
+
     Example:
         >>> fano_factor(np.array([[1.0, 2.0], [3.0, 2.0]])).tolist()
         [1.0, 0.0]
@@ -106,6 +110,10 @@ def fano_factor(counts: Numbers) -> Numbers:
     Source:
         Fano 1947, Phys. Rev. 72.
     """
+    if len(counts) < 2:
+        raise InputError(
+            "fano_factor() needs spike counts of at least two trials", f"{len(counts)}", "Repeat the trial."
+        )
     mean = counts.mean(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         found: Numbers = np.where(mean > 0, counts.var(0, ddof=1) / mean, np.nan)

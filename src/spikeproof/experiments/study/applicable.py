@@ -47,6 +47,8 @@ def analysable(model: Candidate, analysis: Analysis) -> bool:
     if not isinstance(analysis, SpikeAnalysis):
         return True
     counted = not (getattr(model.encoder, "timed", False) or is_recurrent(model.network, model.neuron))
+    if analysis.sponge is not None:
+        return counted and analysis.sponge.suits(model.decoder)
     return counted and suits(model, analysis.attack) and is_defined(model, analysis.attack)
 
 

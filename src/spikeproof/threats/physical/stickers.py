@@ -71,6 +71,13 @@ def _length(square: Tensor) -> Tensor:
 class Printed(Ball):
     """A sticker of some opacity on a fixed area; its subclasses say which area, and how it is seen."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epsilon > 1:
+            raise InputError(
+                "The budget of a sticker is its opacity, from 0 to 1", f"epsilon={self.epsilon:g}", "Try 1."
+            )
+
     @property
     def views(self) -> int:
         """Number of random views by which a sticker is judged."""
@@ -180,8 +187,10 @@ class Printed(Ball):
 
 
 def _check_colours(colours: Colours) -> None:
-    values = [value for colour in colours for value in colour]
-    if len({len(colour) for colour in colours} | {0}) > 2 or not all(0 <= value <= 1 for value in values):
+    listed = isinstance(colours, Sequence) and all(isinstance(colour, Sequence) for colour in colours)
+    values = [value for colour in colours for value in colour] if listed else [math.nan]
+    numbers = all(isinstance(value, int | float) and 0 <= value <= 1 for value in values)
+    if not numbers or len({len(colour) for colour in colours} | {0}) > 2:
         raise InputError(
             "Printable colours have as many values each as images have channels, in [0, 1]",
             repr(colours)[:80],
@@ -229,7 +238,10 @@ class Sticker(Printed):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_colours(self.printable)
-        if len({len(row) for row in self.mask}) > 1 or not {*"".join(self.mask)} <= {"#", "."}:
+        given: object = self.mask
+        rows = [*given] if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+        drawn = [row for row in rows if isinstance(row, str) and {*row} <= {"#", "."} and row is not given]
+        if len(drawn) < len(rows) or len({*map(len, drawn)}) > 1:
             raise InputError(
                 "A mask has rows of equal length, of # for pixels under the sticker and . for all others",
                 repr(self.mask)[:80],

@@ -70,15 +70,16 @@ class AttackChecks(Entries):
         if not any(isinstance(model, Candidate) and analysable(model, analysis) for model in self.models):
             raise self.error(
                 path,
-                "a feed-forward model of ours in steps of time, on which the attack is defined",
+                "a feed-forward model of ours in steps of time, on which the attack or the sponge is defined",
                 "none",
-                "Name another attack: {spikes: {attack: pgd}}, or leave the analysis out.",
+                "Name another attack: {spikes: {attack: pgd}}, or leave the analysis out. A sponge of steps "
+                "needs a decoder with an early exit.",
             )
         if isinstance(analysis, SpikeAnalysis):
             if any(isinstance(member, Suite | Transfer) for member in members_of([analysis.attack])):
                 raise self.error(path, "one attack on the model itself", "a suite or a transfer", "Try pgd.")
             for threat in threats:
-                self.located(path, lambda threat=threat: analysis.attack(threat))  # type: ignore[misc]
+                self.located(path, lambda threat=threat: analysis.check(threat))  # type: ignore[misc]
 
     def transfer(self, attack: Transfer) -> None:
         """There must be another model, and an attack that can be run on it alone."""
