@@ -1,9 +1,15 @@
 """One thread for every test: several run side by side, and results do not depend on the machine."""
 
 import gc
+import os
+import sys
 
 import pytest
 import torch
+
+# Each of the many interpreters of a run would compile every module anew if none kept what it compiled.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser):
