@@ -21,19 +21,18 @@ THREAT = sp.Linf(0.08)
 KEY, N, POINTS = sp.Key.of(3), 18, 0.02
 CODES = (sp.Direct(3), sp.QuantisedDirect(3), sp.Latency(3), sp.EarlyBurst(3))
 READOUTS = (sp.MeanPotential(), sp.Count(), sp.FirstSpike())
-QUERIES, STEPS = 100, 4
+SHORT = {"queries": 100, "steps": 4, "restarts": 3, "refine": 20}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _shortened():
-    """No member of a suite takes more than `QUERIES` queries or `STEPS` steps."""
+    """No member of a suite is longer than `SHORT`."""
     whole, patch = suites.plan, pytest.MonkeyPatch()
-    limits = {"queries": QUERIES, "steps": STEPS}
 
     def shorter(recipe):
         if hasattr(recipe, "attack"):
             return replace(recipe, attack=shorter(recipe.attack))
-        have = {name: most for name, most in limits.items() if getattr(recipe, name, 0) > most}
+        have = {name: most for name, most in SHORT.items() if getattr(recipe, name, 0) > most}
         return replace(recipe, **have)
 
     def brief(level, model, threat):
