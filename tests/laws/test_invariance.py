@@ -12,7 +12,9 @@ steps are left as `attacks-too-few` asks of one attack and of all together, so t
 """
 
 import copy
-from dataclasses import fields, replace
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,6 +41,9 @@ from spikeproof.datasets import ClassProportional
 from spikeproof.evaluation import suites
 from spikeproof.networks import Classifier
 
+sys.path.insert(0, str(Path(__file__).parent))
+from shortened import brief
+
 KEY, THREAT, N = Key.of(5), Linf(0.1), 40
 SHORT = {"steps": 20, "restarts": 3, "refine": 20, "queries": 100}  # three fits of the stand-in
 MODELS = {
@@ -49,24 +54,12 @@ MODELS = {
 }
 
 
-def shortened(recipe):
-    """The recipe, and those it is made of, with none of the numbers of `SHORT` exceeded."""
-    options = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    less = {name: min(options[name], most) for name, most in SHORT.items() if name in options}
-    inner = {"attack": shortened(options["attack"])} if "attack" in options else {}
-    return replace(recipe, **less, **inner)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _shortened():
     """No member of a suite is longer than `SHORT`, and a verdict asks for as many fewer queries."""
     plan, patch = suites.plan, pytest.MonkeyPatch()
 
-    def brief(level, model, threat):
-        assert level == "standard"
-        return [member._replace(recipe=shortened(member.recipe)) for member in plan(level, model, threat)]
-
-    patch.setattr(suites, "plan", brief)
+    patch.setattr(suites, "plan", lambda *given: brief(plan(*given), SHORT))
     patch.setattr(conditions, "ENOUGH_QUERIES", 200)
     yield
     patch.undo()

@@ -5,7 +5,8 @@ The law holds over codes and read-outs, on models small enough for whole suites.
 """
 
 import itertools
-from dataclasses import replace
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,9 @@ from spikeproof.evaluation import suites
 from spikeproof.evaluation.callables import Plain
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.evaluation.verdicts import evaluate_clean
+
+sys.path.insert(0, str(Path(__file__).parent))
+from shortened import brief
 
 THREAT = sp.Linf(0.08)
 KEY, N, POINTS = sp.Key.of(3), 18, 0.02
@@ -29,16 +33,7 @@ def _shortened():
     """No member of a suite is longer than `SHORT`."""
     whole, patch = suites.plan, pytest.MonkeyPatch()
 
-    def shorter(recipe):
-        if hasattr(recipe, "attack"):
-            return replace(recipe, attack=shorter(recipe.attack))
-        have = {name: most for name, most in SHORT.items() if getattr(recipe, name, 0) > most}
-        return replace(recipe, **have)
-
-    def brief(level, model, threat):
-        return [each._replace(recipe=shorter(each.recipe)) for each in whole(level, model, threat)]
-
-    patch.setattr(suites, "plan", brief)
+    patch.setattr(suites, "plan", lambda *given: brief(whole(*given), SHORT))
     yield
     patch.undo()
 
