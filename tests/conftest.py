@@ -16,6 +16,15 @@ def pytest_addoption(parser):
     parser.addoption("--cases", type=int, default=1, help="how many times as many generated cases to try")
 
 
+def pytest_configure(config):
+    """Files run in the order of their names, which ends with the short doctests and leaves no processor idle.
+
+    pytest-xdist would begin with the files of many tests and end with those of few, which are the longest.
+    """
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
     """What is imported and collected stays until the end, so that the garbage collector need not visit it."""
@@ -24,6 +33,7 @@ def pytest_collection():
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(50_000)  # new objects, most of which die by themselves
         gc.enable()
 
 
