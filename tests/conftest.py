@@ -1,13 +1,28 @@
 """One thread for every test: several run side by side, and results do not depend on the machine."""
 
 import gc
+import os
+import sys
 
 import pytest
 import torch
 
+# Each of the many interpreters of a run would compile every module anew if none kept what it compiled.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 def pytest_addoption(parser):
     parser.addoption("--cases", type=int, default=1, help="how many times as many generated cases to try")
+
+
+def pytest_configure(config):
+    """Files run in the order of their names, which ends with the short doctests and leaves no processor idle.
+
+    pytest-xdist would begin with the files of many tests and end with those of few, which are the longest.
+    """
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
 
 
 @pytest.hookimpl(wrapper=True)
@@ -18,6 +33,7 @@ def pytest_collection():
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(50_000)  # new objects, most of which die by themselves
         gc.enable()
 
 

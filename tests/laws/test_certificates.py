@@ -192,16 +192,18 @@ def test_certified_never_exceeds_attacked_on_any_member_that_a_certificate_claim
     x = x[8:11] if large else x
     y = decide(model(x)).clamp(min=0)
     for threat in (Linf(0.004), Linf(0.05), L2(0.05)):
-        standing = torch.ones(len(x), dtype=torch.bool)
-        for recipe in ATTACKS[:1] if large else ATTACKS:
-            if recipe.suits(model) and not (isinstance(threat, L2) and recipe == ATTACKS[1]):
-                standing &= ~recipe(threat)(model, x, y, Key.of(7)).success
-        reach = threat.epsilon / (4 if isinstance(threat, L2) else 1)
-        standing &= (answers_within(model, x, reach, 4 if large else 30) == y).all(0)
+        certified = torch.zeros(len(x), dtype=torch.bool)
         for certificate in (IBP(), Bins()) if large else (*BOUNDS, Bins()):
             if certificate.reason(model, threat) is None:
-                certified = certificate(model, x, y, threat, Key.of(0)).certified
-                assert not (certified & ~standing).any()
+                certified |= certificate(model, x, y, threat, Key.of(0)).certified
+        rows = certified.nonzero().flatten()  # nobody promised anything about the others
+        if not len(rows):
+            continue
+        for recipe in ATTACKS[:1] if large else ATTACKS:
+            if recipe.suits(model) and not (isinstance(threat, L2) and recipe == ATTACKS[1]):
+                assert not recipe(threat)(model, x[rows], y[rows], Key.of(7)).success.any()
+        reach = threat.epsilon / (4 if isinstance(threat, L2) else 1)
+        assert (answers_within(model, x[rows], reach, 4 if large else 30) == y[rows]).all()
 
 
 def test_bounds_are_given_for_codes_of_levels_and_feed_forward_networks_and_refused_for_others():

@@ -6,12 +6,15 @@ the objectives see logits in another unit, and within two where the layers are h
 that no substitute of them can be made. The verdict is kept too, except by functions, which have fewer
 gradient sources.
 
-Every audit here runs all members of the standard suite, but no search without gradients asks more than
-`QUERIES` times: the laws hold at any length, and the searches for functions take thousands of queries.
+Every audit here runs all members of the standard suite, but none with more steps, restarts or queries than
+`SHORT` allows: the laws hold at any length, and the searches for functions take thousands of queries. As many
+steps are left as `attacks-too-few` asks of one attack and of all together, so that verdicts remain verdicts.
 """
 
 import copy
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,13 +35,17 @@ from spikeproof import (
     ModelSpec,
     ReLU,
 )
+from spikeproof.auditing import conditions
 from spikeproof.auditing.signoff import audit
 from spikeproof.datasets import ClassProportional
 from spikeproof.evaluation import suites
 from spikeproof.networks import Classifier
 
+sys.path.insert(0, str(Path(__file__).parent))
+from shortened import brief
+
 KEY, THREAT, N = Key.of(5), Linf(0.1), 40
-QUERIES = 320  # more than the answers that a fit of the stand-in rests on
+SHORT = {"steps": 20, "restarts": 3, "refine": 20, "queries": 100}  # three fits of the stand-in
 MODELS = {
     "direct-count": (Direct(6), LIF(), Count()),
     "direct-potential": (Direct(4), LIF(), MeanPotential()),
@@ -49,20 +56,11 @@ MODELS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _shortened():
-    """No search by queries in a suite is longer than `QUERIES`."""
+    """No member of a suite is longer than `SHORT`, and a verdict asks for as many fewer queries."""
     plan, patch = suites.plan, pytest.MonkeyPatch()
 
-    def brief(level, model, threat):
-        members = plan(level, model, threat)
-        assert level == "standard"
-        return [
-            member._replace(recipe=replace(recipe, queries=min(recipe.queries, QUERIES)))
-            if hasattr(recipe := member.recipe, "queries")
-            else member
-            for member in members
-        ]
-
-    patch.setattr(suites, "plan", brief)
+    patch.setattr(suites, "plan", lambda *given: brief(plan(*given), SHORT))
+    patch.setattr(conditions, "ENOUGH_QUERIES", 200)
     yield
     patch.undo()
 

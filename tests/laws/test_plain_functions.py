@@ -5,7 +5,8 @@ The law holds over codes and read-outs, on models small enough for whole suites.
 """
 
 import itertools
-from dataclasses import replace
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,29 +18,22 @@ from spikeproof.evaluation.callables import Plain
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.evaluation.verdicts import evaluate_clean
 
+sys.path.insert(0, str(Path(__file__).parent))
+from shortened import brief
+
 THREAT = sp.Linf(0.08)
 KEY, N, POINTS = sp.Key.of(3), 18, 0.02
 CODES = (sp.Direct(3), sp.QuantisedDirect(3), sp.Latency(3), sp.EarlyBurst(3))
 READOUTS = (sp.MeanPotential(), sp.Count(), sp.FirstSpike())
-QUERIES, STEPS = 100, 4
+SHORT = {"queries": 100, "steps": 4, "restarts": 3, "refine": 20}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _shortened():
-    """No member of a suite takes more than `QUERIES` queries or `STEPS` steps."""
+    """No member of a suite is longer than `SHORT`."""
     whole, patch = suites.plan, pytest.MonkeyPatch()
-    limits = {"queries": QUERIES, "steps": STEPS}
 
-    def shorter(recipe):
-        if hasattr(recipe, "attack"):
-            return replace(recipe, attack=shorter(recipe.attack))
-        have = {name: most for name, most in limits.items() if getattr(recipe, name, 0) > most}
-        return replace(recipe, **have)
-
-    def brief(level, model, threat):
-        return [each._replace(recipe=shorter(each.recipe)) for each in whole(level, model, threat)]
-
-    patch.setattr(suites, "plan", brief)
+    patch.setattr(suites, "plan", lambda *given: brief(whole(*given), SHORT))
     yield
     patch.undo()
 

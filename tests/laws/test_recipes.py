@@ -8,6 +8,7 @@ the default is taken in REFUSED; both are tested. An option of a new name gets t
 
 import functools
 from dataclasses import fields, replace
+from itertools import product
 
 import pytest
 import torch
@@ -148,6 +149,8 @@ EVENTS = [
     *(Shifts(2), Shifts(1, measure="jitter"), Shifts(3, measure="delay")),
 ]
 N, T = 4, 5
+TELLING = {"backward": "latency", "draws": "bernoulli"}
+"""The model that tells the values of an option apart where the others may not; it is tried first."""
 
 
 def built(code, decoder, shape, seed, surrogate=ATan()):
@@ -200,20 +203,28 @@ def accepts(recipe, threat):
 
 
 @functools.cache
-def outcome(model, recipe, threat):
-    """Everything that an attack returns, or None where it is not defined."""
+def outcome(model, recipe, threat, free):
+    """What an attack returns, or finds where it is `free` of the budget; None where that is not defined."""
     judge, x = MODELS[model]
     y = decide(judge(x, Key.of(0))).clamp(min=0)
     try:
         recipe.check(judge)
         source = made_on(OTHERS[model], recipe) if isinstance(recipe, Transfer) else through(judge, recipe)
         key = Key.of(3).for_rows(range(N))
-        found = recipe(threat)(judge, x, y, key, through=source)
-        if not isinstance(recipe, NormRecipe) or not recipe.minimal:
-            return tuple(found)
-        return *found, *MinimumNorm(threat, recipe, stop=False).search(judge, x, y, key, through=source)
+        if not free:
+            return tuple(recipe(threat)(judge, x, y, key, through=source))
+        return tuple(MinimumNorm(threat, recipe, stop=False).search(judge, x, y, key, through=source))
     except InputError:
         return None
+
+
+def searches_freely(recipe):
+    """Whether the recipe also finds the nearest member without a budget."""
+    return isinstance(recipe, NormRecipe) and recipe.minimal
+
+
+def takes_events(model):
+    return isinstance(model.encoder, Events)
 
 
 def same(one, other):
@@ -224,13 +235,13 @@ def same(one, other):
 
 
 def differ(name, option, threat):
-    """Whether the two values make different attacks on any model."""
+    """Whether the two values make different attacks on any model, within the budget or free of it."""
     plain = recipe_of(name)
     changed = replace(plain, **{option: values(name, option)[1]})
-    for model, (judge, _) in MODELS.items():
-        if isinstance(judge.encoder, Events) != moves_events(threat):
-            continue
-        one, two = outcome(model, plain, threat), outcome(model, changed, threat)
+    models = [model for model, (judge, _) in MODELS.items() if takes_events(judge) == moves_events(threat)]
+    models.sort(key=lambda model: model != TELLING.get(option))
+    for model, free in product(models, (False, True) if searches_freely(plain) else (False,)):
+        one, two = outcome(model, plain, threat, free), outcome(model, changed, threat, free)
         if one is not None and two is not None and not same(one, two):
             return True
     return False

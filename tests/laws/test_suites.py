@@ -1,7 +1,9 @@
 """Laws of suites, and a comparison with the attacks of other libraries on the same weights."""
 
 import itertools
+import sys
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,8 +46,13 @@ from spikeproof.specs import build, describe
 from spikeproof.surrogates import ATan, Rectangle
 from spikeproof.threats import L0, L1, L2, Flips, Linf, Region, Shifts, SquarePatch
 
+sys.path.insert(0, str(Path(__file__).parent))
+from shortened import brief
+
 KEY, THREAT = Key.of(0), Linf(0.1)
 CODES = [Direct(4), Latency(5), Bernoulli(4)]
+MOST = {"queries": 300, "steps": 20, "restarts": 2, "refine": 50}
+"""The laws hold at any length, and what these short suites break the whole ones break too."""
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +67,17 @@ def subjects():
     return models, x, y
 
 
-def shortened(members, queries):
-    """The members with no search by rectangles or squares longer than `queries`."""
-    return [
-        member._replace(recipe=replace(recipe, queries=min(recipe.queries, queries)))
-        if isinstance(recipe := member.recipe, RectangleSearch | SquareSearch)
-        else member
-        for member in members
-    ]
+def suite(level, model, threat, *rest, most=MOST, without=(), **options):
+    """The outcome of a suite whose members are shortened, so that a larger one still holds a smaller one."""
+    members = [member for member in plan(level, model, threat) if member.name not in without]
+    return evaluate_suite(model, level, threat, *rest, members=brief(members, most), **options)
 
 
 @pytest.fixture(scope="module")
 def standard(subjects):
     models, x, y = subjects
     return {
-        code: evaluate_suite(model, "standard", THREAT, x, y, clean, KEY, draws=3)
+        code: suite("standard", model, THREAT, x, y, clean, KEY, draws=3)
         for code, (model, clean) in models.items()
     }
 
@@ -112,9 +115,7 @@ def test_a_suite_leaves_no_more_than_a_single_attack(subjects, standard, code, r
 def test_the_batch_size_changes_no_number(subjects):
     models, x, y = subjects
     model, clean = models[Latency(5)]
-    found = [
-        evaluate_suite(model, "quick", THREAT, x, y, clean, KEY, batch_size=size).attacked for size in (70, 9)
-    ]
+    found = [suite("quick", model, THREAT, x, y, clean, KEY, batch_size=size).attacked for size in (70, 9)]
     assert torch.equal(found[0].x_adv, found[1].x_adv)
     assert torch.equal(found[0].right, found[1].right)
 
@@ -128,7 +129,7 @@ def test_larger_suites_leave_no_more_and_plans_fit_the_model(subjects, standard)
         assert {"rectangles", *searches} <= set(names["standard"])
         assert set(names["quick"]) < set(names["standard"]) < set(names["extreme"])
         if not model.stochastic:
-            quick = evaluate_suite(model, "quick", THREAT, x, y, clean, KEY)
+            quick = suite("quick", model, THREAT, x, y, clean, KEY)
             assert standard[code].attacked.right.sum() <= quick.attacked.right.sum()
 
 
@@ -264,11 +265,11 @@ def test_whatever_tells_plans_apart_changes_their_digest():
 def test_a_larger_suite_breaks_what_a_smaller_one_broke(subjects, standard):
     (model, clean), x, y = subjects[0][Latency(5)], *subjects[1:]
     broken = [standard[Latency(5)].attacked.right == 0]
-    quick = evaluate_suite(model, "quick", THREAT, x, y, clean, KEY, draws=3).attacked.right == 0
+    quick = suite("quick", model, THREAT, x, y, clean, KEY, draws=3).attacked.right == 0
     assert (quick <= broken[0]).all()
     rows = (broken[0] & (clean.right > 0)).nonzero().flatten()[:25]
     part = Clean(**{c.name: _rows(getattr(clean, c.name), rows) for c in fields(clean)})
-    assert not evaluate_suite(model, "extreme", THREAT, x[rows], y[rows], part, KEY).attacked.right.any()
+    assert not suite("extreme", model, THREAT, x[rows], y[rows], part, KEY).attacked.right.any()
 
 
 def _rows(column, rows):
@@ -287,9 +288,8 @@ def test_the_search_from_the_nearest_images_undoes_a_gradient_of_the_wrong_sign(
         "sound": Foreign(inner),
         "masked": Foreign(lambda x: inner(Reverse.apply(x))),
     }.items():
-        members = [m for m in plan("standard", model, THREAT) if m.name != "stand-in"]
-        members = shortened(members, 500)
-        suited = evaluate_suite(model.eval(), "standard", THREAT, x, y, clean, KEY, members=members)
+        most = {**MOST, "queries": 500}
+        suited = suite("standard", model.eval(), THREAT, x, y, clean, KEY, most=most, without=["stand-in"])
         found[name] = {member["name"]: member for member in suited.members}
         assert found[name]["rectangles-long"]["attacked"] > 0
     left = {name: members["square-long"]["left"] for name, members in found.items()}
@@ -343,7 +343,7 @@ def test_the_standard_suite_measures_a_model_with_masked_gradients_within_two_im
     (model, clean), x, y = subjects[0][code], *subjects[1:]
     masked = substitute(model, **changes)
     alone = evaluate_attack(masked, PGD(steps=20)(THREAT), THREAT, x, y, clean, KEY).right.sum()
-    found = evaluate_suite(masked, "standard", THREAT, x, y, clean, KEY)
+    found = suite("standard", masked, THREAT, x, y, clean, KEY)
     sound = standard[code].attacked.right.sum()
     assert found.attacked.right.sum() <= sound + 2
     assert alone > sound + 4
@@ -372,7 +372,7 @@ def test_suites_for_few_and_for_small_sums_of_changes(subjects, threat):
     (model, clean), x, y = subjects[0][Latency(5)], *subjects[1:]
     rows = torch.arange(30)
     part = Clean(**{c.name: _rows(getattr(clean, c.name), rows) for c in fields(clean)})
-    found = evaluate_suite(model, "standard", threat, x[rows], y[rows], part, KEY)
+    found = suite("standard", model, threat, x[rows], y[rows], part, KEY)
     assert threat.contains(found.attacked.x_adv, x[rows]).all()
     assert torch.equal(decide(model(found.attacked.x_adv)) != y[rows], found.attacked.right == 0)
     alone = evaluate_attack(model, PGD(steps=40)(threat), threat, x[rows], y[rows], part, KEY)
@@ -392,7 +392,7 @@ def test_cost_and_queries_of_each_member_are_recorded(standard):
 def test_the_suite_for_patches_comes_close_to_every_pixel_with_every_value(subjects, code):
     """A square of side 1 can be searched exhaustively: 64 positions, with values of every level."""
     (model, clean), x, y = subjects[0][code], *subjects[1:]
-    found = evaluate_suite(model, "standard", SquarePatch(1), x, y, clean, KEY)
+    found = suite("standard", model, SquarePatch(1), x, y, clean, KEY)
     assert SquarePatch(1).contains(found.attacked.x_adv, x).all()
     stands = clean.right > 0
     for pixel, value in itertools.product(range(64), torch.linspace(0, 1, 11)):
@@ -406,17 +406,13 @@ def test_the_suite_for_patches_comes_close_to_every_pixel_with_every_value(subje
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
 def test_the_suite_for_a_region_leaves_what_that_of_the_ball_leaves_or_more(subjects, norm):
-    """A region that is the whole image equals the ball; in a smaller region fewer images are fooled.
-
-    Searches of 300 queries tell these threats apart.
-    """
+    """A region that is the whole image equals the ball; in a smaller region fewer images are fooled."""
     (model, clean), x, y = subjects[0][Latency(5)], *subjects[1:]
     size = {"linf": 0.1, "l2": 0.6, "l1": 2.0, "l0": 2.0}[norm]
     whole, part = Region(size, norm, 0, 0, 8, 8), Region(size, norm, 2, 2, 4, 4)
     left = {}
     for name, threat in (("ball", whole.ball), ("whole", whole), ("part", part)):
-        members = shortened(plan("standard", model, threat), 300)
-        found = evaluate_suite(model, "standard", threat, x, y, clean, KEY, members=members).attacked
+        found = suite("standard", model, threat, x, y, clean, KEY).attacked
         assert threat.contains(found.x_adv, x).all()
         left[name] = int(found.right.sum())
     assert abs(left["whole"] - left["ball"]) <= 0.06 * len(x)

@@ -103,30 +103,32 @@ def levels_of(model: Model, like: Float[Tensor, "B *F"]) -> FoundLevels | None:
         >>> levels_of(lambda x, key=None: x.flatten(1)[:, :2], torch.zeros(1, 1, 4, 4)) is None
         True
     """
-    key, edges = Key(("levels",)), list[Tensor]()
+    key, sides = Key(("levels",)), [1] * (like.ndim - 1)
     images = _images(LINES, key.fold("images"), like)
-    for i, base in enumerate(images):
-        chosen = key.fold("chosen", i).uniform((1, *base.shape)).to(like.device)[0] < 0.5
-
-        def along(grey: Tensor, base: Tensor = base, chosen: Tensor = chosen) -> Tensor:
-            return _asked(model, torch.where(chosen, grey.view(-1, *[1] * base.ndim), base))
-
-        grey = torch.linspace(0, 1, POINTS, dtype=like.dtype, device=like.device)
-        answers = along(grey)
-        jumps = _differ(answers[:-1], answers[1:]).nonzero().flatten()
-        if len(jumps) > MOST_EDGES:
+    draws = [key.fold("chosen", i).uniform((1, *like.shape[1:])) for i in range(LINES)]
+    chosen = torch.cat(draws).to(like.device) < 0.5
+    grey = torch.linspace(0, 1, POINTS, dtype=like.dtype, device=like.device)
+    found_on = list[Tensor]()
+    for line in range(LINES):
+        answers = _asked(model, torch.where(chosen[line], grey.view(-1, *sides), images[line]))
+        found_on.append(_differ(answers[:-1], answers[1:]).nonzero().flatten())
+        if len(found_on[line]) > MOST_EDGES:
             return None
-        if len(jumps):
-            edges.append(_bisected(along, grey[jumps], grey[jumps + 1]))
-    found = FoundLevels(torch.unique(torch.cat(edges))) if edges else FoundLevels(like.new_zeros(0))
+    jumps = torch.cat(found_on)
+    lines = torch.cat([torch.full_like(some, line) for line, some in enumerate(found_on)])
+
+    def along(values: Tensor) -> Tensor:
+        return _asked(model, torch.where(chosen[lines], values.view(-1, *sides), images[lines]))
+
+    found = FoundLevels(torch.unique(_bisected(along, grey[jumps], grey[jumps + 1])))
     tested = _images(TESTED, key.fold("tested"), like)
     for i in range(MOST_TESTS):
         moved = _within(found, tested, key.fold("moved", i))
         differ = _differ(_asked(model, tested), _asked(model, moved)).nonzero().flatten()
         if not len(differ):
             return found if len(found.edges) else None
-        missing = [_between(model, tested[row], moved[row]) for row in differ[:AT_ONCE].tolist()]
-        more = torch.unique(torch.cat([found.edges, *missing]))
+        rows = differ[:AT_ONCE]
+        more = torch.unique(torch.cat([found.edges, _between(model, tested[rows], moved[rows])]))
         if len(more) == len(found.edges) or len(more) > MOST_EDGES:
             return None
         found = FoundLevels(more)
@@ -142,32 +144,31 @@ def _within(found: FoundLevels, x: Tensor, key: Key) -> Tensor:
     return torch.where(found.level(moved) == level, moved, x)
 
 
-def _between(model: Model, x: Tensor, moved: Tensor) -> Tensor:
-    """An edge between two images with different answers: of the first pixel that alone makes a difference."""
-    flat, other, pixels = x.flatten(), moved.flatten(), torch.arange(x.numel(), device=x.device)
-    lower = _asked(model, x[None])
+def _between(model: Model, x: Float[Tensor, "N *F"], moved: Float[Tensor, "N *F"]) -> Float[Tensor, "E"]:
+    """Edges between images with different answers, each of the first pixel that alone makes a difference."""
+    flat, other = x.flatten(1), moved.flatten(1)
+    pixels = torch.arange(flat.shape[1], device=x.device)
+    lower = _asked(model, x)
 
-    def until(count: int) -> Tensor:
-        return torch.where(pixels < count, other, flat).view(x.shape)
+    def until(count: Tensor) -> Tensor:
+        return torch.where(pixels < count[:, None], other, flat).view(x.shape)
 
-    same, differs = 0, x.numel()
-    while differs - same > 1:
+    same, differs = pixels.new_zeros(len(x)), pixels.new_full((len(x),), len(pixels))
+    while bool((differs - same > 1).any()):
         middle = (same + differs) // 2
-        if bool(_differ(_asked(model, until(middle)[None]), lower)):
-            differs = middle
-        else:
-            same = middle
-    base, pixel = until(same).flatten(), pixels == same
+        above = _differ(_asked(model, until(middle)), lower) & (middle > same)
+        same, differs = torch.where(above, same, middle), torch.where(above, middle, differs)
+    base, pixel = until(same).flatten(1), pixels == same[:, None]
 
-    def along(values: Tensor) -> Tensor:
-        return _asked(model, torch.where(pixel, values[:, None], base).view(-1, *x.shape))
+    def along(values: Tensor, rows: Tensor) -> Tensor:
+        changed = torch.where(pixel[rows], values[:, None], base[rows])
+        return _asked(model, changed.view(-1, *x.shape[1:]))
 
-    ends = torch.stack([flat[same], other[same]])
-    answers = along(ends)
-    if not bool(_differ(answers[:1], answers[1:])):
-        return x.new_zeros(0)
-    low, high = ends.min()[None], ends.max()[None]
-    return _bisected(along, low, high)
+    every = torch.arange(len(x), device=x.device)
+    low, high = flat[every, same], other[every, same]
+    rows = _differ(along(low, every), along(high, every)).nonzero().flatten()
+    low, high = torch.minimum(low, high)[rows], torch.maximum(low, high)[rows]
+    return _bisected(lambda values: along(values, rows), low, high)
 
 
 def _images(count: int, key: Key, like: Tensor) -> Tensor:
@@ -195,7 +196,7 @@ def _differ(a: Float[Tensor, "N K"], b: Float[Tensor, "N K"]) -> Tensor:
 
 def _bisected(along: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:
     """The smallest values of the upper levels, between neighbours with different answers."""
-    lower = along(low)
+    lower = along(low) if len(low) else low
     while True:
         middle = (low + high) / 2
         inside = (middle > low) & (middle < high)

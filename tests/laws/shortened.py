@@ -1,0 +1,16 @@
+"""Members of a suite made short, for laws that hold at any length."""
+
+from dataclasses import fields, replace
+
+
+def shortened(recipe, most):
+    """The recipe, and those it is made of, with no option above the number that `most` names for it."""
+    options = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    less = {name: min(options[name], limit) for name, limit in most.items() if name in options}
+    inner = {"attack": shortened(options["attack"], most)} if "attack" in options else {}
+    return replace(recipe, **less, **inner)
+
+
+def brief(members, most):
+    """The members of a suite with their recipes shortened."""
+    return [member._replace(recipe=shortened(member.recipe, most)) for member in members]
