@@ -18,12 +18,12 @@ from safetensors.numpy import load
 
 from spikeproof.auditing.checks import DOUBTFUL, WITHHELD
 from spikeproof.errors import InputError
+from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.ranking import Ranking, most_separating
 from spikeproof.experiments.read.record import Record, SpikeRecord
 from spikeproof.experiments.read.results import WORST_CASE
-from spikeproof.experiments.read.worst import WorstCase
-from spikeproof.experiments.run.parquet import Columns, read_columns
-from spikeproof.experiments.study.kinds import CellKind
+from spikeproof.experiments.read.worst import WorstCase, columns_of
+from spikeproof.experiments.run.parquet import Columns
 from spikeproof.plainfiles import bytes_of
 from spikeproof.report import tables
 from spikeproof.report.charts.exhibits import Array, Exhibit, first_of
@@ -77,7 +77,7 @@ def as_script(document: Json) -> str:
 
 
 def embedded(
-    directory: Path,
+    opened: Opened,
     records: Sequence[Record],
     origin: Sources,
     ranked: Sequence[Ranking],
@@ -87,7 +87,7 @@ def embedded(
     """The document that a page embeds.
 
     Args:
-        directory: from which relative paths in the records start.
+        opened: the study, in whose directory relative paths in the records start.
         records: the headline numbers of the study, with relative paths.
         origin: where they come from.
         ranked: the order of the models at every budget.
@@ -118,9 +118,9 @@ def embedded(
         "efforts": _efforts(kept, withheld) if limits.curves else {},
         "rowsLeftOut": len(attacked) - len(kept),
         "seeds": [_seeds(row, tables.without_seed(axes), budgets) for row in tables.seeds(records)],
-        "confusions": _confusions(directory, kept, attacked, limits.confusions),
-        "examples": _examples(directory, kept, limits.examples),
-        "layers": _layers(directory, spikes, places),
+        "confusions": _confusions(opened, kept, attacked, limits.confusions),
+        "examples": _examples(opened.directory, kept, limits.examples),
+        "layers": _layers(opened.directory, spikes, places),
         "cells": _cells(origin, {Path(row["cell"]).name for row in kept}, limits.rows),
         "commands": [_command(text) for text in origin.environments],
         "texts": texts.all,
@@ -259,7 +259,7 @@ def _seeds(row: tables.Seeds, axes: Sequence[str], budgets: Sequence[tables.Budg
 
 
 def _confusions(
-    directory: Path, kept: Sequence[Record], attacked: Sequence[Record], most: int
+    opened: Opened, kept: Sequence[Record], attacked: Sequence[Record], most: int
 ) -> dict[int, list[list[list[int]]]]:
     """Row of a worst case -> triples of a class, an answer and how often, clean and attacked.
 
@@ -277,13 +277,18 @@ def _confusions(
         if len(found) >= most:
             break
         try:
-            clean = read_columns(directory / row["clean_cell"], CellKind.CLEAN)
-            attacks = [read_columns(directory / cell, CellKind.ATTACK) for cell in cells[_place(row)]]
+            clean = columns_of(opened.cell(row["clean_cell"]))
+            attacks = [columns_of(opened.cell(cell)) for cell in cells[_place(row)]]
             found[place] = [
                 _counted(clean["label"], clean["prediction"]),
                 _counted(clean["label"], _answers(clean, attacks)),
             ]
-        except (OSError, KeyError, ValueError):  # numbers that an audit measured on other examples
+        except (
+            InputError,
+            OSError,
+            KeyError,
+            ValueError,
+        ):  # numbers that an audit measured on other examples
             continue
     return found
 

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from spikeproof.auditing.checks import CHECKS, GRAVITY, MARKS, PRELIMINARY, SUPPORTED, WITHHELD
 from spikeproof.experiments.read.comparisons import Compared
+from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.ranking import Ranking, most_separating
 from spikeproof.experiments.read.record import (
     CorruptionError,
@@ -91,7 +92,7 @@ DETAILS = (
 
 
 def write(
-    directory: Path,
+    study: Path | Opened,
     records: Sequence[Record],
     probes: Sequence[ProbeRecord] = (),
     compared: Sequence[Compared] = (),
@@ -111,7 +112,7 @@ def write(
     them. Figures that only an earlier report contained are deleted, unless they have been changed since.
 
     Args:
-        directory: the output directory of a run.
+        study: the output directory of a run, or the study in it.
         records: the headline numbers of the study.
         probes: the results of timing probes; without any, there is no `probes.csv`.
         compared: comparisons of the robustness of models.
@@ -124,11 +125,13 @@ def write(
     Returns:
         The path of the page.
     """
+    opened = Opened.of(study)
+    directory = opened.directory
     rows = [_portable(record, directory) for record in records]
-    origin = sources(directory)
+    origin = sources(opened)
     layers = [_portable_probe(record, directory) for record in spikes]
     content = _Content(
-        directory=directory,
+        opened=opened,
         records=rows,
         origin=origin,
         charts=[_Chart.of(drawing) for drawing in drawings(rows)],
@@ -275,7 +278,7 @@ class _Transfers:
 class _Content:
     """What a page shows: the results of a study, with paths relative to its directory, and their figures."""
 
-    directory: Path
+    opened: Opened
     records: Sequence[Record]
     origin: Sources
     charts: Sequence[_Chart]
@@ -471,7 +474,7 @@ def _page(content: _Content, pictures: Sequence[_Chart], saved: Mapping[str, byt
     environment.filters["label"] = lambda record: tables.label(record, axes)
     template = environment.from_string(_asset("page.html"))
     scripts = [Markup(_asset(name)) for name in SCRIPTS]
-    data = embedded(content.directory, records, origin, ranked, content.layers, detail.embedded)
+    data = embedded(content.opened, records, origin, ranked, content.layers, detail.embedded)
     trained = {cell.address: cell for cell in origin.origins if cell.address == cell.train}
     measured = {row.model["train_cell"].rpartition("/")[2]: tables.label(row.model, axes) for row in rows}
     models = {address: name for address, name in measured.items() if address in trained}

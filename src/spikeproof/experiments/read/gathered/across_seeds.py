@@ -14,10 +14,10 @@ import numpy as np
 
 from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY
 from spikeproof.experiments.read.comparisons import worst_cases
+from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.worst import columns_of
 from spikeproof.experiments.run.parquet import Array
-from spikeproof.experiments.run.store import Store
 from spikeproof.statistics import OverTrainings, compare_trainings, holm, over_trainings
 
 __all__ = [
@@ -156,13 +156,13 @@ class Group:
         return self.threat != CLEAN and any(each.record["verdict"] == verdict for each in self.trained)
 
 
-def seed_means(directory: Path, records: Sequence[Record]) -> list[SeedMean]:
+def seed_means(directory: Path | Opened, records: Sequence[Record]) -> list[SeedMean]:
     """The mean accuracy of every architecture with several seeds, on clean images and at every budget.
 
     A budget at which the number of one seed is withheld or missing is left out.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
         records: its headline numbers.
 
     Raises:
@@ -203,11 +203,11 @@ def _share(end: float | None) -> float | None:
     return None if end is None else min(max(end, 0.0), 1.0)
 
 
-def seed_comparisons(directory: Path, records: Sequence[Record]) -> list[SeedComparison]:
+def seed_comparisons(directory: Path | Opened, records: Sequence[Record]) -> list[SeedComparison]:
     """Every pair of architectures that differ in one part, compared over their trainings, clean and attacked.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
         records: its headline numbers.
 
     Raises:
@@ -223,16 +223,16 @@ def seed_comparisons(directory: Path, records: Sequence[Record]) -> list[SeedCom
     return [_row(*pair, p, varying) for pair, p in zip(pairs, adjusted, strict=True)]
 
 
-def _several(directory: Path, records: Sequence[Record]) -> list[Group]:
+def _several(directory: Path | Opened, records: Sequence[Record]) -> list[Group]:
     """Architectures with several seeds, at budgets that all of their seeds have."""
     return [group for group in groups(directory, records) if len(group.trained) > 1 and group.whole]
 
 
-def groups(directory: Path, records: Sequence[Record]) -> list[Group]:
+def groups(directory: Path | Opened, records: Sequence[Record]) -> list[Group]:
     """The trainings of every architecture, clean and at every budget; withheld numbers are left out.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
         records: its headline numbers.
 
     Raises:
@@ -260,10 +260,10 @@ def groups(directory: Path, records: Sequence[Record]) -> list[Group]:
     ]
 
 
-def _clean(directory: Path, records: Sequence[Record]) -> Iterator[Trained]:
-    store = Store(directory)
+def _clean(directory: Path | Opened, records: Sequence[Record]) -> Iterator[Trained]:
+    opened = Opened.of(directory)
     for row in {row["model"]: row for row in records}.values():
-        columns = columns_of(store.read(Path(row["clean_cell"]).name))
+        columns = columns_of(opened.cell(row["clean_cell"]))
         yield Trained(row, columns["right"], columns["example"])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from spikeproof.auditing.checks import GRAVITY, WITHHELD
+from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.gathered.across_seeds import CLEAN, PARTS, SeedMean, seed_means
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.results import WORST_CASE
@@ -50,7 +51,7 @@ class PaperRow(TypedDict):
     verdict: str | None
 
 
-def paper_rows(directory: Path, records: Sequence[Record]) -> list[PaperRow]:
+def paper_rows(directory: Path | Opened, records: Sequence[Record]) -> list[PaperRow]:
     """One row per architecture and budget, clean accuracy first, in the order of the study.
 
     Args:
