@@ -107,8 +107,11 @@ def is_current(directory: Path) -> bool:
     return plain and all(_digest(directory / name) == digest for name, digest in noted.items())
 
 
-CSV = "probes|corruptions|corruption-errors|transfers|distances|spikes"
-PLACES = re.compile(rf"figures/[\w-]+\.(svg|pdf)|figures/numbers\.json|({CSV})\.csv|spikes\.html")
+CSV = "probes|corruptions|corruption-errors|transfers|distances|spikes|trainings|across-seeds|training-curves"
+TEX = "trainings|across-seeds"
+PLACES = re.compile(
+    rf"figures/[\w-]+\.(svg|pdf)|figures/numbers\.json|({CSV})\.csv|({TEX})\.tex|spikes\.html"
+)
 OWN = re.compile(r"(figures/)?[\w-]+\.(svg|pdf|csv|tex|html|json)")
 
 
