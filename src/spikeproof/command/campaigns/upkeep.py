@@ -314,8 +314,8 @@ def print_outlook(name: str, found: Outlook, workers: int, stated: Callable[[], 
         if found.guessed:
             guessed = ", ".join(f"{count} {kind}" for kind, count in found.guessed.items())
             click.echo(
-                f"not known yet: {guessed} cells are of sorts of which none is done, and were counted like an "
-                "average cell that is; the time may be quite another"
+                f"not known yet: {guessed} cells are of sorts of which none is done, and were counted like "
+                "an average cell that is; the time may be quite another"
             )
     else:
         click.echo(
@@ -325,8 +325,8 @@ def print_outlook(name: str, found: Outlook, workers: int, stated: Callable[[], 
         if words := stated():
             click.echo(f"the study says: {words}")
         click.echo(
-            "To find out, run it with examples=20 into another directory, or for a while: as soon as cells of "
-            "every kind are done, --dry-run gives a forecast"
+            "To find out, run it with examples=20 into another directory, or for a while: as soon as cells "
+            "of every kind are done, --dry-run gives a forecast"
         )
     click.echo("nothing was computed and nothing written")
 

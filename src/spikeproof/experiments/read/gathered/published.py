@@ -1,4 +1,4 @@
-"""Numbers from elsewhere: accuracies in CSV, records in JSON and the data of a report, with their uncertainty."""
+"""Numbers from elsewhere, with their uncertainty: tables in CSV, records in JSON, the data of a report."""
 
 from __future__ import annotations
 
