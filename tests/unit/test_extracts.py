@@ -157,13 +157,13 @@ def test_many_writers_at_once_lose_no_line_and_readers_gather_them(study, plan, 
 def test_a_file_that_grows_while_lines_are_gathered_stays(study, plan, monkeypatch):
     for number in range(40):
         extract(Store(study), plan[0], f"worker {number}")
-    whole = extracts._Files.keep
+    whole = extracts._Files.gather
 
-    def growing(files, fresh):
+    def growing(files, places):
         extract(Store(study), plan[1], "worker 0")
-        whole(files, fresh)
+        whole(files, places)
 
-    monkeypatch.setattr(extracts._Files, "keep", growing)
+    monkeypatch.setattr(extracts._Files, "gather", growing)
     verified(Store(study), plan[:1])
     assert sum(b" " + plan[1]["address"].encode() in line for line in lines(study)) == 1
 

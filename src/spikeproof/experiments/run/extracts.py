@@ -248,7 +248,7 @@ def verified(store: Store, planned: Iterable[CellRecord]) -> Cells:
     """
     there, files = store.addresses(), _Files.of(store.root / FOLDER)
     records, known = dict[str, CellRecord](), dict[str, Known]()
-    places, fresh, damaged = dict[str, _Place](), dict[str, bytes](), dict[str, str]()
+    places, damaged, grown = dict[str, _Place](), dict[str, str](), _Grown(store.root / FOLDER)
     for record in planned:
         address = record["address"]
         if address not in there:
@@ -263,11 +263,10 @@ def verified(store: Store, planned: Iterable[CellRecord]) -> Cells:
                 continue
             if line is None:
                 continue
-            fresh[address] = line
-            place, head = _Place(line), from_json(_parts_of(line)[1])
+            place, head = grown.add(line), from_json(_parts_of(line)[1])
         records[address], places[address] = record, place
         known[address] = Known(head["n"], head["weights"])
-    files.keep(fresh)
+    files.gather({**files.places, **places})
     return Cells(store, records, known, places, damaged)
 
 
@@ -321,26 +320,43 @@ class _Files:
                 read[path] = offset
         return cls(folder, places, read, lines)
 
-    def keep(self, fresh: Mapping[str, bytes]) -> None:
-        """Write new lines into a file of their own; where there are many files, all lines into one."""
-        crowded = len(self.read) >= MOST_FILES or self.lines > 2 * len({*self.places, *fresh}) + MOST_FILES
-        if not (fresh or crowded):
+    def gather(self, places: Mapping[str, _Place]) -> None:
+        """Copy all lines into one file, where they are in many files or most are of no use any more.
+
+        Args:
+            places: address of a cell -> the line that counts.
+        """
+        if len(self.read) < MOST_FILES and self.lines <= 2 * len(places) + MOST_FILES:
             return
-        staged = self.folder / f".tmp-{uuid.uuid4().hex}"
-        try:
-            self.folder.mkdir(exist_ok=True)
-            with staged.open("wb") as file:
-                for address, place in self.places.items() if crowded else ():
-                    if address not in fresh:
-                        file.write(place.read())
-                file.writelines(fresh.values())
-            staged.replace(self.folder / f"{uuid.uuid4().hex}.lines")
-            for path, size in self.read.items() if crowded else ():
-                if path.stat().st_size == size:  # nobody has written into it since
-                    path.unlink()
-        except OSError:  # a directory that cannot be written, or a full disk
+        grown = _Grown(self.folder)
+        if all(grown.add(place.read()).file for place in places.values()):
+            for path, size in self.read.items():
+                with suppress(OSError):
+                    if path.stat().st_size == size:  # nobody has written into it since
+                        path.unlink()
+
+
+class _Grown:
+    """A new file of extracts, made with its first line; where it cannot be written, lines stay in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.size, self.failed = folder, 0, False
+        self.file: _Open | None = None
+
+    def add(self, line: bytes) -> _Place:
+        """Write a line; where it is."""
+        if not self.failed:
             with suppress(OSError):
-                staged.unlink(missing_ok=True)
+                if self.file is None:
+                    self.folder.mkdir(exist_ok=True)
+                    path = self.folder / f"{uuid.uuid4().hex}.lines"
+                    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
+                    self.file = _Open(os.open(path, flags, 0o666))
+                if os.write(self.file.number, line) == len(line):
+                    self.size += len(line)
+                    return _Place(b"", self.file, self.size - len(line), len(line))
+            self.failed = True  # a directory that cannot be written, or a full disk
+        return _Place(line)
 
 
 def _line(store: Store, record: CellRecord) -> bytes | None:
