@@ -1,10 +1,11 @@
-"""A synthetic store of any number of cells, the time and memory that its report takes, and the page's size.
+"""A synthetic store of any number of cells: time and memory of `status` and the report, and the page's size.
 
     python benchmarks/large_report.py --cells 5000 --out /tmp/large
 
 The numbers are invented: only their amount and their shape are those of a study. Models differ in encoder,
-decoder, neuron and seed; each has nine attacks at five budgets. The report is drawn in a process of its own,
-whose processor time and largest memory are printed.
+decoder, neuron and seed; each has nine attacks at five budgets. The store is written as a run writes it, with an
+extract of every cell; `--without-extracts` leaves these out, as in a store of an earlier version. `status` and the
+report run in processes of their own, whose time and largest memory are printed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import hashlib
 import io
 import itertools
 import json
-import resource
+import os
 import subprocess
 import sys
 import time
@@ -25,6 +26,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save
+
+from spikeproof.experiments.run.extracts import extract
+from spikeproof.experiments.run.store import Store
+from spikeproof.experiments.study.cells import CellRecord
 
 N, STEPS, CLASSES, SIDE = 200, 8, 10, 8
 EPSILONS = (2 / 255, 4 / 255, 8 / 255, 0.05, 0.1)
@@ -51,10 +56,12 @@ def table(**columns: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def cell(root: Path, kind: str, spec: object, metrics: object, **files: bytes) -> dict[str, object]:
+def cell(
+    root: Path, kind: str, spec: object, metrics: object, *, extracted: bool, **files: bytes
+) -> CellRecord:
     """Write one cell; its record in the plan."""
     address = hashlib.sha256(encoded([kind, spec])).hexdigest()[:32]
-    record = {"kind": kind, "address": address, "spec": spec}
+    record: CellRecord = {"kind": kind, "address": address, "spec": spec}
     provenance = {
         "spikeproof": "synthetic",
         "command": ["spikeproof", "run", "synthetic.yaml"],
@@ -72,6 +79,8 @@ def cell(root: Path, kind: str, spec: object, metrics: object, **files: bytes) -
         (folder / name).write_bytes(content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     (folder / "MANIFEST.json").write_bytes(encoded(digests))
+    if extracted:
+        extract(Store(root), record, "benchmark")
     return record
 
 
@@ -92,7 +101,7 @@ def outcome(right: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray
     }
 
 
-def model_cells(root: Path, parts: Mapping[str, str], seed: int) -> Iterator[dict[str, object]]:
+def model_cells(root: Path, parts: Mapping[str, str], seed: int, *, extracted: bool) -> Iterator[CellRecord]:
     """All cells of one model."""
     rng = np.random.default_rng([seed, *"".join(parts.values()).encode()])
     model = {axis: {"name": name} for axis, name in parts.items()}
@@ -108,7 +117,8 @@ def model_cells(root: Path, parts: Mapping[str, str], seed: int) -> Iterator[dic
         "rule": {"name": "bptt"},
         "seed": seed,
     }
-    train = cell(root, "train", spec, {"epochs": [], "validation_accuracy": 0.9, "parameters": 7_460})
+    trained = {"epochs": epochs(rng), "validation_accuracy": 0.9, "parameters": 7_460}
+    train = cell(root, "train", spec, trained, extracted=extracted)
     yield train
     shared = {"n": N, "draws": 1, "tie_share": 0.0, "silent_share": 0.0}
     hardness = rng.random(N)
@@ -118,9 +128,14 @@ def model_cells(root: Path, parts: Mapping[str, str], seed: int) -> Iterator[dic
     of = {"train": train["address"]}
     right = (hardness < clean).astype(float)
     yield cell(
-        root, "clean", of, {**shared, **numbers, **costs}, examples__parquet=table(**outcome(right, rng))
+        root,
+        "clean",
+        of,
+        {**shared, **numbers, **costs},
+        extracted=extracted,
+        examples__parquet=table(**outcome(right, rng)),
     )
-    yield cell(root, "inspect", of, {})
+    yield cell(root, "inspect", of, {}, extracted=extracted)
     slope = rng.uniform(4, 12)
     for epsilon, attack in itertools.product(EPSILONS, ATTACKS):
         strength = rng.uniform(0.5, 1.0) * (0.2 if attack in QUERIES else 1)
@@ -144,9 +159,25 @@ def model_cells(root: Path, parts: Mapping[str, str], seed: int) -> Iterator[dic
             "attack",
             described,
             {**shared, **measured},
+            extracted=extracted,
             examples__parquet=table(**outcome(after, rng), right_clean=right),
             arrays__safetensors=pictures(rng, epsilon),
         )
+
+
+def epochs(rng: np.random.Generator) -> list[dict[str, object]]:
+    """Ten epochs of a training."""
+    loss = np.sort(rng.random(10))[::-1].tolist()
+    return [
+        {
+            "epoch": k,
+            "loss": each,
+            "validation_accuracy": 1 - each / 2,
+            "seconds": 1.0,
+            "processor_seconds": 0.9,
+        }
+        for k, each in enumerate(loss, 1)
+    ]
 
 
 def pictures(rng: np.random.Generator, epsilon: float) -> bytes:
@@ -157,9 +188,10 @@ def pictures(rng: np.random.Generator, epsilon: float) -> bytes:
     return save({"x": x, "x_adv": moved, "spikes": spikes, "spikes_adv": after, "example": np.arange(2)})
 
 
-def written(root: Path, cells: int) -> int:
+def written(root: Path, cells: int, *, extracted: bool = True) -> int:
     """Write the store; the number of its cells."""
-    plan: list[dict[str, object]] = []
+    plan: list[CellRecord] = []
+    root.mkdir()
     for seed in itertools.count():
         for names in itertools.product(*PARTS.values()):
             if len(plan) + PER_MODEL > cells:
@@ -167,34 +199,41 @@ def written(root: Path, cells: int) -> int:
                 study["cells"] = [record["address"] for record in plan]
                 (root / "study.json").write_bytes(encoded(study))
                 return len(plan)
-            plan += model_cells(root, dict(zip(PARTS, names, strict=True)), seed)
+            plan += model_cells(root, dict(zip(PARTS, names, strict=True)), seed, extracted=extracted)
     raise AssertionError
 
 
-DRAW = """
-from pathlib import Path
-from spikeproof.command.reports import written_report
-written_report(Path({!r}))
-"""
+def measured(words: str, directory: Path) -> str:
+    """Run a command on the store; its time on the clock, its processor time and its largest memory."""
+    start = time.monotonic()
+    command = [sys.executable, "-m", "spikeproof", words, str(directory)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return (
+        f"{words}: {time.monotonic() - start:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of processor time, "
+        f"at most {used.ru_maxrss / 1024:.0f} MiB"
+    )
 
 
 def main() -> None:
-    """Write a store and draw its report."""
+    """Write a store, ask for its status and draw its report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cells", type=int, default=5000)
-    parser.add_argument("--out", type=Path, required=True, help="a directory that does not exist yet")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="a directory; written if it does not exist yet"
+    )
+    parser.add_argument(
+        "--without-extracts", action="store_true", help="write the store of an earlier version"
+    )
     arguments = parser.parse_args()
     if not arguments.out.exists():
-        count = written(arguments.out, arguments.cells)
+        count = written(arguments.out, arguments.cells, extracted=not arguments.without_extracts)
         print(f"{count} cells in {arguments.out}")
-    start = time.monotonic()
-    subprocess.run([sys.executable, "-c", DRAW.format(str(arguments.out))], check=True)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(
-        f"report: {used.ru_utime + used.ru_stime:.1f} s of processor time, {time.monotonic() - start:.1f} s, "
-        f"at most {used.ru_maxrss / 1024:.0f} MiB, "
-        f"page {(arguments.out / 'report.html').stat().st_size / 1e6:.1f} MB"
-    )
+    for words in ("status", "status", "report"):
+        print(measured(words, arguments.out), flush=True)
+    print(f"page: {(arguments.out / 'report.html').stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -185,9 +186,14 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> float:
     a, b = _pair("mcnemar", right_a, right_b)
     if not np.isin(np.concatenate([a, b]), (0, 1)).all():
         raise InputError("mcnemar() compares outcomes of 0 and 1", "shares between them", "Use compare().")
+    return _evenly(int((a > b).sum()), int((b > a).sum()))
+
+
+@lru_cache(maxsize=65536)
+def _evenly(only_a: int, only_b: int) -> float:
+    """The p-value of so many disagreements of each kind; many pairs of models have the same numbers."""
     from scipy.stats import binomtest
 
-    only_a, only_b = int((a > b).sum()), int((b > a).sum())
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
@@ -230,14 +236,21 @@ def bootstrap_difference(
         )
     # A resample is a multinomial count of each distinct difference, which is far fewer than the examples.
     values, counts = np.unique(a - b, return_counts=True)
-    n = len(a)
-    generator = np.random.default_rng(key.fold("bootstrap").seed())
-    means = generator.multinomial(n, counts / n, size=resamples) @ values / n
+    n, seed = len(a), key.fold("bootstrap").seed()
     centre, widen = float((a - b).mean()), math.sqrt(n / max(n - 1, 1))
+    low, high = _resampled(tuple(values.tolist()), tuple(counts.tolist()), seed, confidence, resamples)
+    return Interval(max(-1.0, centre + (low - centre) * widen), min(1.0, centre + (high - centre) * widen))
+
+
+@lru_cache(maxsize=4096)
+def _resampled(
+    values: tuple[float, ...], counts: tuple[int, ...], seed: int, confidence: float, resamples: int
+) -> tuple[float, float]:
+    """The quantiles of the means of resamples; many pairs of models have the same differences."""
+    generator, n = np.random.default_rng(seed), sum(counts)
+    means = generator.multinomial(n, np.array(counts) / n, size=resamples) @ np.array(values) / n
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(
-        max(-1.0, centre + (float(low) - centre) * widen), min(1.0, centre + (float(high) - centre) * widen)
-    )
+    return float(low), float(high)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -12,10 +12,12 @@ from click.testing import CliRunner
 from scipy import stats
 
 from spikeproof.command.cli import cli
+from spikeproof.command.reports import written_report
 from spikeproof.experiments.read.gathered.diff_page import diff_page
 from spikeproof.experiments.read.gathered.differences import How, differences, figures
 from spikeproof.experiments.read.results import records
 from spikeproof.experiments.run.store import as_json
+from spikeproof.report.charts.drawing import Drawing
 from spikeproof.statistics import mcnemar, wilson
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -224,3 +226,100 @@ def test_models_of_equal_names_and_other_options_are_marked_as_matched_by_name(t
     found = rows(sides[0], other)
     assert {row["by_name"] for row in found.values()} == {True}
     assert not any(row["moved"] for row in found.values())
+
+
+@pytest.fixture(scope="module")
+def reports(sides):
+    """The reports of both sides, without the figures for papers, which take long."""
+    blank = {"svg": b'<svg viewBox="0 0 1 1"></svg>', "pdf": b"%PDF"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Drawing, "files", lambda drawing: blank)
+        return [written_report(side) for side in sides]
+
+
+def test_reports_are_sides_too(sides, reports):
+    status, output = call(*reports, "--json")
+    found = json.loads(output)["differences"]
+    assert status == 1
+    stored = {(r["encoder"], r["attack"]): r for r in records(sides[0])}
+    for row in found:
+        encoder = "direct" if "direct" in row["label"] else "latency"
+        record = stored[encoder, "worst-case"]
+        clean = row["threat"] == "none"
+        assert row["first"] == pytest.approx(
+            record["clean_accuracy" if clean else "robust_accuracy"], abs=1e-5
+        )
+        assert row["how"] == How.INTERVALS
+    assert {row["threat"] for row in found} == {"none", "linf"}
+    assert call(reports[0], sides[0])[0] == 0
+
+
+START = '<script type="application/json" id="data">'
+DATA = {
+    "axes": ["encoder"],
+    "budgets": [["linf", 0.1, "0.1"]],
+    "worst": "worst-case",
+    "withheld": "withheld",
+    "models": [{"axes": ["direct"], "clean": 0.9, "low": 0.8, "high": 1.0}],
+    "rows": {
+        **{name: [0] for name in ("model", "budget", "attack")},
+        "verdict": [1],
+        **{name: [0.5] for name in ("accuracy", "low", "high")},
+    },
+    "texts": ["worst-case", "supported"],
+}
+
+
+def changed(path, value):
+    """The data of a report with one value replaced."""
+    data = json.loads(json.dumps(DATA))
+    inside = data
+    for name in path[:-1]:
+        inside = inside[name]
+    inside[path[-1]] = value
+    return data
+
+
+def test_the_data_of_a_page_by_hand_are_read(tmp_path):
+    (tmp_path / "a.html").write_text(f"<p>{START}{json.dumps(DATA)}</script>")
+    clean, worst = figures(tmp_path / "a.html")
+    assert (clean.value, clean.threat, clean.names) == (0.9, "none", {"encoder": "direct"})
+    assert (worst.value, worst.low, worst.epsilon, worst.verdict) == (0.5, 0.5, 0.1, "supported")
+    for data in (changed(["rows", "accuracy"], [None]), changed(["texts", 1], "withheld")):
+        (tmp_path / "a.html").write_text(f"{START}{json.dumps(data)}</script>")
+        assert (figures(tmp_path / "a.html")[1].value, figures(tmp_path / "a.html")[1].verdict) == (
+            None,
+            "withheld",
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a report of spikeproof with its data: got another page"),
+        ("<html>no data", "got another page"),
+        (START + json.dumps(DATA), "got a page that is cut off"),
+        (f"{START}{json.dumps(DATA)[:-20]}</script>", "expected JSON"),
+        (f"{START}[]</script>", "input should be a valid dictionary"),
+        (f"{START}{'[' * 5000}</script>", "brackets"),
+        *(
+            (f"{START}{json.dumps(changed(path, value))}</script>", message)
+            for path, value, message in [
+                (["rows", "model"], [1], "names none of them"),
+                (["rows", "model"], [-1], "greater than or equal to 0"),
+                (["rows", "attack"], [7], "names none of them"),
+                (["rows", "low"], [], "names none of them"),
+                (["rows", "accuracy"], [1.5], "less than or equal to 1"),
+                (["rows", "accuracy"], ["0.5"], "valid number"),
+                (["models", 0, "axes"], [], "names none of them"),
+                (["texts"], {"0": "x"}, "valid list"),
+                (["budgets"], [["linf", -1, ""]], "greater than or equal to 0"),
+            ]
+        ),
+    ],
+)
+def test_a_page_that_is_no_report_is_one_sentence(tmp_path, sides, text, message):
+    (tmp_path / "r.html").write_text(text)
+    status, output = call(sides[0], tmp_path / "r.html")
+    assert (status, message in " ".join(output.split())) == (2, True), output
+    assert "Traceback" not in output

@@ -277,6 +277,9 @@ def test_a_dry_run_counts_what_is_done_and_writes_nothing(tmp_path):
     words = call(*command, "--dry-run", "epsilons=[0.1, 0.2, 0.3]")
     assert "6 cells, 4 done, 2 to compute" in words
     assert "attack 1 of 3" in words
+    assert "not known yet" not in words
+    words = call(*command, "--dry-run", "attacks=[pgd]", "epsilons=[0.1, 0.2, 0.3]")
+    assert "not known yet: 3 attack cells are of sorts of which none is done" in words
     assert "about 1 s with one worker, judged by the cells that are done" in words
     assert state_of(out) == before
 

@@ -14,9 +14,13 @@ from spikeproof.command.arguments import device_named, missing, noted, worker_co
 from spikeproof.command.executing import Placed, Workplace
 
 if TYPE_CHECKING:
-    from spikeproof.experiments.read.comparisons import Compared
+    from spikeproof.experiments.read.comparisons import Compared, WorstCase
+    from spikeproof.experiments.read.finished import Opened
     from spikeproof.experiments.study.study import Study
     from spikeproof.report.outputs import Numbers
+
+MOST_COMPARED = 2_000
+"""Comparisons of models that a report rests on."""
 
 __all__ = ["computed", "foretell", "print_report", "written_report"]
 
@@ -92,7 +96,8 @@ def print_report(directory: Path, *, anew: bool = True) -> None:
 
     current = not anew and is_current(directory)
     kept = kept_numbers(directory) if current else None
-    numbers, compared = (kept, ()) if kept is not None else _read(directory)
+    study = directory if kept is not None else opened(directory)
+    numbers, compared, worst = (kept, (), ()) if kept is not None else _read(study)
     terminal.print_records(numbers.records)
     terminal.print_probes(numbers.probes)
     terminal.print_corruptions(numbers.corruptions)
@@ -104,7 +109,7 @@ def print_report(directory: Path, *, anew: bool = True) -> None:
         return
     terminal.print_ranking(numbers.ranked, numbers.records)
     try:
-        place = directory / PAGE if current else _written(directory, numbers, compared)
+        place = directory / PAGE if current else _written(study, numbers, compared, worst)
         click.echo(f"report: {place}")
     except ImportError as error:
         if anew:
@@ -115,11 +120,19 @@ def print_report(directory: Path, *, anew: bool = True) -> None:
 
 def written_report(directory: Path) -> Path:
     """Write the report again and return its path."""
-    return _written(directory, *_read(directory))
+    study = opened(directory)
+    return _written(study, *_read(study))
 
 
-def _read(directory: Path) -> tuple[Numbers, Sequence[Compared]]:
-    """The numbers of the finished cells of a study, and the comparisons of its models."""
+def opened(directory: Path) -> Opened:
+    """The study in an output directory."""
+    from spikeproof.experiments.read.finished import Opened
+
+    return Opened.of(directory)
+
+
+def _read(directory: Path | Opened) -> tuple[Numbers, Sequence[Compared], Sequence[WorstCase]]:
+    """The numbers of the finished cells of a study, the comparisons of its models, and their worst cases."""
     from spikeproof.experiments.read.comparisons import comparisons, worst_cases
     from spikeproof.experiments.read.gathered.corrupted import corruption_errors, corruption_records
     from spikeproof.experiments.read.gathered.transfers import transfer_grids
@@ -139,17 +152,22 @@ def _read(directory: Path) -> tuple[Numbers, Sequence[Compared]]:
         spike_records(directory),
         rankings(directory, found, worst),
     )
-    return numbers, comparisons(directory, found, worst)
+    return numbers, comparisons(directory, found, worst, MOST_COMPARED), worst
 
 
-def _written(directory: Path, numbers: Numbers, compared: Sequence[Compared]) -> Path:
+def _written(
+    directory: Path | Opened, numbers: Numbers, compared: Sequence[Compared], worst: Sequence[WorstCase]
+) -> Path:
     """Write the report of these numbers and return its path."""
+    from spikeproof.experiments.read.finished import Opened
+    from spikeproof.experiments.read.gathered.across_seeds import Trainings
     from spikeproof.experiments.run.store import writing
     from spikeproof.report.page import Corrupted, write
 
-    with writing(directory):
+    study = Opened.of(directory)
+    with writing(study.directory):
         return write(
-            directory,
+            study,
             numbers.records,
             numbers.probes,
             compared,
@@ -158,4 +176,5 @@ def _written(directory: Path, numbers: Numbers, compared: Sequence[Compared]) ->
             Corrupted(numbers.corruptions, numbers.errors),
             numbers.spikes,
             numbers.grids,
+            Trainings.of(study, numbers.records, worst),
         )

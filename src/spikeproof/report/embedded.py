@@ -16,14 +16,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from spikeproof.auditing.checks import DOUBTFUL, WITHHELD
+from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY, WITHHELD
 from spikeproof.errors import InputError
+from spikeproof.experiments.read.finished import Opened
+from spikeproof.experiments.read.gathered.across_seeds import SeedComparison, SeedMean, Trainings
 from spikeproof.experiments.read.ranking import Ranking, most_separating
 from spikeproof.experiments.read.record import Record, SpikeRecord
 from spikeproof.experiments.read.results import WORST_CASE
-from spikeproof.experiments.read.worst import WorstCase
-from spikeproof.experiments.run.parquet import Columns, read_columns
-from spikeproof.experiments.study.kinds import CellKind
+from spikeproof.experiments.read.trained import Curve, training_curves
+from spikeproof.experiments.read.worst import WorstCase, columns_of
+from spikeproof.experiments.run.parquet import Columns
 from spikeproof.plainfiles import bytes_of
 from spikeproof.report import tables
 from spikeproof.report.charts.exhibits import Array, Exhibit, first_of
@@ -41,6 +43,9 @@ MOST_EXAMPLES = 600
 
 MOST_TRACED, MOST_POTENTIALS = 100, 6
 """Analyses whose traces a page shows, and neurons of a layer whose potentials it draws."""
+
+MOST_PAIRS, MOST_CURVES = 2_000, 300
+"""Pairs of architectures, and trainings with their epochs, in a page."""
 
 MOST_STEPS = 200
 """Points of a curve over the steps of an attack; longer ones are thinned."""
@@ -77,21 +82,23 @@ def as_script(document: Json) -> str:
 
 
 def embedded(
-    directory: Path,
+    opened: Opened,
     records: Sequence[Record],
     origin: Sources,
     ranked: Sequence[Ranking],
     spikes: Sequence[SpikeRecord],
+    trainings: Trainings,
     limits: Limits,
 ) -> Json:
     """The document that a page embeds.
 
     Args:
-        directory: from which relative paths in the records start.
+        opened: the study, in whose directory relative paths in the records start.
         records: the headline numbers of the study, with relative paths.
         origin: where they come from.
         ranked: the order of the models at every budget.
         spikes: what an attack does to the spikes of each layer, with relative paths.
+        trainings: what several seeds show together.
         limits: how much fits.
     """
     axes = tables.varying(records) or ["encoder"]
@@ -103,11 +110,14 @@ def embedded(
     kept = ordered[: limits.rows]
     withheld = {_place(row) for row in attacked if row["verdict"] == WITHHELD}
     texts = _Texts()
+    trained = {Path(row.model["train_cell"]).name: place for place, row in enumerate(models)}
+    curves = [each for each in training_curves(opened) if each.address in trained and each.epochs]
     top = most_separating(ranked)
     costs = {record["model"]: record for record in spikes}
     return {
         "study": origin.plan["study"],
         "axes": axes,
+        "shared": _shared(records),
         "budgets": [[*budget, tables.epsilon_text(budget.epsilon)] for budget in budgets],
         "first": budgets.index(tables.Budget(top.threat, top.epsilon)) if top else None,
         "worst": WORST_CASE,
@@ -117,14 +127,24 @@ def embedded(
         "curves": limits.curves,
         "efforts": _efforts(kept, withheld) if limits.curves else {},
         "rowsLeftOut": len(attacked) - len(kept),
-        "seeds": [_seeds(row, tables.without_seed(axes), budgets) for row in tables.seeds(records)],
-        "confusions": _confusions(directory, kept, attacked, limits.confusions),
-        "examples": _examples(directory, kept, limits.examples),
-        "layers": _layers(directory, spikes, places),
+        "seeds": _seeds(trainings.means, models, axes, budgets),
+        "across": [_across(row, budgets) for row in trainings.compared[:MOST_PAIRS]],
+        "acrossLeftOut": len(trainings.compared[MOST_PAIRS:]),
+        "trainings": [_training(each, trained[each.address]) for each in curves[:MOST_CURVES]],
+        "trainingsLeftOut": len(curves[MOST_CURVES:]),
+        "confusions": _confusions(opened, kept, attacked, limits.confusions),
+        "examples": _examples(opened.directory, kept, limits.examples),
+        "layers": _layers(opened.directory, spikes, places),
         "cells": _cells(origin, {Path(row["cell"]).name for row in kept}, limits.rows),
         "commands": [_command(text) for text in origin.environments],
         "texts": texts.all,
     }
+
+
+def _shared(records: Sequence[Record]) -> dict[str, str]:
+    """The parts that all models have, by which a report can be compared with another study."""
+    values = {axis: {str(dict(row)[axis]) for row in records} for axis in tables.ARCHITECTURE}
+    return {axis: next(iter(found)) for axis, found in values.items() if len(found) == 1}
 
 
 _Place = tuple[str, tables.Budget]
@@ -246,20 +266,63 @@ def _thinned(points: Sequence[Any]) -> list[Any]:
     return [points[place] for place in np.linspace(0, len(points) - 1, MOST_STEPS).astype(int)]
 
 
-def _seeds(row: tables.Seeds, axes: Sequence[str], budgets: Sequence[tables.Budget]) -> Json:
-    """Means over trainings, with their intervals."""
-    found = []
-    for place, budget in enumerate(budgets):
-        if budget in row.worst:
-            mean, ends = row.worst[budget]
-            low, high = (None, None) if ends is None else ends
-            mark = DOUBTFUL if budget in row.doubtful else ""
-            found.append([place, _short(mean), _short(low), _short(high), mark])
-    return {"name": tables.label(row.model, axes), "trainings": row.trainings, "worst": found}
+def _seeds(
+    means: Sequence[SeedMean],
+    models: Sequence[tables.Headline],
+    axes: Sequence[str],
+    budgets: Sequence[tables.Budget],
+) -> list[Json]:
+    """Means over trainings, with their intervals, by architecture."""
+    named = {tables.architecture(row.model): row.model for row in reversed(models)}
+    found = dict[tuple[object, ...], Json]()
+    for row in means:
+        place = tables.architecture(row)
+        label = tables.label(named[place], tables.without_seed(axes)) or ALL
+        blank = {"name": label, "trainings": len(row["seeds"]), "n": row["n"], "clean": [None], "worst": []}
+        ends = [row[name] for name in ("low", "high", "training_low", "training_high", "lowest", "highest")]
+        mark = DOUBTFUL if row["doubtful"] else PRELIMINARY if row["preliminary"] else ""
+        low, high, *others = map(_short, ends)
+        numbers = [_short(row["mean"]), low, high, mark, *others]
+        budget = tables.Budget(row["threat"], row["epsilon"])
+        if budget in budgets:
+            found.setdefault(place, blank)["worst"].append([budgets.index(budget), *numbers])
+        else:
+            found.setdefault(place, blank)["clean"] = numbers
+    return [*found.values()]
+
+
+ALL = "all trainings"
+"""The name of an architecture in a study that has no other."""
+
+
+def _across(row: SeedComparison, budgets: Sequence[tables.Budget]) -> Json:
+    """Two architectures over their trainings; the number of their budget is -1 for clean accuracies."""
+    budget = tables.Budget(row["threat"], row["epsilon"])
+    return {
+        "b": budgets.index(budget) if budget in budgets else -1,
+        **{name: row[name] for name in ("part", "first", "second", "others", "seeds", "n", "agreeing")},
+        "difference": _short(row["difference"]),
+        "low": _short(row["ci_low"]),
+        "high": _short(row["ci_high"]),
+        "p": float(f"{row['adjusted']:.3g}"),
+        "shown": row["shown"],
+    }
+
+
+def _training(found: Curve, model: int) -> Json:
+    """The epochs of a training: number, loss, validation accuracy, seconds and processor seconds of each."""
+    return {
+        "model": model,
+        "parameters": found.parameters,
+        "overfitted": found.overfitted,
+        "epochs": [
+            [epoch.number, *(_short(value) for value in epoch[1:])] for epoch in _thinned(found.epochs)
+        ],
+    }
 
 
 def _confusions(
-    directory: Path, kept: Sequence[Record], attacked: Sequence[Record], most: int
+    opened: Opened, kept: Sequence[Record], attacked: Sequence[Record], most: int
 ) -> dict[int, list[list[list[int]]]]:
     """Row of a worst case -> triples of a class, an answer and how often, clean and attacked.
 
@@ -277,13 +340,18 @@ def _confusions(
         if len(found) >= most:
             break
         try:
-            clean = read_columns(directory / row["clean_cell"], CellKind.CLEAN)
-            attacks = [read_columns(directory / cell, CellKind.ATTACK) for cell in cells[_place(row)]]
+            clean = columns_of(opened.cell(row["clean_cell"]))
+            attacks = [columns_of(opened.cell(cell)) for cell in cells[_place(row)]]
             found[place] = [
                 _counted(clean["label"], clean["prediction"]),
                 _counted(clean["label"], _answers(clean, attacks)),
             ]
-        except (OSError, KeyError, ValueError):  # numbers that an audit measured on other examples
+        except (
+            InputError,
+            OSError,
+            KeyError,
+            ValueError,
+        ):  # numbers that an audit measured on other examples
             continue
     return found
 

@@ -6,6 +6,7 @@ A finding whose condition does not hold is None. `trust` puts each of them into 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -459,15 +460,13 @@ def _over_seeds(study: StudyRecords) -> OneSeed | SeedSpread | None:
     if not rows:
         return OneSeed()
     axes = study.architecture
+    measured = defaultdict[tuple[Budget, str], list[float]](list)
+    for found in study.judged(SUPPORTED, PRELIMINARY, DOUBTFUL):
+        measured[budget_of(found), label(found, axes)].append(found["robust_accuracy"])
     spreads = []
     for row in rows:
         for budget in row.worst:
-            values = [
-                found["robust_accuracy"]
-                for found in study.judged(SUPPORTED, PRELIMINARY, DOUBTFUL)
-                if budget_of(found) == budget and label(found, axes) == label(row.model, axes)
-            ]
-            if values:
+            if values := measured[budget, label(row.model, axes)]:
                 spreads.append(SeedSpread(row.model, row.trainings, budget, max(values) - min(values)))
     return max(spreads, key=lambda each: each.spread, default=None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from spikeproof.experiments.read.record import (
     SpikeRecord,
     TransferGrid,
 )
-from spikeproof.experiments.run.store import as_json, write_atomically
+from spikeproof.experiments.run.queue.listing import LARGEST_PLAN
+from spikeproof.experiments.run.store import MANIFEST, Store, as_json, write_atomically
 from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, read_json
 from spikeproof.version import __version__
 
@@ -64,7 +66,7 @@ def _noted(directory: Path) -> dict[str, str]:
     return noted
 
 
-LAYOUT = 2
+LAYOUT = 3
 """Number of the layout of reports; raised when a report of the same cells would look otherwise."""
 
 MADE_FROM = "made from"
@@ -74,18 +76,22 @@ MADE_FROM = "made from"
 def made_from(directory: Path) -> str:
     """The digest of everything that a report of this directory covers: plan, repairs, cells and failures.
 
+    Of a cell, that is its manifest, by its size and the time of its last change.
+
     Args:
         directory: the output directory of a run.
     """
     digest = hashlib.sha256(f"{__version__} {LAYOUT} ".encode())
     noted = [directory / "study.json", directory / "repairs.json"]
-    for path in (*noted, *sorted(directory.glob("failures/*.json")), *sorted(directory.glob(MANIFESTS))):
-        content = bytes_of(path, LARGEST_DOCUMENT) if path.is_file() else b""
+    for path in (*noted, *sorted(directory.glob("failures/*.json"))):
+        content = bytes_of(path, LARGEST_PLAN) if path.is_file() else b""
         digest.update(f"{path.relative_to(directory)} {len(content)} ".encode() + content)
+    store = Store(directory)
+    for address in sorted(store.addresses()):
+        with suppress(OSError):
+            found = (store.path(address) / MANIFEST).stat()
+            digest.update(f"{address} {found.st_size} {found.st_mtime_ns} ".encode())
     return digest.hexdigest()
-
-
-MANIFESTS = "cells/[!.]*/MANIFEST.json"
 
 
 def is_current(directory: Path) -> bool:
@@ -101,8 +107,11 @@ def is_current(directory: Path) -> bool:
     return plain and all(_digest(directory / name) == digest for name, digest in noted.items())
 
 
-CSV = "probes|corruptions|corruption-errors|transfers|distances|spikes"
-PLACES = re.compile(rf"figures/[\w-]+\.(svg|pdf)|figures/numbers\.json|({CSV})\.csv|spikes\.html")
+CSV = "probes|corruptions|corruption-errors|transfers|distances|spikes|trainings|across-seeds|training-curves"
+TEX = "trainings|across-seeds"
+PLACES = re.compile(
+    rf"figures/[\w-]+\.(svg|pdf)|figures/numbers\.json|({CSV})\.csv|({TEX})\.tex|spikes\.html"
+)
 OWN = re.compile(r"(figures/)?[\w-]+\.(svg|pdf|csv|tex|html|json)")
 
 
@@ -155,6 +164,8 @@ def numbers_file(numbers: Numbers) -> bytes | None:
     Args:
         numbers: with paths relative to the directory of the report.
     """
+    if len(numbers.records) * len(as_json(next(iter(numbers.records), {}))) > LARGEST_DOCUMENT:
+        return None
     places = {_name(row): place for place, row in enumerate(numbers.records)}
     document = {name: list(getattr(numbers, name)) for name in _KINDS}
     document["records"] = [{**row, "effort": None} for row in numbers.records]

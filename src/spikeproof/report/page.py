@@ -16,6 +16,13 @@ from markupsafe import Markup, escape
 
 from spikeproof.auditing.checks import CHECKS, GRAVITY, MARKS, PRELIMINARY, SUPPORTED, WITHHELD
 from spikeproof.experiments.read.comparisons import Compared
+from spikeproof.experiments.read.finished import Opened
+from spikeproof.experiments.read.gathered.across_seeds import (
+    SeedMean,
+    SeedRanking,
+    Trainings,
+)
+from spikeproof.experiments.read.gathered.paper_rows import paper_rows
 from spikeproof.experiments.read.ranking import Ranking, most_separating
 from spikeproof.experiments.read.record import (
     CorruptionError,
@@ -27,6 +34,7 @@ from spikeproof.experiments.read.record import (
     TransferGrid,
 )
 from spikeproof.experiments.read.results import WORST_CASE
+from spikeproof.experiments.read.trained import Curve, training_curves
 from spikeproof.experiments.study.owned import UNTRAINED
 from spikeproof.report import tables
 from spikeproof.report.charts.attack_figures import evidence_drawings
@@ -44,7 +52,7 @@ from spikeproof.report.embedded import Limits, as_script, embedded
 from spikeproof.report.outputs import NUMBERS, PAGE, Numbers, numbers_file, put
 from spikeproof.report.provenance import Origin, Sources, sources
 from spikeproof.report.spike_page import SpikeSection, spike_section
-from spikeproof.report.trust import Trust, noun, ranking_words, threat_words
+from spikeproof.report.trust import Trust, noun, over_trainings_words, ranking_words, threat_words
 
 __all__ = ["LARGEST", "Corrupted", "write"]
 
@@ -91,7 +99,7 @@ DETAILS = (
 
 
 def write(
-    directory: Path,
+    study: Path | Opened,
     records: Sequence[Record],
     probes: Sequence[ProbeRecord] = (),
     compared: Sequence[Compared] = (),
@@ -100,6 +108,7 @@ def write(
     corrupted: Corrupted | None = None,
     spikes: Sequence[SpikeRecord] = (),
     grids: Sequence[TransferGrid] = (),
+    trainings: Trainings | None = None,
 ) -> Path:
     """Write `report.html`, `figures/*.svg` and `.pdf`, `table.csv`, `table.tex` and `probes.csv` of a study.
 
@@ -111,7 +120,7 @@ def write(
     them. Figures that only an earlier report contained are deleted, unless they have been changed since.
 
     Args:
-        directory: the output directory of a run.
+        study: the output directory of a run, or the study in it.
         records: the headline numbers of the study.
         probes: the results of timing probes; without any, there is no `probes.csv`.
         compared: comparisons of the robustness of models.
@@ -120,15 +129,18 @@ def write(
         corrupted: accuracies under natural corruptions, with the mean errors.
         spikes: what an attack does to the spikes of each layer; without it, there is no second page.
         grids: accuracies on images that were made on every other model; they also become `transfers.csv`.
+        trainings: what several seeds show together, if it is known; otherwise it is read from the study.
 
     Returns:
         The path of the page.
     """
+    opened = Opened.of(study)
+    directory = opened.directory
     rows = [_portable(record, directory) for record in records]
-    origin = sources(directory)
+    origin = sources(opened)
     layers = [_portable_probe(record, directory) for record in spikes]
     content = _Content(
-        directory=directory,
+        opened=opened,
         records=rows,
         origin=origin,
         charts=[_Chart.of(drawing) for drawing in drawings(rows)],
@@ -142,6 +154,8 @@ def write(
         layers=layers,
         spikes=spike_section(layers, rows) if layers else None,
         transfers=_Transfers(grids, [_Chart.of(transfer_drawing(grids))] if grids else []),
+        trainings=Trainings.of(opened, rows) if trainings is None else trainings,
+        curves=training_curves(opened),
     )
     files = content.tables()
     page, pictures = "", list[_Chart]()
@@ -275,7 +289,7 @@ class _Transfers:
 class _Content:
     """What a page shows: the results of a study, with paths relative to its directory, and their figures."""
 
-    directory: Path
+    opened: Opened
     records: Sequence[Record]
     origin: Sources
     charts: Sequence[_Chart]
@@ -289,6 +303,8 @@ class _Content:
     layers: Sequence[SpikeRecord]
     spikes: SpikeSection | None
     transfers: _Transfers
+    trainings: Trainings
+    curves: Sequence[Curve]
 
     def tables(self) -> dict[str, bytes]:
         """The files beside the page, apart from the pictures of examples."""
@@ -305,6 +321,14 @@ class _Content:
             found["corruption-errors.csv"] = tables.corruption_errors_csv(self.natural.errors).encode()
         if self.transfers.grids:
             found["transfers.csv"] = tables.transfers_csv(self.transfers.grids).encode()
+        if any(curve.epochs for curve in self.curves):
+            found["training-curves.csv"] = tables.training_csv(self.curves).encode()
+        if self.trainings.means:
+            rows = paper_rows(self.opened, self.records, self.trainings.means)
+            found["trainings.csv"] = tables.trainings_csv(self.trainings.means).encode()
+            found["trainings.tex"] = tables.paper_latex(rows).encode()
+            found["across-seeds.csv"] = tables.across_seeds_csv(self.trainings.compared).encode()
+            found["across-seeds.tex"] = tables.comparisons_latex(self.trainings.compared).encode()
         if self.distances:
             found["distances.csv"] = tables.distances_csv(self.distances).encode()
         return found | (self.spikes.files if self.spikes else {})
@@ -320,6 +344,14 @@ class _Content:
             *([f"{_cells(len(damaged))} damaged"] if damaged else []),
             *([f"{_cells(missing)} not computed yet"] if missing > 0 else []),
         ]
+
+
+def _by_architecture(means: Sequence[SeedMean]) -> list[dict[tables.Budget, SeedMean]]:
+    """The means of every architecture by budget; that of clean accuracy has the threat `none`."""
+    found = defaultdict[tuple[object, ...], dict[tables.Budget, SeedMean]](dict)
+    for row in means:
+        found[tables.architecture(row)][tables.Budget(row["threat"], row["epsilon"])] = row
+    return [*found.values()]
 
 
 def _cells(count: int) -> str:
@@ -344,14 +376,14 @@ class AnswerRow:
 
     Args:
         name: of the model, or of the budget where there is only one model.
-        record: the worst case.
-        place: the numbers of its budget and of its model, for links.
-        against: what the paired test with the first shows.
+        record: the worst case, or its mean over trainings.
+        href: of the part of the page that the number links to.
+        against: what the test against the first shows.
     """
 
     name: str
     record: Record
-    place: str
+    href: str
     against: str
 
 
@@ -365,6 +397,7 @@ class Answer:
         rows: its lines.
         tested: whether the rows are ranked.
         more: number of models that are left out.
+        averaged: whether the numbers are means over trainings.
     """
 
     title: str
@@ -372,6 +405,7 @@ class Answer:
     rows: Sequence[AnswerRow]
     tested: bool
     more: int
+    averaged: bool = False
 
     @property
     def proved(self) -> bool:
@@ -392,7 +426,7 @@ class Answer:
 
         def line(name: str, record: Record, against: str = "") -> AnswerRow:
             place = f"{columns.index(tables.budget_of(record))}-{numbered[record['model']]}"
-            return AnswerRow(name, record, place, against)
+            return AnswerRow(name, record, f"#worst-{place}", against)
 
         if (top := most_separating(ranked)) is not None and all(row["model"] in numbered for row in top.rows):
             lines = [
@@ -411,6 +445,54 @@ class Answer:
             for budget, row in worst[:MOST_MODELS]
         ]
         return cls("Robust accuracy in the worst case", "budget", lines, False, len(worst) - len(lines))
+
+    @classmethod
+    def across(cls, trainings: Trainings, axes: Sequence[str]) -> Answer | None:
+        """The answer of a study with several seeds, in means over trainings; None without them.
+
+        Args:
+            trainings: what they show together.
+            axes: on which the models of the study differ.
+        """
+        if not trainings.ranked:
+            return None
+        named, top = tables.without_seed(axes) or ["encoder"], trainings.top
+        mean = "mean over trainings"
+        if top is None:
+            places = [(each, each.rows[0], each.first[0]) for each in trainings.ranked]
+            lines = [
+                AnswerRow(
+                    _budget_words(tables.Budget(each.threat, each.epsilon)),
+                    trainings.record(row, record),
+                    HERE,
+                    "",
+                )
+                for each, row, record in places[:MOST_MODELS]
+            ]
+            title = f"Robust accuracy in the worst case, {mean}"
+            return cls(title, "budget", lines, False, len(places) - len(lines), averaged=True)
+        lines = [
+            AnswerRow(
+                tables.label(record, named),
+                trainings.record(row, record),
+                HERE,
+                _across(top, place),
+            )
+            for place, (row, record) in enumerate(zip(top.rows, top.first, strict=True))
+        ][:MOST_MODELS]
+        title = f"Ranking at {top.threat} {tables.epsilon_text(top.epsilon)}, {mean}"
+        return cls(title, "model", lines, True, len(top.rows) - len(lines), averaged=True)
+
+
+HERE = "#trainings"
+"""Where a page shows the means over trainings."""
+
+
+def _across(ranking: SeedRanking, place: int) -> str:
+    """What the test over trainings and images shows of an architecture against the first."""
+    if place == 0:
+        return ""
+    return {True: "less robust", False: "no difference shown", None: "not tested"}[ranking.below[place]]
 
 
 def _against(ranking: Ranking, rank: int) -> str:
@@ -471,7 +553,9 @@ def _page(content: _Content, pictures: Sequence[_Chart], saved: Mapping[str, byt
     environment.filters["label"] = lambda record: tables.label(record, axes)
     template = environment.from_string(_asset("page.html"))
     scripts = [Markup(_asset(name)) for name in SCRIPTS]
-    data = embedded(content.directory, records, origin, ranked, content.layers, detail.embedded)
+    data = embedded(
+        content.opened, records, origin, ranked, content.layers, content.trainings, detail.embedded
+    )
     trained = {cell.address: cell for cell in origin.origins if cell.address == cell.train}
     measured = {row.model["train_cell"].rpartition("/")[2]: tables.label(row.model, axes) for row in rows}
     models = {address: name for address, name in measured.items() if address in trained}
@@ -487,12 +571,16 @@ def _page(content: _Content, pictures: Sequence[_Chart], saved: Mapping[str, byt
         created=origin.plan.get("created", ""),
         version=origin.plan.get("spikeproof", ""),
         summary=_summary(records, rows, {each.threat for each in ranked if len(each.rows) > 1}),
-        answer=Answer.of(records, ranked, axes),
+        answer=Answer.across(content.trainings, axes) or Answer.of(records, ranked, axes),
         verdicts=_verdicts(records),
-        order=ranking_words(ranked, axes),
+        order=[*over_trainings_words(content.trainings.top, axes), *ranking_words(ranked, axes)],
         axes=axes,
         constants=_constants(records),
-        seeds=tables.seeds(records)[: detail.rows],
+        over_seeds=_by_architecture(content.trainings.means)[: detail.rows],
+        fewest_seeds=min((len(row["seeds"]) for row in content.trainings.means), default=0),
+        clean_budget=tables.Budget(tables.NO_ATTACK, 0.0),
+        across_seeds=content.trainings.compared[: detail.rows],
+        across_seeds_left_out=len(content.trainings.compared[detail.rows :]),
         tallies=tables.tallies(records),
         backdoors=_backdoors(records, axes),
         in_views=any(r["effort"] and r["effort"]["accuracy_in_views"] is not None for r in records),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spikeproof.errors import DamagedError, InputError
+from spikeproof.errors import InputError
+from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.record import data_notes
 from spikeproof.experiments.run.driver import read_plan
-from spikeproof.experiments.run.store import Store
+from spikeproof.experiments.run.store import Metrics, Stored
 from spikeproof.experiments.study.cells import Plain
 from spikeproof.plainfiles import read_json
 
@@ -28,27 +29,37 @@ class Origin:
         address: name of the cell in the store.
         kind: kind of the cell, such as `train`, `clean`, `probe` or `attack`.
         train: address of the model that the cell trained or measured.
-        spec: everything that can change the numbers of the cell, as JSON.
-        metrics: the numbers of the cell.
+        settings: everything that can change the numbers of the cell.
         seconds: computing time.
         finished: time at which the cell was finished.
         environment: index of the environment in which the cell was computed.
+        cells: the finished cells of the study.
     """
 
     address: str
     kind: str
     train: str
-    spec: str
-    metrics: Plain
+    settings: Plain
     seconds: float | None
     finished: str
     environment: int
+    cells: Mapping[str, Stored] = field(repr=False, compare=False)
 
     @property
     def title(self) -> str:
         """A short description of what was measured."""
         words = _TITLES.get(self.kind)
-        return self.kind if words is None else words(json.loads(self.spec))
+        return self.kind if words is None else words(self.settings)
+
+    @property
+    def spec(self) -> str:
+        """Everything that can change the numbers of the cell, as JSON."""
+        return _compact(self.settings)
+
+    @property
+    def metrics(self) -> Metrics:
+        """The numbers of the cell."""
+        return self.cells[self.address].metrics
 
 
 _TITLES: Mapping[str, Callable[[Plain], str]] = {
@@ -94,59 +105,53 @@ class Sources:
     @property
     def data_notes(self) -> tuple[str, ...]:
         """The notes on the files of the data set, each sentence once."""
-        notes = (note for origin in self.origins for note in data_notes(origin.metrics))
+        trained = (origin for origin in self.origins if origin.address == origin.train)
+        notes = (note for origin in trained for note in data_notes(origin.metrics))
         return tuple(dict.fromkeys(notes))
 
 
-def sources(directory: Path) -> Sources:
-    """Read where the numbers of a study come from, and verify every cell.
+def sources(directory: Path | Opened) -> Sources:
+    """Where the numbers of a study come from.
 
     Args:
-        directory: the output directory of a run; files that are missing in it are left out.
+        directory: the output directory of a run, or the study in it; files that are missing are left out.
     """
-    plan, store = _plan(directory), Store(directory)
-    origins: list[Origin] = []
-    environments: dict[str, int] = {}
-    damaged: list[str] = []
-    for record in (*plan["plan"], *plan["repairs"]):
-        address = record["address"]
-        try:
-            stored = store.planned(record)
-        except DamagedError as error:
-            damaged.append(str(error).replace(f"{directory}/", ""))
-            continue
-        if stored is not None:
-            origins.append(_origin(address, stored.path, stored.cell, stored.metrics, environments))
-    failed = _failures(directory, {*plan["cells"]} - {origin.address for origin in origins})
-    missing = len(plan["cells"]) - len(origins) - len(damaged) - len(failed)
-    return Sources(plan, tuple(origins), tuple(environments), failed, tuple(damaged), missing)
-
-
-def _plan(directory: Path) -> Plain:
     try:
-        return read_plan(directory)
+        opened = Opened.of(directory)
     except InputError:
-        return {"study": directory.name, "cells": [], "plan": [], "repairs": []}
+        if isinstance(directory, Path) and not _holds_study(directory):
+            empty = {"study": directory.name, "cells": [], "plan": [], "repairs": []}
+            return Sources(empty, (), (), (), (), 0)
+        raise
+    environments: dict[str, int] = {}
+    origins = [_origin(cell, opened.whole, environments) for cell in opened.whole.values()]
+    damaged = [text.replace(f"{opened.directory}/", "") for text in opened.whole.damaged.values()]
+    planned = opened.plan["cells"]
+    failed = _failures(opened.directory, {*planned} - {origin.address for origin in origins})
+    missing = len(planned) - len(origins) - len(damaged) - len(failed)
+    return Sources({**opened.plan}, tuple(origins), tuple(environments), failed, tuple(damaged), missing)
 
 
-def _origin(
-    address: str,
-    path: Path,
-    cell: Plain,
-    metrics: Plain,
-    environments: dict[str, int],
-) -> Origin:
-    explained = _read(path / "provenance.json")
+def _holds_study(directory: Path) -> bool:
+    try:
+        read_plan(directory)
+    except InputError:
+        return False
+    return True
+
+
+def _origin(stored: Stored, cells: Mapping[str, Stored], environments: dict[str, int]) -> Origin:
+    explained = stored.provenance or {}
     shared = _compact({name: value for name, value in explained.items() if name not in PER_CELL})
     return Origin(
-        address,
-        cell["kind"],
-        cell["spec"].get("train", address),
-        _compact(cell["spec"]),
-        metrics,
+        stored.address,
+        stored.cell["kind"],
+        stored.cell["spec"].get("train", stored.address),
+        stored.cell["spec"],
         _seconds(explained.get("seconds")),
         str(explained.get("finished", "not recorded")),
         environments.setdefault(shared, len(environments)),
+        cells,
     )
 
 

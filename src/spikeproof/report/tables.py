@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from spikeproof.analysis.spike_analysis import CostSummary
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
-from spikeproof.experiments.read.gathered.across_seeds import SeedComparison
+from spikeproof.experiments.read.gathered.across_seeds import SeedComparison, SeedMean
 from spikeproof.experiments.read.gathered.paper_rows import PaperRow
 from spikeproof.experiments.read.record import (
     Broke,
@@ -27,6 +27,7 @@ from spikeproof.experiments.read.record import (
     TransferGrid,
 )
 from spikeproof.experiments.read.results import WORST_CASE
+from spikeproof.experiments.read.trained import Curve, Epoch
 from spikeproof.statistics import Interval, over_seeds
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "Headline",
     "Seeds",
     "Tally",
+    "across_seeds_csv",
+    "architecture",
     "attacked",
     "attacks_of",
     "budget_of",
@@ -66,6 +69,8 @@ __all__ = [
     "tallies",
     "to_csv",
     "to_latex",
+    "training_csv",
+    "trainings_csv",
     "transfers_csv",
     "varying",
     "without_seed",
@@ -180,6 +185,45 @@ def varying(records: Table, axes: Iterable[str] = AXES) -> list[str]:
     """
     differing = [axis for axis in axes if len({_field(record, axis) for record in records}) > 1]
     return [axis for axis in differing if axis != LEARNING_RULE or not _follows(records, axis)]
+
+
+def architecture(row: SeedMean | Record) -> tuple[object, ...]:
+    """The values by which architectures differ."""
+    return tuple(dict(row)[axis] for axis in ARCHITECTURE)
+
+
+def trainings_csv(rows: Sequence[SeedMean]) -> str:
+    """Means over trainings as CSV: one line per architecture and budget.
+
+    Args:
+        rows: of one study.
+    """
+    plain = ({**row, "seeds": " ".join(map(str, row["seeds"]))} for row in rows)
+    return csv_text(SeedMean.__annotations__, plain)
+
+
+def across_seeds_csv(rows: Sequence[SeedComparison]) -> str:
+    """Comparisons of architectures over trainings as CSV: one line per pair and budget.
+
+    Args:
+        rows: of one study.
+    """
+    return csv_text(SeedComparison.__annotations__, ({**row} for row in rows))
+
+
+def training_csv(curves: Sequence[Curve]) -> str:
+    """Training curves as CSV: one line per training and epoch.
+
+    Args:
+        curves: of one study.
+    """
+    parts = ("network", "neuron", "encoder", "decoder", "surrogate", LEARNING_RULE, SEED)
+    lines = (
+        {**{part: dict(curve.parts)[part] for part in parts}, "cell": curve.address, **epoch._asdict()}
+        for curve in curves
+        for epoch in curve.epochs
+    )
+    return csv_text([*parts, "cell", *Epoch._fields], lines)
 
 
 def without_seed(axes: Iterable[str]) -> list[str]:

@@ -12,12 +12,22 @@ from typing import NamedTuple, assert_never
 from spikeproof.auditing.checks import GRAVITY, MARKS, SUPPORTED
 from spikeproof.catalogue.names import members
 from spikeproof.experiments.read.comparisons import Compared
+from spikeproof.experiments.read.gathered.across_seeds import SeedRanking
 from spikeproof.experiments.read.ranking import Ranking, most_separating
 from spikeproof.experiments.read.record import ProbeRecord, Record
 from spikeproof.report import findings as f
-from spikeproof.report.tables import Budget, budget_of, budgets, epsilon_text, interval, label, percent
+from spikeproof.report.tables import (
+    Budget,
+    budget_of,
+    budgets,
+    epsilon_text,
+    interval,
+    label,
+    percent,
+    without_seed,
+)
 
-__all__ = ["Advice", "Reason", "Trust", "noun", "ranking_words", "threat_words"]
+__all__ = ["Advice", "Reason", "Trust", "noun", "over_trainings_words", "ranking_words", "threat_words"]
 
 MOST_PLACES = 6
 
@@ -509,6 +519,35 @@ def ranking_words(found: Sequence[Ranking], axes: Sequence[str]) -> list[str]:
         places = [f"{_budget(Budget(each.threat, each.epsilon))}: {_spread(each)}" for each in others]
         return [words, f"At the other budgets: {'; '.join(places)}."]
     return [words]
+
+
+def over_trainings_words(top: SeedRanking | None, axes: Sequence[str]) -> list[str]:
+    """What the trainings of several seeds show together at the budget that separates architectures most.
+
+    Args:
+        top: the ranking of the architectures there; None where there are no two of them.
+        axes: the axes on which the models of the study differ.
+    """
+    if top is None:
+        return []
+    where, others = _budget(Budget(top.threat, top.epsilon)), len(top.rows) - 1
+    high, low = (percent(top.rows[place]["mean"]) for place in (0, -1))
+    name = label(top.first[0], without_seed(axes) or ["encoder"])
+    first = top.rows[0]
+    number = f"{high} % {interval(first['low'], first['high'])}, mean over {len(first['seeds'])} trainings"
+    marks = [word for word in ("doubtful", "preliminary") if first[word]]
+    number += f", {marks[0]}" if marks else ""
+    if not top.shown:
+        return [
+            f"Over several trainings, no difference from the first is shown at any budget. The means lie "
+            f"furthest apart at {where}: {low} to {high} %."
+        ]
+    some = f"{top.shown} of the {others} others" if top.shown < others else f"all {others} others"
+    some = "the other one" if others == 1 else some
+    return [
+        f"Over several trainings and at {where}, {name} ({number}) is shown to be more robust than {some}; "
+        f"the means of {len(top.rows)} models go down to {low} %."
+    ]
 
 
 def _spread(found: Ranking) -> str:

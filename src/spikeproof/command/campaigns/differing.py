@@ -26,10 +26,10 @@ __all__ = ["diff"]
 def diff(first: Path, second: Path, as_json: bool, page: Path | None, worse: bool) -> None:
     """Say which numbers moved from A to B by more than their uncertainty.
 
-    A and B are output directories of studies, CSV files with published accuracies, or JSON files that
-    `spikeproof show DIR --json` printed. Clean accuracies and worst cases are compared image by image where
-    both sides have the images, over trainings and images where both have several seeds, and by their
-    intervals elsewhere; p-values are corrected for the number of comparisons.
+    A and B are output directories of studies, reports (report.html), CSV files with published accuracies, or
+    JSON files that `spikeproof show DIR --json` printed. Clean accuracies and worst cases are compared image
+    by image where both sides have the images, over trainings and images where both have several seeds, and
+    by their intervals elsewhere; p-values are corrected for the number of comparisons.
 
     The exit status is 1 if a number moved, 0 if none did, and 2 if the two cannot be compared.
     """

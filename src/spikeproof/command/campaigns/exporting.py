@@ -6,10 +6,14 @@ import uuid
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from spikeproof.command.arguments import DIRECTORY, PATH, TEXT, guarded
+
+if TYPE_CHECKING:
+    from spikeproof.experiments.read.finished import Opened
 
 __all__ = ["export"]
 
@@ -57,16 +61,18 @@ def export(
     --tensorboard or --mlflow the training curves and the final numbers of every training are written there,
     and files only if --out or --only asks for them.
     """
+    from spikeproof.experiments.read.finished import Opened
     from spikeproof.experiments.read.gathered.campaign import training_runs
     from spikeproof.experiments.read.gathered.trackers import to_mlflow, to_tensorboard
     from spikeproof.experiments.read.results import records
 
-    found = records(directory)
+    study = Opened.of(directory)
+    found = records(study)
     tracked = tensorboard is not None or mlflow is not None
     if out or only or not tracked:
         wanted = [kind for kind in Kind if not only or kind.value in only]
-        _write(directory, out or directory / "export", wanted)
-    runs = training_runs(directory, found) if tracked else []
+        _write(study, out or directory / "export", wanted)
+    runs = training_runs(study, found) if tracked else []
     if tensorboard is not None:
         _say(to_tensorboard(runs, tensorboard), len(runs), str(tensorboard))
     if mlflow is not None:
@@ -77,7 +83,7 @@ def _say(new: int, total: int, place: str) -> None:
     click.echo(f"{place}: {new} of {total} trainings written, the others were there")
 
 
-def _write(directory: Path, out: Path, wanted: list[Kind]) -> None:
+def _write(study: Opened, out: Path, wanted: list[Kind]) -> None:
     from spikeproof.experiments.read.gathered.across_seeds import seed_comparisons
     from spikeproof.experiments.read.gathered.longtables import write_examples, write_records
     from spikeproof.experiments.read.gathered.paper_rows import paper_rows
@@ -85,11 +91,11 @@ def _write(directory: Path, out: Path, wanted: list[Kind]) -> None:
     from spikeproof.experiments.run.store import write_atomically, writing
     from spikeproof.report.tables import comparisons_latex, paper_csv, paper_latex
 
-    found = records(directory)
+    found = records(study)
     texts: dict[Kind, Callable[[], str]] = {
-        Kind.CSV: lambda: paper_csv(paper_rows(directory, found)),
-        Kind.LATEX: lambda: paper_latex(paper_rows(directory, found)),
-        Kind.COMPARISONS: lambda: comparisons_latex(seed_comparisons(directory, found)),
+        Kind.CSV: lambda: paper_csv(paper_rows(study, found)),
+        Kind.LATEX: lambda: paper_latex(paper_rows(study, found)),
+        Kind.COMPARISONS: lambda: comparisons_latex(seed_comparisons(study, found)),
     }
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -107,7 +113,7 @@ def _write(directory: Path, out: Path, wanted: list[Kind]) -> None:
                 rows = (
                     write_records(found, file)
                     if kind is Kind.RECORDS
-                    else write_examples(directory, found, file)
+                    else write_examples(study.directory, found, file)
                 )
             with writing(out):
                 staged.replace(path)

@@ -311,10 +311,23 @@ def print_outlook(name: str, found: Outlook, workers: int, stated: Callable[[], 
         share = found.seconds / min(workers, left)
         crew = "one worker" if workers == 1 else f"{workers} workers"
         click.echo(f"about {_duration(share)} with {crew}, judged by the cells that are done")
-    elif words := stated():
-        click.echo(f"no cell is done yet to judge the time by; the study says: {words}")
+        if found.guessed:
+            guessed = ", ".join(f"{count} {kind}" for kind, count in found.guessed.items())
+            click.echo(
+                f"not known yet: {guessed} cells are of sorts of which none is done, and were counted like "
+                "an average cell that is; the time may be quite another"
+            )
     else:
-        click.echo("no cell is done yet to judge the time by; run it with examples=20, or for a while")
+        click.echo(
+            f"no cell is done yet to judge the time by, so how long these {left} cells take is not known: it "
+            "depends on the models, the attacks and this machine"
+        )
+        if words := stated():
+            click.echo(f"the study says: {words}")
+        click.echo(
+            "To find out, run it with examples=20 into another directory, or for a while: as soon as cells "
+            "of every kind are done, --dry-run gives a forecast"
+        )
     click.echo("nothing was computed and nothing written")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY, WITHHELD
+from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.results import WORST_CASE, outcomes
 from spikeproof.experiments.run.parquet import Array
@@ -73,14 +74,18 @@ class _Pair:
 
 
 def comparisons(
-    directory: Path, records: Sequence[Record], worst: Sequence[WorstCase] | None = None
+    directory: Path | Opened,
+    records: Sequence[Record],
+    worst: Sequence[WorstCase] | None = None,
+    most: int | None = None,
 ) -> list[Compared]:
     """Comparisons of models that differ in one part, the most robust first; withheld numbers are left out.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
         records: its headline numbers.
         worst: its worst cases, if they are known; otherwise they are read.
+        most: largest number of comparisons, the first in the order of the study; the correction is for all.
     """
     budgets: dict[tuple[str, float, int], list[WorstCase]] = defaultdict(list)
     for each in worst_cases(directory, records) if worst is None else worst:
@@ -89,23 +94,25 @@ def comparisons(
     pairs = [pair for models in budgets.values() for pair in _pairs(models)]
     adjusted = holm([pair.p_value for pair in pairs])
     varying = [axis for axis in (*AXES, "seed") if len({dict(row)[axis] for row in records}) > 1]
-    found = [_compared(pair, p, varying) for pair, p in zip(pairs, adjusted, strict=True) if pair.printed]
+    printed = [(pair, p) for pair, p in zip(pairs, adjusted, strict=True) if pair.printed]
+    found = [_compared(pair, p, varying) for pair, p in printed[:most]]
     order = list(dict.fromkeys((row["part"], row["threat"], row["epsilon"]) for row in found))
     return sorted(found, key=lambda row: order.index((row["part"], row["threat"], row["epsilon"])))
 
 
-def worst_cases(directory: Path, records: Sequence[Record]) -> list[WorstCase]:
+def worst_cases(directory: Path | Opened, records: Sequence[Record]) -> list[WorstCase]:
     """Every worst case that is not withheld, with its outcomes per image.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
         records: its headline numbers.
     """
     alike: dict[tuple[str, str, float], list[Record]] = defaultdict(list)
     for row in records:
         alike[row["train_cell"], row["threat"], row["epsilon"]].append(row)
+    opened = Opened.of(directory)
     return [
-        WorstCase(row, *outcomes(directory, row, alike[row["train_cell"], row["threat"], row["epsilon"]]))
+        WorstCase(row, *outcomes(opened, row, alike[row["train_cell"], row["threat"], row["epsilon"]]))
         for row in records
         if row["attack"] == WORST_CASE and row["verdict"] != WITHHELD and row["robust_accuracy"] is not None
     ]

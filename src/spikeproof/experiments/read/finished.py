@@ -3,22 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from spikeproof.auditing.checks import GRAVITY, MISSING_ATTACKS, MISSING_SAFEGUARDS
-from spikeproof.errors import DamagedError, InputError
+from spikeproof.errors import InputError
 from spikeproof.experiments.read.labels import Names
 from spikeproof.experiments.read.record import Record
+from spikeproof.experiments.run.driver import Plan, read_plan
+from spikeproof.experiments.run.extracts import Cells, verified
 from spikeproof.experiments.run.store import Store, Stored
 from spikeproof.experiments.study.cells import CellRecord
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.plainfiles import read_json
 
-__all__ = ["finished", "mark_missing"]
+__all__ = ["Opened", "finished", "mark_missing"]
 
 
-def finished(store: Store, planned: Iterable[CellRecord]) -> dict[str, Stored]:
-    """Address -> cell, of the cells that are undamaged, agree with the plan and belong to the same weights.
+@dataclass(frozen=True)
+class Opened:
+    """A study with its finished cells, read once for everything that is made of it.
+
+    Args:
+        directory: the output directory.
+        plan: of the study.
+        whole: the undamaged cells that the plan names.
+        cells: those of them that were measured on the weights of their models.
+        names: of all members of the study.
+    """
+
+    directory: Path
+    plan: Plan
+    whole: Cells
+    cells: Cells
+    names: Names
+
+    @classmethod
+    def of(cls, directory: Path | Opened) -> Opened:
+        """The study in an output directory; one that is open already is returned.
+
+        Args:
+            directory: the output directory.
+
+        Raises:
+            InputError: the directory holds no study, or a later version of spikeproof wrote a cell.
+        """
+        if isinstance(directory, Opened):
+            return directory
+        plan = read_plan(directory)
+        whole = verified(Store(directory), [*plan["plan"], *plan["repairs"]])
+        return cls(directory, plan, whole, _belonging(whole), Names.of(plan["plan"], plan["repairs"]))
+
+    def cell(self, path: str) -> Stored:
+        """The cell in a directory, as records name it.
+
+        Args:
+            path: the directory.
+
+        Raises:
+            InputError: there is no such cell among those of the study.
+        """
+        try:
+            return self.cells[Path(path).name]
+        except KeyError as error:
+            raise InputError("Expected a finished cell of the study", path, "Run the study again.") from error
+
+
+def finished(store: Store, planned: Iterable[CellRecord]) -> Cells:
+    """The cells that are undamaged, agree with the plan and belong to the same weights.
 
     `status` reports the other cells, and `run` computes them again.
 
@@ -29,31 +81,33 @@ def finished(store: Store, planned: Iterable[CellRecord]) -> dict[str, Stored]:
     Raises:
         InputError: a later version of spikeproof wrote a cell.
     """
-    found = dict[str, Stored]()
-    for record in planned:
-        try:
-            stored = store.planned(record)
-        except DamagedError:
-            continue
-        if stored is not None:
-            found[stored.address] = stored
+    return _belonging(verified(store, planned))
+
+
+def _belonging(found: Cells) -> Cells:
     sizes = {
-        _train(cell): cell.metrics["n"] for cell in found.values() if cell.cell["kind"] == CellKind.CLEAN
+        _train(record): found.known[address].n
+        for address, record in found.records.items()
+        if record["kind"] == CellKind.CLEAN
     }
-    return {address: cell for address, cell in found.items() if _belongs(cell, found, sizes)}
+    return found.only(address for address in found if _belongs(address, found, sizes))
 
 
-def _train(cell: Stored) -> str:
-    return str(cell.cell["spec"].get("train", cell.address))
+def _train(record: CellRecord) -> str:
+    return str(record["spec"].get("train", record["address"]))
 
 
-def _belongs(cell: Stored, found: Mapping[str, Stored], sizes: Mapping[str, int]) -> bool:
+def _belongs(address: str, found: Cells, sizes: Mapping[str, int | None]) -> bool:
     """Whether a cell was measured on the weights of its model, and on as many examples as the plan says."""
-    spec, metrics, model = cell.cell["spec"], cell.metrics, found.get(_train(cell))
-    if model is not None and metrics.get("weights") != model.metrics.get("weights"):
+    record, known = found.records[address], found.known[address]
+    model = found.known.get(_train(record))
+    if model is not None and known.weights.get(WEIGHTS) != model.weights.get(WEIGHTS):
         return False
-    n = metrics.get("n")
-    return n is None or n == spec.get("examples", sizes.get(_train(cell), n))
+    return known.n is None or known.n == record["spec"].get("examples", sizes.get(_train(record), known.n))
+
+
+WEIGHTS = "weights"
+"""The metric that holds the digest of the weights on which a cell was measured."""
 
 
 def mark_missing(

@@ -14,6 +14,7 @@ import numpy as np
 from spikeproof.auditing.checks import WITHHELD
 from spikeproof.errors import InputError
 from spikeproof.experiments.read.comparisons import KEY, WorstCase, worst_cases
+from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.record import Record
 from spikeproof.statistics import compare, difference_test, holm
 
@@ -96,12 +97,12 @@ class Ranking:
 
 
 def rankings(
-    directory: Path, records: Sequence[Record], worst: Sequence[WorstCase] | None = None
+    directory: Path | Opened, records: Sequence[Record], worst: Sequence[WorstCase] | None = None
 ) -> list[Ranking]:
     """One ranking of the models for each budget, smaller budgets first.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
         records: the headline numbers of the run.
         worst: its worst cases, if they are known; otherwise they are read.
     """

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import TypedDict, TypeVar, cast
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import dynamic_exit
 from spikeproof.errors import InputError
 from spikeproof.evaluation.certificates import Certificate
-from spikeproof.experiments.read.finished import finished, mark_missing
+from spikeproof.experiments.read.finished import Opened, mark_missing
 from spikeproof.experiments.read.labels import Names, text_of
 from spikeproof.experiments.read.record import (
     Base,
@@ -41,9 +41,9 @@ from spikeproof.experiments.read.record import (
 )
 from spikeproof.experiments.read.traces import contributions, effort, is_suite, proof, suite_members
 from spikeproof.experiments.read.worst import WorstCase, columns_of
-from spikeproof.experiments.run.driver import Budget, Repair, read_plan
+from spikeproof.experiments.run.driver import Budget, Repair
 from spikeproof.experiments.run.parquet import Array
-from spikeproof.experiments.run.store import Metrics, Store, Stored
+from spikeproof.experiments.run.store import Metrics, Stored
 from spikeproof.experiments.study.cells import Cell, CellRecord, CellSpec, Plain
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.experiments.study.owned import is_owned
@@ -67,24 +67,24 @@ __all__ = [
 WORST_CASE = "worst-case"
 
 
-def records(directory: Path) -> list[Record]:
+def records(directory: Path | Opened) -> list[Record]:
     """The headline numbers of the finished cells of a study, in the order of the study.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
 
     Raises:
         InputError: the directory holds no study.
     """
-    plan, store = read_plan(directory), Store(directory)
-    cells = finished(store, [*plan["plan"], *plan["repairs"]])
-    names = Names.of(plan["plan"], plan["repairs"])
+    opened = Opened.of(directory)
+    plan, names = opened.plan, opened.names
+    planned_of, added_of = _by_model(plan["plan"]), _by_model(plan["repairs"])
     rows: list[Record] = []
     for train in plan["plan"]:
-        if train["kind"] == CellKind.TRAIN and train["address"] in cells:
+        if train["kind"] == CellKind.TRAIN and train["address"] in opened.cells:
+            wanted, added = planned_of[train["address"]], added_of[train["address"]]
+            cells = _read_of(opened.cells, train, wanted, added)
             model = cells[train["address"]]
-            wanted = [cell for cell in plan["plan"] if cell["spec"].get("train") == model.address]
-            added = [cell for cell in plan["repairs"] if cell["spec"].get("train") == model.address]
             before = _Model(plan["study"], names, cells, model, wanted).records()
             planned, extra = _repaired(wanted, added, cells)
             if not extra and planned is wanted:
@@ -93,9 +93,30 @@ def records(directory: Path) -> list[Record]:
                 after = _Model(plan["study"], names, cells, model, planned, extra).records()
                 here = _with_before(after, before, added)
             worst = [row for row in here if row["attack"] == WORST_CASE]
-            mark_missing(worst, [*wanted, *added], cells, names, directory)
+            mark_missing(worst, [*wanted, *added], cells, names, opened.directory)
             rows += here
     return rows
+
+
+Planned = TypeVar("Planned", bound=CellRecord)
+
+
+def _by_model(planned: Sequence[Planned]) -> Mapping[str, list[Planned]]:
+    """Address of a train cell -> the records of the cells that were measured on its model."""
+    found = defaultdict[str, list[Planned]](list)
+    for cell in planned:
+        found[cell["spec"].get("train", "")].append(cell)
+    return found
+
+
+def _read_of(
+    cells: Mapping[str, Stored], train: CellRecord, wanted: Sequence[CellRecord], added: Sequence[Repair]
+) -> dict[str, Stored]:
+    """The finished cells of a model, each read once, with those on the numbers of examples of an audit."""
+    sizes = {cell["spec"]["examples"] for cell in added}
+    larger = [restated(cell, size).record() for size in sizes for cell in wanted if cell["kind"] in MEASURED]
+    found = (cell["address"] for cell in (train, *wanted, *added, *larger))
+    return {address: cells[address] for address in found if address in cells}
 
 
 MEASURED = (CellKind.CLEAN, CellKind.INSPECT, CellKind.ATTACK, CellKind.CERTIFY, CellKind.DISTANCE)
@@ -150,11 +171,11 @@ def _budget(row: Record) -> Budget:
 TOO_FEW = "too few examples"
 
 
-def probe_records(directory: Path) -> list[ProbeRecord]:
+def probe_records(directory: Path | Opened) -> list[ProbeRecord]:
     """The accuracy of every model of a study under every timing probe, from the finished cells.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
 
     Raises:
         InputError: the directory holds no study.
@@ -162,11 +183,11 @@ def probe_records(directory: Path) -> list[ProbeRecord]:
     return [_probe_record(base, names, cell) for base, names, cell in of_kind(directory, CellKind.PROBE)]
 
 
-def distance_records(directory: Path) -> list[DistanceRecord]:
+def distance_records(directory: Path | Opened) -> list[DistanceRecord]:
     """The distances of the nearest adversarial images of every model of a study, from the finished cells.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
 
     Raises:
         InputError: the directory holds no study.
@@ -176,11 +197,11 @@ def distance_records(directory: Path) -> list[DistanceRecord]:
     ]
 
 
-def spike_records(directory: Path) -> list[SpikeRecord]:
+def spike_records(directory: Path | Opened) -> list[SpikeRecord]:
     """What an attack does to the spikes of every model of a study, from the finished cells.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
 
     Raises:
         InputError: the directory holds no study.
@@ -188,20 +209,20 @@ def spike_records(directory: Path) -> list[SpikeRecord]:
     return [_spike_record(base, names, cell) for base, names, cell in of_kind(directory, CellKind.ANALYSE)]
 
 
-def of_kind(directory: Path, kind: CellKind) -> Iterator[tuple[Base, Names, Stored]]:
+def of_kind(directory: Path | Opened, kind: CellKind) -> Iterator[tuple[Base, Names, Stored]]:
     """Every finished cell of a kind, with the results of its model on clean images."""
-    plan, store = read_plan(directory), Store(directory)
-    kinds = (CellKind.TRAIN, CellKind.CLEAN, kind)  # only these are read and verified
-    cells = finished(store, [cell for cell in (*plan["plan"], *plan["repairs"]) if cell["kind"] in kinds])
-    names, bases = Names.of(plan["plan"], ()), dict[str, Base]()
+    opened = Opened.of(directory)
+    plan, cells, names, bases = opened.plan, opened.cells, opened.names, dict[str, Base]()
+    if not any(cell["kind"] == kind for cell in plan["plan"]):
+        return
     for cell in plan["plan"]:
-        train = cells.get(cell["spec"].get("train", ""))
-        if train is None or cell["address"] not in cells:
+        train = cell["spec"].get("train", "")
+        if train not in cells or cell["address"] not in cells:
             continue
         if cell["kind"] == CellKind.CLEAN:
-            bases[train.address] = _base(plan["study"], names, train, cells[cell["address"]])
-        elif cell["kind"] == kind and train.address in bases:
-            yield bases[train.address], names, cells[cell["address"]]
+            bases[train] = _base(plan["study"], names, cells[train], cells[cell["address"]])
+        elif cell["kind"] == kind and train in bases:
+            yield bases[train], names, cells[cell["address"]]
 
 
 def _distance_record(base: Base, names: Names, cell: Stored) -> DistanceRecord:
@@ -530,20 +551,20 @@ def _votes(proofs: Sequence[Stored]) -> list[float]:
     ]
 
 
-def outcomes(directory: Path, worst: Record, records: Sequence[Record]) -> tuple[Array, Array]:
+def outcomes(directory: Path | Opened, worst: Record, records: Sequence[Record]) -> tuple[Array, Array]:
     """The outcomes of one worst case: per image, the share of draws answered rightly, and the image's id.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
         worst: one of the worst cases.
         records: those of its model and budget, which may stand among others.
     """
-    store = Store(directory)
+    opened = Opened.of(directory)
     found = [
         row for row in records if row["train_cell"] == worst["train_cell"] and _budget(row) == _budget(worst)
     ]
     paths = [worst["clean_cell"], *(row["cell"] for row in found if row["attack"] != WORST_CASE)]
-    clean, *attacks = [store.read(Path(path).name) for path in paths]
+    clean, *attacks = map(opened.cell, paths)
     return WorstCase.of(clean, attacks).right, columns_of(clean)["example"]
 
 

@@ -146,10 +146,10 @@ def contributions(
     tables = [clean, *attacked]
     selection = np.stack([table["right_selection"] for table in tables])
     right = np.stack([table["right"] for table in tables])
-    rows: list[Broke] = []
+    rows, strength = list[Broke](), selection.mean(1).tolist()
     for k, (name, numbers) in enumerate(zip(names, metrics, strict=True), 1):
         others = [i for i in range(len(tables)) if i != k]
-        order = sorted(others, key=lambda i: float(selection[i].mean()))
+        order = sorted(others, key=strength.__getitem__)
         best = np.array(order)[selection[order].argmin(0)]
         without = np.take_along_axis(right, best[None], 0)[0]
         rows.append(

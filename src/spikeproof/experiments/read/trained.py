@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
-from spikeproof.experiments.read.finished import finished
+from spikeproof.experiments.read.finished import Opened, finished
 from spikeproof.experiments.read.labels import Names
 from spikeproof.experiments.read.record import Parts
 from spikeproof.experiments.run.driver import read_plan
 from spikeproof.experiments.run.store import Store
 from spikeproof.experiments.study.kinds import CellKind
 
-__all__ = ["Trained", "models_of"]
+__all__ = ["Curve", "Epoch", "Trained", "models_of", "training_curves"]
 
 
 class _Placed(TypedDict):
@@ -61,6 +62,74 @@ def models_of(directory: Path) -> list[Trained]:
             )
         )
     return found
+
+
+class Epoch(NamedTuple):
+    """One epoch of a training; what was not measured is None.
+
+    Args:
+        number: from 1.
+        loss: mean loss on the training examples.
+        validation_accuracy: after the epoch, in [0, 1].
+        seconds: on the clock.
+        processor_seconds: of processor time.
+    """
+
+    number: int
+    loss: float | None
+    validation_accuracy: float | None
+    seconds: float | None
+    processor_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The course of one training.
+
+    Args:
+        address: of its cell.
+        parts: of the model, with the seed.
+        parameters: number of parameters, if it is known.
+        overfitted: first epoch that a watch for catastrophic overfitting marked, or None.
+        epochs: in their order.
+    """
+
+    address: str
+    parts: Parts
+    parameters: int | None
+    overfitted: int | None
+    epochs: Sequence[Epoch]
+
+
+def training_curves(directory: Path | Opened) -> list[Curve]:
+    """The course of every finished training of a study, in the order of the study.
+
+    Args:
+        directory: the output directory of a run, or the study in it.
+
+    Raises:
+        InputError: the directory holds no study.
+    """
+    opened, found = Opened.of(directory), []
+    for cell in opened.plan["plan"]:
+        if cell["kind"] == CellKind.TRAIN and cell["address"] in opened.cells:
+            metrics = opened.cells[cell["address"]].metrics
+            epochs = metrics.get("epochs") or ()
+            parameters, overfitted = metrics.get("parameters"), _overfitted(epochs)
+            measured = [each for number, epoch in enumerate(epochs, 1) if (each := _epoch(number, epoch))]
+            found.append(
+                Curve(cell["address"], opened.names.parts(cell["spec"]), parameters, overfitted, measured)
+            )
+    return found
+
+
+def _epoch(number: int, noted: Mapping[str, object]) -> Epoch:
+    return Epoch(number, *(_number(noted.get(name)) for name in Epoch._fields[1:]))
+
+
+def _number(value: object) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if known else None  # type: ignore[arg-type]
 
 
 class _Watch(TypedDict, total=False):

@@ -17,7 +17,7 @@ __all__ = ["WorstCase", "columns_of"]
 
 def columns_of(cell: Stored) -> Columns:
     """The columns of a stored cell, one value per example each."""
-    return read_columns(cell.path, cell.cell["kind"])
+    return read_columns(cell.path, cell.cell["kind"]) if cell.columns is None else cell.columns
 
 
 @dataclass(frozen=True)

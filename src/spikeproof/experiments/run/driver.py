@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from spikeproof.errors import DamagedError
 from spikeproof.experiments.run.executors.seam import Executor, Lost, named
+from spikeproof.experiments.run.extracts import Cells, Known, verified
 from spikeproof.experiments.run.plans import (
     Budget,
     Plan,
@@ -38,7 +39,7 @@ from spikeproof.experiments.run.queue.labour import (
     checkpoint,
 )
 from spikeproof.experiments.run.queue.leases import HEARTBEAT, STALE, Leases, Progress
-from spikeproof.experiments.run.store import Store, Stored, writing
+from spikeproof.experiments.run.store import Store, writing
 from spikeproof.experiments.study.cells import Cell, Plain, needed
 
 __all__ = [
@@ -240,7 +241,7 @@ class _Run:
     def __init__(self, store: Store, cells: Sequence[Cell], listener: Listener, pace: Pace) -> None:
         self.store, self.listener, self.pace = store, listener, pace
         self.tasks = {task.address: task for task in map(Task.of, cells)}
-        self.finished: dict[str, Stored] = {}
+        self.finished: dict[str, Known] = {}
         self.computed: set[str] = set()
         self.reported: set[str] = set()
         self.lock = threading.RLock()
@@ -269,35 +270,36 @@ class _Run:
         same weights is known only afterwards. What needs such a cell waits as well.
         """
         unsure: set[str] = set()
-        for task in sorted(self.tasks.values(), key=lambda task: bool(task.needs)):
-            if task.address in self.finished:
-                continue
+        wanted = [task for task in self.tasks.values() if task.address not in self.finished]
+        cells = verified(self.store, (task.cell.record() for task in wanted))
+        for address, message in cells.damaged.items():
+            self.discard(address, message)
+        for task in sorted(wanted, key=lambda task: bool(task.needs)):
             if all(address in self.finished for address in task.needs):
-                self.keep(task)
+                self.keep(task, cells)
             elif self.store.has(task.address) or not unsure.isdisjoint(task.needs):
                 unsure.add(task.address)
         return unsure
 
-    def keep(self, task: Task) -> None:
+    def discard(self, address: str, message: str) -> None:
+        """Remove a cell that cannot be trusted."""
+        self.listener.damaged(f"{message}; computing it again")
+        self.store.discard(address)
+
+    def keep(self, task: Task, cells: Cells) -> None:
         """Note a cell as finished that the store has undamaged, measured on the weights of its model."""
-        try:
-            stored = self.store.planned(task.cell.record())
-            if stored is None:
-                return
-            self.check_weights(task.cell, stored)
-        except DamagedError as error:
-            self.listener.damaged(f"{error}; computing it again")
-            self.store.discard(task.address)
+        if task.address not in cells:
             return
-        self.finished[task.address] = stored
+        known = cells.known[task.address]
+        for address, weights in needed(task.cell.spec):
+            if known.weights.get(weights) != self.finished[address].weights.get("weights"):
+                path = self.store.path(task.address)
+                self.discard(task.address, f"{path} was measured on other weights than its model now has")
+                return
+        self.finished[task.address] = known
         if task.address not in self.reported:
             self.reported.add(task.address)
             self.listener.kept(task.cell)
-
-    def check_weights(self, cell: Cell, stored: Stored) -> None:
-        for address, weights in needed(cell.spec):
-            if stored.metrics.get(weights) != self.finished[address].metrics.get("weights"):
-                raise DamagedError(f"{stored.path} was measured on other weights than its model now has")
 
     def try_again(self) -> None:
         """Forget the failures of cells that earlier runs set aside, and that nobody computes now."""

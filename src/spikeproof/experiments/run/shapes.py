@@ -518,7 +518,9 @@ def check_cell(record: Mapping[str, object], name: str, metrics: Mapping[str, ob
         shaped(metrics, NUMBERS[kind], f"{name}: {kind}")
 
 
-def check_table(content: bytes | None, kind: str, metrics: Mapping[str, object], name: str) -> None:
+def check_table(
+    content: bytes | None, kind: str, metrics: Mapping[str, object], name: str
+) -> pa.Table | None:
     """Refuse a table without the columns of its kind, with other columns than numbers or too few rows.
 
     Args:
@@ -527,12 +529,15 @@ def check_table(content: bytes | None, kind: str, metrics: Mapping[str, object],
         metrics: its numbers, which say how many examples there are.
         name: of the file, for messages.
 
+    Returns:
+        The table; None for a kind without one.
+
     Raises:
         InputError: naming what does not fit.
     """
     wanted = COLUMNS.get(kind, ())
     if not wanted or (kind == CellKind.CERTIFY and metrics["certified"] is None):
-        return
+        return None
     if content is None:
         raise InputError(f"{name}: expected one row per example", "no such file", "Copy the cell again.")
     try:
@@ -552,6 +557,7 @@ def check_table(content: bytes | None, kind: str, metrics: Mapping[str, object],
             values = table.column(column).to_numpy().astype(float)
             if not np.all((values >= 0) & (values <= 1)):
                 raise ValueError(f"values of {column!r} beyond 0 and 1")
+        return table
     except (pa.ArrowException, ValueError, OSError, KeyError, MemoryError) as error:
         raise InputError(
             f"{name}: expected a table with one row per example", str(error)[:200], "Copy the cell again."

@@ -20,11 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.run.shapes import FORMAT, Manifest, check_cell, check_format, check_table
 from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, from_json, read_json, shaped, synchronise
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from spikeproof.experiments.study.cells import CellRecord
 
 __all__ = ["TABLE", "Metrics", "Store", "Stored", "write_atomically"]
@@ -49,7 +54,7 @@ UNOPENED = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.ENOTSUP
 LARGEST_FILE = 16 * 1024**3
 """Most bytes of one file of a cell."""
 
-SWEPT = ("", "cells", "checkpoints", "failures", "figures", "leases")
+SWEPT = ("", "cells", "checkpoints", "extracts", "failures", "figures", "leases")
 """Folders of an output directory that may hold temporary files of killed processes."""
 
 
@@ -63,6 +68,8 @@ class Stored:
         metrics: its numbers.
         files: the names of its files.
         format: of the output directory, when the cell was written.
+        columns: those of its table, where they are known; otherwise they are read from the table.
+        provenance: what explains the numbers, where it is known; otherwise it is in a file of the cell.
     """
 
     path: Path
@@ -70,6 +77,8 @@ class Stored:
     metrics: Metrics
     files: frozenset[str] = frozenset()
     format: int = FORMAT
+    columns: Mapping[str, NDArray[np.float64]] | None = None
+    provenance: Mapping[str, Any] | None = None
 
     @property
     def address(self) -> str:
@@ -167,6 +176,18 @@ class Store:
             record: kind, spec and address, as the plan has them.
 
         Raises:
+            DamagedError, InputError: as `opened` does.
+        """
+        opened = self.opened(record)
+        return None if opened is None else opened[0]
+
+    def opened(self, record: CellRecord) -> tuple[Stored, pa.Table | None] | None:
+        """The cell that a plan names with its table, or None where there is none.
+
+        Args:
+            record: kind, spec and address, as the plan has them.
+
+        Raises:
             DamagedError: there is one, and it is not what was written, it is another than the plan names, or
                 its numbers or its table do not fit its kind.
             InputError: a later version of spikeproof wrote it.
@@ -181,10 +202,10 @@ class Store:
         try:
             check_cell(stored.cell, str(stored.path), stored.metrics)
             content = bytes_of(table, LARGEST_FILE) if TABLE in stored.files else None
-            check_table(content, record["kind"], stored.metrics, str(table))
+            columns = check_table(content, record["kind"], stored.metrics, str(table))
         except InputError as error:
             raise DamagedError(f"{stored.path} is damaged: {error}") from error
-        return stored
+        return stored, columns
 
     def read(self, address: str) -> Stored:
         """The cell at an address.

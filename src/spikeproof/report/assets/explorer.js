@@ -25,6 +25,18 @@
     "energy, nJ": "Energy of the synaptic operations of a clean inference, where the study analysed spikes.",
     "attack": "A recipe with its threat. The worst case is the minimum over all attacks, example by example.",
     "n": "Number of test examples.",
+    "seeds": "Number of trainings of the same architecture, each under another seed.",
+    "mean over seeds": "Mean over the trainings of one architecture under several seeds, on the examples that all of them share.",
+    "interval": "95 % interval for another training on other examples: what a claim about the architecture needs.",
+    "trainings only": "95 % interval for another training on these examples (Student's t over seeds).",
+    "lowest to highest": "The lowest and the highest accuracy of a single training.",
+    "holds across seeds": "The interval for other trainings and other examples excludes zero, and the p-value is at most 5 % after Holm's correction for all rows.",
+    "same sign": "Number of seeds whose own difference has the sign of the mean.",
+    "loss": "Training loss of the last epoch, its mean over the examples.",
+    "validation %": "Share of the validation part that is classified correctly after the last epoch.",
+    "s per epoch": "Mean time of one epoch on the clock, in seconds.",
+    "processor s per epoch": "Mean processor time of one epoch, in seconds: the cost of a learning rule or a defence, whatever else the machine did.",
+    "overfitting": "First epoch at which a watch found catastrophic overfitting: the model withstands single steps and no stronger attack.",
   };
   const VERDICTS = { doubtful: "?", preliminary: "~", withheld: "\u2715", supported: "\u2713" };
 
@@ -87,9 +99,10 @@
   // --- state, which lives in the link ---
 
   const first = D.first ?? Math.max(0, D.budgets.length - 1);
+  const parts = D.seeds.length ? D.axes.filter((axis) => axis !== "seed").concat("seed") : D.axes; // seeds are averaged
   const DEFAULTS = {
     view: "table", budget: String(first), sort: "", hide: "", off: "", attack: D.worst, verdict: "", scale: "linear",
-    means: "", across: D.axes[0], down: D.axes[1] ?? D.axes[0], x: "clean", y: "robust", model: "0", row: "",
+    means: D.seeds.length ? "yes" : "", across: parts[0], down: parts[1] ?? parts[0], x: "clean", y: "robust", model: "0", row: "",
     cell: "", find: "", more: "",
   };
   let state = { ...DEFAULTS };
@@ -138,6 +151,29 @@
       if (model.axes.some((value, k) => dropped.has(`${k}=${valuesOf[k].indexOf(value)}`))) return false;
       return !state.verdict || worst.some((row) => row.model === i && row.budget === budget() && row.verdict === state.verdict);
     });
+  }
+
+  // --- architectures: models that differ only in the seed of their training ---
+
+  const nameWithoutSeed = (i) => D.models[i].axes.filter((_, k) => D.axes[k] !== "seed").join(" \u00b7 ") || "all trainings";
+  const averaged = () => D.seeds.length > 0 && state.means === "yes";
+
+  // The shown models: each by itself, or those of one architecture together.
+  function groupsOf(models) {
+    if (!averaged()) return models.map((i) => ({ name: D.models[i].name, models: [i] }));
+    const found = new Map();
+    for (const i of models) {
+      const name = nameWithoutSeed(i);
+      if (!found.has(name)) found.set(name, { name, models: [] });
+      found.get(name).models.push(i);
+    }
+    return [...found.values()];
+  }
+
+  // The mean, the lowest and the highest of numbers; null where one is missing or withheld.
+  function spreadOf(values) {
+    if (!values.length || values.some((value) => value === null || value === undefined || !Number.isFinite(value))) return null;
+    return { mean: values.reduce((a, b) => a + b, 0) / values.length, low: Math.min(...values), high: Math.max(...values) };
   }
 
   // --- saving ---
@@ -306,8 +342,9 @@
     if (!here.length) return empty("The study has no attacks.");
     const epsilon = (b) => D.budgets[b][1];
     let lines;
-    if (state.means && D.seeds.length) {
-      lines = D.seeds.map((each) => ({ name: `${each.name} (${each.trainings} trainings)`, points: each.worst.filter((w) => here.includes(w[0]))
+    if (averaged()) {
+      const shown = new Set(shownModels().map(nameWithoutSeed));
+      lines = D.seeds.filter((each) => shown.has(each.name)).map((each) => ({ name: `${each.name} (${each.trainings} trainings)`, points: each.worst.filter((w) => here.includes(w[0]))
         .map(([b, mean, low, high, mark]) => ({ x: epsilon(b), y: mean, low, high, b, verdict: mark, row: null })) }));
     } else {
       const found = new Map();
@@ -347,29 +384,31 @@
       ],
     });
     return [legend(lines.map((line) => line.name)), chart,
-      el("p", { class: "over" }, `Bands are 95 % intervals${state.means ? " over trainings" : ""}; a hollow point is doubtful${proved.length ? "; dashed with triangles: certified accuracy, a lower bound" : ""}.${left > 0 ? ` The ${MOST_LINES} most robust of ${left + MOST_LINES} models are drawn; filter to see others.` : ""}`)];
+      el("p", { class: "over" }, `Bands are 95 % intervals${averaged() ? " for another training on other examples" : ""}; a hollow point is doubtful${proved.length ? "; dashed with triangles: certified accuracy, a lower bound" : ""}.${left > 0 ? ` The ${MOST_LINES} most robust of ${left + MOST_LINES} models are drawn; filter to see others.` : ""}`)];
   }
 
   function mapView() {
     const [across, down] = [D.axes.indexOf(state.across), D.axes.indexOf(state.down)].map((k) => Math.max(0, k));
-    const models = new Set(shownModels());
     const groups = new Map();
-    for (const row of worst) {
-      if (row.budget !== budget() || !models.has(row.model)) continue;
-      const axes = D.models[row.model].axes;
+    for (const group of groupsOf(shownModels())) {
+      const rows = group.models.map((i) => worstOf.get(`${budget()}-${i}`)).filter((row) => row);
+      if (!rows.length) continue;
+      const axes = D.models[group.models[0]].axes;
       const key = JSON.stringify([axes[across], axes[down]]);
-      if (!groups.has(key)) groups.set(key, { x: axes[across], y: axes[down], rows: [] });
-      groups.get(key).rows.push(row);
+      if (!groups.has(key)) groups.set(key, { x: axes[across], y: axes[down], members: [], rows: [] });
+      groups.get(key).members.push({ rows, spread: spreadOf(rows.map((row) => row.accuracy)) });
+      groups.get(key).rows.push(...rows);
     }
     if (!groups.size) return empty("No number fits these filters.");
     const cells = [...groups.values()].map((group) => {
-      const known = group.rows.filter((row) => row.accuracy !== null);
-      const mean = known.length ? known.reduce((sum, row) => sum + row.accuracy, 0) / known.length : null;
-      const best = known.reduce((a, row) => (a && a.accuracy >= row.accuracy ? a : row), null) ?? group.rows[0];
-      const marks = known.some((row) => row.verdict === "doubtful") ? "?" : "";
-      return { ...group, mean, best, said: mean === null ? "withheld" : percent(mean) + marks + (group.rows.length > 1 ? ` (${known.length})` : "") };
+      const known = group.members.filter((each) => each.spread !== null);
+      const mean = known.length ? known.reduce((sum, each) => sum + each.spread.mean, 0) / known.length : null;
+      const seen = group.rows.filter((row) => row.accuracy !== null);
+      const best = seen.reduce((a, row) => (a && a.accuracy >= row.accuracy ? a : row), null) ?? group.rows[0];
+      const marks = seen.some((row) => row.verdict === "doubtful") ? "?" : "";
+      return { ...group, mean, best, said: mean === null ? "withheld" : percent(mean) + marks + (group.members.length > 1 ? ` (${known.length})` : "") };
     });
-    current = { head: [D.axes[across], D.axes[down], "budget", "mean robust accuracy", "models"], body: cells.map((c) => [c.x, c.y, budgetText(budget()), c.mean, c.rows.length]) };
+    current = { head: [D.axes[across], D.axes[down], "budget", "mean robust accuracy", averaged() ? "architectures" : "models", "trainings"], body: cells.map((c) => [c.x, c.y, budgetText(budget()), c.mean, c.members.length, c.rows.length]) };
     const columns = new Set(cells.map((c) => c.x)).size;
     const lines = new Set(cells.map((c) => c.y)).size;
     const longest = Math.max(...cells.map((c) => c.y.length));
@@ -377,14 +416,16 @@
     const chart = figure(`Robust accuracy at ${budgetText(budget())} by ${D.axes[across]} and ${D.axes[down]}`, {
       width: Math.min($("explorer").clientWidth || 900, 170 + Math.max(columns * 110, 200)), height: 110 + lines * 44,
       marginLeft: Math.min(190, 20 + 7 * longest), marginBottom: columns > 3 ? 90 : 40,
-      x: { label: D.axes[across], tickRotate: columns > 3 ? -35 : 0, tickFormat: short }, y: { label: D.axes[down], tickFormat: short },
+      x: { type: "band", label: D.axes[across], tickRotate: columns > 3 ? -35 : 0, tickFormat: short }, y: { type: "band", label: D.axes[down], tickFormat: short },
       color: { type: "linear", domain: [0, 100], scheme: "blues" },
       marks: [
         Plot.cell(cells, { x: "x", y: "y", fill: (c) => (c.mean === null ? null : 100 * c.mean), inset: 1, href: (c) => `#row-${c.best.i}` }),
         Plot.text(cells, { x: "x", y: "y", text: "said", fill: (c) => (c.mean === null ? "var(--alarm)" : c.mean > 0.55 ? "white" : "black"), pointerEvents: "none" }),
       ],
     });
-    return [chart, el("p", { class: "over" }, `Mean robust accuracy in % of the models in each field, in the worst case at ${budgetText(budget())}; in brackets the number of models where there are several. A field opens its most robust model.`)];
+    return [chart, el("p", { class: "over" }, averaged()
+      ? `Mean robust accuracy in % in each field, in the worst case at ${budgetText(budget())}: the mean over the trainings of each architecture, and then over architectures; in brackets their number where there are several. An architecture with a withheld training is left out. A field opens its most robust training.`
+      : `Mean robust accuracy in % of the models in each field, in the worst case at ${budgetText(budget())}; in brackets the number of models where there are several. A field opens its most robust model.`)];
   }
 
   const MEASURES = {
@@ -398,7 +439,10 @@
 
   function scatterView() {
     const [x, y] = [own(MEASURES, state.x) ?? MEASURES.clean, own(MEASURES, state.y) ?? MEASURES.robust];
-    const points = shownModels().map((i) => ({ i, name: D.models[i].name, x: x.of(i), y: y.of(i), row: worstOf.get(`${budget()}-${i}`) })).filter((p) => Number.isFinite(p.x) && Number.isFinite(p.y) && p.x !== null && p.y !== null);
+    const points = groupsOf(shownModels()).map((group) => {
+      const [across, up] = [x, y].map((measure) => spreadOf(group.models.map((i) => measure.of(i))));
+      return across && up ? { i: group.models[0], name: group.name, trainings: group.models.length, x: across.mean, y: up.mean, across, up, row: worstOf.get(`${budget()}-${group.models[0]}`) } : null;
+    }).filter((p) => p !== null);
     if (!points.length) return empty("No number fits these filters.");
     const better = (a, b, measure) => (measure.up ? a - b : b - a);
     // In order of the first measure, the best first: a point is on the front if it beats all before it in the second.
@@ -409,18 +453,21 @@
       if (p.front) best = p;
     }
     const front = order.filter((p) => p.front);
-    current = { head: ["model", x.name, y.name, "Pareto front", "budget", "verdict"], body: points.map((p) => [p.name, p.x, p.y, p.front ? "yes" : "no", budgetText(budget()), p.row?.verdict ?? ""]) };
+    current = { head: ["model", x.name, y.name, "Pareto front", "budget", "verdict", "trainings"], body: points.map((p) => [p.name, p.x, p.y, p.front ? "yes" : "no", budgetText(budget()), p.row?.verdict ?? "", p.trainings]) };
+    const spread = points.filter((p) => p.trainings > 1);
     const log = (measure) => state.scale === "log" && points.every((p) => p[measure] > 0);
     const chart = figure(`${y.name} against ${x.name}`, {
       height: 420, marginLeft: 55, marginRight: 30,
       x: { label: x.name, grid: true, type: log("x") ? "log" : "linear", nice: true }, y: { label: y.name, grid: true, type: log("y") ? "log" : "linear", nice: true },
       marks: [
         Plot.line(front, { x: "x", y: "y", stroke: COLOURS[1], strokeDasharray: "5 4", curve: "linear" }),
+        Plot.ruleX(spread, { x: "x", y1: (p) => p.up.low, y2: (p) => p.up.high, stroke: COLOURS[0], strokeOpacity: 0.6 }),
+        Plot.ruleY(spread, { y: "y", x1: (p) => p.across.low, x2: (p) => p.across.high, stroke: COLOURS[0], strokeOpacity: 0.6 }),
         Plot.dot(points, { x: "x", y: "y", r: 5.5, fill: (p) => (p.front ? COLOURS[1] : COLOURS[0]), stroke: "var(--paper)", href: (p) => (p.row ? `#row-${p.row.i}` : `#cell-${D.models[p.i].cell}`) }),
         Plot.text(front.slice(0, 12), { x: "x", y: "y", text: (p) => (p.name.length > 40 ? `${p.name.slice(0, 39)}\u2026` : p.name), dy: -12, fontSize: 10 }),
       ],
     });
-    return [chart, el("p", { class: "over" }, `Orange: the Pareto front, models that no other is at least as good as in both and better in one (${x.name}: ${x.up ? "more" : "less"} is better; ${y.name}: ${y.up ? "more" : "less"} is better). Robust accuracy is that of ${budgetText(budget())}. The front is of the point values, without their uncertainty.`)];
+    return [chart, el("p", { class: "over" }, `Orange: the Pareto front, models that no other is at least as good as in both and better in one (${x.name}: ${x.up ? "more" : "less"} is better; ${y.name}: ${y.up ? "more" : "less"} is better). Robust accuracy is that of ${budgetText(budget())}. The front is of the point values, without their uncertainty.${spread.length ? " Points are means over the trainings of an architecture; lines reach from its lowest to its highest training." : ""}`)];
   }
 
   function matrix(caption, triples, chosen) {
@@ -454,6 +501,70 @@
     }) };
     return [el("div", { class: "side" }, matrix("Clean", found[0]), matrix(`Attacked, worst case at ${budgetText(budget())}`, found[1])),
       el("p", { class: "over" }, "Lines are classes, columns the answers of the model. A tie counts as an error. Of a stochastic model, the answers are those of one draw.")];
+  }
+
+  // --- several trainings ---
+
+  function heading(names) {
+    return el("thead", {}, el("tr", {}, ...names.map((name, k) => el("th", { scope: "col", class: k ? "n" : null }, term(name)))));
+  }
+
+  function seedsView() {
+    const shown = new Set(shownModels().map(nameWithoutSeed));
+    const here = D.seeds.filter((each) => shown.has(each.name));
+    const means = here.flatMap((each) => [[-1, ...each.clean], ...each.worst].filter((w) => w[1] !== null).map(([b, mean, low, high, mark, tLow, tHigh, least, most]) => ({ each, b, mean, low, high, mark, tLow, tHigh, least, most })));
+    if (!means.length) return empty("No architecture with several seeds fits these filters.");
+    const where = (b) => (b < 0 ? "clean" : budgetText(b));
+    current = { head: ["model", "budget", "seeds", "n", "mean", "low", "high", "low, trainings only", "high, trainings only", "lowest", "highest"],
+      body: means.map((m) => [m.each.name, where(m.b), m.each.trainings, m.each.n, m.mean, m.low, m.high, m.tLow, m.tHigh, m.least, m.most]) };
+    const pairs = D.across.filter((pair) => pair.b === budget() || pair.b < 0);
+    const lines = means.filter((m) => m.b === budget() || m.b < 0);
+    return [
+      el("p", { class: "over" }, `${here.length} architectures, each trained under several seeds. A mean is left out where the number of one seed is withheld or missing. The button saves the means at every budget.`),
+      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Means over seeds" }, el("table", {}, heading(["model", "budget", "seeds", "n", "mean over seeds", "interval", "trainings only", "lowest to highest"]),
+        el("tbody", {}, ...lines.map((m) => el("tr", {}, el("td", {}, m.each.name), el("td", { class: "n" }, where(m.b)), el("td", { class: "n" }, String(m.each.trainings)), el("td", { class: "n" }, String(m.each.n)),
+          el("td", { class: "n" }, percent(m.mean), m.mark ? el("span", { class: "mark" }, VERDICTS[m.mark]) : ""), el("td", { class: "n" }, interval(m.low, m.high)), el("td", { class: "n" }, interval(m.tLow, m.tHigh)), el("td", { class: "n" }, `${percent(m.least)} to ${percent(m.most)}`)))))),
+      pairs.length ? el("h3", {}, "What holds across seeds") : null,
+      pairs.length ? el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "What holds across seeds" }, el("table", {}, heading(["pair", "budget", "difference, points", "interval", "p", "same sign", "holds across seeds"]),
+        el("tbody", {}, ...pairs.map((p) => el("tr", {}, el("td", {}, `${p.first} against ${p.second}${p.others ? ` (${p.others})` : ""}`), el("td", { class: "n" }, where(p.b)), el("td", { class: "n" }, number(100 * p.difference)),
+          el("td", { class: "n" }, interval(p.low, p.high)), el("td", { class: "n" }, p.p < 0.001 ? "< 0.001" : p.p.toFixed(3)), el("td", { class: "n" }, p.agreeing === null ? dash : `${p.agreeing} of ${p.seeds}`), el("td", { class: "n" }, p.shown ? "yes" : "not shown")))))) : null,
+      D.acrossLeftOut ? el("p", { class: "over" }, `${D.acrossLeftOut} more pairs are in across-seeds.csv.`) : null,
+    ];
+  }
+
+  // --- training curves and what a training costs ---
+
+  function trainingView() {
+    const shown = new Set(shownModels());
+    const list = D.trainings.filter((each) => shown.has(each.model));
+    if (!list.length) return empty("No training with stored epochs fits these filters.");
+    const last = (each) => each.epochs[each.epochs.length - 1];
+    const mean = (each, k) => spreadOf(each.epochs.map((epoch) => epoch[k]))?.mean ?? null;
+    const columns = [
+      ...axisColumns((each) => each.model),
+      { name: "epochs", number: true, value: (each) => each.epochs.length },
+      { name: "loss", number: true, value: (each) => last(each)[1], show: (each) => number(last(each)[1], 4) },
+      { name: "validation %", number: true, down: true, value: (each) => last(each)[2], show: (each) => percent(last(each)[2]) },
+      { name: "s per epoch", number: true, value: (each) => mean(each, 3), show: (each) => number(mean(each, 3), 3) },
+      { name: "processor s per epoch", number: true, value: (each) => mean(each, 4), show: (each) => number(mean(each, 4), 3) },
+      { name: "parameters", number: true, value: (each) => each.parameters },
+      ...(D.trainings.some((each) => each.overfitted !== null) ? [{ name: "overfitting", number: true, value: (each) => each.overfitted }] : []),
+      { name: "cell", value: (each) => D.models[each.model].train.slice(0, 8), show: (each) => el("a", { href: `#cell-${D.models[each.model].train}` }, D.models[each.model].train.slice(0, 8)) },
+    ];
+    const names = [...new Set(list.map((each) => nameWithoutSeed(each.model)))].slice(0, MOST_LINES);
+    const shade = (each) => COLOURS[names.indexOf(nameWithoutSeed(each.model)) % COLOURS.length];
+    const drawn = list.filter((each) => names.includes(nameWithoutSeed(each.model))).slice(0, 10 * MOST_LINES);
+    const panel = (k, scale, label) => {
+      const points = drawn.flatMap((each, line) => each.epochs.filter((epoch) => epoch[k] !== null).map((epoch) => ({ x: epoch[0], y: scale * epoch[k], line, stroke: shade(each) })));
+      if (!points.length) return null;
+      return el("div", {}, figure(`${label} against epochs`, { width: 400, height: 230, marginLeft: 50, x: { label: "epoch" }, y: { label, grid: true, zero: k > 2 },
+        marks: [Plot.line(points, { x: "x", y: "y", z: "line", stroke: "stroke", strokeWidth: 1.6 }), Plot.dot(points.filter((p) => points.filter((q) => q.line === p.line).length === 1), { x: "x", y: "y", fill: "stroke" })] }));
+    };
+    const left = D.trainingsLeftOut ? ` ${D.trainingsLeftOut} trainings were left out to keep this page small; training-curves.csv has them.` : "";
+    const views = table(`One training per row, with what an epoch costs.${left}`, list, columns);
+    const panels = [panel(1, 1, "training loss"), panel(2, 100, "validation accuracy [%]"), panel(4, 1, "processor time of an epoch [s]") ?? panel(3, 1, "time of an epoch [s]")].filter((each) => each !== null);
+    return [legend(names), el("div", { class: "side" }, ...panels),
+      el("p", { class: "over" }, `One line per training; trainings that differ only in their seed have one colour.${new Set(list.map((each) => nameWithoutSeed(each.model))).size > names.length ? ` The first ${names.length} architectures are drawn; filter to see others.` : ""} Times depend on the machine and on what else it did.`), ...views];
   }
 
   // --- the part of the page for one number ---
@@ -610,7 +721,7 @@
 
   // --- controls ---
 
-  const VIEWS = { table: ["Table", tableView], curves: ["Curves", curvesView], map: ["Map", mapView], scatter: ["Scatter", scatterView], confusion: ["Confusion", confusionView], attacks: ["Every attack", attacksView] };
+  const VIEWS = { table: ["Table", tableView], curves: ["Curves", curvesView], map: ["Map", mapView], scatter: ["Scatter", scatterView], confusion: ["Confusion", confusionView], ...(D.seeds.length ? { seeds: ["Seeds", seedsView] } : {}), ...(D.trainings.length ? { training: ["Training", trainingView] } : {}), attacks: ["Every attack", attacksView] };
   let keepOpen = "";
 
   function select(label, key, options, value = state[key]) {
@@ -653,13 +764,13 @@
     if (view === "curves") {
       found.push(select("attack", "attack", attacks.map((each) => [each, each])));
       if (threats.length > 1) found.push(select("threat", "budget", threats.map((threat) => [String(D.budgets.findIndex((each) => each[0] === threat)), threat]), String(D.budgets.findIndex((each) => each[0] === D.budgets[budget()][0]))));
-      if (D.seeds.length) found.push(select("lines", "means", [["", "each training"], ["yes", "means over seeds"]]));
     }
+    if (D.seeds.length && ["curves", "map", "scatter"].includes(view)) found.push(select("numbers", "means", [["yes", "means over seeds"], ["", "each training"]]));
     if (view === "curves" || view === "scatter") found.push(select("scale", "scale", [["linear", "linear"], ["log", "logarithmic"]]));
     if (view === "map") found.push(...[["across", "across"], ["down", "down"]].map(([label, key]) => select(label, key, D.axes.map((axis) => [axis, axis]))));
     if (view === "scatter") found.push(...["x", "y"].map((key) => select(key === "x" ? "across" : "up", key, measurable().map((each) => [each, MEASURES[each].name]))));
     if (view === "confusion") found.push(select("model", "model", D.models.map((model, i) => [String(i), model.name])));
-    if (several && ["map", "scatter", "confusion"].includes(view)) found.push(slider());
+    if (several && ["map", "scatter", "confusion", "seeds"].includes(view)) found.push(slider());
     found.push(el("button", { type: "button", "data-key": "save", onclick: () => save(current, `${D.study.replace(/[^\w-]+/g, "-")}-${view}`) }, "Data as CSV"));
     found.push(el("button", { type: "button", "data-key": "reset", onclick: () => go({ ...DEFAULTS, view }) }, "Reset"));
     $("controls").replaceChildren(...found);

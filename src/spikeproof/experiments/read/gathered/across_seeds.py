@@ -12,13 +12,13 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY
-from spikeproof.experiments.read.comparisons import worst_cases
+from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY, SUPPORTED
+from spikeproof.experiments.read.comparisons import WorstCase, worst_cases
+from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.worst import columns_of
 from spikeproof.experiments.run.parquet import Array
-from spikeproof.experiments.run.store import Store
-from spikeproof.statistics import OverTrainings, compare_trainings, holm, over_trainings
+from spikeproof.statistics import OverTrainings, compare_trainings, holm, over_trainings, wilson
 
 __all__ = [
     "CLEAN",
@@ -26,9 +26,13 @@ __all__ = [
     "Group",
     "SeedComparison",
     "SeedMean",
+    "SeedRanking",
+    "Trainings",
     "groups",
     "seed_comparisons",
     "seed_means",
+    "seed_rankings",
+    "several_seeds",
 ]
 
 PARTS = ("encoder", "decoder", "rule", "neuron", "network", "surrogate")
@@ -106,6 +110,36 @@ class SeedComparison(TypedDict):
     sentence: str
 
 
+@dataclass(frozen=True)
+class SeedRanking:
+    """The architectures of a study under one budget by their mean over trainings, the highest first.
+
+    Args:
+        threat: name of the threat.
+        epsilon: size of the budget.
+        rows: the mean of each architecture.
+        first: of each architecture, the record of its training with the smallest seed.
+        below: whether an architecture is shown to be less robust than the first, over trainings and images,
+            after Holm's correction for all architectures at all budgets; None where nothing can be tested.
+    """
+
+    threat: str
+    epsilon: float
+    rows: Sequence[SeedMean]
+    first: Sequence[Record]
+    below: Sequence[bool | None]
+
+    @property
+    def shown(self) -> int:
+        """Number of architectures that are shown to be less robust than the first."""
+        return sum(below is True for below in self.below)
+
+    @property
+    def spread(self) -> float:
+        """The highest mean minus the lowest, in [0, 1]."""
+        return self.rows[0]["mean"] - self.rows[-1]["mean"]
+
+
 class Trained(NamedTuple):
     """One training: its record, the share of draws answered rightly for each image, and the images' ids."""
 
@@ -156,25 +190,31 @@ class Group:
         return self.threat != CLEAN and any(each.record["verdict"] == verdict for each in self.trained)
 
 
-def seed_means(directory: Path, records: Sequence[Record]) -> list[SeedMean]:
+def seed_means(
+    directory: Path | Opened, records: Sequence[Record], several: Sequence[Group] | None = None
+) -> list[SeedMean]:
     """The mean accuracy of every architecture with several seeds, on clean images and at every budget.
 
     A budget at which the number of one seed is withheld or missing is left out.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
         records: its headline numbers.
+        several: architectures with several seeds, if they are known; otherwise they are read.
 
     Raises:
         DamagedError: a cell is not what was stored.
     """
-    return [_mean(group) for group in _several(directory, records) if len(group.examples)]
+    known = several_seeds(directory, records) if several is None else several
+    return [_mean(group) for group in known if len(group.examples)]
 
 
 def _mean(group: Group) -> SeedMean:
     outcomes, model = group.outcomes(group.examples), group.trained[0].record
     found = over_trainings(outcomes)
     trainings, both = found.trainings or (None, None), found.interval or (None, None)
+    if both[0] == both[1] and both[0] is not None:  # every training answers every image alike
+        both = wilson(found.mean * found.n, found.n)
     return {
         "dataset": model["dataset"],
         "network": model["network"],
@@ -203,19 +243,60 @@ def _share(end: float | None) -> float | None:
     return None if end is None else min(max(end, 0.0), 1.0)
 
 
-def seed_comparisons(directory: Path, records: Sequence[Record]) -> list[SeedComparison]:
+def seed_rankings(several: Sequence[Group]) -> list[SeedRanking]:
+    """One ranking of the architectures for each budget, smaller budgets first; clean accuracies are left out.
+
+    Args:
+        several: architectures with several seeds.
+    """
+    budgets: dict[tuple[str, float], list[tuple[SeedMean, Group]]] = defaultdict(list)
+    for group in several:
+        if group.threat != CLEAN and len(group.examples):
+            budgets[group.threat, group.epsilon].append((_mean(group), group))
+    ranked = {
+        budget: sorted(found, key=lambda each: -each[0]["mean"]) for budget, found in sorted(budgets.items())
+    }
+    tests = {
+        (budget, place): compared
+        for budget, found in ranked.items()
+        for place, (_, group) in enumerate(found)
+        if place and (compared := _compared(found[0][1], group)) is not None
+    }
+    adjusted = dict(zip(tests, holm([float(test.p_value or 0) for test in tests.values()]), strict=True))
+
+    def below(place: tuple[tuple[str, float], int]) -> bool | None:
+        test = tests.get(place)
+        if test is None or test.interval is None:
+            return None
+        return adjusted[place] <= LEVEL and test.interval.low > 0
+
+    return [
+        SeedRanking(
+            *budget,
+            [mean for mean, _ in found],
+            [group.trained[0].record for _, group in found],
+            [below((budget, place)) for place in range(len(found))],
+        )
+        for budget, found in ranked.items()
+    ]
+
+
+def seed_comparisons(
+    directory: Path | Opened, records: Sequence[Record], several: Sequence[Group] | None = None
+) -> list[SeedComparison]:
     """Every pair of architectures that differ in one part, compared over their trainings, clean and attacked.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
         records: its headline numbers.
+        several: architectures with several seeds, if they are known; otherwise they are read.
 
     Raises:
         DamagedError: a cell is not what was stored.
     """
     pairs = [
         (part, first, second, compared)
-        for part, first, second in _pairs(_several(directory, records))
+        for part, first, second in _pairs(several_seeds(directory, records) if several is None else several)
         if (compared := _compared(first, second)) is not None
     ]
     adjusted = holm([float(compared.p_value or 0) for _, _, _, compared in pairs])
@@ -223,17 +304,31 @@ def seed_comparisons(directory: Path, records: Sequence[Record]) -> list[SeedCom
     return [_row(*pair, p, varying) for pair, p in zip(pairs, adjusted, strict=True)]
 
 
-def _several(directory: Path, records: Sequence[Record]) -> list[Group]:
-    """Architectures with several seeds, at budgets that all of their seeds have."""
-    return [group for group in groups(directory, records) if len(group.trained) > 1 and group.whole]
+def several_seeds(
+    directory: Path | Opened, records: Sequence[Record], worst: Sequence[WorstCase] | None = None
+) -> list[Group]:
+    """Architectures with several seeds, at budgets that all of their seeds have.
+
+    Args:
+        directory: the output directory of a run, or the study in it.
+        records: its headline numbers.
+        worst: its worst cases, if they are known; otherwise they are read.
+    """
+    if len({row["seed"] for row in records}) < 2:
+        return []
+    found = groups(directory, records, worst)
+    return [group for group in found if len(group.trained) > 1 and group.whole]
 
 
-def groups(directory: Path, records: Sequence[Record]) -> list[Group]:
+def groups(
+    directory: Path | Opened, records: Sequence[Record], known: Sequence[WorstCase] | None = None
+) -> list[Group]:
     """The trainings of every architecture, clean and at every budget; withheld numbers are left out.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
         records: its headline numbers.
+        known: its worst cases, if they are known; otherwise they are read.
 
     Raises:
         DamagedError: a cell is not what was stored.
@@ -245,7 +340,7 @@ def groups(directory: Path, records: Sequence[Record]) -> list[Group]:
     for each in _clean(directory, records):
         counts[_architecture(each.record)] += 1
         found[CLEAN, 0.0][_architecture(each.record)].append(each)
-    for worst in worst_cases(directory, records):
+    for worst in worst_cases(directory, records) if known is None else known:
         budget = worst.record["threat"], worst.record["epsilon"]
         found[budget][_architecture(worst.record)].append(Trained(*worst))
     return [
@@ -260,14 +355,14 @@ def groups(directory: Path, records: Sequence[Record]) -> list[Group]:
     ]
 
 
-def _clean(directory: Path, records: Sequence[Record]) -> Iterator[Trained]:
-    store = Store(directory)
+def _clean(directory: Path | Opened, records: Sequence[Record]) -> Iterator[Trained]:
+    opened = Opened.of(directory)
     for row in {row["model"]: row for row in records}.values():
-        columns = columns_of(store.read(Path(row["clean_cell"]).name))
+        columns = columns_of(opened.cell(row["clean_cell"]))
         yield Trained(row, columns["right"], columns["example"])
 
 
-def _architecture(record: Record) -> tuple[object, ...]:
+def _architecture(record: Record | SeedMean) -> tuple[object, ...]:
     return tuple(dict(record)[field] for field in ("dataset", *PARTS))
 
 
@@ -339,3 +434,63 @@ def _sentence(row: SeedComparison) -> str:
         return f"no difference shown across seeds between {row['first']} and {row['second']} ({how})"
     better = "more accurate" if row["threat"] == CLEAN else "more robust"
     return f"{row['first']} is {better} than {row['second']} across seeds ({how})"
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What the trainings of architectures with several seeds show together.
+
+    Args:
+        means: of every architecture, clean and at every budget.
+        compared: architectures that differ in one part.
+        ranked: the order of the architectures at every budget.
+    """
+
+    means: Sequence[SeedMean] = ()
+    compared: Sequence[SeedComparison] = ()
+    ranked: Sequence[SeedRanking] = ()
+
+    @classmethod
+    def of(
+        cls, study: Opened, records: Sequence[Record], worst: Sequence[WorstCase] | None = None
+    ) -> Trainings:
+        """Those of a study.
+
+        Args:
+            study: with its finished cells.
+            records: its headline numbers.
+            worst: its worst cases, if they are known; otherwise they are read.
+        """
+        several = several_seeds(study, records, worst)
+        compared = seed_comparisons(study, records, several)
+        return cls(seed_means(study, records, several), compared, seed_rankings(several))
+
+    @property
+    def top(self) -> SeedRanking | None:
+        """The ranking at the budget that separates architectures best; None without two of them."""
+        several = [each for each in self.ranked if len(each.rows) > 1]
+        return max(several, key=lambda each: (each.shown, each.spread), default=None)
+
+    def record(self, mean: SeedMean, first: Record) -> Record:
+        """The mean of an architecture in the form of a record of its first training.
+
+        Args:
+            mean: of the architecture, at a budget.
+            first: the record of one of its trainings there.
+        """
+        clean = self.clean.get(_architecture(mean))
+        verdict = DOUBTFUL if mean["doubtful"] else PRELIMINARY if mean["preliminary"] else SUPPORTED
+        return {
+            **first,
+            "robust_accuracy": mean["mean"],
+            "ci_low": mean["low"] if mean["low"] is not None else mean["mean"],
+            "ci_high": mean["high"] if mean["high"] is not None else mean["mean"],
+            "clean_accuracy": first["clean_accuracy"] if clean is None else clean["mean"],
+            "verdict": verdict,
+            "certified": None,
+        }
+
+    @cached_property
+    def clean(self) -> Mapping[tuple[object, ...], SeedMean]:
+        """The mean clean accuracy of every architecture."""
+        return {_architecture(row): row for row in self.means if row["threat"] == CLEAN}

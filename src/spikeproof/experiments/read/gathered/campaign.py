@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from spikeproof.auditing.checks import WITHHELD
-from spikeproof.experiments.read.finished import finished
-from spikeproof.experiments.read.labels import Names
+from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.results import WORST_CASE
-from spikeproof.experiments.run.driver import read_plan
-from spikeproof.experiments.run.store import Metrics, Store
+from spikeproof.experiments.run.store import Metrics
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.specs import address
 
@@ -47,28 +46,31 @@ class TrainingRun(TypedDict):
     digest: str
 
 
-def training_runs(directory: Path, records: Sequence[Record]) -> list[TrainingRun]:
+def training_runs(directory: Path | Opened, records: Sequence[Record]) -> list[TrainingRun]:
     """Every finished training of a study, in the order of the study.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
         records: its headline numbers.
 
     Raises:
         InputError: the directory holds no study.
     """
-    plan, store = read_plan(directory), Store(directory)
+    opened = Opened.of(directory)
+    plan, cells, names = opened.plan, opened.cells, opened.names
     trains = [cell for cell in plan["plan"] if cell["kind"] == CellKind.TRAIN]
-    cells, names = finished(store, trains), Names.of(plan["plan"], plan["repairs"])
     parts = {cell["address"]: {k: str(v) for k, v in names.parts(cell["spec"]).items()} for cell in trains}
     telling = [
         axis for axis in next(iter(parts.values()), {}) if len({each[axis] for each in parts.values()}) > 1
     ] or ["encoder"]
+    rows = defaultdict[str, list[Record]](list)
+    for row in records:
+        rows[Path(row["train_cell"]).name].append(row)
     found = []
     for cell in trains:
         if cell["address"] not in cells:
             continue
-        own = [row for row in records if Path(row["train_cell"]).name == cell["address"]]
+        own = rows[cell["address"]]
         named = parts[cell["address"]]
         numbers, verdicts = _numbers(own)
         words = [f"seed {named[axis]}" if axis == "seed" else named[axis] for axis in telling]

@@ -9,11 +9,12 @@ from typing import cast
 
 import numpy as np
 
+from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.labels import Names, text_of
 from spikeproof.experiments.read.record import Base, CorruptionError, CorruptionRecord
 from spikeproof.experiments.read.results import of_kind
-from spikeproof.experiments.run.driver import read_plan
-from spikeproof.experiments.run.parquet import Array, read_columns
+from spikeproof.experiments.read.worst import columns_of
+from spikeproof.experiments.run.parquet import Array
 from spikeproof.experiments.run.store import Stored
 from spikeproof.experiments.study.cells import CellRecord, Plain
 from spikeproof.experiments.study.kinds import CellKind
@@ -26,11 +27,11 @@ KEY = Key.of(0).fold("corruption-errors")
 """Randomness of bootstrap intervals."""
 
 
-def corruption_records(directory: Path) -> list[CorruptionRecord]:
+def corruption_records(directory: Path | Opened) -> list[CorruptionRecord]:
     """The accuracy of every model of a study under every natural corruption, from the finished cells.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
 
     Raises:
         InputError: the directory holds no study.
@@ -77,13 +78,13 @@ class _Errors:
         return {name: float(np.mean(each)) for name, each in means.items()}
 
 
-def corruption_errors(directory: Path) -> list[CorruptionError]:
+def corruption_errors(directory: Path | Opened) -> list[CorruptionError]:
     r"""The mean corruption error of every model of a study, divided by the baseline's where there is one.
 
     .. math:: mCE = \frac{1}{|C|} \sum_c \frac{\sum_s E_{s,c}}{\sum_s E^{base}_{s,c}}
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
 
     Raises:
         InputError: the directory holds no study.
@@ -91,12 +92,13 @@ def corruption_errors(directory: Path) -> list[CorruptionError]:
     Source:
         Hendrycks & Dietterich 2019, section 4: mean and relative mean corruption error.
     """
-    plan = read_plan(directory)
+    opened = Opened.of(directory)
+    plan = opened.plan
     wanted = [cell for cell in plan["plan"] if cell["kind"] == CellKind.CORRUPT]
     if not wanted:
         return []
-    names, bases, cells = Names.of(plan["plan"], ()), dict[str, Base](), dict[str, Stored]()
-    for base, _, cell in of_kind(directory, CellKind.CORRUPT):
+    names, bases, cells = opened.names, dict[str, Base](), dict[str, Stored]()
+    for base, _, cell in of_kind(opened, CellKind.CORRUPT):
         bases[cell.cell["spec"]["train"]] = base
         cells[cell.address] = cell
     found = {train: _errors(base, train, wanted, cells, names) for train, base in bases.items()}
@@ -125,8 +127,7 @@ def _errors(
             continue
         name, severity = names.corruptions[text_of(spec["corruption"])], spec["severity"]
         if cell["address"] in cells:
-            columns = read_columns(cells[cell["address"]].path, CellKind.CORRUPT)
-            found[name, severity] = 1 - columns["right"]
+            found[name, severity] = 1 - columns_of(cells[cell["address"]])["right"]
         else:
             missing.append((name, severity))
     return _Errors(base, 1 - base["clean_accuracy"], found, missing)

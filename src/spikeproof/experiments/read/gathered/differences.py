@@ -16,10 +16,16 @@ import numpy as np
 from spikeproof.auditing.checks import WITHHELD
 from spikeproof.errors import InputError
 from spikeproof.experiments.read.comparisons import KEY
+from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.gathered.across_seeds import CLEAN, Group, groups
-from spikeproof.experiments.read.gathered.published import NAMED, Figure, read_csv, read_records
+from spikeproof.experiments.read.gathered.published import (
+    NAMED,
+    Figure,
+    read_csv,
+    read_records,
+    read_report,
+)
 from spikeproof.experiments.read.results import WORST_CASE, records
-from spikeproof.experiments.run.driver import read_plan
 from spikeproof.experiments.study.cells import CellRecord
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.specs import canonical
@@ -119,7 +125,8 @@ def figures(side: Path) -> list[Figure]:
     """Clean accuracies and worst cases of one side, several trainings of one model as one number.
 
     Args:
-        side: the output directory of a study, or a table that ends in `.csv` or `.json`.
+        side: the output directory of a study, or a table or report that ends in `.csv`, `.json` or
+            `.html`.
 
     Raises:
         InputError: it is none of these, or cannot be read.
@@ -128,17 +135,22 @@ def figures(side: Path) -> list[Figure]:
     return _of_study(side) if reader is None or side.is_dir() else _pooled(reader(side))
 
 
-READERS: Mapping[str, Callable[[Path], list[Figure]]] = {".csv": read_csv, ".json": read_records}
+READERS: Mapping[str, Callable[[Path], list[Figure]]] = {
+    ".csv": read_csv,
+    ".json": read_records,
+    ".html": read_report,
+}
 """End of the name of a file -> how its numbers are read."""
 
 
 def _of_study(directory: Path) -> list[Figure]:
-    found, plan = records(directory), read_plan(directory)
+    opened = Opened.of(directory)
+    found, plan = records(opened), opened.plan
     models = {cell["address"]: cell for cell in plan["plan"] if cell["kind"] == CellKind.TRAIN}
     threats = _threats(plan["plan"], directory)
     withheld = [row for row in found if row["attack"] == WORST_CASE and row["verdict"] == WITHHELD]
     figures, known = list[Figure](), set[tuple[str, str, float]]()
-    for group in groups(directory, found):
+    for group in groups(opened, found):
         figure = _figure(group, models, threats)
         aside = [row for row in withheld if (row["threat"], row["epsilon"]) == (group.threat, group.epsilon)]
         if any(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from spikeproof.auditing.checks import GRAVITY, WITHHELD
+from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.gathered.across_seeds import CLEAN, PARTS, SeedMean, seed_means
 from spikeproof.experiments.read.record import Record
 from spikeproof.experiments.read.results import WORST_CASE
@@ -50,19 +51,21 @@ class PaperRow(TypedDict):
     verdict: str | None
 
 
-def paper_rows(directory: Path, records: Sequence[Record]) -> list[PaperRow]:
+def paper_rows(
+    directory: Path | Opened, records: Sequence[Record], known: Sequence[SeedMean] | None = None
+) -> list[PaperRow]:
     """One row per architecture and budget, clean accuracy first, in the order of the study.
 
     Args:
         directory: the output directory of a run.
         records: its headline numbers.
+        known: means over its trainings, if they are known; otherwise they are read.
 
     Raises:
         DamagedError: a cell is not what was stored.
     """
-    means = {
-        (*_architecture(row), row["threat"], row["epsilon"]): row for row in seed_means(directory, records)
-    }
+    over_seeds = seed_means(directory, records) if known is None else known
+    means = {(*_architecture(row), row["threat"], row["epsilon"]): row for row in over_seeds}
     groups: dict[tuple[object, ...], list[Record]] = {}
     clean: dict[tuple[object, ...], dict[str, Record]] = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""Tables from elsewhere: published accuracies in CSV and records in JSON, with their uncertainty."""
+"""Numbers from elsewhere, with their uncertainty: tables in CSV, records in JSON, the data of a report."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from spikeproof.auditing.checks import WITHHELD
 from spikeproof.errors import InputError
 from spikeproof.experiments.read.gathered.across_seeds import CLEAN, PARTS, Group
 from spikeproof.experiments.read.results import WORST_CASE
-from spikeproof.plainfiles import bytes_of, from_json, printable
+from spikeproof.plainfiles import bytes_of, from_json, printable, shaped
 from spikeproof.statistics import wilson
 from spikeproof.threats import parse_epsilon
 
-__all__ = ["Figure", "read_csv", "read_records"]
+__all__ = ["Figure", "read_csv", "read_records", "read_report"]
 
 LARGEST = 64 * 1024 * 1024
 """Most bytes of a table."""
@@ -188,4 +192,102 @@ def read_records(path: Path) -> list[Figure]:
             found.append(_figure({**same, "accuracy": plain["clean_accuracy"], **ends}, "accuracy", where))
         if plain.get("attack") == WORST_CASE:
             found.append(_figure(plain, "robust_accuracy", where))
+    return found
+
+
+START, END = b'<script type="application/json" id="data">', b"</script>"
+"""Between these stand the data of a report; no text in them can hold the end."""
+
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Place = Annotated[int, Field(strict=True, ge=0)]
+Words = Annotated[str, Field(strict=True, max_length=1000)]
+
+
+class _Model(TypedDict):
+    axes: list[Words]
+    clean: Share | None
+    low: Share | None
+    high: Share | None
+
+
+class _Rows(TypedDict):
+    model: list[Place]
+    budget: list[Place]
+    attack: list[Place]
+    verdict: list[Place]
+    accuracy: list[Share | None]
+    low: list[Share | None]
+    high: list[Share | None]
+
+
+class _Report(TypedDict):
+    """What is read of the data of a report; `shared` are the parts that all of its models have."""
+
+    axes: list[Words]
+    budgets: list[tuple[Words, Annotated[float, Field(ge=0, allow_inf_nan=False)], Words]]
+    worst: Words
+    withheld: Words
+    models: list[_Model]
+    rows: _Rows
+    texts: list[Annotated[str, Field(strict=True)]]
+    shared: NotRequired[dict[Words, Words]]
+
+
+def read_report(path: Path) -> list[Figure]:
+    """The clean accuracies and worst cases that the page of a report holds.
+
+    Args:
+        path: the page, as `spikeproof report` writes it.
+
+    Raises:
+        InputError: it cannot be read, is cut off, or holds no data of a report.
+    """
+    content = bytes_of(path, LARGEST)
+    start = content.find(START)
+    end = content.find(END, start)
+    if start < 0 or end < 0:
+        raise InputError(
+            f"{path}: expected a report of spikeproof with its data",
+            "another page" if start < 0 else "a page that is cut off",
+            "Write it with spikeproof report DIR.",
+        )
+    report: _Report = shaped(from_json(content[start + len(START) : end], str(path)), _Report, str(path))
+    try:
+        return _reported(report, printable(path.name))
+    except (IndexError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected numbers of the models, budgets and texts of the report",
+            "a number that names none of them",
+            "Write the report again with spikeproof report DIR.",
+        ) from error
+
+
+def _reported(report: _Report, name: str) -> list[Figure]:
+    """The numbers of a report.
+
+    Raises:
+        IndexError, ValueError: a row names what the report does not have.
+    """
+    rows, models = report["rows"], report["models"]
+    shared = {part: words for part, words in report.get("shared", {}).items() if part in NAMED}
+    names = []
+    for model in models:
+        own = dict(zip(report["axes"], model["axes"], strict=True))
+        names.append(shared | {part: words for part, words in own.items() if part in NAMED})
+    found = [
+        Figure(names[place], CLEAN, 0.0, model["clean"], model["low"], model["high"], where=name)
+        for place, model in enumerate(models)
+        if model["clean"] is not None
+    ]
+    columns = (rows["model"], rows["budget"], rows["attack"], rows["verdict"])
+    numbers = (rows["accuracy"], rows["low"], rows["high"])
+    for model_at, budget, attack, verdict, value, low, high in zip(*columns, *numbers, strict=True):
+        if report["texts"][attack] != report["worst"]:
+            continue
+        threat, epsilon, _ = report["budgets"][budget]
+        judged = report["texts"][verdict] or None
+        if value is None or judged == WITHHELD:
+            found.append(Figure(names[model_at], threat, epsilon, None, verdict=WITHHELD, where=name))
+        else:
+            found.append(Figure(names[model_at], threat, epsilon, value, low, high, judged, name))
     return found

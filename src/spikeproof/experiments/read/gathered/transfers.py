@@ -11,11 +11,10 @@ from typing import NamedTuple
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.names import PARTS
-from spikeproof.experiments.read.finished import finished
-from spikeproof.experiments.read.labels import Names, labels, text_of
+from spikeproof.experiments.read.finished import Opened
+from spikeproof.experiments.read.labels import labels, text_of
 from spikeproof.experiments.read.record import TransferGrid
-from spikeproof.experiments.run.driver import read_plan
-from spikeproof.experiments.run.store import Store, Stored
+from spikeproof.experiments.run.store import Stored
 from spikeproof.experiments.study.cells import CellRecord, Plain
 from spikeproof.experiments.study.kinds import CellKind
 
@@ -50,27 +49,26 @@ class _Grid:
         return many and all(pair in self.cells for pair in permutations(self.models, 2))
 
 
-def transfer_grids(directory: Path) -> list[TransferGrid]:
+def transfer_grids(directory: Path | Opened) -> list[TransferGrid]:
     """The grids of a study in which images of every model are judged on every other one.
 
     The diagonal holds the same attack on the model itself, where the study has it.
 
     Args:
-        directory: the output directory of a run.
+        directory: the output directory of a run, or the study in it.
 
     Raises:
         InputError: the directory holds no study.
     """
-    plan = read_plan(directory)
+    opened = Opened.of(directory)
+    plan, names = opened.plan, opened.names
     grids = _planned(plan["plan"])
     if not grids:
         return []
     wanted = {address for grid in grids.values() for address in grid.cells.values()}
     kinds = (CellKind.TRAIN, CellKind.CLEAN)
-    cells = finished(
-        Store(directory), [c for c in plan["plan"] if c["kind"] in kinds or c["address"] in wanted]
-    )
-    names = Names.of(plan["plan"], ())
+    asked = {c["address"] for c in plan["plan"] if c["kind"] in kinds} | wanted
+    cells = {address: opened.cells[address] for address in asked & opened.cells.keys()}
     clean = {
         cell.cell["spec"]["train"]: cell
         for cell in cells.values()

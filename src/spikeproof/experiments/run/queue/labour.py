@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from spikeproof.experiments.run.extracts import extract
 from spikeproof.experiments.run.queue.board import Board, Task
 from spikeproof.experiments.run.queue.failures import Failure, Failures
 from spikeproof.experiments.run.queue.leases import HEARTBEAT, STALE, Holder, Lease, Leases, Progress, Pulse
@@ -258,6 +259,7 @@ class _Worker:
             self.end(task, Failures(self.root).note(task.cell.record(), Failure.of(error)))
             return
         Store(self.root).put(task.address, files)
+        extract(Store(self.root), task.cell.record(), self.board.leases.owner)
         Failures(self.root).forget(task.address)
         checkpoint(self.root, task.address).unlink(missing_ok=True)
         self.end(task, None)

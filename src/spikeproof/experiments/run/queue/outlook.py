@@ -9,7 +9,7 @@ from pathlib import Path
 
 from spikeproof.experiments.run.queue.board import Task
 from spikeproof.experiments.run.queue.failures import Failures
-from spikeproof.experiments.run.queue.forecast import Forecast
+from spikeproof.experiments.run.queue.forecast import Forecast, sort_of
 from spikeproof.experiments.run.store import Store
 from spikeproof.experiments.study.cells import Cell
 
@@ -25,13 +25,16 @@ class Outlook:
         finished: number of those that are stored; they are not verified here.
         failed: number of those that failed before and would be tried again.
         seconds: of computation that remains for one worker, judged by finished cells; None where there are
-        none.
+            none.
+        guessed: number of cells that remain of each kind and have no finished cell of their sort; their time
+            is taken for that of an average finished cell.
     """
 
     total: Mapping[str, int]
     finished: Mapping[str, int]
     failed: Mapping[str, int]
     seconds: float | None
+    guessed: Mapping[str, int]
 
     @property
     def cells(self) -> int:
@@ -57,9 +60,11 @@ def outlook(cells: Sequence[Cell], directory: Path) -> Outlook:
     left = [task for task in tasks if task.address not in stored]
     forecast = Forecast(directory)
     forecast.learn(done)
+    known = {sort for sort, seconds in forecast.seconds.items() if seconds}
     return Outlook(
         Counter(task.cell.kind.value for task in tasks),
         Counter(task.cell.kind.value for task in done),
         Counter(task.cell.kind.value for task in left if task.address in failed),
         forecast.of(left) if left else 0.0,
+        Counter(task.cell.kind.value for task in left if sort_of(task) not in known),
     )
