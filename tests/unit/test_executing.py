@@ -162,5 +162,6 @@ def test_a_long_silence_is_broken_by_a_line_with_a_forecast(whole, monkeypatch, 
     shown = capsys.readouterr().out.splitlines()
     assert "about 2.0 h left" in shown[0]
     assert "fgsm 0.1 on mlp/lif/latency/count for 75 s" in shown[0]
-    assert "no cell is finished" in shown[1]
+    assert "fgsm 0.1 on mlp/lif/latency/count for 75 s (1 of 2)" in shown[0]
+    assert "no forecast yet" in shown[1]
     assert shown[2].startswith("once more in 1 s: fgsm")

@@ -16,6 +16,7 @@ from spikeproof.experiments.run.plans import cells_of_plan
 from spikeproof.experiments.run.queue.board import Task
 from spikeproof.experiments.run.queue.labour import Labour, terminable
 from spikeproof.experiments.run.queue.leases import Leases, Pulse
+from spikeproof.experiments.run.store import writing
 
 if TYPE_CHECKING:
     import submitit
@@ -68,7 +69,7 @@ class Slurm:
         jobs: list[submitit.Job[object]] = []
         try:
             with terminable():
-                with queue.batch():
+                with writing(labour.root), queue.batch():
                     jobs += [queue.submit(_Element(labour)) for _ in range(number)]
                 while True:
                     for job in [each for each in jobs if each.done()]:
@@ -78,7 +79,8 @@ class Slurm:
                             return
                         yield lost
                         patience.lose(lost.reason)
-                        jobs.append(queue.submit(_Element(labour)))
+                        with writing(labour.root):
+                            jobs.append(queue.submit(_Element(labour)))
                     yield None
                     time.sleep(BETWEEN_SIGNS)
         finally:

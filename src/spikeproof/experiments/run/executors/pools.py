@@ -86,10 +86,20 @@ class Processes:
                             crew.append(_Process(labour, tasks, number))
                     yield None
             finally:
-                for process in crew:
-                    process.ask_to_end()
-                for process in crew:
-                    process.stop(labour.grace)
+                _end(crew, labour.grace)
+
+
+def _end(crew: Sequence[_Process], grace: float) -> None:
+    """End worker processes, which have a short time to give their cells back; a second Ctrl-C takes it away."""
+    try:
+        for process in crew:
+            process.ask_to_end()
+        for process in crew:
+            process.stop(grace)
+    except KeyboardInterrupt:
+        for process in crew:
+            process.kill()
+        raise
 
 
 class _Sign(Enum):
@@ -188,9 +198,13 @@ class _Process:
         """Wait until the process has ended, but not for ever."""
         self.process.join(grace + LAST_SECONDS)
         if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+            self.kill()
         self.pipe.close()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.process.kill()
+        self.process.join()
 
 
 def _serve(pipe: Connection, labour: Labour, tasks: Sequence[Task], owner: str) -> None:
