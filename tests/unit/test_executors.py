@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import spikeproof.experiments.run.driver as running
+import spikeproof.experiments.run.executors.pools as pools
 from spikeproof.errors import InputError
 from spikeproof.experiments.run.executors import Processes, Serial
 from spikeproof.experiments.run.queue.failures import MOST_LOSSES, MOST_TRIES, Failure, Failures
@@ -222,6 +223,29 @@ def test_ctrl_c_shows_no_traceback_of_a_worker_and_gives_its_cell_back(root):
     assert shown.decode().count("Traceback") == shown.decode().count("KeyboardInterrupt") == 1
     assert not any((root / "leases").iterdir())
     assert not Failures(root).addresses()
+
+
+class Stubborn:
+    """A worker process that the user does not want to wait for."""
+
+    def __init__(self):
+        self.heard = []
+
+    def ask_to_end(self):
+        self.heard.append("asked")
+
+    def stop(self, grace):
+        raise KeyboardInterrupt
+
+    def kill(self):
+        self.heard.append("killed")
+
+
+def test_a_second_ctrl_c_ends_workers_at_once():
+    crew = [Stubborn(), Stubborn()]
+    with pytest.raises(KeyboardInterrupt):
+        pools._end(crew, 2.0)
+    assert [each.heard for each in crew] == [["asked", "killed"]] * 2
 
 
 def test_a_driver_that_is_told_to_stop_ends_its_workers_and_gives_their_cells_back(root):

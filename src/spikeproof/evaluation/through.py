@@ -381,7 +381,8 @@ def settled(
     if isinstance(recipe, UniversalPatch) and recipe.pattern is None:
         few = slice(recipe.images)
         train = functools.partial(recipe.trained, model, threat, x[few], y[few], key.fold("patch"))
-        return replace(recipe, pattern=tuple(keep("patch", lambda: train().pattern) or ())), []
+        found = keep("patch", lambda: train().pattern)
+        return replace(recipe, pattern=tuple(found or ())), []
     if isinstance(recipe, Chosen):
         fitting = [member for member in recipe.attacks if member.suits(model)]
         known, choices = [], list[Choice]()

@@ -1,9 +1,8 @@
 """Parts of an unfinished cell, kept beside the store, so that a kill costs a minute of work at most.
 
-A long cell is computed part by part: by candidates, layers or draws, and by blocks of examples. Parts do not
-depend on each other's place in time, and an example's outcome does not depend on the examples that are
-measured together with it. What was kept of a killed process therefore gives the same cell to the bit, whatever
-the size of the blocks.
+A long cell is computed part by part: by candidates, layers or draws, and by blocks of examples. No part
+depends on when it was computed, and no example's outcome on the examples that are measured together with it.
+What was kept of a killed process therefore gives the same cell to the bit, whatever the size of the blocks.
 """
 
 from __future__ import annotations

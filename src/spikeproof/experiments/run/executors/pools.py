@@ -90,7 +90,7 @@ class Processes:
 
 
 def _end(crew: Sequence[_Process], grace: float) -> None:
-    """End worker processes, which have a short time to give their cells back; a second Ctrl-C takes it away."""
+    """End worker processes, which have a short time to give their cells back; a second Ctrl-C ends it."""
     try:
         for process in crew:
             process.ask_to_end()
