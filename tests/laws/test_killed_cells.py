@@ -40,6 +40,7 @@ corruptions: [contrast]
 severities: [3]
 certificates: [ibp]
 analyses: [{spikes: {attack: fgsm}}]
+draws: 2
 """,
         "{latency: {steps: 2}}",
     ),

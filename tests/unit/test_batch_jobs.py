@@ -1,5 +1,6 @@
 """Jobs of Slurm, as submitit runs them on this machine: warned before their time limit, and queued again."""
 
+import errno
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ from spikeproof.experiments.study.cells import Cell
 sys.path.insert(0, str(Path(__file__).parent))
 from synthetic import Work, cells_of_models, go, noted
 
-pytest.importorskip("submitit")
+submitit = pytest.importorskip("submitit")
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its processes
 
 LOCAL = Slurm(1, {"timeout_min": 5}, "local")
@@ -62,3 +63,12 @@ def test_parameters_that_submitit_does_not_know_are_refused(tmp_path):
         go(tmp_path / "out", cells_of_models(1, 0), Slurm(1, {"nonsense": 3}, "local"))
     with pytest.raises(InputError, match="Slurm, and parameters"):
         go(tmp_path / "out", cells_of_models(1, 0), Slurm(1, {}, "elsewhere"))
+
+
+def test_a_full_disk_where_jobs_are_written_stops_the_run_with_a_message(tmp_path, monkeypatch):
+    def full(queue, *arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(submitit.AutoExecutor, "submit", full)
+    with pytest.raises(InputError, match="No space left"):
+        go(tmp_path / "out", cells_of_models(1, 0), LOCAL)
