@@ -1,6 +1,7 @@
 """Jobs of Slurm, as submitit runs them on this machine: warned before their time limit, and queued again."""
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -23,6 +24,14 @@ from synthetic import Work, cells_of_models, go, noted
 
 submitit = pytest.importorskip("submitit")
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its processes
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """What jobs leave behind is collected here, where its warnings are ignored, and not in another test."""
+    yield
+    gc.collect()
+
 
 LOCAL = Slurm(1, {"timeout_min": 5}, "local")
 
