@@ -67,6 +67,23 @@ def test_a_job_that_is_warned_gives_its_cell_back_and_is_queued_again(tmp_path, 
     assert not Leases(root, "").observe()
 
 
+@dataclass(frozen=True)
+class Blocked(Work):
+    """Tells whether Ctrl-C is blocked in the job, as it is before the job begins."""
+
+    def __call__(self, cell, tell):
+        blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        (self.root / "blocked").write_text(str(blocked))
+        return super().__call__(cell, tell)
+
+
+def test_a_job_never_hears_an_interrupt(tmp_path, importable):
+    root = tmp_path / "out"
+    go(root, cells_of_models(1, 0), LOCAL, work=Blocked(root))
+    assert (root / "blocked").read_text() == "True"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_parameters_that_submitit_does_not_know_are_refused(tmp_path):
     with pytest.raises(InputError, match="parameters that submitit knows"):
         go(tmp_path / "out", cells_of_models(1, 0), Slurm(1, {"nonsense": 3}, "local"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spikeproof.errors import InputError, SpikeproofError
-from spikeproof.experiments.run.executors.seam import Heard, Lost, Patience
+from spikeproof.experiments.run.executors.seam import Heard, Lost, Patience, deaf_to_interrupts
 from spikeproof.experiments.run.plans import cells_of_plan
 from spikeproof.experiments.run.queue.board import Task
 from spikeproof.experiments.run.queue.labour import Labour, terminable
@@ -69,7 +69,7 @@ class Slurm:
         jobs: list[submitit.Job[object]] = []
         try:
             with terminable():
-                with writing(labour.root), queue.batch():
+                with writing(labour.root), deaf_to_interrupts(), queue.batch():
                     jobs += [queue.submit(_Element(labour)) for _ in range(number)]
                 while True:
                     for job in [each for each in jobs if each.done()]:
@@ -79,7 +79,7 @@ class Slurm:
                             return
                         yield lost
                         patience.lose(lost.reason)
-                        with writing(labour.root):
+                        with writing(labour.root), deaf_to_interrupts():
                             jobs.append(queue.submit(_Element(labour)))
                     yield None
                     time.sleep(BETWEEN_SIGNS)

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from typing import ClassVar
 
 from spikeproof.errors import InputError, SpikeproofError
-from spikeproof.experiments.run.executors.seam import Heard, Lost, Patience, named
+from spikeproof.experiments.run.executors.seam import Heard, Lost, Patience, deaf_to_interrupts, named
 from spikeproof.experiments.run.queue.board import Task
 from spikeproof.experiments.run.queue.failures import Failure
 from spikeproof.experiments.run.queue.labour import Ended, Event, Labour, Terminated, Told, terminable
@@ -115,19 +115,6 @@ _Message = Event | Failure | SpikeproofError | _Sign
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Block Ctrl-C in a process that is started inside, also while it imports; here it is only delayed."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
 def _sharing_threads(workers: int) -> Iterator[None]:
     """Let libraries in a process that is started inside use their share of the processor only."""
     share = str(max(1, (os.cpu_count() or 1) // workers))
@@ -152,7 +139,7 @@ class _Process:
         self.process: BaseProcess = context.Process(
             target=_serve, args=(theirs, labour, tasks, self.owner), daemon=True
         )
-        with _deaf_to_interrupts(), _sharing_threads(workers):
+        with deaf_to_interrupts(), _sharing_threads(workers):
             self.process.start()
         theirs.close()
 
