@@ -1,6 +1,7 @@
 """Executors: workers on the cells of a store, killed, refused, interrupted and told to stop."""
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -138,6 +139,33 @@ def test_a_disk_that_is_full_stops_the_run_with_a_message_and_blames_no_cell(roo
     assert Failures(root).addresses() == set()
     assert not Leases(root, "").observe()
     assert go(root, cells, Serial()).computed == 2
+
+
+def test_a_disk_that_is_full_from_any_write_on_stops_the_run_and_leaves_what_goes_on(root, monkeypatch):
+    cells, real = cells_of_models(1, 1), Path.open
+    for last in itertools.count():
+        here, writes = root / str(last), itertools.count()
+
+        def full(path, mode="r", *rest, last=last, writes=writes, **options):
+            if "r" not in mode and next(writes) >= last:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            return real(path, mode, *rest, **options)
+
+        said = None
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", full)
+            try:
+                go(here, cells, Serial())
+            except InputError as error:
+                said = str(error)
+        if said is None:
+            break
+        assert "No space left" in said
+        assert not [*here.rglob(".tmp-*")]
+        assert not Failures(here).addresses()
+        assert go(here, cells, Serial()).failed == 0
+        complete(here, cells)
+    assert last > 8
 
 
 def test_a_checkpoint_that_may_not_be_written_stops_the_run(root):

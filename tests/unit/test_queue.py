@@ -217,6 +217,13 @@ def test_failures_of_earlier_versions_are_set_aside(tmp_path):
     assert "ab12.json" in Failures(tmp_path).read("ab12").error
 
 
+def caused(reason):
+    """A message about a file, with what the operating system said."""
+    error = InputError("a", "b", "c")
+    error.__cause__ = reason
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "passes"),
     [
@@ -228,6 +235,9 @@ def test_failures_of_earlier_versions_are_set_aside(tmp_path):
         (ValueError("connection"), False),
         (FileNotFoundError("data"), False),
         (InputError("a", "b", "c"), False),
+        (caused(OSError(errno.EIO, "Input/output error")), True),
+        (caused(FileNotFoundError("data")), False),
+        (caused(ValueError("connection")), False),
     ],
 )
 def test_errors_that_may_pass_are_told_from_those_that_stay(error, passes):
