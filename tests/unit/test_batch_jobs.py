@@ -14,6 +14,7 @@ import pytest
 
 from spikeproof.errors import InputError
 from spikeproof.experiments.run.executors.on_slurm import Slurm
+from spikeproof.experiments.run.plans import write_plan
 from spikeproof.experiments.run.queue.failures import Failures
 from spikeproof.experiments.run.queue.leases import Leases
 from spikeproof.experiments.run.store import Store
@@ -38,13 +39,17 @@ LOCAL = Slurm(1, {"timeout_min": 5}, "local")
 
 @dataclass(frozen=True)
 class Warned(Work):
-    """Gets the signal that Slurm sends before the time limit, at the first try of one of the cells."""
+    """Gets the signal that Slurm sends before the time limit, at the first try of one of the cells.
+
+    Another study is written to the directory before, as another run does.
+    """
 
     cell: Cell | None = None
 
     def __call__(self, cell, tell):
         files = super().__call__(cell, tell)
         if cell == self.cell and len([line for line in noted(self.root) if line[1] == cell.address]) == 1:
+            write_plan(self.root, "other", {}, cells_of_models(3, 0))
             os.kill(os.getpid(), signal.SIGUSR2)
             threading.Event().wait(60)
         return files
@@ -65,6 +70,7 @@ def test_a_job_that_is_warned_gives_its_cell_back_and_is_queued_again(tmp_path, 
     assert Store(root).addresses() == {cell.address for cell in cells}
     assert not Failures(root).addresses()
     assert not Leases(root, "").observe()
+    assert not [*(root / "slurm").glob("cells-*")]
 
 
 @dataclass(frozen=True)
