@@ -15,6 +15,7 @@ from spikeproof.evaluation.distances import Nearest, evaluate_distances
 from spikeproof.evaluation.outcomes import Attacked
 from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.run.queue.leases import Progress
 from spikeproof.experiments.run.unfinished import Unfinished
 from spikeproof.experiments.study.cells import Cell
 from spikeproof.keys import Key
@@ -76,6 +77,14 @@ def test_blocks_of_any_size_have_the_outcome_of_the_whole(outcome, measure, batc
     told = []
     same(whole(outcome, measure, tmp_path / "s", batch, told=told), measure(slice(None)))
     assert [progress.done for progress in told] == list(range(0, len(X), batch))
+
+
+def test_examples_that_are_a_stage_of_a_cell_do_not_foretell_its_end(tmp_path):
+    told = []
+    parts = unfinished(tmp_path / "s", told=told)
+    parts.stage = (2, 9)
+    parts.rows("pgd", lambda rows: {"x": X[rows]}, 6, len(X))
+    assert told == [Progress(2, 9, "pgd, 0 of 11"), Progress(2, 9, "pgd, 6 of 11")]
 
 
 class Killed(BaseException):

@@ -651,7 +651,7 @@ def evaluate_suite(
                 _measured, model, attack, threat, x, y, clean, key.fold("member", member.name), rows
             )
             found = in_blocks(
-                f"{position + 1} of {first + len(members)}, {member.name}",
+                f"member {position + 1}, {member.name}",
                 functools.partial(measure, through=gradient_source, batch_size=batch_size, draws=draws),
                 getattr(attack, "batch", None) or batch_size,
                 len(rows),

@@ -456,11 +456,14 @@ class Bench:
             )
         state, saved = checkpoint(self.root, cell.address), time.monotonic()
         identity = address([cell.address, subject.weights])
+        interim = Interim.resume(state, identity, torch.device(self.device))
+        parts.stage = (len(interim.members) if interim else 0, len(members))
 
         def keep(interim: Interim, total: int) -> None:
             nonlocal saved
             last = interim.members[-1]
-            parts.tell(Progress(len(interim.members), total, f"{last['name']}, {last['left']:.1%} left"))
+            parts.stage = (len(interim.members), total)
+            parts.tell(Progress(*parts.stage, f"{last['name']}, {last['left']:.1%} left"))
             if time.monotonic() - saved > SECONDS_AT_RISK:
                 state.parent.mkdir(parents=True, exist_ok=True)
                 interim.save(state, identity)
@@ -480,7 +483,7 @@ class Bench:
             batch_size=self.batch_size,
             draws=cell.spec["draws"],
             members=members,
-            interim=Interim.resume(state, identity, torch.device(self.device)),
+            interim=interim,
             on_member=keep,
             in_blocks=in_blocks,
         )
@@ -533,7 +536,7 @@ class Bench:
         model, key = subject.model, Key.of(spec["seed"]).fold("analysis")
         assert isinstance(model, Classifier)  # studies plan analyses for no other
         assert isinstance(analysis, SpikeAnalysis)  # the one that there is
-        images = subject.images
+        images, parts.stage = subject.images, (0, 0)
         if analysis.sponge is not None:
             sponge, draws = analysis.sponge, key.fold("sponge").for_rows(subject.clean.example)
 
@@ -597,9 +600,11 @@ class Bench:
         if name not in self.subjects:
             while len(self.subjects) >= KEPT_SUBJECTS:
                 self.subjects.pop(next(iter(self.subjects)))
+            parts.stage = None if cell.kind is CellKind.CLEAN else (0, 0)
             self.subjects[name] = self.read_subject(
                 spec["train"], spec["examples"], build(Sample, sample, PARTS), spec["draws"], parts
             )
+            parts.stage = None
         parts.weights = (self.subjects[name].weights,)
         return self.subjects[name]
 

@@ -60,6 +60,8 @@ class Unfinished:
         device: of the tensors.
         tell: hears what is computed.
         weights: digests of the weights that the parts depend on, which are part of their names.
+        stage: how far the cell is, while its examples are only a stage of it, so that they do not foretell
+            its end: number of this stage and of all, or twice 0 where that is not known.
     """
 
     state: Path
@@ -67,6 +69,7 @@ class Unfinished:
     device: torch.device
     tell: Callable[[Progress], None]
     weights: tuple[str, ...] = ()
+    stage: tuple[int, int] | None = None
     parts: dict[str, _Part] = field(default_factory=dict, repr=False)
     opened: bool = False
     saved: float = 0.0
@@ -141,7 +144,8 @@ class Unfinished:
         named, batches = self._named(name), 1
         whole = self.parts.get(named)
         while (done := _length(whole)) < examples:
-            self.tell(Progress(done, examples, name))
+            share = f"{name}, {done} of {examples}"
+            self.tell(Progress(*self.stage, share) if self.stage else Progress(done, examples, name))
             inner, began = set(self.parts), time.monotonic()
             part = measure(slice(done, min(done + batches * batch, examples)))
             batches = max(
