@@ -6,7 +6,9 @@
 Two drivers work on one store at a time, as two machines would. A killed driver is started again, and so is a
 killed node of Ray. At the end every cell has to be there, undamaged and with the right numbers, no cell may
 have been begun after it was finished, and nothing may be held or set aside. `--kills 0` measures the time
-that a cell costs beyond its computation instead.
+that a cell costs beyond its computation instead, and `--attacks 8` how many more cells two workers finish
+than one, where each attacks a small network so many times: runs with one and with two workers alternate, and
+the processor time of a cell shows whether the workers are in each other's way.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import fmean
 
 ROOT = Path(__file__).parents[1]
 SYNTHETIC = str(ROOT / "tests" / "unit")
@@ -60,8 +63,15 @@ def drive(asked: argparse.Namespace) -> None:
     """One driver, which runs until nothing remains to be done."""
     cells = synthetic.cells_of_models(MODELS, asked.cells // MODELS - 1)
     executor = executor_of(asked.executor, asked.workers, asked.address)
-    work = synthetic.Work(asked.out, asked.seconds)
+    work = work_of(asked)
     print(synthetic.go(asked.out, cells, executor, work=work, pace=PACE))
+
+
+def work_of(asked: argparse.Namespace) -> synthetic.Work:
+    """What a cell computes: it sleeps, or it attacks a network."""
+    if asked.attacks:
+        return synthetic.Computing(asked.out, asked.attacks)
+    return synthetic.Work(asked.out, asked.seconds)
 
 
 class Campaign:
@@ -189,16 +199,54 @@ def done(asked: argparse.Namespace) -> bool:
     return len(Store(asked.out).addresses()) >= asked.cells // MODELS * MODELS
 
 
-def measure(asked: argparse.Namespace) -> dict[str, object]:
-    """The time of a cell beyond its computation, between the first and the last cell that is stored."""
+def apart(asked: argparse.Namespace) -> float:
+    """Run the campaign without kills; the seconds from one cell to the next, once workers have started."""
     with cluster(asked) as (address, _):
         asked.address = address
         drive(asked)
     stored = sorted(path.stat().st_mtime for path in (asked.out / "cells").iterdir())
-    skipped = len(stored) // 5  # the first cells, while workers start
-    each = (stored[-1] - stored[skipped]) / (len(stored) - 1 - skipped) * asked.workers
+    skipped = len(stored) // 5
+    return (stored[-1] - stored[skipped]) / (len(stored) - 1 - skipped)
+
+
+def measure(asked: argparse.Namespace) -> dict[str, object]:
+    """The time of a cell beyond its computation."""
+    each = apart(asked) * asked.workers
     found = {"executor": asked.executor, "workers": asked.workers, "computation of a cell": asked.seconds}
     return {**found, "milliseconds beyond it": round(1000 * (each - asked.seconds), 1), **check(asked)}
+
+
+def compare(asked: argparse.Namespace) -> dict[str, object]:
+    """How many more cells two workers finish than one in the same time, in runs that alternate."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    spent: dict[int, list[float]] = {1: [], 2: []}
+    loads = [os.getloadavg()[0]]
+    for _ in range(asked.pairs):
+        for workers in rates:
+            begin(asked.out)
+            asked.workers = workers
+            rates[workers].append(1 / apart(asked))
+            cells = (asked.out / "cells").iterdir()
+            seconds = [json.loads((cell / "provenance.json").read_text())["seconds"] for cell in cells]
+            spent[workers].append(fmean(seconds))
+            loads.append(os.getloadavg()[0])
+    return {
+        "executor": asked.executor,
+        "cells per second with one worker": rates[1],
+        "cells per second with two": rates[2],
+        "times as many": round(fmean(rates[2]) / fmean(rates[1]), 2),
+        "processor seconds of a cell with one worker": spent[1],
+        "processor seconds of a cell with two": spent[2],
+        "load averages": loads,
+        **check(asked),
+    }
+
+
+def begin(out: Path) -> None:
+    """An empty output directory."""
+    shutil.rmtree(out, ignore_errors=True)
+    synthetic.log_of(out).unlink(missing_ok=True)
+    out.mkdir(parents=True)
 
 
 def main() -> None:
@@ -212,6 +260,8 @@ def main() -> None:
     parser.add_argument("--drivers", type=int, default=2)
     parser.add_argument("--nodes", type=int, default=2, help="of the cluster of Ray")
     parser.add_argument("--seconds", type=float, default=0.2, help="computation of a cell")
+    parser.add_argument("--attacks", type=int, default=0, help="of a cell on a network, instead of its sleep")
+    parser.add_argument("--pairs", type=int, default=3, help="runs with one and with two workers")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--address", help=argparse.SUPPRESS)
@@ -220,10 +270,8 @@ def main() -> None:
     if asked.drive:
         drive(asked)
         return
-    shutil.rmtree(asked.out, ignore_errors=True)
-    synthetic.log_of(asked.out).unlink(missing_ok=True)
-    asked.out.mkdir(parents=True)
-    found = measure(asked) if asked.kills == 0 else endure(asked)
+    begin(asked.out)
+    found = (compare if asked.attacks else endure if asked.kills else measure)(asked)
     print(json.dumps(found, indent=1))
     wrong = ("missing", "wrong", "begun after they were finished", "held", "failures")
     sys.exit(1 if any(found[name] for name in wrong) else 0)

@@ -23,6 +23,7 @@ __all__ = [
     "Decoder",
     "Encoder",
     "Extreme",
+    "Keep",
     "Model",
     "Network",
     "Seen",
@@ -36,6 +37,7 @@ __all__ = [
     "check_tensors",
     "encoded_shape",
     "example_shape",
+    "kept_under",
     "moves_events",
     "output_width",
     "reads_current",
@@ -43,12 +45,53 @@ __all__ = [
     "spike_count",
     "spike_counts",
     "takes_events",
+    "unkept",
 ]
 
 Call = TypeVar("Call", bound=Callable[..., Any])
+Kept = TypeVar("Kept")
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
+
+
+class Keep(Protocol):
+    """Gives a part of a long measurement: computed now, or as an earlier process computed and kept it.
+
+    A part is a tensor, which is kept to the bit, or plain data, which come back as JSON has them.
+    """
+
+    def __call__(self, name: str, compute: Callable[[], Kept], /) -> Kept:
+        """The part of this name, which no other part of the measurement has."""
+        ...
+
+
+def unkept(name: str, compute: Callable[[], Kept], /) -> Kept:
+    """Compute a part and keep nothing.
+
+    Example:
+        >>> unkept("sum", lambda: 1 + 1)
+        2
+    """
+    return compute()
+
+
+def kept_under(keep: Keep, heading: str) -> Keep:
+    """Keep parts under names that begin with a heading.
+
+    Example:
+        >>> names = []
+        >>> def noting(name, compute):
+        ...     names.append(name)
+        ...     return compute()
+        >>> kept_under(noting, "layer 1")("counts", lambda: 3), names
+        (3, ['layer 1 counts'])
+    """
+
+    def under(name: str, compute: Callable[[], Kept], /) -> Kept:
+        return keep(f"{heading} {name}", compute)
+
+    return under
 
 
 @runtime_checkable

@@ -3,14 +3,26 @@
 import hashlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
+import torch
+
 import spikeproof.experiments.run.driver as running
+from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.decoders import Count
+from spikeproof.encoders import Direct
 from spikeproof.experiments.run.queue.leases import Progress
 from spikeproof.experiments.run.shapes import FORMAT
 from spikeproof.experiments.run.store import Store, as_json
 from spikeproof.experiments.study.cells import MEASURING_VERSION, TRAINING_VERSION, Cell
+from spikeproof.keys import Key
+from spikeproof.networks.architecture import MLP
+from spikeproof.networks.classifier import ModelSpec
+from spikeproof.neurons import LIF
+from spikeproof.surrogates import ATan
+from spikeproof.threats import Linf
 
 QUICK = running.Pace(beat=0.2, stale=2.0, grace=0.2)
 PARTS = ("network", "neuron", "encoder", "decoder", "surrogate")
@@ -74,6 +86,30 @@ class Work:
         log = os.open(log_of(self.root), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(log, f"{word} {cell.address} {os.getpid()}\n".encode())
         os.close(log)
+
+
+@dataclass(frozen=True)
+class Computing(Work):
+    """Attacks a small spiking network instead of sleeping, always as much; `seconds` counts the attacks.
+
+    The time that a cell states is that of the processor.
+    """
+
+    def __call__(self, cell, tell):
+        torch.set_num_threads(1)
+        began, model = time.process_time(), network()
+        x, y = Key.of(1).uniform((100, 1, 8, 8)), torch.arange(100) % 10
+        for number in range(round(self.seconds)):
+            PGD(steps=10)(Linf(0.1))(model, x, y, Key.of(number).for_rows(range(100)))
+        super(Computing, replace(self, seconds=0.0)).__call__(cell, tell)
+        return files_of(cell, time.process_time() - began)
+
+
+@cache
+def network():
+    """The network that is attacked, which a worker keeps in memory."""
+    spec = ModelSpec(Direct(8), MLP((64,)), LIF(), ATan(), Count(), (1, 8, 8), 10)
+    return spec.build(Key.of(0)).eval()
 
 
 def log_of(root):

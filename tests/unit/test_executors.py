@@ -1,6 +1,7 @@
 """Executors: workers on the cells of a store, killed, refused, interrupted and told to stop."""
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import spikeproof.experiments.run.driver as running
+import spikeproof.experiments.run.executors.pools as pools
 from spikeproof.errors import InputError
 from spikeproof.experiments.run.executors import Processes, Serial
 from spikeproof.experiments.run.queue.failures import MOST_LOSSES, MOST_TRIES, Failure, Failures
@@ -139,6 +141,33 @@ def test_a_disk_that_is_full_stops_the_run_with_a_message_and_blames_no_cell(roo
     assert go(root, cells, Serial()).computed == 2
 
 
+def test_a_disk_that_is_full_from_any_write_on_stops_the_run_and_leaves_what_goes_on(root, monkeypatch):
+    cells, real = cells_of_models(1, 1), Path.open
+    for last in itertools.count():
+        here, writes = root / str(last), itertools.count()
+
+        def full(path, mode="r", *rest, last=last, writes=writes, **options):
+            if "r" not in mode and next(writes) >= last:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            return real(path, mode, *rest, **options)
+
+        said = None
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", full)
+            try:
+                go(here, cells, Serial())
+            except InputError as error:
+                said = str(error)
+        if said is None:
+            break
+        assert "No space left" in said
+        assert not [*here.rglob(".tmp-*")]
+        assert not Failures(here).addresses()
+        assert go(here, cells, Serial()).failed == 0
+        complete(here, cells)
+    assert last > 8
+
+
 def test_a_checkpoint_that_may_not_be_written_stops_the_run(root):
     cells = cells_of_models(1, 2)
     refused = PermissionError(errno.EACCES, "Permission denied", str(root / "checkpoints" / "x"))
@@ -222,6 +251,29 @@ def test_ctrl_c_shows_no_traceback_of_a_worker_and_gives_its_cell_back(root):
     assert shown.decode().count("Traceback") == shown.decode().count("KeyboardInterrupt") == 1
     assert not any((root / "leases").iterdir())
     assert not Failures(root).addresses()
+
+
+class Stubborn:
+    """A worker process that the user does not want to wait for."""
+
+    def __init__(self):
+        self.heard = []
+
+    def ask_to_end(self):
+        self.heard.append("asked")
+
+    def stop(self, grace):
+        raise KeyboardInterrupt
+
+    def kill(self):
+        self.heard.append("killed")
+
+
+def test_a_second_ctrl_c_ends_workers_at_once():
+    crew = [Stubborn(), Stubborn()]
+    with pytest.raises(KeyboardInterrupt):
+        pools._end(crew, 2.0)
+    assert [each.heard for each in crew] == [["asked", "killed"]] * 2
 
 
 def test_a_driver_that_is_told_to_stop_ends_its_workers_and_gives_their_cells_back(root):

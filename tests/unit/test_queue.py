@@ -1,5 +1,6 @@
 """The store as a queue: leases and their heartbeats, failures, the order of work, and surveys."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from spikeproof.experiments.run.driver import Pace
 from spikeproof.experiments.run.executors import Serial
 from spikeproof.experiments.run.queue.board import Board, Task
 from spikeproof.experiments.run.queue.failures import MOST_LOSSES, MOST_TRIES, Failure, Failures, transient
-from spikeproof.experiments.run.queue.forecast import Forecast
+from spikeproof.experiments.run.queue.forecast import Courses, Forecast
 from spikeproof.experiments.run.queue.labour import Labour
 from spikeproof.experiments.run.queue.leases import Holder, Leases, Progress, Pulse
 from spikeproof.experiments.run.queue.survey import prune, retry, survey
@@ -174,6 +175,23 @@ def test_a_lost_worker_loses_all_its_leases_and_nobody_else(tmp_path):
     assert len(kept) == 3
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_stale_lease_that_cannot_be_moved_away_stops_the_run(tmp_path, monkeypatch, clock, number):
+    """Where nobody could ever take the cell, waiting for it would have no end."""
+    elsewhere(monkeypatch, lambda: Leases(tmp_path, "lost").take("ab12"))
+    other = Leases(tmp_path, "other")
+    for clock.now in (0.0, 100.0):
+        other.observe()
+
+    def refuse(path, target):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(InputError, match=os.strerror(number)):
+        other.take("ab12")
+    assert other.expire("lost") == []
+
+
 # --- failures ------------------------------------------------------------------------------------------
 
 
@@ -199,6 +217,13 @@ def test_failures_of_earlier_versions_are_set_aside(tmp_path):
     assert "ab12.json" in Failures(tmp_path).read("ab12").error
 
 
+def caused(reason):
+    """A message about a file, with what the operating system said."""
+    error = InputError("a", "b", "c")
+    error.__cause__ = reason
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "passes"),
     [
@@ -210,6 +235,9 @@ def test_failures_of_earlier_versions_are_set_aside(tmp_path):
         (ValueError("connection"), False),
         (FileNotFoundError("data"), False),
         (InputError("a", "b", "c"), False),
+        (caused(OSError(errno.EIO, "Input/output error")), True),
+        (caused(FileNotFoundError("data")), False),
+        (caused(ValueError("connection")), False),
     ],
 )
 def test_errors_that_may_pass_are_told_from_those_that_stay(error, passes):
@@ -327,6 +355,23 @@ def test_a_forecast_goes_by_sorts_then_kinds_then_by_the_average(tmp_path):
     store.put(tasks[1].address, files_of(tasks[1].cell, 2.0))
     forecast.learn(tasks[1:2])
     assert forecast.of([tasks[3], tasks[4]], workers=2) == 6.0
+
+
+def test_a_forecast_goes_by_the_progress_of_cells_under_way(tmp_path):
+    tasks = [Task.of(cell) for cell in cells_of_models(1, 2)]
+    courses, forecast, (first, *_) = Courses(), Forecast(tmp_path), [task.address for task in tasks]
+
+    def told(progress, now):
+        return forecast.of(tasks, 1, courses.see({first: progress}, now))
+
+    assert told(Progress(0, 0, "loading"), 0.0) is None
+    assert told(Progress(20, 100), 10.0) is None  # 20 were done when it was first seen
+    # 10 of 80 in 5 s, so 35 s are left of this one; with the 15 s before, the other two take as long
+    assert told(Progress(30, 100), 15.0) == 35.0 + 2 * 50.0
+    assert told(Progress(0, 4, "next stage"), 20.0) is None
+    Store(tmp_path).put(first, files_of(tasks[0].cell, 30.0))
+    forecast.learn(tasks[:1])
+    assert told(Progress(0, 4, "next stage"), 25.0) == 5.0 + 2 * 30.0
 
 
 # --- surveys -------------------------------------------------------------------------------------------

@@ -164,8 +164,9 @@ def refusing(monkeypatch, number):
     monkeypatch.setattr(os, "fsync", fsync)
 
 
-def test_a_file_system_without_synchronised_directories_is_noted_and_used(tmp_path, monkeypatch):
-    refusing(monkeypatch, errno.EINVAL)
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EPERM, errno.EPROTO, errno.EISDIR, errno.ENOTTY])
+def test_a_file_system_without_synchronised_directories_is_noted_and_used(tmp_path, monkeypatch, number):
+    refusing(monkeypatch, number)
     store = Store(tmp_path / "out")
     assert "cannot synchronise directories" in store.prepare()
     store.put(ADDRESS, files(n=3))

@@ -9,15 +9,20 @@ import pytest
 from click.testing import CliRunner
 
 import spikeproof.experiments.run.driver as running
+import spikeproof.experiments.run.queue.imports as imports
+import spikeproof.experiments.run.queue.survey as survey
+import spikeproof.experiments.run.shapes as shapes
 from spikeproof.command.campaigns.upkeep import COUNTED
 from spikeproof.command.cli import cli
 from spikeproof.experiments.run.executors import Serial
 from spikeproof.experiments.run.queue.failures import Failure, Failures
 from spikeproof.experiments.run.queue.imports import import_cells
 from spikeproof.experiments.run.queue.leases import Leases
+from spikeproof.experiments.run.queue.listing import LARGEST_PLAN
 from spikeproof.experiments.run.store import Store, as_json
 from spikeproof.experiments.study.cells import cells_of
 from spikeproof.experiments.study.files.reader import load
+from spikeproof.plainfiles import bytes_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from synthetic import QUICK, Work, cells_of_models, files_of
@@ -145,6 +150,34 @@ def test_what_would_be_removed_is_said_first_and_removed_only_with_yes(place):
     assert call("prune", place, "--yes") == "Nothing to remove."
 
 
+def test_states_of_cells_that_remain_stay_however_many_a_cell_has(place):
+    without(place, 1)
+    (place / "checkpoints").mkdir(exist_ok=True)
+    for name in ("", "-parts", "-ann"):
+        (place / "checkpoints" / f"{CELLS[1].address}{name}").write_text("state")
+        (place / "checkpoints" / f"{CELLS[2].address}{name}").write_text("state")
+    assert "removed 3 things" in call("prune", place, "--yes")
+    assert {path.name[:32] for path in (place / "checkpoints").iterdir()} == {CELLS[1].address}
+    running.run("made", {}, CELLS, Work(place), Serial(), place, running.Listener(), QUICK)
+    assert not any((place / "checkpoints").iterdir())
+
+
+def test_a_lease_that_is_taken_over_while_others_are_removed_stays(place, monkeypatch):
+    leases = Leases(place, "lost")
+    lost, now = leases.take(CELLS[1].address), Leases(place, "new")
+    monkeypatch.setattr(Leases, "observe", lambda self: {})  # what was live a moment later was not yet
+
+    def overtaken(path):
+        lost.release()
+        assert now.take(CELLS[1].address) is not None
+        return 0
+
+    monkeypatch.setattr(survey, "_size", overtaken)
+    assert survey.prune(place, remove=True).leases == (CELLS[1].address,)
+    monkeypatch.undo()
+    assert Leases(place, "").observe()[CELLS[1].address].owner == "new"
+
+
 def test_cells_of_a_study_that_is_kept_stay(place, tmp_path):
     text = (
         "name: other\ndata: digits\nmodels: {encoder: direct, network: {mlp: {hidden: [4]}}}\nexamples: 5\n"
@@ -228,8 +261,28 @@ def test_a_cell_under_the_address_of_another_is_not_copied(whole, place, tmp_pat
     forged = {**CELLS[2].record(), "address": CELLS[1].address}
     Store(other).put(CELLS[1].address, {**files_of(CELLS[2]), "cell.json": as_json(forged)})
     without(place, 1)
-    assert "belongs elsewhere" in call("import", place, other, status=1)
+    assert "another cell than the plan" in call("import", place, other, status=1)
     assert not Store(place).path(CELLS[1].address).exists()
+
+
+def test_a_cell_whose_table_does_not_fit_its_kind_is_not_copied(whole, place, monkeypatch):
+    """A manifest may fit what was tampered with; the table has to fit kind and numbers."""
+    without(place, 1)
+    monkeypatch.setitem(shapes.COLUMNS, "inspect", ("example",))
+    assert "0 cells copied, 2 were there, 0 differ, 6 are damaged" in call("import", place, whole, status=1)
+    assert not Store(place).path(CELLS[1].address).exists()
+
+
+def test_a_plan_may_be_larger_than_other_documents(whole, tmp_path, monkeypatch):
+    asked = []
+
+    def limited(path, limit=None):
+        asked.append((path.name, limit))
+        return bytes_of(path, limit)
+
+    monkeypatch.setattr(imports, "bytes_of", limited)
+    import_cells(tmp_path / "new", whole)
+    assert ("study.json", LARGEST_PLAN) in asked
 
 
 def test_a_damaged_cell_here_is_replaced(whole, place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,10 +29,10 @@ from spikeproof.analysis.information import (
 )
 from spikeproof.analysis.sensitivity import gradient_norms, local_lipschitz
 from spikeproof.analysis.sponge import Sponge
-from spikeproof.analysis.trains.changes import spike_change
+from spikeproof.analysis.trains.changes import Change, spike_change
 from spikeproof.analysis.trains.dissimilarity import TrainDistance
 from spikeproof.analysis.trains.profiles import ISIDistance, SPIKEDistance, SPIKESynchronisation
-from spikeproof.analysis.trains.spiketrains import spike_trains
+from spikeproof.analysis.trains.spiketrains import SpikeTrains, spike_trains
 from spikeproof.analysis.trains.variability import (
     fano_factor,
     interval_variation,
@@ -43,7 +44,7 @@ from spikeproof.attacks.recipe import Recipe
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
-from spikeproof.protocols import Threat, moves_events
+from spikeproof.protocols import Keep, Threat, kept_under, moves_events, unkept
 
 __all__ = [
     "Analysis",
@@ -204,6 +205,7 @@ class SpikeAnalysis(Analysis):
         threat: Threat,
         *,
         batch_size: int = 128,
+        keep: Keep = unkept,
     ) -> SpikeSummary:
         """Compare what a model does with clean and with attacked images.
 
@@ -215,6 +217,7 @@ class SpikeAnalysis(Analysis):
             key: decides the draws of a stochastic model, the neurons and the folds of read-outs.
             threat: within which the logits are sampled.
             batch_size: images per forward pass; changes no number.
+            keep: keeps every measurement of a layer, and of a batch.
 
         Raises:
             InputError: there are no images, or not as many attacked ones and labels.
@@ -227,11 +230,12 @@ class SpikeAnalysis(Analysis):
             )
         draws = key.fold("draws").for_rows(range(len(clean)))
         costs, right = list[CostSummary](), list[float]()
-        for images in (clean, attacked):
-            cost, accuracy = self._cost(model, images, labels, draws, batch_size)
+        for name, images in (("clean", clean), ("attacked", attacked)):
+            under = kept_under(keep, f"cost of {name} images")
+            cost, accuracy = self._cost(model, images, labels, draws, batch_size, under)
             costs.append(cost)
             right.append(accuracy)
-        layers = list(self._layers(model, clean, attacked, labels, draws, key, batch_size))
+        layers = list(self._layers(model, clean, attacked, labels, draws, key, batch_size, keep))
         return {
             "n": len(clean),
             "clean_accuracy": right[0],
@@ -239,7 +243,9 @@ class SpikeAnalysis(Analysis):
             "layers": layers,
             "cost": costs[0],
             "attacked_cost": costs[1],
-            "sensitivity": _sensitivity(model, clean, labels, threat, key, batch_size),
+            "sensitivity": _sensitivity(
+                model, clean, labels, threat, key, batch_size, kept_under(keep, "sensitivity")
+            ),
         }
 
     def traces(
@@ -283,14 +289,19 @@ class SpikeAnalysis(Analysis):
         return {name: each.cpu().contiguous() for name, each in found.items()}
 
     def _cost(
-        self, model: Classifier, images: Tensor, labels: Tensor, key: Key, size: int
+        self, model: Classifier, images: Tensor, labels: Tensor, key: Key, size: int, keep: Keep
     ) -> tuple[CostSummary, float]:
-        totals, right = np.zeros(5), 0
-        for rows in torch.split(torch.arange(len(images)), size):
+        def sums(rows: Tensor) -> list[float]:
             found = inference_cost(model, images[rows], key.take(rows), self.tariff)
             numbers = (found.accumulates, found.multiplies, found.picojoules, found.spikes, found.steps)
-            totals += np.array([float(each.double().sum()) for each in numbers])
-            right += int((found.answers == labels[rows]).sum())
+            right = (found.answers == labels[rows]).sum()
+            return [float(each.double().sum()) for each in (*numbers, right)]
+
+        totals, right = np.zeros(5), 0.0
+        for rows in torch.split(torch.arange(len(images)), size):
+            *numbers, hits = keep(_rows(rows), functools.partial(sums, rows))
+            totals += np.array(numbers)
+            right += hits
         mean = [float(total) for total in totals / len(images)]
         cost: CostSummary = {
             "accumulates": mean[0],
@@ -310,6 +321,7 @@ class SpikeAnalysis(Analysis):
         draws: Key,
         key: Key,
         size: int,
+        keep: Keep,
     ) -> Iterator[LayerSummary]:
         if not model.spec.neuron.spiking:
             return
@@ -320,18 +332,19 @@ class SpikeAnalysis(Analysis):
         ]
         for index, (before, after) in enumerate(pairs):
             repeated = [before.spikes, *(run[index].spikes for run in again)] if again else []
-            yield self._layer(before, after.spikes, labels, repeated, key.fold(before.layer))
+            under = kept_under(keep, f"layer {index + 1}:")
+            yield self._layer(before, after.spikes, labels, repeated, key.fold(before.layer), under)
 
     def _layer(
-        self, before: Activity, after: Tensor, labels: Tensor, repeated: list[Tensor], key: Key
+        self, before: Activity, after: Tensor, labels: Tensor, repeated: list[Tensor], key: Key, keep: Keep
     ) -> LayerSummary:
         x, y = before.spikes.flatten(2), after.flatten(2)
         chosen = key.fold("neurons").uniform((x.shape[2],)).argsort()[: self.neurons].sort().values
         few, fewer = x[..., chosen], y[..., chosen]
-        change = spike_change(few, fewer, self.cost)
+        change = Change(*keep("change", lambda: spike_change(few, fewer, self.cost)))
         firing = ((few != 0) | (fewer != 0)).any(0).flatten()
         a, b = (spike_trains(spikes.flatten(1)[:, firing]) for spikes in (few, fewer))
-        bits, shuffled = _told(few, labels, key)
+        bits, shuffled = _told(few, labels, key, keep)
         counts = [spikes[..., chosen].ne(0).sum(0).double().cpu().numpy() for spikes in map(_flat, repeated)]
         return {
             "layer": before.layer,
@@ -340,14 +353,17 @@ class SpikeAnalysis(Analysis):
             "attacked_rate": float((y != 0).sum(0).double().mean()),
             "counts": change.counts,
             "times": change.times,
-            "distances": {distance.title: _mean(distance(a, b)) for distance in self.distances},
-            "cv": _mean(interval_variation(a)),
-            "cv2": _mean(local_interval_variation(a)),
-            "lv": _mean(local_variation(a)),
+            "distances": {
+                distance.title: keep(distance.title, functools.partial(_mean_distance, distance, a, b))
+                for distance in self.distances
+            },
+            "cv": keep("CV", lambda: _mean(interval_variation(a))),
+            "cv2": keep("CV2", lambda: _mean(local_interval_variation(a))),
+            "lv": keep("LV", lambda: _mean(local_variation(a))),
             "fano": _mean(fano_factor(np.stack(counts))) if counts else None,
             "bits": bits,
             "shuffled": shuffled,
-            "windows": _windows(x, y, labels, key),
+            "windows": _windows(x, y, labels, key, keep),
         }
 
 
@@ -364,17 +380,22 @@ def _run(model: Classifier, images: Tensor, key: Key, size: int) -> list[Activit
 
 
 def _sensitivity(
-    model: Classifier, images: Tensor, labels: Tensor, threat: Threat, key: Key, size: int
+    model: Classifier, images: Tensor, labels: Tensor, threat: Threat, key: Key, size: int, keep: Keep
 ) -> Sensitivity:
     inputs = images[0].numel()
     if moves_events(threat):
         return {"inputs": inputs, "gradient_l1": None, "gradient_l2": None, "lipschitz": None}
     draws = key.fold("slopes").for_rows(range(len(images)))
+
+    def sums(rows: Tensor) -> tuple[float, float, float]:
+        norms = gradient_norms(model, images[rows], labels[rows], draws.take(rows))
+        steepest = local_lipschitz(model, images[rows], threat, draws.take(rows))
+        return float(norms.l1.double().sum()), float(norms.l2.double().sum()), float(steepest.double().sum())
+
     l1, l2, slopes = 0.0, 0.0, 0.0
     for rows in torch.split(torch.arange(len(images)), size):
-        norms = gradient_norms(model, images[rows], labels[rows], draws.take(rows))
-        l1, l2 = l1 + float(norms.l1.double().sum()), l2 + float(norms.l2.double().sum())
-        slopes += float(local_lipschitz(model, images[rows], threat, draws.take(rows)).double().sum())
+        first, second, steepest = keep(_rows(rows), functools.partial(sums, rows))
+        l1, l2, slopes = l1 + first, l2 + second, slopes + steepest
     n = len(images)
     return {"inputs": inputs, "gradient_l1": l1 / n, "gradient_l2": l2 / n, "lipschitz": slopes / n}
 
@@ -383,7 +404,16 @@ def _flat(spikes: Tensor) -> Tensor:
     return spikes.flatten(2)
 
 
-def _told(spikes: Tensor, labels: Tensor, key: Key) -> tuple[dict[str, float], dict[str, float]]:
+def _rows(rows: Tensor) -> str:
+    """The rows of a batch in words, as the name of a part."""
+    return f"{int(rows[0])} to {int(rows[-1])}"
+
+
+def _mean_distance(distance: TrainDistance, a: SpikeTrains, b: SpikeTrains) -> float | None:
+    return _mean(distance(a, b))
+
+
+def _told(spikes: Tensor, labels: Tensor, key: Key, keep: Keep) -> tuple[dict[str, float], dict[str, float]]:
     """Mean information per neuron by response, and the same for shuffled labels."""
     responses: dict[str, Responses] = {
         "counts": SpikeCounts(),
@@ -392,14 +422,21 @@ def _told(spikes: Tensor, labels: Tensor, key: Key) -> tuple[dict[str, float], d
     }
     if len(spikes) <= LONGEST_PATTERN:
         responses["full patterns"] = FullPatterns()
-    found = {name: mutual_information(spikes, labels, each, key) for name, each in responses.items()}
-    return (
-        {name: float(each.bits.mean()) for name, each in found.items()},
-        {name: float(each.shuffled.mean()) for name, each in found.items()},
-    )
+
+    def means(response: Responses) -> tuple[float, float]:
+        found = mutual_information(spikes, labels, response, key)
+        return float(found.bits.mean()), float(found.shuffled.mean())
+
+    found = {
+        name: keep(f"information of {name}", functools.partial(means, each))
+        for name, each in responses.items()
+    }
+    return {name: bits for name, (bits, _) in found.items()}, {
+        name: rest for name, (_, rest) in found.items()
+    }
 
 
-def _windows(spikes: Tensor, attacked: Tensor, labels: Tensor, key: Key) -> list[ReadoutWindow]:
+def _windows(spikes: Tensor, attacked: Tensor, labels: Tensor, key: Key, keep: Keep) -> list[ReadoutWindow]:
     """What a linear read-out of counts gets right up to a time, and in each part of the time alone."""
     folds = min(5, len(labels))
     if folds < 2:
@@ -407,17 +444,17 @@ def _windows(spikes: Tensor, attacked: Tensor, labels: Tensor, key: Key) -> list
     total = len(spikes)
     edges = sorted({round(total * i / min(total, MOST_WINDOWS)) for i in range(min(total, MOST_WINDOWS) + 1)})
     spans = dict.fromkeys([*((0, stop) for stop in edges[1:]), *pairwise(edges)])
-    return [
-        {
+
+    def window(start: int, stop: int) -> ReadoutWindow:
+        counts, moved = _counts(spikes[start:stop]), _counts(attacked[start:stop])
+        return {
             "start": start,
             "stop": stop,
-            "accuracy": linear_readout(_counts(spikes[start:stop]), labels, key, folds=folds),
-            "attacked": linear_readout(
-                _counts(spikes[start:stop]), labels, key, folds=folds, tested=_counts(attacked[start:stop])
-            ),
+            "accuracy": linear_readout(counts, labels, key, folds=folds),
+            "attacked": linear_readout(counts, labels, key, folds=folds, tested=moved),
         }
-        for start, stop in spans
-    ]
+
+    return [keep(f"steps {start} to {stop}", functools.partial(window, start, stop)) for start, stop in spans]
 
 
 def _counts(spikes: Tensor) -> Tensor:

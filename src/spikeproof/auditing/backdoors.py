@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
@@ -16,7 +17,7 @@ from spikeproof.errors import InputError
 from spikeproof.evaluation.callables import answering
 from spikeproof.evaluation.verdicts import Steady
 from spikeproof.keys import Key
-from spikeproof.protocols import Model
+from spikeproof.protocols import Keep, Model, unkept
 from spikeproof.statistics import wilson
 
 __all__ = ["BackdoorMetrics", "MarginTest", "backdoor_metrics", "margin_test"]
@@ -47,6 +48,7 @@ def backdoor_metrics(
     key: Key = Key.of(0),
     *,
     batch_size: int = 100,
+    keep: Keep = unkept,
 ) -> BackdoorMetrics:
     """How many images get the target class, with a trigger and without it.
 
@@ -62,6 +64,7 @@ def backdoor_metrics(
         target: the target class.
         key: randomness of a stochastic model; one draw per image, the same with and without trigger.
         batch_size: images per forward pass, at least 1; changes no number.
+        keep: keeps the answers to a batch.
 
     Raises:
         InputError: sizes that do not fit, or no image of another class.
@@ -80,14 +83,20 @@ def backdoor_metrics(
         )
     steady = Steady(answering(model))
 
-    def answers(images: Tensor) -> Tensor:
-        rows, found = torch.arange(len(images)), []
-        for few in rows.split(batch_size):  # type: ignore[no-untyped-call]
-            found.append(decide(steady(images[few], key.fold("backdoor").for_rows(few))))
-        return torch.cat(found)
+    def answer(images: Tensor, few: Tensor) -> Tensor:
+        return decide(steady(images[few], key.fold("backdoor").for_rows(few)))
+
+    def answers(images: Tensor, name: str) -> Tensor:
+        rows = torch.arange(len(images))
+        return torch.cat(
+            [
+                keep(f"{name} from {int(few[0])} to {int(few[-1])}", functools.partial(answer, images, few))
+                for few in rows.split(batch_size)  # type: ignore[no-untyped-call]
+            ]
+        )
 
     others = y != target
-    plain, with_trigger = answers(x)[others], answers(triggered)[others]
+    plain, with_trigger = answers(x, "plain")[others], answers(triggered, "triggered")[others]
     hits, many = int((with_trigger == target).sum()), int(others.sum())
     low, high = wilson(float(hits), many)
     return {

@@ -29,7 +29,7 @@ from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin, Objective
 from spikeproof.networks.classifier import Classifier
 from spikeproof.neurons import Spiking
-from spikeproof.protocols import Model, reads_potential, takes_events
+from spikeproof.protocols import Keep, Model, reads_potential, takes_events, unkept
 from spikeproof.threats import Flips
 
 __all__ = ["diagnose"]
@@ -44,7 +44,9 @@ _LONGEST = 120
 """Number of characters of a foreign error message that a finding quotes."""
 
 
-def diagnose(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> Diagnostics:
+def diagnose(
+    model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key, keep: Keep = unkept
+) -> Diagnostics:
     """Measure what the answers of a model depend on, and what its gradients are worth.
 
     Args:
@@ -52,6 +54,8 @@ def diagnose(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key:
         x: a few dozen test images.
         y: their labels.
         key: key of the model's randomness and of the noise.
+        keep: keeps each diagnostic; only for a model without state, whose answers depend on no earlier
+            forward pass.
 
     Example:
         >>> from spikeproof.keys import Key
@@ -70,7 +74,7 @@ def diagnose(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key:
         if failed is not None:
             return Diagnostics(failed=failed, training=training)
         try:
-            return Diagnostics(training=training, **_measured(model, copies, x, y, key))
+            return Diagnostics(training=training, **_measured(model, copies, x, y, key, keep))
         except SpikeproofError:
             raise
         except Exception as error:  # an earlier forward pass succeeded, so state from it is at fault
@@ -79,25 +83,25 @@ def diagnose(model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key:
 
 
 def _measured(
-    model: Model, copies: tuple[object, object] | None, x: Tensor, y: Tensor, key: Key
+    model: Model, copies: tuple[object, object] | None, x: Tensor, y: Tensor, key: Key, keep: Keep
 ) -> dict[str, Any]:
     stochastic = bool(getattr(model, "stochastic", False))
-    kept = _remembered(model, copies, x, key)
+    kept = state.Remembered(*keep("state", lambda: _remembered(model, copies, x, key)))
     logits = _logits(model, x, key)
     differentiable = _gradient(model, x, y, key, Margin()) is not None
     found: dict[str, Any] = {
         "state_leak": max(kept.after, kept.recording),
         "order_leak": kept.order,
-        "companions": _companions(model, x, key),
+        "companions": keep("companions", lambda: _companions(model, x, key)),
         "randomness": _randomness(model, x, key, stochastic),
         "differentiable": differentiable,
         "probabilities": _probabilities(logits),
         "ties": float((decide(logits) == UNDECIDED).float().mean()),
         "silent_decided": _silent_decided(model, x, key),
-        "unstable": _unstable(model, x, y, key),
-        **(_gradients(model, x, y, key, stochastic) if differentiable else {}),
-        **(_slopes(model, x, y, key, stochastic) if not _on_events(model) else {}),
-        **_levels(model, x, key, stochastic),
+        "unstable": keep("stability", lambda: _unstable(model, x, y, key)),
+        **(keep("gradients", lambda: _gradients(model, x, y, key, stochastic)) if differentiable else {}),
+        **(keep("slopes", lambda: _slopes(model, x, y, key, stochastic)) if not _on_events(model) else {}),
+        **keep("levels", lambda: _levels(model, x, key, stochastic)),
     }
     at_end = float(_differ(logits, _logits(model, x, key)).float().mean())
     unlike = [share for share in (kept.near, kept.later) if share is not None]

@@ -88,6 +88,7 @@ class Lines(Listener):
         self.total = self.done = 0
         self.names: dict[str, str] = {}
         self.began = self.said = time.monotonic()
+        self.left: float | None = None
 
     def planned(self, cells: Sequence[Cell]) -> None:
         self.total, self.done = len(cells), 0
@@ -103,7 +104,7 @@ class Lines(Listener):
         self.line(f"note: {message}")
 
     def progress(self, cell: Cell, progress: Progress) -> None:
-        self.say(f"{self.names[cell.address]}: {progress.done} of {progress.total}, {progress.note}")
+        self.say(f"{self.names[cell.address]}: {_told(progress)}")
 
     def finished(self, cell: Cell, failure: Failure | None) -> None:
         self.done += 1
@@ -115,15 +116,22 @@ class Lines(Listener):
         self.line(f"once more in {failure.pause:.0f} s: {self.names[cell.address]}: {failure.error}")
 
     def alive(self, state: Alive) -> None:
-        busy = [f"{self.names[each.cell.address]} for {each.seconds:.0f} s" for each in state.busy[:3]]
+        self.left = state.seconds_left
+        busy = [
+            f"{self.names[each.cell.address]} for {each.seconds:.0f} s"
+            + (f" ({told})" if (told := _told(each.progress)) else "")
+            for each in state.busy[:3]
+        ]
         more = f" and {len(state.busy) - 3} more" if len(state.busy) > 3 else ""
-        self.say(f"{_left(state.seconds_left)}; {', '.join(busy) or 'nothing'}{more}", SECONDS_BETWEEN_SIGNS)
+        self.say(f"{', '.join(busy) or 'nothing'}{more}", SECONDS_BETWEEN_SIGNS)
 
     def say(self, words: str, apart: float = SECONDS_BETWEEN_LINES) -> None:
         now = time.monotonic()
         if now - self.said > apart:
             self.said = now
-            self.line(f"{self.done} of {self.total} cells, {now - self.began:.0f} s; {words}")
+            self.line(
+                f"{self.done} of {self.total} cells, {now - self.began:.0f} s, {_left(self.left)}; {words}"
+            )
 
     def line(self, text: str) -> None:
         click.echo(text)
@@ -149,8 +157,10 @@ class OnTerminal(Lines):
     def progress(self, cell: Cell, progress: Progress) -> None:
         if cell.address not in self.training:
             name = self.names[cell.address]
-            self.training[cell.address] = self.bars.add_task(name, total=progress.total, note="")
-        self.bars.update(self.training[cell.address], completed=progress.done, note=progress.note)
+            self.training[cell.address] = self.bars.add_task(name, total=None, note="")
+        total = progress.total or None  # a stage without parts shows that it goes on
+        bar = self.training[cell.address]
+        self.bars.update(bar, completed=progress.done, total=total, note=progress.note)
 
     def finished(self, cell: Cell, failure: Failure | None) -> None:
         if cell.address in self.training:
@@ -171,10 +181,16 @@ class OnTerminal(Lines):
         self.bars.console.print(text, markup=False, highlight=False)
 
 
+def _told(progress: Progress) -> str:
+    """The progress of a cell, in words; nothing where none is told."""
+    share = f"{progress.done} of {progress.total}" if progress.total else ""
+    return ", ".join(filter(None, (share, progress.note)))
+
+
 def _left(seconds: float | None) -> str:
     """How long the rest will take, in words."""
     if seconds is None:
-        return "no cell is finished by which the rest could be judged"
+        return "no forecast yet"
     if seconds < 90:
         return f"about {seconds:.0f} s left"
     return f"about {seconds / 60:.0f} min left" if seconds < 5400 else f"about {seconds / 3600:.1f} h left"

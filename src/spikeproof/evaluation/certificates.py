@@ -8,6 +8,7 @@ result says which classifier it is about.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,12 +39,15 @@ from spikeproof.neurons import (
 )
 from spikeproof.protocols import (
     Encoder,
+    Keep,
     Threat,
     check_key,
     check_kind_of_threat,
     check_range,
     check_tensors,
+    kept_under,
     takes_events,
+    unkept,
 )
 from spikeproof.statistics import clopper_pearson
 from spikeproof.threats import L1, L2, Linf
@@ -66,6 +70,8 @@ MOST_LEVELS = 1024
 """Largest number of levels of an encoder that are examined one by one."""
 ROWS = 32
 """Number of examples that are bounded in one batch."""
+VOTES = 50
+"""Number of votes that are counted, and may be kept, at a time."""
 
 
 class Certified(NamedTuple):
@@ -86,9 +92,24 @@ class Certificate:
         raise NotImplementedError(f"{type(self).__name__} certifies nothing")
 
     def __call__(
-        self, model: Classifier, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], threat: Threat, key: Key
+        self,
+        model: Classifier,
+        x: Float[Tensor, "B *F"],
+        y: Int64[Tensor, "B"],
+        threat: Threat,
+        key: Key,
+        *,
+        keep: Keep = unkept,
     ) -> Certified:
         """Prove what can be proved about each example.
+
+        Args:
+            model: in evaluation mode.
+            x: images in [0, 1].
+            y: their labels.
+            threat: the set of images of which something is proved.
+            key: randomness of a certificate that draws.
+            keep: keeps the parts of a long proof.
 
         Raises:
             InputError: the certificate does not apply to this model and threat, the model is in training
@@ -108,14 +129,21 @@ class Certificate:
             raise InputError("A certificate needs a model in eval mode", "train mode", "Call model.eval().")
         parts = [
             self.prove(
-                model, x[i : i + ROWS], y[i : i + ROWS], threat, key.take(torch.arange(len(x))[i : i + ROWS])
+                model,
+                x[i : i + ROWS],
+                y[i : i + ROWS],
+                threat,
+                key.take(torch.arange(len(x))[i : i + ROWS]),
+                kept_under(keep, str(i)),
             )
             for i in range(0, len(x), ROWS)
         ]
         empty = Certified(y.new_zeros(0).bool(), x.new_zeros(0), y.new_zeros(0))
         return Certified(*(torch.cat(column) for column in zip(empty, *parts, strict=True)))
 
-    def prove(self, model: Classifier, x: Tensor, y: Tensor, threat: Threat, key: Key) -> Certified:
+    def prove(
+        self, model: Classifier, x: Tensor, y: Tensor, threat: Threat, key: Key, keep: Keep = unkept
+    ) -> Certified:
         """The proof for a small batch of examples."""
         raise NotImplementedError(f"{type(self).__name__} proves nothing")
 
@@ -207,7 +235,9 @@ class Bins(Certificate):
             return "the encoder is continuous and has no bins"
         return _no_box(threat) or _no_code(model.encoder)
 
-    def prove(self, model: Classifier, x: Tensor, y: Tensor, threat: Threat, key: Key) -> Certified:
+    def prove(
+        self, model: Classifier, x: Tensor, y: Tensor, threat: Threat, key: Key, keep: Keep = unkept
+    ) -> Certified:
         answer = _answers(model, x)
         least, most = encoded_box(model.encoder, *_box(x, threat))
         same = (least == most).transpose(0, 1).flatten(1).all(1)
@@ -588,7 +618,9 @@ class IBP(Certificate):
         return _no_box(threat) or _no_code(model.encoder) or _no_bounds(model)
 
     @torch.no_grad()
-    def prove(self, model: Classifier, x: Tensor, y: Tensor, threat: Threat, key: Key) -> Certified:
+    def prove(
+        self, model: Classifier, x: Tensor, y: Tensor, threat: Threat, key: Key, keep: Keep = unkept
+    ) -> Certified:
         answer = _answers(model, x)
         holds = (self.least(model, x, y, threat) > ROUNDING).all(1)
         return Certified(holds & (answer == y), torch.full_like(y, torch.nan, dtype=x.dtype), answer)
@@ -679,9 +711,16 @@ class Smoothing(Certificate):
             )
 
     @torch.no_grad()
-    def prove(self, model: Classifier, x: Tensor, y: Tensor, threat: Threat, key: Key) -> Certified:
+    def prove(
+        self, model: Classifier, x: Tensor, y: Tensor, threat: Threat, key: Key, keep: Keep = unkept
+    ) -> Certified:
         chosen = self.votes(model, x, key.fold("choose"), self.choose).argmax(1)
-        counts = self.votes(model, x, key.fold("bound"), self.draws)
+        counts = torch.zeros(len(x), model.spec.classes, dtype=torch.int64, device=x.device)
+        for first in range(0, self.draws, VOTES):
+            few = functools.partial(
+                self.votes, model, x, key.fold("bound"), min(VOTES, self.draws - first), first
+            )
+            counts += keep(f"votes from {first}", few)
         found = counts.gather(1, chosen[:, None])[:, 0].tolist()
         p = [clopper_pearson(k, self.draws, 1 - 2 * self.alpha).low for k in found]
         radius = x.new_tensor([self.radius(model, each) if each > 0.5 else 0.0 for each in p])
@@ -689,10 +728,12 @@ class Smoothing(Certificate):
         prediction = torch.where(sure, chosen, -1)
         return Certified((prediction == y) & (radius >= threat.epsilon), radius, prediction)
 
-    def votes(self, model: Classifier, x: Tensor, key: Key, draws: int) -> Int64[Tensor, "B K"]:
-        """The number of draws that answered each class; a tie counts for no class."""
+    def votes(
+        self, model: Classifier, x: Tensor, key: Key, draws: int, first: int = 0
+    ) -> Int64[Tensor, "B K"]:
+        """The number of draws, from the first one on, that answered each class; a tie counts for no class."""
         counts = torch.zeros(len(x), model.spec.classes, dtype=torch.int64, device=x.device)
-        for draw in range(draws):
+        for draw in range(first, first + draws):
             now = key.fold("draw", draw)
             answer = decide(model(self.noisy(x, now.fold("noise")), now))
             counts.scatter_add_(1, answer.clamp(min=0)[:, None], (answer >= 0).long()[:, None])

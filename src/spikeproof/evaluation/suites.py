@@ -8,6 +8,7 @@ worst case per example counts.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from spikeproof.attacks.gradient.estimates import NES
 from spikeproof.attacks.gradient.iterated import APGD, APGDL1, APGDT, SAPGD
 from spikeproof.attacks.gradient.plain import EOTPGD, PGD, Through
 from spikeproof.attacks.made_of.composite import (
+    GradientSources,
     WidthSweep,
     gradient_sources_of,
     objectives_of,
@@ -576,6 +578,14 @@ class Suited:
         return {**found, "losses": [], "silent_success_share": float("nan"), "members": list(self.members)}
 
 
+InBlocks = Callable[[str, Callable[[slice], Attacked], int, int], Attacked]
+"""(name of a member, measurement of some rows, batch, number of rows) -> outcome of all rows."""
+
+
+def _at_once(name: str, measure: Callable[[slice], Attacked], batch: int, examples: int) -> Attacked:
+    return measure(slice(examples))
+
+
 def evaluate_suite(
     model: Model,
     level: str,
@@ -591,6 +601,7 @@ def evaluate_suite(
     after: Suited | None = None,
     interim: Interim | None = None,
     on_member: Callable[[Interim, int], None] | None = None,
+    in_blocks: InBlocks = _at_once,
 ) -> Suited:
     """The worst case per example over the members of a suite.
 
@@ -609,6 +620,8 @@ def evaluate_suite(
         interim: the state of this same suite when it was interrupted; the outcome is the same as without it.
         on_member: called after every member but the last with the state, which the next member changes, and
             with the number of members.
+        in_blocks: measures one member on its examples, given its name, what measures the examples from one
+            row to another, the batch size and their number; the outcome is the same as of all at once.
 
     Raises:
         InputError: in the cases of `plan` and `evaluate_attack`.
@@ -634,17 +647,14 @@ def evaluate_suite(
             attack = member.recipe(threat)
             if member.recipe.goes_on:
                 attack = going_on(attack, nearest.carried)
-            found = evaluate_attack(
-                model,
-                attack,
-                threat,
-                x[rows],
-                y[rows],
-                subset(clean, rows),
-                key.fold("member", member.name),
-                through=gradient_source,
-                batch_size=batch_size,
-                draws=draws,
+            measure = functools.partial(
+                _measured, model, attack, threat, x, y, clean, key.fold("member", member.name), rows
+            )
+            found = in_blocks(
+                f"member {position + 1}, {member.name}",
+                functools.partial(measure, through=gradient_source, batch_size=batch_size, draws=draws),
+                getattr(attack, "batch", None) or batch_size,
+                len(rows),
             )
             better = found.better_than(worst, rows)
             broken[rows[better]] = position
@@ -658,6 +668,37 @@ def evaluate_suite(
             interim = Interim(worst, broken, tuple(entries), nearest.images, nearest.height)
             on_member(interim, first + len(members))
     return Suited(worst, broken, entries)
+
+
+def _measured(
+    model: Model,
+    attack: Attack,
+    threat: Threat,
+    x: Tensor,
+    y: Tensor,
+    clean: Clean,
+    key: Key,
+    rows: Int64[Tensor, "R"],
+    block: slice,
+    *,
+    through: Model | GradientSources | None,
+    batch_size: int,
+    draws: int,
+) -> Attacked:
+    """The outcome of a member on a block of the rows that it attacks."""
+    here = rows[block]
+    return evaluate_attack(
+        model,
+        attack,
+        threat,
+        x[here],
+        y[here],
+        subset(clean, here),
+        key,
+        through=through,
+        batch_size=batch_size,
+        draws=draws,
+    )
 
 
 class _Nearest:

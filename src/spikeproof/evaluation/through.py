@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from spikeproof.attacks.events.eventsteps import SpikeCompatible
 from spikeproof.attacks.gradient.plain import Through
-from spikeproof.attacks.gradient.universal import Universal
+from spikeproof.attacks.gradient.universal import Perturbed, Universal
 from spikeproof.attacks.made_of.composite import Chosen, Composite, GradientSources, RateTwin, WorstOf
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.physical.onepatch import UniversalPatch
@@ -26,7 +27,16 @@ from spikeproof.networks.classifier import Classifier
 from spikeproof.networks.recurrent import is_recurrent
 from spikeproof.networks.substitute import Substitutable, substitute
 from spikeproof.neurons import Integrator, Neuron, Spiking, Synapse
-from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, check_tensors
+from spikeproof.protocols import (
+    Keep,
+    Model,
+    Threat,
+    check_key,
+    check_kind_of_threat,
+    check_tensors,
+    kept_under,
+    unkept,
+)
 
 __all__ = [
     "Choice",
@@ -240,6 +250,7 @@ def strongest(
     key: Key,
     *,
     draws: int = 4,
+    keep: Keep = unkept,
 ) -> Choice:
     """The recipe with the lowest robust accuracy on validation images, such as among several widths.
 
@@ -254,6 +265,7 @@ def strongest(
         y: their labels.
         key: key of the randomness of the attacks and of their verdicts.
         draws: forward passes per attacked image on a stochastic model, at least 1.
+        keep: keeps what each candidate leaves.
 
     Raises:
         InputError: there are no candidates or no images, or a candidate does not fit the model.
@@ -286,17 +298,26 @@ def strongest(
         )
     draws = draws if getattr(model, "stochastic", False) else 1
     accuracy, margin = [], []
-    for recipe in recipes:  # all use the same key, so that their difference is not due to luck
-        attack = recipe(threat)
-        found = attack(model, x, y, key.fold("attack"), through=through(model, recipe))
-        with torch.no_grad():
-            answers = [
-                evaluator(model, Margin(), y)(found.x_adv, key.fold("verdict", i)) for i in range(draws)
-            ]
-        accuracy.append(1 - sum(fooled.mean().item() for _, fooled in answers) / draws)
-        margin.append(sum(value.mean().item() for value, _ in answers) / draws)
+    for number, recipe in enumerate(recipes):
+        left = keep(f"candidate {number}", functools.partial(_left, model, recipe, threat, x, y, key, draws))
+        accuracy.append(left[0])
+        margin.append(left[1])
     ranks = [(accuracy[i], -margin[i]) for i in range(len(recipes))]
     return Choice(recipes[ranks.index(min(ranks))], tuple(accuracy), tuple(margin))
+
+
+def _left(
+    model: Model, recipe: Recipe, threat: Threat, x: Tensor, y: Tensor, key: Key, draws: int
+) -> tuple[float, float]:
+    """The accuracy that a candidate leaves, and the mean margin.
+
+    All candidates use the same key, so that their difference is not due to luck.
+    """
+    found = recipe(threat)(model, x, y, key.fold("attack"), through=through(model, recipe))
+    with torch.no_grad():
+        answers = [evaluator(model, Margin(), y)(found.x_adv, key.fold("verdict", i)) for i in range(draws)]
+    accuracy = 1 - sum(fooled.mean().item() for _, fooled in answers) / draws
+    return accuracy, sum(value.mean().item() for value, _ in answers) / draws
 
 
 def validated(recipe: Recipe) -> int:
@@ -321,6 +342,7 @@ def settled(
     key: Key,
     *,
     draws: int = 4,
+    keep: Keep = unkept,
 ) -> tuple[Recipe, list[Choice]]:
     """The recipe with every `Chosen` in it replaced by its strongest candidate, and these choices.
 
@@ -335,6 +357,7 @@ def settled(
         y: their labels.
         key: key of the randomness of the attacks and of their verdicts.
         draws: forward passes per attacked image on a stochastic model, at least 1.
+        keep: keeps what each candidate leaves, and each trained pattern or perturbation.
 
     Raises:
         InputError: in the cases of `strongest`.
@@ -357,20 +380,23 @@ def settled(
     """
     if isinstance(recipe, UniversalPatch) and recipe.pattern is None:
         few = slice(recipe.images)
-        return recipe.trained(model, threat, x[few], y[few], key.fold("patch")), []
+        train = functools.partial(recipe.trained, model, threat, x[few], y[few], key.fold("patch"))
+        found = keep("patch", lambda: train().pattern)
+        return replace(recipe, pattern=tuple(found or ())), []
     if isinstance(recipe, Chosen):
         fitting = [member for member in recipe.attacks if member.suits(model)]
         known, choices = [], list[Choice]()
-        for member in fitting:
-            inner, more = settled(model, member, threat, x, y, key.fold("inner"), draws=draws)
+        for number, member in enumerate(fitting):
+            under = kept_under(keep, f"choice {number}")
+            inner, more = settled(model, member, threat, x, y, key.fold("inner"), draws=draws, keep=under)
             known.append(inner)
             choices += more
         few = slice(recipe.images)
-        best = strongest(model, known, threat, x[few], y[few], key, draws=draws)
+        best = strongest(model, known, threat, x[few], y[few], key, draws=draws, keep=keep)
         return best.recipe, [*choices, best]
     if isinstance(recipe, WorstOf):
         pairs = [
-            settled(model, each, threat, x, y, key.fold(i), draws=draws)
+            settled(model, each, threat, x, y, key.fold(i), draws=draws, keep=kept_under(keep, f"member {i}"))
             for i, each in enumerate(recipe.attacks)
         ]
         return replace(recipe, attacks=tuple(r for r, _ in pairs)), [c for _, found in pairs for c in found]
@@ -378,5 +404,8 @@ def settled(
         few = slice(recipe.images)
         source = through(model, recipe)
         assert not isinstance(source, GradientSources)  # a recipe of its own has one gradient source
-        return recipe.craft(model, threat, x[few], y[few], key.fold("universal"), through=source), []
+        make = functools.partial(
+            recipe.craft, model, threat, x[few], y[few], key.fold("universal"), through=source
+        )
+        return Perturbed(keep("universal perturbation", lambda: make().delta)), []
     return recipe, []

@@ -40,7 +40,7 @@ from spikeproof.corruptions import Corruption
 from spikeproof.datasets import ClassProportional, Dataset, Sample, Split, floats
 from spikeproof.encoders import Direct
 from spikeproof.errors import DamagedError, InputError
-from spikeproof.evaluation.certificates import Certificate
+from spikeproof.evaluation.certificates import ROWS, Certificate, Certified
 from spikeproof.evaluation.columns import stored, subset
 from spikeproof.evaluation.distances import Nearest, evaluate_distances
 from spikeproof.evaluation.interim import Interim
@@ -48,12 +48,12 @@ from spikeproof.evaluation.outcomes import Attacked, Clean
 from spikeproof.evaluation.suites import Suite, evaluate_suite, plan
 from spikeproof.evaluation.through import made_on, settled, through, validated
 from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean, evaluate_corrupted
-from spikeproof.experiments.run.blocks import Blocks, Outcome
 from spikeproof.experiments.run.parquet import TABLE, table
 from spikeproof.experiments.run.queue.labour import checkpoint
 from spikeproof.experiments.run.queue.leases import Progress
 from spikeproof.experiments.run.shapes import FORMAT
 from spikeproof.experiments.run.store import Store, Stored, as_json
+from spikeproof.experiments.run.unfinished import Unfinished
 from spikeproof.experiments.study.cells import (
     Cell,
     CellSpec,
@@ -73,8 +73,8 @@ from spikeproof.networks.substitute import Substitutable, probed
 from spikeproof.plainfiles import printable
 from spikeproof.poisoning.poisoned import Poisoned
 from spikeproof.probes import Probe
-from spikeproof.protocols import Model, Threat
-from spikeproof.specs import build, canonical, describe
+from spikeproof.protocols import Model, Threat, kept_under, unkept
+from spikeproof.specs import address, build, canonical, describe
 from spikeproof.statistics import compare
 from spikeproof.version import __version__
 
@@ -176,10 +176,12 @@ class Bench:
             CellKind.ANALYSE: Bench.analyse,
         }
         files, bench = None, self
+        state = checkpoint(self.root, cell.address, "parts")
+        parts = Unfinished(state, cell.address, torch.device(self.device), tell)
         while files is None:
             try:
                 with one_thread(), in_full():
-                    files = compute[cell.kind](bench, cell, tell)
+                    files = compute[cell.kind](bench, cell, parts)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error) or bench.batch_size <= 1 or cell.kind is CellKind.TRAIN:
                     raise
@@ -191,7 +193,7 @@ class Bench:
         files["provenance.json"] = as_json(bench.provenance(time.perf_counter() - began))
         return files
 
-    def train(self, cell: Cell, tell: Tell) -> Files:
+    def train(self, cell: Cell, parts: Unfinished) -> Files:
         """Weights, the description from which the model is rebuilt, and the history of its training."""
         spec, key = cell.spec, Key.of(cell.spec["seed"])
         if is_owned(spec["model"]):
@@ -200,7 +202,7 @@ class Bench:
         rule = build(Rule, spec["rule"], PARTS)
         state = checkpoint(self.root, cell.address)
         state.parent.mkdir(parents=True, exist_ok=True)
-        reporter, data = _Reporter(tell), self.dataset(spec["dataset"])
+        reporter, data = _Reporter(parts.tell), self.dataset(spec["dataset"])
         history = rule.train(
             model,
             data,
@@ -252,19 +254,19 @@ class Bench:
             net.to(self.device)
         return found
 
-    def clean(self, cell: Cell, tell: Tell) -> Files:
+    def clean(self, cell: Cell, parts: Unfinished) -> Files:
         """The accuracy on clean images."""
-        subject = self.subject(cell)
+        subject = self.subject(cell, parts)
         metrics = {
             **subject.clean.metrics(),
             "stochastic": bool(getattr(subject.model, "stochastic", False)),
             "weights": subject.weights,
             "sample_sha256": subject.sample,
-            **self.backdoor(cell, subject),
+            **self.backdoor(cell, subject, parts),
         }
         return {"metrics.json": as_json(metrics), TABLE: table(stored(subject.clean))}
 
-    def backdoor(self, cell: Cell, subject: Subject) -> dict[str, BackdoorMetrics]:
+    def backdoor(self, cell: Cell, subject: Subject, parts: Unfinished) -> dict[str, BackdoorMetrics]:
         """What the trigger of poisoned training data does to the model; nothing for other data."""
         source = data_of(Store(self.root).read(cell.spec["train"]).cell["spec"]["dataset"])
         if not isinstance(source, Poisoned) or not bool((subject.labels != source.target).any()):
@@ -284,66 +286,89 @@ class Bench:
             source.target,
             key,
             batch_size=self.batch_size,
+            keep=parts.keep,
         )
         return {"backdoor": found}
 
-    def inspect(self, cell: Cell, tell: Tell) -> Files:
+    def inspect(self, cell: Cell, parts: Unfinished) -> Files:
         """Diagnostics of the model: leaking state, batch independence, randomness and gradients."""
-        subject = self.subject(cell)
+        subject = self.subject(cell, parts)
         images, labels = subject.images[:DIAGNOSED], subject.labels[:DIAGNOSED]
-        found = diagnose(subject.model, images, labels, subject.key.fold("inspect"))
+        # of a model that may have state, each diagnostic depends on the forward passes before it
+        keep = parts.keep if isinstance(subject.model, Classifier) else unkept
+        found = diagnose(subject.model, images, labels, subject.key.fold("inspect"), keep)
         return {"metrics.json": as_json({**asdict(found), "weights": subject.weights})}
 
-    def probe(self, cell: Cell, tell: Tell) -> Files:
+    def probe(self, cell: Cell, parts: Unfinished) -> Files:
         """The accuracy on clean images whose spike trains are changed by a timing probe.
 
         The encoder draws the same samples as for the unchanged images, so that the outcomes are paired.
         """
-        subject, spec = self.subject(cell), cell.spec
+        subject, spec = self.subject(cell, parts), cell.spec
         model = subject.model
         assert isinstance(model, Classifier)  # studies plan probes for no other
-        found = evaluate_clean(
-            probed(model, build(Probe, spec["probe"], PARTS)),
-            subject.images,
-            subject.labels,
-            subject.key,
-            ids=subject.clean.example.cpu(),
-            batch_size=self.batch_size,
-            draws=spec["draws"],
-        )
-        metrics = {**paired(subject, found), "chance": 1 / model.spec.classes}
+        classes = model.spec.classes
+        model, ids = probed(model, build(Probe, spec["probe"], PARTS)), subject.clean.example.cpu()
+
+        def measure(rows: slice) -> Clean:
+            return evaluate_clean(
+                model,
+                subject.images[rows],
+                subject.labels[rows],
+                subject.key,
+                ids=ids[rows],
+                batch_size=self.batch_size,
+                draws=spec["draws"],
+            )
+
+        found = parts.outcome("images", Clean, measure, self.batch_size, len(ids))
+        metrics = {**paired(subject, found), "chance": 1 / classes}
         return {"metrics.json": as_json(metrics), TABLE: table(stored(found))}
 
-    def corrupt(self, cell: Cell, tell: Tell) -> Files:
+    def corrupt(self, cell: Cell, parts: Unfinished) -> Files:
         """The accuracy on examples that a natural corruption has changed, paired with the clean ones."""
-        subject, spec = self.subject(cell), cell.spec
-        found = evaluate_corrupted(
-            subject.model,
-            subject.images,
-            subject.labels,
-            build(Corruption, spec["corruption"], PARTS),
-            spec["severity"],
-            subject.key,
-            ids=subject.clean.example.cpu(),
-            batch_size=self.batch_size,
-            draws=spec["draws"],
-        )
+        subject, spec = self.subject(cell, parts), cell.spec
+        corruption: Corruption = build(Corruption, spec["corruption"], PARTS)
+        ids = subject.clean.example.cpu()
+
+        def measure(rows: slice) -> Clean:
+            return evaluate_corrupted(
+                subject.model,
+                subject.images[rows],
+                subject.labels[rows],
+                corruption,
+                spec["severity"],
+                subject.key,
+                ids=ids[rows],
+                batch_size=self.batch_size,
+                draws=spec["draws"],
+            )
+
+        found = parts.outcome("images", Clean, measure, self.batch_size, len(ids))
         return {"metrics.json": as_json(paired(subject, found)), TABLE: table(stored(found))}
 
-    def attack(self, cell: Cell, tell: Tell) -> Files:
+    def attack(self, cell: Cell, parts: Unfinished) -> Files:
         """The accuracy under an attack."""
-        subject, spec = self.subject(cell), cell.spec
+        subject, spec = self.subject(cell, parts), cell.spec
         recipe = build(Recipe, spec["attack"], PARTS)
         threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
         if isinstance(recipe, Suite):
-            return self.suite(cell, subject, recipe, threat, tell)
+            return self.suite(cell, subject, recipe, threat, parts)
         key, part = Key.of(spec["seed"]), subject.validation
         few = slice(validated(recipe))
         images, labels = floats(part.images[few].to(self.device)), part.labels[few].to(self.device)
         recipe, choices = settled(
-            subject.model, recipe, threat, images, labels, key.fold("choice"), draws=spec["draws"]
+            subject.model,
+            recipe,
+            threat,
+            images,
+            labels,
+            key.fold("choice"),
+            draws=spec["draws"],
+            keep=parts.keep,
         )
         source = None if (made_by := spec.get("source")) is None else self.source(made_by)
+        parts.weights = (subject.weights, *([] if source is None else [source.weights]))
         gradients = through(subject.model, recipe)
         if isinstance(recipe, Transfer) and source is not None:
             gradients = made_on(source.model, recipe)
@@ -366,7 +391,7 @@ class Bench:
             )
 
         batch = getattr(attack, "batch", None) or self.batch_size
-        outcome = self.blocks(Attacked, measure, batch, cell, tell).all(len(subject.labels))
+        outcome = parts.outcome("examples", Attacked, measure, batch, len(subject.labels))
         metrics = {**outcome.metrics(), "gradient_free": recipe.gradient_free, "weights": subject.weights}
         if choices:
             metrics["choices"] = [
@@ -391,9 +416,9 @@ class Bench:
         images: Tensor = load_file(path)["x_adv"].to(self.device)
         return images
 
-    def distance(self, cell: Cell, tell: Tell) -> Files:
+    def distance(self, cell: Cell, parts: Unfinished) -> Files:
         """The distances to the nearest adversarial images that a search finds."""
-        subject, spec = self.subject(cell), cell.spec
+        subject, spec = self.subject(cell, parts), cell.spec
         recipe = build(Recipe, spec["attack"], PARTS)
         threat = build(Threat, {**spec["threat"], "epsilon": 1.0}, PARTS)
         gradients = through(subject.model, recipe)
@@ -412,27 +437,15 @@ class Bench:
                 draws=spec["draws"],
             )
 
-        found = self.blocks(Nearest, measure, self.batch_size, cell, tell).all(len(subject.labels))
+        found = parts.outcome("examples", Nearest, measure, self.batch_size, len(subject.labels))
         metrics = {**found.metrics(), "gradient_free": recipe.gradient_free, "weights": subject.weights}
         return {"metrics.json": as_json(metrics), TABLE: table(stored(found))}
 
-    def blocks(
-        self,
-        outcome: type[Outcome],
-        measure: Callable[[slice], Outcome],
-        batch: int,
-        cell: Cell,
-        tell: Tell,
-    ) -> Blocks[Outcome]:
-        """The measurement of a cell in blocks of examples."""
-        state = checkpoint(self.root, cell.address)
-        return Blocks(outcome, measure, batch, state, cell.address, torch.device(self.device), tell)
-
-    def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat, tell: Tell) -> Files:
+    def suite(self, cell: Cell, subject: Subject, recipe: Suite, threat: Threat, parts: Unfinished) -> Files:
         """The worst case over a suite, which member broke which example, and what each member contributed.
 
-        The state is saved after a member whenever a few seconds have passed, so that an interrupted cell
-        resumes after that member.
+        The state is saved after a member whenever a few seconds have passed, and so are blocks of examples of
+        a long member, so that an interrupted cell resumes after them.
         """
         members = plan(recipe.level, subject.model, threat)
         if plan_digest(members) != cell.spec.get("plan"):
@@ -442,15 +455,22 @@ class Bench:
                 "Run the study again.",
             )
         state, saved = checkpoint(self.root, cell.address), time.monotonic()
+        identity = address([cell.address, subject.weights])
+        interim = Interim.resume(state, identity, torch.device(self.device))
+        parts.stage = (len(interim.members) if interim else 0, len(members))
 
         def keep(interim: Interim, total: int) -> None:
             nonlocal saved
             last = interim.members[-1]
-            tell(Progress(len(interim.members), total, f"{last['name']}, {last['left']:.1%} left"))
+            parts.stage = (len(interim.members), total)
+            parts.tell(Progress(*parts.stage, f"{last['name']}, {last['left']:.1%} left"))
             if time.monotonic() - saved > SECONDS_AT_RISK:
                 state.parent.mkdir(parents=True, exist_ok=True)
-                interim.save(state, cell.address)
+                interim.save(state, identity)
                 saved = time.monotonic()
+
+        def in_blocks(name: str, measure: Callable[[slice], Attacked], batch: int, examples: int) -> Attacked:
+            return parts.outcome(name, Attacked, measure, batch, examples)
 
         found = evaluate_suite(
             subject.model,
@@ -463,8 +483,9 @@ class Bench:
             batch_size=self.batch_size,
             draws=cell.spec["draws"],
             members=members,
-            interim=Interim.resume(state, cell.address, torch.device(self.device)),
+            interim=interim,
             on_member=keep,
+            in_blocks=in_blocks,
         )
         metrics = {**found.metrics(), "gradient_free": False, "weights": subject.weights}
         contributed = [dict[str, object](member) for member in found.members]
@@ -477,9 +498,9 @@ class Bench:
             "arrays.safetensors": tensor_bytes(exhibits(subject, found.attacked.x_adv)),
         }
 
-    def certify(self, cell: Cell, tell: Tell) -> Files:
+    def certify(self, cell: Cell, parts: Unfinished) -> Files:
         """Which examples are proved right within a budget, or why the certificate does not apply."""
-        subject, spec = self.subject(cell), cell.spec
+        subject, spec = self.subject(cell, parts), cell.spec
         certificate = build(Certificate, spec["certificate"], PARTS)
         threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
         why_not = reason(certificate, subject.model, threat)
@@ -491,41 +512,60 @@ class Bench:
         }
         if why_not is not None or not isinstance(subject.model, Classifier):
             return {"metrics.json": as_json({**metrics, "certified": None})}
-        ids = subject.clean.example
-        key = Key.of(spec["seed"]).fold("certify").for_rows(ids)
-        found = certificate(subject.model, subject.images, subject.labels, threat, key)
-        share = float(found.certified.double().mean())
+        ids, key = subject.clean.example, Key.of(spec["seed"]).fold("certify")
+        model = subject.model
+
+        def measure(rows: slice) -> dict[str, Tensor]:
+            few = (subject.images[rows], subject.labels[rows], threat, key.for_rows(ids[rows]))
+            keep = kept_under(parts.keep, f"from {rows.start}")
+            found: Certified = certificate(model, *few, keep=keep)
+            return found._asdict()
+
+        found = parts.rows("examples", measure, ROWS, len(ids))
+        share = float(found["certified"].double().mean())
         return {
             "metrics.json": as_json({**metrics, "certified": share}),
-            TABLE: table({"example": ids, **found._asdict()}),
+            TABLE: table({"example": ids, **found}),
         }
 
-    def analyse(self, cell: Cell, tell: Tell) -> Files:
+    def analyse(self, cell: Cell, parts: Unfinished) -> Files:
         """What an attack does to the spikes of a model, and what its inference costs."""
-        subject, spec = self.subject(cell), cell.spec
+        subject, spec = self.subject(cell, parts), cell.spec
         analysis = build(Analysis, spec["analysis"], PARTS)
         threat = build(Threat, {**spec["threat"], "epsilon": spec["epsilon"]}, PARTS)
         model, key = subject.model, Key.of(spec["seed"]).fold("analysis")
         assert isinstance(model, Classifier)  # studies plan analyses for no other
         assert isinstance(analysis, SpikeAnalysis)  # the one that there is
-        images = subject.images
+        images, parts.stage = subject.images, (0, 0)
         if analysis.sponge is not None:
-            rows = torch.split(torch.arange(len(images)), self.batch_size)
-            draws = key.fold("sponge").for_rows(subject.clean.example)
-            made = [analysis.sponge(model, images[few], threat, draws.take(few)) for few in rows]
-            attacked = torch.cat(made)
+            sponge, draws = analysis.sponge, key.fold("sponge").for_rows(subject.clean.example)
+
+            def soaked(rows: slice) -> dict[str, Tensor]:
+                few = torch.arange(len(images))[rows]
+                made = [
+                    sponge(model, images[batch], threat, draws.take(batch))
+                    for batch in torch.split(few, self.batch_size)
+                ]
+                return {"x_adv": torch.cat(made)}
+
+            attacked = parts.rows("sponge", soaked, self.batch_size, len(images))["x_adv"]
         else:
-            attacked = evaluate_attack(
-                model,
-                analysis.attack,
-                threat,
-                images,
-                subject.labels,
-                subject.clean,
-                key.fold("attack"),
-                batch_size=self.batch_size,
-                draws=spec["draws"],
-            ).x_adv
+
+            def measure(rows: slice) -> Attacked:
+                return evaluate_attack(
+                    model,
+                    analysis.attack,
+                    threat,
+                    images[rows],
+                    subject.labels[rows],
+                    subset(subject.clean, rows),
+                    key.fold("attack"),
+                    batch_size=self.batch_size,
+                    draws=spec["draws"],
+                )
+
+            batch = getattr(analysis.attack(threat), "batch", None) or self.batch_size
+            attacked = parts.outcome("examples", Attacked, measure, batch, len(images)).x_adv
         found = analysis(
             model,
             images,
@@ -534,6 +574,7 @@ class Bench:
             key.fold("spikes"),
             threat,
             batch_size=self.batch_size,
+            keep=parts.keep,
         )
         traced = analysis.traces(model, images, attacked, key.fold("spikes"))
         return {
@@ -551,7 +592,7 @@ class Bench:
             raise DamagedError(f"The saved model {spec['saved']} changed while the study ran")
         return Made(model.to(self.device), spec["sha256"])
 
-    def subject(self, cell: Cell) -> Subject:
+    def subject(self, cell: Cell, parts: Unfinished) -> Subject:
         """The model and the examples of a cell, read and measured on clean images once."""
         spec = cell.spec
         sample = spec.get("sample", {"name": "first"})
@@ -559,12 +600,17 @@ class Bench:
         if name not in self.subjects:
             while len(self.subjects) >= KEPT_SUBJECTS:
                 self.subjects.pop(next(iter(self.subjects)))
+            parts.stage = None if cell.kind is CellKind.CLEAN else (0, 0)
             self.subjects[name] = self.read_subject(
-                spec["train"], spec["examples"], build(Sample, sample, PARTS), spec["draws"]
+                spec["train"], spec["examples"], build(Sample, sample, PARTS), spec["draws"], parts
             )
+            parts.stage = None
+        parts.weights = (self.subjects[name].weights,)
         return self.subjects[name]
 
-    def read_subject(self, train: str, examples: int, sample: Sample, draws: int) -> Subject:
+    def read_subject(
+        self, train: str, examples: int, sample: Sample, draws: int, parts: Unfinished
+    ) -> Subject:
         cell = Store(self.root).read(train)
         spec = cell.cell["spec"]
         data = self.dataset(spec["dataset"])
@@ -572,15 +618,20 @@ class Bench:
         model = self.model(cell)
         images, labels = floats(part.images.to(self.device)), part.labels.to(self.device)
         key = Key.of(spec["seed"]).fold("evaluation")
-        clean = evaluate_clean(
-            model,
-            images,
-            labels,
-            key,
-            ids=part.ids,
-            batch_size=self.batch_size,
-            draws=draws,
-        )
+        parts.weights = (cell.metrics["weights"],)
+
+        def measure(rows: slice) -> Clean:
+            return evaluate_clean(
+                model,
+                images[rows],
+                labels[rows],
+                key,
+                ids=part.ids[rows],
+                batch_size=self.batch_size,
+                draws=draws,
+            )
+
+        clean = parts.outcome("clean images", Clean, measure, self.batch_size, len(labels))
         few = ClassProportional()(data.validation, len(data.validation))
         return Subject(model, images, labels, clean, cell.metrics["weights"], key, few, part.sha256)
 

@@ -27,7 +27,7 @@ from spikeproof.experiments.run.plans import (
 )
 from spikeproof.experiments.run.queue.board import Board, News, Task
 from spikeproof.experiments.run.queue.failures import Failure, Failures
-from spikeproof.experiments.run.queue.forecast import Forecast
+from spikeproof.experiments.run.queue.forecast import Courses, Forecast, Underway
 from spikeproof.experiments.run.queue.labour import (
     GRACE,
     Ended,
@@ -94,7 +94,8 @@ class Alive(NamedTuple):
     Args:
         done: number of finished cells.
         total: number of cells.
-        seconds_left: until all are finished, judged by the cells that are; None before there are any.
+        seconds_left: until all are finished, judged by the cells that are and by the progress of those under
+            way; None before there are any.
         busy: cells that are computed now.
     """
 
@@ -363,7 +364,7 @@ class _Watch:
         )
         self.board.refresh()
         self.forecast, self.learnt = Forecast(run.store.root), set[str]()
-        self.since: dict[str, float] = {}
+        self.courses = Courses()
         self.told: dict[str, Progress] = {}
         self.signed = time.monotonic()
         self.error: Exception | None = None
@@ -400,7 +401,8 @@ class _Watch:
     def look(self) -> None:
         """See what has changed, and tell the listener what it has not heard."""
         news, now = self.board.refresh(), time.monotonic()
-        self.since = {address: self.since.get(address, now) for address in news.held}
+        told = {a: holder.progress if holder else Progress(0, 0) for a, holder in news.held.items()}
+        underway = self.courses.see(told, now)
         with self.run.lock:
             for address in news.finished:
                 self.report(address)
@@ -408,7 +410,7 @@ class _Watch:
                 self.pass_on(news)
             if now - self.signed >= BETWEEN_SIGNS:
                 self.signed = now
-                self.run.listener.alive(self.state(news, now))
+                self.run.listener.alive(self.state(told, underway))
 
     def report(self, address: str) -> None:
         """Report a cell that is stored: of a worker that does not tell, or of another run."""
@@ -425,19 +427,16 @@ class _Watch:
         for address, holder in news.held.items():
             if holder is not None and holder.progress != self.told.get(address):
                 self.told[address] = holder.progress
-                if holder.progress.total:
+                if holder.progress != Progress(0, 0):
                     self.run.listener.progress(self.run.tasks[address].cell, holder.progress)
 
-    def state(self, news: News, now: float) -> Alive:
+    def state(self, told: Mapping[str, Progress], underway: Mapping[str, Underway]) -> Alive:
         done = self.board.done & self.run.tasks.keys()
         self.forecast.learn(self.run.tasks[address] for address in done - self.learnt)
         self.learnt |= done
         left = [task for address, task in self.run.tasks.items() if address not in done]
-        busy = tuple(
-            Busy(self.run.tasks[a].cell, now - self.since[a], holder.progress if holder else Progress(0, 0))
-            for a, holder in news.held.items()
-        )
-        seconds = self.forecast.of(left, max(len(busy), 1))
+        busy = tuple(Busy(self.run.tasks[a].cell, underway[a].spent, told[a]) for a in told)
+        seconds = self.forecast.of(left, max(len(busy), 1), underway)
         return Alive(len(done), len(self.run.tasks), seconds, busy)
 
 

@@ -48,8 +48,8 @@ UNSAFE = (
     "machine loses power, and is then computed again"
 )
 
-UNOPENED = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
-"""What a file system answers on which a directory cannot be opened as a file."""
+FAILING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EMFILE, errno.ENFILE}
+"""What is wrong with a disk or a process, and not with the file system's way to synchronise a directory."""
 
 LARGEST_FILE = 16 * 1024**3
 """Most bytes of one file of a cell."""
@@ -369,14 +369,21 @@ def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _sync(directory: Path) -> bool:
-    """Whether a directory could be written through to the disk; False where that is not possible here."""
+    """Whether a directory could be written through to the disk; False where that is not possible here.
+
+    File systems refuse it in many ways, and Windows opens no directory. Only a disk that is full or fails is
+    no such refusal.
+
+    Raises:
+        OSError: the disk is full or fails, or there is no such directory.
+    """
     try:
         descriptor = os.open(directory, os.O_RDONLY)
-    except OSError as error:  # one that may be written and not listed; Windows opens no directory
-        if error.errno not in UNOPENED:
+        try:
+            return synchronise(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno in FAILING:
             raise
         return False
-    try:
-        return synchronise(descriptor)
-    finally:
-        os.close(descriptor)

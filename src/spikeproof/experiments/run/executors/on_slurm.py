@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spikeproof.errors import InputError, SpikeproofError
-from spikeproof.experiments.run.executors.seam import Heard, Lost, Patience
-from spikeproof.experiments.run.plans import cells_of_plan
+from spikeproof.experiments.run.executors.seam import Heard, Lost, Patience, deaf_to_interrupts, named
+from spikeproof.experiments.run.plans import read_plan, write_plan
 from spikeproof.experiments.run.queue.board import Task
 from spikeproof.experiments.run.queue.labour import Labour, terminable
 from spikeproof.experiments.run.queue.leases import Leases, Pulse
+from spikeproof.experiments.run.store import writing
+from spikeproof.experiments.study.cells import Cell
 
 if TYPE_CHECKING:
     import submitit
@@ -46,8 +50,9 @@ DEFAULTS = {
 class Slurm:
     """Several workers, each an element of an array job.
 
-    A worker reads the plan of the study from the output directory, which all machines share. Before the time
-    limit of its job, and when it is preempted, it gives its cell back, and the job is queued again.
+    A worker reads the cells of this run from a plan of its own in the output directory, which all machines
+    share, so that another study there does not change what it works on. Before the time limit of its job, and
+    when it is preempted, it gives its cell back, and the job is queued again.
 
     Args:
         workers: number of elements, at least 1.
@@ -66,10 +71,14 @@ class Slurm:
         number = max(1, min(self.workers, len(tasks)))
         patience, queue = Patience(labour.root, number), self._queue(labour, number)
         jobs: list[submitit.Job[object]] = []
+        plan = labour.root / FOLDER / f"cells-{named()}"
+        with writing(labour.root):
+            plan.mkdir(parents=True, exist_ok=True)
+            write_plan(plan, "cells of a run", {}, [task.cell for task in tasks])
         try:
             with terminable():
-                with queue.batch():
-                    jobs += [queue.submit(_Element(labour)) for _ in range(number)]
+                with writing(labour.root), deaf_to_interrupts(), queue.batch():
+                    jobs += [queue.submit(_Element(labour, plan)) for _ in range(number)]
                 while True:
                     for job in [each for each in jobs if each.done()]:
                         jobs.remove(job)
@@ -78,7 +87,8 @@ class Slurm:
                             return
                         yield lost
                         patience.lose(lost.reason)
-                        jobs.append(queue.submit(_Element(labour)))
+                        with writing(labour.root), deaf_to_interrupts():
+                            jobs.append(queue.submit(_Element(labour, plan)))
                     yield None
                     time.sleep(BETWEEN_SIGNS)
         finally:
@@ -86,6 +96,7 @@ class Slurm:
             for job in jobs:
                 _cancel(job)
                 leases.expire(_owner(job.job_id))
+            shutil.rmtree(plan, ignore_errors=True)
 
     def _queue(self, labour: Labour, number: int) -> submitit.AutoExecutor:
         import submitit
@@ -107,14 +118,15 @@ class Slurm:
 class _Element:
     """One worker; `checkpoint` is what submitit calls before the time limit and when a job is preempted."""
 
-    def __init__(self, labour: Labour) -> None:
-        self.labour, self.pulse = labour, Pulse(labour.beat)
+    def __init__(self, labour: Labour, plan: Path) -> None:
+        self.labour, self.plan, self.pulse = labour, plan, Pulse(labour.beat)
 
     def __call__(self) -> bool | SpikeproofError:
         import submitit
 
         try:
-            tasks = [Task.of(cell) for cell in cells_of_plan(self.labour.root)]
+            records = read_plan(self.plan)["plan"]
+            tasks = [Task.of(Cell.of(record["kind"], record["spec"])) for record in records]
             return self.labour(tasks, _owner(submitit.JobEnvironment().job_id), pulse=self.pulse)
         except SpikeproofError as error:  # whatever is raised arrives as text only
             return error
@@ -124,13 +136,13 @@ class _Element:
         import submitit
 
         self.pulse.release()
-        return submitit.helpers.DelayedSubmission(_Element(self.labour))
+        return submitit.helpers.DelayedSubmission(_Element(self.labour, self.plan))
 
-    def __getstate__(self) -> Labour:
-        return self.labour
+    def __getstate__(self) -> tuple[Labour, Path]:
+        return self.labour, self.plan
 
-    def __setstate__(self, labour: Labour) -> None:
-        self.__init__(labour)  # type: ignore[misc]
+    def __setstate__(self, state: tuple[Labour, Path]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
 
 
 def _let_end(jobs: Sequence[submitit.Job[object]]) -> None:

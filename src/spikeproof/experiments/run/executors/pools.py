@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from typing import ClassVar
 
 from spikeproof.errors import InputError, SpikeproofError
-from spikeproof.experiments.run.executors.seam import Heard, Lost, Patience, named
+from spikeproof.experiments.run.executors.seam import Heard, Lost, Patience, deaf_to_interrupts, named
 from spikeproof.experiments.run.queue.board import Task
 from spikeproof.experiments.run.queue.failures import Failure
 from spikeproof.experiments.run.queue.labour import Ended, Event, Labour, Terminated, Told, terminable
@@ -86,10 +86,20 @@ class Processes:
                             crew.append(_Process(labour, tasks, number))
                     yield None
             finally:
-                for process in crew:
-                    process.ask_to_end()
-                for process in crew:
-                    process.stop(labour.grace)
+                _end(crew, labour.grace)
+
+
+def _end(crew: Sequence[_Process], grace: float) -> None:
+    """End worker processes, which have a short time to give their cells back; a second Ctrl-C ends it."""
+    try:
+        for process in crew:
+            process.ask_to_end()
+        for process in crew:
+            process.stop(grace)
+    except KeyboardInterrupt:
+        for process in crew:
+            process.kill()
+        raise
 
 
 class _Sign(Enum):
@@ -102,19 +112,6 @@ class _Sign(Enum):
 
 
 _Message = Event | Failure | SpikeproofError | _Sign
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Block Ctrl-C in a process that is started inside, also while it imports; here it is only delayed."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -142,7 +139,7 @@ class _Process:
         self.process: BaseProcess = context.Process(
             target=_serve, args=(theirs, labour, tasks, self.owner), daemon=True
         )
-        with _deaf_to_interrupts(), _sharing_threads(workers):
+        with deaf_to_interrupts(), _sharing_threads(workers):
             self.process.start()
         theirs.close()
 
@@ -188,9 +185,13 @@ class _Process:
         """Wait until the process has ended, but not for ever."""
         self.process.join(grace + LAST_SECONDS)
         if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+            self.kill()
         self.pipe.close()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.process.kill()
+        self.process.join()
 
 
 def _serve(pipe: Connection, labour: Labour, tasks: Sequence[Task], owner: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -12,7 +14,7 @@ from spikeproof.experiments.run.queue.board import Task
 from spikeproof.experiments.run.queue.labour import Event, Labour
 from spikeproof.experiments.run.store import Store
 
-__all__ = ["Executor", "Heard", "Lost", "Patience", "named"]
+__all__ = ["Executor", "Heard", "Lost", "Patience", "deaf_to_interrupts", "named"]
 
 Heard = Callable[[Event], None]
 
@@ -65,6 +67,22 @@ class Executor(Protocol):
 def named() -> str:
     """A name for a worker that no other worker ever has."""
     return uuid.uuid4().hex
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Block Ctrl-C in a process that is started inside, also while it imports; here it is only delayed.
+
+    The driver decides what an interrupt means, and no worker shows a traceback of its own.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Patience:

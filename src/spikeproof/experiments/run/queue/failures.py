@@ -76,10 +76,14 @@ class Failure:
 def transient(error: BaseException) -> bool:
     """Whether an error may pass by itself, so that the cell is worth a second try.
 
+    A message about a file is judged by what the operating system said.
+
     Example:
         >>> transient(ConnectionResetError()), transient(ValueError("epsilon"))
         (True, False)
     """
+    if isinstance(error, InputError) and isinstance(error.__cause__, OSError):
+        return transient(error.__cause__)
     if isinstance(error, LASTING):
         return False
     words = str(error).lower()

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.run.plans import Plan, Repair, note_repairs, read_plan
-from spikeproof.experiments.run.shapes import Manifest, check_cell
+from spikeproof.experiments.run.queue.listing import LARGEST_PLAN, PLAN
+from spikeproof.experiments.run.shapes import Manifest
 from spikeproof.experiments.run.store import (
     LARGEST_FILE,
     MANIFEST,
@@ -21,9 +22,9 @@ from spikeproof.experiments.run.store import (
     write_atomically,
     writing,
 )
-from spikeproof.experiments.study.cells import Cell, needed
+from spikeproof.experiments.study.cells import Cell, CellRecord, needed
 from spikeproof.experiments.study.kinds import CellKind
-from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, read_json
+from spikeproof.plainfiles import bytes_of, read_json
 
 __all__ = ["Imported", "import_cells"]
 
@@ -75,11 +76,11 @@ def import_cells(directory: Path, other: Path) -> Imported:
     if directory.resolve() == other.resolve():
         raise InputError("Two output directories", f"{directory} twice", "Name the directory to copy from.")
     theirs = read_plan(other)
-    begun = not (directory / "study.json").exists()
+    begun = not (directory / PLAN).exists()
     Store(directory).prepare()
     if begun:
         with writing(directory):
-            write_atomically(directory / "study.json", bytes_of(other / "study.json", LARGEST_DOCUMENT))
+            write_atomically(directory / PLAN, bytes_of(other / PLAN, LARGEST_PLAN))
     source = Store(other)
     audited = _audited(read_plan(directory), theirs, source.addresses())
     if audited:
@@ -90,7 +91,7 @@ def import_cells(directory: Path, other: Path) -> Imported:
     arrival = _Arrival(Store(directory), source)
     for record in (*plan["plan"], *plan["repairs"]):  # models come before what was measured on them
         if record["address"] in found:
-            arrival.take(record["address"], record["kind"])
+            arrival.take(record)
     return Imported(
         tuple(arrival.copied),
         tuple(arrival.known),
@@ -118,13 +119,15 @@ class _Arrival:
         self.copied, self.known = list[str](), list[str]()
         self.conflicts, self.damaged = list[str](), list[str]()
 
-    def take(self, address: str, kind: str) -> None:
-        """Copy one cell, or note why not."""
+    def take(self, record: CellRecord) -> None:
+        """Copy the cell that the plan names, or note why not."""
+        address, kind = record["address"], record["kind"]
         try:
-            stored = self.there.read(address)
+            stored = self.there.planned(record)
+            if stored is None:
+                raise DamagedError(f"{self.there.path(address)} was removed meanwhile")
             if Cell.of(stored.cell["kind"], stored.cell["spec"]).address != address:
                 raise DamagedError(f"{stored.path} holds a cell that belongs elsewhere")
-            check_cell(stored.cell, str(stored.path), stored.metrics)
         except (DamagedError, InputError, KeyError, TypeError) as error:
             self.damaged.append(str(error))
             return

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,10 +18,21 @@ from spikeproof.experiments.run.extracts import extract
 from spikeproof.experiments.run.queue.board import Board, Task
 from spikeproof.experiments.run.queue.failures import Failure, Failures
 from spikeproof.experiments.run.queue.leases import HEARTBEAT, STALE, Holder, Lease, Leases, Progress, Pulse
+from spikeproof.experiments.run.queue.survey import CHECKPOINTS, cell_of_state
 from spikeproof.experiments.run.store import Store, refused
 from spikeproof.experiments.study.cells import Cell
 
-__all__ = ["Ended", "Event", "Labour", "Terminated", "Told", "Work", "checkpoint", "terminable"]
+__all__ = [
+    "Ended",
+    "Event",
+    "Labour",
+    "Terminated",
+    "Told",
+    "Work",
+    "checkpoint",
+    "forget_states",
+    "terminable",
+]
 
 Work = Callable[[Cell, Callable[[Progress], None]], Mapping[str, bytes]]
 """Computes the files of one cell, and tells how far it is."""
@@ -261,7 +273,7 @@ class _Worker:
         Store(self.root).put(task.address, files)
         extract(Store(self.root), task.cell.record(), self.board.leases.owner)
         Failures(self.root).forget(task.address)
-        checkpoint(self.root, task.address).unlink(missing_ok=True)
+        forget_states(self.root, task.address)
         self.end(task, None)
 
     def end(self, task: Task, failure: Failure | None) -> None:
@@ -282,6 +294,20 @@ class _Worker:
         return None
 
 
-def checkpoint(root: Path, address: str) -> Path:
-    """The file that holds the state of an unfinished cell."""
-    return root / "checkpoints" / address
+def checkpoint(root: Path, address: str, part: str = "") -> Path:
+    """The file that holds the state of an unfinished cell, or a part of it.
+
+    Args:
+        root: the output directory.
+        address: of the cell.
+        part: what tells several files of one cell apart.
+    """
+    return root / CHECKPOINTS / (f"{address}-{part}" if part else address)
+
+
+def forget_states(root: Path, address: str) -> None:
+    """Remove the files that hold the state of a cell, which is finished; one that stays does no harm."""
+    with suppress(OSError):
+        for name in os.listdir(root / CHECKPOINTS):  # noqa: PTH208
+            if cell_of_state(name) == address:
+                (root / CHECKPOINTS / name).unlink(missing_ok=True)

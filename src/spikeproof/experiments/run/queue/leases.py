@@ -218,8 +218,9 @@ class Leases:
         """
         after = None
         if (stale := self._stale(address)) is not None:
-            if not self._move_away(address, stale):
-                return None
+            with writing(self.root):
+                if not self._move_away(address, stale):
+                    return None
             after = Holder.read(stale)
         path = self.folder / address
         with writing(self.root):
@@ -259,9 +260,20 @@ class Leases:
             content = self._content(address)
             holder = None if content is None else Holder.read(content)
             mine = content is not None and holder is not None and holder.owner == owner
-            if content is not None and mine and self._move_away(address, content):
-                lost.append(address)
+            with suppress(OSError):  # it is stale a minute later
+                if content is not None and mine and self._move_away(address, content):
+                    lost.append(address)
         return lost
+
+    def clear(self, address: str) -> bool:
+        """Remove a lease if it is stale; whether it was removed.
+
+        Raises:
+            InputError: the output directory cannot be written.
+        """
+        with writing(self.root):
+            stale = self._stale(address)
+            return stale is not None and self._move_away(address, stale)
 
     def _content(self, address: str) -> bytes | None:
         """The content of a lease, or when it was changed if it cannot be read; None where there is none."""
@@ -292,12 +304,19 @@ class Leases:
 
         What was moved is compared with what was judged: if another worker took the cell over in between,
         its lease is put back.
+
+        Raises:
+            OSError: nobody can move it, as on a file system that has become read-only.
         """
         path, grave = self.folder / address, self.folder / f".tmp-{uuid.uuid4().hex}"
         try:
             path.rename(grave)
-        except OSError:  # another worker was faster, or its file is open where open files stay
+        except FileNotFoundError:  # another worker was faster
             return False
+        except PermissionError:
+            if os.name == "nt":  # where a file that is open stays
+                return False
+            raise
         try:
             moved = Holder.read(bytes_of(grave, LARGEST_LEASE))
             judged = Holder.read(stale)

@@ -22,7 +22,10 @@ from spikeproof.experiments.run.queue.listing import Listed, indexed, write_inde
 from spikeproof.experiments.run.shapes import is_address
 from spikeproof.experiments.run.store import Store, writing
 
-__all__ = ["Pruned", "Survey", "prune", "retry", "survey"]
+__all__ = ["CHECKPOINTS", "Pruned", "Survey", "cell_of_state", "prune", "retry", "survey"]
+
+CHECKPOINTS = "checkpoints"
+"""Folder of an output directory with the states of unfinished cells."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class Pruned:
     Args:
         cells: addresses of finished cells of no plan, such as those of a study that was changed.
         failures: addresses of failures of finished cells or of no plan.
-        checkpoints: addresses of states of finished cells or of no plan.
+        checkpoints: names of states of finished cells or of no plan.
         leases: addresses of stale leases.
         size: bytes of all of these.
     """
@@ -159,26 +162,44 @@ def prune(directory: Path, *, remove: bool = False, keep: Collection[str] = ()) 
     spare = there - found.kinds.keys() - {*keep}
     unknown = sorted(address for address in spare if address not in live)
     failures = Failures(directory)
-    failed = _unneeded(failures.addresses() - {*keep}, found, live)
-    states = _unneeded({*_names(directory / "checkpoints")} - {*keep}, found, live)
+    failed = _unneeded(failures.addresses(), found, live, {*keep})
+    states = _unneeded({*_names(directory / CHECKPOINTS)}, found, live, {*keep})
     stale = tuple(sorted(set(_names(leases.folder)) - live.keys()))
     paths = [
         *(store.path(address) for address in unknown),
         *(failures.path(address) for address in failed),
-        *(directory / "checkpoints" / address for address in states),
-        *(leases.folder / address for address in stale),
+        *(directory / CHECKPOINTS / address for address in states),
     ]
-    pruned = Pruned(tuple(unknown), failed, states, stale, sum(map(_size, paths)))
+    size = sum(map(_size, (*paths, *(leases.folder / address for address in stale))))
+    pruned = Pruned(tuple(unknown), failed, states, stale, size)
     if remove:
         with writing(directory):
             for path in paths:
                 _remove(path)
+            for address in stale:  # unless a worker has taken the cell over since
+                leases.clear(address)
     return pruned
 
 
-def _unneeded(addresses: Iterable[str], found: Survey, live: Mapping[str, Holder | None]) -> tuple[str, ...]:
-    wanted = found.kinds.keys() - found.finished
-    return tuple(sorted(a for a in addresses if a not in live and a not in wanted))
+def _unneeded(
+    names: Iterable[str], found: Survey, live: Mapping[str, Holder | None], keep: Collection[str]
+) -> tuple[str, ...]:
+    """The names that belong to no cell which is under way, remains to be computed, or is kept."""
+    wanted = {*(found.kinds.keys() - found.finished), *live, *keep}
+    return tuple(sorted(name for name in names if cell_of_state(name) not in wanted))
+
+
+def cell_of_state(name: str) -> str:
+    """The address of the cell whose state a file holds; a cell may have several, each with its own ending.
+
+    Args:
+        name: of the file.
+
+    Example:
+        >>> cell_of_state("ab12"), cell_of_state("ab12-parts")
+        ('ab12', 'ab12')
+    """
+    return name.partition("-")[0]
 
 
 def _names(folder: Path) -> list[str]:
@@ -200,7 +221,8 @@ def _remove(path: Path) -> None:
     """Remove a file, or a directory in one step as seen from elsewhere."""
     if path.is_dir() and not path.is_symlink():
         grave = path.with_name(f".tmp-{uuid.uuid4().hex}")
-        path.rename(grave)
-        shutil.rmtree(grave)
+        with suppress(FileNotFoundError):  # somebody else was faster
+            path.rename(grave)
+            shutil.rmtree(grave)
     else:
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Long cells in blocks of examples: the same outcome to the bit, whatever was saved; short memory."""
+"""Parts of long cells: the same outcome to the bit, whatever was saved; short memory."""
 
 import json
 from dataclasses import fields
@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-import spikeproof.experiments.run.blocks as module
+import spikeproof.experiments.run.unfinished as module
 from spikeproof.attacks.gradient.plain import PGD
 from spikeproof.attacks.nearest.linearised import DeepFool
 from spikeproof.errors import InputError
@@ -14,8 +14,9 @@ from spikeproof.evaluation.columns import subset
 from spikeproof.evaluation.distances import Nearest, evaluate_distances
 from spikeproof.evaluation.outcomes import Attacked
 from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
-from spikeproof.experiments.run.blocks import Blocks
 from spikeproof.experiments.run.compute import Bench
+from spikeproof.experiments.run.queue.leases import Progress
+from spikeproof.experiments.run.unfinished import Unfinished
 from spikeproof.experiments.study.cells import Cell
 from spikeproof.keys import Key
 from spikeproof.threats import L2, Linf
@@ -45,9 +46,20 @@ def nearest(rows):
 CASES = [(Attacked, attacked), (Nearest, nearest)]
 
 
-def blocks(outcome, measure, path, batch=2, identity="cell", told=None):
-    tell = (told if told is not None else []).append
-    return Blocks(outcome, measure, batch, path, identity, torch.device("cpu"), tell)
+def unfinished(path, identity="cell", told=None):
+    return Unfinished(
+        path, identity, torch.device("cpu"), (told if told is not None else []).append, ("weights",)
+    )
+
+
+def whole(outcome, measure, path, batch=2, **options):
+    return unfinished(path, **options).outcome("examples", outcome, measure, batch, len(X))
+
+
+@pytest.fixture(autouse=True)
+def batch_by_batch(monkeypatch):
+    monkeypatch.setattr(module, "SECONDS_OF_A_BLOCK", 0.0)
+    monkeypatch.setattr(module, "SECONDS_AT_RISK", -1.0)
 
 
 def same(found, wanted):
@@ -61,11 +73,18 @@ def same(found, wanted):
 
 @pytest.mark.parametrize(("outcome", "measure"), CASES, ids=["attack", "distance"])
 @pytest.mark.parametrize("batch", [1, 2, 5, 100])
-def test_blocks_of_any_size_have_the_outcome_of_the_whole(outcome, measure, batch, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SECONDS_OF_A_BLOCK", 0.0)
+def test_blocks_of_any_size_have_the_outcome_of_the_whole(outcome, measure, batch, tmp_path):
     told = []
-    same(blocks(outcome, measure, tmp_path / "s", batch, told=told).all(len(X)), measure(slice(None)))
-    assert [progress.done for progress in told] == list(range(batch, len(X), batch))
+    same(whole(outcome, measure, tmp_path / "s", batch, told=told), measure(slice(None)))
+    assert [progress.done for progress in told] == list(range(0, len(X), batch))
+
+
+def test_examples_that_are_a_stage_of_a_cell_do_not_foretell_its_end(tmp_path):
+    told = []
+    parts = unfinished(tmp_path / "s", told=told)
+    parts.stage = (2, 9)
+    parts.rows("pgd", lambda rows: {"x": X[rows]}, 6, len(X))
+    assert told == [Progress(2, 9, "pgd, 0 of 11"), Progress(2, 9, "pgd, 6 of 11")]
 
 
 class Killed(BaseException):
@@ -73,9 +92,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(("outcome", "measure"), CASES, ids=["attack", "distance"])
-def test_a_killed_measurement_goes_on_after_the_last_saved_block(outcome, measure, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SECONDS_OF_A_BLOCK", 0.0)
-    monkeypatch.setattr(module, "SECONDS_AT_RISK", 0.0)
+def test_a_killed_measurement_goes_on_after_the_last_saved_block(outcome, measure, tmp_path):
     seen = []
 
     def dying(rows):
@@ -88,19 +105,63 @@ def test_a_killed_measurement_goes_on_after_the_last_saved_block(outcome, measur
         return measure(rows)
 
     with pytest.raises(Killed):
-        blocks(outcome, dying, tmp_path / "s").all(len(X))
-    same(blocks(outcome, counting, tmp_path / "s").all(len(X)), measure(slice(None)))
+        whole(outcome, dying, tmp_path / "s")
+    same(whole(outcome, counting, tmp_path / "s"), measure(slice(None)))
     assert seen[0] == 6
-    same(blocks(outcome, measure, tmp_path / "s", identity="other").all(len(X)), measure(slice(None)))
+    same(whole(outcome, counting, tmp_path / "s", identity="other"), measure(slice(None)))
+    assert seen.count(0) == 1
 
 
-def test_a_damaged_state_costs_time_and_changes_nothing(tmp_path, monkeypatch):
+def test_parts_of_other_weights_are_not_taken(tmp_path):
+    first = unfinished(tmp_path / "s")
+    assert first.keep("a", lambda: 1) == 1
+    other = unfinished(tmp_path / "s")
+    other.weights = ("others",)
+    assert other.keep("a", lambda: 2) == 2
+    assert unfinished(tmp_path / "s").keep("a", lambda: 3) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        0.1,
+        float("nan"),
+        None,
+        [1, [2.5, "x"]],
+        {"a": True},
+        torch.tensor([1.0, torch.nan]),
+        torch.ones(2) > 0,
+    ],
+)
+def test_what_is_kept_comes_back_as_it_was(value, tmp_path):
+    now = unfinished(tmp_path / "s").keep("a", lambda: value)
+    later = unfinished(tmp_path / "s").keep("a", lambda: pytest.fail("it is computed again"))
+    for found in (now, later):
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(found, value, rtol=0, atol=0, equal_nan=True)
+        else:
+            assert repr(found) == repr(value)
+
+
+def test_parts_of_a_block_are_dropped_with_it(tmp_path):
+    parts = unfinished(tmp_path / "s")
+    parts.keep("before", lambda: 1)
+    parts.rows("rows", lambda rows: {"x": parts.keep(f"inner {rows.start}", lambda: X[rows])}, 4, len(X))
+    assert sorted(parts.parts) == ["before weights", "rows weights"]
+
+
+def test_a_damaged_state_costs_time_and_changes_nothing(tmp_path):
     state = tmp_path / "s"
-    blocks(Attacked, attacked, state).save(attacked(slice(0, 4)))
+    with pytest.raises(Killed):
+        whole(Attacked, lambda rows: attacked(rows) if rows.start < 4 else _raise(), state)
     state.write_bytes(state.read_bytes()[:-1] + b"?")
     with pytest.warns(UserWarning, match="starts from its beginning"):
-        found = blocks(Attacked, attacked, state).all(len(X))
+        found = whole(Attacked, attacked, state)
     same(found, attacked(slice(None)))
+
+
+def _raise():
+    raise Killed
 
 
 @pytest.mark.parametrize(
@@ -110,7 +171,7 @@ def test_a_damaged_state_costs_time_and_changes_nothing(tmp_path, monkeypatch):
 def test_short_memory_halves_the_batch(error, tmp_path, monkeypatch):
     sizes, told = [], []
 
-    def clean(bench, cell, tell):
+    def clean(bench, cell, parts):
         sizes.append(bench.batch_size)
         if bench.batch_size > 3:
             raise error
@@ -126,7 +187,7 @@ def test_short_memory_halves_the_batch(error, tmp_path, monkeypatch):
 
 
 def test_other_errors_and_a_batch_of_one_are_not_tried_again(tmp_path, monkeypatch):
-    def clean(bench, cell, tell):
+    def clean(bench, cell, parts):
         raise MemoryError if bench.batch_size < 3 else InputError("a", "b", "c")
 
     monkeypatch.setattr(Bench, "clean", clean)
