@@ -129,15 +129,20 @@ class _IntegrateAndFire(torch.autograd.Function):
         ctx: _Kept, current: Tensor, v: Tensor, neuron: IntegrateAndFire, spike: Surrogate
     ) -> tuple[Tensor, Tensor]:
         shape, current = current.shape, current.flatten(1)
-        potentials, spikes, end = torch.empty_like(current), torch.empty_like(current), v.flatten().clone()
+        goes_back, size = any(ctx.needs_input_grad), current.shape[1]
+        steps = len(current) if goes_back else min(len(current), 1)  # else one row serves all steps
+        potentials, spikes = current.new_empty(steps, size), torch.empty_like(current)
+        end = v.flatten().clone()
         for block in _blocks(current):
             v = end[block]
-            for i, before, z in zip(current[:, block], potentials[:, block], spikes[:, block], strict=True):
+            rows = potentials[:, block].expand(len(current), -1)
+            for i, before, z in zip(current[:, block], rows, spikes[:, block], strict=True):
                 torch.add(v.mul_(neuron.decay), i, out=before)
                 torch.ge(before, neuron.threshold, out=z)
                 neuron.reset(before, z, neuron.threshold, out=v)
-        ctx.save_for_backward(potentials, spikes)
-        ctx.neuron, ctx.spike = neuron, spike
+        if goes_back:
+            ctx.save_for_backward(potentials, spikes)
+            ctx.neuron, ctx.spike = neuron, spike
         return spikes.view(shape), end.view(shape[1:])
 
     @staticmethod
