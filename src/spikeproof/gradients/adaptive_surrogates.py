@@ -69,9 +69,7 @@ class Recollection:
 
     def __init__(self, examples: int) -> None:
         self.examples = examples
-        self.last: dict[
-            int, tuple[Tensor, tuple[Tensor, ...]]
-        ] = {}  # examples and values of a pass
+        self.last: dict[int, tuple[Tensor, tuple[Tensor, ...]]] = {}  # examples and values of a pass
         self.earlier: dict[int, tuple[Tensor, ...]] = {}  # of all examples, as of earlier passes
         self.rows, self.seen = torch.arange(examples), set[int]()
 
