@@ -115,6 +115,16 @@ def test_spans_and_compiled_loops_go_together():
             check(model(neuron=neuron), spans=(4,))
 
 
+@pytest.mark.parametrize("network", NETWORKS, ids=repr)
+def test_spikes_are_counted_as_without_spans(network):
+    classifier = model(network)
+    whole = classifier.infer(images(), Key.of(0))
+    with using_spans(3):
+        parts = classifier.infer(images(), Key.of(0))
+    assert whole.spikes.sum() > 0
+    assert all(map(torch.equal, whole, parts))
+
+
 def test_an_attack_in_spans_is_the_same_attack():
     classifier, y = model(), torch.arange(BATCH) % 5
     attack = PGD(steps=4)(Linf(0.1))

@@ -239,8 +239,8 @@ class Classifier(nn.Module):
         """Activity of the output layer for an input that is encoded already."""
         normal = self.spec.normalise(encoded) if self.spec.normalise else encoded
         span = chosen_span()
-        if span is not None and tally is None and not why_not_in_spans(self.network):
-            return in_spans(self.network, normal, span)
+        if span is not None and not why_not_in_spans(self.network):
+            return in_spans(self.network, normal, span, tally)
         out: Tensor = self.network(normal, tally)
         return out
 

@@ -26,52 +26,58 @@ __all__ = ["in_spans", "why_not_in_spans"]
 Left = Any
 """What a layer leaves to the next span; None before the first one."""
 
+Tally = list[Tensor] | None
+"""Where spikes per step and example of every spiking layer go, `[T, B]`; None where they are not counted."""
 
-def _layers(network: nn.Module, x: Tensor, left: Left) -> tuple[Tensor, Left]:
+
+def _layers(network: nn.Module, x: Tensor, left: Left, tally: Tally) -> tuple[Tensor, Left]:
     assert isinstance(network, SpikingNetwork)
     states = [None] * len(network.layers) if left is None else left
     after = []
     for layer, state in zip(network.layers, states, strict=True):
-        x, state = RESUMED[type(layer)](layer, x, state)
+        x, state = RESUMED[type(layer)](layer, x, state, tally)
         after.append(state)
     return x, after
 
 
-def _residual(block: nn.Module, x: Tensor, left: Left) -> tuple[Tensor, Left]:
+def _residual(block: nn.Module, x: Tensor, left: Left, tally: Tally) -> tuple[Tensor, Left]:
     assert isinstance(block, Residual)
     states = (None, None) if left is None else left
-    branch, first = _layers(block, x, states[0])
-    shortcut, second = _layers(block.shortcut, x, states[1])
+    branch, first = _layers(block, x, states[0], tally)
+    shortcut, second = _layers(block.shortcut, x, states[1], tally)
     return block.joined(branch, shortcut), (first, second)
 
 
-def _alone(layer: nn.Module, x: Tensor, left: Left) -> tuple[Tensor, Left]:
+def _alone(layer: nn.Module, x: Tensor, left: Left, tally: Tally) -> tuple[Tensor, Left]:
     out: Tensor = layer(x)
     return out, None
 
 
-def _spiking(layer: nn.Module, x: Tensor, left: Left) -> tuple[Tensor, Left]:
+def _spiking(layer: nn.Module, x: Tensor, left: Left, tally: Tally) -> tuple[Tensor, Left]:
     assert isinstance(layer, Spiking)
-    return layer.resumed(x, left)
+    spikes, state = layer.resumed(x, left)
+    if tally is not None and layer.neuron.spiking:
+        tally.append((spikes != 0).flatten(2).sum(2))
+    return spikes, state
 
 
-def _integrator(layer: nn.Module, x: Tensor, left: Left) -> tuple[Tensor, Left]:
+def _integrator(layer: nn.Module, x: Tensor, left: Left, tally: Tally) -> tuple[Tensor, Left]:
     assert isinstance(layer, Integrator)
     return layer.resumed(x, left)
 
 
-def _synapse(layer: nn.Module, x: Tensor, left: Left) -> tuple[Tensor, Left]:
+def _synapse(layer: nn.Module, x: Tensor, left: Left, tally: Tally) -> tuple[Tensor, Left]:
     assert isinstance(layer, Synapse)
     traces = psp_filter(x, layer.psp, left)
     return traces, traces[-1]
 
 
-def _pool(layer: nn.Module, x: Tensor, left: Left) -> tuple[Tensor, Left]:
+def _pool(layer: nn.Module, x: Tensor, left: Left, tally: Tally) -> tuple[Tensor, Left]:
     assert isinstance(layer, GatedMaxPool)
     return layer.resumed(x, left)
 
 
-RESUMED: dict[type[nn.Module], Callable[[nn.Module, Tensor, Left], tuple[Tensor, Left]]] = {
+RESUMED: dict[type[nn.Module], Callable[[nn.Module, Tensor, Left, Tally], tuple[Tensor, Left]]] = {
     SpikingNetwork: _layers,
     Residual: _residual,
     OverTime: _alone,
@@ -104,7 +110,9 @@ def why_not_in_spans(network: nn.Module) -> str:
     return next(filter(None, map(why_not_in_spans, inside)), "")
 
 
-def in_spans(network: SpikingNetwork, encoded: Float[Tensor, "T B *F"], span: int) -> Float[Tensor, "T B *G"]:
+def in_spans(
+    network: SpikingNetwork, encoded: Float[Tensor, "T B *F"], span: int, tally: Tally = None
+) -> Float[Tensor, "T B *G"]:
     """The outputs of a network, computed for a few time steps at a time.
 
     Spikes are the same to the bit. Gradients are, too, except that sums over time, which a constant input and
@@ -114,6 +122,7 @@ def in_spans(network: SpikingNetwork, encoded: Float[Tensor, "T B *F"], span: in
         network: layers over time.
         encoded: its input.
         span: time steps of a span, at least 1.
+        tally: as for a call of the network; it takes part in no backward pass.
 
     Raises:
         InputError: a layer needs all time steps at once.
@@ -131,14 +140,18 @@ def in_spans(network: SpikingNetwork, encoded: Float[Tensor, "T B *F"], span: in
     constant = len(encoded) > 1 and encoded.stride(0) == 0
     base = encoded[0] if constant else encoded
     outputs, left = [], None
+    counts = list[list[Tensor]]()
     for start in range(0, len(encoded), span):
         steps = min(span, len(encoded) - start)
         part = base.expand(steps, *base.shape) if constant else base[start : start + steps]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and tally is None:
             out, left = checkpoint(
-                _layers, network, part, left, use_reentrant=False, preserve_rng_state=False
+                _layers, network, part, left, None, use_reentrant=False, preserve_rng_state=False
             )
         else:
-            out, left = _layers(network, part, left)
+            counts.append([])
+            out, left = _layers(network, part, left, counts[-1])
         outputs.append(out)
+    if tally is not None:
+        tally += map(torch.cat, zip(*counts, strict=True))
     return torch.cat(outputs)
