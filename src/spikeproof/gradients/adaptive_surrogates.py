@@ -422,8 +422,9 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, current: Tensor, v: Tensor, neuron: IntegrateAndFire, fitting: _Recalling) -> Any:
         potentials, spikes, v = torch.empty_like(current), torch.empty_like(current), v.clone()
+        decay = neuron.decay
         for i, before, z in zip(current, potentials, spikes, strict=True):
-            torch.add(v.mul_(neuron.decay), i, out=before)
+            torch.add(v.mul_(decay), i, out=before)
             torch.ge(before, neuron.threshold, out=z)
             neuron.reset(before, z, neuron.threshold, out=v)
         slopes = fitting.slopes(potentials - neuron.threshold)
@@ -435,12 +436,12 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (potentials, spikes, slopes), neuron = ctx.saved_tensors, ctx.neuron
-        found, carried = torch.empty_like(potentials), torch.zeros_like(potentials[0])
+        found, carried, decay = torch.empty_like(potentials), torch.zeros_like(potentials[0]), neuron.decay
         for t in range(len(potentials) - 1, -1, -1):
             by_v, by_z = neuron.reset.slope(potentials[t], spikes[t], neuron.threshold)
             by_spike = grads[0][t] if neuron.detach_reset else grads[0][t] + carried * by_z
             now = torch.addcmul(carried.mul_(by_v), by_spike, slopes[t], out=found[t])
-            torch.mul(now, neuron.decay, out=carried)
+            torch.mul(now, decay, out=carried)
         return found, None, None, None
 
 
