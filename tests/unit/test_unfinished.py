@@ -9,6 +9,7 @@ import torch
 import spikeproof.experiments.run.unfinished as module
 from spikeproof.attacks.gradient.plain import PGD
 from spikeproof.attacks.nearest.linearised import DeepFool
+from spikeproof.compiled import chosen_span
 from spikeproof.errors import InputError
 from spikeproof.evaluation.columns import subset
 from spikeproof.evaluation.distances import Nearest, evaluate_distances
@@ -186,11 +187,32 @@ def test_short_memory_halves_the_batch(error, tmp_path, monkeypatch):
     assert bench.batch_size == 12
 
 
-def test_other_errors_and_a_batch_of_one_are_not_tried_again(tmp_path, monkeypatch):
+def test_what_does_not_fit_in_a_batch_of_one_is_tried_in_spans_of_time(tmp_path, monkeypatch):
+    tried = []
+
     def clean(bench, cell, parts):
-        raise MemoryError if bench.batch_size < 3 else InputError("a", "b", "c")
+        tried.append((bench.batch_size, bench.span, chosen_span()))
+        if bench.span is None or bench.span > 8:
+            raise MemoryError
+        return {}
+
+    monkeypatch.setattr(Bench, "clean", clean)
+    told, cell = [], Cell.of("clean", {"train": "ab12"})
+    files = Bench(tmp_path, None, "cpu", 2)(cell, told.append)
+    assert tried == [(2, None, None), (1, None, None), (32, 32, 32), (32, 8, 8)]
+    assert json.loads(files["provenance.json"])["span"] == 8
+    assert "8 time steps at once" in told[-1].note
+
+
+def test_other_errors_and_single_time_steps_are_not_tried_again(tmp_path, monkeypatch):
+    tried = []
+
+    def clean(bench, cell, parts):
+        tried.append(bench.span)
+        raise MemoryError if bench.batch_size < 3 or bench.span else InputError("a", "b", "c")
 
     monkeypatch.setattr(Bench, "clean", clean)
     for size, error in ((4, InputError), (1, MemoryError)):
         with pytest.raises(error):
             Bench(tmp_path, None, "cpu", size)(Cell.of("clean", {"train": "ab12"}), lambda progress: None)
+    assert tried == [None, None, 32, 8, 2, 1]

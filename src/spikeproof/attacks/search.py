@@ -3,6 +3,11 @@
 A gradient may come from a substitute of the model; the verdict never does. Every returned example lies inside
 the set of the threat, because the loop projects every iterate. Whether an attack succeeded is decided by the
 model itself on the returned example, under a draw that the search has not used.
+
+During the search, the forward pass of a gradient also says whether its image fools the model, but only where
+its logits are the model's own to the bit: where the gradient source is the model or its twin. Any other
+gradient source costs a forward pass of the model beside its own. On a model that draws, what one pass has
+shown under the draws of the search decides nothing: runs are compared under new draws (`settle`).
 """
 
 from __future__ import annotations
@@ -275,7 +280,6 @@ def show(model: Model, x: Tensor, key: Key | None, potential: bool) -> Watched:
 
 
 def answer(model: Model, x: Tensor, y: Tensor, key: Key) -> Tensor:
-    """The logits of the model, once their shape fits images and labels."""
     """The logits of the model, once their shape fits images and labels."""
     return _checked(model(x, key), x, y)
 

@@ -21,8 +21,10 @@ __all__ = [
     "Loops",
     "chosen_backward",
     "chosen_loops",
+    "chosen_span",
     "using_backward",
     "using_loops",
+    "using_spans",
 ]
 
 LOOPS_VARIABLE = "SPIKEPROOF_LOOPS"
@@ -128,3 +130,44 @@ def using_backward(backward: Backward) -> Iterator[None]:
         yield
     finally:
         _backward.reset(token)
+
+
+_span: ContextVar[int | None] = ContextVar("span", default=None)
+
+
+def chosen_span() -> int | None:
+    """The number of time steps that networks compute at a time in this block of code; None for all.
+
+    Example:
+        >>> chosen_span() is None
+        True
+    """
+    return _span.get()
+
+
+@contextmanager
+def using_spans(span: int | None) -> Iterator[None]:
+    """Compute networks in spans of time steps, so that memory hardly grows with the number of steps.
+
+    Only the states between spans are kept for the backward pass, which computes every span a second time.
+    Spikes are the same to the bit, gradients up to the order in which sums over time are added up. Networks
+    whose layers need all time steps at once, and models of other frameworks, are computed as before.
+
+    Args:
+        span: time steps of a span, at least 1; None for all of them at once.
+
+    Raises:
+        InputError: no time step.
+
+    Example:
+        >>> with using_spans(32):
+        ...     chosen_span()
+        32
+    """
+    if span is not None and span < 1:
+        raise InputError("A span holds at least one time step", f"span={span}", "Try 32.")
+    token = _span.set(span)
+    try:
+        yield
+    finally:
+        _span.reset(token)

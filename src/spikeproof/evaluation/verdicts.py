@@ -118,7 +118,7 @@ def evaluate_clean(
     check_repeats(Steady(model), x, key)
     draws = draws if _stochastic(model) else 1
     batches = []
-    for rows in _batches(len(x), batch_size):
+    for rows in _batches(len(x), _whole(batch_size)):
         labels, batch_ids = y[rows], ids[rows]
         fresh = _answers(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws, clean=True)
         chosen = fresh
@@ -240,7 +240,7 @@ def evaluate_attack(
     attack = attack(threat) if isinstance(attack, Recipe) else attack
     through = _gradient_source(model, attack, threat) if through is None else through
     draws = draws if _stochastic(model) else 1
-    batch_size = getattr(attack, "batch", None) or batch_size
+    batch_size = getattr(attack, "batch", None) or _whole(batch_size)
     target, origin = Steady(model), _steady(through)
     batches = []
     for rows in _batches(len(x), batch_size):
@@ -495,6 +495,16 @@ def _check_answer(logits: Tensor, x: Tensor, y: Tensor, clean: bool) -> None:
 
 def _stochastic(model: Model) -> bool:
     return bool(getattr(model, "stochastic", False))
+
+
+def _whole(size: int) -> int:
+    """The size of batches that hold no padding: a batch of 100 would be padded to 128 in every pass.
+
+    Example:
+        >>> [_whole(size) for size in (10, 32, 100)]
+        [10, 32, 128]
+    """
+    return size if size < BLOCK else -(-size // BLOCK) * BLOCK
 
 
 def _batches(n: int, size: int) -> Iterator[slice]:

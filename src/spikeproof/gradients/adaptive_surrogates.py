@@ -69,7 +69,8 @@ class Recollection:
 
     def __init__(self, examples: int) -> None:
         self.examples = examples
-        self.layers: dict[int, tuple[Tensor, ...]] = {}
+        self.last: dict[int, tuple[Tensor, tuple[Tensor, ...]]] = {}  # examples and values of a pass
+        self.earlier: dict[int, tuple[Tensor, ...]] = {}  # of all examples, as of earlier passes
         self.rows, self.seen = torch.arange(examples), set[int]()
 
     @staticmethod
@@ -88,17 +89,32 @@ class Recollection:
             _CURRENT.reset(token)
 
     def of(self, layer: int, batch: int) -> tuple[Tensor, ...] | None:
-        """The statistics of a layer for the examples of a pass; None before the first pass."""
-        kept = self.layers.get(layer)
-        return None if kept is None else tuple(part[self._rows_of(batch)] for part in kept)
+        """The statistics `[S, B, ...]` of a layer for the examples of a pass; None before the first pass."""
+        if layer not in self.last:
+            return None
+        rows, parts = self.last[layer]
+        if parts[0].shape[1] == batch and torch.equal(rows, self.rows):
+            return parts  # most passes have the examples of the pass before, whose values need no copy
+        self._file(layer)
+        return tuple(part[:, self._rows_of(batch)] for part in self.earlier[layer])
 
     def keep(self, layer: int, parts: tuple[Tensor, ...]) -> None:
-        """Keep statistics `[B, ...]` of a layer for the examples of this pass."""
+        """Keep statistics `[S, B, ...]` of a layer for the examples of this pass."""
         self.seen.add(layer)
-        if layer not in self.layers:
-            self.layers[layer] = tuple(part.new_zeros(self.examples, *part.shape[1:]) for part in parts)
-        for whole, part in zip(self.layers[layer], parts, strict=True):
-            whole[self.rows] = part[: len(self.rows)]
+        if layer in self.last and not torch.equal(self.last[layer][0], self.rows):
+            self._file(layer)
+        self.last[layer] = self.rows, parts
+
+    def _file(self, layer: int) -> None:
+        """Enter the values of the last pass among those of all examples."""
+        rows, parts = self.last[layer]
+        if layer not in self.earlier:
+            shapes = [(len(part), self.examples, *part.shape[2:]) for part in parts]
+            self.earlier[layer] = tuple(
+                part.new_zeros(shape) for part, shape in zip(parts, shapes, strict=True)
+            )
+        for whole, part in zip(self.earlier[layer], parts, strict=True):
+            whole[:, rows] = part[:, : len(rows)]
 
     def _rows_of(self, batch: int) -> Int64[Tensor, "B"]:
         """The examples of a pass; a batch that was padded to whole blocks repeats its last example."""
@@ -343,6 +359,10 @@ class _AtLayer:
         return self.rule.at(self.layer, current, state, neuron, spike, Recollection.current())
 
 
+SPAN = 1 << 16
+"""Neurons, over all time steps of a span, whose derivatives are computed together."""
+
+
 class _Recalling(Surrogate):
     """The spike function of one pass of ASSG through a layer, called at one time step after the other."""
 
@@ -352,7 +372,7 @@ class _Recalling(Surrogate):
         self.rule, self.unit, self.layer, self.known = rule, unit, layer, known
         self.kept = None if known is None else known.of(layer, batch)
         self.frozen = known is not None and layer in known.seen
-        self.statistics = list[Tensor]()  # mean and deviation of one call after the other
+        self.statistics = list[Tensor]()  # mean and deviation `[S, B, *F]` of one call after the other
 
     def __call__(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         with torch.no_grad():
@@ -362,17 +382,26 @@ class _Recalling(Surrogate):
 
     def slope(self, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The derivative at the next time step, whose statistics are kept."""
-        size, turn = (x / self.unit).abs(), len(self.statistics)
-        if self.kept is None:
-            mean, deviation = torch.ones_like(size), torch.zeros_like(size)
-        else:
-            mean, deviation = self.kept[turn : turn + 2]
-        if not self.frozen:
-            mean = self.rule.blend(mean, size)
-            deviation = self.rule.blend(deviation, (size - mean).abs_())
+        return self.slopes(x[None])[0]
+
+    def slopes(self, x: Float[Tensor, "S B *F"]) -> Float[Tensor, "S B *F"]:
+        """The derivatives at the next time steps, in spans of steps that stay in the processor's cache."""
+        turn, span = len(self.statistics), max(1, SPAN // max(1, x[0].numel()))
+        slopes, mean, deviation = (torch.empty_like(x) for _ in range(3))
+        for start in range(0, len(x), span):
+            few = slice(start, start + span)
+            size = (x[few] / self.unit).abs_()
+            if self.kept is None:
+                mean[few], deviation[few] = 1, 0
+            else:
+                mean[few], deviation[few] = (part[few] for part in self.kept[turn : turn + 2])
+            if not self.frozen:
+                mean[few] = self.rule.blend(mean[few], size)
+                deviation[few] = self.rule.blend(deviation[few], (size - mean[few]).abs_())
+            alpha = _sharpness(self.rule.strength, self.rule.relax, mean[few], deviation[few])
+            slopes[few] = _arctangent(alpha, size).div_(self.unit)
         self.statistics += [mean, deviation]
-        alpha = _sharpness(self.rule.strength, self.rule.relax, mean, deviation)
-        return _arctangent(alpha, size).div_(self.unit)
+        return slopes
 
     def step(self) -> None:
         """Every call has statistics of its own, so that time steps need not be told apart."""
@@ -392,12 +421,13 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, v: Tensor, neuron: IntegrateAndFire, fitting: _Recalling) -> Any:
-        potentials, spikes, slopes = (torch.empty_like(current) for _ in range(3))
-        for i, before, z, slope in zip(current, potentials, spikes, slopes, strict=True):
-            torch.add(neuron.decay * v, i, out=before)
+        potentials, spikes, v = torch.empty_like(current), torch.empty_like(current), v.clone()
+        decay = neuron.decay
+        for i, before, z in zip(current, potentials, spikes, strict=True):
+            torch.add(v.mul_(decay), i, out=before)
             torch.ge(before, neuron.threshold, out=z)
-            slope.copy_(fitting.slope(before - neuron.threshold))
-            v = neuron.reset(before, z, neuron.threshold)
+            neuron.reset(before, z, neuron.threshold, out=v)
+        slopes = fitting.slopes(potentials - neuron.threshold)
         ctx.save_for_backward(potentials, spikes, slopes)
         ctx.neuron = neuron
         ctx.mark_non_differentiable(v)
@@ -406,12 +436,12 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (potentials, spikes, slopes), neuron = ctx.saved_tensors, ctx.neuron
-        found, carried = torch.empty_like(potentials), torch.zeros_like(potentials[0])
+        found, carried, decay = torch.empty_like(potentials), torch.zeros_like(potentials[0]), neuron.decay
         for t in range(len(potentials) - 1, -1, -1):
             by_v, by_z = neuron.reset.slope(potentials[t], spikes[t], neuron.threshold)
             by_spike = grads[0][t] if neuron.detach_reset else grads[0][t] + carried * by_z
-            torch.addcmul(carried * by_v, by_spike, slopes[t], out=found[t])
-            carried = neuron.decay * found[t]
+            now = torch.addcmul(carried.mul_(by_v), by_spike, slopes[t], out=found[t])
+            torch.mul(now, decay, out=carried)
         return found, None, None, None
 
 

@@ -9,11 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from spikeproof.compiled import chosen_span
 from spikeproof.decoders import activity, by_step, decide, exit_steps, silent
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.networks.architecture import Architecture, Parts, SpikingNetwork
 from spikeproof.networks.outside import Outside
+from spikeproof.networks.spans import in_spans, why_not_in_spans
 from spikeproof.neurons import Neuron, Spiking, potentials
 from spikeproof.protocols import (
     Decoder,
@@ -235,7 +237,11 @@ class Classifier(nn.Module):
         self, encoded: Float[Tensor, "T B ..."], tally: list[Tensor] | None = None
     ) -> Float[Tensor, "T B K"]:
         """Activity of the output layer for an input that is encoded already."""
-        out: Tensor = self.network(self.spec.normalise(encoded) if self.spec.normalise else encoded, tally)
+        normal = self.spec.normalise(encoded) if self.spec.normalise else encoded
+        span = chosen_span()
+        if span is not None and not why_not_in_spans(self.network):
+            return in_spans(self.network, normal, span, tally)
+        out: Tensor = self.network(normal, tally)
         return out
 
     def watch(

@@ -58,10 +58,20 @@ class GatedMaxPool(nn.Module):
         self.size, self.stride, self.padding = size, stride, padding
 
     def forward(self, spikes: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C I J"]:
-        counts = spikes.cumsum(0).flatten(0, 1)
-        most = F.max_pool2d(counts, self.size, self.stride, self.padding)
-        most = most.view(*spikes.shape[:2], *most.shape[1:])
+        most = self._most(spikes.cumsum(0))
         return torch.cat([most[:1], most[1:] - most[:-1]])
+
+    def resumed(
+        self, spikes: Float[Tensor, "T B C H W"], counts: Float[Tensor, "B C H W"] | None
+    ) -> tuple[Float[Tensor, "T B C I J"], Float[Tensor, "B C H W"]]:
+        """The same after earlier steps with these counts, and the counts after the last step."""
+        before = torch.zeros_like(spikes[0]) if counts is None else counts
+        sums = torch.cat([before[None], spikes]).cumsum(0)
+        return self._most(sums).diff(dim=0), sums[-1]
+
+    def _most(self, counts: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C I J"]:
+        most = F.max_pool2d(counts.flatten(0, 1), self.size, self.stride, self.padding)
+        return most.view(*counts.shape[:2], *most.shape[1:])
 
     def extra_repr(self) -> str:
         return f"{self.size}, stride={self.stride}, padding={self.padding}"

@@ -129,22 +129,27 @@ class _IntegrateAndFire(torch.autograd.Function):
         ctx: _Kept, current: Tensor, v: Tensor, neuron: IntegrateAndFire, spike: Surrogate
     ) -> tuple[Tensor, Tensor]:
         shape, current = current.shape, current.flatten(1)
-        potentials, spikes, end = torch.empty_like(current), torch.empty_like(current), v.flatten().clone()
+        goes_back, size = any(ctx.needs_input_grad), current.shape[1]
+        steps = len(current) if goes_back else min(len(current), 1)  # else one row serves all steps
+        potentials, spikes = current.new_empty(steps, size), torch.empty_like(current)
+        end, decay, threshold = v.flatten().clone(), neuron.decay, neuron.threshold
         for block in _blocks(current):
             v = end[block]
-            for i, before, z in zip(current[:, block], potentials[:, block], spikes[:, block], strict=True):
-                torch.add(v.mul_(neuron.decay), i, out=before)
-                torch.ge(before, neuron.threshold, out=z)
-                neuron.reset(before, z, neuron.threshold, out=v)
-        ctx.save_for_backward(potentials, spikes)
-        ctx.neuron, ctx.spike = neuron, spike
+            rows = potentials[:, block].expand(len(current), -1)
+            for i, before, z in zip(current[:, block], rows, spikes[:, block], strict=True):
+                torch.add(v.mul_(decay), i, out=before)
+                torch.ge(before, threshold, out=z)
+                neuron.reset(before, z, threshold, out=v)
+        if goes_back:
+            ctx.save_for_backward(potentials, spikes)
+            ctx.neuron, ctx.spike = neuron, spike
         return spikes.view(shape), end.view(shape[1:])
 
     @staticmethod
     def backward(ctx: _Kept, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (potentials, spikes), neuron = ctx.saved_tensors, ctx.neuron
         g_spikes, g_end = grads[0].flatten(1), grads[1].flatten().clone()
-        g_current = torch.empty_like(potentials)
+        g_current, decay = torch.empty_like(potentials), neuron.decay
         for block in _blocks(potentials):
             slope = ctx.spike.derivative(potentials[:, block] - neuron.threshold)
             carried = g_end[block]
@@ -152,7 +157,7 @@ class _IntegrateAndFire(torch.autograd.Function):
                 by_v, by_z = neuron.reset.slope(potentials[t, block], spikes[t, block], neuron.threshold)
                 g_z = g_spikes[t, block] if neuron.detach_reset else g_spikes[t, block] + carried * by_z
                 g = torch.addcmul(carried.mul_(by_v), g_z, slope[t], out=g_current[t, block])
-                torch.mul(g, neuron.decay, out=carried)
+                torch.mul(g, decay, out=carried)
         return g_current.view(grads[0].shape), g_end.view(grads[1].shape), None, None
 
 

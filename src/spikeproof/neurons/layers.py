@@ -7,12 +7,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
-from spikeproof.neurons.integrate import lif_unroll
-from spikeproof.neurons.leaky import LIF
-from spikeproof.neurons.parts.neuron import Learned, Neuron, Never, Unroll
+from spikeproof.neurons.analogue import Analogue
+from spikeproof.neurons.integrate import IntegrateAndFire, lif_unroll
+from spikeproof.neurons.leaky import LIF, SNU
+from spikeproof.neurons.parts.neuron import Learned, Neuron, Never, SomeState, Unroll
 from spikeproof.surrogates import ATan, Surrogate, in_units
 
-__all__ = ["Integrator", "Spiking", "potentials"]
+__all__ = ["Integrator", "Spiking", "integrated", "potentials"]
 
 
 def _in_full(current: Tensor) -> Tensor:
@@ -97,8 +98,15 @@ class Spiking(_Neurons):
         self.spike, self.unroll = spike, unroll
 
     def forward(self, current: Float[Tensor, "T B *F"]) -> Float[Tensor, "T B *G"]:
+        return self.resumed(current, None)[0]
+
+    def resumed(
+        self, current: Float[Tensor, "T B *F"], state: SomeState | None
+    ) -> tuple[Float[Tensor, "T B *G"], SomeState]:
+        """Spikes from the state that earlier steps have left, or from rest, and the last state."""
         current = _in_full(current)
-        return self.unroll(current, self.neuron.rest(current, self.learned), self.neuron, self.measured)[0]
+        state = self.neuron.rest(current, self.learned) if state is None else state
+        return self.unroll(current, state, self.neuron, self.measured)
 
     @property
     def measured(self) -> Surrogate:
@@ -133,6 +141,18 @@ def potentials(layer: Spiking, current: Float[Tensor, "T B *F"]) -> Float[Tensor
     return torch.stack(found)
 
 
+def integrated(neuron: Neuron) -> bool:
+    """Whether the potentials of an output layer can be integrated one step after the other.
+
+    Example:
+        >>> from spikeproof.neurons import FS, IF
+        >>> integrated(IF()), integrated(FS(steps=4))
+        (True, False)
+    """
+    known = (Neuron.integrate, IntegrateAndFire.integrate, SNU.integrate, Analogue.integrate)
+    return type(neuron).integrate in known and not neuron.looks_ahead
+
+
 class Integrator(_Neurons):
     """An output layer whose neurons integrate and never fire.
 
@@ -155,6 +175,29 @@ class Integrator(_Neurons):
 
     def forward(self, current: Float[Tensor, "T B K"]) -> Float[Tensor, "T B K"]:
         return self.integrate(current)
+
+    def resumed(
+        self, current: Float[Tensor, "T B K"], state: SomeState | None
+    ) -> tuple[Float[Tensor, "T B K"], SomeState]:
+        """Potentials and the last state, from the state that earlier steps have left or from none.
+
+        It is defined for neurons for which `integrated` holds.
+        """
+        neuron, potentials = self.neuron, []
+        if isinstance(neuron, Analogue):
+            return self.integrate(current), None
+        current = _in_full(current)
+        if isinstance(neuron, (IntegrateAndFire, SNU)):  # without spikes their potential alone is the state
+            v = torch.zeros_like(current[0]) if state is None else state
+            for i in current:
+                v = neuron.decay * v + i
+                potentials.append(v)
+            return torch.stack(potentials), v
+        state = neuron.rest(current, self.learned) if state is None else state
+        for i in current:
+            _, state = neuron.step(i, state, Never())
+            potentials.append(state.v)
+        return torch.stack(potentials), state
 
     def extra_repr(self) -> str:
         return repr(self.neuron)

@@ -49,8 +49,10 @@ KICK = 0.03
 """Share of the pixels that are drawn anew where no change raises the objective any more."""
 PASSES = 3
 """Largest number of rounds over single pixels, which go on while they help."""
-CHUNK = 512
-"""Largest batch of the forward passes."""
+CHUNK = 128
+"""Largest batch of the forward passes: larger ones leave the processor's cache and take longer per image."""
+ENUMERATED = 512
+"""Patterns of one image that are compared at once."""
 DETERMINISTIC = Key(("deterministic",))
 """The key of all forward passes: no model that is searched here draws."""
 
@@ -333,7 +335,7 @@ class PatternSearch:
         """Try every spike pattern that one image can have."""
         options = [sorted(set(each.tolist())) for each in pixels.flatten(1).T]
         every = product(*options)
-        while chunk := list(islice(every, CHUNK)):
+        while chunk := list(islice(every, ENUMERATED)):
             images = self.x.new_tensor(chunk).view(-1, *self.x.shape[1:])
             value, fooled = self.evaluate(images, torch.full((len(images),), row, device=self.x.device))
             pick = int((fooled * 1e9 + value.nan_to_num(torch.inf, torch.inf)).argmax())

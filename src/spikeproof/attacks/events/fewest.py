@@ -31,7 +31,7 @@ from spikeproof.threats.shifts import Measure
 
 __all__ = ["SDA", "SpikeFool"]
 
-CHUNK = 512
+CHUNK = 128
 """Batch size of the forward passes, in spike trains."""
 
 FLIPPING = (Flips, Additions, Removals, WindowFlips, WindowAdditions, WindowRemovals)

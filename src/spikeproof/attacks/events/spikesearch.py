@@ -32,7 +32,7 @@ __all__ = ["SpikeSearch", "SpikeSearchAttack", "SpikeWalk", "SpikeWalkSearch", "
 
 SHARES = (1.0, 0.5, 0.25, 0.1)
 """Shares of the budget at which the best member for the linearised objective is tried."""
-CHUNK = 512
+CHUNK = 128
 """Batch size of the forward passes, in spike trains."""
 FURTHER = 2
 """Number of neighbours tried in a round of refinement, as a multiple of those tried in a step."""

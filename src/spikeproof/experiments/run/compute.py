@@ -35,7 +35,7 @@ from spikeproof.catalogue.given import fingerprint_of
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load
-from spikeproof.compiled import Loops, chosen_loops, why_not_compiled
+from spikeproof.compiled import Loops, chosen_loops, chosen_span, using_spans, why_not_compiled
 from spikeproof.corruptions import Corruption
 from spikeproof.datasets import ClassProportional, Dataset, Sample, Split, floats
 from spikeproof.encoders import Direct
@@ -47,7 +47,7 @@ from spikeproof.evaluation.interim import Interim
 from spikeproof.evaluation.outcomes import Attacked, Clean
 from spikeproof.evaluation.suites import Suite, evaluate_suite, plan
 from spikeproof.evaluation.through import made_on, settled, through, validated
-from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean, evaluate_corrupted
+from spikeproof.evaluation.verdicts import BLOCK, evaluate_attack, evaluate_clean, evaluate_corrupted
 from spikeproof.experiments.run.parquet import TABLE, table
 from spikeproof.experiments.run.queue.labour import checkpoint
 from spikeproof.experiments.run.queue.leases import Progress
@@ -98,6 +98,9 @@ SECONDS_AT_RISK = 10.0
 NO_MEMORY = ("out of memory", "can't allocate memory")
 """Words of PyTorch where memory does not suffice."""
 
+SPAN = 32
+"""Time steps that networks compute at once where memory does not suffice for all of them."""
+
 KEPT_SUBJECTS = 4
 """Most models that a worker keeps in memory."""
 
@@ -130,6 +133,7 @@ class Provenance(TypedDict):
     batch_size: int
     command: list[str]
     loops: NotRequired[str]  # the loops over time of neurons, if they were chosen
+    span: NotRequired[int]  # time steps computed at once, if memory did not suffice for all
     packages: NotRequired[dict[str, str]]  # version of each package that added members to the catalogue
 
 
@@ -149,6 +153,7 @@ class Bench:
         data: the directory that holds the data sets, or None for the usual directories.
         device: where tensors live, such as `"cpu"`.
         batch_size: images per evaluation batch.
+        span: time steps that networks compute at once; None for all.
         command: the command line, for the provenance.
         trusted: programs that may be run, by the names of their models: those that the user named.
     """
@@ -159,6 +164,7 @@ class Bench:
     batch_size: int
     command: tuple[str, ...] = ()
     trusted: frozenset[str] = frozenset()
+    span: int | None = None
     datasets: dict[str, Dataset] = field(default_factory=dict, repr=False)
     subjects: dict[str, Subject] = field(default_factory=dict, repr=False)
 
@@ -180,18 +186,32 @@ class Bench:
         parts = Unfinished(state, cell.address, torch.device(self.device), tell)
         while files is None:
             try:
-                with one_thread(), in_full():
+                with one_thread(), in_full(), using_spans(bench.span or chosen_span()):
                     files = compute[cell.kind](bench, cell, parts)
             except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error) or bench.batch_size <= 1 or cell.kind is CellKind.TRAIN:
+                if not out_of_memory(error) or bench.smaller is None or cell.kind is CellKind.TRAIN:
                     raise
             if files is None:  # outside of the handler, whose error keeps the tensors alive
-                bench = replace(bench, batch_size=bench.batch_size // 2)
-                tell(Progress(0, 1, f"out of memory; once more with a batch of {bench.batch_size}"))
+                assert bench.smaller is not None
+                bench = bench.smaller
+                at_once = "" if bench.span is None else f" and {bench.span} time steps at once"
+                tell(Progress(0, 1, f"out of memory; once more with a batch of {bench.batch_size}{at_once}"))
                 free_memory()
         files["cell.json"] = as_json({"format": FORMAT, **cell.record()})
         files["provenance.json"] = as_json(bench.provenance(time.perf_counter() - began))
         return files
+
+    @property
+    def smaller(self) -> Bench | None:
+        """The next choice of batch and span that needs less memory; None after the last one.
+
+        Batches are halved first. A batch is padded to a block in any case, so what does not fit in a batch of
+        one is tried again in blocks whose networks compute few time steps at once.
+        """
+        if self.span is None:
+            halved = replace(self, batch_size=self.batch_size // 2)
+            return halved if self.batch_size > 1 else replace(self, batch_size=BLOCK, span=SPAN)
+        return replace(self, span=max(1, self.span // 4)) if self.span > 1 else None
 
     def train(self, cell: Cell, parts: Unfinished) -> Files:
         """Weights, the description from which the model is rebuilt, and the history of its training."""
@@ -669,6 +689,8 @@ class Bench:
         }
         if (loops := chosen_loops()) is not Loops.WRITTEN and not why_not_compiled():
             noted["loops"] = loops.value
+        if self.span is not None:
+            noted["span"] = self.span
         if others := packages():
             noted["packages"] = others
         return noted

@@ -363,8 +363,8 @@ def compiled_loop(
 
 
 def compiled_filter(
-    current: Float[Tensor, "T B *F"], decay: float, gain: float = 1.0
+    current: Float[Tensor, "T B *F"], decay: float, gain: float, start: Float[Tensor, "B *F"]
 ) -> Float[Tensor, "T B *F"]:
-    """An exponential filter from rest, `v[t] = decay v[t-1] + gain I[t]`; where `compiles` says so."""
+    """An exponential filter from a start, `v[t] = decay v[t-1] + gain I[t]`; where `compiles` says so."""
     form = Membrane(Kind.FILTERING, decay=decay, gain=gain)
-    return compiled_loop(current, form, None, torch.zeros_like(current[0]))[0]
+    return compiled_loop(current, form, None, start)[0]

@@ -36,17 +36,19 @@ class PSP:
         positive(self, tau=self.tau, dt=self.dt)
 
 
-def psp_filter(spikes: Float[Tensor, "T B *F"], psp: PSP) -> Float[Tensor, "T B *F"]:
-    """The trace that spikes leave at the synapse, from rest.
+def psp_filter(
+    spikes: Float[Tensor, "T B *F"], psp: PSP, start: Float[Tensor, "B *F"] | None = None
+) -> Float[Tensor, "T B *F"]:
+    """The trace that spikes leave at the synapse, from an earlier trace or, where there is none, from rest.
 
     Example:
         >>> psp_filter(torch.tensor([[1.0], [0.0]]), PSP(tau=1.0, dt=1.0)).flatten()
         tensor([0.6321, 0.2325])
     """
     decay = math.exp(-psp.dt / psp.tau)
+    trace, traces = torch.zeros_like(spikes[0]) if start is None else start, []
     if compiles(spikes):
-        return compiled_filter(spikes, decay, 1 - decay)
-    trace, traces = torch.zeros_like(spikes[0]), []
+        return compiled_filter(spikes, decay, 1 - decay, trace)
     for s in spikes:
         trace = decay * trace + (1 - decay) * s
         traces.append(trace)
