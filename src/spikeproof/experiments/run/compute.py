@@ -35,7 +35,7 @@ from spikeproof.catalogue.given import fingerprint_of
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load
-from spikeproof.compiled import Loops, chosen_loops, why_not_compiled
+from spikeproof.compiled import Loops, chosen_loops, keeping_memory, why_not_compiled
 from spikeproof.corruptions import Corruption
 from spikeproof.datasets import ClassProportional, Dataset, Sample, Split, floats
 from spikeproof.encoders import Direct
@@ -178,7 +178,7 @@ class Bench:
         files, bench = None, self
         while files is None:
             try:
-                with one_thread(), in_full():
+                with one_thread(), in_full(), keeping_memory():
                     files = compute[cell.kind](bench, cell, tell)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error) or bench.batch_size <= 1 or cell.kind is CellKind.TRAIN:
