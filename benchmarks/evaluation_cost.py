@@ -71,7 +71,7 @@ class Subject:
 
 SUBJECTS = {
     "digits": Subject(sp.Digits(), sp.MLP((100,)), (1, 8, 8), 1000, 8),
-    "fashion": Subject(sp.FashionMNIST(), sp.ConvNet((16, 32)), (1, 28, 28), 12_000, 3),
+    "fashion": Subject(sp.FashionMNIST(), sp.ConvNet((16, 32)), (1, 28, 28), 6000, 2),
 }
 
 

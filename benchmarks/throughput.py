@@ -3,13 +3,13 @@
     python benchmarks/throughput.py [--only NAME ...] [--rounds N] [--examples N] [--threads N] [--out FILE]
 
 Every case runs the same weights in several ways: in SpikingJelly, snnTorch and Norse; as our model, with
-written and with compiled loops over time, these also with gradients in bfloat16; and as the floor, in
-which every layer of neurons hands its current on. The ways take turns, one call each per round, and a
-call is measured in processor time. The ratios of one round come from the same moments of a machine, so
-that other work on it disturbs them less than it disturbs the times; medians and quartiles over rounds are
-printed and written. Our ways and the floor keep memory between operations, as `spikeproof run` does; the
-other frameworks run as they come, and SpikingJelly also with memory kept. Extra memory is the peak of one
-gradient in a fresh process, above what the process held before.
+written and with compiled loops over time, these also with channels last and with gradients in bfloat16; and
+as the floor, in which every layer of neurons hands its current on. The ways take turns, and a call, which
+follows an untimed one, is measured in processor time. The ratios of one round come from the same moments of
+a machine, so that other work on it disturbs them less than it disturbs the times; medians and quartiles over
+rounds are printed and written. Our ways and the floor keep memory between operations, as `spikeproof run`
+does; the other frameworks run as they come, and SpikingJelly also with memory kept. Extra memory is the peak
+of one gradient in a fresh process, above what the process held before.
 
 Written and compiled loops must give equal logits and gradients to the bit, or the command ends with an
 error. How far a framework agrees with our model of its neuron and surrogate is written with the times:
@@ -53,7 +53,7 @@ PEER = "spikingjelly"
 QUICK = (PEER, "compiled", "floor")
 """The ways that show how cost grows."""
 
-ALL = (*FRAMEWORKS, f"{PEER}, memory kept", "written", "compiled", "bfloat16", "floor")
+ALL = (*FRAMEWORKS, f"{PEER}, memory kept", "written", "compiled", "channels last", "bfloat16", "floor")
 """Every way of a case."""
 
 FREE = tuple(FRAMEWORKS)
@@ -159,6 +159,8 @@ def ways(case: Case) -> dict[str, Way]:
     for name, backward in BACKWARD.items():
         if backward is Backward.PLAIN or not case.trains:
             found[name] = Compiled(copy.deepcopy(model), backward)
+    turned = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    found["channels last"] = Compiled(turned, Backward.PLAIN)
     return {name: found[name] for name in case.ways if name in found}
 
 
@@ -227,7 +229,7 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         for name, way in found.items():
             times[name].append(taken(name, way, case, x, y))
-    ours = [name for name in found if name in ATTACKED]
+    ours = [name for name in found if name in (*ATTACKED, "channels last")]
     others = [name for name in found if name not in (*ours, "floor")]
     pairs = [(other, "compiled") for other in others] + [(name, "floor") for name in ours]
     pairs += [(PEER, name) for name in ours if name != "compiled"]
