@@ -1,17 +1,19 @@
-"""Gradients and training steps of our models, of the same models in SpikingJelly, and of their linear maps.
+"""Gradients and training steps of our models, of the same ones in other frameworks, and of linear maps alone.
 
     python benchmarks/throughput.py [--only NAME ...] [--rounds N] [--examples N] [--threads N] [--out FILE]
 
-Every case runs the same weights in several ways: in SpikingJelly (multi-step, ATan surrogate, reset by
-subtraction); as our model, with written and with compiled loops over time, these with two kinds of backward
-passes of linear maps; and as the floor, in which every
-layer of neurons hands its current on. The ways take turns, one call each per round, and a call is measured
-in processor time. The ratios of one round come from the same moments of a machine, so that other work on it
-disturbs them less than it disturbs the times; medians and quartiles over rounds are printed and written.
-Extra memory is the peak of one gradient in a fresh process, above what the process held before.
+Every case runs the same weights in several ways: in SpikingJelly, snnTorch and Norse; as our model, with
+written and with compiled loops over time, these also with channels last and with gradients in bfloat16; and
+as the floor, in which every layer of neurons hands its current on. The ways take turns, and a call, which
+follows an untimed one, is measured in processor time. The ratios of one round come from the same moments of
+a machine, so that other work on it disturbs them less than it disturbs the times; medians and quartiles over
+rounds are printed and written. Our ways and the floor keep memory between operations, as `spikeproof run`
+does; the other frameworks run as they come, and SpikingJelly also with memory kept. Extra memory is the peak
+of one gradient in a fresh process, above what the process held before.
 
-Written and compiled loops must give equal logits and gradients to the bit, or the command ends with an error.
-How far SpikingJelly agrees is written with the times: its convolutions and poolings round separately.
+Written and compiled loops must give equal logits and gradients to the bit, or the command ends with an
+error. How far a framework agrees with our model of its neuron and surrogate is written with the times:
+its convolutions and poolings round separately.
 """
 
 from __future__ import annotations
@@ -25,33 +27,58 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from in_frameworks import FRAMEWORKS
 from torch import Tensor, nn
 
 import spikeproof as sp
-from spikeproof.compiled import Backward, Loops, using_backward, using_loops
-from spikeproof.networks.architecture import OverTime, PooledConv2d
+from spikeproof.compiled import Backward, Loops, keeping_memory, using_backward, using_loops
 from spikeproof.networks.classifier import Classifier
 from spikeproof.neurons import Spiking
+from spikeproof.surrogates import Surrogate
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 CONV = sp.ConvNet((32, 64), (256,))
 
 
+PEER = "spikingjelly"
+"""The framework that ratios refer to."""
+
+QUICK = (PEER, "compiled", "floor")
+"""The ways that show how cost grows."""
+
+ALL = (*FRAMEWORKS, f"{PEER}, memory kept", "written", "compiled", "channels last", "bfloat16", "floor")
+"""Every way of a case."""
+
+FREE = tuple(FRAMEWORKS)
+"""Ways that run with the allocator as it comes."""
+
+
 @dataclass(frozen=True)
 class Case:
-    """What is measured: a network, its time steps and batch, and whether weights get gradients too."""
+    """What is measured: a network, its time steps and batch, whether weights get gradients too, and the
+    ways."""
 
     network: Any
     steps: int
     batch: int
     shape: tuple[int, int, int] = GREY
     trains: bool = False
+    ways: tuple[str, ...] = ALL
+
+
+def grown() -> dict[str, Case]:
+    """Cases that differ in one size only, by `size, value`."""
+    cases = {f"steps, {steps}": Case(CONV, steps, 16, ways=QUICK) for steps in (4, 8, 16, 32, 64)}
+    cases |= {f"batch, {batch}": Case(CONV, 8, batch, ways=QUICK) for batch in (4, 16, 64, 256)}
+    widths = ((8, 16), (16, 32), (32, 64), (64, 128))
+    return cases | {f"width, {w[0]}": Case(sp.ConvNet(w, (4 * w[1],)), 8, 16, ways=QUICK) for w in widths}
 
 
 CASES = {
@@ -59,12 +86,10 @@ CASES = {
     "convnet 16-32": Case(sp.ConvNet((16, 32)), 8, 64),
     "convnet 32-64-256": Case(CONV, 8, 64),
     "vgg-9 half": Case(sp.VGG9(width=0.5, hidden=(512,)), 4, 32, COLOUR),
-    "convnet 32-64-256, T 4": Case(CONV, 4, 16),
-    "convnet 32-64-256, T 16": Case(CONV, 16, 16),
-    "convnet 32-64-256, T 64": Case(CONV, 64, 16),
     "training, mlp": Case(sp.MLP((400,)), 8, 64, trains=True),
     "training, convnet 32-64-256": Case(CONV, 8, 64, trains=True),
     "training, vgg-9 half": Case(sp.VGG9(width=0.5, hidden=(512,)), 4, 32, COLOUR, trains=True),
+    **grown(),
 }
 MEMORY = {"convnet 32-64-256, T 16": Case(CONV, 16, 64)}
 
@@ -118,52 +143,25 @@ class Compiled(nn.Module):
             return self.model(images)
 
 
-class InSpikingJelly(nn.Module):
-    """The same weights in SpikingJelly: convolution and pooling as two layers, neurons of its own."""
-
-    def __init__(self, model: Classifier) -> None:
-        from spikingjelly.activation_based import functional, layer, neuron, surrogate
-
-        super().__init__()
-        self.steps, self.reset_net = model.encoder.steps, functional.reset_net
-        decay, layers = model.spec.neuron.decay, []
-        for part in model.network.layers:
-            if isinstance(part, OverTime):
-                found = [x for module in part for x in self.apart(copy.deepcopy(module))]
-                layers.append(layer.SeqToANNContainer(*found))
-            else:
-                fire = surrogate.ATan(alpha=model.spec.surrogate.alpha)
-                node = neuron.LIFNode(
-                    1 / (1 - decay), decay_input=False, v_reset=None, surrogate_function=fire
-                )
-                node.step_mode = "m"
-                layers.append(node)
-        self.layers = nn.Sequential(*layers)
-
-    @staticmethod
-    def apart(module: nn.Module) -> list[nn.Module]:
-        if not isinstance(module, PooledConv2d):
-            return [module]
-        plain = nn.Conv2d(module.in_channels, module.out_channels, 3, padding=1, bias=module.bias is not None)
-        plain.load_state_dict(module.state_dict())
-        return [plain, nn.AvgPool2d(2)]
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.reset_net(self)
-        return self.layers(images.unsqueeze(0).repeat(self.steps, 1, 1, 1, 1)).sum(0)
+def model_of(case: Case, neuron: sp.LIF = sp.LIF(), surrogate: Surrogate = sp.ATan(2.0)) -> Classifier:
+    """Our model of a case, with the same weights whatever its neurons."""
+    spec = sp.ModelSpec(sp.Direct(case.steps), case.network, neuron, surrogate, sp.Count(), case.shape, 10)
+    return spec.build(sp.Key.of(0)).train(case.trains)
 
 
 def ways(case: Case) -> dict[str, Way]:
     """The ways to run a case, by name, with the same weights."""
-    spec = sp.ModelSpec(
-        sp.Direct(case.steps), case.network, sp.LIF(), sp.ATan(2.0), sp.Count(), case.shape, 10
-    )
-    model = spec.build(sp.Key.of(0)).train(case.trains)
-    found: dict[str, Way] = {"peer": InSpikingJelly(model).train(case.trains), "ours": model}
+    model = model_of(case)
+    found: dict[str, Way] = {"written": model, "floor": floor(model).train(case.trains)}
+    for name, framework in FRAMEWORKS.items():
+        found[name] = framework(model).train(case.trains)
+    found[f"{PEER}, memory kept"] = found[PEER]
     for name, backward in BACKWARD.items():
         if backward is Backward.PLAIN or not case.trains:
             found[name] = Compiled(copy.deepcopy(model), backward)
-    return {**found, "floor": floor(model).train(case.trains)}
+    turned = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    found["channels last"] = Compiled(turned, Backward.PLAIN)
+    return {name: found[name] for name in case.ways if name in found}
 
 
 def batch_of(case: Case) -> tuple[Tensor, Tensor]:
@@ -198,28 +196,53 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     return {"median": median, "low": low, "high": high}
 
 
+def agreement(case: Case, found: dict[str, Way], x: Tensor, y: Tensor) -> dict[str, dict[str, float]]:
+    """How far each framework agrees with our model of its neuron and surrogate."""
+    return {
+        name: close(
+            work(model_of(case, kind.neuron, kind.surrogate), case, x, y), work(found[name], case, x, y)
+        )
+        for name, kind in FRAMEWORKS.items()
+        if name in found
+    }
+
+
+def taken(name: str, way: Way, case: Case, x: Tensor, y: Tensor) -> float:
+    """Processor seconds of one call, which follows another one."""
+    with nullcontext() if name in FREE else keeping_memory():
+        work(way, case, x, y)
+        began = time.process_time()
+        work(way, case, x, y)
+        return time.process_time() - began
+
+
 def measured(case: Case, rounds: int) -> dict[str, Any]:
     """Times, ratios within rounds, and agreement of all ways of a case."""
     x, y = batch_of(case)
     found = ways(case)
-    answers = {name: work(way, case, x, y) for name, way in found.items()}
-    for one, other in zip(answers["ours"], answers["compiled"], strict=True):
-        assert torch.equal(one, other), "compiled loops must give equal numbers"
-    times: dict[str, list[float]] = {name: [] for name in found}
+    if "written" in found:
+        pairs = zip(*(work(found[name], case, x, y) for name in ("written", "compiled")), strict=True)
+        for one, other in pairs:
+            assert torch.equal(one, other), "compiled loops must give equal numbers"
+    agree = agreement(case, found, x, y)
+    times = {name: [] for name in found}
     for _ in range(rounds):
         for name, way in found.items():
-            began = time.process_time()
-            work(way, case, x, y)
-            times[name].append(time.process_time() - began)
-    ours = [name for name in found if name not in ("peer", "floor")]
-    pairs = [("peer", name) for name in ours] + [(name, "floor") for name in ours]
+            times[name].append(taken(name, way, case, x, y))
+    ours = [name for name in found if name in (*ATTACKED, "channels last")]
+    others = [name for name in found if name not in (*ours, "floor")]
+    pairs = [(other, "compiled") for other in others] + [(name, "floor") for name in ours]
+    pairs += [(PEER, name) for name in ours if name != "compiled"]
+    pairs = [pair for pair in pairs if found.keys() >= set(pair)]
     return {
-        "milliseconds": {name: spread(1000 * t for t in taken) for name, taken in times.items()},
+        "steps": case.steps,
+        "batch": case.batch,
+        "milliseconds": {name: spread(1000 * t for t in each) for name, each in times.items()},
         "ratios": {
             f"{one} / {other}": spread(a / b for a, b in zip(times[one], times[other], strict=True))
             for one, other in pairs
         },
-        "agreement": {name: close(answers["ours"], answers[name]) for name in found if name != "floor"},
+        "agreement": agree,
     }
 
 
@@ -235,7 +258,8 @@ def peak(case: Case, name: str) -> float:
     way = ways(case)[name]
     work(way, case, x[:1], y[:1])
     before = held("VmRSS")
-    work(way, case, x, y)
+    with nullcontext() if name in FREE else keeping_memory():
+        work(way, case, x, y)
     return held("VmHWM") - before
 
 

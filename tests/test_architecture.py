@@ -243,6 +243,16 @@ def test_scipy_is_imported_where_it_computes():
         assert "scipy" not in {name.split(".")[0] for name in _foreign(tree)}, path
 
 
+def test_a_module_brings_little_beside_torch():
+    # the first use of a public name takes what torch takes and little more; other packages are imported late
+    light = {"torch", "numpy", "jaxtyping", "pydantic", "safetensors", "typing_extensions", "spikeproof"}
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        brought = {name.split(".")[0] for name in _foreign(tree)} - set(sys.stdlib_module_names) - light
+        assert room(path) in {"command", "report", "experiments"} or not brought, (path, brought)
+
+
 def test_the_package_needs_no_torchvision():
     for path in MODULES:
         assert "torchvision" not in {n.split(".")[0] for n in _foreign(ast.parse(path.read_text()))}, path

@@ -19,7 +19,7 @@ from spikeproof.decoders import Count, MeanCurrent
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.networks.architecture import MLP
+from spikeproof.networks.architecture import MLP, ConvNet, Parts
 from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import (
     ALIF,
@@ -156,6 +156,42 @@ def test_layouts_of_memory_do_not_matter():
     with using_loops(Loops.COMPILED):
         for seen in (turned, apart):
             assert torch.equal(lif_unroll(seen, LIF().rest(seen), LIF(), ATan())[0], wanted)
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize("neuron", [IF(), LIF(reset=ToZero()), PLIF(), ALIF(learn=True), CuBaLIF()], ids=repr)
+@pytest.mark.parametrize("choice", [Loops.WRITTEN, pytest.param(Loops.COMPILED, marks=compiled)], ids=str)
+def test_channels_stay_last_and_no_spike_or_gradient_changes(choice, neuron, repeated):
+    rows = Key.of(4).normal((2, 5, 4, 3) if repeated else (6, 2, 5, 4, 3)) + 0.3
+    learned = neuron.parameters(5)
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = rows.clone().requires_grad_()
+        once = x.flatten(0, -4).contiguous(memory_format=layout)
+        current = once.expand(6, *once.shape) if repeated else once.unflatten(0, (6, 2))
+        with using_loops(choice):
+            z, end = lif_unroll(current, neuron.rest(current, learned), neuron, ATan())
+        weight = Key.of(5).normal(z.shape)
+        found.append((z, end[0], torch.autograd.grad((z * weight).sum() + (end[0] * weight[0]).sum(), x)[0]))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert torch.allclose(found[0][2], found[1][2], rtol=1e-6, atol=1e-6)
+    if choice is Loops.COMPILED:
+        assert z[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_network_with_channels_last_hands_them_on():
+    network = ConvNet((4, 6)).build((1, 8, 8), 3, Parts(LIF(), ATan(), True)).eval()
+    x = Key.of(2).uniform((2, 1, 8, 8)).expand(3, 2, 1, 8, 8)
+    wanted = network(x)
+    network.to(memory_format=torch.channels_last)
+    for choice in Loops:
+        seen = x
+        with using_loops(choice):
+            for layer in network.layers[:4]:
+                seen = layer(seen)
+                assert seen[0].is_contiguous(memory_format=torch.channels_last)
+            assert torch.equal(network(x), wanted)
 
 
 @compiled

@@ -7,4 +7,5 @@ agree up to rounding. `spikeproof.neurons` describes its neurons to this room.
 """
 
 from spikeproof.compiled.choice import *
+from spikeproof.compiled.memory import *
 from spikeproof.compiled.toolchain import *

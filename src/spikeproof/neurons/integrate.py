@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.neurons.parts.loops import Kind, compiled_loop, compiles
+from spikeproof.neurons.parts.loops import Kind, compiled_loop, compiles, has_channels_last
 from spikeproof.neurons.parts.neuron import (
     NOTHING,
     Learned,
@@ -201,8 +201,10 @@ def lif_unroll(
     if type(neuron).step is not IntegrateAndFire.step:  # a subclass with its own equation
         return unroll(current, state, neuron, spike)
     assert isinstance(neuron, IntegrateAndFire)
+    if last := has_channels_last(current):  # in the order of memory
+        current, state = current.movedim(2, -1), State(state.v.movedim(1, -1))
     spikes, v = _IntegrateAndFire.apply(current, state.v, neuron, spike)  # type: ignore[no-untyped-call]
-    return spikes, State(v)
+    return (spikes.movedim(-1, 2), State(v.movedim(-1, 1))) if last else (spikes, State(v))
 
 
 @cache

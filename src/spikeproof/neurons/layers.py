@@ -10,6 +10,7 @@ from spikeproof.errors import InputError
 from spikeproof.neurons.analogue import Analogue
 from spikeproof.neurons.integrate import IntegrateAndFire, lif_unroll
 from spikeproof.neurons.leaky import LIF, SNU
+from spikeproof.neurons.parts.loops import has_channels_last
 from spikeproof.neurons.parts.neuron import Learned, Neuron, Never, SomeState, Unroll
 from spikeproof.surrogates import ATan, Surrogate, in_units
 
@@ -19,13 +20,16 @@ __all__ = ["Integrator", "Spiking", "integrated", "potentials"]
 def _in_full(current: Tensor) -> Tensor:
     """Potentials are summed in single precision, even where autocast computes products in half.
 
-    Every step lies in one piece of memory; one that is repeated over time stays one.
+    Every step lies in one piece of memory, in rows or with channels last as it came; one that is repeated
+    over time stays one.
     """
     mixed = torch.is_autocast_enabled(current.device.type) and current.dtype in (
         torch.bfloat16,
         torch.float16,
     )
     current = current.float() if mixed else current
+    if has_channels_last(current):
+        return current
     return current if current.stride(0) == 0 and current[0].is_contiguous() else current.contiguous()
 
 

@@ -35,7 +35,14 @@ from spikeproof.catalogue.given import fingerprint_of
 from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.others import Saved, fingerprint, read_saved
 from spikeproof.catalogue.saved import dump_model, load
-from spikeproof.compiled import Loops, chosen_loops, chosen_span, using_spans, why_not_compiled
+from spikeproof.compiled import (
+    Loops,
+    chosen_loops,
+    chosen_span,
+    keeping_memory,
+    using_spans,
+    why_not_compiled,
+)
 from spikeproof.corruptions import Corruption
 from spikeproof.datasets import ClassProportional, Dataset, Sample, Split, floats
 from spikeproof.encoders import Direct
@@ -186,7 +193,7 @@ class Bench:
         parts = Unfinished(state, cell.address, torch.device(self.device), tell)
         while files is None:
             try:
-                with one_thread(), in_full(), using_spans(bench.span or chosen_span()):
+                with one_thread(), in_full(), keeping_memory(), using_spans(bench.span or chosen_span()):
                     files = compute[cell.kind](bench, cell, parts)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error) or bench.smaller is None or cell.kind is CellKind.TRAIN:

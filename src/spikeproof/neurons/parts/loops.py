@@ -32,7 +32,15 @@ from spikeproof.surrogates import (
     Triangle,
 )
 
-__all__ = ["Kind", "Membrane", "compiled_filter", "compiled_loop", "compiles", "repeated"]
+__all__ = [
+    "Kind",
+    "Membrane",
+    "compiled_filter",
+    "compiled_loop",
+    "compiles",
+    "has_channels_last",
+    "repeated",
+]
 
 
 class Kind(IntEnum):
@@ -162,6 +170,21 @@ def repeated(current: Float[Tensor, "T B *F"]) -> Float[Tensor, "B *F"] | None:
     alike = (base.shape, base.stride()) == (current.shape[1:], current.stride()[1:])
     alike = alike and base.dtype == current.dtype and base.requires_grad == current.requires_grad
     return base if alike and base.data_ptr() == current.data_ptr() else None
+
+
+def has_channels_last(current: Float[Tensor, "T B *F"]) -> bool:
+    """Whether the channels of a pixel lie side by side at every step, as in `torch.channels_last`.
+
+    Example:
+        >>> rows = torch.rand(1, 3, 4, 4)
+        >>> turned = rows.to(memory_format=torch.channels_last)
+        >>> has_channels_last(rows[None]), has_channels_last(turned[None])
+        (False, True)
+    """
+    if current.ndim != 5 or current[0].is_contiguous():
+        return False
+    step = current[0]
+    return current.stride(0) in (0, step.numel()) and step.is_contiguous(memory_format=torch.channels_last)
 
 
 def _address(values: Tensor | None) -> int | None:
@@ -347,11 +370,17 @@ def compiled_loop(
             for a parametric membrane), as tensors that line up with `start`.
     """
     once = repeated(current) if start.numel() >= FEW else None
-    decays = [share.expand(start.shape).contiguous() for share in learned]
+    decays = [share.expand(start.shape) for share in learned]
+    given: list[Tensor | None] = [once, start, second, *decays]
+    last = has_channels_last(current)
+    if last:  # in the order of memory, for the loop treats all neurons alike
+        current = current.movedim(2, -1)
+        given = [None if part is None else part.movedim(1, -1) for part in given]
+    once, start, second, *decays = (None if part is None else part.contiguous() for part in given)
     spikes, end, second_end = _Compiled.apply(  # type: ignore[no-untyped-call]
         current if once is None else once,
-        start.contiguous(),
-        None if second is None else second.contiguous(),
+        start,
+        second,
         *decays,
         *[None] * (2 - len(decays)),
         form,
@@ -359,6 +388,9 @@ def compiled_loop(
         len(current),
         once is not None,
     )
+    if last:
+        spikes, end = spikes.movedim(-1, 2), end.movedim(-1, 1)
+        second_end = None if second_end is None else second_end.movedim(-1, 1)
     return spikes, end, second_end
 
 
