@@ -3,9 +3,9 @@
     python benchmarks/large_report.py --cells 5000 --out /tmp/large
 
 The numbers are invented: only their amount and their shape are those of a study. Models differ in encoder,
-decoder, neuron and seed; each has nine attacks at five budgets. The store is written as a run writes it, with an
-extract of every cell; `--without-extracts` leaves these out, as in a store of an earlier version. `status` and the
-report run in processes of their own, whose time and largest memory are printed.
+decoder, neuron and seed; each has nine attacks at five budgets. The store is written as a run writes it, with
+an extract of every cell; `--without-extracts` leaves these out, as in a store of an earlier version. `status`
+and the report run in processes of their own, whose time and largest memory are printed.
 """
 
 from __future__ import annotations
@@ -212,7 +212,8 @@ def measured(words: str, directory: Path) -> str:
     if status:
         raise SystemExit(f"{' '.join(command)} failed")
     return (
-        f"{words}: {time.monotonic() - start:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of processor time, "
+        f"{words}: {time.monotonic() - start:.1f} s, "
+        f"{used.ru_utime + used.ru_stime:.1f} s of processor time, "
         f"at most {used.ru_maxrss / 1024:.0f} MiB"
     )
 

@@ -376,12 +376,10 @@ def compiled_loop(
     if last:  # in the order of memory, for the loop treats all neurons alike
         current = current.movedim(2, -1)
         given = [None if part is None else part.movedim(1, -1) for part in given]
-    once, start, second, *decays = (None if part is None else part.contiguous() for part in given)
+    flat = [None if part is None else part.contiguous() for part in given]
     spikes, end, second_end = _Compiled.apply(  # type: ignore[no-untyped-call]
-        current if once is None else once,
-        start,
-        second,
-        *decays,
+        current if flat[0] is None else flat[0],
+        *flat[1:],
         *[None] * (2 - len(decays)),
         form,
         spike,
