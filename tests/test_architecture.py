@@ -128,7 +128,7 @@ def test_no_module_is_named_after_nothing():
 BESIDES = {  # what is public beside the classes that a study can name
     *("Key", "ModelSpec", "Classifier", "Normalise", "PSP"),
     *("Dataset", "Split", "Subset", "Division", "as_dataset"),
-    *("substitute", "probed", "wrap", "load", "save", "decide", "parse_epsilon"),
+    *("substitute", "probed", "wrap", "unwrap", "load", "save", "decide", "parse_epsilon"),
     *(
         "evaluate_clean",
         "evaluate_corrupted",

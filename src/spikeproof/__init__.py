@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from spikeproof.evaluation.verdicts import evaluate_sweep as evaluate_sweep
     from spikeproof.interop.calls import AsFoolbox as AsFoolbox
     from spikeproof.interop.calls import AsTorchattacks as AsTorchattacks
+    from spikeproof.interop.frameworks.wrap import unwrap as unwrap
     from spikeproof.interop.frameworks.wrap import wrap as wrap
     from spikeproof.interop.graph_writer import to_nir as to_nir
     from spikeproof.interop.graphs import from_nir as from_nir

@@ -14,10 +14,13 @@ from spikeproof.catalogue.saved import dump_model, load, save
 from spikeproof.decoders import Count, MeanPotential
 from spikeproof.encoders import Direct, EarlyBurst, Latency, Reversed, SpikeGated
 from spikeproof.errors import DamagedError, InputError
+from spikeproof.interop.frameworks.wrap import wrap
+from spikeproof.interop.graph_writer import to_nir
 from spikeproof.keys import Key
 from spikeproof.networks.architecture import MLP, ConvNet
 from spikeproof.networks.classifier import ModelSpec, Normalise
 from spikeproof.networks.recurrent import GRU, LSNN, LSTM
+from spikeproof.networks.substitute import probed
 from spikeproof.neurons import (
     AHP,
     ALIF,
@@ -36,6 +39,7 @@ from spikeproof.neurons import (
     ReLU,
     ToZero,
 )
+from spikeproof.probes import Reversal
 from spikeproof.surrogates import ATan, Gaussian
 from spikeproof.tensorfiles import dump
 
@@ -103,6 +107,18 @@ def test_a_saved_model_comes_back_with_the_same_parts_and_logits_by_any_of_its_p
     assert not any(module.training for module in again.modules())
     assert all(p.requires_grad for p in again.parameters())
     assert again.state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_model_of_another_framework_is_not_saved(tmp_path):
+    model = wrap(
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval(), torch.rand(4, 1, 8, 8)
+    )
+    with pytest.raises(InputError, match="wrap it again"):
+        save(model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    for other in (to_nir, lambda model: probed(model, Reversal())):
+        with pytest.raises(InputError, match="convert=True"):
+            other(model)
 
 
 def test_a_loaded_model_can_be_trained_and_attacked(saved):

@@ -63,8 +63,15 @@ def save(model: Classifier, directory: str | Path) -> None:
     """Write a model to a directory, which is created if it does not exist.
 
     Raises:
-        InputError: the directory cannot be written, or a part of the model has no name in `MODEL_PARTS`.
+        InputError: the directory cannot be written, the model is no `Classifier`, or a part of it has no name
+            in `MODEL_PARTS`.
     """
+    if not isinstance(model, Classifier):
+        raise InputError(
+            "A model of spikeproof, which a description and weights bring back",
+            type(model).__name__,
+            "Keep the network as its framework saves it, and wrap it again.",
+        )
     for name, content in dump_model(model).items():
         write(Path(directory) / name, content)
 

@@ -40,7 +40,7 @@ def to_nir(model: Classifier, *, dt: float = 1e-4) -> object:
             of the potential in a step whatever it is.
 
     Raises:
-        InputError: a part of the model has no counterpart in NIR.
+        InputError: a part of the model has no counterpart in NIR, or the model is no `Classifier`.
 
     Example:
         >>> from spikeproof.decoders import Count
@@ -55,6 +55,12 @@ def to_nir(model: Classifier, *, dt: float = 1e-4) -> object:
         True
     """
     nir = nir_package()
+    if not isinstance(model, Classifier):
+        raise InputError(
+            "A model of spikeproof",
+            type(model).__name__,
+            "Export the network with its own framework, or wrap it with convert=True.",
+        )
     if model.training:
         raise InputError("A model in evaluation mode", "one in training mode", "Call model.eval().")
     if model.spec.normalise is not None:

@@ -145,6 +145,9 @@ def probed(model: Classifier, probe: Probe) -> Classifier:
 
     The original stays unchanged.
 
+    Raises:
+        InputError: the model is no `Classifier`, whose encoder and network can be told apart.
+
     Example:
         >>> import torch
         >>> from spikeproof.decoders import Count
@@ -159,6 +162,12 @@ def probed(model: Classifier, probe: Probe) -> Classifier:
         >>> torch.equal(probed(model, Reversal()).encoder(x), Latency(4)(x).flip(0))
         True
     """
+    if not isinstance(model, Classifier):
+        raise InputError(
+            "A model of spikeproof",
+            type(model).__name__,
+            "Wrap the network with convert=True, or leave out probes.",
+        )
     twin = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
     twin.encoder = Probed(twin.encoder, probe)
     return twin

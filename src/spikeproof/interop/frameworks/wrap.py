@@ -45,7 +45,7 @@ from spikeproof.networks.outside import Outside
 from spikeproof.protocols import Decoder, Encoder, check_tensors, takes_events
 from spikeproof.surrogates import ATan
 
-__all__ = ["FRAMEWORKS", "wrap"]
+__all__ = ["FRAMEWORKS", "unwrap", "wrap"]
 
 FRAMEWORKS: tuple[Adapter, ...] = (InSpikingJelly(), InSnnTorch(), InNorse(), InSinabs())
 """The frameworks whose neurons are known."""
@@ -177,6 +177,30 @@ def wrap(
     made = rebuilt(model, x)
     made.outside = Outside()
     return made
+
+
+def unwrap(model: Wrapped) -> Callable[..., object]:
+    """The network inside a wrapped model, or the function that calls it, as `wrap` was given it.
+
+    Nothing was copied, and `wrap` left no hook and no state in it. Of a compiled network it is the network as
+    it was written.
+
+    Args:
+        model: made by `wrap`.
+
+    Raises:
+        InputError: another model, such as one that `convert` rebuilt, which has layers of its own.
+
+    Example:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+        >>> unwrap(wrap(net, torch.rand(3, 1, 2, 2))) is net
+        True
+    """
+    if not isinstance(model, Wrapped):
+        raise InputError(
+            "A model that spikeproof.wrap made", type(model).__name__, "Use the network that you wrapped."
+        )
+    return model.call
 
 
 def _as_written(net: Callable[..., object]) -> Callable[..., object]:
