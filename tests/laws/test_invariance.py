@@ -45,7 +45,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from shortened import brief
 
 KEY, THREAT, N = Key.of(5), Linf(0.1), 40
-SHORT = {"steps": 20, "restarts": 3, "refine": 20, "queries": 100}  # three fits of the stand-in
+SHORT = {"steps": 20, "restarts": 1, "refine": 20, "queries": 80}  # two fits of the stand-in
 MODELS = {
     "direct-count": (Direct(6), LIF(), Count()),
     "direct-potential": (Direct(4), LIF(), MeanPotential()),
