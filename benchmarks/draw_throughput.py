@@ -80,7 +80,7 @@ def figure(throughput: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Figu
     taken = {name: row["seconds"] for name, row in evaluation["evaluations"].items()}
     what = f"processor seconds: PGD-{evaluation['steps']}, five budgets, {evaluation['examples']} images"
     bars(parts["evaluation"], taken, what)
-    bars(parts["audit"], evaluation["audit"], "processor seconds of an audit's diagnostics")
+    bars(parts["audit"], evaluation["audit"], "seconds of an audit's diagnostics")
     for axes in parts.values():
         axes.spines[["top", "right"]].set_visible(False)
     return drawn
