@@ -212,8 +212,7 @@ def measured(words: str, directory: Path) -> str:
     if status:
         raise SystemExit(f"{' '.join(command)} failed")
     return (
-        f"{words}: {time.monotonic() - start:.1f} s, "
-        f"{used.ru_utime + used.ru_stime:.1f} s of processor time, "
+        f"{words}: {time.monotonic() - start:.1f} s, processor {used.ru_utime + used.ru_stime:.1f} s, "
         f"at most {used.ru_maxrss / 1024:.0f} MiB"
     )
 
@@ -222,12 +221,8 @@ def main() -> None:
     """Write a store, ask for its status and draw its report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cells", type=int, default=5000)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="a directory; written if it does not exist yet"
-    )
-    parser.add_argument(
-        "--without-extracts", action="store_true", help="write the store of an earlier version"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="written if it does not exist")
+    parser.add_argument("--without-extracts", action="store_true", help="as before there were any")
     arguments = parser.parse_args()
     if not arguments.out.exists():
         count = written(arguments.out, arguments.cells, extracted=not arguments.without_extracts)

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from spikeproof.experiments.study.study import Study
     from spikeproof.report.outputs import Numbers
 
-MOST_COMPARED = 2_000
-"""Comparisons of models that a report rests on."""
-
 __all__ = ["computed", "foretell", "print_report", "written_report"]
 
 
@@ -133,7 +130,7 @@ def opened(directory: Path) -> Opened:
 
 def _read(directory: Path | Opened) -> tuple[Numbers, Sequence[Compared], Sequence[WorstCase]]:
     """The numbers of the finished cells of a study, the comparisons of its models, and their worst cases."""
-    from spikeproof.experiments.read.comparisons import comparisons, worst_cases
+    from spikeproof.experiments.read.comparisons import MOST_COMPARED, comparisons, worst_cases
     from spikeproof.experiments.read.gathered.corrupted import corruption_errors, corruption_records
     from spikeproof.experiments.read.gathered.transfers import transfer_grids
     from spikeproof.experiments.read.ranking import rankings

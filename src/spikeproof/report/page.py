@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from spikeproof.auditing.checks import CHECKS, GRAVITY, MARKS, PRELIMINARY, SUPPORTED, WITHHELD
-from spikeproof.experiments.read.comparisons import Compared
+from spikeproof.experiments.read.comparisons import MOST_COMPARED, Compared
 from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.gathered.across_seeds import (
     SeedMean,
@@ -80,6 +81,7 @@ class Detail:
         rows: largest number of rows in each table, and of cells whose specs are printed.
         saved: whether the page holds the files beside it, so that they can be saved from it.
         embedded: how much data the page embeds.
+        numbers: largest number of numbers of a study for which this detail may fit.
     """
 
     dpi: int
@@ -87,11 +89,12 @@ class Detail:
     rows: int
     saved: bool
     embedded: Limits
+    numbers: float = math.inf
 
 
 DETAILS = (
-    Detail(200, 100, 400, True, Limits(20_000, True, 4_000_000, 2_000)),
-    Detail(100, 12, 400, True, Limits(20_000, True, 1_000_000, 500)),
+    Detail(200, 100, 400, True, Limits(20_000, True, 4_000_000, 2_000), 12_000),
+    Detail(100, 12, 400, True, Limits(20_000, True, 1_000_000, 500), 12_000),
     Detail(60, 6, 200, False, Limits(20_000, False, 500_000, 500)),
     Detail(60, 6, 200, False, Limits(10_000, False, 500_000, 100)),
     Detail(60, 0, 100, False, Limits(2_000, False, 0, 0)),
@@ -160,6 +163,8 @@ def write(
     files = content.tables()
     page, pictures = "", list[_Chart]()
     for detail in DETAILS:
+        if len(rows) > detail.numbers:
+            continue
         pictures = _pictures(content.shown, detail)
         page = _page(content, pictures, files | _figures(pictures), detail)
         if len(page.encode()) < LARGEST:
@@ -597,6 +602,8 @@ def _page(content: _Content, pictures: Sequence[_Chart], saved: Mapping[str, byt
         timing=content.timing,
         spikes=content.spikes and content.spikes.markup,
         compared=content.compared[: detail.rows],
+        most_compared=MOST_COMPARED,
+        rows_left_out=data["rowsLeftOut"],
         uncompared=len(content.compared[detail.rows :]),
         distances=content.distances[: detail.rows],
         distances_left_out=len(content.distances[detail.rows :]),

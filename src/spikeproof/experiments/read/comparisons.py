@@ -17,12 +17,15 @@ from spikeproof.experiments.run.parquet import Array
 from spikeproof.keys import Key
 from spikeproof.statistics import compare, difference_test, holm
 
-__all__ = ["KEY", "Compared", "WorstCase", "comparisons", "worst_cases"]
+__all__ = ["KEY", "MOST_COMPARED", "Compared", "WorstCase", "comparisons", "worst_cases"]
 
 AXES = ("encoder", "decoder", "rule", "neuron", "network", "surrogate")
 
 _BEFORE = {"seed": "seed "}
 """Axis -> what a name says before its value."""
+
+MOST_COMPARED = 2_000
+"""Comparisons that a report rests on, the first in the order of the study."""
 
 ALL_PAIRS = 4
 """Groups up to this size are compared pair by pair, larger ones with their most robust member."""
