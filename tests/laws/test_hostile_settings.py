@@ -212,16 +212,17 @@ def counted(recipe, threat, model):
     seen = Counter()
 
     def passing(plain, axis):
-        def forward(self, x, *rest):
+        def forward(self, x, *rest, **named):
             seen["forward"] += x.shape[axis]
             seen["axis"] = axis
-            return plain(self, _Passes.apply(x, seen), *rest)
+            return plain(self, _Passes.apply(x, seen), *rest, **named)
 
         return forward
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Classifier, "forward", passing(Classifier.forward, 0))
         patch.setattr(Classifier, "read", passing(Classifier.read, 1))
+        patch.setattr(Classifier, "watch", passing(Classifier.watch, 0))
         patch.setattr(RateNetwork, "forward", passing(RateNetwork.forward, 0))
         return run(recipe, threat, model), seen
 

@@ -128,7 +128,7 @@ def test_means_over_seeds_say_on_how_many_images_and_which_of_them_are_nested(pl
     assert "Nested: each budget began" in shown
     assert "A question mark: doubtful" in shown
     text = page.write(place, records(place)).read_text("utf-8")
-    means = text[text.index("<h3>Means over seeds</h3>") :]
+    means = text[text.index('aria-label="Means over seeds"') :]
     assert means[: means.index("</table>")].count(">nested</a>") == 2
     assert '<td class="n">25</td>' in means[: means.index("</table>")]
 

@@ -52,7 +52,7 @@ class SeedMean(TypedDict):
     % interval for another training on these images (Student's t over seeds), `low` and `high` that for
     another training on other images, which is what a claim about the architecture needs. `lowest` and
     `highest` are the accuracies of single seeds. `doubtful` and `preliminary` say that one of the numbers is
-    so.
+    so, `nested` that the attack behind one of them began from images found at a smaller budget.
     """
 
     dataset: str
@@ -75,6 +75,7 @@ class SeedMean(TypedDict):
     highest: float
     doubtful: bool
     preliminary: bool
+    nested: bool
 
 
 class SeedComparison(TypedDict):
@@ -185,6 +186,11 @@ class Group:
             rows.append(each.right[order[np.searchsorted(each.examples[order], examples)]])
         return np.stack(rows)
 
+    @property
+    def nested(self) -> bool:
+        """Whether an attack behind one of the numbers began from images found at a smaller budget."""
+        return self.threat != CLEAN and any(each.record["nested"] for each in self.trained)
+
     def any(self, verdict: str) -> bool:
         """Whether a number of one of the seeds has this verdict; clean accuracies have none."""
         return self.threat != CLEAN and any(each.record["verdict"] == verdict for each in self.trained)
@@ -236,6 +242,7 @@ def _mean(group: Group) -> SeedMean:
         "highest": float(outcomes.mean(1).max()),
         "doubtful": group.any(DOUBTFUL),
         "preliminary": group.any(PRELIMINARY) and not group.any(DOUBTFUL),
+        "nested": group.nested,
     }
 
 
