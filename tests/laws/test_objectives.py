@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import spikeproof as sp
 from spikeproof.attacks.gradient.estimates import NES
 from spikeproof.attacks.gradient.iterated import APGD, APGDT, MIM, SAPGD, TargetedPGD
 from spikeproof.attacks.gradient.plain import EOTPGD, PGD, Through
@@ -209,6 +210,25 @@ def test_searches_by_answers_break_ties_where_spikes_are_read_and_nowhere_else()
     for decoder in (MeanPotential(), MeanCurrent(), MembraneTies(Count())):
         assert answers_margin(model_for(decoder)) == Margin()
     assert answers_margin(lambda x, key=None: x.flatten(1)) == Margin()
+
+
+class Inside(torch.nn.Module):
+    """A module of a user, which keeps a network of ours as `model` and does not show its output layer."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x, key=None):
+        return self.model(x, key)
+
+
+def test_a_network_inside_a_module_of_a_user_is_searched_by_its_logits_alone():
+    inside = Inside(model_for(Count())).eval()
+    assert answers_margin(inside) == answers_margin(Steady(inside)) == Margin()
+    assert isinstance(answers_margin(Steady(inside.model)), TieBrokenMargin)
+    report = sp.audit(inside, X[:4], Y[:4], sp.Linf(0.1), "quick")
+    assert report.suited.members
 
 
 def test_potentials_have_a_gradient_where_output_neurons_are_silent():

@@ -138,8 +138,10 @@ def plan(level: str, model: Model | ModelSpec, threat: Threat) -> list[Member]:
     """The attacks of a suite on this model, in their order.
 
     Every suite for images contains the members of the next smaller one, under the same names and so with the
-    same randomness. On a deterministic model, accuracy under a larger suite is therefore never higher. On
-    events, the same members search for longer.
+    same randomness. On a deterministic model, the gradient attacks of a larger suite therefore leave no more
+    than those of a smaller one. Members that begin at the best images so far begin at others where more
+    members ran before them, so the whole number may differ by an image either way. On events, the same
+    members search for longer.
 
     Args:
         level: `quick`, `standard` or `extreme`.
@@ -708,7 +710,7 @@ class _Nearest:
         self, model: Model, x: Float[Tensor, "N *F"], y: Tensor, ids: Tensor, batch_size: int
     ) -> None:
         self.model, self.images, self.y, self.ids, self.size = Steady(model), x, y, ids, batch_size
-        self.margin = answers_margin(model)
+        self.margin = answers_margin(self.model)
         self.height = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
 
     @property

@@ -153,7 +153,8 @@ class Square:
 
     With a `start` the search begins at the images that this function gives, and tries rectangles with random
     sides instead of ever smaller squares, because large patches would cover images that are already near the
-    decision boundary.
+    decision boundary. Ties of spike counts are then broken by the output potentials (`answers_margin`); from
+    the clean image the search is the published one.
 
     Args:
         threat: `Linf`, a region of it, or `L2`, on images `[B, C, H, W]`.

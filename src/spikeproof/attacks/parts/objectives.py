@@ -98,13 +98,7 @@ class PotentialMargin(Watching):
     def over_time(
         self, seen: Watched, y: Int64[Tensor, "B"], target: Int64[Tensor, "B"] | None = None
     ) -> Float[Tensor, "B"]:
-        if seen.potential is None:
-            raise InputError(
-                "A margin of potentials needs output neurons with a membrane potential",
-                "a model that shows none",
-                "Use margin.",
-            )
-        means = prefixes(MeanPotential(), _classes(seen.potential, seen))
+        means = prefixes(MeanPotential(), _potentials(seen))
         return _margin(_taken(means, seen), y, target)
 
 
@@ -153,13 +147,7 @@ class TieBrokenMargin(Watching):
     def over_time(
         self, seen: Watched, y: Int64[Tensor, "B"], target: Int64[Tensor, "B"] | None = None
     ) -> Float[Tensor, "B"]:
-        if seen.potential is None:
-            raise InputError(
-                "A margin of potentials needs output neurons with a membrane potential",
-                "a model that shows none",
-                "Use margin.",
-            )
-        potentials = _classes(seen.potential, seen)
+        potentials = _potentials(seen)
         exits = hasattr(seen.decoder, "exits")
         u = _taken(prefixes(MeanPotential(), potentials), seen) if exits else potentials.mean(0)
         own = u.gather(1, y[:, None])[:, 0]
@@ -176,11 +164,13 @@ def answers_margin(model: object) -> Objective:
     """The margin that a search by answers maximises: with ties broken where spikes are read.
 
     Args:
-        model: the attacked model, or a wrapper that shows what it shows.
+        model: the attacked model, or a wrapper whose `watch` shows that of the `model` inside. A module that
+            keeps a network under this name and does not show its output layer has the plain margin.
     """
     inner = getattr(model, "model", model)
     decoder = getattr(getattr(inner, "spec", None), "decoder", None)
-    if decoder is None or not decoder.reads_spikes or reads_potential(decoder):
+    shown = hasattr(model, "watch") and hasattr(inner, "watch")
+    if not shown or decoder is None or not decoder.reads_spikes or reads_potential(decoder):
         return Margin()
     broken = TieBrokenMargin()
     return broken if broken.suits(decoder) else Margin()
@@ -295,6 +285,21 @@ def _classes(neurons: Float[Tensor, "... N"], seen: Watched) -> Float[Tensor, ".
     classes = activity(seen.decoder, seen.outputs).shape[-1]
     members = neurons.shape[-1] // classes
     return neurons if members == 1 else neurons.reshape(*neurons.shape[:-1], classes, members).mean(-1)
+
+
+def _potentials(seen: Watched) -> Float[Tensor, "T B K"]:
+    """The potentials of the output layer over time, by class.
+
+    Raises:
+        InputError: the model shows none.
+    """
+    if seen.potential is None:
+        raise InputError(
+            "A margin of potentials needs output neurons with a membrane potential",
+            "a model that shows none",
+            "Use margin.",
+        )
+    return _classes(seen.potential, seen)
 
 
 def _taken(values: Float[Tensor, "T B K"], seen: Watched) -> Float[Tensor, "B K"]:
