@@ -1,6 +1,6 @@
 """A synthetic store of any number of cells: time and memory of `status` and the report, and the page's size.
 
-    python benchmarks/large_report.py --cells 5000 --out /tmp/large
+    python benchmarks/large_report.py --cells 5000 --out runs/large
 
 The numbers are invented: only their amount and their shape are those of a study. Models differ in encoder,
 decoder, neuron and seed; each has nine attacks at five budgets. The store is written as a run writes it, with

@@ -1,7 +1,7 @@
 """Run a campaign of small cells while workers, drivers and nodes are killed at random, and check the store.
 
-    python scripts/campaign.py --executor processes --cells 300 --kills 20 --out /tmp/campaign
-    python scripts/campaign.py --executor ray --cells 300 --kills 20 --nodes 2 --out /tmp/campaign-ray
+    python scripts/campaign.py --executor processes --cells 300 --kills 20 --out runs/campaign
+    python scripts/campaign.py --executor ray --cells 300 --kills 20 --nodes 2 --out runs/campaign-ray
 
 Two drivers work on one store at a time, as two machines would. A killed driver is started again, and so is a
 killed node of Ray. At the end every cell has to be there, undamaged and with the right numbers, no cell may
