@@ -1,5 +1,6 @@
 """Extracts of finished cells: equal to the cells, and believed only while these are unchanged."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -131,6 +132,22 @@ def test_a_line_that_was_cut_off_or_changed_is_made_anew(study, plan, opened, ha
     opened.clear()
     assert records(study) == before
     assert not opened
+
+
+@pytest.mark.parametrize(
+    "content", ["{A} 3\t{}", "{A} {}\t{}", "{A} nothing\t{}", "{A} [1]\t[]", "no-space", "{A} "]
+)
+def test_a_line_that_no_program_of_ours_wrote_is_passed_over(study, plan, content):
+    """Its checksum is right, so that only its content is wrong."""
+    before = {address: dict(cell.metrics) for address, cell in verified(Store(study), plan).items()}
+    shutil.rmtree(study / FOLDER)
+    (study / FOLDER).mkdir()
+    with (study / FOLDER / "foreign.lines").open("wb") as file:
+        for record in plan:
+            text = content.replace("{A}", record["address"]).encode()
+            file.write(hashlib.sha256(text).hexdigest()[:16].encode() + b" " + text + b"\n")
+    after = verified(Store(study), plan)
+    assert {address: dict(cell.metrics) for address, cell in after.items()} == before
 
 
 def test_lines_of_another_layout_are_passed_over(study, plan, opened, monkeypatch):

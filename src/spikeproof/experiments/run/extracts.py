@@ -417,17 +417,21 @@ def _address(line: bytes) -> str | None:
     """The address of a whole line; None of one that was cut off or changed."""
     if hashlib.sha256(line[17:-1]).hexdigest()[:16].encode() != line[:16] or line[-1:] != b"\n":
         return None
-    return line[17 : line.index(b" ", 17)].decode()
+    address, space, _ = line[17:].partition(b" ")
+    return address.decode("ascii", "replace") if space else None
 
 
 def _fitting(store: Store, record: CellRecord, place: _Place) -> Mapping[str, Any] | None:
     """The head of a line, if the cell is the planned one and its files are those that were read."""
-    _, text, _ = _parts_of(place.read())
-    head: Mapping[str, Any] = from_json(text)
-    if head["layout"] != LAYOUT or head["plan"] != _digest(record):
+    try:
+        _, text, _ = _parts_of(place.read())
+        head: Mapping[str, Any] = from_json(text)
+        if head["layout"] != LAYOUT or head["plan"] != _digest(record):
+            return None
+        files: Stamps = head["files"]
+        return head if _stamps(store.path(record["address"]), files) == files else None
+    except (ValueError, KeyError, TypeError):  # nobody here wrote this line
         return None
-    files: Stamps = head["files"]
-    return head if _stamps(store.path(record["address"]), files) == files else None
 
 
 def _digest(record: CellRecord) -> str:
