@@ -9,6 +9,7 @@ worst case per example counts.
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -276,7 +277,7 @@ def _quick(kind: _Kind, threat: Threat) -> list[Member]:
     adapts = kind.adapts(threat)
     members = [Member("pgd", PGD(steps=20))]
     if adapts:
-        members.append(Member("sa-pgd-narrow", _adaptive(0.46, restarts=_runs(kind, threat))))
+        members.append(Member("sa-pgd-narrow", _adaptive(0.46, restarts=_runs(kind, threat, 4))))
     steps = 20 if kind.stochastic or (adapts and not kind.counts) else 50
     members.append(Member("pgd-margin", kind.pgd(steps=steps, objective=Margin())))
     if kind.exits:
@@ -290,7 +291,7 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
     """Other gradients, large and adaptive steps, the full search over spike patterns, every target class."""
     aware, adapts = _aware(kind, threat), kind.adapts(threat)
     restarts = 1 if kind.stochastic or aware else 2
-    members = [Member("sa-pgd-wide", _adaptive(0.39, restarts=_runs(kind, threat)))] if adapts else []
+    members = [Member("sa-pgd-wide", _adaptive(0.39, restarts=_runs(kind, threat, 2)))] if adapts else []
     if not adapts:
         members.append(Member("pgd-coarse", kind.pgd(steps=20, restarts=restarts, reach=10.0)))
     members += [*_backward_rules(kind, steps=20), *_surrogates(kind, threat, steps=20, every=False)]
@@ -309,16 +310,15 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
     elif not adapts and not isinstance(threat, L0):
         members += _every_class(kind, threat)
     elif kind.counts and not isinstance(threat, L0):
-        members += _on_plateaus(kind)
+        members += _on_plateaus()
     return [*members, *_nearest(kind, threat)]
 
 
-def _on_plateaus(kind: _Kind) -> list[Member]:
+def _on_plateaus() -> list[Member]:
     """Target classes, and a third strength with more steps, for logits that are constant in many places."""
-    middle = Member("sa-pgd-middle", _adaptive(0.425, steps=100))
-    if kind.classes <= 3:
-        return [middle]
-    return [Member("apgd-t", APGDT(steps=20, targets=EveryOther(9))), middle]
+    towards = APGDT(steps=20, targets=EveryOther(9), objective=Margin())
+    adapted = Through(gradient=ASSG(0.46), attack=towards)
+    return [Member("apgd-t", adapted), Member("sa-pgd-middle", _adaptive(0.425, steps=100))]
 
 
 def _adaptive(strength: float, steps: int = 50, restarts: int = 1) -> Recipe:
@@ -326,9 +326,9 @@ def _adaptive(strength: float, steps: int = 50, restarts: int = 1) -> Recipe:
     return Through(gradient=ASSG(strength), attack=SAPGD(steps=steps, restarts=restarts))
 
 
-def _runs(kind: _Kind, threat: Threat) -> int:
-    """Runs of SA-PGD: two on spike counts, which have plateaus, unless spike patterns are searched."""
-    return 2 if kind.counts and not _aware(kind, threat) else 1
+def _runs(kind: _Kind, threat: Threat, on_counts: int) -> int:
+    """Runs of SA-PGD: several on spike counts, which have plateaus, unless spike patterns are searched."""
+    return on_counts if kind.counts and not _aware(kind, threat) else 1
 
 
 def _every_class(kind: _Kind, threat: Threat) -> list[Member]:
@@ -400,14 +400,15 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
         members.append(Member("stand-in", StandIn(queries=2000)))
     rectangles = [RectangleSearch(queries=queries) for queries in (short, long, 10_000)]
     near = _longer(level, "rectangles", *rectangles)
-    members += near[:1] if aware and level is Level.STANDARD else near
+    members += near[:1] if searched and aware else near
     if searched and aware:
         members.append(Member("encoder-aware-again", _towards_every_class(kind)))
         members.append(Member("level-search", LevelSearch(queries=8000, near=True)))
     elif searched and (kind.known is None or (kind.counts and not (kind.stochastic or stepwise))):
         queries = 1000 if kind.known is None else 400
         members.append(Member("square-long", SquareSearch(queries=queries)))
-    members += [_again(member) for member in members if isinstance(member.recipe, LevelSearch)]
+    members += [again for m in members if isinstance(m.recipe, LevelSearch) for again in _repeats(m)]
+    members += near[1:] if searched and aware else []
     if level is Level.EXTREME:
         members.append(Member("stand-in-long", StandIn(queries=3000)))
         members.append(Member("square-longest", SquareSearch(queries=5000)))
@@ -415,9 +416,10 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
     return members
 
 
-def _again(member: Member) -> Member:
-    """The same search once more from the best images so far, if it broke an example."""
-    return Member(f"{member.name}-again", member.recipe, after=member.name)
+def _repeats(member: Member, most: int = 3) -> list[Member]:
+    """The same search again from the best images so far, up to so many times, until it breaks no example."""
+    names = [member.name, f"{member.name}-again", *(f"{member.name}-again-{n}" for n in range(2, most + 1))]
+    return [Member(name, member.recipe, after) for after, name in itertools.pairwise(names)]
 
 
 def _may_be_stepwise(kind: _Kind) -> bool:
