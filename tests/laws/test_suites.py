@@ -102,7 +102,7 @@ def test_contributions_add_up_and_every_broken_example_names_its_attack(subjects
         assert torch.equal(fooled, found.attacked.right == 0)
         for place, member in enumerate(found.members):
             assert int((found.broken_by == place).sum()) == member["broke"]
-        on = [member["attacked"] for member in found.members]
+        on = [member["attacked"] for member in found.members if member["attacked"]]  # repeats may not run
         assert on == sorted(on, reverse=True)
 
 
