@@ -1,6 +1,7 @@
 """Cells that compute next to nothing, with which executors are tested: two kinds, with known numbers."""
 
 import hashlib
+import multiprocessing
 import os
 import time
 from dataclasses import dataclass, replace
@@ -23,6 +24,12 @@ from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan
 from spikeproof.threats import Linf
+
+FORKING = multiprocessing.get_context("forkserver")
+"""Starts processes by forking one that has imported what cells need, so that they need not."""
+FORKING.set_forkserver_preload(
+    ["pytest", "spikeproof.attacks.gradient.plain", "spikeproof.experiments.run.driver"]
+)
 
 QUICK = running.Pace(beat=0.2, stale=2.0, grace=0.2)
 PARTS = ("network", "neuron", "encoder", "decoder", "surrogate")

@@ -29,6 +29,9 @@ BETWEEN_SIGNS = 0.5
 LAST_SECONDS = 5.0
 """Seconds that a worker has to end beyond the grace of its cell."""
 
+START = "spawn"
+"""How worker processes start: afresh, so that no thread and no lock of this process is in them."""
+
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Variables that say how many threads a library may start."""
 
@@ -132,7 +135,7 @@ class _Process:
     """One worker process."""
 
     def __init__(self, labour: Labour, tasks: Sequence[Task], workers: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(START)
         self.owner, self.began = named(), False
         self.pipe: Connection
         self.pipe, theirs = context.Pipe(duplex=False)
