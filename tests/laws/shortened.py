@@ -1,6 +1,12 @@
 """Members of a suite made short, for laws that hold at any length."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
+
+import pytest
+
+from spikeproof.evaluation import suites
 
 
 def shortened(recipe, most):
@@ -14,3 +20,12 @@ def shortened(recipe, most):
 def brief(members, most):
     """The members of a suite with their recipes shortened."""
     return [member._replace(recipe=shortened(member.recipe, most)) for member in members]
+
+
+@contextmanager
+def brief_suites(most) -> Iterator[pytest.MonkeyPatch]:
+    """Every suite that runs has all its members, but shortened; what is patched besides ends with it."""
+    plan = suites.plan
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suites, "plan", lambda *given: brief(plan(*given), most))
+        yield patch

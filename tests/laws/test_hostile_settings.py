@@ -19,7 +19,7 @@ import torch
 
 from spikeproof.attacks.answers import foundlevels, noise, queries, reachable
 from spikeproof.attacks.gradient import assembled, estimates, iterated, plain
-from spikeproof.attacks.made_of import composite
+from spikeproof.attacks.made_of import composite, stand_in
 from spikeproof.attacks.made_of.stand_in import StandIn
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.nearest import decision, linearised, penalised, sparse
@@ -113,6 +113,14 @@ ROWS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 OURS = {"through", "rate-twin", "width-sweep", "encoder-aware", "transfer"}
 """What only a model of ours can give gradients for."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_steps_on_the_stand_in():
+    """They are no queries, and their number is no option."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stand_in, "STEPS", 4)
+        yield
 
 
 def over(names):

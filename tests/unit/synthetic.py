@@ -3,6 +3,8 @@
 import hashlib
 import multiprocessing
 import os
+import signal
+import sys
 import time
 from dataclasses import dataclass, replace
 from functools import cache
@@ -149,6 +151,24 @@ class Heard(running.Listener):
 
     def damaged(self, message):
         self.messages.append(message)
+
+
+def shown_in(file, what, *given):
+    """Do something in a process of its own, with what it prints in a file."""
+    with file.open("wb") as printed:
+        os.dup2(printed.fileno(), 1)
+        os.dup2(printed.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    what(*given)
+
+
+def command_line(*words):
+    """The command line of spikeproof."""
+    from spikeproof.command.cli import main
+
+    sys.argv = ["spikeproof", *map(str, words)]
+    main()
 
 
 def go(root, cells, executor, heard=None, work=None, pace=QUICK):

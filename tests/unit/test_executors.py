@@ -26,7 +26,7 @@ from spikeproof.experiments.run.store import Store
 from spikeproof.experiments.study.cells import Cell
 
 sys.path.insert(0, str(Path(__file__).parent))
-from synthetic import FORKING, QUICK, Heard, Work, cells_of_models, go, metrics_of, noted
+from synthetic import FORKING, QUICK, Heard, Work, cells_of_models, go, metrics_of, noted, shown_in
 
 HERE = str(Path(__file__).parent)
 
@@ -264,16 +264,6 @@ class Forever(Work):
 
 def pipe_of(root):
     return root.with_name("pipe")
-
-
-def shown_in(file, what, *given):
-    """Do something in a process of its own, with what it prints in a file."""
-    with file.open("wb") as printed:
-        os.dup2(printed.fileno(), 1)
-        os.dup2(printed.fileno(), 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    what(*given)
 
 
 def drive(root, start):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -44,6 +46,11 @@ from spikeproof.statistics import wilson
 from spikeproof.surrogates import ATan, Rectangle
 from spikeproof.threats import L1, L2, Flips, Linf, SquarePatch
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "laws"))
+from shortened import brief_suites
+
+SHORT = {"steps": 20, "restarts": 1, "refine": 20, "queries": 100}
+
 STUDY = """\
 name: weak
 data: digits
@@ -57,6 +64,13 @@ attacks: [fgsm, {pgd: {steps: 8, reach: 0.3}}]
 epsilons: [0.05]
 examples: 40
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shortened():
+    """What becomes of repairs does not depend on how long the members of a suite are."""
+    with brief_suites(SHORT):
+        yield
 
 
 class Counted:

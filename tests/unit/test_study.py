@@ -30,6 +30,9 @@ from spikeproof.neurons import ReLU
 from spikeproof.specs import address
 from spikeproof.threats import Linf, Region
 
+sys.path.insert(0, str(Path(__file__).parent))
+from synthetic import FORKING, command_line, shown_in
+
 TINY = """\
 name: tiny
 data: digits
@@ -369,12 +372,14 @@ def kill_when(ready, out, *settings):
     """Start the study by the command line and kill it as soon as `ready()`."""
     path = out.parent / "study.yaml"
     path.write_text(TINY)
-    command = [sys.executable, "-m", "spikeproof", "run", str(path), *settings]
-    process = subprocess.Popen([*command, "--out", str(out), "--workers", "1"], stdout=subprocess.DEVNULL)
-    while not ready() and process.poll() is None:
+    words = ["run", path, *settings, "--out", out, "--workers", 1]
+    process = FORKING.Process(target=shown_in, args=(out.with_name("shown"), command_line, *words))
+    process.start()
+    while not ready() and process.exitcode is None:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def test_a_killed_study_resumes_without_computing_a_cell_twice(tmp_path, finished):

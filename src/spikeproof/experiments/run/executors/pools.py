@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.experiments.run.executors.seam import Heard, Lost, Patience, deaf_to_interrupts, named
@@ -29,7 +29,7 @@ BETWEEN_SIGNS = 0.5
 LAST_SECONDS = 5.0
 """Seconds that a worker has to end beyond the grace of its cell."""
 
-START = "spawn"
+START: Literal["spawn", "forkserver"] = "spawn"
 """How worker processes start: afresh, so that no thread and no lock of this process is in them."""
 
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
