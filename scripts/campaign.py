@@ -62,7 +62,7 @@ def executor_of(name: str, workers: int, address: str | None) -> Executor:
 
 def drive(asked: argparse.Namespace) -> None:
     """One driver, which runs until nothing remains to be done."""
-    pools.START = asked.start
+    pools.START = multiprocessing.get_context(asked.start)
     cells = synthetic.cells_of_models(MODELS, asked.cells // MODELS - 1)
     executor = executor_of(asked.executor, asked.workers, asked.address)
     work = work_of(asked)

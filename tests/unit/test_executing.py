@@ -80,7 +80,7 @@ OPTIONS = {
 )  # processes of ray and submitit
 @pytest.mark.parametrize("executor", ["processes", extra("ray"), extra("slurm")])
 def test_every_executor_gives_the_same_numbers(executor, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(pools, "START", FORKING.get_start_method())
+    monkeypatch.setattr(pools, "START", FORKING)
     out = tmp_path / "out"
     output = call("run", whole / "study.yaml", "--out", out, "--executor", executor, *OPTIONS[executor])
     assert "5 cells: 5 computed" in output

@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import multiprocessing
 import os
 import runpy
 import signal
@@ -39,7 +40,7 @@ def root(tmp_path):
 @pytest.fixture
 def _forked(monkeypatch):
     """Workers are forked; how they start is not what the test is about."""
-    monkeypatch.setattr(pools, "START", "forkserver")
+    monkeypatch.setattr(pools, "START", FORKING)
 
 
 def complete(root, cells):
@@ -267,7 +268,7 @@ def pipe_of(root):
 
 
 def drive(root, start):
-    pools.START = start
+    pools.START = multiprocessing.get_context(start)
     go(root, cells_of_models(1, 2), Processes(1), work=Forever(root))
 
 

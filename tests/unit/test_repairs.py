@@ -15,6 +15,7 @@ from spikeproof.attacks.gradient.iterated import APGD, APGDDLR
 from spikeproof.attacks.gradient.plain import EOTPGD, FGSM, PGD
 from spikeproof.attacks.made_of.composite import WidthSweep
 from spikeproof.attacks.recipe import Recipe
+from spikeproof.auditing import signoff
 from spikeproof.auditing.checks import CHECKS, DOUBTFUL, PRELIMINARY
 from spikeproof.auditing.evidence import AttackEvidence, Diagnostics, Evidence
 from spikeproof.catalogue.names import PARTS
@@ -30,6 +31,7 @@ from spikeproof.experiments.repair import remedies as remedying
 from spikeproof.experiments.repair.remedies import longer, remedies, strongest
 from spikeproof.experiments.repair.repairs import repair_study, repaired
 from spikeproof.experiments.repair.signing import Question, repair, sign_off
+from spikeproof.experiments.run import compute
 from spikeproof.experiments.run.compute import Bench
 from spikeproof.experiments.run.executors import Serial
 from spikeproof.experiments.study.cells import cells_of
@@ -69,7 +71,7 @@ examples: 40
 @pytest.fixture(scope="module", autouse=True)
 def _shortened():
     """What becomes of repairs does not depend on how long the members of a suite are."""
-    with brief_suites(SHORT):
+    with brief_suites(SHORT, compute, signoff):
         yield
 
 

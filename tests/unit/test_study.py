@@ -19,7 +19,7 @@ from spikeproof.encoders import Direct, Latency
 from spikeproof.errors import InputError
 from spikeproof.experiments.read.results import records
 from spikeproof.experiments.run.compute import Bench
-from spikeproof.experiments.run.executors import Processes, Serial
+from spikeproof.experiments.run.executors import Processes, Serial, pools
 from spikeproof.experiments.run.store import Store, as_json
 from spikeproof.experiments.study.cells import Cell, cells_of
 from spikeproof.experiments.study.documents import parse
@@ -303,7 +303,8 @@ def test_a_changed_study_computes_only_what_is_new(copy):
     assert stamps(copy).items() >= before.items()
 
 
-def test_neither_executor_nor_batch_size_changes_a_number(finished, tmp_path):
+def test_neither_executor_nor_batch_size_changes_a_number(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(pools, "START", FORKING)
     assert run(tmp_path, executor=Processes(2), batch_size=7).computed == 14
     assert numbers(tmp_path) == numbers(finished)
 
