@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import fmean
 
@@ -36,7 +37,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([SYNTHETIC, *filter(None, [os.environ
 import synthetic  # noqa: E402
 
 from spikeproof.experiments.run.driver import Pace  # noqa: E402
-from spikeproof.experiments.run.executors import Executor, Processes, Serial  # noqa: E402
+from spikeproof.experiments.run.executors import Executor, Processes, Serial, pools  # noqa: E402
 from spikeproof.experiments.run.queue.failures import Failures  # noqa: E402
 from spikeproof.experiments.run.queue.leases import Leases  # noqa: E402
 from spikeproof.experiments.run.store import Store  # noqa: E402
@@ -61,6 +62,7 @@ def executor_of(name: str, workers: int, address: str | None) -> Executor:
 
 def drive(asked: argparse.Namespace) -> None:
     """One driver, which runs until nothing remains to be done."""
+    pools.START = multiprocessing.get_context(asked.start)
     cells = synthetic.cells_of_models(MODELS, asked.cells // MODELS - 1)
     executor = executor_of(asked.executor, asked.workers, asked.address)
     work = work_of(asked)
@@ -74,29 +76,29 @@ def work_of(asked: argparse.Namespace) -> synthetic.Work:
     return synthetic.Work(asked.out, asked.seconds)
 
 
+def logged(asked: argparse.Namespace, log: Path) -> None:
+    """One driver, with what it prints at the end of a file."""
+    with log.open("ab") as printed:
+        os.dup2(printed.fileno(), 1)
+        os.dup2(printed.fileno(), 2)
+    drive(asked)
+
+
 class Campaign:
     """The drivers of a campaign, and whatever can be killed."""
 
-    def __init__(self, asked: argparse.Namespace, address: str | None) -> None:
-        self.asked, self.address = asked, address
+    def __init__(self, asked: argparse.Namespace) -> None:
+        self.asked = asked
         self.random = random.Random(asked.seed)
         self.kills: Counter[str] = Counter()
         self.drivers = [self.driver() for _ in range(asked.drivers)]
 
-    def driver(self) -> subprocess.Popen[bytes]:
+    def driver(self) -> BaseProcess:
         """A driver in a process of its own."""
-        options = [
-            "--executor",
-            self.asked.executor,
-            "--cells",
-            self.asked.cells,
-            "--workers",
-            self.asked.workers,
-        ]
-        options += ["--seconds", self.asked.seconds, "--out", self.asked.out, "--drive"]
-        options += ["--address", self.address] if self.address else []
-        with self.log.open("ab") as log:
-            return subprocess.Popen([sys.executable, __file__, *map(str, options)], stdout=log, stderr=log)
+        context = multiprocessing.get_context(self.asked.start)
+        driver: BaseProcess = context.Process(target=logged, args=(self.asked, self.log))
+        driver.start()
+        return driver
 
     @property
     def log(self) -> Path:
@@ -106,11 +108,11 @@ class Campaign:
     def revive(self) -> bool:
         """Start drivers again that were killed; whether any is still needed."""
         for place, driver in enumerate(self.drivers):
-            if (code := driver.poll()) not in (None, 0):
+            if (code := driver.exitcode) not in (None, 0):
                 if code > 0 and code != 128 + signal.SIGTERM:
                     raise SystemExit(f"a driver failed with {code}: see {self.log}")
                 self.drivers[place] = self.driver()
-        return any(driver.poll() is None for driver in self.drivers)
+        return any(driver.exitcode is None for driver in self.drivers)
 
     def kill(self) -> None:
         """Kill the worker of a random cell under way, or a driver, by a random signal."""
@@ -118,7 +120,7 @@ class Campaign:
         if not held:  # workers are starting
             return
         how = self.random.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
-        running = [driver.pid for driver in self.drivers if driver.poll() is None]
+        running = [driver.pid for driver in self.drivers if driver.exitcode is None]
         if not running or self.random.random() < 0.75:
             self.send("worker", self.random.choice(held).pid, how)
         else:
@@ -180,7 +182,8 @@ def endure(asked: argparse.Namespace) -> dict[str, object]:
     """The campaign with its kills."""
     began = time.monotonic()
     with cluster(asked) as (address, kill_node):
-        campaign = Campaign(asked, address)
+        asked.address = address
+        campaign = Campaign(asked)
         while campaign.revive():
             time.sleep(campaign.random.uniform(0.5, 1.5) * asked.every)
             total = sum(campaign.kills.values())
@@ -264,12 +267,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3, help="runs with one and with two workers")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--address", help=argparse.SUPPRESS)
-    parser.add_argument("--drive", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.drive:
-        drive(asked)
-        return
+    starts = ("spawn", "forkserver")
+    parser.add_argument("--start", choices=starts, default="spawn", help="of drivers and worker processes")
+    asked = parser.parse_args(namespace=argparse.Namespace(address=None))
     begin(asked.out)
     found = (compare if asked.attacks else endure if asked.kills else measure)(asked)
     print(json.dumps(found, indent=1))

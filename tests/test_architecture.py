@@ -1,6 +1,7 @@
 """The structure of the package: imports run downhill, names are distinct, importing loads nothing heavy."""
 
 import ast
+import functools
 import importlib
 import os
 import subprocess
@@ -39,13 +40,19 @@ PLACE = {name: (i, j) for i, floor in enumerate(FLOORS) for j, group in enumerat
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
+@functools.cache
+def tree_of(path):
+    """The syntax tree of a module, parsed once."""
+    return ast.parse(path.read_text())
+
+
 def room(path):
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
 def imported(path):
     """Rooms of ours that a module imports, wherever in the file it does so."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and not node.level and node.module == "spikeproof":
             yield from (a.name for a in node.names)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spikeproof."):
@@ -68,7 +75,7 @@ CHAIN = ["study", "run", "read", "repair"]
 @pytest.mark.parametrize("link", CHAIN)
 def test_experiments_are_a_chain(link):
     for path in (ROOT / "experiments" / link).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if (name := getattr(node, "module", None) or "").startswith("spikeproof.experiments."):
                 assert CHAIN.index(name.split(".")[2]) <= CHAIN.index(link), f"{path.name} imports {name}"
 
@@ -80,9 +87,7 @@ def test_no_module_imports_itself_through_others():
     }
     graph = {}
     for name, path in names.items():
-        nodes = [
-            n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.module
-        ]
+        nodes = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.ImportFrom) and n.module]
         wide = {n.module for n in nodes} | {f"{n.module}.{a.name}" for n in nodes for a in n.names}
         graph[name] = wide & names.keys() - {name}
     while leaves := [name for name, wanted in graph.items() if not wanted & graph.keys()]:
@@ -106,7 +111,7 @@ def test_no_two_modules_share_a_name():
 
 def test_imports_are_absolute_so_that_the_law_above_sees_them_all():
     for path in MODULES:
-        relative = [n for n in ast.walk(ast.parse(path.read_text())) if getattr(n, "level", 0)]
+        relative = [n for n in ast.walk(tree_of(path)) if getattr(n, "level", 0)]
         assert not relative, path
 
 
@@ -200,7 +205,7 @@ def test_a_type_checker_sees_the_public_names_and_no_other(tmp_path):
 @pytest.mark.parametrize("path", FACE, ids=lambda path: path.stem)
 def test_a_file_that_makes_names_public_defines_none_besides(path):
     # a type checker takes a definition for a public name, where `spikeproof` only looks at imports
-    for node in ast.parse(path.read_text()).body:
+    for node in tree_of(path).body:
         names = [t.id for t in ast.walk(node) if isinstance(t, ast.Name) and isinstance(t.ctx, ast.Store)]
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names = [node.name]
@@ -213,7 +218,7 @@ def test_no_two_modules_of_a_room_show_the_same_name():
         if path.name == "__init__.py":
             shown = [
                 name
-                for node in ast.walk(ast.parse(path.read_text()))
+                for node in ast.walk(tree_of(path))
                 if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
                 for name in importlib.import_module(node.module).__all__
             ]
@@ -238,7 +243,7 @@ def test_a_name_that_is_used_does_not_bring_the_catalogue():
 def test_scipy_is_imported_where_it_computes():
     # it takes longer to import than the rest of the package together
     for path in MODULES:
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         assert "scipy" not in {name.split(".")[0] for name in _foreign(tree)}, path
 
@@ -247,7 +252,7 @@ def test_a_module_brings_little_beside_torch():
     # the first use of a public name takes what torch takes and little more; other packages are imported late
     light = {"torch", "numpy", "jaxtyping", "pydantic", "safetensors", "typing_extensions", "spikeproof"}
     for path in MODULES:
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         brought = {name.split(".")[0] for name in _foreign(tree)} - set(sys.stdlib_module_names) - light
         assert room(path) in {"command", "report", "experiments"} or not brought, (path, brought)
@@ -255,7 +260,7 @@ def test_a_module_brings_little_beside_torch():
 
 def test_the_package_needs_no_torchvision():
     for path in MODULES:
-        assert "torchvision" not in {n.split(".")[0] for n in _foreign(ast.parse(path.read_text()))}, path
+        assert "torchvision" not in {n.split(".")[0] for n in _foreign(tree_of(path))}, path
 
 
 def _foreign(tree):

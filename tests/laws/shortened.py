@@ -1,6 +1,12 @@
 """Members of a suite made short, for laws that hold at any length."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
+
+import pytest
+
+from spikeproof.evaluation import suites
 
 
 def shortened(recipe, most):
@@ -14,3 +20,24 @@ def shortened(recipe, most):
 def brief(members, most):
     """The members of a suite with their recipes shortened."""
     return [member._replace(recipe=shortened(member.recipe, most)) for member in members]
+
+
+@contextmanager
+def brief_suites(most, *modules) -> Iterator[pytest.MonkeyPatch]:
+    """Every suite that runs has all its members, but shortened; what is patched besides ends with it.
+
+    Args:
+        most: the largest number for each option.
+        modules: those which name the members of suites that they run, and must not see them shortened.
+    """
+    plan, evaluate = suites.plan, suites.evaluate_suite
+
+    def briefly(model, level, threat, *rest, members=None, **named):
+        asked = plan(level, model, threat) if members is None else members
+        return evaluate(model, level, threat, *rest, members=brief(asked, most), **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suites, "plan", lambda *given: brief(plan(*given), most))
+        for module in modules:
+            patch.setattr(module, "evaluate_suite", briefly)
+        yield patch

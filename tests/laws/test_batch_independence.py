@@ -49,12 +49,13 @@ from spikeproof.threats import (
     Shifts,
     SquarePatch,
     Sticker,
+    Views,
 )
 
 N, T = 4, 5
 SHORT = {
     **{"steps": 3, "restarts": 2, "draws": 2, "queries": 6, "width": 4, "refine": 3, "evaluations": 4},
-    **{"searches": 2, "samples": 2, "population": 5, "inner": 3, "candidates": 2},
+    **{"searches": 2, "samples": 2, "starts": 5, "population": 5, "inner": 3, "candidates": 2},
 }
 SEARCH = SpikeSearch(steps=2, restarts=2, width=4, refine=3)
 ON_IMAGES = {
@@ -82,7 +83,8 @@ EXCEPTIONS = {  # draw for a batch as a whole; the batch is part of their number
 OTHERS = {name: cls for name, cls in PARTS[Recipe].items() if name not in ELSEWHERE | EXCEPTIONS.keys()}
 SEARCHES = {name: cls for name, cls in OTHERS.items() if issubclass(cls, NormRecipe) and cls.minimal}
 BEAM = LaserBeam(0.5, wavelengths=3, angles=6, offsets=5, widths=3)
-SCENES = [Sticker(1.0, printable=((0.0,), (1.0,))), MovablePatch(2), BEAM]
+STICKER = Sticker(1.0, printable=((0.0,), (1.0,)), seen_from=Views(draws=3))
+SCENES = [STICKER, MovablePatch(2, draws=3), BEAM]
 IMAGES = [Linf(0.1), L2(0.6), L1(2.0), L0(2), SquarePatch(2), *SCENES]
 EVENTS = [
     *(Flips(1), Additions(1), Removals(1)),

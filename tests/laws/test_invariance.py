@@ -7,8 +7,8 @@ that no substitute of them can be made. The verdict is kept too, except by funct
 gradient sources.
 
 Every audit here runs all members of the standard suite, but none with more steps, restarts or queries than
-`SHORT` allows: the laws hold at any length, and the searches for functions take thousands of queries. As many
-steps are left as `attacks-too-few` asks of one attack and of all together, so that verdicts remain verdicts.
+`SHORT` allows: the laws hold at any length, and the searches for functions take thousands of queries. A
+verdict asks for as many fewer steps and queries, so that verdicts remain verdicts.
 """
 
 import copy
@@ -38,14 +38,13 @@ from spikeproof import (
 from spikeproof.auditing import conditions
 from spikeproof.auditing.signoff import audit
 from spikeproof.datasets import ClassProportional
-from spikeproof.evaluation import suites
 from spikeproof.networks import Classifier
 
 sys.path.insert(0, str(Path(__file__).parent))
-from shortened import brief
+from shortened import brief_suites
 
 KEY, THREAT, N = Key.of(5), Linf(0.1), 40
-SHORT = {"steps": 20, "restarts": 1, "refine": 20, "queries": 80}  # two fits of the stand-in
+SHORT = {"steps": 10, "restarts": 1, "refine": 10, "queries": 80}  # two fits of the stand-in
 MODELS = {
     "direct-count": (Direct(6), LIF(), Count()),
     "direct-potential": (Direct(4), LIF(), MeanPotential()),
@@ -56,13 +55,11 @@ MODELS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _shortened():
-    """No member of a suite is longer than `SHORT`, and a verdict asks for as many fewer queries."""
-    plan, patch = suites.plan, pytest.MonkeyPatch()
-
-    patch.setattr(suites, "plan", lambda *given: brief(plan(*given), SHORT))
-    patch.setattr(conditions, "ENOUGH_QUERIES", 200)
-    yield
-    patch.undo()
+    """No member of a suite is longer than `SHORT`, and a verdict asks for as much less."""
+    with brief_suites(SHORT) as patch:
+        for name, enough in {"ENOUGH_STEPS": 10, "ENOUGH_SUM": 50, "ENOUGH_QUERIES": 200}.items():
+            patch.setattr(conditions, name, enough)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +148,7 @@ def test_a_plain_function_of_the_model_is_as_robust_as_the_model(found, foreign)
 def test_neither_the_order_of_the_data_nor_the_size_of_batches_changes_anything(model, found, sample):
     x, y = sample
     order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
-    other = audit(model, x[order], y[order], THREAT, key=KEY, batch_size=7)
+    other = audit(model, x[order], y[order], THREAT, key=KEY, batch_size=15)
     assert torch.equal(found.suited.attacked.right[order], other.suited.attacked.right)
     assert torch.equal(found.images[order], other.images)
     assert found.verdict.verdict == other.verdict.verdict

@@ -1,6 +1,8 @@
 """The law of unfinished cells: killed after any part and computed on, a cell is the same to the bit."""
 
 import itertools
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,9 @@ from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.tensorfiles import write
+
+sys.path.insert(0, str(Path(__file__).parent))
+from shortened import brief_suites
 
 MODEL = """\
 models:
@@ -58,6 +63,13 @@ draws: 2
 }
 ALIKE = {"provenance.json", "seconds.json"}
 """Files that say how a cell was computed."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shortened():
+    """What is said here of suites holds at any length of their members."""
+    with brief_suites({"steps": 10, "restarts": 1, "refine": 10, "queries": 50}, compute):
+        yield
 
 
 class Killed(BaseException):

@@ -1,7 +1,10 @@
 """Cells that compute next to nothing, with which executors are tested: two kinds, with known numbers."""
 
 import hashlib
+import multiprocessing
 import os
+import signal
+import sys
 import time
 from dataclasses import dataclass, replace
 from functools import cache
@@ -23,6 +26,12 @@ from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan
 from spikeproof.threats import Linf
+
+FORKING = multiprocessing.get_context("forkserver")
+"""Starts processes by forking one that has imported what cells need, so that they need not."""
+FORKING.set_forkserver_preload(
+    ["pytest", "spikeproof.attacks.gradient.plain", "spikeproof.experiments.run.compute"]
+)
 
 QUICK = running.Pace(beat=0.2, stale=2.0, grace=0.2)
 PARTS = ("network", "neuron", "encoder", "decoder", "surrogate")
@@ -142,6 +151,24 @@ class Heard(running.Listener):
 
     def damaged(self, message):
         self.messages.append(message)
+
+
+def shown_in(file, what, *given):
+    """Do something in a process of its own, with what it prints in a file."""
+    with file.open("wb") as printed:
+        os.dup2(printed.fileno(), 1)
+        os.dup2(printed.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    what(*given)
+
+
+def command_line(*words):
+    """The command line of spikeproof."""
+    from spikeproof.command.cli import main
+
+    sys.argv = ["spikeproof", *map(str, words)]
+    main()
 
 
 def go(root, cells, executor, heard=None, work=None, pace=QUICK):

@@ -1,5 +1,8 @@
 """One call audits a model of ours, a module or a function; models with state get no number."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -33,7 +36,17 @@ from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.gradients import RGA
 from spikeproof.networks import substitute
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "laws"))
+from shortened import brief_suites
+
 KEY = Key.of(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shortened():
+    """What is said here of suites holds at any length of their members."""
+    with brief_suites({"steps": 10, "restarts": 1, "refine": 10, "queries": 50}):
+        yield
 
 
 @pytest.fixture(scope="module")

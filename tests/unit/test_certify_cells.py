@@ -2,12 +2,15 @@
 
 import io
 import json
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from spikeproof.experiments.read.results import WORST_CASE, records
+from spikeproof.experiments.run import compute
 from spikeproof.experiments.run.compute import Bench
 from spikeproof.experiments.run.driver import Listener, run
 from spikeproof.experiments.run.executors import Serial
@@ -15,6 +18,9 @@ from spikeproof.experiments.run.store import Store, as_json
 from spikeproof.experiments.study.cells import cells_of
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "laws"))
+from shortened import brief_suites
 
 TEXT = """\
 name: proofs
@@ -30,6 +36,13 @@ epsilons: [0.005, 0.05]
 examples: 80
 draws: 2
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shortened():
+    """What is said here of suites holds at any length of their members."""
+    with brief_suites({"steps": 10, "restarts": 1, "refine": 10, "queries": 50}, compute):
+        yield
 
 
 @pytest.fixture(scope="module")

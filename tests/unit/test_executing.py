@@ -3,6 +3,8 @@
 import gc
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,10 +14,13 @@ from spikeproof.command.executing import HERE, Workplace
 from spikeproof.command.terminal import Lines
 from spikeproof.errors import InputError
 from spikeproof.experiments.run.driver import Alive, Busy, cells_of_plan
-from spikeproof.experiments.run.executors import Processes, Progress, Serial
+from spikeproof.experiments.run.executors import Processes, Progress, Serial, pools
 from spikeproof.experiments.run.executors.on_ray import Ray
 from spikeproof.experiments.run.executors.on_slurm import Slurm
 from spikeproof.experiments.run.queue.failures import Failure
+
+sys.path.insert(0, str(Path(__file__).parent))
+from synthetic import FORKING
 
 STUDY = """\
 name: tiny
@@ -74,7 +79,8 @@ OPTIONS = {
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # processes of ray and submitit
 @pytest.mark.parametrize("executor", ["processes", extra("ray"), extra("slurm")])
-def test_every_executor_gives_the_same_numbers(executor, whole, tmp_path):
+def test_every_executor_gives_the_same_numbers(executor, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(pools, "START", FORKING)
     out = tmp_path / "out"
     output = call("run", whole / "study.yaml", "--out", out, "--executor", executor, *OPTIONS[executor])
     assert "5 cells: 5 computed" in output

@@ -2,12 +2,16 @@
 
 import errno
 import itertools
+import multiprocessing
 import os
+import runpy
 import signal
-import subprocess
 import sys
 import threading
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,7 @@ import pytest
 import spikeproof.experiments.run.driver as running
 import spikeproof.experiments.run.executors.pools as pools
 from spikeproof.errors import InputError
-from spikeproof.experiments.run.executors import Processes, Serial
+from spikeproof.experiments.run.executors import Lost, Processes, Serial
 from spikeproof.experiments.run.queue.failures import MOST_LOSSES, MOST_TRIES, Failure, Failures
 from spikeproof.experiments.run.queue.labour import Terminated
 from spikeproof.experiments.run.queue.leases import Leases, Progress
@@ -23,16 +27,20 @@ from spikeproof.experiments.run.store import Store
 from spikeproof.experiments.study.cells import Cell
 
 sys.path.insert(0, str(Path(__file__).parent))
-from synthetic import QUICK, Heard, Work, cells_of_models, go, metrics_of, noted
+from synthetic import FORKING, QUICK, Heard, Work, cells_of_models, go, metrics_of, noted, shown_in
 
 HERE = str(Path(__file__).parent)
-
-EXECUTORS = [Serial(), Processes(2)]
 
 
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "out"
+
+
+@pytest.fixture
+def _forked(monkeypatch):
+    """Workers are forked; how they start is not what the test is about."""
+    monkeypatch.setattr(pools, "START", FORKING)
 
 
 def complete(root, cells):
@@ -45,14 +53,33 @@ def complete(root, cells):
     assert not Leases(root, "").observe()
 
 
-@pytest.mark.parametrize("executor", EXECUTORS, ids=lambda e: f"{type(e).__name__}{vars(e) or ''}")
-def test_every_executor_leaves_the_same_store(executor, root):
+@dataclass(frozen=True)
+class Telling(Work):
+    """Tells whether Ctrl-C is blocked, as it is before a worker process begins, and its share of threads."""
+
+    def __call__(self, cell, tell):
+        blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        tell(Progress(int(blocked), 1, os.environ.get("OMP_NUM_THREADS", "")))
+        return super().__call__(cell, tell)
+
+
+@pytest.mark.parametrize(
+    ("executor", "told"),
+    [(Serial(), Progress(0, 1, "")), (Processes(2), Progress(1, 1, "4"))],
+    ids=["serial", "processes"],
+)
+def test_every_executor_leaves_the_same_store(executor, told, root, monkeypatch):
+    """A worker process never hears an interrupt, and has its share of the threads."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     heard, cells = Heard(), cells_of_models(2, 3)
-    summary = go(root, cells, executor, heard)
+    summary = go(root, cells, executor, heard, Telling(root))
     assert (summary.total, summary.computed, summary.kept, summary.failed) == (8, 8, 0, 0)
     complete(root, cells)
     assert sorted(cell.address for cell, _ in heard.ended) == sorted(cell.address for cell in cells)
-    assert {progress for _, progress in heard.told} == {Progress(1, 2, "half")}
+    assert {progress for _, progress in heard.told} == {told, Progress(1, 2, "half")}
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert "OMP_NUM_THREADS" not in os.environ
     assert go(root, cells, executor, Heard()).kept == 8
 
 
@@ -118,6 +145,7 @@ class Dying(Work):
         return files
 
 
+@pytest.mark.usefixtures("_forked")
 def test_a_worker_that_dies_takes_only_its_cell_with_it_which_is_then_set_aside(root):
     Failures(root).note(
         cells_of_models(1, 3)[1].record(), Failure("", tries=0, losses=MOST_LOSSES - 1, aside=False)
@@ -131,7 +159,27 @@ def test_a_worker_that_dies_takes_only_its_cell_with_it_which_is_then_set_aside(
     assert not Leases(root, "").observe()
 
 
-def test_a_disk_that_is_full_stops_the_run_with_a_message_and_blames_no_cell(root, monkeypatch):
+class Losing:
+    """Loses a worker after it has stored every cell, and before it has given the last one back."""
+
+    tells = True
+
+    def run(self, labour, tasks, heard):
+        labour(tasks, "lost", heard)
+        assert Leases(labour.root, "lost").take(tasks[-1].address)
+        yield Lost("lost", "the worker process died", True)
+
+
+def test_a_worker_that_dies_between_storing_a_cell_and_giving_it_back_is_no_failure_of_the_cell(root):
+    heard, cells = Heard(), cells_of_models(1, 1)
+    assert go(root, cells, Losing(), heard).computed == 2
+    assert not heard.tried
+    assert not Failures(root).addresses()
+    complete(root, cells)
+
+
+@pytest.mark.usefixtures("_forked")
+def test_a_disk_that_is_full_stops_the_run_with_a_message_and_blames_no_cell(root):
     cells = cells_of_models(1, 2)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(InputError, match="No space left"):
@@ -204,51 +252,58 @@ def test_a_cell_under_way_finishes_or_is_given_back_when_the_process_is_told_to_
     complete(root, cells)
 
 
-DRIVER = """
-import sys, pathlib, signal
-sys.path.insert(0, {here!r})
-from synthetic import *
-from spikeproof.experiments.run.executors import *
-
+@dataclass(frozen=True)
 class Forever(Work):
+    """Writes the number of its process to a named pipe, which it leaves open, and never ends."""
+
     def __call__(self, cell, tell):
         super().__call__(cell, tell)
-        print(os.getpid(), flush=True)
+        pipe = os.open(pipe_of(self.root), os.O_WRONLY)
+        os.write(pipe, b"%d\n" % os.getpid())
         time.sleep(60)
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    root = pathlib.Path(sys.argv[1])
-    go(root, cells_of_models(1, 2), eval(sys.argv[2]), work=Forever(root))
-"""
+
+def pipe_of(root):
+    return root.with_name("pipe")
 
 
-def driver(root, executor):
-    """A driver whose first cell never ends, in a process of its own; and the process of that cell."""
-    script = root.with_name("script.py")
-    script.write_text(DRIVER.format(here=HERE))
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(root), executor], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    return process, int(process.stdout.readline())
+def drive(root, start):
+    pools.START = multiprocessing.get_context(start)
+    go(root, cells_of_models(1, 2), Processes(1), work=Forever(root))
+
+
+@contextmanager
+def driver(root, start="forkserver"):
+    """A driver whose first cell never ends, in a process of its own; and the process of that cell.
+
+    At the end both must be gone.
+    """
+    os.mkfifo(pipe_of(root))
+    process = FORKING.Process(target=shown_in, args=(root.with_name("shown"), drive, root, start))
+    process.start()
+    pipe = os.open(pipe_of(root), os.O_RDONLY)
+    yield process, int(os.read(pipe, 32))
+    process.join(timeout=60)
+    assert wait([pipe], timeout=60)
+    assert not os.read(pipe, 32)  # the pipe closes only when the worker is gone too
+    os.close(pipe)
 
 
 def test_workers_end_when_the_driver_is_killed_and_another_driver_goes_on(root):
-    process, worker = driver(root, "Processes(1)")
-    assert worker != process.pid
-    process.kill()
-    process.communicate(timeout=60)  # the pipe closes only when the worker is gone too
+    with driver(root, "spawn") as (process, worker):
+        assert worker != process.pid
+        process.kill()
     cells = cells_of_models(1, 2)
     assert go(root, cells, Serial()).computed == 3
     complete(root, cells)
 
 
 def test_ctrl_c_shows_no_traceback_of_a_worker_and_gives_its_cell_back(root):
-    process, worker = driver(root, "Processes(1)")
-    for each in (worker, process.pid):  # as a terminal does, which interrupts the whole group
-        os.kill(each, signal.SIGINT)
-    _, shown = process.communicate(timeout=60)
-    assert shown.decode().count("Traceback") == shown.decode().count("KeyboardInterrupt") == 1
+    with driver(root) as (process, worker):
+        for each in (worker, process.pid):  # as a terminal does, which interrupts the whole group
+            os.kill(each, signal.SIGINT)
+    shown = root.with_name("shown").read_text()
+    assert shown.count("Traceback") == shown.count("KeyboardInterrupt") == 1
     assert not any((root / "leases").iterdir())
     assert not Failures(root).addresses()
 
@@ -277,14 +332,14 @@ def test_a_second_ctrl_c_ends_workers_at_once():
 
 
 def test_a_driver_that_is_told_to_stop_ends_its_workers_and_gives_their_cells_back(root):
-    process, _ = driver(root, "Processes(1)")
-    process.terminate()
-    _, shown = process.communicate(timeout=60)
-    assert (process.returncode, shown) == (143, b"")
+    with driver(root) as (process, _):
+        process.terminate()
+    assert (process.exitcode, root.with_name("shown").read_bytes()) == (143, b"")
     assert not any((root / "leases").iterdir())
     assert not Failures(root).addresses()
 
 
+@pytest.mark.usefixtures("_forked")
 def test_two_drivers_on_one_store_share_the_work(root):
     cells, summaries = cells_of_models(4, 5), []
     drivers = [
@@ -314,27 +369,11 @@ def test_a_script_without_a_main_guard_gets_a_message_that_asks_for_one(tmp_path
         "try:\n    go(root, cells_of_models(1, 1), Processes(1))\n"
         "except InputError as error:\n    print(error)\n"
     )
-    shown = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
-    assert "if __name__ == '__main__'" in shown.stdout
-
-
-class Blocked(Work):
-    """Notes whether Ctrl-C is blocked, as it is before the process begins."""
-
-    def __call__(self, cell, tell):
-        blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-        tell(Progress(int(blocked), 1, os.environ["OMP_NUM_THREADS"]))
-        return super().__call__(cell, tell)
-
-
-def test_a_worker_never_hears_an_interrupt_and_has_its_share_of_threads(root, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    heard = Heard()
-    go(root, cells_of_models(2, 0), Processes(4), heard, Blocked(root))
-    assert heard.told[0][1] == Progress(1, 1, "4")  # two cells, hence two workers
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    assert "OMP_NUM_THREADS" not in os.environ
+    shown = tmp_path / "shown"
+    process = FORKING.Process(target=shown_in, args=(shown, runpy.run_path, str(script), None, "__main__"))
+    process.start()
+    process.join(timeout=120)
+    assert "if __name__ == '__main__'" in shown.read_text()
 
 
 def test_a_run_shows_that_it_goes_on_with_what_it_does_and_a_forecast(root, monkeypatch):

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,14 +12,19 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 import spikeproof as sp
+import spikeproof.experiments.run.compute as compute
 from spikeproof.auditing.signoff import audit
 from spikeproof.catalogue.given import Given, fingerprint_of, made
 from spikeproof.command.cli import cli
 from spikeproof.datasets import ClassProportional, Digits
 from spikeproof.errors import DamagedError, InputError
+from spikeproof.evaluation.interim import Interim
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.threats import Linf
+
+sys.path.insert(0, str(Path(__file__).parent))
+from synthetic import FORKING, command_line, shown_in
 
 PROGRAM = """
 import torch
@@ -287,24 +291,26 @@ def test_a_block_that_names_no_model_is_refused_with_its_line(block, words):
     assert words in str(refused.value)
 
 
+def killed_after_two_members(*words):
+    """The command line, in a process that ends as soon as two members of a suite are saved."""
+    save = Interim.save
+
+    def last(self, path, identity):
+        save(self, path, identity)
+        if len(self.members) == 2:
+            os._exit(9)
+
+    Interim.save, compute.SECONDS_AT_RISK = last, 0.0
+    command_line(*words)
+
+
 def test_a_killed_evaluation_goes_on_where_it_was(folder, tmp_path):
-    code = (
-        "import spikeproof.experiments.run.compute as compute, os\n"
-        "compute.SECONDS_AT_RISK = 0.0\n"
-        "from spikeproof.evaluation.interim import Interim\n"
-        "save = Interim.save\n"
-        "def last(self, path, identity):\n"
-        "    save(self, path, identity)\n"
-        "    if len(self.members) == 2: os._exit(9)\n"
-        "Interim.save = last\n"
-        "from spikeproof.command.cli import main\n"
-        "main()\n"
-    )
     make = [f"{folder}/net.py:make_model", "--weights", f"{folder}/net.pt", *ASKED]
-    killed = subprocess.run(
-        [sys.executable, "-c", code, "evaluate", *make, "--out", str(tmp_path / "one")], check=False
-    )
-    assert killed.returncode == 9
+    words = ["evaluate", *make, "--out", tmp_path / "one"]
+    killed = FORKING.Process(target=shown_in, args=(tmp_path / "shown", killed_after_two_members, *words))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == 9
     assert len(list((tmp_path / "one" / "checkpoints").iterdir())) == 1
     found = [
         json.loads(said("evaluate", *make, "--out", tmp_path / name, "--json").output)

@@ -1,6 +1,9 @@
 """A suite that is interrupted between two members and goes on gives what it would have given."""
 
 import dataclasses
+import functools
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,11 +21,20 @@ from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan
 from spikeproof.threats import Linf
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "laws"))
+from shortened import brief_suites
+
 X = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
 class KilledError(Exception):
     """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shortened():
+    with brief_suites({"steps": 10, "restarts": 1, "refine": 10, "queries": 50}):
+        yield
 
 
 def suited(encoder, **resumption):
@@ -32,6 +44,11 @@ def suited(encoder, **resumption):
     return evaluate_suite(
         model, "quick", Linf(0.05), X, y, clean, Key.of(3), draws=2 if model.stochastic else 1, **resumption
     )
+
+
+@functools.cache
+def uninterrupted(encoder):
+    return suited(encoder)
 
 
 @pytest.mark.parametrize("encoder", [Latency(4), Bernoulli(4)], ids=["deterministic", "stochastic"])
@@ -44,7 +61,7 @@ def test_a_killed_suite_gives_what_it_would_have_given(encoder, after, tmp_path)
             interim.save(path, "this suite")
             raise KilledError
 
-    whole, ran = suited(encoder), []
+    whole, ran = uninterrupted(encoder), []
     with pytest.raises(KilledError):
         suited(encoder, on_member=killed)
     found = suited(

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -13,6 +15,7 @@ from spikeproof.attacks.gradient.iterated import APGD, APGDDLR
 from spikeproof.attacks.gradient.plain import EOTPGD, FGSM, PGD
 from spikeproof.attacks.made_of.composite import WidthSweep
 from spikeproof.attacks.recipe import Recipe
+from spikeproof.auditing import signoff
 from spikeproof.auditing.checks import CHECKS, DOUBTFUL, PRELIMINARY
 from spikeproof.auditing.evidence import AttackEvidence, Diagnostics, Evidence
 from spikeproof.catalogue.names import PARTS
@@ -28,6 +31,7 @@ from spikeproof.experiments.repair import remedies as remedying
 from spikeproof.experiments.repair.remedies import longer, remedies, strongest
 from spikeproof.experiments.repair.repairs import repair_study, repaired
 from spikeproof.experiments.repair.signing import Question, repair, sign_off
+from spikeproof.experiments.run import compute
 from spikeproof.experiments.run.compute import Bench
 from spikeproof.experiments.run.executors import Serial
 from spikeproof.experiments.study.cells import cells_of
@@ -44,6 +48,11 @@ from spikeproof.statistics import wilson
 from spikeproof.surrogates import ATan, Rectangle
 from spikeproof.threats import L1, L2, Flips, Linf, SquarePatch
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "laws"))
+from shortened import brief_suites
+
+SHORT = {"steps": 20, "restarts": 1, "refine": 20, "queries": 100}
+
 STUDY = """\
 name: weak
 data: digits
@@ -57,6 +66,13 @@ attacks: [fgsm, {pgd: {steps: 8, reach: 0.3}}]
 epsilons: [0.05]
 examples: 40
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shortened():
+    """What becomes of repairs does not depend on how long the members of a suite are."""
+    with brief_suites(SHORT, compute, signoff):
+        yield
 
 
 class Counted:

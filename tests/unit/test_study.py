@@ -19,7 +19,7 @@ from spikeproof.encoders import Direct, Latency
 from spikeproof.errors import InputError
 from spikeproof.experiments.read.results import records
 from spikeproof.experiments.run.compute import Bench
-from spikeproof.experiments.run.executors import Processes, Serial
+from spikeproof.experiments.run.executors import Processes, Serial, pools
 from spikeproof.experiments.run.store import Store, as_json
 from spikeproof.experiments.study.cells import Cell, cells_of
 from spikeproof.experiments.study.documents import parse
@@ -29,6 +29,9 @@ from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.neurons import ReLU
 from spikeproof.specs import address
 from spikeproof.threats import Linf, Region
+
+sys.path.insert(0, str(Path(__file__).parent))
+from synthetic import FORKING, command_line, shown_in
 
 TINY = """\
 name: tiny
@@ -300,7 +303,8 @@ def test_a_changed_study_computes_only_what_is_new(copy):
     assert stamps(copy).items() >= before.items()
 
 
-def test_neither_executor_nor_batch_size_changes_a_number(finished, tmp_path):
+def test_neither_executor_nor_batch_size_changes_a_number(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(pools, "START", FORKING)
     assert run(tmp_path, executor=Processes(2), batch_size=7).computed == 14
     assert numbers(tmp_path) == numbers(finished)
 
@@ -369,12 +373,14 @@ def kill_when(ready, out, *settings):
     """Start the study by the command line and kill it as soon as `ready()`."""
     path = out.parent / "study.yaml"
     path.write_text(TINY)
-    command = [sys.executable, "-m", "spikeproof", "run", str(path), *settings]
-    process = subprocess.Popen([*command, "--out", str(out), "--workers", "1"], stdout=subprocess.DEVNULL)
-    while not ready() and process.poll() is None:
+    words = ["run", path, *settings, "--out", out, "--workers", 1]
+    process = FORKING.Process(target=shown_in, args=(out.with_name("shown"), command_line, *words))
+    process.start()
+    while not ready() and process.exitcode is None:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def test_a_killed_study_resumes_without_computing_a_cell_twice(tmp_path, finished):

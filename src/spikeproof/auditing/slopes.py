@@ -88,7 +88,8 @@ def compare(
     loss = counted = _Counted(loss)
     for i, point in enumerate(_points(gradient, x)):
         slope, now = gradient(point), key.fold("place", i)
-        seen = [_compared(loss, point, slope, length, now, directions) for length in LENGTHS]
+        drawn = [_drawn(x, now, direction) for direction in range(directions)]  # the same at every length
+        seen = [_compared(loss, point, slope, length, drawn) for length in LENGTHS]
         usable = [each for each in seen if each.steady >= LEAST]
         if usable:
             best = max(usable, key=lambda each: each.follows / each.steady)
@@ -145,12 +146,18 @@ def _changes(loss: Loss, x: Tensor, moves: list[Tensor]) -> list[Tensor]:
     return list((up - down) / 2)
 
 
-def _compared(loss: Loss, x: Tensor, slope: Tensor, length: float, key: Key, directions: int) -> _Compared:
+def _drawn(x: Tensor, key: Key, direction: int) -> tuple[Tensor, Tensor]:
+    """A direction of signs, and which pixels belong to its first half."""
+    half = key.fold("half", direction).uniform(x.shape, 0, x.device) < 0.5
+    return _signs(x, key.fold(direction)), half.to(x.dtype)
+
+
+def _compared(
+    loss: Loss, x: Tensor, slope: Tensor, length: float, drawn: list[tuple[Tensor, Tensor]]
+) -> _Compared:
     moves, first, second, predicted = [], [], [], []
-    for i in range(directions):
-        now = key.fold(i)
-        move = length * _signs(x, now)
-        half = (key.fold("half", i).uniform(x.shape, 0, x.device) < 0.5).to(x.dtype)
+    for signs, half in drawn:
+        move = length * signs
         moves.append(move)
         first.append(move * half)
         second.append(move * (1 - half))

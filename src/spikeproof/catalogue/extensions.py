@@ -128,8 +128,9 @@ def _entries(kind: object) -> Mapping[str, tuple[EntryPoint, ...]]:
 def _declared(path: tuple[str, ...]) -> Mapping[str, Mapping[str, tuple[EntryPoint, ...]]]:
     """Group -> name -> entry points, of all packages on the path of imports."""
     found: dict[str, dict[str, tuple[EntryPoint, ...]]] = {}
+    every = entry_points()  # which reads the files of all packages
     for group in GROUPS.values():
-        for entry in entry_points(group=group):
+        for entry in every.select(group=group):
             table = found.setdefault(group, {})
             if entry not in table.get(entry.name, ()):
                 table[entry.name] = (*table.get(entry.name, ()), entry)

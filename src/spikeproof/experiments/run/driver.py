@@ -347,7 +347,7 @@ class _Run:
         """Take the cell of a lost worker back, and count that if it may be the fault of the cell."""
         leases = Leases(self.store.root, named(), self.pace.stale)
         for address in leases.expire(lost.owner):
-            if lost.blamed and address in self.tasks:
+            if lost.blamed and address in self.tasks and not self.store.has(address):
                 failure = Failure(lost.reason, tries=0, losses=1, aside=False)
                 counted = Failures(self.store.root).note(self.tasks[address].cell.record(), failure)
                 with self.lock:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.experiments.run.executors.seam import Heard, Lost, Patience, deaf_to_interrupts, named
@@ -21,6 +21,9 @@ from spikeproof.experiments.run.queue.failures import Failure
 from spikeproof.experiments.run.queue.labour import Ended, Event, Labour, Terminated, Told, terminable
 from spikeproof.experiments.run.queue.leases import Pulse
 
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
 __all__ = ["Processes", "Serial"]
 
 BETWEEN_SIGNS = 0.5
@@ -28,6 +31,9 @@ BETWEEN_SIGNS = 0.5
 
 LAST_SECONDS = 5.0
 """Seconds that a worker has to end beyond the grace of its cell."""
+
+START: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
+"""How worker processes start: afresh, so that no thread and no lock of this process is in them."""
 
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Variables that say how many threads a library may start."""
@@ -132,11 +138,10 @@ class _Process:
     """One worker process."""
 
     def __init__(self, labour: Labour, tasks: Sequence[Task], workers: int) -> None:
-        context = multiprocessing.get_context("spawn")
         self.owner, self.began = named(), False
         self.pipe: Connection
-        self.pipe, theirs = context.Pipe(duplex=False)
-        self.process: BaseProcess = context.Process(
+        self.pipe, theirs = START.Pipe(duplex=False)
+        self.process: BaseProcess = START.Process(
             target=_serve, args=(theirs, labour, tasks, self.owner), daemon=True
         )
         with deaf_to_interrupts(), _sharing_threads(workers):
