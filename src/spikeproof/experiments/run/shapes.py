@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
@@ -33,6 +33,7 @@ __all__ = [
     "check_cell",
     "check_format",
     "check_table",
+    "columns_wanted",
     "format_of",
     "is_address",
 ]
@@ -518,6 +519,17 @@ def check_cell(record: Mapping[str, object], name: str, metrics: Mapping[str, ob
         shaped(metrics, NUMBERS[kind], f"{name}: {kind}")
 
 
+def columns_wanted(kind: str, metrics: Mapping[str, object]) -> Collection[str]:
+    """The columns that the table of a cell has; none for a cell without a table.
+
+    Args:
+        kind: of the cell.
+        metrics: its numbers; a certificate that does not apply has no table.
+    """
+    unproved = kind == CellKind.CERTIFY and metrics["certified"] is None
+    return () if unproved else COLUMNS.get(kind, ())
+
+
 def check_table(
     content: bytes | None, kind: str, metrics: Mapping[str, object], name: str
 ) -> pa.Table | None:
@@ -535,8 +547,7 @@ def check_table(
     Raises:
         InputError: naming what does not fit.
     """
-    wanted = COLUMNS.get(kind, ())
-    if not wanted or (kind == CellKind.CERTIFY and metrics["certified"] is None):
+    if not (wanted := columns_wanted(kind, metrics)):
         return None
     if content is None:
         raise InputError(f"{name}: expected one row per example", "no such file", "Copy the cell again.")
