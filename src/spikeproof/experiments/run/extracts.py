@@ -36,7 +36,7 @@ from typing_extensions import TypedDict
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.evaluation.columns import columns
 from spikeproof.experiments.run.parquet import OUTCOMES, Array, read_columns
-from spikeproof.experiments.run.shapes import check_cell, columns_wanted
+from spikeproof.experiments.run.shapes import check_numbers, columns_wanted
 from spikeproof.experiments.run.store import MANIFEST, Store, Stored
 from spikeproof.experiments.study.cells import CellRecord
 from spikeproof.plainfiles import read_json
@@ -194,7 +194,7 @@ class Cells(Mapping[str, Stored]):
         parts = _Parts.of(line)
         head, body = _HEAD.validate_json(parts.head), _BODY.validate_json(parts.body)
         path, metrics = self.store.path(record["address"]), body["metrics"]
-        check_cell(record, str(path), metrics)
+        check_numbers(record["kind"], metrics, record["address"])
         wanted, there = columns_wanted(record["kind"], metrics), {*body["columns"], *body["others"]}
         if not there.issuperset(wanted) or (wanted and body["rows"] != metrics.get("n")):
             raise ValueError("the columns are not those of the examples")

@@ -32,6 +32,7 @@ __all__ = [
     "ProvenanceDocument",
     "check_cell",
     "check_format",
+    "check_numbers",
     "check_table",
     "columns_wanted",
     "format_of",
@@ -515,7 +516,22 @@ def check_cell(record: Mapping[str, object], name: str, metrics: Mapping[str, ob
     kind = str(record["kind"])
     if kind in SPECS:
         shaped(record["spec"], SPECS[kind], f"{name}: {kind}.spec")
-    if metrics is not None and kind in NUMBERS:
+    if metrics is not None:
+        check_numbers(kind, metrics, name)
+
+
+def check_numbers(kind: str, metrics: Mapping[str, object], name: str) -> None:
+    """Refuse numbers that do not fit a kind of cells; those of an unknown kind are accepted.
+
+    Args:
+        kind: of the cell.
+        metrics: its numbers.
+        name: of the file, for messages.
+
+    Raises:
+        InputError: naming the value that does not fit.
+    """
+    if kind in NUMBERS:
         shaped(metrics, NUMBERS[kind], f"{name}: {kind}")
 
 

@@ -102,11 +102,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-
-    @property
-    def cells(self) -> Path:
+        self.cells = root / "cells"
         """The directory of the cells."""
-        return self.root / "cells"
 
     def path(self, address: str) -> Path:
         """The directory of a cell, whether it exists or not."""
