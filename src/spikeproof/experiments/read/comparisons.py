@@ -119,7 +119,7 @@ def worst_cases(directory: Path | Opened, records: Sequence[Record]) -> list[Out
         alike[row["train_cell"], row["threat"], row["epsilon"]].append(row)
     opened = Opened.of(directory)
     return [
-        outcomes(opened, row, alike[row["train_cell"], row["threat"], row["epsilon"]])
+        Outcome(row, *outcomes(opened, row, alike[row["train_cell"], row["threat"], row["epsilon"]]))
         for row in records
         if row["attack"] == WORST_CASE and _told(row)
     ]

@@ -585,8 +585,8 @@ def _votes(proofs: Sequence[Stored]) -> list[float]:
     ]
 
 
-def outcomes(directory: Path | Opened, worst: Record, records: Sequence[Record]) -> Outcome:
-    """The outcomes of one worst case, read again.
+def outcomes(directory: Path | Opened, worst: Record, records: Sequence[Record]) -> tuple[Array, Array]:
+    """The outcomes of one worst case, read again: the share of draws answered rightly, and the images' ids.
 
     Args:
         directory: the output directory of a run, or the study in it.
@@ -599,7 +599,7 @@ def outcomes(directory: Path | Opened, worst: Record, records: Sequence[Record])
     ]
     paths = [worst["clean_cell"], *(row["cell"] for row in found if row["attack"] != WORST_CASE)]
     clean, *attacks = map(opened.cell, paths)
-    return Outcome(worst, WorstCase.of(clean, attacks).right, columns_of(clean)["example"])
+    return WorstCase.of(clean, attacks).right, columns_of(clean)["example"]
 
 
 def _warn_rising(rows: Sequence[Record]) -> None:

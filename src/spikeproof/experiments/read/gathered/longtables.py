@@ -139,7 +139,7 @@ def _tried(spec: CellSpec, names: Names, seed: int) -> str:
 def _worst(directory: Path, records: Sequence[Record]) -> Iterator[tuple[Mapping[str, object], Columns]]:
     for row in records:
         if row["attack"] == WORST_CASE:
-            _, right, examples = outcomes(directory, row, records)
+            right, examples = outcomes(directory, row, records)
             words: dict[str, object] = {name: dict(row)[name] for name in Parts.__annotations__}
             words |= {"model": Path(row["train_cell"]).name, "kind": CellKind.ATTACK.value}
             words |= {name: dict(row)[name] for name in ("attack", "threat", "epsilon")}
