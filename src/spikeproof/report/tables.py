@@ -503,7 +503,7 @@ def to_csv(records: Sequence[Record]) -> str:
     writer.writerow([*names, *_EFFORT.values()])
     for record in records:
         row, effort = dict(record), dict(record["effort"] or {})
-        values = (*map(row.__getitem__, names), *map(effort.get, _EFFORT))
+        values = (*map(row.get, names), *map(effort.get, _EFFORT))
         writer.writerow([_harmless(_joined(value)) for value in values])
     return file.getvalue()
 
