@@ -41,6 +41,7 @@ from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.gradients import BPTR
 from spikeproof.keys import Key
+from spikeproof.learning import backprop
 from spikeproof.learning.backprop import BPTT
 from spikeproof.learning.checkpoints import AsSaved
 from spikeproof.learning.from_ann.balancing import SpikeNorm
@@ -241,6 +242,19 @@ def test_an_overfitted_epoch_ends_the_training_with_the_weights_before_it(tmp_pa
                 before, DATA, Key.of(1), on_epoch=lambda report: 1 // (first - 1 - report.epoch)
             )
     assert same(model, before)
+    again, resumed = trained(hardly(stop=True), checkpoint=tmp_path / "c")
+    assert same(again, model)
+    assert resumed == history
+
+
+def test_an_overfitted_epoch_that_was_interrupted_ends_with_the_weights_before_it(tmp_path, monkeypatch):
+    model, history = trained(hardly(stop=True))
+    monkeypatch.setattr(backprop, "SECONDS_AT_RISK", -1)
+    ends = []
+    trained(hardly(stop=True), on_batch=lambda done, total: ends.append(done))
+    end = ends[-1] - 1
+    with pytest.raises(ZeroDivisionError):
+        trained(hardly(stop=True), checkpoint=tmp_path / "c", on_batch=lambda done, _: 1 // (end - done))
     again, resumed = trained(hardly(stop=True), checkpoint=tmp_path / "c")
     assert same(again, model)
     assert resumed == history

@@ -25,6 +25,7 @@ from spikeproof.encoders import Bernoulli, Direct, KernelCode, Latency
 from spikeproof.errors import InputError
 from spikeproof.gradients import ANTLR, SurrogateGradient
 from spikeproof.keys import Key
+from spikeproof.learning import backprop
 from spikeproof.learning.augmentation import AugmentedBPTT
 from spikeproof.learning.backprop import BPTT
 from spikeproof.learning.from_ann.balancing import Cao, DataBased, ModelBased, Rueckauer, SpikeNorm
@@ -172,6 +173,27 @@ def test_a_training_that_stops_after_its_first_epoch_goes_on_as_if_it_had_not(ru
     whole, wanted = trained(rule, spec)
     assert same_weights(resumed, whole)
     assert history == wanted
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_a_training_that_stops_within_an_epoch_goes_on_as_if_it_had_not(rule, tmp_path, monkeypatch):
+    monkeypatch.setattr(backprop, "SECONDS_AT_RISK", -1)
+    before, after = [], []
+
+    def stop(done, total):
+        before.append(done)
+        assert 1 // (total - 1 - done) >= 0
+
+    with pytest.raises(ZeroDivisionError):
+        train(rule, MODELS[0], checkpoint=tmp_path / "c", on_batch=stop)
+    resumed, history = train(
+        rule, MODELS[0], checkpoint=tmp_path / "c", on_batch=lambda done, total: after.append(done)
+    )
+    whole, wanted = trained(rule, MODELS[0])
+    assert after[0] == before[-1] + 1
+    assert same_weights(resumed, whole)
+    assert history == wanted
+    assert history.epochs[-1].seconds > 0
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)

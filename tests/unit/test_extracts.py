@@ -16,6 +16,7 @@ from spikeproof.experiments.read.results import records
 from spikeproof.experiments.run import extracts
 from spikeproof.experiments.run.extracts import FOLDER, extract, verified
 from spikeproof.experiments.run.parquet import read_columns
+from spikeproof.experiments.run.shapes import COLUMNS
 from spikeproof.experiments.run.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -75,7 +76,7 @@ def test_a_cell_is_the_same_from_its_extract_as_from_its_files(study, plan):
         whole, found = Store(study).planned(record), cells[record["address"]]
         assert (found.path, found.metrics, found.files) == (whole.path, whole.metrics, whole.files)
         assert found.cell == whole.cell
-        assert found.provenance == json.loads((whole.path / "provenance.json").read_text())
+        assert cells.provenance(record["address"]) == json.loads((whole.path / "provenance.json").read_text())
         if "examples.parquet" in whole.files:
             columns = read_columns(whole.path, record["kind"])
             assert {*found.columns} == {*columns}
@@ -148,6 +149,120 @@ def test_a_line_that_no_program_of_ours_wrote_is_passed_over(study, plan, conten
             file.write(hashlib.sha256(text).hexdigest()[:16].encode() + b" " + text + b"\n")
     after = verified(Store(study), plan)
     assert {address: dict(cell.metrics) for address, cell in after.items()} == before
+
+
+def sealed(content):
+    """A line with a checksum that fits."""
+    return hashlib.sha256(content).hexdigest()[:16].encode() + b" " + content + b"\n"
+
+
+def content_of(cells):
+    """A digest of all that is read of each finished cell."""
+    found = {}
+    for address, cell in cells.items():
+        columns = {name: cell.columns[name].tobytes() for name in sorted(cell.columns)}
+        whole = repr((cell.metrics, columns, cells.provenance(address)))
+        found[address] = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return found
+
+
+def with_line(study, plan, which, harm):
+    """What is read where one line was replaced by others."""
+    (path,) = (study / FOLDER).glob("*.lines")
+    before = path.read_bytes()
+    found = before.splitlines(True)
+    try:
+        path.write_bytes(b"".join([*found[:which], *harm(found[which]), *found[which + 1 :]]))
+        return content_of(verified(Store(study), plan))
+    finally:
+        for other in (study / FOLDER).glob("*.lines"):
+            other.unlink()
+        path.write_bytes(before)
+
+
+@pytest.fixture(scope="module")
+def extracted(written, tmp_path_factory):
+    """A study with its extracts, its plan, and all that is read of it."""
+    study = Path(shutil.copytree(written, tmp_path_factory.mktemp("extracted") / "out"))
+    plan = json.loads((study / "study.json").read_text())["plan"]
+    return study, plan, content_of(verified(Store(study), plan))
+
+
+NEEDED = {"n", "robust_accuracy", "clean_accuracy"}
+"""Numbers that every cell of their kind has."""
+
+
+def places_in(document, kind):
+    """The entries of a part of a line that always have a value of the same type."""
+    found = [(document, key) for key in document]
+    for name in ("weights", "files"):
+        found += [(document[name], key) for key in document.get(name, ())]
+    found += [(document["metrics"], key) for key in document.get("metrics", ()) if key in NEEDED]
+    found += [(document["columns"], key) for key in document.get("columns", ()) if key in COLUMNS[kind]]
+    return found
+
+
+OTHER_VALUES = (..., "x", 1.5, True, [], ["x"], {}, {"x": "x"}, -1)
+"""What stands in place of a value; nothing for the first."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(which=st.integers(0, 60), part=st.integers(0, 2), number=st.integers(0, 60), other=st.integers(0, 8))
+def test_a_line_with_other_content_under_a_right_checksum_is_passed_over(
+    extracted, which, part, number, other
+):
+    study, plan, expected = extracted
+    value = OTHER_VALUES[other]
+
+    def harm(line):
+        address, rest = line[17:-1].split(b" ", 1)
+        parts = rest.split(b"\t")
+        if part == 2:
+            parts[2] = json.dumps(None if value is ... or isinstance(value, dict) else value).encode()
+        else:
+            document = json.loads(parts[part])
+            places = places_in(document, plan[which % len(plan)]["kind"])
+            holder, key = places[number % len(places)]
+            if value is ...:
+                del holder[key]
+            elif type(value) is not type(holder[key]):
+                holder[key] = value
+            parts[part] = json.dumps(document).encode()
+        return [sealed(address + b" " + b"\t".join(parts))]
+
+    assert with_line(study, plan, which % len(plan), harm) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_line_with_any_bytes_is_read_or_passed_over(extracted, data):
+    study, plan, expected = extracted
+    which = data.draw(st.integers(0, len(plan) - 1))
+    put_in = data.draw(st.binary(max_size=9)).replace(b"\n", b"")
+    start, length = data.draw(st.integers(0, 2000)), data.draw(st.integers(0, 2000))
+
+    def harm(line):
+        content = line[17:-1]
+        return [sealed(content[:start] + put_in + content[start + length :])]
+
+    found = with_line(study, plan, which, harm)
+    assert found.keys() == expected.keys()
+    assert sum(found[address] != expected[address] for address in found) <= 1
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda line: [line, line],
+        lambda line: [line, line[:-1]],
+        lambda line: [sealed(line[17:-1].replace(line[17:57], b"0" * 40)), line],
+        lambda line: [b"\xff\xfe" + line, line],
+    ],
+    ids=["twice", "no end", "of no cell", "no text"],
+)
+def test_lines_beside_a_good_one_change_nothing(extracted, harm):
+    study, plan, expected = extracted
+    assert with_line(study, plan, len(plan) - 1, harm) == expected
 
 
 def test_lines_of_another_layout_are_passed_over(study, plan, opened, monkeypatch):

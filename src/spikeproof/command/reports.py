@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,9 @@ from spikeproof.command.arguments import device_named, missing, noted, worker_co
 from spikeproof.command.executing import Placed, Workplace
 
 if TYPE_CHECKING:
-    from spikeproof.experiments.read.comparisons import Compared, WorstCase
+    from spikeproof.experiments.read.comparisons import Compared
     from spikeproof.experiments.read.finished import Opened
+    from spikeproof.experiments.read.results import Outcome
     from spikeproof.experiments.study.study import Study
     from spikeproof.report.outputs import Numbers
 
@@ -125,35 +127,53 @@ def opened(directory: Path) -> Opened:
     """The study in an output directory."""
     from spikeproof.experiments.read.finished import Opened
 
-    return Opened.of(directory)
+    with _without_search_for_garbage():
+        return Opened.of(directory)
 
 
-def _read(directory: Path | Opened) -> tuple[Numbers, Sequence[Compared], Sequence[WorstCase]]:
+@contextmanager
+def _without_search_for_garbage() -> Iterator[None]:
+    """Do not search for cycles while a study is read, and never among what was read.
+
+    All of it is kept to the end of the command, and a search would go through all of it again and again.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+def _read(directory: Path | Opened) -> tuple[Numbers, Sequence[Compared], Sequence[Outcome]]:
     """The numbers of the finished cells of a study, the comparisons of its models, and their worst cases."""
-    from spikeproof.experiments.read.comparisons import MOST_COMPARED, comparisons, worst_cases
+    from spikeproof.experiments.read.comparisons import MOST_COMPARED, comparisons, told
     from spikeproof.experiments.read.gathered.corrupted import corruption_errors, corruption_records
     from spikeproof.experiments.read.gathered.transfers import transfer_grids
     from spikeproof.experiments.read.ranking import rankings
-    from spikeproof.experiments.read.results import distance_records, probe_records, records, spike_records
+    from spikeproof.experiments.read.results import distance_records, measured, probe_records, spike_records
     from spikeproof.report.outputs import Numbers
 
-    found = records(directory)
-    worst = worst_cases(directory, found)
-    numbers = Numbers(
-        found,
-        probe_records(directory),
-        corruption_records(directory),
-        corruption_errors(directory),
-        transfer_grids(directory),
-        distance_records(directory),
-        spike_records(directory),
-        rankings(directory, found, worst),
-    )
-    return numbers, comparisons(directory, found, worst, MOST_COMPARED), worst
+    with _without_search_for_garbage():
+        found, outcomes = measured(directory)
+        worst = told(outcomes)
+        numbers = Numbers(
+            found,
+            probe_records(directory),
+            corruption_records(directory),
+            corruption_errors(directory),
+            transfer_grids(directory),
+            distance_records(directory),
+            spike_records(directory),
+            rankings(directory, found, worst),
+        )
+        return numbers, comparisons(directory, found, worst, MOST_COMPARED), worst
 
 
 def _written(
-    directory: Path | Opened, numbers: Numbers, compared: Sequence[Compared], worst: Sequence[WorstCase]
+    directory: Path | Opened, numbers: Numbers, compared: Sequence[Compared], worst: Sequence[Outcome]
 ) -> Path:
     """Write the report of these numbers and return its path."""
     from spikeproof.experiments.read.finished import Opened

@@ -712,16 +712,15 @@ def _certified(record: Record) -> bool:
 
 def _warnings(records: Sequence[Record]) -> list[str]:
     """The first warning of each kind, where it is, and how many others are like it."""
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[str, dict[str, None]] = {}
     for row in records:
         number = (
             f"{row['network']}, {row['encoder']}, {row['decoder']}, epsilon {epsilon_text(row['epsilon'])}"
         )
         for warning in row["warnings"]:
-            text = f"{warning} ({number})"
-            kind = kinds.setdefault(warning.split(":", 1)[0], [])
-            kind += [] if text in kind else [text]
+            kinds.setdefault(warning.split(":", 1)[0], {})[f"{warning} ({number})"] = None
     return [
-        f"{kind[0]}; {len(kind) - 1} more like it in the report" if kind[1:] else kind[0]
+        f"{first}; {len(kind) - 1} more like it in the report" if len(kind) > 1 else first
         for kind in kinds.values()
+        for first in list(kind)[:1]
     ]

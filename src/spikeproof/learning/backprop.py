@@ -1,8 +1,8 @@
 """Backpropagation through time with surrogate gradients.
 
 One key decides the order of the examples and every draw of the encoder, so a training can be repeated. An
-interrupted training resumes from its checkpoint and reaches the same weights, bit for bit, on the same
-machine.
+interrupted training resumes from its checkpoint, in the middle of a long epoch as well, and reaches the same
+weights, bit for bit, on the same machine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from spikeproof.datasets import Dataset, Split, floats
 from spikeproof.decoders import activity, decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.learning.checkpoints import Training
+from spikeproof.learning.checkpoints import Begun, Training
 from spikeproof.learning.rule import (
     Defence,
     EpochReport,
@@ -43,6 +43,9 @@ from spikeproof.networks.classifier import Classifier
 from spikeproof.tensorfiles import digest
 
 __all__ = ["BPTT", "Course", "accuracy"]
+
+SECONDS_AT_RISK = 30.0
+"""Seconds of training after which an epoch is saved between two batches."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,8 @@ class BPTT(Rule):
                 epoch.
             key: decides the order of examples and all draws; PyTorch's global generators are not used.
             device: the device to train on; None for the model's own.
-            checkpoint: a file written after every epoch, from which an interrupted training resumes.
+            checkpoint: a file written after every epoch and, while one lasts, twice a minute, from which an
+                interrupted training resumes.
             on_epoch: called after every epoch, with its report.
             on_batch: called after every iteration, with the number done and their total over all epochs.
             perturb: makes the images to train on from each batch, after all defences.
@@ -153,6 +157,7 @@ class BPTT(Rule):
             defence.begin(model, data)
         model.to(device or next(model.parameters()).device)
         run = self._course(model, data, key, defences)
+        run.checkpoint = checkpoint
         if checkpoint is not None:
             run.state.resume(checkpoint)
         try:
@@ -215,6 +220,7 @@ class Course:
     ) -> None:
         self.rule, self.model, self.key, self.defences = rule, model, key, tuple(defences)
         self.progress = 0.0
+        self.checkpoint: Path | None = None
         self.twin = rule.twin(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
@@ -230,17 +236,21 @@ class Course:
 
     def report(self, epoch: int, held_out: Split, on_batch: Callable[[int, int], None] | None) -> EpochReport:
         """Train for one epoch, measure the model on held-out images, and give up an overfitted epoch."""
-        stops = any(defence.stops for defence in self.defences)
-        before = copy.deepcopy(self.model.state_dict()) if stops else {}
-        started, spent = time.perf_counter(), time.process_time()
-        loss = self.epoch(epoch, on_batch)
-        spent = time.process_time() - spent
+        begun = self.state.begun or self._begin()
+        loss = self.epoch(epoch, begun, on_batch)
+        started = time.perf_counter()
         right = accuracy(self.model, held_out, self.key.fold("validation"), self.rule.batch_size)
         watch, discarded = self._watch(epoch, held_out)
         if discarded:
-            self.model.load_state_dict(before)
-        seconds = time.perf_counter() - started
-        return EpochReport(epoch, loss, right, seconds, spent, watch, discarded)
+            self.model.load_state_dict(begun.before)
+        self.state.begun = None
+        seconds = begun.seconds + time.perf_counter() - started
+        return EpochReport(epoch, loss, right, seconds, begun.processor_seconds, watch, discarded)
+
+    def _begin(self) -> Begun:
+        stops = any(defence.stops for defence in self.defences)
+        before = copy.deepcopy(self.model.state_dict()) if stops else {}
+        return Begun(torch.zeros((), device=self.device), before)
 
     def _watch(self, epoch: int, held_out: Split) -> tuple[Watch | None, bool]:
         """What the watch of the first defence that has one saw, and whether to give up the epoch."""
@@ -250,17 +260,32 @@ class Course:
                 return watch, watch.overfitted and defence.stops
         return None, False
 
-    def epoch(self, epoch: int, on_batch: Callable[[int, int], None] | None) -> float:
-        """Mean loss per example of one pass over the training part."""
+    def epoch(self, epoch: int, begun: Begun, on_batch: Callable[[int, int], None] | None) -> float:
+        """Mean loss per example of one pass over the training part.
+
+        Args:
+            epoch: its number, from 1.
+            begun: how far the pass is, which is carried on and saved now and then.
+            on_batch: called after every iteration.
+        """
         self._set_mode(training=True)
-        total, seen = torch.zeros((), device=self.device), 0
-        for i, rows in enumerate(self._order(epoch)):
+        total, saved = begun.loss.to(self.device), time.perf_counter()
+        lap, spent = saved, time.process_time()
+        for i, rows in enumerate(self._order(epoch)[begun.batches :], begun.batches):
             done = (epoch - 1) * self.batches + i
             total += self._iterate(rows, self.key.fold("epoch", epoch, "batch", i), done) * len(rows)
-            seen += len(rows)
+            begun.batches, begun.examples = i + 1, begun.examples + len(rows)
+            now = time.perf_counter(), time.process_time()
+            begun.seconds += now[0] - lap
+            begun.processor_seconds += now[1] - spent
+            lap, spent = now
+            if self.checkpoint is not None and lap - saved > SECONDS_AT_RISK:
+                begun.loss, self.state.begun = total, begun
+                self.state.save(self.checkpoint)
+                saved = time.perf_counter()
             if on_batch is not None:
                 on_batch(done + 1, self.batches * self.rule.epochs)
-        loss = total.item() / seen
+        loss = total.item() / begun.examples
         if not (math.isfinite(loss) and all(bool(p.isfinite().all()) for p in self.parameters)):
             raise InputError(
                 f"Training needs a finite loss and finite weights (epoch {epoch})",

@@ -1,4 +1,4 @@
-"""Weights from disk: the state of a training between two epochs, and those of a saved model."""
+"""Weights from disk: the state of a training between two batches, and those of a saved model."""
 
 from __future__ import annotations
 
@@ -20,26 +20,50 @@ from spikeproof.networks.classifier import Classifier
 from spikeproof.specs import address
 from spikeproof.tensorfiles import digest, dump, parse, read, write
 
-__all__ = ["AsSaved", "Training"]
+__all__ = ["AsSaved", "Begun", "Training"]
 
-_VERSION = 1
+_VERSION, _WITHIN_AN_EPOCH = 1, 2
+"""Of a state between two epochs, and of one within an epoch, which earlier versions cannot continue."""
+
+
+@dataclasses.dataclass
+class Begun:
+    """An epoch that has begun.
+
+    Args:
+        loss: sum of the losses of all examples that were trained on.
+        before: weights and buffers at its beginning, where the epoch may be given up.
+        batches: number of those that are done.
+        examples: number of those that were trained on.
+        seconds: on the clock.
+        processor_seconds: of processor time.
+    """
+
+    loss: Tensor
+    before: Mapping[str, Tensor]
+    batches: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    processor_seconds: float = 0.0
 
 
 @dataclasses.dataclass
 class Training:
-    """The whole state of a training: a model, its optimiser and the reports of the finished epochs.
+    """The whole state of a training: a model, its optimiser and how far it is.
 
     Args:
         identity: a digest of everything that decides the course of this training.
         model: its weights and buffers are part of the state.
         optimiser: its moments and step counts are part of the state.
         reports: the finished epochs.
+        begun: the epoch after them, if it has begun.
     """
 
     identity: str
     model: nn.Module
     optimiser: torch.optim.Optimizer
     reports: list[EpochReport] = dataclasses.field(default_factory=list)
+    begun: Begun | None = None
 
     def save(self, path: Path) -> None:
         """Replace the checkpoint atomically.
@@ -54,6 +78,9 @@ class Training:
             "reports": [dataclasses.asdict(report) for report in self.reports],
             "tensors": digest(tensors),
         }
+        if self.begun is not None:
+            begun = {name: getattr(self.begun, name) for name in _COUNTED}
+            note |= {"version": _WITHIN_AN_EPOCH, "begun": begun}
         write(path, dump(tensors, {**note, "address": address(note)}))
 
     def resume(self, path: Path) -> None:
@@ -71,10 +98,11 @@ class Training:
             if note.pop("address") != address(note) or note["tensors"] != digest(tensors):
                 raise ValueError("its digests do not match its content")
             reports = [_report(report) for report in note["reports"]]
+            begun = _begun(note.get("begun"), tensors)
         except (InputError, KeyError, TypeError, ValueError) as error:
             warnings.warn(f"{path} is damaged ({error}); training starts from its first epoch", stacklevel=3)
             return
-        if (note["version"], note["identity"]) != (_VERSION, self.identity):
+        if note["version"] not in (_VERSION, _WITHIN_AN_EPOCH) or note["identity"] != self.identity:
             raise InputError(
                 "A checkpoint resumes the training that wrote it: same learning rule, model, "
                 "initial weights, data and key",
@@ -82,28 +110,48 @@ class Training:
                 "Remove it, choose another path, or build the model afresh under the same key.",
             )
         self._restore(tensors)
-        self.reports = reports
+        self.reports, self.begun = reports, begun
 
     def _tensors(self) -> dict[str, Tensor]:
         moments = {
-            f"optimiser.{index}.{name}": value
+            f"{_OPTIMISER}.{index}.{name}": value
             for index, state in self.optimiser.state_dict()["state"].items()
             for name, value in state.items()
         }
-        return {f"model.{name}": value for name, value in self.model.state_dict().items()} | moments
+        found = {f"{_MODEL}.{name}": value for name, value in self.model.state_dict().items()} | moments
+        if self.begun is not None:
+            found |= {f"{_BEFORE}.{name}": value for name, value in self.begun.before.items()}
+            found[_LOSS] = self.begun.loss
+        return found
 
     def _restore(self, tensors: Mapping[str, Tensor]) -> None:
         model: dict[str, Tensor] = {}
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             owner, rest = name.split(".", 1)
-            if owner == "model":
+            if owner == _MODEL:
                 model[rest] = value
-            else:
+            elif owner == _OPTIMISER:
                 index, moment = rest.split(".", 1)
                 state.setdefault(int(index), {})[moment] = value
         self.model.load_state_dict(model)
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
+
+
+_MODEL, _OPTIMISER, _BEFORE, _LOSS = "model", "optimiser", "before", "begun.loss"
+"""What the names of tensors begin with; the last is a name."""
+
+_COUNTED = ("batches", "examples", "seconds", "processor_seconds")
+"""The plain numbers of an epoch that has begun."""
+
+
+def _begun(written: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]) -> Begun | None:
+    """The epoch that a checkpoint was written in; None between two epochs."""
+    if written is None:
+        return None
+    start = f"{_BEFORE}."
+    before = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+    return Begun(tensors[_LOSS], before, **written)
 
 
 def _report(written: Mapping[str, Any]) -> EpochReport:

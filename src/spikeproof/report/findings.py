@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 from spikeproof.auditing.checks import CHECKS, DOUBTFUL, GRAVITY, PRELIMINARY, SUPPORTED, WITHHELD, Check
@@ -88,7 +89,7 @@ class StudyRecords:
     axes: Sequence[str]
     unfinished: int
 
-    @property
+    @cached_property
     def audited(self) -> list[Record]:
         """The worst cases that have a verdict."""
         return [row for row in self.records if row["verdict"] is not None]
@@ -97,7 +98,7 @@ class StudyRecords:
         """The worst cases with one of these verdicts."""
         return [row for row in self.audited if row["verdict"] in verdicts]
 
-    @property
+    @cached_property
     def attacks(self) -> list[Record]:
         """The records of single attacks and of suites."""
         return attacks_of(self.records)

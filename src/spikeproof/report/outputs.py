@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,9 +22,11 @@ from spikeproof.experiments.read.record import (
     SpikeRecord,
     TransferGrid,
 )
+from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.run.queue.listing import LARGEST_PLAN
 from spikeproof.experiments.run.store import MANIFEST, Store, as_json, write_atomically
 from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, read_json
+from spikeproof.report.tables import NO_ATTACK
 from spikeproof.version import __version__
 
 __all__ = ["NUMBERS", "PAGE", "Numbers", "is_current", "kept_numbers", "made_from", "numbers_file", "put"]
@@ -32,7 +35,7 @@ PAGE = "report.html"
 """Name of the page."""
 
 NUMBERS = "figures/numbers.json"
-"""The file that holds the numbers of a report, so that the cells of an unchanged study are not read again."""
+"""The file that holds what a terminal shows, so that the cells of an unchanged study are not read again."""
 
 WRITTEN = "figures/written.json"
 """The file that lists the files of a report with their digests, so that the next report can remove them."""
@@ -66,7 +69,7 @@ def _noted(directory: Path) -> dict[str, str]:
     return noted
 
 
-LAYOUT = 3
+LAYOUT = 4
 """Number of the layout of reports; raised when a report of the same cells would look otherwise."""
 
 MADE_FROM = "made from"
@@ -87,9 +90,10 @@ def made_from(directory: Path) -> str:
         content = bytes_of(path, LARGEST_PLAN) if path.is_file() else b""
         digest.update(f"{path.relative_to(directory)} {len(content)} ".encode() + content)
     store = Store(directory)
+    cells = str(store.cells)
     for address in sorted(store.addresses()):
         with suppress(OSError):
-            found = (store.path(address) / MANIFEST).stat()
+            found = os.stat(f"{cells}/{address}/{MANIFEST}")  # noqa: PTH116  # a Path takes longer than the call
             digest.update(f"{address} {found.st_size} {found.st_mtime_ns} ".encode())
     return digest.hexdigest()
 
@@ -159,16 +163,19 @@ _PATHS = ("model", "cell", "train_cell", "clean_cell")
 
 
 def numbers_file(numbers: Numbers) -> bytes | None:
-    """The numbers as JSON, without the evidence of single attacks; None if they do not fit into a document.
+    """The numbers that a terminal shows, as JSON; None if they do not fit into a document.
+
+    A terminal shows worst cases and the warnings of single attacks, which are kept without their evidence.
 
     Args:
         numbers: with paths relative to the directory of the report.
     """
-    if len(numbers.records) * len(as_json(next(iter(numbers.records), {}))) > LARGEST_DOCUMENT:
+    kept = [_brief(row) for row in numbers.records if row["attack"] in _WITHOUT_ATTACK or row["warnings"]]
+    if len(kept) * len(as_json(next(iter(kept), {}))) > LARGEST_DOCUMENT:
         return None
-    places = {_name(row): place for place, row in enumerate(numbers.records)}
+    places = {_name(row): place for place, row in enumerate(kept)}
     document = {name: list(getattr(numbers, name)) for name in _KINDS}
-    document["records"] = [{**row, "effort": None} for row in numbers.records]
+    document["records"] = kept
     document["ranked"] = [
         {
             "threat": each.threat,
@@ -181,6 +188,15 @@ def numbers_file(numbers: Numbers) -> bytes | None:
     ]
     content = as_json(document)
     return content if len(content) <= LARGEST_DOCUMENT else None
+
+
+_WITHOUT_ATTACK = (WORST_CASE, NO_ATTACK)
+"""What records of no single attack have for their attack."""
+
+
+def _brief(row: Record) -> Record:
+    """A record without evidence."""
+    return {**row, "effort": None, "broken_by": [], "accuracy_by_step": []}
 
 
 def _name(row: Record) -> tuple[str, str, str, float]:

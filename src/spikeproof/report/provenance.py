@@ -12,7 +12,8 @@ from spikeproof.errors import InputError
 from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.record import data_notes
 from spikeproof.experiments.run.driver import read_plan
-from spikeproof.experiments.run.store import Metrics, Stored
+from spikeproof.experiments.run.extracts import Cells
+from spikeproof.experiments.run.store import Metrics
 from spikeproof.experiments.study.cells import Plain
 from spikeproof.plainfiles import read_json
 
@@ -21,7 +22,7 @@ __all__ = ["Failed", "Origin", "Sources", "sources"]
 PER_CELL = ("seconds", "finished")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Origin:
     """One finished cell.
 
@@ -43,7 +44,7 @@ class Origin:
     seconds: float | None
     finished: str
     environment: int
-    cells: Mapping[str, Stored] = field(repr=False, compare=False)
+    cells: Cells = field(repr=False, compare=False)
 
     @property
     def title(self) -> str:
@@ -124,7 +125,7 @@ def sources(directory: Path | Opened) -> Sources:
             return Sources(empty, (), (), (), (), 0)
         raise
     environments: dict[str, int] = {}
-    origins = [_origin(cell, opened.whole, environments) for cell in opened.whole.values()]
+    origins = [_origin(address, opened.whole, environments) for address in opened.whole]
     damaged = [text.replace(f"{opened.directory}/", "") for text in opened.whole.damaged.values()]
     planned = opened.plan["cells"]
     failed = _failures(opened.directory, {*planned} - {origin.address for origin in origins})
@@ -140,14 +141,14 @@ def _holds_study(directory: Path) -> bool:
     return True
 
 
-def _origin(stored: Stored, cells: Mapping[str, Stored], environments: dict[str, int]) -> Origin:
-    explained = stored.provenance or {}
+def _origin(address: str, cells: Cells, environments: dict[str, int]) -> Origin:
+    explained, record = cells.provenance(address), cells.records[address]
     shared = _compact({name: value for name, value in explained.items() if name not in PER_CELL})
     return Origin(
-        stored.address,
-        stored.cell["kind"],
-        stored.cell["spec"].get("train", stored.address),
-        stored.cell["spec"],
+        address,
+        record["kind"],
+        record["spec"].get("train", address),
+        record["spec"],
         _seconds(explained.get("seconds")),
         str(explained.get("finished", "not recorded")),
         environments.setdefault(shared, len(environments)),

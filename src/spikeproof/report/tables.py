@@ -34,6 +34,7 @@ __all__ = [
     "ARCHITECTURE",
     "AXES",
     "MISSING",
+    "NO_ATTACK",
     "Budget",
     "Headline",
     "Seeds",
@@ -498,10 +499,12 @@ def to_csv(records: Sequence[Record]) -> str:
     """
     file = io.StringIO()
     names = [name for name in Record.__annotations__ if name != EFFORT]
-    writer = csv.DictWriter(file, [*names, *_EFFORT.values()], lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*names, *_EFFORT.values()])
     for record in records:
-        writer.writerow(_harmless(record))
+        row, effort = dict(record), dict(record["effort"] or {})
+        values = (*map(row.get, names), *map(effort.get, _EFFORT))
+        writer.writerow([_harmless(_joined(value)) for value in values])
     return file.getvalue()
 
 
@@ -511,13 +514,6 @@ _EFFORT = {
     if name != LOSS_BY_STEP
 }
 """Field of the evidence -> name of its column."""
-
-
-def _harmless(record: Record) -> dict[str, object]:
-    effort = dict(record["effort"] or {})
-    row = {name: value for name, value in record.items() if name != EFFORT}
-    row |= {column: effort.get(name) for name, column in _EFFORT.items()}
-    return _plain_text({name: _joined(value) for name, value in row.items()})
 
 
 def _joined(value: object) -> object:
@@ -550,11 +546,9 @@ def proof_words(proof: Proof) -> str:
     return f"{proof['certificate']} proves {percent(proof['certified'])} %{of} {ends}"
 
 
-def _plain_text(row: dict[str, object]) -> dict[str, object]:
-    return {
-        name: f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
-        for name, value in row.items()
-    }
+def _harmless(value: object) -> object:
+    """A value that no spreadsheet runs as a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def csv_text(fields: Iterable[str], rows: Iterable[dict[str, object]]) -> str:
@@ -562,7 +556,7 @@ def csv_text(fields: Iterable[str], rows: Iterable[dict[str, object]]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, list(fields), restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(map(_plain_text, rows))
+    writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
     return file.getvalue()
 
 

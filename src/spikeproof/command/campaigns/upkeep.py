@@ -264,7 +264,8 @@ def _size(count: int) -> str:
 def import_(directory: Path, other: Path, as_json: bool) -> None:
     """Copy into DIR the cells of its study that OTHER, a directory of another machine, has.
 
-    Every file is compared with its checksum and every cell with the study. What DIR has is never overwritten:
+    Every file is compared with its checksum, every cell with the study, and headline numbers with the rows
+    for single examples. What DIR has is never overwritten:
     where both have a cell with different outcomes, that of DIR stays and the exit status is 1, and so it is
     where a cell of OTHER is damaged. A directory without a study takes over that of OTHER.
     """

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
 from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.record import Record
-from spikeproof.experiments.read.results import WORST_CASE, outcomes
-from spikeproof.experiments.run.parquet import Array
+from spikeproof.experiments.read.results import WORST_CASE, Outcome, outcomes
 from spikeproof.keys import Key
 from spikeproof.statistics import compare, difference_test, holm
 
-__all__ = ["KEY", "MOST_COMPARED", "Compared", "WorstCase", "comparisons", "worst_cases"]
+__all__ = ["KEY", "MOST_COMPARED", "Compared", "comparisons", "told", "worst_cases"]
 
 AXES = ("encoder", "decoder", "rule", "neuron", "network", "surrogate")
 
@@ -59,19 +58,11 @@ class Compared(TypedDict):
     sentence: str
 
 
-class WorstCase(NamedTuple):
-    """A worst case: its record, the share of draws answered rightly for each image, and their positions."""
-
-    record: Record
-    right: Array
-    examples: Array
-
-
 @dataclass(frozen=True)
 class _Pair:
     part: str
-    first: WorstCase
-    second: WorstCase
+    first: Outcome
+    second: Outcome
     printed: bool
     p_value: float
 
@@ -79,7 +70,7 @@ class _Pair:
 def comparisons(
     directory: Path | Opened,
     records: Sequence[Record],
-    worst: Sequence[WorstCase] | None = None,
+    worst: Sequence[Outcome] | None = None,
     most: int | None = None,
 ) -> list[Compared]:
     """Comparisons of models that differ in one part, the most robust first; withheld numbers are left out.
@@ -90,7 +81,7 @@ def comparisons(
         worst: its worst cases, if they are known; otherwise they are read.
         most: largest number of comparisons, the first in the order of the study; the correction is for all.
     """
-    budgets: dict[tuple[str, float, int], list[WorstCase]] = defaultdict(list)
+    budgets: dict[tuple[str, float, int], list[Outcome]] = defaultdict(list)
     for each in worst_cases(directory, records) if worst is None else worst:
         row = each.record
         budgets[row["threat"], row["epsilon"], row["seed"]].append(each)
@@ -103,8 +94,21 @@ def comparisons(
     return sorted(found, key=lambda row: order.index((row["part"], row["threat"], row["epsilon"])))
 
 
-def worst_cases(directory: Path | Opened, records: Sequence[Record]) -> list[WorstCase]:
-    """Every worst case that is not withheld, with its outcomes per image.
+def told(worst: Iterable[Outcome]) -> list[Outcome]:
+    """Those worst cases whose numbers may be told: they are there and not withheld.
+
+    Args:
+        worst: the worst cases of a study.
+    """
+    return [each for each in worst if _told(each.record)]
+
+
+def _told(row: Record) -> bool:
+    return row["verdict"] != WITHHELD and row["robust_accuracy"] is not None
+
+
+def worst_cases(directory: Path | Opened, records: Sequence[Record]) -> list[Outcome]:
+    """Every worst case that is not withheld, with its outcomes per image, which are read again.
 
     Args:
         directory: the output directory of a run, or the study in it.
@@ -115,16 +119,16 @@ def worst_cases(directory: Path | Opened, records: Sequence[Record]) -> list[Wor
         alike[row["train_cell"], row["threat"], row["epsilon"]].append(row)
     opened = Opened.of(directory)
     return [
-        WorstCase(row, *outcomes(opened, row, alike[row["train_cell"], row["threat"], row["epsilon"]]))
+        Outcome(row, *outcomes(opened, row, alike[row["train_cell"], row["threat"], row["epsilon"]]))
         for row in records
-        if row["attack"] == WORST_CASE and row["verdict"] != WITHHELD and row["robust_accuracy"] is not None
+        if row["attack"] == WORST_CASE and _told(row)
     ]
 
 
-def _pairs(models: Sequence[WorstCase]) -> Iterator[_Pair]:
+def _pairs(models: Sequence[Outcome]) -> Iterator[_Pair]:
     """Pairs of models that differ in one part and were measured on the same images."""
     for part in AXES:
-        groups: dict[tuple[object, ...], list[WorstCase]] = defaultdict(list)
+        groups: dict[tuple[object, ...], list[Outcome]] = defaultdict(list)
         for model in models:
             same = tuple(dict(model.record)[axis] for axis in AXES if axis != part)
             groups[(*same, model.examples.tobytes())].append(model)

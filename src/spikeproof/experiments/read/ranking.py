@@ -13,9 +13,10 @@ import numpy as np
 
 from spikeproof.auditing.checks import WITHHELD
 from spikeproof.errors import InputError
-from spikeproof.experiments.read.comparisons import KEY, WorstCase, worst_cases
+from spikeproof.experiments.read.comparisons import KEY, worst_cases
 from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.record import Record
+from spikeproof.experiments.read.results import Outcome
 from spikeproof.statistics import compare, difference_test, holm
 
 __all__ = ["Pair", "Ranking", "most_separating", "rankings"]
@@ -97,7 +98,7 @@ class Ranking:
 
 
 def rankings(
-    directory: Path | Opened, records: Sequence[Record], worst: Sequence[WorstCase] | None = None
+    directory: Path | Opened, records: Sequence[Record], worst: Sequence[Outcome] | None = None
 ) -> list[Ranking]:
     """One ranking of the models for each budget, smaller budgets first.
 
@@ -106,7 +107,7 @@ def rankings(
         records: the headline numbers of the run.
         worst: its worst cases, if they are known; otherwise they are read.
     """
-    budgets: dict[tuple[str, float], list[WorstCase]] = defaultdict(list)
+    budgets: dict[tuple[str, float], list[Outcome]] = defaultdict(list)
     for each in worst_cases(directory, records) if worst is None else worst:
         budgets[each.record["threat"], each.record["epsilon"]].append(each)
     ranked = {

@@ -8,12 +8,14 @@ the worst case is taken over the other attacks, names the missing attack, and is
 
 from __future__ import annotations
 
+import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TypedDict, TypeVar, cast
+from typing import NamedTuple, TypedDict, TypeVar, cast
 
 import numpy as np
 
@@ -55,7 +57,10 @@ from spikeproof.threats import Linf
 
 __all__ = [
     "WORST_CASE",
+    "Measured",
+    "Outcome",
     "distance_records",
+    "measured",
     "of_kind",
     "outcomes",
     "probe_records",
@@ -67,8 +72,35 @@ __all__ = [
 WORST_CASE = "worst-case"
 
 
+class Outcome(NamedTuple):
+    """A worst case: its record, the share of draws answered rightly for each image, and the images' ids."""
+
+    record: Record
+    right: Array
+    examples: Array
+
+
+class Measured(NamedTuple):
+    """The headline numbers of a study, in its order, and the outcomes of the worst cases among them."""
+
+    records: list[Record]
+    worst: list[Outcome]
+
+
 def records(directory: Path | Opened) -> list[Record]:
     """The headline numbers of the finished cells of a study, in the order of the study.
+
+    Args:
+        directory: the output directory of a run, or the study in it.
+
+    Raises:
+        InputError: the directory holds no study.
+    """
+    return measured(directory).records
+
+
+def measured(directory: Path | Opened) -> Measured:
+    """The headline numbers of a study with the outcomes behind them, each cell read once.
 
     Args:
         directory: the output directory of a run, or the study in it.
@@ -79,23 +111,23 @@ def records(directory: Path | Opened) -> list[Record]:
     opened = Opened.of(directory)
     plan, names = opened.plan, opened.names
     planned_of, added_of = _by_model(plan["plan"]), _by_model(plan["repairs"])
-    rows: list[Record] = []
+    found = Measured([], [])
     for train in plan["plan"]:
         if train["kind"] == CellKind.TRAIN and train["address"] in opened.cells:
             wanted, added = planned_of[train["address"]], added_of[train["address"]]
             cells = _read_of(opened.cells, train, wanted, added)
             model = cells[train["address"]]
-            before = _Model(plan["study"], names, cells, model, wanted).records()
+            here = _Model(plan["study"], names, cells, model, wanted).measured()
             planned, extra = _repaired(wanted, added, cells)
-            if not extra and planned is wanted:
-                here = before
-            else:
-                after = _Model(plan["study"], names, cells, model, planned, extra).records()
-                here = _with_before(after, before, added)
-            worst = [row for row in here if row["attack"] == WORST_CASE]
+            if extra or planned is not wanted:
+                before = here.records
+                here = _Model(plan["study"], names, cells, model, planned, extra).measured()
+                _tell_before(here.records, before, added)
+            worst = [each.record for each in here.worst]
             mark_missing(worst, [*wanted, *added], cells, names, opened.directory)
-            rows += here
-    return rows
+            found.records.extend(here.records)
+            found.worst.extend(here.worst)
+    return found
 
 
 Planned = TypeVar("Planned", bound=CellRecord)
@@ -146,8 +178,8 @@ def _repaired(
     return best, [cell for cell in extra if cell["address"] not in own]
 
 
-def _with_before(after: list[Record], before: Sequence[Record], added: Sequence[Repair]) -> list[Record]:
-    """The records after repairs: added attacks get their reasons, worst cases the values before repairs."""
+def _tell_before(after: list[Record], before: Sequence[Record], added: Sequence[Repair]) -> None:
+    """Give the records after repairs what was before: attacks their reasons, worst cases their old values."""
     because = {cell["address"]: cell["because"] for cell in added if cell["because"] != TOO_FEW}
     for row in after:
         if row["attack"] != WORST_CASE:
@@ -161,7 +193,6 @@ def _with_before(after: list[Record], before: Sequence[Record], added: Sequence[
         ):
             row["before_accuracy"], row["before_verdict"] = old["robust_accuracy"], old["verdict"]
             row["before_n"], row["before_warnings"] = old["n"], old["warnings"]
-    return after
 
 
 def _budget(row: Record) -> Budget:
@@ -323,19 +354,22 @@ class _Model:
     wanted: Sequence[CellRecord]
     extra: Sequence[CellRecord] = ()
 
-    def records(self) -> list[Record]:
-        """The records of the model; a worst case is taken over all finished attacks, wanted and extra."""
-        clean = next(self.finished(CellKind.CLEAN, self.wanted), None)
+    def measured(self) -> Measured:
+        """The numbers of the model; a worst case is taken over all finished attacks, wanted and extra."""
+        clean, worst = next(self.finished(CellKind.CLEAN, self.wanted), None), list[Outcome]()
         if clean is None:
-            return []
+            return Measured([], worst)
         base, budgets = _base(self.study, self.names, self.train, clean), self.budgets(clean)
         rows: list[Record] = [] if budgets else [_clean_record(base)]
         for at in budgets.values():
             here = [_attack_record(base, self.names, at.budget, cell) for cell in at.attacks]
-            rows += [*here, _worst_record(base, self.names, at, here)] if at.attacks else here
+            rows += here
+            if at.attacks:
+                rows.append(record := _worst_record(base, self.names, at, here))
+                worst.append(Outcome(record, at.worst.right, at.worst.clean["example"]))
         _warn_rising([row for row in rows if row["attack"] != WORST_CASE])
         _judge(rows, self, budgets)
-        return rows
+        return Measured(rows, worst)
 
     def budgets(self, clean: Stored) -> dict[Budget, _AtBudget]:
         """The finished cells by budget, in the order of the plan."""
@@ -552,7 +586,7 @@ def _votes(proofs: Sequence[Stored]) -> list[float]:
 
 
 def outcomes(directory: Path | Opened, worst: Record, records: Sequence[Record]) -> tuple[Array, Array]:
-    """The outcomes of one worst case: per image, the share of draws answered rightly, and the image's id.
+    """The outcomes of one worst case, read again: the share of draws answered rightly, and the images' ids.
 
     Args:
         directory: the output directory of a run, or the study in it.
@@ -611,7 +645,7 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
                     evidence
                     for row in here
                     if row["attack"] != WORST_CASE
-                    for evidence in _evidence(row["attack"], model.cells[Path(row["cell"]).name])
+                    for evidence in _evidence(row["attack"], model.cells[row["cell"].rpartition(os.sep)[2]])
                 ],
                 curve=[
                     CurvePoint(row["epsilon"], row["robust_accuracy"])
@@ -669,10 +703,19 @@ def _evidence(name: str, cell: Stored) -> list[AttackEvidence]:
 
 def _recipe(cell: Stored) -> Recipe:
     """The attack of a cell; an attack that this version does not know counts as one of a single step."""
-    try:
-        recipe: Recipe = build(Recipe, cell.cell["spec"]["attack"], PARTS)
-    except InputError:
+    known = _built(text_of(cell.cell["spec"]["attack"]))
+    if known is None:
         return SquareSearch() if cell.metrics["gradient_free"] else FGSM()
+    return known
+
+
+@lru_cache(maxsize=4096)
+def _built(spec: str) -> Recipe | None:
+    """The attack of a spec in JSON, which many cells share; None if this version does not know it."""
+    try:
+        recipe: Recipe = build(Recipe, json.loads(spec), PARTS)
+    except InputError:
+        return None
     return recipe
 
 

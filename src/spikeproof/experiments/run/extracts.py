@@ -24,16 +24,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
 from pydantic_core import from_json
+from typing_extensions import TypedDict
 
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.evaluation.columns import columns
 from spikeproof.experiments.run.parquet import OUTCOMES, Array, read_columns
+from spikeproof.experiments.run.shapes import check_numbers, columns_wanted
 from spikeproof.experiments.run.store import MANIFEST, Store, Stored
 from spikeproof.experiments.study.cells import CellRecord
 from spikeproof.plainfiles import read_json
@@ -44,7 +47,7 @@ __all__ = ["FOLDER", "Cells", "Known", "extract", "verified"]
 FOLDER = "extracts"
 """The folder of an output directory that holds them."""
 
-LAYOUT = 1
+LAYOUT = 2
 """Of a line; lines of another layout are passed over."""
 
 KEPT = frozenset(
@@ -77,6 +80,33 @@ MOST_FILES = 32
 
 Stamps = Mapping[str, Sequence[int]]
 """Name of a file of a cell -> its size in bytes, and its times of change in nanoseconds."""
+
+Count = Annotated[int, Field(strict=True, ge=0)]
+Values = Annotated[list[float], Field(max_length=MOST_VALUES)]
+
+
+class _Head(TypedDict):
+    """What a line says first: what decides whether it is believed, and what is asked of every cell."""
+
+    layout: int
+    plan: str
+    format: int
+    n: Count | None
+    weights: dict[str, str]
+    files: dict[str, list[int]]
+
+
+class _Body(TypedDict):
+    """The numbers of a cell, and the columns of its table (`_Kept`)."""
+
+    metrics: dict[str, Any]
+    rows: Count
+    columns: dict[str, tuple[bool, Values, Count]]
+    numbers: str
+    others: list[str]
+
+
+_HEAD, _BODY = TypeAdapter(_Head), TypeAdapter(_Body)
 
 
 class _Open:
@@ -139,13 +169,39 @@ class Cells(Mapping[str, Stored]):
     damaged: Mapping[str, str]
 
     def __getitem__(self, address: str) -> Stored:
+        """The cell at an address.
+
+        Raises:
+            KeyError: there is none.
+            DamagedError: its extract cannot be read, and its files have changed since they were verified.
+        """
         place, record = self.places[address], self.records[address]
-        _, head, body = _parts(place.read())
-        path = self.store.path(address)
+        line = place.read()
+        try:
+            return self._stored(record, line)
+        except (ValueError, InputError):  # nobody here wrote this line
+            anew = _line(self.store, record)
+            if anew is None:
+                raise DamagedError(f"{self.store.path(address)} has been removed") from None
+            return self._stored(record, anew)
+
+    def _stored(self, record: CellRecord, line: bytes) -> Stored:
+        """The cell in a line.
+
+        Raises:
+            ValueError, InputError: the line holds no cell of this kind.
+        """
+        parts = _Parts.of(line)
+        head, body = _HEAD.validate_json(parts.head), _BODY.validate_json(parts.body)
+        path, metrics = self.store.path(record["address"]), body["metrics"]
+        check_numbers(record["kind"], metrics, record["address"])
+        wanted, there = columns_wanted(record["kind"], metrics), {*body["columns"], *body["others"]}
+        if not there.issuperset(wanted) or (wanted and body["rows"] != metrics.get("n")):
+            raise ValueError("the columns are not those of the examples")
         return Stored(
             path,
-            {"kind": record["kind"], "spec": record["spec"], "address": address},
-            body["metrics"],
+            {"kind": record["kind"], "spec": record["spec"], "address": record["address"]},
+            metrics,
             frozenset({*head["files"]} - {MANIFEST}),
             head["format"],
             _Kept(
@@ -156,8 +212,19 @@ class Cells(Mapping[str, Stored]):
                 body["numbers"],
                 frozenset(body["others"]),
             ),
-            body["provenance"],
         )
+
+    def provenance(self, address: str) -> Mapping[str, object]:
+        """What explains the numbers of a cell; empty where that cannot be read.
+
+        Args:
+            address: of the cell.
+        """
+        try:
+            found = from_json(_Parts.of(self.places[address].read()).provenance)
+        except ValueError:  # nobody here wrote this line
+            found = None
+        return found if isinstance(found, dict) else _provenance(self.store.path(address))
 
     def __contains__(self, address: object) -> bool:
         return address in self.places
@@ -204,14 +271,27 @@ class _Kept(Mapping[str, Array]):
         if (found := self.unpacked.get(name)) is not None:
             return found
         if name in self.packed:
-            summed, different, place = self.packed[name]
-            values = np.array(different)[self._numbers[place * self.rows : (place + 1) * self.rows]]
-            self.unpacked[name] = np.cumsum(values) if summed else values
+            try:
+                self.unpacked[name] = self._column(*self.packed[name])
+            except (ValueError, IndexError, zlib.error):  # nobody here wrote this line
+                self.unpacked.update(read_columns(self.path, self.kind))
         elif name in self.others:
             self.unpacked.update(read_columns(self.path, self.kind))
         else:
             self.unpacked[name] = np.full(self.rows, _absent(self.kind)[name])
         return self.unpacked[name]
+
+    def _column(self, summed: bool, different: Sequence[float], place: int) -> Array:
+        """A column from its different values.
+
+        Raises:
+            ValueError, IndexError: they are not one for every example.
+        """
+        numbers = self._numbers[place * self.rows : (place + 1) * self.rows]
+        if len(numbers) != self.rows:
+            raise ValueError("a column has one number per example")
+        values = np.array(different, float)[numbers]
+        return np.cumsum(values) if summed else values
 
     @cached_property
     def _numbers(self) -> NDArray[np.uint8]:
@@ -263,7 +343,7 @@ def verified(store: Store, planned: Iterable[CellRecord]) -> Cells:
                 continue
             if line is None:
                 continue
-            place, head = grown.add(line), from_json(_parts_of(line)[1])
+            place, head = grown.add(line), _HEAD.validate_json(_Parts.of(line).head)
         records[address], places[address] = record, place
         known[address] = Known(head["n"], head["weights"])
     files.gather({**files.places, **places})
@@ -383,34 +463,37 @@ def _line(store: Store, record: CellRecord) -> bytes | None:
     packed, numbers, others = _packed(table)
     body = {
         "metrics": stored.metrics,
-        "provenance": _provenance(path),
         "rows": 0 if table is None else table.num_rows,
         "columns": packed,
         "numbers": numbers,
         "others": others,
     }
-    content = b"\t".join(json.dumps(part, separators=(",", ":")).encode() for part in (head, body))
+    parts = (head, body, _provenance(path))
+    content = b"\t".join(json.dumps(part, separators=(",", ":")).encode() for part in parts)
     content = f"{record['address']} ".encode() + content
     return hashlib.sha256(content).hexdigest()[:16].encode() + b" " + content + b"\n"
 
 
-def _provenance(path: Path) -> object:
+def _provenance(path: Path) -> Mapping[str, object]:
     try:
-        return read_json(path / "provenance.json", dict[str, Any])
+        found: dict[str, object] = read_json(path / "provenance.json", dict[str, Any])
     except InputError:
         return {}
+    return found
 
 
-def _parts_of(line: bytes) -> tuple[str, bytes, bytes]:
-    """The address of a line, its head and its body."""
-    start, _, body = line[17:].partition(b"\t")
-    address, _, head = start.partition(b" ")
-    return address.decode(), head, body
+class _Parts(NamedTuple):
+    """The parts of a line behind its address, each a JSON document; a part that is missing is empty."""
 
+    head: bytes
+    body: bytes
+    provenance: bytes
 
-def _parts(line: bytes) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
-    address, head, body = _parts_of(line)
-    return address, from_json(head), from_json(body)
+    @classmethod
+    def of(cls, line: bytes) -> _Parts:
+        start, _, rest = line[17:].partition(b"\t")
+        body, _, provenance = rest.partition(b"\t")
+        return cls(start.partition(b" ")[2], body, provenance)
 
 
 def _address(line: bytes) -> str | None:
@@ -421,17 +504,16 @@ def _address(line: bytes) -> str | None:
     return address.decode("ascii", "replace") if space else None
 
 
-def _fitting(store: Store, record: CellRecord, place: _Place) -> Mapping[str, Any] | None:
+def _fitting(store: Store, record: CellRecord, place: _Place) -> _Head | None:
     """The head of a line, if the cell is the planned one and its files are those that were read."""
     try:
-        _, text, _ = _parts_of(place.read())
-        head: Mapping[str, Any] = from_json(text)
-        if head["layout"] != LAYOUT or head["plan"] != _digest(record):
-            return None
-        files: Stamps = head["files"]
-        return head if _stamps(store.path(record["address"]), files) == files else None
-    except (ValueError, KeyError, TypeError):  # nobody here wrote this line
+        head = _HEAD.validate_json(_Parts.of(place.read()).head)
+    except ValueError:  # nobody here wrote this line
         return None
+    files = head["files"]
+    if head["layout"] != LAYOUT or head["plan"] != _digest(record) or MANIFEST not in files:
+        return None
+    return head if _stamps(store.path(record["address"]), files) == files else None
 
 
 def _digest(record: CellRecord) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
@@ -32,7 +32,9 @@ __all__ = [
     "ProvenanceDocument",
     "check_cell",
     "check_format",
+    "check_numbers",
     "check_table",
+    "columns_wanted",
     "format_of",
     "is_address",
 ]
@@ -514,8 +516,34 @@ def check_cell(record: Mapping[str, object], name: str, metrics: Mapping[str, ob
     kind = str(record["kind"])
     if kind in SPECS:
         shaped(record["spec"], SPECS[kind], f"{name}: {kind}.spec")
-    if metrics is not None and kind in NUMBERS:
+    if metrics is not None:
+        check_numbers(kind, metrics, name)
+
+
+def check_numbers(kind: str, metrics: Mapping[str, object], name: str) -> None:
+    """Refuse numbers that do not fit a kind of cells; those of an unknown kind are accepted.
+
+    Args:
+        kind: of the cell.
+        metrics: its numbers.
+        name: of the file, for messages.
+
+    Raises:
+        InputError: naming the value that does not fit.
+    """
+    if kind in NUMBERS:
         shaped(metrics, NUMBERS[kind], f"{name}: {kind}")
+
+
+def columns_wanted(kind: str, metrics: Mapping[str, object]) -> Collection[str]:
+    """The columns that the table of a cell has; none for a cell without a table.
+
+    Args:
+        kind: of the cell.
+        metrics: its numbers; a certificate that does not apply has no table.
+    """
+    unproved = kind == CellKind.CERTIFY and metrics["certified"] is None
+    return () if unproved else COLUMNS.get(kind, ())
 
 
 def check_table(
@@ -535,8 +563,7 @@ def check_table(
     Raises:
         InputError: naming what does not fit.
     """
-    wanted = COLUMNS.get(kind, ())
-    if not wanted or (kind == CellKind.CERTIFY and metrics["certified"] is None):
+    if not (wanted := columns_wanted(kind, metrics)):
         return None
     if content is None:
         raise InputError(f"{name}: expected one row per example", "no such file", "Copy the cell again.")

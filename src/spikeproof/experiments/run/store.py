@@ -69,7 +69,6 @@ class Stored:
         files: the names of its files.
         format: of the output directory, when the cell was written.
         columns: those of its table, where they are known; otherwise they are read from the table.
-        provenance: what explains the numbers, where it is known; otherwise it is in a file of the cell.
     """
 
     path: Path
@@ -78,7 +77,6 @@ class Stored:
     files: frozenset[str] = frozenset()
     format: int = FORMAT
     columns: Mapping[str, NDArray[np.float64]] | None = None
-    provenance: Mapping[str, Any] | None = None
 
     @property
     def address(self) -> str:
@@ -104,11 +102,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-
-    @property
-    def cells(self) -> Path:
+        self.cells = root / "cells"
         """The directory of the cells."""
-        return self.root / "cells"
 
     def path(self, address: str) -> Path:
         """The directory of a cell, whether it exists or not."""

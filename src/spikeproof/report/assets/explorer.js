@@ -6,7 +6,8 @@
   const R = D.rows;
   const $ = (id) => document.getElementById(id);
   const COLOURS = [0, 1, 2, 3, 4, 5].map((i) => `var(--line-${i})`);
-  const MOST_LINES = 8;
+  const MOST_LINES = 6; // as many as there are colours
+  const MOST_BANDS = 3;
   const PAGE_ROWS = 50;
   const dash = "\u2013";
   const own = (table, key) => (Object.hasOwn(table, key) ? table[key] : undefined); // links may name anything
@@ -307,7 +308,8 @@
   // --- charts ---
 
   function figure(label, options) {
-    const svg = Plot.plot({ width: Math.min(900, Math.max(320, $("explorer").clientWidth || 900)), style: { background: "transparent", color: "currentColor", fontSize: "12px" }, ...options });
+    const below = options.marginBottom ? {} : { marginBottom: 44, x: { labelOffset: 40, ...options.x } }; // the label of the axis below its numbers
+    const svg = Plot.plot({ width: Math.min(900, Math.max(320, $("explorer").clientWidth || 900)), style: { background: "transparent", color: "currentColor", fontSize: "12px" }, ...options, ...below });
     const drawn = svg.tagName.toLowerCase() === "svg" ? svg : svg.querySelector("svg");
     drawn.setAttribute("role", "group");
     drawn.setAttribute("aria-label", label);
@@ -325,8 +327,7 @@
   function legend(names) {
     return el("ul", { class: "legend" }, ...names.map((name, i) => {
       const stroke = el("span", {});
-      stroke.style.background = COLOURS[i % COLOURS.length];
-      stroke.style.opacity = i < COLOURS.length ? "1" : "0.55";
+      stroke.style.background = COLOURS[i];
       return el("li", {}, stroke, name);
     }));
   }
@@ -365,26 +366,28 @@
     if (!lines.length) return empty("No number fits these filters.");
     const left = lines.length - MOST_LINES;
     lines = lines.slice(0, MOST_LINES);
-    const shade = new Map(lines.map((line, i) => [line.name, COLOURS[i % COLOURS.length]]));
+    const shade = new Map(lines.map((line, i) => [line.name, COLOURS[i]]));
+    const banded = lines.length > MOST_BANDS ? MOST_BANDS : lines.length;
     const points = lines.flatMap((line, i) => line.points.map((p) => ({ ...p, name: line.name, i })));
     const proved = points.filter((p) => p.certified !== null && p.certified !== undefined);
-    const bands = points.filter((p) => p.low !== null && p.high !== null);
+    const bands = points.filter((p) => p.i < banded && p.low !== null && p.high !== null);
     const fill = (p) => shade.get(p.name);
+    const inside = (p) => (p.verdict === "doubtful" ? "var(--paper)" : shade.get(p.name));
     const chart = figure(`Robust accuracy against epsilon, ${threat}`, {
       height: 420, marginLeft: 50,
       x: { type: state.scale === "log" ? "log" : "linear", label: `epsilon (${threat})`, grid: true },
       y: { domain: [0, 100], label: "robust accuracy [%]", grid: true },
       marks: [
         Plot.areaY(bands, { x: "x", y1: (p) => 100 * p.low, y2: (p) => 100 * p.high, z: "name", fill, fillOpacity: 0.1 }),
-        Plot.line(points, { x: "x", y: (p) => 100 * p.y, z: "name", stroke: fill, strokeWidth: 1.8, strokeOpacity: (p) => (p.i < COLOURS.length ? 1 : 0.55) }),
+        Plot.line(points, { x: "x", y: (p) => 100 * p.y, z: "name", stroke: fill, strokeWidth: 1.8 }),
         Plot.line(proved, { x: "x", y: (p) => 100 * p.certified, z: "name", stroke: fill, strokeDasharray: "4 3" }),
         Plot.dot(proved, { x: "x", y: (p) => 100 * p.certified, symbol: "triangle", stroke: fill, r: 4 }),
-        Plot.dot(points.filter((p) => !p.row), { x: "x", y: (p) => 100 * p.y, fill, r: 3 }),
-        Plot.dot(points.filter((p) => p.row), { x: "x", y: (p) => 100 * p.y, fill: (p) => (p.verdict === "doubtful" ? "var(--paper)" : shade.get(p.name)), stroke: fill, strokeWidth: 2, r: 4.5, href: (p) => `#row-${p.row.i}` }),
+        Plot.dot(points.filter((p) => !p.row), { x: "x", y: (p) => 100 * p.y, fill: inside, stroke: fill, strokeWidth: 2, r: 3 }),
+        Plot.dot(points.filter((p) => p.row), { x: "x", y: (p) => 100 * p.y, fill: inside, stroke: fill, strokeWidth: 2, r: 4.5, href: (p) => `#row-${p.row.i}` }),
       ],
     });
     return [legend(lines.map((line) => line.name)), chart,
-      el("p", { class: "over" }, `Bands are 95 % intervals${averaged() ? " for another training on other examples" : ""}; a hollow point is doubtful${proved.length ? "; dashed with triangles: certified accuracy, a lower bound" : ""}.${left > 0 ? ` The ${MOST_LINES} most robust of ${left + MOST_LINES} models are drawn; filter to see others.` : ""}`)];
+      el("p", { class: "over" }, `Bands are 95 % intervals${averaged() ? " for another training on other examples" : ""}${banded < lines.length ? `, drawn for the ${banded} most robust` : ""}; a hollow point is doubtful${proved.length ? "; dashed with triangles: certified accuracy, a lower bound" : ""}.${left > 0 ? ` The ${MOST_LINES} most robust of ${left + MOST_LINES} ${averaged() ? "architectures" : "models"} are drawn; filter to see others.` : ""}`)];
   }
 
   function mapView() {
@@ -456,15 +459,22 @@
     current = { head: ["model", x.name, y.name, "Pareto front", "budget", "verdict", "trainings"], body: points.map((p) => [p.name, p.x, p.y, p.front ? "yes" : "no", budgetText(budget()), p.row?.verdict ?? "", p.trainings]) };
     const spread = points.filter((p) => p.trainings > 1);
     const log = (measure) => state.scale === "log" && points.every((p) => p[measure] > 0);
+    const middle = (Math.min(...points.map((p) => p.x)) + Math.max(...points.map((p) => p.x))) / 2;
+    const longest = ($("explorer").clientWidth || 900) < 500 ? 24 : 40;
+    const named = (p) => (p.name.length > longest ? `${p.name.slice(0, longest - 1)}\u2026` : p.name);
+    // Names begin or end at their points, so that none leaves the figure.
+    const names = (list, textAnchor) => Plot.text(list, { x: "x", y: "y", text: named, textAnchor, dy: -13, fontSize: 11, fill: "currentColor", stroke: "var(--paper)", strokeWidth: 4 });
+    const told = front.slice(0, 12);
     const chart = figure(`${y.name} against ${x.name}`, {
-      height: 420, marginLeft: 55, marginRight: 30,
+      height: 430, marginLeft: 55, marginRight: 30, marginTop: 36,
       x: { label: x.name, grid: true, type: log("x") ? "log" : "linear", nice: true }, y: { label: y.name, grid: true, type: log("y") ? "log" : "linear", nice: true },
       marks: [
         Plot.line(front, { x: "x", y: "y", stroke: COLOURS[1], strokeDasharray: "5 4", curve: "linear" }),
         Plot.ruleX(spread, { x: "x", y1: (p) => p.up.low, y2: (p) => p.up.high, stroke: COLOURS[0], strokeOpacity: 0.6 }),
         Plot.ruleY(spread, { y: "y", x1: (p) => p.across.low, x2: (p) => p.across.high, stroke: COLOURS[0], strokeOpacity: 0.6 }),
         Plot.dot(points, { x: "x", y: "y", r: 5.5, fill: (p) => (p.front ? COLOURS[1] : COLOURS[0]), stroke: "var(--paper)", href: (p) => (p.row ? `#row-${p.row.i}` : `#cell-${D.models[p.i].cell}`) }),
-        Plot.text(front.slice(0, 12), { x: "x", y: "y", text: (p) => (p.name.length > 40 ? `${p.name.slice(0, 39)}\u2026` : p.name), dy: -12, fontSize: 10 }),
+        names(told.filter((p) => p.x <= middle), "start"),
+        names(told.filter((p) => p.x > middle), "end"),
       ],
     });
     return [chart, el("p", { class: "over" }, `Orange: the Pareto front, models that no other is at least as good as in both and better in one (${x.name}: ${x.up ? "more" : "less"} is better; ${y.name}: ${y.up ? "more" : "less"} is better). Robust accuracy is that of ${budgetText(budget())}. The front is of the point values, without their uncertainty.${spread.length ? " Points are means over the trainings of an architecture; lines reach from its lowest to its highest training." : ""}`)];
@@ -552,13 +562,14 @@
       { name: "cell", value: (each) => D.models[each.model].train.slice(0, 8), show: (each) => el("a", { href: `#cell-${D.models[each.model].train}` }, D.models[each.model].train.slice(0, 8)) },
     ];
     const names = [...new Set(list.map((each) => nameWithoutSeed(each.model)))].slice(0, MOST_LINES);
-    const shade = (each) => COLOURS[names.indexOf(nameWithoutSeed(each.model)) % COLOURS.length];
+    const shade = (each) => COLOURS[names.indexOf(nameWithoutSeed(each.model))];
     const drawn = list.filter((each) => names.includes(nameWithoutSeed(each.model))).slice(0, 10 * MOST_LINES);
     const panel = (k, scale, label) => {
-      const points = drawn.flatMap((each, line) => each.epochs.filter((epoch) => epoch[k] !== null).map((epoch) => ({ x: epoch[0], y: scale * epoch[k], line, stroke: shade(each) })));
+      const lines = drawn.map((each, line) => each.epochs.filter((epoch) => epoch[k] !== null).map((epoch) => ({ x: epoch[0], y: scale * epoch[k], line, stroke: shade(each) })));
+      const points = lines.flat();
       if (!points.length) return null;
       return el("div", {}, figure(`${label} against epochs`, { width: 400, height: 230, marginLeft: 50, x: { label: "epoch" }, y: { label, grid: true, zero: k > 2 },
-        marks: [Plot.line(points, { x: "x", y: "y", z: "line", stroke: "stroke", strokeWidth: 1.6 }), Plot.dot(points.filter((p) => points.filter((q) => q.line === p.line).length === 1), { x: "x", y: "y", fill: "stroke" })] }));
+        marks: [Plot.line(points, { x: "x", y: "y", z: "line", stroke: "stroke", strokeWidth: 1.6 }), Plot.dot(lines.filter((line) => line.length === 1).flat(), { x: "x", y: "y", fill: "stroke" })] }));
     };
     const left = D.trainingsLeftOut ? ` ${D.trainingsLeftOut} trainings were left out to keep this page small; training-curves.csv has them.` : "";
     const views = table(`One training per row, with what an epoch costs.${left}`, list, columns);

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -87,13 +89,16 @@ class _Numbers:
 
     def attacks(self, worst: Record) -> list[Record]:
         """The attacks that were run on the model of a worst case, at its budget."""
-        return [
-            row
-            for row in self.records
-            if row["model"] == worst["model"]
-            and row["epsilon"] == self.epsilon
-            and row["attack"] != WORST_CASE
-        ]
+        return self._attacks[worst["model"]]
+
+    @cached_property
+    def _attacks(self) -> Mapping[str, list[Record]]:
+        """The attacks at this budget by the models that they were run on."""
+        found = defaultdict[str, list[Record]](list)
+        for row in self.records:
+            if row["epsilon"] == self.epsilon and row["attack"] != WORST_CASE:
+                found[row["model"]].append(row)
+        return found
 
     def note(self, shown: int) -> str:
         """A sentence on the models and seeds that a figure leaves out."""

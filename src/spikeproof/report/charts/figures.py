@@ -287,7 +287,7 @@ def _attack_figure(atlas: _Atlas, name: str, place: str, panels: Sequence[_Panel
     facets = _legible([atlas.facet(panel) for panel in panels])
     every = [(label, facet, block) for label, facet in zip(names, facets, strict=True) for block in blocks]
     every = [each for each in every if {row["attack"] for row in each[1].rows} & set(each[2])]
-    cells = every[: max(1, 2 * MOST_PANELS // columns)]
+    cells = every[: max(1, MOST_PANELS // columns)]
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots(len(cells), columns, squeeze=False, sharey=True, sharex=False)

@@ -13,9 +13,10 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY, SUPPORTED
-from spikeproof.experiments.read.comparisons import WorstCase, worst_cases
+from spikeproof.experiments.read.comparisons import worst_cases
 from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.record import Record
+from spikeproof.experiments.read.results import Outcome
 from spikeproof.experiments.read.worst import columns_of
 from spikeproof.experiments.run.parquet import Array
 from spikeproof.statistics import OverTrainings, compare_trainings, holm, over_trainings, wilson
@@ -312,7 +313,7 @@ def seed_comparisons(
 
 
 def several_seeds(
-    directory: Path | Opened, records: Sequence[Record], worst: Sequence[WorstCase] | None = None
+    directory: Path | Opened, records: Sequence[Record], worst: Sequence[Outcome] | None = None
 ) -> list[Group]:
     """Architectures with several seeds, at budgets that all of their seeds have.
 
@@ -328,7 +329,7 @@ def several_seeds(
 
 
 def groups(
-    directory: Path | Opened, records: Sequence[Record], known: Sequence[WorstCase] | None = None
+    directory: Path | Opened, records: Sequence[Record], known: Sequence[Outcome] | None = None
 ) -> list[Group]:
     """The trainings of every architecture, clean and at every budget; withheld numbers are left out.
 
@@ -375,13 +376,16 @@ def _architecture(record: Record | SeedMean) -> tuple[object, ...]:
 
 def _pairs(groups: Sequence[Group]) -> Iterator[tuple[str, Group, Group]]:
     """Groups that differ in one part, the better one first."""
-    for one, other in combinations(groups, 2):
-        if (one.threat, one.epsilon) != (other.threat, other.epsilon):
-            continue
-        parts = [part for part in ("dataset", *PARTS) if one.model[part] != other.model[part]]
-        if len(parts) == 1 and parts[0] in PARTS:
-            means = [float(np.mean([each.right.mean() for each in group.trained])) for group in (one, other)]
-            yield (parts[0], one, other) if means[0] >= means[1] else (parts[0], other, one)
+    alike = defaultdict[tuple[object, ...], list[int]](list)
+    for number, group in enumerate(groups):
+        for part in PARTS:
+            shared = (group.model[name] for name in ("dataset", *PARTS) if name != part)
+            alike[part, group.threat, group.epsilon, *shared].append(number)
+    means = [float(np.mean([each.right.mean() for each in group.trained])) for group in groups]
+    pairs = ((*pair, str(key[0])) for key, found in alike.items() for pair in combinations(found, 2))
+    for one, other, part in sorted(pairs):
+        first, second = (one, other) if means[one] >= means[other] else (other, one)
+        yield part, groups[first], groups[second]
 
 
 def _compared(first: Group, second: Group) -> OverTrainings | None:
@@ -459,7 +463,7 @@ class Trainings:
 
     @classmethod
     def of(
-        cls, study: Opened, records: Sequence[Record], worst: Sequence[WorstCase] | None = None
+        cls, study: Opened, records: Sequence[Record], worst: Sequence[Outcome] | None = None
     ) -> Trainings:
         """Those of a study.
 

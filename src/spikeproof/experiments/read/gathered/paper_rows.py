@@ -66,19 +66,18 @@ def paper_rows(
     """
     over_seeds = seed_means(directory, records) if known is None else known
     means = {(*_architecture(row), row["threat"], row["epsilon"]): row for row in over_seeds}
-    groups: dict[tuple[object, ...], list[Record]] = {}
+    worst: dict[tuple[object, ...], dict[tuple[str, float], list[Record]]] = {}
     clean: dict[tuple[object, ...], dict[str, Record]] = {}
     for record in records:
-        clean.setdefault(_architecture(record), {}).setdefault(record["model"], record)
+        architecture, budget = _architecture(record), (record["threat"], record["epsilon"])
+        clean.setdefault(architecture, {}).setdefault(record["model"], record)
         if record["attack"] == WORST_CASE:
-            key = (*_architecture(record), record["threat"], record["epsilon"])
-            groups.setdefault(key, []).append(record)
+            worst.setdefault(architecture, {}).setdefault(budget, []).append(record)
     rows = []
     for architecture, models in clean.items():
-        own = [(key, found) for key, found in groups.items() if key[: len(architecture)] == architecture]
-        first = (*architecture, CLEAN, 0.0)
-        rows.append(_clean_row([*models.values()], means.get(first)))
-        rows += [_worst_row(found, means.get(key)) for key, found in own]
+        own = worst.get(architecture, {})
+        rows.append(_clean_row([*models.values()], means.get((*architecture, CLEAN, 0.0))))
+        rows += [_worst_row(found, means.get((*architecture, *budget))) for budget, found in own.items()]
     return rows
 
 

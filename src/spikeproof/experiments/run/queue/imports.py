@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.run.plans import Plan, Repair, note_repairs, read_plan
 from spikeproof.experiments.run.queue.listing import LARGEST_PLAN, PLAN
+from spikeproof.experiments.run.queue.recount import contradictions
 from spikeproof.experiments.run.shapes import Manifest
 from spikeproof.experiments.run.store import (
     LARGEST_FILE,
@@ -61,8 +62,9 @@ class Imported:
 def import_cells(directory: Path, other: Path) -> Imported:
     """Copy the cells of a study that another directory has and this one lacks.
 
-    Every file is compared with its checksum, every cell with the plan of the study and with its address, and
-    every measurement with the weights of the model here. What is there is never overwritten: an outcome that
+    Every file is compared with its checksum, every cell with the plan of the study and with its address,
+    headline numbers with the rows for single examples, and every measurement with the weights of the model
+    here. What is there is never overwritten: an outcome that
     differs is reported. A directory without a study takes over that of the other one, and cells that an audit
     there added for models of the study here are taken over with their reasons.
 
@@ -123,9 +125,12 @@ class _Arrival:
         """Copy the cell that the plan names, or note why not."""
         address, kind = record["address"], record["kind"]
         try:
-            stored = self.there.planned(record)
-            if stored is None:
+            opened = self.there.opened(record)
+            if opened is None:
                 raise DamagedError(f"{self.there.path(address)} was removed meanwhile")
+            stored, table = opened
+            if wrong := contradictions(kind, stored.metrics, table):
+                raise DamagedError(f"{stored.path} contradicts itself: {'; '.join(wrong)}")
             if Cell.of(stored.cell["kind"], stored.cell["spec"]).address != address:
                 raise DamagedError(f"{stored.path} holds a cell that belongs elsewhere")
         except (DamagedError, InputError, KeyError, TypeError) as error:
@@ -138,8 +143,8 @@ class _Arrival:
             mine = None
         if mine is not None:
             self.compare(mine, stored, kind)
-        elif wrong := next(self.other_weights(stored), None):
-            self.conflicts.append(f"{kind} {address}: it was measured on other weights of {wrong}")
+        elif model := next(self.other_weights(stored), None):
+            self.conflicts.append(f"{kind} {address}: it was measured on other weights of {model}")
         else:
             self.here.put(address, _files(stored))
             self.copied.append(address)
