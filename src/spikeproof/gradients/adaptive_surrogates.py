@@ -71,6 +71,7 @@ class Recollection:
         self.examples = examples
         self.last: dict[int, tuple[Tensor, tuple[Tensor, ...]]] = {}  # examples and values of a pass
         self.earlier: dict[int, tuple[Tensor, ...]] = {}  # of all examples, as of earlier passes
+        self.filed: dict[int, Tensor] = {}  # which of all examples have such values
         self.rows, self.seen = torch.arange(examples), set[int]()
 
     @staticmethod
@@ -89,13 +90,15 @@ class Recollection:
             _CURRENT.reset(token)
 
     def of(self, layer: int, batch: int) -> tuple[Tensor, ...] | None:
-        """The statistics `[S, B, ...]` of a layer for the examples of a pass; None before the first pass."""
+        """The statistics `[S, B, ...]` of a layer for the examples of a pass; None before their first."""
         if layer not in self.last:
             return None
         rows, parts = self.last[layer]
         if parts[0].shape[1] == batch and torch.equal(rows, self.rows):
             return parts  # most passes have the examples of the pass before, whose values need no copy
         self._file(layer)
+        if not self.filed[layer][self.rows].all():  # a pass of other examples came before
+            return None
         return tuple(part[:, self._rows_of(batch)] for part in self.earlier[layer])
 
     def keep(self, layer: int, parts: tuple[Tensor, ...]) -> None:
@@ -113,8 +116,10 @@ class Recollection:
             self.earlier[layer] = tuple(
                 part.new_zeros(shape) for part, shape in zip(parts, shapes, strict=True)
             )
+            self.filed[layer] = torch.zeros(self.examples, dtype=torch.bool, device=rows.device)
         for whole, part in zip(self.earlier[layer], parts, strict=True):
             whole[:, rows] = part[:, : len(rows)]
+        self.filed[layer][rows] = True
 
     def _rows_of(self, batch: int) -> Int64[Tensor, "B"]:
         """The examples of a pass; a batch that was padded to whole blocks repeats its last example."""
