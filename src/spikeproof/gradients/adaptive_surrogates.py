@@ -23,6 +23,7 @@ from spikeproof.errors import InputError
 from spikeproof.gradients.rate_based import check_fires
 from spikeproof.gradients.temporal import Fit, GradientRule
 from spikeproof.neurons import IntegrateAndFire, Neuron, SomeState, Spiking, State
+from spikeproof.neurons.parts.loops import Kind, compiled_backward, compiled_forward, compiles
 from spikeproof.protocols import Context
 from spikeproof.surrogates import Surrogate, unit_of
 
@@ -426,12 +427,16 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, v: Tensor, neuron: IntegrateAndFire, fitting: _Recalling) -> Any:
-        potentials, spikes, v = torch.empty_like(current), torch.empty_like(current), v.clone()
-        decay = neuron.decay
-        for i, before, z in zip(current, potentials, spikes, strict=True):
-            torch.add(v.mul_(decay), i, out=before)
-            torch.ge(before, neuron.threshold, out=z)
-            neuron.reset(before, z, neuron.threshold, out=v)
+        decay, ctx.form = neuron.decay, None
+        if compiles(current, None, neuron.reset) and current[0].is_contiguous():
+            ctx.form = neuron.form(Kind.INTEGRATING, decay)
+            potentials, spikes, v = compiled_forward(current, ctx.form, v)
+        else:
+            potentials, spikes, v = torch.empty_like(current), torch.empty_like(current), v.clone()
+            for i, before, z in zip(current, potentials, spikes, strict=True):
+                torch.add(v.mul_(decay), i, out=before)
+                torch.ge(before, neuron.threshold, out=z)
+                neuron.reset(before, z, neuron.threshold, out=v)
         slopes = fitting.slopes(potentials - neuron.threshold)
         ctx.save_for_backward(potentials, spikes, slopes)
         ctx.neuron = neuron
@@ -441,6 +446,8 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (potentials, spikes, slopes), neuron = ctx.saved_tensors, ctx.neuron
+        if ctx.form is not None:
+            return compiled_backward(grads[0], ctx.form, potentials, slopes), None, None, None
         found, carried, decay = torch.empty_like(potentials), torch.zeros_like(potentials[0]), neuron.decay
         for t in range(len(potentials) - 1, -1, -1):
             by_v, by_z = neuron.reset.slope(potentials[t], spikes[t], neuron.threshold)

@@ -36,7 +36,9 @@ from spikeproof.surrogates import (
 __all__ = [
     "Kind",
     "Membrane",
+    "compiled_backward",
     "compiled_filter",
+    "compiled_forward",
     "compiled_loop",
     "compiles",
     "has_channels_last",
@@ -218,7 +220,7 @@ def _run(
             setattr(job, key, value.data_ptr() if isinstance(value, Tensor) else value)
     loops = library()
     assert loops is not None
-    loops[f"{name}_{SUFFIXES[dtype]}"](ctypes.byref(job))
+    getattr(loops, f"{name}_{SUFFIXES[dtype]}")(ctypes.byref(job))
 
 
 @cache
@@ -428,6 +430,35 @@ def compiled_loop(
         spikes, end = spikes.movedim(-1, 2), end.movedim(-1, 1)
         second_end = None if second_end is None else second_end.movedim(-1, 1)
     return spikes, end, second_end
+
+
+def compiled_forward(
+    current: Float[Tensor, "T B *F"], form: Membrane, start: Float[Tensor, "B *F"]
+) -> tuple[Float[Tensor, "T B *F"], Float[Tensor, "T B *F"], Float[Tensor, "B *F"]]:
+    """Potentials before the reset, spikes and the last potential, for a gradient by `compiled_backward`.
+
+    It is defined for membranes with one variable, where `compiles` says so.
+    """
+    fired = _fired(current, start.contiguous(), None, None, None, form, None, len(current), False, keeps=True)
+    assert fired.potentials is not None
+    return fired.potentials, fired.spikes, fired.end
+
+
+def compiled_backward(
+    by_spikes: Float[Tensor, "T B *F"],
+    form: Membrane,
+    potentials: Float[Tensor, "T B *F"],
+    slopes: Float[Tensor, "T B *F"],
+) -> Float[Tensor, "T B *F"]:
+    """The gradient on the current, where a rule gives the derivative of the spikes at every potential."""
+    (given, stride), by_current = _strided(by_spikes), torch.empty_like(potentials)
+    fields: dict[str, int | Tensor | None] = {
+        **{"steps": len(potentials), "size": potentials[0].numel(), "potentials": potentials},
+        **{"by_spikes": given, "gradient_stride": stride, "slopes": slopes.contiguous()},
+        **{"by_current": by_current, "by_start": torch.empty_like(potentials[0])},
+    }
+    _run("backward", potentials.dtype, form, None, fields)
+    return by_current
 
 
 def compiled_filter(
