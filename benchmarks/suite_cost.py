@@ -4,7 +4,9 @@
     python benchmarks/suite_cost.py --compare OLD.json NEW.json
 
 Robust accuracy, processor seconds on one thread, and for each member the examples that it broke. MODEL is a
-train cell of a study. The second form prints a table in Markdown of two such files, written by two versions.
+train cell of a study. Loops over time are compiled and memory is kept, as in a study; `--loops written` shows
+what the loops in PyTorch cost. The second form prints a table in Markdown of two such files, written by two
+versions.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 import torch
 
 from spikeproof.catalogue.saved import load
+from spikeproof.compiled import Loops, keeping_memory, using_loops
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.evaluation.verdicts import evaluate_clean
 from spikeproof.experiments.repair.signing import dataset_of
@@ -27,8 +30,13 @@ from spikeproof.threats import L0, L1, L2, Linf, parse_epsilon
 THREATS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
 
 
-def measured(path: Path, threat: Any, examples: int, level: str) -> dict[str, Any]:
+def measured(path: Path, threat: Any, examples: int, level: str, loops: Loops) -> dict[str, Any]:
     """The outcome of one suite on one model."""
+    with using_loops(loops), keeping_memory():
+        return _measured(path, threat, examples, level)
+
+
+def _measured(path: Path, threat: Any, examples: int, level: str) -> dict[str, Any]:
     model, test = load(path), dataset_of(path, None, None).test
     x, y = test.images[:examples], test.labels[:examples]
     clean, began = evaluate_clean(model, x, y, Key.of(0)), time.process_time()
@@ -70,6 +78,7 @@ def main() -> None:
     parser.add_argument("--threat", default="linf", choices=THREATS)
     parser.add_argument("--examples", type=int, default=100)
     parser.add_argument("--level", default="standard")
+    parser.add_argument("--loops", default=Loops.COMPILED.value, choices=[loops.value for loops in Loops])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--compare", nargs=2, type=Path)
     options = parser.parse_args()
@@ -79,7 +88,7 @@ def main() -> None:
     torch.set_num_threads(1)
     threat, found = THREATS[options.threat](parse_epsilon(options.epsilon)), {}
     for path in options.models:
-        found[path.name] = measured(path, threat, options.examples, options.level)
+        found[path.name] = measured(path, threat, options.examples, options.level, Loops(options.loops))
         one = found[path.name]
         print(f"{one['model']}: {100 * one['robust']:.1f} in {one['seconds']:.0f} s", flush=True)
         for member in one["members"]:

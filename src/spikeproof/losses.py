@@ -431,7 +431,7 @@ def finite(logits: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         [[1.0, 3.0, -199.0]]
     """
     known = logits.isfinite()
-    if bool((known | logits.isnan()).all()):
+    if bool(known.all()) or bool((known | logits.isnan()).all()):
         return logits
     low, high = _ends(logits)
     far = 100 * torch.where(high > low, high - low, torch.ones_like(high))
@@ -452,14 +452,18 @@ def tempered(logits: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """
     low, high = _ends(logits)
     spread = high - low
-    scale = torch.where(spread > 0, spread.clamp(LEAST, MOST) / spread, torch.ones_like(spread))
     plain = (spread >= LEAST) & (spread <= MOST)
+    if bool(plain.all()):
+        return finite(logits)
+    scale = torch.where(spread > 0, spread.clamp(LEAST, MOST) / spread, torch.ones_like(spread))
     return finite(logits) * torch.where(plain, torch.ones_like(scale), scale)
 
 
 def _ends(logits: Float[Tensor, "B K"]) -> tuple[Float[Tensor, "B 1"], Float[Tensor, "B 1"]]:
     """The smallest and the largest finite logit of each example, or 0 where there is none."""
     known, seen = logits.isfinite(), logits.detach()
+    if bool(known.all()):
+        return seen.amin(-1, keepdim=True), seen.amax(-1, keepdim=True)
     low = seen.masked_fill(~known, torch.inf).amin(-1, keepdim=True)
     high = seen.masked_fill(~known, -torch.inf).amax(-1, keepdim=True)
     none = ~known.any(-1, keepdim=True)

@@ -18,6 +18,7 @@ from spikeproof.compiled import (
 from spikeproof.decoders import Count, MeanCurrent
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError
+from spikeproof.gradients import ASSG, Recollection
 from spikeproof.keys import Key
 from spikeproof.networks.architecture import MLP, ConvNet, Parts
 from spikeproof.networks.classifier import ModelSpec
@@ -145,6 +146,36 @@ def test_filtered_spikes_and_their_gradient_are_equal_to_the_bit(dtype, repeated
             trace = psp_filter((x * 1).expand(STEPS, *SHAPE), PSP())
         found.append((trace, torch.autograd.grad((trace * Key.of(2).normal(trace.shape)).sum(), x)[0]))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@compiled
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize("reset", [BySubtraction(), ToZero()], ids=repr)
+@pytest.mark.parametrize("detach", [False, True])
+def test_gradients_of_adaptive_sharpness_are_equal_to_the_bit(detach, reset, repeated):
+    """Over two passes of a run, whose statistics the second one uses."""
+    found, weight = [], Key.of(2).normal((STEPS, *SHAPE))
+    for choice in Loops:
+        known, layer = Recollection(SHAPE[0]), torch.nn.Sequential(Spiking(LIF(0.7, reset, detach)).eval())
+        ASSG().install(layer)
+        for scale in (1.0, 1.2):
+            x = (scale * drive(STEPS, torch.float32, repeated)).requires_grad_()
+            with using_loops(choice), known.serving(torch.arange(SHAPE[0])):
+                z = layer((x * 1).expand(STEPS, *SHAPE))
+            found.append((z, torch.autograd.grad((z * weight).sum(), x)[0]))
+    for one, other in zip(found[:2], found[2:], strict=True):
+        assert all(map(torch.equal, one, other))
+        assert one[1].abs().sum() > 0
+
+
+@compiled
+def test_potentials_without_spikes_are_equal_to_the_bit():
+    x = drive(STEPS, torch.float32, False)
+    found = []
+    for choice in Loops:
+        with using_loops(choice), torch.no_grad():
+            found.append(Spiking(LIF()).integrate(x))
+    assert torch.equal(*found)
 
 
 @compiled

@@ -258,6 +258,15 @@ def test_assg_keeps_statistics_over_the_forward_passes_of_one_attack(neuron, rep
         assert np.allclose(one, wanted, atol=1e-9)
 
 
+def test_assg_keeps_apart_the_statistics_of_examples_that_take_turns():
+    currents = [drive() * scale for scale in (1.0, 1.3, 0.6)]
+    whole = passes_of_assg(ASSG(), IF(), currents, [torch.arange(BATCH)] * 3)
+    rows = [torch.tensor([0, 2]), torch.tensor([1])]
+    turns = passes_of_assg(ASSG(), IF(), [c for c in currents for _ in rows], rows * 3)
+    for number, found in enumerate(turns):
+        assert np.allclose(found, whole[number // 2][:, rows[number % 2].tolist()], atol=1e-12)
+
+
 def test_assg_keeps_no_statistics_outside_an_attack():
     once, again = (gradient(ASSG(), IF(), drive(), weights()) for _ in range(2))
     assert np.array_equal(once, again)

@@ -236,6 +236,26 @@ def test_a_code_that_repeats_every_channel_is_normalised_block_by_block():
     assert torch.equal(part(x), torch.cat([part(x[:, :, :2]), part(x[:, :, 2:])], 2))
 
 
+@pytest.mark.parametrize("network", ARCHITECTURES, ids=repr)
+@pytest.mark.parametrize("training", [False, True])
+def test_a_constant_input_is_normalised_once_with_the_logits_and_gradients_of_every_step(network, training):
+    normalise = Normalise((0.5, 0.4), (0.2, 0.3))
+    spec = ModelSpec(Direct(5), network, LIF(), ATan(), MeanPotential(), SHAPE, 3, normalise)
+    model, images, rows = spec.build(Key.of(0)).train(training), Key.of(1).uniform((32, *SHAPE)), []
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+            module.register_forward_hook(lambda _, given, out: rows.append(len(given[0])))
+    found = []
+    for encoded in (model.encode, lambda x: model.encode(x).contiguous()):
+        x = images.clone().requires_grad_()
+        outputs = model.respond(encoded(x))
+        found.append((outputs.detach(), torch.autograd.grad(outputs.square().sum(), x)[0]))
+    (once, gradient), (repeated, sums) = found
+    assert min(rows[: len(rows) // 2]) == 32 < min(rows[len(rows) // 2 :])
+    assert torch.equal(once, repeated) or (training and torch.allclose(once, repeated, atol=1e-5))
+    assert torch.allclose(gradient, sums, rtol=1e-5, atol=1e-6 * sums.abs().max().item())
+
+
 @dataclass(frozen=True)
 class Doubled:
     """A code that gives the image twice, as two blocks of channels."""

@@ -8,13 +8,14 @@ from torch import nn
 
 from spikeproof.attacks.gradient.plain import PGD, Through
 from spikeproof.attacks.recipe import GradientRecipe, Recipe
-from spikeproof.attacks.search import GradientAttack
+from spikeproof.attacks.search import GradientAttack, Result
 from spikeproof.catalogue.names import PARTS
 from spikeproof.decoders import MeanPotential
 from spikeproof.encoders import Latency, StraightThrough
 from spikeproof.errors import InputError
+from spikeproof.evaluation import verdicts
 from spikeproof.evaluation.through import rate_twin, through
-from spikeproof.evaluation.verdicts import Steady
+from spikeproof.evaluation.verdicts import Steady, evaluate_attack
 from spikeproof.gradients import ASSG
 from spikeproof.keys import Key
 from spikeproof.networks import MLP, ModelSpec
@@ -82,6 +83,37 @@ def test_a_shared_pass_changes_no_number(recipe, case):
     assert (apart.queries > shared.queries).all()
     assert torch.equal(shared.backward_queries, apart.backward_queries)
     assert 0 < shared.success.float().mean() < 1 or isinstance(recipe, Through)
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, *SOURCES], ids=repr)
+def test_passes_over_few_of_the_examples_change_no_number(recipe, case):
+    model, x, y = case
+    twin = through(model, recipe) or model
+    whole, parts = (
+        recipe(THREAT)(
+            Steady(model, most), x, y, Key.of(5).for_rows(range(BATCH)), through=Steady(twin, most)
+        )
+        for most in (None, 12)
+    )
+    for name, one, other in zip(Result._fields, whole, parts, strict=True):
+        assert (one is None and other is None) or torch.equal(one.nan_to_num(7), other.nan_to_num(7)), name
+
+
+def test_what_is_left_of_several_batches_is_attacked_in_common_passes(case, monkeypatch):
+    """Every pass of a few examples costs as much as one of a whole block."""
+    model = case[0]
+    x = Key.of(6).uniform((4 * BATCH, 1, 6, 6))
+    y, found = model(x).argmax(1), []
+    for together in (1, verdicts.TOGETHER):
+        monkeypatch.setattr(verdicts, "TOGETHER", together)
+        counted = Stranger(model)
+        outcome = evaluate_attack(counted, PGD(steps=20), Linf(0.1), x, y, batch_size=BATCH)
+        found.append((outcome, counted.passes))
+    (apart, many), (joined, few) = found
+    assert few < 0.85 * many
+    assert not apart.right.bool().all()
+    for name in ("right", "x_adv", "queries", "fell", "losses"):
+        assert torch.equal(*(getattr(each, name).nan_to_num(7) for each in (apart, joined))), name
 
 
 def test_answers_of_another_model_are_no_verdicts(case):

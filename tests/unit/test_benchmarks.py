@@ -78,10 +78,11 @@ def test_an_evaluation_has_the_same_verdicts_in_every_way_and_can_be_drawn(bench
     costs, throughput, draw = map(benchmark, ("evaluation_cost", "throughput", "draw_throughput"))
     subject = replace(costs.SUBJECTS["digits"], network=sp.MLP((24,)), images=200, epochs=4)
     model, test = costs.trained(subject)
-    found = costs.evaluations(model, test.images[:30], test.labels[:30], steps=4)  # asserts equal verdicts
-    left = {name: row["robust_accuracy"] for name, row in found.items()}
+    found = costs.evaluations(model, test.images[:40], test.labels[:40], 4, few=30)  # asserts equal verdicts
+    left = {name: row["robust_accuracy_there"] for name, row in found.items()}
     assert left["written"] == left["compiled"]
-    for name in costs.PEERS:
+    assert [found[name]["images"] for name in ("written", "compiled")] == [30, 40]
+    for name in (f"{name} on spikingjelly" for name in costs.PEERS):
         assert all(abs(one - other) <= 0.2 for one, other in zip(left[name], left["compiled"], strict=True))
     audit = costs.audits(model, test.images[:8], test.labels[:8])
     assert audit["gradients"] > 0

@@ -14,6 +14,7 @@ import torch
 import spikeproof.experiments.run.driver as running
 from spikeproof.catalogue.names import studies
 from spikeproof.catalogue.saved import load as load_model
+from spikeproof.compiled import LOOPS_VARIABLE, why_not_compiled
 from spikeproof.datasets import Digits
 from spikeproof.encoders import Direct, Latency
 from spikeproof.errors import InputError
@@ -413,6 +414,44 @@ def test_a_study_killed_while_training_resumes_from_the_last_epoch(tmp_path):
 
 
 # --- what is stored ------------------------------------------------------------------------------------
+
+
+def test_cells_of_models_that_normalise_a_current_are_told_from_those_of_older_versions():
+    chosen = study(
+        "normalise={mean: [0.5], std: [0.5]}", "models.encoder=[{direct: {steps: 3}}, {latency: {steps: 3}}]"
+    )
+    cells = [cell.record() for cell in cells_of(chosen, chosen.data.load(None))]
+    spiking = {
+        cell["address"]: cell["spec"]["model"]["encoder"]["name"] != "direct"
+        for cell in cells
+        if cell["kind"] == "train"
+    }
+    assert set(spiking.values()) == {True, False}
+    for cell in cells:
+        made = spiking[cell["spec"].get("train", cell["address"])]
+        assert cell["spec"].get("normalised") == (None if made else "once"), cell["kind"]
+    plain = study("models.encoder={direct: {steps: 3}}")
+    assert not any("normalised" in cell.spec for cell in cells_of(plain, plain.data.load(None)))
+
+
+def loops_of(out):
+    """The loops over time that cells of each kind note."""
+    store = Store(out)
+    cells = [store.read(cell["address"]) for cell in running.read_plan(out)["plan"]]
+    return {
+        (cell.cell["kind"], json.loads((cell.path / "provenance.json").read_text()).get("loops"))
+        for cell in cells
+    }
+
+
+def test_cells_that_measure_take_compiled_loops_unless_others_are_chosen(finished, tmp_path, monkeypatch):
+    kinds = {kind for kind, _ in loops_of(finished)}
+    compiled = None if why_not_compiled() else "compiled"
+    assert loops_of(finished) == {(kind, None if kind == "train" else compiled) for kind in kinds}
+    monkeypatch.setenv(LOOPS_VARIABLE, "written")
+    run(tmp_path / "written")
+    assert loops_of(tmp_path / "written") == {(kind, None) for kind in kinds}
+    assert numbers(tmp_path / "written") == numbers(finished)
 
 
 def test_cells_hold_what_their_kind_promises(finished):

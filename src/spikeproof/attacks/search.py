@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -44,6 +44,7 @@ from spikeproof.protocols import (
 __all__ = [
     "UNRECORDED",
     "Best",
+    "Bounded",
     "GradientAttack",
     "Jump",
     "Result",
@@ -79,6 +80,28 @@ class Result(NamedTuple):
     # Forward passes on an image outside [0, 1], which were answered for the nearest image inside; None for
     # an attack whose images never leave [0, 1].
     outside: Int64[Tensor, "B"] | None = None
+
+    def taken(self, rows: Int64[Tensor, "R"]) -> Result:
+        """The results of some of the examples."""
+        return Result(
+            self.x_adv[rows],
+            self.success[rows],
+            self.losses[:, rows],
+            self.queries[rows],
+            self.backward_queries[rows],
+            self.zero_gradients[rows],
+            None if self.fell is None else self.fell[rows],
+            None if self.outside is None else self.outside[rows],
+        )
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A model that says how many examples one pass takes at most; no answer depends on it."""
+
+    @property
+    def most(self) -> int | None:
+        """The number of examples; None where any number may be passed."""
 
 
 class Best:
@@ -536,6 +559,12 @@ class _Case:
     def stochastic(self) -> bool:
         return bool(getattr(self.model, "stochastic", False))
 
+    def passes(self, rows: Int64[Tensor, "R"]) -> list[Int64[Tensor, "P"]]:
+        """The positions of the examples of every pass that these rows take."""
+        most = self.model.most if isinstance(self.model, Bounded) else None
+        everything = torch.arange(len(rows), device=rows.device)
+        return list(torch.split(everything, most or max(len(rows), 1)))
+
     @cached_property
     def verdict_model(self) -> Model | None:
         """The model that gives the verdict at every step; None where the gradient source has its answers."""
@@ -626,8 +655,8 @@ class _Run:
             now = self.key.fold("step", step).take(rows)
             size = attack.step_size * plan["scale"]
             position = Position(attack.threat, x[rows], at[rows], size, plan["share"], now.fold("move"))
-            with so_far.serving(rows):
-                value, grad = self.follow(rows, attack.step.gradient_point(position, memory), now)
+            point = attack.step.gradient_point(position, memory)
+            value, grad = self.follow(rows, point, now, so_far)
             observation = Observation(step, attack.steps, position.x, position.here, value, grad)
             here, grad, plan = attack.schedule(observation, plan)
             position = position._replace(
@@ -640,10 +669,16 @@ class _Run:
             self.finish(rows, at[rows], self.key.fold("step", attack.steps).take(rows))
         return at
 
-    def follow(self, rows: Tensor, here: Float[Tensor, "R *F"], key: Key) -> tuple[Tensor, Tensor]:
+    def follow(
+        self, rows: Tensor, here: Float[Tensor, "R *F"], key: Key, so_far: Recollection
+    ) -> tuple[Tensor, Tensor]:
         """Objective and gradient of some examples, entered into the ledger and the best images."""
-        oracle, looks = self.attack.oracle, 1 + self.attack.views
-        value, grad, fooled = oracle(self.in_views(self.case.gradient_source, rows), here, key)
+        oracle, looks, answers = self.attack.oracle, 1 + self.attack.views, []
+        for part in self.case.passes(rows):
+            evaluate = self.in_views(self.case.gradient_source, rows[part])
+            with so_far.serving(rows[part]):
+                answers.append(oracle(evaluate, here[part], key.take(part)))
+        value, grad, fooled = map(torch.cat, zip(*answers, strict=True))
         forward, backward = oracle.passes(here)
         self.ledger.add_gradient(rows, forward * looks, backward * looks, grad)
         self.note(rows, here, key, value, fooled)
@@ -651,8 +686,7 @@ class _Run:
 
     def finish(self, rows: Tensor, here: Float[Tensor, "R *F"], key: Key) -> None:
         """Evaluate the objective without a gradient, which the last iterates of a run do not need."""
-        with torch.no_grad():
-            value, fooled = self.in_views(self.case.gradient_source, rows)(here, key)
+        value, fooled = self.answers(partial(self.in_views, self.case.gradient_source), rows, here, key)
         self.ledger.add_forward(rows, 1 + self.attack.views)
         self.note(rows, here, key, value, fooled)
 
@@ -664,12 +698,21 @@ class _Run:
         """
         row = self.ledger.add_row(rows, value)
         if self.case.verdict_model is not None:
-            with torch.no_grad():
-                value, fooled = self.evaluator(self.case.verdict_model, rows)(here, key.fold("verdict"))
+            judged = partial(self.evaluator, self.case.verdict_model)
+            value, fooled = self.answers(judged, rows, here, key.fold("verdict"))
             self.ledger.add_forward(rows, 1)
         self.best.offer(rows, here, fooled, value)
         self.best.fall(rows, fooled, row)
         self.ledger.add_verdicts(rows, fooled)
+
+    @torch.no_grad()
+    def answers(
+        self, evaluate_at: Callable[[Tensor], Evaluate], rows: Tensor, here: Tensor, key: Key
+    ) -> tuple[Tensor, Tensor]:
+        """Objective and verdict of some examples, without a gradient."""
+        found = [evaluate_at(rows[part])(here[part], key.take(part)) for part in self.case.passes(rows)]
+        value, fooled = map(torch.cat, zip(*found, strict=True))
+        return value, fooled
 
     def in_views(self, model: Model, rows: Tensor) -> Evaluate:
         """The mean objective over the image and its views, and whether the image itself fooled the model."""

@@ -1,9 +1,10 @@
 """Loops over time in machine code: one C++ source, built on first use with the compiler of the machine.
 
-Which loops are used is a choice of the user (`Loops`), never of the machine: without a choice the loops
-written in PyTorch are used. On one thread both give the same spikes and the same gradients on images and
-weights to the bit; gradients on learned constants of neurons, which are sums over all neurons and steps,
-agree up to rounding. `spikeproof.neurons` describes its neurons to this room.
+Which loops are used is a choice of the user (`Loops`) or of a cell of a study, which notes it: cells that
+measure take compiled loops. Elsewhere the loops written in PyTorch are used without a choice. On one thread
+both give the same spikes and the same gradients on images and weights to the bit; gradients on learned
+constants of neurons, which are sums over all neurons and steps, agree up to rounding. `spikeproof.neurons`
+describes its neurons to this room.
 """
 
 from spikeproof.compiled.choice import *

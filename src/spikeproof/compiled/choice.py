@@ -1,8 +1,9 @@
 """How layers are computed: the loops over time of neurons, and the backward passes of linear maps.
 
 Loops can be chosen for a block of code or, by an environment variable, for a process, because the choice
-changes no digit of an attack. Backward passes of linear maps can be chosen for a block of code only: another
-choice is another attack.
+changes no digit of an attack. Cells of studies that measure are computed with compiled loops unless others
+are chosen. Backward passes of linear maps can be chosen for a block of code only: another choice is another
+attack.
 """
 
 from __future__ import annotations
@@ -58,8 +59,11 @@ _chosen: ContextVar[Loops | None] = ContextVar("loops", default=None)
 _backward: ContextVar[Backward] = ContextVar("backward", default=Backward.PLAIN)
 
 
-def chosen_loops() -> Loops:
-    """The loops of this block of code, else those that the environment names, else the written ones.
+def chosen_loops(otherwise: Loops = Loops.WRITTEN) -> Loops:
+    """The loops of this block of code, else those that the environment names.
+
+    Args:
+        otherwise: what is used where neither names any.
 
     Raises:
         InputError: the environment names loops that do not exist.
@@ -71,7 +75,8 @@ def chosen_loops() -> Loops:
     """
     if (loops := _chosen.get()) is not None:
         return loops
-    name = os.environ.get(LOOPS_VARIABLE, Loops.WRITTEN.value)
+    if (name := os.environ.get(LOOPS_VARIABLE)) is None:
+        return otherwise
     try:
         return Loops(name)
     except ValueError:

@@ -173,10 +173,9 @@ def decide(logits: Float[Tensor, "B K"]) -> Int64[Tensor, "B"]:
         >>> decide(torch.tensor([[1.0, 3.0], [2.0, 2.0], [nan, 1.0], [2.0, -inf], [inf, inf]])).tolist()
         [1, -1, -1, 0, -1]
     """
-    best, choice = logits.max(-1)
+    best, choice = logits.max(-1)  # NaN where a score is NaN, which equals none
     unique = (logits == best[:, None]).sum(-1) == 1
-    usable = unique & ~logits.isnan().any(-1)
-    return torch.where(usable, choice, UNDECIDED)
+    return torch.where(unique, choice, UNDECIDED)
 
 
 def silent(outputs: Float[Tensor, "T B K"]) -> Bool[Tensor, "B"]:

@@ -153,6 +153,8 @@ class SpikeCode:
 
     def __call__(self, x: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "T B *F"]:
         check_range(x, type(self).__name__)
+        if not torch.is_grad_enabled():
+            return self.emit(x, key)
         spikes: Tensor = _Emit.apply(x, self, key)  # type: ignore[no-untyped-call]
         return spikes
 
@@ -183,7 +185,8 @@ class LevelCode(SpikeCode):
         A value within one rounding error of single precision above an edge counts as on the edge, so the 256
         grey levels k/255 get exactly `ceil(k T / 255)`.
         """
-        return ((x.double() - tolerance(x)) * self.steps).ceil().clamp(0, self.steps).long()
+        scaled = (x.double() - tolerance(x)).mul_(self.steps)
+        return scaled.ceil_().clamp_(0, self.steps).long()
 
     def pattern(self, level: Tensor) -> Tensor:
         """The spikes of a level, amplitudes included; time comes first."""

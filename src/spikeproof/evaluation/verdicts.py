@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -26,8 +26,9 @@ from torch import Tensor
 from spikeproof.attacks.made_of.composite import GradientSources
 from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.recipe import Attack, Recipe, made
-from spikeproof.attacks.search import check_threat, show
+from spikeproof.attacks.search import GradientAttack, Result, check_threat, show
 from spikeproof.corruptions import Corruption
+from spikeproof.decoders import decide
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.evaluation.callables import answering, check_repeats
 from spikeproof.evaluation.columns import joined, subset
@@ -41,8 +42,9 @@ from spikeproof.evaluation.outcomes import (
     distances,
 )
 from spikeproof.evaluation.through import through as gradient_source_of
+from spikeproof.gradients import GradientRule
 from spikeproof.keys import Key
-from spikeproof.networks.classifier import Inference
+from spikeproof.networks.classifier import Classifier, Inference
 from spikeproof.protocols import (
     Encoder,
     Model,
@@ -68,6 +70,12 @@ __all__ = [
 
 CHOOSING = 32
 """Least number of draws with which an attacker chooses among images, for a stochastic model."""
+
+TOGETHER = 8
+"""Batches at most whose examples one search attacks together."""
+
+NUMBERS = 1 << 22
+"""Pixels at most of the examples that one search attacks together, unless one batch has more."""
 
 BLOCK = 32  # a batch of whole blocks fills every vector register, and then rounds each row alike
 
@@ -241,11 +249,17 @@ def evaluate_attack(
     through = _gradient_source(model, attack, threat) if through is None else through
     draws = draws if _stochastic(model) else 1
     batch_size = getattr(attack, "batch", None) or _whole(batch_size)
-    target, origin = Steady(model), _steady(through)
+    target, origin = Steady(model, batch_size), _steady(through, batch_size)
+    together = batch_size * _batches_together(attack, through, x[:batch_size])
     batches = []
-    for rows in _batches(len(x), batch_size):
-        examples = Untouched(threat, x[rows], subset(clean, rows))
-        batches.append(_attacked(attack, target, origin, examples, y[rows], key.for_rows(ids[rows]), draws))
+    for some in _batches(len(x), together):
+        begun = key.for_rows(ids[some])
+        found = _searched(attack, target, origin, x[some], y[some], clean.right_selection[some] > 0, begun)
+        for rows in _batches(len(x[some]), batch_size):
+            here = slice(some.start + rows.start, min(some.start + rows.stop, some.stop))
+            examples = Untouched(threat, x[here], subset(clean, here))
+            part = None if found is None else found.part(rows)
+            batches.append(_attacked(part, model, examples, y[here], key.for_rows(ids[here]), draws))
     nested = bool(getattr(attack, "nested", False))
     return Attacked(**joined(Attacked, batches), draws=draws, nested=nested)
 
@@ -301,33 +315,74 @@ def evaluate_sweep(
     return found
 
 
-def _attacked(
+class _Found(NamedTuple):
+    """What an attack has found for some of the examples."""
+
+    rows: Int64[Tensor, "R"]
+    result: Result
+
+    def part(self, of: slice) -> _Found | None:
+        """The same of the examples from one row to another, whose rows then count from the first of them."""
+        inside = ((self.rows >= of.start) & (self.rows < of.stop)).nonzero().flatten()
+        return _Found(self.rows[inside] - of.start, self.result.taken(inside)) if len(inside) else None
+
+
+def _batches_together(
+    attack: Attack, through: Model | GradientSources | None, batch: Float[Tensor, "B *F"]
+) -> int:
+    """The number of batches whose examples one search attacks, so that those still standing fill passes.
+
+    Searched batch by batch, the few that are left of each batch would be padded to a block of their own.
+    Adaptive gradient rules keep statistics of every layer for every example, so with them each batch is
+    searched by itself.
+    """
+    inner = attack.attack if isinstance(attack, Nested) else attack
+    rules = isinstance(through, torch.nn.Module) and any(
+        isinstance(getattr(layer, "unroll", None), GradientRule) for layer in through.modules()
+    )
+    known = through is None or isinstance(through, Classifier)
+    if not isinstance(inner, GradientAttack) or not known or rules:
+        return 1
+    return max(1, min(TOGETHER, NUMBERS // max(batch.numel(), 1)))
+
+
+def _searched(
     attack: Attack,
     model: Steady,
     gradient_source: Steady | GradientSources | None,
-    examples: Untouched,
-    y: Int64[Tensor, "B"],
+    x: Float[Tensor, "N *F"],
+    y: Int64[Tensor, "N"],
+    right: Bool[Tensor, "N"],
     key: Key,
-    draws: int,
+) -> _Found | None:
+    """Attack the examples that are right; None if there are none."""
+    rows = right.nonzero().flatten()
+    if not len(rows):
+        return None
+    now = key.fold("attack").take(rows)
+    return _Found(rows, attack(model, x[rows], y[rows], now, through=gradient_source))
+
+
+def _attacked(
+    found: _Found | None, model: Model, examples: Untouched, y: Int64[Tensor, "B"], key: Key, draws: int
 ) -> AttackedBatch:
-    """Attack the examples of one batch that are right, check the budget, and classify the images again."""
-    x, rows = examples.images, (examples.clean.right_selection > 0).nonzero().flatten()
-    found, images = None, x.clone()
-    if len(rows):
-        found = attack(model, x[rows], y[rows], key.fold("attack").take(rows), through=gradient_source)
-        images[rows] = found.x_adv.to(x.dtype)
+    """Check the budget of what an attack has found for a batch, and classify the images again."""
+    x, images = examples.images, examples.images.clone()
+    rows, result = (y.new_zeros(0), None) if found is None else found
+    if result is not None:
+        images[rows] = result.x_adv.to(x.dtype)
     within = examples.threat.contains(images, x)
     x_adv = torch.where(within.view(-1, *[1] * (x.ndim - 1)), images, x)
-    fresh = _answers(model.model, x_adv, y, key.fold("measure"), draws)
+    fresh = _answers(model, x_adv, y, key.fold("measure"), draws)
     chosen = fresh
-    if model.stochastic:
-        chosen = _answers(model.model, x_adv, y, key.fold("selection"), max(draws, CHOOSING))
+    if _stochastic(model):
+        chosen = _answers(model, x_adv, y, key.fold("selection"), max(draws, CHOOSING))
     left = examples.clean.right_selection < chosen.right
-    seen = _in_views(model.model, examples.threat, x_adv, x, y, key.fold("views"))
-    seen_clean = _in_views(model.model, examples.threat, x, x, y, key.fold("views"))
-    rounded = _rounded(model.model, x_adv, y, key.fold("eight-bit"), draws, fresh)
+    seen = _in_views(model, examples.threat, x_adv, x, y, key.fold("views"))
+    seen_clean = _in_views(model, examples.threat, x, x, y, key.fold("views"))
+    rounded = _rounded(model, x_adv, y, key.fold("eight-bit"), draws, fresh)
     return AttackedBatch(
-        examples.threat, x, examples.clean, rows, found, within, x_adv, fresh, chosen,
+        examples.threat, x, examples.clean, rows, result, within, x_adv, fresh, chosen,
         rounded=torch.where(_is_image(x_adv), torch.where(left, examples.clean.right, rounded), torch.nan),
         seen=seen, seen_clean=seen_clean,
     )  # fmt: skip
@@ -353,22 +408,36 @@ def _rounded(
     model: Model, x_adv: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key, draws: int, fresh: Answers
 ) -> Float[Tensor, "B"]:
     """Share of draws in which the answer to the image rounded to 8 bits is the label."""
-    grid = (x_adv.clamp(0, 1) * 255).round() / 255
-    right = _answers(model, grid, y, key, draws).right
-    return torch.where((grid == x_adv).flatten(1).all(1), fresh.right, right)
+    grid, right = (x_adv.clamp(0, 1) * 255).round() / 255, fresh.right.clone()
+    moved = (grid != x_adv).flatten(1).any(1).nonzero().flatten()
+    if len(moved):
+        keys = [key.take(moved).fold("draw", i) for i in range(draws)]
+        with torch.no_grad():
+            answers = torch.stack([decide(Steady(model)(grid[moved], now)) for now in keys])
+        right[moved] = (answers == y[moved]).to(right.dtype).mean(0)
+    return right
 
 
 @dataclass(frozen=True)
 class Steady:
-    """A model whose answers do not depend on the batch, not even in the last bit."""
+    """A model whose answers do not depend on the batch, not even in the last bit.
+
+    Args:
+        model: the model itself.
+        most: examples of a pass; without gradients, more of them take several passes. None for any number.
+    """
 
     model: Model
+    most: int | None = None
 
     @property
     def stochastic(self) -> bool:
         return _stochastic(self.model)
 
     def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "B K"]:
+        if self.most is not None and len(images) > self.most and not torch.is_grad_enabled():
+            parts = [torch.arange(len(images))[rows] for rows in _batches(len(images), self.most)]
+            return torch.cat([self(images[part], None if key is None else key.take(part)) for part in parts])
         padded, key = _padded(images, key)
         logits: Tensor = self.model(padded, key)
         if not isinstance(logits, Tensor) or logits.ndim < 1 or len(logits) != len(padded):
@@ -418,10 +487,10 @@ def _gradient_source(model: Model, attack: Attack, threat: Threat) -> Model | Gr
     return None if origin is None else gradient_source_of(model, origin.recipe)
 
 
-def _steady(through: Model | GradientSources | None) -> Steady | GradientSources | None:
+def _steady(through: Model | GradientSources | None, most: int) -> Steady | GradientSources | None:
     if isinstance(through, GradientSources):
-        return GradientSources(tuple(map(_steady, through.models)))
-    return None if through is None else Steady(through)
+        return GradientSources(tuple(_steady(each, most) for each in through.models))
+    return None if through is None else Steady(through, most)
 
 
 def _padded(images: Tensor, key: Key | None) -> tuple[Tensor, Key | None]:

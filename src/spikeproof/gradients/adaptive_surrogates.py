@@ -23,6 +23,7 @@ from spikeproof.errors import InputError
 from spikeproof.gradients.rate_based import check_fires
 from spikeproof.gradients.temporal import Fit, GradientRule
 from spikeproof.neurons import IntegrateAndFire, Neuron, SomeState, Spiking, State
+from spikeproof.neurons.parts.loops import Kind, compiled_backward, compiled_forward, compiles
 from spikeproof.protocols import Context
 from spikeproof.surrogates import Surrogate, unit_of
 
@@ -71,6 +72,7 @@ class Recollection:
         self.examples = examples
         self.last: dict[int, tuple[Tensor, tuple[Tensor, ...]]] = {}  # examples and values of a pass
         self.earlier: dict[int, tuple[Tensor, ...]] = {}  # of all examples, as of earlier passes
+        self.filed: dict[int, Tensor] = {}  # which of all examples have such values
         self.rows, self.seen = torch.arange(examples), set[int]()
 
     @staticmethod
@@ -89,13 +91,15 @@ class Recollection:
             _CURRENT.reset(token)
 
     def of(self, layer: int, batch: int) -> tuple[Tensor, ...] | None:
-        """The statistics `[S, B, ...]` of a layer for the examples of a pass; None before the first pass."""
+        """The statistics `[S, B, ...]` of a layer for the examples of a pass; None before their first."""
         if layer not in self.last:
             return None
         rows, parts = self.last[layer]
         if parts[0].shape[1] == batch and torch.equal(rows, self.rows):
             return parts  # most passes have the examples of the pass before, whose values need no copy
         self._file(layer)
+        if not self.filed[layer][self.rows].all():  # a pass of other examples came before
+            return None
         return tuple(part[:, self._rows_of(batch)] for part in self.earlier[layer])
 
     def keep(self, layer: int, parts: tuple[Tensor, ...]) -> None:
@@ -113,8 +117,10 @@ class Recollection:
             self.earlier[layer] = tuple(
                 part.new_zeros(shape) for part, shape in zip(parts, shapes, strict=True)
             )
+            self.filed[layer] = torch.zeros(self.examples, dtype=torch.bool, device=rows.device)
         for whole, part in zip(self.earlier[layer], parts, strict=True):
             whole[:, rows] = part[:, : len(rows)]
+        self.filed[layer][rows] = True
 
     def _rows_of(self, batch: int) -> Int64[Tensor, "B"]:
         """The examples of a pass; a batch that was padded to whole blocks repeats its last example."""
@@ -421,12 +427,16 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, v: Tensor, neuron: IntegrateAndFire, fitting: _Recalling) -> Any:
-        potentials, spikes, v = torch.empty_like(current), torch.empty_like(current), v.clone()
-        decay = neuron.decay
-        for i, before, z in zip(current, potentials, spikes, strict=True):
-            torch.add(v.mul_(decay), i, out=before)
-            torch.ge(before, neuron.threshold, out=z)
-            neuron.reset(before, z, neuron.threshold, out=v)
+        decay, ctx.form = neuron.decay, None
+        if compiles(current, None, neuron.reset) and current[0].is_contiguous():
+            ctx.form = neuron.form(Kind.INTEGRATING, decay)
+            potentials, spikes, v = compiled_forward(current, ctx.form, v)
+        else:
+            potentials, spikes, v = torch.empty_like(current), torch.empty_like(current), v.clone()
+            for i, before, z in zip(current, potentials, spikes, strict=True):
+                torch.add(v.mul_(decay), i, out=before)
+                torch.ge(before, neuron.threshold, out=z)
+                neuron.reset(before, z, neuron.threshold, out=v)
         slopes = fitting.slopes(potentials - neuron.threshold)
         ctx.save_for_backward(potentials, spikes, slopes)
         ctx.neuron = neuron
@@ -436,6 +446,8 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (potentials, spikes, slopes), neuron = ctx.saved_tensors, ctx.neuron
+        if ctx.form is not None:
+            return compiled_backward(grads[0], ctx.form, potentials, slopes), None, None, None
         found, carried, decay = torch.empty_like(potentials), torch.zeros_like(potentials[0]), neuron.decay
         for t in range(len(potentials) - 1, -1, -1):
             by_v, by_z = neuron.reset.slope(potentials[t], spikes[t], neuron.threshold)

@@ -42,7 +42,8 @@ class Normalise:
     """Subtract a mean and divide by a standard deviation, per channel and inside the model.
 
     The normalisation is applied at every time step after the encoder, so a silent input becomes the value
-    -mean/std. If the encoder repeats the image channels in several blocks, each block is normalised.
+    -mean/std. If the encoder repeats the image channels in several blocks, each block is normalised. An
+    input that is the same at every step is normalised once and stays one tensor expanded over time.
 
     Args:
         mean: per channel, in pixel value.
@@ -63,6 +64,8 @@ class Normalise:
     def __call__(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H W"]:
         blocks = x.shape[-3] // len(self.mean)
         mean, std = (x.new_tensor(v * blocks).view(-1, 1, 1) for v in (self.mean, self.std))
+        if len(x) > 1 and x.stride(0) == 0:
+            return ((x[0] - mean) / std).expand_as(x)
         return (x - mean) / std
 
 

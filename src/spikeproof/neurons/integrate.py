@@ -11,7 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.errors import InputError
-from spikeproof.neurons.parts.loops import Kind, compiled_loop, compiles, has_channels_last
+from spikeproof.neurons.parts.loops import (
+    Kind,
+    compiled_filter,
+    compiled_loop,
+    compiles,
+    has_channels_last,
+)
 from spikeproof.neurons.parts.neuron import (
     NOTHING,
     Learned,
@@ -53,6 +59,8 @@ class IntegrateAndFire(Resetting):
         self, current: Float[Tensor, "T B *F"], learned: Learned = NOTHING
     ) -> Float[Tensor, "T B *F"]:
         v, potentials = torch.zeros_like(current[0]), []
+        if not torch.is_grad_enabled() and compiles(current):
+            return compiled_filter(current, self.decay, 1.0, v)
         for i in current:
             v = self.decay * v + i
             potentials.append(v)
@@ -121,6 +129,23 @@ class _Kept(Context, Protocol):
     spike: Surrogate
 
 
+def _fired(
+    current: Float[Tensor, "T N"], v: Float[Tensor, "N"], neuron: IntegrateAndFire, goes_back: bool
+) -> tuple[Float[Tensor, "S N"], Float[Tensor, "T N"], Float[Tensor, "N"]]:
+    """Potentials before the reset, at every step or at the last alone; spikes; potentials at the end."""
+    steps = len(current) if goes_back else min(len(current), 1)  # else one row serves all steps
+    potentials, spikes = current.new_empty(steps, current.shape[1]), torch.empty_like(current)
+    end, decay, threshold = v.clone(), neuron.decay, neuron.threshold
+    for block in _blocks(current):
+        v = end[block]
+        rows = potentials[:, block].expand(len(current), -1)
+        for i, before, z in zip(current[:, block], rows, spikes[:, block], strict=True):
+            torch.add(v.mul_(decay), i, out=before)
+            torch.ge(before, threshold, out=z)
+            neuron.reset(before, z, threshold, out=v)
+    return potentials, spikes, end
+
+
 class _IntegrateAndFire(torch.autograd.Function):
     """The loop of `unroll`, block by block, with a hand-written instead of a recorded gradient recursion."""
 
@@ -128,18 +153,8 @@ class _IntegrateAndFire(torch.autograd.Function):
     def forward(
         ctx: _Kept, current: Tensor, v: Tensor, neuron: IntegrateAndFire, spike: Surrogate
     ) -> tuple[Tensor, Tensor]:
-        shape, current = current.shape, current.flatten(1)
-        goes_back, size = any(ctx.needs_input_grad), current.shape[1]
-        steps = len(current) if goes_back else min(len(current), 1)  # else one row serves all steps
-        potentials, spikes = current.new_empty(steps, size), torch.empty_like(current)
-        end, decay, threshold = v.flatten().clone(), neuron.decay, neuron.threshold
-        for block in _blocks(current):
-            v = end[block]
-            rows = potentials[:, block].expand(len(current), -1)
-            for i, before, z in zip(current[:, block], rows, spikes[:, block], strict=True):
-                torch.add(v.mul_(decay), i, out=before)
-                torch.ge(before, threshold, out=z)
-                neuron.reset(before, z, threshold, out=v)
+        shape, goes_back = current.shape, any(ctx.needs_input_grad)
+        potentials, spikes, end = _fired(current.flatten(1), v.flatten(), neuron, goes_back)
         if goes_back:
             ctx.save_for_backward(potentials, spikes)
             ctx.neuron, ctx.spike = neuron, spike
@@ -174,7 +189,11 @@ def has_compiled(neuron: Neuron) -> bool:
         >>> has_compiled(IF()), has_compiled(Neuron())
         (True, False)
     """
-    lineage = type(neuron).__mro__
+    return _belongs(type(neuron).__mro__)
+
+
+@cache
+def _belongs(lineage: tuple[type, ...]) -> bool:
     loop, step, fire = (
         next((cls for cls in lineage if name in vars(cls)), None) for name in ("compiled", "step", "fire")
     )
@@ -203,7 +222,11 @@ def lif_unroll(
     assert isinstance(neuron, IntegrateAndFire)
     if last := has_channels_last(current):  # in the order of memory
         current, state = current.movedim(2, -1), State(state.v.movedim(1, -1))
-    spikes, v = _IntegrateAndFire.apply(current, state.v, neuron, spike)  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled():
+        spikes, v = _IntegrateAndFire.apply(current, state.v, neuron, spike)  # type: ignore[no-untyped-call]
+    else:
+        _, spikes, v = _fired(current.flatten(1), state.v.flatten(), neuron, goes_back=False)
+        spikes, v = spikes.view(current.shape), v.view(state.v.shape)
     return (spikes.movedim(-1, 2), State(v.movedim(-1, 1))) if last else (spikes, State(v))
 
 

@@ -28,7 +28,7 @@ def _in_full(current: Tensor) -> Tensor:
         torch.float16,
     )
     current = current.float() if mixed else current
-    if has_channels_last(current):
+    if current.is_contiguous() or has_channels_last(current):
         return current
     return current if current.stride(0) == 0 and current[0].is_contiguous() else current.contiguous()
 

@@ -51,6 +51,8 @@ PASSES = 3
 """Largest number of rounds over single pixels, which go on while they help."""
 CHUNK = 128
 """Largest batch of the forward passes: larger ones leave the processor's cache and take longer per image."""
+PIXELS = 1 << 15
+"""Pixels of a larger batch, of images so small that it holds more of them."""
 ENUMERATED = 512
 """Patterns of one image that are compared at once."""
 DETERMINISTIC = Key(("deterministic",))
@@ -355,7 +357,8 @@ class PatternSearch:
 
     def evaluate(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The margin, and whether the image fools the model, by a forward pass of the attacked model."""
-        parts = zip(torch.split(images, CHUNK), torch.split(rows, CHUNK), strict=True)
+        size = max(CHUNK, PIXELS // max(images[:1].numel(), 1))
+        parts = zip(torch.split(images, size), torch.split(rows, size), strict=True)
         with torch.no_grad():
             found = [
                 evaluator(self.model, self.margin, self.y[few])(part, DETERMINISTIC) for part, few in parts

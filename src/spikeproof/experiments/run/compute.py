@@ -40,6 +40,7 @@ from spikeproof.compiled import (
     chosen_loops,
     chosen_span,
     keeping_memory,
+    using_loops,
     using_spans,
     why_not_compiled,
 )
@@ -105,6 +106,10 @@ SECONDS_AT_RISK = 10.0
 NO_MEMORY = ("out of memory", "can't allocate memory")
 """Words of PyTorch where memory does not suffice."""
 
+WRITTEN = (CellKind.TRAIN, CellKind.CERTIFY)
+"""Kinds of cells for which loops over time are the written ones unless others are chosen: compiled loops give
+weights, where neurons learn constants, other last digits."""
+
 SPAN = 32
 """Time steps that networks compute at once where memory does not suffice for all of them."""
 
@@ -139,7 +144,7 @@ class Provenance(TypedDict):
     finished: str
     batch_size: int
     command: list[str]
-    loops: NotRequired[str]  # the loops over time of neurons, if they were chosen
+    loops: NotRequired[str]  # the loops over time of neurons, if they are not the written ones
     span: NotRequired[int]  # time steps computed at once, if memory did not suffice for all
     packages: NotRequired[dict[str, str]]  # version of each package that added members to the catalogue
 
@@ -189,11 +194,13 @@ class Bench:
             CellKind.ANALYSE: Bench.analyse,
         }
         files, bench = None, self
+        loops = chosen_loops(Loops.WRITTEN if cell.kind in WRITTEN else Loops.COMPILED)
         state = checkpoint(self.root, cell.address, "parts")
         parts = Unfinished(state, cell.address, torch.device(self.device), tell)
         while files is None:
             try:
-                with one_thread(), in_full(), keeping_memory(), using_spans(bench.span or chosen_span()):
+                span = bench.span or chosen_span()
+                with one_thread(), in_full(), keeping_memory(), using_spans(span), using_loops(loops):
                     files = compute[cell.kind](bench, cell, parts)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error) or bench.smaller is None or cell.kind is CellKind.TRAIN:
@@ -205,7 +212,7 @@ class Bench:
                 tell(Progress(0, 1, f"out of memory; once more with a batch of {bench.batch_size}{at_once}"))
                 free_memory()
         files["cell.json"] = as_json({"format": FORMAT, **cell.record()})
-        files["provenance.json"] = as_json(bench.provenance(time.perf_counter() - began))
+        files["provenance.json"] = as_json(bench.provenance(time.perf_counter() - began, loops))
         return files
 
     @property
@@ -680,7 +687,7 @@ class Bench:
             raise DamagedError(f"The data set {spec['name']} changed on disk while the study ran")
         return self.datasets[name]
 
-    def provenance(self, seconds: float) -> Provenance:
+    def provenance(self, seconds: float, loops: Loops) -> Provenance:
         """Versions, machine, time and command line."""
         noted: Provenance = {
             "spikeproof": __version__,
@@ -694,7 +701,8 @@ class Bench:
             "batch_size": self.batch_size,
             "command": list(self.command),
         }
-        if (loops := chosen_loops()) is not Loops.WRITTEN and not why_not_compiled():
+        on_processor = torch.device(self.device).type == "cpu"
+        if loops is not Loops.WRITTEN and on_processor and not why_not_compiled():
             noted["loops"] = loops.value
         if self.span is not None:
             noted["span"] = self.span

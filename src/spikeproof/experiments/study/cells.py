@@ -94,7 +94,7 @@ class CellSpec(TypedDict, total=False):
     measured, the `sample`. Attacks, certificates, analyses and distances add what is tried and the `threat`,
     all but distances also `epsilon`. `source` is the model that the images of a transfer are made on,
     `smaller` the address of the cell with the next smaller budget in a nested sweep, and `plan` the digest of
-    the members of a suite.
+    the members of a suite. `normalised` stands where a current is normalised once for all steps.
     """
 
     dataset: Plain
@@ -106,6 +106,7 @@ class CellSpec(TypedDict, total=False):
     draws: int
     code_version: int
     choosing: int
+    normalised: str
     sample: Plain
     probe: Plain
     corruption: Plain
@@ -312,6 +313,8 @@ def _cells(study: Study, data: Dataset, model: Candidate | Owned, examples: int)
             measured["sample"] = describe(study.sample, PARTS)
         if stochastic:
             measured["choosing"] = max(draws, CHOOSING)
+        if isinstance(model, Candidate):
+            measured |= _normalised(model_spec(study, data, model))
         yield train
         yield Cell.of(CellKind.CLEAN, measured)
         if study.attacks:
@@ -447,10 +450,12 @@ def _is_suite(spec: CellSpec) -> bool:
 
 
 def _train(study: Study, data: Dataset, model: Candidate | Owned, seed: int) -> Cell:
+    more: CellSpec = {}
     if isinstance(model, Owned):
         spec, rule = model.spec(len(data.classes)), TAKEN
     else:
-        spec, rule = describe(model_spec(study, data, model), PARTS), describe(model.rule, PARTS)
+        own = model_spec(study, data, model)
+        spec, rule, more = describe(own, PARTS), describe(model.rule, PARTS), _normalised(own)
     return Cell.of(
         CellKind.TRAIN,
         {
@@ -459,8 +464,17 @@ def _train(study: Study, data: Dataset, model: Candidate | Owned, seed: int) -> 
             "rule": rule,
             "seed": seed,
             "code_version": TRAINING_VERSION,
+            **more,
         },
     )
+
+
+def _normalised(spec: ModelSpec) -> CellSpec:
+    """What tells cells of models that normalise a current once for all steps from those of older versions.
+
+    Their logits are the same, and the last digits of their gradients are not.
+    """
+    return {"normalised": "once"} if spec.normalise is not None and not spec.encoder.spiking else {}
 
 
 _LATER = ("subset", "blank")

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -35,7 +36,9 @@ from spikeproof.surrogates import (
 __all__ = [
     "Kind",
     "Membrane",
+    "compiled_backward",
     "compiled_filter",
+    "compiled_forward",
     "compiled_loop",
     "compiles",
     "has_channels_last",
@@ -187,10 +190,6 @@ def has_channels_last(current: Float[Tensor, "T B *F"]) -> bool:
     return current.stride(0) in (0, step.numel()) and step.is_contiguous(memory_format=torch.channels_last)
 
 
-def _address(values: Tensor | None) -> int | None:
-    return None if values is None else values.data_ptr()
-
-
 def _strided(values: Float[Tensor, "T ..."]) -> tuple[Tensor, int]:
     """The tensor with each step in one piece, and the distance between steps: 0 if it is repeated."""
     if not values[0].is_contiguous():
@@ -207,18 +206,29 @@ def _interleaved_from(values: Tensor) -> int:
     return size - size % (4 * vector)
 
 
-def _run(name: str, dtype: torch.dtype, fields: dict[str, Any]) -> None:
-    given = {key: _address(value) if isinstance(value, Tensor) else value for key, value in fields.items()}
+def _run(
+    name: str,
+    dtype: torch.dtype,
+    form: Membrane,
+    spike: Surrogate | None,
+    fields: dict[str, int | Tensor | None],
+) -> None:
+    known, unit = (GIVEN, None) if spike is None else formula(spike)
+    job = Job.from_buffer_copy(_constants(form, known, unit, torch.get_num_threads()))
+    for key, value in fields.items():
+        if value is not None:
+            setattr(job, key, value.data_ptr() if isinstance(value, Tensor) else value)
     loops = library()
     assert loops is not None
-    loops[f"{name}_{SUFFIXES[dtype]}"](ctypes.byref(Job(**given)))
+    getattr(loops, f"{name}_{SUFFIXES[dtype]}")(ctypes.byref(job))
 
 
-def _constants(form: Membrane, spike: Surrogate | None) -> dict[str, Any]:
-    known, unit = (GIVEN, None) if spike is None else formula(spike)
-    return {
+@cache
+def _constants(form: Membrane, known: Formula, unit: float | None, threads: int) -> bytes:
+    """A job without tensors."""
+    given: dict[str, Any] = {
         **{name: getattr(form, name) for name in NUMBERS},
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "kind": form.kind,
         "reset": RESETS[type(form.reset)],
         "detached": form.detach_reset,
@@ -229,6 +239,7 @@ def _constants(form: Membrane, spike: Surrogate | None) -> dict[str, Any]:
         "has_unit": unit is not None,
         "unit": unit or 1.0,
     }
+    return bytes(Job(**given))
 
 
 class _Kept(Context, Protocol):
@@ -242,6 +253,43 @@ class _Kept(Context, Protocol):
 
     def set_materialize_grads(self, value: bool) -> None:
         """Whether missing gradients come as zeros."""
+
+
+class _Fired(NamedTuple):
+    """What a loop has read and written."""
+
+    current: Tensor
+    potentials: Tensor | None
+    spikes: Tensor
+    end: Tensor
+    second_end: Tensor | None
+
+
+def _fired(
+    current: Tensor,
+    start: Tensor,
+    second: Tensor | None,
+    decays: Tensor | None,
+    second_decays: Tensor | None,
+    form: Membrane,
+    spike: Surrogate | None,
+    steps: int,
+    once: bool,
+    *,
+    keeps: bool,
+) -> _Fired:
+    """Run a loop forward; it keeps the potentials of every step or none."""
+    seen, stride = (current, 0) if once else _strided(current)
+    spikes = current.new_empty((steps, *start.shape))
+    potentials = torch.empty_like(spikes) if keeps else None
+    end, second_end = torch.empty_like(start), None if second is None else torch.empty_like(start)
+    fields: dict[str, int | Tensor | None] = {
+        **{"steps": steps, "size": start.numel(), "current": seen, "current_stride": stride},
+        **{"start": start, "second_start": second, "decays": decays, "second_decays": second_decays},
+        **{"spikes": spikes, "potentials": potentials, "end": end, "second_end": second_end},
+    }
+    _run("forward", start.dtype, form, spike, fields)
+    return _Fired(seen, potentials, spikes, end, second_end)
 
 
 class _Compiled(torch.autograd.Function):
@@ -260,17 +308,11 @@ class _Compiled(torch.autograd.Function):
         steps: int,
         once: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        seen, stride = (current, 0) if once else _strided(current)
-        spikes, goes_back = current.new_empty((steps, *start.shape)), any(ctx.needs_input_grad)
-        potentials = torch.empty_like(spikes) if goes_back and spike is not None else None
-        end, second_end = torch.empty_like(start), None if second is None else torch.empty_like(start)
-        fields = {
-            **_constants(form, spike),
-            **{"steps": steps, "size": start.numel(), "current": seen, "current_stride": stride},
-            **{"start": start, "second_start": second, "decays": decays, "second_decays": second_decays},
-            **{"spikes": spikes, "potentials": potentials, "end": end, "second_end": second_end},
-        }
-        _run("forward", start.dtype, fields)
+        goes_back = any(ctx.needs_input_grad)
+        seen, potentials, spikes, end, second_end = _fired(
+            current, start, second, decays, second_decays, form, spike, steps, once,
+            keeps=goes_back and spike is not None,
+        )  # fmt: skip
         if goes_back:
             kept = seen if ctx.needs_input_grad[3] else None  # a learned leak needs the input
             ctx.save_for_backward(potentials, kept, start, second, decays, second_decays)
@@ -290,8 +332,7 @@ class _Compiled(torch.autograd.Function):
         by_second, *by_decays = [torch.empty_like(start) if needed else None for needed in wanted]
         by_current = torch.empty_like(start) if ctx.once else start.new_empty((ctx.steps, *start.shape))
         by_start = torch.empty_like(start)
-        fields = {
-            **_constants(ctx.form, ctx.spike),
+        fields: dict[str, int | Tensor | None] = {
             **{"steps": ctx.steps, "size": start.numel(), "potentials": potentials, "current": current},
             **{"current_stride": 0 if ctx.once or current is None else current.stride(0), "summed": ctx.once},
             **{"interleaved_from": _interleaved_from(start)},
@@ -302,7 +343,7 @@ class _Compiled(torch.autograd.Function):
             **{"by_current": by_current, "by_start": by_start, "by_second_start": by_second},
             **{"by_decays": by_decays[0], "by_second_decays": by_decays[1]},
         }
-        _run("backward", start.dtype, fields)
+        _run("backward", start.dtype, ctx.form, ctx.spike, fields)
         return by_current, by_start, by_second, *by_decays, None, None, None, None
 
 
@@ -371,25 +412,53 @@ def compiled_loop(
     """
     once = repeated(current) if start.numel() >= FEW else None
     decays = [share.expand(start.shape) for share in learned]
-    given: list[Tensor | None] = [once, start, second, *decays]
+    parts: list[Tensor | None] = [once, start, second, *decays]
     last = has_channels_last(current)
     if last:  # in the order of memory, for the loop treats all neurons alike
         current = current.movedim(2, -1)
-        given = [None if part is None else part.movedim(1, -1) for part in given]
-    flat = [None if part is None else part.contiguous() for part in given]
-    spikes, end, second_end = _Compiled.apply(  # type: ignore[no-untyped-call]
-        current if flat[0] is None else flat[0],
-        *flat[1:],
-        *[None] * (2 - len(decays)),
-        form,
-        spike,
-        len(current),
-        once is not None,
-    )
+        parts = [None if part is None else part.movedim(1, -1) for part in parts]
+    flat = [None if part is None else part.contiguous() for part in parts]
+    base, first, other, leak, second_leak = (*flat, None, None)[:5]
+    assert first is not None
+    given = (current if base is None else base, first, other, leak, second_leak)
+    constants = (form, spike, len(current), base is not None)
+    if torch.is_grad_enabled():
+        spikes, end, second_end = _Compiled.apply(*given, *constants)  # type: ignore[no-untyped-call]
+    else:
+        _, _, spikes, end, second_end = _fired(*given, *constants, keeps=False)
     if last:
         spikes, end = spikes.movedim(-1, 2), end.movedim(-1, 1)
         second_end = None if second_end is None else second_end.movedim(-1, 1)
     return spikes, end, second_end
+
+
+def compiled_forward(
+    current: Float[Tensor, "T B *F"], form: Membrane, start: Float[Tensor, "B *F"]
+) -> tuple[Float[Tensor, "T B *F"], Float[Tensor, "T B *F"], Float[Tensor, "B *F"]]:
+    """Potentials before the reset, spikes and the last potential, for a gradient by `compiled_backward`.
+
+    It is defined for membranes with one variable, where `compiles` says so.
+    """
+    fired = _fired(current, start.contiguous(), None, None, None, form, None, len(current), False, keeps=True)
+    assert fired.potentials is not None
+    return fired.potentials, fired.spikes, fired.end
+
+
+def compiled_backward(
+    by_spikes: Float[Tensor, "T B *F"],
+    form: Membrane,
+    potentials: Float[Tensor, "T B *F"],
+    slopes: Float[Tensor, "T B *F"],
+) -> Float[Tensor, "T B *F"]:
+    """The gradient on the current, where a rule gives the derivative of the spikes at every potential."""
+    (given, stride), by_current = _strided(by_spikes), torch.empty_like(potentials)
+    fields: dict[str, int | Tensor | None] = {
+        **{"steps": len(potentials), "size": potentials[0].numel(), "potentials": potentials},
+        **{"by_spikes": given, "gradient_stride": stride, "slopes": slopes.contiguous()},
+        **{"by_current": by_current, "by_start": torch.empty_like(potentials[0])},
+    }
+    _run("backward", potentials.dtype, form, None, fields)
+    return by_current
 
 
 def compiled_filter(
