@@ -353,6 +353,7 @@ def test_inputs_that_are_not_one_for_one_beside_their_clean_ones_are_refused(mak
     questions += [threat.project, threat.extreme] if make is not LaserBeam else []  # it has neither
     questions += [lambda a, b: threat.neighbours(a, b, b, 2)] if moves_events(threat) else []
     questions += [lambda a, b: threat.neighbours(b, b, a, 2)] if moves_events(threat) else []
+    questions += [lambda a, b: threat.seen(a, b, Key.of(0))] if hasattr(threat, "seen") else []
     for question in questions:
         for pair in ((part, whole), (whole, part)):
             with pytest.raises(InputError, match="one clean input of its shape"):

@@ -121,6 +121,7 @@ class Printed(Ball):
         self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]
     ) -> Float[Tensor, "B C H W"]:
         """The colours of a sticker that gives this image, in pixels under it; they may be out of range."""
+        need_pairs(self, x_adv, x)
         return (x_adv - (1 - self.epsilon) * x) / self.epsilon if self.epsilon else x
 
     def printed(self, content: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
@@ -280,6 +281,7 @@ class Sticker(Printed):
         self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"], key: Key
     ) -> Float[Tensor, "B C H W"]:
         """The image with its sticker in one random view; differentiable in `x_adv`."""
+        need_pairs(self, x_adv, x)
         return self.seen_from(x_adv, key)
 
 
@@ -370,6 +372,7 @@ class BentSticker(Printed):
         self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"], key: Key
     ) -> Float[Tensor, "B C H W"]:
         """The sticker in one random pose on the clean image; differentiable in `x_adv`."""
+        need_pairs(self, x_adv, x)
         drawn = key.fold("pose").uniform((len(x), 2), 0, x.device).double() * 2 - 1
         bend = (self.bend + self.bends * drawn[:, 0]).clamp(min=0)
         pitch = torch.deg2rad(self.pitch + self.pitches * drawn[:, 1])
