@@ -171,16 +171,14 @@ class Study:
 
     def outcomes(self, parts: Parts, measure: str) -> Outcomes | None:
         """The outcomes of the model with these parts, or None where the study does not measure them."""
-        found = {
-            row["seed"]: table
-            for row in self.worst
-            if has(row, parts)
-            if (table := self._table(row, measure))
-        }
+        rows = [row for row in self.worst if has(row, parts)]
+        if len({row["model"] for row in rows}) > len({row["seed"] for row in rows}):
+            raise SystemExit(f"{dict(parts)} names several models of {self.directory.name}")
+        found = {row["seed"]: table for row in rows if (table := self._table(row, measure))}
         if not found:
             return None
         tables = [found[seed] for seed in sorted(found)]
-        doubtful = [measure == AUDITED and in_doubt(row) for row in self.worst if has(row, parts)]
+        doubtful = [measure == AUDITED and in_doubt(row) for row in rows]
         return Outcomes(np.stack([right for right, _ in tables]), tables[0][1], np.array(doubtful))
 
     def _table(self, worst: Record, measure: str) -> tuple[Array, Array] | None:

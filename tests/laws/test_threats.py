@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 from scipy.stats import kstest
 
+from spikeproof.catalogue.names import PARTS
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.protocols import Threat
-from spikeproof.threats import L0, L1, L2, Linf, Region, SquarePatch, parse_epsilon
+from spikeproof.protocols import Threat, moves_events
+from spikeproof.threats import L0, L1, L2, LaserBeam, Linf, Region, SquarePatch, parse_epsilon
 
 BALLS = [Linf(0.1), Linf(8 / 255), Linf(1.0), L2(0.5), L2(3.0), L2(0.01), L1(0.3), L1(4.0), L1(100.0)]
 PLACES = [L0(3), L0(50), SquarePatch(2), SquarePatch(9)]
@@ -332,3 +333,28 @@ def test_a_region_leaves_the_rest_alone_and_notices_changes_there():
 def test_budgets_regions_and_shapes_that_do_not_fit_are_refused(make):
     with pytest.raises(InputError):
         make()
+
+
+@pytest.mark.parametrize("make", PARTS[Threat].values(), ids=PARTS[Threat].keys())
+@pytest.mark.parametrize("other", ["fewer", "one", "narrower", "one-column", "an-axis-less", "an-axis-more"])
+def test_inputs_that_are_not_one_for_one_beside_their_clean_ones_are_refused(make, other):
+    """Without this, some pairs of shapes are broadcast, and one input stands for a whole batch."""
+    threat = make(1)
+    whole = torch.zeros(4, 5, 2, 9, 10) if moves_events(threat) else torch.zeros(4, 1, 9, 10)
+    part = {
+        "fewer": whole[:3],
+        "one": whole[:1],
+        "narrower": whole[..., :9],
+        "one-column": whole[..., :1],
+        "an-axis-less": whole[0],
+        "an-axis-more": whole[None],
+    }[other]
+    questions = [threat.contains, threat.distance]
+    questions += [threat.project, threat.extreme] if make is not LaserBeam else []  # it has neither
+    questions += [lambda a, b: threat.neighbours(a, b, b, 2)] if moves_events(threat) else []
+    questions += [lambda a, b: threat.neighbours(b, b, a, 2)] if moves_events(threat) else []
+    questions += [lambda a, b: threat.seen(a, b, Key.of(0))] if hasattr(threat, "seen") else []
+    for question in questions:
+        for pair in ((part, whole), (whole, part)):
+            with pytest.raises(InputError, match="one clean input of its shape"):
+                question(*pair)

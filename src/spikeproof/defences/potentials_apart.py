@@ -188,6 +188,10 @@ class ThresholdGuarding(Defended):
     before the noise fires with probability :math:`\Phi((v - \theta)/\sigma\theta)`. The trained model has no
     noise and answers as any other. With `weight` 0 and `sigma` 0 the rule is the one inside, to the bit.
 
+    N counts the neurons of all layers, and the penalty is a mean. The printed equation divides by time steps
+    and layers alone, while the text calls the penalty an average; its sum over the neurons of a layer is this
+    penalty with the weight multiplied by their number.
+
     Neurons whose potentials are far from the threshold have small surrogate gradients, which is what hides a
     gradient from an attack. Attack such a model with wide surrogates, as the standard suite does.
 
@@ -205,7 +209,7 @@ class ThresholdGuarding(Defended):
         0.4
 
     Source:
-        Wang et al. 2026 (TGO), known from notes and abstract; noisy neurons after Ma et al. 2023.
+        Wang et al. 2026 (TGO, arXiv 2602.20548), equations 12 and 13; noisy neurons after Ma et al. 2023.
     """
 
     adds_loss: ClassVar[bool] = True

@@ -89,6 +89,26 @@ def check_budget(threat: object, shape: Sequence[int] | None = None) -> None:
         )
 
 
+def need_pairs(threat: object, x_adv: Tensor, x: Tensor) -> None:
+    """Refuse inputs that are not one for one beside their clean inputs, and would be broadcast.
+
+    Raises:
+        InputError: the two have different shapes.
+
+    Example:
+        >>> Linf(0.1).contains(torch.zeros(1, 3), torch.zeros(4, 3))
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: Linf compares every input with one clean input of its shape: got shapes
+        [1, 3] and [4, 3]. Give one clean input for each input, in the same order.
+    """
+    if x_adv.shape != x.shape:
+        raise InputError(
+            f"{type(threat).__name__} compares every input with one clean input of its shape",
+            f"shapes {list(x_adv.shape)} and {list(x.shape)}",
+            "Give one clean input for each input, in the same order.",
+        )
+
+
 def _flat(x: Tensor) -> Tensor:
     return x.flatten(1) if x.ndim > 1 else x[:, None]
 
@@ -124,6 +144,7 @@ class Ball:
 
     def contains(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B"]:
         """Whether each image is finite, within epsilon and within the box, up to 1e-6 for rounding."""
+        need_pairs(self, x_adv, x)
         flat = _flat(x_adv)
         boxed = ((flat >= 0) & (flat <= 1)).all(1)
         return boxed & (self.distance(x_adv, x) <= self.epsilon + TOLERANCE)
@@ -165,10 +186,12 @@ class Linf(Ball):
 
     def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The member nearest to `x_adv` in Euclidean distance."""
+        need_pairs(self, x_adv, x)
         return torch.clamp(x_adv, x - self.epsilon, x + self.epsilon).clamp(0, 1)
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
         """The largest absolute change of a pixel value."""
+        need_pairs(self, x_adv, x)
         return _flat(x_adv - x).abs().amax(1)
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
@@ -177,6 +200,7 @@ class Linf(Ball):
 
     def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The corner of the cube to which the gradient points, clipped to the box."""
+        need_pairs(self, grad, x)
         return self.project(x + self.epsilon * grad.sign(), x)
 
 
@@ -211,6 +235,7 @@ class L2(Ball):
 
     def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The nearest member of the intersection of ball and box, by bisection on the ball's multiplier."""
+        need_pairs(self, x_adv, x)
         step = x_adv - x
 
         def member(shrink: Tensor) -> Tensor:
@@ -228,6 +253,7 @@ class L2(Ball):
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
         """The Euclidean distance."""
+        need_pairs(self, x_adv, x)
         length: Tensor = torch.linalg.vector_norm(_flat(x_adv.double() - x.double()), dim=1)
         return length
 
@@ -240,6 +266,7 @@ class L2(Ball):
 
     def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """`x + t g`, clipped to the box, with the largest `t` that stays within the ball."""
+        need_pairs(self, grad, x)
         reach = room(grad, x)
         unit = self.steepest(grad)
         # The step at which each value reaches the box
@@ -296,6 +323,7 @@ class L1(Ball):
 
     def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The nearest member of ball and box: soft thresholding and clipping, its threshold by bisection."""
+        need_pairs(self, x_adv, x)
         step = x_adv - x
 
         def member(threshold: Tensor) -> Tensor:
@@ -316,6 +344,7 @@ class L1(Ball):
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
         """The sum of absolute changes."""
+        need_pairs(self, x_adv, x)
         return _flat(x_adv.double() - x.double()).abs().sum(1)
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
@@ -329,6 +358,7 @@ class L1(Ball):
 
     def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """Pixel values moved to the edge of the box, largest gradients first, until the budget is spent."""
+        need_pairs(self, grad, x)
         flat, limits = _flat(grad), _flat(room(grad, x)).double()
         order = flat.abs().argsort(dim=1, descending=True, stable=True)
         sorted_limits = limits.gather(1, order)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.threats.balls import L1, L2, Ball, Linf, room
+from spikeproof.threats.balls import L1, L2, Ball, Linf, need_pairs, room
 
 __all__ = ["L0", "Region", "SquarePatch", "boxed"]
 
@@ -67,6 +67,7 @@ class _Places(Ball):
 
     def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The exact nearest member; among equally near members, the one that changes the first pixels."""
+        need_pairs(self, x_adv, x)
         return torch.where(self.choose(_gain(x_adv, x), x), x_adv.clamp(0, 1), x)
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
@@ -75,6 +76,7 @@ class _Places(Ball):
 
     def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The pixels that gain most from moving to the edge of the box are moved there."""
+        need_pairs(self, grad, x)
         edge = torch.where(grad > 0, torch.ones_like(x), torch.where(grad < 0, torch.zeros_like(x), x))
         return torch.where(self.choose(_rise(grad, x), x), edge, x)
 
@@ -114,6 +116,7 @@ class L0(_Places):
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
         """The number of changed pixels."""
+        need_pairs(self, x_adv, x)
         return (_pixels((x_adv != x).to(x.dtype)) > 0).sum(1).to(x.dtype)
 
 
@@ -166,6 +169,7 @@ class SquarePatch(_Places):
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
         """The side of the smallest square that covers all changed pixels."""
+        need_pairs(self, x_adv, x)
         _image(x)
         changed = (x_adv != x).any(1)
         return torch.maximum(_extent(changed.any(2)), _extent(changed.any(1))).to(x.dtype)
@@ -254,15 +258,18 @@ class Region(Ball):
         self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]
     ) -> Float[Tensor, "B C H W"]:
         """The nearest member; the projection onto the ball does not move values that equal the clean ones."""
+        need_pairs(self, x_adv, x)
         return self.ball.project(torch.where(self.mask(x), x_adv, x), x)
 
     def contains(self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]) -> Bool[Tensor, "B"]:
         """Whether each image is within the ball and equals the clean image outside the region."""
+        need_pairs(self, x_adv, x)
         kept = ((x_adv == x) | self.mask(x)).flatten(1).all(1)
         return kept & self.ball.contains(x_adv, x)
 
     def distance(self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B"]:
         """The distance in the ball's norm; infinite where a value changed outside the region."""
+        need_pairs(self, x_adv, x)
         kept = ((x_adv == x) | self.mask(x)).flatten(1).all(1)
         return torch.where(kept, self.ball.distance(x_adv, x).to(x.dtype), torch.inf)
 
@@ -274,6 +281,7 @@ class Region(Ball):
         self, grad: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]
     ) -> Float[Tensor, "B C H W"]:
         """The ball's extreme member for the gradient within the region."""
+        need_pairs(self, grad, x)
         return self.ball.extreme(torch.where(self.mask(x), grad, 0 * grad), x)
 
 

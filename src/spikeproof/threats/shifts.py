@@ -19,6 +19,7 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
+from spikeproof.threats.balls import need_pairs
 from spikeproof.threats.lines import Account, Lines, account, flat, leaders, origins
 from spikeproof.threats.placement import Delayed, assigned, divided, exchanged, ordered
 from spikeproof.threats.rationing import Ration, Rises, rationed
@@ -105,6 +106,7 @@ class Shifts(EventThreat):
         All members have the same Euclidean norm, so the nearest one is the one whose inner product with
         `x_adv` is largest.
         """
+        need_pairs(self, x_adv, x)
         goal = torch.where(x_adv.isnan(), x, x_adv).nan_to_num().double()
         if self._closed(x):
             return self.extreme(goal, x)
@@ -134,6 +136,7 @@ class Shifts(EventThreat):
         delays unless examples and budget are very large. Otherwise one price per example rations total
         delays and numbers of moved events, which may leave a small part of the budget unspent.
         """
+        need_pairs(self, grad, x)
         self.check(x)
         if self.epsilon == 0 or not x.numel():
             return x.clone()
@@ -286,6 +289,7 @@ class Shifts(EventThreat):
 
     def distance(self, x_adv: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Float[Tensor, "B"]:
         """The cost of the cheapest shifts; infinite where no shifts explain the change."""
+        need_pairs(self, x_adv, x)
         lines = Lines.of(x, flat(x_adv != x).any(1))
         spent = self._spent(lines.read(x_adv), lines.clean)
         spent = torch.where(self.open(x)[0].flatten()[lines.place], spent, torch.inf)
@@ -319,6 +323,8 @@ class Shifts(EventThreat):
         and the best members come first. Where there are fewer than `many`, copies of `x_adv` fill the
         remaining rows.
         """
+        need_pairs(self, x_adv, x)
+        need_pairs(self, grad, x)
         if not many or not x.numel():
             return x_adv.expand(many, *x.shape).clone()
         parts = zip(_parts(x_adv), _parts(x), _parts(grad), strict=True)

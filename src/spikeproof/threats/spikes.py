@@ -20,7 +20,7 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.threats.balls import Ball
+from spikeproof.threats.balls import Ball, need_pairs
 
 __all__ = ["Additions", "EventThreat", "Flips", "Removals"]
 
@@ -180,6 +180,7 @@ class Flips(EventThreat):
 
     def project(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The exact nearest member in Euclidean distance; entries that are NaN keep their clean values."""
+        need_pairs(self, x_adv, x)
         self.check(x)
         away = rows_of(x_adv.double() - x.double()).nan_to_num(0.0)
         room = rows_of(torch.where(away.view(x.shape) > 0, self.up(x), self.down(x))).double()
@@ -199,6 +200,7 @@ class Flips(EventThreat):
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
         """The number of events added and removed; infinite where an entry changed that may not change."""
+        need_pairs(self, x_adv, x)
         moved = x_adv.double() - x.double()
         barred = (moved > self.up(x)) | (-moved > self.down(x))
         count = rows_of(moved).abs().sum(1)
@@ -206,6 +208,7 @@ class Flips(EventThreat):
 
     def contains(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Bool[Tensor, "B"]:
         """Whether each example is on the grid and within the budget, without any tolerance."""
+        need_pairs(self, x_adv, x)
         return self.on_grid(x_adv) & (self.distance(x_adv, x) <= self.epsilon)
 
     def steepest(self, grad: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
@@ -215,6 +218,7 @@ class Flips(EventThreat):
 
     def extreme(self, grad: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
         """The member at which a linear function with this gradient is largest."""
+        need_pairs(self, grad, x)
         self.check(x)
         slope = rows_of(grad.double()).nan_to_num(0.0)
         room = rows_of(torch.where(slope.view(x.shape) > 0, self.up(x), self.down(x))).double()
@@ -230,6 +234,8 @@ class Flips(EventThreat):
         self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"], grad: Float[Tensor, "B *F"], many: int
     ) -> Float[Tensor, "M B *F"]:
         """Members that differ by one event, or by one change undone and one made elsewhere, best first."""
+        need_pairs(self, x_adv, x)
+        need_pairs(self, grad, x)
         slope, moved = rows_of(grad.double()).nan_to_num(0.0), rows_of(x_adv - x)
         up, down = moved < rows_of(self.up(x)), -moved < rows_of(self.down(x))
         size = slope.shape[1]

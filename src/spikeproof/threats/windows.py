@@ -16,6 +16,7 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
+from spikeproof.threats.balls import need_pairs
 from spikeproof.threats.shifts import Shifts
 from spikeproof.threats.spikes import Additions, EventThreat, Flips, Removals
 
@@ -102,11 +103,13 @@ class Windowed(EventThreat):
 
     def project(self, x_adv: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Float[Tensor, "B T *F"]:
         """The nearest member in Euclidean distance: projected within the window, clean outside."""
+        need_pairs(self, x_adv, x)
         self.check(x)
         return self.put(self.inner.project(self.cut(x_adv), self.cut(x)), x)
 
     def distance(self, x_adv: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Float[Tensor, "B"]:
         """The distance within the window; infinite where something changed outside."""
+        need_pairs(self, x_adv, x)
         far = self.inner.distance(self.cut(x_adv), self.cut(x))
         return torch.where(self.kept(x_adv, x), far, far + math.inf)
 
@@ -120,6 +123,7 @@ class Windowed(EventThreat):
 
     def extreme(self, grad: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"]) -> Float[Tensor, "B T *F"]:
         """The member at which a linear function with this gradient is largest."""
+        need_pairs(self, grad, x)
         self.check(x)
         return self.put(self.inner.extreme(self.cut(grad), self.cut(x)), x)
 
@@ -131,6 +135,8 @@ class Windowed(EventThreat):
         many: int,
     ) -> Float[Tensor, "M B T *F"]:
         """The neighbours of the plain threat within the window."""
+        need_pairs(self, x_adv, x)
+        need_pairs(self, grad, x)
         found = self.inner.neighbours(self.cut(x_adv), self.cut(x), self.cut(grad), many)
         whole = x_adv.expand(len(found), *x_adv.shape).clone(memory_format=torch.contiguous_format)
         whole[:, :, self.window(x.shape[1])] = found

@@ -22,10 +22,6 @@ from spikeproof.neurons import IF
 __all__ = ["Cao", "DataBased", "ModelBased", "Rueckauer", "SpikeNorm"]
 
 
-PASSES = 50
-"""How often Spike-norm begins again at layers before one that raises their shared scale."""
-
-
 @dataclass(frozen=True)
 class Cao(Conversion):
     r"""Cao et al.: the weights of a rectified network without biases are copied unchanged.
@@ -176,7 +172,10 @@ class SpikeNorm(Conversion):
     The layers are normalised one after the other, with the spikes of the layers before them after their own
     normalisation, and with the model's own encoder and number of time steps. Biases are our extension. In a
     residual network the current is that of both paths together, and the identity of a shortcut becomes a
-    scaled one (Hu, Tang & Pan 2018). Layers whose spikes are added share the largest threshold.
+    scaled one (Hu, Tang & Pan 2018). Layers whose spikes are added share the largest threshold, which the
+    paper does not treat. Every layer is measured once, before its threshold is raised to the shared one: a
+    spike stands for more afterwards and comes more rarely, but its current relative to a spike is as large
+    as before, so a second measurement would raise the threshold again, and so on until the layer is silent.
 
     Args:
         ann: how the ANN is trained.
@@ -193,8 +192,8 @@ class SpikeNorm(Conversion):
         assert isinstance(model.spec.neuron, IF)
         theta, graph = model.spec.neuron.threshold, scale_graph(model.network)
         pairs = list(zip(graph.links, maps, strict=True))
-        scales, again, layer = [1.0] * len(graph.groups), 0, 1
-        while layer < len(scales):
+        scales = [1.0] * len(graph.groups)
+        for layer in range(1, len(scales)):
             into = [(link, affine) for link, affine in pairs if link.behind == layer]
             unit = scales[into[0][0].before]  # the activation for which a current of 1 stands
             for link, affine in into:
@@ -202,16 +201,12 @@ class SpikeNorm(Conversion):
             found = unit * (max(_largest_current(model, images, key, layer), 0.0) or 1.0)
             sharing = [i for i in range(1, layer) if graph.groups[i] == graph.groups[layer]]
             scales[layer] = max([found, *(scales[i] for i in sharing)])
-            grows = bool(sharing) and found > scales[sharing[0]]
             for i in sharing:
                 scales[i] = scales[layer]
             for link, affine in pairs:
                 if link.behind <= layer:
                     gain = theta / scales[link.behind]
                     link.weights.write(affine.scaled(scales[link.before] * gain, gain))
-            if grows and again < PASSES:  # the layers since the first of the group have other spikes now
-                again, layer = again + 1, sharing[0]
-            layer += 1
         return scales[1:]
 
 

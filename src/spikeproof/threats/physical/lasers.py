@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.threats.balls import TOLERANCE, Ball
+from spikeproof.threats.balls import TOLERANCE, Ball, need_pairs
 from spikeproof.threats.physical.views import need_images
 
 __all__ = ["LaserBeam", "wavelength_colour"]
@@ -157,6 +157,7 @@ class LaserBeam(Ball):
 
     def distance(self, x_adv: Float[Tensor, "B *F"], x: Float[Tensor, "B *F"]) -> Float[Tensor, "B"]:
         """The largest absolute change of a pixel value, which is at most the intensity of the beam."""
+        need_pairs(self, x_adv, x)
         return (x_adv - x).abs().flatten(1).amax(1)
 
     def contains(self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]) -> Bool[Tensor, "B"]:
@@ -165,6 +166,7 @@ class LaserBeam(Ball):
         Every beam is compared with the image at a few pixels in double precision, and those that agree there
         are compared at all pixels.
         """
+        need_pairs(self, x_adv, x)
         self._colours(x)
         found = (x_adv == x).flatten(1).all(1)
         for row in (~found).nonzero().flatten().tolist():

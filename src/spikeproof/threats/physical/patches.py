@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
+from spikeproof.threats.balls import need_pairs
 from spikeproof.threats.physical.views import need_images
 from spikeproof.threats.regions import SquarePatch
 
@@ -157,6 +158,7 @@ class MovablePatch(SquarePatch):
         self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]
     ) -> tuple[Float[Tensor, "B C S S"], Int64[Tensor, "B 2"]]:
         """The content of the patch and its top left corner; the square covers all changed pixels."""
+        need_pairs(self, x_adv, x)
         self.check_size(x)
         side = int(self.epsilon)
         changed = (x_adv != x).any(1)
@@ -189,6 +191,7 @@ class MovablePatch(SquarePatch):
         self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"], key: Key
     ) -> Float[Tensor, "B C H W"]:
         """The clean image with the patch at one random place; differentiable in `x_adv`."""
+        need_pairs(self, x_adv, x)
         if not self.epsilon:
             return x_adv
         found, _ = self.content(x_adv, x)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.threats.balls import TOLERANCE, Ball
+from spikeproof.threats.balls import TOLERANCE, Ball, need_pairs
 from spikeproof.threats.physical.views import Views, need_images
 
 __all__ = ["BentSticker", "Printed", "Sticker", "nonprintability", "total_variation"]
@@ -121,6 +121,7 @@ class Printed(Ball):
         self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]
     ) -> Float[Tensor, "B C H W"]:
         """The colours of a sticker that gives this image, in pixels under it; they may be out of range."""
+        need_pairs(self, x_adv, x)
         return (x_adv - (1 - self.epsilon) * x) / self.epsilon if self.epsilon else x
 
     def printed(self, content: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
@@ -142,6 +143,7 @@ class Printed(Ball):
         self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]
     ) -> Float[Tensor, "B C H W"]:
         """The nearest image with a sticker; the clean image where nothing was changed."""
+        need_pairs(self, x_adv, x)
         need_images(type(self).__name__, x)
         bare = (x_adv == x).flatten(1).all(1).view(-1, 1, 1, 1)
         return torch.where(bare, x, self.stuck(self.printed(self.content(x_adv, x)), x))
@@ -154,6 +156,7 @@ class Printed(Ball):
 
     def contains(self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]) -> Bool[Tensor, "B"]:
         """Whether each image is the clean one or has a sticker, up to 1e-6, computed in double precision."""
+        need_pairs(self, x_adv, x)
         found, clean = x_adv.double(), x.double()
         near = (found - self.project(found, clean)).abs() <= TOLERANCE
         kept = (x_adv == x) | (self.covered(x) & (found >= 0) & (found <= 1))
@@ -161,6 +164,7 @@ class Printed(Ball):
 
     def distance(self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B"]:
         """The least opacity with which a sticker of any colours gives the image; infinite where none does."""
+        need_pairs(self, x_adv, x)
         need_images(type(self).__name__, x)
         moved = x_adv.double() - x.double()
         room = torch.where(moved > 0, 1 - x.double(), x.double())
@@ -176,6 +180,7 @@ class Printed(Ball):
         self, grad: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"]
     ) -> Float[Tensor, "B C H W"]:
         """The image with a sticker at which a linear function is largest; the clean one if it is flat."""
+        need_pairs(self, grad, x)
         palette = self.palette(x)
         if palette is None:
             best = torch.where(grad > 0, torch.ones_like(x), torch.where(grad < 0, torch.zeros_like(x), x))
@@ -276,6 +281,7 @@ class Sticker(Printed):
         self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"], key: Key
     ) -> Float[Tensor, "B C H W"]:
         """The image with its sticker in one random view; differentiable in `x_adv`."""
+        need_pairs(self, x_adv, x)
         return self.seen_from(x_adv, key)
 
 
@@ -366,6 +372,7 @@ class BentSticker(Printed):
         self, x_adv: Float[Tensor, "B C H W"], x: Float[Tensor, "B C H W"], key: Key
     ) -> Float[Tensor, "B C H W"]:
         """The sticker in one random pose on the clean image; differentiable in `x_adv`."""
+        need_pairs(self, x_adv, x)
         drawn = key.fold("pose").uniform((len(x), 2), 0, x.device).double() * 2 - 1
         bend = (self.bend + self.bends * drawn[:, 0]).clamp(min=0)
         pitch = torch.deg2rad(self.pitch + self.pitches * drawn[:, 1])
