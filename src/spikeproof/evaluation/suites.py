@@ -9,7 +9,6 @@ worst case per example counts.
 from __future__ import annotations
 
 import functools
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -408,18 +407,24 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
         queries = 1000 if kind.known is None else 400
         members.append(Member("square-long", SquareSearch(queries=queries)))
     members += [again for m in members if isinstance(m.recipe, LevelSearch) for again in _repeats(m)]
+    if searched and stepwise:
+        still = None if level is Level.EXTREME else "level-search-again"
+        members.append(Member("level-search-long", LevelSearch(queries=24_000, near=True), after=still))
     members += near[1:] if searched and aware else []
     if level is Level.EXTREME:
         members.append(Member("stand-in-long", StandIn(queries=3000)))
         members.append(Member("square-longest", SquareSearch(queries=5000)))
-        members += [Member("level-search-long", LevelSearch(queries=24_000, near=True))] if stepwise else []
     return members
 
 
-def _repeats(member: Member, most: int = 3) -> list[Member]:
-    """The same search again from the best images so far, up to so many times, until it breaks no example."""
-    names = [member.name, f"{member.name}-again", *(f"{member.name}-again-{n}" for n in range(2, most + 1))]
-    return [Member(name, member.recipe, after) for after, name in itertools.pairwise(names)]
+def _repeats(member: Member) -> list[Member]:
+    """The same search again from the best images so far.
+
+    It runs twice more if it broke an example, and a third time if the first repeat did.
+    """
+    again = f"{member.name}-again"
+    runs = ((again, member.name), (f"{again}-2", member.name), (f"{again}-3", again))
+    return [Member(name, member.recipe, after) for name, after in runs]
 
 
 def _may_be_stepwise(kind: _Kind) -> bool:
