@@ -402,6 +402,7 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
     members += near[:1] if searched and aware else near
     if searched and aware:
         members.append(Member("encoder-aware-again", _towards_every_class(kind)))
+        members.append(Member("square-long", SquareSearch(queries=3000)))
         members.append(Member("level-search", LevelSearch(queries=8000, near=True)))
     elif searched and (kind.known is None or (kind.counts and not (kind.stochastic or stepwise))):
         queries = 1000 if kind.known is None else 400
@@ -418,13 +419,9 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
 
 
 def _repeats(member: Member) -> list[Member]:
-    """The same search again from the best images so far.
-
-    It runs twice more if it broke an example, and a third time if the first repeat did.
-    """
+    """The same search again from the best images so far, if it broke an example; and again, if that did."""
     again = f"{member.name}-again"
-    runs = ((again, member.name), (f"{again}-2", member.name), (f"{again}-3", again))
-    return [Member(name, member.recipe, after) for name, after in runs]
+    return [Member(again, member.recipe, member.name), Member(f"{again}-2", member.recipe, again)]
 
 
 def _may_be_stepwise(kind: _Kind) -> bool:
