@@ -402,7 +402,6 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
     members += near[:1] if searched and aware else near
     if searched and aware:
         members.append(Member("encoder-aware-again", _towards_every_class(kind)))
-        members.append(Member("square-long", SquareSearch(queries=3000)))
         members.append(Member("level-search", LevelSearch(queries=8000, near=True)))
     elif searched and (kind.known is None or (kind.counts and not (kind.stochastic or stepwise))):
         queries = 1000 if kind.known is None else 400
@@ -411,7 +410,8 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
     if searched and stepwise:
         still = None if level is Level.EXTREME else "level-search-again"
         members.append(Member("level-search-long", LevelSearch(queries=24_000, near=True), after=still))
-    members += near[1:] if searched and aware else []
+    if searched and aware:
+        members += [*near[1:], Member("square-long", SquareSearch(queries=3000))]
     if level is Level.EXTREME:
         members.append(Member("stand-in-long", StandIn(queries=3000)))
         members.append(Member("square-longest", SquareSearch(queries=5000)))
