@@ -284,9 +284,18 @@ def _fired(
     potentials = torch.empty_like(spikes) if keeps else None
     end, second_end = torch.empty_like(start), None if second is None else torch.empty_like(start)
     fields: dict[str, int | Tensor | None] = {
-        **{"steps": steps, "size": start.numel(), "current": seen, "current_stride": stride},
-        **{"start": start, "second_start": second, "decays": decays, "second_decays": second_decays},
-        **{"spikes": spikes, "potentials": potentials, "end": end, "second_end": second_end},
+        "steps": steps,
+        "size": start.numel(),
+        "current": seen,
+        "current_stride": stride,
+        "start": start,
+        "second_start": second,
+        "decays": decays,
+        "second_decays": second_decays,
+        "spikes": spikes,
+        "potentials": potentials,
+        "end": end,
+        "second_end": second_end,
     }
     _run("forward", start.dtype, form, spike, fields)
     return _Fired(seen, potentials, spikes, end, second_end)
@@ -333,15 +342,27 @@ class _Compiled(torch.autograd.Function):
         by_current = torch.empty_like(start) if ctx.once else start.new_empty((ctx.steps, *start.shape))
         by_start = torch.empty_like(start)
         fields: dict[str, int | Tensor | None] = {
-            **{"steps": ctx.steps, "size": start.numel(), "potentials": potentials, "current": current},
-            **{"current_stride": 0 if ctx.once or current is None else current.stride(0), "summed": ctx.once},
-            **{"interleaved_from": _interleaved_from(start)},
-            **{"start": start, "second_start": second, "decays": decays, "second_decays": second_decays},
-            **{"by_spikes": given, "gradient_stride": stride},
-            **{"slopes": _slopes(ctx.form, ctx.spike, potentials, second, second_decays)},
-            **{"by_end": by_end, "by_second_end": by_second_end},
-            **{"by_current": by_current, "by_start": by_start, "by_second_start": by_second},
-            **{"by_decays": by_decays[0], "by_second_decays": by_decays[1]},
+            "steps": ctx.steps,
+            "size": start.numel(),
+            "potentials": potentials,
+            "current": current,
+            "current_stride": 0 if ctx.once or current is None else current.stride(0),
+            "summed": ctx.once,
+            "interleaved_from": _interleaved_from(start),
+            "start": start,
+            "second_start": second,
+            "decays": decays,
+            "second_decays": second_decays,
+            "by_spikes": given,
+            "gradient_stride": stride,
+            "slopes": _slopes(ctx.form, ctx.spike, potentials, second, second_decays),
+            "by_end": by_end,
+            "by_second_end": by_second_end,
+            "by_current": by_current,
+            "by_start": by_start,
+            "by_second_start": by_second,
+            "by_decays": by_decays[0],
+            "by_second_decays": by_decays[1],
         }
         _run("backward", start.dtype, ctx.form, ctx.spike, fields)
         return by_current, by_start, by_second, *by_decays, None, None, None, None
@@ -453,9 +474,14 @@ def compiled_backward(
     """The gradient on the current, where a rule gives the derivative of the spikes at every potential."""
     (given, stride), by_current = _strided(by_spikes), torch.empty_like(potentials)
     fields: dict[str, int | Tensor | None] = {
-        **{"steps": len(potentials), "size": potentials[0].numel(), "potentials": potentials},
-        **{"by_spikes": given, "gradient_stride": stride, "slopes": slopes.contiguous()},
-        **{"by_current": by_current, "by_start": torch.empty_like(potentials[0])},
+        "steps": len(potentials),
+        "size": potentials[0].numel(),
+        "potentials": potentials,
+        "by_spikes": given,
+        "gradient_stride": stride,
+        "slopes": slopes.contiguous(),
+        "by_current": by_current,
+        "by_start": torch.empty_like(potentials[0]),
     }
     _run("backward", potentials.dtype, form, None, fields)
     return by_current
