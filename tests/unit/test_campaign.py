@@ -15,8 +15,11 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 def campaign(tmp_path, monkeypatch, capsys):
     """Runs a campaign in this process; its drivers and workers are forked from one that has imported all."""
     monkeypatch.syspath_prepend(SCRIPTS)
-    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))  # the script adds to it
+    given = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", given)  # the script adds to it where it is imported for the first time
     import campaign
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([campaign.SYNTHETIC, given]))
 
     def run(executor, **options):
         words = [f"--{name}={value}" for name, value in options.items()]
