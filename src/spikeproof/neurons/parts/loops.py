@@ -265,20 +265,16 @@ class _Fired(NamedTuple):
     second_end: Tensor | None
 
 
-def _fired(
-    current: Tensor,
-    start: Tensor,
-    second: Tensor | None,
-    decays: Tensor | None,
-    second_decays: Tensor | None,
-    form: Membrane,
-    spike: Surrogate | None,
-    steps: int,
-    once: bool,
-    *,
-    keeps: bool,
-) -> _Fired:
+_Given = tuple[
+    Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Membrane, Surrogate | None, int, bool
+]
+"""Current, start, start of a second variable, decays of both, membrane, surrogate, steps, and whether the
+current of one step stands for all of them."""
+
+
+def _fired(*given: *_Given, keeps: bool) -> _Fired:
     """Run a loop forward; it keeps the potentials of every step or none."""
+    current, start, second, decays, second_decays, form, spike, steps, once = given
     seen, stride = (current, 0) if once else _strided(current)
     spikes = current.new_empty((steps, *start.shape))
     potentials = torch.empty_like(spikes) if keeps else None
@@ -305,23 +301,10 @@ class _Compiled(torch.autograd.Function):
     """A compiled loop and its compiled backward pass."""
 
     @staticmethod
-    def forward(
-        ctx: _Kept,
-        current: Tensor,
-        start: Tensor,
-        second: Tensor | None,
-        decays: Tensor | None,
-        second_decays: Tensor | None,
-        form: Membrane,
-        spike: Surrogate | None,
-        steps: int,
-        once: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(ctx: _Kept, *given: *_Given) -> tuple[Tensor, Tensor, Tensor | None]:
+        _, start, second, decays, second_decays, form, spike, steps, once = given
         goes_back = any(ctx.needs_input_grad)
-        seen, potentials, spikes, end, second_end = _fired(
-            current, start, second, decays, second_decays, form, spike, steps, once,
-            keeps=goes_back and spike is not None,
-        )  # fmt: skip
+        seen, potentials, spikes, end, second_end = _fired(*given, keeps=goes_back and spike is not None)
         if goes_back:
             kept = seen if ctx.needs_input_grad[3] else None  # a learned leak needs the input
             ctx.save_for_backward(potentials, kept, start, second, decays, second_decays)
