@@ -91,6 +91,8 @@ ALL_BROKEN = 0.01
 """A robust accuracy up to this counts as zero where an attack is expected to break every example."""
 STILL_GAINING, TRACE = 0.1, 8
 """Largest share of its gain that an attack may make in its last quarter, and the shortest trace judged."""
+DOUBLINGS = 2
+"""How often the queries of a search are doubled in thought; each doubling is to find what the last did."""
 RESTORED = 0.1
 """Largest gain in accuracy from rounding to 8 bits that raises nothing."""
 WIDE = 0.1
@@ -461,29 +463,45 @@ def _gained_at_the_end(losses: Sequence[float]) -> float:
 
 
 def search_still_finding(evidence: Evidence) -> str | None:
-    """Whether as much search again, if it found as much again, would lead out of the interval."""
+    """Whether more search, if it found as the last of it did, would lead out of the interval."""
     if not searched(evidence):
         return None
     members = _last_suite(evidence)
-    late = _as_much_again(members)
-    found = sum(a.broke or 0.0 for a in late)
     below = evidence.accuracy - evidence.interval.low
+    repeats = [i for i, member in enumerate(members) if member.repeats]
+    if repeats:
+        search = [members[i] for i in (_origin(members, repeats[0]), *repeats)]
+        others = [member for i, member in enumerate(members) if i > repeats[0] and i not in repeats]
+        late = _in_last_half(search)
+        found = DOUBLINGS * late + sum(member.broke or 0.0 for member in others)
+        said = f"the last half of the queries of {search[0].name} and its repeats broke {_percent(late)}"
+        if others:
+            said += f" and the members after them {_percent(found - DOUBLINGS * late)}"
+    else:
+        end = members[3 * len(members) // 4 :]
+        found = sum(member.broke or 0.0 for member in end)
+        said = f"the last {len(end)} of {len(members)} members of the suite broke {_percent(found)}"
     if len(members) < 2 or found <= below:
         return None
     return (
-        f"the last {len(late)} of {len(members)} members of the suite broke {_percent(found)} of the "
-        f"examples, and the lower end of the interval lies {_percent(below)} below the number"
+        f"{said} of the examples, and the lower end of the interval lies {_percent(below)} below the number"
     )
 
 
-def _as_much_again(members: list[AttackEvidence]) -> list[AttackEvidence]:
-    """The members whose findings say what more search would find.
+def _origin(members: Sequence[AttackEvidence], repeat: int) -> int:
+    """The position of the member that a repeat, which has its name with an addition, is once more."""
+    named = [i for i in range(repeat) if members[repeat].name.startswith(members[i].name)]
+    return max(named, default=repeat)
 
-    A repeat of an earlier member, with whatever runs after it, is just that. Without one it is the last
-    quarter.
-    """
-    repeats = [i for i, member in enumerate(members) if member.repeats]
-    return members[max(repeats) if repeats else 3 * len(members) // 4 :]
+
+def _in_last_half(search: Sequence[AttackEvidence]) -> float:
+    """The share of the examples that the last half of the queries of a search and its repeats broke."""
+    spent, half, found = 0.0, sum(member.queries for member in search) / 2, 0.0
+    for member in reversed(search):
+        counted = min(member.queries, half - spent)
+        found += (member.broke or 0.0) * (counted / member.queries if member.queries else 1.0)
+        spent += counted
+    return found
 
 
 def _last_suite(evidence: Evidence) -> list[AttackEvidence]:

@@ -67,7 +67,7 @@ class AttackEvidence:
         draws: number of draws per gradient, for a stochastic model.
         target: the model that was attacked, in words, if it is not the model that was measured.
         every_exit: whether the objective includes all exits, not only the exit that is taken.
-        repeats: whether it is an earlier member of a suite once more.
+        repeats: whether it is the search of an earlier member of a suite once more, perhaps for longer.
         objectives: names of the objectives that the attack maximises.
         gradient_names: names of the gradients that the attack follows.
         queries: forward passes per example, of an attack without gradients.

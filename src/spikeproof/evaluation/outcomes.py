@@ -638,8 +638,8 @@ class Contribution(ContributionEvidence):
     followed the gradient of the model itself. `steps` and `draws` are settings of a gradient attack,
     `objectives` and `sources` the names of its objectives and gradients, and `queries` the forward passes per
     example of a search without gradients. `evidence` and its queries exist only if the member ran, and
-    `every_exit` only if its objective includes every exit. `repeats` exists only if the member ran and is an
-    earlier one once more.
+    `every_exit` only if its objective includes every exit. `repeats` exists only if the member ran and is the
+    search of an earlier one once more, perhaps for longer.
     """
 
     name: str

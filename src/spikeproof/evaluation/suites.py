@@ -78,6 +78,7 @@ from spikeproof.evaluation.verdicts import Steady, evaluate_attack
 from spikeproof.gradients import ASSG
 from spikeproof.keys import Key
 from spikeproof.losses import DLR, LogitCrossEntropy, Margin, Objective
+from spikeproof.networks.architecture import MLP
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.networks.substitute import Substitutable
 from spikeproof.protocols import Model, Threat, moves_events
@@ -94,12 +95,16 @@ class Member(NamedTuple):
         name: name of the member, as it is shown.
         recipe: the attack.
         after: the member that must have broken an example for this one to run; None if it always runs. If
-            both have the same recipe, this one *repeats* it, which shows whether the search had ended.
+            both have recipes of one kind, this one *repeats* it, perhaps for longer, which shows whether the
+            search had ended.
+        share: the share of the examples attacked by the member `after` that this member and the repeats so
+            far must have broken together for this one to run, in [0, 1].
     """
 
     name: str
     recipe: Recipe
     after: str | None = None
+    share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,20 +407,31 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
     members += near[:1] if searched and aware else near
     if searched and aware:
         members.append(Member("encoder-aware-again", _towards_every_class(kind)))
-        members.append(Member("level-search", LevelSearch(queries=8000, near=True)))
+        queries, squares = (8000, 3000) if _begins_linear(kind) else (3000, 6000)
+        members.append(Member("level-search", LevelSearch(queries=queries, near=True)))
     elif searched and (kind.known is None or (kind.counts and not (kind.stochastic or stepwise))):
         queries = 1000 if kind.known is None else 400
         members.append(Member("square-long", SquareSearch(queries=queries)))
     members += [again for m in members if isinstance(m.recipe, LevelSearch) for again in _repeats(m)]
     if searched and stepwise:
-        still = None if level is Level.EXTREME else "level-search-again"
-        members.append(Member("level-search-long", LevelSearch(queries=24_000, near=True), after=still))
+        still = None if level is Level.EXTREME else "level-search"
+        longer = LevelSearch(queries=24_000, near=True)
+        members.append(Member("level-search-long", longer, still, STILL_FINDING))
     if searched and aware:
-        members += [*near[1:], Member("square-long", SquareSearch(queries=3000))]
+        members += [*near[1:], Member("square-long", SquareSearch(queries=squares))]
     if level is Level.EXTREME:
         members.append(Member("stand-in-long", StandIn(queries=3000)))
-        members.append(Member("square-longest", SquareSearch(queries=5000)))
+        members.append(Member("square-longest", SquareSearch(queries=10_000)))
     return members
+
+
+STILL_FINDING = 1 / 12
+"""A search is run for longer if it and its repeats broke at least this share of the examples left to it."""
+
+
+def _begins_linear(kind: _Kind) -> bool:
+    """Whether changes of few pixels cost little, as each changes the first layer by its weights alone."""
+    return kind.spec is not None and isinstance(kind.spec.network, MLP)
 
 
 def _repeats(member: Member) -> list[Member]:
@@ -645,7 +661,7 @@ def evaluate_suite(
         if position < len(entries):
             continue
         rows = (worst.right_selection > 0).nonzero().flatten()
-        if member.after is not None and not _broke(entries, member.after):
+        if not _called_for(member, members, entries):
             rows = rows[:0]
         began, gradient_source, found = time.perf_counter(), through(model, member.recipe), None
         before = worst
@@ -667,7 +683,7 @@ def evaluate_suite(
             worst = worst.worse(found, rows)
             nearest.learn(rows[~better], found.x_adv[~better], key.fold("nearest", member.name))
         entry = _contribution(member, gradient_source is None, found, before, worst, began)
-        if found is not None and any((m.name, m.recipe) == (member.after, member.recipe) for m in members):
+        if found is not None and any(_repeated(member, m) for m in members):
             entry["repeats"] = True
         entries.append(entry)
         if on_member is not None and position + 1 < first + len(members):
@@ -778,6 +794,21 @@ def _evidence(found: Attacked | None) -> ContributionEvidence:
     }
 
 
-def _broke(members: Sequence[Contribution], name: str) -> bool:
-    """Whether a member broke at least one example, in expectation if the model is stochastic."""
-    return any(member["name"] == name and member["broke"] >= 1 for member in members)
+def _repeated(member: Member, earlier: Member) -> bool:
+    """Whether a member is the search of an earlier one once more, perhaps for longer."""
+    return member.after == earlier.name and type(member.recipe) is type(earlier.recipe)
+
+
+def _called_for(member: Member, plan: Sequence[Member], entries: Sequence[Contribution]) -> bool:
+    """Whether what earlier members broke, in expectation if the model is stochastic, calls for a member."""
+    if member.after is None:
+        return True
+    names = {member.after}
+    for later in plan:
+        if later.after in names and later.share == 0 and any(_repeated(later, m) for m in plan):
+            names.add(later.name)
+    broke = {entry["name"]: entry["broke"] for entry in entries}
+    if member.share == 0:
+        return broke.get(member.after, 0.0) >= 1
+    attacked = sum(entry["attacked"] for entry in entries if entry["name"] == member.after)
+    return sum(broke.get(name, 0.0) for name in names) >= max(1, member.share * attacked)

@@ -21,6 +21,7 @@ from spikeproof.attacks.answers.reachable import (
     SHARES,
     BySpikes,
     EncoderAware,
+    Here,
     PatternSearch,
     Ranking,
     Towards,
@@ -286,13 +287,11 @@ class InTurn:
     by_answers: ByAnswers
     turn: int = 0
 
-    def __call__(
-        self, search: PatternSearch, choice: Tensor, rows: Tensor, towards: Towards
-    ) -> Float[Tensor, "M B *F"]:
+    def __call__(self, search: PatternSearch, here: Here, towards: Towards) -> Float[Tensor, "M B *F"]:
         self.turn += 1
         if self.turn % 2:
-            return self.by_gradient(search, choice, rows, towards)
-        return self.by_answers(search, choice, rows, self.turn)
+            return self.by_gradient(search, here, towards)
+        return self.by_answers(search, here, self.turn)
 
 
 @dataclass(frozen=True)
@@ -301,11 +300,9 @@ class ByPixels:
 
     source: Model
 
-    def __call__(
-        self, search: PatternSearch, choice: Tensor, rows: Tensor, towards: Towards
-    ) -> Float[Tensor, "M B *F"]:
+    def __call__(self, search: PatternSearch, here: Here, towards: Towards) -> Float[Tensor, "M B *F"]:
         """The rise of the objective for every level of every pixel, to first order in the pixels."""
-        now = search.images(choice, rows).requires_grad_()
+        rows, now = here.rows, here.images.clone().requires_grad_()
         with torch.enable_grad():
             logits = self.source(now, DETERMINISTIC)
             total = towards(logits, rows).sum() + 0 * now.sum()  # a model without gradients has gradient zero
@@ -324,25 +321,24 @@ class ByAnswers:
     probes: int
     key: Key
 
-    def __call__(
-        self, search: PatternSearch, choice: Tensor, rows: Tensor, turn: int
-    ) -> Float[Tensor, "M B *F"]:
-        pixels, now = search.choices.pixels[:, rows].flatten(2), search.images(choice, rows)
-        flat, entries = now.flatten(1), pixels.shape[0] * pixels.shape[2]
+    def __call__(self, search: PatternSearch, here: Here, turn: int) -> Float[Tensor, "M B *F"]:
+        rows = here.rows
+        pixels, flat = search.choices.pixels[:, rows].flatten(2), here.images.flatten(1)
         draws = self.key.fold(turn).take(rows).uniform((len(rows), search.attack.most * pixels.shape[2]))
+        entries = pixels.shape[0] * pixels.shape[2]
         other = (pixels != flat).transpose(0, 1).flatten(1)
         ranked = draws[:, :entries].to(other.device).masked_fill(~other, torch.inf).sort(1)
-        asked, here = ranked.indices[:, : self.probes], ranked.values[:, : self.probes] < torch.inf
-        before, _ = search.evaluate(now, rows)
+        asked, probed = ranked.indices[:, : self.probes], ranked.values[:, : self.probes] < torch.inf
+        nothing = rows[:0]
+        before, _ = here.evaluate(torch.arange(len(rows), device=rows.device), nothing, nothing, nothing)
+        example, probe = probed.nonzero(as_tuple=True)
+        entry, image = asked[example, probe], torch.arange(len(example), device=rows.device)
+        level, pixel = entry // pixels.shape[2], entry % pixels.shape[2]
         gains = flat.new_zeros(len(rows), entries)
-        example, probe = here.nonzero(as_tuple=True)
-        for few in torch.split(torch.arange(len(example), device=rows.device), 4 * TOGETHER):
-            row, entry = example[few], asked[example[few], probe[few]]
-            level, pixel = entry // pixels.shape[2], entry % pixels.shape[2]
-            images = flat[row].scatter(1, pixel[:, None], pixels[level, row, pixel][:, None])
-            value, _ = search.evaluate(images.view(-1, *now.shape[1:]), rows[row])
-            gains[row, entry] = value - before[row]
-        return gains.view(len(rows), pixels.shape[0], *now.shape[1:]).transpose(0, 1)
+        if len(example):
+            value, _ = here.evaluate(example, image, pixel, level)
+            gains[example, entry] = value - before[example]
+        return gains.view(len(rows), pixels.shape[0], *here.images.shape[1:]).transpose(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

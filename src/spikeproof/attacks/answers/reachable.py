@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice, product
 from typing import NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.answers.firstlayer import TOGETHER, Changed, first_layer
 from spikeproof.attacks.parts.objectives import answers_margin
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import Best, Result, admit, evaluator, instead, judge
@@ -32,6 +34,7 @@ __all__ = [
     "BySpikes",
     "EncoderAware",
     "EncoderAwareSearch",
+    "Here",
     "Levels",
     "PatternSearch",
     "Ranking",
@@ -299,17 +302,95 @@ Towards = Callable[[Tensor, Tensor], Tensor]
 class Ranking(Protocol):
     """How a search ranks the levels that pixels can reach."""
 
-    def __call__(
-        self, search: PatternSearch, choice: Int64[Tensor, "B *F"], rows: Int64[Tensor, "B"], towards: Towards
-    ) -> Float[Tensor, "M B *F"]:
+    def __call__(self, search: PatternSearch, here: Here, towards: Towards) -> Float[Tensor, "M B *F"]:
         """The rise of the objective that every level of every pixel promises, with its cost counted.
 
         Args:
             search: the search, with the reachable levels and the counts.
-            choice: the level that each pixel has now, as an index into the reachable levels.
-            rows: the numbers of the examples.
+            here: the levels that the pixels have now.
             towards: the objective.
         """
+
+
+class Here:
+    """The levels that the pixels of some examples have now, and what changes of single pixels lead to.
+
+    Args:
+        search: the search.
+        choice: the levels, as indices into the reachable levels.
+        rows: the numbers of the examples.
+    """
+
+    def __init__(
+        self, search: PatternSearch, choice: Int64[Tensor, "B *F"], rows: Int64[Tensor, "B"]
+    ) -> None:
+        self.search, self.choice, self.rows = search, choice, rows
+
+    @cached_property
+    def images(self) -> Float[Tensor, "B *F"]:
+        return self.search.images(self.choice, self.rows)
+
+    @cached_property
+    def currents(self) -> Float[Tensor, "T B H"]:
+        """The currents of the first layer, where it is known."""
+        assert self.search.first is not None
+        levels = self.search.choices.levels[:, self.rows].gather(0, self.choice[None])[0]
+        with torch.no_grad():
+            return self.search.first.currents(levels)
+
+    def evaluate(
+        self,
+        example: Int64[Tensor, "N"],
+        image: Int64[Tensor, "C"],
+        pixel: Int64[Tensor, "C"],
+        entry: Int64[Tensor, "C"],
+    ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+        """The margins of changed images, and whether they fool the model.
+
+        Where the first layer is known, only its changes are computed. An image that seems to fool the model
+        is then shown to the model itself, whose answer counts.
+
+        Args:
+            example: for each image, the example that it is a change of, as a position in the batch.
+            image: for each change, the number of its image, in ascending order.
+            pixel: for each change, the pixel.
+            entry: for each change, the new level, as an index into the reachable levels.
+        """
+        search, rows = self.search, self.rows[example]
+        if search.first is None:
+            every = torch.arange(len(example), device=example.device)
+            return search.evaluate(self._changed(example, image, pixel, entry, every), rows)
+        levels = search.choices.levels.flatten(2)
+        before, now = self.choice.flatten(1)[example[image], pixel], rows[image]
+        changed = Changed(image, pixel, levels[before, now, pixel], levels[entry, now, pixel])
+        found = []
+        for start in range(0, len(example), TOGETHER):
+            some = example[start : start + TOGETHER]
+            ends = torch.searchsorted(image, torch.tensor([start, start + len(some)], device=image.device))
+            part = slice(*ends.tolist())
+            there = Changed(changed.image[part] - start, *(each[part] for each in changed[1:]))
+            with torch.no_grad():
+                y = search.y[self.rows[some]]
+                found.append(search.first.answers(self.currents, some, there, search.margin, y))
+        value, fooled = (torch.cat(each) for each in zip(*found, strict=True))
+        search.forward.scatter_add_(0, rows, torch.ones_like(rows))
+        hits = (fooled > 0).nonzero().flatten()
+        if len(hits):
+            sure = search.evaluate(self._changed(example, image, pixel, entry, hits), rows[hits])
+            value[hits], fooled[hits] = sure
+        return value, fooled
+
+    def _changed(
+        self, example: Tensor, image: Tensor, pixel: Tensor, entry: Tensor, which: Int64[Tensor, "W"]
+    ) -> Float[Tensor, "W *F"]:
+        """Some of the changed images."""
+        flat = self.images.flatten(1)[example[which]]
+        place = torch.full_like(example, -1).scatter(0, which, torch.arange(len(which), device=which.device))
+        mine = place[image] >= 0
+        at, pixel = place[image[mine]], pixel[mine]
+        values = self.search.choices.pixels.flatten(2)
+        flat[at, pixel] = values[entry[mine], self.rows[example[image[mine]]], pixel]
+        return flat.view(-1, *self.images.shape[1:])
 
 
 class PatternSearch:
@@ -327,6 +408,8 @@ class PatternSearch:
     ) -> None:
         self.attack, self.model, self.code, self.ranking = attack, model, code, ranking
         self.margin = answers_margin(model)
+        known = code if isinstance(code, LevelCode) else None
+        self.first = None if known is None or not len(x) else first_layer(model, known, x)
         self.x, self.y, self.choices, self.best = x, y, choices, Best(x)
         self.forward, self.backward, self.zero = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
         self.losses: list[Tensor] = []
@@ -387,12 +470,13 @@ class PatternSearch:
             rows = rows[self.best.fooled[rows] <= 0]
             if not len(rows):
                 return
-            gain, index = self.ranking(self, choice[rows], rows, towards).max(0)
+            here = Here(self, choice[rows], rows)
+            gain, index = self.ranking(self, here, towards).max(0)
             improved = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
             found, height = choice[rows].clone(), values[rows].clone()
             ranked = _ranked(gain)
             picks = [torch.where(_largest(gain, ranked, share), index, choice[rows]) for share in SHARES]
-            for trial, better in zip(picks, self.try_out(picks, rows, height), strict=True):
+            for trial, better in zip(picks, self.try_out(picks, here, height), strict=True):
                 found[better], improved = trial[better], improved | better
             kicked = self.kick(found, rows, key.fold("kick", step).take(rows))
             stay = improved.view(-1, *[1] * (found.ndim - 1))
@@ -423,16 +507,19 @@ class PatternSearch:
         drawn = _drawn(draws[0], self.choices.entries[rows])
         return torch.where(draws[1] < max(KICK, 2 / choice[0].numel()), drawn, choice)
 
-    def try_out(self, trials: Sequence[Tensor], rows: Tensor, height: Tensor) -> list[Tensor]:
+    def try_out(self, trials: Sequence[Tensor], here: Here, height: Tensor) -> list[Tensor]:
         """Evaluate choices together, and offer one after the other.
 
         Where the margin of a choice exceeds `height`, raises `height` to it. Returns where, for each choice.
         """
-        images = torch.cat([self.images(trial, rows) for trial in trials])
-        value, fooled = self.evaluate(images, rows.repeat(len(trials)))
-        improved, parts = [], (torch.split(each, len(rows)) for each in (images, value, fooled))
-        for image, now, wrong in zip(*parts, strict=True):
-            self.offer(rows, image, wrong, now)
+        rows, count = here.rows, len(here.rows)
+        entries = torch.stack(list(trials)).flatten(0, 1).flatten(1)  # [trials x B, pixels]
+        example = torch.arange(count, device=rows.device).repeat(len(trials))
+        image, pixel = (entries != here.choice.flatten(1)[example]).nonzero(as_tuple=True)
+        value, fooled = here.evaluate(example, image, pixel, entries[image, pixel])
+        improved, parts = [], (torch.split(each, count) for each in (value, fooled))
+        for trial, now, wrong in zip(trials, *parts, strict=True):
+            self.offer(rows, self.images(trial, rows), wrong, now)
             better = now > height
             height[better] = now[better]
             improved.append(better)
@@ -478,7 +565,7 @@ class PatternSearch:
             return improved
         own = self.code.level(self.best.x)
         choice = (self.choices.levels == own).long().argmax(0)[rows]
-        promise = self.ranking(self, choice, rows, towards)
+        promise = self.ranking(self, Here(self, choice, rows), towards)
         promise = promise.scatter(0, choice[None], -torch.inf).transpose(0, 1).flatten(2)  # [B, M, pixels]
         spare = torch.arange(promise.shape[1], device=rows.device) >= self.choices.entries[rows, None]
         promise = promise.masked_fill(spare[..., None], -torch.inf)
@@ -492,7 +579,7 @@ class PatternSearch:
             here, level, pixel = choice[going], order[going, turn] // pixels, order[going, turn] % pixels
             trial = here.flatten(1).scatter(1, pixel[:, None], level[:, None]).view(here.shape)
             reached = height[going]
-            (better,) = self.try_out([trial], rows[going], reached)
+            (better,) = self.try_out([trial], Here(self, here, rows[going]), reached)
             height[going] = reached
             improved[rows[going]] |= better
             choice[going] = torch.where(better.view(-1, *[1] * (here.ndim - 1)), trial, here)
@@ -512,12 +599,11 @@ class BySpikes:
     code: LevelCode
     gradient_source: Coded
 
-    def __call__(
-        self, search: PatternSearch, choice: Tensor, rows: Tensor, towards: Towards
-    ) -> Float[Tensor, "M B *F"]:
+    def __call__(self, search: PatternSearch, here: Here, towards: Towards) -> Float[Tensor, "M B *F"]:
         """The rise of the objective for every level of every pixel, to first order in the spikes."""
+        rows = here.rows
         patterns = self.patterns(search.choices.levels[:, rows], search.x.dtype)  # [T, M, B, *F]
-        now = patterns.gather(1, choice[None, None].expand(len(patterns), 1, *choice.shape))[:, 0]
+        now = patterns.gather(1, here.choice[None, None].expand(len(patterns), 1, *here.choice.shape))[:, 0]
         spikes = now.clone().requires_grad_()
         with torch.enable_grad():
             score = towards(self.gradient_source.read(spikes), rows)

@@ -273,8 +273,11 @@ def _members(remedy: Remedy, model: Model, threat: Threat) -> list[Member]:
     if isinstance(remedy.recipe, Suite):
         level = remedy.recipe.level
         return [
-            Member(f"{level} {name}", recipe, None if after is None else f"{level} {after}")
-            for name, recipe, after in plan(level, model, threat)
+            member._replace(
+                name=f"{level} {member.name}",
+                after=None if member.after is None else f"{level} {member.after}",
+            )
+            for member in plan(level, model, threat)
         ]
     return [Member(_named(remedy), remedy.recipe)]
 

@@ -64,7 +64,7 @@ __all__ = [
 TRAINING_VERSION = 4
 """Raised whenever a change of the code alters the model that a train cell with the same spec makes."""
 
-MEASURING_VERSION = 14
+MEASURING_VERSION = 15
 """Raised whenever a change of the code alters what a cell of another kind with the same spec measures.
 
 The members of a suite, with all their options, are part of the spec and may change without raising it.
@@ -408,7 +408,7 @@ def plan_digest(members: Sequence[Member]) -> str:
 
 @lru_cache(maxsize=256)
 def _digest(members: tuple[Member, ...]) -> str:
-    return address([(name, describe(recipe, PARTS), after) for name, recipe, after in members])
+    return address([(m.name, describe(m.recipe, PARTS), m.after, m.share) for m in members])
 
 
 def with_plan(spec: CellSpec, model: Model | ModelSpec) -> CellSpec:
