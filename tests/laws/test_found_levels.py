@@ -100,7 +100,8 @@ def test_suites_search_the_levels_of_functions_and_of_known_codes():
     assert search.name == "level-search"
     assert (again.recipe, again.after) == (search.recipe, search.name)
     assert (last.recipe, last.after) == (search.recipe, again.name)
-    assert longer.after == again.name
+    assert longer.after == search.name
+    assert 0 < longer.share < 1
     assert longer.recipe.queries > search.recipe.queries
     for encoder, searched in ((sp.QuantisedDirect(4), True), (sp.Direct(4), False), (sp.Bernoulli(4), False)):
         names = [member.name for member in plan("standard", built(encoder), LINF)]

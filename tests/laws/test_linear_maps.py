@@ -10,7 +10,7 @@ from spikeproof.encoders import Direct
 from spikeproof.keys import Key
 from spikeproof.networks import ConvNet, ModelSpec
 from spikeproof.networks.architecture import OverTime, PooledConv2d
-from spikeproof.networks.maps import mapped
+from spikeproof.networks.lean.maps import mapped
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan
 

@@ -13,7 +13,7 @@ from spikeproof.gradients import ASSG
 from spikeproof.keys import Key
 from spikeproof.losses import Margin
 from spikeproof.networks import LSNN, MLP, Classifier, ConvNet, ModelSpec, SEWResNet
-from spikeproof.networks.spans import in_spans, why_not_in_spans
+from spikeproof.networks.lean.spans import in_spans, why_not_in_spans
 from spikeproof.neurons import (
     ALIF,
     DLIF,

@@ -29,6 +29,7 @@ from spikeproof.encoders import (
     StraightThrough,
 )
 from spikeproof.errors import InputError
+from spikeproof.evaluation import suites
 from spikeproof.evaluation.levels import LEVELS
 from spikeproof.evaluation.suites import Member, Suite, evaluate_suite, plan
 from spikeproof.evaluation.verdicts import Clean, evaluate_attack, evaluate_clean
@@ -307,6 +308,19 @@ def test_a_search_is_repeated_where_it_broke_an_example_and_nowhere_else(subject
     one, again = evaluate_suite(model, "quick", Linf(epsilon), x, y, clean, KEY, members=pair).members
     assert ((one["broke"] > 0), (again["attacked"] > 0), again.get("repeats", False)) == (finds,) * 3
     assert "repeats" not in one
+
+
+@pytest.mark.parametrize(
+    ("broke", "runs"), [((7, 0), False), ((8, 0), True), ((1, 7), True), ((0, 0), False)]
+)
+def test_a_longer_search_waits_for_a_share_that_the_search_and_its_repeats_broke_together(broke, runs):
+    plan = [
+        Member("search", PGD(steps=2)),
+        Member("search-again", PGD(steps=2), "search"),
+        Member("search-long", PGD(steps=9), "search", share=1 / 8),
+    ]
+    entries = [{"name": m.name, "broke": n, "attacked": 64} for m, n in zip(plan, broke, strict=False)]
+    assert suites._called_for(plan[-1], plan, entries) == runs
 
 
 def test_members_that_go_on_begin_where_others_came_nearest(subjects):

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
-from spikeproof.networks.maps import convolved, mapped
+from spikeproof.networks.lean.maps import convolved, mapped
 from spikeproof.networks.pooling import GatedMaxPool, Pool, Window
 from spikeproof.neurons import Integrator, LinearUnit, Neuron, Spiking, Synapse, potentials
 from spikeproof.surrogates import Surrogate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,8 +15,9 @@ from spikeproof.decoders import activity, by_step, decide, exit_steps, silent
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.networks.architecture import Architecture, Parts, SpikingNetwork
+from spikeproof.networks.lean.firstlayer import FirstLayer, first_layer
+from spikeproof.networks.lean.spans import in_spans, why_not_in_spans
 from spikeproof.networks.outside import Outside
-from spikeproof.networks.spans import in_spans, why_not_in_spans
 from spikeproof.neurons import Neuron, Spiking, potentials
 from spikeproof.protocols import (
     Decoder,
@@ -271,6 +273,12 @@ class Classifier(nn.Module):
     def read(self, encoded: Float[Tensor, "T B ..."]) -> Float[Tensor, "B K"]:
         """Logits for an input that is encoded already; attacks on spikes take their gradient here."""
         return self.spec.decoder(self.respond(encoded.to(next(self.network.parameters()).dtype)))
+
+    def first_layer(self) -> FirstLayer | None:
+        """The first layer apart from the rest, where it is linear and takes what the encoder gives."""
+        if self.spec.normalise is not None:
+            return None
+        return first_layer(self.network, self.spec.decoder, math.prod(self.spec.encoded_shape))
 
     def encode(
         self, images: Float[Tensor, "B C H W"], key: Key | None = None, tally: list[Tensor] | None = None

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.answers.firstlayer import TOGETHER, Changed, first_layer
+from spikeproof.attacks.answers.updates import TOGETHER, Changed, updates_of
 from spikeproof.attacks.parts.objectives import answers_margin
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import Best, Result, admit, evaluator, instead, judge
@@ -333,10 +333,10 @@ class Here:
     @cached_property
     def currents(self) -> Float[Tensor, "T B H"]:
         """The currents of the first layer, where it is known."""
-        assert self.search.first is not None
+        assert self.search.updates is not None
         levels = self.search.choices.levels[:, self.rows].gather(0, self.choice[None])[0]
         with torch.no_grad():
-            return self.search.first.currents(levels)
+            return self.search.updates.currents(levels)
 
     def evaluate(
         self,
@@ -357,7 +357,7 @@ class Here:
             entry: for each change, the new level, as an index into the reachable levels.
         """
         search, rows = self.search, self.rows[example]
-        if search.first is None:
+        if search.updates is None:
             every = torch.arange(len(example), device=example.device)
             return search.evaluate(self._changed(example, image, pixel, entry, every), rows)
         levels = search.choices.levels.flatten(2)
@@ -371,7 +371,7 @@ class Here:
             there = Changed(changed.image[part] - start, *(each[part] for each in changed[1:]))
             with torch.no_grad():
                 y = search.y[self.rows[some]]
-                found.append(search.first.answers(self.currents, some, there, search.margin, y))
+                found.append(search.updates.answers(self.currents, some, there, search.margin, y))
         value, fooled = (torch.cat(each) for each in zip(*found, strict=True))
         search.forward.scatter_add_(0, rows, torch.ones_like(rows))
         hits = (fooled > 0).nonzero().flatten()
@@ -409,7 +409,7 @@ class PatternSearch:
         self.attack, self.model, self.code, self.ranking = attack, model, code, ranking
         self.margin = answers_margin(model)
         known = code if isinstance(code, LevelCode) else None
-        self.first = None if known is None or not len(x) else first_layer(model, known, x)
+        self.updates = None if known is None or not len(x) else updates_of(model, known, x)
         self.x, self.y, self.choices, self.best = x, y, choices, Best(x)
         self.forward, self.backward, self.zero = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
         self.losses: list[Tensor] = []

@@ -1,0 +1,1 @@
+"""Networks that give the same answers with less work or memory."""
