@@ -191,6 +191,7 @@ def _member_evidence(member: Mapping[str, Any], n: int, zeros: bool) -> AttackEv
         objectives=tuple(member.get("objectives", ())),
         gradient_names=tuple(member.get("sources", ())),
         queries=member.get("queries", 0.0),
+        passes=member.get("forward_queries", 0) / max(on, 1),
         broke=member["broke"] / n,
     )
 

@@ -520,11 +520,10 @@ CHECKS: tuple[Check, ...] = (
         "search still finding",
         DOUBTFUL,
         c.search_still_finding,
-        "more search would lead below the interval of the number, if it found as the last of it did, after a suite `standard` or "
-        "`extreme`. Where a search was repeated, that is twice what the last half of its queries broke, and what the members after "
-        "its first repeat broke; otherwise, what the last quarter of the members broke.",
-        "A search finds about as many examples whenever its queries are doubled. Twice that is what four times as much search "
-        "would find.",
+        "the end of a suite `standard` or `extreme` broke a larger share of the examples than lies between the number and the lower "
+        "end of its interval. The end is the last half of the forward passes of a search that is repeated, with the members after "
+        "its first repeat; where no search is repeated, it is the last quarter of the members.",
+        "As much search again, if it found as much again, would lead out of the interval that is printed.",
         "Use the suite `extreme`.",
         "spikeproof",
     ),

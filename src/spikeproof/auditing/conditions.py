@@ -91,8 +91,6 @@ ALL_BROKEN = 0.01
 """A robust accuracy up to this counts as zero where an attack is expected to break every example."""
 STILL_GAINING, TRACE = 0.1, 8
 """Largest share of its gain that an attack may make in its last quarter, and the shortest trace judged."""
-DOUBLINGS = 2
-"""How often the queries of a search are doubled in thought; each doubling is to find what the last did."""
 RESTORED = 0.1
 """Largest gain in accuracy from rounding to 8 bits that raises nothing."""
 WIDE = 0.1
@@ -463,7 +461,7 @@ def _gained_at_the_end(losses: Sequence[float]) -> float:
 
 
 def search_still_finding(evidence: Evidence) -> str | None:
-    """Whether more search, if it found as the last of it did, would lead out of the interval."""
+    """Whether as much search again would lead out of the interval, if it found as the last of it did."""
     if not searched(evidence):
         return None
     members = _last_suite(evidence)
@@ -472,11 +470,10 @@ def search_still_finding(evidence: Evidence) -> str | None:
     if repeats:
         search = [members[i] for i in (_origin(members, repeats[0]), *repeats)]
         others = [member for i, member in enumerate(members) if i > repeats[0] and i not in repeats]
-        late = _in_last_half(search)
-        found = DOUBLINGS * late + sum(member.broke or 0.0 for member in others)
-        said = f"the last half of the queries of {search[0].name} and its repeats broke {_percent(late)}"
-        if others:
-            said += f" and the members after them {_percent(found - DOUBLINGS * late)}"
+        late, beside = _in_last_half(search), sum(member.broke or 0.0 for member in others)
+        said = f"the last half of {search[0].name} and its repeats broke {_percent(late)}"
+        said += f" and the members after it {_percent(beside)}" if beside else ""
+        found = late + beside
     else:
         end = members[3 * len(members) // 4 :]
         found = sum(member.broke or 0.0 for member in end)
@@ -495,12 +492,12 @@ def _origin(members: Sequence[AttackEvidence], repeat: int) -> int:
 
 
 def _in_last_half(search: Sequence[AttackEvidence]) -> float:
-    """The share of the examples that the last half of the queries of a search and its repeats broke."""
-    spent, half, found = 0.0, sum(member.queries for member in search) / 2, 0.0
+    """The share of the examples that the last half of the forward passes of a repeated search broke."""
+    left, found = sum(member.passes for member in search) / 2, 0.0
     for member in reversed(search):
-        counted = min(member.queries, half - spent)
-        found += (member.broke or 0.0) * (counted / member.queries if member.queries else 1.0)
-        spent += counted
+        counted = min(member.passes, left)
+        found += (member.broke or 0.0) * (counted / member.passes if member.passes else 0.0)
+        left -= counted
     return found
 
 

@@ -71,6 +71,7 @@ class AttackEvidence:
         objectives: names of the objectives that the attack maximises.
         gradient_names: names of the gradients that the attack follows.
         queries: forward passes per example, of an attack without gradients.
+        passes: forward passes per example that it attacked; 0 where they are not known.
         broke: share of the examples that the attack was the first to break, as a member of a suite; None
             outside a suite.
     """
@@ -93,6 +94,7 @@ class AttackEvidence:
     objectives: Sequence[str] = ()
     gradient_names: Sequence[str] = ()
     queries: float = 0.0
+    passes: float = 0.0
     broke: float | None = None
 
 

@@ -425,7 +425,7 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
     return members
 
 
-STILL_FINDING = 1 / 12
+STILL_FINDING = 1 / 25
 """A search is run for longer if it and its repeats broke at least this share of the examples left to it."""
 
 
