@@ -1,12 +1,15 @@
 """Are the numbers of a study believable? Every number attacked again by far more, and by a search of its own.
 
     spikeproof run quickstart --out runs/quickstart
-    python benchmarks/believable.py runs/quickstart --out docs/results/believable.md
+    cp -r runs/quickstart runs/single; spikeproof run quickstart --out runs/single suite=null
+    cp -r runs/quickstart runs/quick; spikeproof run quickstart --out runs/quick suite=quick
+    python benchmarks/believable.py runs/quickstart --weaker runs/single runs/quick --out docs/results/believable.md
 
 For every model and budget of a study with the standard suite: the suite `extreme`, and on what it leaves a
 greedy search over single pixels (each to either end of its budget, the best change kept, until no change
 helps). The first table says how many numbers fall below the 95 % interval that was printed, by verdict. A
-supported number should not fall; a doubt means something if many doubtful ones do. The second table holds the
+supported number should not fall; a doubt means something if many doubtful ones do. With `--weaker`, so much is
+said of studies of the same models and images under weaker attacks, too. The last table holds the
 same model, budget and images under changes that keep the function. What is measured goes to a file beside the
 study, and a command that was stopped goes on from there; `--part 1/2` and `--part 2/2` share the work between
 two processes, and a last call without `--part` writes the page.
@@ -125,6 +128,37 @@ def measure(directory: Path, examples: int, rounds: int, notes: Notes, share: sl
         )
 
 
+VERDICTS = ("supported", "preliminary", "doubtful")
+
+
+def counted(falls: Sequence[tuple[str, bool]]) -> list[str]:
+    """By verdict, how many numbers there are, and how many of them fall."""
+    lines = ["| verdict | numbers | fall below their interval | share |", "|---|---|---|---|"]
+    for verdict in VERDICTS:
+        some = [fell for each, fell in falls if each == verdict]
+        share = f"{100 * sum(some) / len(some):.0f} %" if some else "none"
+        lines.append(f"| {verdict} | {len(some)} | {sum(some)} | {share} |")
+    return lines
+
+
+def weaker(study: Path, directory: Path) -> list[tuple[str, bool]]:
+    """Per number of a study under weaker attacks, its verdict, and whether the suite of `study` takes it down."""
+
+    def numbers(of: Path) -> dict[tuple[str, ...], Record]:
+        return {
+            tuple(str(row[name]) for name in ("encoder", "decoder", "neuron", "epsilon")): row
+            for row in records(of)
+            if row["attack"] == "worst-case"
+        }
+
+    strong = numbers(study)
+    return [
+        (str(row["verdict"]), strong[name]["robust_accuracy"] < row["ci_low"])
+        for name, row in numbers(directory).items()
+        if row["epsilon"] > 0
+    ]
+
+
 def left_by_more(row: Record, part: Split, rounds: int) -> tuple[float, float]:
     """The accuracy that the suite `extreme` leaves, and that the greedy search after it leaves."""
     model = sp.load(row["model"])
@@ -203,6 +237,9 @@ def main() -> None:
     parser.add_argument(
         "study", type=Path, help="output directory of a study on digits with the standard suite"
     )
+    parser.add_argument(
+        "--weaker", type=Path, nargs="*", default=[], help="studies of the same models under weaker attacks"
+    )
     parser.add_argument("--examples", type=int, default=150, help="test images for the attacks that follow")
     parser.add_argument("--invariant", type=int, default=60, help="test images for the table of invariances")
     parser.add_argument("--every", type=int, default=1, help="which models it holds: every so many")
@@ -217,15 +254,7 @@ def main() -> None:
     share = slice(int(which) - 1, None, int(parts))
     notes = Notes(options.study / f"believable-{which}-of-{parts}.jsonl")
     numbers = list(measure(options.study, options.examples, options.rounds, notes, share))
-    lines = [
-        "| verdict | numbers | fall below their interval | share |",
-        "|---|---|---|---|",
-    ]
-    for verdict in ("supported", "preliminary", "doubtful"):
-        some = [n for n in numbers if n.verdict == verdict]
-        falls = sum(n.falls for n in some)
-        fallen = f"{100 * falls / len(some):.0f} %" if some else "none"
-        lines.append(f"| {verdict} | {len(some)} | {falls} | {fallen} |")
+    lines = counted([(n.verdict, n.falls) for n in numbers])
     lines += [
         "",
         "| model | epsilon | printed | from | extreme | and greedy | verdict |",
@@ -234,6 +263,9 @@ def main() -> None:
     for n in numbers:
         shares = " | ".join(f"{100 * v:.1f}" for v in (n.printed, n.low, n.extreme, n.greedy))
         lines.append(f"| {n.model} | {n.epsilon:g} | {shares} | {n.verdict} |")
+    for directory in options.weaker:
+        lines += ["", f"`{directory.name}`, against the suite of `{options.study.name}`:", ""]
+        lines += counted(weaker(options.study, directory))
     table = invariance(options.study, options.invariant, options.epsilon, options.every, notes, share)
     names = [name for _, name in table.pop("")]
     lines += ["", f"| linf {options.epsilon:g} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
