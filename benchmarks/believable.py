@@ -3,14 +3,13 @@
     spikeproof run quickstart --out runs/quickstart
     cp -r runs/quickstart runs/single; spikeproof run quickstart --out runs/single suite=null
     cp -r runs/quickstart runs/quick; spikeproof run quickstart --out runs/quick suite=quick
-    python benchmarks/believable.py runs/quickstart --weaker runs/single runs/quick --out docs/results/believable.md
+    python benchmarks/believable.py runs/quickstart --weaker runs/single runs/quick --out believable.md
 
 For every model and budget of a study with the standard suite: the suite `extreme`, and on what it leaves a
 greedy search over single pixels (each to either end of its budget, the best change kept, until no change
 helps). The first table says how many numbers fall below the 95 % interval that was printed, by verdict. A
-supported number should not fall; a doubt means something if many doubtful ones do. With `--weaker`, so much is
-said of studies of the same models and images under weaker attacks, too. The last table holds the
-same model, budget and images under changes that keep the function. What is measured goes to a file beside the
+supported number should not fall; a doubt means something if many doubtful ones do. With `--weaker`, as much
+is said of studies of the same models and images under weaker attacks. The last table holds the same model, budget and images under changes that keep the function. What is measured goes to a file beside the
 study, and a command that was stopped goes on from there; `--part 1/2` and `--part 2/2` share the work between
 two processes, and a last call without `--part` writes the page.
 """
@@ -142,7 +141,7 @@ def counted(falls: Sequence[tuple[str, bool]]) -> list[str]:
 
 
 def weaker(study: Path, directory: Path) -> list[tuple[str, bool]]:
-    """Per number of a study under weaker attacks, its verdict, and whether the suite of `study` takes it down."""
+    """Per number of a study under weaker attacks: its verdict, and whether the suite of `study` lowers it."""
 
     def numbers(of: Path) -> dict[tuple[str, ...], Record]:
         return {
