@@ -9,9 +9,10 @@ For every model and budget of a study with the standard suite: the suite `extrem
 greedy search over single pixels (each to either end of its budget, the best change kept, until no change
 helps). The first table says how many numbers fall below the 95 % interval that was printed, by verdict. A
 supported number should not fall; a doubt means something if many doubtful ones do. With `--weaker`, as much
-is said of studies of the same models and images under weaker attacks. The last table holds the same model, budget and images under changes that keep the function. What is measured goes to a file beside the
-study, and a command that was stopped goes on from there; `--part 1/2` and `--part 2/2` share the work between
-two processes, and a last call without `--part` writes the page.
+is said of studies of the same models and images under weaker attacks. The last table holds the same model,
+budget and images under changes that keep the function. What is measured goes to a file beside the study, and
+a command that was stopped goes on from there; `--part 1/2` and `--part 2/2` share the work between two
+processes, and a last call without `--part` writes the page.
 """
 
 from __future__ import annotations
