@@ -1,7 +1,7 @@
 """Are the numbers of a study believable? Every number attacked again by far more, and by a search of its own.
 
     spikeproof run quickstart --out runs/quickstart
-    cp -r runs/quickstart runs/single; spikeproof run quickstart --out runs/single suite=null
+    cp -r runs/quickstart runs/single; spikeproof run quickstart --out runs/single suite=[]
     cp -r runs/quickstart runs/quick; spikeproof run quickstart --out runs/quick suite=quick
     python benchmarks/believable.py runs/quickstart --weaker runs/single runs/quick --out believable.md
 
