@@ -120,7 +120,8 @@ def audit(evidence: Evidence) -> Verdict:
     zero = _as_good_as_zero(evidence)
     raised = []
     for check in CHECKS:
-        why = None if zero and check.too_high else check.test(evidence)
+        spared = zero and check.too_high and (check.verdict != PRELIMINARY or evidence.accuracy == 0)
+        why = None if spared else check.test(evidence)
         if why is not None:
             raised.append(Finding(check.name, check.verdict, why))
     found = [finding for finding in raised if finding.verdict != NOTE]
@@ -130,7 +131,7 @@ def audit(evidence: Evidence) -> Verdict:
 
 
 def _as_good_as_zero(evidence: Evidence) -> bool:
-    """Whether a number cannot be too high, because it is within chance of 0."""
+    """Whether a number cannot be too high by much, because it is within chance of 0."""
     if not evidence.n:
         return False
     return evidence.accuracy <= min(AS_GOOD_AS_ZERO, wilson(0, evidence.n).high)
@@ -611,9 +612,10 @@ amount to at least:
   spikes, at least two gradient sources (its own gradient, another surrogate, another backward rule of the encoder);
 - searches without gradients of {c.ENOUGH_QUERIES:,} queries per image together. One draw of noise is one query.
 
-At epsilon 0 there is nothing to search. A robust accuracy of 0 cannot be too high. Therefore no check that fears a number
-too high is raised up to {100 * AS_GOOD_AS_ZERO:.1f} %, if the 95 % interval of 0 reaches as far. A *note* gives further information and
-does not change the verdict."""
+At epsilon 0 there is nothing to search. A robust accuracy of 0 cannot be too high, and one within chance of it by little: up to
+{100 * AS_GOOD_AS_ZERO:.1f} %, if the 95 % interval of 0 reaches as far, no check that fears a number too high makes it doubtful. Above 0 it is
+preliminary until it was searched, since a further attack may still break the last examples. A *note* gives further information
+and does not change the verdict."""
 
 
 def document() -> str:
