@@ -84,7 +84,7 @@ def test_a_budget_violation_outweighs_a_doubtful_finding():
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "expected"), [(0.0, SUPPORTED), (2 / 400, PRELIMINARY), (0.03, DOUBTFUL)]
+    ("accuracy", "expected"), [(0.0, SUPPORTED), (2 / 400, PRELIMINARY), (0.03, WITHHELD)]
 )
 def test_a_robust_accuracy_near_zero_is_never_doubtful_and_above_zero_it_is_to_be_searched(
     accuracy, expected
