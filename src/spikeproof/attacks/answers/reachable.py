@@ -56,6 +56,8 @@ CHUNK = 128
 """Largest batch of the forward passes: larger ones leave the processor's cache and take longer per image."""
 PIXELS = 1 << 15
 """Pixels of a larger batch, of images so small that it holds more of them."""
+WHOLE = 1024
+"""Changed images that are made at once, where they are computed whole."""
 ENUMERATED = 512
 """Patterns of one image that are compared at once."""
 DETERMINISTIC = Key(("deterministic",))
@@ -333,10 +335,23 @@ class Here:
     @cached_property
     def currents(self) -> Float[Tensor, "T B H"]:
         """The currents of the first layer, where it is known."""
+        return self._currents(torch.arange(len(self.rows), device=self.rows.device))
+
+    def _currents(self, which: Int64[Tensor, "W"]) -> Float[Tensor, "T W H"]:
         assert self.search.updates is not None
-        levels = self.search.choices.levels[:, self.rows].gather(0, self.choice[None])[0]
+        levels = self.search.choices.levels[:, self.rows[which]].gather(0, self.choice[which][None])[0]
         with torch.no_grad():
             return self.search.updates.currents(levels)
+
+    def keep(self, which: Int64[Tensor, "W"], pixel: Int64[Tensor, "W"], entry: Int64[Tensor, "W"]) -> None:
+        """Change one pixel of some examples for good."""
+        if not len(which):
+            return
+        values = self.search.choices.pixels.flatten(2)[entry, self.rows[which], pixel]
+        self.images.flatten(1)[which, pixel] = values
+        self.choice.flatten(1)[which, pixel] = entry
+        if self.search.updates is not None:
+            self.currents[:, which] = self._currents(which)
 
     def evaluate(
         self,
@@ -358,8 +373,12 @@ class Here:
         """
         search, rows = self.search, self.rows[example]
         if search.updates is None:
-            every = torch.arange(len(example), device=example.device)
-            return search.evaluate(self._changed(example, image, pixel, entry, every), rows)
+            whole = [
+                search.evaluate(self.changed(example, image, pixel, entry, few), rows[few])
+                for few in torch.split(torch.arange(len(example), device=example.device), WHOLE)
+            ]
+            value, fooled = (torch.cat(each) for each in zip(*whole, strict=True))
+            return value, fooled
         levels = search.choices.levels.flatten(2)
         before, now = self.choice.flatten(1)[example[image], pixel], rows[image]
         changed = Changed(image, pixel, levels[before, now, pixel], levels[entry, now, pixel])
@@ -376,11 +395,11 @@ class Here:
         search.forward.scatter_add_(0, rows, torch.ones_like(rows))
         hits = (fooled > 0).nonzero().flatten()
         if len(hits):
-            sure = search.evaluate(self._changed(example, image, pixel, entry, hits), rows[hits])
+            sure = search.evaluate(self.changed(example, image, pixel, entry, hits), rows[hits])
             value[hits], fooled[hits] = sure
         return value, fooled
 
-    def _changed(
+    def changed(
         self, example: Tensor, image: Tensor, pixel: Tensor, entry: Tensor, which: Int64[Tensor, "W"]
     ) -> Float[Tensor, "W *F"]:
         """Some of the changed images."""
@@ -564,9 +583,11 @@ class PatternSearch:
         if not len(rows) or not self.attack.refine:
             return improved
         own = self.code.level(self.best.x)
-        choice = (self.choices.levels == own).long().argmax(0)[rows]
-        promise = self.ranking(self, Here(self, choice, rows), towards)
-        promise = promise.scatter(0, choice[None], -torch.inf).transpose(0, 1).flatten(2)  # [B, M, pixels]
+        here = Here(self, (self.choices.levels == own).long().argmax(0)[rows], rows)
+        promise = self.ranking(self, here, towards)
+        promise = (
+            promise.scatter(0, here.choice[None], -torch.inf).transpose(0, 1).flatten(2)
+        )  # [B, M, pixels]
         spare = torch.arange(promise.shape[1], device=rows.device) >= self.choices.entries[rows, None]
         promise = promise.masked_fill(spare[..., None], -torch.inf)
         pixels = promise.shape[2]
@@ -576,13 +597,14 @@ class PatternSearch:
             going = (self.best.fooled[rows] <= 0).nonzero().flatten()
             if not len(going):
                 break
-            here, level, pixel = choice[going], order[going, turn] // pixels, order[going, turn] % pixels
-            trial = here.flatten(1).scatter(1, pixel[:, None], level[:, None]).view(here.shape)
-            reached = height[going]
-            (better,) = self.try_out([trial], Here(self, here, rows[going]), reached)
-            height[going] = reached
-            improved[rows[going]] |= better
-            choice[going] = torch.where(better.view(-1, *[1] * (here.ndim - 1)), trial, here)
+            level, pixel = order[going, turn] // pixels, order[going, turn] % pixels
+            every = torch.arange(len(going), device=rows.device)
+            value, fooled = here.evaluate(going, every, pixel, level)
+            self.offer(rows[going], here.changed(going, every, pixel, level, every), fooled, value)
+            better = value > height[going]
+            kept = going[better]
+            height[kept], improved[rows[kept]] = value[better], True
+            here.keep(kept, pixel[better], level[better])
         self.trace(rows)
         return improved
 
