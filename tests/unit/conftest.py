@@ -1,11 +1,12 @@
 """What tests of studies share."""
 
 import sys
+from contextlib import contextmanager
 
 import pytest
 
-DRAWN = {"test_report_page", "test_report_figures"}
-"""Tests of the figures themselves."""
+DRAWN = {"test_report_page"}
+"""Tests of the figures themselves, which ask for `brief_pdfs` where they look at no PDF."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -15,11 +16,24 @@ def _no_figure_is_drawn_twice(request):
     if drawing is None or request.module.__name__.rpartition(".")[2] in DRAWN:
         yield
         return
-    saved, patch = drawing._saved, pytest.MonkeyPatch()
+    with _brief(drawing):
+        yield
+
+
+@pytest.fixture
+def brief_pdfs():
+    """Figures as PDF are empty in this test."""
+    with _brief(sys.modules["spikeproof.report.charts.drawing"]):
+        yield
+
+
+@contextmanager
+def _brief(drawing):
+    saved = drawing._saved
 
     def brief(figure, kind, *rest):
         return b"%PDF" if kind == "pdf" else saved(figure, kind, *rest)
 
-    patch.setattr(drawing, "_saved", brief)
-    yield
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "_saved", brief)
+        yield
