@@ -16,7 +16,6 @@ from spikeproof.attacks.recipe import Recipe
 from spikeproof.auditing.assess import suite_evidence
 from spikeproof.auditing.conditions import ENOUGH_STEPS
 from spikeproof.catalogue.names import PARTS
-from spikeproof.compiled import Loops, using_loops
 from spikeproof.datasets import Digits
 from spikeproof.decoders import ConfidenceExit, Count, Earliest, FirstSpike, MeanPotential, decide
 from spikeproof.encoders import (
@@ -57,13 +56,6 @@ MOST = {"queries": 200, "steps": 20, "restarts": 2, "refine": 20}
 """The laws hold at any length, and what these short suites break the whole ones break too."""
 
 FEWER = {"queries": 60, "steps": 6, "restarts": 1, "refine": 8, "samples": 6, "probes": 16}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled():
-    """Loops over time are compiled, which changes no bit."""
-    with using_loops(Loops.COMPILED):
-        yield
 
 
 @pytest.fixture(scope="module")

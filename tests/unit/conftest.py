@@ -8,15 +8,24 @@ import pytest
 DRAWN = {"test_report_page"}
 """Tests of the figures themselves, which ask for `brief_pdfs` where they look at no PDF."""
 
+LAID_OUT = {"test_report_figures"}
+"""Tests of what stands where in a figure."""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_figure_is_drawn_twice(request):
-    """Pages have their figures as SVG; the same figures as PDF, whose time goes into fonts, are empty."""
+    """Pages have their figures as SVG; the same figures as PDF, whose time goes into fonts, are empty.
+
+    Where no test looks at a figure, its parts may overlap: to lay them out takes a drawing of its own.
+    """
     drawing = sys.modules.get("spikeproof.report.charts.drawing")
     if drawing is None or request.module.__name__.rpartition(".")[2] in DRAWN:
         yield
         return
-    with _brief(drawing):
+    with _brief(drawing) as patch:
+        if request.module.__name__.rpartition(".")[2] not in LAID_OUT:
+            figure = drawing.Figure
+            patch.setattr(drawing, "Figure", lambda **options: figure(**{**options, "layout": None}))
         yield
 
 
@@ -36,4 +45,4 @@ def _brief(drawing):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "_saved", brief)
-        yield
+        yield patch
