@@ -5,6 +5,16 @@ from contextlib import contextmanager
 
 import pytest
 
+from spikeproof.attacks.answers import foundlevels
+from spikeproof.auditing import slopes
+
+BRIEFLY = {
+    *("analyse_cells", "certify_cells", "comparisons", "corruption_cells", "exit_studies", "probe_cells"),
+    *("repairs", "seeds", "show", "suite_cells", "sweep_studies", "transfer_grid", "transfer_studies"),
+    "upkeep",
+}
+"""The studies of tests/unit/test_NAME.py, in which diagnostics of models are not what is tested."""
+
 DRAWN = {"test_report_page"}
 """Tests of the figures themselves, which ask for `brief_pdfs` where they look at no PDF."""
 
@@ -33,6 +43,16 @@ def _no_figure_is_drawn_twice(request):
 def brief_pdfs():
     """Figures as PDF are empty in this test."""
     with _brief(sys.modules["spikeproof.report.charts.drawing"]):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _diagnosed_briefly(request):
+    """Gradients and levels of a model are examined along a quarter of the directions and lines."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__.rpartition(".test_")[2] in BRIEFLY:
+            patch.setattr(slopes, "DIRECTIONS", slopes.DIRECTIONS // 4)
+            patch.setattr(foundlevels, "LINES", foundlevels.LINES // 4)
         yield
 
 
