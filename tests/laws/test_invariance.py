@@ -8,7 +8,8 @@ gradient sources.
 
 Every suite here runs all members of the standard suite, but none with more steps, restarts or queries than
 `SHORT` allows: the laws hold at any length, and the searches for functions take thousands of queries. A
-verdict asks for as many fewer steps and queries, so that verdicts remain verdicts.
+verdict asks for as many fewer steps and queries, so that verdicts remain verdicts, and gradients are compared
+along fewer directions.
 """
 
 import copy
@@ -36,7 +37,7 @@ from spikeproof import (
     ModelSpec,
     ReLU,
 )
-from spikeproof.auditing import conditions
+from spikeproof.auditing import conditions, slopes
 from spikeproof.auditing.signoff import audit
 from spikeproof.datasets import ClassProportional
 from spikeproof.evaluation.callables import Plain
@@ -63,6 +64,7 @@ def _shortened():
     with brief_suites(SHORT) as patch:
         for name, enough in {"ENOUGH_STEPS": 6, "ENOUGH_SUM": 30, "ENOUGH_QUERIES": 200}.items():
             patch.setattr(conditions, name, enough)
+        patch.setattr(slopes, "DIRECTIONS", slopes.DIRECTIONS // 4)
         yield
 
 

@@ -52,7 +52,7 @@ from shortened import brief
 
 KEY, THREAT = Key.of(0), Linf(0.1)
 CODES = [Direct(4), Latency(5), Bernoulli(4)]
-MOST = {"queries": 200, "steps": 20, "restarts": 2, "refine": 20}
+MOST = {"queries": 150, "steps": 12, "restarts": 2, "refine": 20}
 """The laws hold at any length, and what these short suites break the whole ones break too."""
 
 FEWER = {"queries": 60, "steps": 6, "restarts": 1, "refine": 8, "samples": 6, "probes": 16}
@@ -108,7 +108,7 @@ def test_contributions_add_up_and_every_broken_example_names_its_attack(subjects
 
 
 @pytest.mark.parametrize("code", [Direct(4), Latency(5)], ids=repr)
-@pytest.mark.parametrize("recipe", [PGD(steps=40), SquareSearch(queries=200)], ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("recipe", [PGD(steps=40), SquareSearch(queries=150)], ids=lambda r: type(r).__name__)
 def test_a_suite_leaves_no_more_than_a_single_attack(subjects, standard, code, recipe):
     (model, clean), x, y = subjects[0][code], *subjects[1:]
     alone = evaluate_attack(model, recipe(THREAT), THREAT, x, y, clean, KEY)
