@@ -21,6 +21,7 @@ def pytest_configure(config):
 
     pytest-xdist would begin with the files of many tests and end with those of few, which are the longest.
     """
+    torch.set_num_threads(1)
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 
@@ -41,8 +42,3 @@ def pytest_collection():
 def cases(pytestconfig):
     """By how much laws over generated cases multiply their number."""
     return pytestconfig.getoption("--cases")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)

@@ -4,10 +4,14 @@ import contextlib
 import importlib
 import io
 import re
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "laws"))
+from shortened import brief_suites
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your-model.md").read_text()
 PROGRAMS = dict(re.findall(r"^## (\w+).*?```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
@@ -34,7 +38,8 @@ def test_a_program_of_the_page_ends_with_a_verdict(title, module, tmp_path, monk
     program = PROGRAMS[title]
     assert SETTINGS in program
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    short = {"steps": 3, "restarts": 1, "refine": 3, "queries": 10}
+    with contextlib.redirect_stdout(said), brief_suites(short):
         exec(program.replace(SETTINGS, 'EPOCHS, IMAGES, SUITE = 1, 10, "quick"'), {})
     assert re.search(r"^  robust +\d", said.getvalue(), re.MULTILINE)
     assert re.search(r"^  verdict +\w", said.getvalue(), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Members of a suite made short, for laws that hold at any length."""
+"""Members of a suite made short, and loops over time made fast, for laws that hold at any length."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from spikeproof.compiled import Loops, using_loops
 from spikeproof.evaluation import suites
 
 
@@ -26,6 +27,8 @@ def brief(members, most):
 def brief_suites(most, *modules) -> Iterator[pytest.MonkeyPatch]:
     """Every suite that runs has all its members, but shortened; what is patched besides ends with it.
 
+    Loops over time are compiled, which changes no bit.
+
     Args:
         most: the largest number for each option.
         modules: those which name the members of suites that they run, and must not see them shortened.
@@ -36,7 +39,7 @@ def brief_suites(most, *modules) -> Iterator[pytest.MonkeyPatch]:
         asked = plan(level, model, threat) if members is None else members
         return evaluate(model, level, threat, *rest, members=brief(asked, most), **named)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, using_loops(Loops.COMPILED):
         patch.setattr(suites, "plan", lambda *given: brief(plan(*given), most))
         for module in modules:
             patch.setattr(module, "evaluate_suite", briefly)

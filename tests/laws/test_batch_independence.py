@@ -1,7 +1,7 @@
 """The outcome of an attack on an example depends on the example and the key, never on the rest of its batch.
 
-Every attack of the catalogue is run on one batch and on the same examples in smaller batches; every column of
-the outcome must be the same to the bit. A new recipe of the catalogue is tested here without another row.
+Every attack of the catalogue is run on one batch and on a smaller one, in another order; every column of the
+outcome must be the same to the bit. A new recipe of the catalogue is tested here without another row.
 """
 
 import subprocess
@@ -91,7 +91,7 @@ EVENTS = [
     *(Shifts(1), Shifts(2, measure="delay"), Shifts(1, measure="jitter")),
 ]
 RATIONED = {"noise", "spike-compatible"}  # of moved events that differ in number
-SHUFFLED = torch.tensor([2, 0, 3, 1])  # in twos
+SHUFFLED = torch.tensor([2, 0, 3])  # one batch, without the fourth
 
 
 def test_a_row_of_a_matrix_product_rounds_alike_at_every_position_of_the_batch():
@@ -191,7 +191,7 @@ def test_every_attack_of_the_catalogue_is_tested_in_batches_of_other_composition
 @pytest.mark.parametrize(("model", "recipe", "threat"), CASES)
 def test_no_column_of_an_attacks_outcome_depends_on_the_rest_of_the_batch(model, recipe, threat):
     whole = attacked(model, recipe, threat, torch.arange(N), N)
-    assert not alike(whole, attacked(model, recipe, threat, SHUFFLED, 2))
+    assert not alike(whole, attacked(model, recipe, threat, SHUFFLED, N))
 
 
 DISTANCES = [
@@ -213,7 +213,7 @@ def test_no_minimum_distance_depends_on_the_rest_of_the_batch(search, model, thr
         clean = evaluate_clean(one, x[rows], y[rows], Key.of(3), ids=rows)
         return evaluate_distances(one, recipe, threat, x[rows], y[rows], clean, Key.of(3), batch_size=size)
 
-    assert not alike(nearest(torch.arange(N), N), nearest(SHUFFLED, 2))
+    assert not alike(nearest(torch.arange(N), N), nearest(SHUFFLED, N))
 
 
 @pytest.mark.parametrize("name", EXCEPTIONS)

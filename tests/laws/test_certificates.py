@@ -178,7 +178,7 @@ MEMBERS = [
     for axis, kind in (("code", Encoder), ("neuron", Neuron), ("decoder", Decoder), ("network", Architecture))
     for name in MODEL_PARTS[kind]
 ]
-ATTACKS = [PGD(steps=10), EncoderAwareSearch(steps=5, restarts=1, refine=5), SquareSearch(queries=40)]
+ATTACKS = [PGD(steps=6), EncoderAwareSearch(steps=3, restarts=1, refine=3), SquareSearch(queries=20)]
 
 
 @pytest.mark.parametrize(("axis", "kind", "name"), MEMBERS, ids=lambda v: v if isinstance(v, str) else "")

@@ -59,7 +59,7 @@ SPIKES = [
     *(Gaussian(), Sigmoid(), Exponential(), Scaled(ATan(), 0.6), Scaled(Triangle(), 0.7)),
     Scaled(Gaussian(), 0.6),
 ]
-STEPS, SHAPE = 19, (3, 5, 7, 11)  # 1155 neurons: a whole block, a part of one, and parts of vectors
+STEPS, SHAPE = 11, (3, 5, 7, 11)  # 1155 neurons: a whole block, a part of one, and parts of vectors
 
 
 def neurons(make):

@@ -101,8 +101,8 @@ def test_no_number_depends_on_the_batch_size(model, digits, recipe, threat, monk
     if not recipe.suits(model) and isinstance(recipe, EncoderAwareSearch):
         return
     monkeypatch.setattr(verdicts, "CHOOSING", 6)  # draws are drawn alike however many they are
-    runs = [both(model, digits, recipe, threat, n=6, batch_size=size) for size in (1, 4, 64)]
-    assert (runs[0][1].queries > 0).sum() >= 4  # enough of them are attacked
+    runs = [both(model, digits, recipe, threat, n=4, batch_size=size) for size in (1, 3, 64)]
+    assert (runs[0][1].queries > 0).sum() >= 3  # enough of them are attacked
     for clean, attacked in runs[1:]:
         assert outcomes(clean) == outcomes(runs[0][0])
         assert outcomes(attacked) == outcomes(runs[0][1])

@@ -153,13 +153,14 @@ def test_one_key_gives_one_training_and_leaves_no_trace(rule, spec):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("spec", MODELS, ids=repr)
-def test_another_key_gives_another_training(rule, spec):
+def test_another_key_gives_another_training(rule):
+    """Also where no code draws anything."""
+    spec = MODELS[2]
     assert not same_weights(trained(rule, spec)[0], train(rule, spec, key=1)[0])
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("spec", MODELS, ids=repr)
+@pytest.mark.parametrize("spec", MODELS[::2], ids=repr)
 def test_a_training_that_stops_after_its_first_epoch_goes_on_as_if_it_had_not(rule, spec, tmp_path):
     class StopError(Exception):
         pass

@@ -13,29 +13,25 @@ import torch
 
 import spikeproof as sp
 from spikeproof.auditing.signoff import audit
-from spikeproof.evaluation import suites
 from spikeproof.evaluation.callables import Plain
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.evaluation.verdicts import evaluate_clean
 
 sys.path.insert(0, str(Path(__file__).parent))
-from shortened import brief
+from shortened import brief_suites
 
 THREAT = sp.Linf(0.08)
 KEY, N, POINTS = sp.Key.of(3), 18, 0.02
 CODES = (sp.Direct(3), sp.QuantisedDirect(3), sp.Latency(3), sp.EarlyBurst(3))
 READOUTS = (sp.MeanPotential(), sp.Count(), sp.FirstSpike())
-SHORT = {"queries": 100, "steps": 4, "restarts": 3, "refine": 20}
+SHORT = {"queries": 70, "steps": 4, "restarts": 2, "refine": 10}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _shortened():
     """No member of a suite is longer than `SHORT`."""
-    whole, patch = suites.plan, pytest.MonkeyPatch()
-
-    patch.setattr(suites, "plan", lambda *given: brief(whole(*given), SHORT))
-    yield
-    patch.undo()
+    with brief_suites(SHORT):
+        yield
 
 
 def stripes(count, key):

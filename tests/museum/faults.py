@@ -216,8 +216,11 @@ class Forgetful(nn.Module):
         return self.potential
 
 
-def near_cache(model, radius=0.2):
-    """A cache that returns the logits of an earlier image that was almost the same."""
+def near_cache(model, radius=0.2, most=None):
+    """A cache that returns the logits of an earlier image that was almost the same.
+
+    It keeps the latest images, `most` of them, or all.
+    """
     kept: list[torch.Tensor] = []  # images, then their answers
 
     def answer(x, key=None):
@@ -228,8 +231,10 @@ def near_cache(model, radius=0.2):
         gap = torch.cdist(flat, kept[0], p=torch.inf)
         near, place = gap.min(1)
         new = near >= radius
+        known = torch.where(new[:, None], out, kept[1][place] + 0 * out)
         kept[:] = [torch.cat([kept[0], flat[new]]), torch.cat([kept[1], out[new].detach()])]
-        return torch.where(new[:, None], out, kept[1][place] + 0 * out)
+        kept[:] = [each if most is None else each[-most:] for each in kept]
+        return known
 
     return answer
 

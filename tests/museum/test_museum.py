@@ -8,6 +8,7 @@ import torch
 from exhibits import EXHIBITS, images, trained
 
 from spikeproof import ATan, Earliest, FastAndDeep, Key, ModelSpec, SpikeTimes, TimedMLP
+from spikeproof.attacks.answers import foundlevels
 from spikeproof.auditing import slopes
 from spikeproof.auditing.checks import (
     CHECKS,
@@ -29,10 +30,13 @@ from spikeproof.statistics import wilson
 def test_each_planted_fault_raises_its_check_and_sound_twins_raise_none(exhibit, monkeypatch):
     """Gradients are compared along a quarter of the directions where another check is to be raised.
 
-    The contradicted certificate shares the evidence of a sound twin.
+    There, levels are looked for along a quarter of the lines as well. The contradicted certificate shares the
+    evidence of a sound twin.
     """
     if exhibit.check not in (None, "gradient is no slope", "certificate contradicted"):
         monkeypatch.setattr(slopes, "DIRECTIONS", slopes.DIRECTIONS // 4)
+        if exhibit.check != "steps without known levels":
+            monkeypatch.setattr(foundlevels, "LINES", foundlevels.LINES // 4)
     verdict = audit(exhibit.evidence())
     raised = [finding.check for finding in (*verdict.findings, *verdict.notes)]
     if exhibit.check is None:

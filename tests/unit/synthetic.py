@@ -30,7 +30,10 @@ from spikeproof.threats import Linf
 FORKING = multiprocessing.get_context("forkserver")
 """Starts processes by forking one that has imported what cells need, so that they need not."""
 FORKING.set_forkserver_preload(
-    ["pytest", "spikeproof.attacks.gradient.plain", "spikeproof.experiments.run.compute"]
+    [
+        *("pytest", "spikeproof.attacks.gradient.plain", "spikeproof.experiments.run.compute"),
+        *("torch._dynamo", "spikeproof.report.page"),  # which training and reports import
+    ]
 )
 
 QUICK = running.Pace(beat=0.2, stale=2.0, grace=0.2)

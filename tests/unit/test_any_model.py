@@ -22,6 +22,7 @@ from spikeproof import (
     SpikeGated,
     Triangle,
 )
+from spikeproof.attacks.answers import foundlevels
 from spikeproof.attacks.gradient.plain import Through
 from spikeproof.attacks.made_of.composite import WidthSweep
 from spikeproof.attacks.recipe import made
@@ -44,8 +45,10 @@ KEY = Key.of(0)
 
 @pytest.fixture(scope="module", autouse=True)
 def _shortened():
-    """What is said here of suites holds at any length of their members."""
-    with brief_suites({"steps": 10, "restarts": 1, "refine": 10, "queries": 50}):
+    """What is said here of suites holds at any length of their members, and of any search for levels."""
+    with brief_suites({"steps": 10, "restarts": 1, "refine": 10, "queries": 50}) as patch:
+        patch.setattr(foundlevels, "LINES", foundlevels.LINES // 4)
+        patch.setattr(foundlevels, "MOST_TESTS", foundlevels.MOST_TESTS // 4)
         yield
 
 

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 from click.testing import CliRunner
 
 import spikeproof
 from spikeproof.catalogue.names import members
+from spikeproof.command import doctor
 from spikeproof.command.cli import KINDS, cli, guarded
 
 STUDY = """\
@@ -106,7 +108,8 @@ def test_list_describes_every_member_in_one_sentence(kind):
         assert "\n" not in member["description"]
 
 
-def test_doctor_reports_versions_and_data():
+def test_doctor_reports_versions_and_data(monkeypatch):
+    monkeypatch.setattr(doctor, "examine", cache(doctor.examine))  # the files of data sets are read once
     found = json.loads(call("doctor", "--json").output)
     assert found["versions"]["spikeproof"] == spikeproof.__version__
     assert set(found["data"]) == set(members("datasets"))

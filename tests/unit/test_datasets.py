@@ -297,7 +297,7 @@ def mirror(tmp_path, monkeypatch):
     monkeypatch.setattr(MNIST, "checksums", digests)
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         server.asked, server.folder = [], folder
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setenv("SPIKEPROOF_MIRROR_MNIST", f"http://127.0.0.1:{server.server_port}")
         yield server
         server.shutdown()

@@ -23,8 +23,20 @@ from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.threats import Linf
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "laws"))
 sys.path.insert(0, str(Path(__file__).parent))
+from shortened import brief_suites
 from synthetic import FORKING, command_line, shown_in
+
+SHORT = {"steps": 10, "restarts": 1, "refine": 10, "queries": 50}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shortened():
+    """No member of a suite is longer than `SHORT`, also where a cell runs it."""
+    with brief_suites(SHORT, compute):
+        yield
+
 
 PROGRAM = """
 import torch
@@ -301,7 +313,8 @@ def killed_after_two_members(*words):
             os._exit(9)
 
     Interim.save, compute.SECONDS_AT_RISK = last, 0.0
-    command_line(*words)
+    with brief_suites(SHORT, compute):
+        command_line(*words)
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(folder, tmp_path):

@@ -202,10 +202,10 @@ def delayed_xor(examples, seed):
     ids=["lsnn", "lstm", "gru", "gru whose gate starts half shut", "lif"],
 )
 def test_bptt_teaches_what_remembers_to_compare_bits_over_a_silence(network, neuron, remembers):
-    parts = delayed_xor(1024, 0), delayed_xor(0, 1), delayed_xor(256, 2)
+    parts = delayed_xor(2048, 0), delayed_xor(0, 1), delayed_xor(256, 2)
     data = Dataset("xor", *parts, ("0", "1"), content_digest(parts[0].images.numpy()), "made here")
     spec = ModelSpec(Events(STEPS), network, neuron, ATan(), MeanPotential(), (1, 1, 10), 2)
     model = spec.build(Key.of(0))
-    BPTT(epochs=10, batch_size=64, lr=0.03).train(model, data, Key.of(0))
+    BPTT(epochs=7, batch_size=128, lr=0.03).train(model, data, Key.of(0))
     right = accuracy(model, data.test, Key.of(1), 256)
     assert right >= 0.75 if remembers else right <= 0.65

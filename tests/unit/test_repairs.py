@@ -51,7 +51,7 @@ from spikeproof.threats import L1, L2, Flips, Linf, SquarePatch
 sys.path.insert(0, str(Path(__file__).parents[1] / "laws"))
 from shortened import brief_suites
 
-SHORT = {"steps": 20, "restarts": 1, "refine": 20, "queries": 100}
+SHORT = {"steps": 20, "restarts": 1, "refine": 5, "queries": 40, "samples": 10}
 
 STUDY = """\
 name: weak

@@ -42,7 +42,7 @@ def build(directory):
 
 
 @pytest.fixture
-def study(tmp_path):
+def study(tmp_path, brief_pdfs):
     return build(tmp_path)
 
 
@@ -140,6 +140,7 @@ def test_confusions_count_every_image_once_and_examples_are_the_stored_ones(repo
     assert np.array_equal(bits[: kept["spikes"][place].size], kept["spikes_adv"][place].reshape(-1))
 
 
+@pytest.mark.usefixtures("brief_pdfs")
 def test_a_withheld_number_is_not_in_the_page(tmp_path):
     bench = Bench(tmp_path)
     train = bench.model("latency")
@@ -151,6 +152,7 @@ def test_a_withheld_number_is_not_in_the_page(tmp_path):
     assert "61.5" not in text[: text.index('id="attacks"')]
 
 
+@pytest.mark.usefixtures("brief_pdfs")
 def test_events_are_pictured_by_their_sum_over_time(tmp_path):
     bench = Bench(tmp_path)
     events = (np.random.default_rng(0).random((4, T, 2, 5, 5)) < 0.3).astype(np.uint8)
@@ -247,6 +249,7 @@ def test_writing_twice_gives_the_same_bytes(reported, tmp_path):
     assert contents(again) == contents(reported)
 
 
+@pytest.mark.usefixtures("brief_pdfs")
 def test_a_warning_is_visible_with_its_model_and_what_it_means(tmp_path):
     bench = Bench(tmp_path)
     train = bench.model("latency")
@@ -299,6 +302,7 @@ def test_what_failed_what_is_damaged_and_what_is_missing_is_visible(study):
     assert "<script>" not in box
 
 
+@pytest.mark.usefixtures("brief_pdfs")
 def test_hostile_names_are_text_everywhere(tmp_path):
     bench = Bench(tmp_path)
     train = bench.model(EVIL, decoder=r"$\frac{", seed=1)
@@ -317,6 +321,7 @@ def test_hostile_names_are_text_everywhere(tmp_path):
         assert not [each for each in ET.fromstring(path.read_bytes()).iter() if each.tag.endswith("script")]
 
 
+@pytest.mark.usefixtures("brief_pdfs")
 def test_a_page_too_large_becomes_a_smaller_one_that_says_what_it_lacks(reported, tmp_path, monkeypatch):
     whole = (reported / "report.html").stat().st_size
     monkeypatch.setattr(page, "LARGEST", whole * 3 // 4)
@@ -327,6 +332,7 @@ def test_a_page_too_large_becomes_a_smaller_one_that_says_what_it_lacks(reported
     assert "left out to keep this page small" in text
 
 
+@pytest.mark.usefixtures("brief_pdfs")
 def test_the_report_of_a_study_without_finished_cells_says_that_no_number_is_finished(tmp_path):
     bench = Bench(tmp_path)
     bench.plan.append({"kind": "clean", "address": "never", "spec": {}})
@@ -336,6 +342,7 @@ def test_the_report_of_a_study_without_finished_cells_says_that_no_number_is_fin
     assert "1 of 1 cell of the study" in text
 
 
+@pytest.mark.usefixtures("brief_pdfs")
 def test_a_study_without_attacks_says_nothing_about_robustness(tmp_path):
     bench = Bench(tmp_path)
     bench.model("latency")
@@ -345,6 +352,7 @@ def test_a_study_without_attacks_says_nothing_about_robustness(tmp_path):
     assert "No attacked image is stored for: latency" in text
 
 
+@pytest.mark.usefixtures("brief_pdfs")
 def test_one_epsilon_numbers_that_are_missing_and_attacks_under_way_are_no_problem(tmp_path):
     bench = Bench(tmp_path)
     train = bench.model("latency")
@@ -375,6 +383,7 @@ def test_an_exhibit_prefers_a_successful_gradient_attack_at_a_middle_epsilon(stu
     assert not found["direct"].spiking
 
 
+@pytest.mark.usefixtures("brief_pdfs")
 @pytest.mark.parametrize(("shape", "steps"), [((3, 5, 5), 1), ((2, 4, 3), 8), ((1, 28, 28), 10)])
 def test_images_of_any_number_of_channels_and_steps_are_drawn(tmp_path, shape, steps):
     bench = Bench(tmp_path)
@@ -382,6 +391,7 @@ def test_images_of_any_number_of_channels_and_steps_are_drawn(tmp_path, shape, s
     assert "The attack succeeded" in written(bench.finish())
 
 
+@pytest.mark.usefixtures("brief_pdfs")
 def test_several_seeds_share_a_curve_and_say_so(tmp_path):
     bench = Bench(tmp_path)
     for seed in (0, 1):

@@ -1,11 +1,14 @@
 """The address of a suite's cell depends on its members: with other members it is measured again."""
 
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+import spikeproof.experiments.run.compute as compute
 import spikeproof.experiments.run.driver as running
 from spikeproof.command.cli import cli
 from spikeproof.errors import InputError
@@ -19,6 +22,9 @@ from spikeproof.experiments.study.cells import Cell, cells_of
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.report.page import write
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "laws"))
+from shortened import brief_suites
 
 TEXT = """\
 name: members
@@ -35,6 +41,13 @@ sweep: nested
 examples: 100
 """
 ALONE = TEXT.replace("suite: quick\n", "")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shortened():
+    """The addresses of cells depend on their plan, however long its members are."""
+    with brief_suites({"steps": 10, "restarts": 1, "refine": 5, "queries": 20}, compute):
+        yield
 
 
 def cells(text=TEXT):

@@ -1,6 +1,8 @@
 """Transfer attacks in a study: images made on one model are evaluated on another; a cell names both."""
 
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,11 +17,14 @@ from spikeproof.errors import InputError
 from spikeproof.evaluation.through import made_on
 from spikeproof.experiments.read.results import WORST_CASE, records
 from spikeproof.experiments.run.compute import Bench
-from spikeproof.experiments.run.executors import Processes, Serial
+from spikeproof.experiments.run.executors import Processes, Serial, pools
 from spikeproof.experiments.study.cells import cells_of
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.specs import canonical
+
+sys.path.insert(0, str(Path(__file__).parent))
+from synthetic import FORKING
 
 TEXT = """\
 name: transfers
@@ -158,7 +163,10 @@ def test_the_audit_says_where_a_stranger_does_better(finished):
         )
 
 
-def test_a_resumed_study_computes_what_is_missing_whichever_model_it_waits_for(finished, tmp_path):
+def test_a_resumed_study_computes_what_is_missing_whichever_model_it_waits_for(
+    finished, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pools, "START", FORKING)
     for kind, lost in (("train", 0), ("train", 1), ("attack", 1)):
         out = tmp_path / f"{kind}{lost}"
         shutil.copytree(finished, out)
