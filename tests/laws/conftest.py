@@ -8,12 +8,12 @@ import pytest
 from spikeproof.compiled import Loops, using_loops
 
 COMPILED = {
-    *("attacks", "batch_independence", "certificates", "defences", "estimates_and_composites", "evaluation"),
-    *("event_catalogue", "found_levels", "gradient_sources", "hostile_settings", "invariance"),
-    *("killed_cells", "learning", "linear_optimum", "minimum_norm", "nested_and_distances", "objectives"),
-    *("physical", "plain_functions", "reachable", "recipes", "shifts", "spike_attacks", "spike_threats"),
-    *("stand_in", "steps", "suites", "transfer_choices", "universal", "windows"),
-}
+    "attacks", "batch_independence", "certificates", "defences", "estimates_and_composites", "evaluation",
+    "event_catalogue", "found_levels", "gradient_sources", "hostile_settings", "invariance", "killed_cells",
+    "learning", "linear_optimum", "minimum_norm", "nested_and_distances", "objectives", "physical",
+    "plain_functions", "reachable", "recipes", "shifts", "spike_attacks", "spike_threats", "stand_in", "steps",
+    "suites", "transfer_choices", "universal", "windows",
+}  # fmt: skip
 """The laws of tests/laws/test_NAME.py that run with compiled loops."""
 
 

@@ -31,8 +31,11 @@ FORKING = multiprocessing.get_context("forkserver")
 """Starts processes by forking one that has imported what cells need, so that they need not."""
 FORKING.set_forkserver_preload(
     [
-        *("pytest", "spikeproof.attacks.gradient.plain", "spikeproof.experiments.run.compute"),
-        *("torch._dynamo", "spikeproof.report.page"),  # which training and reports import
+        "pytest",
+        "spikeproof.attacks.gradient.plain",
+        "spikeproof.experiments.run.compute",
+        "torch._dynamo",  # which training imports
+        "spikeproof.report.page",
     ]
 )
 
