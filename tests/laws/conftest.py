@@ -11,8 +11,8 @@ COMPILED = {
     "attacks", "batch_independence", "certificates", "defences", "estimates_and_composites", "evaluation",
     "event_catalogue", "found_levels", "gradient_sources", "hostile_settings", "invariance", "killed_cells",
     "learning", "linear_optimum", "minimum_norm", "nested_and_distances", "objectives", "physical",
-    "plain_functions", "reachable", "recipes", "shifts", "spike_attacks", "spike_threats", "stand_in", "steps",
-    "suites", "transfer_choices", "universal", "windows",
+    "plain_functions", "reachable", "recipes", "shifts", "spike_attacks", "spike_threats", "stand_in",
+    "steps", "suites", "transfer_choices", "universal", "windows",
 }  # fmt: skip
 """The laws of tests/laws/test_NAME.py that run with compiled loops."""
 

@@ -9,8 +9,8 @@ from spikeproof.attacks.answers import foundlevels
 from spikeproof.auditing import slopes
 
 BRIEFLY = {
-    "analyse_cells", "certify_cells", "comparisons", "corruption_cells", "exit_studies", "probe_cells", "repairs",
-    "seeds", "show", "suite_cells", "sweep_studies", "transfer_grid", "transfer_studies", "upkeep",
+    "analyse_cells", "certify_cells", "comparisons", "corruption_cells", "exit_studies", "probe_cells",
+    "repairs", "seeds", "show", "suite_cells", "sweep_studies", "transfer_grid", "transfer_studies", "upkeep",
 }  # fmt: skip
 """The studies of tests/unit/test_NAME.py, in which diagnostics of models are not what is tested."""
 
