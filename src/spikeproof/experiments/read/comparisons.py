@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -130,7 +130,8 @@ def _pairs(models: Sequence[Outcome]) -> Iterator[_Pair]:
     for part in AXES:
         groups: dict[tuple[object, ...], list[Outcome]] = defaultdict(list)
         for model in models:
-            same = tuple(dict(model.record)[axis] for axis in AXES if axis != part)
+            parts: Mapping[str, object] = model.record
+            same = tuple(parts[axis] for axis in AXES if axis != part)
             groups[(*same, model.examples.tobytes())].append(model)
         for group in groups.values():
             ranked = sorted(group, key=lambda each: -float(each.right.mean()))

@@ -146,12 +146,14 @@ def contributions(
     tables = [clean, *attacked]
     selection = np.stack([table["right_selection"] for table in tables])
     right = np.stack([table["right"] for table in tables])
-    rows, strength = list[Broke](), selection.mean(1).tolist()
+    order = np.argsort(selection.mean(1), kind="stable")
+    ordered, rows = selection[order].astype(float), list[Broke]()
+    counted = np.take_along_axis(right, chosen[None], 0)[0]
+    np.put_along_axis(ordered, np.argsort(order)[chosen][None], np.inf, 0)
+    # what would count if the attack that counts had not run
+    next_best = np.take_along_axis(right, order[ordered.argmin(0)][None], 0)[0]
     for k, (name, numbers) in enumerate(zip(names, metrics, strict=True), 1):
-        others = [i for i in range(len(tables)) if i != k]
-        order = sorted(others, key=strength.__getitem__)
-        best = np.array(order)[selection[order].argmin(0)]
-        without = np.take_along_axis(right, best[None], 0)[0]
+        without = np.where(chosen == k, next_best, counted)
         rows.append(
             {
                 "attack": name,
