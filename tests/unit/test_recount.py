@@ -4,14 +4,17 @@ import io
 import json
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from spikeproof.attacks.gradient.plain import PGD
+from spikeproof.attacks.nearest.linearised import DeepFool
 from spikeproof.decoders import Count, FirstSpike
 from spikeproof.encoders import Bernoulli, Latency
 from spikeproof.evaluation.columns import stored
+from spikeproof.evaluation.distances import evaluate_distances
 from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.experiments.run.parquet import table
 from spikeproof.experiments.run.queue.imports import import_cells
@@ -40,15 +43,16 @@ def measured(request):
     clean = evaluate_clean(model, x, y, Key.of(1), draws=draws)
     attacked = evaluate_attack(model, PGD(steps=2), Linf(0.2), x, y, clean, Key.of(1), draws=draws)
     changed = {name.removeprefix("clean_"): value for name, value in clean.metrics().items()}
-    numbers = {"clean": clean.metrics(), "attack": attacked.metrics(), "probe": changed}
-    outcomes = {"clean": clean, "attack": attacked, "probe": clean}
+    nearest = evaluate_distances(model, DeepFool(steps=3), Linf(1.0), x, y, clean, Key.of(1), draws=draws)
+    outcomes = {"clean": clean, "attack": attacked, "probe": clean, "distance": nearest}
+    numbers = {kind: found.metrics() for kind, found in outcomes.items()} | {"probe": changed}
     return {
         kind: (json.loads(as_json(numbers[kind])), pq.read_table(io.BytesIO(table(stored(found)))))
         for kind, found in outcomes.items()
     }
 
 
-@pytest.mark.parametrize("kind", ["clean", "attack", "probe"])
+@pytest.mark.parametrize("kind", ["clean", "attack", "probe", "distance"])
 def test_numbers_that_were_measured_follow_from_their_table(measured, kind):
     assert contradictions(kind, *measured[kind]) == []
 
@@ -57,6 +61,10 @@ COUNTED = {
     "clean": ["clean_accuracy", "clean_argmax", "clean_all_draws", "clean_vote"],
     "attack": ["robust_accuracy", "robust_argmax", "robust_all_draws", "robust_vote", "budget_violations"],
     "probe": ["accuracy", "argmax", "all_draws", "vote"],
+    "distance": [
+        *("counted", "found", "found_low", "found_high", "median_distance", "median_low", "median_high"),
+        *("unconfirmed_share", "forward_queries", "backward_queries"),
+    ],
 }
 ALWAYS = ["ci_low", "ci_high", "tie_share", "silent_share", "mean_exit"]
 
@@ -64,10 +72,25 @@ ALWAYS = ["ci_low", "ci_high", "tie_share", "silent_share", "mean_exit"]
 @pytest.mark.parametrize("kind", COUNTED)
 def test_a_number_that_was_changed_does_not(measured, kind):
     metrics, rows = measured[kind]
-    for name in COUNTED[kind] + ALWAYS:
+    for name in COUNTED[kind] + (ALWAYS if kind != "distance" else []):
+        if metrics[name] is None:
+            assert contradictions(kind, {**metrics, name: 0.5}, rows)
+            continue
         wrong = contradictions(kind, {**metrics, name: metrics[name] + 0.01}, rows)
         assert [words.partition(" ")[0] for words in wrong] == [name]
         assert contradictions(kind, {**metrics, name: float("nan")}, rows)
+
+
+def test_images_that_were_found_cannot_be_told_as_none(measured):
+    metrics, rows = measured["distance"]
+    assert metrics["median_distance"] is not None
+    wrong = contradictions("distance", {**metrics, "median_distance": None}, rows)
+    assert len(wrong) == 1 and wrong[0].startswith("median_distance is missing, and its table gives ")
+    nowhere = rows.set_column(
+        rows.column_names.index("distance"), "distance", pa.array([float("inf")] * len(rows))
+    )
+    wrong = {words.partition(" ")[0] for words in contradictions("distance", metrics, nowhere)}
+    assert {"found", "median_distance"} <= wrong
 
 
 def test_what_a_cell_or_its_table_lacks_is_not_compared(measured):
