@@ -85,7 +85,7 @@ def test_images_that_were_found_cannot_be_told_as_none(measured):
     metrics, rows = measured["distance"]
     assert metrics["median_distance"] is not None
     wrong = contradictions("distance", {**metrics, "median_distance": None}, rows)
-    assert len(wrong) == 1 and wrong[0].startswith("median_distance is missing, and its table gives ")
+    assert [words.partition(", and")[0] for words in wrong] == ["median_distance is missing"]
     nowhere = rows.set_column(
         rows.column_names.index("distance"), "distance", pa.array([float("inf")] * len(rows))
     )
