@@ -152,16 +152,18 @@ def contributions(
     np.put_along_axis(ordered, np.argsort(order)[chosen][None], np.inf, 0)
     # what would count if the attack that counts had not run
     next_best = np.take_along_axis(right, order[ordered.argmin(0)][None], 0)[0]
+    counts = chosen == np.arange(1, len(tables))[:, None]
+    without = np.where(counts, next_best, counted).mean(1).tolist() if names else []
+    alone = right.mean(1).tolist()
     for k, (name, numbers) in enumerate(zip(names, metrics, strict=True), 1):
-        without = np.where(chosen == k, next_best, counted)
         rows.append(
             {
                 "attack": name,
                 "on": int(numbers.get("attacked") or 0),
-                "alone": float(right[k].mean()),
-                "broke": float((right[0] - right[k])[chosen == k].sum() / right.shape[1]),
+                "alone": alone[k],
+                "broke": float((right[0] - right[k])[counts[k - 1]].sum() / right.shape[1]),
                 "left": None,
-                "without": float(without.mean()),
+                "without": without[k - 1],
                 "gradient_free": bool(numbers["gradient_free"]),
                 "forward_queries": int(numbers.get("forward_queries") or 0),
                 "backward_queries": int(numbers.get("backward_queries") or 0),

@@ -276,7 +276,7 @@ def _read(path: Path) -> Stored:
 
 
 def as_json(data: object, indent: int | None = 1) -> bytes:
-    """Readable JSON, or without `indent` one line, which is faster; a number that is not finite becomes null."""
+    """Readable JSON, or one line without `indent`; a number that is not finite becomes null."""
     return (json.dumps(_finite(data), indent=indent, allow_nan=False) + "\n").encode()
 
 
