@@ -252,7 +252,10 @@ def opened(page: Path, times: int, size: tuple[int, int] = (1400, 900)) -> str:
         browser.close()
     seen, answers = (statistics.median(each) / 1000 for each in zip(*found, strict=True))
     worst = max(answer for _, answer in found) / 1000
-    return f"opened {times} times: first result after {seen:.2f} s, answers after {answers:.2f} s (at most {worst:.2f})"
+    return (
+        f"opened {times} times: ranking seen after {seen:.2f} s, answers after {answers:.2f} s, "
+        f"at most {worst:.2f} s"
+    )
 
 
 def main() -> None:
