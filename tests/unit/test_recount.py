@@ -13,10 +13,12 @@ from spikeproof.attacks.gradient.plain import PGD
 from spikeproof.attacks.nearest.linearised import DeepFool
 from spikeproof.decoders import Count, FirstSpike
 from spikeproof.encoders import Bernoulli, Latency
+from spikeproof.errors import DamagedError
 from spikeproof.evaluation.columns import stored
 from spikeproof.evaluation.distances import evaluate_distances
 from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.experiments.run.parquet import table
+from spikeproof.experiments.run.queue import imports
 from spikeproof.experiments.run.queue.imports import import_cells
 from spikeproof.experiments.run.queue.recount import contradictions
 from spikeproof.experiments.run.store import Store, as_json
@@ -108,19 +110,44 @@ def test_what_a_cell_or_its_table_lacks_is_not_compared(measured):
     )
 
 
-@pytest.mark.parametrize(("accuracy", "copied"), [(None, 1), (0.99, 0)])
-def test_an_import_refuses_a_cell_that_contradicts_itself(measured, tmp_path, accuracy, copied):
+def other_machine(root, measured, address=None, **numbers):
+    """Write a store with one attack, some of whose numbers are changed."""
     metrics, rows = measured["attack"]
     spec = {"train": "f" * 32, "attack": {"name": "pgd"}, "threat": {"name": "linf"}, "epsilon": 0.2}
-    cell, other = Cell.of("attack", spec), Store(tmp_path / "other")
-    told = {**metrics, "gradient_free": False} | ({} if accuracy is None else {"robust_accuracy": accuracy})
-    file = io.BytesIO()
+    record, file = Cell.of("attack", spec).record(), io.BytesIO()
+    record["address"] = address or record["address"]
+    told = {**metrics, "gradient_free": False, **numbers}
     pq.write_table(rows, file)
-    documents = {"cell.json": cell.record(), "metrics.json": told, "provenance.json": {"seconds": 1.0}}
+    documents = {"cell.json": record, "metrics.json": told, "provenance.json": {"seconds": 1.0}}
     files = {name: as_json(content) for name, content in documents.items()}
-    other.put(cell.address, {**files, "examples.parquet": file.getvalue()})
-    plan = {"study": "s", "spec": {}, "plan": [cell.record()], "cells": [cell.address]}
-    (tmp_path / "other" / "study.json").write_bytes(as_json(plan))
+    Store(root).put(record["address"], {**files, "examples.parquet": file.getvalue()})
+    plan = {"study": "s", "spec": {}, "plan": [record], "cells": [record["address"]]}
+    (root / "study.json").write_bytes(as_json(plan))
+
+
+def test_an_import_refuses_a_cell_under_the_address_of_another(measured, tmp_path):
+    other_machine(tmp_path / "other", measured, address="a" * 32)
+    found = import_cells(tmp_path / "here", tmp_path / "other")
+    assert not found.copied
+    assert [words.endswith("holds a cell that belongs elsewhere") for words in found.damaged] == [True]
+
+
+def test_a_cell_that_changes_while_it_is_copied_is_not_stored(measured, tmp_path, monkeypatch):
+    other_machine(tmp_path / "other", measured)
+    read = imports.bytes_of
+
+    def changed(path, most):
+        return read(path, most) + b" " * ("cells" in path.parts)
+
+    monkeypatch.setattr(imports, "bytes_of", changed)
+    with pytest.raises(DamagedError, match="changed while it was copied"):
+        import_cells(tmp_path / "here", tmp_path / "other")
+    assert not Store(tmp_path / "here").addresses()
+
+
+@pytest.mark.parametrize(("accuracy", "copied"), [(None, 1), (0.99, 0)])
+def test_an_import_refuses_a_cell_that_contradicts_itself(measured, tmp_path, accuracy, copied):
+    other_machine(tmp_path / "other", measured, **({} if accuracy is None else {"robust_accuracy": accuracy}))
     found = import_cells(tmp_path / "here", tmp_path / "other")
     assert (len(found.copied), len(found.damaged)) == (copied, 1 - copied)
     assert accuracy is None or "robust_accuracy is 0.99, and its table gives" in found.damaged[0]
