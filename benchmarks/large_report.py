@@ -6,6 +6,10 @@ The numbers are invented: only their amount and their shape are those of a study
 decoder, neuron and seed; each has nine attacks at five budgets. The store is written as a run writes it, with
 an extract of every cell; `--without-extracts` leaves these out, as in a store of an earlier version. `status`
 and the report run in processes of their own, whose time and largest memory are printed.
+
+`--openings 7` also opens the page so many times in Chromium, each time in a fresh context (extra `browser`).
+Printed are the median times on the clock from the beginning of the navigation until the ranking is seen, and
+to the end of the frame after the views are drawn, from which the page answers.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ import io
 import itertools
 import json
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -217,19 +223,57 @@ def measured(words: str, directory: Path) -> str:
     )
 
 
+WATCH = """const look = () => requestAnimationFrame(document.querySelector("#ranking tbody td") ?
+    () => { window.seen = performance.now(); } : look); look();"""
+"""Notes when the frame begins that follows the first one with a row of the ranking."""
+
+CLOCK = """() => new Promise((told) => requestAnimationFrame(() => setTimeout(() =>
+    told([window.seen, performance.now()]))))"""
+"""Milliseconds from the beginning of the navigation until the ranking is seen, and to the end of a frame."""
+
+
+def opened(page: Path, times: int, size: tuple[int, int] = (1400, 900)) -> str:
+    """Open a page so many times; the median times until its ranking is seen and until it answers."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        found = []
+        for _ in range(times):
+            context = browser.new_context(viewport={"width": size[0], "height": size[1]}, offline=True)
+            view = context.new_page()
+            view.add_init_script(WATCH)
+            view.goto(page.resolve().as_uri(), wait_until="commit")
+            view.wait_for_selector("#view > *")
+            view.wait_for_selector("#ranking tbody tr")
+            found.append(view.evaluate(CLOCK))
+            context.close()
+        browser.close()
+    seen, answers = (statistics.median(each) / 1000 for each in zip(*found, strict=True))
+    worst = max(answer for _, answer in found) / 1000
+    return (
+        f"opened {times} times: ranking seen after {seen:.2f} s, answers after {answers:.2f} s, "
+        f"at most {worst:.2f} s"
+    )
+
+
 def main() -> None:
     """Write a store, ask for its status and draw its report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cells", type=int, default=5000)
     parser.add_argument("--out", type=Path, required=True, help="written if it does not exist")
     parser.add_argument("--without-extracts", action="store_true", help="as before there were any")
+    parser.add_argument("--openings", type=int, default=0, help="how often to open the page in Chromium")
     arguments = parser.parse_args()
     if not arguments.out.exists():
         count = written(arguments.out, arguments.cells, extracted=not arguments.without_extracts)
         print(f"{count} cells in {arguments.out}")
     for words in ("status", "status", "report"):
         print(measured(words, arguments.out), flush=True)
-    print(f"page: {(arguments.out / 'report.html').stat().st_size / 1e6:.1f} MB")
+    print(f"page: {(arguments.out / 'report.html').stat().st_size / 1e6:.1f} MB", flush=True)
+    if arguments.openings:
+        print(opened(arguments.out / "report.html", arguments.openings))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import FloatRect, Locator, sync_playwright
 
 SHOTS = {
     "head": ((1400, 900), "", "light", None),
@@ -26,6 +26,22 @@ SHOTS = {
 
 SHADES = 128
 """Colours of a picture, few enough for small files."""
+
+
+BESIDE, ABOVE = 16, 4
+"""Pixels beside a part of the page, and above and below it."""
+
+
+def _around(part: Locator) -> FloatRect:
+    """The place of a part of the page, with a margin."""
+    box, scrolled = part.bounding_box(), part.evaluate("() => [scrollX, scrollY]")
+    assert box is not None
+    return {
+        "x": box["x"] + scrolled[0] - BESIDE,
+        "y": box["y"] + scrolled[1] - ABOVE,
+        "width": box["width"] + 2 * BESIDE,
+        "height": box["height"] + 2 * ABOVE,
+    }
 
 
 def main() -> None:
@@ -41,7 +57,10 @@ def main() -> None:
         for name, ((width, height), view, scheme, part) in SHOTS.items():
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
             page.goto((arguments.run / "report.html").resolve().as_uri() + view)
-            shown = page.locator(part).screenshot() if part else page.screenshot()
+            if part:
+                shown = page.screenshot(full_page=True, clip=_around(page.locator(part)))
+            else:
+                shown = page.screenshot()
             with Image.open(io.BytesIO(shown)) as picture:
                 small = picture.convert("RGB").quantize(SHADES, dither=Image.Dither.NONE)
             small.save(arguments.out / f"{name}.png", optimize=True)

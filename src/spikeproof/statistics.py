@@ -184,9 +184,13 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> float:
         McNemar 1947, Psychometrika 12; Edwards 1948 (exact form).
     """
     a, b = _pair("mcnemar", right_a, right_b)
-    if not np.isin(np.concatenate([a, b]), (0, 1)).all():
+    if not (_binary(a) and _binary(b)):
         raise InputError("mcnemar() compares outcomes of 0 and 1", "shares between them", "Use compare().")
     return _evenly(int((a > b).sum()), int((b > a).sum()))
+
+
+def _binary(outcomes: Column) -> bool:
+    return bool(((outcomes == 0) | (outcomes == 1)).all())
 
 
 @lru_cache(maxsize=65536)
@@ -375,8 +379,8 @@ def difference_test(right_a: ArrayLike, right_b: ArrayLike, key: Key) -> float:
         McNemar 1947, exact; Good 2005, section 3.2 (sign flips).
     """
     a, b = _pair("difference_test", right_a, right_b)
-    if bool(np.isin(np.concatenate([a, b]), (0, 1)).all()):
-        return mcnemar(a, b)
+    if _binary(a) and _binary(b):
+        return _evenly(int((a > b).sum()), int((b > a).sum()))
     return _sign_flips(a - b, key.fold("flips"))
 
 

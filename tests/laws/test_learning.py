@@ -25,7 +25,7 @@ from spikeproof.encoders import Bernoulli, Direct, KernelCode, Latency
 from spikeproof.errors import InputError
 from spikeproof.gradients import ANTLR, SurrogateGradient
 from spikeproof.keys import Key
-from spikeproof.learning import backprop
+from spikeproof.learning import backprop, checkpoints
 from spikeproof.learning.augmentation import AugmentedBPTT
 from spikeproof.learning.backprop import BPTT
 from spikeproof.learning.from_ann.balancing import Cao, DataBased, ModelBased, Rueckauer, SpikeNorm
@@ -195,6 +195,61 @@ def test_a_training_that_stops_within_an_epoch_goes_on_as_if_it_had_not(rule, tm
     assert same_weights(resumed, whole)
     assert history == wanted
     assert history.epochs[-1].seconds > 0
+
+
+class Killed(BaseException):
+    """A process ends here."""
+
+
+KILLED = [
+    BPTT(epochs=2, batch_size=5),
+    RateNormLayer(BPTT(epochs=1, batch_size=5), tuning=2),
+    QCFS(BPTT(epochs=1, batch_size=5), levels=4, bound=2.0),
+]
+
+
+@pytest.mark.parametrize("rule", KILLED, ids=repr)
+def test_a_training_that_is_killed_again_and_again_loses_a_batch_each_time(rule, tmp_path, monkeypatch):
+    whole, wanted = trained(rule, MODELS[0])
+    for module in (backprop, checkpoints):
+        monkeypatch.setattr(module, "SECONDS_AT_RISK", -1)
+    write, saved, left = checkpoints.write, 0, 0
+
+    def dying(path, content):
+        nonlocal saved, left
+        write(path, content)
+        saved, left = saved + 1, left - 1
+        if left == 0:
+            raise Killed
+
+    monkeypatch.setattr(checkpoints, "write", dying)
+    train(rule, MODELS[0], checkpoint=tmp_path / "unharmed")
+    steps, saved, kills = saved, 0, 0
+    while kills < 100:
+        left = 1 + kills % 3
+        try:
+            resumed, history = train(rule, MODELS[0], checkpoint=tmp_path / "c")
+            break
+        except Killed:
+            kills += 1
+    tuned = rule.tuning * 5 if isinstance(rule, RateNormLayer) else 0
+    validated = 3 * (2 if isinstance(rule, BPTT) else rule.epochs)
+    assert steps >= (10 if isinstance(rule, BPTT) else 5) + validated + tuned
+    assert saved == steps
+    assert kills > 3
+    assert same_weights(resumed, whole)
+    assert history == wanted
+
+
+def test_a_second_stage_with_other_settings_is_not_continued(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SECONDS_AT_RISK", -1)
+    rule = RateNormLayer(BPTT(epochs=1, batch_size=5), tuning=2)
+    train(rule, MODELS[0], checkpoint=tmp_path / "c")
+    other = replace(rule, lr=0.1)
+    resumed, history = train(other, MODELS[0], checkpoint=tmp_path / "c")
+    whole, wanted = train(other, MODELS[0])
+    assert same_weights(resumed, whole)
+    assert history == wanted
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)

@@ -16,7 +16,7 @@ from spikeproof.encoders import Bernoulli, Direct, Events, Fused, Phase, Populat
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT, accuracy
-from spikeproof.learning.checkpoints import AsSaved
+from spikeproof.learning.checkpoints import AsSaved, Later
 from spikeproof.learning.from_ann.activations import Quantised, RateNorm
 from spikeproof.learning.from_ann.balancing import Cao, DataBased, ModelBased, Rueckauer, SpikeNorm
 from spikeproof.learning.from_ann.folding import Identity, Stage
@@ -289,7 +289,7 @@ def test_tuning_of_rate_norm_lowers_thresholds_and_only_them_and_what_holds_them
         rule = RateNormLayer(BPTT(batch_size=10), tuning=20, speed=speed, share=0.9, lr=0.05)
         ann = rule.twin(spec().build(Key.of(0))).eval()
         before = {n: t.clone() for n, t in ann.state_dict().items()}
-        rule.tune(ann, data, Key.of(0))
+        rule.tune(ann, data, Key.of(0), Later(None, ""))
         after = ann.state_dict()
         assert all(torch.equal(t, after[n]) for n, t in before.items())
         ends[speed] = [unit.share.sigmoid().item() for unit in ann.modules() if isinstance(unit, RateNorm)]

@@ -1,10 +1,12 @@
 """Extracts of finished cells: equal to the cells, and believed only while these are unchanged."""
 
+import base64
 import hashlib
 import json
 import os
 import shutil
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -268,8 +270,44 @@ def test_lines_beside_a_good_one_change_nothing(extracted, harm):
 def test_lines_of_another_layout_are_passed_over(study, plan, opened, monkeypatch):
     monkeypatch.setattr(extracts, "LAYOUT", 0)
     verified(Store(study), plan)
-    monkeypatch.undo()
+    monkeypatch.setattr(extracts, "LAYOUT", 1)
+    opened.clear()
     assert len(verified(Store(study), plan)) == len(plan)
+    assert sorted(opened) == sorted(record["address"] for record in plan)
+
+
+def fewer(body):
+    numbers = zlib.decompress(base64.b64decode(body["numbers"]))
+    body["numbers"] = base64.b64encode(zlib.compress(numbers[: N // 2])).decode()
+
+
+MISFITS = {
+    "no manifest among its files": (0, lambda head: head["files"].pop("MANIFEST.json"), True),
+    "a file that is not there": (0, lambda head: head["files"].update({"more.json": [1, 1, 1]}), True),
+    "another number of rows": (1, lambda body: body.update(rows=N - 1), True),
+    "too few values of its columns": (1, fewer, False),
+    "a share above 1": (1, lambda body: body["metrics"].update(robust_accuracy=1.5), True),
+}
+"""What is wrong -> part of the line, how it is changed, and whether the whole cell is read again."""
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_a_line_that_does_not_fit_its_cell_is_not_believed(study, plan, opened, misfit):
+    expected = content_of(verified(Store(study), plan))
+    which = next(i for i, record in enumerate(plan) if record["kind"] == "attack")
+    part, change, anew = MISFITS[misfit]
+
+    def harm(line):
+        address, rest = line[17:-1].split(b" ", 1)
+        parts = rest.split(b"\t")
+        document = json.loads(parts[part])
+        change(document)
+        parts[part] = json.dumps(document).encode()
+        return [sealed(address + b" " + b"\t".join(parts))]
+
+    opened.clear()
+    assert with_line(study, plan, which, harm) == expected
+    assert opened == [plan[which]["address"]] * anew
 
 
 def test_many_writers_at_once_lose_no_line_and_readers_gather_them(study, plan, opened):

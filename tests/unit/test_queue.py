@@ -1,7 +1,9 @@
 """The store as a queue: leases and their heartbeats, failures, the order of work, and surveys."""
 
 import errno
+import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -416,6 +418,30 @@ def test_the_index_is_used_and_never_believed_where_the_plan_has_changed(campaig
     (root / "cells.index").write_bytes(index)
     assert (survey(root).study, len(survey(root).kinds)) == ("third", 3)
     assert set(survey(root).kinds.values()) == {"train", "inspect"}
+
+
+LATER = '"created": "2030-01-01T00:00:00+00:00"'
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        (lambda text: text, True),
+        (lambda text: re.sub('"created": "[^"]*"', LATER, text), True),
+        (lambda text: json.dumps(json.loads(text)), True),
+        (lambda text: text.replace('"inspect"', '"clean"', 1), False),
+        (lambda text: text.rstrip().removesuffix("}") + ', "cells": []}', False),
+        (lambda text: text.replace('"study": "synthetic"', '"study": "other"'), False),
+        (lambda text: text[:-20], False),
+    ],
+)
+def test_a_plan_is_written_again_unless_the_one_that_is_there_says_the_same(tmp_path, change, kept):
+    cells, path = cells_of_models(1, 2), tmp_path / "study.json"
+    plans.write_plan(tmp_path, "synthetic", {}, cells)
+    path.write_text(there := change(path.read_text()))
+    plans.write_plan(tmp_path, "synthetic", {}, cells)
+    assert (path.read_text() == there) is kept
+    assert [record["address"] for record in plans.read_plan(tmp_path)["plan"]] == [c.address for c in cells]
 
 
 def test_a_survey_imports_nothing_heavy():

@@ -32,6 +32,7 @@ def study(tmp_path_factory):
             train = bench.model(encoder, decoder)
             for k, epsilon in enumerate((0.05, 0.1)):
                 accuracy = 0.8 - 0.3 * k - 0.1 * ("first" in decoder) - 0.05 * len(encoder) / 7
+                accuracy += (0.1 - 0.2 * k) * (encoder == "direct")  # its curve crosses the others
                 bench.attack(train, "pgd", epsilon, accuracy, arrays=kept)
                 bench.attack(train, "square", epsilon, accuracy + 0.05, gradient_free=True, arrays=kept)
     train = bench.model("phase")
@@ -133,6 +134,17 @@ def test_the_slider_of_the_map_changes_its_budget(open_page, study):
             if row["mean robust accuracy"]:
                 found = float(row["mean robust accuracy"])
                 assert found == pytest.approx(worst[row["encoder"], row["decoder"], epsilon], abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_curves_are_in_the_order_of_the_ranking(open_page, scale):
+    page = open_page(f"#?view=curves&scale={scale}")
+    ranked = page.locator("#ranking tbody tr").all_inner_texts()
+    budget = re.search(r"Ranking at (linf [\d.]+)", page.inner_text("body"))[1]
+    drawn = dict.fromkeys(row["model"] for row in saved(page) if f"linf {row['epsilon']}" == budget)
+    assert len(drawn) == len(ranked) == 6
+    for name, row in zip(drawn, ranked, strict=True):
+        assert name in " ".join(row.split())
 
 
 def test_a_number_under_the_keyboard_says_what_it_is_and_opens_its_part(open_page, study):

@@ -135,6 +135,13 @@ def test_examples_stop_at_their_size_and_number(document, monkeypatch):
     assert len(document(ALL)[1]["examples"]) == 3
 
 
+def test_no_curve_stands_behind_a_withheld_number(document):
+    _, data = document(ALL)
+    withheld = {place for place, value in enumerate(data["rows"]["accuracy"]) if value is None}
+    assert withheld
+    assert not withheld & {*data["efforts"]}
+
+
 def test_curves_are_thinned_or_left_out(document):
     assert document(Limits(10**6, False, 0, 0))[1]["efforts"] == {}
     efforts = document(ALL)[1]["efforts"]

@@ -133,7 +133,7 @@ def opened(directory: Path) -> Opened:
 
 @contextmanager
 def _without_search_for_garbage() -> Iterator[None]:
-    """Do not search for cycles while a study is read, and never among what was read.
+    """Do not search for cycles while a study is read or its report is made, and never among what was read.
 
     All of it is kept to the end of the command, and a search would go through all of it again and again.
     """
@@ -182,7 +182,7 @@ def _written(
     from spikeproof.report.page import Corrupted, write
 
     study = Opened.of(directory)
-    with writing(study.directory):
+    with writing(study.directory), _without_search_for_garbage():
         return write(
             study,
             numbers.records,

@@ -25,7 +25,7 @@ from spikeproof.datasets import Dataset, Split, floats
 from spikeproof.decoders import activity, decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
-from spikeproof.learning.checkpoints import Begun, Training
+from spikeproof.learning.checkpoints import SECONDS_AT_RISK, Begun, Counted, Training
 from spikeproof.learning.rule import (
     Defence,
     EpochReport,
@@ -43,9 +43,6 @@ from spikeproof.networks.classifier import Classifier
 from spikeproof.tensorfiles import digest
 
 __all__ = ["BPTT", "Course", "accuracy"]
-
-SECONDS_AT_RISK = 30.0
-"""Seconds of training after which an epoch is saved between two batches."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +135,8 @@ class BPTT(Rule):
                 epoch.
             key: decides the order of examples and all draws; PyTorch's global generators are not used.
             device: the device to train on; None for the model's own.
-            checkpoint: a file written after every epoch and, while one lasts, twice a minute, from which an
-                interrupted training resumes.
+            checkpoint: a file written after every epoch and, while one or its validation lasts, twice a
+                minute, from which an interrupted training resumes.
             on_epoch: called after every epoch, with its report.
             on_batch: called after every iteration, with the number done and their total over all epochs.
             perturb: makes the images to train on from each batch, after all defences.
@@ -168,6 +165,7 @@ class BPTT(Rule):
                 run.state.reports.append(report)
                 if checkpoint is not None:
                     run.state.save(checkpoint)
+                    run.saved = time.perf_counter()
                 if on_epoch is not None:
                     on_epoch(report)
         finally:
@@ -195,21 +193,38 @@ class BPTT(Rule):
 
 
 @torch.no_grad()
-def accuracy(model: Classifier, part: Split, key: Key, batch_size: int) -> float | None:
+def accuracy(
+    model: Classifier,
+    part: Split,
+    key: Key,
+    batch_size: int,
+    counted: Counted | None = None,
+    on_batch: Callable[[], None] | None = None,
+) -> float | None:
     """Accuracy, in [0, 1], with ties and silent outputs counted as errors; None if there are no examples.
 
     Each example draws under its own id, so the accuracy does not depend on the batches.
+
+    Args:
+        model: the model.
+        part: the examples.
+        key: decides all draws.
+        batch_size: examples per forward pass, at least 1.
+        counted: what is counted already, which is carried on.
+        on_batch: called after every batch.
     """
     model.eval()
     if not len(part):
         return None
-    device, right = next(model.parameters()).device, 0
-    for images, y, ids in zip(
-        *(torch.split(of, batch_size) for of in (part.images, part.labels, part.ids)), strict=True
-    ):
-        logits = model(floats(images.to(device)), key.for_rows(ids))
-        right += int((decide(logits) == y.to(device)).sum())
-    return right / len(part.labels)
+    device, counted = next(model.parameters()).device, counted or Counted()
+    for start in range(counted.examples, len(part), batch_size):
+        rows = slice(start, start + batch_size)
+        logits = model(floats(part.images[rows].to(device)), key.for_rows(part.ids[rows]))
+        counted.right += int((decide(logits) == part.labels[rows].to(device)).sum())
+        counted.examples += len(part.labels[rows])
+        if on_batch is not None:
+            on_batch()
+    return counted.right / len(part.labels)
 
 
 class Course:
@@ -221,6 +236,7 @@ class Course:
         self.rule, self.model, self.key, self.defences = rule, model, key, tuple(defences)
         self.progress = 0.0
         self.checkpoint: Path | None = None
+        self.saved = time.perf_counter()
         self.twin = rule.twin(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
@@ -238,14 +254,35 @@ class Course:
         """Train for one epoch, measure the model on held-out images, and give up an overfitted epoch."""
         begun = self.state.begun or self._begin()
         loss = self.epoch(epoch, begun, on_batch)
+        right = self._validated(begun, held_out)
         started = time.perf_counter()
-        right = accuracy(self.model, held_out, self.key.fold("validation"), self.rule.batch_size)
         watch, discarded = self._watch(epoch, held_out)
         if discarded:
             self.model.load_state_dict(begun.before)
         self.state.begun = None
         seconds = begun.seconds + time.perf_counter() - started
         return EpochReport(epoch, loss, right, seconds, begun.processor_seconds, watch, discarded)
+
+    def _validated(self, begun: Begun, held_out: Split) -> float | None:
+        """The accuracy on held-out images, saved now and then while it is measured."""
+        counted, lap = Counted(begun.validated, begun.right), time.perf_counter()
+
+        def keep() -> None:
+            nonlocal lap
+            now = time.perf_counter()
+            begun.seconds += now - lap
+            begun.validated, begun.right, lap = counted.examples, counted.right, now
+            self._keep(begun)
+
+        key, size = self.key.fold("validation"), self.rule.batch_size
+        return accuracy(self.model, held_out, key, size, counted, keep)
+
+    def _keep(self, begun: Begun) -> None:
+        """Save the epoch that has begun, if the last time is long enough ago."""
+        if self.checkpoint is not None and time.perf_counter() - self.saved > SECONDS_AT_RISK:
+            self.state.begun = begun
+            self.state.save(self.checkpoint)
+            self.saved = time.perf_counter()
 
     def _begin(self) -> Begun:
         stops = any(defence.stops for defence in self.defences)
@@ -269,8 +306,8 @@ class Course:
             on_batch: called after every iteration.
         """
         self._set_mode(training=True)
-        total, saved = begun.loss.to(self.device), time.perf_counter()
-        lap, spent = saved, time.process_time()
+        total = begun.loss = begun.loss.to(self.device)
+        lap, spent = time.perf_counter(), time.process_time()
         for i, rows in enumerate(self._order(epoch)[begun.batches :], begun.batches):
             done = (epoch - 1) * self.batches + i
             total += self._iterate(rows, self.key.fold("epoch", epoch, "batch", i), done) * len(rows)
@@ -279,10 +316,7 @@ class Course:
             begun.seconds += now[0] - lap
             begun.processor_seconds += now[1] - spent
             lap, spent = now
-            if self.checkpoint is not None and lap - saved > SECONDS_AT_RISK:
-                begun.loss, self.state.begun = total, begun
-                self.state.save(self.checkpoint)
-                saved = time.perf_counter()
+            self._keep(begun)
             if on_batch is not None:
                 on_batch(done + 1, self.batches * self.rule.epochs)
         loss = total.item() / begun.examples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,10 +21,26 @@ from spikeproof.networks.classifier import Classifier
 from spikeproof.specs import address
 from spikeproof.tensorfiles import digest, dump, parse, read, write
 
-__all__ = ["AsSaved", "Begun", "Training"]
+__all__ = ["SECONDS_AT_RISK", "AsSaved", "Begun", "Counted", "Later", "Training"]
+
+SECONDS_AT_RISK = 30.0
+"""Seconds of work after which a training is saved between two batches."""
 
 _VERSION, _WITHIN_AN_EPOCH = 1, 2
 """Of a state between two epochs, and of one within an epoch, which earlier versions cannot continue."""
+
+
+@dataclasses.dataclass
+class Counted:
+    """An accuracy that is being measured batch by batch.
+
+    Args:
+        examples: number of those that are counted.
+        right: number of those that were answered rightly.
+    """
+
+    examples: int = 0
+    right: int = 0
 
 
 @dataclasses.dataclass
@@ -37,6 +54,8 @@ class Begun:
         examples: number of those that were trained on.
         seconds: on the clock.
         processor_seconds: of processor time.
+        validated: number of held-out examples that were counted after the last batch.
+        right: number of those that were answered rightly.
     """
 
     loss: Tensor
@@ -45,6 +64,8 @@ class Begun:
     examples: int = 0
     seconds: float = 0.0
     processor_seconds: float = 0.0
+    validated: int = 0
+    right: int = 0
 
 
 @dataclasses.dataclass
@@ -94,9 +115,7 @@ class Training:
         if not path.exists():
             return
         try:
-            tensors, note = parse(read(path), str(path))
-            if note.pop("address") != address(note) or note["tensors"] != digest(tensors):
-                raise ValueError("its digests do not match its content")
+            tensors, note = _parsed(path)
             reports = [_report(report) for report in note["reports"]]
             begun = _begun(note.get("begun"), tensors)
         except (InputError, KeyError, TypeError, ValueError) as error:
@@ -138,11 +157,87 @@ class Training:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
 
 
-_MODEL, _OPTIMISER, _BEFORE, _LOSS = "model", "optimiser", "before", "begun.loss"
+_MODEL, _OPTIMISER, _BEFORE, _LATER, _LOSS = "model", "optimiser", "before", "later", "begun.loss"
 """What the names of tensors begin with; the last is a name."""
 
-_COUNTED = ("batches", "examples", "seconds", "processor_seconds")
+_COUNTED = ("batches", "examples", "seconds", "processor_seconds", "validated", "right")
 """The plain numbers of an epoch that has begun."""
+
+
+def _parsed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the note of a checkpoint.
+
+    Raises:
+        InputError, KeyError, TypeError, ValueError: it is damaged.
+    """
+    tensors, note = parse(read(path), str(path))
+    if note.pop("address") != address(note) or note["tensors"] != digest(tensors):
+        raise ValueError("its digests do not match its content")
+    return tensors, note
+
+
+@dataclasses.dataclass
+class Later:
+    """What follows the epochs of a training, kept in the same file: a second stage, and a measurement.
+
+    Args:
+        path: the checkpoint of the training, which has its last epoch; None if nothing is kept.
+        identity: a digest of everything that decides the course of what follows.
+        batches: number of those that the weights were tuned on.
+        counted: the accuracy of the model that comes out.
+    """
+
+    path: Path | None
+    identity: str
+    batches: int = 0
+    counted: Counted = dataclasses.field(default_factory=Counted)
+    tuned: Training | None = None
+    saved: float = dataclasses.field(default_factory=time.perf_counter)
+
+    def resume(self, tuned: Training | None) -> None:
+        """Take over what is in the file, if this stage wrote it.
+
+        Args:
+            tuned: the weights that are tuned, with their optimiser.
+        """
+        self.tuned = tuned
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            tensors, note = _parsed(self.path)
+            later = note.get(_LATER)
+            if later is None or later["identity"] != self.identity:
+                return
+            counted, batches = Counted(**later["counted"]), int(later["batches"])
+        except (InputError, KeyError, TypeError, ValueError):  # the training itself has warned
+            return
+        start = f"{_LATER}."
+        own = {name.removeprefix(start): each for name, each in tensors.items() if name.startswith(start)}
+        if tuned is not None and own:
+            tuned._restore(own)
+        self.batches, self.counted = batches, counted
+
+    def keep(self) -> None:
+        """Save, if the last time is long enough ago; called between two batches."""
+        if self.path is not None and time.perf_counter() - self.saved > SECONDS_AT_RISK:
+            self.save(self.path)
+            self.saved = time.perf_counter()
+
+    def save(self, path: Path) -> None:
+        """Replace the checkpoint atomically by one that has this stage as well.
+
+        Raises:
+            InputError: it is not there any more or damaged, or the directory cannot be written.
+        """
+        tensors, note = parse(read(path), str(path))
+        tensors = {name: each for name, each in tensors.items() if not name.startswith(f"{_LATER}.")}
+        own = {} if self.tuned is None else self.tuned._tensors()
+        tensors |= {f"{_LATER}.{name}": each for name, each in own.items()}
+        counted = dataclasses.asdict(self.counted)
+        note[_LATER] = {"identity": self.identity, "batches": self.batches, "counted": counted}
+        note = {**note, "tensors": digest(tensors)}
+        note.pop("address", None)
+        write(path, dump(tensors, {**note, "address": address(note)}))
 
 
 def _begun(written: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]) -> Begun | None:

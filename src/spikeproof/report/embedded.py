@@ -21,7 +21,11 @@ from spikeproof.errors import InputError
 from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.gathered.across_seeds import SeedComparison, SeedMean, Trainings
 from spikeproof.experiments.read.ranking import Ranking, most_separating
-from spikeproof.experiments.read.record import Record, SpikeRecord
+from spikeproof.experiments.read.record import (
+    Record,
+    SpikeRecord,
+    value_of,
+)
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.read.trained import Curve, training_curves
 from spikeproof.experiments.read.worst import WorstCase, columns_of
@@ -143,7 +147,7 @@ def embedded(
 
 def _shared(records: Sequence[Record]) -> dict[str, str]:
     """The parts that all models have, by which a report can be compared with another study."""
-    values = {axis: {str(dict(row)[axis]) for row in records} for axis in tables.ARCHITECTURE}
+    values = {axis: {str(value_of(row, axis)) for row in records} for axis in tables.ARCHITECTURE}
     return {axis: next(iter(found)) for axis, found in values.items() if len(found) == 1}
 
 
@@ -209,7 +213,7 @@ def _rows(
     verdicts = [WITHHELD if hide else row["verdict"] or "" for row, hide in zip(kept, hidden, strict=True)]
 
     def shares(name: str) -> list[float | None]:
-        found = [dict(row)[name] for row in kept]
+        found = [value_of(row, name) for row in kept]
         return [None if hide else _short(_number(value)) for value, hide in zip(found, hidden, strict=True)]
 
     def told(lists: Iterable[Iterable[str]]) -> list[list[int]]:

@@ -69,7 +69,7 @@ def _noted(directory: Path) -> dict[str, str]:
     return noted
 
 
-LAYOUT = 4
+LAYOUT = 5
 """Number of the layout of reports; raised when a report of the same cells would look otherwise."""
 
 MADE_FROM = "made from"
@@ -171,7 +171,7 @@ def numbers_file(numbers: Numbers) -> bytes | None:
         numbers: with paths relative to the directory of the report.
     """
     kept = [_brief(row) for row in numbers.records if row["attack"] in _WITHOUT_ATTACK or row["warnings"]]
-    if len(kept) * len(as_json(next(iter(kept), {}))) > LARGEST_DOCUMENT:
+    if len(kept) * len(as_json(next(iter(kept), {}), indent=None)) > LARGEST_DOCUMENT:
         return None
     places = {_name(row): place for place, row in enumerate(kept)}
     document = {name: list(getattr(numbers, name)) for name in _KINDS}
@@ -186,7 +186,7 @@ def numbers_file(numbers: Numbers) -> bytes | None:
         }
         for each in numbers.ranked
     ]
-    content = as_json(document)
+    content = as_json(document, indent=None)
     return content if len(content) <= LARGEST_DOCUMENT else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from spikeproof.experiments.read.record import (
     Record,
     SpikeRecord,
     TransferGrid,
+    value_of,
 )
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.read.trained import Curve, training_curves
@@ -188,11 +190,8 @@ def write(
 
 def _portable(record: Record, directory: Path) -> Record:
     """The record with paths relative to the directory, so that the directory can be moved."""
-    paths = {name: record[name] for name in ("model", "cell", "train_cell", "clean_cell")}
-    moved = {
-        name: Path(path).relative_to(directory).as_posix() if Path(path).is_relative_to(directory) else path
-        for name, path in paths.items()
-    }
+    names = ("model", "cell", "train_cell", "clean_cell")
+    moved = {name: _below(record[name], directory) for name in names}  # type: ignore[literal-required]
     return cast(Record, {**record, **moved})
 
 
@@ -222,6 +221,9 @@ def _portable_probe(record: Measured, directory: Path) -> Measured:
 
 def _below(path: str, directory: Path) -> str:
     """A path relative to the directory, if it lies there."""
+    above = f"{directory}{os.sep}"
+    if path.startswith(above):  # a Path takes longer
+        return path[len(above) :].replace(os.sep, "/")
     return Path(path).relative_to(directory).as_posix() if Path(path).is_relative_to(directory) else path
 
 
@@ -675,7 +677,7 @@ def _bar(share: float | None) -> float:
 
 def _constants(records: Sequence[Record]) -> dict[str, object]:
     """The axes on which all models agree, with their values."""
-    values = {axis: {dict(record)[axis] for record in records} for axis in tables.AXES}
+    values = {axis: {value_of(record, axis) for record in records} for axis in tables.AXES}
     return {axis: next(iter(found)) for axis, found in values.items() if len(found) == 1}
 
 

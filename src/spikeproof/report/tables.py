@@ -25,6 +25,7 @@ from spikeproof.experiments.read.record import (
     Record,
     SpikeRecord,
     TransferGrid,
+    value_of,
 )
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.read.trained import Curve, Epoch
@@ -184,13 +185,13 @@ def varying(records: Table, axes: Iterable[str] = AXES) -> list[str]:
         records: the records of one study.
         axes: names of fields of a record.
     """
-    differing = [axis for axis in axes if len({_field(record, axis) for record in records}) > 1]
+    differing = [axis for axis in axes if len({value_of(record, axis) for record in records}) > 1]
     return [axis for axis in differing if axis != LEARNING_RULE or not _follows(records, axis)]
 
 
 def architecture(row: SeedMean | Record) -> tuple[object, ...]:
     """The values by which architectures differ."""
-    return tuple(dict(row)[axis] for axis in ARCHITECTURE)
+    return tuple(value_of(row, axis) for axis in ARCHITECTURE)
 
 
 def trainings_csv(rows: Sequence[SeedMean]) -> str:
@@ -220,7 +221,7 @@ def training_csv(curves: Sequence[Curve]) -> str:
     """
     parts = ("network", "neuron", "encoder", "decoder", "surrogate", LEARNING_RULE, SEED)
     lines = (
-        {**{part: dict(curve.parts)[part] for part in parts}, "cell": curve.address, **epoch._asdict()}
+        {**{part: value_of(curve.parts, part) for part in parts}, "cell": curve.address, **epoch._asdict()}
         for curve in curves
         for epoch in curve.epochs
     )
@@ -239,7 +240,7 @@ def label(record: Row, axes: Iterable[str]) -> str:
         >>> label({"encoder": "latency", "seed": 1}, ["encoder", "seed"])
         'latency · seed 1'
     """
-    named = (f"seed {record['seed']}" if axis == SEED else str(_field(record, axis)) for axis in axes)
+    named = (f"seed {record['seed']}" if axis == SEED else str(value_of(record, axis)) for axis in axes)
     return " · ".join(named)
 
 
@@ -248,14 +249,10 @@ def _follows(records: Table, axis: str) -> bool:
     others = [other for other in AXES if other != axis]
     values: dict[tuple[object, ...], object] = {}
     return all(
-        values.setdefault(tuple(_field(record, other) for other in others), _field(record, axis))
-        == _field(record, axis)
+        values.setdefault(tuple(value_of(record, other) for other in others), value_of(record, axis))
+        == value_of(record, axis)
         for record in records
     )
-
-
-def _field(record: Row, name: str) -> object:
-    return record[name]  # type: ignore[literal-required]
 
 
 class Seeds(NamedTuple):
@@ -298,7 +295,7 @@ def seeds(records: Sequence[Record]) -> list[Seeds]:
     """
     groups: dict[tuple[object, ...], list[Headline]] = {}
     for row in headlines(records):
-        groups.setdefault(tuple(_field(row.model, axis) for axis in ARCHITECTURE), []).append(row)
+        groups.setdefault(tuple(value_of(row.model, axis) for axis in ARCHITECTURE), []).append(row)
     return [_seeds(rows) for rows in groups.values() if len(rows) > 1]
 
 
@@ -333,7 +330,7 @@ def seeds_json(records: Sequence[Record]) -> list[dict[str, object]]:
         mean, ends = row.worst.get(budget, (None, None))
         found.append(
             {
-                **{axis: _field(row.model, axis) for axis in ARCHITECTURE},
+                **{axis: value_of(row.model, axis) for axis in ARCHITECTURE},
                 "seeds": row.trainings,
                 "n": row.fewest,
                 "n_most": row.most,
@@ -504,7 +501,8 @@ def to_csv(records: Sequence[Record]) -> str:
     for record in records:
         row, effort = dict(record), dict(record["effort"] or {})
         values = (*map(row.get, names), *map(effort.get, _EFFORT))
-        writer.writerow([_harmless(_joined(value)) for value in values])
+        texts = [_harmless(_joined(value)) if isinstance(value, (str, list)) else value for value in values]
+        writer.writerow(texts)
     return file.getvalue()
 
 
@@ -715,12 +713,12 @@ def paper_latex(rows: Sequence[PaperRow]) -> str:
     Args:
         rows: of one study.
     """
-    axes = [axis for axis in ARCHITECTURE if len({_of(row, axis) for row in rows}) > 1] or ["encoder"]
+    axes = [axis for axis in ARCHITECTURE if len({value_of(row, axis) for row in rows}) > 1] or ["encoder"]
     columns = sorted({(row["threat"], row["epsilon"]) for row in rows}, key=lambda c: (c[0] != NO_ATTACK, c))
     models: dict[tuple[object, ...], dict[tuple[str, float], PaperRow]] = {}
     for row in rows:
         budget = row["threat"], row["epsilon"]
-        models.setdefault(tuple(_of(row, axis) for axis in ARCHITECTURE), {})[budget] = row
+        models.setdefault(tuple(value_of(row, axis) for axis in ARCHITECTURE), {})[budget] = row
     head = [*axes, "seeds", "$n$"] + [
         "clean" if threat == NO_ATTACK else f"{threat} {epsilon_text(epsilon)}" for threat, epsilon in columns
     ]
@@ -728,7 +726,7 @@ def paper_latex(rows: Sequence[PaperRow]) -> str:
     for found in models.values():
         first = next(iter(found.values()))
         counts = sorted({row["n"] for row in found.values()})
-        cells = [latex_text(str(_of(first, axis))) for axis in axes]
+        cells = [latex_text(str(value_of(first, axis))) for axis in axes]
         cells += [str(first["seeds"]), "--".join(map(str, dict.fromkeys((counts[0], counts[-1]))))]
         lines.append([*cells, *(_latex_mean(found.get(budget)) for budget in columns)])
     covers = " and ".join(sorted({row["covers"] for row in rows if row["mean"] is not None}))
@@ -761,7 +759,7 @@ def comparisons_latex(rows: Sequence[SeedComparison]) -> str:
     for row in rows:
         clean = row["threat"] == NO_ATTACK
         budget = "clean" if clean else f"{row['threat']} {epsilon_text(row['epsilon'])}"
-        names = [str(dict(row)[name]) for name in ("part", "first", "second", "others")]
+        names = [str(value_of(row, name)) for name in ("part", "first", "second", "others")]
         shown = _latex_accuracy(row["difference"], row["ci_low"], row["ci_high"])
         agreeing = "--" if row["agreeing"] is None else str(row["agreeing"])
         counts = [f"{row['adjusted']:.2g}", str(row["seeds"]), agreeing]
@@ -793,10 +791,6 @@ def _latex_mean(row: PaperRow | None) -> str:
     return _latex_accuracy(row["mean"], row["low"], row["high"]) + _LATEX_MARKS.get(str(row["verdict"]), "")
 
 
-def _of(row: PaperRow, axis: str) -> object:
-    return dict(row)[axis]
-
-
 def _latex_cells(row: Headline, axes: Iterable[str], columns: Sequence[Budget]) -> list[str]:
     model = row.model
     accuracies = [_latex_accuracy(model["clean_accuracy"], model["clean_ci_low"], model["clean_ci_high"])]
@@ -804,7 +798,7 @@ def _latex_cells(row: Headline, axes: Iterable[str], columns: Sequence[Budget]) 
         worst = row.worst.get(budget)
         accuracies.append(_latex_judged(worst) if worst else "--")
     shares = [argmaxes(row, columns), percent(model["tie_share"]), percent(model["silent_share"])]
-    names = [latex_text(str(_field(model, axis))) for axis in axes]
+    names = [latex_text(str(value_of(model, axis))) for axis in axes]
     costs = [number(model["spikes_per_inference"]), number(model["mean_exit"], 2)]
     return [*names, *accuracies, *map(latex_text, [*shares, *costs])]
 

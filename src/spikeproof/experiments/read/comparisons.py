@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -11,7 +11,10 @@ from typing import TypedDict
 
 from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.finished import Opened
-from spikeproof.experiments.read.record import Record
+from spikeproof.experiments.read.record import (
+    Record,
+    value_of,
+)
 from spikeproof.experiments.read.results import WORST_CASE, Outcome, outcomes
 from spikeproof.keys import Key
 from spikeproof.statistics import compare, difference_test, holm
@@ -87,7 +90,7 @@ def comparisons(
         budgets[row["threat"], row["epsilon"], row["seed"]].append(each)
     pairs = [pair for models in budgets.values() for pair in _pairs(models)]
     adjusted = holm([pair.p_value for pair in pairs])
-    varying = [axis for axis in (*AXES, "seed") if len({dict(row)[axis] for row in records}) > 1]
+    varying = [axis for axis in (*AXES, "seed") if len({value_of(row, axis) for row in records}) > 1]
     printed = [(pair, p) for pair, p in zip(pairs, adjusted, strict=True) if pair.printed]
     found = [_compared(pair, p, varying) for pair, p in printed[:most]]
     order = list(dict.fromkeys((row["part"], row["threat"], row["epsilon"]) for row in found))
@@ -130,7 +133,8 @@ def _pairs(models: Sequence[Outcome]) -> Iterator[_Pair]:
     for part in AXES:
         groups: dict[tuple[object, ...], list[Outcome]] = defaultdict(list)
         for model in models:
-            same = tuple(dict(model.record)[axis] for axis in AXES if axis != part)
+            parts: Mapping[str, object] = model.record
+            same = tuple(parts[axis] for axis in AXES if axis != part)
             groups[(*same, model.examples.tobytes())].append(model)
         for group in groups.values():
             ranked = sorted(group, key=lambda each: -float(each.right.mean()))
@@ -145,7 +149,7 @@ KEY = Key.of(0)
 
 def _compared(pair: _Pair, adjusted: float, varying: Sequence[str]) -> Compared:
     first, second = pair.first.record, pair.second.record
-    names = (str(dict(first)[pair.part]), str(dict(second)[pair.part]))
+    names = (str(value_of(first, pair.part)), str(value_of(second, pair.part)))
     result = compare(pair.first.right, pair.second.right, KEY)
     verdicts = list(zip(names, (first["verdict"], second["verdict"]), strict=True))
     doubtful = [name for name, verdict in verdicts if verdict == DOUBTFUL]
@@ -162,7 +166,7 @@ def _compared(pair: _Pair, adjusted: float, varying: Sequence[str]) -> Compared:
         "first": names[0],
         "second": names[1],
         "others": ", ".join(
-            f"{_BEFORE.get(axis, '')}{dict(first)[axis]}" for axis in varying if axis != pair.part
+            f"{_BEFORE.get(axis, '')}{value_of(first, axis)}" for axis in varying if axis != pair.part
         ),
         "n": result.n,
         "difference": result.difference,

@@ -21,6 +21,7 @@ __all__ = [
     "SpikeRecord",
     "TransferGrid",
     "data_notes",
+    "value_of",
 ]
 
 
@@ -424,3 +425,13 @@ def data_notes(metrics: Mapping[str, object]) -> list[str]:
     """
     noted = metrics.get("data_notes")
     return [str(note) for note in noted] if isinstance(noted, list) else []
+
+
+def value_of(record: Mapping[str, object], field: str) -> object:
+    """The value of a field of any record, by a name that is known at run time only.
+
+    Example:
+        >>> value_of({"encoder": "latency"}, "encoder")
+        'latency'
+    """
+    return record[field]

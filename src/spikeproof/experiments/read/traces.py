@@ -146,20 +146,24 @@ def contributions(
     tables = [clean, *attacked]
     selection = np.stack([table["right_selection"] for table in tables])
     right = np.stack([table["right"] for table in tables])
-    rows, strength = list[Broke](), selection.mean(1).tolist()
+    order = np.argsort(selection.mean(1), kind="stable")
+    ordered, rows = selection[order].astype(float), list[Broke]()
+    counted = np.take_along_axis(right, chosen[None], 0)[0]
+    np.put_along_axis(ordered, np.argsort(order)[chosen][None], np.inf, 0)
+    # what would count if the attack that counts had not run
+    next_best = np.take_along_axis(right, order[ordered.argmin(0)][None], 0)[0]
+    counts = chosen == np.arange(1, len(tables))[:, None]
+    without = np.where(counts, next_best, counted).mean(1).tolist() if names else []
+    alone = right.mean(1).tolist()
     for k, (name, numbers) in enumerate(zip(names, metrics, strict=True), 1):
-        others = [i for i in range(len(tables)) if i != k]
-        order = sorted(others, key=strength.__getitem__)
-        best = np.array(order)[selection[order].argmin(0)]
-        without = np.take_along_axis(right, best[None], 0)[0]
         rows.append(
             {
                 "attack": name,
                 "on": int(numbers.get("attacked") or 0),
-                "alone": float(right[k].mean()),
-                "broke": float((right[0] - right[k])[chosen == k].sum() / right.shape[1]),
+                "alone": alone[k],
+                "broke": float((right[0] - right[k])[counts[k - 1]].sum() / right.shape[1]),
                 "left": None,
-                "without": float(without.mean()),
+                "without": without[k - 1],
                 "gradient_free": bool(numbers["gradient_free"]),
                 "forward_queries": int(numbers.get("forward_queries") or 0),
                 "backward_queries": int(numbers.get("backward_queries") or 0),

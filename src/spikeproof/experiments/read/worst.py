@@ -53,8 +53,12 @@ class WorstCase:
 
     def column(self, name: str) -> Array:
         """A column of the images that count; NaN where it was not measured."""
-        stacked = np.stack([table[name] for table in self.tables])
-        return np.asarray(np.take_along_axis(stacked, self.chosen[None], 0)[0])
+        return np.asarray(np.concatenate([table[name] for table in self.tables])[self._rows])
+
+    @cached_property
+    def _rows(self) -> NDArray[np.intp]:
+        """Per image, its row among those of all tables, one after the other."""
+        return self.chosen * len(self.chosen) + np.arange(len(self.chosen))
 
     @property
     def right(self) -> Array:

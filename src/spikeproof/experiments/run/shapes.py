@@ -447,13 +447,16 @@ NUMBERS: Mapping[str, object] = {
 }
 """Kind of cell -> its numbers."""
 
+FAR = "distance"
+"""The column that is no share: at least 0, and infinite where nothing was found."""
+
 _OUTCOMES = ("example", "right", "right_selection", "tie", "silent")
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     CellKind.CLEAN: _OUTCOMES,
     CellKind.ATTACK: _OUTCOMES,
     CellKind.PROBE: ("example", "right"),
     CellKind.CORRUPT: ("example", "right"),
-    CellKind.DISTANCE: ("example", "distance"),
+    CellKind.DISTANCE: ("example", FAR),
     CellKind.CERTIFY: ("example", "certified"),
 }
 """Kind of cell -> the columns that its table must have; cells of other kinds have no table."""
@@ -580,10 +583,10 @@ def check_table(
             number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
             if not (number or pa.types.is_boolean(field.type)) or column.null_count:
                 raise ValueError(f"the column {field.name[:40]!r} of {str(field.type)[:40]}")
-        for column in {*wanted} - {"example", "distance"}:
-            values = table.column(column).to_numpy().astype(float)
-            if not np.all((values >= 0) & (values <= 1)):
-                raise ValueError(f"values of {column!r} beyond 0 and 1")
+        for column in {*wanted} - {"example"}:
+            values, most = table.column(column).to_numpy().astype(float), np.inf if column == FAR else 1
+            if not np.all((values >= 0) & (values <= most)):
+                raise ValueError(f"values of {column!r} beyond 0 and {most}")
         return table
     except (pa.ArrowException, ValueError, OSError, KeyError, MemoryError) as error:
         raise InputError(

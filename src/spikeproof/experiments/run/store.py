@@ -275,9 +275,9 @@ def _read(path: Path) -> Stored:
     return Stored(path, cell, documents["metrics.json"], frozenset(manifest), written_as)
 
 
-def as_json(data: object) -> bytes:
-    """Readable JSON; a number that is not finite becomes null."""
-    return (json.dumps(_finite(data), indent=1, allow_nan=False) + "\n").encode()
+def as_json(data: object, indent: int | None = 1) -> bytes:
+    """Readable JSON, or one line without `indent`; a number that is not finite becomes null."""
+    return (json.dumps(_finite(data), indent=indent, allow_nan=False) + "\n").encode()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -311,6 +311,8 @@ def refused(root: Path, reason: OSError) -> InputError:
 
 def _finite(data: object) -> object:
     match data:
+        case str() | int() | None:
+            return data
         case float():
             return data if data - data == 0 else None
         case Mapping():

@@ -16,10 +16,11 @@ digest of the members, `plan`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any, TypedDict
 
@@ -165,10 +166,17 @@ class Cell:
         spec: CellSpec = json.loads(self.text)
         return spec
 
-    @property
+    @cached_property
     def address(self) -> str:
-        """The name under which its result is stored."""
-        return address({"kind": self.kind, "spec": self.spec})
+        """The name under which its result is stored: the `address` of its kind and spec.
+
+        Example:
+            >>> cell = Cell.of("inspect", {"train": "ab"})
+            >>> cell.address == address({"kind": "inspect", "spec": cell.spec})
+            True
+        """
+        text = f'{{"kind":{canonical(self.kind)},"spec":{self.text}}}'
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ the ANN sees the mean over time of the code, which is what rates are made of.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from spikeproof.datasets import Dataset, Split, floats
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT, accuracy
+from spikeproof.learning.checkpoints import Later
 from spikeproof.learning.from_ann.folding import Affine, Stage
 from spikeproof.learning.from_ann.scalegraph import ScaleGraph, scale_graph
 from spikeproof.learning.from_ann.twins import analogue
@@ -134,8 +136,8 @@ class Conversion(Rule):
             data: its training part is used to train and to calibrate.
             key: decides the order of examples, and all draws.
             device: the device to train on; None for the model's own.
-            checkpoint: a file written after every epoch of the ANN, from which an interrupted training
-                resumes.
+            checkpoint: a file from which an interrupted training resumes, written after every epoch of the
+                ANN, and twice a minute during one, during a second stage, and while the model is measured.
             on_epoch: called after every epoch of the ANN, and after the conversion.
             on_batch: called after every iteration of the ANN's training.
             perturb: makes the images that the ANN is trained on from each batch, after all defences.
@@ -161,14 +163,22 @@ class Conversion(Rule):
             defences=defences,
         )
         started, spent = time.perf_counter(), time.process_time()
-        self.tune(ann, data, key.fold("tuning"))
+        later = Later(checkpoint, hashlib.sha256(repr((self, key)).encode()).hexdigest())
+        self.tune(ann, data, key.fold("tuning"), later)
         chosen = _chosen(data.train, self.calibration, key.fold("calibration"))
         self.convert(ann, model, chosen, key.fold("calibration"))
         spent = time.process_time() - spent
         report = EpochReport(
             len(history.epochs) + 1,
             self._loss(model, chosen, key.fold("loss")),
-            accuracy(model, data.validation, key.fold("validation"), self.backprop.batch_size),
+            accuracy(
+                model,
+                data.validation,
+                key.fold("validation"),
+                self.backprop.batch_size,
+                later.counted,
+                later.keep,
+            ),
             time.perf_counter() - started,
             spent,
         )
@@ -212,8 +222,16 @@ class Conversion(Rule):
         """The units of the ANN in place of a layer of plain rectifiers."""
         return rectifier
 
-    def tune(self, ann: Classifier, data: Dataset, key: Key) -> None:
-        """Further training before the weights are scaled; most conversions have none."""
+    def tune(self, ann: Classifier, data: Dataset, key: Key, later: Later) -> None:
+        """Further training before the weights are scaled; most conversions have none.
+
+        Args:
+            ann: the trained ANN, which is changed in place.
+            data: its training part is used.
+            key: decides the order of examples, and all draws.
+            later: what an earlier process kept of this, and where to keep more.
+        """
+        later.resume(None)
 
     @torch.no_grad()
     def convert(self, ann: Classifier, model: Classifier, images: Split, key: Key) -> None:

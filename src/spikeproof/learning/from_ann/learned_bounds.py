@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from spikeproof.datasets import Dataset, Split, floats
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
+from spikeproof.learning.checkpoints import Later, Training
 from spikeproof.learning.from_ann.activations import Quantised, RateNorm
 from spikeproof.learning.from_ann.conversion import Conversion
 from spikeproof.learning.from_ann.folding import Affine
@@ -106,7 +107,7 @@ class RateNormLayer(Conversion):
     Args:
         ann: how the ANN is trained.
         calibration: number of training images that determine the scale of a firing output layer, at least 1.
-        tuning: passes over the training part in the second stage, 0 or more; they are not checkpointed.
+        tuning: passes over the training part in the second stage, 0 or more.
         speed: weight `kappa` of the last term of the loss, at least 0.
         share: initial value of `p` in the second stage, in (0, 1).
         lr: learning rate (Adam) of the second stage, positive.
@@ -134,11 +135,12 @@ class RateNormLayer(Conversion):
     def unit(self, rectifier: Spiking) -> nn.Module:
         return RateNorm()
 
-    def tune(self, ann: Classifier, data: Dataset, key: Key) -> None:
+    def tune(self, ann: Classifier, data: Dataset, key: Key, later: Later) -> None:
         """The second stage: lower the thresholds and hold the outputs."""
         everywhere = neurons_of(ann.network.layers)
         units = list(dict.fromkeys(unit for unit in everywhere if isinstance(unit, RateNorm)))
         if not units or not self.tuning:
+            later.resume(None)
             return
         target_device, size = next(ann.parameters()).device, self.backprop.batch_size
         teacher = copy.deepcopy(ann)
@@ -147,9 +149,11 @@ class RateNormLayer(Conversion):
         for unit, share in zip(units, shares, strict=True):
             unit.share = share
         optimiser = torch.optim.Adam(shares, lr=self.lr)
+        later.resume(Training(later.identity, nn.ParameterList(shares), optimiser))
+        batches = math.ceil(len(data.train) / size)
         for epoch in range(self.tuning):
             order = torch.randperm(len(data.train), generator=key.fold("epoch", epoch).generator())
-            for rows in torch.split(order, size):
+            for rows in torch.split(order, size)[later.batches - epoch * batches :]:
                 x = floats(data.train.images[rows]).to(target_device)
                 drawn = key.fold("code", epoch).for_rows(data.train.ids[rows])
                 with torch.no_grad():
@@ -164,6 +168,8 @@ class RateNormLayer(Conversion):
                 for share, grad in zip(shares, grads, strict=True):
                     share.grad = grad
                 optimiser.step()
+                later.batches += 1
+                later.keep()
 
     @torch.no_grad()
     def scales(

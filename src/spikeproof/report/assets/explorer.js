@@ -359,8 +359,10 @@
       });
     }
     lines = lines.filter((line) => line.points.length);
-    const area = (line) => line.points.reduce((sum, point) => sum + point.y, 0) / line.points.length;
-    lines.sort((a, b) => area(b) - area(a));
+    const attacked = (line) => line.points.filter((p) => p.b !== null).map((p) => p.y);
+    const there = (line) => line.points.find((p) => p.b === budget())?.y ?? -1;
+    const mean = (line) => attacked(line).reduce((sum, y) => sum + y, 0) / Math.max(1, attacked(line).length);
+    lines.sort((a, b) => there(b) - there(a) || mean(b) - mean(a)); // as the ranking at this budget
     current = { head: ["model", "threat", "epsilon", "robust accuracy", "low", "high", "verdict", "certified"],
       body: lines.flatMap((line) => line.points.map((p) => [line.name, threat, p.x, p.y, p.low, p.high, p.verdict, p.certified ?? null])) };
     if (!lines.length) return empty("No number fits these filters.");
@@ -387,7 +389,7 @@
       ],
     });
     return [legend(lines.map((line) => line.name)), chart,
-      el("p", { class: "over" }, `Bands are 95 % intervals${averaged() ? " for another training on other examples" : ""}${banded < lines.length ? `, drawn for the ${banded} most robust` : ""}; a hollow point is doubtful${proved.length ? "; dashed with triangles: certified accuracy, a lower bound" : ""}.${left > 0 ? ` The ${MOST_LINES} most robust of ${left + MOST_LINES} ${averaged() ? "architectures" : "models"} are drawn; filter to see others.` : ""}`)];
+      el("p", { class: "over" }, `Bands are 95 % intervals${averaged() ? " for another training on other examples" : ""}${banded < lines.length ? `, drawn for the ${banded} most robust at ${budgetText(budget())}` : ""}; a hollow point is doubtful${proved.length ? "; dashed with triangles: certified accuracy, a lower bound" : ""}.${left > 0 ? ` The ${MOST_LINES} most robust there of ${left + MOST_LINES} ${averaged() ? "architectures" : "models"} are drawn; filter to see others.` : ""}`)];
   }
 
   function mapView() {

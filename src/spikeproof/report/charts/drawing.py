@@ -82,7 +82,7 @@ class Drawing:
             figure = Figure(figsize=(self.width, self.height), layout="constrained", facecolor="white")
             self.paint(figure)
             svg = _saved(figure, "svg", self.dpi, {"Date": None, "Creator": "spikeproof"})
-            figure.set_layout_engine("none")  # keeps the layout of the first file
+            figure.set_layout_engine(None)  # keeps the layout of the first file, and saves a draw
             pdf = _saved(figure, "pdf", self.dpi, {"CreationDate": None, "Creator": "spikeproof"})
         return {"svg": svg, "pdf": pdf}
 

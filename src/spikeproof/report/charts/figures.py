@@ -12,7 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
-from spikeproof.experiments.read.record import CorruptionRecord, ProbeRecord, Record, TransferGrid
+from spikeproof.experiments.read.record import (
+    CorruptionRecord,
+    ProbeRecord,
+    Record,
+    TransferGrid,
+    value_of,
+)
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.report.charts.drawing import (
     COLOURS,
@@ -144,10 +150,10 @@ class _Atlas:
         return f"{unit} network" + (f", {record['encoder']}" if self.twin_axes else "")
 
     def place(self, record: Record) -> str:
-        return " · ".join(str(dict(record)[axis]) for axis in self.place_axes)
+        return " · ".join(str(value_of(record, axis)) for axis in self.place_axes)
 
     def decoder(self, record: Record) -> str:
-        return " · ".join(str(dict(record)[axis]) for axis in self.part_axes)
+        return " · ".join(str(value_of(record, axis)) for axis in self.part_axes)
 
     def panels(self, records: Sequence[Record]) -> list[_Panel]:
         groups: dict[tuple[str, str], list[Record]] = {}

@@ -25,6 +25,7 @@ from spikeproof.experiments.read.gathered.published import (
     read_records,
     read_report,
 )
+from spikeproof.experiments.read.record import value_of
 from spikeproof.experiments.read.results import WORST_CASE, records
 from spikeproof.experiments.study.cells import CellRecord
 from spikeproof.experiments.study.kinds import CellKind
@@ -165,7 +166,7 @@ def _of_study(directory: Path) -> list[Figure]:
         spec = _spec(models, row["train_cell"]) + threats[row["threat"]]
         if (spec, *budget) not in known:
             known.add((spec, *budget))
-            names = {part: str(dict(row)[part]) for part in NAMED}
+            names = {part: str(value_of(row, part)) for part in NAMED}
             figures.append(Figure(names, *budget, None, verdict=WITHHELD, where=str(directory), spec=spec))
     return figures
 

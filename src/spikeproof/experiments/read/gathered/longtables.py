@@ -14,7 +14,11 @@ import pyarrow.parquet as pq
 
 from spikeproof.experiments.read.finished import finished
 from spikeproof.experiments.read.labels import Names, text_of
-from spikeproof.experiments.read.record import Parts, Record
+from spikeproof.experiments.read.record import (
+    Parts,
+    Record,
+    value_of,
+)
 from spikeproof.experiments.read.results import WORST_CASE, outcomes
 from spikeproof.experiments.read.worst import columns_of
 from spikeproof.experiments.run.driver import read_plan
@@ -43,7 +47,7 @@ def write_records(records: Sequence[Record], file: IO[bytes]) -> int:
         records: the headline numbers of a study.
         file: opened for writing.
     """
-    columns = {name: _column([dict(row)[name] for row in records]) for name in Record.__annotations__}
+    columns = {name: _column([value_of(row, name) for row in records]) for name in Record.__annotations__}
     pq.write_table(pa.table(columns), file)
     return len(records)
 
@@ -140,9 +144,9 @@ def _worst(directory: Path, records: Sequence[Record]) -> Iterator[tuple[Mapping
     for row in records:
         if row["attack"] == WORST_CASE:
             right, examples = outcomes(directory, row, records)
-            words: dict[str, object] = {name: dict(row)[name] for name in Parts.__annotations__}
+            words: dict[str, object] = {name: value_of(row, name) for name in Parts.__annotations__}
             words |= {"model": Path(row["train_cell"]).name, "kind": CellKind.ATTACK.value}
-            words |= {name: dict(row)[name] for name in ("attack", "threat", "epsilon")}
+            words |= {name: value_of(row, name) for name in ("attack", "threat", "epsilon")}
             yield words, {"example": examples, "right": right}
 
 

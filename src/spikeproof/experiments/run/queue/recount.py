@@ -1,4 +1,4 @@
-"""Headline numbers, counted again from the table of a cell with its row for every example."""
+"""Headline numbers and distances, counted again from the table of a cell with its row for every example."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spikeproof.experiments.run.store import Metrics
 from spikeproof.experiments.study.kinds import CellKind
-from spikeproof.statistics import wilson
+from spikeproof.statistics import median, wilson
 
 __all__ = ["contradictions"]
 
@@ -34,7 +34,7 @@ _SHARES = {"tie_share": "tie", "silent_share": "silent", "mean_exit": "exit", "c
 """Name of another number -> column whose mean it is."""
 
 _ROUNDING = 1e-5
-"""Largest difference; means were taken in single precision."""
+"""Largest difference of a mean; means were taken in single precision."""
 
 
 def contradictions(kind: str, metrics: Metrics, table: pa.Table | None) -> list[str]:
@@ -53,13 +53,33 @@ def contradictions(kind: str, metrics: Metrics, table: pa.Table | None) -> list[
     if table is None:
         return []
     columns = {name: table.column(name).to_numpy().astype(float) for name in table.column_names}
-    return [
-        f"{name} is {metrics[name]:.6g}, and its table gives {value:.6g}"
+    found = [
+        (name, metrics[name], value)
         for name, value in _counted(kind, columns)
         if metrics.get(name) is not None
         and math.isfinite(value)
         and not abs(metrics[name] - value) <= _ROUNDING
     ]
+    if kind == CellKind.DISTANCE:
+        found += [
+            (name, metrics[name], value)
+            for name, value in _nearest(columns)
+            if name in metrics and not _same(metrics[name], value)
+        ]
+    return [
+        f"{name} is {_said(claimed)}, and its table gives {_said(value)}" for name, claimed, value in found
+    ]
+
+
+def _same(claimed: float | None, value: float) -> bool:
+    """Whether a number is the one of the table; a number that is not finite is stored as null."""
+    if claimed is None or not math.isfinite(value):
+        return claimed is None and not math.isfinite(value)
+    return math.isclose(claimed, value)
+
+
+def _said(value: float | None) -> str:
+    return "missing" if value is None or not math.isfinite(value) else f"{value:.6g}"
 
 
 def _counted(kind: str, columns: Mapping[str, NDArray[np.float64]]) -> Iterator[tuple[str, float]]:
@@ -75,3 +95,29 @@ def _counted(kind: str, columns: Mapping[str, NDArray[np.float64]]) -> Iterator[
             yield name, float(columns[column].mean())
     if (within := columns.get("within")) is not None:
         yield "budget_violations", float((within == 0).sum())
+
+
+def _nearest(columns: Mapping[str, NDArray[np.float64]]) -> Iterator[tuple[str, float]]:
+    """The numbers of a search for the nearest adversarial images, over the examples that it counts.
+
+    Those are the examples that the model answers rightly in at least half of the draws without an attack.
+    """
+    right, distance = columns.get("right_clean"), columns.get("distance")
+    if right is None or distance is None:
+        return
+    counts, nothing = right >= 0.5, (math.nan,) * 2
+    here = distance[counts]
+    n, found = len(here), int(np.isfinite(here).sum())
+    yield "counted", n
+    yield "found", found / n if n else math.nan
+    yield from zip(("found_low", "found_high"), wilson(found, n) if n else nothing, strict=True)
+    middle, (low, high) = median(here.tolist()) if n else (math.nan, nothing)
+    yield "median_distance", middle
+    yield "median_low", max(0.0, low) if n else low
+    yield "median_high", high
+    if (claimed := columns.get("claimed")) is not None:
+        lost = np.isfinite(claimed[counts]) & ~np.isfinite(here)
+        yield "unconfirmed_share", float(lost.mean()) if n else math.nan
+    for name, column in (("forward_queries", "queries"), ("backward_queries", "backward_queries")):
+        if column in columns:
+            yield name, float(columns[column].sum())
