@@ -326,8 +326,8 @@ def print_outlook(name: str, found: Outlook, workers: int, stated: Callable[[], 
         if words := stated():
             click.echo(f"the study says: {words}")
         click.echo(
-            "To find out, run it with examples=20 into another directory, or for a while: as soon as cells "
-            "of every kind are done, --dry-run gives a forecast"
+            "To find out, run it with fewer examples (such as examples=10) into another directory, or for a "
+            "while: as soon as cells of every kind are done, --dry-run gives a forecast"
         )
     click.echo("nothing was computed and nothing written")
 
