@@ -532,13 +532,17 @@ class PatternSearch:
         Where the margin of a choice exceeds `height`, raises `height` to it. Returns where, for each choice.
         """
         rows, count = here.rows, len(here.rows)
-        entries = torch.stack(list(trials)).flatten(0, 1).flatten(1)  # [trials x B, pixels]
-        example = torch.arange(count, device=rows.device).repeat(len(trials))
-        image, pixel = (entries != here.choice.flatten(1)[example]).nonzero(as_tuple=True)
-        value, fooled = here.evaluate(example, image, pixel, entries[image, pixel])
+        images = [self.images(trial, rows) for trial in trials]
+        if self.updates is None:
+            value, fooled = self.evaluate(torch.cat(images), rows.repeat(len(trials)))
+        else:
+            entries = torch.stack(list(trials)).flatten(0, 1).flatten(1)  # [trials x B, pixels]
+            example = torch.arange(count, device=rows.device).repeat(len(trials))
+            image, pixel = (entries != here.choice.flatten(1)[example]).nonzero(as_tuple=True)
+            value, fooled = here.evaluate(example, image, pixel, entries[image, pixel])
         improved, parts = [], (torch.split(each, count) for each in (value, fooled))
-        for trial, now, wrong in zip(trials, *parts, strict=True):
-            self.offer(rows, self.images(trial, rows), wrong, now)
+        for each, now, wrong in zip(images, *parts, strict=True):
+            self.offer(rows, each, wrong, now)
             better = now > height
             height[better] = now[better]
             improved.append(better)
