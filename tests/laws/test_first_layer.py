@@ -81,7 +81,9 @@ def test_an_image_counts_as_broken_only_by_the_answer_of_the_model(monkeypatch):
 
 
 class Blurred(torch.nn.Module):
-    """A wrapper that shows the model inside and answers for other images."""
+    """A wrapper that says that it answers as the model inside, and answers for other images."""
+
+    transparent = True
 
     def __init__(self, model):
         super().__init__()
@@ -89,6 +91,18 @@ class Blurred(torch.nn.Module):
 
     def forward(self, x, key=None):
         return self.model(x / 2, key)
+
+
+class Purified(torch.nn.Module):
+    """A wrapper that answers for other images where they are dark, and says nothing about it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.encoder = model, model.encoder
+
+    def forward(self, x, key=None):
+        dark = x.flatten(1).mean(1) < 0.2
+        return self.model(torch.where(dark.view(-1, 1, 1, 1), x / 2, x), key)
 
 
 def hooked():
@@ -101,13 +115,22 @@ def hooked():
     "model",
     [
         Blurred(built()).eval(),
+        Purified(built()).eval(),
         hooked(),
         built(network=sp.ConvNet((4,))),
         built(network=sp.MLP(())),
         built(normalise=sp.Normalise((0.5,), (0.5,))),
         built(network=sp.LSNN()),
     ],
-    ids=["answers for other images", "hook", "convolutions", "no hidden layer", "normalised", "recurrent"],
+    ids=[
+        "answers for other images",
+        "for other dark images",
+        "hook",
+        "convolutions",
+        "no hidden layer",
+        "normalised",
+        "recurrent",
+    ],
 )
 def test_where_updates_are_not_known_to_be_right_there_are_none(model):
     found = updates_of(model, sp.Latency(4), IMAGES)

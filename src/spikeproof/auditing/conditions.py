@@ -468,7 +468,7 @@ def search_still_finding(evidence: Evidence) -> str | None:
     below = evidence.accuracy - evidence.interval.low
     repeats = [i for i, member in enumerate(members) if member.repeats]
     if repeats:
-        search = [members[i] for i in (_origin(members, repeats[0]), *repeats)]
+        search = [members[i] for i in dict.fromkeys((_origin(members, repeats[0]), *repeats))]
         others = [member for i, member in enumerate(members) if i > repeats[0] and i not in repeats]
         late, beside = _in_last_half(search), sum(member.broke or 0.0 for member in others)
         said = f"the last half of {search[0].name} and its repeats broke {_percent(late)}"
@@ -493,10 +493,12 @@ def _origin(members: Sequence[AttackEvidence], repeat: int) -> int:
 
 def _in_last_half(search: Sequence[AttackEvidence]) -> float:
     """The share of the examples that the last half of the forward passes of a repeated search broke."""
+    if not all(member.passes for member in search):  # not known: what all repeats found
+        return sum(member.broke or 0.0 for member in search[1:])
     left, found = sum(member.passes for member in search) / 2, 0.0
     for member in reversed(search):
         counted = min(member.passes, left)
-        found += (member.broke or 0.0) * (counted / member.passes if member.passes else 0.0)
+        found += (member.broke or 0.0) * counted / member.passes
         left -= counted
     return found
 

@@ -97,8 +97,8 @@ class Member(NamedTuple):
         after: the member that must have broken an example for this one to run; None if it always runs. If
             both have recipes of one kind, this one *repeats* it, perhaps for longer, which shows whether the
             search had ended.
-        share: the share of the examples attacked by the member `after` that this member and the repeats so
-            far must have broken together for this one to run, in [0, 1].
+        share: the share of its examples that the member `after` must have broken for this one to run, in
+            [0, 1], unless a repeat of that member broke an example.
     """
 
     name: str
@@ -426,7 +426,7 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
 
 
 STILL_FINDING = 1 / 25
-"""A search is run for longer if it and its repeats broke at least this share of the examples left to it."""
+"""A search is run for longer if it broke at least this share of its examples, or a repeat of it any."""
 
 
 def _begins_linear(kind: _Kind) -> bool:
@@ -808,7 +808,9 @@ def _called_for(member: Member, plan: Sequence[Member], entries: Sequence[Contri
         if later.after in names and later.share == 0 and any(_repeated(later, m) for m in plan):
             names.add(later.name)
     broke = {entry["name"]: entry["broke"] for entry in entries}
+    attacked = {entry["name"]: entry["attacked"] for entry in entries}.get(member.after, 0)
+    first = broke.get(member.after, 0.0)
     if member.share == 0:
-        return broke.get(member.after, 0.0) >= 1
-    attacked = sum(entry["attacked"] for entry in entries if entry["name"] == member.after)
-    return sum(broke.get(name, 0.0) for name in names) >= max(1, member.share * attacked)
+        return first >= 1
+    again = sum(broke.get(name, 0.0) for name in names - {member.after})
+    return again >= 1 or first >= max(1, member.share * attacked)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -429,6 +429,8 @@ class Steady:
 
     model: Model
     most: int | None = None
+    transparent: ClassVar[bool] = True
+    """Every image gets the answer of the model inside."""
 
     @property
     def stochastic(self) -> bool:

@@ -275,8 +275,9 @@ class Classifier(nn.Module):
         return self.spec.decoder(self.respond(encoded.to(next(self.network.parameters()).dtype)))
 
     def first_layer(self) -> FirstLayer | None:
-        """The first layer apart from the rest, where it is linear and takes what the encoder gives."""
-        if self.spec.normalise is not None:
+        """The first layer apart from the rest, if it is linear and takes what the encoder gives."""
+        changed = type(self) is not Classifier or self._forward_hooks or self._forward_pre_hooks
+        if changed or self.spec.normalise is not None:
             return None
         return first_layer(self.network, self.spec.decoder, math.prod(self.spec.encoded_shape))
 

@@ -501,7 +501,9 @@ def to_csv(records: Sequence[Record]) -> str:
     for record in records:
         row, effort = dict(record), dict(record["effort"] or {})
         values = (*map(row.get, names), *map(effort.get, _EFFORT))
-        texts = [_harmless(_joined(value)) if isinstance(value, (str, list)) else value for value in values]
+        texts = [
+            _harmless(_joined(value)) if isinstance(value, (str, list, tuple)) else value for value in values
+        ]
         writer.writerow(texts)
     return file.getvalue()
 

@@ -9,7 +9,7 @@ by a forward pass of the model, and refines it pixel by pixel. It returns real p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, product
 from typing import NamedTuple, Protocol
@@ -326,11 +326,11 @@ class Here:
     def __init__(
         self, search: PatternSearch, choice: Int64[Tensor, "B *F"], rows: Int64[Tensor, "B"]
     ) -> None:
-        self.search, self.choice, self.rows = search, choice, rows
+        self.search, self.choice, self.rows = search, choice.contiguous(), rows
 
     @cached_property
     def images(self) -> Float[Tensor, "B *F"]:
-        return self.search.images(self.choice, self.rows)
+        return self.search.images(self.choice, self.rows).contiguous()
 
     @cached_property
     def currents(self) -> Float[Tensor, "T B H"]:
@@ -391,7 +391,7 @@ class Here:
             with torch.no_grad():
                 y = search.y[self.rows[some]]
                 found.append(search.updates.answers(self.currents, some, there, search.margin, y))
-        value, fooled = (torch.cat(each) for each in zip(*found, strict=True))
+        value, fooled = (torch.cat(each).to(search.x.dtype) for each in zip(*found, strict=True))
         search.forward.scatter_add_(0, rows, torch.ones_like(rows))
         hits = (fooled > 0).nonzero().flatten()
         if len(hits):
@@ -427,8 +427,11 @@ class PatternSearch:
     ) -> None:
         self.attack, self.model, self.code, self.ranking = attack, model, code, ranking
         self.margin = answers_margin(model)
-        known = code if isinstance(code, LevelCode) else None
-        self.updates = None if known is None or not len(x) else updates_of(model, known, x)
+        self.updates = None
+        if isinstance(code, LevelCode) and (own := known_code(model)) is not None and len(x):
+            # gradients may come from a twin with another backward rule, but not from one with other spikes
+            same = replace(own, backward=code.backward) == code
+            self.updates = updates_of(model, own, x) if same else None
         self.x, self.y, self.choices, self.best = x, y, choices, Best(x)
         self.forward, self.backward, self.zero = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
         self.losses: list[Tensor] = []

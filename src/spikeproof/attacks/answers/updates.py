@@ -111,14 +111,15 @@ def updates_of(model: Model, code: LevelCode, like: Float[Tensor, "B *F"]) -> Up
     """The updates of a model's first layer, or None where they are not its answers, or cost more.
 
     Whether they are its answers is tried on random images, which depend on the model alone and not on the
-    batch: a wrapper may change what the model inside answers.
+    batch. A wrapper may change what the model inside answers, on some images only, so it must say that it
+    does not.
 
     Args:
-        model: the attacked model, or a wrapper with the field `model`.
+        model: the attacked model, or a `transparent` wrapper with the field `model`.
         code: its encoder, or the one that is reversed in time.
         like: images of the shape and type that the model takes.
     """
-    inner = getattr(model, "model", model)
+    inner = getattr(model, "model", model) if getattr(model, "transparent", False) else model
     known = getattr(inner, "first_layer", None)
     layer: Layer | None = known() if known is not None and like[0].numel() >= LEAST else None
     if layer is None:

@@ -107,7 +107,7 @@ class FirstLayer:
 
 
 def first_layer(network: nn.Module, decoder: Decoder, places: int) -> FirstLayer | None:
-    """The first layer of a network, or None where it is not linear, or is computed in spans of time.
+    """The first layer of a network, or None where it is not linear, is hooked or is computed in spans.
 
     Args:
         network: the network.
@@ -134,4 +134,8 @@ def first_layer(network: nn.Module, decoder: Decoder, places: int) -> FirstLayer
         return None
     if len(first) != 2 or linear.in_features != places:
         return None
-    return FirstLayer(linear, Rest(SpikingNetwork(rest).eval(), decoder))
+    if any(layer._forward_hooks or layer._forward_pre_hooks for layer in (network, first, flatten, linear)):
+        return None
+    others = SpikingNetwork(rest)
+    others.training = network.training  # of the container alone: its layers belong to the network
+    return FirstLayer(linear, Rest(others, decoder))

@@ -75,7 +75,7 @@ def _same(claimed: float | None, value: float) -> bool:
     """Whether a number is the one of the table; a number that is not finite is stored as null."""
     if claimed is None or not math.isfinite(value):
         return claimed is None and not math.isfinite(value)
-    return math.isclose(claimed, value)
+    return math.isclose(claimed, value, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
 
 
 def _said(value: float | None) -> str:
