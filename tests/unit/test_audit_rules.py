@@ -249,3 +249,6 @@ def test_what_the_last_half_of_a_repeated_search_found_says_what_more_of_it_woul
         members.append(member(name, left, count, repeats=i > 0, forward_queries=200_000 * (1, 1, 2)[i]))
     found = audit(number(attacks=suite(*members, LAST), suites=["standard"]))
     assert ("search still finding" in [finding.check for finding in found.findings]) == raised
+    unknown = [{**each, "forward_queries": 0} for each in members]  # then all that the repeats broke counts
+    found = audit(number(attacks=suite(*unknown, LAST), suites=["standard"]))
+    assert ("search still finding" in [each.check for each in found.findings]) == (sum(broke[1:]) >= 20)
