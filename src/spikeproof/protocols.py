@@ -18,6 +18,7 @@ from spikeproof.errors import InputError
 from spikeproof.keys import Key
 
 __all__ = [
+    "BLOCK",
     "Coded",
     "Context",
     "Decoder",
@@ -50,6 +51,9 @@ __all__ = [
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 Kept = TypeVar("Kept")
+
+BLOCK = 32
+"""Batches of whole blocks fill every vector register, and then each of their rows is rounded alike."""
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""

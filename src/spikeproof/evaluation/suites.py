@@ -661,7 +661,7 @@ def evaluate_suite(
         if position < len(entries):
             continue
         rows = (worst.right_selection > 0).nonzero().flatten()
-        if not _called_for(member, members, entries):
+        if not _called_for(member, entries):
             rows = rows[:0]
         began, gradient_source, found = time.perf_counter(), through(model, member.recipe), None
         before = worst
@@ -799,18 +799,15 @@ def _repeated(member: Member, earlier: Member) -> bool:
     return member.after == earlier.name and type(member.recipe) is type(earlier.recipe)
 
 
-def _called_for(member: Member, plan: Sequence[Member], entries: Sequence[Contribution]) -> bool:
+def _called_for(member: Member, entries: Sequence[Contribution]) -> bool:
     """Whether what earlier members broke, in expectation if the model is stochastic, calls for a member."""
     if member.after is None:
         return True
-    names = {member.after}
-    for later in plan:
-        if later.after in names and later.share == 0 and any(_repeated(later, m) for m in plan):
-            names.add(later.name)
-    broke = {entry["name"]: entry["broke"] for entry in entries}
-    attacked = {entry["name"]: entry["attacked"] for entry in entries}.get(member.after, 0)
-    first = broke.get(member.after, 0.0)
+    first = next((entry for entry in entries if entry["name"] == member.after), None)
+    if first is None:
+        return False
     if member.share == 0:
-        return first >= 1
-    again = sum(broke.get(name, 0.0) for name in names - {member.after})
-    return again >= 1 or first >= max(1, member.share * attacked)
+        return first["broke"] >= 1
+    repeats = (e for e in entries if e.get("repeats") and e["name"].startswith(member.after))
+    enough = max(1, member.share * first["attacked"])
+    return first["broke"] >= enough or sum(repeat["broke"] for repeat in repeats) >= 1

@@ -46,6 +46,7 @@ from spikeproof.gradients import GradientRule
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, Inference
 from spikeproof.protocols import (
+    BLOCK,
     Encoder,
     Model,
     Seen,
@@ -76,8 +77,6 @@ TOGETHER = 8
 
 NUMBERS = 1 << 22
 """Pixels at most of the examples that one search attacks together, unless one batch has more."""
-
-BLOCK = 32  # a batch of whole blocks fills every vector register, and then rounds each row alike
 
 
 @runtime_checkable

@@ -21,11 +21,7 @@ from spikeproof.errors import InputError
 from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.gathered.across_seeds import SeedComparison, SeedMean, Trainings
 from spikeproof.experiments.read.ranking import Ranking, most_separating
-from spikeproof.experiments.read.record import (
-    Record,
-    SpikeRecord,
-    value_of,
-)
+from spikeproof.experiments.read.record import Record, SpikeRecord, value_of
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.read.trained import Curve, training_curves
 from spikeproof.experiments.read.worst import WorstCase, columns_of

@@ -592,9 +592,8 @@ class PatternSearch:
         own = self.code.level(self.best.x)
         here = Here(self, (self.choices.levels == own).long().argmax(0)[rows], rows)
         promise = self.ranking(self, here, towards)
-        promise = (
-            promise.scatter(0, here.choice[None], -torch.inf).transpose(0, 1).flatten(2)
-        )  # [B, M, pixels]
+        promise = promise.scatter(0, here.choice[None], -torch.inf)
+        promise = promise.transpose(0, 1).flatten(2)  # [B, M, pixels]
         spare = torch.arange(promise.shape[1], device=rows.device) >= self.choices.entries[rows, None]
         promise = promise.masked_fill(spare[..., None], -torch.inf)
         pixels = promise.shape[2]

@@ -17,13 +17,12 @@ from spikeproof.attacks.search import evaluator
 from spikeproof.encoders import LevelCode, Reversed
 from spikeproof.keys import Key
 from spikeproof.losses import Objective
-from spikeproof.protocols import Model
+from spikeproof.protocols import BLOCK, Model
 
 __all__ = ["TOGETHER", "Changed", "Updates", "updates_of"]
 
 TOGETHER = 128
-"""Images whose currents are computed at once: a multiple of 32, since rows of such batches are rounded alike.
-More of them leave the processor's cache."""
+"""Images whose currents are computed at once; more of them leave the processor's cache."""
 LEAST = 256
 """Smallest number of pixels for which an update costs less than a whole layer."""
 TRIED = 16
@@ -81,6 +80,13 @@ class Updates:
         """The currents of whole images."""
         return self.layer.currents(self.patterns(levels))
 
+    def moved(
+        self, currents: Float[Tensor, "T B H"], base: Int64[Tensor, "N"], changed: Changed
+    ) -> Float[Tensor, "T N H"]:
+        """The currents of images that differ from others, whose positions in the batch are `base`."""
+        change = self.patterns(changed.after) - self.patterns(changed.before)
+        return self.layer.updated(currents, base, changed.image, changed.pixel, change)
+
     def answers(
         self,
         currents: Float[Tensor, "T B H"],
@@ -98,9 +104,8 @@ class Updates:
             objective: the objective.
             y: labels.
         """
-        rows = torch.arange(len(y) + -len(y) % TOGETHER, device=y.device).clamp_(max=len(y) - 1)
-        change = self.patterns(changed.after) - self.patterns(changed.before)
-        there = self.layer.updated(currents, base[rows], changed.image, changed.pixel, change)
+        rows = torch.arange(len(y) + -len(y) % BLOCK, device=y.device).clamp_(max=len(y) - 1)
+        there = self.moved(currents, base[rows], changed)
         asked = evaluator(self.layer.rest, objective, y[rows])
         value, fooled = asked(there.transpose(0, 1), Key(("deterministic",)))
         return value[: len(y)], fooled[: len(y)]
@@ -129,13 +134,9 @@ def updates_of(model: Model, code: LevelCode, like: Float[Tensor, "B *F"]) -> Up
     images = key.uniform((TRIED, *like.shape[1:])).to(like.device, like.dtype)
     levels = code.level(images)
     image, pixel = levels.flatten(1).nonzero(as_tuple=True)
-    currents = layer.updated(
-        found.currents(torch.zeros_like(levels[:1])),
-        image.new_zeros(TRIED),
-        image,
-        pixel,
-        found.patterns(levels.flatten(1)[image, pixel]) - found.patterns(torch.zeros_like(image)),
-    )
+    after = levels.flatten(1)[image, pixel]
+    dark, base = found.currents(torch.zeros_like(levels[:1])), image.new_zeros(TRIED)
+    currents = found.moved(dark, base, Changed(image, pixel, torch.zeros_like(after), after))
     ours, theirs = layer.rest(currents.transpose(0, 1)), model(images, key)
     scale = torch.maximum(ours.abs(), theirs.abs()).amax()
     return found if bool(((ours - theirs).abs() <= CLOSE * scale).all()) else None

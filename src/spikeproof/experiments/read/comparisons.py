@@ -11,10 +11,7 @@ from typing import TypedDict
 
 from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.finished import Opened
-from spikeproof.experiments.read.record import (
-    Record,
-    value_of,
-)
+from spikeproof.experiments.read.record import Record, value_of
 from spikeproof.experiments.read.results import WORST_CASE, Outcome, outcomes
 from spikeproof.keys import Key
 from spikeproof.statistics import compare, difference_test, holm

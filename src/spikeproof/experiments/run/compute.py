@@ -55,7 +55,7 @@ from spikeproof.evaluation.interim import Interim
 from spikeproof.evaluation.outcomes import Attacked, Clean
 from spikeproof.evaluation.suites import Suite, evaluate_suite, plan
 from spikeproof.evaluation.through import made_on, settled, through, validated
-from spikeproof.evaluation.verdicts import BLOCK, evaluate_attack, evaluate_clean, evaluate_corrupted
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean, evaluate_corrupted
 from spikeproof.experiments.run.parquet import TABLE, table
 from spikeproof.experiments.run.queue.labour import checkpoint
 from spikeproof.experiments.run.queue.leases import Progress
@@ -81,7 +81,7 @@ from spikeproof.networks.substitute import Substitutable, probed
 from spikeproof.plainfiles import printable
 from spikeproof.poisoning.poisoned import Poisoned
 from spikeproof.probes import Probe
-from spikeproof.protocols import Model, Threat, kept_under, unkept
+from spikeproof.protocols import BLOCK, Model, Threat, kept_under, unkept
 from spikeproof.specs import address, build, canonical, describe
 from spikeproof.statistics import compare
 from spikeproof.version import __version__

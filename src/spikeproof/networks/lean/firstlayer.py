@@ -17,12 +17,9 @@ from torch import Tensor, nn
 from spikeproof.compiled import chosen_span
 from spikeproof.keys import Key
 from spikeproof.networks.architecture import OverTime, SpikingNetwork
-from spikeproof.protocols import Decoder, Watched
+from spikeproof.protocols import BLOCK, Decoder, Watched
 
 __all__ = ["FirstLayer", "Rest", "first_layer"]
-
-BLOCK = 32
-"""A batch of whole blocks fills every vector register, and then each row is rounded alike."""
 
 
 @dataclass(frozen=True)

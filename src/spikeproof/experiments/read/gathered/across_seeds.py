@@ -15,10 +15,7 @@ import numpy as np
 from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY, SUPPORTED
 from spikeproof.experiments.read.comparisons import worst_cases
 from spikeproof.experiments.read.finished import Opened
-from spikeproof.experiments.read.record import (
-    Record,
-    value_of,
-)
+from spikeproof.experiments.read.record import Record, value_of
 from spikeproof.experiments.read.results import Outcome
 from spikeproof.experiments.read.worst import columns_of
 from spikeproof.experiments.run.parquet import Array

@@ -14,11 +14,7 @@ import pyarrow.parquet as pq
 
 from spikeproof.experiments.read.finished import finished
 from spikeproof.experiments.read.labels import Names, text_of
-from spikeproof.experiments.read.record import (
-    Parts,
-    Record,
-    value_of,
-)
+from spikeproof.experiments.read.record import Parts, Record, value_of
 from spikeproof.experiments.read.results import WORST_CASE, outcomes
 from spikeproof.experiments.read.worst import columns_of
 from spikeproof.experiments.run.driver import read_plan
