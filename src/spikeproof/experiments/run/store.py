@@ -272,7 +272,7 @@ def _read(path: Path) -> Stored:
             raise InputError(f"{path / MANIFEST}: expected {name!r}", "none", "Copy the cell again.")
     cell = shaped(documents["cell.json"], dict[str, object], str(path / "cell.json"))
     written_as = shaped(cell.pop("format", FORMAT), int, str(path / "cell.json"))
-    return Stored(path, cast(CellRecord, cell), documents["metrics.json"], frozenset(manifest), written_as)
+    return Stored(path, cast("CellRecord", cell), documents["metrics.json"], frozenset(manifest), written_as)
 
 
 def as_json(data: object, indent: int | None = 1) -> bytes:
