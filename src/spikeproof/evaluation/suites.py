@@ -377,8 +377,7 @@ def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
             adaptive = APGD(steps=100, objective=PrefixMean(), **kind.in_expectation(draws))
             members.append(Member("apgd-prefixes-long", adaptive))
     if _aware(kind, threat):
-        long = EncoderAwareSearch(steps=40, restarts=10, refine=60)
-        members.append(Member("encoder-aware-long", long))
+        members.append(Member("encoder-aware-long", LONG_AWARE))
     return [*members, *_surrogates(kind, threat, steps=40, every=True), *_backward_rules(kind, steps=40)]
 
 
@@ -407,7 +406,9 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
     members += near[:1] if searched and aware else near
     if searched and aware:
         members.append(Member("encoder-aware-again", _towards_every_class(kind)))
-        queries, squares = (8000, 3000) if _begins_linear(kind) else (3000, 6000)
+        if _begins_linear(kind) and level is not Level.EXTREME:  # there it is among the first
+            members.append(Member("encoder-aware-long", LONG_AWARE))
+        queries = 8000 if _begins_linear(kind) else 3000
         members.append(Member("level-search", LevelSearch(queries=queries, near=True)))
     elif searched and (kind.known is None or (kind.counts and not (kind.stochastic or stepwise))):
         queries = 1000 if kind.known is None else 400
@@ -418,12 +419,17 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
         longer = LevelSearch(queries=24_000, near=True)
         members.append(Member("level-search-long", longer, still, STILL_FINDING))
     if searched and aware:
-        members += [*near[1:], Member("square-long", SquareSearch(queries=squares))]
+        members += near[1:]
+        if not _begins_linear(kind):
+            members.append(Member("square-long", SquareSearch(queries=6000)))
     if level is Level.EXTREME:
         members.append(Member("stand-in-long", StandIn(queries=3000)))
         members.append(Member("square-longest", SquareSearch(queries=10_000)))
     return members
 
+
+LONG_AWARE = EncoderAwareSearch(steps=40, restarts=10, refine=60)
+"""The longest search over spike patterns, in place of Square where the first layer is linear."""
 
 STILL_FINDING = 1 / 25
 """A search is run for longer if it broke at least this share of its examples, or a repeat of it any."""
