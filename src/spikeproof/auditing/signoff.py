@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.search import check_batch
 from spikeproof.auditing.assess import DIAGNOSED, exits, other_gradients, suite_evidence
 from spikeproof.auditing.checks import Verdict
 from spikeproof.auditing.checks import audit as verdict_of
@@ -24,10 +25,10 @@ from spikeproof.evaluation.callables import LeakError, Shaped, answering
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
 from spikeproof.evaluation.levels import Level
 from spikeproof.evaluation.suites import Contribution, Member, Suite, Suited, evaluate_suite
-from spikeproof.evaluation.verdicts import Clean, evaluate_clean
+from spikeproof.evaluation.verdicts import Clean, check_examples, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
-from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, check_tensors, moves_events
+from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, moves_events
 from spikeproof.statistics import Interval, draws_wanted, wilson
 from spikeproof.threats import Linf, check_budget
 
@@ -355,7 +356,8 @@ def audit(
         >>> found.accuracy, found.images.shape
         (0.5, torch.Size([2, 2]))
     """
-    check_tensors(images=x, labels=y)
+    check_examples(x, y)
+    check_batch(x, y)
     check_key(key)
     check_kind_of_threat(threat)
     level = Suite(level=suite).level

@@ -30,7 +30,7 @@ from spikeproof.attacks.search import GradientAttack, Result, check_threat, show
 from spikeproof.corruptions import Corruption
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError, SpikeproofError
-from spikeproof.evaluation.callables import answering, check_repeats
+from spikeproof.evaluation.callables import answering, check_keeps_images, check_repeats
 from spikeproof.evaluation.columns import joined, subset
 from spikeproof.evaluation.outcomes import (
     Answers,
@@ -62,6 +62,7 @@ from spikeproof.threats import check_budget
 __all__ = [
     "Attacked",
     "Clean",
+    "check_examples",
     "distances",
     "evaluate_attack",
     "evaluate_clean",
@@ -122,6 +123,7 @@ def evaluate_clean(
     model = answering(model)
     ids = _check(model, x, y, ids, batch_size, draws)
     check_key(key)
+    check_keeps_images(model, x, key)
     check_repeats(Steady(model), x, key)
     draws = draws if _stochastic(model) else 1
     batches = []
@@ -581,17 +583,55 @@ def _batches(n: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, n, size))
 
 
+def check_examples(x: Float[Tensor, "N *F"], y: Int64[Tensor, "N"]) -> None:
+    """Refuse what are no examples.
+
+    Raises:
+        InputError: there is not one label per image, or labels are no class indices.
+
+    Example:
+        >>> check_examples(torch.rand(2, 1, 4, 4), torch.eye(10)[:2])
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: There is one label per image: got 2 images and labels of shape [2, 10].
+        If the labels are one-hot, try labels.argmax(1).
+    """
+    check_tensors(images=x, labels=y)
+    if y.ndim != 1:
+        instead = (
+            "If the labels are one-hot, try labels.argmax(1)."
+            if y.shape[-1:] != (1,)
+            else "Try labels.flatten()."
+        )
+        raise InputError(
+            "There is one label per image",
+            f"{len(x) if x.ndim else 0} images and labels of shape {list(y.shape)}",
+            instead,
+        )
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise InputError("Labels are whole numbers", str(y.dtype), "Try labels.long().")
+    if not x.ndim or not len(x) or len(x) != len(y):
+        raise InputError(
+            "Evaluation needs at least one example, with one label each",
+            f"{len(x) if x.ndim else 0} images and {len(y)} labels",
+            "Pass the images and labels of the same split.",
+        )
+    if int(y.min()) < 0:
+        raise InputError(
+            "Labels are class indices from 0",
+            f"label {int(y.min())}",
+            "Leave out the examples without a label.",
+        )
+
+
 def _check(
     model: Model, x: Tensor, y: Tensor, ids: Tensor | None, batch_size: int, draws: int
 ) -> Int64[Tensor, "N"]:
-    check_tensors(images=x, labels=y)
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise InputError("Labels are whole numbers", str(y.dtype), "Try labels.long().")
-    if not len(x) or len(x) != len(y) or (ids is not None and len(ids) != len(x)):
+    check_examples(x, y)
+    if ids is not None and len(ids) != len(x):
         raise InputError(
-            "Evaluation needs at least one example, with one label and one identity each",
-            f"{len(x)} images, {len(y)} labels, {len(x) if ids is None else len(ids)} identities",
-            "Pass the images, labels and ids of the same split.",
+            "Every example has an identity",
+            f"{len(x)} images, {len(ids)} identities",
+            "Pass the images and ids of the same split.",
         )
     if batch_size < 1 or draws < 1:
         raise InputError(
