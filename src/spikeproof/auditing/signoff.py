@@ -25,7 +25,7 @@ from spikeproof.evaluation.callables import LeakError, Shaped, answering
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
 from spikeproof.evaluation.levels import Level
 from spikeproof.evaluation.suites import Contribution, Member, Suite, Suited, evaluate_suite
-from spikeproof.evaluation.verdicts import Clean, check_examples, evaluate_clean
+from spikeproof.evaluation.verdicts import Clean, Steady, check_examples, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
 from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, moves_events
@@ -299,7 +299,7 @@ def examined(model: Model, images: Tensor, labels: Tensor, key: Key) -> Diagnost
 def class_count(model: Model, images: Tensor, key: Key) -> int:
     """The number of logits."""
     with torch.no_grad():
-        return model(images[:1], key.fold("classes").for_rows(range(1))).shape[1]
+        return Steady(model)(images[:1], key.fold("classes").for_rows(range(1))).shape[1]
 
 
 def _unmeasured(threat: Threat, suite: str, n: int, classes: int, diagnostics: Diagnostics) -> Report:
@@ -318,6 +318,7 @@ def _unmeasured(threat: Threat, suite: str, n: int, classes: int, diagnostics: D
     return Report(threat, suite, nan, nan, nan, nan, whole, None, verdict, (), n, None)
 
 
+@torch.inference_mode(False)
 def audit(
     model: Model | Callable[[Tensor], Tensor],
     x: Float[Tensor, "N *F"],
@@ -358,6 +359,7 @@ def audit(
     """
     check_examples(x, y)
     check_batch(x, y)
+    x, y = (given.detach().clone() if given.is_inference() else given.detach() for given in (x, y))
     check_key(key)
     check_kind_of_threat(threat)
     level = Suite(level=suite).level

@@ -128,9 +128,9 @@ class Shaped:
 def answering(model: Any) -> Model:
     """The model itself if its call takes a key; otherwise the callable wrapped as a `Model`.
 
-    A call takes a key if its second positional parameter is called `key` or has no default. A `Classifier` with
-    a hook, or with a method of its own in place of one of ours, is taken for a function: its layers are not
-    what its call answers.
+    A call takes a key if its second positional parameter is called `key` or has no default. A `Classifier`
+    with a hook, or with a method of its own in place of one of ours, is taken for a function: its layers are
+    not what its call answers.
 
     Raises:
         InputError: the model cannot be called.
@@ -151,7 +151,14 @@ def answering(model: Any) -> Model:
     return found
 
 
+def _inside(model: nn.Module) -> object:
+    """The module to which `DataParallel` or `torch.compile` hands its call on; None for others."""
+    return getattr(model, "_orig_mod", model.module if isinstance(model, nn.DataParallel) else None)
+
+
 def _takes_key(model: Any) -> bool:
+    while isinstance(model, nn.Module) and isinstance(inner := _inside(model), nn.Module):
+        model = inner
     try:
         signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
     except (TypeError, ValueError):  # a callable written in C may have no signature
@@ -169,7 +176,7 @@ def _takes_key(model: Any) -> bool:
 
 @torch.no_grad()
 def check_keeps_images(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
-    """Refuse a model that changes its images in place, because what it is then measured on is not what was given.
+    """Refuse a model that changes its images in place, because it is then measured on other images.
 
     Raises:
         InputError: a call changes the images.
@@ -177,8 +184,8 @@ def check_keeps_images(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None
     Example:
         >>> check_keeps_images(lambda images, key=None: images.mul_(2), torch.ones(1, 2), Key.of(0))
         Traceback (most recent call last):
-        spikeproof.errors.InputError: A model leaves its images as they are: got images that a call has changed
-        in place. Work on a copy: `x = x - mean` in place of `x -= mean`, or `x.clone()` first.
+        spikeproof.errors.InputError: A model leaves its images as they are: got images that a call has
+        changed in place. Work on a copy: `x = x - mean` in place of `x -= mean`, or `x.clone()` first.
     """
     few = x[:CHECKED].clone()
     try:

@@ -280,7 +280,7 @@ class Classifier(nn.Module):
 
     @property
     def altered(self) -> bool:
-        """Whether a call may give other logits than the parts do: a hook, or a method of another class, is in between."""
+        """Whether a hook, or a method of another class, may give a call other logits than the parts give."""
         hooked = bool(self._forward_hooks or self._forward_pre_hooks)
         replaced = any(
             name in vars(self) or getattr(type(self), name) is not getattr(Classifier, name)
