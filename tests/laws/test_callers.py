@@ -1,4 +1,4 @@
-"""A number is that of the call that the user makes, wherever it is made and with whatever; or it is refused."""
+"""A number is that of the call that is made, wherever it is made and with whatever; or it is refused."""
 
 import threading
 
