@@ -204,6 +204,60 @@ def test_what_are_no_examples_is_refused_in_a_sentence(what):
         quick(plain(), *change(*examples()))
 
 
+def test_a_model_that_answers_otherwise_in_large_batches_is_refused():
+    """Clean images and verdicts come in other batches than an attack, whose images are fewer and fewer."""
+    model, x = plain(), sp.Key.of(2).uniform((70, 1, 4, 4))
+    coarse = lambda images: model(images if len(images) < 64 else (2 * images).round() / 2)  # noqa: E731
+    with pytest.raises(InputError, match="equally in every batch"):
+        quick(coarse, x, torch.zeros(70, dtype=torch.int64))
+    assert quick(model, x, torch.zeros(70, dtype=torch.int64)).n == 70
+
+
+def test_copies_of_an_image_make_no_number_certain():
+    """An interval counts examples; a number on copies of one image says nothing about others."""
+    x, y = examples()
+    found = quick(plain(), x[:1].expand(400, 1, 4, 4), plain()(x[:1]).argmax(1).expand(400))
+    assert found.interval.high - found.interval.low < 0.1
+    assert [reason for reason in found.reasons if "only 1 of the 400 examples differ" in reason]
+    assert "too few examples" in quick(plain()).verdict.why
+    assert not [reason for reason in quick(plain()).reasons if "differ from each other" in reason]
+
+
+def test_one_answer_to_everything_is_no_better_than_chance_where_all_labels_are_that():
+    x = sp.Key.of(2).uniform((40, 1, 4, 4))
+
+    def first(images):
+        return images.flatten(1)[:, :2] * 1e-3 + torch.tensor([5.0, 0.0])
+
+    found = quick(first, x, torch.zeros(40, dtype=torch.int64))
+    assert found.accuracy == 1
+    assert [note for note in found.notes if "one answer to all of them gives 100.0 %" in note]
+
+
+def test_clean_outcomes_of_other_examples_are_refused():
+    (x, y), model = examples(), plain()
+    clean = sp.evaluate_clean(model, x, y)
+    order = torch.arange(len(y)).flip(0)
+    with pytest.raises(InputError, match="another label"):
+        sp.evaluate_attack(model, sp.FGSM(), THREAT, x[order], y[order], clean)
+
+
+def test_an_attack_of_the_user_that_returns_images_alone_is_refused_in_a_sentence():
+    x, y = examples()
+
+    def shift(model, x, y, key, *, through=None):
+        return (x + 0.1).clamp(0, 1)
+
+    with pytest.raises(InputError, match="returns a Result"):
+        sp.evaluate_attack(plain(), shift, THREAT, x, y)
+
+
+def test_gradients_may_come_from_a_plain_module():
+    x, y = examples()
+    found = sp.evaluate_attack(ours(), sp.PGD(steps=3), THREAT, x, y, through=plain())
+    assert found.right.shape == y.shape
+
+
 def test_a_model_that_drops_the_axis_of_a_single_image_has_a_verdict():
     model = plain()
     found = quick(lambda images: model(images).squeeze(0))

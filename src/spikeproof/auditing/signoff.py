@@ -262,6 +262,8 @@ class Subject:
             other_gradients=other_gradients(self.model),
             tie_share=metrics["tie_share"],
             argmax_accuracy=metrics["robust_argmax"],
+            different=len(set(content_ids(self.images).tolist())),
+            commonest=float(self.labels.bincount().max()) / n,
         )
         return Report(
             threat=threat,

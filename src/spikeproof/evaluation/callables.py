@@ -174,6 +174,18 @@ def _takes_key(model: Any) -> bool:
     return second.name == _KEY or second.default is second.empty
 
 
+def differing(a: Float[Tensor, "B *K"], b: Float[Tensor, "B *K"]) -> int:
+    """The number of images whose answers differ by more than rounding.
+
+    Example:
+        >>> differing(torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.tensor([[1.0, 2.0], [1.0, 2.1]]))
+        1
+    """
+    a, b = (answer.reshape(len(answer), -1) for answer in (a, b))
+    scale = torch.maximum(a.abs(), b.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
+    return int(((a - b).abs() > ALIKE * scale).any(1).sum())
+
+
 @torch.no_grad()
 def check_keeps_images(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
     """Refuse a model that changes its images in place, because it is then measured on other images.
@@ -229,13 +241,10 @@ def check_repeats(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
         ) from error
     if not isinstance(first, Tensor) or first.shape != second.shape or first.ndim < 1:
         return  # not logits, which the measurement itself refuses
-    a, b = (answer.reshape(len(few), -1) for answer in (first, second))
-    scale = torch.maximum(a.abs(), b.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
-    differs = ((a - b).abs() > ALIKE * scale).any(1)
-    if bool(differs.any()):
+    if differs := differing(first, second):
         raise LeakError(
             "A model answers equal calls equally",
-            f"different logits for {int(differs.sum())} of {len(few)} images in a second forward pass",
+            f"different logits for {differs} of {len(few)} images in a second forward pass",
             "Reset its state (membrane potentials, running statistics, caches) at the start of every call. "
             "If it draws random numbers, let it take them from the key and declare `stochastic = True`.",
         )
