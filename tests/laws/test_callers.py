@@ -215,7 +215,7 @@ def test_a_model_that_answers_otherwise_in_large_batches_is_refused():
 
 def test_copies_of_an_image_make_no_number_certain():
     """An interval counts examples; a number on copies of one image says nothing about others."""
-    x, y = examples()
+    x, _ = examples()
     found = quick(plain(), x[:1].expand(400, 1, 4, 4), plain()(x[:1]).argmax(1).expand(400))
     assert found.interval.high - found.interval.low < 0.1
     assert [reason for reason in found.reasons if "only 1 of the 400 examples differ" in reason]
