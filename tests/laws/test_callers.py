@@ -154,6 +154,26 @@ def test_a_number_is_that_of_the_call_and_not_of_the_layers_behind_it(how):
     assert [m["name"] for m in suited.members] == [m["name"] for m in function.members]
 
 
+def with_encoder(model):
+    model.encoder = sp.Latency(3)
+    return model
+
+
+def hooked_inside(model):
+    layer = next(part for part in model.modules() if isinstance(part, nn.Linear))
+    layer.register_forward_hook(lambda module, given, out: -out)
+    return model
+
+
+@pytest.mark.parametrize("how", [*ALTERED.values(), with_encoder, hooked_inside])
+def test_a_model_that_its_parts_do_not_bring_back_is_not_saved(how, tmp_path):
+    """What is loaded would be another model, and its numbers those of that."""
+    with pytest.raises(InputError, match="bring back"):
+        sp.save(how(ours()), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    sp.save(ours(), tmp_path / "model")
+
+
 def test_a_subclass_that_changes_no_answer_stays_a_classifier():
     class Named(Classifier):
         title = "mine"

@@ -284,7 +284,7 @@ def make_model():
 
 
 def test_weights_that_the_program_reads_itself_are_part_of_the_model(tmp_path):
-    """The program is the same to the letter, and what was measured of other weights is not shown for these."""
+    """The program is the same to the letter, and numbers of other weights are not shown for these."""
     weights, program = tmp_path / "inside.pt", tmp_path / "reads.py"
     program.write_text(READS.format(str(weights)))
     asked = ("evaluate", f"{program}:make_model", *ASKED, "--out", tmp_path / "out")
