@@ -610,9 +610,11 @@ def too_few_examples(evidence: Evidence) -> str | None:
     if half > WIDE:
         return f"with n = {evidence.n} the interval is ±{100 * half:.1f} points"
     different = evidence.n if evidence.different is None else evidence.different
+    if different == evidence.n:
+        return None
     low, high = wilson(evidence.accuracy * different, different)
     half = (high - low) / 2
-    if different == evidence.n or half <= WIDE:
+    if half <= WIDE:
         return None
     return (
         f"only {different} of the {evidence.n} examples differ from each other, and with n = {different} the "

@@ -201,7 +201,7 @@ def check_keeps_images(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None
     """
     few = x[:CHECKED].clone()
     try:
-        model(few, key.fold("kept").for_rows(range(len(few))))
+        model(few, key.fold("repeat", "kept").for_rows(range(len(few))))
     except Exception:  # the measurement itself reports what is wrong with the answers
         return
     if not torch.equal(few, x[:CHECKED]):

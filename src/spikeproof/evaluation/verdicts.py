@@ -130,8 +130,8 @@ def evaluate_clean(
     model = answering(model)
     ids = _check(model, x, y, ids, batch_size, draws)
     check_key(key)
-    check_keeps_images(model, x, key)
     check_repeats(Steady(model), x, key)
+    check_keeps_images(model, x, key)
     draws = draws if _stochastic(model) else 1
     batches: list[CleanBatch] = []
     for rows in _batches(len(x), _whole(batch_size)):
@@ -143,7 +143,7 @@ def evaluate_clean(
             chosen = _answers(
                 model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), many
             )
-        if not batches and len(labels) > BLOCK and not isinstance(model, Classifier):
+        if not batches and len(labels) > BLOCK and not (isinstance(model, Classifier) or _stochastic(model)):
             _check_company(model, x, labels, fresh, key.fold("clean").for_rows(batch_ids))
         batches.append(CleanBatch(batch_ids, labels, fresh, chosen))
     return Clean(**joined(Clean, batches), draws=draws)
