@@ -174,6 +174,16 @@ def test_a_model_that_its_parts_do_not_bring_back_is_not_saved(how, tmp_path):
     sp.save(ours(), tmp_path / "model")
 
 
+@pytest.mark.parametrize("how", [*ALTERED.values(), hooked_inside])
+def test_nothing_is_proved_of_layers_that_do_not_give_the_answers(how):
+    (x, y), threat = examples(), sp.Linf(1e-4)
+    assert sp.audit(ours(), x, y, threat, "quick").certified is not None
+    model = how(ours())
+    assert sp.audit(model, x, y, threat, "quick").certified is None
+    with pytest.raises(InputError, match="cannot certify"):
+        sp.IBP()(model, x, y, threat, sp.Key.of(0))
+
+
 def test_a_subclass_that_changes_no_answer_stays_a_classifier():
     class Named(Classifier):
         title = "mine"

@@ -84,8 +84,8 @@ def save(model: Classifier, directory: str | Path) -> None:
         raise InputError(
             "A model that its parts and its weights bring back",
             "one that answers otherwise than a model of the same parts with the same weights",
-            "Remove its hooks, and put what they or a class of yours do into a part; or audit the model as it "
-            "is, with spikeproof.audit or as FILE.py:FUNCTION.",
+            "Remove its hooks, and put what they or a class of yours do into a part; or audit the model as "
+            "it is, with spikeproof.audit or as FILE.py:FUNCTION.",
         )
     for name, content in files.items():
         write(Path(directory) / name, content)
