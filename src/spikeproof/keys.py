@@ -77,7 +77,9 @@ class Key:
 
     def _draw(self, sampler, shape: Sequence[int], batch_dim: int, device: torch.device | str) -> Tensor:  # type: ignore[no-untyped-def]
         if self.rows is None:
-            joint: Tensor = sampler(tuple(shape), generator=self.generator(device), device=device)
+            joint: Tensor = sampler(
+                tuple(shape), generator=self.generator(device), device=device, dtype=torch.float32
+            )
             return joint
         if shape[batch_dim] != len(self.rows):
             raise InputError(
@@ -88,8 +90,14 @@ class Key:
         one = [n for d, n in enumerate(shape) if d != batch_dim % len(shape)]
         generator = torch.Generator(device)
         streams = {  # one per identity: padding repeats them
-            row: sampler(one, generator=generator.manual_seed(self.seed(row)), device=device)
+            row: sampler(
+                one, generator=generator.manual_seed(self.seed(row)), device=device, dtype=torch.float32
+            )
             for row in dict.fromkeys(self.rows)
         }
         draws = [streams[row] for row in self.rows]
-        return torch.stack(draws, dim=batch_dim) if draws else torch.empty(tuple(shape), device=device)
+        return (
+            torch.stack(draws, dim=batch_dim)
+            if draws
+            else torch.empty(tuple(shape), device=device, dtype=torch.float32)
+        )

@@ -368,6 +368,8 @@ def check_kind_of_threat(threat: object) -> None:
 def attack_call(call: Call) -> Call:
     """The call of an attack, `attack(model, x, y, key, through=...)`, that refuses arguments of other kinds.
 
+    Gradients are recorded inside also where the caller is in `torch.inference_mode()`.
+
     Args:
         call: a method whose parameters are called `model`, `x`, `y` and `key`.
 
@@ -386,7 +388,7 @@ def attack_call(call: Call) -> Call:
     @functools.wraps(call)
     def checked(self: object, *args: Any, **named: Any) -> Any:
         try:
-            given = signature.bind(self, *args, **named).arguments
+            bound = signature.bind(self, *args, **named)
         except TypeError as error:
             raise InputError(
                 f"{type(self).__name__} is called as attack(model, x, y, key)",
@@ -394,8 +396,11 @@ def attack_call(call: Call) -> Call:
                 "Pass images and labels as tensors and a key such as Key.of(0). Where a recipe is expected, "
                 "pass the recipe without a threat.",
             ) from error
+        given = bound.arguments
         check_tensors(images=given["x"], labels=given["y"])
         check_key(given["key"])
-        return call(self, *args, **named)
+        with torch.inference_mode(False):
+            given.update({name: given[name].clone() for name in ("x", "y") if given[name].is_inference()})
+            return call(*bound.args, **bound.kwargs)
 
     return checked  # type: ignore[return-value]

@@ -135,6 +135,7 @@ def test_a_network_that_remembers_is_refused_until_it_says_how_it_is_read(tmp_pa
     (tmp_path / "spiking.py").write_text(
         "import snntorch, torch\n"
         "def bare():\n"
+        "    torch.manual_seed(0)\n"
         "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10),"
         " snntorch.Leaky(0.9, init_hidden=True))\n"
         "def wrapped():\n"
@@ -251,7 +252,13 @@ def test_a_study_measures_given_models_beside_its_own(folder, tmp_path):
     refused = said("audit", tmp_path / "out", "--rounds", 1)
     assert "--make" in refused.output  # a stored study runs no program that the user does not name
     spec = json.loads((Path(rows[0]["train_cell"]) / "cell.json").read_text())["spec"]
-    assert set(spec["model"]["given"]) == {"make", "weights", "code_sha256", "weights_sha256"}
+    assert set(spec["model"]["given"]) == {
+        "make",
+        "weights",
+        "code_sha256",
+        "weights_sha256",
+        "tensors_sha256",
+    }
 
 
 def test_a_changed_program_is_another_model_and_never_an_old_one(folder, tmp_path):
@@ -263,6 +270,40 @@ def test_a_changed_program_is_another_model_and_never_an_old_one(folder, tmp_pat
     assert given.digests() != before
     with pytest.raises(DamagedError, match="changed"):
         made(given, before)
+
+
+READS = """
+import torch
+from torch import nn
+
+def make_model():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    net.load_state_dict(torch.load({0!r}))
+    return net
+"""
+
+
+def test_weights_that_the_program_reads_itself_are_part_of_the_model(tmp_path):
+    """The program is the same to the letter, and numbers of other weights are not shown for these."""
+    weights, program = tmp_path / "inside.pt", tmp_path / "reads.py"
+    program.write_text(READS.format(str(weights)))
+    asked = ("evaluate", f"{program}:make_model", *ASKED, "--out", tmp_path / "out")
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    torch.save(net.state_dict(), weights)
+    assert "0 kept" in said(*asked).output
+    assert "0 computed" in said(*asked).output
+    torch.save({name: 2 * each for name, each in net.state_dict().items()}, weights)
+    assert "0 kept" in said(*asked).output
+
+
+def test_a_program_that_makes_another_model_each_time_is_refused(tmp_path):
+    program = tmp_path / "draws.py"
+    program.write_text(
+        "from torch import nn\n\n\ndef make_model():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    found = said("evaluate", f"{program}:make_model", *ASKED, "--out", tmp_path / "out")
+    assert "made another model than when it was first taken" in found.output
 
 
 def test_a_saved_model_is_measured_as_it_is(tmp_path):

@@ -346,7 +346,8 @@ CHECKS: tuple[Check, ...] = (
         "no better than chance",
         NOTE,
         c.no_better_than_chance,
-        "the 95 % interval of the clean accuracy holds the accuracy of guessing, one in as many as there are classes.",
+        "the 95 % interval of the clean accuracy holds the accuracy of guessing, one in as many as there are classes, or, "
+        "in Python, the share of the commonest label.",
         "A model that has learned nothing has nothing to lose, so its robust accuracy says nothing about robustness.",
         "Train the model for longer, and see whether it was trained on data in the same range and order of classes. If most "
         "outputs tie, read `clean_argmax` as well.",
@@ -563,7 +564,8 @@ CHECKS: tuple[Check, ...] = (
         "too few examples",
         DOUBTFUL,
         c.too_few_examples,
-        "the interval is wider than ±10 points, or wider than the difference that is claimed.",
+        "the interval is wider than ±10 points, or wider than the difference that is claimed; in Python, also if it would "
+        "be with each image counted once.",
         "The choice of test images alone may move the number by this much.",
         "Measure more examples.",
         "spikeproof",

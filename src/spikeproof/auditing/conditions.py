@@ -261,12 +261,17 @@ def ties(evidence: Evidence) -> str | None:
 def no_better_than_chance(evidence: Evidence) -> str | None:
     if not evidence.n or evidence.clean_accuracy != evidence.clean_accuracy:  # nothing was measured
         return None
-    chance = 1 / evidence.classes
-    if wilson(evidence.clean_accuracy * evidence.n, evidence.n).low > chance:
+    chance, constant = 1 / evidence.classes, evidence.commonest or 0.0
+    if wilson(evidence.clean_accuracy * evidence.n, evidence.n).low > max(chance, constant):
         return None
+    without = (
+        f"one answer to all of them gives {_percent(constant)}"
+        if constant > chance
+        else f"guessing gives {_percent(chance)}"
+    )
     return (
         f"{_percent(evidence.clean_accuracy)} of the {evidence.n} clean examples are classified correctly, "
-        f"and guessing gives {_percent(chance)}"
+        f"and {without}"
     )
 
 
@@ -602,7 +607,19 @@ def too_few_examples(evidence: Evidence) -> str | None:
             f"an interval of ±{100 * half:.1f} points cannot show a difference of "
             f"{100 * evidence.margin_claimed:.1f} points"
         )
-    return f"with n = {evidence.n} the interval is ±{100 * half:.1f} points" if half > WIDE else None
+    if half > WIDE:
+        return f"with n = {evidence.n} the interval is ±{100 * half:.1f} points"
+    different = evidence.n if evidence.different is None else evidence.different
+    if different == evidence.n:
+        return None
+    low, high = wilson(evidence.accuracy * different, different)
+    half = (high - low) / 2
+    if half <= WIDE:
+        return None
+    return (
+        f"only {different} of the {evidence.n} examples differ from each other, and with n = {different} the "
+        f"interval is ±{100 * half:.1f} points"
+    )
 
 
 def attacks_too_few(evidence: Evidence) -> str | None:

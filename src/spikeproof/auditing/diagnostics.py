@@ -114,15 +114,25 @@ def _measured(
 
 @contextmanager
 def _as_it_was(model: object) -> Iterator[None]:
-    """Restore the parameters and buffers that forward passes of a foreign model may change."""
+    """Restore the parameters and buffers that forward passes of a foreign model may change.
+
+    What has not changed is not written, so that audits of one model may run in several threads.
+    """
     if not isinstance(model, nn.Module):
         yield
         return
-    kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    kept = {name: value.detach().clone() for name, value in _tensors(model).items()}
     try:
         yield
     finally:
-        model.load_state_dict(kept)
+        now = _tensors(model)
+        if any(name not in now or not torch.equal(value, now[name]) for name, value in kept.items()):
+            model.load_state_dict(kept, strict=False)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a model stores, without the extra state of its modules, which may be anything."""
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
 
 
 def _failure(model: Model, x: Tensor, y: Tensor, key: Key) -> str | None:

@@ -210,6 +210,8 @@ class Evidence:
         missing_attacks: planned attacks, smaller budgets and searches for the nearest image without a result,
             each in words and with the reason.
         missing_safeguards: planned diagnostics and certificates without a result, in the same form.
+        different: number of examples that differ from each other; None where it is not known.
+        commonest: share of the examples that have the commonest label, in [0, 1]; None where it is not known.
     """
 
     accuracy: float
@@ -235,6 +237,8 @@ class Evidence:
     argmax_accuracy: float | None = None
     missing_attacks: Sequence[str] = ()
     missing_safeguards: Sequence[str] = ()
+    different: int | None = None
+    commonest: float | None = None
 
     def white_box(self) -> list[AttackEvidence]:
         """The attacks that follow gradients of the model, or of a twin with the same spikes."""

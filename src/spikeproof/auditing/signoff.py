@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from spikeproof.attacks.search import check_batch
 from spikeproof.auditing.assess import DIAGNOSED, exits, other_gradients, suite_evidence
 from spikeproof.auditing.checks import Verdict
 from spikeproof.auditing.checks import audit as verdict_of
@@ -24,10 +25,10 @@ from spikeproof.evaluation.callables import LeakError, Shaped, answering
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
 from spikeproof.evaluation.levels import Level
 from spikeproof.evaluation.suites import Contribution, Member, Suite, Suited, evaluate_suite
-from spikeproof.evaluation.verdicts import Clean, evaluate_clean
+from spikeproof.evaluation.verdicts import Clean, Steady, check_examples, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
-from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, check_tensors, moves_events
+from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, moves_events
 from spikeproof.statistics import Interval, draws_wanted, wilson
 from spikeproof.threats import Linf, check_budget
 
@@ -261,6 +262,8 @@ class Subject:
             other_gradients=other_gradients(self.model),
             tie_share=metrics["tie_share"],
             argmax_accuracy=metrics["robust_argmax"],
+            different=len(set(content_ids(self.images).tolist())),
+            commonest=float(self.labels.bincount().max()) / n,
         )
         return Report(
             threat=threat,
@@ -298,7 +301,7 @@ def examined(model: Model, images: Tensor, labels: Tensor, key: Key) -> Diagnost
 def class_count(model: Model, images: Tensor, key: Key) -> int:
     """The number of logits."""
     with torch.no_grad():
-        return model(images[:1], key.fold("classes").for_rows(range(1))).shape[1]
+        return Steady(model)(images[:1], key.fold("classes").for_rows(range(1))).shape[1]
 
 
 def _unmeasured(threat: Threat, suite: str, n: int, classes: int, diagnostics: Diagnostics) -> Report:
@@ -317,6 +320,7 @@ def _unmeasured(threat: Threat, suite: str, n: int, classes: int, diagnostics: D
     return Report(threat, suite, nan, nan, nan, nan, whole, None, verdict, (), n, None)
 
 
+@torch.inference_mode(False)
 def audit(
     model: Model | Callable[[Tensor], Tensor],
     x: Float[Tensor, "N *F"],
@@ -355,7 +359,9 @@ def audit(
         >>> found.accuracy, found.images.shape
         (0.5, torch.Size([2, 2]))
     """
-    check_tensors(images=x, labels=y)
+    check_examples(x, y)
+    check_batch(x, y)
+    x, y = (given.detach().clone() if given.is_inference() else given.detach() for given in (x, y))
     check_key(key)
     check_kind_of_threat(threat)
     level = Suite(level=suite).level

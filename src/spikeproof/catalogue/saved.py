@@ -7,6 +7,7 @@ pickle.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -19,11 +20,13 @@ from typing_extensions import TypedDict
 from spikeproof.catalogue.extensions import extended
 from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.errors import DamagedError, InputError
+from spikeproof.evaluation.callables import differing
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.networks.deep import expect_gains
 from spikeproof.networks.outside import Outside
 from spikeproof.plainfiles import bytes_of, from_json, printable, shaped
+from spikeproof.protocols import takes_events
 from spikeproof.specs import build, describe
 from spikeproof.tensorfiles import dump, parse, write
 
@@ -37,6 +40,9 @@ _WEIGHTS = "weights.safetensors"
 _LARGEST_DESCRIPTION = 64 * 1024
 LARGEST_SIZE = 1_000_000
 """Largest whole number in the description of a model, such as its time steps."""
+
+TRIED = 4
+"""Number of random examples on which a model is compared with what is stored of it."""
 
 LARGEST_WEIGHTS = 16 * 1024**3
 """Largest size of a file of weights, in bytes."""
@@ -63,8 +69,9 @@ def save(model: Classifier, directory: str | Path) -> None:
     """Write a model to a directory, which is created if it does not exist.
 
     Raises:
-        InputError: the directory cannot be written, the model is no `Classifier`, or a part of it has no name
-            in `MODEL_PARTS`.
+        InputError: the directory cannot be written, the model is no `Classifier`, a part of it has no name in
+            `MODEL_PARTS`, or parts and weights do not give its answers, because of a hook, a method of
+            another class or an exchanged part.
     """
     if not isinstance(model, Classifier):
         raise InputError(
@@ -72,8 +79,33 @@ def save(model: Classifier, directory: str | Path) -> None:
             type(model).__name__,
             "Keep the network as its framework saves it, and wrap it again.",
         )
-    for name, content in dump_model(model).items():
+    files = dump_model(model)
+    if not _brought_back(model):
+        raise InputError(
+            "A model that its parts and its weights bring back",
+            "one that answers otherwise than a model of the same parts with the same weights",
+            "Remove its hooks, and put what they or a class of yours do into a part; or audit the model as "
+            "it is, with spikeproof.audit or as FILE.py:FUNCTION.",
+        )
+    for name, content in files.items():
         write(Path(directory) / name, content)
+
+
+@torch.no_grad()
+def _brought_back(model: Classifier) -> bool:
+    """Whether a model of the same parts and weights gives the same answers to a few random examples."""
+    given, key, first = copy.deepcopy(model).eval(), Key.of(0), next(model.parameters())
+    twin = model.spec.build(key)
+    weights = model.state_dict()
+    expect_gains(twin, weights)
+    twin.load_state_dict(weights)
+    twin = twin.to(first.device, first.dtype).eval()
+    draws = key.fold("examples").uniform((TRIED, *model.spec.example_shape)).to(first.device)
+    x = (draws < 1 / 2).to(draws.dtype) if takes_events(model.spec.encoder) else draws
+    try:
+        return not differing(given(x, key.for_rows(range(TRIED))), twin(x, key.for_rows(range(TRIED))))
+    except InputError:  # a model that takes no such examples is judged by what it is measured on
+        return not model.altered
 
 
 def load(path: str | Path) -> Classifier:

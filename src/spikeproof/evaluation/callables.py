@@ -13,9 +13,19 @@ from torch import Tensor, nn
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
+from spikeproof.networks.classifier import Classifier
 from spikeproof.protocols import Model
 
-__all__ = ["ALIKE", "LeakError", "Plain", "Shaped", "answering", "check_repeats"]
+__all__ = [
+    "ALIKE",
+    "Called",
+    "LeakError",
+    "Plain",
+    "Shaped",
+    "answering",
+    "check_keeps_images",
+    "check_repeats",
+]
 
 ALIKE = 1e-3
 """Largest relative difference between logits that rounding can explain."""
@@ -56,6 +66,34 @@ class Plain:
 
 
 @dataclass(frozen=True)
+class Called:
+    """A model of which nothing but its call is known.
+
+    Args:
+        model: maps images and a key to logits.
+
+    Example:
+        >>> Called(lambda x, key=None: 2 * x)(torch.ones(1, 2)).tolist()
+        [[2.0, 2.0]]
+    """
+
+    model: Model
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether equal images can get different logits."""
+        return bool(getattr(self.model, "stochastic", False))
+
+    @property
+    def training(self) -> bool:
+        """Whether the model is a module in training mode."""
+        return bool(getattr(self.model, "training", False))
+
+    def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None, /) -> Float[Tensor, "B K"]:
+        return self.model(images, key)
+
+
+@dataclass(frozen=True)
 class Shaped:
     """A model of examples of any shape as a model of images.
 
@@ -91,7 +129,9 @@ class Shaped:
 def answering(model: Any) -> Model:
     """The model itself if its call takes a key; otherwise the callable wrapped as a `Model`.
 
-    A call takes a key if its second positional parameter is called `key` or has no default.
+    A call takes a key if its second positional parameter is called `key` or has no default. A `Classifier`
+    with a hook, or with a method of its own in place of one of ours, is taken for a function: its layers are
+    not what its call answers.
 
     Raises:
         InputError: the model cannot be called.
@@ -106,11 +146,20 @@ def answering(model: Any) -> Model:
             repr(model)[:80],
             "Pass a module or a function.",
         )
+    if isinstance(model, Classifier) and model.altered:
+        return Called(model)
     found: Model = model if isinstance(model, Plain) or _takes_key(model) else Plain(model)
     return found
 
 
+def _inside(model: nn.Module) -> object:
+    """The module to which `DataParallel` or `torch.compile` hands its call on; None for others."""
+    return getattr(model, "_orig_mod", model.module if isinstance(model, nn.DataParallel) else None)
+
+
 def _takes_key(model: Callable[..., object]) -> bool:
+    while isinstance(model, nn.Module) and isinstance(inner := _inside(model), nn.Module):
+        model = inner
     try:
         signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
     except (TypeError, ValueError):  # a callable written in C may have no signature
@@ -124,6 +173,44 @@ def _takes_key(model: Callable[..., object]) -> bool:
         return False
     second = positional[1]
     return second.name == _KEY or second.default is second.empty
+
+
+def differing(a: Float[Tensor, "B *K"], b: Float[Tensor, "B *K"]) -> int:
+    """The number of images whose answers differ by more than rounding.
+
+    Example:
+        >>> differing(torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.tensor([[1.0, 2.0], [1.0, 2.1]]))
+        1
+    """
+    a, b = (answer.reshape(len(answer), -1) for answer in (a, b))
+    scale = torch.maximum(a.abs(), b.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
+    return int(((a - b).abs() > ALIKE * scale).any(1).sum())
+
+
+@torch.no_grad()
+def check_keeps_images(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
+    """Refuse a model that changes its images in place, because it is then measured on other images.
+
+    Raises:
+        InputError: a call changes the images.
+
+    Example:
+        >>> check_keeps_images(lambda images, key=None: images.mul_(2), torch.ones(1, 2), Key.of(0))
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: A model leaves its images as they are: got images that a call has
+        changed in place. Work on a copy: `x = x - mean` in place of `x -= mean`, or `x.clone()` first.
+    """
+    few = x[:CHECKED].clone()
+    try:
+        model(few, key.fold("repeat", "kept").for_rows(range(len(few))))
+    except Exception:  # the measurement itself reports what is wrong with the answers
+        return
+    if not torch.equal(few, x[:CHECKED]):
+        raise InputError(
+            "A model leaves its images as they are",
+            "images that a call has changed in place",
+            "Work on a copy: `x = x - mean` in place of `x -= mean`, or `x.clone()` first.",
+        )
 
 
 @torch.no_grad()
@@ -155,13 +242,10 @@ def check_repeats(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
         ) from error
     if not isinstance(first, Tensor) or first.shape != second.shape or first.ndim < 1:
         return  # not logits, which the measurement itself refuses
-    a, b = (answer.reshape(len(few), -1) for answer in (first, second))
-    scale = torch.maximum(a.abs(), b.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
-    differs = ((a - b).abs() > ALIKE * scale).any(1)
-    if bool(differs.any()):
+    if differs := differing(first, second):
         raise LeakError(
             "A model answers equal calls equally",
-            f"different logits for {int(differs.sum())} of {len(few)} images in a second forward pass",
+            f"different logits for {differs} of {len(few)} images in a second forward pass",
             "Reset its state (membrane potentials, running statistics, caches) at the start of every call. "
             "If it draws random numbers, let it take them from the key and declare `stochastic = True`.",
         )

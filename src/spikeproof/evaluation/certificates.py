@@ -120,7 +120,8 @@ class Certificate:
         check_kind_of_threat(threat)
         if not takes_events(getattr(model, "encoder", None)):
             check_range(x, "A certificate")
-        reason = self.reason(model, threat)
+        altered = "a forward hook, or a method of another class, may change its answers"
+        reason = altered if getattr(model, "altered", False) else self.reason(model, threat)
         if reason is not None:
             raise InputError(
                 f"{type(self).__name__} cannot certify this model", reason, "Use another certificate."
@@ -583,6 +584,8 @@ def _margins(model: Classifier, outputs: Bounds, y: Tensor) -> Tensor:
 
 
 def _no_bounds(model: Classifier) -> str | None:
+    if any(part._forward_hooks or part._forward_pre_hooks for part in model.modules()):
+        return "a forward hook may change what its layers give"
     for layer in model.network.layers:
         for one in layer if isinstance(layer, OverTime) else ():
             if not isinstance(one, (nn.Flatten, nn.Linear, nn.Conv2d, nn.BatchNorm2d, nn.AvgPool2d)):

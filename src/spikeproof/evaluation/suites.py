@@ -62,6 +62,7 @@ from spikeproof.encoders import (
     with_backward,
 )
 from spikeproof.errors import InputError, suggest
+from spikeproof.evaluation.callables import answering
 from spikeproof.evaluation.columns import subset
 from spikeproof.evaluation.interim import Interim
 from spikeproof.evaluation.levels import LEVELS, Level
@@ -654,6 +655,7 @@ def evaluate_suite(
     Raises:
         InputError: in the cases of `plan` and `evaluate_attack`.
     """
+    model = answering(model)
     worst = Attacked.before(Untouched(threat, x, clean)) if after is None else after.attacked
     none = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
     broken = none if after is None else after.broken_by.clone()

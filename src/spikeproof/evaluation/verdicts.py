@@ -30,7 +30,14 @@ from spikeproof.attacks.search import GradientAttack, Result, check_threat, show
 from spikeproof.corruptions import Corruption
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError, SpikeproofError
-from spikeproof.evaluation.callables import answering, check_repeats
+from spikeproof.evaluation.callables import (
+    CHECKED,
+    LeakError,
+    answering,
+    check_keeps_images,
+    check_repeats,
+    differing,
+)
 from spikeproof.evaluation.columns import joined, subset
 from spikeproof.evaluation.outcomes import (
     Answers,
@@ -62,6 +69,7 @@ from spikeproof.threats import check_budget
 __all__ = [
     "Attacked",
     "Clean",
+    "check_examples",
     "distances",
     "evaluate_attack",
     "evaluate_clean",
@@ -123,8 +131,9 @@ def evaluate_clean(
     ids = _check(model, x, y, ids, batch_size, draws)
     check_key(key)
     check_repeats(Steady(model), x, key)
+    check_keeps_images(model, x, key)
     draws = draws if _stochastic(model) else 1
-    batches = []
+    batches: list[CleanBatch] = []
     for rows in _batches(len(x), _whole(batch_size)):
         labels, batch_ids = y[rows], ids[rows]
         fresh = _answers(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws, clean=True)
@@ -134,6 +143,8 @@ def evaluate_clean(
             chosen = _answers(
                 model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), many
             )
+        if not batches and len(labels) > BLOCK and not (isinstance(model, Classifier) or _stochastic(model)):
+            _check_company(model, x, labels, fresh, key.fold("clean").for_rows(batch_ids))
         batches.append(CleanBatch(batch_ids, labels, fresh, chosen))
     return Clean(**joined(Clean, batches), draws=draws)
 
@@ -236,6 +247,12 @@ def evaluate_attack(
     ids = _check(model, x, y, None if clean is None else clean.example, batch_size, draws)
     check_key(key)
     check_kind_of_threat(threat)
+    if clean is not None and not torch.equal(clean.label, y.to(clean.label)):
+        raise InputError(
+            "The clean outcomes are of the examples that are attacked",
+            f"{int((clean.label != y.to(clean.label)).sum())} of {len(y)} examples with another label",
+            "Pass what evaluate_clean gives for these images and labels, in this order.",
+        )
     if isinstance(attack, type) or not callable(attack):
         raise InputError("Expected an attack or a recipe", repr(attack)[:80], "Try PGD().")
     if clean is None:
@@ -245,7 +262,7 @@ def evaluate_attack(
         check_budget(threat, x.shape[1:])
     check_repeats(Steady(model), x, key)
     attack = attack(threat) if isinstance(attack, Recipe) else attack
-    through = _gradient_source(model, attack, threat) if through is None else through
+    through = _gradient_source(model, attack, threat) if through is None else _source(through)
     draws = draws if _stochastic(model) else 1
     batch_size = getattr(attack, "batch", None) or _whole(batch_size)
     target, origin = Steady(model, batch_size), _steady(through, batch_size)
@@ -359,7 +376,19 @@ def _searched(
     if not len(rows):
         return None
     now = key.fold("attack").take(rows)
-    return _Found(rows, attack(model, x[rows], y[rows], now, through=gradient_source))
+    result = attack(model, x[rows], y[rows], now, through=gradient_source)
+    if not isinstance(result, Result):
+        raise InputError(
+            "An attack returns a Result, with the images and what it cost",
+            type(result).__name__,
+            "Return what an attack of spikeproof returns, with the images replaced.",
+        )
+    return _Found(rows, result)
+
+
+def _source(through: Model | GradientSources) -> Model | GradientSources:
+    """What gradients come from, as a model that is called with a key."""
+    return through if isinstance(through, GradientSources) else answering(through)
 
 
 def _attacked(
@@ -581,17 +610,74 @@ def _batches(n: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, n, size))
 
 
+def _check_company(
+    model: Model, x: Float[Tensor, "N *F"], y: Int64[Tensor, "B"], together: Answers, key: Key
+) -> None:
+    """Refuse a model that answers the first images of a batch otherwise if the batch is small.
+
+    Raises:
+        LeakError: it does.
+    """
+    few = torch.arange(CHECKED, device=x.device)
+    apart = _answers(model, x[:CHECKED], y[:CHECKED], key.take(few), 1, clean=True).inferences[0].logits
+    changed = differing(together.inferences[0].logits[:CHECKED], apart)
+    if changed:
+        raise LeakError(
+            "A model answers an image equally in every batch",
+            f"different logits for {changed} of {CHECKED} images in batches of {BLOCK} and of {len(y)}",
+            "Remove what depends on the size of a batch, or on the other images in it.",
+        )
+
+
+def check_examples(x: Float[Tensor, "N *F"], y: Int64[Tensor, "N"]) -> None:
+    """Refuse what are no examples.
+
+    Raises:
+        InputError: there is not one label per image, or labels are no class indices.
+
+    Example:
+        >>> check_examples(torch.rand(2, 1, 4, 4), torch.eye(10)[:2])
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: There is one label per image: got 2 images and labels of shape [2, 10].
+        If the labels are one-hot, try labels.argmax(1).
+    """
+    check_tensors(images=x, labels=y)
+    if y.ndim != 1:
+        instead = (
+            "If the labels are one-hot, try labels.argmax(1)."
+            if y.shape[-1:] != (1,)
+            else "Try labels.flatten()."
+        )
+        raise InputError(
+            "There is one label per image",
+            f"{len(x) if x.ndim else 0} images and labels of shape {list(y.shape)}",
+            instead,
+        )
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise InputError("Labels are whole numbers", str(y.dtype), "Try labels.long().")
+    if not x.ndim or not len(x) or len(x) != len(y):
+        raise InputError(
+            "Evaluation needs at least one example, with one label each",
+            f"{len(x) if x.ndim else 0} images and {len(y)} labels",
+            "Pass the images and labels of the same split.",
+        )
+    if int(y.min()) < 0:
+        raise InputError(
+            "Labels are class indices from 0",
+            f"label {int(y.min())}",
+            "Leave out the examples without a label.",
+        )
+
+
 def _check(
     model: Model, x: Tensor, y: Tensor, ids: Tensor | None, batch_size: int, draws: int
 ) -> Int64[Tensor, "N"]:
-    check_tensors(images=x, labels=y)
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise InputError("Labels are whole numbers", str(y.dtype), "Try labels.long().")
-    if not len(x) or len(x) != len(y) or (ids is not None and len(ids) != len(x)):
+    check_examples(x, y)
+    if ids is not None and len(ids) != len(x):
         raise InputError(
-            "Evaluation needs at least one example, with one label and one identity each",
-            f"{len(x)} images, {len(y)} labels, {len(x) if ids is None else len(ids)} identities",
-            "Pass the images, labels and ids of the same split.",
+            "Every example has an identity",
+            f"{len(x)} images, {len(ids)} identities",
+            "Pass the images and ids of the same split.",
         )
     if batch_size < 1 or draws < 1:
         raise InputError(

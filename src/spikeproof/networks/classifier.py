@@ -196,6 +196,10 @@ class ModelSpec:
         return Classifier(self, network)
 
 
+ANSWERING = ("__call__", "encode", "forward", "infer", "outputs", "read", "respond", "watch")
+"""Methods of a classifier that give its answers, or parts of them."""
+
+
 class Inference(NamedTuple):
     """The results of one forward pass for each example."""
 
@@ -274,10 +278,19 @@ class Classifier(nn.Module):
         """Logits for an input that is encoded already; attacks on spikes take their gradient here."""
         return self.spec.decoder(self.respond(encoded.to(next(self.network.parameters()).dtype)))
 
+    @property
+    def altered(self) -> bool:
+        """Whether a hook, or a method of another class, may give a call other logits than the parts give."""
+        hooked = bool(self._forward_hooks or self._forward_pre_hooks)
+        replaced = any(
+            name in vars(self) or getattr(type(self), name) is not getattr(Classifier, name)
+            for name in ANSWERING
+        )
+        return hooked or replaced
+
     def first_layer(self) -> FirstLayer | None:
         """The first layer apart from the rest, if it is linear and takes what the encoder gives."""
-        changed = type(self) is not Classifier or self._forward_hooks or self._forward_pre_hooks
-        if changed or self.spec.normalise is not None:
+        if self.altered or type(self) is not Classifier or self.spec.normalise is not None:
             return None
         return first_layer(self.network, self.spec.decoder, math.prod(self.spec.encoded_shape))
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from spikeproof.auditing.assess import exits, other_gradients
-from spikeproof.catalogue.given import Given, check_classes, made
+from spikeproof.catalogue.given import Given, check_classes, fingerprint_of, made
+from spikeproof.errors import DamagedError
 from spikeproof.evaluation.certificates import Certificate
 from spikeproof.networks.classifier import Classifier
 from spikeproof.plainfiles import shaped
@@ -25,13 +26,18 @@ UNTRAINED = (TAKEN["name"], "as-saved")
 """How the learning rules of models begin that were not trained in a study."""
 
 
+_TENSORS = "tensors_sha256"
+"""Name of the digest of the weights that a made model has, wherever its program took them from."""
+
+
 @dataclass(frozen=True)
 class Owned:
     """A given model as a model of a study.
 
     Args:
         given: the program that makes it, and its weights.
-        digests: of the program and the weights, by name.
+        digests: of the program and the weights, by name; and of the weights of the model that they made, once
+            it is known.
     """
 
     given: Given
@@ -47,14 +53,27 @@ class Owned:
         return cls(given, tuple(sorted(given.digests().items())))
 
     @cached_property
+    def made(self) -> tuple[Model, str]:
+        """The model and the digest of its weights before any forward pass; the program is run once."""
+        files = {name: each for name, each in self.digests if name != _TENSORS}
+        model = made(self.given, files)
+        tensors, before = fingerprint_of(model), dict(self.digests).get(_TENSORS)
+        if before not in (None, tensors):
+            raise DamagedError(
+                f"{self.given.make} made another model than when it was first taken: its weights differ. "
+                "Seed what it draws, and leave the files that it reads as they are while a command runs"
+            )
+        return model, tensors
+
+    @property
     def model(self) -> Model:
         """The model itself; the program is run the first time that it is asked for.
 
         Raises:
             InputError: the program fails, or makes no model.
-            DamagedError: a file changed.
+            DamagedError: a file changed, or the program made another model than when it was first taken.
         """
-        return made(self.given, dict(self.digests))
+        return self.made[0]
 
     @property
     def stochastic(self) -> bool:
@@ -75,7 +94,12 @@ class Owned:
 
     def spec(self, classes: int) -> dict[str, object]:
         """The model as plain data, with the parts that every model of a study names."""
-        given = {"make": self.given.make, "weights": self.given.weights, **dict(self.digests)}
+        given = {
+            "make": self.given.make,
+            "weights": self.given.weights,
+            **dict(self.digests),
+            _TENSORS: self.made[1],
+        }
         return {
             "encoder": {"name": self.given.name, **dict(self.digests)},  # by which tables name a lone model
             **dict.fromkeys(("network", "neuron", "decoder", "surrogate"), OWN),

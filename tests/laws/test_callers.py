@@ -1,0 +1,294 @@
+"""A number is that of the call that is made, wherever it is made and with whatever; or it is refused."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import spikeproof as sp
+from spikeproof.errors import InputError
+from spikeproof.evaluation.callables import answering
+from spikeproof.evaluation.suites import evaluate_suite
+from spikeproof.networks.classifier import Classifier
+
+THREAT = sp.Linf(0.2)
+
+
+def examples():
+    x = sp.Key.of(1).uniform((12, 1, 4, 4))
+    return x, (x[:, 0, :2].sum((1, 2)) > x[:, 0, 2:].sum((1, 2))).long()
+
+
+def plain():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 2)).eval()
+
+
+def ours():
+    spec = sp.ModelSpec(sp.Direct(3), sp.MLP((8,)), sp.LIF(), sp.ATan(), sp.MeanPotential(), (1, 4, 4), 2)
+    return spec.build(sp.Key.of(0)).eval()
+
+
+def quick(model, x=None, y=None):
+    own, labels = examples()
+    return sp.audit(model, own if x is None else x, labels if y is None else y, THREAT, "quick")
+
+
+class Doubles:
+    """The default type of new tensors is float64."""
+
+    def __enter__(self):
+        torch.set_default_dtype(torch.float64)
+
+    def __exit__(self, *_):
+        torch.set_default_dtype(torch.float32)
+
+
+SURROUNDINGS = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "doubles by default": Doubles,
+    "a device": lambda: torch.device("cpu"),
+}
+
+
+@pytest.mark.parametrize("model", [plain, ours])
+@pytest.mark.parametrize("name", SURROUNDINGS)
+def test_an_audit_does_not_depend_on_what_is_around_the_call(model, name):
+    judged, before = model(), quick(model())
+    with SURROUNDINGS[name]():
+        after = quick(judged)
+    assert after.plain() == before.plain() | {"members": after.plain()["members"]}
+    assert torch.equal(after.images, before.images)
+
+
+def test_an_attack_does_not_depend_on_inference_mode():
+    (x, y), model = examples(), plain()
+    attack = sp.PGD(steps=5)(THREAT)
+    expected = attack(model_with_key(model), x, y, sp.Key.of(0)).x_adv
+    with torch.inference_mode():
+        found = attack(model_with_key(model), x.clone(), y.clone(), sp.Key.of(0)).x_adv
+    assert torch.equal(found, expected)
+
+
+def model_with_key(model):
+    return lambda x, key=None: model(x)
+
+
+@pytest.mark.parametrize("model", [plain, ours])
+def test_two_threads_audit_one_model(model):
+    judged, found = model(), []
+    before = quick(judged)
+    threads = [threading.Thread(target=lambda: found.append(quick(judged))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [report.accuracy for report in found] == [before.accuracy] * 3
+
+
+def test_a_container_that_hands_its_call_on_takes_what_its_module_takes():
+    model = nn.DataParallel(plain()).eval()
+    assert quick(model).accuracy == quick(plain()).accuracy
+
+
+class Greyed(Classifier):
+    """A model that answers for less contrast than its image has."""
+
+    def forward(self, images, key=None):
+        return super().forward(0.5 * images + 0.25, key)
+
+
+class Silent(Classifier):
+    """A model with other logits, in the method that verdicts are read from as well."""
+
+    def respond(self, encoded, tally=None):
+        return -super().respond(encoded, tally)
+
+
+def hooked_before(model):
+    model.register_forward_pre_hook(lambda module, given: (1 - given[0], *given[1:]))
+    return model
+
+
+def hooked_after(model):
+    model.register_forward_hook(lambda module, given, logits: logits.flip(1))
+    return model
+
+
+def patched(model):
+    inner = model.forward
+    model.forward = lambda images, key=None: inner(1 - images, key)
+    return model
+
+
+def of_class(kind):
+    def changed(model):
+        model.__class__ = kind
+        return model
+
+    return changed
+
+
+ALTERED = {
+    "hook before": hooked_before,
+    "hook after": hooked_after,
+    "method of the instance": patched,
+    "method of a class": of_class(Greyed),
+    "inner method of a class": of_class(Silent),
+}
+
+
+@pytest.mark.parametrize("how", ALTERED)
+def test_a_number_is_that_of_the_call_and_not_of_the_layers_behind_it(how):
+    """Verdicts, gradients and searches follow the call, as they do for a function of the same answers."""
+    model, (x, y) = ALTERED[how](ours()), examples()
+    found, function = quick(model), quick(lambda images: model(images))
+    assert torch.equal(found.suited.attacked.right, function.suited.attacked.right)
+    with torch.no_grad():
+        assert found.clean_argmax == pytest.approx(float((model(x).argmax(1) == y).float().mean()))
+    clean = sp.evaluate_clean(model, x, y)
+    assert clean.metrics()["clean_accuracy"] == pytest.approx(found.clean_accuracy)
+    suited = evaluate_suite(model, "quick", THREAT, x, y, clean, sp.Key.of(0))
+    assert [m["name"] for m in suited.members] == [m["name"] for m in function.members]
+
+
+def with_encoder(model):
+    model.encoder = sp.Latency(3)
+    return model
+
+
+def hooked_inside(model):
+    layer = next(part for part in model.modules() if isinstance(part, nn.Linear))
+    layer.register_forward_hook(lambda module, given, out: -out)
+    return model
+
+
+@pytest.mark.parametrize("how", [*ALTERED.values(), with_encoder, hooked_inside])
+def test_a_model_that_its_parts_do_not_bring_back_is_not_saved(how, tmp_path):
+    """What is loaded would be another model, and its numbers those of that."""
+    with pytest.raises(InputError, match="bring back"):
+        sp.save(how(ours()), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    sp.save(ours(), tmp_path / "model")
+
+
+@pytest.mark.parametrize("how", [*ALTERED.values(), hooked_inside])
+def test_nothing_is_proved_of_layers_that_do_not_give_the_answers(how):
+    (x, y), threat = examples(), sp.Linf(1e-4)
+    assert sp.audit(ours(), x, y, threat, "quick").certified is not None
+    model = how(ours())
+    assert sp.audit(model, x, y, threat, "quick").certified is None
+    with pytest.raises(InputError, match="cannot certify"):
+        sp.IBP()(model, x, y, threat, sp.Key.of(0))
+
+
+def test_a_subclass_that_changes_no_answer_stays_a_classifier():
+    class Named(Classifier):
+        title = "mine"
+
+    model = of_class(Named)(ours())
+    assert answering(model) is model
+    assert quick(model).accuracy == quick(ours()).accuracy
+
+
+def in_place(images):
+    images -= 0.1
+    return plain()(images)
+
+
+def behind_the_back(images):
+    images.data.mul_(0.9)
+    return plain()(images)
+
+
+@pytest.mark.parametrize("model", [in_place, behind_the_back])
+def test_a_model_that_changes_its_images_is_refused_and_leaves_those_of_the_caller(model):
+    x, y = examples()
+    kept = x.clone()
+    for measured in (lambda: quick(model, x, y), lambda: sp.evaluate_clean(model, x, y)):
+        with pytest.raises(InputError, match="changed in place"):
+            measured()
+    assert torch.equal(x, kept)
+
+
+NO_EXAMPLES = {
+    "one-hot labels": (lambda x, y: (x, nn.functional.one_hot(y, 2)), "argmax"),
+    "labels in a column": (lambda x, y: (x, y[:, None]), "flatten"),
+    "labels of another length": (lambda x, y: (x, y[1:]), "one label each"),
+    "labels left out": (lambda x, y: (x, y - 1), "class indices from 0"),
+    "labels in 8 bits": (lambda x, y: (x, y.to(torch.uint8)), "int64"),
+    "labels in floating point": (lambda x, y: (x, y.float()), "long"),
+    "no example": (lambda x, y: (x[:0], y[:0]), "at least one"),
+    "pixels in 8 bits": (lambda x, y: ((255 * x).to(torch.uint8), y), "float"),
+    "pixels up to 255": (lambda x, y: (255 * x, y), r"in \[0, 1\]"),
+    "normalised pixels": (lambda x, y: ((x - 0.5) / 0.3, y), r"in \[0, 1\]"),
+}
+
+
+@pytest.mark.parametrize("what", NO_EXAMPLES)
+def test_what_are_no_examples_is_refused_in_a_sentence(what):
+    change, sentence = NO_EXAMPLES[what]
+    with pytest.raises(InputError, match=sentence):
+        quick(plain(), *change(*examples()))
+
+
+def test_a_model_that_answers_otherwise_in_large_batches_is_refused():
+    """Clean images and verdicts come in other batches than an attack, whose images are fewer and fewer."""
+    model, x = plain(), sp.Key.of(2).uniform((70, 1, 4, 4))
+    coarse = lambda images: model(images if len(images) < 64 else (2 * images).round() / 2)  # noqa: E731
+    with pytest.raises(InputError, match="equally in every batch"):
+        quick(coarse, x, torch.zeros(70, dtype=torch.int64))
+    assert quick(model, x, torch.zeros(70, dtype=torch.int64)).n == 70
+
+
+def test_copies_of_an_image_make_no_number_certain():
+    """An interval counts examples; a number on copies of one image says nothing about others."""
+    x, _ = examples()
+    found = quick(plain(), x[:1].expand(400, 1, 4, 4), plain()(x[:1]).argmax(1).expand(400))
+    assert found.interval.high - found.interval.low < 0.1
+    assert [reason for reason in found.reasons if "only 1 of the 400 examples differ" in reason]
+    assert "too few examples" in quick(plain()).verdict.why
+    assert not [reason for reason in quick(plain()).reasons if "differ from each other" in reason]
+
+
+def test_one_answer_to_everything_is_no_better_than_chance_where_all_labels_are_that():
+    x = sp.Key.of(2).uniform((40, 1, 4, 4))
+
+    def first(images):
+        return images.flatten(1)[:, :2] * 1e-3 + torch.tensor([5.0, 0.0])
+
+    found = quick(first, x, torch.zeros(40, dtype=torch.int64))
+    assert found.accuracy == 1
+    assert [note for note in found.notes if "one answer to all of them gives 100.0 %" in note]
+
+
+def test_clean_outcomes_of_other_examples_are_refused():
+    (x, y), model = examples(), plain()
+    clean = sp.evaluate_clean(model, x, y)
+    order = torch.arange(len(y)).flip(0)
+    with pytest.raises(InputError, match="another label"):
+        sp.evaluate_attack(model, sp.FGSM(), THREAT, x[order], y[order], clean)
+
+
+def test_an_attack_of_the_user_that_returns_images_alone_is_refused_in_a_sentence():
+    x, y = examples()
+
+    def shift(model, x, y, key, *, through=None):
+        return (x + 0.1).clamp(0, 1)
+
+    with pytest.raises(InputError, match="returns a Result"):
+        sp.evaluate_attack(plain(), shift, THREAT, x, y)
+
+
+def test_gradients_may_come_from_a_plain_module():
+    x, y = examples()
+    found = sp.evaluate_attack(ours(), sp.PGD(steps=3), THREAT, x, y, through=plain())
+    assert found.right.shape == y.shape
+
+
+def test_a_model_that_drops_the_axis_of_a_single_image_has_a_verdict():
+    model = plain()
+    found = quick(lambda images: model(images).squeeze(0))
+    assert found.verdict.verdict == "withheld"
