@@ -34,7 +34,7 @@ from spikeproof.experiments.read.record import (
     Record,
     SpikeRecord,
     TransferGrid,
-    value_of,
+    values_of,
 )
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.read.trained import Curve, training_curves
@@ -677,7 +677,7 @@ def _bar(share: float | None) -> float:
 
 def _constants(records: Sequence[Record]) -> dict[str, object]:
     """The axes on which all models agree, with their values."""
-    values = {axis: {value_of(record, axis) for record in records} for axis in tables.AXES}
+    values = {axis: values_of(records, axis) for axis in tables.AXES}
     return {axis: next(iter(found)) for axis, found in values.items() if len(found) == 1}
 
 

@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.finished import Opened
-from spikeproof.experiments.read.record import Record, value_of
+from spikeproof.experiments.read.record import Record, value_of, values_of
 from spikeproof.experiments.read.results import WORST_CASE, Outcome, outcomes
 from spikeproof.keys import Key
 from spikeproof.statistics import compare, difference_test, holm
@@ -87,7 +87,7 @@ def comparisons(
         budgets[row["threat"], row["epsilon"], row["seed"]].append(each)
     pairs = [pair for models in budgets.values() for pair in _pairs(models)]
     adjusted = holm([pair.p_value for pair in pairs])
-    varying = [axis for axis in (*AXES, "seed") if len({value_of(row, axis) for row in records}) > 1]
+    varying = [axis for axis in (*AXES, "seed") if len(values_of(records, axis)) > 1]
     printed = [(pair, p) for pair, p in zip(pairs, adjusted, strict=True) if pair.printed]
     found = [_compared(pair, p, varying) for pair, p in printed[:most]]
     order = list(dict.fromkeys((row["part"], row["threat"], row["epsilon"]) for row in found))

@@ -15,7 +15,7 @@ import numpy as np
 from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY, SUPPORTED
 from spikeproof.experiments.read.comparisons import worst_cases
 from spikeproof.experiments.read.finished import Opened
-from spikeproof.experiments.read.record import Record, value_of
+from spikeproof.experiments.read.record import Record, value_of, values_of
 from spikeproof.experiments.read.results import Outcome
 from spikeproof.experiments.read.worst import columns_of
 from spikeproof.experiments.run.parquet import Array
@@ -308,7 +308,7 @@ def seed_comparisons(
         if (compared := _compared(first, second)) is not None
     ]
     adjusted = holm([float(compared.p_value or 0) for _, _, _, compared in pairs])
-    varying = [part for part in PARTS if len({str(value_of(row, part)) for row in records}) > 1]
+    varying = [part for part in PARTS if len({*map(str, values_of(records, part))}) > 1]
     return [_row(*pair, p, varying) for pair, p in zip(pairs, adjusted, strict=True)]
 
 
