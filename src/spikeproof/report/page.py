@@ -163,11 +163,12 @@ def write(
         curves=training_curves(opened),
     )
     files = content.tables()
-    page, pictures = "", list[_Chart]()
+    page, pictures, drawn = "", list[_Chart](), dict[tuple[int, int], list[_Chart]]()
     for detail in DETAILS:
         if len(rows) > detail.numbers:
             continue
-        pictures = _pictures(content.shown, detail)
+        looks = (detail.dpi, detail.exhibits)
+        pictures = drawn[looks] = drawn.get(looks) or _pictures(content.shown, detail)
         page = _page(content, pictures, files | _figures(pictures), detail)
         if len(page.encode()) < LARGEST:
             break
