@@ -343,14 +343,14 @@ class _Content:
 
     @property
     def unfinished(self) -> list[str]:
-        """What the study lacks, the failed cells by name first."""
+        """What the study lacks, with the first names of each kind, the failed cells first."""
         failed, damaged, missing = self.origin.failed, self.origin.damaged, self.origin.missing
-        named = ", ".join(f"{failure.kind} {failure.address[:8]}" for failure in failed[:2])
-        more = f" and {len(failed) - 2} more" if len(failed) > 2 else ""
+        named = _first([f"{failure.kind} {failure.address[:8]}" for failure in failed], len(failed))
+        waiting = _first([words.rpartition(" (")[0] for words in self.origin.waiting], missing)
         return [
-            *([f"{_cells(len(failed))} failed ({named}{more})"] if failed else []),
+            *([f"{_cells(len(failed))} failed ({named})"] if failed else []),
             *([f"{_cells(len(damaged))} damaged"] if damaged else []),
-            *([f"{_cells(missing)} not computed yet"] if missing > 0 else []),
+            *([f"{_cells(missing)} not computed yet ({waiting})"] if missing > 0 else []),
         ]
 
 
@@ -360,6 +360,11 @@ def _by_architecture(means: Sequence[SeedMean]) -> list[dict[tables.Budget, Seed
     for row in means:
         found[tables.architecture(row)][tables.Budget(row["threat"], row["epsilon"])] = row
     return [*found.values()]
+
+
+def _first(names: Sequence[str], count: int) -> str:
+    """The first two of so many names."""
+    return ", ".join(names[:2]) + (f" and {count - 2} more" if count > 2 else "")
 
 
 def _cells(count: int) -> str:
