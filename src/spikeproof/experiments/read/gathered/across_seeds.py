@@ -177,12 +177,17 @@ class Group:
     @cached_property
     def examples(self) -> Array:
         """The images that all trainings were measured on."""
-        return reduce(np.intersect1d, (each.examples for each in self.trained))
+        first, *others = (each.examples for each in self.trained)
+        different = (other for other in others if not np.array_equal(other, first))
+        return reduce(np.intersect1d, different, np.unique(first)) if others else first
 
     def outcomes(self, examples: Array) -> Array:
         """One row per training, one column per image."""
         rows = []
         for each in self.trained:
+            if np.array_equal(each.examples, examples):  # as almost always
+                rows.append(each.right)
+                continue
             order = np.argsort(each.examples)
             rows.append(each.right[order[np.searchsorted(each.examples[order], examples)]])
         return np.stack(rows)
