@@ -773,7 +773,7 @@
   function layersOf(model) {
     return D.layers.filter((each) => each.model === model && each.layers.length).flatMap((each) => [
       el("h4", {}, `Layer by layer, clean against attacked, ${each.where}`),
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Layers" }, el("table", {},
+      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Layers, ${each.where}` }, el("table", {},
         el("thead", {}, el("tr", {}, ...["layer", "neurons", "spikes per neuron, clean", "attacked", "added or removed", "moved"].map((word, k) => el("th", { scope: "col", class: k ? "n" : null }, word)))),
         el("tbody", {}, ...each.layers.map((layer) => el("tr", {}, ...layer.map((value, k) => el("td", { class: k ? "n" : null }, k < 2 ? String(value) : number(value, 3)))))))),
       ...each.traces.map((traces, k) => tracesOf(each.layers[k][0], traces)),
