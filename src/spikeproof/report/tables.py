@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Literal, NamedTuple
 
 from spikeproof.analysis.spike_analysis import CostSummary
@@ -134,7 +134,7 @@ def headlines(records: Iterable[Record]) -> list[Headline]:
 
 def _headline(rows: Sequence[Record]) -> Headline:
     worst = {budget_of(row): row for row in rows if row["attack"] == WORST_CASE}
-    warnings = tuple(dict.fromkeys(text for row in rows for text in row["warnings"]))
+    warnings = tuple(dict.fromkeys(chain.from_iterable(row["warnings"] for row in rows if row["warnings"])))
     return Headline(rows[0], worst, warnings)
 
 

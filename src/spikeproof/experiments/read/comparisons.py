@@ -14,7 +14,7 @@ from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.record import Record, value_of, values_of
 from spikeproof.experiments.read.results import WORST_CASE, Outcome, outcomes
 from spikeproof.keys import Key
-from spikeproof.statistics import compare, difference_test, holm
+from spikeproof.statistics import compare, difference_tests, holm
 
 __all__ = ["KEY", "MOST_COMPARED", "Compared", "comparisons", "told", "worst_cases"]
 
@@ -135,9 +135,10 @@ def _pairs(models: Sequence[Outcome]) -> Iterator[_Pair]:
             groups[(*same, model.examples.tobytes())].append(model)
         for group in groups.values():
             ranked = sorted(group, key=lambda each: -float(each.right.mean()))
-            for (i, first), (_, second) in combinations(enumerate(ranked), 2):
+            tested = difference_tests([each.right for each in ranked], KEY)
+            for (i, first), (k, second) in combinations(enumerate(ranked), 2):
                 printed = i == 0 or len(group) <= ALL_PAIRS
-                yield _Pair(part, first, second, printed, difference_test(first.right, second.right, KEY))
+                yield _Pair(part, first, second, printed, tested[i, k])
 
 
 KEY = Key.of(0)
