@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ __all__ = [
     "compare",
     "compare_trainings",
     "difference_test",
+    "difference_tests",
     "draws_needed",
     "draws_wanted",
     "holm",
@@ -382,6 +384,31 @@ def difference_test(right_a: ArrayLike, right_b: ArrayLike, key: Key) -> float:
     if _binary(a) and _binary(b):
         return _evenly(int((a > b).sum()), int((b > a).sum()))
     return _sign_flips(a - b, key.fold("flips"))
+
+
+def difference_tests(rights: Sequence[ArrayLike], key: Key) -> dict[tuple[int, int], float]:
+    """The p-values of `difference_test` for all pairs of models on the same examples, the lower number first.
+
+    Args:
+        rights: of each model, the share of draws answered rightly, per example, in [0, 1].
+        key: decides the sign flips, which only shares other than 0 and 1 need.
+
+    Raises:
+        InputError: the columns differ in length, or hold values outside [0, 1].
+
+    Example:
+        >>> difference_tests([[1, 1, 1, 0], [1, 0, 1, 0]], Key.of(0))
+        {(0, 1): 1.0}
+    """
+    pairs = list(combinations(range(len(rights)), 2))
+    columns = [np.asarray(right, dtype=float) for right in rights]
+    if not pairs:
+        return {}
+    if len({column.shape for column in columns}) > 1 or not all(map(_binary, columns)):
+        return {(i, k): difference_test(columns[i], columns[k], key) for i, k in pairs}
+    outcomes = np.stack(columns)
+    only = (outcomes @ (1 - outcomes).T).round().astype(int).tolist()  # that only the first answers rightly
+    return {(i, k): _evenly(only[i][k], only[k][i]) for i, k in pairs}
 
 
 def _sign_flips(differences: Column, key: Key, flips: int = 10_000) -> float:

@@ -31,7 +31,7 @@ class Bench:
             self.store.put(address, {**{k: as_json(v) for k, v in documents.items()}, **files})
         return address
 
-    def model(self, encoder, decoder="count", neuron="lif", seed=0, clean=0.9, network="mlp"):
+    def model(self, encoder, decoder="count", neuron="lif", seed=0, clean=0.9, network="mlp", epochs=()):
         parts = {"network": network, "neuron": neuron, "encoder": encoder, "decoder": decoder}
         spec = {
             "model": {
@@ -44,7 +44,7 @@ class Bench:
             "seed": seed,
         }
         spec["model"]["encoder"]["steps"] = T
-        metrics = {"epochs": [], "validation_accuracy": 0.876, "parameters": 4321}
+        metrics = {"epochs": [*epochs], "validation_accuracy": 0.876, "parameters": 4321}
         train = self.cell("train", spec, metrics)
         right = (np.arange(N) >= N - clean * N).astype(float)
         numbers = {"clean_accuracy": clean, "clean_all_draws": clean, "ci_low": 0.7, "ci_high": 0.97}

@@ -14,6 +14,7 @@ import pytest
 
 import spikeproof.experiments.run.plans as plans
 import spikeproof.experiments.run.queue.leases as module
+import spikeproof.experiments.run.queue.survey as queue_survey
 from spikeproof.errors import InputError
 from spikeproof.experiments.run.driver import Pace
 from spikeproof.experiments.run.executors import Serial
@@ -219,6 +220,10 @@ def test_failures_of_earlier_versions_are_set_aside(tmp_path):
     assert "ab12.json" in Failures(tmp_path).read("ab12").error
 
 
+def test_what_an_exception_says_steers_no_terminal():
+    assert Failure.of(ValueError("\n\x1b[31mred\u202e\nmore")).error == r"ValueError: \x1b[31mred\u202e"
+
+
 def caused(reason):
     """A message about a file, with what the operating system said."""
     error = InputError("a", "b", "c")
@@ -408,7 +413,7 @@ def test_a_survey_says_of_every_cell_what_became_of_it(campaign):
 def test_the_index_is_used_and_never_believed_where_the_plan_has_changed(campaign, monkeypatch):
     root, cells, _ = campaign
     assert len(survey(root).kinds) == 5
-    monkeypatch.setattr(plans, "read_plan", lambda directory: pytest.fail("the index is not used"))
+    monkeypatch.setattr(queue_survey, "read_plan", lambda directory: pytest.fail("the index is not used"))
     assert len(survey(root).kinds) == 5
     monkeypatch.undo()
     plans.write_plan(root, "other", {}, cells[:2])
@@ -444,12 +449,20 @@ def test_a_plan_is_written_again_unless_the_one_that_is_there_says_the_same(tmp_
     assert [record["address"] for record in plans.read_plan(tmp_path)["plan"]] == [c.address for c in cells]
 
 
-def test_a_survey_imports_nothing_heavy():
+@pytest.mark.parametrize("repairs", [False, True])
+def test_a_survey_imports_nothing_heavy_even_without_an_index(campaign, repairs):
+    root, cells, _ = campaign
+    if repairs:
+        plans.note_repairs(root, [{**cells[1].record(), "because": "unstable predictions", "round": 1}])
+    (root / "cells.index").unlink()
     program = (
-        "import sys, spikeproof.experiments.run.queue.survey\n"
+        "import sys, pathlib\n"
+        "from spikeproof.experiments.run.queue.survey import survey\n"
+        "assert len(survey(pathlib.Path(sys.argv[1])).kinds) == 5\n"
         "assert not {'torch', 'scipy', 'matplotlib'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-c", program, root], check=True)
+    assert (root / "cells.index").exists()
 
 
 def test_retry_lets_cells_be_tried_again(campaign):

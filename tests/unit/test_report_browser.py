@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spikeproof.command.reports import written_report
@@ -13,7 +14,7 @@ from spikeproof.experiments.read.results import records
 from spikeproof.report.charts.drawing import Drawing
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stored_study import EVIL, Bench, arrays
+from stored_study import EVIL, Bench, N, arrays
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -38,9 +39,29 @@ def study(tmp_path_factory):
     train = bench.model("phase")
     bench.attack(train, "pgd", 0.1, 0.4, budget_violations=2)
     bench.fail("ValueError: no luck")
-    directory = bench.finish("browsed " + EVIL)
+    return written_quickly(bench.finish("browsed " + EVIL))
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A study of two architectures under two seeds, with certificates."""
+    bench = Bench(tmp_path_factory.mktemp("several"))
+    for encoder in ("latency", "direct"):
+        for seed in (0, 1):
+            train = bench.model(encoder, seed=seed, epochs=EPOCHS)
+            for k, epsilon in enumerate((0.05, 0.1)):
+                bench.attack(train, "pgd", epsilon, 0.6 - 0.2 * k - 0.1 * seed - 0.01 * len(encoder))
+                bench.certify(train, "ibp", epsilon, np.arange(N) >= N * (1 - 0.25 * (encoder == "direct")))
+    return written_quickly(bench.finish("several"))
+
+
+EPOCHS = [{"epoch": k, "loss": 1 / k, "validation_accuracy": 0.5, "seconds": 1.0} for k in (1, 2)]
+
+
+def written_quickly(directory):
+    """A directory with its report, without the figures for papers, which take long."""
     blank = {"svg": b'<svg viewBox="0 0 1 1"></svg>', "pdf": b"%PDF"}
-    with pytest.MonkeyPatch.context() as patch:  # the figures for papers take long and are tested elsewhere
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Drawing, "files", lambda drawing: blank)
         written_report(directory)
     return directory
@@ -59,7 +80,7 @@ def open_page(browser, study):
     """Opens the report, offline; nothing may be asked for, and nothing may go wrong."""
     contexts, wrong = [], []
 
-    def opened(link="", viewport=WIDE, **options):
+    def opened(link="", viewport=WIDE, of=study, **options):
         context = browser.new_context(viewport=viewport, offline=True, **options)
         contexts.append(context)
         page = context.new_page()
@@ -67,7 +88,7 @@ def open_page(browser, study):
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: wrong.append(dialog.message))
         page.on("request", lambda request: wrong.append(request.url) if not local(request.url) else None)
-        page.goto((study / "report.html").as_uri() + link)
+        page.goto((of / "report.html").as_uri() + link)
         return page
 
     def local(url):
@@ -165,6 +186,52 @@ def test_a_number_under_the_keyboard_says_what_it_is_and_opens_its_part(open_pag
 
 
 VIEWS = ("table", "curves", "map", "scatter", "confusion", "attacks")
+
+
+@pytest.mark.parametrize("view", [*VIEWS, "seeds", "training"])
+def test_every_word_of_a_view_is_explained_where_it_stands(open_page, several, view):
+    page = open_page(f"#?view={view}", of=several)
+    page.locator(f"#tab-{view}[aria-selected=true]").wait_for()
+    summary = page.locator("#view details.words summary")
+    summary.focus()
+    summary.press("Enter")  # without a pointer
+    explained = page.locator("#view details.words dt").all_inner_texts()
+    assert explained
+    assert all(page.locator("#view details.words dd").all_inner_texts())
+    for heading in page.locator("#view th[scope=col] button").all():
+        name = re.sub(r" [\u25b4\u25be]$", "", heading.inner_text())
+        assert heading.get_attribute("title"), name
+        assert name in explained or re.fullmatch(r"linf 0\.\d+", name)
+
+
+@pytest.mark.parametrize("view", ["curves", "scatter"])
+def test_a_mean_over_trainings_says_what_it_is_and_leads_to_its_trainings(open_page, several, view):
+    page = open_page(f"#?view={view}&budget=0", of=several)
+    rows = {row["encoder"]: [] for row in records(several)}
+    for row in records(several):
+        if row["attack"] == "worst-case" and row["epsilon"] == 0.05:
+            rows[row["encoder"]].append(row["robust_accuracy"])
+    marks, seen = page.locator("#view svg a[data-tip]"), 0
+    for place in range(marks.count()):
+        marks.nth(place).focus()
+        words = page.locator("#tip").inner_text()
+        if "linf 0.05" not in words:
+            continue
+        seen += 1
+        values = rows[words.splitlines()[0]]
+        mean, low, high = (f"{100 * each:.1f}" for each in (sum(values) / 2, min(values), max(values)))
+        assert f"robust accuracy {mean} % [" in words
+        assert f"trainings from {low} to {high} %" in words
+    assert seen == 2
+    marks.first.press("Enter")
+    page.locator("#tab-seeds[aria-selected=true]").wait_for()
+    assert page.locator("#view table").first.locator("tbody tr").count() == 2  # clean, and at the budget
+
+
+def test_accuracies_that_are_proved_are_a_measure_of_the_scatter(open_page, several):
+    page = open_page("#?view=scatter&x=certified&y=robust&means=", of=several)
+    found = {row["model"]: row["certified accuracy [%]"] for row in saved(page)}
+    assert {float(value) for value in found.values()} == {0.0, 25.0}
 
 
 def test_hostile_names_stay_text_in_every_view(open_page):

@@ -287,6 +287,8 @@ def test_what_failed_what_is_damaged_and_what_is_missing_is_visible(study):
     bench.plan = plan["plan"]
     bench.fail("ValueError: no luck with " + EVIL)
     bench.plan.append({"kind": "clean", "address": "never", "spec": {}})
+    probe = {"train": plan["cells"][0], "probe": {"name": "shuffle " + EVIL}}
+    bench.plan.append({"kind": "probe", "address": "nor-this", "spec": probe})
     bench.finish()
     (study / "cells" / plan["cells"][-1] / "metrics.json").write_text("{}")
     text = written(study)
@@ -297,7 +299,12 @@ def test_what_failed_what_is_damaged_and_what_is_missing_is_visible(study):
     assert "Damaged (1)" in box
     assert plan["cells"][-1] in box
     assert str(study) not in box
-    assert "1 of" in box
+    assert "2 of" in box
+    assert "<li>clean (never)</li>" in box
+    assert "(nor-this)</li>" in box
+    head = text[text.index('id="incomplete"') : text.index('id="ranking"')]
+    assert "2 cells not computed yet (clean, probe · shuffle" in head
+    assert "<script>" not in head
     assert "cells of the study" in box
     assert "<script>" not in box
 

@@ -3,7 +3,7 @@
 import gc
 import math
 from collections import Counter
-from itertools import product
+from itertools import combinations, product
 from unittest.mock import patch
 
 import numpy as np
@@ -22,6 +22,7 @@ from spikeproof.statistics import (
     clopper_pearson,
     compare,
     difference_test,
+    difference_tests,
     draws_needed,
     draws_wanted,
     holm,
@@ -116,6 +117,14 @@ def test_the_bootstrap_interval_covers_the_true_difference():
         low, high = bootstrap_difference(a, b, Key.of(trial), resamples=400)
         hits += low <= 0.85 * truth <= high
     assert 0.92 <= hits / 600 <= 0.98
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=30, max_size=30), max_size=4), st.booleans())
+def test_pairs_are_tested_together_as_one_by_one(rights, stochastic):
+    rights = [np.array(right) * 0.5 + 0.25 if stochastic else right for right in rights]
+    pairs = combinations(range(len(rights)), 2)
+    expected = {(i, k): difference_test(rights[i], rights[k], Key.of(1)) for i, k in pairs}
+    assert difference_tests(rights, Key.of(1)) == expected
 
 
 def test_no_difference_is_claimed_more_often_than_the_level_where_there_is_none():

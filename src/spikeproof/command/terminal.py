@@ -245,18 +245,17 @@ def print_records(records: Sequence[Record]) -> None:
         click.echo("No number is finished yet.")
         return
     axes, columns = varying(records) or ["encoder"], budgets(records)
-    proved = [budget for budget in columns if any(map(_certified, _worst(records, budget)))]
+    rows = headlines(records)
+    worst = {budget: [row.worst[budget] for row in rows if budget in row.worst] for budget in columns}
+    proved = [budget for budget in columns if any(map(_certified, worst[budget]))]
     head = [*axes, "clean"]
     for budget in columns:
         head += [f"{budget.threat} {epsilon_text(budget.epsilon)}", *(["proved"] if budget in proved else [])]
-    lines = [_line(row, axes, columns, proved) for row in headlines(records)]
+    lines = [_line(row, axes, columns, proved) for row in rows]
     exits = any((row["mean_exit"] or row["steps"]) < row["steps"] for row in records)
     if exits:
         head.append("exit")
-        lines = [
-            [*line, number(row.model["mean_exit"], 2)]
-            for line, row in zip(lines, headlines(records), strict=True)
-        ]
+        lines = [[*line, number(row.model["mean_exit"], 2)] for line, row in zip(lines, rows, strict=True)]
     _print_columns([head, *lines], len(axes))
     first = records[0]
     click.echo(f"\nAccuracy in % on {first['n']} images of {first['dataset']}; ties count as errors.")
@@ -268,7 +267,7 @@ def print_records(records: Sequence[Record]) -> None:
         click.echo("Under attack: the worst case over all attacks of the study, image by image.")
         verdicts = {row["verdict"] for row in records}
         _print_marks(verdicts, any(row["nested"] for row in records), "the reasons below")
-    for text in _argmax(records, axes, columns):
+    for text in _argmax(rows, axes, columns):
         click.echo(text)
     for warning in _warnings(records):
         click.echo(f"warning: {warning}")
@@ -279,11 +278,11 @@ def print_records(records: Sequence[Record]) -> None:
         )
 
 
-def _argmax(records: Sequence[Record], axes: Sequence[str], columns: Sequence[Budget]) -> list[str]:
+def _argmax(rows: Sequence[Headline], axes: Sequence[str], columns: Sequence[Budget]) -> list[str]:
     """The accuracy by argmax of every model that has ties."""
     lines = [
         f"  {', '.join(_parts(row.model, axes))}: {argmaxes(row, columns)}"
-        for row in headlines(records)
+        for row in rows
         if row.model["tie_share"] or any(worst["adversarial_tie_share"] for worst in row.worst.values())
     ]
     head = "With the first of the best classes for an answer, clean and at each budget, where there are ties:"
@@ -699,11 +698,6 @@ def _line(
         worst = row.worst.get(budget)
         line += [judged(worst), *([percent(worst and worst["certified"])] if budget in proved else [])]
     return line
-
-
-def _worst(records: Sequence[Record], budget: Budget) -> list[Record]:
-    found = [row.worst.get(budget) for row in headlines(records)]
-    return [record for record in found if record is not None]
 
 
 def _certified(record: Record) -> bool:

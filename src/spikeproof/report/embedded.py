@@ -21,7 +21,7 @@ from spikeproof.errors import InputError
 from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.gathered.across_seeds import SeedComparison, SeedMean, Trainings
 from spikeproof.experiments.read.ranking import Ranking, most_separating
-from spikeproof.experiments.read.record import Record, SpikeRecord, value_of
+from spikeproof.experiments.read.record import Record, SpikeRecord, value_of, values_of
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.read.trained import Curve, training_curves
 from spikeproof.experiments.read.worst import WorstCase, columns_of
@@ -145,7 +145,7 @@ def embedded(
 
 def _shared(records: Sequence[Record]) -> dict[str, str]:
     """The parts that all models have, by which a report can be compared with another study."""
-    values = {axis: {str(value_of(row, axis)) for row in records} for axis in tables.ARCHITECTURE}
+    values = {axis: {*map(str, values_of(records, axis))} for axis in tables.ARCHITECTURE}
     return {axis: next(iter(found)) for axis, found in values.items() if len(found) == 1}
 
 

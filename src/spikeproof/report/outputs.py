@@ -69,7 +69,7 @@ def _noted(directory: Path) -> dict[str, str]:
     return noted
 
 
-LAYOUT = 5
+LAYOUT = 6
 """Number of the layout of reports; raised when a report of the same cells would look otherwise."""
 
 MADE_FROM = "made from"

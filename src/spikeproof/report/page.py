@@ -34,7 +34,7 @@ from spikeproof.experiments.read.record import (
     Record,
     SpikeRecord,
     TransferGrid,
-    value_of,
+    values_of,
 )
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.read.trained import Curve, training_curves
@@ -163,11 +163,12 @@ def write(
         curves=training_curves(opened),
     )
     files = content.tables()
-    page, pictures = "", list[_Chart]()
+    page, pictures, drawn = "", list[_Chart](), dict[tuple[int, int], list[_Chart]]()
     for detail in DETAILS:
         if len(rows) > detail.numbers:
             continue
-        pictures = _pictures(content.shown, detail)
+        looks = (detail.dpi, detail.exhibits)
+        pictures = drawn[looks] = drawn.get(looks) or _pictures(content.shown, detail)
         page = _page(content, pictures, files | _figures(pictures), detail)
         if len(page.encode()) < LARGEST:
             break
@@ -342,14 +343,14 @@ class _Content:
 
     @property
     def unfinished(self) -> list[str]:
-        """What the study lacks, the failed cells by name first."""
+        """What the study lacks, with the first names of each kind, the failed cells first."""
         failed, damaged, missing = self.origin.failed, self.origin.damaged, self.origin.missing
-        named = ", ".join(f"{failure.kind} {failure.address[:8]}" for failure in failed[:2])
-        more = f" and {len(failed) - 2} more" if len(failed) > 2 else ""
+        named = _first([f"{failure.kind} {failure.address[:8]}" for failure in failed], len(failed))
+        waiting = _first([words.rpartition(" (")[0] for words in self.origin.waiting], missing)
         return [
-            *([f"{_cells(len(failed))} failed ({named}{more})"] if failed else []),
+            *([f"{_cells(len(failed))} failed ({named})"] if failed else []),
             *([f"{_cells(len(damaged))} damaged"] if damaged else []),
-            *([f"{_cells(missing)} not computed yet"] if missing > 0 else []),
+            *([f"{_cells(missing)} not computed yet ({waiting})"] if missing > 0 else []),
         ]
 
 
@@ -359,6 +360,11 @@ def _by_architecture(means: Sequence[SeedMean]) -> list[dict[tables.Budget, Seed
     for row in means:
         found[tables.architecture(row)][tables.Budget(row["threat"], row["epsilon"])] = row
     return [*found.values()]
+
+
+def _first(names: Sequence[str], count: int) -> str:
+    """The first two of so many names."""
+    return ", ".join(names[:2]) + (f" and {count - 2} more" if count > 2 else "")
 
 
 def _cells(count: int) -> str:
@@ -677,7 +683,7 @@ def _bar(share: float | None) -> float:
 
 def _constants(records: Sequence[Record]) -> dict[str, object]:
     """The axes on which all models agree, with their values."""
-    values = {axis: {value_of(record, axis) for record in records} for axis in tables.AXES}
+    values = {axis: values_of(records, axis) for axis in tables.AXES}
     return {axis: next(iter(found)) for axis, found in values.items() if len(found) == 1}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from spikeproof.errors import InputError
@@ -19,6 +20,9 @@ from spikeproof.plainfiles import read_json
 __all__ = ["Failed", "Origin", "Sources", "sources"]
 
 PER_CELL = ("seconds", "finished")
+
+MOST_NAMED = 50
+"""Cells that are not computed yet and that a report names, the first in the order of the study."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,7 @@ class Origin:
     @property
     def title(self) -> str:
         """A short description of what was measured."""
-        words = _TITLES.get(self.kind)
-        return self.kind if words is None else words(self.settings)
+        return _title(self.kind, self.settings)
 
     @property
     def spec(self) -> str:
@@ -69,6 +72,11 @@ _TITLES: Mapping[str, Callable[[Plain], str]] = {
     "corrupt": lambda spec: f"{spec['corruption']['name']} {spec['severity']}",
 }
 """Kind of cell -> function that describes its spec in a few words; any other kind is called by its name."""
+
+
+def _title(kind: str, spec: Plain) -> str:
+    words = _TITLES.get(kind)
+    return kind if words is None else words(spec)
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,7 @@ class Sources:
         failed: the cells that failed.
         damaged: for each damaged cell, what is wrong with it.
         missing: number of cells that have not been computed yet.
+        waiting: the first of them, by what they measure and their addresses.
     """
 
     plan: Plain
@@ -101,6 +110,7 @@ class Sources:
     failed: tuple[Failed, ...]
     damaged: tuple[str, ...]
     missing: int
+    waiting: tuple[str, ...] = ()
 
     @property
     def data_notes(self) -> tuple[str, ...]:
@@ -127,9 +137,16 @@ def sources(directory: Path | Opened) -> Sources:
     origins = [_origin(address, opened.whole, environments) for address in opened.whole]
     damaged = [text.replace(f"{opened.directory}/", "") for text in opened.whole.damaged.values()]
     planned = opened.plan["cells"]
-    failed = _failures(opened.directory, {*planned} - {origin.address for origin in origins})
+    unread = {*planned} - {origin.address for origin in origins}
+    failed = _failures(opened.directory, unread)
     missing = len(planned) - len(origins) - len(damaged) - len(failed)
-    return Sources({**opened.plan}, tuple(origins), tuple(environments), failed, tuple(damaged), missing)
+    left = unread - opened.whole.damaged.keys() - {failure.address for failure in failed}
+    records = (*opened.plan["plan"], *opened.plan["repairs"])
+    named = islice((record for record in records if record["address"] in left), MOST_NAMED)
+    waiting = tuple(f"{_title(each['kind'], each['spec'])} ({each['address']})" for each in named)
+    return Sources(
+        {**opened.plan}, tuple(origins), tuple(environments), failed, tuple(damaged), missing, waiting
+    )
 
 
 def _holds_study(directory: Path) -> bool:

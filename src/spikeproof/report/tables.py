@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Literal, NamedTuple
 
 from spikeproof.analysis.spike_analysis import CostSummary
@@ -26,6 +26,7 @@ from spikeproof.experiments.read.record import (
     SpikeRecord,
     TransferGrid,
     value_of,
+    values_of,
 )
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.read.trained import Curve, Epoch
@@ -133,7 +134,7 @@ def headlines(records: Iterable[Record]) -> list[Headline]:
 
 def _headline(rows: Sequence[Record]) -> Headline:
     worst = {budget_of(row): row for row in rows if row["attack"] == WORST_CASE}
-    warnings = tuple(dict.fromkeys(text for row in rows for text in row["warnings"]))
+    warnings = tuple(dict.fromkeys(chain.from_iterable(row["warnings"] for row in rows if row["warnings"])))
     return Headline(rows[0], worst, warnings)
 
 
@@ -185,7 +186,7 @@ def varying(records: Table, axes: Iterable[str] = AXES) -> list[str]:
         records: the records of one study.
         axes: names of fields of a record.
     """
-    differing = [axis for axis in axes if len({value_of(record, axis) for record in records}) > 1]
+    differing = [axis for axis in axes if len(values_of(records, axis)) > 1]
     return [axis for axis in differing if axis != LEARNING_RULE or not _follows(records, axis)]
 
 
@@ -715,7 +716,7 @@ def paper_latex(rows: Sequence[PaperRow]) -> str:
     Args:
         rows: of one study.
     """
-    axes = [axis for axis in ARCHITECTURE if len({value_of(row, axis) for row in rows}) > 1] or ["encoder"]
+    axes = [axis for axis in ARCHITECTURE if len(values_of(rows, axis)) > 1] or ["encoder"]
     columns = sorted({(row["threat"], row["epsilon"]) for row in rows}, key=lambda c: (c[0] != NO_ATTACK, c))
     models: dict[tuple[object, ...], dict[tuple[str, float], PaperRow]] = {}
     for row in rows:

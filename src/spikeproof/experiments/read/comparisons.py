@@ -11,10 +11,10 @@ from typing import TypedDict
 
 from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY, WITHHELD
 from spikeproof.experiments.read.finished import Opened
-from spikeproof.experiments.read.record import Record, value_of
+from spikeproof.experiments.read.record import Record, value_of, values_of
 from spikeproof.experiments.read.results import WORST_CASE, Outcome, outcomes
 from spikeproof.keys import Key
-from spikeproof.statistics import compare, difference_test, holm
+from spikeproof.statistics import compare, difference_tests, holm
 
 __all__ = ["KEY", "MOST_COMPARED", "Compared", "comparisons", "told", "worst_cases"]
 
@@ -87,7 +87,7 @@ def comparisons(
         budgets[row["threat"], row["epsilon"], row["seed"]].append(each)
     pairs = [pair for models in budgets.values() for pair in _pairs(models)]
     adjusted = holm([pair.p_value for pair in pairs])
-    varying = [axis for axis in (*AXES, "seed") if len({value_of(row, axis) for row in records}) > 1]
+    varying = [axis for axis in (*AXES, "seed") if len(values_of(records, axis)) > 1]
     printed = [(pair, p) for pair, p in zip(pairs, adjusted, strict=True) if pair.printed]
     found = [_compared(pair, p, varying) for pair, p in printed[:most]]
     order = list(dict.fromkeys((row["part"], row["threat"], row["epsilon"]) for row in found))
@@ -135,9 +135,10 @@ def _pairs(models: Sequence[Outcome]) -> Iterator[_Pair]:
             groups[(*same, model.examples.tobytes())].append(model)
         for group in groups.values():
             ranked = sorted(group, key=lambda each: -float(each.right.mean()))
-            for (i, first), (_, second) in combinations(enumerate(ranked), 2):
+            tested = difference_tests([each.right for each in ranked], KEY)
+            for (i, first), (k, second) in combinations(enumerate(ranked), 2):
                 printed = i == 0 or len(group) <= ALL_PAIRS
-                yield _Pair(part, first, second, printed, difference_test(first.right, second.right, KEY))
+                yield _Pair(part, first, second, printed, tested[i, k])
 
 
 KEY = Key.of(0)

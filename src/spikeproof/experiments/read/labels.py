@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from ast import literal_eval
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from spikeproof.attacks.recipe import Recipe
@@ -181,4 +183,10 @@ def _brief(value: object) -> str:
 
 def text_of(spec: Plain) -> str:
     """The text by which a part is looked up."""
-    return json.dumps(spec, sort_keys=True)
+    return _sorted(repr(spec))
+
+
+@lru_cache(maxsize=65536)
+def _sorted(written: str) -> str:
+    """The text of plain data as Python writes them; many cells have the same parts."""
+    return json.dumps(literal_eval(written), sort_keys=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from typing import TypedDict
 
 from spikeproof.analysis.spike_analysis import CostSummary, LayerSummary, Sensitivity
@@ -22,6 +23,7 @@ __all__ = [
     "TransferGrid",
     "data_notes",
     "value_of",
+    "values_of",
 ]
 
 
@@ -435,3 +437,13 @@ def value_of(record: Mapping[str, object], field: str) -> object:
         'latency'
     """
     return record[field]
+
+
+def values_of(records: Iterable[Mapping[str, object]], field: str) -> set[object]:
+    """The different values of a field among records.
+
+    Example:
+        >>> values_of([{"encoder": "latency"}, {"encoder": "latency"}], "encoder")
+        {'latency'}
+    """
+    return {*map(itemgetter(field), records)}

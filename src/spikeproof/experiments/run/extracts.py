@@ -144,10 +144,14 @@ class Known(NamedTuple):
     Args:
         n: number of examples, or None.
         weights: digests of weights, by the names of the metrics that hold them.
+        files: names of its files beside the manifest.
+        format: of its documents.
     """
 
     n: int | None
     weights: Mapping[str, str]
+    files: frozenset[str]
+    format: int
 
 
 @dataclass(frozen=True)
@@ -178,21 +182,20 @@ class Cells(Mapping[str, Stored]):
         place, record = self.places[address], self.records[address]
         line = place.read()
         try:
-            return self._stored(record, line)
+            return self._stored(record, line, self.known[address])
         except (ValueError, InputError):  # nobody here wrote this line
             anew = _line(self.store, record)
             if anew is None:
                 raise DamagedError(f"{self.store.path(address)} has been removed") from None
-            return self._stored(record, anew)
+            return self._stored(record, anew, _known(_HEAD.validate_json(_Parts.of(anew).head)))
 
-    def _stored(self, record: CellRecord, line: bytes) -> Stored:
-        """The cell in a line.
+    def _stored(self, record: CellRecord, line: bytes, known: Known) -> Stored:
+        """The cell in a line whose head is known.
 
         Raises:
             ValueError, InputError: the line holds no cell of this kind.
         """
-        parts = _Parts.of(line)
-        head, body = _HEAD.validate_json(parts.head), _BODY.validate_json(parts.body)
+        body = _BODY.validate_json(_Parts.of(line).body)
         path, metrics = self.store.path(record["address"]), body["metrics"]
         check_numbers(record["kind"], metrics, record["address"])
         wanted, there = columns_wanted(record["kind"], metrics), {*body["columns"], *body["others"]}
@@ -202,8 +205,8 @@ class Cells(Mapping[str, Stored]):
             path,
             {"kind": record["kind"], "spec": record["spec"], "address": record["address"]},
             metrics,
-            frozenset({*head["files"]} - {MANIFEST}),
-            head["format"],
+            known.files,
+            known.format,
             _Kept(
                 path,
                 record["kind"],
@@ -345,7 +348,7 @@ def verified(store: Store, planned: Iterable[CellRecord]) -> Cells:
                 continue
             place, head = grown.add(line), _HEAD.validate_json(_Parts.of(line).head)
         records[address], places[address] = record, place
-        known[address] = Known(head["n"], head["weights"])
+        known[address] = _known(head)
     files.gather({**files.places, **places})
     return Cells(store, records, known, places, damaged)
 
@@ -472,6 +475,16 @@ def _line(store: Store, record: CellRecord) -> bytes | None:
     content = b"\t".join(json.dumps(part, separators=(",", ":")).encode() for part in parts)
     content = f"{record['address']} ".encode() + content
     return hashlib.sha256(content).hexdigest()[:16].encode() + b" " + content + b"\n"
+
+
+def _known(head: _Head) -> Known:
+    return Known(head["n"], head["weights"], _names_in(tuple(head["files"])), head["format"])
+
+
+@cache
+def _names_in(names: tuple[str, ...]) -> frozenset[str]:
+    """The names of the files of a cell, of which many cells have the same, without the manifest."""
+    return frozenset(names) - {MANIFEST}
 
 
 def _provenance(path: Path) -> Mapping[str, object]:

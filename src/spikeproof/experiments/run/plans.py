@@ -6,24 +6,27 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict, cast
 
 from spikeproof.errors import InputError
-from spikeproof.experiments.run.queue.listing import LARGEST_PLAN, PLAN, REPAIRS, Listed, write_index
-from spikeproof.experiments.run.shapes import FORMAT, Note, PlanDocument, check_cell, check_format, format_of
-from spikeproof.experiments.run.store import as_json, write_atomically, writing
-from spikeproof.experiments.study.cells import (
-    MEASURING_VERSION,
-    TRAINING_VERSION,
-    Cell,
-    CellRecord,
-    CellSpec,
-    Plain,
-    planned,
+from spikeproof.experiments.run.queue.listing import (
+    LARGEST_PLAN,
+    PLAN,
+    REPAIRS,
+    Budget,
+    Listed,
+    Plan,
+    Repair,
+    budget_of,
+    models_of,
+    noted_repairs,
+    read_plan,
+    write_index,
 )
+from spikeproof.experiments.run.shapes import FORMAT
+from spikeproof.experiments.run.store import as_json, write_atomically, writing
+from spikeproof.experiments.study.cells import MEASURING_VERSION, TRAINING_VERSION, Cell, Plain, planned
 from spikeproof.experiments.study.kinds import CellKind
-from spikeproof.plainfiles import bytes_of, from_json, shaped
-from spikeproof.specs import canonical
+from spikeproof.plainfiles import bytes_of, from_json
 from spikeproof.version import __version__
 
 __all__ = [
@@ -37,43 +40,6 @@ __all__ = [
     "read_plan",
     "write_plan",
 ]
-
-
-class Repair(CellRecord):
-    """A cell that an audit added to a study; `because` is the check that asked for it in that `round`."""
-
-    because: str
-    round: int
-
-
-class Plan(TypedDict):
-    """The description of a study in its output directory, written before any cell is computed.
-
-    `cells` are the addresses of all cells, `plan` the records of the cells of the study itself, and `repairs`
-    the records of the cells that an audit added; `replanned` are the addresses of repairs by suites that have
-    changed since.
-    """
-
-    study: str
-    spec: Plain
-    cells: list[str]
-    plan: list[CellRecord]
-    replanned: NotRequired[list[str]]
-    created: str
-    spikeproof: str
-    repairs: list[Repair]
-
-
-class Budget(NamedTuple):
-    """A threat at one size, with the threat as text.
-
-    Args:
-        threat: canonical text, or its name where one is shown.
-        epsilon: size of the set.
-    """
-
-    threat: str
-    epsilon: float
 
 
 def write_plan(out: Path, name: str, spec: Plain, cells: Sequence[Cell]) -> None:
@@ -92,7 +58,7 @@ def write_plan(out: Path, name: str, spec: Plain, cells: Sequence[Cell]) -> None
         "spec": spec,
         "cells": [cell.address for cell in cells],
         "plan": records,
-        "replanned": _replanned(_noted(out), models_of(records)),
+        "replanned": _replanned(noted_repairs(out), models_of(records)),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "spikeproof": __version__,
     }
@@ -134,58 +100,8 @@ def note_repairs(out: Path, added: Sequence[Repair]) -> None:
         InputError: the output directory cannot be written, or its list of repairs cannot be read.
     """
     with writing(out):
-        note = {"format": FORMAT, "repairs": [*_noted(out), *added], "spikeproof": __version__}
+        note = {"format": FORMAT, "repairs": [*noted_repairs(out), *added], "spikeproof": __version__}
         write_atomically(out / REPAIRS, as_json(note))
-
-
-def _noted(directory: Path) -> list[Repair]:
-    """All repairs in the list, including repairs of a study that was changed afterwards."""
-    path = directory / REPAIRS
-    if not path.exists():
-        return []
-    try:
-        content = from_json(bytes_of(path, LARGEST_PLAN), str(path))
-        check_format(format_of(content), str(path))
-        noted = cast(list[Repair], shaped(content, Note, str(path))["repairs"])
-        for cell in noted:
-            check_cell(cell, str(path))
-            cell["spec"]["train"], cell["spec"]["examples"]
-        return noted
-    except (InputError, KeyError) as error:
-        raise InputError(
-            "Expected a list of repairs",
-            f"{path}, which cannot be read ({error})",
-            "Remove it: finished cells stay, and `spikeproof audit` plans the repairs again.",
-        ) from error
-
-
-def _repairs(directory: Path, plan: Plan) -> list[Repair]:
-    """The cells that an audit added for models and budgets of this study.
-
-    Cells of the study itself are left out, and so are cells that were measured by an earlier version, with
-    another number of draws, or with a suite whose members have changed.
-    """
-    if not (noted := _noted(directory)):
-        return []
-    aside = {*plan["cells"], *plan.get("replanned", ())}
-    clean = {
-        cell["spec"].get("train"): cell["spec"] for cell in plan["plan"] if cell["kind"] == CellKind.CLEAN
-    }
-    budgets = {budget_of(cell["spec"]) for cell in plan["plan"] if cell["kind"] == CellKind.ATTACK} | {None}
-    return [
-        cell
-        for cell in noted
-        if cell["address"] not in aside
-        and cell["because"]
-        and cell["spec"]["train"] in clean
-        and budget_of(cell["spec"]) in budgets
-        and _how(cell["spec"]) == _how(clean[cell["spec"]["train"]])
-    ]
-
-
-def _how(spec: CellSpec) -> tuple[int | None, int | None, int | None]:
-    """The version and the numbers of draws with which a cell was measured."""
-    return spec.get("code_version"), spec.get("draws"), spec.get("choosing")
 
 
 def _replanned(noted: Sequence[Repair], models: Mapping[str, Plain]) -> list[str]:
@@ -195,43 +111,6 @@ def _replanned(noted: Sequence[Repair], models: Mapping[str, Plain]) -> list[str
         for cell in noted
         if cell["spec"]["train"] in models and not planned(cell["spec"], models[cell["spec"]["train"]])
     ]
-
-
-def models_of(plan: Sequence[CellRecord]) -> dict[str, Plain]:
-    """The spec of every model of a plan, by the address of its train cell."""
-    return {cell["address"]: cell["spec"]["model"] for cell in plan if cell["kind"] == CellKind.TRAIN}
-
-
-def budget_of(spec: CellSpec) -> Budget | None:
-    """The threat and epsilon of a cell; None where it has none."""
-    epsilon = spec.get("epsilon")
-    return None if epsilon is None else Budget(canonical(spec["threat"]), epsilon)
-
-
-def read_plan(directory: Path) -> Plan:
-    """The plan of the study in an output directory; `repairs` holds the cells that an audit added.
-
-    The addresses of repairs are among `cells`, and their records are not in `plan`.
-
-    Raises:
-        InputError: the directory holds no study, or its plan is damaged.
-    """
-    path = directory / PLAN
-    try:
-        content = from_json(bytes_of(path, LARGEST_PLAN), str(path))
-        check_format(format_of(content), str(path))
-        plan = cast(Plan, shaped(content, PlanDocument, str(path)))
-        for cell in plan["plan"]:
-            check_cell(cell, str(path))
-    except InputError as error:
-        raise InputError(
-            "Expected the output directory of a study",
-            f"{directory}, which has no {'readable ' if path.exists() else ''}study.json ({error})",
-            "Name the directory that `spikeproof run` printed, or run the study again.",
-        ) from error
-    plan["repairs"] = _repairs(directory, plan)
-    plan["cells"] = [*plan["cells"], *(cell["address"] for cell in plan["repairs"])]
-    return plan
 
 
 def cells_of_plan(directory: Path) -> list[Cell]:

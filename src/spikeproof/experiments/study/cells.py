@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 
@@ -38,6 +38,7 @@ from spikeproof.evaluation.verdicts import CHOOSING
 from spikeproof.experiments.study.applicable import analysable, is_defined, knows, others, suits
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.experiments.study.owned import TAKEN, Owned, is_owned
+from spikeproof.experiments.study.records import CellRecord, CellSpec, Plain, SavedSource
 from spikeproof.experiments.study.rehearsal import rehearse
 from spikeproof.experiments.study.study import AXES, Candidate, Study, Sweep
 from spikeproof.keys import Key
@@ -54,6 +55,7 @@ __all__ = [
     "CellRecord",
     "CellSpec",
     "Plain",
+    "SavedSource",
     "cells_of",
     "data_of",
     "is_nested",
@@ -73,61 +75,6 @@ The members of a suite, with all their options, are part of the spec and may cha
 
 LEAST_DRAWS = 4
 """Fewest draws of a stochastic model, however many examples are measured."""
-
-
-Plain = Mapping[str, Any]
-"""A part as `describe` writes it: its name and options, which differ from part to part."""
-
-
-class SavedSource(TypedDict):
-    """A saved model that the images of a transfer are made on."""
-
-    saved: str
-    sha256: str
-
-
-class CellSpec(TypedDict, total=False):
-    """Everything that can change the numbers of a cell; each kind of cell has some of these keys.
-
-    A train cell has `dataset`, `model`, `rule`, `seed` and `code_version`. A cell that measures has the
-    address of its `train` cell, `examples`, `draws` and `code_version`; for a stochastic model it also has
-    `choosing`, the number of draws by which the worst attack is chosen, and where not the whole test part is
-    measured, the `sample`. Attacks, certificates, analyses and distances add what is tried and the `threat`,
-    all but distances also `epsilon`. `source` is the model that the images of a transfer are made on,
-    `smaller` the address of the cell with the next smaller budget in a nested sweep, and `plan` the digest of
-    the members of a suite. `normalised` stands where a current is normalised once for all steps.
-    """
-
-    dataset: Plain
-    model: Plain
-    rule: Plain
-    seed: int
-    train: str
-    examples: int
-    draws: int
-    code_version: int
-    choosing: int
-    normalised: str
-    sample: Plain
-    probe: Plain
-    corruption: Plain
-    severity: int
-    attack: Plain
-    certificate: Plain
-    analysis: Plain
-    threat: Plain
-    epsilon: float
-    source: str | SavedSource
-    smaller: str | None
-    plan: str
-
-
-class CellRecord(TypedDict):
-    """A cell as plain data, as plans and stores have it."""
-
-    kind: str
-    address: str
-    spec: CellSpec
 
 
 @dataclass(frozen=True)

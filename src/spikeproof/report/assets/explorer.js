@@ -37,6 +37,29 @@
     "validation %": "Share of the validation part that is classified correctly after the last epoch.",
     "s per epoch": "Mean time of one epoch on the clock, in seconds.",
     "processor s per epoch": "Mean processor time of one epoch, in seconds: the cost of a learning rule or a defence, whatever else the machine did.",
+    "epochs": "Passes of the training over its examples.",
+    "parameters": "Trained numbers of the network.",
+    "dataset": "The data set that the examples come from.",
+    "encoder": "The part that turns an example into spikes or currents over time.",
+    "network": "The layers over time between encoder and decoder.",
+    "neuron": "The equation of one time step of a neuron; relu stands for the unit of an ANN.",
+    "decoder": "The part that turns the activity of the output layer over time into logits.",
+    "surrogate": "The function whose derivative stands in for that of the spike.",
+    "rule": "The learning rule: how the weights were trained.",
+    "seed": "The number from which the weights, the order of examples and the randomness of attacks follow.",
+    "model": "What maps inputs to logits: encoder, network and decoder in one.",
+    "budget": "A threat, the set of inputs that an attacker may choose from around each clean one, with its size epsilon.",
+    "epsilon": "The size of a budget: how far an attacked example may be from the clean one, as the threat measures it.",
+    "worst case": "The minimum over all attacks of the study, example by example; an upper bound.",
+    "95 % interval": "Where the share would lie on other test examples: a Wilson interval for their limited number, which does not cover other trainings.",
+    "Pareto front": "The models that no other one is at least as good as in both measures and better in one.",
+    "confusion matrix": "How often examples of each class get each answer.",
+    "tie": "Two or more classes share the largest logit; a tie counts as an error.",
+    "warnings": "Number of reasons that the audit gives against a number; its part of the page tells them.",
+    "cell": "The smallest unit of a study that is computed and stored; these are the first digits of its address.",
+    "pair": "Two architectures that differ in one part.",
+    "difference, points": "Mean of the first less that of the second, in percentage points.",
+    "p": "P-value of no difference over trainings and examples, corrected for all pairs (Holm).",
     "overfitting": "First epoch at which a watch found catastrophic overfitting: the model withstands single steps and no stronger attack.",
   };
   const VERDICTS = { doubtful: "?", preliminary: "~", withheld: "\u2715", supported: "\u2713" };
@@ -61,7 +84,7 @@
   }
 
   function term(words) {
-    return EXPLAINED[words] ? el("abbr", { title: EXPLAINED[words] }, words) : words;
+    return own(EXPLAINED, words) ? el("abbr", { title: EXPLAINED[words] }, words) : words;
   }
 
   // --- rows of the data ---
@@ -177,6 +200,19 @@
     return { mean: values.reduce((a, b) => a + b, 0) / values.length, low: Math.min(...values), high: Math.max(...values) };
   }
 
+  // Where the means of an architecture stand, and what is said of one of them.
+  const seedsLink = (each, b) => hashOf({ view: "seeds", budget: String(b), find: each.name, row: "", cell: "", more: "" });
+
+  function averagedWords(each, [b, mean, low, high, mark, tLow, tHigh, least, most]) {
+    const lines = [each.name, `mean over ${each.trainings} trainings, ${budgetText(b)}`,
+      `robust accuracy ${percent(mean)} % ${interval(low, high)} for another training on other examples, n = ${each.n}`,
+      `trainings from ${percent(least)} to ${percent(most)} %, ${interval(tLow, tHigh)} for another one on these examples`];
+    if (mark) lines.push(`verdict: ${mark}`);
+    const one = worst.find((row) => row.budget === b && nameWithoutSeed(row.model) === each.name);
+    if (one && command(one.cell)) lines.push(`$ ${command(one.cell)}`);
+    return lines.join("\n");
+  }
+
   // --- saving ---
 
   function csv(table) {
@@ -227,6 +263,28 @@
     });
   }
 
+  // The words of a view with their meanings, which a title alone would tell to the pointer only.
+  const TERMS = {
+    curves: ["robust %", "worst case", "epsilon", "95 % interval", "verdict", "certified %"],
+    map: ["robust %", "worst case", "budget", "verdict"],
+    scatter: ["clean %", "robust %", "certified %", "spikes", "energy, nJ", "time steps", "Pareto front", "verdict"],
+    confusion: ["confusion matrix", "worst case", "tie"],
+    seeds: ["model", "budget", "seeds", "n", "mean over seeds", "interval", "trainings only", "lowest to highest", "pair", "difference, points", "p", "same sign", "holds across seeds"],
+  };
+
+  function wordsOfView() {
+    const names = TERMS[state.view] ?? [...current.head, ...(state.view === "table" ? ["robust %", "worst case", "95 % interval", "verdict"] : [])];
+    const known = [...new Set(names)].filter((name) => own(EXPLAINED, name));
+    if (!known.length) return null;
+    const made = el("details", { class: "words" }, el("summary", { "data-key": "words" }, "Words of this view"),
+      el("dl", {}, ...known.flatMap((name) => [el("dt", {}, name), el("dd", {}, EXPLAINED[name])])));
+    made.open = wordsOpen;
+    made.addEventListener("toggle", () => { wordsOpen = made.open; });
+    return made;
+  }
+
+  let wordsOpen = false;
+
   function table(caption, list, columns) {
     const gone = hidden();
     const shown = columns.filter((column) => !gone.has(column.name));
@@ -238,7 +296,7 @@
       const here = column.name === by;
       const press = () => go({ sort: `${column.name}\u0001${here && way === "down" ? "up" : here ? "down" : column.down ? "down" : "up"}` }, `sort-${column.name}`);
       return el("th", { scope: "col", class: column.number ? "n" : null, "aria-sort": here ? (way === "down" ? "descending" : "ascending") : "none" },
-        el("button", { type: "button", "data-key": `sort-${column.name}`, title: EXPLAINED[column.name], onclick: press },
+        el("button", { type: "button", "data-key": `sort-${column.name}`, title: column.title ?? own(EXPLAINED, column.name), onclick: press },
           column.name, here ? (way === "down" ? " \u25be" : " \u25b4") : ""));
     });
     const body = ordered.slice(0, most).map((each) => el("tr", {}, ...shown.map((column) => {
@@ -276,7 +334,7 @@
         const model = D.models[i];
         return [el("a", { href: `#cell-${model.cell}`, "data-tip": `${model.name}\nclean accuracy ${percent(model.clean)} % ${interval(model.low, model.high)}, n = ${model.n}\n$ ${command(model.cell)}` }, percent(model.clean)), el("small", {}, interval(model.low, model.high))];
       } },
-      ...D.budgets.map((_, b) => ({ name: budgetText(b), number: true, bar: true, down: true, value: (i) => worstOf.get(`${b}-${i}`)?.accuracy ?? null, show: (i) => judged(worstOf.get(`${b}-${i}`)) })),
+      ...D.budgets.map((_, b) => ({ name: budgetText(b), title: `Robust accuracy in % at ${budgetText(b)}, in the worst case over all attacks. An upper bound.`, number: true, bar: true, down: true, value: (i) => worstOf.get(`${b}-${i}`)?.accuracy ?? null, show: (i) => judged(worstOf.get(`${b}-${i}`)) })),
       { name: "ties %", number: true, value: (i) => D.models[i].ties, show: (i) => percent(D.models[i].ties) },
       { name: "silent %", number: true, value: (i) => D.models[i].silent, show: (i) => percent(D.models[i].silent) },
       { name: "spikes", number: true, value: (i) => D.models[i].spikes, show: (i) => number(D.models[i].spikes) },
@@ -307,7 +365,8 @@
 
   // --- charts ---
 
-  function figure(label, options) {
+  // `tips` says what stands beside a mark: the target of its link -> words; marks that link to a row tell of that row.
+  function figure(label, { tips = new Map(), ...options }) {
     const below = options.marginBottom ? {} : { marginBottom: 44, x: { labelOffset: 40, ...options.x } }; // the label of the axis below its numbers
     const svg = Plot.plot({ width: Math.min(900, Math.max(320, $("explorer").clientWidth || 900)), style: { background: "transparent", color: "currentColor", fontSize: "12px" }, ...options, ...below });
     const drawn = svg.tagName.toLowerCase() === "svg" ? svg : svg.querySelector("svg");
@@ -316,6 +375,11 @@
     for (const each of drawn.querySelectorAll("g[aria-label]")) each.removeAttribute("aria-label"); // names of marks
     for (const each of drawn.querySelectorAll("a")) {
       const href = each.getAttribute("href") || each.getAttributeNS("http://www.w3.org/1999/xlink", "href") || "";
+      if (tips.has(href)) {
+        each.setAttribute("data-tip", tips.get(href));
+        each.setAttribute("aria-label", tips.get(href).replaceAll("\n", ", "));
+        continue;
+      }
       const found = href.match(/^#row-(\d+)$/);
       if (!found) continue;
       each.setAttribute("data-row", found[1]);
@@ -342,11 +406,17 @@
     const here = D.budgets.map((each, b) => b).filter((b) => D.budgets[b][0] === threat);
     if (!here.length) return empty("The study has no attacks.");
     const epsilon = (b) => D.budgets[b][1];
+    const tips = new Map();
     let lines;
     if (averaged()) {
       const shown = new Set(shownModels().map(nameWithoutSeed));
       lines = D.seeds.filter((each) => shown.has(each.name)).map((each) => ({ name: `${each.name} (${each.trainings} trainings)`, points: each.worst.filter((w) => here.includes(w[0]))
-        .map(([b, mean, low, high, mark]) => ({ x: epsilon(b), y: mean, low, high, b, verdict: mark, row: null })) }));
+        .filter((w) => w[1] !== null).map(([b, mean, low, high, mark]) => ({ x: epsilon(b), y: mean, low, high, b, verdict: mark, row: null, href: seedsLink(each, b) })) }));
+      for (const line of lines) {
+        const clean = D.seeds.find((each) => line.name.startsWith(`${each.name} (`))?.clean ?? [null];
+        if (state.scale === "linear" && line.points.length && clean[0] !== null) line.points.unshift({ x: 0, y: clean[0], low: clean[1], high: clean[2], b: null, verdict: "", row: null });
+      }
+      for (const each of D.seeds) for (const w of each.worst) if (w[1] !== null) tips.set(seedsLink(each, w[0]), averagedWords(each, w));
     } else {
       const found = new Map();
       for (const row of rows) if (row.attack === state.attack && here.includes(row.budget)) found.set(`${row.budget}-${row.model}`, row);
@@ -376,7 +446,7 @@
     const fill = (p) => shade.get(p.name);
     const inside = (p) => (p.verdict === "doubtful" ? "var(--paper)" : shade.get(p.name));
     const chart = figure(`Robust accuracy against epsilon, ${threat}`, {
-      height: 420, marginLeft: 50,
+      tips, height: 420, marginLeft: 50,
       x: { type: state.scale === "log" ? "log" : "linear", label: `epsilon (${threat})`, grid: true },
       y: { domain: [0, 100], label: "robust accuracy [%]", grid: true },
       marks: [
@@ -384,7 +454,8 @@
         Plot.line(points, { x: "x", y: (p) => 100 * p.y, z: "name", stroke: fill, strokeWidth: 1.8 }),
         Plot.line(proved, { x: "x", y: (p) => 100 * p.certified, z: "name", stroke: fill, strokeDasharray: "4 3" }),
         Plot.dot(proved, { x: "x", y: (p) => 100 * p.certified, symbol: "triangle", stroke: fill, r: 4 }),
-        Plot.dot(points.filter((p) => !p.row), { x: "x", y: (p) => 100 * p.y, fill: inside, stroke: fill, strokeWidth: 2, r: 3 }),
+        Plot.dot(points.filter((p) => p.href), { x: "x", y: (p) => 100 * p.y, fill: inside, stroke: fill, strokeWidth: 2, r: 4.5, href: "href" }),
+        Plot.dot(points.filter((p) => !p.row && !p.href), { x: "x", y: (p) => 100 * p.y, fill: inside, stroke: fill, strokeWidth: 2, r: 3 }),
         Plot.dot(points.filter((p) => p.row), { x: "x", y: (p) => 100 * p.y, fill: inside, stroke: fill, strokeWidth: 2, r: 4.5, href: (p) => `#row-${p.row.i}` }),
       ],
     });
@@ -418,8 +489,10 @@
     const lines = new Set(cells.map((c) => c.y)).size;
     const longest = Math.max(...cells.map((c) => c.y.length));
     const short = (words) => (words.length > 26 ? `${words.slice(0, 25)}\u2026` : words);
+    const tips = new Map(cells.filter((c) => c.rows.length > 1).map((c) => [`#row-${c.best.i}`,
+      `${c.x}, ${c.y}: ${c.mean === null ? "withheld" : `mean ${percent(c.mean)} %`} over ${c.rows.length} models\nThe most robust of them:\n${described(c.best)}`]));
     const chart = figure(`Robust accuracy at ${budgetText(budget())} by ${D.axes[across]} and ${D.axes[down]}`, {
-      width: Math.min($("explorer").clientWidth || 900, 170 + Math.max(columns * 110, 200)), height: 110 + lines * 44,
+      tips, width: Math.min($("explorer").clientWidth || 900, 170 + Math.max(columns * 110, 200)), height: 110 + lines * 44,
       marginLeft: Math.min(190, 20 + 7 * longest), marginBottom: columns > 3 ? 90 : 40,
       x: { type: "band", label: D.axes[across], tickRotate: columns > 3 ? -35 : 0, tickFormat: short }, y: { type: "band", label: D.axes[down], tickFormat: short },
       color: { type: "linear", domain: [0, 100], scheme: "blues" },
@@ -435,6 +508,7 @@
 
   const MEASURES = {
     clean: { name: "clean accuracy [%]", up: true, of: (i) => 100 * D.models[i].clean },
+    certified: { name: "certified accuracy [%]", up: true, of: (i) => { const row = worstOf.get(`${budget()}-${i}`); return row?.certified === null || row?.certified === undefined ? null : 100 * row.certified; } },
     robust: { name: "robust accuracy [%]", up: true, of: (i) => { const row = worstOf.get(`${budget()}-${i}`); return !row || row.accuracy === null ? null : 100 * row.accuracy; } },
     spikes: { name: "spikes per example", up: false, of: (i) => D.models[i].spikes },
     energy: { name: "energy [nJ]", up: false, of: (i) => D.models[i].energy },
@@ -467,14 +541,25 @@
     // Names begin or end at their points, so that none leaves the figure.
     const names = (list, textAnchor) => Plot.text(list, { x: "x", y: "y", text: named, textAnchor, dy: -13, fontSize: 11, fill: "currentColor", stroke: "var(--paper)", strokeWidth: 4 });
     const told = front.slice(0, 12);
+    const tips = new Map();
+    const place = (p) => {
+      if (p.trainings === 1) return p.row ? `#row-${p.row.i}` : `#cell-${D.models[p.i].cell}`;
+      const target = hashOf({ view: "seeds", find: p.name, row: "", cell: "", more: "" });
+      const ends = (spread, measure) => `${measure.name}: ${number(spread.mean, 2)}, trainings from ${number(spread.low, 2)} to ${number(spread.high, 2)}`;
+      const seeds = D.seeds.find((each) => each.name === p.name);
+      const mean = seeds?.worst.find((w) => w[0] === budget() && w[1] !== null);
+      tips.set(target, [p.name, ends(p.across, x), ends(p.up, y), ...(mean ? averagedWords(seeds, mean).split("\n").slice(1) : [`means over ${p.trainings} trainings`])].join("\n"));
+      return target;
+    };
+    for (const p of points) p.href = place(p);
     const chart = figure(`${y.name} against ${x.name}`, {
-      height: 430, marginLeft: 55, marginRight: 30, marginTop: 36,
+      tips, height: 430, marginLeft: 55, marginRight: 30, marginTop: 36,
       x: { label: x.name, grid: true, type: log("x") ? "log" : "linear", nice: true }, y: { label: y.name, grid: true, type: log("y") ? "log" : "linear", nice: true },
       marks: [
         Plot.line(front, { x: "x", y: "y", stroke: COLOURS[1], strokeDasharray: "5 4", curve: "linear" }),
         Plot.ruleX(spread, { x: "x", y1: (p) => p.up.low, y2: (p) => p.up.high, stroke: COLOURS[0], strokeOpacity: 0.6 }),
         Plot.ruleY(spread, { y: "y", x1: (p) => p.across.low, x2: (p) => p.across.high, stroke: COLOURS[0], strokeOpacity: 0.6 }),
-        Plot.dot(points, { x: "x", y: "y", r: 5.5, fill: (p) => (p.front ? COLOURS[1] : COLOURS[0]), stroke: "var(--paper)", href: (p) => (p.row ? `#row-${p.row.i}` : `#cell-${D.models[p.i].cell}`) }),
+        Plot.dot(points, { x: "x", y: "y", r: 5.5, fill: (p) => (p.front ? COLOURS[1] : COLOURS[0]), stroke: "var(--paper)", href: "href" }),
         names(told.filter((p) => p.x <= middle), "start"),
         names(told.filter((p) => p.x > middle), "end"),
       ],
@@ -688,7 +773,7 @@
   function layersOf(model) {
     return D.layers.filter((each) => each.model === model && each.layers.length).flatMap((each) => [
       el("h4", {}, `Layer by layer, clean against attacked, ${each.where}`),
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Layers" }, el("table", {},
+      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Layers, ${each.where}` }, el("table", {},
         el("thead", {}, el("tr", {}, ...["layer", "neurons", "spikes per neuron, clean", "attacked", "added or removed", "moved"].map((word, k) => el("th", { scope: "col", class: k ? "n" : null }, word)))),
         el("tbody", {}, ...each.layers.map((layer) => el("tr", {}, ...layer.map((value, k) => el("td", { class: k ? "n" : null }, k < 2 ? String(value) : number(value, 3)))))))),
       ...each.traces.map((traces, k) => tracesOf(each.layers[k][0], traces)),
@@ -801,7 +886,7 @@
       } }, VIEWS[name][0])));
     $("view").setAttribute("aria-labelledby", `tab-${state.view}`);
     if (keep !== "slider" && keep !== "find") controls(); // what is being dragged or written in stays
-    $("view").replaceChildren(...VIEWS[state.view][1]().filter((each) => each !== null));
+    $("view").replaceChildren(...[...VIEWS[state.view][1](), wordsOfView()].filter((each) => each !== null));
     part();
     hideTip();
     const target = keep === "tab" ? $(`tab-${state.view}`) : [...document.querySelectorAll("[data-key]")].find((each) => each.dataset.key === keep);

@@ -15,7 +15,7 @@ import numpy as np
 from spikeproof.auditing.checks import DOUBTFUL, PRELIMINARY, SUPPORTED
 from spikeproof.experiments.read.comparisons import worst_cases
 from spikeproof.experiments.read.finished import Opened
-from spikeproof.experiments.read.record import Record, value_of
+from spikeproof.experiments.read.record import Record, value_of, values_of
 from spikeproof.experiments.read.results import Outcome
 from spikeproof.experiments.read.worst import columns_of
 from spikeproof.experiments.run.parquet import Array
@@ -177,12 +177,17 @@ class Group:
     @cached_property
     def examples(self) -> Array:
         """The images that all trainings were measured on."""
-        return reduce(np.intersect1d, (each.examples for each in self.trained))
+        first, *others = (each.examples for each in self.trained)
+        different = (other for other in others if not np.array_equal(other, first))
+        return reduce(np.intersect1d, different, np.unique(first)) if others else first
 
     def outcomes(self, examples: Array) -> Array:
         """One row per training, one column per image."""
         rows = []
         for each in self.trained:
+            if np.array_equal(each.examples, examples):  # as almost always
+                rows.append(each.right)
+                continue
             order = np.argsort(each.examples)
             rows.append(each.right[order[np.searchsorted(each.examples[order], examples)]])
         return np.stack(rows)
@@ -308,7 +313,7 @@ def seed_comparisons(
         if (compared := _compared(first, second)) is not None
     ]
     adjusted = holm([float(compared.p_value or 0) for _, _, _, compared in pairs])
-    varying = [part for part in PARTS if len({str(value_of(row, part)) for row in records}) > 1]
+    varying = [part for part in PARTS if len({*map(str, values_of(records, part))}) > 1]
     return [_row(*pair, p, varying) for pair, p in zip(pairs, adjusted, strict=True)]
 
 

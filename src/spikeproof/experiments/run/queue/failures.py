@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.experiments.run.shapes import FailureDocument, is_address
 from spikeproof.experiments.run.store import as_json, write_atomically, writing
-from spikeproof.plainfiles import read_json
+from spikeproof.plainfiles import printable, read_json
 
 if TYPE_CHECKING:
     from spikeproof.experiments.study.cells import CellRecord
@@ -58,7 +58,7 @@ class Failure:
         """The failure that describes an exception."""
         words = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         trace = "".join(traceback.format_exception(error))
-        return cls(f"{type(error).__name__}: {words}", trace, aside=not transient(error))
+        return cls(printable(f"{type(error).__name__}: {words}"), trace, aside=not transient(error))
 
     @property
     def pause(self) -> float:

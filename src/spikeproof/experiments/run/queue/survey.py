@@ -18,7 +18,7 @@ from pathlib import Path
 
 from spikeproof.experiments.run.queue.failures import Failure, Failures
 from spikeproof.experiments.run.queue.leases import Holder, Leases
-from spikeproof.experiments.run.queue.listing import Listed, indexed, write_index
+from spikeproof.experiments.run.queue.listing import Listed, indexed, read_plan, write_index
 from spikeproof.experiments.run.shapes import is_address
 from spikeproof.experiments.run.store import Store, writing
 
@@ -99,8 +99,6 @@ def _listed(directory: Path) -> Listed:
     """The cells of the study, from the index; without one from the plan, of which an index is then made."""
     if (found := indexed(directory)) is not None:
         return found
-    from spikeproof.experiments.run.plans import read_plan  # heavy, and seldom needed
-
     plan = read_plan(directory)
     cells = (*plan["plan"], *plan["repairs"])
     found = Listed(plan["study"], {cell["address"]: cell["kind"] for cell in cells})
