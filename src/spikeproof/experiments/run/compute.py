@@ -701,8 +701,7 @@ class Bench:
             "batch_size": self.batch_size,
             "command": list(self.command),
         }
-        on_processor = torch.device(self.device).type == "cpu"
-        if loops is not Loops.WRITTEN and on_processor and not why_not_compiled():
+        if loops is not Loops.WRITTEN and not why_not_compiled(loops, self.device):
             noted["loops"] = loops.value
         if self.span is not None:
             noted["span"] = self.span
