@@ -54,9 +54,12 @@ def programs(monkeypatch):
     """Short programs, of which none is known or refused."""
     monkeypatch.setattr(inductor, "LONGEST", 2)
     monkeypatch.setattr(inductor, "_refused", {})
-    inductor._program.cache_clear()
+    known = (inductor._program, inductor._missing)
+    for each in known:
+        each.cache_clear()
     yield
-    inductor._program.cache_clear()
+    for each in known:
+        each.cache_clear()
 
 
 @pytest.fixture

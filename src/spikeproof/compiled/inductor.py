@@ -67,8 +67,12 @@ def why_not_compiled(loops: Loops = Loops.COMPILED, device: torch.device | str |
         if kind == "cpu":
             return why_not_built()
         return f"Loops in C++ run on the processor and not on {kind}. Try SPIKEPROOF_LOOPS=inductor."
-    if kind in _refused:
-        return _refused[kind]
+    return _refused.get(kind) or _missing(kind)
+
+
+@functools.cache
+def _missing(kind: str) -> str:
+    """What such a device of this machine lacks for programs of Inductor; empty if nothing."""
     if kind == "cpu":
         return (
             "" if compiler() else "This machine has no C++ compiler. Install g++, or name a compiler in CXX."
@@ -124,11 +128,10 @@ class _Program:
         return self.loop(current.expand(self.steps, -1) if self.once else current, *state)
 
     def __call__(self, current: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        torch._dynamo.mark_dynamic(current, current.ndim - 1)
-        for each in state:
-            torch._dynamo.mark_dynamic(each, 0)
         if self.checked:
             return self.compiled(current, *state)
+        for each in (current, *state):
+            torch._dynamo.mark_dynamic(each, each.ndim - 1)
         with warnings.catch_warnings():  # the compiler reads fields of tensors that warn of being read
             warnings.simplefilter("ignore")
             return self.compiled(current, *state)
@@ -169,7 +172,7 @@ def through_programs(
             each if each.requires_grad else each.detach().requires_grad_() for each in (current, *state)
         )
         state = tuple(rest)
-    pieces = [current] * len(parts) if once else torch.split(current, parts)
+    pieces = [current] * len(parts) if once or len(parts) == 1 else torch.split(current, parts)
     outputs = []
     for length, piece in zip(parts, pieces, strict=True):
         program = _program(loop, length, once, current.dtype, current.device.type, goes_back)
