@@ -1,0 +1,310 @@
+"""Several devices for one training, through Lightning Fabric; importing this needs the extra `devices`.
+
+The process that trains is the first device's. It starts one process for each other device, which trains the
+same model on its parts of the same batches and saves nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import multiprocessing
+import os
+import pickle
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from jaxtyping import Float, Int64
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import ClusterEnvironment
+from lightning_fabric.strategies import DDPStrategy
+from torch import Tensor, nn
+
+from spikeproof.compiled import Loops, chosen_loops, using_loops
+from spikeproof.datasets import Dataset
+from spikeproof.errors import InputError
+from spikeproof.keys import Key
+from spikeproof.learning.rule import Defence
+from spikeproof.learning.shared import Alone
+from spikeproof.networks.classifier import Classifier
+from spikeproof.protocols import Context
+
+if TYPE_CHECKING:
+    from spikeproof.learning.backprop import BPTT
+
+__all__ = ["Job", "on_devices"]
+
+PATIENCE = timedelta(hours=1)
+"""How long a device waits for the others, while the first one saves or measures."""
+
+HERE = "127.0.0.1"
+
+
+class Place(ClusterEnvironment):  # type: ignore[misc]
+    """The place of a process among those of one training on this machine."""
+
+    def __init__(self, rank: int, count: int, port: int) -> None:
+        self.rank, self.count, self.port = rank, count, port
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        return HERE
+
+    @property
+    def main_port(self) -> int:
+        return self.port
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.count
+
+    def set_world_size(self, size: int) -> None:
+        """The number of processes is known already."""
+
+    def global_rank(self) -> int:
+        return self.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """The place is known already."""
+
+    def local_rank(self) -> int:
+        return self.rank
+
+    def node_rank(self) -> int:
+        return 0
+
+
+class Together(Alone):
+    """One device of several.
+
+    A batch that is too small to give each device two examples is computed by all of them.
+    """
+
+    def __init__(self, rank: int, count: int, port: int, kind: str) -> None:
+        self.first, self.count, self.rank = rank == 0, count, rank
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would print into the progress
+        backend = "nccl" if kind == "cuda" else "gloo"
+        self.fabric = Fabric(
+            accelerator=kind,
+            devices=count,
+            strategy=DDPStrategy(process_group_backend=backend, timeout=PATIENCE),
+            plugins=[Place(rank, count, port)],
+        )
+        self.fabric.launch()
+        self.share, self.splits = 1 / count, False
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        device: torch.device = self.fabric.device
+        return device
+
+    def take(self, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> tuple[Tensor, Tensor, Key]:
+        self.splits = len(y) >= 2 * self.count
+        if not self.splits:
+            self.share = 1 / self.count
+            return x, y, key
+        part = torch.arange(len(y), device=y.device).tensor_split(self.count)[self.rank]
+        self.share = len(part) / len(y)
+        return x[part], y[part], key.fold("device", self.rank)
+
+    def average(self, parameters: Sequence[Tensor]) -> None:
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        known = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
+        mine = torch.cat([known, *(self.share * grad.flatten() for grad in grads)])
+        whole = self.summed(mine)
+        flags, parts = (
+            whole[: len(grads)].tolist(),
+            torch.split(whole[len(grads) :], [p.numel() for p in grads]),
+        )
+        for p, has, part in zip(parameters, flags, parts, strict=True):
+            p.grad = part.view_as(p).to(p.dtype) if has else None
+
+    def mean(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        return self.summed(self.share * loss)
+
+    def summed(self, mine: Tensor) -> Tensor:
+        """The sum over all devices, which each of them gets to the bit."""
+        found: Any = self.fabric.all_reduce(mine.detach(), reduce_op="sum")
+        return found  # type: ignore[no-any-return]
+
+    def wait(self) -> None:
+        self.fabric.barrier()
+
+    def prepared(self, *models: nn.Module) -> AbstractContextManager[None]:
+        return normalising(self, *models)
+
+    def over_all(self, mine: Tensor) -> Tensor:
+        """The sum over all devices, through which gradients pass."""
+        found: Tensor = _OverAll.apply(mine, self)  # type: ignore[no-untyped-call]
+        return found
+
+
+class _Kept(Context, Protocol):
+    together: Together
+
+
+class _OverAll(torch.autograd.Function):
+    """A sum over devices: what each of them makes of it depends on the terms of all."""
+
+    @staticmethod
+    def forward(ctx: _Kept, mine: Tensor, together: Together) -> Tensor:
+        ctx.together = together
+        return together.summed(mine)
+
+    @staticmethod
+    def backward(ctx: _Kept, *grads: Tensor) -> tuple[Tensor, None]:
+        return ctx.together.summed(grads[0]), None
+
+
+def normalised(norm: nn.BatchNorm2d, together: Together, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
+    """Batch normalisation in training over the parts of all devices."""
+    if not (norm.training and together.splits):
+        return type(norm).forward(norm, x)
+    x, dims = x.float(), [0, *range(2, x.ndim)]
+    along = [1, -1, *[1] * (x.ndim - 2)]
+    count = together.summed(torch.tensor(float(x.numel() // x.shape[1]), device=x.device))
+    mean = together.over_all(x.sum(dims)) / count
+    apart = x - mean.view(along)
+    variance = together.over_all(apart.square().sum(dims)) / count
+    if norm.track_running_stats:
+        with torch.no_grad():
+            norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+            share = norm.momentum if norm.momentum is not None else 1 / norm.num_batches_tracked  # type: ignore[operator]
+            norm.running_mean.lerp_(mean, share)  # type: ignore[union-attr]
+            norm.running_var.lerp_(variance * count / (count - 1), share)  # type: ignore[union-attr]
+    out = apart * (variance + norm.eps).rsqrt().view(along)
+    return out * norm.weight.view(along) + norm.bias.view(along) if norm.affine else out
+
+
+@contextmanager
+def normalising(together: Together, *models: nn.Module) -> Iterator[None]:
+    """Let batch normalisation of the models see whole batches."""
+    norms = {id(each): each for model in models for each in model.modules()}.values()
+    found = [each for each in norms if isinstance(each, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    for norm in found:
+        norm.forward = functools.partial(normalised, norm, together)  # type: ignore[method-assign, arg-type]
+    try:
+        yield
+    finally:
+        for norm in found:
+            del norm.forward
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training, as another process gets it."""
+
+    rule: BPTT
+    model: Classifier
+    data: Dataset
+    key: Key
+    checkpoint: Path | None
+    defences: tuple[Defence, ...]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the process that trains has chosen, and others have to choose alike."""
+
+    threads: int
+    loops: Loops
+    cudnn: tuple[bool, bool, bool, bool]
+
+    @classmethod
+    def here(cls) -> _Settings:
+        cudnn = torch.backends.cudnn
+        flags = (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32)
+        return cls(torch.get_num_threads(), chosen_loops(), flags)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        torch.set_num_threads(self.threads)
+        enabled, benchmark, deterministic, tf32 = self.cudnn
+        flags = torch.backends.cudnn.flags(enabled, benchmark, deterministic=deterministic, allow_tf32=tf32)
+        with using_loops(self.loops), flags:
+            yield
+
+
+def _help(rank: int, count: int, port: int, kind: str, parts: bytes, settings: _Settings) -> None:
+    """Train on a device that is not the first."""
+    job: Job = pickle.loads(parts)
+    with settings.applied():
+        together = Together(rank, count, port, kind)
+        try:
+            job.rule.teach(
+                job.model, job.data, job.key, together, together.device, job.checkpoint, job.defences
+            )
+        except InputError:  # which the first device says
+            pass
+        finally:
+            torch.distributed.destroy_process_group()
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens at."""
+    with socket.socket() as found:
+        found.bind((HERE, 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@contextmanager
+def on_devices(count: int, device: torch.device, job: Job) -> Iterator[Together]:
+    """Start the processes of the other devices, and end them with the block.
+
+    Args:
+        count: number of devices, at least 2.
+        device: whose kind they have.
+        job: what they train.
+
+    Raises:
+        InputError: the machine has fewer, or a part of the training cannot be handed to another process.
+    """
+    there = torch.cuda.device_count() if device.type == "cuda" else count
+    if there < count:
+        raise InputError(f"Training on {count} devices", f"a machine with {there}", f"Try --devices {there}.")
+    port, settings = free_port(), _Settings.here()
+    try:
+        parts = pickle.dumps(job)  # a copy: tensors that are handed over one by one share their memory
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise InputError(
+            "A training on several devices consists of parts that can be handed to another process",
+            str(error),
+            "Train on one device.",
+        ) from error
+    spawned = multiprocessing.get_context("spawn")
+    others = [
+        spawned.Process(target=_help, args=(rank, count, port, device.type, parts, settings), daemon=True)
+        for rank in range(1, count)
+    ]
+    for other in others:
+        other.start()
+    before = {name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")}
+    try:
+        yield Together(0, count, port, device.type)
+        for other in others:
+            other.join(PATIENCE.total_seconds())
+    finally:
+        for other in others:
+            other.terminate()
+            other.join()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
