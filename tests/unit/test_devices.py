@@ -1,8 +1,8 @@
 """Trainings that two processes of one machine share, through Lightning Fabric and gloo."""
 
+import importlib.util
 import json
 import pickle
-import sys
 from dataclasses import replace
 
 import pytest
@@ -14,11 +14,12 @@ from spikeproof.command.cli import cli
 from spikeproof.datasets import Dataset, Split
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
+from spikeproof.learning import on_fabric
 from spikeproof.learning.shared import ALONE, chosen_devices, using_devices
 
-fabric = pytest.importorskip("lightning_fabric")
-
-from spikeproof.learning import on_fabric  # noqa: E402
+fabric = pytest.mark.skipif(
+    importlib.util.find_spec("lightning_fabric") is None, reason="no Lightning Fabric"
+)
 
 NEAR = 1e-5
 """Largest difference of a weight after six steps, relative to the largest weight of its tensor."""
@@ -66,6 +67,7 @@ def two():
     return trained(2)
 
 
+@fabric
 def test_two_devices_take_the_steps_of_one_up_to_rounding(two):
     """With batch normalisation, whose statistics are those of the whole batch."""
     (model, history, shared), (alone, wanted, _) = two, trained(1)
@@ -83,6 +85,7 @@ class KilledError(Exception):
     pass
 
 
+@fabric
 def test_a_killed_training_resumes_with_the_same_devices_only(two, tmp_path):
     def kill(report):
         raise KilledError
@@ -98,6 +101,7 @@ def test_a_killed_training_resumes_with_the_same_devices_only(two, tmp_path):
     assert history == two[1]
 
 
+@fabric
 def test_a_study_says_how_many_devices_shared_a_training(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     command = ["run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "out"), "--device", "cpu"]
@@ -122,6 +126,11 @@ def test_several_devices_belong_to_one_worker(more, tmp_path):
 
 
 def test_what_is_missing_for_several_devices_is_named(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(InputError, match="Lightning Fabric"):
+            trained(2)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     with pytest.raises(InputError, match="handed to another process"):
         trained(2, perturb=lambda model, x, y, key: x)
     with monkeypatch.context() as patched:
@@ -134,10 +143,6 @@ def test_what_is_missing_for_several_devices_is_named(monkeypatch):
             pass
     with pytest.raises(InputError, match="at least one device"), using_devices(0):
         pass
-    monkeypatch.delitem(sys.modules, "spikeproof.learning.on_fabric")
-    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    with pytest.raises(InputError, match="Lightning Fabric"):
-        trained(2)
 
 
 def together(rank, count):

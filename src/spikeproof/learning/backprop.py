@@ -26,6 +26,7 @@ from spikeproof.decoders import activity, decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.checkpoints import SECONDS_AT_RISK, Begun, Counted, Training
+from spikeproof.learning.on_fabric import Job, on_devices
 from spikeproof.learning.rule import (
     Defence,
     EpochReport,
@@ -154,14 +155,6 @@ class BPTT(Rule):
         place = torch.device(device or next(model.parameters()).device)
         if shared.count == 1:
             return self.teach(model, data, key, ALONE, place, checkpoint, defences, on_epoch, on_batch)
-        try:
-            from spikeproof.learning.on_fabric import Job, on_devices
-        except ImportError as error:
-            raise InputError(
-                f"Training on {shared.count} devices needs Lightning Fabric",
-                str(error),
-                "pip install 'spikeproof[devices]'",
-            ) from error
         job = Job(self, model.cpu(), data, key, checkpoint, defences)
         with on_devices(shared.count, place, job) as together:
             shared.precisions.append("float32" if place.type == "cpu" else "bfloat16 in layers")

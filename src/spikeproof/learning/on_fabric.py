@@ -1,4 +1,4 @@
-"""Several devices for one training, through Lightning Fabric; importing this needs the extra `devices`.
+"""Several devices for one training, through Lightning Fabric, which the extra `devices` brings.
 
 The process that trains is the first device's. It starts one process for each other device, which trains the
 same model on its parts of the same batches and saves nothing.
@@ -7,6 +7,7 @@ same model on its parts of the same batches and saves nothing.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import multiprocessing
 import os
@@ -17,13 +18,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int64
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import ClusterEnvironment
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from spikeproof.compiled import Loops, chosen_loops, using_loops
@@ -35,9 +33,6 @@ from spikeproof.learning.shared import Alone
 from spikeproof.networks.classifier import Classifier
 from spikeproof.protocols import Context
 
-if TYPE_CHECKING:
-    from spikeproof.learning.backprop import BPTT
-
 __all__ = ["Job", "on_devices"]
 
 PATIENCE = timedelta(hours=1)
@@ -45,46 +40,8 @@ PATIENCE = timedelta(hours=1)
 
 HERE = "127.0.0.1"
 
-
-class Place(ClusterEnvironment):  # type: ignore[misc]
-    """The place of a process among those of one training on this machine."""
-
-    def __init__(self, rank: int, count: int, port: int) -> None:
-        self.rank, self.count, self.port = rank, count, port
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        return True
-
-    @property
-    def main_address(self) -> str:
-        return HERE
-
-    @property
-    def main_port(self) -> int:
-        return self.port
-
-    @staticmethod
-    def detect() -> bool:
-        return False
-
-    def world_size(self) -> int:
-        return self.count
-
-    def set_world_size(self, size: int) -> None:
-        """The number of processes is known already."""
-
-    def global_rank(self) -> int:
-        return self.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        """The place is known already."""
-
-    def local_rank(self) -> int:
-        return self.rank
-
-    def node_rank(self) -> int:
-        return 0
+PLACE = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""Environment variables from which Fabric reads the place of a process, or which it sets."""
 
 
 class Together(Alone):
@@ -94,14 +51,24 @@ class Together(Alone):
     """
 
     def __init__(self, rank: int, count: int, port: int, kind: str) -> None:
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import LightningEnvironment
+        from lightning_fabric.strategies import DDPStrategy
+
         self.first, self.count, self.rank = rank == 0, count, rank
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would print into the progress
+        os.environ |= {
+            "MASTER_ADDR": HERE,
+            "MASTER_PORT": str(port),
+            "NODE_RANK": "0",
+            "LOCAL_RANK": str(rank),
+        }
         backend = "nccl" if kind == "cuda" else "gloo"
         self.fabric = Fabric(
             accelerator=kind,
             devices=count,
             strategy=DDPStrategy(process_group_backend=backend, timeout=PATIENCE),
-            plugins=[Place(rank, count, port)],
+            plugins=[LightningEnvironment()],
         )
         self.fabric.launch()
         self.share, self.splits = 1 / count, False
@@ -204,11 +171,27 @@ def normalising(together: Together, *models: nn.Module) -> Iterator[None]:
             del norm.forward
 
 
+class Teaches(Protocol):
+    """A learning rule whose batches devices can share."""
+
+    def teach(
+        self,
+        model: Classifier,
+        data: Dataset,
+        key: Key,
+        share: Alone,
+        device: torch.device,
+        checkpoint: Path | None,
+        defences: tuple[Defence, ...],
+    ) -> object:
+        """Train the model as one of the devices."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A training, as another process gets it."""
 
-    rule: BPTT
+    rule: Teaches
     model: Classifier
     data: Dataset
     key: Key
@@ -272,8 +255,15 @@ def on_devices(count: int, device: torch.device, job: Job) -> Iterator[Together]
         job: what they train.
 
     Raises:
-        InputError: the machine has fewer, or a part of the training cannot be handed to another process.
+        InputError: Fabric is missing, the machine has fewer devices, or a part of the training cannot be
+            handed to another process.
     """
+    if importlib.util.find_spec("lightning_fabric") is None:
+        raise InputError(
+            f"Training on {count} devices needs Lightning Fabric",
+            "none",
+            "pip install 'spikeproof[devices]'",
+        )
     there = torch.cuda.device_count() if device.type == "cuda" else count
     if there < count:
         raise InputError(f"Training on {count} devices", f"a machine with {there}", f"Try --devices {there}.")
@@ -293,7 +283,7 @@ def on_devices(count: int, device: torch.device, job: Job) -> Iterator[Together]
     ]
     for other in others:
         other.start()
-    before = {name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")}
+    before = {name: os.environ.get(name) for name in PLACE}
     try:
         yield Together(0, count, port, device.type)
         for other in others:
