@@ -175,8 +175,8 @@ def through_programs(
     pieces = [current] * len(parts) if once or len(parts) == 1 else torch.split(current, parts)
     outputs = []
     for length, piece in zip(parts, pieces, strict=True):
-        program = _program(loop, length, once, current.dtype, current.device.type, goes_back)
         try:
+            program = _program(loop, length, once, current.dtype, current.device.type, goes_back)
             output, *after = found = program(piece, *state)
         except Exception as error:  # compilers fail in many ways, and the written loop remains
             if "memory" in str(error).lower():
