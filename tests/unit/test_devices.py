@@ -145,6 +145,24 @@ def test_what_is_missing_for_several_devices_is_named(monkeypatch):
         pass
 
 
+class Unreadable:
+    """A defence that cannot be read where it arrives."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the process that ends
+def test_a_process_that_does_not_begin_ends_the_training(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    job = on_fabric.Job(RULE, fresh(), data_of(), KEY, None, (Unreadable(),))
+    with (
+        pytest.raises(InputError, match="ended before the training"),
+        on_fabric.on_devices(2, torch.device("cpu"), job),
+    ):
+        pass
+
+
 def together(rank, count):
     found = on_fabric.Together.__new__(on_fabric.Together)
     found.rank, found.count = rank, count

@@ -157,7 +157,8 @@ class BPTT(Rule):
             return self.teach(model, data, key, ALONE, place, checkpoint, defences, on_epoch, on_batch)
         job = Job(self, model.cpu(), data, key, checkpoint, defences)
         with on_devices(shared.count, place, job) as together:
-            shared.precisions.append("float32" if place.type == "cpu" else "bfloat16 in layers")
+            mixed = isinstance(self.precision(place), torch.autocast)
+            shared.precisions.append("bfloat16 in layers" if mixed else "float32")
             return self.teach(
                 model, data, key, together, together.device, checkpoint, defences, on_epoch, on_batch
             )

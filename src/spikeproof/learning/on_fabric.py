@@ -12,11 +12,14 @@ import logging
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -222,9 +225,14 @@ class _Settings:
             yield
 
 
-def _help(rank: int, count: int, port: int, kind: str, parts: bytes, settings: _Settings) -> None:
+def _help(
+    rank: int, count: int, port: int, kind: str, parts: bytes, settings: _Settings, ready: Connection
+) -> None:
     """Train on a device that is not the first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first device ends the others
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
     job: Job = pickle.loads(parts)
+    ready.send(True)
     with settings.applied():
         together = Together(rank, count, port, kind)
         try:
@@ -237,12 +245,35 @@ def _help(rank: int, count: int, port: int, kind: str, parts: bytes, settings: _
             torch.distributed.destroy_process_group()
 
 
+def _end_with_the_first() -> None:
+    """End this process when that of the first device is gone, which may be killed."""
+    if (first := multiprocessing.parent_process()) is not None:
+        first.join()
+        os._exit(1)
+
+
 def free_port() -> int:
     """A port of this machine that nothing listens at."""
     with socket.socket() as found:
         found.bind((HERE, 0))
         port: int = found.getsockname()[1]
         return port
+
+
+def _wait_for(sign: Connection) -> None:
+    """Wait until the process at the other end has begun.
+
+    Raises:
+        InputError: it ended instead.
+    """
+    try:
+        sign.recv()
+    except EOFError as error:
+        raise InputError(
+            "The process of another device has to begin",
+            "it ended before the training",
+            "See what it printed; a script of your own needs: if __name__ == '__main__'.",
+        ) from error
 
 
 @contextmanager
@@ -255,8 +286,8 @@ def on_devices(count: int, device: torch.device, job: Job) -> Iterator[Together]
         job: what they train.
 
     Raises:
-        InputError: Fabric is missing, the machine has fewer devices, or a part of the training cannot be
-            handed to another process.
+        InputError: Fabric is missing, the machine has fewer devices, a process does not begin, or a part of
+            the training cannot be handed to one.
     """
     if importlib.util.find_spec("lightning_fabric") is None:
         raise InputError(
@@ -277,14 +308,18 @@ def on_devices(count: int, device: torch.device, job: Job) -> Iterator[Together]
             "Train on one device.",
         ) from error
     spawned = multiprocessing.get_context("spawn")
-    others = [
-        spawned.Process(target=_help, args=(rank, count, port, device.type, parts, settings), daemon=True)
-        for rank in range(1, count)
-    ]
-    for other in others:
-        other.start()
+    others, signs = [], []
+    for rank in range(1, count):
+        mine, theirs = spawned.Pipe()
+        given = (rank, count, port, device.type, parts, settings, theirs)
+        others.append(spawned.Process(target=_help, args=given, daemon=True))
+        others[-1].start()
+        theirs.close()
+        signs.append(mine)
     before = {name: os.environ.get(name) for name in PLACE}
     try:
+        for sign in signs:
+            _wait_for(sign)
         yield Together(0, count, port, device.type)
         for other in others:
             other.join(PATIENCE.total_seconds())
