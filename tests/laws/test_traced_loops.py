@@ -204,6 +204,19 @@ def test_a_compiler_that_fails_is_no_error_and_missing_memory_is(monkeypatch):
     assert not why_not_compiled(Loops.INDUCTOR)
 
 
+def test_what_a_known_program_raises_is_handed_on(monkeypatch, uncompiled):
+    """Such as the exception with which PyTorch ends the repetition of a checkpointed pass."""
+    ran(lif_unroll, Loops.INDUCTOR, LIF(), ATan(), drive(4), 4)
+
+    def ends(self, current, *state):
+        raise InterruptedError
+
+    monkeypatch.setattr(inductor._Program, "__call__", ends)
+    with pytest.raises(InterruptedError):
+        ran(lif_unroll, Loops.INDUCTOR, LIF(), ATan(), drive(4), 4)
+    assert not why_not_compiled(Loops.INDUCTOR)
+
+
 def test_neurons_that_no_program_may_compute_take_the_written_loop(uncompiled):
     class Own(Surrogate):
         def derivative(self, x):

@@ -175,11 +175,14 @@ def through_programs(
     pieces = [current] * len(parts) if once or len(parts) == 1 else torch.split(current, parts)
     outputs = []
     for length, piece in zip(parts, pieces, strict=True):
+        program = None
         try:
             program = _program(loop, length, once, current.dtype, current.device.type, goes_back)
             output, *after = found = program(piece, *state)
         except Exception as error:  # compilers fail in many ways, and the written loop remains
-            if "memory" in str(error).lower():
+            known = program is not None and program.checked  # what it raises now is not the compiler's,
+            full = type(error).__name__ == "FailOnRecompileLimitHit"  # but for this
+            if (known and not full) or "memory" in str(error).lower():
                 raise
             first = str(error).strip().partition("\n")[0]
             refuse(
