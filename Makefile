@@ -29,6 +29,8 @@ format: .venv/test
 	# so do the frameworks whose networks the tests wrap; these are what they do need beside what is there
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt \
 		spikingjelly snntorch norse sinabs loguru nir nirtorch pbr
+	# trainings on several devices need no more of Lightning Fabric than these two
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt lightning-fabric lightning-utilities
 	# and the libraries that distances of spike trains are compared with
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt pyspike elephant neo quantities
 	touch $@

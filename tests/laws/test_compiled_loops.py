@@ -53,6 +53,8 @@ from spikeproof.surrogates import (
 
 compiled = pytest.mark.skipif(bool(why_not_compiled()), reason="no C++ compiler")
 
+WRITTEN_AND_COMPILED = (Loops.WRITTEN, Loops.COMPILED)
+
 NEURONS = [IF, PrimedIF, LIF, CuBaLIF, ALIF, PLIF]
 SPIKES = [
     *(ATan(), ATan(3.7), Triangle(0.8), Rectangle(0.7), FastSigmoid(3.1), StraightThroughSpike()),
@@ -127,7 +129,7 @@ def test_potentials_on_the_threshold_and_non_finite_ones_fire_alike(make):
 def test_the_gradient_on_a_repeated_current_is_summed_in_the_order_of_pytorch(steps, size):
     x = Key.of(1).normal((1, size))
     found = []
-    for choice in Loops:
+    for choice in WRITTEN_AND_COMPILED:
         one = x.clone().requires_grad_()
         with using_loops(choice):
             z, _ = lif_unroll((one * 1).expand(steps, 1, size), LIF().rest(one[None]), LIF(), ATan())
@@ -140,7 +142,7 @@ def test_the_gradient_on_a_repeated_current_is_summed_in_the_order_of_pytorch(st
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_filtered_spikes_and_their_gradient_are_equal_to_the_bit(dtype, repeated):
     found = []
-    for choice in Loops:
+    for choice in WRITTEN_AND_COMPILED:
         x = drive(STEPS, dtype, repeated).requires_grad_()
         with using_loops(choice):
             trace = psp_filter((x * 1).expand(STEPS, *SHAPE), PSP())
@@ -155,7 +157,7 @@ def test_filtered_spikes_and_their_gradient_are_equal_to_the_bit(dtype, repeated
 def test_gradients_of_adaptive_sharpness_are_equal_to_the_bit(detach, reset, repeated):
     """Over two passes of a run, whose statistics the second one uses."""
     found, weight = [], Key.of(2).normal((STEPS, *SHAPE))
-    for choice in Loops:
+    for choice in WRITTEN_AND_COMPILED:
         known, layer = Recollection(SHAPE[0]), torch.nn.Sequential(Spiking(LIF(0.7, reset, detach)).eval())
         ASSG().install(layer)
         for scale in (1.0, 1.2):
@@ -172,7 +174,7 @@ def test_gradients_of_adaptive_sharpness_are_equal_to_the_bit(detach, reset, rep
 def test_potentials_without_spikes_are_equal_to_the_bit():
     x = drive(STEPS, torch.float32, False)
     found = []
-    for choice in Loops:
+    for choice in WRITTEN_AND_COMPILED:
         with using_loops(choice), torch.no_grad():
             found.append(Spiking(LIF()).integrate(x))
     assert torch.equal(*found)
@@ -216,7 +218,7 @@ def test_a_network_with_channels_last_hands_them_on():
     x = Key.of(2).uniform((2, 1, 8, 8)).expand(3, 2, 1, 8, 8)
     wanted = network(x)
     network.to(memory_format=torch.channels_last)
-    for choice in Loops:
+    for choice in WRITTEN_AND_COMPILED:
         seen = x
         with using_loops(choice):
             for layer in network.layers[:4]:
@@ -229,7 +231,7 @@ def test_a_network_with_channels_last_hands_them_on():
 def test_a_gradient_on_the_last_state_alone_and_a_tensor_without_gradient():
     x = drive(STEPS, torch.float32, False).requires_grad_()
     found = []
-    for choice in Loops:
+    for choice in WRITTEN_AND_COMPILED:
         with using_loops(choice):
             _, end = lif_unroll(x, LIF().rest(x), LIF(), ATan())
         found.append(torch.autograd.grad(end.v.sum(), x)[0])
@@ -259,7 +261,7 @@ def test_what_the_audit_finds_in_a_model_does_not_depend_on_the_loops(decoder):
     spec = ModelSpec(Direct(4), MLP((64,)), LIF(), ATan(), decoder, (1, 4, 4), 3)
     model, x, y = spec.build(Key.of(0)).eval(), Key.of(1).uniform((6, 1, 4, 4)), torch.arange(6) % 3
     found = []
-    for each in Loops:
+    for each in WRITTEN_AND_COMPILED:
         with using_loops(each):
             found.append(diagnose(model, x, y, Key.of(2)))
     assert found[0] == found[1]
@@ -277,7 +279,7 @@ def test_the_written_loops_run_without_a_choice_and_where_no_compiler_is(monkeyp
     assert toolchain.find().startswith("This machine has no C++ compiler")
     assert Spiking(IF())(torch.full((3, 1, 1), 0.6)).flatten().tolist() == [0, 1, 0]
     monkeypatch.setenv(LOOPS_VARIABLE, "quick")
-    with pytest.raises(InputError, match="written or compiled"):
+    with pytest.raises(InputError, match="written, compiled, inductor"):
         chosen_loops()
 
 

@@ -1,10 +1,12 @@
 """Networks in spans of time steps: the same spikes, the same gradients, and less that is kept."""
 
+import threading
+
 import pytest
 import torch
 
 from spikeproof.attacks.gradient.plain import PGD, Through
-from spikeproof.compiled import Loops, using_loops, using_spans
+from spikeproof.compiled import Backward, Loops, inductor, using_backward, using_loops, using_spans
 from spikeproof.decoders import Count, FirstSpike, MeanCurrent, MeanPotential
 from spikeproof.encoders import Direct, Latency
 from spikeproof.errors import InputError
@@ -113,6 +115,25 @@ def test_spans_and_compiled_loops_go_together():
     for neuron in (LIF(threshold=0.4, synapse=PSP()), CuBaLIF(threshold=0.4)):
         with using_loops(Loops.COMPILED):
             check(model(neuron=neuron), spans=(4,))
+
+
+@pytest.mark.parametrize("loops", [Loops.COMPILED, Loops.INDUCTOR], ids=str)
+def test_a_backward_pass_in_a_thread_of_an_accelerator_repeats_what_was_chosen(loops, monkeypatch):
+    """Such a thread knows no choice, and neither does code after the block that has chosen."""
+    monkeypatch.setattr(torch, "compile", lambda program, **options: program)
+    inductor._program.cache_clear()
+    classifier, x = model(ConvNet((6,))), images()
+    with using_loops(loops), using_spans(4), using_backward(Backward.BFLOAT16):
+        inside = x.clone().requires_grad_()
+        (wanted,) = torch.autograd.grad(classifier(inside, Key.of(0)).square().sum(), inside)
+        after = x.clone().requires_grad_()
+        value = classifier(after, Key.of(0)).square().sum()
+    elsewhere = threading.Thread(target=value.backward)
+    elsewhere.start()
+    elsewhere.join()
+    inductor._program.cache_clear()
+    assert wanted.any()
+    assert torch.equal(after.grad, wanted)
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=repr)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import spikeproof as sp
-from spikeproof.compiled import why_not_compiled
+from spikeproof.compiled import Loops, chosen_loops, why_not_compiled
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the frameworks
@@ -103,3 +103,49 @@ def test_compiled_loops_that_are_wrong_end_the_benchmark(benchmark, monkeypatch)
     monkeypatch.setattr(throughput.Compiled, "forward", lambda self, images: self.model(images) + 1)
     with pytest.raises(AssertionError, match="equal numbers"):
         throughput.measured(case, rounds=2)
+
+
+@pytest.mark.skipif(bool(why_not_compiled(Loops.INDUCTOR)), reason="no C++ compiler")
+def test_the_measurement_of_a_gpu_can_be_tried_on_the_processor(benchmark, tmp_path, capsys):
+    pytest.importorskip("spikingjelly")
+    on_gpu = benchmark("on_gpu")
+    on_gpu.main(["--device", "cpu", "--small", "--out", str(tmp_path / "found.json")])
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert not found["no_programs"]
+    assert list(found["cases"]) == list(on_gpu.TINY)
+    for case in found["cases"].values():
+        assert {"written", "inductor", "floor", "spikingjelly"} <= set(case["milliseconds"])
+        assert max(apart for way, apart in case["gradients_apart"].items() if "bfloat16" not in way) < 1e-6
+    assert len(found["layers"]) == 4
+    assert max(found["layers"].values()) < 1e-6
+    shares = found["verdicts"]["inductor on cpu"]
+    assert shares["clean_verdicts_of_the_processor"] == 1
+    assert shares["attacked_verdicts_of_the_processor"] == 1
+    assert 0 < shares["robust_accuracy"] < 1
+    assert "spike as on the processor" in capsys.readouterr().out
+
+
+def test_loops_that_spike_otherwise_end_the_measurement_of_a_gpu(benchmark, monkeypatch):
+    on_gpu, honest = benchmark("on_gpu"), sp.neurons.lif_unroll
+
+    def wrong(current, *given):
+        z, end = honest(current, *given)
+        return (1 - z if chosen_loops() is Loops.INDUCTOR else z), end
+
+    monkeypatch.setattr(on_gpu, "lif_unroll", wrong)
+    with pytest.raises(AssertionError, match="spike as on the processor"):
+        on_gpu.same_spikes(torch.device("cpu"), (2, 2, 3))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_measured_and_that_is_said(benchmark, tmp_path, capsys):
+    benchmark("on_gpu").main(["--out", str(tmp_path / "found.json")])
+    assert capsys.readouterr().out == "Nothing was measured, because PyTorch sees no GPU on this machine.\n"
+    assert not (tmp_path / "found.json").exists()
+
+
+def test_a_gpu_is_measured_on_the_cases_of_the_processor_and_larger_batches(benchmark):
+    found = benchmark("on_gpu").chosen(small=False)
+    throughput = benchmark("throughput")
+    assert found["mlp, batch 512"] == replace(throughput.CASES["mlp"], batch=512)
+    assert {name for name in throughput.CASES if not name.startswith("width")} <= set(found)

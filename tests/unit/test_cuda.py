@@ -10,12 +10,14 @@ import spikeproof as sp
 from spikeproof.attacks.recipe import Recipe
 from spikeproof.catalogue.names import PARTS
 from spikeproof.command.cli import cli
+from spikeproof.compiled import Loops, using_loops, why_not_compiled
 from spikeproof.errors import InputError
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.evaluation.through import through
 from spikeproof.experiments.run.compute import in_full
 from spikeproof.learning.augmentation import AugmentedBPTT
-from spikeproof.neurons import IF, State, fused_unroll, lif_unroll, unroll
+from spikeproof.learning.shared import using_devices
+from spikeproof.neurons import ALIF, IF, PLIF, State, fused_unroll, lif_unroll, unroll
 from spikeproof.surrogates import ATan
 from spikeproof.threats import L0, L1, L2, Flips
 
@@ -55,6 +57,36 @@ def test_spikes_and_gradients_of_a_layer_are_those_of_the_processor(neuron):
         assert torch.equal(z, found[0][0])
         assert torch.equal(end, found[0][1])
         assert torch.allclose(gradient, found[0][2], atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within Triton
+@pytest.mark.skipif(bool(why_not_compiled(Loops.INDUCTOR, "cuda")), reason="no Triton")
+@pytest.mark.parametrize("neuron", [sp.LIF(), IF(reset=sp.ToZero()), PLIF(0.4), ALIF(0.7)], ids=repr)
+def test_programs_of_inductor_spike_as_the_processor_does(neuron):
+    """Which a warning of a refused program would end."""
+    for steps, batch in ((11, 5), (8, 32), (3, 7)):
+        current, found = KEY.normal((steps, batch, 700)), []
+        for device, loops in (("cpu", Loops.WRITTEN), ("cuda", Loops.INDUCTOR)):
+            i = current.to(device).requires_grad_()
+            with using_loops(loops):
+                z, end = lif_unroll(i, neuron.rest(i), neuron, ATan())
+            weight = KEY.fold("weight").normal(z.shape).to(device)
+            gradient = torch.autograd.grad((z * weight).sum(), i)[0]
+            found.append((z.cpu(), end.v.detach().cpu(), gradient.cpu()))
+        assert torch.equal(found[0][0], found[1][0])
+        assert torch.equal(found[0][1], found[1][1])
+        assert torch.allclose(found[0][2], found[1][2], atol=1e-6)
+    assert not why_not_compiled(Loops.INDUCTOR, "cuda")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_two_devices_share_a_training(data):
+    spec = sp.ModelSpec(sp.Direct(6), sp.ConvNet((8,)), sp.LIF(), ATan(), sp.MeanPotential(), (1, 8, 8), 10)
+    model = spec.build(KEY)
+    with using_devices(2) as shared:
+        history = sp.BPTT(epochs=4, lr=0.01).train(model, data, KEY, device="cuda")
+    assert shared.precisions == ["bfloat16 in layers"]
+    assert history.validation_accuracy > 0.8
 
 
 @pytest.mark.parametrize("network", [sp.MLP((64,)), sp.ConvNet((8, 16))], ids=["mlp", "convnet"])

@@ -14,7 +14,7 @@ import torch
 import spikeproof.experiments.run.driver as running
 from spikeproof.catalogue.names import studies
 from spikeproof.catalogue.saved import load as load_model
-from spikeproof.compiled import LOOPS_VARIABLE, why_not_compiled
+from spikeproof.compiled import LOOPS_VARIABLE, inductor, why_not_compiled
 from spikeproof.datasets import Digits
 from spikeproof.encoders import Direct, Latency
 from spikeproof.errors import InputError
@@ -452,6 +452,27 @@ def test_cells_that_measure_take_compiled_loops_unless_others_are_chosen(finishe
     run(tmp_path / "written")
     assert loops_of(tmp_path / "written") == {(kind, None) for kind in kinds}
     assert numbers(tmp_path / "written") == numbers(finished)
+
+
+def test_cells_note_programs_of_inductor_only_where_they_were_used(finished, tmp_path, monkeypatch):
+    kinds = {kind for kind, _ in loops_of(finished)}
+    monkeypatch.setenv(LOOPS_VARIABLE, "inductor")
+    monkeypatch.setattr(inductor, "_refused", {})
+    inductor._program.cache_clear()
+    monkeypatch.setattr(torch, "compile", lambda program, **options: program)
+    run(tmp_path / "programs", "attacks=[]")
+    assert {loops for _, loops in loops_of(tmp_path / "programs")} == {"inductor"}
+
+    def fails(program, **options):
+        raise RuntimeError("no compiler today")
+
+    inductor._program.cache_clear()
+    monkeypatch.setattr(torch, "compile", fails)
+    with pytest.warns(UserWarning, match="no compiler today"):
+        run(tmp_path / "refused")
+    inductor._program.cache_clear()
+    assert loops_of(tmp_path / "refused") == {(kind, None) for kind in kinds}
+    assert numbers(tmp_path / "refused") == numbers(finished)
 
 
 def test_cells_hold_what_their_kind_promises(finished):

@@ -97,6 +97,13 @@ def cli() -> None:
 @click.option("--out", type=PATH, help="Output directory.  [default: runs/STUDY]")
 @click.option("--data", type=PATH, help="Directory that holds data sets.")
 @click.option("--device", type=TEXT, help="Such as cpu or cuda.  [default: cuda if there is one, else cpu]")
+@click.option(
+    "--devices",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Number of devices that share each training, with one worker (extra: devices).",
+)
 @placed
 @click.option(
     "--limit",
@@ -115,6 +122,7 @@ def run(
     out: Path | None,
     data: Path | None,
     device: str | None,
+    devices: int,
     limit: int,
     dry_run: bool,
     **options: Unpack[Placed],
@@ -133,7 +141,7 @@ def run(
     if dry_run:
         foretell(study, chosen, out, data, device, options)
         return
-    failed = computed(chosen, out, data, device, options)
+    failed = computed(chosen, out, data, device, options, devices=devices)
     print_report(out, anew=False)
     if failed:
         sys.exit(1)

@@ -16,7 +16,7 @@ from spikeproof.errors import InputError
 if TYPE_CHECKING:
     from spikeproof.experiments.run.executors import Executor
 
-__all__ = ["HERE", "Placed", "Workplace", "placed", "work"]
+__all__ = ["HERE", "Placed", "Workplace", "alone", "placed", "work"]
 
 
 class Placed(TypedDict):
@@ -106,6 +106,21 @@ class Workplace:
                 "--workers with --executor slurm", "none", "Try --workers 8, an array of 8 jobs."
             )
         return Slurm(workers, options, cluster)
+
+
+def alone(placed: Placed, devices: int) -> Placed:
+    """The options with the one worker whose trainings several devices share.
+
+    Raises:
+        InputError: several workers, or workers that are no processes of this machine.
+    """
+    if placed["executor"] not in (None, SERIAL) or (placed["workers"] or 1) > 1:
+        raise InputError(
+            "Several devices share the trainings of one worker of this machine",
+            f"--devices {devices} with other workers",
+            "Leave --executor and --workers out.",
+        )
+    return {**placed, "executor": SERIAL, "workers": 1}
 
 
 SERIAL, PROCESSES, RAY, SLURM = "serial", "processes", "ray", "slurm"

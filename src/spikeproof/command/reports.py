@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spikeproof.command.arguments import device_named, missing, noted, worker_count
-from spikeproof.command.executing import Placed, Workplace
+from spikeproof.command.executing import Placed, Workplace, alone
 
 if TYPE_CHECKING:
     from spikeproof.experiments.read.comparisons import Compared
@@ -32,6 +32,7 @@ def computed(
     placed: Placed,
     *,
     quiet: bool = False,
+    devices: int = 1,
 ) -> int:
     """Compute what a study lacks, and say what was done; the number of cells that failed.
 
@@ -42,6 +43,10 @@ def computed(
         device: as the command line names it.
         placed: where cells are computed.
         quiet: whether nothing is printed.
+        devices: number of devices that share each training.
+
+    Raises:
+        InputError: several devices with several workers.
     """
     from spikeproof.command import terminal
     from spikeproof.experiments.run.compute import Bench
@@ -51,9 +56,12 @@ def computed(
     from spikeproof.experiments.study.owned import programs
 
     device = device_named(device)
+    if devices > 1:
+        placed = alone(placed, devices)
     cells = cells_of(study, noted(study.data.load(data)))
     command = ("spikeproof", *sys.argv[1:])
-    bench = Bench(out, data, device, study.batch_size, command, programs(study.models))
+    trusted = programs(study.models)
+    bench = Bench(out, data, device, study.batch_size, command, trusted, devices=devices)
     with nullcontext(Listener()) if quiet else terminal.listener() as listener:
         executor = Workplace(placed, device, len(cells)).executor()
         summary = run_cells(study.name, study.spec(), cells, bench, executor, out, listener)

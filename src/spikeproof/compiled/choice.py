@@ -41,6 +41,9 @@ class Loops(Enum):
     COMPILED = "compiled"
     """In one pass of machine code per layer, where the neuron, the device and a compiler allow it."""
 
+    INDUCTOR = "inductor"
+    """In programs that `torch.compile` makes of the written loops, one for several time steps."""
+
 
 class Backward(Enum):
     """How a model in evaluation mode computes the gradient that a convolution or a linear layer passes back.
@@ -80,9 +83,9 @@ def chosen_loops(otherwise: Loops = Loops.WRITTEN) -> Loops:
     try:
         return Loops(name)
     except ValueError:
-        names = " or ".join(loops.value for loops in Loops)
+        names = ", ".join(loops.value for loops in Loops)
         raise InputError(
-            f"{LOOPS_VARIABLE} needs to be {names}", repr(name), f"Try {Loops.WRITTEN.value}."
+            f"{LOOPS_VARIABLE} needs to be one of {names}", repr(name), f"Try {Loops.WRITTEN.value}."
         ) from None
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["CACHE_VARIABLE", "library", "why_not_compiled"]
+__all__ = ["CACHE_VARIABLE", "cache_folder", "compiler", "library", "why_not_built"]
 
 CACHE_VARIABLE = "SPIKEPROOF_CACHE"
 """Environment variable with the folder of built libraries."""
@@ -90,20 +90,25 @@ def build(folder: Path, compiler: str) -> Path:
     return path
 
 
+def compiler() -> str | None:
+    """The program that compiles C++ on this machine."""
+    named = os.environ.get("CXX")
+    return next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
+
+
 def find() -> ctypes.CDLL | str:
     """The library, built if need be and loaded, or a sentence that says why there is none."""
-    named = os.environ.get("CXX")
-    compiler = next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
-    if compiler is None:
+    program = compiler()
+    if program is None:
         return "This machine has no C++ compiler. Install g++, or name a compiler in CXX."
     try:
-        return ctypes.CDLL(str(build(cache_folder(), compiler)))
+        return ctypes.CDLL(str(build(cache_folder(), program)))
     except subprocess.CalledProcessError as error:
         first = error.stderr.decode(errors="replace").strip().partition("\n")[0]
-        return f"The C++ compiler {compiler} refused the loops: {first}"
+        return f"The C++ compiler {program} refused the loops: {first}"
     except (OSError, subprocess.SubprocessError) as error:
         return (
-            f"The loops could not be built with {compiler}: {error}. Name another folder in {CACHE_VARIABLE}."
+            f"The loops could not be built with {program}: {error}. Name another folder in {CACHE_VARIABLE}."
         )
 
 
@@ -114,14 +119,14 @@ def library() -> ctypes.CDLL | None:
     """The library with the loops, built on first use; None where it cannot be built or loaded.
 
     Example:
-        >>> (library() is None) == bool(why_not_compiled())
+        >>> (library() is None) == bool(why_not_built())
         True
     """
     found = found_once()
     return None if isinstance(found, str) else found
 
 
-def why_not_compiled() -> str:
-    """A sentence that says why this machine has no compiled loops; empty where it has them."""
+def why_not_built() -> str:
+    """A sentence that says why this machine has no loops in C++; empty where it has them."""
     found = found_once()
     return found if isinstance(found, str) else ""

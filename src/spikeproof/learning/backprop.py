@@ -26,6 +26,7 @@ from spikeproof.decoders import activity, decide
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning.checkpoints import SECONDS_AT_RISK, Begun, Counted, Training
+from spikeproof.learning.on_fabric import Job, on_devices
 from spikeproof.learning.rule import (
     Defence,
     EpochReport,
@@ -38,6 +39,7 @@ from spikeproof.learning.rule import (
     Watch,
     given,
 )
+from spikeproof.learning.shared import ALONE, Alone, chosen_devices
 from spikeproof.losses import CrossEntropy, Loss
 from spikeproof.networks.classifier import Classifier
 from spikeproof.tensorfiles import digest
@@ -144,33 +146,78 @@ class BPTT(Rule):
 
         Raises:
             InputError: the learning rule cannot train the model, the data do not fit it, the checkpoint is of
-                another training, or a loss or weight is no longer finite.
+                another training, a loss or weight is no longer finite, or there are not as many devices as
+                `using_devices` asks for.
         """
         self.check_model(model)
         _check_fit(model, data)
-        defences = given(perturb, defences)
+        defences, shared = given(perturb, defences), chosen_devices()
+        place = torch.device(device or next(model.parameters()).device)
+        if shared.count == 1:
+            return self.teach(model, data, key, ALONE, place, checkpoint, defences, on_epoch, on_batch)
+        job = Job(self, model.cpu(), data, key, checkpoint, defences)
+        with on_devices(shared.count, place, job) as together:
+            mixed = isinstance(self.precision(place), torch.autocast)
+            shared.precisions.append("bfloat16 in layers" if mixed else "float32")
+            return self.teach(
+                model, data, key, together, together.device, checkpoint, defences, on_epoch, on_batch
+            )
+
+    def teach(
+        self,
+        model: Classifier,
+        data: Dataset,
+        key: Key,
+        share: Alone,
+        device: torch.device,
+        checkpoint: Path | None,
+        defences: tuple[Defence, ...],
+        on_epoch: Callable[[EpochReport], None] | None = None,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> History:
+        """Train the model as one of the devices that share the training.
+
+        Args:
+            share: what this device does with the others; `ALONE` without others.
+            device: where this process computes.
+        """
         for defence in defences:
             self.admit(defence)
             defence.begin(model, data)
-        model.to(device or next(model.parameters()).device)
+        model.to(device)
         run = self._course(model, data, key, defences)
-        run.checkpoint = checkpoint
+        run.checkpoint = checkpoint if share.first else None
+        if share.count > 1:
+            run.state.identity += f" on {share.count} devices"
+        run.share = share
         if checkpoint is not None:
             run.state.resume(checkpoint)
+            share.wait()
         try:
-            for epoch in range(len(run.state.reports) + 1, self.epochs + 1):
-                if run.state.reports and run.state.reports[-1].discarded:
-                    break
-                report = run.report(epoch, data.validation, on_batch)
-                run.state.reports.append(report)
-                if checkpoint is not None:
-                    run.state.save(checkpoint)
-                    run.saved = time.perf_counter()
-                if on_epoch is not None:
-                    on_epoch(report)
+            with share.prepared(model, run.twin):
+                self._teach(run, data, on_epoch, on_batch)
         finally:
             model.eval()
         return History(tuple(run.state.reports))
+
+    def _teach(
+        self,
+        run: Course,
+        data: Dataset,
+        on_epoch: Callable[[EpochReport], None] | None,
+        on_batch: Callable[[int, int], None] | None,
+    ) -> None:
+        """The epochs that are left."""
+        for epoch in range(len(run.state.reports) + 1, self.epochs + 1):
+            if run.state.reports and run.state.reports[-1].discarded:
+                break
+            report = run.report(epoch, data.validation, on_batch)
+            run.state.reports.append(report)
+            if run.checkpoint is not None:
+                run.state.save(run.checkpoint)
+                run.saved = time.perf_counter()
+            if on_epoch is not None:
+                on_epoch(report)
 
     def twin(self, model: Classifier) -> Classifier:
         """The model that is differentiated: the model itself, or a twin that shares its tensors and spikes.
@@ -235,6 +282,7 @@ class Course:
     ) -> None:
         self.rule, self.model, self.key, self.defences = rule, model, key, tuple(defences)
         self.progress = 0.0
+        self.share = ALONE
         self.checkpoint: Path | None = None
         self.saved = time.perf_counter()
         self.twin = rule.twin(model)
@@ -335,6 +383,7 @@ class Course:
 
     def _iterate(self, rows: Tensor, key: Key, done: int) -> Float[Tensor, ""]:
         x, y = self.rule.views(floats(self.images[rows]), key.fold("views")), self.labels[rows]
+        whole, (x, y, key) = key, self.share.take(x, y, key)
         self.progress = done / (self.batches * self.rule.epochs)
         if self.defences:
             self._set_mode(training=False)
@@ -343,9 +392,9 @@ class Course:
             self._set_mode(training=True)
         for group in self.state.optimiser.param_groups:
             group["lr"] = self.rule.lr * 0.5 * (1 + math.cos(math.pi * self.progress))
-        loss = self.learn(x, y, key)
+        loss = self.share.mean(self.learn(x, y, key))
         for defence in self.defences:
-            defence.settle(self.model, key.fold("settle"))
+            defence.settle(self.model, whole.fold("settle"))
         return loss
 
     def _lesson(self, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key) -> Lesson:
@@ -367,6 +416,7 @@ class Course:
         """Take one optimiser step on this loss, and return the loss."""
         self.state.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.share.average(self.parameters)
         if self.rule.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.rule.clip_norm)
         self.state.optimiser.step()

@@ -22,12 +22,14 @@ from spikeproof.neurons.parts.neuron import (
     NOTHING,
     Learned,
     Neuron,
+    Repeated,
     Resetting,
     SomeState,
     State,
     Unroll,
     unroll,
 )
+from spikeproof.neurons.parts.traced import traced_loop, traces
 from spikeproof.protocols import Context
 from spikeproof.surrogates import Surrogate
 
@@ -205,9 +207,9 @@ def lif_unroll(
 ) -> tuple[Float[Tensor, "T B *F"], SomeState]:
     """`unroll` with a hand-written backward pass for integrate-and-fire neurons; others use `unroll` itself.
 
-    Where compiled loops are chosen (`spikeproof.compiled.using_loops`), those of IF, LIF, PLIF, ALIF and
-    CuBaLIF run in machine code. The spikes equal those of `unroll` to the bit, the gradients up to rounding.
-    The loop cannot be differentiated twice.
+    Where other loops are chosen (`spikeproof.compiled.using_loops`), those of IF, LIF, PLIF, ALIF and
+    CuBaLIF run in machine code or in programs of `torch.compile`. The spikes equal those of `unroll` to the
+    bit, the gradients up to rounding. The loop cannot be differentiated twice.
 
     Example:
         >>> from spikeproof.surrogates import ATan
@@ -217,6 +219,10 @@ def lif_unroll(
     """
     if has_compiled(neuron) and compiles(current, spike, getattr(neuron, "reset", None)):
         return neuron.compiled(current, state, spike)
+    if has_compiled(neuron) and traces(current, spike):
+        found = traced_loop(Repeated(neuron, spike, type(state)), current, state)
+        if found is not None:
+            return found.outputs, type(state)(*found.state)
     if type(neuron).step is not IntegrateAndFire.step:  # a subclass with its own equation
         return unroll(current, state, neuron, spike)
     assert isinstance(neuron, IntegrateAndFire)

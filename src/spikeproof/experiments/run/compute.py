@@ -76,6 +76,7 @@ from spikeproof.experiments.study.owned import is_owned, owned, reason
 from spikeproof.interop.frameworks.adapters import modules_inside
 from spikeproof.keys import Key
 from spikeproof.learning.rule import EpochReport, Rule
+from spikeproof.learning.shared import Shared, using_devices
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.networks.substitute import Substitutable, probed
 from spikeproof.plainfiles import printable
@@ -146,6 +147,8 @@ class Provenance(TypedDict):
     command: list[str]
     loops: NotRequired[str]  # the loops over time of neurons, if they are not the written ones
     span: NotRequired[int]  # time steps computed at once, if memory did not suffice for all
+    devices: NotRequired[int]  # that shared the training, if several did
+    precision: NotRequired[str]  # of the forward passes of a training that several devices shared
     packages: NotRequired[dict[str, str]]  # version of each package that added members to the catalogue
 
 
@@ -168,6 +171,7 @@ class Bench:
         span: time steps that networks compute at once; None for all.
         command: the command line, for the provenance.
         trusted: programs that may be run, by the names of their models: those that the user named.
+        devices: number of devices that share every training by backpropagation.
     """
 
     root: Path
@@ -177,6 +181,7 @@ class Bench:
     command: tuple[str, ...] = ()
     trusted: frozenset[str] = frozenset()
     span: int | None = None
+    devices: int = 1
     datasets: dict[str, Dataset] = field(default_factory=dict, repr=False)
     subjects: dict[str, Subject] = field(default_factory=dict, repr=False)
 
@@ -200,7 +205,14 @@ class Bench:
         while files is None:
             try:
                 span = bench.span or chosen_span()
-                with one_thread(), in_full(), keeping_memory(), using_spans(span), using_loops(loops):
+                with (
+                    one_thread(),
+                    in_full(),
+                    keeping_memory(),
+                    using_spans(span),
+                    using_loops(loops),
+                    using_devices(bench.devices) as shared,
+                ):
                     files = compute[cell.kind](bench, cell, parts)
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error) or bench.smaller is None or cell.kind is CellKind.TRAIN:
@@ -212,7 +224,7 @@ class Bench:
                 tell(Progress(0, 1, f"out of memory; once more with a batch of {bench.batch_size}{at_once}"))
                 free_memory()
         files["cell.json"] = as_json({"format": FORMAT, **cell.record()})
-        files["provenance.json"] = as_json(bench.provenance(time.perf_counter() - began, loops))
+        files["provenance.json"] = as_json(bench.provenance(time.perf_counter() - began, loops, shared))
         return files
 
     @property
@@ -687,7 +699,7 @@ class Bench:
             raise DamagedError(f"The data set {spec['name']} changed on disk while the study ran")
         return self.datasets[name]
 
-    def provenance(self, seconds: float, loops: Loops) -> Provenance:
+    def provenance(self, seconds: float, loops: Loops, shared: Shared) -> Provenance:
         """Versions, machine, time and command line."""
         noted: Provenance = {
             "spikeproof": __version__,
@@ -701,9 +713,10 @@ class Bench:
             "batch_size": self.batch_size,
             "command": list(self.command),
         }
-        on_processor = torch.device(self.device).type == "cpu"
-        if loops is not Loops.WRITTEN and on_processor and not why_not_compiled():
+        if loops is not Loops.WRITTEN and not why_not_compiled(loops, self.device):
             noted["loops"] = loops.value
+        if shared.precisions:
+            noted["devices"], noted["precision"] = shared.count, shared.precisions[-1]
         if self.span is not None:
             noted["span"] = self.span
         if others := packages():

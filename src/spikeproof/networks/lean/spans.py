@@ -7,7 +7,8 @@ the encoded input, its gradient and the activity of the output layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +16,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from spikeproof.compiled import (
+    Backward,
+    Loops,
+    chosen_backward,
+    chosen_loops,
+    using_backward,
+    using_loops,
+)
 from spikeproof.errors import InputError
 from spikeproof.networks.architecture import OverTime, SpikingNetwork
 from spikeproof.networks.deep import Residual
@@ -110,6 +119,21 @@ def why_not_in_spans(network: nn.Module) -> str:
     return next(filter(None, map(why_not_in_spans, inside)), "")
 
 
+def _as_chosen() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of a span and of its repetition, which takes the loops and backward passes of the span.
+
+    The repetition runs where the backward pass runs: after the block of code that has chosen them, or in a
+    thread of the accelerator, which knows no choice.
+    """
+    return nullcontext(), _choosing(chosen_loops(), chosen_backward())
+
+
+@contextmanager
+def _choosing(loops: Loops, backward: Backward) -> Iterator[None]:
+    with using_loops(loops), using_backward(backward):
+        yield
+
+
 def in_spans(
     network: SpikingNetwork, encoded: Float[Tensor, "T B *F"], span: int, tally: Tally = None
 ) -> Float[Tensor, "T B *G"]:
@@ -146,7 +170,10 @@ def in_spans(
         part = base.expand(steps, *base.shape) if constant else base[start : start + steps]
         if torch.is_grad_enabled() and tally is None:
             out, left = checkpoint(
-                _layers, network, part, left, None, use_reentrant=False, preserve_rng_state=False
+                *(_layers, network, part, left, None),
+                use_reentrant=False,
+                preserve_rng_state=False,
+                context_fn=_as_chosen,
             )
         else:
             counts.append([])

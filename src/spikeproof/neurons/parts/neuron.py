@@ -27,6 +27,7 @@ __all__ = [
     "Learned",
     "Neuron",
     "Never",
+    "Repeated",
     "Resetting",
     "SomeState",
     "State",
@@ -177,3 +178,24 @@ def unroll(
         z, state = neuron.step(i, state, spike)
         spikes.append(z)
     return torch.stack(spikes), state
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """`unroll` of one neuron and spike function, with the fields of a state as tensors of their own.
+
+    Example:
+        >>> from spikeproof.neurons import IF
+        >>> from spikeproof.surrogates import ATan
+        >>> z, v = Repeated(IF(), ATan(), State)(torch.full((3, 1), 0.5), torch.zeros(1))
+        >>> z.flatten().tolist(), v.item()
+        ([0.0, 1.0, 0.0], 0.5)
+    """
+
+    neuron: Neuron
+    spike: Surrogate
+    kind: Callable[..., SomeState]
+
+    def __call__(self, current: Float[Tensor, "T *N"], *state: Tensor) -> tuple[Tensor, ...]:
+        z, end = unroll(current, self.kind(*state), self.neuron, self.spike)
+        return z, *end

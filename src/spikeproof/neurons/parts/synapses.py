@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from spikeproof.neurons.parts.constants import positive
 from spikeproof.neurons.parts.loops import compiled_filter, compiles
+from spikeproof.neurons.parts.traced import traced_loop, traces
 
-__all__ = ["PSP", "Synapse", "psp_filter"]
+__all__ = ["PSP", "Filter", "Synapse", "psp_filter"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,21 @@ class PSP:
         positive(self, tau=self.tau, dt=self.dt)
 
 
+@dataclass(frozen=True)
+class Filter:
+    """The loop of an exponential filter, `v[t] = decay v[t-1] + gain I[t]`."""
+
+    decay: float
+    gain: float
+
+    def __call__(self, current: Float[Tensor, "T *N"], v: Float[Tensor, "*N"]) -> tuple[Tensor, Tensor]:
+        traces = []
+        for i in current:
+            v = self.decay * v + self.gain * i
+            traces.append(v)
+        return torch.stack(traces), v
+
+
 def psp_filter(
     spikes: Float[Tensor, "T B *F"], psp: PSP, start: Float[Tensor, "B *F"] | None = None
 ) -> Float[Tensor, "T B *F"]:
@@ -46,13 +62,12 @@ def psp_filter(
         tensor([0.6321, 0.2325])
     """
     decay = math.exp(-psp.dt / psp.tau)
-    trace, traces = torch.zeros_like(spikes[0]) if start is None else start, []
+    trace, loop = torch.zeros_like(spikes[0]) if start is None else start, Filter(decay, 1 - decay)
     if compiles(spikes):
-        return compiled_filter(spikes, decay, 1 - decay, trace)
-    for s in spikes:
-        trace = decay * trace + (1 - decay) * s
-        traces.append(trace)
-    return torch.stack(traces)
+        return compiled_filter(spikes, loop.decay, loop.gain, trace)
+    if traces(spikes) and (found := traced_loop(loop, spikes, (trace,))):
+        return found.outputs
+    return loop(spikes, trace)[0]
 
 
 class Synapse(nn.Module):
