@@ -128,7 +128,9 @@ def test_larger_suites_leave_no_more_and_plans_fit_the_model(subjects, standard)
     for code, (model, clean) in models.items():
         names = {level: [m.name for m in plan(level, model, THREAT)] for level in LEVELS}
         assert ("encoder-aware" in names["standard"]) == (code == Latency(5))
-        searches = {"encoder-aware-again", "encoder-aware-long", "level-search"} if code == Latency(5) else set()
+        searches = (
+            {"encoder-aware-again", "encoder-aware-long", "level-search"} if code == Latency(5) else set()
+        )
         assert {"rectangles", "rectangles-long", *searches} <= set(names["standard"])
         assert set(names["quick"]) < set(names["standard"]) < set(names["extreme"])
         if not model.stochastic:
