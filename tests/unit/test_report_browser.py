@@ -50,11 +50,13 @@ def several(tmp_path_factory):
         for seed in (0, 1):
             train = bench.model(encoder, seed=seed, epochs=EPOCHS)
             for k, epsilon in enumerate((0.05, 0.1)):
-                bench.attack(train, "pgd", epsilon, 0.6 - 0.2 * k - 0.1 * seed - 0.01 * len(encoder))
+                accuracy = 0.6 - 0.2 * k - 0.1 * seed - 0.01 * len(encoder)
+                bench.attack(train, "pgd", epsilon, accuracy, losses=LOSSES)
                 bench.certify(train, "ibp", epsilon, np.arange(N) >= N * (1 - 0.25 * (encoder == "direct")))
     return written_quickly(bench.finish("several"))
 
 
+LOSSES = [0.5, 1.25, 2.0]
 EPOCHS = [{"epoch": k, "loss": 1 / k, "validation_accuracy": 0.5, "seconds": 1.0} for k in (1, 2)]
 
 
@@ -100,10 +102,10 @@ def open_page(browser, study):
     assert wrong == []
 
 
-def saved(page):
-    """The rows of the view as the button saves them."""
+def saved(page, button="Data as CSV"):
+    """The rows of the view, or of curves, as the button saves them."""
     with page.expect_download() as download:
-        page.get_by_role("button", name="Data as CSV").click()
+        page.get_by_role("button", name=button).click()
     return list(csv.DictReader(Path(download.value.path()).read_text("utf-8").splitlines()))
 
 
@@ -226,6 +228,15 @@ def test_a_mean_over_trainings_says_what_it_is_and_leads_to_its_trainings(open_p
     marks.first.press("Enter")
     page.locator("#tab-seeds[aria-selected=true]").wait_for()
     assert page.locator("#view table").first.locator("tbody tr").count() == 2  # clean, and at the budget
+
+
+def test_curves_over_steps_are_saved_as_they_are_stored(open_page, several):
+    page = open_page("#?view=attacks&row=4", of=several)  # worst cases come first
+    rows = saved(page, "Curves as CSV")
+    assert [(row["curve"], float(row["value"])) for row in rows] == [
+        ("mean objective", loss) for loss in LOSSES
+    ]
+    assert [int(row["step"]) for row in rows] == [0, 1, 2]
 
 
 def test_accuracies_that_are_proved_are_a_measure_of_the_scatter(open_page, several):

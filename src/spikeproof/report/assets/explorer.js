@@ -766,7 +766,9 @@
     if (effort.loss.filter((p) => p[1] !== null).length > 1) curves.push(el("div", {}, el("h4", {}, "Objective against steps"), figure("Mean objective against the steps of the attack", {
       width: 440, height: 240, x: { label: "step" }, y: { label: "mean objective", grid: true },
       marks: [Plot.line(effort.loss, { x: (p) => p[0], y: (p) => p[1], stroke: COLOURS[1], strokeWidth: 2 })] })));
-    if (curves.length) parts.push(el("div", { class: "side" }, ...curves));
+    const steps = { head: ["curve", "step", "value"], body: [...effort.fall.map((p) => ["accuracy", ...p]), ...effort.loss.map((p) => ["mean objective", ...p])] };
+    if (curves.length) parts.push(el("div", { class: "side" }, ...curves),
+      el("button", { type: "button", onclick: () => save(steps, `${D.study.replace(/[^\w-]+/g, "-")}-${row.cell.slice(0, 8)}`) }, "Curves as CSV"));
     return parts;
   }
 
