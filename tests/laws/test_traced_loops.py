@@ -183,6 +183,26 @@ def test_a_program_that_gives_another_number_is_refused(monkeypatch, uncompiled)
     assert not uncompiled
 
 
+def test_a_program_that_passes_another_gradient_back_is_refused(monkeypatch, uncompiled):
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return 2 * grad
+
+    plain = ran(unroll, Loops.WRITTEN, LIF(), ATan(), drive(4), 4)
+    honest = inductor._Program.__call__
+    monkeypatch.setattr(
+        inductor._Program, "__call__", lambda self, *given: honest(self, Doubled.apply(given[0]), *given[1:])
+    )
+    with pytest.warns(UserWarning, match="other numbers than the written loop"):
+        found = ran(lif_unroll, Loops.INDUCTOR, LIF(), ATan(), drive(4), 4)
+    assert (found[2][0] - plain[2][0]).abs().max() <= 1e-6 * plain[2][0].abs().max()
+
+
 def test_a_compiler_that_fails_is_no_error_and_missing_memory_is(monkeypatch):
     words = "Triton has no such processor\nand much more"
 

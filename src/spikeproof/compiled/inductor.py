@@ -3,8 +3,8 @@
 On an accelerator the written loops start a small program for every operation of every time step; these start
 one for every `LONGEST` steps. A program belongs to a loop, a number of steps, a precision and a kind of
 device, and takes any number of neurons, so that no batch size and no length of a recording is compiled again.
-Its first use is compared with the written loop on the same input. A program that fails or gives another
-number is refused, with all others on such a device, and the written loops are used.
+Its first use is compared with the written loop on the same input, forward and backward. A program that fails
+or gives another number is refused, with all others on such a device, and the written loops are used.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ __all__ = ["Loop", "program_steps", "through_programs", "why_not_compiled"]
 Loop = Callable[..., tuple[Tensor, ...]]
 """A written loop: current `[T, N]` and tensors `[N]` to outputs `[T, N]` and the same tensors afterwards. It
 is hashable, and equal loops compute the same."""
+
+NEAR = 1e-5
+"""How far gradients of a program may lie from those of the written loop, relative to the largest."""
 
 LONGEST = 8
 """Most time steps of a program, a power of two. Twice as many take twice as long to compile."""
@@ -108,6 +111,7 @@ class _Program:
     loop: Loop
     steps: int
     once: bool
+    goes_back: bool
     compiled: Loop = field(init=False)
     checked: bool = False
 
@@ -136,14 +140,29 @@ class _Program:
             warnings.simplefilter("ignore")
             return self.compiled(current, *state)
 
-    @torch.no_grad()
-    def differs(self, found: Sequence[Tensor], current: Tensor, *state: Tensor) -> bool:
-        """Whether a number that was found is not that of the written loop, to the bit."""
-        wanted = self.written(current, *state)
-        return not all(
-            torch.equal(one.nan_to_num(nan=7.0), other.nan_to_num(nan=7.0))
-            for one, other in zip(found, wanted, strict=True)
-        )
+    def differs(self, found: Sequence[Tensor], *given: Tensor) -> bool:
+        """Whether what was found is not that of the written loop: to the bit, and its gradients to NEAR."""
+        with torch.no_grad():
+            pairs = zip(found, self.written(*given), strict=True)
+            same = [torch.equal(*(each.nan_to_num(nan=7.0) for each in pair)) for pair in pairs]
+        if not all(same):
+            return True
+        if not self.goes_back:
+            return False
+        with torch.autograd.graph.saved_tensors_hooks(_kept, _kept):  # no matter of a checkpoint around it
+            one, other = (self._gradients(loop, given) for loop in (self, self.written))
+        apart = [(a - b).abs().max() > NEAR * b.abs().max() for a, b in zip(one, other, strict=True)]
+        return any(map(bool, apart))  # NaN is not above anything
+
+    def _gradients(self, loop: Loop, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Gradients of the sum of what the loop gives."""
+        leaves = [each.detach().requires_grad_() for each in given]
+        total = torch.stack([each.sum() for each in loop(*leaves)]).sum()
+        return torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+
+
+def _kept(x: Tensor) -> Tensor:
+    return x
 
 
 @functools.cache
@@ -151,7 +170,7 @@ def _program(
     loop: Loop, steps: int, once: bool, dtype: torch.dtype, device: str, goes_back: bool
 ) -> _Program:
     """The program for such tensors, which is one and the same for all sizes of a layer."""
-    return _Program(loop, steps, once)
+    return _Program(loop, steps, once, goes_back)
 
 
 def through_programs(
@@ -179,6 +198,7 @@ def through_programs(
         try:
             program = _program(loop, length, once, current.dtype, current.device.type, goes_back)
             output, *after = found = program(piece, *state)
+            differs = not program.checked and program.differs(found, piece, *state)
         except Exception as error:  # compilers fail in many ways, and the written loop remains
             known = program is not None and program.checked  # what it raises now is not the compiler's,
             full = type(error).__name__ == "FailOnRecompileLimitHit"  # but for this
@@ -189,7 +209,7 @@ def through_programs(
                 current.device, f"Inductor could not compile the loops for {current.device.type}: {first}."
             )
             return None
-        if not program.checked and program.differs(found, piece, *state):
+        if differs:
             name = type(loop).__name__
             refuse(current.device, f"A program of Inductor gave other numbers than the written loop {name}.")
             return None
