@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +157,7 @@ def _inside(model: nn.Module) -> object:
     return getattr(model, "_orig_mod", model.module if isinstance(model, nn.DataParallel) else None)
 
 
-def _takes_key(model: Any) -> bool:
+def _takes_key(model: Callable[..., object]) -> bool:
     while isinstance(model, nn.Module) and isinstance(inner := _inside(model), nn.Module):
         model = inner
     try:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict, cast
 
 from spikeproof.errors import InputError
 from spikeproof.experiments.run.queue.listing import LARGEST_PLAN, PLAN, REPAIRS, Listed, write_index
@@ -146,7 +146,7 @@ def _noted(directory: Path) -> list[Repair]:
     try:
         content = from_json(bytes_of(path, LARGEST_PLAN), str(path))
         check_format(format_of(content), str(path))
-        noted: list[Repair] = shaped(content, Note, str(path))["repairs"]
+        noted = cast(list[Repair], shaped(content, Note, str(path))["repairs"])
         for cell in noted:
             check_cell(cell, str(path))
             cell["spec"]["train"], cell["spec"]["examples"]
@@ -220,7 +220,7 @@ def read_plan(directory: Path) -> Plan:
     try:
         content = from_json(bytes_of(path, LARGEST_PLAN), str(path))
         check_format(format_of(content), str(path))
-        plan: Plan = shaped(content, PlanDocument, str(path))
+        plan = cast(Plan, shaped(content, PlanDocument, str(path)))
         for cell in plan["plan"]:
             check_cell(cell, str(path))
     except InputError as error:
