@@ -13,9 +13,9 @@ import functools
 import json
 import os
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pydantic
 
@@ -23,6 +23,8 @@ from spikeproof.errors import InputError
 from spikeproof.regularfiles import open_regular
 
 __all__ = ["LARGEST_DOCUMENT", "bytes_of", "from_json", "printable", "read_json", "shaped", "synchronise"]
+
+Shape = TypeVar("Shape")
 
 LARGEST_DOCUMENT = 64 * 1024 * 1024
 """Most bytes of a JSON document."""
@@ -64,7 +66,7 @@ def bytes_of(path: Path, limit: int | None = None) -> bytes:
     return content
 
 
-def from_json(content: bytes, name: str) -> Any:
+def from_json(content: bytes, name: str) -> object:
     """The plain data of a JSON text, with every character that is not printable as a visible escape.
 
     Args:
@@ -86,7 +88,7 @@ def from_json(content: bytes, name: str) -> Any:
     return _safe(data, name)
 
 
-def shaped(data: object, shape: object, name: str) -> Any:
+def shaped(data: object, shape: type[Shape], name: str) -> Shape:
     """Plain data of a stated shape.
 
     Args:
@@ -102,7 +104,7 @@ def shaped(data: object, shape: object, name: str) -> Any:
         {'a': 1}
     """
     try:
-        return _validator(shape).validate_python(data)
+        return cast(Shape, _validator(cast(Hashable, shape)).validate_python(data))
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, (name, *first["loc"])))
@@ -114,7 +116,7 @@ def shaped(data: object, shape: object, name: str) -> Any:
         ) from error
 
 
-def read_json(path: Path, shape: object, limit: int = LARGEST_DOCUMENT) -> Any:
+def read_json(path: Path, shape: type[Shape], limit: int = LARGEST_DOCUMENT) -> Shape:
     """The JSON document in a regular file, of a stated size, depth and shape.
 
     Args:
@@ -173,7 +175,7 @@ def _refuse_constant(text: str) -> object:
     raise ValueError(f"{text} is no number of JSON")
 
 
-def _safe(data: object, name: str, depth: int = 0) -> Any:
+def _safe(data: object, name: str, depth: int = 0) -> object:
     if depth > DEEPEST:
         raise InputError(f"{name}: expected at most {DEEPEST} levels of brackets", "more", "Check the file.")
     if isinstance(data, str):
@@ -186,5 +188,5 @@ def _safe(data: object, name: str, depth: int = 0) -> Any:
 
 
 @functools.cache
-def _validator(shape: Any) -> pydantic.TypeAdapter[Any]:
+def _validator(shape: Any) -> pydantic.TypeAdapter[object]:  # any type, which the cache wants hashable
     return pydantic.TypeAdapter(shape)

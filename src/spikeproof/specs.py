@@ -41,7 +41,7 @@ __all__ = [
     "type_hints",
 ]
 
-Catalogue = Mapping[Any, Mapping[str, type]]
+Catalogue = Mapping[object, Mapping[str, type]]
 """Kind of part -> name -> class, such as `{Encoder: {"latency": Latency}}`."""
 
 Where = Callable[[tuple[str | int, ...]], str]
@@ -148,7 +148,7 @@ def _path(path: tuple[str | int, ...]) -> str:
 
 
 @functools.cache
-def type_hints(cls: type) -> dict[str, object]:
+def type_hints(cls: type) -> dict[str, Any]:
     """The type of every field of a dataclass, resolved once."""
     return typing.get_type_hints(cls)
 

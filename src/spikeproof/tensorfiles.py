@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -52,7 +51,7 @@ def dump(tensors: Mapping[str, Tensor], note: Mapping[str, object] | None = None
 
 def parse(
     content: bytes, name: str, largest_header: int = LARGEST_HEADER
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+) -> tuple[dict[str, Tensor], dict[str, object]]:
     """Tensors and note out of the content of a safetensors file.
 
     Args:
@@ -93,7 +92,7 @@ def parse(
     return tensors, note
 
 
-def _note(content: bytes, name: str) -> dict[str, Any]:
+def _note(content: bytes, name: str) -> dict[str, object]:
     """What stands in the header beside the tensors, which is looked at before any of them is made.
 
     Raises:

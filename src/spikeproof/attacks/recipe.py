@@ -47,11 +47,11 @@ def made(attack: Attack) -> Made | None:
     return found if found is not None or inner is None else made(inner)
 
 
-def _remembering(make: Callable[[Any, Threat], Attack]) -> Callable[[Any, Threat], Attack]:
+def _remembering(make: Callable[[Recipe, Threat], Attack]) -> Callable[[Recipe, Threat], Attack]:
     """The call of a recipe, checked, whose attack keeps the recipe and the threat in its field `made`."""
 
     @functools.wraps(make)
-    def call(self: Recipe, *given: Any, **named: Any) -> Attack:
+    def call(self: Recipe, *given: Threat, **named: Threat) -> Attack:
         threat = named.get("threat", *given[:1]) if len(given) < 2 else None
         if len(given) + len(named) != 1 or threat is None:
             raise InputError(
@@ -70,7 +70,7 @@ def _remembering(make: Callable[[Any, Threat], Attack]) -> Callable[[Any, Threat
 class Recipe:
     """A named attack without its threat; the attack that it returns for a threat keeps both."""
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         own = vars(cls).get("__call__")
         if own is not None:

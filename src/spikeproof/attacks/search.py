@@ -5,7 +5,7 @@ the set of the threat, because the loop projects every iterate. Whether an attac
 model itself on the returned example, under a draw that the search has not used.
 
 During the search, the forward pass of a gradient also says whether its image fools the model, but only where
-its logits are the model's own to the bit: where the gradient source is the model or its twin. Any other
+its logits are the model's own to the bit: where the gradient source is the model or its twin. Every other
 gradient source costs a forward pass of the model beside its own. On a model that draws, what one pass has
 shown under the draws of the search decides nothing: runs are compared under new draws (`settle`).
 """

@@ -190,7 +190,7 @@ def work(
 ) -> None:
     """Help to compute the study in DIR, which another machine may have begun.
 
-    Any number of these commands and of `spikeproof run` may work on one directory that their machines share:
+    Several of these commands and of `spikeproof run` may work on one directory that their machines share:
     each cell is computed by one of them. No report is written; `spikeproof report DIR` does that.
     """
     from spikeproof.command import terminal

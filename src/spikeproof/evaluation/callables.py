@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +110,7 @@ def answering(model: Any) -> Model:
     return found
 
 
-def _takes_key(model: Any) -> bool:
+def _takes_key(model: Callable[..., object]) -> bool:
     try:
         signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
     except (TypeError, ValueError):  # a callable written in C may have no signature

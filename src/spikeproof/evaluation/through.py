@@ -52,7 +52,9 @@ __all__ = [
 ]
 
 
-def through(model: Any, recipe: Recipe) -> Classifier | Substitutable | RateNetwork | GradientSources | None:
+def through(
+    model: Model, recipe: Recipe
+) -> Classifier | Substitutable | RateNetwork | GradientSources | None:
     """The gradient source of a recipe, or None if it is the model itself.
 
     Args:
@@ -90,7 +92,7 @@ def _layered(model: object, recipe: Recipe) -> Classifier:
     )
 
 
-def made_on(other: Any, recipe: Transfer) -> GradientSources:
+def made_on(other: Model, recipe: Transfer) -> GradientSources:
     """The argument `through` of a transfer attack: another model, and the gradient source for it.
 
     Args:
@@ -103,7 +105,7 @@ def made_on(other: Any, recipe: Transfer) -> GradientSources:
     return GradientSources((other, through(other, recipe.attack)))
 
 
-def _twin(model: Any, recipe: Recipe) -> Classifier | Substitutable | None:
+def _twin(model: Model, recipe: Recipe) -> Classifier | Substitutable | None:
     """The twin with the surrogate and the backward rule of a recipe, or None if the recipe names neither."""
     if not isinstance(recipe, GradientRecipe) or (recipe.surrogate is None and recipe.backward is None):
         return None

@@ -417,7 +417,7 @@ class _Recalling(Surrogate):
         return self.slope(x)
 
     def end(self) -> None:
-        """The run, if there is one, takes over the statistics, unless this look has given it some before."""
+        """The run, if there is one, takes over the statistics, unless this pass has given it some before."""
         if self.known is not None and not self.frozen:
             self.known.keep(self.layer, tuple(self.statistics))
 
@@ -426,7 +426,9 @@ class _Fused(torch.autograd.Function):
     """The loop of `unroll` for integrate-and-fire neurons, with the derivatives of an ASSG pass."""
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, v: Tensor, neuron: IntegrateAndFire, fitting: _Recalling) -> Any:
+    def forward(
+        ctx: Any, current: Tensor, v: Tensor, neuron: IntegrateAndFire, fitting: _Recalling
+    ) -> tuple[Tensor, Tensor]:
         decay, ctx.form = neuron.decay, None
         if compiles(current, None, neuron.reset) and current[0].is_contiguous():
             ctx.form = neuron.form(Kind.INTEGRATING, decay)
@@ -444,7 +446,7 @@ class _Fused(torch.autograd.Function):
         return spikes, v
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (potentials, spikes, slopes), neuron = ctx.saved_tensors, ctx.neuron
         if ctx.form is not None:
             return compiled_backward(grads[0], ctx.form, potentials, slopes), None, None, None

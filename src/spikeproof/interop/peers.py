@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ _BESIDES = {
 """Further commands that install a library, where the extra cannot include it."""
 
 
-def library(name: str) -> Any:
+def library(name: str) -> ModuleType:
     """Import the package of a peer.
 
     Raises:
@@ -310,7 +311,7 @@ class PeerAttack:
         return Result(made, success, trace, forward + 1, backward, zero, ear.fell, outside)
 
 
-def _innermost(model: object) -> Any:
+def _innermost(model: object) -> object:
     while not isinstance(model, nn.Module) and hasattr(model, "model"):
         model = model.model
     return model

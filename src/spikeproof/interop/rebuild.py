@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -154,7 +154,7 @@ def _noting(model: Wrapped, seen: list[_Called]) -> Iterator[None]:
     spots = {id(spot.module) for spot in model.spots()}
     within = {id(part) for spot in model.spots() for part in spot.module.modules()} - spots
 
-    def note(module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
+    def note(module: nn.Module, given: tuple[Tensor, ...], answer: Tensor | tuple[Tensor, ...]) -> None:
         first = answer[0] if isinstance(answer, tuple) else answer
         seen.append(_Called(module, given[0], first))
 
@@ -180,9 +180,9 @@ def _steps(model: Wrapped, x: Tensor) -> int:
         model(x[:2], _key(2))
     last = seen[-1]
     for adapter in model.adapters:
-        looks = adapter.looks(last.module, last.given)
-        if looks is not None:
-            return looks[0] * sum(each.module is last.module for each in seen)
+        extent = adapter.extent(last.module, last.given)
+        if extent is not None:
+            return extent[0] * sum(each.module is last.module for each in seen)
     _refuse("neurons in its last layer", type(last.module).__name__)
 
 

@@ -105,14 +105,14 @@ class SpikingNetwork(nn.Module):
         *hidden, last = self.layers
         for layer in hidden:
             x = layer(x)
-        readout = last.layers[0] if isinstance(last, Observed) else last
-        if not isinstance(readout, (Spiking, Integrator)):
+        output = last.layers[0] if isinstance(last, Observed) else last
+        if not isinstance(output, (Spiking, Integrator)):
             raise InputError(
                 "Reading potentials needs output neurons that have a potential",
-                type(readout).__name__,
+                type(output).__name__,
                 "Use the objective margin.",
             )
-        return last(x), readout.integrate(x)
+        return last(x), output.integrate(x)
 
 
 class Observed(SpikingNetwork):
@@ -189,7 +189,7 @@ class Parts(NamedTuple):
         pool = [] if maker is None else [maker(window, self.neuron.spiking)]
         return [neurons, *pool, *synapse]
 
-    def readout(self, classes: int | None = None) -> nn.Module:
+    def output_layer(self, classes: int | None = None) -> nn.Module:
         """The output layer: its neurons fire or only integrate, or it has none, as the decoder requires."""
         if self.reads_current:
             return Integrator(LinearUnit(), classes)
@@ -253,7 +253,7 @@ class MLP(Architecture):
             layers += [OverTime(*[nn.Flatten()][i:], nn.Linear(size, hidden)), *parts.hidden(hidden)]
             size = hidden
         flatten = [nn.Flatten()][len(self.hidden) :]
-        layers += [OverTime(*flatten, nn.Linear(size, classes)), parts.readout(classes)]
+        layers += [OverTime(*flatten, nn.Linear(size, classes)), parts.output_layer(classes)]
         return SpikingNetwork(layers)
 
 

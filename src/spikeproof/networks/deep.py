@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -188,7 +188,7 @@ class Residual(SpikingNetwork):
         like = next(self.parameters())
         self.gain = torch.full((), gain, dtype=like.dtype, device=like.device)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: object) -> None:
         if f"{prefix}gain" in state_dict and self.gain is None:
             self.weigh(1.0)
         super()._load_from_state_dict(state_dict, prefix, *others)

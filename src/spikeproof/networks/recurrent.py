@@ -98,7 +98,7 @@ class LSNN(Architecture):
             linear = OverTime(*[nn.Flatten()][i:], nn.Linear(size, neurons))
             layers += [linear, *hidden.hidden(neurons)]
             size = neurons
-        return SpikingNetwork([*layers, OverTime(nn.Linear(size, classes)), parts.readout(classes)])
+        return SpikingNetwork([*layers, OverTime(nn.Linear(size, classes)), parts.output_layer(classes)])
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class _Cells(Architecture):
             gates = nn.Linear(size, self.cell.gates * cells)
             layers += [OverTime(*[nn.Flatten()][i:], gates), Spiking(self.cell, parts.spike, features=cells)]
             size = cells
-        return SpikingNetwork([*layers, OverTime(nn.Linear(size, classes)), parts.readout(classes)])
+        return SpikingNetwork([*layers, OverTime(nn.Linear(size, classes)), parts.output_layer(classes)])
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,19 @@ def substitute(
 ) -> Substitutable: ...
 
 
+@overload
 def substitute(
-    model: Classifier | Substitutable,
+    model: Model,
+    *,
+    surrogate: Surrogate | None = None,
+    backward: BackwardRule | None = None,
+    unroll: Unroll | None = None,
+    spike: Surrogate | None = None,
+) -> Classifier | Substitutable: ...
+
+
+def substitute(
+    model: Model,
     *,
     surrogate: Surrogate | None = None,
     backward: BackwardRule | None = None,

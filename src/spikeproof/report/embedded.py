@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
@@ -32,6 +32,8 @@ from spikeproof.report.charts.exhibits import Array, Exhibit, first_of
 from spikeproof.report.provenance import Sources
 
 __all__ = ["Limits", "as_script", "embedded"]
+
+Point = TypeVar("Point")
 
 Json = dict[str, Any]  # a JSON document, whose values are of many types
 
@@ -259,7 +261,7 @@ def _efforts(kept: Sequence[Record], withheld: Set[_Place]) -> dict[int, Json]:
     return found
 
 
-def _thinned(points: Sequence[Any]) -> list[Any]:
+def _thinned(points: Sequence[Point]) -> list[Point]:
     """At most `MOST_STEPS` of the points, the first and the last among them."""
     if len(points) <= MOST_STEPS:
         return list(points)

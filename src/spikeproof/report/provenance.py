@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from spikeproof.errors import InputError
 from spikeproof.experiments.read.finished import Opened
@@ -190,10 +189,10 @@ def _failures(directory: Path, addresses: Iterable[str]) -> tuple[Failed, ...]:
     return tuple(found)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, object]:
     """The JSON object in a file, or an empty one if there is none."""
     try:
-        content: dict[str, Any] = read_json(path, dict[str, Any])
+        content: dict[str, object] = read_json(path, dict[str, object])
     except InputError:
         return {}
     return content

@@ -269,7 +269,7 @@ class Shrinking:
         losses, kept, fell = list[Tensor](), x.detach().clone(), torch.full_like(y, -1)
         success = torch.zeros_like(y, dtype=torch.bool)
         for restart in range(self.restarts):
-            start: Any = None
+            start: _StartAt | None = None
             for i, attack in enumerate(self.attacks):
                 last = i == len(self.attacks) - 1
                 begun = replace(attack, stop_when_fooled=last, start=start)

@@ -23,7 +23,7 @@ from spikeproof.experiments.study.owned import Owned
 from spikeproof.experiments.study.study import Candidate, Study
 from spikeproof.interop.frameworks.adapters import modules_inside
 from spikeproof.keys import Key
-from spikeproof.plainfiles import read_json
+from spikeproof.plainfiles import read_json, shaped
 from spikeproof.protocols import Model, Threat
 from spikeproof.specs import build, describe
 from spikeproof.threats import check_budget
@@ -83,8 +83,8 @@ def data_spec_of(path: Path, name: object) -> DatasetSpec:
         return named
     cell = path / "cell.json"
     try:
-        spec = read_json(cell, dict[str, object])["spec"]["dataset"]
-        found = data_of(spec)
+        spec = shaped(read_json(cell, dict[str, object])["spec"], dict[str, object], str(cell))
+        found = data_of(shaped(spec["dataset"], dict[str, object], str(cell)))
     except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             "A data set to measure the model on", f"none, and no {cell}", "Add --dataset fashion-mnist."

@@ -4,7 +4,7 @@ A cell is verified once, file by file, when it is finished or first read. What w
 line of a file in the folder `extracts`: its numbers, its provenance and the columns of its table, with the
 size and the times of change of every file. A line is believed as long as all of these are what they were; a
 cell without such a line is read and verified again. Extracts save time and decide nothing: they may be
-deleted, and a line that does not fit is passed over. Any number of processes may write them at once, each
+deleted, and a line that does not fit is passed over. Several processes may write them at once, each
 into a file of its own.
 
 A change of a file that keeps its size and both its times is not noticed here. `status --verify` reads every
@@ -489,7 +489,7 @@ def _names_in(names: tuple[str, ...]) -> frozenset[str]:
 
 def _provenance(path: Path) -> Mapping[str, object]:
     try:
-        found: dict[str, object] = read_json(path / "provenance.json", dict[str, Any])
+        found: dict[str, object] = read_json(path / "provenance.json", dict[str, object])
     except InputError:
         return {}
     return found

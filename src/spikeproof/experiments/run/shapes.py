@@ -226,7 +226,7 @@ class _Analyse(_Measured):
     epsilon: Annotated[Number, Field(ge=0)]
 
 
-SPECS: Mapping[str, object] = {
+SPECS: Mapping[str, type[object]] = {
     CellKind.TRAIN: _Train,
     CellKind.CLEAN: _Evaluated,
     CellKind.INSPECT: _Evaluated,
@@ -434,7 +434,7 @@ class _AnalyseNumbers(TypedDict):
     weights: NotRequired[Text]
 
 
-NUMBERS: Mapping[str, object] = {
+NUMBERS: Mapping[str, type[object]] = {
     CellKind.TRAIN: _TrainNumbers,
     CellKind.CLEAN: _CleanNumbers,
     CellKind.INSPECT: _InspectNumbers,

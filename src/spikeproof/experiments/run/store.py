@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -258,7 +258,7 @@ def _read(path: Path) -> Stored:
         InputError: with the file and what is wrong with it.
     """
     manifest = read_json(path / MANIFEST, Manifest)
-    documents = {}
+    documents: dict[str, Any] = {}
     for name, digest in manifest.items():
         content = bytes_of(path / name, LARGEST_DOCUMENT if name.endswith(".json") else LARGEST_FILE)
         if hashlib.sha256(content).hexdigest() != digest:
@@ -270,9 +270,9 @@ def _read(path: Path) -> Stored:
     for name in DOCUMENTS:
         if name not in documents:
             raise InputError(f"{path / MANIFEST}: expected {name!r}", "none", "Copy the cell again.")
-    cell = shaped(documents["cell.json"], dict[str, Any], str(path / "cell.json"))
-    written_as = cell.pop("format", FORMAT)
-    return Stored(path, cell, documents["metrics.json"], frozenset(manifest), written_as)
+    cell = shaped(documents["cell.json"], dict[str, object], str(path / "cell.json"))
+    written_as = shaped(cell.pop("format", FORMAT), int, str(path / "cell.json"))
+    return Stored(path, cast("CellRecord", cell), documents["metrics.json"], frozenset(manifest), written_as)
 
 
 def as_json(data: object, indent: int | None = 1) -> bytes:

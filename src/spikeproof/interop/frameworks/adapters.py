@@ -165,7 +165,7 @@ class Adapter:
         """The spike functions of a module; none for a module without neurons."""
         yield from ()
 
-    def looks(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
+    def extent(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
         """Number of time steps and of examples that a layer of neurons sees in one call; None for others."""
         return None
 

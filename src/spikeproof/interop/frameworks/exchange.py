@@ -148,8 +148,8 @@ def exchanged(layers: Sequence[tuple[Adapter, nn.Module]], asked: Asked, batch: 
     with ExitStack() as stack:
         for layer, spot in enumerate(spots):
             slope = _slope(asked, spot, layer, batch, stack)
-            modules: dict[str, Any] = spot.module._modules
-            holder = modules if spot.name in modules else vars(spot.module)
+            modules = spot.module._modules
+            holder: dict[str, Any] = modules if spot.name in modules else vars(spot.module)
             old = holder[spot.name]
             holder[spot.name] = spot.with_slope(old, slope)
             stack.callback(holder.__setitem__, spot.name, old)
@@ -175,6 +175,10 @@ def _slope(asked: Asked, spot: Spot, layer: int, batch: int, stack: ExitStack) -
         return fit.slope(x) if spot.stepwise else fit.next_step(x)
 
     return slope
+
+
+Answer = Tensor | tuple[Tensor, ...]
+"""What a layer returns: spikes, or spikes and states."""
 
 
 class _Layer:
@@ -207,21 +211,23 @@ class _Layer:
         self.currents, self.spikes = list[Tensor](), list[Tensor]()
         self.known: Tensor | None = None
 
-    def note(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], answer: Any) -> Any:
+    def note(
+        self, module: nn.Module, given: tuple[object, ...], named: dict[str, object], answer: Answer
+    ) -> Answer | None:
         """The answer of the layer, whose spikes have the derivative of the rule."""
-        many = isinstance(answer, tuple)
-        current, spikes = [*given, *named.values(), None][0], answer[0] if many else answer
+        spikes, *states = answer if isinstance(answer, tuple) else (answer,)
+        current = [*given, *named.values(), None][0]
         if not isinstance(current, Tensor) or current.shape != spikes.shape:
             _refuse(self.rule, "layers whose spikes have the shape of their current", self.name)
         if not torch.is_grad_enabled():
             return None
-        batch = (self.adapter.looks(module, current) or (1, len(current)))[1]
+        batch = (self.adapter.extent(module, current) or (1, len(current)))[1]
         for kept, tensor in ((self.currents, current.detach()), (self.spikes, spikes.detach())):
             kept.append(_over_time(tensor, self.flow, batch))
         if len({each.shape[1:] for each in self.currents}) > 1:
             _refuse(self.rule, "layers that serve in one place", f"{self.name} in several")
         z: Tensor = _Rated.apply(current, spikes.detach(), self)  # type: ignore[no-untyped-call]
-        return (z, *answer[1:]) if many else z
+        return (z, *states) if isinstance(answer, tuple) else z
 
     @property
     def steps(self) -> int:

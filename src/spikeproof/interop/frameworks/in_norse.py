@@ -42,7 +42,7 @@ class InNorse(Adapter):
         if fires and derives(module, self.package, *_OVER_TIME, *_ONE_STEP):
             yield Spot(module, "activation", _unit(module), _with_slope)
 
-    def looks(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
+    def extent(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
         if derives(module, self.package, *_OVER_TIME):
             return (len(x), x.shape[1]) if x.ndim > 1 else (len(x), 0)
         return (1, len(x)) if derives(module, self.package, *_ONE_STEP) else None
@@ -67,7 +67,7 @@ def _names(step: FunctionType, depth: int = 3) -> set[str]:
 
 
 def _unit(module: nn.Module) -> float | Tensor:
-    parameters: Any = getattr(module, "p", None)
+    parameters = getattr(module, "p", None)
     parameters = getattr(parameters, "lif", getattr(parameters, "lif_adex", parameters))
     threshold = getattr(parameters, "v_th", getattr(parameters, "v_thresh", 1.0))
     threshold = torch.as_tensor(threshold).detach()

@@ -49,7 +49,7 @@ class InSinabs(Adapter):
         if self.holds(module) and getattr(module, "spike_fn", None) is not None:
             yield Spot(module, "spike_fn", _unit(module), _with_slope)
 
-    def looks(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
+    def extent(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
         if not self.holds(module):
             return None
         if derives(module, self.package, "SqueezeMixin"):
@@ -73,7 +73,7 @@ class InSinabs(Adapter):
 
 def _unit(module: nn.Module) -> float | Tensor:
     """The threshold; of a layer whose threshold adapts, the one at rest."""
-    found: Any = getattr(module, "b0", getattr(module, "spike_threshold", 1.0))
+    found = getattr(module, "b0", getattr(module, "spike_threshold", 1.0))
     threshold = torch.as_tensor(found).detach()
     return torch.where(threshold > 0, threshold, 1.0)
 

@@ -55,7 +55,7 @@ class InSnnTorch(Adapter):
             stepwise = "mem" in module._buffers
             yield Spot(module, "spike_grad", _unit(module), _with_slope, stepwise)
 
-    def looks(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
+    def extent(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
         if not (self.holds(module) or any(self.spots(module))):
             return None
         return (1, len(x)) if "mem" in module._buffers else (len(x), x.shape[1])
@@ -93,7 +93,7 @@ class ByAmount(Reset):
 
 def _unit(module: nn.Module) -> float | Tensor:
     """The threshold, of every neuron where each has its own; 1 where it is not positive."""
-    threshold: Any = getattr(module, "delta_threshold", getattr(module, "threshold", 1.0))
+    threshold = getattr(module, "delta_threshold", getattr(module, "threshold", 1.0))
     if isinstance(threshold, Tensor):
         return torch.where(threshold.detach() > 0, threshold.detach(), 1.0)
     return float(threshold) if threshold > 0 else 1.0

@@ -63,7 +63,7 @@ class InSpikingJelly(Adapter):
         if derives(module, self.package) and hasattr(module, "surrogate_function"):
             yield Spot(module, "surrogate_function", _unit(module), _with_slope)
 
-    def looks(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
+    def extent(self, module: nn.Module, x: Tensor) -> tuple[int, int] | None:
         if not any(self.spots(module)):
             return None
         if _StepMode.of(module) is _StepMode.SINGLE:

@@ -24,13 +24,13 @@ from spikeproof.interop.frameworks.wrapped import AsItIs, called
 from spikeproof.keys import Key
 from spikeproof.protocols import Encoder
 
-__all__ = ["FEW", "Look", "Trial", "UnfitError", "alike", "draws", "layout_of", "moved"]
+__all__ = ["FEW", "Trial", "TrialPass", "UnfitError", "alike", "draws", "layout_of", "moved"]
 
 FEW = 3
 """Examples that a network is tried with; one fewer tells the axis of examples from the others."""
 
 
-class Look(NamedTuple):
+class TrialPass(NamedTuple):
     """The result of a trial forward pass."""
 
     found: Tensor
@@ -77,7 +77,7 @@ class Trial:
             torch.manual_seed(0)
             return self.encoder(x, Key.of(0).for_rows(range(n))).to(dtype).clone()
 
-    def look(self, layout: Layout, n: int = FEW) -> Look:
+    def run(self, layout: Layout, n: int = FEW) -> TrialPass:
         """One call with the first examples.
 
         Raises:
@@ -99,7 +99,7 @@ class Trial:
         least = min(totals, default=None)
         if least is not None and (least < 1 or any(total % least for total in totals)):  # some serve twice
             raise UnfitError(f"its layers see different numbers of steps, {sorted(totals)}")
-        return Look(found, least, passes)
+        return TrialPass(found, least, passes)
 
     def _passes(self, x: Tensor) -> bool:
         """Whether a call returns a state beside its output that the next call takes."""
@@ -129,7 +129,7 @@ class Trial:
         def note(module: nn.Module, given: tuple[object, ...]) -> None:
             for adapter in self.adapters:
                 if given and isinstance(given[0], Tensor):
-                    found = adapter.looks(module, given[0])
+                    found = adapter.extent(module, given[0])
                     if found is not None:
                         seen.setdefault(id(module), []).append(found)
 
@@ -159,7 +159,7 @@ def layout_of(trial: Trial, time: str | None, over_time: bool) -> Layout:
                 "Say how many steps there are, or leave out steps and encoder.",
             )
         try:
-            trial.look(Layout(time))
+            trial.run(Layout(time))
         except UnfitError as why:
             raise InputError(
                 f"A network that can be called with time={time!r}", str(why), "Leave out time."
@@ -199,17 +199,17 @@ def layout_of(trial: Trial, time: str | None, over_time: bool) -> Layout:
 
 def _check_fit(trial: Trial, layout: Layout) -> None:
     """Refuse a way of calling that the network cannot be meant for."""
-    look, fewer = trial.look(layout), trial.look(layout, FEW - 1)
-    if look.steps not in (None, trial.encoder.steps):
-        raise UnfitError(f"its neurons see {look.steps} steps")
-    if layout is Layout.CALLS and look.steps is None and trial.encoder.steps > 1 and not look.passes:
+    tried, fewer = trial.run(layout), trial.run(layout, FEW - 1)
+    if tried.steps not in (None, trial.encoder.steps):
+        raise UnfitError(f"its neurons see {tried.steps} steps")
+    if layout is Layout.CALLS and tried.steps is None and trial.encoder.steps > 1 and not tried.passes:
         raise UnfitError("nothing in it is known to keep a state between calls")
-    if layout is Layout.CALLS and trial.adapters and not look.passes and not trial.keeping:
+    if layout is Layout.CALLS and trial.adapters and not tried.passes and not trial.keeping:
         raise UnfitError("it returns no state that the next call could take")
-    axes = moved(look.found, fewer.found)
-    if len(axes) != 1 or look.found.ndim not in (2, 3):
-        raise UnfitError(f"its answers have the shape {list(look.found.shape)}")
-    first = look.found.narrow(axes[0], 0, FEW - 1)
+    axes = moved(tried.found, fewer.found)
+    if len(axes) != 1 or tried.found.ndim not in (2, 3):
+        raise UnfitError(f"its answers have the shape {list(tried.found.shape)}")
+    first = tried.found.narrow(axes[0], 0, FEW - 1)
     if not alike(first, fewer.found) and not draws(trial, layout):
         raise UnfitError("its answers depend on the other examples")
 
@@ -217,23 +217,23 @@ def _check_fit(trial: Trial, layout: Layout) -> None:
 def _makes_time(trial: Trial) -> bool:
     """Whether the network takes images, and its neurons then see several steps."""
     try:
-        look = replace(trial, encoder=AsItIs()).look(Layout.INSIDE)
+        tried = replace(trial, encoder=AsItIs()).run(Layout.INSIDE)
     except (UnfitError, InputError):
         return False
-    return look.steps is not None and look.steps > 1
+    return tried.steps is not None and tried.steps > 1
 
 
 def _inside(trial: Trial) -> Layout:
     """The layout of a network that takes images, once it is sure that it does."""
     try:
-        look = trial.look(Layout.INSIDE)
+        tried = trial.run(Layout.INSIDE)
     except UnfitError as why:
         raise InputError(
             "A network that takes images, or steps= or encoder= for one that takes input over time",
             f"one that cannot be called with {list(trial.x[:FEW].shape)} ({why})",
             "Say how many steps there are: wrap(net, images, steps=8).",
         ) from why
-    if look.steps == 1:
+    if tried.steps == 1:
         raise InputError(
             "The number of time steps of a network whose neurons see one step at each call",
             "neither steps= nor encoder=",
@@ -247,7 +247,7 @@ def draws(trial: Trial, layout: Layout) -> bool:
     """Whether the network draws random numbers of PyTorch."""
     with trial.quiet():
         before = torch.random.get_rng_state()
-        called(trial.call, layout, trial.encoded(FEW), trial.output, trial.look(layout).passes)
+        called(trial.call, layout, trial.encoded(FEW), trial.output, trial.run(layout).passes)
         return not torch.equal(before, torch.random.get_rng_state())
 
 

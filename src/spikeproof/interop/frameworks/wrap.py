@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from enum import Enum
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -318,24 +317,24 @@ def _read(
     classes: int | None,
 ) -> Wrapped:
     """The model, once its answers are understood and checked."""
-    look, fewer = trial.look(layout), trial.look(layout, FEW - 1)
-    _check_answers(look.found)
-    many = trial.encoder.steps if layout is not Layout.INSIDE else look.steps
-    order = _axes(look.found, fewer.found, layout, many, axes)
-    outputs = look.found[None] if order is None else look.found.permute(order)
+    tried, fewer = trial.run(layout), trial.run(layout, FEW - 1)
+    _check_answers(tried.found)
+    many = trial.encoder.steps if layout is not Layout.INSIDE else tried.steps
+    order = _axes(tried.found, fewer.found, layout, many, axes)
+    outputs = tried.found[None] if order is None else tried.found.permute(order)
     random = draws(trial, layout)
     decoder = _decoder(readout, outputs, order is not None)
     found = decoder(outputs).shape[1]
     if found < LEAST_CLASSES:
         raise InputError(
             f"A network of at least {LEAST_CLASSES} classes",
-            f"{found} scores from outputs of shape {list(look.found.shape)}",
+            f"{found} scores from outputs of shape {list(tried.found.shape)}",
             "Return a score for each class; of one score s, return [-s, s].",
         )
     if classes not in (None, found):
         raise InputError(
             f"A network of {classes} classes",
-            f"{found} scores from outputs of shape {list(look.found.shape)}",
+            f"{found} scores from outputs of shape {list(tried.found.shape)}",
             "Pass the right number, or wrap a function that leaves out or groups outputs.",
         )
     encoder = AsItIs(random) if layout is Layout.INSIDE else trial.encoder
@@ -345,7 +344,7 @@ def _read(
         decoder=decoder,
         axes=order,
         output=trial.output,
-        passes=look.passes,
+        passes=tried.passes,
         classes=found,
         shape=tuple(trial.x.shape[1:]),
         draws=random,
@@ -530,7 +529,7 @@ def _first_values(model: Wrapped, x: Tensor) -> list[tuple[str, Tensor]]:
     spots = {id(spot.module) for spot in model.spots()}
     fired = list[str]()
 
-    def note(module: nn.Module, given: tuple[Any, ...], answer: Any, *, name: str) -> None:
+    def note(module: nn.Module, given: tuple[object, ...], answer: object, *, name: str) -> None:
         if not fired:
             values = (*given[:1], answer)
             found.extend((name, value) for value in values if isinstance(value, Tensor))

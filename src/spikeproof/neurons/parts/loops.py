@@ -226,7 +226,7 @@ def _run(
 @cache
 def _constants(form: Membrane, known: Formula, unit: float | None, threads: int) -> bytes:
     """A job without tensors."""
-    given: dict[str, Any] = {
+    given: dict[str, object] = {
         **{name: getattr(form, name) for name in NUMBERS},
         "threads": threads,
         "kind": form.kind,

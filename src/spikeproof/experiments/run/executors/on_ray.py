@@ -133,11 +133,11 @@ class _Actor:
     def __init__(self, handle: Any) -> None:
         self.handle, self.owner = handle, named()
 
-    def begin(self, labour: Labour, cells: object, crew: dict[Any, _Actor]) -> None:
+    def begin(self, labour: Labour, cells: object, crew: dict[object, _Actor]) -> None:
         """Start to work."""
         crew[self.handle.work.remote(labour, cells, self.owner)] = self
 
-    def outcome(self, reference: Any) -> Lost | None:
+    def outcome(self, reference: object) -> Lost | None:
         """How the worker ended: None where nothing remains to be done.
 
         Raises:

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.experiments.run.executors.seam import Heard, Lost, Patience, deaf_to_interrupts, named
@@ -131,7 +131,7 @@ class _Element:
         except SpikeproofError as error:  # whatever is raised arrives as text only
             return error
 
-    def checkpoint(self) -> Any:
+    def checkpoint(self) -> object:
         """Give the cell back, and ask for the same worker again."""
         import submitit
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict, cast
 
 from spikeproof.errors import InputError
 from spikeproof.experiments.run.shapes import (
@@ -159,7 +159,7 @@ def noted_repairs(directory: Path) -> list[Repair]:
     try:
         content = from_json(bytes_of(path, LARGEST_PLAN), str(path))
         check_format(format_of(content), str(path))
-        noted: list[Repair] = shaped(content, Note, str(path))["repairs"]
+        noted = cast(list[Repair], shaped(content, Note, str(path))["repairs"])
         for cell in noted:
             check_cell(cell, str(path))
             cell["spec"]["train"], cell["spec"]["examples"]
@@ -225,7 +225,7 @@ def read_plan(directory: Path) -> Plan:
         with _without_search_for_garbage():
             content = from_json(bytes_of(path, LARGEST_PLAN), str(path))
             check_format(format_of(content), str(path))
-            plan: Plan = shaped(content, PlanDocument, str(path))
+            plan = cast(Plan, shaped(content, PlanDocument, str(path)))
             for cell in plan["plan"]:
                 check_cell(cell, str(path))
     except InputError as error:
