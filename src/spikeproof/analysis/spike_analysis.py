@@ -344,7 +344,7 @@ class SpikeAnalysis(Analysis):
         change = Change(*keep("change", lambda: spike_change(few, fewer, self.cost)))
         firing = ((few != 0) | (fewer != 0)).any(0).flatten()
         a, b = (spike_trains(spikes.flatten(1)[:, firing]) for spikes in (few, fewer))
-        bits, shuffled = _told(few, labels, key, keep)
+        bits, shuffled = _information_in(few, labels, key, keep)
         counts = [spikes[..., chosen].ne(0).sum(0).double().cpu().numpy() for spikes in map(_flat, repeated)]
         return {
             "layer": before.layer,
@@ -413,7 +413,9 @@ def _mean_distance(distance: TrainDistance, a: SpikeTrains, b: SpikeTrains) -> f
     return _mean(distance(a, b))
 
 
-def _told(spikes: Tensor, labels: Tensor, key: Key, keep: Keep) -> tuple[dict[str, float], dict[str, float]]:
+def _information_in(
+    spikes: Tensor, labels: Tensor, key: Key, keep: Keep
+) -> tuple[dict[str, float], dict[str, float]]:
     """Mean information per neuron by response, and the same for shuffled labels."""
     responses: dict[str, Responses] = {
         "counts": SpikeCounts(),

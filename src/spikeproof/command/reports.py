@@ -157,7 +157,7 @@ def _without_search_for_garbage() -> Iterator[None]:
 
 def _read(directory: Path | Opened) -> tuple[Numbers, Sequence[Compared], Sequence[Outcome]]:
     """The numbers of the finished cells of a study, the comparisons of its models, and their worst cases."""
-    from spikeproof.experiments.read.comparisons import MOST_COMPARED, comparisons, told
+    from spikeproof.experiments.read.comparisons import MOST_COMPARED, comparisons, stated
     from spikeproof.experiments.read.gathered.corrupted import corruption_errors, corruption_records
     from spikeproof.experiments.read.gathered.transfers import transfer_grids
     from spikeproof.experiments.read.ranking import rankings
@@ -166,7 +166,7 @@ def _read(directory: Path | Opened) -> tuple[Numbers, Sequence[Compared], Sequen
 
     with _without_search_for_garbage():
         found, outcomes = measured(directory)
-        worst = told(outcomes)
+        worst = stated(outcomes)
         numbers = Numbers(
             found,
             probe_records(directory),

@@ -104,7 +104,7 @@ class Lines(Listener):
         self.line(f"note: {message}")
 
     def progress(self, cell: Cell, progress: Progress) -> None:
-        self.say(f"{self.names[cell.address]}: {_told(progress)}")
+        self.say(f"{self.names[cell.address]}: {_in_words(progress)}")
 
     def finished(self, cell: Cell, failure: Failure | None) -> None:
         self.done += 1
@@ -119,7 +119,7 @@ class Lines(Listener):
         self.left = state.seconds_left
         busy = [
             f"{self.names[each.cell.address]} for {each.seconds:.0f} s"
-            + (f" ({told})" if (told := _told(each.progress)) else "")
+            + (f" ({words})" if (words := _in_words(each.progress)) else "")
             for each in state.busy[:3]
         ]
         more = f" and {len(state.busy) - 3} more" if len(state.busy) > 3 else ""
@@ -181,8 +181,8 @@ class OnTerminal(Lines):
         self.bars.console.print(text, markup=False, highlight=False)
 
 
-def _told(progress: Progress) -> str:
-    """The progress of a cell, in words; nothing where none is told."""
+def _in_words(progress: Progress) -> str:
+    """The progress of a cell, in words; nothing where none is known."""
     share = f"{progress.done} of {progress.total}" if progress.total else ""
     return ", ".join(filter(None, (share, progress.note)))
 

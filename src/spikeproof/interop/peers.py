@@ -143,7 +143,7 @@ class Torchattacks(Peer):
     attack: InTorchattacks
 
     def images(self, ear: Ear, threat: Threat, x: Tensor, y: Tensor, classes: int, seed: int) -> Tensor:
-        told = {
+        arguments = {
             "eps": threat.epsilon,
             "norm": type(threat).__name__,
             "seed": seed,
@@ -152,7 +152,7 @@ class Torchattacks(Peer):
         }
         name = type(self.attack).__name__
         make = getattr(library(self.package), name if name in TORCHATTACKS else "")
-        attack = make(ear, **{k: told[k] for k in self.attack.takes}, **self.attack.options())
+        attack = make(ear, **{k: arguments[k] for k in self.attack.takes}, **self.attack.options())
         made: Tensor = attack(x, y)
         return made
 

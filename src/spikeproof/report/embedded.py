@@ -214,7 +214,7 @@ def _rows(
         found = [value_of(row, name) for row in kept]
         return [None if hide else _short(_number(value)) for value, hide in zip(found, hidden, strict=True)]
 
-    def told(lists: Iterable[Iterable[str]]) -> list[list[int]]:
+    def text_numbers(lists: Iterable[Iterable[str]]) -> list[list[int]]:
         return [[texts.number(text) for text in each] for each in lists]
 
     return {
@@ -231,8 +231,8 @@ def _rows(
         "certifiedHigh": [_short(row["certified_high"]) for row in kept],
         "exit": [_short(row["adversarial_mean_exit"], 3) for row in kept],
         "ties": [_short(row["adversarial_tie_share"]) for row in kept],
-        "warnings": told(row["warnings"] for row in kept),
-        "missing": told(row["missing"] for row in kept),
+        "warnings": text_numbers(row["warnings"] for row in kept),
+        "missing": text_numbers(row["missing"] for row in kept),
         "cell": [Path(row["cell"]).name for row in kept],
     }
 

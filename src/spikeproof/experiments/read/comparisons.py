@@ -16,7 +16,7 @@ from spikeproof.experiments.read.results import WORST_CASE, Outcome, outcomes
 from spikeproof.keys import Key
 from spikeproof.statistics import compare, difference_tests, holm
 
-__all__ = ["KEY", "MOST_COMPARED", "Compared", "comparisons", "told", "worst_cases"]
+__all__ = ["KEY", "MOST_COMPARED", "Compared", "comparisons", "stated", "worst_cases"]
 
 AXES = ("encoder", "decoder", "rule", "neuron", "network", "surrogate")
 
@@ -94,16 +94,16 @@ def comparisons(
     return sorted(found, key=lambda row: order.index((row["part"], row["threat"], row["epsilon"])))
 
 
-def told(worst: Iterable[Outcome]) -> list[Outcome]:
-    """Those worst cases whose numbers may be told: they are there and not withheld.
+def stated(worst: Iterable[Outcome]) -> list[Outcome]:
+    """Those worst cases whose numbers may be stated: they are there and not withheld.
 
     Args:
         worst: the worst cases of a study.
     """
-    return [each for each in worst if _told(each.record)]
+    return [each for each in worst if _stated(each.record)]
 
 
-def _told(row: Record) -> bool:
+def _stated(row: Record) -> bool:
     return row["verdict"] != WITHHELD and row["robust_accuracy"] is not None
 
 
@@ -121,7 +121,7 @@ def worst_cases(directory: Path | Opened, records: Sequence[Record]) -> list[Out
     return [
         Outcome(row, *outcomes(opened, row, alike[row["train_cell"], row["threat"], row["epsilon"]]))
         for row in records
-        if row["attack"] == WORST_CASE and _told(row)
+        if row["attack"] == WORST_CASE and _stated(row)
     ]
 
 

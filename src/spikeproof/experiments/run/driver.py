@@ -33,8 +33,8 @@ from spikeproof.experiments.run.queue.labour import (
     Ended,
     Event,
     Labour,
+    Reported,
     Terminated,
-    Told,
     Work,
     checkpoint,
 )
@@ -325,7 +325,7 @@ class _Run:
         """Pass an event of a worker on."""
         cell = self.tasks[event.address].cell
         with self.lock:
-            if isinstance(event, Told):
+            if isinstance(event, Reported):
                 self.listener.progress(cell, event.progress)
             else:
                 self.end(event)
@@ -365,7 +365,7 @@ class _Watch:
         self.board.refresh()
         self.forecast, self.learnt = Forecast(run.store.root), set[str]()
         self.courses = Courses()
-        self.told: dict[str, Progress] = {}
+        self.reported: dict[str, Progress] = {}
         self.signed = time.monotonic()
         self.error: Exception | None = None
 
@@ -401,8 +401,8 @@ class _Watch:
     def look(self) -> None:
         """See what has changed, and tell the listener what it has not heard."""
         news, now = self.board.refresh(), time.monotonic()
-        told = {a: holder.progress if holder else Progress(0, 0) for a, holder in news.held.items()}
-        underway = self.courses.see(told, now)
+        reported = {a: holder.progress if holder else Progress(0, 0) for a, holder in news.held.items()}
+        underway = self.courses.see(reported, now)
         with self.run.lock:
             for address in news.finished:
                 self.report(address)
@@ -410,7 +410,7 @@ class _Watch:
                 self.pass_on(news)
             if now - self.signed >= BETWEEN_SIGNS:
                 self.signed = now
-                self.run.listener.alive(self.state(told, underway))
+                self.run.listener.alive(self.state(reported, underway))
 
     def report(self, address: str) -> None:
         """Report a cell that is stored: of a worker that does not tell, or of another run."""
@@ -425,17 +425,17 @@ class _Watch:
         for address, failure in news.failed.items():
             self.run.end(Ended(address, failure))
         for address, holder in news.held.items():
-            if holder is not None and holder.progress != self.told.get(address):
-                self.told[address] = holder.progress
+            if holder is not None and holder.progress != self.reported.get(address):
+                self.reported[address] = holder.progress
                 if holder.progress != Progress(0, 0):
                     self.run.listener.progress(self.run.tasks[address].cell, holder.progress)
 
-    def state(self, told: Mapping[str, Progress], underway: Mapping[str, Underway]) -> Alive:
+    def state(self, reported: Mapping[str, Progress], underway: Mapping[str, Underway]) -> Alive:
         done = self.board.done & self.run.tasks.keys()
         self.forecast.learn(self.run.tasks[address] for address in done - self.learnt)
         self.learnt |= done
         left = [task for address, task in self.run.tasks.items() if address not in done]
-        busy = tuple(Busy(self.run.tasks[a].cell, underway[a].spent, told[a]) for a in told)
+        busy = tuple(Busy(self.run.tasks[a].cell, underway[a].spent, reported[a]) for a in reported)
         seconds = self.forecast.of(left, max(len(busy), 1), underway)
         return Alive(len(done), len(self.run.tasks), seconds, busy)
 

@@ -18,7 +18,7 @@ from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.experiments.run.executors.seam import Heard, Lost, Patience, deaf_to_interrupts, named
 from spikeproof.experiments.run.queue.board import Task
 from spikeproof.experiments.run.queue.failures import Failure
-from spikeproof.experiments.run.queue.labour import Ended, Event, Labour, Terminated, Told, terminable
+from spikeproof.experiments.run.queue.labour import Ended, Event, Labour, Reported, Terminated, terminable
 from spikeproof.experiments.run.queue.leases import Pulse
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Processes:
                     ready = wait([process.pipe for process in crew], timeout=BETWEEN_SIGNS)
                     for process in [each for each in crew if each.pipe in ready]:
                         message = process.receive()
-                        if isinstance(message, Told | Ended):
+                        if isinstance(message, Reported | Ended):
                             heard(message)
                         elif message is _Sign.OVER:
                             crew.remove(process)

@@ -59,21 +59,21 @@ class Courses:
         self._seen: dict[str, float] = {}
         self._stages: dict[str, tuple[float, Progress]] = {}
 
-    def see(self, told: Mapping[str, Progress], now: float) -> dict[str, Underway]:
+    def see(self, reported: Mapping[str, Progress], now: float) -> dict[str, Underway]:
         """How far each cell is.
 
         Args:
-            told: address -> progress, for every cell that is computed now.
+            reported: address -> progress, for every cell that is computed now.
             now: by a clock that never goes back.
         """
-        self._seen = {address: self._seen.get(address, now) for address in told}
+        self._seen = {address: self._seen.get(address, now) for address in reported}
         stages = dict[str, tuple[float, Progress]]()
-        for address, progress in told.items():
+        for address, progress in reported.items():
             stage = self._stages.get(address, (now, progress))
             same = stage[1].total == progress.total and stage[1].done <= progress.done
             stages[address] = stage if same else (now, progress)
         self._stages = stages
-        return {address: self._course(address, progress, now) for address, progress in told.items()}
+        return {address: self._course(address, progress, now) for address, progress in reported.items()}
 
     def _course(self, address: str, progress: Progress, now: float) -> Underway:
         began, first = self._stages[address]

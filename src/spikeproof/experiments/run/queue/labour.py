@@ -26,8 +26,8 @@ __all__ = [
     "Ended",
     "Event",
     "Labour",
+    "Reported",
     "Terminated",
-    "Told",
     "Work",
     "checkpoint",
     "forget_states",
@@ -53,7 +53,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 
-class Told(NamedTuple):
+class Reported(NamedTuple):
     """A cell is being computed."""
 
     address: str
@@ -67,7 +67,7 @@ class Ended(NamedTuple):
     failure: Failure | None
 
 
-Event = Told | Ended
+Event = Reported | Ended
 
 
 class Terminated(SystemExit):
@@ -258,7 +258,7 @@ class _Worker:
 
         def tell(progress: Progress) -> None:
             lease.tell(progress)
-            self.heard(Told(task.address, progress))
+            self.heard(Reported(task.address, progress))
 
         try:
             with self.halt.interruptible():
