@@ -328,6 +328,8 @@ def test_a_longer_search_waits_for_a_share_that_the_search_broke_or_for_any_that
         for m, n in zip(plan, broke, strict=False)
     ]
     assert suites._called_for(plan[-1], entries) == runs
+    assert suites._called_for(plan[-1]._replace(few=64), entries)
+    assert suites._called_for(plan[-1]._replace(few=63), entries) == runs
 
 
 def test_members_that_go_on_begin_where_others_came_nearest(subjects):

@@ -100,12 +100,15 @@ class Member(NamedTuple):
             search had ended.
         share: the share of its examples that the member `after` must have broken for this one to run, in
             [0, 1], unless a repeat of that member broke an example.
+        few: number of examples of the member `after` up to which this one runs whatever that one broke, because
+            so few do not tell a share.
     """
 
     name: str
     recipe: Recipe
     after: str | None = None
     share: float = 0.0
+    few: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -418,7 +421,8 @@ def _without_gradients(level: Level, kind: _Kind, threat: Threat) -> list[Member
     if searched and stepwise:
         still = None if level is Level.EXTREME else "level-search"
         longer = LevelSearch(queries=24_000, near=True)
-        members.append(Member("level-search-long", longer, still, STILL_FINDING))
+        anyway = FEW if _begins_linear(kind) else 0
+        members.append(Member("level-search-long", longer, still, STILL_FINDING, anyway))
     if searched and aware:
         members += near[1:]
         if not _begins_linear(kind):
@@ -434,6 +438,9 @@ LONG_AWARE = EncoderAwareSearch(steps=40, restarts=10, refine=60)
 
 STILL_FINDING = 1 / 25
 """A search is run for longer if it broke at least this share of its examples, or a repeat of it any."""
+
+FEW = 25
+"""Examples up to which a search is run for longer in any case: none of so few says little about that share."""
 
 
 def _begins_linear(kind: _Kind) -> bool:
@@ -816,6 +823,8 @@ def _called_for(member: Member, entries: Sequence[Contribution]) -> bool:
         return False
     if member.share == 0:
         return first["broke"] >= 1
+    if 0 < first["attacked"] <= member.few:
+        return True
     repeats = (e for e in entries if e.get("repeats") and e["name"].startswith(member.after))
     enough = max(1, member.share * first["attacked"])
     return first["broke"] >= enough or sum(repeat["broke"] for repeat in repeats) >= 1

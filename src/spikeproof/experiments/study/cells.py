@@ -363,7 +363,10 @@ def plan_digest(members: Sequence[Member]) -> str:
 
 @lru_cache(maxsize=256)
 def _digest(members: tuple[Member, ...]) -> str:
-    return address([(m.name, describe(m.recipe, PARTS), m.after, m.share) for m in members])
+    few = ((m.few,) if m.few else () for m in members)  # only where it is told, so that other addresses stay
+    return address(
+        [(m.name, describe(m.recipe, PARTS), m.after, m.share, *n) for m, n in zip(members, few, strict=True)]
+    )
 
 
 def with_plan(spec: CellSpec, model: Model | ModelSpec) -> CellSpec:
