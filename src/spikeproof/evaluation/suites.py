@@ -100,7 +100,7 @@ class Member(NamedTuple):
             search had ended.
         share: the share of its examples that the member `after` must have broken for this one to run, in
             [0, 1], unless a repeat of that member broke an example.
-        few: number of examples of the member `after` up to which this one runs whatever that one broke, because
+        few: number of examples of the member `after` up to which this one runs whatever that one broke, since
             so few do not tell a share.
     """
 
@@ -440,7 +440,7 @@ STILL_FINDING = 1 / 25
 """A search is run for longer if it broke at least this share of its examples, or a repeat of it any."""
 
 FEW = 25
-"""Examples up to which a search is run for longer in any case: none of so few says little about that share."""
+"""Examples up to which a search is run for longer in any case: none of so few says little of that share."""
 
 
 def _begins_linear(kind: _Kind) -> bool:
