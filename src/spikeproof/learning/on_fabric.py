@@ -128,7 +128,10 @@ class _Kept(Context, Protocol):
 
 
 class _OverAll(torch.autograd.Function):
-    """A sum over devices: what each of them makes of it depends on the terms of all."""
+    """A sum over devices: what each of them makes of it depends on the terms of all.
+
+    Losses are means over parts, which count by their shares of the batch, here as in `Together.average`.
+    """
 
     @staticmethod
     def forward(ctx: _Kept, mine: Tensor, together: Together) -> Tensor:
@@ -137,7 +140,8 @@ class _OverAll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: _Kept, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.together.summed(grads[0]), None
+        share = ctx.together.share
+        return ctx.together.summed(share * grads[0]) / share, None
 
 
 def normalised(norm: nn.BatchNorm2d, together: Together, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
