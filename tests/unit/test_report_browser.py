@@ -183,6 +183,9 @@ def test_a_number_under_the_keyboard_says_what_it_is_and_opens_its_part(open_pag
     assert "Its attacks" in part.inner_text()
     assert "Shifts of first spikes" in part.inner_text()
     assert part.locator("canvas").count() == 2
+    spikes = saved(page, "Save these spikes (CSV)")
+    assert spikes[0].keys() == {"input", "time step", "clean", "attacked"}
+    assert all("1" in (row["clean"], row["attacked"]) for row in spikes)
     again = open_page(page.evaluate("location.hash"))
     assert again.locator("#part").inner_text() == part.inner_text()
 
@@ -228,6 +231,22 @@ def test_a_mean_over_trainings_says_what_it_is_and_leads_to_its_trainings(open_p
     marks.first.press("Enter")
     page.locator("#tab-seeds[aria-selected=true]").wait_for()
     assert page.locator("#view table").first.locator("tbody tr").count() == 2  # clean, and at the budget
+
+
+def test_means_over_trainings_can_be_sorted_and_are_saved_at_every_budget(open_page, several):
+    page = open_page("#?view=seeds&budget=0", of=several)
+    column = page.get_by_role("region", name="Table of the view").locator("tbody tr td:nth-child(5)")
+
+    def shown():
+        return [float(re.match(r"[\d.]+", words)[0]) for words in column.all_inner_texts()]
+
+    means = shown()
+    assert len(set(means)) > 1
+    for order in ("descending", "ascending"):
+        page.get_by_role("button", name="mean over seeds").click()
+        page.locator(f"#view th[aria-sort={order}]").wait_for()
+        assert shown() == sorted(means, reverse=order == "descending")
+    assert {row["budget"] for row in saved(page)} == {"clean", "linf 0.05", "linf 0.1"}
 
 
 def test_curves_over_steps_are_saved_as_they_are_stored(open_page, several):

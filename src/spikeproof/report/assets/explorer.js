@@ -612,15 +612,23 @@
     const means = here.flatMap((each) => [[-1, ...each.clean], ...each.worst].filter((w) => w[1] !== null).map(([b, mean, low, high, mark, tLow, tHigh, least, most]) => ({ each, b, mean, low, high, mark, tLow, tHigh, least, most })));
     if (!means.length) return empty("No architecture with several seeds fits these filters.");
     const where = (b) => (b < 0 ? "clean" : budgetText(b));
+    const pairs = D.across.filter((pair) => pair.b === budget() || pair.b < 0);
+    const columns = [
+      { name: "model", value: (m) => m.each.name },
+      { name: "budget", number: true, value: (m) => m.b, show: (m) => where(m.b) },
+      { name: "seeds", number: true, value: (m) => m.each.trainings },
+      { name: "n", number: true, value: (m) => m.each.n },
+      { name: "mean over seeds", number: true, down: true, value: (m) => m.mean, show: (m) => [percent(m.mean), m.mark ? el("span", { class: "mark" }, VERDICTS[m.mark]) : null] },
+      { name: "interval", number: true, down: true, value: (m) => m.low, show: (m) => interval(m.low, m.high) },
+      { name: "trainings only", number: true, down: true, value: (m) => m.tLow, show: (m) => interval(m.tLow, m.tHigh) },
+      { name: "lowest to highest", number: true, down: true, value: (m) => m.least, show: (m) => `${percent(m.least)} to ${percent(m.most)}` },
+    ];
+    const lines = table(`${here.length} architectures, each trained under several seeds. A mean is left out where the number of one seed is withheld or missing. The button saves the means at every budget.`,
+      means.filter((m) => m.b === budget() || m.b < 0), columns);
     current = { head: ["model", "budget", "seeds", "n", "mean", "low", "high", "low, trainings only", "high, trainings only", "lowest", "highest"],
       body: means.map((m) => [m.each.name, where(m.b), m.each.trainings, m.each.n, m.mean, m.low, m.high, m.tLow, m.tHigh, m.least, m.most]) };
-    const pairs = D.across.filter((pair) => pair.b === budget() || pair.b < 0);
-    const lines = means.filter((m) => m.b === budget() || m.b < 0);
     return [
-      el("p", { class: "over" }, `${here.length} architectures, each trained under several seeds. A mean is left out where the number of one seed is withheld or missing. The button saves the means at every budget.`),
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Means over seeds" }, el("table", {}, heading(["model", "budget", "seeds", "n", "mean over seeds", "interval", "trainings only", "lowest to highest"]),
-        el("tbody", {}, ...lines.map((m) => el("tr", {}, el("td", {}, m.each.name), el("td", { class: "n" }, where(m.b)), el("td", { class: "n" }, String(m.each.trainings)), el("td", { class: "n" }, String(m.each.n)),
-          el("td", { class: "n" }, percent(m.mean), m.mark ? el("span", { class: "mark" }, VERDICTS[m.mark]) : ""), el("td", { class: "n" }, interval(m.low, m.high)), el("td", { class: "n" }, interval(m.tLow, m.tHigh)), el("td", { class: "n" }, `${percent(m.least)} to ${percent(m.most)}`)))))),
+      ...lines,
       pairs.length ? el("h3", {}, "What holds across seeds") : null,
       pairs.length ? el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "What holds across seeds" }, el("table", {}, heading(["pair", "budget", "difference, points", "interval", "p", "same sign", "holds across seeds"]),
         el("tbody", {}, ...pairs.map((p) => el("tr", {}, el("td", {}, `${p.first} against ${p.second}${p.others ? ` (${p.others})` : ""}`), el("td", { class: "n" }, where(p.b)), el("td", { class: "n" }, number(100 * p.difference)),
@@ -706,9 +714,21 @@
     const inputs = found.shape.reduce((a, b) => a * b, 1);
     const trains = [found.spikes, found.attackedSpikes].map((packed) => spikesOf(packed, found.steps, inputs));
     parts.push(el("div", { class: "side" },
-      el("div", {}, el("h4", {}, "Input spikes, clean against attacked"), raster("Raster of the input spikes", "inputs", trains, found.steps, inputs), el("p", { class: "over" }, RASTER)),
+      el("div", {}, el("h4", {}, "Input spikes, clean against attacked"), raster("Raster of the input spikes", "inputs", trains, found.steps, inputs), el("p", { class: "over" }, RASTER),
+        saving("Save these spikes (CSV)", "input-spikes", () => spikeTable(trains, "input", found.steps, inputs))),
       el("div", {}, el("h4", {}, "Shifts of first spikes"), ...shiftsOf(trains, found.steps, inputs))));
     return parts;
+  }
+
+  function saving(words, name, table) {
+    return el("button", { type: "button", onclick: () => save(table(), name) }, words);
+  }
+
+  // A line for every spike of either train.
+  function spikeTable([clean, attacked], what, steps, count) {
+    const body = [];
+    for (let i = 0; i < count; i++) for (let t = 0; t < steps; t++) if (clean(t, i) || attacked(t, i)) body.push([i + 1, t, clean(t, i), attacked(t, i)]);
+    return { head: [what, "time step", "clean", "attacked"], body };
   }
 
   const RASTER = "Black or white: in both; blue: only clean; orange: only attacked.";
@@ -747,11 +767,14 @@
     const trains = [traces.spikes, traces.attackedSpikes].map((packed) => spikesOf(packed, traces.steps, traces.neurons));
     const lines = traces.potentials.flatMap(([neuron, ...both]) => both.flatMap((values, k) => values.map((v, t) => ({ neuron: `neuron ${neuron + 1}`, t, v, k }))));
     return el("details", {}, el("summary", {}, `${layer}: spikes and potentials of one image, clean against attacked`), el("div", { class: "side" },
-      el("div", {}, raster(`Raster of ${layer}`, "neurons", trains, traces.steps, traces.neurons), el("p", { class: "over" }, `${RASTER} At most 48 neurons, those whose spikes differ most.`)),
+      el("div", {}, raster(`Raster of ${layer}`, "neurons", trains, traces.steps, traces.neurons), el("p", { class: "over" }, `${RASTER} At most 48 neurons, those whose spikes differ most.`),
+        saving("Save these spikes (CSV)", `spikes-${layer}`, () => spikeTable(trains, "neuron", traces.steps, traces.neurons))),
       el("div", {}, ...shiftsOf(trains, traces.steps, traces.neurons)),
       lines.length ? el("div", {}, figure(`Membrane potentials in ${layer}`, { width: 460, height: 60 + 70 * traces.potentials.length, marginRight: 70, x: { label: "time step" }, y: { label: "membrane potential", ticks: 3, grid: true }, fy: { label: null },
         marks: [Plot.line(lines.filter((p) => p.k === 0), { x: "t", y: "v", fy: "neuron", stroke: COLOURS[0], strokeWidth: 1.8 }), Plot.line(lines.filter((p) => p.k === 1), { x: "t", y: "v", fy: "neuron", stroke: COLOURS[1], strokeWidth: 1.8, strokeDasharray: "5 3" })] }),
-        el("p", { class: "over" }, "Before spike and reset. Blue: clean; orange, dashed: attacked. The neurons whose potentials the attack moved most.")) : null));
+        el("p", { class: "over" }, "Before spike and reset. Blue: clean; orange, dashed: attacked. The neurons whose potentials the attack moved most."),
+        saving("Save these potentials (CSV)", `potentials-${layer}`, () => ({ head: ["neuron", "time step", "clean", "attacked"],
+          body: traces.potentials.flatMap(([neuron, clean, attacked]) => clean.map((v, t) => [neuron + 1, t, v, attacked[t]])) }))) : null));
   }
 
   function stepsOf(row) {
