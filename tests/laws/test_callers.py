@@ -165,6 +165,25 @@ def hooked_inside(model):
     return model
 
 
+class Coarse(nn.Linear):
+    """Weights that are the model's, of an input that is not: bounds on the weights say nothing of it."""
+
+    def forward(self, x):
+        return super().forward((4 * x).round() / 4)
+
+
+def replaced_inside(model):
+    next(part for part in model.modules() if isinstance(part, nn.Linear)).__class__ = Coarse
+    return model
+
+
+def patched_inside(model):
+    layer = next(part for part in model.modules() if isinstance(part, nn.Linear))
+    inner = layer.forward
+    layer.forward = lambda x: inner((4 * x).round() / 4)
+    return model
+
+
 @pytest.mark.parametrize("how", [*ALTERED.values(), with_encoder, hooked_inside])
 def test_a_model_that_its_parts_do_not_bring_back_is_not_saved(how, tmp_path):
     """What is loaded would be another model, and its numbers those of that."""
@@ -174,7 +193,7 @@ def test_a_model_that_its_parts_do_not_bring_back_is_not_saved(how, tmp_path):
     sp.save(ours(), tmp_path / "model")
 
 
-@pytest.mark.parametrize("how", [*ALTERED.values(), hooked_inside])
+@pytest.mark.parametrize("how", [*ALTERED.values(), hooked_inside, replaced_inside, patched_inside])
 def test_nothing_is_proved_of_layers_that_do_not_give_the_answers(how):
     (x, y), threat = examples(), sp.Linf(1e-4)
     assert sp.audit(ours(), x, y, threat, "quick").certified is not None
@@ -182,6 +201,12 @@ def test_nothing_is_proved_of_layers_that_do_not_give_the_answers(how):
     assert sp.audit(model, x, y, threat, "quick").certified is None
     with pytest.raises(InputError, match="cannot certify"):
         sp.IBP()(model, x, y, threat, sp.Key.of(0))
+
+
+@pytest.mark.parametrize("how", [hooked_before, hooked_inside, replaced_inside, patched_inside])
+def test_searches_update_no_currents_of_layers_that_do_not_give_the_answers(how):
+    assert ours().first_layer() is not None
+    assert how(ours()).first_layer() is None
 
 
 def test_a_subclass_that_changes_no_answer_stays_a_classifier():
