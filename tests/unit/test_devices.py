@@ -17,6 +17,7 @@ from spikeproof.datasets import Dataset, Split
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning import on_fabric
+from spikeproof.learning.from_ann.activations import RateNorm
 from spikeproof.learning.shared import ALONE, chosen_devices, using_devices
 
 fabric = pytest.mark.skipif(
@@ -230,6 +231,11 @@ def test_batch_normalisation_over_parts_of_different_sizes_has_the_gradient_of_t
         thread.join()
     for p, *parts in zip(net.parameters(), *found.values(), strict=True):
         assert (sum(parts) - p.grad).abs().max() <= NEAR * p.grad.abs().max()
+
+
+def test_layers_that_keep_other_statistics_of_batches_are_refused():
+    with pytest.raises(InputError, match="RateNorm"), on_fabric.normalising(together(0, 2), RateNorm()):
+        pass
 
 
 def test_one_device_changes_nothing():

@@ -103,8 +103,8 @@ class Together(Alone):
         for p, has, part in zip(parameters, flags, parts, strict=True):
             p.grad = part.view_as(p).to(p.dtype) if has else None
 
-    def mean(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        return self.summed(self.share * loss)
+    def mean(self, over_part: Float[Tensor, "*F"]) -> Float[Tensor, "*F"]:
+        return self.summed(self.share * over_part)
 
     def summed(self, mine: Tensor) -> Tensor:
         """The sum over all devices, which each of them gets to the bit."""
@@ -166,8 +166,18 @@ def normalised(norm: nn.BatchNorm2d, together: Together, x: Float[Tensor, "B *F"
 
 @contextmanager
 def normalising(together: Together, *models: nn.Module) -> Iterator[None]:
-    """Let batch normalisation of the models see whole batches."""
+    """Let batch normalisation of the models see whole batches.
+
+    Raises:
+        InputError: another layer keeps statistics of the batches that it sees.
+    """
     norms = {id(each): each for model in models for each in model.modules()}.values()
+    if other := next((each for each in norms if getattr(each, "keeps_statistics", False)), None):
+        raise InputError(
+            "Devices share statistics of batch normalisation alone",
+            f"{type(other).__name__}, which keeps others",
+            "Train on one device.",
+        )
     found = [each for each in norms if isinstance(each, (nn.BatchNorm1d, nn.BatchNorm2d))]
     for norm in found:
         norm.forward = functools.partial(normalised, norm, together)  # type: ignore[method-assign, arg-type]
