@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import math
 import os
 import unicodedata
 from collections.abc import Hashable, Mapping
@@ -184,6 +185,10 @@ def _safe(data: object, name: str, depth: int = 0) -> object:
         return {printable(key): _safe(value, name, depth + 1) for key, value in data.items()}
     if isinstance(data, list):
         return [_safe(value, name, depth + 1) for value in data]
+    if isinstance(data, float) and not math.isfinite(data):  # such as 1e400
+        raise InputError(
+            f"{name}: expected JSON", f"{data}, a number that is not finite", "Copy the file again."
+        )
     return data
 
 

@@ -404,7 +404,8 @@ def difference_tests(rights: Sequence[ArrayLike], key: Key) -> dict[tuple[int, i
     columns = [np.asarray(right, dtype=float) for right in rights]
     if not pairs:
         return {}
-    if len({column.shape for column in columns}) > 1 or not all(map(_binary, columns)):
+    alike = len({column.shape for column in columns}) == 1 and columns[0].ndim == 1 and len(columns[0])
+    if not alike or not all(map(_binary, columns)):
         return {(i, k): difference_test(columns[i], columns[k], key) for i, k in pairs}
     outcomes = np.stack(columns)
     only = (outcomes @ (1 - outcomes).T).round().astype(int).tolist()  # that only the first answers rightly

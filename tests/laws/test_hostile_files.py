@@ -25,6 +25,7 @@ from spikeproof.experiments.run.driver import status
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.experiments.study.files.settings import assign
+from spikeproof.plainfiles import from_json
 from spikeproof.report.provenance import sources
 from spikeproof.report.tables import to_csv, to_latex
 from spikeproof.tensorfiles import dump
@@ -185,6 +186,12 @@ def test_mutated_tensor_files_are_read_or_refused():
             made = len(text).to_bytes(8, "little") + text + content[8 + length :]
         said = tried(lambda made=made: parse_tensors(made, "w.safetensors"))
         assert said is None or "w.safetensors" in said
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity"])
+def test_numbers_that_are_not_finite_are_refused_however_they_are_written(number):
+    with pytest.raises(InputError, match="expected JSON"):
+        from_json(f'{{"threat": [{number}]}}'.encode(), "study.json")
 
 
 def test_null_metadata_are_read_as_missing():

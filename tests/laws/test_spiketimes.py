@@ -15,6 +15,7 @@ from spikeproof.decoders import UNDECIDED, Count, Earliest, decide
 from spikeproof.encoders import Direct, KernelTimes, SpikeTimes, WholeSpikeTimes
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
+from spikeproof.learning.shared import Alone
 from spikeproof.learning.time_coded import TimeCoded
 from spikeproof.losses import CrossEntropy, RelativeTargets, TimeMargin
 from spikeproof.networks.architecture import MLP
@@ -463,6 +464,25 @@ def test_the_last_layer_tolerates_a_share_of_silence_of_its_own(shares, raised):
     data = Dataset("six", part, part, part, ("a", "b", "c"), "d", "made here")
     TimeCoded(epochs=1, batch_size=6, lr=1e-12, bump=0.25, max_silent=shares).train(model, data, Key.of(0))
     assert torch.allclose(last.weight[1], torch.tensor(-0.75 if raised else -1.0), atol=1e-6)
+
+
+class BesideOneThatFires(Alone):
+    """A device beside another one, in whose part of a batch every neuron fires."""
+
+    def mean(self, over_part):
+        return over_part / 2 if over_part.ndim else over_part
+
+
+def test_silence_is_that_of_the_whole_batch_that_devices_share():
+    model = SPECS[0].build(Key.of(0))
+    last = [layer for layer in model.modules() if isinstance(layer, TimedLayer)][-1]
+    with torch.no_grad():
+        last.weight[1] = -1.0
+    part = Split(IMAGES, torch.arange(6) % 3, torch.arange(6))
+    data = Dataset("six", part, part, part, ("a", "b", "c"), "d", "made here")
+    rule = TimeCoded(epochs=1, batch_size=6, lr=1e-12, bump=0.25, max_silent=(0.6, 0.6))
+    rule.teach(model, data, Key.of(0), BesideOneThatFires(), torch.device("cpu"), None, ())
+    assert torch.allclose(last.weight[1], torch.tensor(-1.0), atol=1e-6)
 
 
 @pytest.mark.parametrize(

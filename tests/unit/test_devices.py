@@ -1,8 +1,10 @@
 """Trainings that two processes of one machine share, through Lightning Fabric and gloo."""
 
+import copy
 import importlib.util
 import json
 import pickle
+import threading
 from dataclasses import replace
 
 import pytest
@@ -15,6 +17,7 @@ from spikeproof.datasets import Dataset, Split
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.learning import on_fabric
+from spikeproof.learning.from_ann.activations import RateNorm
 from spikeproof.learning.shared import ALONE, chosen_devices, using_devices
 
 fabric = pytest.mark.skipif(
@@ -183,6 +186,56 @@ def test_devices_share_every_example_of_a_batch_once(count):
         assert all(torch.equal(part[0].long(), part[1]) for part in parts)
         assert min(len(part[1]) for part in parts) >= 2
         assert len({part[2].path for part in parts}) == count
+
+
+class Sums:
+    """Sums over threads that stand for devices."""
+
+    def __init__(self, count):
+        self.terms, self.barrier = [None] * count, threading.Barrier(count, timeout=60)
+
+    def of(self, rank):
+        def summed(mine):
+            self.terms[rank] = mine.detach().clone()
+            self.barrier.wait()
+            total = sum(self.terms)
+            self.barrier.wait()
+            return total
+
+        return summed
+
+
+@pytest.mark.parametrize(("size", "count"), [(4, 2), (5, 2), (7, 3), (11, 4)])
+def test_batch_normalisation_over_parts_of_different_sizes_has_the_gradient_of_the_whole_batch(size, count):
+    torch.manual_seed(0)
+    nn, x, y = torch.nn, torch.randn(size, 1, 4, 4), torch.arange(size) % 2
+    net = nn.Sequential(
+        nn.Conv2d(1, 3, 3, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)
+    )
+    nn.functional.cross_entropy(net(x), y).backward()
+    sums, found = Sums(count), {}
+
+    def go(rank):
+        mine, device = copy.deepcopy(net), together(rank, count)
+        mine.zero_grad()
+        device.summed = sums.of(rank)
+        part, labels, _ = device.take(x, y, KEY)
+        with on_fabric.normalising(device, mine):
+            nn.functional.cross_entropy(mine(part), labels).backward()
+        found[rank] = [device.share * p.grad for p in mine.parameters()]
+
+    threads = [threading.Thread(target=go, args=(rank,)) for rank in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for p, *parts in zip(net.parameters(), *found.values(), strict=True):
+        assert (sum(parts) - p.grad).abs().max() <= NEAR * p.grad.abs().max()
+
+
+def test_layers_that_keep_other_statistics_of_batches_are_refused():
+    with pytest.raises(InputError, match="RateNorm"), on_fabric.normalising(together(0, 2), RateNorm()):
+        pass
 
 
 def test_one_device_changes_nothing():

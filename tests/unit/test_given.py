@@ -296,6 +296,17 @@ def test_weights_that_the_program_reads_itself_are_part_of_the_model(tmp_path):
     assert "0 kept" in said(*asked).output
 
 
+class Noting(torch.nn.Linear):
+    def get_extra_state(self):
+        return {"a note": 1}
+
+
+def test_the_digest_of_weights_takes_what_a_module_stores_beside_them_and_weights_without_a_shape():
+    first, other = Noting(2, 2), Noting(2, 2)
+    assert fingerprint_of(first) == fingerprint_of(first) != fingerprint_of(other)
+    assert fingerprint_of(torch.nn.LazyLinear(2)) == fingerprint_of(torch.nn.LazyLinear(2))
+
+
 def test_a_program_that_makes_another_model_each_time_is_refused(tmp_path):
     program = tmp_path / "draws.py"
     program.write_text(

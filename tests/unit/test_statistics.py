@@ -127,6 +127,12 @@ def test_pairs_are_tested_together_as_one_by_one(rights, stochastic):
     assert difference_tests(rights, Key.of(1)) == expected
 
 
+@pytest.mark.parametrize("rights", [[[], []], [[1.0], [1.0, 0.0]], [[[1.0]], [[0.0]]]], ids=str)
+def test_what_is_no_pair_of_outcomes_is_none_among_many(rights):
+    with pytest.raises(InputError, match="the same examples"):
+        difference_tests(rights, Key.of(0))
+
+
 def test_no_difference_is_claimed_more_often_than_the_level_where_there_is_none():
     generator, claims = np.random.default_rng(1), 0
     for trial in range(400):

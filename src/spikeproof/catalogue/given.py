@@ -21,6 +21,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from spikeproof.errors import DamagedError, InputError, suggest
 from spikeproof.evaluation.callables import answering
@@ -299,10 +300,17 @@ def _tensors(content: bytes, path: Path) -> Mapping[str, Tensor]:
 
 
 def fingerprint_of(model: Model) -> str:
-    """The digest of the weights of a made model; of a function, which shows none, that of no weights."""
-    nets = modules_inside(model)
+    """The digest of the weights of a made model; of a function, which shows none, that of no weights.
+
+    What a module stores beside tensors is left out, and so are weights whose shape the first call decides.
+    """
+    found = {
+        f"{place}.{name}": each
+        for place, net in enumerate(modules_inside(model))
+        for name, each in net.state_dict().items()
+    }
     return digest(
-        {f"{place}.{name}": each for place, net in enumerate(nets) for name, each in net.state_dict().items()}
+        {name: each for name, each in found.items() if isinstance(each, Tensor) and not is_lazy(each)}
     )
 
 

@@ -66,6 +66,9 @@ ROUNDING = 1e-5
 """Relative amount by which bounds are widened, because the model itself computes in single precision."""
 BUDGET_ROUNDING = 1e-6
 """Amount by which a threat allows its epsilon to be exceeded, for the rounding of pixel values."""
+KNOWN_LAYERS = ("torch.nn.modules.", "spikeproof.")
+"""How the names begin of the modules in which layers are defined whose bounds are those of their weights."""
+
 MOST_LEVELS = 1024
 """Largest number of levels of an encoder that are examined one by one."""
 ROWS = 32
@@ -583,9 +586,16 @@ def _margins(model: Classifier, outputs: Bounds, y: Tensor) -> Tensor:
     return total.margins(y)
 
 
+def _replaced(layer: nn.Module) -> bool:
+    """Whether a layer computes otherwise than those of PyTorch and of spikeproof."""
+    return "forward" in vars(layer) or not type(layer).forward.__module__.startswith(KNOWN_LAYERS)
+
+
 def _no_bounds(model: Classifier) -> str | None:
     if any(part._forward_hooks or part._forward_pre_hooks for part in model.modules()):
         return "a forward hook may change what its layers give"
+    if replaced := next(filter(_replaced, model.network.modules()), None):
+        return f"a method of its own may change what its layer {type(replaced).__name__} gives"
     for layer in model.network.layers:
         for one in layer if isinstance(layer, OverTime) else ():
             if not isinstance(one, (nn.Flatten, nn.Linear, nn.Conv2d, nn.BatchNorm2d, nn.AvgPool2d)):

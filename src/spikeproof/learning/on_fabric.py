@@ -103,8 +103,8 @@ class Together(Alone):
         for p, has, part in zip(parameters, flags, parts, strict=True):
             p.grad = part.view_as(p).to(p.dtype) if has else None
 
-    def mean(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        return self.summed(self.share * loss)
+    def mean(self, over_part: Float[Tensor, "*F"]) -> Float[Tensor, "*F"]:
+        return self.summed(self.share * over_part)
 
     def summed(self, mine: Tensor) -> Tensor:
         """The sum over all devices, which each of them gets to the bit."""
@@ -128,7 +128,10 @@ class _Kept(Context, Protocol):
 
 
 class _OverAll(torch.autograd.Function):
-    """A sum over devices: what each of them makes of it depends on the terms of all."""
+    """A sum over devices: what each of them makes of it depends on the terms of all.
+
+    Losses are means over parts, which count by their shares of the batch, here as in `Together.average`.
+    """
 
     @staticmethod
     def forward(ctx: _Kept, mine: Tensor, together: Together) -> Tensor:
@@ -137,7 +140,8 @@ class _OverAll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: _Kept, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.together.summed(grads[0]), None
+        share = ctx.together.share
+        return ctx.together.summed(share * grads[0]) / share, None
 
 
 def normalised(norm: nn.BatchNorm2d, together: Together, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *F"]:
@@ -162,8 +166,18 @@ def normalised(norm: nn.BatchNorm2d, together: Together, x: Float[Tensor, "B *F"
 
 @contextmanager
 def normalising(together: Together, *models: nn.Module) -> Iterator[None]:
-    """Let batch normalisation of the models see whole batches."""
+    """Let batch normalisation of the models see whole batches.
+
+    Raises:
+        InputError: another layer keeps statistics of the batches that it sees.
+    """
     norms = {id(each): each for model in models for each in model.modules()}.values()
+    if other := next((each for each in norms if getattr(each, "keeps_statistics", False)), None):
+        raise InputError(
+            "Devices share statistics of batch normalisation alone",
+            f"{type(other).__name__}, which keeps others",
+            "Train on one device.",
+        )
     found = [each for each in norms if isinstance(each, (nn.BatchNorm1d, nn.BatchNorm2d))]
     for norm in found:
         norm.forward = functools.partial(normalised, norm, together)  # type: ignore[method-assign, arg-type]

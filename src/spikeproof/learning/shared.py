@@ -90,9 +90,9 @@ class Alone:
     def average(self, parameters: Sequence[Tensor]) -> None:
         """Replace gradients by those of the mean loss of the whole batch."""
 
-    def mean(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """The mean loss of the whole batch."""
-        return loss
+    def mean(self, over_part: Float[Tensor, "*F"]) -> Float[Tensor, "*F"]:
+        """The mean over the whole batch of what is a mean over this device's part, such as the loss."""
+        return over_part
 
     def wait(self) -> None:
         """Wait for the other devices."""

@@ -111,7 +111,8 @@ class _TimedCourse(Course):
         with torch.no_grad():
             for layer in layers:
                 allowed = self.rule.max_silent[layer is layers[-1]]
-                layer.weight.add_(left * self.rule.bump * (silent[layer] > allowed)[:, None])
+                share = self.share.mean(silent[layer])  # of the whole batch, for devices take equal steps
+                layer.weight.add_(left * self.rule.bump * (share > allowed)[:, None])
         return reported
 
 

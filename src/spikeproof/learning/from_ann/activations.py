@@ -77,6 +77,8 @@ class RateNorm(nn.Module):
 
     running_max: Tensor
     momentum = 0.1
+    keeps_statistics = True
+    """Its threshold is a statistic of the batches that it has seen."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -104,7 +104,7 @@ class FirstLayer:
 
 
 def first_layer(network: nn.Module, decoder: Decoder, places: int) -> FirstLayer | None:
-    """The first layer of a network, or None where it is not linear, is hooked or is computed in spans.
+    """The first layer of a network, or None where it is not linear, is altered or is computed in spans.
 
     Args:
         network: the network.
@@ -131,8 +131,9 @@ def first_layer(network: nn.Module, decoder: Decoder, places: int) -> FirstLayer
         return None
     if len(first) != 2 or linear.in_features != places:
         return None
-    if any(layer._forward_hooks or layer._forward_pre_hooks for layer in (network, first, flatten, linear)):
-        return None
+    for layer in (network, first, flatten, linear):
+        if layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer):
+            return None
     others = SpikingNetwork(rest)
     others.training = network.training  # of the container alone: its layers belong to the network
     return FirstLayer(linear, Rest(others, decoder))
