@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spikeproof.command.reports import print_report
-from spikeproof.experiments.read.comparisons import told, worst_cases
+from spikeproof.experiments.read.comparisons import stated, worst_cases
 from spikeproof.experiments.read.finished import Opened
 from spikeproof.experiments.read.gathered import across_seeds
 from spikeproof.experiments.read.gathered.across_seeds import PARTS, Trainings, groups
@@ -63,7 +63,7 @@ def found(opened):
 def document(opened, found):
     """Gives the document that a page embeds within limits."""
     rows = [_portable(row, opened.directory) for row in found.records]
-    worst = told(found.worst)
+    worst = stated(found.worst)
     ranked, origin = rankings(opened, found.records, worst), sources(opened)
     trainings = Trainings.of(opened, found.records, worst)
 
@@ -75,7 +75,7 @@ def document(opened, found):
 
 def test_the_outcomes_behind_worst_cases_are_those_that_are_read_again(opened, found):
     again = worst_cases(opened, found.records)
-    once = told(found.worst)
+    once = stated(found.worst)
     assert 0 < len(again) < len(found.worst)  # one is withheld
     assert [each.record for each in once] == [each.record for each in again]
     for one, other in zip(once, again, strict=True):
