@@ -146,6 +146,8 @@ def test_a_number_is_that_of_the_call_and_not_of_the_layers_behind_it(how):
     model, (x, y) = ALTERED[how](ours()), examples()
     found, function = quick(model), quick(lambda images: model(images))
     assert torch.equal(found.suited.attacked.right, function.suited.attacked.right)
+    assert any(note.startswith("measured by its call") for note in found.notes)
+    assert not any(note.startswith("measured by its call") for note in quick(ours()).notes)
     with torch.no_grad():
         assert found.clean_argmax == pytest.approx(float((model(x).argmax(1) == y).float().mean()))
     clean = sp.evaluate_clean(model, x, y)

@@ -70,6 +70,13 @@ def trained(code=Direct(4), decoder=MeanPotential(), network=MLP((40,)), neuron=
     return model.eval()
 
 
+@functools.cache
+def hooked():
+    model = copy.deepcopy(trained())
+    model.register_forward_hook(lambda module, given, logits: None)
+    return model
+
+
 def untrained():
     spec = ModelSpec(Direct(4), MLP((40,)), LIF(), ATan(), MeanPotential(), (1, 8, 8), 10)
     return spec.build(Key.of(0)).eval()
@@ -321,6 +328,7 @@ EXHIBITS = (
     Exhibit("convolutions, sound", None, lambda: evidence(trained(network=ConvNet((8,))))),
     Exhibit("Bernoulli code, sound", None, lambda: evidence(trained(Bernoulli(6)), IN_EXPECTATION)),
     Exhibit("declared wrapper, sound", None, lambda: evidence(Wrapped(trained()))),
+    Exhibit("a hook that changes nothing", "measured by its call", lambda: evidence(hooked())),
     Exhibit("state kept between calls", "state leaks between calls", lambda: evidence(Leaky(trained()))),
     Exhibit(
         "images scaled by the maximum of their batch",

@@ -27,7 +27,7 @@ from spikeproof.auditing.checks import Verdict, audit
 from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Diagnostics, Evidence, GradientSource
 from spikeproof.decoders import dynamic_exit
-from spikeproof.evaluation.callables import LeakError
+from spikeproof.evaluation.callables import LeakError, by_call
 from spikeproof.evaluation.through import through
 from spikeproof.evaluation.verdicts import Attacked, Clean, evaluate_attack, evaluate_clean
 from spikeproof.interop.peers import Peer
@@ -289,6 +289,7 @@ def _judged(
         other_gradients=other_gradients(model),
         tie_share=float(_of_worst(clean, outcomes, "tie").mean()),
         argmax_accuracy=float(_of_worst(clean, outcomes, "right_argmax").mean()),
+        by_call=by_call(model),
     )
     return Assessed(threat, accuracy, evidence, audit(evidence))
 

@@ -343,6 +343,18 @@ CHECKS: tuple[Check, ...] = (
         too_high=False,
     ),
     Check(
+        "measured by its call",
+        NOTE,
+        c.by_its_call,
+        "the model is a `Classifier` with a hook, or with a method of its own in place of one of ours.",
+        "Its layers may not be what its call answers. So there are no twins, no certificate and no search over its code, "
+        "which find more where they can be used, and the number may be some points higher.",
+        "Remove hooks that change nothing, such as those of a profiler.",
+        "spikeproof",
+        where=(PYTHON,),
+        too_high=False,
+    ),
+    Check(
         "no better than chance",
         NOTE,
         c.no_better_than_chance,

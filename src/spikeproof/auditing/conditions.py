@@ -34,6 +34,7 @@ __all__ = [
     "attacks_missing",
     "attacks_too_few",
     "budget_violated",
+    "by_its_call",
     "certificate_contradicted",
     "chosen_on_test",
     "dead_layers",
@@ -256,6 +257,12 @@ def ties(evidence: Evidence) -> str | None:
         f"{_percent(evidence.argmax_accuracy)}, which is no worst case, because the attacks stop at a tie"
     )
     return f"{_percent(share)} of the images end in a tie for the best class and count as errors{otherwise}"
+
+
+def by_its_call(evidence: Evidence) -> str | None:
+    if not evidence.by_call:
+        return None
+    return "the model has a hook, or a method of its own, and was attacked as a plain function of images"
 
 
 def no_better_than_chance(evidence: Evidence) -> str | None:

@@ -212,6 +212,7 @@ class Evidence:
         missing_safeguards: planned diagnostics and certificates without a result, in the same form.
         different: number of examples that differ from each other; None where it is not known.
         commonest: share of the examples that have the commonest label, in [0, 1]; None where it is not known.
+        by_call: whether the model is one of ours of which nothing but its call is measured.
     """
 
     accuracy: float
@@ -239,6 +240,7 @@ class Evidence:
     missing_safeguards: Sequence[str] = ()
     different: int | None = None
     commonest: float | None = None
+    by_call: bool = False
 
     def white_box(self) -> list[AttackEvidence]:
         """The attacks that follow gradients of the model, or of a twin with the same spikes."""

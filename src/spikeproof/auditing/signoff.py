@@ -21,7 +21,7 @@ from spikeproof.auditing.checks import audit as verdict_of
 from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.auditing.evidence import CurvePoint, Diagnostics, Evidence
 from spikeproof.errors import InputError
-from spikeproof.evaluation.callables import LeakError, Shaped, answering
+from spikeproof.evaluation.callables import LeakError, Shaped, answering, by_call
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
 from spikeproof.evaluation.levels import Level
 from spikeproof.evaluation.suites import Contribution, Member, Suite, Suited, evaluate_suite
@@ -264,6 +264,7 @@ class Subject:
             argmax_accuracy=metrics["robust_argmax"],
             different=len(set(content_ids(self.images).tolist())),
             commonest=float(self.labels.bincount().max()) / n,
+            by_call=by_call(self.model),
         )
         return Report(
             threat=threat,

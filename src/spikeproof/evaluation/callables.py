@@ -23,6 +23,7 @@ __all__ = [
     "Plain",
     "Shaped",
     "answering",
+    "by_call",
     "check_keeps_images",
     "check_repeats",
 ]
@@ -150,6 +151,16 @@ def answering(model: Any) -> Model:
         return Called(model)
     found: Model = model if isinstance(model, Plain) or _takes_key(model) else Plain(model)
     return found
+
+
+def by_call(model: object) -> bool:
+    """Whether a model is one of ours of which nothing but its call is measured, as its layers are altered.
+
+    Example:
+        >>> by_call(nn.Linear(3, 2))
+        False
+    """
+    return isinstance(model, Called) or (isinstance(model, Classifier) and model.altered)
 
 
 def _inside(model: nn.Module) -> object:
