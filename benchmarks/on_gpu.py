@@ -34,7 +34,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from in_frameworks import FRAMEWORKS
-from throughput import CASES, Case, batch_of, floor, model_of, spread
+from throughput import CASES, Case, batch_of, floor, model_of, summary
 from torch import Tensor, nn
 
 import spikeproof as sp
@@ -178,13 +178,7 @@ def measured(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
     pairs = [(other, name) for other in steps if other.startswith(PEER) for name in ours]
     pairs += [(name, "floor") for name in ours]
     return {
-        "steps": case.steps,
-        "batch": case.batch,
-        "milliseconds": {name: spread(1000 * t for t in each) for name, each in times.items()},
-        "ratios": {
-            f"{one} / {other}": spread(a / b for a, b in zip(times[one], times[other], strict=True))
-            for one, other in pairs
-        },
+        **summary(case, times, pairs),
         "first_call_seconds": first,
         "memory_mib": memory,
         "not_captured": refused,

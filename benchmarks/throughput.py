@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,6 +235,16 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
     pairs += [(PEER, name) for name in ours if name != "compiled"]
     pairs = [pair for pair in pairs if found.keys() >= set(pair)]
     return {
+        **summary(case, times, pairs),
+        "agreement": agree,
+    }
+
+
+def summary(
+    case: Case, times: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """Milliseconds of every way, and the ratios of pairs of them round by round."""
+    return {
         "steps": case.steps,
         "batch": case.batch,
         "milliseconds": {name: spread(1000 * t for t in each) for name, each in times.items()},
@@ -242,7 +252,6 @@ def measured(case: Case, rounds: int) -> dict[str, Any]:
             f"{one} / {other}": spread(a / b for a, b in zip(times[one], times[other], strict=True))
             for one, other in pairs
         },
-        "agreement": agree,
     }
 
 

@@ -66,8 +66,24 @@ class Plain:
         return logits
 
 
+class _Declaring:
+    """What a model around another one declares is what that one declares."""
+
+    model: Model
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether equal examples can get different logits."""
+        return bool(getattr(self.model, "stochastic", False))
+
+    @property
+    def training(self) -> bool:
+        """Whether the model is a module in training mode."""
+        return bool(getattr(self.model, "training", False))
+
+
 @dataclass(frozen=True)
-class Called:
+class Called(_Declaring):
     """A model of which nothing but its call is known.
 
     Args:
@@ -80,22 +96,12 @@ class Called:
 
     model: Model
 
-    @property
-    def stochastic(self) -> bool:
-        """Whether equal images can get different logits."""
-        return bool(getattr(self.model, "stochastic", False))
-
-    @property
-    def training(self) -> bool:
-        """Whether the model is a module in training mode."""
-        return bool(getattr(self.model, "training", False))
-
     def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None, /) -> Float[Tensor, "B K"]:
         return self.model(images, key)
 
 
 @dataclass(frozen=True)
-class Shaped:
+class Shaped(_Declaring):
     """A model of examples of any shape as a model of images.
 
     Args:
@@ -112,16 +118,6 @@ class Shaped:
 
     model: Model
     shape: tuple[int, ...]
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether equal examples can get different logits."""
-        return bool(getattr(self.model, "stochastic", False))
-
-    @property
-    def training(self) -> bool:
-        """Whether the model is a module in training mode."""
-        return bool(getattr(self.model, "training", False))
 
     def __call__(self, images: Float[Tensor, "B 1 H W"], key: Key | None = None, /) -> Float[Tensor, "B K"]:
         return self.model(images.reshape(-1, *self.shape), key)
