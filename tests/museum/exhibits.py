@@ -299,6 +299,11 @@ def attacked_as(**parts):
     return with_attack(base, "pgd elsewhere", pgd(Linf(EPSILON)), pgd, model, through=other.eval())
 
 
+def as_function(model):
+    """A model of which nothing but its answers is known."""
+    return lambda x, key=None: model(x, KEY)
+
+
 def own_levels():
     """A model whose code is hidden and whose pixels are scaled before it, each by another factor."""
     scale = 0.5 + 0.5 * KEY.fold("scale").uniform((1, 1, 8, 8))
@@ -453,6 +458,11 @@ EXHIBITS = (
         "attack stopped half-way",
         "loss still rising",
         lambda: evidence(trained(), (PGD(steps=20, reach=0.4), SquareSearch(queries=60))),
+    ),
+    Exhibit(
+        "counts of four spikes, as a plain function",
+        "few values",
+        lambda: evidence(as_function(trained(Direct(4), Count()))),
     ),
     Exhibit("suite that was cut short", "search still finding", still_finding),
     Exhibit("last iterate returned", "silent success", silent_success),

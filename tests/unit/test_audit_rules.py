@@ -25,7 +25,7 @@ from spikeproof.losses import Margin
 from spikeproof.statistics import wilson
 from spikeproof.surrogates import ATan
 
-SOUND = Diagnostics(flat=0.0, values=9, slope_follows=(0.8,), slope_steady=(0.8,), slope_factor=1.0)
+SOUND = Diagnostics(flat=0.0, values=10, slope_follows=(0.8,), slope_steady=(0.8,), slope_factor=1.0)
 
 
 def number(accuracy=0.5, n=400, **changes):
@@ -138,6 +138,7 @@ DIAGNOSED = {
 }
 BOTH = {
     **{name: number(diagnostics=replace(SOUND, **fields)) for name, fields in DIAGNOSED.items()},
+    "few values": number(other_gradients=False, diagnostics=replace(SOUND, values=9)),
     "certificate contradicted": number(contradicted=0.1),
     "ties": number(tie_share=0.5),
     "no better than chance": number(accuracy=0.05, clean_accuracy=0.12),

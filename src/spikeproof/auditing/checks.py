@@ -395,6 +395,17 @@ CHECKS: tuple[Check, ...] = (
         "spikeproof; Athalye, Carlini & Wagner 2018, section 3.1",
     ),
     Check(
+        "few values",
+        DOUBTFUL,
+        c.few_values,
+        f"the margin takes no more than {c.COUNTED} values around the images that are examined, and nothing is known of the "
+        "model but its answers.",
+        "So few values are those of very few spikes. Between them the gradient is that of one surrogate, and no attack can "
+        "exchange a surrogate inside a function: attacks that can break a quarter to a half more of the images that are left.",
+        "Pass the network itself, or wrap it with `sp.wrap`, so that its neurons are known.",
+        "spikeproof; docs/results/suite-members.md",
+    ),
+    Check(
         "unstable predictions",
         DOUBTFUL,
         c.of_diagnostics(c.unstable_predictions),
@@ -535,8 +546,8 @@ CHECKS: tuple[Check, ...] = (
         DOUBTFUL,
         c.search_still_finding,
         "the end of a suite `standard` or `extreme` broke a larger share of the examples than lies between the number and the lower "
-        "end of its interval. The end is the last half of the forward passes of a search that is repeated, with the members after "
-        "its first repeat; where no search is repeated, it is the last quarter of the members.",
+        "end of its interval. The end is the last half of the forward passes of every search that is repeated, with the last "
+        "quarter of the members as far as they come after the first repeats.",
         "As much search again, if it found as much again, would lead out of the interval that is printed.",
         "Use the suite `extreme`.",
         "spikeproof",

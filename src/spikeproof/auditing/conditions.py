@@ -43,6 +43,7 @@ __all__ = [
     "expectation_too_small",
     "expected_agreement",
     "gradient_free_beats_gradient",
+    "few_values",
     "gradient_is_no_slope",
     "in_training_mode",
     "loss_still_rising",
@@ -96,6 +97,8 @@ RESTORED = 0.1
 """Largest gain in accuracy from rounding to 8 bits that raises nothing."""
 WIDE = 0.1
 """Largest half-width of an interval that raises nothing."""
+COUNTED = 9
+"""Largest number of margins that raises a doubt about a model of unknown parts: of counts of up to four spikes."""
 REPEATED = 0.25
 """Largest share of the jumps along a pixel that may lie at the same value on another image."""
 DISAGREE = 0.5
@@ -313,6 +316,14 @@ def gradient_is_no_slope(diagnostics: Diagnostics) -> str | None:
     return "; ".join(reasons) or None
 
 
+def few_values(evidence: Evidence) -> str | None:
+    """Whether a model of unknown parts answers as the counts of very few spikes do."""
+    found = None if evidence.diagnostics is None else evidence.diagnostics.values
+    if found is None or evidence.other_gradients or not 2 < found <= COUNTED:
+        return None
+    return f"the margin takes only {found} values, and nothing is known of the model but its answers"
+
+
 def stepwise_without_levels(diagnostics: Diagnostics) -> str | None:
     """Whether single pixels have levels that were not found, so that no attack could search them."""
     share = diagnostics.shared_steps
@@ -480,10 +491,16 @@ def search_still_finding(evidence: Evidence) -> str | None:
     below = evidence.accuracy - evidence.interval.low
     repeats = [i for i, member in enumerate(members) if member.repeats]
     if repeats:
-        search = [members[i] for i in dict.fromkeys((_origin(members, repeats[0]), *repeats))]
-        others = [member for i, member in enumerate(members) if i > repeats[0] and i not in repeats]
-        late, beside = _in_last_half(search), sum(member.broke or 0.0 for member in others)
-        said = f"the last half of {search[0].name} and its repeats broke {_percent(late)}"
+        families: dict[int, list[int]] = {}
+        for i in repeats:
+            families.setdefault(_origin(members, i), []).append(i)
+        searches = [[members[i] for i in (origin, *again)] for origin, again in families.items()]
+        end = max(3 * len(members) // 4, *(again[0] + 1 for again in families.values()))
+        others = [member for i, member in enumerate(members) if i >= end and i not in repeats]
+        late, beside = sum(map(_in_last_half, searches)), sum(member.broke or 0.0 for member in others)
+        named = " and ".join(search[0].name for search in searches)
+        whose = "its" if len(searches) == 1 else "their"
+        said = f"the last half of {named} and {whose} repeats broke {_percent(late)}"
         said += f" and the members after it {_percent(beside)}" if beside else ""
         found = late + beside
     else:
@@ -499,8 +516,8 @@ def search_still_finding(evidence: Evidence) -> str | None:
 
 def _origin(members: Sequence[AttackEvidence], repeat: int) -> int:
     """The position of the member that a repeat, which has its name with an addition, is once more."""
-    named = [i for i in range(repeat) if members[repeat].name.startswith(members[i].name)]
-    return max(named, default=repeat)
+    inside = (i for i in range(repeat) if not members[i].repeats)
+    return max((i for i in inside if members[repeat].name.startswith(members[i].name)), default=repeat)
 
 
 def _in_last_half(search: Sequence[AttackEvidence]) -> float:

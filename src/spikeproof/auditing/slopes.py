@@ -29,7 +29,7 @@ REACH, STEPS = 0.1, 4
 LEAST = 0.15
 """Below this cosine between a change and the sum of its halves, the loss has no slope to compare with."""
 
-FEW = 9
+FEW = 10
 """Number of different losses after which they are no longer counted."""
 
 AT_ONCE = 2**18

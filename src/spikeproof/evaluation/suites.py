@@ -25,6 +25,7 @@ from spikeproof.attacks.answers.reachable import EncoderAwareSearch, known_code
 from spikeproof.attacks.events.eventsteps import Retiming, SpikeCompatible
 from spikeproof.attacks.events.fewest import SDA
 from spikeproof.attacks.events.spikesearch import SpikeSearch, SpikeWalkSearch
+from spikeproof.attacks.gradient.assembled import Assembled
 from spikeproof.attacks.gradient.estimates import NES
 from spikeproof.attacks.gradient.iterated import APGD, APGDL1, APGDT, SAPGD
 from spikeproof.attacks.gradient.plain import EOTPGD, PGD, Through
@@ -48,6 +49,8 @@ from spikeproof.attacks.parts.objectives import (
     PrefixMean,
     answers_margin,
 )
+from spikeproof.attacks.parts.schedules import Halving
+from spikeproof.attacks.parts.steps import StableAdaptive
 from spikeproof.attacks.parts.targets import EveryOther
 from spikeproof.attacks.physical.beamsearch import AdvLB
 from spikeproof.attacks.physical.stickersearch import RP2, AdvHat
@@ -323,10 +326,34 @@ def _standard(kind: _Kind, threat: Threat) -> list[Member]:
 
 
 def _on_plateaus() -> list[Member]:
-    """Target classes, and a third strength with more steps, for logits that are constant in many places."""
+    """Target classes, and a third strength with more steps, for logits that are constant in many places.
+
+    Where logits are constant, the gradient of a surrogate is right by luck, and so each run finds other
+    examples; runs towards every class are made again until one of them finds none.
+    """
     towards = APGDT(steps=20, targets=EveryOther(9), objective=Margin())
     adapted = Through(gradient=ASSG(0.46), attack=towards)
-    return [Member("apgd-t", adapted), Member("sa-pgd-middle", _adaptive(0.425, steps=100))]
+    steady = Member("sa-pgd-t", _adaptive_towards(restarts=1))
+    return [
+        Member("apgd-t", adapted),
+        Member("sa-pgd-middle", _adaptive(0.425, steps=100)),
+        steady,
+        *_repeats(steady),
+    ]
+
+
+def _adaptive_towards(restarts: int) -> Recipe:
+    """SA-PGD with the gradients of ASSG towards one other class after the other."""
+    steps = 50
+    steady = Assembled(
+        steps=steps,
+        reach=float(steps),
+        step=StableAdaptive(),
+        schedule=Halving(),
+        targets=EveryOther(9),
+        restarts=restarts,
+    )
+    return Through(gradient=ASSG(0.46), attack=steady)
 
 
 def _adaptive(strength: float, steps: int = 50, restarts: int = 1) -> Recipe:
@@ -346,8 +373,10 @@ def _every_class(kind: _Kind, threat: Threat) -> list[Member]:
         steep = not isinstance(threat, L1)
         members = [Member("apgd-margin", APGD(steps=50, objective=Margin(), **kind.in_expectation()))]
         members += [Member("sa-pgd", SAPGD(steps=100, **kind.in_expectation()))] if steep else []
+        few = few if kind.stochastic else 9
         towards = APGDT(steps=steps, targets=EveryOther(few), objective=Margin(), **kind.in_expectation(2))
-        return [*members, Member("apgd-t", towards)]
+        aimed = Member("apgd-t", towards)
+        return [*members, aimed, *([] if kind.stochastic else _repeats(aimed))]
     members = []
     if not (kind.spiking or kind.stochastic or isinstance(threat, L1)):
         members.append(Member("apgd-margin", APGD(steps=100, restarts=2, objective=Margin())))
@@ -367,6 +396,8 @@ def _extreme(kind: _Kind, threat: Threat) -> list[Member]:
     if kind.adapts(threat):
         for strength in (0.35, 0.39, 0.425, 0.46, 0.48):
             members.append(Member(f"sa-pgd-{strength}", _adaptive(strength, steps=100)))
+        if kind.counts and not isinstance(threat, L0):
+            members.append(Member("sa-pgd-t-long", _adaptive_towards(restarts=5)))
     if not isinstance(threat, L0):
         members.append(Member("apgd-ce-long", APGD(steps=100, restarts=2, **kind.in_expectation(draws))))
         if kind.known is None or kind.classes > 3:

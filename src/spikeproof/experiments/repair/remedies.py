@@ -124,6 +124,7 @@ _ANSWERS: dict[str, Callable[[_Case], list[Recipe]]] = {
     "expectation too small": _more_draws,
     "silent success": lambda case: [],
     "search still finding": lambda case: [],
+    "few values": lambda case: [],
     TOO_FEW_ATTACKS: lambda case: [],
     "nearer image known": lambda case: [],
     "nested budgets": lambda case: [],
