@@ -42,8 +42,8 @@ __all__ = [
     "effect_lost_at_8_bits",
     "expectation_too_small",
     "expected_agreement",
-    "gradient_free_beats_gradient",
     "few_values",
+    "gradient_free_beats_gradient",
     "gradient_is_no_slope",
     "in_training_mode",
     "loss_still_rising",
@@ -98,7 +98,7 @@ RESTORED = 0.1
 WIDE = 0.1
 """Largest half-width of an interval that raises nothing."""
 COUNTED = 9
-"""Largest number of margins that raises a doubt about a model of unknown parts: of counts of up to four spikes."""
+"""Most margins that raise a doubt about a model of unknown parts: those of counts of up to four spikes."""
 REPEATED = 0.25
 """Largest share of the jumps along a pixel that may lie at the same value on another image."""
 DISAGREE = 0.5
@@ -495,8 +495,8 @@ def search_still_finding(evidence: Evidence) -> str | None:
         for i in repeats:
             families.setdefault(_origin(members, i), []).append(i)
         searches = [[members[i] for i in (origin, *again)] for origin, again in families.items()]
-        end = max(3 * len(members) // 4, *(again[0] + 1 for again in families.values()))
-        others = [member for i, member in enumerate(members) if i >= end and i not in repeats]
+        late_from = max(3 * len(members) // 4, *(again[0] + 1 for again in families.values()))
+        others = [member for i, member in enumerate(members) if i >= late_from and i not in repeats]
         late, beside = sum(map(_in_last_half, searches)), sum(member.broke or 0.0 for member in others)
         named = " and ".join(search[0].name for search in searches)
         whose = "its" if len(searches) == 1 else "their"
