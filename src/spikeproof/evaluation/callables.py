@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
@@ -26,6 +26,7 @@ __all__ = [
     "by_call",
     "check_keeps_images",
     "check_repeats",
+    "unlike",
 ]
 
 ALIKE = 1e-3
@@ -182,16 +183,16 @@ def _takes_key(model: Callable[..., object]) -> bool:
     return second.name == _KEY or second.default is second.empty
 
 
-def differing(a: Float[Tensor, "B *K"], b: Float[Tensor, "B *K"]) -> int:
-    """The number of images whose answers differ by more than rounding.
+def unlike(a: Float[Tensor, "B *K"], b: Float[Tensor, "B *K"]) -> Bool[Tensor, "B"]:
+    """Which images have answers that differ by more than rounding.
 
     Example:
-        >>> differing(torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.tensor([[1.0, 2.0], [1.0, 2.1]]))
-        1
+        >>> unlike(torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.tensor([[1.0, 2.0], [1.0, 2.1]])).tolist()
+        [False, True]
     """
     a, b = (answer.reshape(len(answer), -1) for answer in (a, b))
     scale = torch.maximum(a.abs(), b.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
-    return int(((a - b).abs() > ALIKE * scale).any(1).sum())
+    return ((a - b).abs() > ALIKE * scale).any(1)
 
 
 @torch.no_grad()
@@ -249,7 +250,7 @@ def check_repeats(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
         ) from error
     if not isinstance(first, Tensor) or first.shape != second.shape or first.ndim < 1:
         return  # not logits, which the measurement itself refuses
-    if differs := differing(first, second):
+    if differs := int(unlike(first, second).sum()):
         raise LeakError(
             "A model answers equal calls equally",
             f"different logits for {differs} of {len(few)} images in a second forward pass",

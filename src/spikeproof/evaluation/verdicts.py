@@ -15,6 +15,7 @@ adversarial image the choice.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -35,16 +36,18 @@ from spikeproof.evaluation.callables import (
     answering,
     check_keeps_images,
     check_repeats,
-    differing,
+    unlike,
 )
 from spikeproof.evaluation.columns import joined, subset
 from spikeproof.evaluation.outcomes import (
+    UNSEEN,
     Answers,
     Attacked,
     AttackedBatch,
     Clean,
     CleanBatch,
     Untouched,
+    content,
     distances,
 )
 from spikeproof.evaluation.through import through as gradient_source_of
@@ -69,6 +72,7 @@ __all__ = [
     "Attacked",
     "Clean",
     "check_examples",
+    "check_outcomes",
     "distances",
     "evaluate_attack",
     "evaluate_clean",
@@ -81,6 +85,12 @@ CHOOSING = 32
 
 TOGETHER = 8
 """Batches at most whose examples one search attacks together."""
+
+ROUNDING, NUDGES = 2.0**-12, 4
+"""Largest change of a pixel that does to a model what rounding may do, and the number of such changes."""
+
+BEYOND = 5.0
+"""Standard deviations by which shares of draws differ if the difference is not due to chance."""
 
 NUMBERS = 1 << 22
 """Pixels at most of the examples that one search attacks together, unless one batch has more."""
@@ -142,9 +152,9 @@ def evaluate_clean(
             chosen = _answers(
                 model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), many
             )
-        if not batches and len(labels) > BLOCK and not (isinstance(model, Classifier) or _stochastic(model)):
-            _check_company(model, x, labels, fresh, key.fold("clean").for_rows(batch_ids))
-        batches.append(CleanBatch(batch_ids, labels, fresh, chosen))
+        if not batches and len(labels) > BLOCK and not isinstance(model, Classifier):
+            _check_company(model, x[rows], labels, fresh, key.fold("clean").for_rows(batch_ids))
+        batches.append(CleanBatch(batch_ids, labels, fresh, chosen, x[rows]))
     return Clean(**joined(Clean, batches), draws=draws)
 
 
@@ -243,15 +253,12 @@ def evaluate_attack(
         [0.0, 1.0]
     """
     model = answering(model)
-    ids = _check(model, x, y, None if clean is None else clean.example, batch_size, draws)
+    ids = _check(model, x, y, None, batch_size, draws)
     check_key(key)
     check_kind_of_threat(threat)
-    if clean is not None and not torch.equal(clean.label, y.to(clean.label)):
-        raise InputError(
-            "The clean outcomes are of the examples that are attacked",
-            f"{int((clean.label != y.to(clean.label)).sum())} of {len(y)} examples with another label",
-            "Pass what evaluate_clean gives for these images and labels, in this order.",
-        )
+    if clean is not None:
+        check_outcomes(clean, x, y)
+        ids = clean.example.to(x.device)
     if isinstance(attack, type) or not callable(attack):
         raise InputError("Expected an attack or a recipe", repr(attack)[:80], "Try PGD().")
     if clean is None:
@@ -610,24 +617,101 @@ def _batches(n: int, size: int) -> Iterator[slice]:
 
 
 def _check_company(
-    model: Model, x: Float[Tensor, "N *F"], y: Int64[Tensor, "B"], together: Answers, key: Key
+    model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], together: Answers, key: Key
 ) -> None:
-    """Refuse a model that answers most images of a batch otherwise if the batch is small.
+    """Refuse a model that answers an image otherwise in a smaller batch.
 
-    Rounding depends on the size of a batch, on an accelerator for instance, and may move a spike; then a few
-    answers differ, and the model is sound.
+    Rounding depends on the size of a batch, on an accelerator for instance, and may move a spike. So another
+    answer to an image counts only if changes of the image that are larger than rounding, in batches of one
+    size, leave its answer as it is. A stochastic model may draw for a whole batch at once; then its shares of
+    right answers have to differ by more than chance.
 
     Raises:
-        LeakError: more than half of the answers differ.
+        LeakError: it does so for more than one image.
     """
-    few = torch.arange(BLOCK, device=x.device)
-    apart = _answers(model, x[:BLOCK], y[:BLOCK], key.take(few), 1, clean=True).inferences[0].logits
-    changed = differing(together.inferences[0].logits[:BLOCK], apart)
-    if changed > BLOCK // 2:
-        raise LeakError(
-            "A model answers an image equally in every batch",
-            f"different logits for {changed} of {BLOCK} images in batches of {BLOCK} and of {len(y)}",
-            "Remove what depends on the size of a batch, or on the other images in it.",
+    size = BLOCK
+    while size < len(y):
+        apart = functools.partial(_in_batches, model, size, y)
+        first = apart(x, key, 1)
+        changed = unlike(together.inferences[0].logits, first.inferences[0].logits)
+        if changed.sum() > 1 and _stochastic(model):
+            changed &= _shares_differ(together, apart(x, key, len(together.inferences)))
+        elif changed.sum() > 1:
+            changed &= ~_sensitive(apart, x, first, key)
+        if (differs := int(changed.sum())) > 1:
+            raise LeakError(
+                "A model answers an image equally in every batch",
+                f"different logits for {differs} of {len(y)} images in batches of {size} and of {len(y)}",
+                "Remove what depends on the size of a batch, or on the other images in it.",
+            )
+        size *= 2
+
+
+def _in_batches(model: Model, size: int, y: Tensor, x: Tensor, key: Key, draws: int) -> Answers:
+    """The answers to images in batches of one size."""
+    found = [
+        _answers(model, x[rows], y[rows], key.take(torch.arange(len(y))[rows]), draws).inferences
+        for rows in _batches(len(y), size)
+    ]
+    return Answers(
+        [Inference(*map(_joined, zip(*parts, strict=True))) for parts in zip(*found, strict=True)], y
+    )
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts))
+
+
+def _sensitive(
+    apart: Callable[[Tensor, Key, int], Answers], x: Tensor, first: Answers, key: Key
+) -> Bool[Tensor, "B"]:
+    """Whether changes of an image that are a little larger than rounding change its answer."""
+    found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    for draw in range(NUDGES):
+        noise = 2 * ROUNDING * (key.fold("nudge", draw).uniform(x.shape, 0, x.device) - 0.5).to(x.dtype)
+        for near in (x + noise, x - noise):  # on both sides of a threshold through the image
+            answers = apart(near.clamp(0, 1), key, 1)
+            found |= unlike(answers.inferences[0].logits, first.inferences[0].logits)
+    return found
+
+
+def _shares_differ(one: Answers, other: Answers) -> Bool[Tensor, "B"]:
+    """Whether shares of right draws differ by more than chance, in all images together or in each of them."""
+    draws = len(one.inferences)
+    mean = (one.right + other.right) / 2
+    variance = 2 * mean * (1 - mean) / draws
+    by_image = (one.right - other.right).abs() > BEYOND * variance.clamp(min=0.25 / draws).sqrt()
+    together = (one.right - other.right).sum().abs() > BEYOND * variance.sum().clamp(min=0.25 / draws).sqrt()
+    return by_image | together
+
+
+def check_outcomes(clean: Clean, x: Float[Tensor, "N *F"], y: Int64[Tensor, "N"]) -> None:
+    """Refuse clean outcomes of other examples, whose images may only be in another order.
+
+    Raises:
+        InputError: a label or an image is not that of the outcome in its place.
+
+    Example:
+        >>> x, y = torch.eye(3), torch.zeros(3, dtype=torch.int64)
+        >>> clean = evaluate_clean(lambda images: images, x, y)
+        >>> check_outcomes(clean, x.flip(0), y)
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: The clean outcomes are of the examples that are attacked, in this order:
+        got 2 of 3 with another image. Pass what evaluate_clean gives for these images and labels.
+    """
+    if len(clean.label) != len(y) or len(x) != len(y):
+        what = f"{len(clean.label)} outcomes, {len(x)} images and {len(y)} labels"
+    elif labels := int((clean.label != y.to(clean.label)).sum()):
+        what = f"{labels} of {len(y)} with another label"
+    else:
+        known = clean.content != UNSEEN
+        images = int((known & (clean.content != content(x).to(clean.content.device))).sum())
+        what = f"{images} of {len(y)} with another image" if images else ""
+    if what:
+        raise InputError(
+            "The clean outcomes are of the examples that are attacked, in this order",
+            what,
+            "Pass what evaluate_clean gives for these images and labels.",
         )
 
 
