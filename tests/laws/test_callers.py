@@ -406,3 +406,42 @@ def test_a_model_that_drops_the_axis_of_a_single_image_has_a_verdict():
     model = plain()
     found = quick(lambda images: model(images).squeeze(0))
     assert found.verdict.verdict == "withheld"
+
+
+def exported(net, batch=None):
+    """What `torch.export` makes of a network, for every size of batch by default."""
+    x, _ = examples()
+    free = {0: torch.export.Dim("batch")} if batch is None else None
+    shapes = None if free is None else (free,)
+    return torch.export.export(net, (x[: batch or 4],), dynamic_shapes=shapes).module()
+
+
+def batch_norm():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2)
+    )
+
+
+@pytest.mark.parametrize("net", [plain, lambda: batch_norm().eval()], ids=["plain", "batch norm"])
+def test_an_exported_network_has_the_number_of_the_network(net):
+    """It cannot be put into evaluation mode, and says that it is in training mode in any case."""
+    x, y = examples()
+    module = exported(net())
+    assert module.training
+    found, wanted = quick(module), quick(lambda images, net=net(): net(images))
+    assert (found.accuracy, found.verdict) == (wanted.accuracy, wanted.verdict)
+    assert sp.evaluate_attack(module, sp.PGD(), THREAT, x, y).right.shape == y.shape
+
+
+def test_an_exported_network_that_cannot_be_measured_is_refused_in_a_sentence():
+    program = torch.export.export(plain(), (examples()[0],))
+    for model, sentence in (
+        (exported(batch_norm()), "exported in training mode, with batch_norm and dropout"),
+        (exported(nn.Sequential(nn.Dropout(0.5), *plain()).train()), "with dropout"),
+        (exported(plain(), 4), "exported for batches of 4"),
+        (program, r"Pass its module: program.module\(\)"),
+    ):
+        for measured in (quick, lambda model: sp.evaluate_clean(model, *examples())):
+            with pytest.raises(InputError, match=sentence):
+                measured(model)

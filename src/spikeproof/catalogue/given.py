@@ -31,7 +31,7 @@ from spikeproof.interop.frameworks.wrapped import Wrapped
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
 from spikeproof.plainfiles import bytes_of, printable
-from spikeproof.protocols import Model
+from spikeproof.protocols import Model, exported
 from spikeproof.tensorfiles import digest, parse
 
 __all__ = ["Given", "is_address", "made"]
@@ -147,7 +147,7 @@ def made(given: Given, digests: Mapping[str, str] | None = None) -> Model:
     if digests is not None and files.digests() != digests:
         raise DamagedError(f"{given.make} or its weights changed since the model was first taken")
     found = _called(given, files.program)
-    if isinstance(found, nn.Module):
+    if isinstance(found, nn.Module) and not exported(found):
         found = found.eval()
     if given.weights is not None and files.weights is not None:
         nets = list(found.nets) if isinstance(found, Wrapped) else modules_inside(found)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
-from spikeproof.protocols import Model
+from spikeproof.protocols import Model, acting_as_in_training, exported, in_training
 
 __all__ = [
     "ALIKE",
@@ -60,7 +60,7 @@ class Plain:
     @property
     def training(self) -> bool:
         """Whether the callable is a module in training mode."""
-        return bool(getattr(self.model, "training", False))
+        return in_training(self.model)
 
     def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None, /) -> Float[Tensor, "B K"]:
         logits: Tensor = self.model(images)
@@ -80,7 +80,7 @@ class _Declaring:
     @property
     def training(self) -> bool:
         """Whether the model is a module in training mode."""
-        return bool(getattr(self.model, "training", False))
+        return in_training(self.model)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ def answering(model: Any) -> Model:
     not what its call answers.
 
     Raises:
-        InputError: the model cannot be called.
+        InputError: the model cannot be called, or is an exported module that acts as in training or takes
+            batches of one size only.
 
     Example:
         >>> answering(nn.Linear(3, 2))
@@ -144,10 +145,40 @@ def answering(model: Any) -> Model:
             repr(model)[:80],
             "Pass a module or a function.",
         )
+    if type(model).__module__.partition(".export")[0] == "torch" and hasattr(model, "module_call_graph"):
+        raise InputError(
+            "A model is a callable that maps images to logits",
+            "a program of torch.export",
+            "Pass its module: program.module().",
+        )
+    if exported(model):
+        _check_exported(model)
     if isinstance(model, Classifier) and model.altered:
         return Called(model)
     found: Model = model if isinstance(model, Plain) or _takes_key(model) else Plain(model)
     return found
+
+
+def _check_exported(model: torch.fx.GraphModule) -> None:
+    """Refuse an exported module that acts as in training, or takes batches of one size only.
+
+    Raises:
+        InputError: it does.
+    """
+    if trained := acting_as_in_training(model):
+        raise InputError(
+            "Evaluation needs a model in evaluation mode",
+            f"a module that was exported in training mode, with {' and '.join(sorted({*trained}))}",
+            "Call model.eval() before torch.export.export.",
+        )
+    for node in model.graph.nodes:
+        value = node.meta.get("val") if node.op == "placeholder" else None
+        if isinstance(value, Tensor) and value.ndim and isinstance(value.shape[0], int):
+            raise InputError(
+                "A model takes batches of every size",
+                f"a module that was exported for batches of {value.shape[0]}",
+                'Export it with dynamic_shapes=({0: torch.export.Dim("batch")},).',
+            )
 
 
 def by_call(model: object) -> bool:

@@ -64,6 +64,7 @@ from spikeproof.protocols import (
     check_key,
     check_kind_of_threat,
     check_tensors,
+    in_training,
     moves_events,
 )
 from spikeproof.threats import check_budget
@@ -771,7 +772,7 @@ def _check(
             f"batch_size={batch_size}, draws={draws}",
             "Try batch_size=100, draws=10.",
         )
-    if getattr(model, "training", False):
+    if in_training(model):
         raise InputError(
             "Evaluation needs a model in evaluation mode", "a model in training mode", "Call model.eval()."
         )
