@@ -312,6 +312,28 @@ def test_a_model_that_answers_otherwise_in_large_batches_is_refused(least, share
             quick(wrapped(coarse), x, torch.zeros(140, dtype=torch.int64))
 
 
+@pytest.mark.parametrize("least", [2, 8, 16])
+@pytest.mark.parametrize("wrapped", [lambda model: model, Noisy], ids=["plain", "stochastic"])
+def test_a_model_that_answers_otherwise_among_attacked_images_is_refused(least, wrapped):
+    """An attack processes attacked images together; an attacker may send a single one among clean images."""
+    model, x = plain(), (sp.Key.of(2).uniform((40, 1, 4, 4)) * 16).round() / 16
+    y = model(x).argmax(1)
+    known = nn.functional.one_hot(y, 2).float() * 3
+
+    def alarmed(images):
+        apart, nearest = torch.cdist(images.flatten(1), x.flatten(1)).min(1)
+        odd = apart > 1e-3
+        safe = torch.where(odd[:, None], known[nearest] + 0 * model(images), model(images))
+        return safe if odd.sum() >= least else model(images)
+
+    wide = sp.Linf(0.4)
+    assert sp.evaluate_attack(wrapped(model), sp.PGD(), wide, x, y).right.mean() < 0.7
+    with pytest.raises(InputError, match="attacked images among clean ones"):
+        sp.evaluate_attack(wrapped(alarmed), sp.PGD(), wide, x, y)
+    with pytest.raises(InputError, match="equally in every batch"):
+        sp.audit(wrapped(alarmed), x, y, wide, "quick")
+
+
 def test_rounding_that_depends_on_the_size_of_a_batch_is_no_reason_to_refuse():
     """A sum in another order may move a spike, in all images that are as near to a threshold as rounding."""
     model, x = plain(), sp.Key.of(2).uniform((70, 1, 4, 4))

@@ -32,6 +32,7 @@ from spikeproof.corruptions import Corruption
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.evaluation.callables import (
+    ALIKE,
     LeakError,
     answering,
     check_keeps_images,
@@ -90,8 +91,12 @@ TOGETHER = 8
 ROUNDING, NUDGES = 2.0**-12, 4
 """Largest change of a pixel that does to a model what rounding may do, and the number of such changes."""
 
-BEYOND = 5.0
-"""Standard deviations by which shares of draws differ if the difference is not due to chance."""
+AMONG_CLEAN = 4
+"""Number of attacked images of a batch that are classified once more among clean ones."""
+
+BEYOND, FEW_DRAWS = 5.0, 8
+"""Standard deviations by which shares of draws differ if the difference is not due to chance (twice as many by
+which means of logits do), and number of draws below which means are not compared."""
 
 NUMBERS = 1 << 22
 """Pixels at most of the examples that one search attacks together, unless one batch has more."""
@@ -412,6 +417,8 @@ def _attacked(
     chosen = fresh
     if _stochastic(model):
         chosen = _answers(model, x_adv, y, key.fold("selection"), max(draws, CHOOSING))
+    if not isinstance(model, Classifier):
+        _check_among_clean(model, x, x_adv, y, fresh, key.fold("measure"))
     left = examples.clean.right_selection < chosen.right
     seen = _in_views(model, examples.threat, x_adv, x, y, key.fold("views"))
     seen_clean = _in_views(model, examples.threat, x, x, y, key.fold("views"))
@@ -625,7 +632,7 @@ def _check_company(
     Rounding depends on the size of a batch, on an accelerator for instance, and may move a spike. So another
     answer to an image counts only if changes of the image that are larger than rounding, in batches of one
     size, leave its answer as it is. A stochastic model may draw for a whole batch at once; then its shares of
-    right answers have to differ by more than chance.
+    right answers or its mean logits have to differ by more than chance.
 
     Raises:
         LeakError: it does so for more than one image.
@@ -636,7 +643,7 @@ def _check_company(
         first = apart(x, key, 1)
         changed = unlike(together.inferences[0].logits, first.inferences[0].logits)
         if changed.sum() > 1 and _stochastic(model):
-            changed &= _shares_differ(together, apart(x, key, len(together.inferences)))
+            changed &= _answers_differ(together, apart(x, key, len(together.inferences)))
         elif changed.sum() > 1:
             changed &= ~_sensitive(apart, x, first, key)
         if (differs := int(changed.sum())) > 1:
@@ -646,6 +653,56 @@ def _check_company(
                 "Remove what depends on the size of a batch, or on the other images in it.",
             )
         size *= 2
+
+
+def _check_among_clean(
+    model: Model, x: Float[Tensor, "B *F"], x_adv: Float[Tensor, "B *F"], y: Tensor, fresh: Answers, key: Key
+) -> None:
+    """Refuse a model that answers an attacked image otherwise among clean images than among attacked ones.
+
+    A few images that the attack did not break are classified once more, each with clean images only. Rounding
+    and chance are told apart as in `_check_company`.
+
+    Raises:
+        LeakError: two of these images get another answer.
+    """
+    standing = ((x_adv != x).flatten(1).any(1) & (fresh.right > 0)).nonzero().flatten()
+    tried = standing[torch.linspace(0, len(standing) - 1, min(len(standing), AMONG_CLEAN)).long()]
+    if _stochastic(model) and len(tried):  # under the same keys once more, and not those of the verdict
+        key = key.fold("repeat")
+        fresh = _answers(model, x_adv, y, key, len(fresh.inferences))
+    other = 0
+    for row in tried.tolist() if len(x) > 1 else ():
+        there = Answers([_row(each, row) for each in fresh.inferences], y[row : row + 1])
+        among = functools.partial(_among, model, x, y, row, key)
+        here = among(x_adv[row : row + 1], key, len(fresh.inferences))
+        changed = unlike(there.inferences[0].logits, here.inferences[0].logits)
+        if changed.any() and _stochastic(model):
+            changed &= _answers_differ(there, here)
+        elif changed.any():
+            changed &= ~_sensitive(among, x_adv[row : row + 1], here, key.take(torch.tensor([row])))
+        other += int(changed.sum())
+    if other > 1:
+        raise LeakError(
+            "A model answers an image equally in every batch",
+            f"different logits for {other} of {len(tried)} attacked images among clean ones",
+            "Remove what depends on the other images in a batch.",
+        )
+
+
+def _among(
+    model: Model, x: Tensor, y: Tensor, row: int, key: Key, image: Tensor, _: Key, draws: int
+) -> Answers:
+    """The answers to an image that stands in the place of one of these, whatever the key for the image."""
+    others = torch.tensor([i for i in range(len(x)) if i != row][: BLOCK - 1])  # the last one fills a block
+    rows = torch.cat([torch.tensor([row]), others])
+    images = torch.cat([image, x[others.to(x.device)]])
+    found = _answers(model, images, y[rows.to(y.device)], key.take(rows), draws)
+    return Answers([_row(each, 0) for each in found.inferences], y[row : row + 1])
+
+
+def _row(inference: Inference, row: int) -> Inference:
+    return Inference(*(part[row : row + 1] for part in inference))
 
 
 def _in_batches(model: Model, size: int, y: Tensor, x: Tensor, key: Key, draws: int) -> Answers:
@@ -676,14 +733,20 @@ def _sensitive(
     return found
 
 
-def _shares_differ(one: Answers, other: Answers) -> Bool[Tensor, "B"]:
-    """Whether shares of right draws differ by more than chance, in all images together or in each of them."""
+def _answers_differ(one: Answers, other: Answers) -> Bool[Tensor, "B"]:
+    """Whether stochastic answers differ by more than chance, in shares of right draws or in mean logits."""
     draws = len(one.inferences)
     mean = (one.right + other.right) / 2
     variance = 2 * mean * (1 - mean) / draws
     by_image = (one.right - other.right).abs() > BEYOND * variance.clamp(min=0.25 / draws).sqrt()
     together = (one.right - other.right).sum().abs() > BEYOND * variance.sum().clamp(min=0.25 / draws).sqrt()
-    return by_image | together
+    if draws < FEW_DRAWS:
+        return by_image | together
+    first, second = (torch.stack([i.logits for i in each.inferences]).double() for each in (one, other))
+    apart = (first.mean(0) - second.mean(0)).abs()
+    chance = ((first.var(0) + second.var(0)) / draws).sqrt()
+    size = torch.maximum(first.abs().amax((0, 2)), second.abs().amax((0, 2)))[:, None]
+    return by_image | together | (apart > 2 * BEYOND * chance + ALIKE * size).any(1)
 
 
 def check_outcomes(clean: Clean, x: Float[Tensor, "N *F"], y: Int64[Tensor, "N"]) -> None:
