@@ -95,8 +95,8 @@ AMONG_CLEAN = 4
 """Number of attacked images of a batch that are classified once more among clean ones."""
 
 BEYOND, FEW_DRAWS = 5.0, 8
-"""Standard deviations by which shares of draws differ if the difference is not due to chance (twice as many by
-which means of logits do), and number of draws below which means are not compared."""
+"""Standard deviations by which shares of draws differ if that is not due to chance, twice as many by which mean
+logits do, and number of draws below which mean logits are not compared."""
 
 NUMBERS = 1 << 22
 """Pixels at most of the examples that one search attacks together, unless one batch has more."""
