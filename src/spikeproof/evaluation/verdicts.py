@@ -33,6 +33,7 @@ from spikeproof.decoders import decide
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.evaluation.callables import (
     ALIKE,
+    CHECKED,
     LeakError,
     answering,
     check_keeps_images,
@@ -91,12 +92,15 @@ TOGETHER = 8
 ROUNDING, NUDGES = 2.0**-12, 4
 """Largest change of a pixel that does to a model what rounding may do, and the number of such changes."""
 
+NEAR = 0.05
+"""Largest change of the pixels of the images whose answers are compared before and after an attack."""
+
 AMONG_CLEAN = 4
 """Number of attacked images of a batch that are classified once more among clean ones."""
 
 BEYOND, FEW_DRAWS = 5.0, 8
-"""Standard deviations by which shares of draws differ if that is not due to chance, twice as many by which mean
-logits do, and number of draws below which mean logits are not compared."""
+"""Standard deviations by which shares of draws differ if that is not due to chance, twice as many by which
+mean logits do, and number of draws below which mean logits are not compared."""
 
 NUMBERS = 1 << 22
 """Pixels at most of the examples that one search attacks together, unless one batch has more."""
@@ -278,6 +282,8 @@ def evaluate_attack(
     draws = draws if _stochastic(model) else 1
     batch_size = getattr(attack, "batch", None) or _whole(batch_size)
     target, origin = Steady(model, batch_size), _steady(through, batch_size)
+    asked = _asked(model, x, threat, key)
+    before = _logits_or_none(model, asked, key)
     together = batch_size * _batches_together(attack, through, x[:batch_size])
     batches = []
     for some in _batches(len(x), together):
@@ -288,6 +294,7 @@ def evaluate_attack(
             examples = Untouched(threat, x[here], subset(clean, here))
             part = None if found is None else found.part(rows)
             batches.append(_attacked(part, model, examples, y[here], key.for_rows(ids[here]), draws))
+    _check_unchanged(before, _logits_or_none(model, asked, key))
     nested = bool(getattr(attack, "nested", False))
     return Attacked(**joined(Attacked, batches), draws=draws, nested=nested)
 
@@ -653,6 +660,38 @@ def _check_company(
                 "Remove what depends on the size of a batch, or on the other images in it.",
             )
         size *= 2
+
+
+def _asked(model: Model, x: Float[Tensor, "N *F"], threat: Threat, key: Key) -> Tensor | None:
+    """A few clean images and a few close to them, whose answers no attack should change; None for our own."""
+    if isinstance(model, Classifier) and not model.altered:
+        return None
+    few = x[:CHECKED]
+    if moves_events(threat):
+        return few
+    noise = key.fold("repeat", "near").for_rows(range(len(few))).uniform(few.shape, 0, x.device) - 0.5
+    return torch.cat([few, (few + 2 * NEAR * noise.to(x.dtype)).clamp(0, 1)])
+
+
+@torch.no_grad()
+def _logits_or_none(model: Model, images: Tensor | None, key: Key) -> Tensor | None:
+    if images is None:
+        return None
+    return Steady(model)(images, key.fold("repeat").for_rows(range(len(images)))).clone()
+
+
+def _check_unchanged(before: Tensor | None, after: Tensor | None) -> None:
+    """Refuse a model that answers otherwise after an attack.
+
+    Raises:
+        LeakError: an answer to the same image differs by more than rounding.
+    """
+    if before is not None and after is not None and (differs := int(unlike(before, after).sum())):
+        raise LeakError(
+            "A model answers equal calls equally",
+            f"different logits for {differs} of {len(before)} images after an attack than before it",
+            "Reset its state (counters, caches, running statistics) at the start of every call.",
+        )
 
 
 def _check_among_clean(
