@@ -291,8 +291,7 @@ def refused_for_its_company(model, x):
 
 
 @pytest.mark.parametrize("wrapped", [lambda model: model, Noisy], ids=["plain", "stochastic"])
-@pytest.mark.parametrize("share", [1.0, 0.5, 0.2, 0.05])
-@pytest.mark.parametrize("least", [33, 64, 65, 100, 128])
+@pytest.mark.parametrize(("least", "share"), [(33, 0.2), (64, 1.0), (64, 0.05), (65, 0.5), (128, 0.2)])
 def test_a_model_that_answers_otherwise_in_large_batches_is_refused(least, share, wrapped):
     """Clean images and verdicts come in other batches than an attack, whose images are fewer and fewer.
 
@@ -345,7 +344,7 @@ def test_a_model_that_answers_otherwise_after_an_attack_is_refused(backward, pas
         sp.evaluate_attack(Alarmed(model, x, passes, backward), sp.PGD(steps=30), wide, x, y)
 
 
-@pytest.mark.parametrize("least", [2, 8, 16])
+@pytest.mark.parametrize("least", [2, 16])
 @pytest.mark.parametrize("wrapped", [lambda model: model, Noisy], ids=["plain", "stochastic"])
 def test_a_model_that_answers_otherwise_among_attacked_images_is_refused(least, wrapped):
     """An attack processes attacked images together; an attacker may send a single one among clean images."""
