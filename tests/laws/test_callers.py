@@ -230,6 +230,49 @@ def behind_the_back(images):
     return plain()(images)
 
 
+def without_a_derivative(images):
+    different, which = torch.unique(images, dim=0, return_inverse=True)
+    return plain()(different[which])
+
+
+def refusing_what_is_dark(images):
+    if bool((images.flatten(1).amin(1) < 1e-3).any()):
+        raise ValueError("such a dark pixel is suspicious")
+    return plain()(images)
+
+
+def broken_backward(images):
+    hidden = torch.sigmoid(plain()[1](images.flatten(1)))
+    logits = plain()[3](hidden * hidden)
+    hidden.add_(1e-9)
+    return logits
+
+
+@pytest.mark.parametrize(
+    "recipe", [sp.PGD(), sp.DeepFool(), sp.SquareSearch(queries=50)], ids=lambda r: type(r).__name__
+)
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [(refusing_what_is_dark, "ValueError: such a dark pixel"), (broken_backward, "in its backward pass")],
+)
+def test_an_error_that_a_model_raises_during_an_attack_is_said_in_a_sentence(model, sentence, recipe):
+    x, y = examples()
+    x, threat = x.clamp(min=0.05), sp.L2(2.0) if isinstance(recipe, sp.DeepFool) else sp.Linf(0.3)
+    if isinstance(recipe, sp.SquareSearch) and model is broken_backward:  # no gradient is asked for
+        assert sp.evaluate_attack(model, recipe, threat, x, y).right.shape == y.shape
+        return
+    with pytest.raises(InputError, match=sentence):
+        sp.evaluate_attack(model, recipe, threat, x, model(x).argmax(1))
+
+
+def test_an_operation_without_a_derivative_is_a_gradient_of_zero():
+    x, _ = examples()
+    y = plain()(x).argmax(1)
+    found = quick(without_a_derivative, x, y)
+    assert found.verdict.verdict != "supported"
+    assert [reason for reason in found.reasons if "gradient" in reason]
+
+
 @pytest.mark.parametrize("model", [in_place, behind_the_back])
 def test_a_model_that_changes_its_images_is_refused_and_leaves_those_of_the_caller(model):
     x, y = examples()

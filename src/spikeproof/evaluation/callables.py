@@ -273,7 +273,8 @@ def check_repeats(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
     try:
         model(few.flip(0).roll(1, -1), rows)
         second = model(few, rows)
-    except Exception as error:  # a foreign model may raise any error
+    except Exception as raised:  # a foreign model may raise any error
+        error = raised.__cause__ or raised
         raise LeakError(
             "A model answers every call as if it were the first",
             f"{type(error).__name__} at the second call: {error}",

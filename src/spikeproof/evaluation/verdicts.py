@@ -467,6 +467,24 @@ def _rounded(
     return right
 
 
+def _called(model: Model, images: Tensor, key: Key | None) -> Tensor:
+    """The answer of a model.
+
+    Raises:
+        InputError: the model raises an error of its own.
+    """
+    try:
+        return model(images, key)
+    except (SpikeproofError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"A model answers images {list(images.shape)} with logits [B, K]",
+            f"{type(error).__name__}: {error}",
+            "Call it as model(images, key); the error above is its own.",
+        ) from error
+
+
 @dataclass(frozen=True)
 class Steady:
     """A model whose answers do not depend on the batch, not even in the last bit.
@@ -490,7 +508,7 @@ class Steady:
             parts = [torch.arange(len(images))[rows] for rows in _batches(len(images), self.most)]
             return torch.cat([self(images[part], None if key is None else key.take(part)) for part in parts])
         padded, key = _padded(images, key)
-        logits: Tensor = self.model(padded, key)
+        logits: Tensor = _called(self.model, padded, key)
         if not isinstance(logits, Tensor) or logits.ndim < 1 or len(logits) != len(padded):
             raise InputError(
                 "A model answers one row of logits per image",
@@ -571,16 +589,7 @@ def _infer(model: Model, x: Tensor, key: Key) -> Inference:
     if isinstance(model, Observable):
         answer = model.infer(*_padded(x, key))
         return Inference(*(part[: len(x)] for part in answer))
-    try:
-        logits = Steady(model)(x, key)
-    except SpikeproofError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"A model answers images {list(x.shape)} with logits [B, K]",
-            f"{type(error).__name__}: {error}",
-            "Call it as model(images, key); the error above is its own.",
-        ) from error
+    logits = Steady(model)(x, key)
     if not logits.is_floating_point():
         raise InputError(
             "A model answers with logits in floating point",
