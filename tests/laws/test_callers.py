@@ -11,6 +11,7 @@ from spikeproof.errors import InputError
 from spikeproof.evaluation.callables import answering
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.networks.classifier import Classifier
+from spikeproof.statistics import wilson
 
 THREAT = sp.Linf(0.2)
 
@@ -434,10 +435,19 @@ def test_copies_of_an_image_make_no_number_certain():
     """An interval counts examples; a number on copies of one image says nothing about others."""
     x, _ = examples()
     found = quick(plain(), x[:1].expand(400, 1, 4, 4), plain()(x[:1]).argmax(1).expand(400))
-    assert found.interval.high - found.interval.low < 0.1
+    assert found.interval == pytest.approx(wilson(found.accuracy, 1))
     assert [reason for reason in found.reasons if "only 1 of the 400 examples differ" in reason]
     assert "too few examples" in quick(plain()).verdict.why
     assert not [reason for reason in quick(plain()).reasons if "differ from each other" in reason]
+
+
+@pytest.mark.parametrize("times", [2, 5])
+def test_an_interval_is_that_of_the_examples_that_differ(times):
+    x = sp.Key.of(8).uniform((200, 1, 4, 4))
+    y = (x[:, 0, :2].sum((1, 2)) > x[:, 0, 2:].sum((1, 2))).long()
+    once, often = quick(plain(), x, y), quick(plain(), x.repeat(times, 1, 1, 1), y.repeat(times))
+    assert often.accuracy == once.accuracy
+    assert often.interval == pytest.approx(once.interval)
 
 
 def test_one_answer_to_everything_is_no_better_than_chance_where_all_labels_are_that():
@@ -481,6 +491,17 @@ def test_clean_outcomes_of_other_examples_are_refused(given):
         assert sp.evaluate_attack(model.to(same.dtype), sp.FGSM(), THREAT, same, y, clean).right.shape == (
             12,
         )
+
+
+@pytest.mark.parametrize("recipe", [sp.FGSM(), sp.PGD(), sp.NoiseSearch()], ids=lambda r: type(r).__name__)
+def test_clean_outcomes_of_another_model_are_refused(recipe):
+    """They would stand beside the robust accuracy as the clean accuracy of this model."""
+    x, y = examples()
+    model, other = plain(), lambda images: plain()(images).flip(1)
+    clean = sp.evaluate_clean(other, x, y)
+    assert sp.evaluate_attack(other, recipe, THREAT, x, y, clean).right.shape == y.shape
+    with pytest.raises(InputError, match="of the model that is attacked"):
+        sp.evaluate_attack(model, recipe, THREAT, x, y, clean)
 
 
 def test_an_attack_of_the_user_that_returns_images_alone_is_refused_in_a_sentence():

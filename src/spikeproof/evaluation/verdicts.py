@@ -424,6 +424,8 @@ def _attacked(
     chosen = fresh
     if _stochastic(model):
         chosen = _answers(model, x_adv, y, key.fold("selection"), max(draws, CHOOSING))
+    if not _stochastic(model):
+        _check_same_model(examples.clean, fresh, (images == x).flatten(1).all(1))
     if not isinstance(model, Classifier):
         _check_among_clean(model, x, x_adv, y, fresh, key.fold("measure"))
     left = examples.clean.right_selection < chosen.right
@@ -687,6 +689,21 @@ def _logits_or_none(model: Model, images: Tensor | None, key: Key) -> Tensor | N
     if images is None:
         return None
     return Steady(model)(images, key.fold("repeat").for_rows(range(len(images)))).clone()
+
+
+def _check_same_model(clean: Clean, fresh: Answers, untouched: Bool[Tensor, "B"]) -> None:
+    """Refuse clean outcomes of another model, which answered images otherwise that no attack has changed.
+
+    Raises:
+        InputError: a quarter of these images or more, and two at least, have another class.
+    """
+    others = int((clean.prediction.to(fresh.prediction) != fresh.prediction)[untouched].sum())
+    if others > 1 and 4 * others >= int(untouched.sum()):
+        raise InputError(
+            "The clean outcomes are of the model that is attacked",
+            f"another class for {others} of {int(untouched.sum())} clean images",
+            "Pass what evaluate_clean gives for this model.",
+        )
 
 
 def _check_unchanged(before: Tensor | None, after: Tensor | None) -> None:
