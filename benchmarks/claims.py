@@ -10,7 +10,9 @@ several trainings of both.
 Interval: images and trainings are crossed random effects. With D[s, i] the difference on image i after
 training s, the variance of the mean is estimated as var(mean over i) / S + var(mean over s) / I, which counts
 the interaction twice, so the interval is too wide rather than too narrow; the degrees of freedom are those of
-Satterthwaite.
+Satterthwaite. As in `spikeproof.statistics.compare_trainings`, z^2 / 2 images are added on which only model a
+is right and as many on which only model b is, and the variance over trainings is at least what outcomes that
+were not seen to differ leave open, so that no interval has width zero.
 
 Verdict of a comparison that a claim says is positive: *supported* if the whole interval lies above 0,
 *contradicted* if it lies below 0, otherwise *not shown*. A doubtful number is an upper bound, so trainings
@@ -31,6 +33,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import NormalDist
 from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
@@ -105,22 +108,28 @@ class Effect(NamedTuple):
         return SUPPORTED if self.low > 0 else CONTRADICTED if self.high < 0 else NOT_SHOWN
 
 
-def effect(difference: Array) -> Effect:
-    """The mean of differences `[trainings, images]`, with an interval over both.
+def effect(difference: Array, factor: float = 1.0) -> Effect:
+    """The mean of differences `[trainings, images]` in [-factor, 1], with an interval over both.
 
     Example:
-        >>> print(effect(np.array([[0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])))
-        +83.3 [+2.7, +163.9]
+        >>> print(effect(np.array([[0.0, 1.0] * 50, [1.0, 1.0] * 50, [1.0, 1.0] * 50])))
+        +83.3 [+11.4, +149.1]
+        >>> print(effect(np.zeros((3, 300))))
+        +0.0 [-1.4, +1.4]
     """
     trainings, images = difference.shape
-    a = difference.mean(1).var(ddof=1) / trainings
-    b = difference.mean(0).var(ddof=1) / images
-    mean = float(difference.mean())
-    if a + b == 0:
-        return Effect(mean, mean, mean)
+    squared, mean, by_image = NormalDist().inv_cdf(0.975) ** 2, float(difference.mean()), difference.mean(0)
+    ends, total = np.array([-factor, 1.0]), images + squared
+    centre = float(by_image.sum() + squared / 2 * ends.sum()) / total
+    squares = ((by_image - centre) ** 2).sum() + squared / 2 * ((ends - centre) ** 2).sum()
+    b = float(squares) / total**2
+    a = (
+        max(float(difference.mean(1).var(ddof=1)), squared / (images * (trainings * images + squared)))
+        / trainings
+    )
     freedom = (a + b) ** 2 / (a**2 / (trainings - 1) + b**2 / (images - 1))
     half = float(stdtrit(freedom, 0.975) * np.sqrt(a + b))
-    return Effect(mean, mean - half, mean + half)
+    return Effect(mean, min(mean, centre - half), max(mean, centre + half))
 
 
 @dataclass(frozen=True)
@@ -232,13 +241,13 @@ def compare(a: Outcomes, b: Outcomes, factor: float) -> Compared:
     difference = a.right - factor * b.right
     if len(difference) < FEWEST_TRAININGS:
         return Compared(Effect(float(difference.mean()), -1.0, 1.0), TOO_FEW)
-    found = effect(difference)
+    found = effect(difference, factor)
     kept = ~(a if found.mean > 0 else b).doubtful
     if found.verdict == NOT_SHOWN or kept.all():
         return Compared(found, found.verdict)
     if kept.sum() < FEWEST_TRAININGS:
         return Compared(found, DOUBT)
-    return Compared(found, effect(difference[kept]).verdict)
+    return Compared(found, effect(difference[kept], factor).verdict)
 
 
 def overall(verdicts: Sequence[str], *, one_is_enough: bool) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 import torch
+import torch.fx
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -31,6 +32,7 @@ __all__ = [
     "Shape",
     "Threat",
     "Watched",
+    "acting_as_in_training",
     "attack_call",
     "check_key",
     "check_kind_of_threat",
@@ -38,6 +40,8 @@ __all__ = [
     "check_tensors",
     "encoded_shape",
     "example_shape",
+    "exported",
+    "in_training",
     "kept_under",
     "moves_events",
     "output_width",
@@ -404,3 +408,46 @@ def attack_call(call: Call) -> Call:
             return call(*bound.args, **bound.kwargs)
 
     return checked  # type: ignore[return-value]
+
+
+def exported(model: object) -> TypeGuard[torch.fx.GraphModule]:
+    """Whether a model is what `torch.export` made, which has no mode but that in which it was exported.
+
+    Example:
+        >>> program = torch.export.export(torch.nn.Linear(3, 2).eval(), (torch.rand(4, 3),))
+        >>> exported(program.module()), exported(torch.nn.Linear(3, 2))
+        (True, False)
+    """
+    return isinstance(model, torch.fx.GraphModule) and "eval" in vars(model)
+
+
+def in_training(model: object) -> bool:
+    """Whether a model is a module in training mode; an exported one only if it was exported so.
+
+    Example:
+        >>> net = torch.nn.Linear(3, 2)
+        >>> in_training(net), in_training(net.eval()), in_training(torch.relu)
+        (True, False, False)
+    """
+    if exported(model):
+        return bool(acting_as_in_training(model))
+    return bool(getattr(model, "training", False))
+
+
+def acting_as_in_training(model: torch.fx.GraphModule) -> list[str]:
+    """Names of the operations of an exported module that act as in training.
+
+    Example:
+        >>> net, images = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout()), torch.rand(4, 3)
+        >>> acting_as_in_training(torch.export.export(net, (images,)).module())
+        ['dropout']
+        >>> acting_as_in_training(torch.export.export(net.eval(), (images,)).module())
+        []
+    """
+    found = []
+    for node in model.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        for argument, value in zip(getattr(schema, "arguments", ()), node.args, strict=False):
+            if argument.name in ("train", "training") and value is True:
+                found.append(str(node.target).removeprefix("aten.").partition(".")[0])
+    return found

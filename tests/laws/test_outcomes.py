@@ -153,6 +153,7 @@ def test_a_new_column_is_one_field():
     class Batch:
         def __init__(self, labels):
             self.labels = self.ids = labels
+            self.images = labels[:, None].float()
             self.fresh = self.chosen = CLEAN
 
     found = More(**joined(More, [Batch(Y[:4]), Batch(Y[4:])]), draws=1)

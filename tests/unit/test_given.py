@@ -256,6 +256,7 @@ def test_a_study_measures_given_models_beside_its_own(folder, tmp_path):
         "make",
         "weights",
         "code_sha256",
+        "imports_sha256",
         "weights_sha256",
         "tensors_sha256",
     }
@@ -270,6 +271,108 @@ def test_a_changed_program_is_another_model_and_never_an_old_one(folder, tmp_pat
     assert given.digests() != before
     with pytest.raises(DamagedError, match="changed"):
         made(given, before)
+
+
+SCALED = """
+import torch
+from torch import nn
+{0}
+
+def make_model():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    factor = scale()
+    return lambda images: net(images) * factor
+"""
+
+IMPORTED = {  # how the program imports what gives the scale, and the file in which it is
+    "beside": ("from helper import scale", "helper.py"),
+    "as a module": ("import helper\nscale = lambda: helper.scale()", "helper.py"),
+    "inside a function": ("def scale():\n    from helper import scale\n    return scale()", "helper.py"),
+    "by another one": ("from first import scale", "helper.py"),
+    "a package": ("from nets import scale", "nets/__init__.py"),
+    "in a package": ("from nets.parts.deep import scale", "nets/parts/deep.py"),
+    "in a folder": ("from loose.inner import scale", "loose/inner.py"),
+    "in its package": ("from relative.one import scale", "relative/other.py"),
+    "by a text": ("import importlib\nscale = importlib.import_module('helper').scale", "helper.py"),
+}
+
+
+def written_beside(where, statement, changing, value):
+    files = {
+        "first.py": "from helper import scale\n",
+        "helper.py": "def scale(): return 1.0\n",
+        "nets/__init__.py": "def scale(): return 1.0\n",
+        "nets/parts/__init__.py": "",
+        "nets/parts/deep.py": "def scale(): return 1.0\n",
+        "loose/inner.py": "def scale(): return 1.0\n",
+        "relative/__init__.py": "",
+        "relative/one.py": "from .other import scale\n",
+        "relative/other.py": "def scale(): return 1.0\n",
+        "unused.py": "raise SystemExit('nothing imports this file')\n",
+        "net.py": SCALED.format(statement),
+    }
+    files[changing] = f"def scale(): return {value}\n"
+    for name, content in files.items():
+        (where / name).parent.mkdir(parents=True, exist_ok=True)
+        (where / name).write_text(content)
+
+
+@pytest.mark.parametrize("how", IMPORTED)
+def test_what_a_program_imports_from_beside_it_is_part_of_the_model(how, tmp_path):
+    """After a change of it, the new content is run under another digest."""
+    statement, changing = IMPORTED[how]
+    given, x = Given(f"{tmp_path}/net.py:make_model"), torch.ones(1, 1, 8, 8)
+    written_beside(tmp_path, statement, changing, 1.0)
+    first, answer = given.digests(), made(given)(x)
+    for name in ("unused.py", "more.py"):
+        (tmp_path / name).write_text("x = 2")
+        assert given.digests() == first
+    assert torch.equal(made(given, first)(x), answer)
+    written_beside(tmp_path, statement, changing, 3.0)  # as long, and perhaps in the same second
+    assert given.digests() != first
+    with pytest.raises(DamagedError, match="imports from beside it changed"):
+        made(given, first)
+    assert torch.allclose(made(given)(x), 3 * answer)
+    taken_before = {name: each for name, each in first.items() if name == "code_sha256"}
+    assert torch.allclose(made(given, taken_before)(x), 3 * answer)
+    written_beside(tmp_path, statement, changing, 1.0)
+    assert given.digests() == first
+    assert torch.equal(made(given)(x), answer)
+
+
+def test_programs_of_several_folders_import_each_their_own_files(tmp_path):
+    """Python keeps one module of a name, which would be that of the first program."""
+    x, answers = torch.ones(1, 1, 8, 8), {}
+    for name, value in (("one", 1.0), ("two", 2.0), ("three", 3.0)):
+        written_beside(tmp_path / name, *IMPORTED["in a package"], value)
+        answers[name] = made(Given(f"{tmp_path}/{name}/net.py:make_model"))
+    first, second, third = (model(x) for model in answers.values())
+    assert torch.allclose(second, 2 * first)
+    assert torch.allclose(third, 3 * first)
+
+
+def test_what_is_imported_at_a_call_only_is_never_the_file_of_another_program(tmp_path):
+    """It is not found then, as it is no more beside the program."""
+    late = SCALED.replace("    factor = scale()\n", "").replace("factor", "scale()")
+    for name in ("one", "two"):
+        written_beside(tmp_path / name, *IMPORTED["beside"], 1.0)
+    made(Given(f"{tmp_path}/one/net.py:make_model"))
+    (tmp_path / "two" / "net.py").write_text(late.format(IMPORTED["inside a function"][0]))
+    model = made(Given(f"{tmp_path}/two/net.py:make_model"))
+    with pytest.raises(ModuleNotFoundError, match="helper"):
+        model(torch.ones(1, 1, 8, 8))
+
+
+def test_a_stored_number_is_not_that_of_a_changed_file_beside_the_program(tmp_path):
+    asked = ("evaluate", f"{tmp_path}/net.py:make_model", *ASKED, "--out", tmp_path / "out")
+    written_beside(tmp_path, *IMPORTED["beside"], 1.0)
+    assert "0 kept" in said(*asked).output
+    assert "0 computed" in said(*asked).output
+    written_beside(tmp_path, *IMPORTED["beside"], 3.0)
+    assert "0 kept" in said(*asked).output
+    written_beside(tmp_path, *IMPORTED["beside"], 1.0)
+    assert "0 computed" in said(*asked).output
 
 
 READS = """

@@ -37,6 +37,7 @@ from spikeproof.protocols import (
     Watched,
     attack_call,
     check_range,
+    in_training,
     moves_events,
     takes_events,
 )
@@ -198,7 +199,7 @@ def check_mode(model: Model) -> None:
     Raises:
         InputError: the model is in training mode.
     """
-    if getattr(_inside(model), "training", False):
+    if in_training(_inside(model)):
         raise InputError(
             "An attack needs a model in evaluation mode", "a model in training mode", "Call model.eval()."
         )

@@ -631,11 +631,9 @@ def too_few_examples(evidence: Evidence) -> str | None:
             f"an interval of ±{100 * half:.1f} points cannot show a difference of "
             f"{100 * evidence.margin_claimed:.1f} points"
         )
-    if half > WIDE:
-        return f"with n = {evidence.n} the interval is ±{100 * half:.1f} points"
     different = evidence.n if evidence.different is None else evidence.different
     if different == evidence.n:
-        return None
+        return f"with n = {evidence.n} the interval is ±{100 * half:.1f} points" if half > WIDE else None
     low, high = wilson(evidence.accuracy * different, different)
     half = (high - low) / 2
     if half <= WIDE:

@@ -29,7 +29,7 @@ from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin, Objective
 from spikeproof.networks.classifier import Classifier
 from spikeproof.neurons import Spiking
-from spikeproof.protocols import Keep, Model, reads_potential, takes_events, unkept
+from spikeproof.protocols import Keep, Model, in_training, reads_potential, takes_events, unkept
 from spikeproof.threats import Flips
 
 __all__ = ["diagnose"]
@@ -64,7 +64,7 @@ def diagnose(
         >>> seen.state_leak, seen.companions, seen.zero_gradients, seen.training
         (0.0, 0.0, 0.0, False)
     """
-    training = bool(getattr(model, "training", False))
+    training = in_training(model)
     original, model = model, answering(model)
     first, second, third = (state.copied(model) for _ in range(3))  # before any forward pass
     copies = None if first is None or second is None else (first, second)

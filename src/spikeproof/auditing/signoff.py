@@ -63,7 +63,7 @@ class Report:
             nothing could be measured.
         argmax: the same if the first of the best classes were the answer. The attacks stop at a tie, so a
             stronger attack on this number may exist.
-        interval: 95 % Wilson interval of the accuracy.
+        interval: 95 % Wilson interval of the accuracy; an example that occurs several times counts once.
         certified: share of examples proved robust, a lower bound; None if no certificate applies.
         verdict: verdict of the audit, with its reasons.
         members: what each attack contributed.
@@ -244,9 +244,10 @@ class Subject:
         if own is not None:
             proved = proved_by(own, threat, self.images, self.labels, self.key.fold("certify"))
         broken = suited.attacked.right < 1
+        different = len(set(content_ids(self.images).tolist()))
         evidence = Evidence(
             accuracy=accuracy,
-            interval=wilson(accuracy * n, n),
+            interval=wilson(accuracy * different, different),
             n=n,
             clean_accuracy=self.clean.metrics()["clean_accuracy"],
             classes=class_count(self.model, self.images, self.key),
@@ -262,7 +263,7 @@ class Subject:
             other_gradients=other_gradients(self.model),
             tie_share=metrics["tie_share"],
             argmax_accuracy=metrics["robust_argmax"],
-            different=len(set(content_ids(self.images).tolist())),
+            different=different,
             commonest=float(self.labels.bincount().max()) / n,
             by_call=by_call(self.model),
         )

@@ -29,6 +29,11 @@ REACH, STEPS = 0.1, 4
 LEAST = 0.15
 """Below this cosine between a change and the sum of its halves, the loss has no slope to compare with."""
 
+NEGLIGIBLE = 0.01
+"""Share of the squared change of the loss that pixels without a gradient may cause anyway."""
+APART, SHORT = 1 / 32, (1 / 1024, 1 / 4096)
+"""Largest change of a pixel that makes all pixels different, and lengths of steps that are short to it."""
+
 FEW = 10
 """Number of different losses after which they are no longer counted."""
 
@@ -52,8 +57,8 @@ class Slopes(NamedTuple):
         steady: mean cosine between m and a, at the same points and lengths.
         factor: median factor by which the loss changes more than the gradient predicts, at the clean image.
         flat: share of the images around which no direction of the largest length changes the loss.
-        hidden: share of the squared change of the loss that comes from pixels whose gradient is exactly zero;
-            mean over images.
+        hidden: share of the squared change of the loss that comes from pixels whose gradient is exactly zero,
+            though they matter in short steps as well; mean over images.
         values: number of different losses, counted up to `FEW`.
     """
 
@@ -96,7 +101,7 @@ def compare(
             follows.append(best.follows)
             steady.append(best.steady)
         flat = max(flat, seen[-1].flat)
-        hidden = max(hidden, _hidden(loss, point, slope, now, directions))
+        hidden = max(hidden, _hidden(loss, gradient, point, slope, now, directions))
         if i == 0 and usable:
             factor = best.factor
     return Slopes(tuple(follows), tuple(steady), factor, flat, hidden, len(counted.values))
@@ -179,16 +184,62 @@ def _cosine(a: Tensor, b: Tensor) -> float:
     return float(((a * b).sum(0) / size.clamp(min=1e-300)).mean())
 
 
-def _hidden(loss: Loss, x: Tensor, slope: Tensor, key: Key, directions: int) -> float:
-    """The share of the squared change of the loss that comes from pixels without a gradient."""
+class _Without(NamedTuple):
+    """The squared change of the loss by pixels without a gradient and by the others, for each image.
+
+    Args:
+        hidden: by pixels without a gradient; 0 where there are none, or none but those.
+        others: by the other pixels.
+        some: whether an image has pixels of both kinds.
+    """
+
+    hidden: Tensor
+    others: Tensor
+    some: Tensor
+
+    @property
+    def share(self) -> float:
+        return float((self.hidden / (self.hidden + self.others).clamp(min=1e-300) * self.some).mean())
+
+
+def _without_gradient(
+    loss: Loss, x: Tensor, slope: Tensor, length: float, key: Key, directions: int
+) -> _Without:
     without = (slope == 0).to(x.dtype)
-    some = (without.flatten(1).amax(1) > 0) & (without.flatten(1).amin(1) < 1)
+    some = ((without.flatten(1).amax(1) > 0) & (without.flatten(1).amin(1) < 1)).cpu()
     if not bool(some.any()):
-        return 0.0
-    moves = [LENGTHS[-1] * _signs(x, key.fold("hidden", i)) for i in range(directions)]
+        nothing = torch.zeros(len(x), dtype=torch.float64)
+        return _Without(nothing, nothing, some)
+    moves = [length * _signs(x, key.fold("hidden", i)) for i in range(directions)]
     parts = [move * share for share in (without, 1 - without) for move in moves]
     hidden, others = (
         part.double().square().sum(0).cpu() for part in torch.stack(_changes(loss, x, parts)).chunk(2)
     )
-    share = hidden / (hidden + others).clamp(min=1e-300)
-    return float((share * some.cpu()).mean())
+    return _Without(hidden, others, some)
+
+
+def _hidden(loss: Loss, gradient: Gradient, x: Tensor, slope: Tensor, key: Key, directions: int) -> float:
+    """The share of the squared change of the loss that comes from pixels without a gradient.
+
+    A pixel may rightly have no gradient and yet matter in large steps: a median changes with the pixel in the
+    middle alone until another one is there, and a maximum with the largest. Such pixels are told from masked
+    ones by ever shorter steps, in which they do not matter and masked pixels do, next to the images, where no
+    two pixels are equal. The loss has to be as steep and to change everywhere in these steps; one that
+    changes by spikes says nothing in steps so short.
+    """
+    seen = _without_gradient(loss, x, slope, LENGTHS[-1], key, directions)
+    if seen.share <= NEGLIGIBLE:
+        return seen.share
+    away = 2 * APART * (key.fold("apart").uniform(x.shape, 0, x.device) - 0.5).to(x.dtype)
+    near = 1 - (1 - (x + away).abs()).abs()  # reflected at 0 and 1, where pixels would be equal again
+    now = gradient(near)
+    far, short, shorter = (
+        _without_gradient(loss, near, now, length, key, directions) for length in (LENGTHS[-1], *SHORT)
+    )
+    moving = min(float(((each.hidden + each.others) > 0).double().mean()) for each in (short, shorter))
+    steep = ((short.hidden + short.others) / (far.hidden + far.others).clamp(min=1e-300)).sqrt()
+    as_steep = float(steep.median()) * LENGTHS[-1] / SHORT[0] >= 1 / 4
+    vanishes = max(short.share, shorter.share) <= seen.share / 4
+    if moving >= 0.95 and as_steep and vanishes and far.share >= seen.share / 2:
+        return max(short.share, shorter.share)
+    return seen.share

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from spikeproof.catalogue.beside import Beside, digest_of, imported_as_found, imports_of
 from spikeproof.errors import DamagedError, InputError, suggest
 from spikeproof.evaluation.callables import answering
 from spikeproof.interop.frameworks.adapters import derives, modules_inside
@@ -31,7 +32,7 @@ from spikeproof.interop.frameworks.wrapped import Wrapped
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
 from spikeproof.plainfiles import bytes_of, printable
-from spikeproof.protocols import Model
+from spikeproof.protocols import Model, exported
 from spikeproof.tensorfiles import digest, parse
 
 __all__ = ["Given", "is_address", "made"]
@@ -41,6 +42,9 @@ LARGEST_PROGRAM = 16 * 1024**2
 
 LARGEST_WEIGHTS = 16 * 1024**3
 """Bytes of a file with weights."""
+
+IMPORTS = "imports_sha256"
+"""Name of the digest of what a program imports from beside it."""
 
 _EXAMPLE = "Write def make_model() in the file, and name it as FILE.py:make_model."
 
@@ -96,10 +100,11 @@ class Given:
             InputError: a file cannot be read.
         """
         weights = None if self.weights is None else bytes_of(Path(self.weights), LARGEST_WEIGHTS)
-        return Files(bytes_of(self.path, LARGEST_PROGRAM), weights)
+        program = bytes_of(self.path, LARGEST_PROGRAM)
+        return Files(program, weights, imports_of(program, self.path.resolve().parent, LARGEST_PROGRAM))
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of the program and of the weights, if there are any.
+        """SHA-256 of the program, of what it imports from beside it and of the weights, where there are any.
 
         Raises:
             InputError: a file cannot be read.
@@ -108,14 +113,20 @@ class Given:
 
 
 class Files(NamedTuple):
-    """The content of a program and of its weights, read once, so that what is run is what was digested."""
+    """The content of a program, of its weights and of the files beside it that it imports, by their names.
+
+    They are read once, so that what is run is what was digested.
+    """
 
     program: bytes
     weights: bytes | None
+    beside: Mapping[str, Beside]
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of the program and of the weights, if there are any."""
+        """SHA-256 of the program, of what it imports from beside it and of the weights, if there are any."""
         found = {"code_sha256": hashlib.sha256(self.program).hexdigest()}
+        if self.beside:
+            found[IMPORTS] = digest_of(self.beside)
         if self.weights is not None:
             found["weights_sha256"] = hashlib.sha256(self.weights).hexdigest()
         return found
@@ -144,10 +155,14 @@ def made(given: Given, digests: Mapping[str, str] | None = None) -> Model:
         DamagedError: a file changed.
     """
     files = given.read()
-    if digests is not None and files.digests() != digests:
-        raise DamagedError(f"{given.make} or its weights changed since the model was first taken")
-    found = _called(given, files.program)
-    if isinstance(found, nn.Module):
+    now = files.digests()
+    if digests is not None and IMPORTS not in digests:  # taken before imports were digested
+        now.pop(IMPORTS, None)
+    if digests is not None and now != digests:
+        what = "its weights" if now.get(IMPORTS) == digests.get(IMPORTS) else "what it imports from beside it"
+        raise DamagedError(f"{given.make} or {what} changed since the model was first taken")
+    found = _called(given, files)
+    if isinstance(found, nn.Module) and not exported(found):
         found = found.eval()
     if given.weights is not None and files.weights is not None:
         nets = list(found.nets) if isinstance(found, Wrapped) else modules_inside(found)
@@ -177,9 +192,9 @@ def _refuse_unwrapped(given: Given, found: object) -> None:
             )
 
 
-def _called(given: Given, program: bytes) -> object:
-    function = _function(given, program)
-    with _beside(given.path):
+def _called(given: Given, files: Files) -> object:
+    function = _function(given, files)
+    with _beside(given.path, files.beside):
         try:
             found = function()
         except (Exception, SystemExit) as error:  # the user's own program may fail in any way
@@ -200,11 +215,12 @@ def _kind(found: object) -> str:
     return type(found).__name__
 
 
-def _function(given: Given, content: bytes) -> Callable[[], object]:
+def _function(given: Given, files: Files) -> Callable[[], object]:
+    content = files.program
     program = ModuleType(f"spikeproof_given_{hashlib.sha256(content).hexdigest()[:16]}")
     program.__file__ = str(given.path)
     sys.modules[program.__name__] = program  # where dataclasses and the like look for the program of a class
-    with _beside(given.path):
+    with _beside(given.path, files.beside):
         try:
             exec(compile(content, str(given.path), "exec"), vars(program))
         except (Exception, SystemExit) as error:  # the user's own program may fail in any way
@@ -220,18 +236,18 @@ def _function(given: Given, content: bytes) -> Callable[[], object]:
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[None]:
+def _beside(path: Path, found: Mapping[str, Beside]) -> Iterator[None]:
     """Let a program import what lies beside it, as Python does for a program that it is given.
 
     What it prints goes where messages go, so that the output of a command stays whole.
     """
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
+    folder = path.resolve().parent
+    sys.path.insert(0, str(folder))
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), imported_as_found(found, folder):
             yield
     finally:
-        sys.path.remove(folder)
+        sys.path.remove(str(folder))
 
 
 def _failed(given: Given, error: BaseException) -> InputError:

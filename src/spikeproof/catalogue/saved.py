@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 from spikeproof.catalogue.extensions import extended
 from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.errors import DamagedError, InputError
-from spikeproof.evaluation.callables import differing
+from spikeproof.evaluation.callables import unlike
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.networks.deep import expect_gains
@@ -103,7 +103,7 @@ def _brought_back(model: Classifier) -> bool:
     draws = key.fold("examples").uniform((TRIED, *model.spec.example_shape)).to(first.device)
     x = (draws < 1 / 2).to(draws.dtype) if takes_events(model.spec.encoder) else draws
     try:
-        return not differing(given(x, key.for_rows(range(TRIED))), twin(x, key.for_rows(range(TRIED))))
+        return not unlike(given(x, key.for_rows(range(TRIED))), twin(x, key.for_rows(range(TRIED)))).any()
     except InputError:  # a model that takes no such examples is judged by what it is measured on
         return not model.altered
 

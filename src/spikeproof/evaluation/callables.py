@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
-from spikeproof.protocols import Model
+from spikeproof.protocols import Model, acting_as_in_training, exported, in_training
 
 __all__ = [
     "ALIKE",
@@ -26,6 +26,7 @@ __all__ = [
     "by_call",
     "check_keeps_images",
     "check_repeats",
+    "unlike",
 ]
 
 ALIKE = 1e-3
@@ -59,7 +60,7 @@ class Plain:
     @property
     def training(self) -> bool:
         """Whether the callable is a module in training mode."""
-        return bool(getattr(self.model, "training", False))
+        return in_training(self.model)
 
     def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None, /) -> Float[Tensor, "B K"]:
         logits: Tensor = self.model(images)
@@ -79,7 +80,7 @@ class _Declaring:
     @property
     def training(self) -> bool:
         """Whether the model is a module in training mode."""
-        return bool(getattr(self.model, "training", False))
+        return in_training(self.model)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ def answering(model: Any) -> Model:
     not what its call answers.
 
     Raises:
-        InputError: the model cannot be called.
+        InputError: the model cannot be called, or is an exported module that acts as in training or takes
+            batches of one size only.
 
     Example:
         >>> answering(nn.Linear(3, 2))
@@ -143,10 +145,40 @@ def answering(model: Any) -> Model:
             repr(model)[:80],
             "Pass a module or a function.",
         )
+    if type(model).__module__.partition(".export")[0] == "torch" and hasattr(model, "module_call_graph"):
+        raise InputError(
+            "A model is a callable that maps images to logits",
+            "a program of torch.export",
+            "Pass its module: program.module().",
+        )
+    if exported(model):
+        _check_exported(model)
     if isinstance(model, Classifier) and model.altered:
         return Called(model)
     found: Model = model if isinstance(model, Plain) or _takes_key(model) else Plain(model)
     return found
+
+
+def _check_exported(model: torch.fx.GraphModule) -> None:
+    """Refuse an exported module that acts as in training, or takes batches of one size only.
+
+    Raises:
+        InputError: it does.
+    """
+    if trained := acting_as_in_training(model):
+        raise InputError(
+            "Evaluation needs a model in evaluation mode",
+            f"a module that was exported in training mode, with {' and '.join(sorted({*trained}))}",
+            "Call model.eval() before torch.export.export.",
+        )
+    for node in model.graph.nodes:
+        value = node.meta.get("val") if node.op == "placeholder" else None
+        if isinstance(value, Tensor) and value.ndim and isinstance(value.shape[0], int):
+            raise InputError(
+                "A model takes batches of every size",
+                f"a module that was exported for batches of {value.shape[0]}",
+                'Export it with dynamic_shapes=({0: torch.export.Dim("batch")},).',
+            )
 
 
 def by_call(model: object) -> bool:
@@ -182,16 +214,16 @@ def _takes_key(model: Callable[..., object]) -> bool:
     return second.name == _KEY or second.default is second.empty
 
 
-def differing(a: Float[Tensor, "B *K"], b: Float[Tensor, "B *K"]) -> int:
-    """The number of images whose answers differ by more than rounding.
+def unlike(a: Float[Tensor, "B *K"], b: Float[Tensor, "B *K"]) -> Bool[Tensor, "B"]:
+    """Which images have answers that differ by more than rounding.
 
     Example:
-        >>> differing(torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.tensor([[1.0, 2.0], [1.0, 2.1]]))
-        1
+        >>> unlike(torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.tensor([[1.0, 2.0], [1.0, 2.1]])).tolist()
+        [False, True]
     """
     a, b = (answer.reshape(len(answer), -1) for answer in (a, b))
     scale = torch.maximum(a.abs(), b.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
-    return int(((a - b).abs() > ALIKE * scale).any(1).sum())
+    return ((a - b).abs() > ALIKE * scale).any(1)
 
 
 @torch.no_grad()
@@ -241,7 +273,8 @@ def check_repeats(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
     try:
         model(few.flip(0).roll(1, -1), rows)
         second = model(few, rows)
-    except Exception as error:  # a foreign model may raise any error
+    except Exception as raised:  # a foreign model may raise any error
+        error = raised.__cause__ or raised
         raise LeakError(
             "A model answers every call as if it were the first",
             f"{type(error).__name__} at the second call: {error}",
@@ -249,7 +282,7 @@ def check_repeats(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
         ) from error
     if not isinstance(first, Tensor) or first.shape != second.shape or first.ndim < 1:
         return  # not logits, which the measurement itself refuses
-    if differs := differing(first, second):
+    if differs := int(unlike(first, second).sum()):
         raise LeakError(
             "A model answers equal calls equally",
             f"different logits for {differs} of {len(few)} images in a second forward pass",

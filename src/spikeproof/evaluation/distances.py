@@ -22,7 +22,7 @@ from spikeproof.decoders import decide
 from spikeproof.errors import InputError
 from spikeproof.evaluation.columns import Column, Declared, declared, joined, subset
 from spikeproof.evaluation.outcomes import Clean
-from spikeproof.evaluation.verdicts import Steady
+from spikeproof.evaluation.verdicts import Steady, check_outcomes
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, check_tensors
 from spikeproof.statistics import median, wilson
@@ -217,12 +217,13 @@ def evaluate_distances(
     check_kind_of_threat(norm)
     check_search(recipe, norm)
     check_threat(model, norm)
-    if len(clean.example) != len(x) or len(x) != len(y) or not len(x) or batch_size < 1 or draws < 1:
+    if not len(x) or batch_size < 1 or draws < 1:
         raise InputError(
-            "Distances need examples with labels and clean outcomes, and batch_size and draws of at least 1",
-            f"{len(x)} images, {len(y)} labels, {len(clean.example)} outcomes, {batch_size=}, {draws=}",
-            "Pass the examples that evaluate_clean was called with.",
+            "Distances need at least one example, and batch_size and draws of at least 1",
+            f"{len(x)} images, {batch_size=}, {draws=}",
+            "Try batch_size=100, draws=10.",
         )
+    check_outcomes(clean, x, y)
     target = Steady(model)
     draws = draws if target.stochastic else 1
     search = MinimumNorm(norm, recipe, stop=False)

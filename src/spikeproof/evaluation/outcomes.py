@@ -121,15 +121,46 @@ class CleanBatch:
         labels: labels of the examples.
         fresh: answers on fresh draws, which are reported.
         chosen: answers on the draws with which an attacker chooses between images.
+        images: the images.
     """
 
     ids: Int64[Tensor, "B"]
     labels: Int64[Tensor, "B"]
     fresh: Answers
     chosen: Answers
+    images: Float[Tensor, "B *F"]
 
 
 UNKNOWN = float("nan")
+
+UNSEEN = 0
+"""The number of an image whose content is not known."""
+
+
+def content(images: Float[Tensor, "B *F"]) -> Int64[Tensor, "B"]:
+    """A number of 64 bits for each image by which other images are told apart, never `UNSEEN`.
+
+    Example:
+        >>> x = torch.eye(3)
+        >>> (content(x) == content(x.flip(0))).tolist()
+        [False, True, False]
+    """
+    flat = images.detach().flatten(1)
+    places = torch.arange(1, flat.shape[1] + 1, device=flat.device) * _ODD
+    mixed, some = (places ^ (places >> 29)) | 1, max(1, _AT_ONCE // max(1, flat.shape[1]))
+    found = [
+        ((part.float() + 0.0).contiguous().view(torch.int32).long() * mixed).sum(1)  # -0.0 is 0.0
+        for part in torch.split(flat, some)
+    ]
+    numbers = torch.cat(found)
+    return torch.where(numbers == UNSEEN, 1, numbers)
+
+
+_AT_ONCE = 1 << 22
+"""Pixels whose content is computed at once."""
+
+_ODD = -7046029254386353131
+"""An odd number whose multiples have bits that look random (2^64 divided by the golden ratio)."""
 
 Answered = Callable[["Answers | Clean"], Tensor]
 """A column of the answers of the model, from a batch or from the clean outcome of its examples."""
@@ -204,6 +235,16 @@ class Clean:
         )
     )
     voted: Float[Tensor, "N"] = field(metadata=_answer(VOTED, lambda seen: seen.voted))
+    content: Int64[Tensor, "N"] = field(
+        metadata=declared(
+            Column(
+                "a number by which the image is told from others; 0 where it is not known",
+                lambda batch: content(batch.images),
+                stored=False,
+                absent=UNSEEN,
+            )
+        )
+    )
     draws: int
 
     def metrics(self) -> CleanMetrics:

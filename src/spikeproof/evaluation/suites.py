@@ -78,7 +78,7 @@ from spikeproof.evaluation.outcomes import (
     Untouched,
 )
 from spikeproof.evaluation.through import through
-from spikeproof.evaluation.verdicts import Steady, evaluate_attack
+from spikeproof.evaluation.verdicts import Steady, check_outcomes, evaluate_attack
 from spikeproof.gradients import ASSG
 from spikeproof.keys import Key
 from spikeproof.losses import DLR, LogitCrossEntropy, Margin, Objective
@@ -694,6 +694,7 @@ def evaluate_suite(
         InputError: in the cases of `plan` and `evaluate_attack`.
     """
     model = answering(model)
+    check_outcomes(clean, x, y)
     worst = Attacked.before(Untouched(threat, x, clean)) if after is None else after.attacked
     none = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
     broken = none if after is None else after.broken_by.clone()

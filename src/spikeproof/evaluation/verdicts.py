@@ -15,6 +15,7 @@ adversarial image the choice.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -31,20 +32,24 @@ from spikeproof.corruptions import Corruption
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError, SpikeproofError
 from spikeproof.evaluation.callables import (
+    ALIKE,
+    CHECKED,
     LeakError,
     answering,
     check_keeps_images,
     check_repeats,
-    differing,
+    unlike,
 )
 from spikeproof.evaluation.columns import joined, subset
 from spikeproof.evaluation.outcomes import (
+    UNSEEN,
     Answers,
     Attacked,
     AttackedBatch,
     Clean,
     CleanBatch,
     Untouched,
+    content,
     distances,
 )
 from spikeproof.evaluation.through import through as gradient_source_of
@@ -61,6 +66,7 @@ from spikeproof.protocols import (
     check_key,
     check_kind_of_threat,
     check_tensors,
+    in_training,
     moves_events,
 )
 from spikeproof.threats import check_budget
@@ -69,6 +75,7 @@ __all__ = [
     "Attacked",
     "Clean",
     "check_examples",
+    "check_outcomes",
     "distances",
     "evaluate_attack",
     "evaluate_clean",
@@ -81,6 +88,19 @@ CHOOSING = 32
 
 TOGETHER = 8
 """Batches at most whose examples one search attacks together."""
+
+ROUNDING, NUDGES = 2.0**-12, 4
+"""Largest change of a pixel that does to a model what rounding may do, and the number of such changes."""
+
+NEAR = 0.05
+"""Largest change of the pixels of the images whose answers are compared before and after an attack."""
+
+AMONG_CLEAN = 4
+"""Number of attacked images of a batch that are classified once more among clean ones."""
+
+BEYOND, FEW_DRAWS = 5.0, 8
+"""Standard deviations by which shares of draws differ if that is not due to chance, twice as many by which
+mean logits do, and number of draws below which mean logits are not compared."""
 
 NUMBERS = 1 << 22
 """Pixels at most of the examples that one search attacks together, unless one batch has more."""
@@ -142,9 +162,9 @@ def evaluate_clean(
             chosen = _answers(
                 model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), many
             )
-        if not batches and len(labels) > BLOCK and not (isinstance(model, Classifier) or _stochastic(model)):
-            _check_company(model, x, labels, fresh, key.fold("clean").for_rows(batch_ids))
-        batches.append(CleanBatch(batch_ids, labels, fresh, chosen))
+        if not batches and len(labels) > BLOCK and not isinstance(model, Classifier):
+            _check_company(model, x[rows], labels, fresh, key.fold("clean").for_rows(batch_ids))
+        batches.append(CleanBatch(batch_ids, labels, fresh, chosen, x[rows]))
     return Clean(**joined(Clean, batches), draws=draws)
 
 
@@ -243,15 +263,12 @@ def evaluate_attack(
         [0.0, 1.0]
     """
     model = answering(model)
-    ids = _check(model, x, y, None if clean is None else clean.example, batch_size, draws)
+    ids = _check(model, x, y, None, batch_size, draws)
     check_key(key)
     check_kind_of_threat(threat)
-    if clean is not None and not torch.equal(clean.label, y.to(clean.label)):
-        raise InputError(
-            "The clean outcomes are of the examples that are attacked",
-            f"{int((clean.label != y.to(clean.label)).sum())} of {len(y)} examples with another label",
-            "Pass what evaluate_clean gives for these images and labels, in this order.",
-        )
+    if clean is not None:
+        check_outcomes(clean, x, y)
+        ids = clean.example.to(x.device)
     if isinstance(attack, type) or not callable(attack):
         raise InputError("Expected an attack or a recipe", repr(attack)[:80], "Try PGD().")
     if clean is None:
@@ -265,6 +282,8 @@ def evaluate_attack(
     draws = draws if _stochastic(model) else 1
     batch_size = getattr(attack, "batch", None) or _whole(batch_size)
     target, origin = Steady(model, batch_size), _steady(through, batch_size)
+    asked = _asked(model, x, threat, key)
+    before = _logits_or_none(model, asked, key)
     together = batch_size * _batches_together(attack, through, x[:batch_size])
     batches = []
     for some in _batches(len(x), together):
@@ -275,6 +294,7 @@ def evaluate_attack(
             examples = Untouched(threat, x[here], subset(clean, here))
             part = None if found is None else found.part(rows)
             batches.append(_attacked(part, model, examples, y[here], key.for_rows(ids[here]), draws))
+    _check_unchanged(before, _logits_or_none(model, asked, key))
     nested = bool(getattr(attack, "nested", False))
     return Attacked(**joined(Attacked, batches), draws=draws, nested=nested)
 
@@ -404,6 +424,10 @@ def _attacked(
     chosen = fresh
     if _stochastic(model):
         chosen = _answers(model, x_adv, y, key.fold("selection"), max(draws, CHOOSING))
+    if not _stochastic(model):
+        _check_same_model(examples.clean, fresh, (images == x).flatten(1).all(1))
+    if not isinstance(model, Classifier):
+        _check_among_clean(model, x, x_adv, y, fresh, key.fold("measure"))
     left = examples.clean.right_selection < chosen.right
     seen = _in_views(model, examples.threat, x_adv, x, y, key.fold("views"))
     seen_clean = _in_views(model, examples.threat, x, x, y, key.fold("views"))
@@ -445,6 +469,24 @@ def _rounded(
     return right
 
 
+def _called(model: Model, images: Tensor, key: Key | None) -> Tensor:
+    """The answer of a model.
+
+    Raises:
+        InputError: the model raises an error of its own.
+    """
+    try:
+        return model(images, key)
+    except (SpikeproofError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"A model answers images {list(images.shape)} with logits [B, K]",
+            f"{type(error).__name__}: {error}",
+            "Call it as model(images, key); the error above is its own.",
+        ) from error
+
+
 @dataclass(frozen=True)
 class Steady:
     """A model whose answers do not depend on the batch, not even in the last bit.
@@ -468,7 +510,7 @@ class Steady:
             parts = [torch.arange(len(images))[rows] for rows in _batches(len(images), self.most)]
             return torch.cat([self(images[part], None if key is None else key.take(part)) for part in parts])
         padded, key = _padded(images, key)
-        logits: Tensor = self.model(padded, key)
+        logits: Tensor = _called(self.model, padded, key)
         if not isinstance(logits, Tensor) or logits.ndim < 1 or len(logits) != len(padded):
             raise InputError(
                 "A model answers one row of logits per image",
@@ -549,16 +591,7 @@ def _infer(model: Model, x: Tensor, key: Key) -> Inference:
     if isinstance(model, Observable):
         answer = model.infer(*_padded(x, key))
         return Inference(*(part[: len(x)] for part in answer))
-    try:
-        logits = Steady(model)(x, key)
-    except SpikeproofError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"A model answers images {list(x.shape)} with logits [B, K]",
-            f"{type(error).__name__}: {error}",
-            "Call it as model(images, key); the error above is its own.",
-        ) from error
+    logits = Steady(model)(x, key)
     if not logits.is_floating_point():
         raise InputError(
             "A model answers with logits in floating point",
@@ -610,24 +643,204 @@ def _batches(n: int, size: int) -> Iterator[slice]:
 
 
 def _check_company(
-    model: Model, x: Float[Tensor, "N *F"], y: Int64[Tensor, "B"], together: Answers, key: Key
+    model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], together: Answers, key: Key
 ) -> None:
-    """Refuse a model that answers most images of a batch otherwise if the batch is small.
+    """Refuse a model that answers an image otherwise in a smaller batch.
 
-    Rounding depends on the size of a batch, on an accelerator for instance, and may move a spike; then a few
-    answers differ, and the model is sound.
+    Rounding depends on the size of a batch, on an accelerator for instance, and may move a spike. So another
+    answer to an image counts only if changes of the image that are larger than rounding, in batches of one
+    size, leave its answer as it is. A stochastic model may draw for a whole batch at once; then its shares of
+    right answers or its mean logits have to differ by more than chance.
 
     Raises:
-        LeakError: more than half of the answers differ.
+        LeakError: it does so for more than one image.
     """
-    few = torch.arange(BLOCK, device=x.device)
-    apart = _answers(model, x[:BLOCK], y[:BLOCK], key.take(few), 1, clean=True).inferences[0].logits
-    changed = differing(together.inferences[0].logits[:BLOCK], apart)
-    if changed > BLOCK // 2:
+    size = BLOCK
+    while size < len(y):
+        apart = functools.partial(_in_batches, model, size, y)
+        first = apart(x, key, 1)
+        changed = unlike(together.inferences[0].logits, first.inferences[0].logits)
+        if changed.sum() > 1 and _stochastic(model):
+            changed &= _answers_differ(together, apart(x, key, len(together.inferences)))
+        elif changed.sum() > 1:
+            changed &= ~_sensitive(apart, x, first, key)
+        if (differs := int(changed.sum())) > 1:
+            raise LeakError(
+                "A model answers an image equally in every batch",
+                f"different logits for {differs} of {len(y)} images in batches of {size} and of {len(y)}",
+                "Remove what depends on the size of a batch, or on the other images in it.",
+            )
+        size *= 2
+
+
+def _asked(model: Model, x: Float[Tensor, "N *F"], threat: Threat, key: Key) -> Tensor | None:
+    """A few clean images and a few close to them, whose answers no attack should change; None for our own."""
+    if isinstance(model, Classifier) and not model.altered:
+        return None
+    few = x[:CHECKED]
+    if moves_events(threat):
+        return few
+    noise = key.fold("repeat", "near").for_rows(range(len(few))).uniform(few.shape, 0, x.device) - 0.5
+    return torch.cat([few, (few + 2 * NEAR * noise.to(x.dtype)).clamp(0, 1)])
+
+
+@torch.no_grad()
+def _logits_or_none(model: Model, images: Tensor | None, key: Key) -> Tensor | None:
+    if images is None:
+        return None
+    return Steady(model)(images, key.fold("repeat").for_rows(range(len(images)))).clone()
+
+
+def _check_same_model(clean: Clean, fresh: Answers, untouched: Bool[Tensor, "B"]) -> None:
+    """Refuse clean outcomes of another model, which answered images otherwise that no attack has changed.
+
+    Raises:
+        InputError: a quarter of these images or more, and two at least, have another class.
+    """
+    others = int((clean.prediction.to(fresh.prediction) != fresh.prediction)[untouched].sum())
+    if others > 1 and 4 * others >= int(untouched.sum()):
+        raise InputError(
+            "The clean outcomes are of the model that is attacked",
+            f"another class for {others} of {int(untouched.sum())} clean images",
+            "Pass what evaluate_clean gives for this model.",
+        )
+
+
+def _check_unchanged(before: Tensor | None, after: Tensor | None) -> None:
+    """Refuse a model that answers otherwise after an attack.
+
+    Raises:
+        LeakError: an answer to the same image differs by more than rounding.
+    """
+    if before is not None and after is not None and (differs := int(unlike(before, after).sum())):
+        raise LeakError(
+            "A model answers equal calls equally",
+            f"different logits for {differs} of {len(before)} images after an attack than before it",
+            "Reset its state (counters, caches, running statistics) at the start of every call.",
+        )
+
+
+def _check_among_clean(
+    model: Model, x: Float[Tensor, "B *F"], x_adv: Float[Tensor, "B *F"], y: Tensor, fresh: Answers, key: Key
+) -> None:
+    """Refuse a model that answers an attacked image otherwise among clean images than among attacked ones.
+
+    A few images that the attack did not break are classified once more, each with clean images only. Rounding
+    and chance are told apart as in `_check_company`.
+
+    Raises:
+        LeakError: two of these images get another answer.
+    """
+    standing = ((x_adv != x).flatten(1).any(1) & (fresh.right > 0)).nonzero().flatten()
+    tried = standing[torch.linspace(0, len(standing) - 1, min(len(standing), AMONG_CLEAN)).long()]
+    if _stochastic(model) and len(tried):  # under the same keys once more, and not those of the verdict
+        key = key.fold("repeat")
+        fresh = _answers(model, x_adv, y, key, len(fresh.inferences))
+    other = 0
+    for row in tried.tolist() if len(x) > 1 else ():
+        there = Answers([_row(each, row) for each in fresh.inferences], y[row : row + 1])
+        among = functools.partial(_among, model, x, y, row, key)
+        here = among(x_adv[row : row + 1], key, len(fresh.inferences))
+        changed = unlike(there.inferences[0].logits, here.inferences[0].logits)
+        if changed.any() and _stochastic(model):
+            changed &= _answers_differ(there, here)
+        elif changed.any():
+            changed &= ~_sensitive(among, x_adv[row : row + 1], here, key.take(torch.tensor([row])))
+        other += int(changed.sum())
+    if other > 1:
         raise LeakError(
             "A model answers an image equally in every batch",
-            f"different logits for {changed} of {BLOCK} images in batches of {BLOCK} and of {len(y)}",
-            "Remove what depends on the size of a batch, or on the other images in it.",
+            f"different logits for {other} of {len(tried)} attacked images among clean ones",
+            "Remove what depends on the other images in a batch.",
+        )
+
+
+def _among(
+    model: Model, x: Tensor, y: Tensor, row: int, key: Key, image: Tensor, _: Key, draws: int
+) -> Answers:
+    """The answers to an image that stands in the place of one of these, whatever the key for the image."""
+    others = torch.tensor([i for i in range(len(x)) if i != row][: BLOCK - 1])  # the last one fills a block
+    rows = torch.cat([torch.tensor([row]), others])
+    images = torch.cat([image, x[others.to(x.device)]])
+    found = _answers(model, images, y[rows.to(y.device)], key.take(rows), draws)
+    return Answers([_row(each, 0) for each in found.inferences], y[row : row + 1])
+
+
+def _row(inference: Inference, row: int) -> Inference:
+    return Inference(*(part[row : row + 1] for part in inference))
+
+
+def _in_batches(model: Model, size: int, y: Tensor, x: Tensor, key: Key, draws: int) -> Answers:
+    """The answers to images in batches of one size."""
+    found = [
+        _answers(model, x[rows], y[rows], key.take(torch.arange(len(y))[rows]), draws).inferences
+        for rows in _batches(len(y), size)
+    ]
+    return Answers(
+        [Inference(*map(_joined, zip(*parts, strict=True))) for parts in zip(*found, strict=True)], y
+    )
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts))
+
+
+def _sensitive(
+    apart: Callable[[Tensor, Key, int], Answers], x: Tensor, first: Answers, key: Key
+) -> Bool[Tensor, "B"]:
+    """Whether changes of an image that are a little larger than rounding change its answer."""
+    found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    for draw in range(NUDGES):
+        noise = 2 * ROUNDING * (key.fold("nudge", draw).uniform(x.shape, 0, x.device) - 0.5).to(x.dtype)
+        for near in (x + noise, x - noise):  # on both sides of a threshold through the image
+            answers = apart(near.clamp(0, 1), key, 1)
+            found |= unlike(answers.inferences[0].logits, first.inferences[0].logits)
+    return found
+
+
+def _answers_differ(one: Answers, other: Answers) -> Bool[Tensor, "B"]:
+    """Whether stochastic answers differ by more than chance, in shares of right draws or in mean logits."""
+    draws = len(one.inferences)
+    mean = (one.right + other.right) / 2
+    variance = 2 * mean * (1 - mean) / draws
+    by_image = (one.right - other.right).abs() > BEYOND * variance.clamp(min=0.25 / draws).sqrt()
+    together = (one.right - other.right).sum().abs() > BEYOND * variance.sum().clamp(min=0.25 / draws).sqrt()
+    if draws < FEW_DRAWS:
+        return by_image | together
+    first, second = (torch.stack([i.logits for i in each.inferences]).double() for each in (one, other))
+    apart = (first.mean(0) - second.mean(0)).abs()
+    chance = ((first.var(0) + second.var(0)) / draws).sqrt()
+    size = torch.maximum(first.abs().amax((0, 2)), second.abs().amax((0, 2)))[:, None]
+    return by_image | together | (apart > 2 * BEYOND * chance + ALIKE * size).any(1)
+
+
+def check_outcomes(clean: Clean, x: Float[Tensor, "N *F"], y: Int64[Tensor, "N"]) -> None:
+    """Refuse clean outcomes of other examples, whose images may only be in another order.
+
+    Raises:
+        InputError: a label or an image is not that of the outcome in its place.
+
+    Example:
+        >>> x, y = torch.eye(3), torch.zeros(3, dtype=torch.int64)
+        >>> clean = evaluate_clean(lambda images: images, x, y)
+        >>> check_outcomes(clean, x.flip(0), y)
+        Traceback (most recent call last):
+        spikeproof.errors.InputError: The clean outcomes are of the examples that are attacked, in this order:
+        got 2 of 3 with another image. Pass what evaluate_clean gives for these images and labels.
+    """
+    if len(clean.label) != len(y) or len(x) != len(y):
+        what = f"{len(clean.label)} outcomes, {len(x)} images and {len(y)} labels"
+    elif labels := int((clean.label != y.to(clean.label)).sum()):
+        what = f"{labels} of {len(y)} with another label"
+    else:
+        known = clean.content != UNSEEN
+        images = int((known & (clean.content != content(x).to(clean.content.device))).sum())
+        what = f"{images} of {len(y)} with another image" if images else ""
+    if what:
+        raise InputError(
+            "The clean outcomes are of the examples that are attacked, in this order",
+            what,
+            "Pass what evaluate_clean gives for these images and labels.",
         )
 
 
@@ -687,7 +900,7 @@ def _check(
             f"batch_size={batch_size}, draws={draws}",
             "Try batch_size=100, draws=10.",
         )
-    if getattr(model, "training", False):
+    if in_training(model):
         raise InputError(
             "Evaluation needs a model in evaluation mode", "a model in training mode", "Call model.eval()."
         )

@@ -305,12 +305,15 @@ def _seeds(rows: Sequence[Headline]) -> Seeds:
     for budget in rows[0].worst:
         found = [row.worst[budget] for row in rows if budget in row.worst]
         if len(found) == len(rows) and all(record["verdict"] != WITHHELD for record in found):
-            worst[budget] = _mean_share([record["robust_accuracy"] for record in found])
+            worst[budget] = _mean_share(
+                [record["robust_accuracy"] for record in found], min(record["n"] for record in found)
+            )
             verdicts = {record["verdict"] for record in found}
             doubtful |= {budget} if DOUBTFUL in verdicts else set()
             preliminary |= {budget} if PRELIMINARY in verdicts else set()
             nested |= {budget} if any(record["nested"] for record in found) else set()
-    clean, n = _mean_share([row.model["clean_accuracy"] for row in rows]), [row.model["n"] for row in rows]
+    n = [row.model["n"] for row in rows]
+    clean = _mean_share([row.model["clean_accuracy"] for row in rows], min(n))
     marks = frozenset(doubtful), frozenset(preliminary - doubtful), frozenset(nested)
     return Seeds(rows[0].model, len(rows), min(n), max(n), clean, worst, *marks)
 
@@ -349,9 +352,9 @@ def seeds_json(records: Sequence[Record]) -> list[dict[str, object]]:
     return found
 
 
-def _mean_share(shares: Sequence[float]) -> tuple[float, Interval | None]:
-    """The mean of shares and its interval, cut to [0, 1]."""
-    mean, ends = over_seeds(shares)
+def _mean_share(shares: Sequence[float], n: int) -> tuple[float, Interval | None]:
+    """The mean of shares of at least `n` images each and its interval, cut to [0, 1]."""
+    mean, ends = over_seeds(shares, n=n)
     return mean, None if ends is None else Interval(max(ends.low, 0.0), min(ends.high, 1.0))
 
 

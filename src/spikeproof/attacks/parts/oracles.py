@@ -18,10 +18,41 @@ from torch import Tensor
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 
-__all__ = ["Evaluate", "Exact", "Expectation", "Oracle", "OracleAnswer"]
+__all__ = ["Evaluate", "Exact", "Expectation", "Oracle", "OracleAnswer", "slope"]
 
 Evaluate = Callable[[Tensor, Key], tuple[Tensor, Tensor]]
 """`(x, key) -> (objective [B], fooled [B])`, `fooled` being 1.0 where the answer is not the label."""
+
+
+def slope(total: Tensor, x: Float[Tensor, "B *F"], *, again: bool = False) -> Float[Tensor, "B *F"]:
+    """The gradient of a number with respect to images, zero where it is none.
+
+    Args:
+        total: the number, computed from the images.
+        x: the images.
+        again: whether the graph of the computation is needed once more.
+
+    Raises:
+        InputError: the backward pass of a model fails.
+
+    Example:
+        >>> x = torch.ones(1, 2, requires_grad=True)
+        >>> slope((x * x).sum(), x).tolist(), slope(torch.unique(x, dim=0).sum() + 0 * x.sum(), x).tolist()
+        ([[2.0, 2.0]], [[0.0, 0.0]])
+    """
+    try:
+        (grad,) = torch.autograd.grad(total, x, retain_graph=again)
+    except NotImplementedError:  # an operation without a derivative hides all that comes before it
+        return torch.zeros_like(x)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise InputError(
+            "A model whose answers have a gradient, or none",
+            f"{type(error).__name__} in its backward pass: {str(error)[:200]}",
+            "Do not change in place what the gradient needs.",
+        ) from error
+    return grad.nan_to_num(0.0, 0.0, 0.0)
 
 
 class OracleAnswer(NamedTuple):
@@ -55,8 +86,8 @@ class Exact(Oracle):
         with torch.enable_grad():
             value, fooled = evaluate(x, key)
             total = value.sum() + 0 * x.sum()  # a model that ignores the image has gradient zero
-            (grad,) = torch.autograd.grad(total, x)
-        return OracleAnswer(value.detach(), grad.nan_to_num(0.0, 0.0, 0.0), fooled.detach())
+            grad = slope(total, x)
+        return OracleAnswer(value.detach(), grad, fooled.detach())
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ SECONDS_OF_A_BLOCK = 10.0
 SECONDS_AT_RISK = 15.0
 """Seconds of work after which the parts are saved."""
 
-_VERSION = 2
+_VERSION = 3
 _INDEX = "parts"
 _ONE = "value"
 

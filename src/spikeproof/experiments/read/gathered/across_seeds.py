@@ -19,7 +19,7 @@ from spikeproof.experiments.read.record import Record, value_of, values_of
 from spikeproof.experiments.read.results import Outcome
 from spikeproof.experiments.read.worst import columns_of
 from spikeproof.experiments.run.parquet import Array
-from spikeproof.statistics import OverTrainings, compare_trainings, holm, over_trainings, wilson
+from spikeproof.statistics import OverTrainings, compare_trainings, holm, over_trainings
 
 __all__ = [
     "CLEAN",
@@ -225,8 +225,6 @@ def _mean(group: Group) -> SeedMean:
     outcomes, model = group.outcomes(group.examples), group.trained[0].record
     found = over_trainings(outcomes)
     trainings, both = found.trainings or (None, None), found.interval or (None, None)
-    if both[0] == both[1] and both[0] is not None:  # every training answers every image alike
-        both = wilson(found.mean * found.n, found.n)
     return {
         "dataset": model["dataset"],
         "network": model["network"],

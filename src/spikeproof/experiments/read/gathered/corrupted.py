@@ -19,7 +19,7 @@ from spikeproof.experiments.run.store import Stored
 from spikeproof.experiments.study.cells import CellRecord, Plain
 from spikeproof.experiments.study.kinds import CellKind
 from spikeproof.keys import Key
-from spikeproof.statistics import bootstrap_difference
+from spikeproof.statistics import bootstrap_mean
 
 __all__ = ["corruption_errors", "corruption_records"]
 
@@ -137,7 +137,7 @@ def _summary(errors: _Errors, baselines: Mapping[int, _Errors | None], *, named:
     base, known = errors.base, dict[str, object](errors.base)
     rows, complete = list(errors.found.values()), not errors.missing
     mean = np.mean(rows, axis=0) if rows and complete else None
-    interval = None if mean is None else bootstrap_difference(mean, np.zeros_like(mean), KEY)
+    interval = None if mean is None else bootstrap_mean(mean, KEY)
     baseline = baselines.get(base["seed"])
     missing = [f"{name} {severity}" for name, severity in errors.missing]
     if named and baseline is None:
