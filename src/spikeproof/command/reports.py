@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spikeproof.experiments.read.comparisons import Compared
     from spikeproof.experiments.read.finished import Opened
     from spikeproof.experiments.read.results import Outcome
+    from spikeproof.experiments.run.driver import Summary
     from spikeproof.experiments.study.study import Study
     from spikeproof.report.outputs import Numbers
 
@@ -33,8 +34,8 @@ def computed(
     *,
     quiet: bool = False,
     devices: int = 1,
-) -> int:
-    """Compute what a study lacks, and say what was done; the number of cells that failed.
+) -> Summary:
+    """Compute what a study lacks, and say what was done.
 
     Args:
         study: that is asked for; the programs that make its models are run.
@@ -67,7 +68,7 @@ def computed(
         summary = run_cells(study.name, study.spec(), cells, bench, executor, out, listener)
     if not quiet:
         terminal.print_summary(summary)
-    return summary.failed
+    return summary
 
 
 def foretell(

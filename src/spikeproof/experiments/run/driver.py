@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -156,12 +156,17 @@ class Summary:
         computed: cells that this run finished.
         failed: cells whose computation failed.
         blocked: cells whose model could not be trained.
+        finished: what is known of the cells that are there, undamaged and measured on the weights of their
+            models.
+        noted: whether the listener heard of something that it will hear of again.
     """
 
     total: int
     computed: int = 0
     failed: int = 0
     blocked: int = 0
+    finished: Mapping[str, Known] = field(default_factory=dict, repr=False)
+    noted: bool = False
 
     @property
     def kept(self) -> int:
@@ -230,7 +235,7 @@ def compute(
     if (note := store.prepare()) is not None:
         listener.noted(note)
     try:
-        return _Run(store, cells, listener, pace).go(work, executor)
+        return replace(_Run(store, cells, listener, pace).go(work, executor), noted=note is not None)
     except Terminated:
         listener.noted("SIGTERM: cells under way were finished or given back; the same command goes on")
         raise
@@ -262,7 +267,7 @@ class _Run:
         watch.board.refresh()
         done, aside = watch.board.done & self.tasks.keys(), watch.board.aside
         blocked = len(self.tasks.keys() - done - aside.keys())
-        return Summary(len(self.tasks), len(self.computed & done), len(aside), blocked)
+        return Summary(len(self.tasks), len(self.computed & done), len(aside), blocked, self.settled())
 
     def verify(self) -> set[str]:
         """Verify what is stored; the addresses of the cells of which nothing can be said yet.
@@ -282,6 +287,15 @@ class _Run:
                 unsure.add(task.address)
         return unsure
 
+    def settled(self) -> Mapping[str, Known]:
+        """What is known of the finished cells, the computed ones among them; nothing is removed."""
+        wanted = [task for task in self.tasks.values() if task.address not in self.finished]
+        cells, found = verified(self.store, (task.cell.record() for task in wanted)), dict(self.finished)
+        for task in sorted(wanted, key=lambda task: bool(task.needs)):
+            if task.address in cells and _same_weights(task, cells.known[task.address], found):
+                found[task.address] = cells.known[task.address]
+        return found
+
     def discard(self, address: str, message: str) -> None:
         """Remove a cell that cannot be trusted."""
         self.listener.damaged(f"{message}; computing it again")
@@ -292,11 +306,10 @@ class _Run:
         if task.address not in cells:
             return
         known = cells.known[task.address]
-        for address, weights in needed(task.cell.spec):
-            if known.weights.get(weights) != self.finished[address].weights.get("weights"):
-                path = self.store.path(task.address)
-                self.discard(task.address, f"{path} was measured on other weights than its model now has")
-                return
+        if not _same_weights(task, known, self.finished):
+            path = self.store.path(task.address)
+            self.discard(task.address, f"{path} was measured on other weights than its model now has")
+            return
         self.finished[task.address] = known
         if task.address not in self.reported:
             self.reported.add(task.address)
@@ -352,6 +365,14 @@ class _Run:
                 counted = Failures(self.store.root).note(self.tasks[address].cell.record(), failure)
                 with self.lock:
                     self.end(Ended(address, counted))
+
+
+def _same_weights(task: Task, known: Known, finished: Mapping[str, Known]) -> bool:
+    """Whether a cell was measured on the weights that the cells which it needs now have."""
+    return all(
+        address in finished and known.weights.get(weights) == finished[address].weights.get("weights")
+        for address, weights in needed(task.cell.spec)
+    )
 
 
 class _Watch:
