@@ -2,10 +2,10 @@
 
 A worker takes a cell by creating the file `leases/ADDRESS`, which only one of several can do, also on a
 shared file system. The file appears with its content, as a second name of a draft, so that whoever is killed
-leaves either nothing or a lease that tells who is gone. While it computes, a thread rewrites the file every few
-seconds: the heartbeat. A lease is stale if its process is known to be gone, or if the file has not changed for a
-minute by the clock of the one who looks; the clocks of two machines are never compared. A stale lease is moved
-away by a rename, which again only one of several can do, and then taken anew.
+leaves either nothing or a lease that tells who is gone. While it computes, a thread rewrites the file every
+few seconds: the heartbeat. A lease is stale if its process is known to be gone, or if the file has not
+changed for a minute by the clock of the one who looks; the clocks of two machines are never compared. A stale
+lease is moved away by a rename, which again only one of several can do, and then taken anew.
 
 Leases save work and guard nothing else: a cell that two workers compute at a time is stored once, by the
 rename in `Store.put`.
@@ -312,7 +312,7 @@ class Leases:
         except FileNotFoundError:  # another worker was faster
             return False
         except PermissionError:
-            if os.name != "nt":  # where a file that is open stays
+            if os.name == "nt":  # where a file that is open stays
                 return False
             raise
         try:
