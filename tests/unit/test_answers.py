@@ -1,5 +1,7 @@
 """A finished study that is run again answers at once where nothing has changed, else the whole way."""
 
+import errno
+import io
 import json
 import os
 import shutil
@@ -301,3 +303,92 @@ def test_an_answer_cannot_steer_a_terminal(finished):
     place.write_text(json.dumps({**_known(finished), "text": "\x1b[2Jhi\n"}))
     assert finished.question().answer() == "\\x1b[2Jhi\n"
     place.write_text(before)
+
+
+@pytest.fixture
+def unwritable(monkeypatch):
+    """Makes everything below a folder read-only, as a mount does, whoever runs the tests."""
+
+    def refuse(folder):
+        def guarded(call, places, writes=lambda *_, **__: True):
+            def checked(*args, **kwargs):
+                names = [str(args[i]) for i in places if isinstance(args[i], str | os.PathLike)]
+                if writes(*args, **kwargs) and any(name.startswith(str(folder)) for name in names):
+                    raise OSError(errno.EROFS, os.strerror(errno.EROFS), names[0])
+                return call(*args, **kwargs)
+
+            return checked
+
+        def opens(path, mode="r", *_, **__):
+            return not {*mode}.isdisjoint("wax+")
+
+        def creates(path, flags, *_, **__):
+            return flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+
+        for name in ("mkdir", "unlink", "rmdir", "remove", "utime", "chmod"):
+            monkeypatch.setattr(os, name, guarded(getattr(os, name), [0]))
+        for name in ("rename", "replace", "link", "symlink"):
+            monkeypatch.setattr(os, name, guarded(getattr(os, name), [0, 1]))
+        monkeypatch.setattr(io, "open", guarded(io.open, [0], opens))
+        monkeypatch.setattr(os, "open", guarded(os.open, [0], creates))
+        access = os.access
+        monkeypatch.setattr(
+            os,
+            "access",
+            lambda path, mode, **_: (
+                not (mode & os.W_OK and str(path).startswith(str(folder))) and access(path, mode)
+            ),
+        )
+
+    return refuse
+
+
+def test_a_finished_study_answers_from_a_directory_that_cannot_be_written(finished, unwritable):
+    finished.run()
+    before, known = finished.files(), finished.question().answer()
+    unwritable(finished.out)
+    with pytest.raises(OSError, match="Read-only"):
+        (finished.out / "new").write_text("")
+    assert finished.question().answer() is None  # what cannot be written is said
+    note, rest = finished.run().split("\n", 1)
+    assert note.startswith(f"note: {finished.out} (Read-only file system) cannot be written")
+    assert note.endswith("nothing was written")
+    assert rest == known
+    assert finished.files() == before
+
+
+@pytest.mark.parametrize("lost", ["extracts", "report.html"])
+def test_numbers_that_cannot_be_written_are_printed_without_a_report(finished, tmp_path, unwritable, lost):
+    asked = Asked(tmp_path / "study", "made-of-others")
+    shutil.copytree(finished.out, asked.out)
+    asked.run()
+    place = asked.out / lost
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    before = asked.files()
+    unwritable(asked.out)
+    printed = asked.run()
+    assert "nothing was written" in printed
+    assert "0 computed" in printed
+    assert "Accuracy in %" in printed
+    assert ("none can be written" in printed) == (lost == "report.html")
+    assert asked.files() == before
+
+
+UNFINISHED = {
+    "cell": lambda a: shutil.rmtree(_some(a, "cells/*")),
+    "damage": lambda a: _edit(_some(a, "cells/*/metrics.json"), b"0", b"1"),
+    "plan": lambda a: (a.out / "study.json").unlink(),
+    "another study": lambda a: a.folder.joinpath("study.yaml").write_text(
+        STUDIES["made-of-others"][0]["study.yaml"].replace("9", "8")
+    ),
+}
+
+
+@pytest.mark.parametrize("change", UNFINISHED)
+def test_what_is_not_finished_needs_a_directory_that_can_be_written(finished, tmp_path, unwritable, change):
+    asked = Asked(tmp_path / "study", "made-of-others")
+    shutil.copytree(finished.out, asked.out)
+    asked.run()
+    UNFINISHED[change](asked)
+    unwritable(asked.out)
+    assert "must be one that can be written to" in asked.run(code=2)

@@ -94,10 +94,11 @@ def foretell(
     print_outlook(study.name, found, workers, lambda: members("studies").get(named))
 
 
-def print_report(directory: Path, *, anew: bool = True) -> None:
+def print_report(directory: Path, *, anew: bool = True, writable: bool = True) -> None:
     """Print the numbers and write the report.
 
-    Without `anew`, a report that is up to date is kept, and so are the numbers that it holds.
+    Without `anew`, a report that is up to date is kept, and so are the numbers that it holds. In a directory
+    that is not `writable` there may be another report, or none.
     """
     from spikeproof.command import terminal
     from spikeproof.report.outputs import PAGE, is_current, kept_numbers
@@ -116,6 +117,9 @@ def print_report(directory: Path, *, anew: bool = True) -> None:
     if not numbers.records:
         return
     terminal.print_ranking(numbers.ranked, numbers.records)
+    if not (current or writable):
+        click.echo("no report of these cells is there, and none can be written")
+        return
     try:
         place = directory / PAGE if current else _written(study, numbers, compared, worst)
         click.echo(f"report: {place}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from spikeproof.errors import DamagedError
+from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.run.executors.seam import Executor, Lost, named
 from spikeproof.experiments.run.extracts import Cells, Known, verified
 from spikeproof.experiments.run.plans import (
@@ -20,6 +20,7 @@ from spikeproof.experiments.run.plans import (
     Repair,
     budget_of,
     cells_of_plan,
+    is_planned,
     models_of,
     note_repairs,
     read_plan,
@@ -159,6 +160,7 @@ class Summary:
         finished: what is known of the cells that are there, undamaged and measured on the weights of their
             models.
         noted: whether the listener heard of something that it will hear of again.
+        unwritten: whether the output directory cannot be written, and nothing had to be.
     """
 
     total: int
@@ -167,6 +169,7 @@ class Summary:
     blocked: int = 0
     finished: Mapping[str, Known] = field(default_factory=dict, repr=False)
     noted: bool = False
+    unwritten: bool = False
 
     @property
     def kept(self) -> int:
@@ -187,7 +190,7 @@ def run(
     """Compute the cells of a study that the store lacks, and store each as soon as it is finished.
 
     Several runs may work on one output directory, on any number of machines that share it. Cells that were
-    set aside with a failure are tried again.
+    set aside with a failure are tried again. Where nothing has to be written, nothing has to be writable.
 
     Args:
         name: of the study.
@@ -200,12 +203,19 @@ def run(
         pace: the times by which workers go.
 
     Raises:
-        InputError: the output directory cannot be written.
+        InputError: the output directory cannot be written, and the study is not finished there.
         Terminated: SIGTERM came; the cells under way were finished or given back.
     """
-    Store(out).prepare()
-    with writing(out):
-        write_plan(out, name, spec, cells)
+    try:
+        Store(out).prepare()
+        with writing(out):
+            write_plan(out, name, spec, cells)
+    except InputError as error:
+        summary = _finished(out, name, spec, cells, listener, pace)
+        if summary is None:
+            raise
+        listener.noted(f"{error.got} cannot be written; all cells are finished, and nothing was written")
+        return summary
     return compute(cells, work, executor, out, listener, pace)
 
 
@@ -239,6 +249,21 @@ def compute(
     except Terminated:
         listener.noted("SIGTERM: cells under way were finished or given back; the same command goes on")
         raise
+
+
+def _finished(
+    out: Path, name: str, spec: Plain, cells: Sequence[Cell], listener: Listener, pace: Pace
+) -> Summary | None:
+    """The result of a run that has nothing to write; None where it has, or where that cannot be known."""
+    try:
+        if not is_planned(out, name, spec, cells):
+            return None
+        settled = _Run(Store(out), cells, listener, pace).settled()
+    except (InputError, OSError):
+        return None
+    if len(settled) < len(cells):
+        return None
+    return Summary(len(cells), finished=settled, noted=True, unwritten=True)
 
 
 class _Run:
