@@ -1,16 +1,16 @@
 """Change the code in one place at a time and see whether a test fails: a check of the tests.
 
     python scripts/mutate.py --count 150 --seed 0 --record mutants.jsonl    # run a sample, or go on with it
-    python scripts/mutate.py --rooms decoders statistics.py --each 20 --record mutants.jsonl    # 20 of each room
+    python scripts/mutate.py --rooms decoders statistics.py --each 20 --record mutants.jsonl    # 20 of each
     python scripts/mutate.py --record mutants.jsonl --table                 # Markdown: counts and survivors
 
 Works on a copy of the tree in a temporary folder, so that nothing needs to be restored here whatever happens.
 Each mutant is one line of the record; what the record already holds is not run again. `TESTS` names the test
 files of a module, to which its own doctests are added. Each of these files is run once on the unchanged code,
 which shows which test calls which function; a mutant inside a function is then tested by the tests that call
-it, and any other mutant by the whole files, the quickest file and in it the quickest test first. A mutant whose
-tests take too long is undecided: give it more with `--seconds`. A test that kills a mutant must pass on the
-unchanged code, or the mutant is recorded as unsound.
+it, and any other mutant by the whole files, the quickest file and in it the quickest test first. A mutant
+whose tests take too long is undecided: give it more with `--seconds`. A test that kills a mutant must pass on
+the unchanged code, or the mutant is recorded as unsound.
 
 Operators: comparisons flip (`<` and `<=`, `==` and `!=`, ...), `+` and `-` as well as `*` and `/` change
 places, `and` and `or` too, numbers and truth values change, conditions are negated, keyword arguments are
@@ -421,8 +421,8 @@ def go(mutants: list[Mutant], record: Path, seconds: float) -> None:
                 **{"path": mutant.path, "index": mutant.index, "line": line, "change": sentence},
                 **{"room": mutant.room, "outcome": outcome, "killer": killer},
             }
-            with record.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(found) + "\n")
+            with record.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(found) + "\n")
             print(f"{outcome:12} {mutant.path}:{line} {sentence} {killer}", flush=True)
 
 

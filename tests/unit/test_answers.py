@@ -392,3 +392,25 @@ def test_what_is_not_finished_needs_a_directory_that_can_be_written(finished, tm
     UNFINISHED[change](asked)
     unwritable(asked.out)
     assert "must be one that can be written to" in asked.run(code=2)
+
+
+def test_numbers_are_printed_where_the_terminal_knows_ascii_only(finished):
+    words = [
+        sys.executable,
+        "-m",
+        "spikeproof",
+        "run",
+        str(finished.folder / "study.yaml"),
+        "--out",
+        str(finished.out),
+    ]
+    env = os.environ | {"PYTHONIOENCODING": "ascii", "SPIKEPROOF_DATA": str(finished.folder)}  # asked anew
+    whole, known = (subprocess.run(words, env=env, capture_output=True, check=True).stdout for _ in range(2))
+    assert whole == known == finished.run().encode()
+
+
+def test_a_folder_that_is_gone_leaves_the_whole_way(finished, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert finished.question() is None

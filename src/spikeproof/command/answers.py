@@ -25,6 +25,8 @@ from io import StringIO, TextIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+import click
+
 from spikeproof.plainfiles import bytes_of, printable
 from spikeproof.regularfiles import digest_of_stamps, open_regular, stamps
 from spikeproof.version import __version__
@@ -86,7 +88,9 @@ class Question:
         """The question that a command line asks; None where more decides than what is looked at here."""
         plain = options["executor"] is None and not options["ray_address"] and not options["slurm"]
         near = data is None and device in (None, "cpu") and devices == 1 and not options["gpus_per_worker"]
-        return cls(study, settings, out, limit).now() if plain and near else None
+        with suppress(OSError, ValueError):  # a folder that is gone, or a path that is no text
+            return cls(study, settings, out, limit).now() if plain and near else None
+        return None
 
     def now(self) -> Question:
         """The same question, asked now."""
@@ -215,7 +219,7 @@ def _circumstances() -> list[object]:
     for folder in sys.path:
         with suppress(OSError), os.scandir(folder or ".") as entries:
             packages += [
-                [folder, entry.name, entry.stat().st_mtime_ns]
+                [str(folder), entry.name, entry.stat().st_mtime_ns]
                 for entry in entries
                 if entry.name.endswith(METADATA)
             ]
@@ -226,7 +230,7 @@ def _circumstances() -> list[object]:
         __version__,
         sys.version,
         sys.prefix,
-        sys.path,
+        [str(each) for each in sys.path],
         platform.node(),
         platform.machine(),
         variables,
@@ -287,12 +291,16 @@ def _digest(path: Path, limit: int) -> str | None:
 class _Copy(TextIOBase):
     """A stream that also keeps what is written to it."""
 
+    encoding = "utf-8"
+
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.text = stream, StringIO()
 
     def write(self, text: str, /) -> int:
         self.text.write(text)
-        return self.stream.write(text)
+        with redirect_stdout(self.stream):
+            click.echo(text, nl=False)  # which gets every character through, unlike some streams
+        return len(text)
 
     def flush(self) -> None:
         self.stream.flush()
@@ -305,10 +313,6 @@ class _Copy(TextIOBase):
 
     def writable(self) -> bool:
         return True
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self.stream.encoding
 
 
 @contextmanager
