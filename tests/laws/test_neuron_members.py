@@ -558,3 +558,10 @@ def test_the_fast_loop_leaves_a_neuron_with_an_equation_of_its_own_alone():
 def test_constants_of_neurons_out_of_range_and_layers_that_do_not_fit_are_refused(make, word):
     with pytest.raises(InputError, match=word):
         make()
+
+
+def test_converted_spike_times_need_two_steps_and_start_before_the_last():
+    assert ConvertedT2FSNN(steps=2, early=1).steps == 2
+    for options in ({"steps": 1}, {"steps": 4, "early": 4}, {"steps": 4, "early": -1}, {"delay": -0.1}):
+        with pytest.raises(InputError, match="two steps or more"):
+            ConvertedT2FSNN(**options)

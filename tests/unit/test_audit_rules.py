@@ -20,6 +20,7 @@ from spikeproof.auditing.checks import (
     WITHHELD,
     audit,
 )
+from spikeproof.auditing.conditions import attacks_too_few
 from spikeproof.auditing.evidence import CurvePoint, Diagnostics, Evidence
 from spikeproof.losses import Margin
 from spikeproof.statistics import wilson
@@ -57,6 +58,12 @@ ENOUGH = (*GRADIENTS, SquareSearch(queries=1000))
 
 def verdict(recipes, **changes):
     return audit(number(attacks=[ran(recipe) for recipe in recipes], **changes)).verdict
+
+
+def test_only_a_budget_of_nothing_needs_no_attack():
+    assert attacks_too_few(number(epsilon=0.0)) is None
+    for epsilon in (1e-9, 0.1, 1.0):
+        assert "no search without gradients" in attacks_too_few(number(epsilon=epsilon))
 
 
 def test_a_search_as_large_as_the_rule_says_supports_and_each_part_less_is_preliminary():
