@@ -20,7 +20,7 @@ from spikeproof.auditing.checks import (
     WITHHELD,
     audit,
 )
-from spikeproof.auditing.conditions import attacks_too_few
+from spikeproof.auditing.conditions import SLACK, attacks_too_few, rises_with_epsilon
 from spikeproof.auditing.evidence import CurvePoint, Diagnostics, Evidence
 from spikeproof.losses import Margin
 from spikeproof.statistics import wilson
@@ -64,6 +64,13 @@ def test_only_a_budget_of_nothing_needs_no_attack():
     assert attacks_too_few(number(epsilon=0.0)) is None
     for epsilon in (1e-9, 0.1, 1.0):
         assert "no search without gradients" in attacks_too_few(number(epsilon=epsilon))
+
+
+def test_a_curve_may_rise_by_half_a_point_and_no_more():
+    curve = [CurvePoint(0.05, 0.25), CurvePoint(0.04, 0.3), CurvePoint(0.1, 0.0)]
+    assert rises_with_epsilon(number(0.25 + SLACK, curve=curve)) is None
+    assert "25.0 % at 0.05" in rises_with_epsilon(number(0.2501 + SLACK, curve=curve))
+    assert rises_with_epsilon(number(0.9, curve=curve[2:])) is None  # nothing smaller was tried
 
 
 def test_a_search_as_large_as_the_rule_says_supports_and_each_part_less_is_preliminary():

@@ -28,7 +28,9 @@ from spikeproof.statistics import (
     holm,
     majority_vote,
     mcnemar,
+    median,
     over_seeds,
+    over_trainings,
     wilson,
     worst_of_draws,
 )
@@ -58,6 +60,28 @@ def test_the_bounds_hold_the_share_and_lie_one_quantile_away(case):
 def test_counts_beyond_the_sample_and_levels_beyond_one_are_refused(k, n, confidence):
     with pytest.raises(InputError, match=r"wilson\(\)"):
         wilson(k, n, confidence)
+
+
+RIGHT, OTHER = [1.0, 1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0]
+SURE = {
+    "wilson": lambda c: wilson(3, 4, c),
+    "median": lambda c: median([1.0, 2.0, 3.0], c),
+    "clopper_pearson": lambda c: clopper_pearson(3, 4, c),
+    "bootstrap_difference": lambda c: bootstrap_difference(RIGHT, OTHER, Key.of(0), c),
+    "compare": lambda c: compare(RIGHT, OTHER, Key.of(0), c),
+    "over_seeds": lambda c: over_seeds([0.5, 0.6], c),
+    "over_trainings": lambda c: over_trainings([RIGHT, OTHER], c),
+    "draws_needed": lambda c: draws_needed([RIGHT, OTHER], 0.1, c),
+    "draws_wanted": lambda c: draws_wanted(10, 0.1, c),
+}
+
+
+@pytest.mark.parametrize("name", SURE)
+def test_nothing_is_said_with_no_confidence_or_with_certainty(name):
+    SURE[name](0.5)
+    for confidence in (0, 1, -0.5, 1.5, math.nan):
+        with pytest.raises(InputError, match="confidence"):
+            SURE[name](confidence)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
