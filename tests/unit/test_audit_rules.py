@@ -266,3 +266,11 @@ def test_what_the_last_half_of_a_repeated_search_found_says_what_more_of_it_woul
     unknown = [{**each, "forward_queries": 0} for each in members]  # then all that the repeats broke counts
     found = audit(number(attacks=suite(*unknown, LAST), suites=["standard"]))
     assert ("search still finding" in [each.check for each in found.findings]) == (sum(broke[1:]) >= 20)
+
+
+@pytest.mark.parametrize(("broke", "raised"), [(60, True), (0, False)])
+def test_a_repeat_whose_first_run_is_not_among_the_members_speaks_for_itself(broke, raised):
+    """Half of what it broke is from the last half of its passes."""
+    again = member("search-again", 0.5, broke, repeats=True, forward_queries=1000)
+    found = audit(number(attacks=suite(member("pgd", 0.6, 100), again, LAST), suites=["standard"]))
+    assert ("search still finding" in [each.check for each in found.findings]) == raised

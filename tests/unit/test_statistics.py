@@ -259,3 +259,14 @@ def test_draws_wanted_are_those_of_coins_and_enough_for_them(n):
 def test_unpaired_outcomes_and_counts_shares_or_p_values_out_of_range_are_refused(call):
     with pytest.raises(InputError):
         call()
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9))
+def test_the_median_is_that_of_numpy(values):
+    assert median(values)[0] == pytest.approx(float(np.median(values)), rel=1e-12, abs=1e-12)
+
+
+def test_a_median_between_infinite_distances_is_infinite():
+    assert median([1.0, math.inf, math.inf])[0] == math.inf
+    assert median([1.0, math.inf])[0] == math.inf
+    assert median([math.inf, math.inf])[0] == math.inf
