@@ -395,3 +395,10 @@ def test_a_ball_without_a_part_says_which_one_it_lacks(part):
     arguments = {"whole": [(1, 2, 2)], "start": [X, Key.of(0)], "steepest": [X]}
     with pytest.raises(NotImplementedError, match="Nothing"):
         getattr(Nothing(0.1), part)(*arguments.get(part, [FAR, X]))
+
+
+@pytest.mark.parametrize("part", ["1_0", "\u0663", "8\t", "1e2_0", "infinity", "nan", ""])
+def test_what_only_python_reads_as_a_number_is_no_part_of_an_epsilon(part):
+    for text in (part, f"{part}/255", f"8/{part}", f"{part}/{part}"):
+        with pytest.raises(InputError, match="An epsilon is a number of at least 0"):
+            parse_epsilon(text)
