@@ -381,6 +381,7 @@ def test_a_projection_onto_a_sphere_reaches_it():
 
 def test_a_budget_is_refused_only_where_the_size_of_the_whole_box_is_known():
     check_budget(L2(3.0))
+    check_budget(Linf(1 + 1e-6))  # the rounding of a member
     check_budget(Shifts(3, 1), (1, 2, 2))
     with pytest.raises(InputError, match="reaches every image at epsilon 2"):
         check_budget(L2(3.0), (1, 2, 2))
