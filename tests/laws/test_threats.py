@@ -27,7 +27,7 @@ from spikeproof.threats import (
     check_budget,
     parse_epsilon,
 )
-from spikeproof.threats.balls import Ball
+from spikeproof.threats.balls import Ball, room
 
 BALLS = [Linf(0.1), Linf(8 / 255), Linf(1.0), L2(0.5), L2(3.0), L2(0.01), L1(0.3), L1(4.0), L1(100.0)]
 PLACES = [L0(3), L0(50), SquarePatch(2), SquarePatch(9)]
@@ -403,3 +403,8 @@ def test_what_only_python_reads_as_a_number_is_no_part_of_an_epsilon(part):
     for text in (part, f"{part}/255", f"8/{part}", f"{part}/{part}"):
         with pytest.raises(InputError, match="An epsilon is a number of at least 0"):
             parse_epsilon(text)
+
+
+def test_a_value_without_a_gradient_has_no_room():
+    x = torch.full((1, 4), 0.25)
+    assert room(torch.tensor([[2.0, -1.0, 0.0, -0.0]]), x).tolist() == [[0.75, 0.25, 0.0, 0.0]]
