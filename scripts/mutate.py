@@ -75,6 +75,7 @@ TESTS = {  # the longest beginning of a module's path counts
     "decoders/": ["decoders", "exits"],
     "encoders/": ["encoders", "coded"],
     "neurons/": ["neuron_members", "neurons"],
+    "neurons/parts/loops.py": ["neurons", "compiled_loops"],
     "neurons/spiketimes.py": ["spiketimes", "event_driven"],
     "statistics.py": ["statistics", "comparisons"],
     "threats/": ["threats", "steps"],
