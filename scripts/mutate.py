@@ -1,15 +1,16 @@
 """Change the code in one place at a time and see whether a test fails: a check of the tests.
 
     python scripts/mutate.py --count 150 --seed 0 --record mutants.jsonl    # run a sample, or go on with it
+    python scripts/mutate.py --rooms decoders statistics.py --each 20 --record mutants.jsonl    # 20 of each
     python scripts/mutate.py --record mutants.jsonl --table                 # Markdown: counts and survivors
 
 Works on a copy of the tree in a temporary folder, so that nothing needs to be restored here whatever happens.
 Each mutant is one line of the record; what the record already holds is not run again. `TESTS` names the test
 files of a module, to which its own doctests are added. Each of these files is run once on the unchanged code,
 which shows which test calls which function; a mutant inside a function is then tested by the tests that call
-it, and any other mutant by the whole files, the quickest file first. A mutant whose tests take too long is
-undecided: give it more with `--seconds`. A test that kills a mutant must pass on the unchanged code, or the
-mutant is recorded as unsound.
+it, and any other mutant by the whole files, the quickest file and in it the quickest test first. A mutant
+whose tests take too long is undecided: give it more with `--seconds`. A test that kills a mutant must pass on
+the unchanged code, or the mutant is recorded as unsound.
 
 Operators: comparisons flip (`<` and `<=`, `==` and `!=`, ...), `+` and `-` as well as `*` and `/` change
 places, `and` and `or` too, numbers and truth values change, conditions are negated, keyword arguments are
@@ -67,7 +68,15 @@ TESTS = {  # the longest beginning of a module's path counts
     "evaluation/distances.py": ["nested_and_distances", "batch_independence"],
     "evaluation/outcomes.py": ["outcomes", "evaluation", "exits"],
     "evaluation/verdicts.py": ["evaluation", "exits", "nested_and_distances"],
-    "auditing/": ["tests/museum/test_museum.py", "estimates_and_composites", "repairs"],
+    "auditing/": ["audit_rules", "tests/museum/test_museum.py", "estimates_and_composites", "repairs"],
+    "auditing/conditions.py": ["audit_rules", "tests/museum/test_museum.py"],
+    "auditing/checks.py": ["audit_rules", "tests/museum/test_museum.py"],
+    "auditing/evidence.py": ["audit_rules", "tests/museum/test_museum.py"],
+    "decoders/": ["decoders", "exits"],
+    "encoders/": ["encoders", "coded"],
+    "neurons/": ["neuron_members", "neurons"],
+    "neurons/parts/loops.py": ["neurons", "compiled_loops"],
+    "neurons/spiketimes.py": ["spiketimes", "event_driven"],
     "statistics.py": ["statistics", "comparisons"],
     "threats/": ["threats", "steps"],
     "threats/regions.py": ["threats", "steps", "suites"],
@@ -182,9 +191,19 @@ def _short(node: ast.AST) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def sample(count: int, seed: int, rooms: Sequence[str] = ROOMS) -> list[Mutant]:
-    """As many mutants per room as its share of all places, drawn without repetition, then shuffled."""
+def sample(count: int, seed: int, rooms: Sequence[str] = ROOMS, each: int | None = None) -> list[Mutant]:
+    """As many mutants per room as its share of all places, drawn without repetition, then shuffled.
+
+    Args:
+        count: size of the sample.
+        seed: which sample.
+        rooms: folders and modules, below the package.
+        each: size of the sample of every room, in the place of `count`, so that none of them is left out.
+    """
     drawn = random.Random(seed)
+    if each is not None:
+        chosen = [mutant for room in rooms for mutant in sample(each, seed, [room])]
+        return drawn.sample(chosen, len(chosen))
     every = [
         Mutant(path.relative_to(ROOT / PACKAGE).as_posix(), index)
         for room in rooms
@@ -279,13 +298,19 @@ def known(tree: Path, file: str) -> Known:
 
 
 class Only:
-    """A pytest plugin that runs some tests, in the order of their files."""
+    """A pytest plugin that runs some tests, in the order of their files, the quickest one first.
 
-    def __init__(self, tests: set[str]) -> None:
-        self.tests = tests
+    Args:
+        seconds: tests that are run -> what each of them took on the unchanged code.
+    """
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = [item for item in items if item.nodeid in self.tests]
+        files = list(dict.fromkeys(item.path for item in items))
+        chosen = [item for item in items if item.nodeid in self.seconds]
+        items[:] = sorted(chosen, key=lambda item: (files.index(item.path), self.seconds[item.nodeid]))
 
 
 def function_at(source: str, index: int) -> str | None:
@@ -301,7 +326,7 @@ def function_at(source: str, index: int) -> str | None:
     return str(max(starts)) if starts else None
 
 
-def run(tree: Path, files: list[str], seconds: float, only: set[str] | None = None) -> str:
+def run(tree: Path, files: list[str], seconds: float, only: dict[str, float] | None = None) -> str:
     """How the tests end on the copied tree: those of the files, or some of them."""
     return fork(lambda: _tests(tree, files, [] if only is None else [Only(only)]), seconds)
 
@@ -385,7 +410,8 @@ def go(mutants: list[Mutant], record: Path, seconds: float) -> None:
             files = sorted((file for file in chosen if chosen[file]), key=cost.__getitem__)
             text, sentence, line = changed(source, mutant.index)
             home.write_text(text, "utf-8")
-            outcome = run(tree, files, seconds, set().union(*chosen.values())) if files else PASSED
+            only = {test: watched[file].seconds[test] for file in chosen for test in chosen[file]}
+            outcome = run(tree, files, seconds, only) if files else PASSED
             home.write_text(source, "utf-8")
             killer = first_failure(tree) if outcome == FAILED else ""
             if killer and killer not in sound:
@@ -396,8 +422,8 @@ def go(mutants: list[Mutant], record: Path, seconds: float) -> None:
                 **{"path": mutant.path, "index": mutant.index, "line": line, "change": sentence},
                 **{"room": mutant.room, "outcome": outcome, "killer": killer},
             }
-            with record.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(found) + "\n")
+            with record.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(found) + "\n")
             print(f"{outcome:12} {mutant.path}:{line} {sentence} {killer}", flush=True)
 
 
@@ -421,7 +447,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--count", type=int, default=150, help="size of the sample")
     parser.add_argument("--seed", type=int, default=0, help="which sample")
-    parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=ROOMS, help="where code is changed")
+    parser.add_argument("--each", type=int, help="size of the sample of every room, instead of --count")
+    parser.add_argument(
+        "--rooms", nargs="+", default=ROOMS, help="where code is changed: folders and files of the package"
+    )
     parser.add_argument("--record", type=Path, required=True, help="file of the outcomes, one a line")
     parser.add_argument(
         "--seconds", type=float, default=400, help="processor time for the tests of one mutant"
@@ -432,7 +461,7 @@ def main() -> None:
         print(table(read(given.record)))
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the fork and removes the copy
-        go(sample(given.count, given.seed, given.rooms), given.record, given.seconds)
+        go(sample(given.count, given.seed, given.rooms, given.each), given.record, given.seconds)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ import os
 import unicodedata
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
-
-import pydantic
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from spikeproof.errors import InputError
 from spikeproof.regularfiles import open_regular
+
+if TYPE_CHECKING:
+    import pydantic
 
 __all__ = ["LARGEST_DOCUMENT", "bytes_of", "from_json", "printable", "read_json", "shaped", "synchronise"]
 
@@ -104,6 +105,8 @@ def shaped(data: object, shape: type[Shape], name: str) -> Shape:
         >>> shaped({"a": 1}, dict[str, int], "a.json")
         {'a': 1}
     """
+    import pydantic  # which takes a tenth of a second, and text needs none
+
     try:
         return cast(Shape, _validator(cast(Hashable, shape)).validate_python(data))
     except pydantic.ValidationError as error:
@@ -194,4 +197,6 @@ def _safe(data: object, name: str, depth: int = 0) -> object:
 
 @functools.cache
 def _validator(shape: Any) -> pydantic.TypeAdapter[object]:  # any type, which the cache wants hashable
+    import pydantic
+
     return pydantic.TypeAdapter(shape)

@@ -593,3 +593,17 @@ def test_events_are_whole_numbers_of_the_right_number_of_steps(bad):
         Events(5)(x)
     with pytest.raises(InputError, match="expects 4 steps"):
         Events(4)(EVENTS)
+
+
+def test_a_time_shift_is_refused_where_no_spike_moves_with_the_grey_level():
+    x, code = Key.of(0).uniform((2, 3)), Bernoulli(4)
+    spikes = code(x, Key.of(1))
+    with pytest.raises(InputError, match="spikes move with the grey level"):
+        TimeShift().gradient(code, x, spikes, spikes)
+
+
+def test_a_change_as_large_as_the_threshold_is_a_spike_and_a_smaller_one_is_none():
+    x = torch.tensor([0.5, 1.0, 0.5, 0.9375, 0.5]).view(5, 1, 1)
+    rises, falls = Delta(5, threshold=0.5).crossings(x, 0.0)
+    assert rises.flatten().tolist() == [False, True, False, False, False]
+    assert falls.flatten().tolist() == [False, False, True, False, False]

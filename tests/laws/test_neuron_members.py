@@ -558,3 +558,17 @@ def test_the_fast_loop_leaves_a_neuron_with_an_equation_of_its_own_alone():
 def test_constants_of_neurons_out_of_range_and_layers_that_do_not_fit_are_refused(make, word):
     with pytest.raises(InputError, match=word):
         make()
+
+
+def test_converted_spike_times_need_two_steps_and_start_before_the_last():
+    assert ConvertedT2FSNN(steps=2, early=1).steps == 2
+    for options in ({"steps": 1}, {"steps": 4, "early": 4}, {"steps": 4, "early": -1}, {"delay": -0.1}):
+        with pytest.raises(InputError, match="two steps or more"):
+            ConvertedT2FSNN(**options)
+
+
+@pytest.mark.parametrize("constant", ["tau", "dt"])
+@pytest.mark.parametrize("value", [0.0, -1e-3, math.nan, math.inf])
+def test_the_times_of_a_synapse_are_positive_and_finite(constant, value):
+    with pytest.raises(InputError, match=constant):
+        PSP(**{constant: value})

@@ -146,3 +146,11 @@ def test_the_largest_changes_are_those_of_a_stable_sort_whatever_is_tied():
         positive = worth.gather(1, whole) > 0
         assert torch.equal(found[positive], whole[positive])
         assert (worth.gather(1, found)[~positive] == 0).all()
+
+
+@pytest.mark.parametrize("threat", [Flips(2), Additions(2), Removals(2)], ids=repr)
+def test_no_part_of_a_threat_of_events_takes_values_that_are_none(threat):
+    x = torch.full((1, 2, 3), 0.5)
+    for part in (lambda: threat.start(x, Key.of(0)), lambda: threat.extreme(torch.ones_like(x), x)):
+        with pytest.raises(InputError, match="whole numbers of events"):
+            part()

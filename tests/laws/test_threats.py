@@ -1,5 +1,6 @@
 """What every threat must satisfy, and projections against an independent solver and brute force."""
 
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +15,19 @@ from spikeproof.catalogue.names import PARTS
 from spikeproof.errors import InputError
 from spikeproof.keys import Key
 from spikeproof.protocols import Threat, moves_events
-from spikeproof.threats import L0, L1, L2, LaserBeam, Linf, Region, SquarePatch, parse_epsilon
+from spikeproof.threats import (
+    L0,
+    L1,
+    L2,
+    LaserBeam,
+    Linf,
+    Region,
+    Shifts,
+    SquarePatch,
+    check_budget,
+    parse_epsilon,
+)
+from spikeproof.threats.balls import Ball, room
 
 BALLS = [Linf(0.1), Linf(8 / 255), Linf(1.0), L2(0.5), L2(3.0), L2(0.01), L1(0.3), L1(4.0), L1(100.0)]
 PLACES = [L0(3), L0(50), SquarePatch(2), SquarePatch(9)]
@@ -358,3 +371,40 @@ def test_inputs_that_are_not_one_for_one_beside_their_clean_ones_are_refused(mak
         for pair in ((part, whole), (whole, part)):
             with pytest.raises(InputError, match="one clean input of its shape"):
                 question(*pair)
+
+
+def test_a_projection_onto_a_sphere_reaches_it():
+    x = torch.full((1, 3), 0.5, dtype=torch.float64)
+    away = torch.tensor([[1.0, 0.5, 0.5]], dtype=torch.float64)
+    assert L2(0.25).project(away, x).tolist() == [[0.75, 0.5, 0.5]]  # to the last bit
+
+
+def test_a_budget_is_refused_only_where_the_size_of_the_whole_box_is_known():
+    check_budget(L2(3.0))
+    check_budget(Linf(1 + 1e-6))  # the rounding of a member
+    check_budget(Shifts(3, 1), (1, 2, 2))
+    with pytest.raises(InputError, match="reaches every image at epsilon 2"):
+        check_budget(L2(3.0), (1, 2, 2))
+
+
+@pytest.mark.parametrize("part", ["whole", "start", "project", "steepest", "distance", "extreme"])
+def test_a_ball_without_a_part_says_which_one_it_lacks(part):
+    @dataclass(frozen=True)
+    class Nothing(Ball):
+        pass
+
+    arguments = {"whole": [(1, 2, 2)], "start": [X, Key.of(0)], "steepest": [X]}
+    with pytest.raises(NotImplementedError, match="Nothing"):
+        getattr(Nothing(0.1), part)(*arguments.get(part, [FAR, X]))
+
+
+@pytest.mark.parametrize("part", ["1_0", "\u0663", "8\t", "1e2_0", "infinity", "nan", ""])
+def test_what_only_python_reads_as_a_number_is_no_part_of_an_epsilon(part):
+    for text in (part, f"{part}/255", f"8/{part}", f"{part}/{part}"):
+        with pytest.raises(InputError, match="An epsilon is a number of at least 0"):
+            parse_epsilon(text)
+
+
+def test_a_value_without_a_gradient_has_no_room():
+    x = torch.full((1, 4), 0.25)
+    assert room(torch.tensor([[2.0, -1.0, 0.0, -0.0]]), x).tolist() == [[0.75, 0.25, 0.0, 0.0]]

@@ -20,6 +20,7 @@ from spikeproof.auditing.checks import (
     WITHHELD,
     audit,
 )
+from spikeproof.auditing.conditions import SLACK, attacks_too_few, rises_with_epsilon
 from spikeproof.auditing.evidence import CurvePoint, Diagnostics, Evidence
 from spikeproof.losses import Margin
 from spikeproof.statistics import wilson
@@ -57,6 +58,19 @@ ENOUGH = (*GRADIENTS, SquareSearch(queries=1000))
 
 def verdict(recipes, **changes):
     return audit(number(attacks=[ran(recipe) for recipe in recipes], **changes)).verdict
+
+
+def test_only_a_budget_of_nothing_needs_no_attack():
+    assert attacks_too_few(number(epsilon=0.0)) is None
+    for epsilon in (1e-9, 0.1, 1.0):
+        assert "no search without gradients" in attacks_too_few(number(epsilon=epsilon))
+
+
+def test_a_curve_may_rise_by_half_a_point_and_no_more():
+    curve = [CurvePoint(0.05, 0.25), CurvePoint(0.04, 0.3), CurvePoint(0.1, 0.0)]
+    assert rises_with_epsilon(number(0.25 + SLACK, curve=curve)) is None
+    assert "25.0 % at 0.05" in rises_with_epsilon(number(0.2501 + SLACK, curve=curve))
+    assert rises_with_epsilon(number(0.9, curve=curve[2:])) is None  # nothing smaller was tried
 
 
 def test_a_search_as_large_as_the_rule_says_supports_and_each_part_less_is_preliminary():
@@ -253,3 +267,11 @@ def test_what_the_last_half_of_a_repeated_search_found_says_what_more_of_it_woul
     unknown = [{**each, "forward_queries": 0} for each in members]  # then all that the repeats broke counts
     found = audit(number(attacks=suite(*unknown, LAST), suites=["standard"]))
     assert ("search still finding" in [each.check for each in found.findings]) == (sum(broke[1:]) >= 20)
+
+
+@pytest.mark.parametrize(("broke", "raised"), [(60, True), (0, False)])
+def test_a_repeat_whose_first_run_is_not_among_the_members_speaks_for_itself(broke, raised):
+    """Half of what it broke is from the last half of its passes."""
+    again = member("search-again", 0.5, broke, repeats=True, forward_queries=1000)
+    found = audit(number(attacks=suite(member("pgd", 0.6, 100), again, LAST), suites=["standard"]))
+    assert ("search still finding" in [each.check for each in found.findings]) == raised

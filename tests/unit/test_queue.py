@@ -120,6 +120,117 @@ def test_a_number_of_a_process_that_was_given_again_is_another_process(tmp_path)
     assert not replace(mine, born="").gone
 
 
+KILLED = """
+import os, sys, time
+from pathlib import Path
+import spikeproof.experiments.run.queue.leases as module
+from spikeproof.experiments.run.queue.leases import Leases
+
+root, before = Path(sys.argv[1]), sys.argv[2]
+lines, left = 0, True
+
+def dying_at(last):
+    seen = 0
+    def trace(frame, event, argument):
+        nonlocal seen
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        seen += 1
+        if seen == last:
+            os._exit(9)
+        return trace
+    return trace
+
+while left:
+    lines += 1
+    here = root / str(lines)
+    if before == "taken over":
+        lost = os.fork()
+        if not lost:
+            Leases(here, "lost").take("ab12")
+            os._exit(0)
+        os.waitpid(lost, 0)
+    child = os.fork()
+    if not child:
+        sys.settrace(dying_at(lines))
+        lease = Leases(here, "killed").take("ab12")
+        sys.settrace(None)
+        os._exit(3 if lease is None else 0)
+    left = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    began = time.monotonic()
+    lease = Leases(here, "next").take("ab12")
+    assert lease is not None, f"nobody can take the cell of a worker that was killed at event {lines}"
+    assert time.monotonic() - began < 10
+    assert Leases(here, "other").observe()["ab12"].owner == "next"
+    assert Leases(here, "other").take("ab12") is None
+    lease.release()
+    there = [each.name for each in (here / "leases").iterdir()]
+    assert all(name.startswith(".tmp-") for name in there) and len(there) <= 2 * left, there
+print(lines)
+"""
+
+
+@pytest.mark.parametrize("before", ["free", "taken over"])
+def test_wherever_a_worker_is_killed_that_takes_a_cell_the_next_one_takes_it_at_once(tmp_path, before):
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), before], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 50  # as many places were tried
+
+
+REFUSED = [errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EXDEV]
+
+
+@pytest.mark.parametrize("number", REFUSED)
+def test_where_a_file_has_one_name_only_cells_are_taken_all_the_same(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    one, other = Leases(tmp_path, "one"), Leases(tmp_path, "other")
+    lease = one.take("ab12")
+    assert other.observe()["ab12"].owner == "one"
+    assert other.take("ab12") is None
+    lease.beat()
+    assert other.observe()["ab12"].beat == 1
+    lease.release()
+    assert other.take("ab12") is not None
+    assert [each.name for each in (tmp_path / "leases").iterdir()] == ["ab12"]
+
+
+@pytest.mark.parametrize("lost", [errno.EIO, errno.EEXIST])
+def test_a_link_that_was_made_although_the_answer_of_the_server_got_lost_counts(tmp_path, monkeypatch, lost):
+    link = os.link
+
+    def made(*names):
+        link(*names)
+        raise OSError(lost, os.strerror(lost))
+
+    monkeypatch.setattr(os, "link", made)
+    assert Leases(tmp_path, "one").take("ab12") is not None
+    assert Leases(tmp_path, "other").take("ab12") is None
+    assert [each.name for each in (tmp_path / "leases").iterdir()] == ["ab12"]
+
+
+def test_a_disk_that_takes_half_a_lease_leaves_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_fill", _half(module._fill))
+    with pytest.raises(InputError, match="No space left"):
+        Leases(tmp_path, "one").take("ab12")
+    assert list((tmp_path / "leases").iterdir()) == []
+
+
+def _half(fill):
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, content):
+            return self.file.write(content[: len(content) // 2])
+
+    return lambda file, content: fill(Full(file), content)
+
+
 def test_who_takes_over_a_lease_that_another_took_over_before_puts_it_back(tmp_path, monkeypatch, clock):
     elsewhere(monkeypatch, lambda: Leases(tmp_path, "lost").take("ab12"))
     fast, slow = Leases(tmp_path, "fast"), Leases(tmp_path, "slow")

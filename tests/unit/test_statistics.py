@@ -28,7 +28,9 @@ from spikeproof.statistics import (
     holm,
     majority_vote,
     mcnemar,
+    median,
     over_seeds,
+    over_trainings,
     wilson,
     worst_of_draws,
 )
@@ -58,6 +60,28 @@ def test_the_bounds_hold_the_share_and_lie_one_quantile_away(case):
 def test_counts_beyond_the_sample_and_levels_beyond_one_are_refused(k, n, confidence):
     with pytest.raises(InputError, match=r"wilson\(\)"):
         wilson(k, n, confidence)
+
+
+RIGHT, OTHER = [1.0, 1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0]
+SURE = {
+    "wilson": lambda c: wilson(3, 4, c),
+    "median": lambda c: median([1.0, 2.0, 3.0], c),
+    "clopper_pearson": lambda c: clopper_pearson(3, 4, c),
+    "bootstrap_difference": lambda c: bootstrap_difference(RIGHT, OTHER, Key.of(0), c),
+    "compare": lambda c: compare(RIGHT, OTHER, Key.of(0), c),
+    "over_seeds": lambda c: over_seeds([0.5, 0.6], c),
+    "over_trainings": lambda c: over_trainings([RIGHT, OTHER], c),
+    "draws_needed": lambda c: draws_needed([RIGHT, OTHER], 0.1, c),
+    "draws_wanted": lambda c: draws_wanted(10, 0.1, c),
+}
+
+
+@pytest.mark.parametrize("name", SURE)
+def test_nothing_is_said_with_no_confidence_or_with_certainty(name):
+    SURE[name](0.5)
+    for confidence in (0, 1, -0.5, 1.5, math.nan):
+        with pytest.raises(InputError, match="confidence"):
+            SURE[name](confidence)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
@@ -235,3 +259,14 @@ def test_draws_wanted_are_those_of_coins_and_enough_for_them(n):
 def test_unpaired_outcomes_and_counts_shares_or_p_values_out_of_range_are_refused(call):
     with pytest.raises(InputError):
         call()
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9))
+def test_the_median_is_that_of_numpy(values):
+    assert median(values)[0] == pytest.approx(float(np.median(values)), rel=1e-12, abs=1e-12)
+
+
+def test_a_median_between_infinite_distances_is_infinite():
+    assert median([1.0, math.inf, math.inf])[0] == math.inf
+    assert median([1.0, math.inf])[0] == math.inf
+    assert median([math.inf, math.inf])[0] == math.inf

@@ -134,6 +134,12 @@ def run(
     work on one directory at a time, on one machine or on several that share it. KEY=VALUE changes a value of
     the study, for example examples=100, epsilons=[0.1,0.2] or models.0.rule.epochs=2.
     """
+    from spikeproof.command.answers import Question, repeated
+
+    question = None if dry_run else Question.of(study, settings, out, data, device, devices, limit, options)
+    if question is not None and (known := question.answer()) is not None:
+        click.echo(known, nl=False)
+        return
     from spikeproof.experiments.study.files.reader import load
 
     chosen = load(study, settings, limit)
@@ -141,10 +147,13 @@ def run(
     if dry_run:
         foretell(study, chosen, out, data, device, options)
         return
-    failed = computed(chosen, out, data, device, options, devices=devices)
-    print_report(out, anew=False)
-    if failed:
+    summary = computed(chosen, out, data, device, options, devices=devices)
+    with repeated() as printed:
+        print_report(out, anew=False, writable=not summary.unwritten)
+    if summary.failed:
         sys.exit(1)
+    if question is not None:
+        question.keep(out, chosen, summary, printed.getvalue())
 
 
 @cli.command()

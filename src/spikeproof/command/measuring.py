@@ -234,7 +234,7 @@ def _into(out: Path, as_json: bool, options: Asked) -> int:
     case = _Case.of(options)
     study = as_study(_study_name(out), model, case.data, case.question)
     placed: Placed = {**HERE, "workers": None if len(study.threats) > 1 else 1}
-    return computed(study, out, options["data"], options["device"], placed, quiet=as_json)
+    return computed(study, out, options["data"], options["device"], placed, quiet=as_json).failed
 
 
 def _study_name(out: Path) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spikeproof.experiments.read.comparisons import Compared
     from spikeproof.experiments.read.finished import Opened
     from spikeproof.experiments.read.results import Outcome
+    from spikeproof.experiments.run.driver import Summary
     from spikeproof.experiments.study.study import Study
     from spikeproof.report.outputs import Numbers
 
@@ -33,8 +34,8 @@ def computed(
     *,
     quiet: bool = False,
     devices: int = 1,
-) -> int:
-    """Compute what a study lacks, and say what was done; the number of cells that failed.
+) -> Summary:
+    """Compute what a study lacks, and say what was done.
 
     Args:
         study: that is asked for; the programs that make its models are run.
@@ -67,7 +68,7 @@ def computed(
         summary = run_cells(study.name, study.spec(), cells, bench, executor, out, listener)
     if not quiet:
         terminal.print_summary(summary)
-    return summary.failed
+    return summary
 
 
 def foretell(
@@ -93,10 +94,11 @@ def foretell(
     print_outlook(study.name, found, workers, lambda: members("studies").get(named))
 
 
-def print_report(directory: Path, *, anew: bool = True) -> None:
+def print_report(directory: Path, *, anew: bool = True, writable: bool = True) -> None:
     """Print the numbers and write the report.
 
-    Without `anew`, a report that is up to date is kept, and so are the numbers that it holds.
+    Without `anew`, a report that is up to date is kept, and so are the numbers that it holds. In a directory
+    that is not `writable` there may be another report, or none.
     """
     from spikeproof.command import terminal
     from spikeproof.report.outputs import PAGE, is_current, kept_numbers
@@ -115,6 +117,9 @@ def print_report(directory: Path, *, anew: bool = True) -> None:
     if not numbers.records:
         return
     terminal.print_ranking(numbers.ranked, numbers.records)
+    if not (current or writable):
+        click.echo("no report of these cells is there, and none can be written")
+        return
     try:
         place = directory / PAGE if current else _written(study, numbers, compared, worst)
         click.echo(f"report: {place}")

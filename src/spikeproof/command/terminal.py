@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from spikeproof.experiments.repair.repairs import Repaired
     from spikeproof.experiments.repair.signing import Mended
 
-__all__ = ["listener", "print_next", "print_ranking", "print_records", "print_summary"]
+__all__ = ["listener", "print_next", "print_ranking", "print_records", "print_summary", "summary_words"]
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -233,10 +233,15 @@ def _measured(kind: CellKind, spec: CellSpec) -> str:
 
 def print_summary(summary: Summary) -> None:
     """The result of a run, in one line."""
+    click.echo(summary_words(summary))
+
+
+def summary_words(summary: Summary) -> str:
+    """The result of a run, in words."""
     words = f"{summary.total} cells: {summary.computed} computed, {summary.kept} kept"
     if summary.failed:
         words += f", {summary.failed} failed and {summary.blocked} could not be tried"
-    click.echo(words)
+    return words
 
 
 def print_records(records: Sequence[Record]) -> None:

@@ -29,7 +29,17 @@ from spikeproof.plainfiles import LARGEST_DOCUMENT, bytes_of, read_json
 from spikeproof.report.tables import NO_ATTACK
 from spikeproof.version import __version__
 
-__all__ = ["NUMBERS", "PAGE", "Numbers", "is_current", "kept_numbers", "made_from", "numbers_file", "put"]
+__all__ = [
+    "NUMBERS",
+    "PAGE",
+    "Numbers",
+    "is_current",
+    "kept_numbers",
+    "made_from",
+    "numbers_file",
+    "put",
+    "report_files",
+]
 
 PAGE = "report.html"
 """Name of the page."""
@@ -109,6 +119,16 @@ def is_current(directory: Path) -> bool:
         return False
     plain = all(OWN.fullmatch(name) for name in noted)
     return plain and all(_digest(directory / name) == digest for name, digest in noted.items())
+
+
+def report_files(directory: Path) -> dict[str, str]:
+    """The files of the report in a directory with their digests, the list of them among these.
+
+    Args:
+        directory: the output directory of a run.
+    """
+    own = hashlib.sha256(bytes_of(directory / WRITTEN, LARGEST_DOCUMENT)).hexdigest()
+    return {**{name: digest for name, digest in _noted(directory).items() if name != MADE_FROM}, WRITTEN: own}
 
 
 CSV = "probes|corruptions|corruption-errors|transfers|distances|spikes|trainings|across-seeds|training-curves"

@@ -7,11 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from spikeproof.errors import DamagedError
+from spikeproof.errors import DamagedError, InputError
 from spikeproof.experiments.run.executors.seam import Executor, Lost, named
 from spikeproof.experiments.run.extracts import Cells, Known, verified
 from spikeproof.experiments.run.plans import (
@@ -20,6 +20,7 @@ from spikeproof.experiments.run.plans import (
     Repair,
     budget_of,
     cells_of_plan,
+    is_planned,
     models_of,
     note_repairs,
     read_plan,
@@ -156,12 +157,19 @@ class Summary:
         computed: cells that this run finished.
         failed: cells whose computation failed.
         blocked: cells whose model could not be trained.
+        finished: what is known of the cells that are there, undamaged and measured on the weights of their
+            models.
+        noted: whether the listener heard of something that it will hear of again.
+        unwritten: whether the output directory cannot be written, and nothing had to be.
     """
 
     total: int
     computed: int = 0
     failed: int = 0
     blocked: int = 0
+    finished: Mapping[str, Known] = field(default_factory=dict, repr=False)
+    noted: bool = False
+    unwritten: bool = False
 
     @property
     def kept(self) -> int:
@@ -182,7 +190,7 @@ def run(
     """Compute the cells of a study that the store lacks, and store each as soon as it is finished.
 
     Several runs may work on one output directory, on any number of machines that share it. Cells that were
-    set aside with a failure are tried again.
+    set aside with a failure are tried again. Where nothing has to be written, nothing has to be writable.
 
     Args:
         name: of the study.
@@ -195,12 +203,19 @@ def run(
         pace: the times by which workers go.
 
     Raises:
-        InputError: the output directory cannot be written.
+        InputError: the output directory cannot be written, and the study is not finished there.
         Terminated: SIGTERM came; the cells under way were finished or given back.
     """
-    Store(out).prepare()
-    with writing(out):
-        write_plan(out, name, spec, cells)
+    try:
+        Store(out).prepare()
+        with writing(out):
+            write_plan(out, name, spec, cells)
+    except InputError as error:
+        summary = _finished(out, name, spec, cells, listener, pace)
+        if summary is None:
+            raise
+        listener.noted(f"{error.got} cannot be written; all cells are finished, and nothing was written")
+        return summary
     return compute(cells, work, executor, out, listener, pace)
 
 
@@ -230,10 +245,25 @@ def compute(
     if (note := store.prepare()) is not None:
         listener.noted(note)
     try:
-        return _Run(store, cells, listener, pace).go(work, executor)
+        return replace(_Run(store, cells, listener, pace).go(work, executor), noted=note is not None)
     except Terminated:
         listener.noted("SIGTERM: cells under way were finished or given back; the same command goes on")
         raise
+
+
+def _finished(
+    out: Path, name: str, spec: Plain, cells: Sequence[Cell], listener: Listener, pace: Pace
+) -> Summary | None:
+    """The result of a run that has nothing to write; None where it has, or where that cannot be known."""
+    try:
+        if not is_planned(out, name, spec, cells):
+            return None
+        settled = _Run(Store(out), cells, listener, pace).settled()
+    except (InputError, OSError):
+        return None
+    if len(settled) < len(cells):
+        return None
+    return Summary(len(cells), finished=settled, noted=True, unwritten=True)
 
 
 class _Run:
@@ -262,7 +292,7 @@ class _Run:
         watch.board.refresh()
         done, aside = watch.board.done & self.tasks.keys(), watch.board.aside
         blocked = len(self.tasks.keys() - done - aside.keys())
-        return Summary(len(self.tasks), len(self.computed & done), len(aside), blocked)
+        return Summary(len(self.tasks), len(self.computed & done), len(aside), blocked, self.settled())
 
     def verify(self) -> set[str]:
         """Verify what is stored; the addresses of the cells of which nothing can be said yet.
@@ -282,6 +312,15 @@ class _Run:
                 unsure.add(task.address)
         return unsure
 
+    def settled(self) -> Mapping[str, Known]:
+        """What is known of the finished cells, the computed ones among them; nothing is removed."""
+        wanted = [task for task in self.tasks.values() if task.address not in self.finished]
+        cells, found = verified(self.store, (task.cell.record() for task in wanted)), dict(self.finished)
+        for task in sorted(wanted, key=lambda task: bool(task.needs)):
+            if task.address in cells and _same_weights(task, cells.known[task.address], found):
+                found[task.address] = cells.known[task.address]
+        return found
+
     def discard(self, address: str, message: str) -> None:
         """Remove a cell that cannot be trusted."""
         self.listener.damaged(f"{message}; computing it again")
@@ -292,11 +331,10 @@ class _Run:
         if task.address not in cells:
             return
         known = cells.known[task.address]
-        for address, weights in needed(task.cell.spec):
-            if known.weights.get(weights) != self.finished[address].weights.get("weights"):
-                path = self.store.path(task.address)
-                self.discard(task.address, f"{path} was measured on other weights than its model now has")
-                return
+        if not _same_weights(task, known, self.finished):
+            path = self.store.path(task.address)
+            self.discard(task.address, f"{path} was measured on other weights than its model now has")
+            return
         self.finished[task.address] = known
         if task.address not in self.reported:
             self.reported.add(task.address)
@@ -352,6 +390,14 @@ class _Run:
                 counted = Failures(self.store.root).note(self.tasks[address].cell.record(), failure)
                 with self.lock:
                     self.end(Ended(address, counted))
+
+
+def _same_weights(task: Task, known: Known, finished: Mapping[str, Known]) -> bool:
+    """Whether a cell was measured on the weights that the cells which it needs now have."""
+    return all(
+        address in finished and known.weights.get(weights) == finished[address].weights.get("weights")
+        for address, weights in needed(task.cell.spec)
+    )
 
 
 class _Watch:

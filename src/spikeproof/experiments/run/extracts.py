@@ -40,7 +40,7 @@ from spikeproof.experiments.run.shapes import check_numbers, columns_wanted
 from spikeproof.experiments.run.store import MANIFEST, Store, Stored
 from spikeproof.experiments.study.cells import CellRecord
 from spikeproof.plainfiles import read_json
-from spikeproof.regularfiles import open_regular
+from spikeproof.regularfiles import digest_of_stamps, open_regular, stamps
 
 __all__ = ["FOLDER", "Cells", "Known", "extract", "verified"]
 
@@ -146,12 +146,14 @@ class Known(NamedTuple):
         weights: digests of weights, by the names of the metrics that hold them.
         files: names of its files beside the manifest.
         format: of its documents.
+        stamps: digest of the stamps of its files, the manifest among them.
     """
 
     n: int | None
     weights: Mapping[str, str]
     files: frozenset[str]
     format: int
+    stamps: str
 
 
 @dataclass(frozen=True)
@@ -450,7 +452,7 @@ def _line(store: Store, record: CellRecord) -> bytes | None:
         InputError: a later version of spikeproof wrote it.
     """
     path = store.path(record["address"])
-    stamps = _stamps(path, _names(path))  # before the files are read, so that a later change is seen
+    found = stamps(path, _names(path))  # before the files are read, so that a later change is seen
     opened = store.opened(record)
     if opened is None:
         return None
@@ -461,7 +463,7 @@ def _line(store: Store, record: CellRecord) -> bytes | None:
         "format": stored.format,
         "n": stored.metrics.get("n"),
         "weights": {name: stored.metrics[name] for name in WEIGHTS if name in stored.metrics},
-        "files": {name: stamps.get(name, [-1, 0, 0]) for name in (*sorted(stored.files), MANIFEST)},
+        "files": {name: found.get(name, [-1, 0, 0]) for name in (*sorted(stored.files), MANIFEST)},
     }
     packed, numbers, others = _packed(table)
     body = {
@@ -478,7 +480,8 @@ def _line(store: Store, record: CellRecord) -> bytes | None:
 
 
 def _known(head: _Head) -> Known:
-    return Known(head["n"], head["weights"], _names_in(tuple(head["files"])), head["format"])
+    files = head["files"]
+    return Known(head["n"], head["weights"], _names_in(tuple(files)), head["format"], digest_of_stamps(files))
 
 
 @cache
@@ -526,7 +529,7 @@ def _fitting(store: Store, record: CellRecord, place: _Place) -> _Head | None:
     files = head["files"]
     if head["layout"] != LAYOUT or head["plan"] != _digest(record) or MANIFEST not in files:
         return None
-    return head if _stamps(store.path(record["address"]), files) == files else None
+    return head if stamps(store.path(record["address"]), files) == files else None
 
 
 def _digest(record: CellRecord) -> str:
@@ -540,18 +543,6 @@ def _names(path: Path) -> list[str]:
         return os.listdir(path)  # noqa: PTH208
     except OSError:
         return []
-
-
-def _stamps(path: Path, names: Iterable[str]) -> dict[str, list[int]]:
-    """The stamps of those files of a cell that are there."""
-    found, folder = dict[str, list[int]](), str(path)
-    for name in names:
-        try:
-            now = os.stat(f"{folder}/{name}")  # noqa: PTH116  # a Path takes longer than the call
-        except OSError:
-            continue
-        found[name] = [now.st_size, now.st_mtime_ns, now.st_ctime_ns]
-    return found
 
 
 def _packed(table: pa.Table | None) -> tuple[dict[str, tuple[bool, list[float], int]], str, list[str]]:

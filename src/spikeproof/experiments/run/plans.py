@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from spikeproof.errors import InputError
 from spikeproof.experiments.run.queue.listing import (
@@ -35,6 +36,7 @@ __all__ = [
     "Repair",
     "budget_of",
     "cells_of_plan",
+    "is_planned",
     "models_of",
     "note_repairs",
     "read_plan",
@@ -51,8 +53,32 @@ def write_plan(out: Path, name: str, spec: Plain, cells: Sequence[Cell]) -> None
         spec: the study as plain data.
         cells: all its cells.
     """
+    plan, path = _plan(out, name, spec, cells), out / PLAN
+    if not _says_the_same(path, plan):
+        write_atomically(path, as_json(plan))
+        if not (out / REPAIRS).exists():
+            write_index(out, Listed(name, {record["address"]: record["kind"] for record in plan["plan"]}))
+
+
+def is_planned(out: Path, name: str, spec: Plain, cells: Sequence[Cell]) -> bool:
+    """Whether the plan that is there is that of this study, so that `write_plan` would write nothing.
+
+    Args:
+        out: the output directory.
+        name: of the study.
+        spec: the study as plain data.
+        cells: all its cells.
+
+    Raises:
+        InputError: the list of repairs that is there cannot be read.
+    """
+    return _says_the_same(out / PLAN, _plan(out, name, spec, cells))
+
+
+def _plan(out: Path, name: str, spec: Plain, cells: Sequence[Cell]) -> dict[str, Any]:
+    """The content of a plan, as of now."""
     records = [cell.record() for cell in cells]
-    plan = {
+    return {
         "format": FORMAT,
         "study": name,
         "spec": spec,
@@ -62,11 +88,6 @@ def write_plan(out: Path, name: str, spec: Plain, cells: Sequence[Cell]) -> None
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "spikeproof": __version__,
     }
-    path = out / PLAN
-    if not _says_the_same(path, plan):
-        write_atomically(path, as_json(plan))
-        if not (out / REPAIRS).exists():
-            write_index(out, Listed(name, {record["address"]: record["kind"] for record in records}))
 
 
 _WHEN = re.compile(rb'"created": "[\w:+-]*",\s*"spikeproof": "[\w.+-]*"\s*\}\s*')

@@ -8,6 +8,7 @@ Numbers follow YAML 1.2, so `1e-3` is a number and `8/255` and `no` are text.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterator
@@ -65,11 +66,13 @@ class Document:
         data: mappings, lists and leaves.
         marks: path -> line of the file, such as `("models", 0, "rule")` -> `"study.yaml:12"`.
         origin: what stands for the line of every value without a mark.
+        files: the files that it was read from -> the SHA-256 of their content.
     """
 
     data: Written
     marks: dict[KeyPath, str] = field(default_factory=dict)
     origin: str = "study"
+    files: dict[Path, str] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
         """The line of the value at `path`, or of the closest value around it that has one.
@@ -101,7 +104,9 @@ def read(path: Path) -> Document:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError("A study is UTF-8 text", f"{path}, which is not", "Is this a study file?") from error
-    return parse(text, printable(path.name))
+    document = parse(text, printable(path.name))
+    document.files[path.absolute()] = hashlib.sha256(content).hexdigest()
+    return document
 
 
 def parse(text: str, origin: str) -> Document:

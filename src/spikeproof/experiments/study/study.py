@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 
 from spikeproof.analysis.spike_analysis import Analysis
 from spikeproof.attacks.recipe import Recipe
@@ -92,6 +93,7 @@ class Study:
         norms: every threat once, without its budgets; `distances` are measured in these norms.
         sweep: `afresh`, or `nested` where attacks begin with what they found within the smaller budget.
         lines: the lines of the file that name attacks, threats, models and `examples`, for messages.
+        files: the files that it was read from -> the SHA-256 of their content.
     """
 
     name: str
@@ -115,6 +117,7 @@ class Study:
     analyses: tuple[Analysis, ...] = ()
     sweep: Sweep = Sweep.AFRESH
     lines: Mapping[object, str] = field(default_factory=dict, compare=False, repr=False)
+    files: Mapping[Path, str] = field(default_factory=dict, compare=False, repr=False)
 
     def spec(self) -> dict[str, object]:
         """The study as plain data."""

@@ -1,10 +1,11 @@
 """Leases: files by which workers on any number of machines agree on who computes which cell.
 
 A worker takes a cell by creating the file `leases/ADDRESS`, which only one of several can do, also on a
-shared file system. While it computes, a thread rewrites the file every few seconds: the heartbeat. A lease is
-stale if its process is known to be gone, or if the file has not changed for a minute by the clock of the one
-who looks; the clocks of two machines are never compared. A stale lease is moved away by a rename, which again
-only one of several can do, and then taken anew.
+shared file system. The file appears with its content, as a second name of a draft, so that whoever is killed
+leaves either nothing or a lease that tells who is gone. While it computes, a thread rewrites the file every
+few seconds: the heartbeat. A lease is stale if its process is known to be gone, or if the file has not
+changed for a minute by the clock of the one who looks; the clocks of two machines are never compared. A stale
+lease is moved away by a rename, which again only one of several can do, and then taken anew.
 
 Leases save work and guard nothing else: a cell that two workers compute at a time is stored once, by the
 rename in `Store.put`.
@@ -89,8 +90,11 @@ class Holder:
         """Whether it is a process of this machine that has ended; False of another machine's."""
         return bool(self.born) and self.host == this_host() and born(self.pid) != self.born
 
-    def document(self) -> LeaseDocument:
-        """The content of its lease."""
+    def content(self) -> bytes:
+        """The content of its lease, as wide as that of every other."""
+        return json.dumps(self._document()).encode().ljust(WIDTH) + b"\n"
+
+    def _document(self) -> LeaseDocument:
         return {
             "owner": self.owner,
             "host": self.host,
@@ -142,7 +146,7 @@ class Lease:
 
     Args:
         path: its file.
-        file: the same, opened when it was created.
+        file: the same, opened to be written, with what it holds since it was created.
         holder: this process.
         after: who held the cell before and was lost.
     """
@@ -153,7 +157,6 @@ class Lease:
         self._progress, self._beat = Progress(0, 0), 0
         self._lock = threading.Lock()
         weakref.finalize(self, file.close)
-        self._write()
 
     def tell(self, progress: Progress) -> None:
         """Note the progress of the cell, which the next heartbeat writes."""
@@ -184,7 +187,7 @@ class Lease:
             self._progress,
         )
         self._file.seek(0)
-        self._file.write(json.dumps(holder.document()).encode().ljust(WIDTH) + b"\n")
+        self._file.write(holder.content())
 
 
 class Leases:
@@ -222,10 +225,10 @@ class Leases:
                 if not self._move_away(address, stale):
                     return None
             after = Holder.read(stale)
-        path = self.folder / address
+        path, holder = self.folder / address, Holder.here(self.owner)
         with writing(self.root):
             try:
-                file = path.open("xb", buffering=0)
+                file = _created(path, holder.content())
             except FileExistsError:
                 return None
             except FileNotFoundError:
@@ -236,12 +239,7 @@ class Leases:
                     return None
                 raise
             self._seen.pop(address, None)
-            try:
-                return Lease(path, file, Holder.here(self.owner), after)
-            except OSError:
-                file.close()
-                path.unlink(missing_ok=True)
-                raise
+            return Lease(path, file, holder, after)
 
     def observe(self) -> dict[str, Holder | None]:
         """Who holds which cell; a stale lease is left out, and a holder that cannot be read is None."""
@@ -330,6 +328,61 @@ class Leases:
             grave.unlink(missing_ok=True)
         self._seen.pop(address, None)
         return same
+
+
+def _created(path: Path, content: bytes) -> BinaryIO:
+    """A new file with its content, opened to be written; it is never seen without.
+
+    Raises:
+        FileExistsError: there is such a file.
+        OSError: it cannot be written.
+    """
+    if os.name != "nt":  # where a file that is open cannot lose one of its names
+        draft = path.with_name(f".tmp-{uuid.uuid4().hex}")
+        try:
+            with draft.open("xb", buffering=0) as file:
+                _fill(file, content)
+            if _linked(draft, path):
+                return path.open("r+b", buffering=0)
+        finally:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+    return _written(path, content)
+
+
+def _linked(draft: Path, path: Path) -> bool:
+    """Whether a draft has got a second name; False where the file system knows no such thing.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    try:
+        os.link(draft, path)
+    except OSError as error:
+        with suppress(OSError):
+            if draft.stat().st_nlink == 2:  # it was done, and the answer of a server got lost
+                return True
+        if isinstance(error, FileExistsError):
+            raise
+        return False
+    return True
+
+
+def _written(path: Path, content: bytes) -> BinaryIO:
+    """The same where a file has one name only: a kill before it is written leaves a lease of nobody."""
+    file = path.open("xb", buffering=0)
+    try:
+        _fill(file, content)
+    except OSError:
+        file.close()
+        path.unlink(missing_ok=True)
+        raise
+    return file
+
+
+def _fill(file: BinaryIO, content: bytes) -> None:
+    if file.write(content) != len(content):  # which is what the last bytes of a disk are like
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def held(folder: Path) -> list[str]:

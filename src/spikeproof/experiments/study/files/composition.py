@@ -63,7 +63,7 @@ def composed(document: Document, folder: Path) -> Document:
         raise _misplaced(
             whole.where((BLOCKS,)), "names, each with a block", blocks, "Write blocks: {small: …}."
         )
-    result = Document({}, origin=whole.origin)
+    result = Document({}, origin=whole.origin, files=whole.files)
     result.data = _Expansion(whole, blocks, result.marks).value((), (), data, ())
     return result
 
@@ -91,7 +91,7 @@ class _Files:
         for i, name in enumerate(named if isinstance(named, list) else [named]):
             where = document.where((INCLUDE, i))
             _lay(below, self.file(name, folder, above, where))
-        _lay(below, Document(data, document.marks))
+        _lay(below, Document(data, document.marks, files=document.files))
         return below
 
     def file(self, name: Written, folder: Path, above: Sequence[Path], where: str) -> Document:
@@ -129,6 +129,7 @@ def _lay(below: Document, above: Document) -> None:
                 del below.marks[mark]
         below.data[key] = {**old, **value} if single else value
     below.marks |= above.marks
+    below.files |= above.files
 
 
 @dataclass

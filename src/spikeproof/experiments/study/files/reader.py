@@ -167,6 +167,7 @@ class _Reader(Entries):
                 **{(model, "rule"): self.document.where(axes["rule"]) for model, axes in paths.items()},
                 "examples": self.document.where(("examples",)),
             },
+            files=self.document.files,
         )
 
     def lines(self, attacks: Sequence[Recipe], threats: Sequence[Threat]) -> dict[object, str]:
