@@ -152,7 +152,7 @@ DIAGNOSED = {
 }
 BOTH = {
     **{name: number(diagnostics=replace(SOUND, **fields)) for name, fields in DIAGNOSED.items()},
-    "few values": number(other_gradients=False, diagnostics=replace(SOUND, values=9)),
+    "few values": number(other_gradients=False, diagnostics=replace(SOUND, values=9, levels_found=False)),
     "certificate contradicted": number(contradicted=0.1),
     "ties": number(tie_share=0.5),
     "no better than chance": number(accuracy=0.05, clean_accuracy=0.12),
@@ -227,6 +227,24 @@ def test_a_suite_that_ends_while_it_finds_as_much_as_its_interval_is_wide_is_dou
     assert audit(number(attacks=suite(*first, *late), suites=["standard"])).verdict == verdict
     longer = [*suite(*first, *late), *suite(*first, *late, *[LAST] * 4)]  # the end of the longer one counts
     assert audit(number(attacks=longer, suites=["standard", "extreme"])).verdict == SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("levels_found", "values", "other_gradients", "raised"),
+    [
+        (False, 9, False, True),  # what counts of four spikes give
+        (True, 3, False, True),
+        (False, 10, False, False),
+        (None, 9, False, False),  # its code is known, and so are its parts
+        (False, 9, True, False),
+    ],
+)
+def test_few_values_are_a_doubt_about_models_of_which_only_the_answers_are_known(
+    levels_found, values, other_gradients, raised
+):
+    seen = replace(SOUND, values=values, levels_found=levels_found)
+    found = audit(number(suites=["standard"], diagnostics=seen, other_gradients=other_gradients))
+    assert ("few values" in [finding.check for finding in found.findings]) == raised
 
 
 @pytest.mark.parametrize(("suites", "verdict"), [([], DOUBTFUL), (["standard"], SUPPORTED)])

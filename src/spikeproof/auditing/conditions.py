@@ -318,10 +318,12 @@ def gradient_is_no_slope(diagnostics: Diagnostics) -> str | None:
 
 def few_values(evidence: Evidence) -> str | None:
     """Whether a model of unknown parts answers as the counts of very few spikes do."""
-    found = None if evidence.diagnostics is None else evidence.diagnostics.values
-    if found is None or evidence.other_gradients or not 2 < found <= COUNTED:
+    found = evidence.diagnostics
+    if found is None or found.values is None or found.levels_found is None or evidence.other_gradients:
         return None
-    return f"the margin takes only {found} values, and nothing is known of the model but its answers"
+    if not 2 < found.values <= COUNTED:
+        return None
+    return f"the margin takes only {found.values} values, and nothing is known of the model but its answers"
 
 
 def stepwise_without_levels(diagnostics: Diagnostics) -> str | None:
