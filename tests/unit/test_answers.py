@@ -1,6 +1,7 @@
 """A finished study that is run again answers at once where nothing has changed, else the whole way."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -163,6 +165,7 @@ CHANGES = {
     "answer too deep": lambda a, m: (a.out / PLACE).write_text("[" * 100_000),
     "answer of another form": lambda a, m: (a.out / PLACE).write_text(json.dumps({**_known(a), "files": 3})),
     "answer of other cells": lambda a, m: (a.out / PLACE).write_text(json.dumps({**_known(a), "cells": []})),
+    "digit of the answer": lambda a, m: _edit(a.out / PLACE, b" 9 ", b" 8 "),
     "no answer": lambda a, m: (a.out / PLACE).unlink(),
     "directory without leave to write": lambda a, m: m.setattr(os, "access", lambda *_: False),
     "version": lambda a, m: m.setattr(answers, "__version__", "0.0.9"),
@@ -292,6 +295,8 @@ def test_files_and_programs_beside_the_study_leave_no_answer(finished, tmp_path,
     assert not decided(program)
     assert not decided(plain.replace("digits", "{image-folder: {path: images}}"))
     assert not decided(plain.replace("digits", "fashion-mnist"))
+    long = SimpleNamespace(models=(), spec=lambda: {"data": {"name": "digits"}, "sample": {"of": "x" * 300}})
+    assert finished.question()._decided(long)  # no file can have this name
     monkeypatch.setattr("spikeproof.catalogue.extensions.packages", lambda: {"acme": "1"})
     assert not decided(plain)
 
@@ -300,7 +305,9 @@ def test_an_answer_cannot_steer_a_terminal(finished):
     finished.run()
     place = finished.out / PLACE
     before = place.read_text()
-    place.write_text(json.dumps({**_known(finished), "text": "\x1b[2Jhi\n"}))
+    text = "\x1b[2Jhi\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    place.write_text(json.dumps({**_known(finished), "text": text, "text_sha256": digest}))
     assert finished.question().answer() == "\\x1b[2Jhi\n"
     place.write_text(before)
 

@@ -352,6 +352,31 @@ def test_programs_of_several_folders_import_each_their_own_files(tmp_path):
     assert torch.allclose(third, 3 * first)
 
 
+@pytest.mark.parametrize("how", ["another folder first", "an installed package"])
+def test_a_program_imports_what_the_interpreter_would_give_it(how, tmp_path, monkeypatch):
+    """A file beside it of the name is not it, where another folder or a package goes before."""
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "chosen").mkdir(parents=True)
+    (elsewhere / "chosen" / "__init__.py").write_text("")
+    (elsewhere / "chosen" / "inner.py").write_text("def scale(): return 3.0\n")
+    (elsewhere / "helper.py").write_text("def scale(): return 3.0\n")
+    for name in ("chosen", "chosen.inner"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    statement = "from chosen.inner import scale"
+    if how == "another folder first":
+        statement = f"import sys\nsys.path.insert(0, {str(elsewhere)!r})\nfrom helper import scale"
+    else:
+        monkeypatch.syspath_prepend(str(elsewhere))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    written_beside(tmp_path / "one", statement, "chosen/inner.py", 1.0)
+    written_beside(tmp_path / "two", *IMPORTED["beside"], 3.0)
+    found, wanted = (made(Given(f"{tmp_path}/{name}/net.py:make_model")) for name in ("one", "two"))
+    x = torch.ones(1, 1, 8, 8)
+    for name in ("chosen", "chosen.inner", "helper"):
+        sys.modules.pop(name, None)
+    assert torch.equal(found(x), wanted(x))
+
+
 def test_what_is_imported_at_a_call_only_is_never_the_file_of_another_program(tmp_path):
     """It is not found then, as it is no more beside the program."""
     late = SCALED.replace("    factor = scale()\n", "").replace("factor", "scale()")

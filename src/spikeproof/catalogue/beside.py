@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import importlib.machinery
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,7 +126,11 @@ class _AsFound(importlib.machinery.SourceFileLoader):
 
 
 class _Finder:
-    """Finds the files of a program before the interpreter looks for them."""
+    """Finds the files of a program, where the interpreter itself would find these files and no others.
+
+    A program may put another folder first in `sys.path`, and a package that is installed goes before a folder
+    of its name without an `__init__.py`; the interpreter then has its way.
+    """
 
     def __init__(self, found: Mapping[str, Beside], folder: Path) -> None:
         self.found, self.folder = found, folder
@@ -136,9 +141,19 @@ class _Finder:
         file = self.found.get(name)
         if file is None:
             return None
+        usual = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if usual is None or usual.origin is None or not _same_file(usual.origin, file.path):
+            return None
         inside = [str(file.path.parent)] if file.package else None
         loader = _AsFound(name, file, self.folder)
         return spec_from_file_location(name, file.path, loader=loader, submodule_search_locations=inside)
+
+
+def _same_file(one: str, other: Path) -> bool:
+    try:
+        return other.samefile(one)
+    except OSError:  # an origin such as "built-in"
+        return False
 
 
 @contextmanager
@@ -156,6 +171,7 @@ def imported_as_found(found: Mapping[str, Beside], folder: Path) -> Iterator[Non
     old = any(name in found and _file_of(module) != found[name] for name, module in mine.items())
     for name in [*theirs, *(mine if old else ())]:
         del sys.modules[name]
+    importlib.invalidate_caches()  # a file may be younger than what the interpreter knows of its folder
     finder = _Finder(found, folder)
     kinds = [getattr(each, "__name__", "") for each in sys.meta_path]
     place = kinds.index("PathFinder") if "PathFinder" in kinds else len(kinds)

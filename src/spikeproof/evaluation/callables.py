@@ -215,15 +215,20 @@ def _takes_key(model: Callable[..., object]) -> bool:
 
 
 def unlike(a: Float[Tensor, "B *K"], b: Float[Tensor, "B *K"]) -> Bool[Tensor, "B"]:
-    """Which images have answers that differ by more than rounding.
+    """Which images have answers that differ by more than rounding, beside the largest finite one.
 
     Example:
         >>> unlike(torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.tensor([[1.0, 2.0], [1.0, 2.1]])).tolist()
         [False, True]
+        >>> low = -torch.inf
+        >>> unlike(torch.tensor([[1.0, low], [1.0, low]]), torch.tensor([[1.0, low], [2.0, low]])).tolist()
+        [False, True]
     """
     a, b = (answer.reshape(len(answer), -1) for answer in (a, b))
-    scale = torch.maximum(a.abs(), b.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
-    return ((a - b).abs() > ALIKE * scale).any(1)
+    size = torch.maximum(a.abs(), b.abs())
+    scale = size.where(size.isfinite(), 0).amax().clamp(min=torch.finfo(torch.float32).tiny)
+    apart = ((a - b).abs() > ALIKE * scale) | (a.isnan() != b.isnan())  # equal infinities have no difference
+    return apart.any(1)
 
 
 @torch.no_grad()
