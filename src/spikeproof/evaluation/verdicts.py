@@ -759,7 +759,9 @@ def _among(
     model: Model, x: Tensor, y: Tensor, row: int, key: Key, image: Tensor, _: Key, draws: int
 ) -> Answers:
     """The answers to an image that stands in the place of one of these, whatever the key for the image."""
-    others = torch.tensor([i for i in range(len(x)) if i != row][: BLOCK - 1])  # the last one fills a block
+    others = torch.tensor(
+        [i for i in range(len(x)) if i != row][: BLOCK - 1]
+    )  # the last image is repeated until a block is full
     rows = torch.cat([torch.tensor([row]), others])
     images = torch.cat([image, x[others.to(x.device)]])
     found = _answers(model, images, y[rows.to(y.device)], key.take(rows), draws)
