@@ -157,7 +157,9 @@ def test_the_order_of_classes_and_faint_logits_change_nothing(model, foreign, sa
     order = torch.randperm(10, generator=torch.Generator().manual_seed(4))
     faint = 2.0**-24
     other = numbers(lambda images: model(images)[:, order] * faint, x, order.argsort()[y])
-    alike(foreign, other, 1 / N, verdict=False)
+    alike(
+        foreign, other, 2 / N, verdict=False
+    )  # searches of other luck: the order of classes is that of targets
 
 
 def test_a_plain_function_of_the_model_is_as_robust_as_the_model(found, foreign):

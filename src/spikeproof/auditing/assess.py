@@ -234,21 +234,21 @@ def assess(
     seen = diagnose(model, x[:DIAGNOSED], y[:DIAGNOSED], key.fold("probe"))
     if seen.failed is not None or seen.again is not None or seen.training:
         return [_unmeasured(threat, len(x), classes, seen) for threat in threats]
+    found = []
     try:
         clean = evaluate_clean(model, x, y, key.fold("evaluation"), batch_size=batch_size, draws=draws)
+        for threat in threats:
+            outcomes = [
+                evaluate_attack(
+                    model, recipe(threat), threat, x, y, clean, key.fold("attack"),
+                    through=through(model, recipe), batch_size=batch_size, draws=draws,
+                )
+                for recipe in recipes
+                if recipe.suits(model)
+            ]  # fmt: skip
+            found.append((threat, outcomes, float(_worst(clean, outcomes).mean())))
     except LeakError:  # the number would depend on the order of the forward passes
         return [_unmeasured(threat, len(x), classes, seen) for threat in threats]
-    found = []
-    for threat in threats:
-        outcomes = [
-            evaluate_attack(
-                model, recipe(threat), threat, x, y, clean, key.fold("attack"),
-                through=through(model, recipe), batch_size=batch_size, draws=draws,
-            )
-            for recipe in recipes
-            if recipe.suits(model)
-        ]  # fmt: skip
-        found.append((threat, outcomes, float(_worst(clean, outcomes).mean())))
     curve = [CurvePoint(threat.epsilon, accuracy) for threat, _, accuracy in found]
     return [
         _judged(threat, recipes, outcomes, accuracy, clean, classes, curve, seen, model)

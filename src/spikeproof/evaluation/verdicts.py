@@ -695,14 +695,14 @@ def _check_same_model(clean: Clean, fresh: Answers, untouched: Bool[Tensor, "B"]
     """Refuse clean outcomes of another model, which answered images otherwise that no attack has changed.
 
     Raises:
-        InputError: a quarter of these images or more, and two at least, have another class.
+        LeakError: a quarter of these images or more, and three at least, have another class.
     """
     others = int((clean.prediction.to(fresh.prediction) != fresh.prediction)[untouched].sum())
-    if others > 1 and 4 * others >= int(untouched.sum()):
-        raise InputError(
-            "The clean outcomes are of the model that is attacked",
+    if others > 2 and 4 * others >= int(untouched.sum()):
+        raise LeakError(
+            "The clean outcomes are of the model that is attacked, which answers equal calls equally",
             f"another class for {others} of {int(untouched.sum())} clean images",
-            "Pass what evaluate_clean gives for this model.",
+            "Pass what evaluate_clean gives for this model, and let its randomness depend on the key alone.",
         )
 
 
@@ -759,9 +759,7 @@ def _among(
     model: Model, x: Tensor, y: Tensor, row: int, key: Key, image: Tensor, _: Key, draws: int
 ) -> Answers:
     """The answers to an image that stands in the place of one of these, whatever the key for the image."""
-    others = torch.tensor(
-        [i for i in range(len(x)) if i != row][: BLOCK - 1]
-    )  # the last image is repeated until a block is full
+    others = torch.tensor([i for i in range(len(x)) if i != row][: BLOCK - 1])
     rows = torch.cat([torch.tensor([row]), others])
     images = torch.cat([image, x[others.to(x.device)]])
     found = _answers(model, images, y[rows.to(y.device)], key.take(rows), draws)
