@@ -388,6 +388,19 @@ def test_a_model_that_answers_otherwise_after_an_attack_is_refused(backward, pas
         sp.evaluate_attack(Alarmed(model, x, passes, backward), sp.PGD(steps=30), wide, x, y)
 
 
+def test_a_class_that_is_masked_by_an_infinite_logit_hides_no_other_answer():
+    """Such a logit has no size by which the others could be small."""
+    (x, _), model = examples(), plain()
+    y, later = model(x).argmax(1), Alarmed(model, x, 7, True)
+
+    def masked(images):
+        logits = later(images)
+        return torch.cat([logits, torch.full_like(logits[:, :1], -torch.inf)], 1)
+
+    with pytest.raises(InputError, match=r"equal calls equally.*different logits"):
+        sp.evaluate_attack(masked, sp.PGD(steps=30), sp.Linf(0.4), x, y)
+
+
 @pytest.mark.parametrize("least", [2, 16])
 @pytest.mark.parametrize("wrapped", [lambda model: model, Noisy], ids=["plain", "stochastic"])
 def test_a_model_that_answers_otherwise_among_attacked_images_is_refused(least, wrapped):

@@ -51,6 +51,12 @@ SPECS = [
 IMAGES = Key.of(2).uniform((6, 1, 4, 4))
 
 
+def six():
+    """Six images of three classes, the same in every part."""
+    part = Split(IMAGES, torch.arange(6) % 3, torch.arange(6))
+    return Dataset("six", part, part, part, ("a", "b", "c"), "d", "made here")
+
+
 def inputs(batch=4, count=7, outputs=9, seed=0, silent=0.2):
     """Random earliness with some silent inputs, and weights that make about half the outputs spike."""
     early = 1 + (HORIZON - 1) * Key.of(seed).uniform((batch, count)).double()
@@ -460,8 +466,7 @@ def test_the_last_layer_tolerates_a_share_of_silence_of_its_own(shares, raised):
     last = [layer for layer in model.modules() if isinstance(layer, TimedLayer)][-1]
     with torch.no_grad():
         last.weight[1] = -1.0
-    part = Split(IMAGES, torch.arange(6) % 3, torch.arange(6))
-    data = Dataset("six", part, part, part, ("a", "b", "c"), "d", "made here")
+    data = six()
     TimeCoded(epochs=1, batch_size=6, lr=1e-12, bump=0.25, max_silent=shares).train(model, data, Key.of(0))
     assert torch.allclose(last.weight[1], torch.tensor(-0.75 if raised else -1.0), atol=1e-6)
 
@@ -478,8 +483,7 @@ def test_silence_is_that_of_the_whole_batch_that_devices_share():
     last = [layer for layer in model.modules() if isinstance(layer, TimedLayer)][-1]
     with torch.no_grad():
         last.weight[1] = -1.0
-    part = Split(IMAGES, torch.arange(6) % 3, torch.arange(6))
-    data = Dataset("six", part, part, part, ("a", "b", "c"), "d", "made here")
+    data = six()
     rule = TimeCoded(epochs=1, batch_size=6, lr=1e-12, bump=0.25, max_silent=(0.6, 0.6))
     rule.teach(model, data, Key.of(0), BesideOneThatFires(), torch.device("cpu"), None, ())
     assert torch.allclose(last.weight[1], torch.tensor(-1.0), atol=1e-6)
@@ -495,8 +499,7 @@ def test_neurons_that_stay_silent_are_bumped_and_no_others(epochs, fade, total):
     with torch.no_grad():
         first.weight[2] = -9.0
     before = [first.weight.detach().clone(), last.weight.detach().clone()]
-    part = Split(IMAGES, torch.arange(6) % 3, torch.arange(6))
-    data = Dataset("six", part, part, part, ("a", "b", "c"), "d", "made here")
+    data = six()
     rule = TimeCoded(epochs=epochs, batch_size=6, lr=1e-12, bump=0.25, fade=fade, max_silent=(0.9, 0.0))
     rule.train(model, data, Key.of(0))
     raised = (first.weight - before[0]).mean(1)
@@ -511,16 +514,14 @@ def test_the_penalty_pulls_up_weights_that_cannot_reach_the_threshold():
     with torch.no_grad():
         layers[0].weight[1] = -0.5
     before = layers[0].weight.sum(1)
-    part = Split(IMAGES, torch.arange(6) % 3, torch.arange(6))
-    data = Dataset("six", part, part, part, ("a", "b", "c"), "d", "made here")
+    data = six()
     TimeCoded(epochs=5, batch_size=6, lr=0.01, bump=0.0, weight_sum=10.0).train(model, data, Key.of(0))
     assert layers[0].weight.sum(1)[1] > before[1] + 0.2
 
 
 @pytest.mark.parametrize("model_spec", SPECS, ids=repr)
 def test_a_training_can_be_replayed_and_resumed(model_spec, tmp_path):
-    part = Split(IMAGES, torch.arange(6) % 3, torch.arange(6))
-    data = Dataset("six", part, part, part, ("a", "b", "c"), "d", "made here")
+    data = six()
     loss = RelativeTargets() if isinstance(model_spec.neuron, S4NN) else CrossEntropy()
     rule = TimeCoded(epochs=3, batch_size=3, lr=0.01, loss=loss)
 
@@ -542,7 +543,6 @@ def test_a_training_can_be_replayed_and_resumed(model_spec, tmp_path):
 
 def test_spike_time_training_refuses_networks_that_step_through_time():
     model = ModelSpec(Direct(2), MLP((4,)), LIF(), ATan(), Count(), (1, 4, 4), 3).build(Key.of(0))
-    part = Split(IMAGES, torch.arange(6) % 3, torch.arange(6))
-    data = Dataset("six", part, part, part, ("a", "b", "c"), "d", "made here")
+    data = six()
     with pytest.raises(InputError, match="timed-mlp"):
         TimeCoded().train(model, data, Key.of(0))

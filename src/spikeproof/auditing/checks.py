@@ -401,7 +401,7 @@ CHECKS: tuple[Check, ...] = (
         f"the margin takes no more than {c.COUNTED} values around the images that are examined, and nothing is known of the "
         "model but its answers.",
         "So few values are those of very few spikes. Between them the gradient is that of one surrogate, and no attack can "
-        "exchange a surrogate inside a function: attacks that can break a quarter to a half more of the images that are left.",
+        "exchange a surrogate inside a function: on digits, attacks that can broke a third to three fifths of the images that were left.",
         "Pass the network itself, or wrap it with `sp.wrap`, so that its neurons are known.",
         "spikeproof; docs/results/suite-members.md",
     ),

@@ -496,7 +496,9 @@ def search_still_finding(evidence: Evidence) -> str | None:
         families: dict[int, list[int]] = {}
         for i in repeats:
             families.setdefault(_origin(members, i), []).append(i)
-        searches = [[members[i] for i in (origin, *again)] for origin, again in families.items()]
+        searches = [
+            [members[i] for i in dict.fromkeys((origin, *again))] for origin, again in families.items()
+        ]
         late_from = max(3 * len(members) // 4, *(again[0] + 1 for again in families.values()))
         others = [member for i, member in enumerate(members) if i >= late_from and i not in repeats]
         late, beside = sum(map(_in_last_half, searches)), sum(member.broke or 0.0 for member in others)

@@ -373,8 +373,8 @@ def _every_class(kind: _Kind, threat: Threat) -> list[Member]:
         steep = not isinstance(threat, L1)
         members = [Member("apgd-margin", APGD(steps=50, objective=Margin(), **kind.in_expectation()))]
         members += [Member("sa-pgd", SAPGD(steps=100, **kind.in_expectation()))] if steep else []
-        few = few if kind.stochastic else 9
-        towards = APGDT(steps=steps, targets=EveryOther(few), objective=Margin(), **kind.in_expectation(2))
+        targets = EveryOther(few if kind.stochastic else 9)
+        towards = APGDT(steps=steps, targets=targets, objective=Margin(), **kind.in_expectation(2))
         aimed = Member("apgd-t", towards)
         return [*members, aimed, *([] if kind.stochastic else _repeats(aimed))]
     members = []
