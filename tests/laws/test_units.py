@@ -1,8 +1,8 @@
 """Potentials have no unit of their own: a network in another unit spikes and is attacked alike.
 
 Weights, thresholds and everything else that has the unit of a potential are multiplied by a power of two,
-which rounds nothing. Logits then stay as they were to the bit, and so does the direction of the gradient on the
-image, so no attack can tell the two networks apart.
+which rounds nothing. Logits then stay as they were to the bit, and so does the direction of the gradient on
+the image, so no attack can tell the two networks apart.
 """
 
 import sys
