@@ -27,7 +27,8 @@ from spikeproof.auditing.checks import Verdict, audit
 from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Diagnostics, Evidence, GradientSource
 from spikeproof.decoders import dynamic_exit
-from spikeproof.evaluation.callables import LeakError, by_call
+from spikeproof.evaluation.asking.callables import by_call
+from spikeproof.evaluation.asking.leaks import LeakError
 from spikeproof.evaluation.through import through
 from spikeproof.evaluation.verdicts import Attacked, Clean, evaluate_attack, evaluate_clean
 from spikeproof.interop.peers import Peer

@@ -24,7 +24,7 @@ from spikeproof.auditing.pixelsteps import shared_steps
 from spikeproof.compiled import Loops, using_loops
 from spikeproof.decoders import UNDECIDED, decide
 from spikeproof.errors import SpikeproofError
-from spikeproof.evaluation.callables import answering
+from spikeproof.evaluation.asking.callables import answering
 from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin, Objective
 from spikeproof.networks.classifier import Classifier

@@ -21,11 +21,13 @@ from spikeproof.auditing.checks import audit as verdict_of
 from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.auditing.evidence import CurvePoint, Diagnostics, Evidence
 from spikeproof.errors import InputError
-from spikeproof.evaluation.callables import LeakError, Shaped, answering, by_call
+from spikeproof.evaluation.asking.callables import Shaped, answering, by_call
+from spikeproof.evaluation.asking.leaks import LeakError
+from spikeproof.evaluation.asking.steady import Steady
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
 from spikeproof.evaluation.levels import Level
 from spikeproof.evaluation.suites import Contribution, Member, Suite, Suited, evaluate_suite
-from spikeproof.evaluation.verdicts import Clean, Steady, check_examples, evaluate_clean
+from spikeproof.evaluation.verdicts import Clean, check_examples, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
 from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, moves_events

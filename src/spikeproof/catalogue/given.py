@@ -25,7 +25,7 @@ from torch.nn.parameter import is_lazy
 
 from spikeproof.catalogue.beside import Beside, digest_of, imported_as_found, imports_of
 from spikeproof.errors import DamagedError, InputError, suggest
-from spikeproof.evaluation.callables import answering
+from spikeproof.evaluation.asking.callables import answering
 from spikeproof.interop.frameworks.adapters import derives, modules_inside
 from spikeproof.interop.frameworks.wrap import FRAMEWORKS
 from spikeproof.interop.frameworks.wrapped import Wrapped
