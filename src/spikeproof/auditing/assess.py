@@ -35,7 +35,7 @@ from spikeproof.interop.peers import Peer
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
 from spikeproof.networks.substitute import Substitutable
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.statistics import wilson
 from spikeproof.threats import Linf
 
@@ -232,7 +232,9 @@ def assess(
         batch_size: examples per forward pass; does not change any number.
         draws: forward passes per verdict on a stochastic model.
     """
-    seen = diagnose(model, x[:DIAGNOSED], y[:DIAGNOSED], key.fold("probe"))
+    threats = list(threats)
+    events = any(map(moves_events, threats))
+    seen = diagnose(model, x[:DIAGNOSED], y[:DIAGNOSED], key.fold("probe"), events=events)
     if seen.failed is not None or seen.again is not None or seen.training:
         return [_unmeasured(threat, len(x), classes, seen) for threat in threats]
     found = []

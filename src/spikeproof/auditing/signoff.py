@@ -185,15 +185,17 @@ class Subject:
         key: Key,
         draws: int,
         batch_size: int = 100,
+        *,
+        events: bool = False,
     ) -> Subject:
-        """Measure a model without an attack.
+        """Measure a model without an attack; examples are whole `events`, or values in [0, 1].
 
         Raises:
             InputError: there are no examples, or the model does not answer one row of finite logits per
                 image.
             LeakError: the model answers equal calls differently.
         """
-        diagnostics = examined(model, images, labels, key)
+        diagnostics = examined(model, images, labels, key, events=events)
         ids = content_ids(images)
         clean = evaluate_clean(
             model, images, labels, key.fold("evaluation"), ids=ids, batch_size=batch_size, draws=draws
@@ -285,14 +287,14 @@ class Subject:
         )
 
 
-def examined(model: Model, images: Tensor, labels: Tensor, key: Key) -> Diagnostics:
-    """The diagnostics of a model, on a few of the images.
+def examined(model: Model, images: Tensor, labels: Tensor, key: Key, *, events: bool = False) -> Diagnostics:
+    """The diagnostics of a model, on a few of the images, which may be whole events.
 
     Raises:
         InputError: the model does not answer one row of finite logits per image.
     """
     few = content_ids(images).argsort()[:DIAGNOSED].to(images.device)
-    found = diagnose(model, images[few], labels[few], key.fold("inspect"))
+    found = diagnose(model, images[few], labels[few], key.fold("inspect"), events=events)
     if found.failed is not None:
         raise InputError(
             "A model answers one row of finite logits per image",
@@ -376,9 +378,9 @@ def audit(
         called, x = Shaped(called, shape), x.reshape(len(x), 1, -1, shape[-1] if shape else 1)
     many = draws_wanted(len(x)) if draws is None and len(x) else draws or 1
     try:
-        subject = Subject.of(called, x, y, key, many, batch_size)
+        subject = Subject.of(called, x, y, key, many, batch_size, events=moves_events(threat))
     except LeakError:
-        found = examined(called, x, y, key)
+        found = examined(called, x, y, key, events=moves_events(threat))
         if not (found.remembers or found.randomness):
             raise  # the verdict would not explain why there is no number
         return _unmeasured(threat, level, len(x), class_count(called, x, key), found)

@@ -292,12 +292,18 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 def _sensitive(
     apart: Callable[[Tensor, Key, int], Answers], x: Tensor, first: Answers, key: Key
 ) -> Bool[Tensor, "B"]:
-    """Whether changes of an image that are a little larger than rounding change its answer."""
+    """Whether changes of an image that are a little larger than rounding change its answer.
+
+    A model that refuses such images, because its examples are whole events, has no answer that they change.
+    """
     found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for draw in range(NUDGES):
         noise = 2 * ROUNDING * (key.fold("nudge", draw).uniform(x.shape, 0, x.device) - 0.5).to(x.dtype)
         for near in (x + noise, x - noise):  # on both sides of a threshold through the image
-            answers = apart(near.clamp(0, 1), key, 1)
+            try:
+                answers = apart(near.clamp(0, 1), key, 1)
+            except InputError:
+                return torch.zeros_like(found)
             found |= unlike(answers.inferences[0].logits, first.inferences[0].logits)
     return found
 

@@ -342,7 +342,8 @@ class Bench:
         images, labels = subject.images[:DIAGNOSED], subject.labels[:DIAGNOSED]
         # of a model that may have state, each diagnostic depends on the forward passes before it
         keep = parts.keep if isinstance(subject.model, Classifier) else unkept
-        found = diagnose(subject.model, images, labels, subject.key.fold("inspect"), keep)
+        events = not subject.validation.images.is_floating_point()  # data sets keep events as integers
+        found = diagnose(subject.model, images, labels, subject.key.fold("inspect"), keep, events=events)
         return {"metrics.json": as_json({**asdict(found), "weights": subject.weights})}
 
     def probe(self, cell: Cell, parts: Unfinished) -> Files:
