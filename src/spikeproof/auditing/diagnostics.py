@@ -23,7 +23,7 @@ from spikeproof.auditing.evidence import VOTES, Diagnostics
 from spikeproof.auditing.pixelsteps import shared_steps
 from spikeproof.compiled import Loops, using_loops
 from spikeproof.decoders import UNDECIDED, decide
-from spikeproof.errors import SpikeproofError
+from spikeproof.errors import SpikeproofError, of_the_machine
 from spikeproof.evaluation.asking.callables import answering
 from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin, Objective
@@ -87,6 +87,8 @@ def diagnose(
         except SpikeproofError:
             raise
         except Exception as error:  # an earlier forward pass succeeded, so state from it is at fault
+            if of_the_machine(error):
+                raise
             again = f"a later forward pass raised {type(error).__name__}: {str(error)[:_LONGEST]}"
             return Diagnostics(again=again, training=training)
 
@@ -158,6 +160,8 @@ def _failure(model: Model, x: Tensor, y: Tensor, key: Key) -> str | None:
     try:
         logits = _logits(model, x, key)
     except Exception as error:  # any error of a foreign model is a finding
+        if of_the_machine(error):
+            raise
         return f"the model raised {type(error).__name__}: {str(error)[:_LONGEST]}"
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         return f"the model answered {len(x)} images with the shape {list(getattr(logits, 'shape', []))}"
@@ -260,7 +264,9 @@ def _gradient(model: Model, x: Tensor, y: Tensor, key: Key, objective: Objective
         with torch.enable_grad():
             value = objective(model(x, key.for_rows(range(len(x)))), y).sum()
             return torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
-    except RuntimeError:  # an operation has no backward rule, or changes the image in place
+    except RuntimeError as error:  # an operation has no backward rule, or changes the image in place
+        if of_the_machine(error):
+            raise
         return None
 
 

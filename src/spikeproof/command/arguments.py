@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 import click
 
-from spikeproof.errors import InputError, SpikeproofError
+from spikeproof.errors import InputError, SpikeproofError, out_of_memory
 
 if TYPE_CHECKING:
     from spikeproof.datasets import Dataset
@@ -75,6 +75,16 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             if (error.name or "").partition(".")[0] == "spikeproof":
                 raise
             click.echo(f"spikeproof: {missing(error)}", err=True)
+            sys.exit(2)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            words = printable_text(" ".join(str(error).split())[:200]) or type(error).__name__
+            click.echo(
+                f"spikeproof: memory does not suffice: {words}. Free some, or give `evaluate` and `audit` a "
+                "directory with --out: there what does not fit is computed in smaller batches.",
+                err=True,
+            )
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("spikeproof: interrupted; run the same command again to resume", err=True)

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from spikeproof.errors import InputError
+from spikeproof.errors import InputError, of_the_machine
 from spikeproof.evaluation.asking.steady import Steady, answers_of, batches, is_stochastic
 from spikeproof.evaluation.outcomes import Answers, Clean
 from spikeproof.keys import Key
@@ -92,7 +92,9 @@ def check_keeps_images(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None
     few = x[:CHECKED].clone()
     try:
         model(few, key.fold("repeat", "kept").for_rows(range(len(few))))
-    except Exception:  # the measurement itself reports what is wrong with the answers
+    except Exception as raised:  # the measurement itself reports what is wrong with the answers
+        if of_the_machine(raised):
+            raise
         return
     if not torch.equal(few.nan_to_num(), x[:CHECKED].nan_to_num()):
         raise InputError(
@@ -118,12 +120,16 @@ def check_repeats(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
     rows = key.fold("repeat").for_rows(range(len(few)))
     try:
         first = model(few, rows)
-    except Exception:  # the measurement itself reports what is wrong with the answers
+    except Exception as raised:  # the measurement itself reports what is wrong with the answers
+        if of_the_machine(raised):
+            raise
         return
     try:
         model(few.flip(0).roll(1, -1), rows)
         second = model(few, rows)
     except Exception as raised:  # a foreign model may raise any error
+        if of_the_machine(raised):
+            raise
         error = raised.__cause__ or raised
         raise LeakError(
             "A model answers every call as if it were the first",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spikeproof.attacks.search import show
-from spikeproof.errors import InputError, SpikeproofError
+from spikeproof.errors import InputError, SpikeproofError, of_the_machine
 from spikeproof.evaluation.outcomes import Answers
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Inference
@@ -40,14 +41,26 @@ def _called(model: Model, images: Tensor, key: Key | None) -> Tensor:
     """
     try:
         return model(images, key)
-    except (SpikeproofError, MemoryError, torch.OutOfMemoryError):
+    except SpikeproofError:
         raise
     except Exception as error:
+        if of_the_machine(error):
+            raise
         raise InputError(
             f"A model answers images {list(images.shape)} with logits [B, K]",
             f"{type(error).__name__}: {error}",
-            "Call it as model(images, key); the error above is its own.",
+            f"The error is the model's own, {_place(error)}: mend it, or give it images that it takes.",
         ) from error
+
+
+def _place(error: Exception) -> str:
+    """The line that raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "in its call"
+    return f"in line {trace.tb_lineno} of {Path(trace.tb_frame.f_code.co_filename).name}"
 
 
 @dataclass(frozen=True)

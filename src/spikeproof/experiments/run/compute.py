@@ -47,7 +47,7 @@ from spikeproof.compiled import (
 from spikeproof.corruptions import Corruption
 from spikeproof.datasets import ClassProportional, Dataset, Sample, Split, floats
 from spikeproof.encoders import Direct
-from spikeproof.errors import DamagedError, InputError
+from spikeproof.errors import DamagedError, InputError, out_of_memory
 from spikeproof.evaluation.certificates import ROWS, Certificate, Certified
 from spikeproof.evaluation.columns import stored, subset
 from spikeproof.evaluation.distances import Nearest, evaluate_distances
@@ -103,9 +103,6 @@ FOUND = "images.safetensors"
 
 SECONDS_AT_RISK = 10.0
 """Seconds between two saved states of a suite; a killed run loses at most these and the running member."""
-
-NO_MEMORY = ("out of memory", "can't allocate memory")
-"""Words of PyTorch where memory does not suffice."""
 
 WRITTEN = (CellKind.TRAIN, CellKind.CERTIFY)
 """Kinds of cells for which loops over time are the written ones unless others are chosen: compiled loops give
@@ -723,17 +720,6 @@ class Bench:
         if others := packages():
             noted["packages"] = others
         return noted
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether memory of the processor or of an accelerator did not suffice.
-
-    Example:
-        >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("sizes of tensors must match"))
-        (True, False)
-    """
-    words = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in words for part in NO_MEMORY)
 
 
 def free_memory() -> None:
