@@ -26,6 +26,7 @@ from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.auditing.checks import Verdict, audit
 from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Diagnostics, Evidence, GradientSource
+from spikeproof.datasets.intake.copies import effective, groups_of
 from spikeproof.decoders import dynamic_exit
 from spikeproof.evaluation.asking.callables import by_call
 from spikeproof.evaluation.asking.leaks import LeakError
@@ -253,8 +254,9 @@ def assess(
     except LeakError:  # the number would depend on the order of the forward passes
         return [_unmeasured(threat, len(x), classes, seen) for threat in threats]
     curve = [CurvePoint(threat.epsilon, accuracy) for threat, _, accuracy in found]
+    different = effective(groups_of(x))
     return [
-        _judged(threat, recipes, outcomes, accuracy, clean, classes, curve, seen, model)
+        _judged(threat, recipes, outcomes, accuracy, clean, classes, curve, seen, model, different)
         for threat, outcomes, accuracy in found
     ]
 
@@ -269,13 +271,14 @@ def _judged(
     curve: Sequence[CurvePoint],
     seen: Diagnostics,
     model: Model,
+    different: int,
 ) -> Assessed:
     stochastic = bool(getattr(model, "stochastic", False))
     used = [recipe for recipe in recipes if recipe.suits(model)]
     n = len(clean.right)
     evidence = Evidence(
         accuracy=accuracy,
-        interval=wilson(accuracy * n, n),
+        interval=wilson(accuracy * different, different),
         n=n,
         clean_accuracy=float(clean.right.mean()),
         classes=classes,
@@ -293,6 +296,7 @@ def _judged(
         tie_share=float(_of_worst(clean, outcomes, "tie").mean()),
         argmax_accuracy=float(_of_worst(clean, outcomes, "right_argmax").mean()),
         by_call=by_call(model),
+        different=different,
     )
     return Assessed(threat, accuracy, evidence, audit(evidence))
 

@@ -20,6 +20,7 @@ from spikeproof.auditing.checks import Verdict
 from spikeproof.auditing.checks import audit as verdict_of
 from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.auditing.evidence import CurvePoint, Diagnostics, Evidence
+from spikeproof.datasets.intake.copies import effective, groups_of
 from spikeproof.errors import InputError
 from spikeproof.evaluation.asking.callables import Shaped, answering, by_call
 from spikeproof.evaluation.asking.leaks import LeakError
@@ -65,7 +66,7 @@ class Report:
             nothing could be measured.
         argmax: the same if the first of the best classes were the answer. The attacks stop at a tie, so a
             stronger attack on this number may exist.
-        interval: 95 % Wilson interval of the accuracy; an example that occurs several times counts once.
+        interval: 95 % Wilson interval of the accuracy; examples that are nearly the same count as one.
         certified: share of examples proved robust, a lower bound; None if no certificate applies.
         verdict: verdict of the audit, with its reasons.
         members: what each attack contributed.
@@ -248,7 +249,7 @@ class Subject:
         if own is not None:
             proved = proved_by(own, threat, self.images, self.labels, self.key.fold("certify"))
         broken = suited.attacked.right < 1
-        different = len(set(content_ids(self.images).tolist()))
+        different = effective(groups_of(self.images))
         evidence = Evidence(
             accuracy=accuracy,
             interval=wilson(accuracy * different, different),

@@ -46,6 +46,7 @@ from spikeproof.compiled import (
 )
 from spikeproof.corruptions import Corruption
 from spikeproof.datasets import ClassProportional, Dataset, Sample, Split, floats
+from spikeproof.datasets.intake.copies import effective, groups_of
 from spikeproof.encoders import Direct
 from spikeproof.errors import DamagedError, InputError, out_of_memory
 from spikeproof.evaluation.certificates import ROWS, Certificate, Certified
@@ -305,6 +306,7 @@ class Bench:
             "stochastic": bool(getattr(subject.model, "stochastic", False)),
             "weights": subject.weights,
             "sample_sha256": subject.sample,
+            **copies(subject.images),
             **self.backdoor(cell, subject, parts),
         }
         return {"metrics.json": as_json(metrics), TABLE: table(stored(subject.clean))}
@@ -720,6 +722,12 @@ class Bench:
         if others := packages():
             noted["packages"] = others
         return noted
+
+
+def copies(images: Tensor) -> dict[str, int]:
+    """How many independent examples these are worth, where some are nearly the same; else nothing."""
+    independent = effective(groups_of(images))
+    return {"independent": independent} if independent < len(images) else {}
 
 
 def free_memory() -> None:
