@@ -9,8 +9,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 __all__ = ["NEARLY", "effective", "groups_of"]
@@ -44,19 +42,39 @@ def groups_of(x: Float[Tensor, "N *F"]) -> Int64[Tensor, "N"]:
         [0, 1, 2, 0]
     """
     flat = x.detach().flatten(1).cpu()
-    flat = flat if flat.is_floating_point() else flat.float()
-    reach = float((flat.max() - flat.min()).clamp(max=1)) if flat.numel() else 0.0
-    nearly = NEARLY * reach if flat.shape[1] >= FEW else 0.0
-    means = torch.stack([part.mean(1) for part in flat.tensor_split(min(_BLOCKS, flat.shape[1]), 1)], 1)
-    first, second = _near(means.numpy(), nearly)
-    size = max(1, _AT_ONCE // max(1, flat.shape[1]))
+    flat = (flat if flat.is_floating_point() else flat.float()).contiguous()
+    known: dict[bytes, int] = {}
+    equal = np.array([known.setdefault(each.tobytes(), i) for i, each in enumerate(flat.numpy())], int)
+    one = np.unique(equal)  # of each set of equal examples
+    if flat.shape[1] >= FEW and len(one) > 1:
+        equal = equal[_linked(len(x), *_nearly_equal(flat, one))[equal]]
+    return torch.from_numpy(np.unique(equal, return_inverse=True)[1].astype(np.int64))
+
+
+def _nearly_equal(flat: Tensor, one: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs among some of the examples that are nearly the same."""
+    some = flat[torch.from_numpy(one)]
+    reach = NEARLY * float((some.max() - some.min()).clamp(max=1))
+    means = torch.stack([part.mean(1) for part in some.tensor_split(_BLOCKS, 1)], 1)
+    first, second = _near(means.numpy(), reach)
+    size = max(1, _AT_ONCE // flat.shape[1])
     same = [
-        (flat[first[i : i + size]] - flat[second[i : i + size]]).abs().amax(1) <= nearly
+        (some[first[i : i + size]] - some[second[i : i + size]]).abs().amax(1) <= reach
         for i in range(0, len(first), size)
     ]
     kept = torch.cat(same).numpy() if same else np.zeros(0, bool)
-    edges = coo_array((np.ones(kept.sum()), (first[kept], second[kept])), shape=(len(x), len(x)))
-    return torch.from_numpy(connected_components(edges, directed=False)[1].astype(np.int64))
+    return one[first[kept]], one[second[kept]]
+
+
+def _linked(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The least example of each group, from the pairs that belong together."""
+    least = np.arange(count)
+    while not (least[first] == least[second]).all():
+        lower = np.minimum(least[first], least[second])
+        np.minimum.at(least, least[first], lower)
+        np.minimum.at(least, least[second], lower)
+        least = least[least]
+    return least
 
 
 def _near(means: np.ndarray, nearly: float) -> tuple[np.ndarray, np.ndarray]:
