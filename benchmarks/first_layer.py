@@ -23,7 +23,7 @@ from spikeproof.attacks.gradient.plain import PGD
 from spikeproof.attacks.search import Result
 from spikeproof.catalogue.saved import load
 from spikeproof.datasets import ClassProportional
-from spikeproof.evaluation.verdicts import Steady
+from spikeproof.evaluation.asking.steady import Steady
 from spikeproof.experiments.repair.signing import dataset_of
 from spikeproof.keys import Key
 from spikeproof.threats import Linf, parse_epsilon

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from spikeproof.errors import DamagedError as DamagedError
     from spikeproof.errors import InputError as InputError
     from spikeproof.errors import SpikeproofError as SpikeproofError
-    from spikeproof.evaluation.callables import LeakError as LeakError
+    from spikeproof.evaluation.asking.leaks import LeakError as LeakError
     from spikeproof.evaluation.distances import evaluate_distances as evaluate_distances
     from spikeproof.evaluation.suites import evaluate_suite as evaluate_suite
     from spikeproof.evaluation.through import made_on as made_on

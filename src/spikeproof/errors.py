@@ -6,7 +6,21 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["DamagedError", "InputError", "SpikeproofError", "located", "suggest"]
+__all__ = [
+    "DamagedError",
+    "InputError",
+    "SpikeproofError",
+    "located",
+    "of_the_machine",
+    "out_of_memory",
+    "suggest",
+]
+
+NO_MEMORY = ("out of memory", "can't allocate memory")
+"""Words of PyTorch where memory does not suffice, which on a processor is a `RuntimeError` like any other."""
+
+BROKEN = ("cuda error", "cudnn", "nccl")
+"""Words of PyTorch where an accelerator or its libraries fail."""
 
 
 class SpikeproofError(Exception):
@@ -54,6 +68,34 @@ def located(line: str | None) -> Iterator[None]:
 
 class DamagedError(SpikeproofError):
     """The content of a stored file differs from what was written to it."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory of the processor or of an accelerator did not suffice.
+
+    Example:
+        >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("sizes of tensors must match"))
+        (True, False)
+        >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+        True
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(part in str(error).lower() for part in NO_MEMORY)
+
+
+def of_the_machine(error: BaseException) -> bool:
+    """Whether an error says something of the machine, and nothing of the model or of what it was asked.
+
+    Such an error is handed on as it is, so that it is met where something can be done about it: cells are
+    computed in smaller batches where memory does not suffice, and once more where an accelerator failed.
+
+    Example:
+        >>> of_the_machine(RuntimeError("CUDA error: unspecified launch failure"))
+        True
+    """
+    broken = isinstance(error, RuntimeError) and any(part in str(error).lower() for part in BROKEN)
+    return broken or out_of_memory(error)
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 
 import spikeproof as sp
 from spikeproof.errors import InputError
-from spikeproof.evaluation.callables import answering
+from spikeproof.evaluation.asking.callables import answering
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.networks.classifier import Classifier
 from spikeproof.statistics import wilson

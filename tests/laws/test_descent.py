@@ -11,9 +11,10 @@ from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.search import twins
 from spikeproof.decoders import Count
 from spikeproof.encoders import Events
+from spikeproof.evaluation.asking.steady import Steady
 from spikeproof.evaluation.distances import evaluate_distances
 from spikeproof.evaluation.through import raised, through
-from spikeproof.evaluation.verdicts import Steady, evaluate_attack, evaluate_clean
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.gradients import BPTR
 from spikeproof.interop.calls import AsTorchattacks
 from spikeproof.keys import Key

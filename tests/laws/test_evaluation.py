@@ -16,7 +16,8 @@ from spikeproof.decoders import Count, FirstSpike, MeanPotential
 from spikeproof.encoders import Bernoulli, Direct, Latency, StraightThrough
 from spikeproof.errors import InputError
 from spikeproof.evaluation import verdicts
-from spikeproof.evaluation.verdicts import Attacked, Steady, distances, evaluate_attack, evaluate_clean
+from spikeproof.evaluation.asking.steady import Steady
+from spikeproof.evaluation.verdicts import Attacked, distances, evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.learning.backprop import BPTT
 from spikeproof.losses import Margin

@@ -11,7 +11,7 @@ from spikeproof.attacks.parts.objectives import answers_margin
 from spikeproof.attacks.search import evaluator
 from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.encoders import LevelCode
-from spikeproof.evaluation.verdicts import Steady
+from spikeproof.evaluation.asking.steady import Steady
 from spikeproof.protocols import Encoder
 
 KEY = sp.Key.of(0)

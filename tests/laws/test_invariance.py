@@ -40,7 +40,7 @@ from spikeproof import (
 from spikeproof.auditing import conditions, slopes
 from spikeproof.auditing.signoff import audit
 from spikeproof.datasets import ClassProportional
-from spikeproof.evaluation.callables import Plain
+from spikeproof.evaluation.asking.callables import Plain
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.evaluation.verdicts import evaluate_clean
 from spikeproof.networks import Classifier

@@ -39,9 +39,10 @@ from spikeproof.decoders import (
 )
 from spikeproof.encoders import Bernoulli, Direct, SpikeTimes
 from spikeproof.errors import InputError
+from spikeproof.evaluation.asking.steady import Steady
 from spikeproof.evaluation.suites import evaluate_suite, plan
 from spikeproof.evaluation.through import through
-from spikeproof.evaluation.verdicts import Steady, evaluate_attack, evaluate_clean
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.experiments.study.cells import cells_of
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of

@@ -13,7 +13,7 @@ import torch
 
 import spikeproof as sp
 from spikeproof.auditing.signoff import audit
-from spikeproof.evaluation.callables import Plain
+from spikeproof.evaluation.asking.callables import Plain
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.evaluation.verdicts import evaluate_clean
 

@@ -14,8 +14,9 @@ from spikeproof.decoders import MeanPotential
 from spikeproof.encoders import Latency, StraightThrough
 from spikeproof.errors import InputError
 from spikeproof.evaluation import verdicts
+from spikeproof.evaluation.asking.steady import Steady
 from spikeproof.evaluation.through import rate_twin, through
-from spikeproof.evaluation.verdicts import Steady, evaluate_attack
+from spikeproof.evaluation.verdicts import evaluate_attack
 from spikeproof.gradients import ASSG
 from spikeproof.keys import Key
 from spikeproof.networks import MLP, ModelSpec

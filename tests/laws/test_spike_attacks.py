@@ -20,8 +20,9 @@ from spikeproof.attacks.nearest.minimum import MinimumNorm
 from spikeproof.decoders import Count, decide
 from spikeproof.encoders import Events, Latency
 from spikeproof.errors import InputError
+from spikeproof.evaluation.asking.steady import Steady
 from spikeproof.evaluation.suites import evaluate_suite, plan
-from spikeproof.evaluation.verdicts import Steady, evaluate_attack, evaluate_clean
+from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.networks.architecture import MLP, ConvNet
 from spikeproof.networks.classifier import ModelSpec

@@ -14,7 +14,8 @@ from spikeproof.auditing.assess import suite_evidence
 from spikeproof.auditing.checks import SUPPORTED, Verdict, audit
 from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.auditing.evidence import Evidence
-from spikeproof.evaluation.callables import LeakError, answering
+from spikeproof.evaluation.asking.callables import answering
+from spikeproof.evaluation.asking.leaks import LeakError
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.evaluation.verdicts import evaluate_clean
 from spikeproof.keys import Key

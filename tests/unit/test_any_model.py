@@ -31,7 +31,8 @@ from spikeproof.datasets import ClassProportional
 from spikeproof.decoders import decide
 from spikeproof.encoders import Latency
 from spikeproof.errors import InputError
-from spikeproof.evaluation.callables import LeakError, Plain, answering
+from spikeproof.evaluation.asking.callables import Plain, answering
+from spikeproof.evaluation.asking.leaks import LeakError
 from spikeproof.evaluation.through import through
 from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
 from spikeproof.gradients import RGA

@@ -144,7 +144,7 @@ def test_every_table_names_the_missing_attack_beside_the_number(lacking):
     lose(lacking, "latency", "square", 0.1, "InputError: no luck")
     output = CliRunner().invoke(cli, ["report", str(lacking)]).output
     assert "50.0? without square" in output
-    assert output.splitlines()[-1] == "next: the same `spikeproof run` again; it tries square again"
+    assert output.splitlines()[-1] == "next: the same command again; it tries square again"
     assert "without square</a>" in (lacking / "report.html").read_text()
     assert r"{\scriptsize without square}" in (lacking / "table.tex").read_text()
     assert "missing" in (lacking / "table.csv").read_text().splitlines()[0].split(",")

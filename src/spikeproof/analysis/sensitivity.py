@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from spikeproof.errors import InputError
-from spikeproof.evaluation.callables import answering
+from spikeproof.evaluation.asking.callables import answering
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat
 

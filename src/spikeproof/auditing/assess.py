@@ -26,15 +26,17 @@ from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.auditing.checks import Verdict, audit
 from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.auditing.evidence import AttackEvidence, CurvePoint, Diagnostics, Evidence, GradientSource
+from spikeproof.datasets.intake.copies import effective, groups_of
 from spikeproof.decoders import dynamic_exit
-from spikeproof.evaluation.callables import LeakError, by_call
+from spikeproof.evaluation.asking.callables import by_call
+from spikeproof.evaluation.asking.leaks import LeakError
 from spikeproof.evaluation.through import through
 from spikeproof.evaluation.verdicts import Attacked, Clean, evaluate_attack, evaluate_clean
 from spikeproof.interop.peers import Peer
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
 from spikeproof.networks.substitute import Substitutable
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.statistics import wilson
 from spikeproof.threats import Linf
 
@@ -231,7 +233,9 @@ def assess(
         batch_size: examples per forward pass; does not change any number.
         draws: forward passes per verdict on a stochastic model.
     """
-    seen = diagnose(model, x[:DIAGNOSED], y[:DIAGNOSED], key.fold("probe"))
+    threats = list(threats)
+    events = any(map(moves_events, threats))
+    seen = diagnose(model, x[:DIAGNOSED], y[:DIAGNOSED], key.fold("probe"), events=events)
     if seen.failed is not None or seen.again is not None or seen.training:
         return [_unmeasured(threat, len(x), classes, seen) for threat in threats]
     found = []
@@ -250,8 +254,9 @@ def assess(
     except LeakError:  # the number would depend on the order of the forward passes
         return [_unmeasured(threat, len(x), classes, seen) for threat in threats]
     curve = [CurvePoint(threat.epsilon, accuracy) for threat, _, accuracy in found]
+    different = effective(groups_of(x))
     return [
-        _judged(threat, recipes, outcomes, accuracy, clean, classes, curve, seen, model)
+        _judged(threat, recipes, outcomes, accuracy, clean, classes, curve, seen, model, different)
         for threat, outcomes, accuracy in found
     ]
 
@@ -266,13 +271,14 @@ def _judged(
     curve: Sequence[CurvePoint],
     seen: Diagnostics,
     model: Model,
+    different: int,
 ) -> Assessed:
     stochastic = bool(getattr(model, "stochastic", False))
     used = [recipe for recipe in recipes if recipe.suits(model)]
     n = len(clean.right)
     evidence = Evidence(
         accuracy=accuracy,
-        interval=wilson(accuracy * n, n),
+        interval=wilson(accuracy * different, different),
         n=n,
         clean_accuracy=float(clean.right.mean()),
         classes=classes,
@@ -290,6 +296,7 @@ def _judged(
         tie_share=float(_of_worst(clean, outcomes, "tie").mean()),
         argmax_accuracy=float(_of_worst(clean, outcomes, "right_argmax").mean()),
         by_call=by_call(model),
+        different=different,
     )
     return Assessed(threat, accuracy, evidence, audit(evidence))
 

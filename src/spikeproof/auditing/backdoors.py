@@ -14,8 +14,8 @@ from torch import Tensor
 
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
-from spikeproof.evaluation.callables import answering
-from spikeproof.evaluation.verdicts import Steady
+from spikeproof.evaluation.asking.callables import answering
+from spikeproof.evaluation.asking.steady import Steady
 from spikeproof.keys import Key
 from spikeproof.protocols import Keep, Model, unkept
 from spikeproof.statistics import wilson

@@ -587,8 +587,8 @@ CHECKS: tuple[Check, ...] = (
         "too few examples",
         DOUBTFUL,
         c.too_few_examples,
-        "the interval is wider than ±10 points, or wider than the difference that is claimed; in Python, also if it would "
-        "be with each image counted once.",
+        "the interval is wider than ±10 points, or wider than the difference that is claimed; images that are nearly the "
+        "same count as one.",
         "The choice of test images alone may move the number by this much.",
         "Measure more examples.",
         "spikeproof",

@@ -643,8 +643,8 @@ def too_few_examples(evidence: Evidence) -> str | None:
     if half <= WIDE:
         return None
     return (
-        f"only {different} of the {evidence.n} examples differ from each other, and with n = {different} the "
-        f"interval is ±{100 * half:.1f} points"
+        f"the {evidence.n} examples are worth {different}, because some are nearly the same, and with n = "
+        f"{different} the interval is ±{100 * half:.1f} points"
     )
 
 

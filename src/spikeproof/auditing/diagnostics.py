@@ -23,8 +23,8 @@ from spikeproof.auditing.evidence import VOTES, Diagnostics
 from spikeproof.auditing.pixelsteps import shared_steps
 from spikeproof.compiled import Loops, using_loops
 from spikeproof.decoders import UNDECIDED, decide
-from spikeproof.errors import SpikeproofError
-from spikeproof.evaluation.callables import answering
+from spikeproof.errors import SpikeproofError, of_the_machine
+from spikeproof.evaluation.asking.callables import answering
 from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy, Margin, Objective
 from spikeproof.networks.classifier import Classifier
@@ -45,7 +45,13 @@ _LONGEST = 120
 
 
 def diagnose(
-    model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], key: Key, keep: Keep = unkept
+    model: Model,
+    x: Float[Tensor, "B *F"],
+    y: Int64[Tensor, "B"],
+    key: Key,
+    keep: Keep = unkept,
+    *,
+    events: bool = False,
 ) -> Diagnostics:
     """Measure what the answers of a model depend on, and what its gradients are worth.
 
@@ -56,6 +62,8 @@ def diagnose(
         key: key of the model's randomness and of the noise.
         keep: keeps each diagnostic; only for a model without state, whose answers depend on no earlier
             forward pass.
+        events: whether examples are whole events, and not values in [0, 1]; a model with an encoder says so
+            itself. Such a model is asked about whole events only.
 
     Example:
         >>> from spikeproof.keys import Key
@@ -66,6 +74,7 @@ def diagnose(
     """
     training = in_training(model)
     original, model = model, answering(model)
+    events = events or takes_events(getattr(model, "encoder", None))
     first, second, third = (state.copied(model) for _ in range(3))  # before any forward pass
     copies = None if first is None or second is None else (first, second)
     model = model if third is None else third
@@ -74,19 +83,27 @@ def diagnose(
         if failed is not None:
             return Diagnostics(failed=failed, training=training)
         try:
-            return Diagnostics(training=training, **_measured(model, copies, x, y, key, keep))
+            return Diagnostics(training=training, **_measured(model, copies, x, y, key, keep, events))
         except SpikeproofError:
             raise
         except Exception as error:  # an earlier forward pass succeeded, so state from it is at fault
+            if of_the_machine(error):
+                raise
             again = f"a later forward pass raised {type(error).__name__}: {str(error)[:_LONGEST]}"
             return Diagnostics(again=again, training=training)
 
 
 def _measured(
-    model: Model, copies: tuple[object, object] | None, x: Tensor, y: Tensor, key: Key, keep: Keep
+    model: Model,
+    copies: tuple[object, object] | None,
+    x: Tensor,
+    y: Tensor,
+    key: Key,
+    keep: Keep,
+    events: bool,
 ) -> dict[str, Any]:
     stochastic = bool(getattr(model, "stochastic", False))
-    kept = state.Remembered(*keep("state", lambda: _remembered(model, copies, x, key)))
+    kept = state.Remembered(*keep("state", lambda: _remembered(model, copies, x, key, events)))
     logits = _logits(model, x, key)
     differentiable = _gradient(model, x, y, key, Margin()) is not None
     found: dict[str, Any] = {
@@ -98,10 +115,14 @@ def _measured(
         "probabilities": _probabilities(logits),
         "ties": float((decide(logits) == UNDECIDED).float().mean()),
         "silent_decided": _silent_decided(model, x, key),
-        "unstable": keep("stability", lambda: _unstable(model, x, y, key)),
-        **(keep("gradients", lambda: _gradients(model, x, y, key, stochastic)) if differentiable else {}),
-        **(keep("slopes", lambda: _slopes(model, x, y, key, stochastic)) if not _on_events(model) else {}),
-        **keep("levels", lambda: _levels(model, x, key, stochastic)),
+        "unstable": keep("stability", lambda: _unstable(model, x, y, key, events)),
+        **(
+            keep("gradients", lambda: _gradients(model, x, y, key, stochastic, events))
+            if differentiable
+            else {}
+        ),
+        **(keep("slopes", lambda: _slopes(model, x, y, key, stochastic)) if not events else {}),
+        **keep("levels", lambda: _levels(model, x, key, stochastic) if not events else {}),
     }
     at_end = float(_differ(logits, _logits(model, x, key)).float().mean())
     unlike = [share for share in (kept.near, kept.later) if share is not None]
@@ -139,6 +160,8 @@ def _failure(model: Model, x: Tensor, y: Tensor, key: Key) -> str | None:
     try:
         logits = _logits(model, x, key)
     except Exception as error:  # any error of a foreign model is a finding
+        if of_the_machine(error):
+            raise
         return f"the model raised {type(error).__name__}: {str(error)[:_LONGEST]}"
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         return f"the model answered {len(x)} images with the shape {list(getattr(logits, 'shape', []))}"
@@ -160,14 +183,16 @@ def _differ(a: Float[Tensor, "B K"], b: Float[Tensor, "B K"]) -> Bool[Tensor, "B
     return (a - b).abs().amax(1) > ALIKE * scale
 
 
-def _remembered(model: Model, copies: tuple[object, object] | None, x: Tensor, key: Key) -> state.Remembered:
+def _remembered(
+    model: Model, copies: tuple[object, object] | None, x: Tensor, key: Key, events: bool
+) -> state.Remembered:
     def answer(model: Model, images: Tensor, rows: Tensor) -> Tensor:
         logits: Tensor = model(images, key.for_rows(rows))
         return logits if logits.requires_grad else logits.clone()
 
-    others = (x == 0).to(x.dtype) if _on_events(model) else 1 - x
+    others = (x == 0).to(x.dtype) if events else 1 - x
     signs = (key.fold("near").uniform(x.shape, 0, x.device) - 0.5).sign().to(x.dtype)
-    if _on_events(model):
+    if events:
         signs = torch.zeros_like(signs)  # an event cannot be changed by a small amount
     with torch.no_grad():
         return state.remembered(model, copies, x, others, signs, answer, _differ)
@@ -212,12 +237,8 @@ def _silent_decided(model: Model, x: Tensor, key: Key) -> float | None:
     return float(decided.float().mean())
 
 
-def _on_events(model: Model) -> bool:
-    return takes_events(getattr(model, "encoder", None))
-
-
 @torch.no_grad()
-def _unstable(model: Model, x: Tensor, y: Tensor, key: Key, draws: int = 10) -> float:
+def _unstable(model: Model, x: Tensor, y: Tensor, key: Key, events: bool, draws: int = 10) -> float:
     """Mean relative change of the loss under small noise on images, or under one event more or less."""
     rows = key.fold("noise").for_rows(range(len(x)))
 
@@ -228,7 +249,7 @@ def _unstable(model: Model, x: Tensor, y: Tensor, key: Key, draws: int = 10) -> 
     scale = torch.where(at.abs() > 1e-3, at.abs(), torch.ones_like(at))
     changes = []
     for draw in range(draws):
-        if _on_events(model):
+        if events:
             near = Flips(1, most=max(int(x.max()), 1)).start(x, rows.fold(draw))
         else:
             near = (x + (rows.fold(draw).uniform(x.shape, 0, x.device) - 0.5) * NOISE).clamp(0, 1)
@@ -243,16 +264,20 @@ def _gradient(model: Model, x: Tensor, y: Tensor, key: Key, objective: Objective
         with torch.enable_grad():
             value = objective(model(x, key.for_rows(range(len(x)))), y).sum()
             return torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
-    except RuntimeError:  # an operation has no backward rule, or changes the image in place
+    except RuntimeError as error:  # an operation has no backward rule, or changes the image in place
+        if of_the_machine(error):
+            raise
         return None
 
 
-def _gradients(model: Model, x: Tensor, y: Tensor, key: Key, stochastic: bool) -> dict[str, Any]:
+def _gradients(
+    model: Model, x: Tensor, y: Tensor, key: Key, stochastic: bool, events: bool
+) -> dict[str, Any]:
     margin = _gradient(model, x, y, key, Margin())
     assert margin is not None
     zero = (margin.flatten(1) == 0).all(1)
     found: dict[str, Any] = {"zero_gradients": float(zero.float().mean())}
-    found["masked_inputs"] = _masked(model, x, y, key, margin)
+    found["masked_inputs"] = _masked(model, x, key, margin, events)
     if stochastic:
         found["gradient_agreement"] = _agreement(lambda k: _gradient(model, x, y, k, Margin()), key)
     if isinstance(model, Classifier):
@@ -260,13 +285,13 @@ def _gradients(model: Model, x: Tensor, y: Tensor, key: Key, stochastic: bool) -
     return found
 
 
-def _masked(model: Model, x: Tensor, y: Tensor, key: Key, gradient: Tensor) -> float | None:
+def _masked(model: Model, x: Tensor, key: Key, gradient: Tensor, events: bool) -> float | None:
     """The share of black pixels without a gradient, if the answer changes when they are brightened."""
     dark = (x == 0) & (gradient == 0)
     black = (x == 0).flatten(1)
     if not black.any() or not bool((gradient != 0).any()):
         return None
-    light = 1.0 if _on_events(model) else 0.25
+    light = 1.0 if events else 0.25
     before, after = _logits(model, x, key), _logits(model, torch.where(dark, light, x), key)
     matters = _differ(before, after)
     share = (dark.flatten(1).sum(1) / black.sum(1).clamp(min=1)) * matters
@@ -305,7 +330,7 @@ def _by_layer(model: Classifier, x: Tensor, y: Tensor, key: Key) -> tuple[float,
 
 def _levels(model: Model, x: Tensor, key: Key, stochastic: bool) -> dict[str, Any]:
     """Whether a model whose code is not known rounds its pixels, and whether the levels can be found."""
-    if stochastic or isinstance(model, Classifier) or known_code(model) is not None or _on_events(model):
+    if stochastic or isinstance(model, Classifier) or known_code(model) is not None:
         return {}
     if levels_of(model, x) is not None:
         return {"levels_found": True}

@@ -210,7 +210,8 @@ class Evidence:
         missing_attacks: planned attacks, smaller budgets and searches for the nearest image without a result,
             each in words and with the reason.
         missing_safeguards: planned diagnostics and certificates without a result, in the same form.
-        different: number of examples that differ from each other; None where it is not known.
+        different: number of independent examples that these are worth, where some are nearly the same; None
+            where it is not known.
         commonest: share of the examples that have the commonest label, in [0, 1]; None where it is not known.
         by_call: whether the model is one of ours of which nothing but its call is measured.
     """

@@ -20,12 +20,15 @@ from spikeproof.auditing.checks import Verdict
 from spikeproof.auditing.checks import audit as verdict_of
 from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.auditing.evidence import CurvePoint, Diagnostics, Evidence
+from spikeproof.datasets.intake.copies import effective, groups_of
 from spikeproof.errors import InputError
-from spikeproof.evaluation.callables import LeakError, Shaped, answering, by_call
+from spikeproof.evaluation.asking.callables import Shaped, answering, by_call
+from spikeproof.evaluation.asking.leaks import LeakError
+from spikeproof.evaluation.asking.steady import Steady
 from spikeproof.evaluation.certificates import IBP, Bins, Certificate
 from spikeproof.evaluation.levels import Level
 from spikeproof.evaluation.suites import Contribution, Member, Suite, Suited, evaluate_suite
-from spikeproof.evaluation.verdicts import Clean, Steady, check_examples, evaluate_clean
+from spikeproof.evaluation.verdicts import Clean, check_examples, evaluate_clean
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier
 from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, moves_events
@@ -63,7 +66,7 @@ class Report:
             nothing could be measured.
         argmax: the same if the first of the best classes were the answer. The attacks stop at a tie, so a
             stronger attack on this number may exist.
-        interval: 95 % Wilson interval of the accuracy; an example that occurs several times counts once.
+        interval: 95 % Wilson interval of the accuracy; examples that are nearly the same count as one.
         certified: share of examples proved robust, a lower bound; None if no certificate applies.
         verdict: verdict of the audit, with its reasons.
         members: what each attack contributed.
@@ -183,15 +186,17 @@ class Subject:
         key: Key,
         draws: int,
         batch_size: int = 100,
+        *,
+        events: bool = False,
     ) -> Subject:
-        """Measure a model without an attack.
+        """Measure a model without an attack; examples are whole `events`, or values in [0, 1].
 
         Raises:
             InputError: there are no examples, or the model does not answer one row of finite logits per
                 image.
             LeakError: the model answers equal calls differently.
         """
-        diagnostics = examined(model, images, labels, key)
+        diagnostics = examined(model, images, labels, key, events=events)
         ids = content_ids(images)
         clean = evaluate_clean(
             model, images, labels, key.fold("evaluation"), ids=ids, batch_size=batch_size, draws=draws
@@ -244,7 +249,7 @@ class Subject:
         if own is not None:
             proved = proved_by(own, threat, self.images, self.labels, self.key.fold("certify"))
         broken = suited.attacked.right < 1
-        different = len(set(content_ids(self.images).tolist()))
+        different = effective(groups_of(self.images))
         evidence = Evidence(
             accuracy=accuracy,
             interval=wilson(accuracy * different, different),
@@ -283,14 +288,14 @@ class Subject:
         )
 
 
-def examined(model: Model, images: Tensor, labels: Tensor, key: Key) -> Diagnostics:
-    """The diagnostics of a model, on a few of the images.
+def examined(model: Model, images: Tensor, labels: Tensor, key: Key, *, events: bool = False) -> Diagnostics:
+    """The diagnostics of a model, on a few of the images, which may be whole events.
 
     Raises:
         InputError: the model does not answer one row of finite logits per image.
     """
     few = content_ids(images).argsort()[:DIAGNOSED].to(images.device)
-    found = diagnose(model, images[few], labels[few], key.fold("inspect"))
+    found = diagnose(model, images[few], labels[few], key.fold("inspect"), events=events)
     if found.failed is not None:
         raise InputError(
             "A model answers one row of finite logits per image",
@@ -374,9 +379,9 @@ def audit(
         called, x = Shaped(called, shape), x.reshape(len(x), 1, -1, shape[-1] if shape else 1)
     many = draws_wanted(len(x)) if draws is None and len(x) else draws or 1
     try:
-        subject = Subject.of(called, x, y, key, many, batch_size)
+        subject = Subject.of(called, x, y, key, many, batch_size, events=moves_events(threat))
     except LeakError:
-        found = examined(called, x, y, key)
+        found = examined(called, x, y, key, events=moves_events(threat))
         if not (found.remembers or found.randomness):
             raise  # the verdict would not explain why there is no number
         return _unmeasured(threat, level, len(x), class_count(called, x, key), found)

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from spikeproof.catalogue.beside import Beside, digest_of, imported_as_found, imports_of
-from spikeproof.errors import DamagedError, InputError, suggest
-from spikeproof.evaluation.callables import answering
+from spikeproof.errors import DamagedError, InputError, of_the_machine, suggest
+from spikeproof.evaluation.asking.callables import answering
 from spikeproof.interop.frameworks.adapters import derives, modules_inside
 from spikeproof.interop.frameworks.wrap import FRAMEWORKS
 from spikeproof.interop.frameworks.wrapped import Wrapped
@@ -348,6 +348,8 @@ def check_classes(model: Model, shape: tuple[int, ...], classes: int, name: str)
     except InputError:
         raise
     except Exception as error:  # the user's own program may fail in any way
+        if of_the_machine(error):
+            raise
         words = " ".join(str(error).split())[:300]
         raise InputError(
             f"A model that takes examples of {list(shape)}",

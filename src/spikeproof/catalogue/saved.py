@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 from spikeproof.catalogue.extensions import extended
 from spikeproof.catalogue.model_parts import MODEL_PARTS
 from spikeproof.errors import DamagedError, InputError
-from spikeproof.evaluation.callables import unlike
+from spikeproof.evaluation.asking.leaks import unlike
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, ModelSpec
 from spikeproof.networks.deep import expect_gains

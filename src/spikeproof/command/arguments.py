@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
 import click
 
-from spikeproof.errors import InputError, SpikeproofError
+from spikeproof.errors import InputError, SpikeproofError, out_of_memory
 
 if TYPE_CHECKING:
     from spikeproof.datasets import Dataset
@@ -22,6 +23,7 @@ __all__ = [
     "DIRECTORY",
     "PATH",
     "TEXT",
+    "command_line",
     "device_named",
     "encoded",
     "executor_of",
@@ -33,6 +35,30 @@ __all__ = [
 ]
 
 P = ParamSpec("P")
+
+
+def command_line(verb: str, *words: str | Path, **options: str | Path | Sequence[str] | None) -> str:
+    """A command of ours that a shell reads as it was meant, between backticks for a sentence.
+
+    Args:
+        verb: the command.
+        words: its arguments and its options without a value.
+        options: options with a value; those without one are left out, those with several are repeated.
+
+    Example:
+        >>> command_line("audit", Path("my runs"), "--verdicts", make=["net.py:f"], data=None)
+        "`spikeproof audit 'my runs' --verdicts --make net.py:f`"
+    """
+    said = ["spikeproof", verb, *map(_word, words)]
+    for name, value in options.items():
+        several = [str(value)] if isinstance(value, str | Path) else value or ()
+        said += [part for each in several for part in (f"--{name}", each)]
+    return f"`{printable_text(shlex.join(said))}`"
+
+
+def _word(word: str | Path) -> str:
+    """A word of a command; a path that begins like an option gets its folder in front."""
+    return f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
@@ -49,6 +75,16 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             if (error.name or "").partition(".")[0] == "spikeproof":
                 raise
             click.echo(f"spikeproof: {missing(error)}", err=True)
+            sys.exit(2)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            words = printable_text(" ".join(str(error).split())[:200]) or type(error).__name__
+            click.echo(
+                f"spikeproof: memory does not suffice: {words}. Free some, or give `evaluate` and `audit` a "
+                "directory with --out: there what does not fit is computed in smaller batches.",
+                err=True,
+            )
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("spikeproof: interrupted; run the same command again to resume", err=True)

@@ -149,7 +149,7 @@ def run(
         return
     summary = computed(chosen, out, data, device, options, devices=devices)
     with repeated() as printed:
-        print_report(out, anew=False, writable=not summary.unwritten)
+        print_report(out, anew=False, writable=not summary.unwritten, data=data)
     if summary.failed:
         sys.exit(1)
     if question is not None:

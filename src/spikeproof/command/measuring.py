@@ -15,6 +15,7 @@ from spikeproof.command.arguments import (
     AS_JSON,
     PATH,
     TEXT,
+    command_line,
     device_named,
     encoded,
     executor_of,
@@ -132,7 +133,7 @@ def evaluate(as_json: bool, **options: Unpack[Asked]) -> None:
 
     if options["out"] is not None:
         failed = _into(options["out"], as_json, options)
-        _shown(options["out"], as_json)
+        _shown(options["out"], as_json, options["data"])
         sys.exit(1 if failed else 0)
     model, data, question, device = _question(**options)
     found = sign_off(model, data, question, device)
@@ -243,7 +244,7 @@ def _study_name(out: Path) -> str:
     return kept.strip("-_")[:64] or "model"
 
 
-def _shown(out: Path, as_json: bool) -> None:
+def _shown(out: Path, as_json: bool, data: Path | None) -> None:
     """The numbers and the report of a directory, or the numbers as JSON."""
     from spikeproof.experiments.read.results import records
 
@@ -251,7 +252,7 @@ def _shown(out: Path, as_json: bool) -> None:
         written_report(out)
         click.echo(encoded(records(out)), nl=False)
         return
-    print_report(out, anew=False)
+    print_report(out, anew=False, data=data)
 
 
 @dataclass(frozen=True)
@@ -378,7 +379,7 @@ def _given(path: Path, weights: Path | None) -> Given | None:
         raise InputError(
             "Expected a saved model",
             f"{path}, the directory of a study",
-            f"Name one of its models, as `spikeproof list models {path}` does.",
+            f"Name one of its models, as {command_line('list', 'models', path)} does.",
         )
     return None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spikeproof.command.arguments import device_named, missing, noted, worker_count
+from spikeproof.command.arguments import command_line, device_named, missing, noted, worker_count
 from spikeproof.command.executing import Placed, Workplace, alone
 
 if TYPE_CHECKING:
@@ -94,13 +94,19 @@ def foretell(
     print_outlook(study.name, found, workers, lambda: members("studies").get(named))
 
 
-def print_report(directory: Path, *, anew: bool = True, writable: bool = True) -> None:
+def print_report(
+    directory: Path, *, anew: bool = True, writable: bool = True, data: Path | None = None
+) -> None:
     """Print the numbers and write the report.
 
     Without `anew`, a report that is up to date is kept, and so are the numbers that it holds. In a directory
-    that is not `writable` there may be another report, or none.
+    that is not `writable` there may be another report, or none. A command for what is best done next names
+    the directory that holds `data`.
     """
     from spikeproof.command import terminal
+    from spikeproof.experiments.read.finished import Opened
+    from spikeproof.experiments.run.plans import models_of, read_plan
+    from spikeproof.experiments.study.owned import named_programs
     from spikeproof.report.outputs import PAGE, is_current, kept_numbers
 
     current = not anew and is_current(directory)
@@ -126,8 +132,10 @@ def print_report(directory: Path, *, anew: bool = True, writable: bool = True) -
     except ImportError as error:
         if anew:
             raise
-        click.echo(f"no report: {missing(error)} Then `spikeproof report {directory}` writes it.")
-    terminal.print_next(directory, numbers.records)
+        click.echo(f"no report: {missing(error)} Then {command_line('report', directory)} writes it.")
+    plan = study.plan if isinstance(study, Opened) else read_plan(study)
+    make = named_programs(models_of(plan["plan"]).values())
+    terminal.print_next(directory, numbers.records, make, data)
 
 
 def written_report(directory: Path) -> Path:

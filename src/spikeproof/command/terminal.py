@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spikeproof.auditing.checks import DOUBTFUL, MARKS, PRELIMINARY, WITHHELD
+from spikeproof.command.arguments import command_line
 from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.gathered.across_seeds import CLEAN, PARTS, SeedComparison, SeedMean
 from spikeproof.experiments.read.ranking import Ranking, most_separating
@@ -330,12 +331,16 @@ def print_ranking(ranked: Sequence[Ranking], records: Sequence[Record]) -> None:
         click.echo(words)
 
 
-def print_next(directory: Path, records: Sequence[Record]) -> None:
+def print_next(
+    directory: Path, records: Sequence[Record], make: Sequence[str] = (), data: Path | None = None
+) -> None:
     """A hint at the most useful next command for a study.
 
     Args:
         directory: the output directory of the run.
         records: its headline numbers.
+        make: programs that make models of the study, which run only where they are named.
+        data: the directory that holds data sets, if the command named one.
     """
     worst = [row for row in records if row["attack"] == WORST_CASE]
     lacking = {name for row in worst for name in row["missing"]}
@@ -344,16 +349,14 @@ def print_next(directory: Path, records: Sequence[Record]) -> None:
     if not worst:
         words = "add a suite and budgets to the study (suite: standard, epsilons: [8/255]) and run it again"
     elif lacking:
-        words = f"the same `spikeproof run` again; it tries {', '.join(sorted(lacking))} again"
+        words = f"the same command again; it tries {', '.join(sorted(lacking))} again"
     elif untried:
-        words = (
-            f"`spikeproof audit {directory}`; it attacks again where a number is not supported "
-            f"({len(untried)} of {len(worst)})"
-        )
+        again = command_line("audit", directory, make=make, data=data)
+        words = f"{again}; it attacks again where a number is not supported ({len(untried)} of {len(worst)})"
     elif open_ones or any(row["verdict"] == WITHHELD for row in worst):
-        words = f"`spikeproof audit {directory} --verdicts`; it prints the reasons of every verdict"
+        words = f"{command_line('audit', directory, '--verdicts')}; it prints the reasons of every verdict"
     else:
-        words = f"`spikeproof show {directory} --comparisons`; every number is supported"
+        words = f"{command_line('show', directory, '--comparisons')}; every number is supported"
     click.echo(f"next: {words}")
 
 

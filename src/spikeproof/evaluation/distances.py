@@ -20,9 +20,10 @@ from spikeproof.attacks.recipe import Recipe
 from spikeproof.attacks.search import check_threat
 from spikeproof.decoders import decide
 from spikeproof.errors import InputError
+from spikeproof.evaluation.asking.steady import Steady
 from spikeproof.evaluation.columns import Column, Declared, declared, joined, subset
 from spikeproof.evaluation.outcomes import Clean
-from spikeproof.evaluation.verdicts import Steady, check_outcomes
+from spikeproof.evaluation.verdicts import check_outcomes
 from spikeproof.keys import Key
 from spikeproof.protocols import Model, Threat, check_key, check_kind_of_threat, check_tensors
 from spikeproof.statistics import median, wilson

@@ -65,7 +65,8 @@ from spikeproof.encoders import (
     with_backward,
 )
 from spikeproof.errors import InputError, suggest
-from spikeproof.evaluation.callables import answering
+from spikeproof.evaluation.asking.callables import answering
+from spikeproof.evaluation.asking.steady import Steady
 from spikeproof.evaluation.columns import subset
 from spikeproof.evaluation.interim import Interim
 from spikeproof.evaluation.levels import LEVELS, Level
@@ -78,7 +79,7 @@ from spikeproof.evaluation.outcomes import (
     Untouched,
 )
 from spikeproof.evaluation.through import through
-from spikeproof.evaluation.verdicts import Steady, check_outcomes, evaluate_attack
+from spikeproof.evaluation.verdicts import check_outcomes, evaluate_attack
 from spikeproof.gradients import ASSG
 from spikeproof.keys import Key
 from spikeproof.losses import DLR, LogitCrossEntropy, Margin, Objective

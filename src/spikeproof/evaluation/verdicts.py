@@ -15,10 +15,8 @@ adversarial image the choice.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -27,19 +25,20 @@ from torch import Tensor
 from spikeproof.attacks.made_of.composite import GradientSources
 from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.recipe import Attack, Recipe, made
-from spikeproof.attacks.search import GradientAttack, Result, check_threat, show
+from spikeproof.attacks.search import GradientAttack, Result, check_threat
 from spikeproof.corruptions import Corruption
 from spikeproof.decoders import decide
-from spikeproof.errors import InputError, SpikeproofError
-from spikeproof.evaluation.callables import (
-    ALIKE,
-    CHECKED,
-    LeakError,
-    answering,
+from spikeproof.errors import InputError
+from spikeproof.evaluation.asking.callables import answering
+from spikeproof.evaluation.asking.leaks import (
+    check_among_clean,
+    check_company,
     check_keeps_images,
     check_repeats,
-    unlike,
+    check_same_model,
+    left_as_it_was,
 )
+from spikeproof.evaluation.asking.steady import Steady, answers_of, batches, is_stochastic, whole
 from spikeproof.evaluation.columns import joined, subset
 from spikeproof.evaluation.outcomes import (
     UNSEEN,
@@ -55,14 +54,12 @@ from spikeproof.evaluation.outcomes import (
 from spikeproof.evaluation.through import through as gradient_source_of
 from spikeproof.gradients import GradientRule
 from spikeproof.keys import Key
-from spikeproof.networks.classifier import Classifier, Inference
+from spikeproof.networks.classifier import Classifier
 from spikeproof.protocols import (
     BLOCK,
-    Encoder,
     Model,
     Seen,
     Threat,
-    Watched,
     check_key,
     check_kind_of_threat,
     check_tensors,
@@ -89,29 +86,8 @@ CHOOSING = 32
 TOGETHER = 8
 """Batches at most whose examples one search attacks together."""
 
-ROUNDING, NUDGES = 2.0**-12, 4
-"""Largest change of a pixel that does to a model what rounding may do, and the number of such changes."""
-
-NEAR = 0.05
-"""Largest change of the pixels of the images whose answers are compared before and after an attack."""
-
-AMONG_CLEAN = 4
-"""Number of attacked images of a batch that are classified once more among clean ones."""
-
-BEYOND, FEW_DRAWS = 5.0, 8
-"""Standard deviations by which shares of draws differ if that is not due to chance, twice as many by which
-mean logits do, and number of draws below which mean logits are not compared."""
-
 NUMBERS = 1 << 22
 """Pixels at most of the examples that one search attacks together, unless one batch has more."""
-
-
-@runtime_checkable
-class Observable(Protocol):
-    """A model that returns its inner activity together with the logits."""
-
-    def infer(self, images: Tensor, key: Key | None = None) -> Inference:
-        """Logits, silent outputs and spikes."""
 
 
 def evaluate_clean(
@@ -151,21 +127,21 @@ def evaluate_clean(
     check_key(key)
     check_repeats(Steady(model), x, key)
     check_keeps_images(model, x, key)
-    draws = draws if _stochastic(model) else 1
-    batches: list[CleanBatch] = []
-    for rows in _batches(len(x), _whole(batch_size)):
+    draws = draws if is_stochastic(model) else 1
+    measured: list[CleanBatch] = []
+    for rows in batches(len(x), whole(batch_size)):
         labels, batch_ids = y[rows], ids[rows]
-        fresh = _answers(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws, clean=True)
+        fresh = answers_of(model, x[rows], labels, key.fold("clean").for_rows(batch_ids), draws, clean=True)
         chosen = fresh
-        if _stochastic(model):
+        if is_stochastic(model):
             many = max(draws, CHOOSING)
-            chosen = _answers(
+            chosen = answers_of(
                 model, x[rows], labels, key.fold("clean", "selection").for_rows(batch_ids), many
             )
-        if not batches and len(labels) > BLOCK and not isinstance(model, Classifier):
-            _check_company(model, x[rows], labels, fresh, key.fold("clean").for_rows(batch_ids))
-        batches.append(CleanBatch(batch_ids, labels, fresh, chosen, x[rows]))
-    return Clean(**joined(Clean, batches), draws=draws)
+        if not measured and len(labels) > BLOCK and not isinstance(model, Classifier):
+            check_company(model, x[rows], labels, fresh, key.fold("clean").for_rows(batch_ids))
+        measured.append(CleanBatch(batch_ids, labels, fresh, chosen, x[rows]))
+    return Clean(**joined(Clean, measured), draws=draws)
 
 
 def evaluate_corrupted(
@@ -279,24 +255,22 @@ def evaluate_attack(
     check_repeats(Steady(model), x, key)
     attack = attack(threat) if isinstance(attack, Recipe) else attack
     through = _gradient_source(model, attack, threat) if through is None else _source(through)
-    draws = draws if _stochastic(model) else 1
-    batch_size = getattr(attack, "batch", None) or _whole(batch_size)
+    draws = draws if is_stochastic(model) else 1
+    batch_size = getattr(attack, "batch", None) or whole(batch_size)
     target, origin = Steady(model, batch_size), _steady(through, batch_size)
-    asked = _asked(model, x, threat, key)
-    before = _logits_or_none(model, asked, key)
     together = batch_size * _batches_together(attack, through, x[:batch_size])
-    batches = []
-    for some in _batches(len(x), together):
-        begun = key.for_rows(ids[some])
-        found = _searched(attack, target, origin, x[some], y[some], clean.right_selection[some] > 0, begun)
-        for rows in _batches(len(x[some]), batch_size):
-            here = slice(some.start + rows.start, min(some.start + rows.stop, some.stop))
-            examples = Untouched(threat, x[here], subset(clean, here))
-            part = None if found is None else found.part(rows)
-            batches.append(_attacked(part, model, examples, y[here], key.for_rows(ids[here]), draws))
-    _check_unchanged(before, _logits_or_none(model, asked, key))
+    attacked: list[AttackedBatch] = []
+    with left_as_it_was(model, x, threat, key):
+        for some in batches(len(x), together):
+            begun, right = key.for_rows(ids[some]), clean.right_selection[some] > 0
+            found = _searched(attack, target, origin, x[some], y[some], right, begun)
+            for rows in batches(len(x[some]), batch_size):
+                here = slice(some.start + rows.start, min(some.start + rows.stop, some.stop))
+                examples = Untouched(threat, x[here], subset(clean, here))
+                part = None if found is None else found.part(rows)
+                attacked.append(_attacked(part, model, examples, y[here], key.for_rows(ids[here]), draws))
     nested = bool(getattr(attack, "nested", False))
-    return Attacked(**joined(Attacked, batches), draws=draws, nested=nested)
+    return Attacked(**joined(Attacked, attacked), draws=draws, nested=nested)
 
 
 def evaluate_sweep(
@@ -420,14 +394,14 @@ def _attacked(
         images[rows] = result.x_adv.to(x.dtype)
     within = examples.threat.contains(images, x)
     x_adv = torch.where(within.view(-1, *[1] * (x.ndim - 1)), images, x)
-    fresh = _answers(model, x_adv, y, key.fold("measure"), draws)
+    fresh = answers_of(model, x_adv, y, key.fold("measure"), draws)
     chosen = fresh
-    if _stochastic(model):
-        chosen = _answers(model, x_adv, y, key.fold("selection"), max(draws, CHOOSING))
-    if not _stochastic(model):
-        _check_same_model(examples.clean, fresh, (images == x).flatten(1).all(1))
+    if is_stochastic(model):
+        chosen = answers_of(model, x_adv, y, key.fold("selection"), max(draws, CHOOSING))
+    if not is_stochastic(model):
+        check_same_model(examples.clean, fresh, (images == x).flatten(1).all(1))
     if not isinstance(model, Classifier):
-        _check_among_clean(model, x, x_adv, y, fresh, key.fold("measure"))
+        check_among_clean(model, x, x_adv, y, fresh, key.fold("measure"))
     left = examples.clean.right_selection < chosen.right
     seen = _in_views(model, examples.threat, x_adv, x, y, key.fold("views"))
     seen_clean = _in_views(model, examples.threat, x, x, y, key.fold("views"))
@@ -446,7 +420,7 @@ def _in_views(
     if not isinstance(threat, Seen):
         return x.new_full((len(x),), torch.nan)
     keys = [key.fold(i) for i in range(threat.views)]
-    shares = [_answers(model, threat.seen(x_adv, x, now), y, now.fold("answer"), 1).right for now in keys]
+    shares = [answers_of(model, threat.seen(x_adv, x, now), y, now.fold("answer"), 1).right for now in keys]
     return torch.stack(shares).mean(0).to(x.dtype)
 
 
@@ -467,78 +441,6 @@ def _rounded(
             answers = torch.stack([decide(Steady(model)(grid[moved], now)) for now in keys])
         right[moved] = (answers == y[moved]).to(right.dtype).mean(0)
     return right
-
-
-def _called(model: Model, images: Tensor, key: Key | None) -> Tensor:
-    """The answer of a model.
-
-    Raises:
-        InputError: the model raises an error of its own.
-    """
-    try:
-        return model(images, key)
-    except (SpikeproofError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise InputError(
-            f"A model answers images {list(images.shape)} with logits [B, K]",
-            f"{type(error).__name__}: {error}",
-            "Call it as model(images, key); the error above is its own.",
-        ) from error
-
-
-@dataclass(frozen=True)
-class Steady:
-    """A model whose answers do not depend on the batch, not even in the last bit.
-
-    Args:
-        model: the model itself.
-        most: examples of a pass; without gradients, more of them take several passes. None for any number.
-    """
-
-    model: Model
-    most: int | None = None
-    transparent: ClassVar[bool] = True
-    """Every image gets the answer of the model inside."""
-
-    @property
-    def stochastic(self) -> bool:
-        return _stochastic(self.model)
-
-    def __call__(self, images: Float[Tensor, "B *F"], key: Key | None = None) -> Float[Tensor, "B K"]:
-        if self.most is not None and len(images) > self.most and not torch.is_grad_enabled():
-            parts = [torch.arange(len(images))[rows] for rows in _batches(len(images), self.most)]
-            return torch.cat([self(images[part], None if key is None else key.take(part)) for part in parts])
-        padded, key = _padded(images, key)
-        logits: Tensor = _called(self.model, padded, key)
-        if not isinstance(logits, Tensor) or logits.ndim < 1 or len(logits) != len(padded):
-            raise InputError(
-                "A model answers one row of logits per image",
-                f"shape {list(getattr(logits, 'shape', []))} for {len(padded)} images",
-                "Flatten or average over time inside the model.",
-            )
-        return logits[: len(images)]
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder, if the model has one."""
-        encoder: Encoder = self.model.encoder  # type: ignore[attr-defined]
-        return encoder
-
-    def read(self, encoded: Float[Tensor, "T B *F"]) -> Float[Tensor, "B K"]:
-        """Logits for an encoded input, if the model accepts one."""
-        short = -encoded.shape[1] % BLOCK
-        rest = encoded[:, -1:].detach().expand(-1, short, *encoded.shape[2:])
-        logits: Tensor = self.model.read(torch.cat([encoded, rest], 1))  # type: ignore[attr-defined]
-        return logits[: encoded.shape[1]]
-
-    def watch(
-        self, images: Float[Tensor, "B *F"], key: Key | None = None, *, potential: bool = False
-    ) -> Watched:
-        """The activity of the output layer, if the model returns it."""
-        padded, key = _padded(images, key)
-        outputs, decoder, v = show(self.model, padded, key, potential)
-        return Watched(outputs[:, : len(images)], decoder, None if v is None else v[:, : len(images)])
 
 
 def _gradient_source(model: Model, attack: Attack, threat: Threat) -> Model | GradientSources | None:
@@ -562,256 +464,6 @@ def _steady(through: Model | GradientSources | None, most: int) -> Steady | Grad
     if isinstance(through, GradientSources):
         return GradientSources(tuple(_steady(each, most) for each in through.models))
     return None if through is None else Steady(through, most)
-
-
-def _padded(images: Tensor, key: Key | None) -> tuple[Tensor, Key | None]:
-    """Pad a batch to whole blocks with copies of the last image, which share its randomness only."""
-    short = -len(images) % BLOCK
-    if not short:
-        return images, key
-    if key is not None and key.rows is not None:
-        key = key.for_rows(key.rows + key.rows[-1:] * short)
-    return torch.cat([images, images[-1:].detach().expand(short, *images.shape[1:])]), key
-
-
-@torch.no_grad()
-def _answers(model: Model, x: Tensor, y: Tensor, key: Key, draws: int, clean: bool = False) -> Answers:
-    """The answers of `draws` forward passes.
-
-    An answer of NaN counts as an error of the model on an attacked image; on a clean image the model is
-    refused.
-    """
-    inferences = [_infer(model, x, key.fold("draw", i)) for i in range(draws)]
-    for answer in inferences:
-        _check_answer(answer.logits, x, y, clean)
-    return Answers(inferences, y)
-
-
-def _infer(model: Model, x: Tensor, key: Key) -> Inference:
-    if isinstance(model, Observable):
-        answer = model.infer(*_padded(x, key))
-        return Inference(*(part[: len(x)] for part in answer))
-    logits = Steady(model)(x, key)
-    if not logits.is_floating_point():
-        raise InputError(
-            "A model answers with logits in floating point",
-            str(logits.dtype),
-            "Return logits.float(), or the real part.",
-        )
-    unknown = logits.new_full((len(x),), torch.nan)
-    nothing = logits.new_zeros((len(x), 0), dtype=torch.int64)
-    return Inference(logits, (logits == 0).all(-1), unknown, unknown, nothing)
-
-
-def _check_answer(logits: Tensor, x: Tensor, y: Tensor, clean: bool) -> None:
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        raise InputError(
-            f"A model answers {len(x)} images with logits [{len(x)}, K]",
-            f"shape {list(getattr(logits, 'shape', []))}",
-            "Flatten or average over time inside the model.",
-        )
-    if int(y.max()) >= logits.shape[1]:
-        raise InputError(
-            f"Labels below {logits.shape[1]}, the number of logits",
-            f"label {int(y.max())}",
-            "Check that model and data set have the same classes.",
-        )
-    if clean and (broken := int(logits.isnan().any(1).sum())):
-        raise InputError(
-            "A model answers with numbers",
-            f"NaN on {broken} of {len(x)} clean images",
-            "Mend the model; if its training diverged, lower the learning rate.",
-        )
-
-
-def _stochastic(model: Model) -> bool:
-    return bool(getattr(model, "stochastic", False))
-
-
-def _whole(size: int) -> int:
-    """The size of batches that hold no padding: a batch of 100 would be padded to 128 in every pass.
-
-    Example:
-        >>> [_whole(size) for size in (10, 32, 100)]
-        [10, 32, 128]
-    """
-    return size if size < BLOCK else -(-size // BLOCK) * BLOCK
-
-
-def _batches(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, n, size))
-
-
-def _check_company(
-    model: Model, x: Float[Tensor, "B *F"], y: Int64[Tensor, "B"], together: Answers, key: Key
-) -> None:
-    """Refuse a model that answers an image otherwise in a smaller batch.
-
-    Rounding depends on the size of a batch, on an accelerator for instance, and may move a spike. So another
-    answer to an image counts only if changes of the image that are larger than rounding, in batches of one
-    size, leave its answer as it is. A stochastic model may draw for a whole batch at once; then its shares of
-    right answers or its mean logits have to differ by more than chance.
-
-    Raises:
-        LeakError: it does so for more than one image.
-    """
-    size = BLOCK
-    while size < len(y):
-        apart = functools.partial(_in_batches, model, size, y)
-        first = apart(x, key, 1)
-        changed = unlike(together.inferences[0].logits, first.inferences[0].logits)
-        if changed.sum() > 1 and _stochastic(model):
-            changed &= _answers_differ(together, apart(x, key, len(together.inferences)))
-        elif changed.sum() > 1:
-            changed &= ~_sensitive(apart, x, first, key)
-        if (differs := int(changed.sum())) > 1:
-            raise LeakError(
-                "A model answers an image equally in every batch",
-                f"different logits for {differs} of {len(y)} images in batches of {size} and of {len(y)}",
-                "Remove what depends on the size of a batch, or on the other images in it.",
-            )
-        size *= 2
-
-
-def _asked(model: Model, x: Float[Tensor, "N *F"], threat: Threat, key: Key) -> Tensor | None:
-    """A few clean images and a few close to them, whose answers no attack should change; None for our own."""
-    if isinstance(model, Classifier) and not model.altered:
-        return None
-    few = x[:CHECKED]
-    if moves_events(threat):
-        return few
-    noise = key.fold("repeat", "near").for_rows(range(len(few))).uniform(few.shape, 0, x.device) - 0.5
-    return torch.cat([few, (few + 2 * NEAR * noise.to(x.dtype)).clamp(0, 1)])
-
-
-@torch.no_grad()
-def _logits_or_none(model: Model, images: Tensor | None, key: Key) -> Tensor | None:
-    if images is None:
-        return None
-    return Steady(model)(images, key.fold("repeat").for_rows(range(len(images)))).clone()
-
-
-def _check_same_model(clean: Clean, fresh: Answers, untouched: Bool[Tensor, "B"]) -> None:
-    """Refuse clean outcomes of another model, which answered images otherwise that no attack has changed.
-
-    Raises:
-        LeakError: a quarter of these images or more, and three at least, have another class.
-    """
-    others = int((clean.prediction.to(fresh.prediction) != fresh.prediction)[untouched].sum())
-    if others > 2 and 4 * others >= int(untouched.sum()):
-        raise LeakError(
-            "The clean outcomes are of the model that is attacked, which answers equal calls equally",
-            f"another class for {others} of {int(untouched.sum())} clean images",
-            "Pass what evaluate_clean gives for this model, and let its randomness depend on the key alone.",
-        )
-
-
-def _check_unchanged(before: Tensor | None, after: Tensor | None) -> None:
-    """Refuse a model that answers otherwise after an attack.
-
-    Raises:
-        LeakError: an answer to the same image differs by more than rounding.
-    """
-    if before is not None and after is not None and (differs := int(unlike(before, after).sum())):
-        raise LeakError(
-            "A model answers equal calls equally",
-            f"different logits for {differs} of {len(before)} images after an attack than before it",
-            "Reset its state (counters, caches, running statistics) at the start of every call.",
-        )
-
-
-def _check_among_clean(
-    model: Model, x: Float[Tensor, "B *F"], x_adv: Float[Tensor, "B *F"], y: Tensor, fresh: Answers, key: Key
-) -> None:
-    """Refuse a model that answers an attacked image otherwise among clean images than among attacked ones.
-
-    A few images that the attack did not break are classified once more, each with clean images only. Rounding
-    and chance are told apart as in `_check_company`.
-
-    Raises:
-        LeakError: two of these images get another answer.
-    """
-    standing = ((x_adv != x).flatten(1).any(1) & (fresh.right > 0)).nonzero().flatten()
-    tried = standing[torch.linspace(0, len(standing) - 1, min(len(standing), AMONG_CLEAN)).long()]
-    if _stochastic(model) and len(tried):  # under the same keys once more, and not those of the verdict
-        key = key.fold("repeat")
-        fresh = _answers(model, x_adv, y, key, len(fresh.inferences))
-    other = 0
-    for row in tried.tolist() if len(x) > 1 else ():
-        there = Answers([_row(each, row) for each in fresh.inferences], y[row : row + 1])
-        among = functools.partial(_among, model, x, y, row, key)
-        here = among(x_adv[row : row + 1], key, len(fresh.inferences))
-        changed = unlike(there.inferences[0].logits, here.inferences[0].logits)
-        if changed.any() and _stochastic(model):
-            changed &= _answers_differ(there, here)
-        elif changed.any():
-            changed &= ~_sensitive(among, x_adv[row : row + 1], here, key.take(torch.tensor([row])))
-        other += int(changed.sum())
-    if other > 1:
-        raise LeakError(
-            "A model answers an image equally in every batch",
-            f"different logits for {other} of {len(tried)} attacked images among clean ones",
-            "Remove what depends on the other images in a batch.",
-        )
-
-
-def _among(
-    model: Model, x: Tensor, y: Tensor, row: int, key: Key, image: Tensor, _: Key, draws: int
-) -> Answers:
-    """The answers to an image that stands in the place of one of these, whatever the key for the image."""
-    others = torch.tensor([i for i in range(len(x)) if i != row][: BLOCK - 1])
-    rows = torch.cat([torch.tensor([row]), others])
-    images = torch.cat([image, x[others.to(x.device)]])
-    found = _answers(model, images, y[rows.to(y.device)], key.take(rows), draws)
-    return Answers([_row(each, 0) for each in found.inferences], y[row : row + 1])
-
-
-def _row(inference: Inference, row: int) -> Inference:
-    return Inference(*(part[row : row + 1] for part in inference))
-
-
-def _in_batches(model: Model, size: int, y: Tensor, x: Tensor, key: Key, draws: int) -> Answers:
-    """The answers to images in batches of one size."""
-    found = [
-        _answers(model, x[rows], y[rows], key.take(torch.arange(len(y))[rows]), draws).inferences
-        for rows in _batches(len(y), size)
-    ]
-    return Answers(
-        [Inference(*map(_joined, zip(*parts, strict=True))) for parts in zip(*found, strict=True)], y
-    )
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(parts))
-
-
-def _sensitive(
-    apart: Callable[[Tensor, Key, int], Answers], x: Tensor, first: Answers, key: Key
-) -> Bool[Tensor, "B"]:
-    """Whether changes of an image that are a little larger than rounding change its answer."""
-    found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    for draw in range(NUDGES):
-        noise = 2 * ROUNDING * (key.fold("nudge", draw).uniform(x.shape, 0, x.device) - 0.5).to(x.dtype)
-        for near in (x + noise, x - noise):  # on both sides of a threshold through the image
-            answers = apart(near.clamp(0, 1), key, 1)
-            found |= unlike(answers.inferences[0].logits, first.inferences[0].logits)
-    return found
-
-
-def _answers_differ(one: Answers, other: Answers) -> Bool[Tensor, "B"]:
-    """Whether stochastic answers differ by more than chance, in shares of right draws or in mean logits."""
-    draws = len(one.inferences)
-    mean = (one.right + other.right) / 2
-    variance = 2 * mean * (1 - mean) / draws
-    by_image = (one.right - other.right).abs() > BEYOND * variance.clamp(min=0.25 / draws).sqrt()
-    together = (one.right - other.right).sum().abs() > BEYOND * variance.sum().clamp(min=0.25 / draws).sqrt()
-    if draws < FEW_DRAWS:
-        return by_image | together
-    first, second = (torch.stack([i.logits for i in each.inferences]).double() for each in (one, other))
-    apart = (first.mean(0) - second.mean(0)).abs()
-    chance = ((first.var(0) + second.var(0)) / draws).sqrt()
-    size = torch.maximum(first.abs().amax((0, 2)), second.abs().amax((0, 2)))[:, None]
-    return by_image | together | (apart > 2 * BEYOND * chance + ALIKE * size).any(1)
 
 
 def check_outcomes(clean: Clean, x: Float[Tensor, "N *F"], y: Int64[Tensor, "N"]) -> None:

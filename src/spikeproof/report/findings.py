@@ -81,6 +81,7 @@ class StudyRecords:
         compared: the comparisons between its models.
         axes: the axes on which its models differ.
         unfinished: number of cells that are missing, failed or damaged.
+        programs: that make models of the study, which run only where they are named.
     """
 
     records: Sequence[Record]
@@ -88,6 +89,7 @@ class StudyRecords:
     compared: Sequence[Compared]
     axes: Sequence[str]
     unfinished: int
+    programs: Sequence[str] = ()
 
     @cached_property
     def audited(self) -> list[Record]:
@@ -569,6 +571,7 @@ class Unsupported:
     """The gravest number that is not supported: a withheld one before a doubtful one, the highest first."""
 
     worst: Record
+    programs: Sequence[str] = ()
 
     @classmethod
     def of(cls, study: StudyRecords) -> Unsupported | None:
@@ -576,7 +579,8 @@ class Unsupported:
         rows = study.judged(PRELIMINARY, DOUBTFUL, WITHHELD)
         if not rows:
             return None
-        return cls(min(rows, key=lambda row: (GRAVITY.index(str(row["verdict"])), -row["robust_accuracy"])))
+        worst = min(rows, key=lambda row: (GRAVITY.index(str(row["verdict"])), -row["robust_accuracy"]))
+        return cls(worst, study.programs)
 
 
 @dataclass(frozen=True)

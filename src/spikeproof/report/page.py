@@ -38,7 +38,8 @@ from spikeproof.experiments.read.record import (
 )
 from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.experiments.read.trained import Curve, training_curves
-from spikeproof.experiments.study.owned import UNTRAINED
+from spikeproof.experiments.run.plans import models_of
+from spikeproof.experiments.study.owned import UNTRAINED, named_programs
 from spikeproof.report import tables
 from spikeproof.report.charts.attack_figures import evidence_drawings
 from spikeproof.report.charts.drawing import Drawing, file_names, inline
@@ -625,7 +626,15 @@ def _page(content: _Content, pictures: Sequence[_Chart], saved: Mapping[str, byt
         left_out=len(records[detail.rows :]),
         alarms=_alarms(records, axes),
         most_alarms=MOST_ALARMS,
-        trust=Trust.of(records, content.timing.records, content.compared, axes, detail.rows, unfinished),
+        trust=Trust.of(
+            records,
+            content.timing.records,
+            content.compared,
+            axes,
+            detail.rows,
+            unfinished,
+            named_programs(models_of(origin.plan["plan"]).values()),
+        ),
         charts=content.charts,
         pictures=pictures,
         without_picture=[code for code, exhibit in content.shown.items() if exhibit is None],

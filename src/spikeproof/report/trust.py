@@ -5,6 +5,7 @@ The module `findings` holds what the records show as data; this module puts ever
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, assert_never
@@ -15,6 +16,7 @@ from spikeproof.experiments.read.comparisons import Compared
 from spikeproof.experiments.read.gathered.across_seeds import SeedRanking
 from spikeproof.experiments.read.ranking import Ranking, most_separating
 from spikeproof.experiments.read.record import ProbeRecord, Record
+from spikeproof.plainfiles import printable
 from spikeproof.report import findings as f
 from spikeproof.report.tables import (
     Budget,
@@ -30,6 +32,9 @@ from spikeproof.report.tables import (
 __all__ = ["Advice", "Reason", "Trust", "noun", "over_trainings_words", "ranking_words", "threat_words"]
 
 MOST_PLACES = 6
+
+AUDIT = ("spikeproof", "audit", "DIR")
+"""The command that attacks the numbers of a study again, with the directory as the page names it."""
 
 
 class Reason(NamedTuple):
@@ -96,6 +101,7 @@ class Trust:
         axes: Sequence[str],
         most: int,
         unfinished: int = 0,
+        programs: Sequence[str] = (),
     ) -> Trust:
         """Judge a study by its own records.
 
@@ -106,8 +112,9 @@ class Trust:
             axes: the axes on which its models differ.
             most: largest number of worst cases to list.
             unfinished: number of cells that are missing, failed or damaged.
+            programs: that make models of the study, which run only where they are named.
         """
-        study = f.StudyRecords(records, probes, compared, axes, unfinished)
+        study = f.StudyRecords(records, probes, compared, axes, unfinished, programs)
         names = _Names(noun(records), budgets(records), study.axes, study.architecture)
         audited = sorted(study.audited, key=lambda r: GRAVITY.index(str(r["verdict"])))
         return cls(
@@ -458,12 +465,12 @@ def _advice(found: f.Advisable, names: _Names) -> Advice:
                 "Add a suite, which searches for adversarial examples that these attacks missed.",
                 "suite: standard",
             )
-        case f.Unsupported(worst):
+        case f.Unsupported(worst, programs):
             return Advice(
                 "Have the audit attack the numbers again that are not supported, first "
                 f"{names.model(worst)} at {_place(worst)}: "
                 f"{worst['warnings'][0] if worst['warnings'] else 'see above'}.",
-                "spikeproof audit DIR",
+                shlex.join([*AUDIT, *(part for each in programs for part in ("--make", printable(each)))]),
             )
         case f.TooFewExamples(wanted):
             return Advice(

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spikeproof.errors import InputError
+from spikeproof.errors import InputError, of_the_machine
 from spikeproof.keys import Key
 
 __all__ = ["Evaluate", "Exact", "Expectation", "Oracle", "OracleAnswer", "slope"]
@@ -44,13 +44,15 @@ def slope(total: Tensor, x: Float[Tensor, "B *F"], *, again: bool = False) -> Fl
         (grad,) = torch.autograd.grad(total, x, retain_graph=again)
     except NotImplementedError:  # an operation without a derivative hides all that comes before it
         return torch.zeros_like(x)
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if of_the_machine(error):
+            raise
         raise InputError(
             "A model whose answers have a gradient, or none",
             f"{type(error).__name__} in its backward pass: {str(error)[:200]}",
-            "Do not change in place what the gradient needs.",
+            "Do not change in place what the gradient needs."
+            if "inplace" in str(error)
+            else "Mend the backward pass, or detach the answers, which are then attacked without a gradient.",
         ) from error
     return grad.nan_to_num(0.0, 0.0, 0.0)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import click
 
-from spikeproof.command.arguments import AS_JSON, DIRECTORY, PATH, TEXT, encoded, guarded, noted
+from spikeproof.command.arguments import AS_JSON, DIRECTORY, PATH, TEXT, command_line, encoded, guarded, noted
 
 if TYPE_CHECKING:
     from spikeproof.experiments.run.queue.outlook import Outlook
@@ -183,8 +183,10 @@ def retry(directory: Path, addresses: tuple[str, ...]) -> None:
     `spikeproof work` compute them.
     """
     from spikeproof.errors import InputError
+    from spikeproof.experiments.run.plans import models_of, read_plan
     from spikeproof.experiments.run.queue.survey import retry as forget
     from spikeproof.experiments.run.queue.survey import survey
+    from spikeproof.experiments.study.owned import named_programs
 
     found = survey(directory)
     failed = {**found.aside, **found.retried}
@@ -194,12 +196,14 @@ def retry(directory: Path, addresses: tuple[str, ...]) -> None:
             raise InputError(
                 "Expected the address of a failed cell",
                 repr(address)[:80],
-                f"`spikeproof status {directory}` names them.",
+                f"{command_line('status', directory)} names them.",
             )
     again = forget(directory, wanted)
     for address in again:
         click.echo(f"{found.kinds[address]} {address}: {failed[address].error}")
-    click.echo(f"{len(again)} failed cells can be tried again; `spikeproof work {directory}` does that.")
+    make = named_programs(models_of(read_plan(directory)["plan"]).values())
+    again_by = command_line("work", directory, make=make)
+    click.echo(f"{len(again)} failed cells can be tried again; {again_by} does that.")
 
 
 @click.command()

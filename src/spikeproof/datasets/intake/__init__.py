@@ -1,1 +1,1 @@
-"""Checks on files before they become a data set: folders, numbers of examples, clocks."""
+"""Checks on data and their files: folders, numbers of examples, clocks, and examples nearly the same."""

@@ -362,7 +362,7 @@ class _Model:
         base, budgets = _base(self.study, self.names, self.train, clean), self.budgets(clean)
         rows: list[Record] = [] if budgets else [_clean_record(base)]
         for at in budgets.values():
-            here = [_attack_record(base, self.names, at.budget, cell) for cell in at.attacks]
+            here = [_attack_record(base, self.names, at, cell) for cell in at.attacks]
             rows += here
             if at.attacks:
                 rows.append(record := _worst_record(base, self.names, at, here))
@@ -404,8 +404,23 @@ class _Model:
         return (self.cells[c["address"]] for c in records if c["kind"] == kind and c["address"] in self.cells)
 
 
+def _worth(clean: Stored) -> int:
+    """The number of independent examples that those of a clean cell are worth."""
+    independent: int = clean.metrics.get("independent", clean.metrics["n"])
+    return independent
+
+
+def _ends(metrics: Plain, accuracy: str, clean: Stored) -> Interval:
+    """The interval of an accuracy of a cell, in which examples that are nearly the same count as one."""
+    worth = _worth(clean)
+    if worth == metrics["n"]:
+        return Interval(metrics["ci_low"], metrics["ci_high"])
+    return wilson(metrics[accuracy] * worth, worth)
+
+
 def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
     spec, metrics = train.cell["spec"], clean.metrics
+    low, high = _ends(metrics, "clean_accuracy", clean)
     model, backdoor = spec["model"], clean.metrics.get("backdoor", {})
     return {
         "study": study,
@@ -414,8 +429,8 @@ def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
         "n": metrics["n"],
         "clean_accuracy": metrics["clean_accuracy"],
         "clean_argmax": metrics.get("clean_argmax"),
-        "clean_ci_low": metrics["ci_low"],
-        "clean_ci_high": metrics["ci_high"],
+        "clean_ci_low": low,
+        "clean_ci_high": high,
         "clean_all_draws": metrics["clean_all_draws"],
         "clean_vote": metrics.get("clean_vote"),
         "draws": metrics["draws"],
@@ -505,17 +520,18 @@ def _clean_record(base: Base) -> Record:
     }
 
 
-def _attack_record(base: Base, names: Names, budget: Budget, cell: Stored) -> Record:
+def _attack_record(base: Base, names: Names, at: _AtBudget, cell: Stored) -> Record:
     metrics = cell.metrics
+    low, high = _ends(metrics, "robust_accuracy", at.clean)
     return {
         **base,
         "attack": names.attack(cell.cell["spec"], base["seed"]),
-        "threat": budget.threat,
-        "epsilon": budget.epsilon,
+        "threat": at.budget.threat,
+        "epsilon": at.budget.epsilon,
         "robust_accuracy": metrics["robust_accuracy"],
         "robust_argmax": metrics.get("robust_argmax"),
-        "ci_low": metrics["ci_low"],
-        "ci_high": metrics["ci_high"],
+        "ci_low": low,
+        "ci_high": high,
         "robust_all_draws": metrics["robust_all_draws"],
         "robust_vote": metrics.get("robust_vote"),
         "adversarial_tie_share": metrics["tie_share"],
@@ -539,8 +555,10 @@ def _worst_record(base: Base, names: Names, at: _AtBudget, rows: Sequence[Record
     worst = at.worst
     right, voted, exits = worst.right, worst.column("voted"), worst.column("exit")
     first = worst.column("right_argmax")
-    low, high = wilson(float(right.sum()), len(right))
-    proved = [None, None] if at.proved is None else wilson(float(at.proved.sum()), len(at.proved))
+    worth = _worth(at.clean)
+    share = worth / len(right)
+    low, high = wilson(share * float(right.sum()), worth)
+    proved = [None, None] if at.proved is None else wilson(share * float(at.proved.sum()), worth)
     attacks, metrics = [row["attack"] for row in rows], [cell.metrics for cell in at.attacks]
     record: Record = {
         **base,
@@ -661,6 +679,7 @@ def _judge(rows: Sequence[Record], model: _Model, budgets: Mapping[Budget, _AtBu
                 other_gradients=_other_gradients(spec),
                 tie_share=worst["adversarial_tie_share"],
                 argmax_accuracy=worst["robust_argmax"],
+                different=_worth(at.clean),
             )
         )
         worst["notes"] = [f"{finding.check}: {finding.why}" for finding in verdict.notes]

@@ -24,7 +24,7 @@ from spikeproof.experiments.study.study import Candidate, Study
 from spikeproof.interop.frameworks.adapters import modules_inside
 from spikeproof.keys import Key
 from spikeproof.plainfiles import read_json, shaped
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.specs import build, describe
 from spikeproof.threats import check_budget
 
@@ -171,7 +171,8 @@ def _subject(model: Model, data: Dataset, question: Question, device: str) -> Su
     for threat in question.threats:
         check_budget(threat, shape[-3:])
     images, labels = floats(part.images.to(device)), part.labels.to(device)
-    return Subject.of(model, images, labels, Key.of(question.seed), question.draws, question.batch_size)
+    key, events = Key.of(question.seed), any(map(moves_events, question.threats))
+    return Subject.of(model, images, labels, key, question.draws, question.batch_size, events=events)
 
 
 @one_thread()

@@ -46,8 +46,9 @@ from spikeproof.compiled import (
 )
 from spikeproof.corruptions import Corruption
 from spikeproof.datasets import ClassProportional, Dataset, Sample, Split, floats
+from spikeproof.datasets.intake.copies import effective, groups_of
 from spikeproof.encoders import Direct
-from spikeproof.errors import DamagedError, InputError
+from spikeproof.errors import DamagedError, InputError, out_of_memory
 from spikeproof.evaluation.certificates import ROWS, Certificate, Certified
 from spikeproof.evaluation.columns import stored, subset
 from spikeproof.evaluation.distances import Nearest, evaluate_distances
@@ -103,9 +104,6 @@ FOUND = "images.safetensors"
 
 SECONDS_AT_RISK = 10.0
 """Seconds between two saved states of a suite; a killed run loses at most these and the running member."""
-
-NO_MEMORY = ("out of memory", "can't allocate memory")
-"""Words of PyTorch where memory does not suffice."""
 
 WRITTEN = (CellKind.TRAIN, CellKind.CERTIFY)
 """Kinds of cells for which loops over time are the written ones unless others are chosen: compiled loops give
@@ -308,6 +306,7 @@ class Bench:
             "stochastic": bool(getattr(subject.model, "stochastic", False)),
             "weights": subject.weights,
             "sample_sha256": subject.sample,
+            **copies(subject.images),
             **self.backdoor(cell, subject, parts),
         }
         return {"metrics.json": as_json(metrics), TABLE: table(stored(subject.clean))}
@@ -342,7 +341,8 @@ class Bench:
         images, labels = subject.images[:DIAGNOSED], subject.labels[:DIAGNOSED]
         # of a model that may have state, each diagnostic depends on the forward passes before it
         keep = parts.keep if isinstance(subject.model, Classifier) else unkept
-        found = diagnose(subject.model, images, labels, subject.key.fold("inspect"), keep)
+        events = not subject.validation.images.is_floating_point()  # data sets keep events as integers
+        found = diagnose(subject.model, images, labels, subject.key.fold("inspect"), keep, events=events)
         return {"metrics.json": as_json({**asdict(found), "weights": subject.weights})}
 
     def probe(self, cell: Cell, parts: Unfinished) -> Files:
@@ -724,15 +724,10 @@ class Bench:
         return noted
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether memory of the processor or of an accelerator did not suffice.
-
-    Example:
-        >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("sizes of tensors must match"))
-        (True, False)
-    """
-    words = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in words for part in NO_MEMORY)
+def copies(images: Tensor) -> dict[str, int]:
+    """How many independent examples these are worth, where some are nearly the same; else nothing."""
+    independent = effective(groups_of(images))
+    return {"independent": independent} if independent < len(images) else {}
 
 
 def free_memory() -> None:

@@ -272,6 +272,7 @@ class _CleanNumbers(_Answers):
     clean_vote: NotRequired[Share | None]
     stochastic: Flag
     spikes_per_inference: Number | None
+    independent: NotRequired[Some]
 
 
 class _Changed(_Answers):

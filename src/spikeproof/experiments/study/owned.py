@@ -14,7 +14,17 @@ from spikeproof.networks.classifier import Classifier
 from spikeproof.plainfiles import shaped
 from spikeproof.protocols import Model, Threat
 
-__all__ = ["OWN", "TAKEN", "UNTRAINED", "Owned", "is_owned", "owned", "programs", "reason"]
+__all__ = [
+    "OWN",
+    "TAKEN",
+    "UNTRAINED",
+    "Owned",
+    "is_owned",
+    "named_programs",
+    "owned",
+    "programs",
+    "reason",
+]
 
 OWN = {"name": "own"}
 """What stands in the place of a part that a given model does not show."""
@@ -125,6 +135,15 @@ def owned(spec: Mapping[str, object]) -> Owned:
     given: dict[str, str | None] = shaped(spec["given"], dict[str, str | None], "the given model of a cell")
     make, weights = given.pop("make", None), given.pop("weights", None)
     return Owned(Given(str(make), weights), tuple(sorted((n, str(each)) for n, each in given.items())))
+
+
+def named_programs(models: Iterable[Mapping[str, object]]) -> list[str]:
+    """The programs that make models of a stored study, each once; nothing is run.
+
+    Args:
+        models: of the train cells, as plain data.
+    """
+    return sorted({owned(model).given.make for model in models if is_owned(model)})
 
 
 def reason(certificate: Certificate, model: Model, threat: Threat) -> str | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError, suggest
-from spikeproof.evaluation.callables import ALIKE
+from spikeproof.evaluation.asking.leaks import ALIKE
 from spikeproof.interop.frameworks.adapters import (
     Adapter,
     Layout,

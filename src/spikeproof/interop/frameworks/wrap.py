@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from spikeproof.decoders import Count, MeanPotential, Weighted
 from spikeproof.encoders import Direct
 from spikeproof.errors import InputError, suggest
-from spikeproof.evaluation.callables import LeakError
+from spikeproof.evaluation.asking.leaks import LeakError
 from spikeproof.interop.frameworks.adapters import (
     Adapter,
     Layout,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikeproof.errors import InputError, SpikeproofError
+from spikeproof.errors import InputError, SpikeproofError, of_the_machine
 from spikeproof.experiments.run.shapes import FailureDocument, is_address
 from spikeproof.experiments.run.store import as_json, write_atomically, writing
 from spikeproof.plainfiles import printable, read_json
@@ -32,7 +32,7 @@ FIRST_PAUSE = 1.0
 FOLDER = "failures"
 PASSING = (OSError, MemoryError, EOFError)
 LASTING = (SpikeproofError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
-PASSING_WORDS = ("out of memory", "can't allocate memory", "cuda error", "cudnn", "nccl", "connection")
+PASSING_WORDS = ("connection",)
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,8 @@ def transient(error: BaseException) -> bool:
     if isinstance(error, LASTING):
         return False
     words = str(error).lower()
-    return isinstance(error, PASSING) or (
-        isinstance(error, RuntimeError) and any(word in words for word in PASSING_WORDS)
-    )
+    passing = isinstance(error, RuntimeError) and any(word in words for word in PASSING_WORDS)
+    return passing or isinstance(error, PASSING) or of_the_machine(error)
 
 
 class Failures:

@@ -1,4 +1,4 @@
-"""A callable as a model: calls with images alone, and a check that equal calls give equal answers."""
+"""A callable as a model: calls with images alone, and what is known of a callable from outside."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikeproof.errors import InputError
@@ -17,30 +17,15 @@ from spikeproof.networks.classifier import Classifier
 from spikeproof.protocols import Model, acting_as_in_training, exported, in_training
 
 __all__ = [
-    "ALIKE",
     "Called",
-    "LeakError",
     "Plain",
     "Shaped",
     "answering",
     "by_call",
-    "check_keeps_images",
-    "check_repeats",
-    "unlike",
 ]
-
-ALIKE = 1e-3
-"""Largest relative difference between logits that rounding can explain."""
 
 _KEY = "key"
 """Name of the parameter of a call that takes a key."""
-
-CHECKED = 4
-"""Number of images on which a model is checked before it is measured."""
-
-
-class LeakError(InputError):
-    """A model whose answers depend on earlier forward passes, or on randomness that no key controls."""
 
 
 @dataclass(frozen=True)
@@ -212,85 +197,3 @@ def _takes_key(model: Callable[..., object]) -> bool:
         return False
     second = positional[1]
     return second.name == _KEY or second.default is second.empty
-
-
-def unlike(a: Float[Tensor, "B *K"], b: Float[Tensor, "B *K"]) -> Bool[Tensor, "B"]:
-    """Which images have answers that differ by more than rounding, beside the largest finite one.
-
-    Example:
-        >>> unlike(torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.tensor([[1.0, 2.0], [1.0, 2.1]])).tolist()
-        [False, True]
-        >>> low = -torch.inf
-        >>> unlike(torch.tensor([[1.0, low], [1.0, low]]), torch.tensor([[1.0, low], [2.0, low]])).tolist()
-        [False, True]
-    """
-    a, b = (answer.reshape(len(answer), -1) for answer in (a, b))
-    size = torch.maximum(a.abs(), b.abs())
-    scale = size.where(size.isfinite(), 0).amax().clamp(min=torch.finfo(torch.float32).tiny)
-    apart = ((a - b).abs() > ALIKE * scale) | (a.isnan() != b.isnan())  # equal infinities have no difference
-    return apart.any(1)
-
-
-@torch.no_grad()
-def check_keeps_images(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
-    """Refuse a model that changes its images in place, because it is then measured on other images.
-
-    Raises:
-        InputError: a call changes the images.
-
-    Example:
-        >>> check_keeps_images(lambda images, key=None: images.mul_(2), torch.ones(1, 2), Key.of(0))
-        Traceback (most recent call last):
-        spikeproof.errors.InputError: A model leaves its images as they are: got images that a call has
-        changed in place. Work on a copy: `x = x - mean` in place of `x -= mean`, or `x.clone()` first.
-    """
-    few = x[:CHECKED].clone()
-    try:
-        model(few, key.fold("repeat", "kept").for_rows(range(len(few))))
-    except Exception:  # the measurement itself reports what is wrong with the answers
-        return
-    if not torch.equal(few.nan_to_num(), x[:CHECKED].nan_to_num()):
-        raise InputError(
-            "A model leaves its images as they are",
-            "images that a call has changed in place",
-            "Work on a copy: `x = x - mean` in place of `x -= mean`, or `x.clone()` first.",
-        )
-
-
-@torch.no_grad()
-def check_repeats(model: Model, x: Float[Tensor, "B *F"], key: Key) -> None:
-    """Refuse a model that answers equal calls differently, because its numbers would depend on their order.
-
-    A few images are passed forward twice under one key, with other images in between.
-
-    Raises:
-        LeakError: the second answer differs by more than rounding, or the second call fails.
-
-    Example:
-        >>> check_repeats(lambda images, key=None: images, torch.eye(3), Key.of(0))
-    """
-    few = x[:CHECKED]
-    rows = key.fold("repeat").for_rows(range(len(few)))
-    try:
-        first = model(few, rows)
-    except Exception:  # the measurement itself reports what is wrong with the answers
-        return
-    try:
-        model(few.flip(0).roll(1, -1), rows)
-        second = model(few, rows)
-    except Exception as raised:  # a foreign model may raise any error
-        error = raised.__cause__ or raised
-        raise LeakError(
-            "A model answers every call as if it were the first",
-            f"{type(error).__name__} at the second call: {error}",
-            "Reset its state at the beginning of every call.",
-        ) from error
-    if not isinstance(first, Tensor) or first.shape != second.shape or first.ndim < 1:
-        return  # not logits, which the measurement itself refuses
-    if differs := int(unlike(first, second).sum()):
-        raise LeakError(
-            "A model answers equal calls equally",
-            f"different logits for {differs} of {len(few)} images in a second forward pass",
-            "Reset its state (membrane potentials, running statistics, caches) at the start of every call. "
-            "If it draws random numbers, let it take them from the key and declare `stochastic = True`.",
-        )
