@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from spikeproof.compiled import Backward, using_backward
+from spikeproof.attacks.parts.oracles import Exact
+from spikeproof.attacks.search import evaluator
+from spikeproof.compiled import Backward, fixed_weights, using_backward, using_spans
 from spikeproof.decoders import Count
 from spikeproof.encoders import Direct
 from spikeproof.keys import Key
+from spikeproof.losses import LogitCrossEntropy
 from spikeproof.networks import ConvNet, ModelSpec
 from spikeproof.networks.architecture import OverTime, PooledConv2d
 from spikeproof.networks.lean.maps import mapped
@@ -61,6 +64,53 @@ def test_outputs_are_equal_to_the_bit_and_gradients_near(make, shape, backward):
     assert apart(found[0], wanted[0]) <= NEAR[backward]
     for one, other in zip(found[1:], wanted[1:], strict=True):
         assert torch.equal(one, other)
+
+
+def kept_by(run):
+    """What a run gives, and the places in memory of what it keeps for a backward pass."""
+    places = []
+
+    def keep(saved):
+        places.append(saved.data_ptr())
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+        return run(), places
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["rows", "channels last"])
+@pytest.mark.parametrize("backward", Backward)
+@pytest.mark.parametrize(("make", "shape"), LAYERS)
+def test_fixed_weights_keep_no_input_and_the_gradient_to_the_bit(make, shape, backward, last):
+    layer, x = made(make, shape)
+    if last and len(shape) == 4:
+        layer = layer.to(memory_format=torch.channels_last)
+        x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    known = not isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) or (
+        layer.affine and layer.track_running_stats
+    )
+    known &= getattr(layer, "padding_mode", "zeros") == "zeros" and layer.__dict__.get("padding") != "same"
+    found, weight = [], Key.of(1).normal(layer(x).shape)
+    for fixed in (False, True):
+        with using_backward(backward), fixed_weights(fixed):
+            out, places = kept_by(lambda: mapped(layer, x))
+        assert not known or (x.data_ptr() in places) != fixed
+        found.append((out, torch.autograd.grad((out * weight).sum(), x)[0]))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("span", [None, 2])
+def test_an_attack_fixes_weights_and_finds_the_same_gradient(span):
+    spec = ModelSpec(Direct(5), ConvNet((4, 6), (8,)), LIF(threshold=0.3), ATan(), Count(), (1, 12, 12), 10)
+    model, x, y = spec.build(Key.of(0)).eval(), Key.of(1).uniform((3, 1, 12, 12)), torch.arange(3)
+    goal, leaf = evaluator(model, LogitCrossEntropy(), y), x.clone().requires_grad_()
+    with using_spans(span):
+        answer, fewer = kept_by(lambda: Exact()(goal, x, Key.of(2)))
+        value, more = kept_by(lambda: goal(leaf, Key.of(2))[0])
+        wanted = torch.autograd.grad(value.sum(), leaf)[0]
+    assert torch.equal(answer.grad, wanted)
+    assert wanted.abs().sum() > 0
+    assert span or len(set(fewer)) < len(set(more))
 
 
 def test_bfloat16_is_not_the_plain_backward_pass():

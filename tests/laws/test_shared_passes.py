@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from spikeproof.attacks.gradient.assembled import Assembled
+from spikeproof.attacks.gradient.estimates import GaussianEstimate
+from spikeproof.attacks.gradient.iterated import APGD, APGDT, SAPGD
 from spikeproof.attacks.gradient.plain import PGD, Through
+from spikeproof.attacks.parts.objectives import PotentialMargin
+from spikeproof.attacks.parts.schedules import Cosine, Halving
+from spikeproof.attacks.parts.steps import HeavyBall, Momentum, Nesterov, StableAdaptive, Steepest, TopShare
+from spikeproof.attacks.parts.targets import EveryOther
 from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.attacks.search import GradientAttack, Result
 from spikeproof.catalogue.names import PARTS
@@ -19,10 +26,11 @@ from spikeproof.evaluation.through import rate_twin, through
 from spikeproof.evaluation.verdicts import evaluate_attack
 from spikeproof.gradients import ASSG
 from spikeproof.keys import Key
+from spikeproof.losses import KL
 from spikeproof.networks import MLP, ModelSpec
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan, Triangle
-from spikeproof.threats import Linf
+from spikeproof.threats import L0, L1, L2, Linf
 
 BATCH, THREAT = 32, Linf(0.05)
 
@@ -115,6 +123,91 @@ def test_what_is_left_of_several_batches_is_attacked_in_common_passes(case, monk
     assert not apart.right.bool().all()
     for name in ("right", "x_adv", "queries", "fell", "losses"):
         assert torch.equal(*(getattr(each, name).nan_to_num(7) for each in (apart, joined))), name
+
+
+class Drawing(Steepest):
+    """A step that may draw, as one of a package of its own may."""
+
+    draws = True
+
+
+def of_several_runs():
+    """Attacks from several starts and towards several classes, with every step, and what they attack."""
+    runs = {"steps": 6, "restarts": 3}
+    towards = {"steps": 6, "targets": EveryOther(3)}
+    adaptive = Assembled(**towards, step=StableAdaptive(), schedule=Halving(), restarts=2)
+    recipes = [
+        *(PGD(**runs), PGD(**runs, surrogate=Triangle(2.0)), PGD(**runs, objective=KL())),
+        *(APGD(**runs), APGDT(**towards), SAPGD(**runs)),
+        Assembled(**towards, step=Momentum(1.0, HeavyBall())),
+        Assembled(**runs, step=Nesterov(), schedule=Cosine()),
+        *(Through(gradient=ASSG(), attack=each) for each in (SAPGD(**runs), adaptive)),
+    ]
+    found = [(recipe, Linf(0.04)) for recipe in recipes]
+    return [
+        *found,
+        (PGD(**runs), L2(0.4)),
+        (PGD(**runs), L0(2)),
+        (Assembled(**runs, step=TopShare()), L1(1.0)),
+    ]
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["until fooled", "to the end"])
+@pytest.mark.parametrize(("recipe", "threat"), of_several_runs(), ids=repr)
+def test_runs_side_by_side_give_what_they_give_one_after_the_other(recipe, threat, early, case, monkeypatch):
+    model, x, beside = case[0], Key.of(8).uniform((40, 1, 6, 6)), []
+    y, attack = model(x).argmax(1), replace(recipe(threat), stop_when_fooled=early)
+    twin, at_once = through(model, recipe) or model, GradientAttack._side_by_side
+
+    def counted(*given):
+        beside.append(at_once(*given))
+        return beside[-1]
+
+    for source in (twin, Stranger(twin)):
+        found = []
+        for many in (counted, lambda *_: 1):
+            monkeypatch.setattr(GradientAttack, "_side_by_side", many)
+            key, steady = Key.of(5).for_rows(range(40)), Steady(source, 120)
+            found.append(attack(Steady(model, 120), x, y, key, through=steady))
+        for name, one, other in zip(Result._fields, *found, strict=True):
+            assert (one is None and other is None) or torch.equal(one.nan_to_num(7), other.nan_to_num(7)), (
+                name
+            )
+    assert max(beside) > 1
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        replace(PGD(restarts=3)(THREAT), best_start=True),
+        PGD(restarts=3, objective=PotentialMargin())(THREAT),
+        Assembled(restarts=3, oracle=GaussianEstimate())(THREAT),
+        replace(PGD(restarts=3)(THREAT), step=Drawing()),
+        replace(PGD(restarts=3)(THREAT), step=Momentum(1.0, Drawing())),
+    ],
+    ids=["from the best image", "over time", "estimated", "drawn", "drawn inside"],
+)
+def test_runs_that_draw_or_depend_on_one_another_come_one_after_the_other(attack, case, monkeypatch):
+    model, x, _ = case
+    monkeypatch.setattr(GradientAttack, "_abreast", lambda *_: pytest.fail("side by side"))
+    few = replace(attack, steps=1)
+    few(Steady(model, 128), x, model(x).argmax(1), Key.of(5).for_rows(range(BATCH)))
+
+
+def test_an_example_that_falls_in_a_later_run_is_attacked_until_then(case, monkeypatch):
+    """The first of three runs that breaks an example counts, with the rows and queries of those before it."""
+    model, x = case[0], Key.of(8).uniform((40, 1, 6, 6))
+    attack, key = PGD(steps=6, restarts=3)(Linf(0.04)), Key.of(5).for_rows(range(40))
+    found = attack(Steady(model, 120), x, model(x).argmax(1), key)
+    later = found.fell >= 7
+    assert later.any()
+    assert torch.equal(found.queries[later], found.fell[later] + 2)  # one for each row, and the verdict
+    assert torch.equal((~found.losses.isnan()).sum(0)[later], found.fell[later] + 1)
+    alone = Steady(model, 120), x[later], model(x[later]).argmax(1), key.take(later)
+    few = attack(*alone)
+    assert len(few.losses) == found.fell[later].max() + 1  # where all have fallen, the trace ends
+    monkeypatch.setattr(GradientAttack, "_side_by_side", lambda *_: 1)
+    assert torch.equal(few.losses.nan_to_num(7), attack(*alone).losses.nan_to_num(7))
 
 
 def test_answers_of_another_model_are_no_verdicts(case):

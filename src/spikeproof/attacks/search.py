@@ -8,11 +8,15 @@ During the search, the forward pass of a gradient also says whether its image fo
 its logits are the model's own to the bit: where the gradient source is the model or its twin. Every other
 gradient source costs a forward pass of the model beside its own. On a model that draws, what one pass has
 shown under the draws of the search decides nothing: runs are compared under new draws (`settle`).
+
+Runs from several starts, or towards several classes, take their passes side by side where the examples that
+are left of one run would fill a small part of a pass. What comes out is what they would give one after the
+other, to the bit: once an example falls in a run, its later runs count for nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -21,7 +25,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from spikeproof.attacks.parts.oracles import Evaluate, Exact, Oracle
+from spikeproof.attacks.parts.oracles import Evaluate, Exact, Expectation, Oracle
 from spikeproof.attacks.parts.schedules import Constant, Observation, Schedule
 from spikeproof.attacks.parts.steps import Memory, Position, Steepest, Step
 from spikeproof.attacks.parts.targets import Targets
@@ -125,6 +129,23 @@ class Best:
     def offer(self, rows: Tensor, x: Tensor, fooled: Tensor, value: Tensor) -> Tensor:
         """Keep the images that are at least as good as the best so far; returns which ones were kept."""
         value = value.nan_to_num(torch.inf)  # an answer of NaN counts as an error of the model
+        return self._keep(rows, x, fooled, value)
+
+    def join(self, rows: Tensor, of: Best, others: Tensor, begun: int) -> None:
+        """Keep what another search has found for these examples in its rows `others`.
+
+        Args:
+            rows: the examples.
+            of: the best images of the other search, of which each was offered at least one.
+            others: where they stand there.
+            begun: the row of the trace at which the other search began.
+        """
+        self._keep(rows, of.x[others], of.fooled[others], of.value[others])
+        fell = of.fell[others]
+        new = (fell >= 0) & (self.fell[rows] < 0)
+        self.fell[rows[new]] = begun + fell[new]
+
+    def _keep(self, rows: Tensor, x: Tensor, fooled: Tensor, value: Tensor) -> Tensor:
         before, height = self.fooled[rows], self.value[rows]
         better = (fooled > before) | ((fooled == before) & (value >= height))
         taken = rows[better]
@@ -382,6 +403,12 @@ class _Aim:
             return _WatchingTowards(self.objective, self.target[rows])
         return _Towards(self.objective, self.target[rows])
 
+    def beside(self, others: Sequence[_Aim], rows: Tensor) -> _Aim:
+        """The aim of several runs on the examples in these rows, run after run; this is the first of them."""
+        clean = None if self.clean is None else self.clean[rows].repeat(1 + len(others), 1)
+        targets = [each.target[rows] for each in (self, *others) if each.target is not None]
+        return _Aim(self.objective, clean, torch.cat(targets) if targets else None)
+
 
 @dataclass(frozen=True)
 class _Anchored(Objective):
@@ -528,16 +555,56 @@ class GradientAttack:
             ledger.forward += 1
             turns = self.targets.turns(clean.shape[1]) if self.targets is not None else 1
         best = Best(x)
-        for restart in range(self.restarts * turns):
-            now = key.fold("restart", restart)
+        plans, runs = [], self.restarts * turns
+        for restart in range(runs):
             aim = _Aim(self.objective, clean)
             if self.targets is not None and clean is not None:
                 aim = _Aim(self.objective, target=self.targets(clean, y, restart % turns))
+            plans.append((aim, key.fold("restart", restart)))
+        while plans:
+            many = self._side_by_side(case, ledger, key, len(plans))
+            (aim, now), *others = plans[:many]
+            plans = plans[many:]
+            if others:
+                self._abreast(case, ledger, best, [(aim, now), *others])
+                continue
             run = _Run(self, case, ledger, aim, now, Best(x) if case.stochastic else best)
             end = run.walk(self._start(x, now, best))
             if case.stochastic:
                 ledger.forward += settle(model, y, now.fold("settle"), best, run.best, end)
         return ledger.result(best, judge(model, best.x, y, key.fold("verdict")))
+
+    def _side_by_side(self, case: _Case, ledger: _Ledger, key: Key, left: int) -> int:
+        """How many of the runs that are left take their next passes side by side.
+
+        As many as one pass of the model holds, where no run depends on another and nothing is drawn at their
+        steps. Objectives over time add up in an order that depends on the examples beside one, so that last
+        digits would change.
+        """
+        most, standing, oracle = case.most, len(ledger.standing), self.oracle
+        while isinstance(oracle, Expectation):
+            oracle = oracle.oracle
+        drawn = self.step.draws or self.views or key.rows is None or moves_events(self.threat)
+        drawn = drawn or case.stochastic or getattr(case.gradient_source, "stochastic", False)
+        bound = self.best_start or isinstance(self.objective, Watching) or type(oracle) is not Exact
+        if most is None or not standing or drawn or bound:
+            return 1
+        return max(1, min(left, most // standing))
+
+    def _abreast(self, case: _Case, ledger: _Ledger, best: Best, plans: Sequence[tuple[_Aim, Key]]) -> None:
+        """Take several runs side by side, and enter one after the other what they have found."""
+        rows, ((aim, now), *others) = ledger.standing, plans
+        copies = rows.repeat(len(plans))
+        copied = _Case(case.model, case.gradient_source, case.x[copies], case.y[copies])
+        found = _Abreast(copied.x, ledger.early, len(plans))
+        aim = aim.beside([each for each, _ in others], rows)
+        run = _Run(self, copied, found, aim, now.take(copies), Best(copied.x))
+        run.walk(torch.cat([self._start(case.x, each, best)[rows] for _, each in plans]))
+        for part in torch.arange(len(copies), device=rows.device).view(len(plans), -1):
+            left = ~ledger.done[rows]
+            if bool(left.any()):
+                begun = ledger.enter(rows[left], found, part[left], run.best.fell)
+                best.join(rows[left], run.best, part[left], begun)
 
     def _start(self, x: Tensor, key: Key, best: Best) -> Tensor:
         if self.best_start and bool((best.fooled >= 0).any()):
@@ -560,11 +627,15 @@ class _Case:
     def stochastic(self) -> bool:
         return bool(getattr(self.model, "stochastic", False))
 
+    @property
+    def most(self) -> int | None:
+        """The number of examples that one pass takes at most; None where any number may be passed."""
+        return self.model.most if isinstance(self.model, Bounded) else None
+
     def passes(self, rows: Int64[Tensor, "R"]) -> list[Int64[Tensor, "P"]]:
         """The positions of the examples of every pass that these rows take."""
-        most = self.model.most if isinstance(self.model, Bounded) else None
         everything = torch.arange(len(rows), device=rows.device)
-        return list(torch.split(everything, most or max(len(rows), 1)))
+        return list(torch.split(everything, self.most or max(len(rows), 1)))
 
     @cached_property
     def verdict_model(self) -> Model | None:
@@ -617,11 +688,51 @@ class _Ledger:
         if self.early:
             self.done[rows] = fooled > 0
 
+    def enter(self, rows: Tensor, of: _Ledger, others: Tensor, fell: Int64[Tensor, "L"]) -> int:
+        """Take over what a run beside others has counted for these examples, as if it had passed by itself.
+
+        Args:
+            rows: the examples.
+            of: the ledger of the runs, in which the examples of one run after the other have rows.
+            others: where they stand there.
+            fell: the row of the trace at which each row of that ledger fell, or -1.
+
+        Returns:
+            The row of the trace at which the run begins.
+        """
+        for mine, theirs in ((self.forward, of.forward), (self.backward, of.backward), (self.zero, of.zero)):
+            mine[rows] += theirs[others]
+        begun, ends = len(self.losses), fell[others]
+        length = int(ends.max()) + 1 if self.early and bool((ends >= 0).all()) else len(of.losses)
+        for trace in of.losses[:length]:
+            self.add_row(rows, trace[others])
+        self.done[rows] = of.done[others]
+        return begun
+
     def result(self, best: Best, success: Bool[Tensor, "B"]) -> Result:
         """The best images with their evidence; the forward pass of the verdict is counted."""
         trace = torch.stack(self.losses) if self.losses else self._nothing.new_zeros(0, len(self.done))
         share = self.zero / self.backward.clamp(min=1)
         return Result(best.x, success, trace, self.forward + 1, self.backward, share, best.fell)
+
+
+class _Abreast(_Ledger):
+    """The ledger of runs side by side, in which the examples of one run after the other have rows.
+
+    Args:
+        x: the examples of all runs.
+        early: whether the search stops on an example once the model misclassifies it.
+        runs: number of runs.
+    """
+
+    def __init__(self, x: Float[Tensor, "B *F"], early: bool, runs: int) -> None:
+        super().__init__(x, early)
+        self.runs = runs
+
+    def add_verdicts(self, rows: Tensor, fooled: Float[Tensor, "R"]) -> None:
+        """Mark the examples that need no further attack, and the same examples in later runs."""
+        super().add_verdicts(rows, fooled)
+        self.done = (self.done.view(self.runs, -1).cumsum(0) > 0).flatten()
 
 
 @dataclass(frozen=True)

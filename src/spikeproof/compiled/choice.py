@@ -23,9 +23,11 @@ __all__ = [
     "chosen_backward",
     "chosen_loops",
     "chosen_span",
+    "fixed_weights",
     "using_backward",
     "using_loops",
     "using_spans",
+    "weights_are_fixed",
 ]
 
 LOOPS_VARIABLE = "SPIKEPROOF_LOOPS"
@@ -138,6 +140,40 @@ def using_backward(backward: Backward) -> Iterator[None]:
         yield
     finally:
         _backward.reset(token)
+
+
+_fixed: ContextVar[bool] = ContextVar("fixed", default=False)
+
+
+def weights_are_fixed() -> bool:
+    """Whether forward passes in this block of code are followed by gradients on their inputs alone.
+
+    Example:
+        >>> weights_are_fixed()
+        False
+    """
+    return _fixed.get()
+
+
+@contextmanager
+def fixed_weights(fixed: bool = True) -> Iterator[None]:
+    """Pass back no gradient on weights of linear maps in evaluation mode, whose inputs need not be kept then.
+
+    The gradient on the input is the same to the bit. Attacks compute theirs so.
+
+    Args:
+        fixed: False for gradients on weights also inside such a block.
+
+    Example:
+        >>> with fixed_weights():
+        ...     weights_are_fixed()
+        True
+    """
+    token = _fixed.set(fixed)
+    try:
+        yield
+    finally:
+        _fixed.reset(token)
 
 
 _span: ContextVar[int | None] = ContextVar("span", default=None)

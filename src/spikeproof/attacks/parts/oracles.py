@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spikeproof.compiled import fixed_weights
 from spikeproof.errors import InputError, of_the_machine
 from spikeproof.keys import Key
 
@@ -85,7 +86,7 @@ class Exact(Oracle):
 
     def __call__(self, evaluate: Evaluate, x: Float[Tensor, "B *F"], key: Key) -> OracleAnswer:
         x = x.detach().requires_grad_()
-        with torch.enable_grad():
+        with torch.enable_grad(), fixed_weights():
             value, fooled = evaluate(x, key)
             total = value.sum() + 0 * x.sum()  # a model that ignores the image has gradient zero
             grad = slope(total, x)

@@ -69,6 +69,7 @@ class Step:
     """The map from an iterate and its gradient to the next iterate."""
 
     whole: ClassVar[bool] = False  # whether every iterate holds whole events
+    draws: ClassVar[bool] = True  # whether a step may draw from the key of its position
 
     def begin(self, x: Float[Tensor, "B *F"]) -> Memory:
         """The memory before the first step."""
@@ -95,6 +96,8 @@ class Steepest(Step):
         Madry et al. 2018, section 2.1.
     """
 
+    draws: ClassVar[bool] = False
+
     def __call__(self, position: Position, grad: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         moved = position.here + per_example(position.size, grad) * position.threat.steepest(grad)
         return position.threat.project(moved, position.x), memory
@@ -119,6 +122,8 @@ class TopShare(Step):
     Source:
         Tramèr & Boneh 2019, section 4.1 (SLIDE); Croce & Hein 2021 ("Mind the box"), section 4.
     """
+
+    draws: ClassVar[bool] = False
 
     share: float = 0.05
 
@@ -158,6 +163,8 @@ class FrankWolfe(Step):
         Frank & Wolfe 1956; step sizes of Jaggi 2013, algorithm 1.
     """
 
+    draws: ClassVar[bool] = False
+
     def begin(self, x: Tensor) -> Memory:
         return {"age": torch.zeros(len(x), dtype=x.dtype, device=x.device)}
 
@@ -187,6 +194,8 @@ class HeavyBall(Step):
     Source:
         Croce & Hein 2020 (AutoAttack), algorithm 1.
     """
+
+    draws: ClassVar[bool] = False
 
     weight: float = 0.75
 
@@ -231,6 +240,10 @@ class Momentum(Step):
     def __post_init__(self) -> None:
         if not self.decay >= 0:
             raise InputError("A decay is at least 0", f"decay={self.decay}", "Try 1.0.")
+
+    @property
+    def draws(self) -> bool:  # type: ignore[override]
+        return self.step.draws
 
     def begin(self, x: Tensor) -> Memory:
         return {"momentum": torch.zeros_like(x), **self.step.begin(x)}
@@ -282,6 +295,8 @@ class Adam(Step):
     Source:
         Kingma & Ba 2015, algorithm 1.
     """
+
+    draws: ClassVar[bool] = False
 
     first: float = 0.9
     second: float = 0.999

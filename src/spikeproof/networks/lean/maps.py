@@ -2,7 +2,8 @@
 
 Batch normalisation in evaluation mode passes back the same gradient to the bit without the sums that only
 gradients on its weights need. Convolutions and linear layers pass it back as `spikeproof.compiled.Backward`
-says. A gradient on weights is computed where it is asked for, by PyTorch and to the same bit.
+says. A gradient on weights is computed where it is asked for, by PyTorch and to the same bit; where weights
+are fixed (`spikeproof.compiled.fixed_weights`), nothing is kept for it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from spikeproof.compiled import Backward, chosen_backward
+from spikeproof.compiled import Backward, chosen_backward, weights_are_fixed
 from spikeproof.protocols import Context
 
 __all__ = ["convolved", "mapped"]
@@ -24,6 +25,9 @@ __all__ = ["convolved", "mapped"]
 
 class _Node(Context, Protocol):
     next_functions: tuple[tuple[Any, int], ...]
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors."""
 
 
 def _wanted(ctx: _Node, index: int) -> bool:
@@ -47,18 +51,19 @@ class _Normalised(torch.autograd.Function):
     def forward(ctx: _KeptNorm, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        ctx.save_for_backward(x, weight, norm.running_mean, norm.running_var)
+        kept = None if weights_are_fixed() else x
+        ctx.save_for_backward(kept, weight, norm.running_mean, norm.running_var)
         ctx.norm = norm
         return F.batch_norm(x, norm.running_mean, norm.running_var, weight, bias, False, 0.0, norm.eps)
 
     @staticmethod
     def backward(ctx: _KeptNorm, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight, mean, variance), grad = ctx.saved_tensors, grads[0]
-        if _wanted(ctx, 1) or _wanted(ctx, 2):
+        if x is not None and (_wanted(ctx, 1) or _wanted(ctx, 2)):
             kept = (grad, x, weight, mean, variance, None, None, False, ctx.norm.eps, [True, True, True])
             return *torch.ops.aten.native_batch_norm_backward(*kept), None
-        along = [1, -1] + [1] * (x.ndim - 2)
-        inverse = (1 / (variance.double() + ctx.norm.eps).sqrt()).to(x.dtype)
+        along = [1, -1] + [1] * (grad.ndim - 2)
+        inverse = (1 / (variance.double() + ctx.norm.eps).sqrt()).to(grad.dtype)
         scaled = grad * inverse.view(along)
         again = torch.is_grad_enabled()  # the gradient is to be differentiated itself
         return scaled * weight.view(along) if again else scaled.mul_(weight.view(along)), None, None, None
@@ -71,15 +76,17 @@ def _normalised(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 class _KeptConvolution(_Node, Protocol):
     how: tuple[Any, ...]
+    half: bool
+    layout: tuple[torch.Size, tuple[int, ...]]
 
 
 class _Convolved(torch.autograd.Function):
-    """A convolution whose gradient on the input is a sum of products of bfloat16."""
+    """A convolution whose gradient on the input may be a sum of products of bfloat16."""
 
     @staticmethod
     def forward(ctx: _KeptConvolution, x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.how = how
+        ctx.save_for_backward(None if weights_are_fixed() else x, weight)
+        ctx.how, ctx.half, ctx.layout = how, _in_bfloat16(x), (x.shape, x.stride())
         return F.conv2d(x, weight, bias, *how)
 
     @staticmethod
@@ -88,19 +95,21 @@ class _Convolved(torch.autograd.Function):
         (x, weight), grad = ctx.saved_tensors, grads[0]
         stride, padding, dilation, groups = ctx.how
         rest = (stride, padding, dilation, False, (0, 0), groups)
-        biased = [weight.shape[0]] if _wanted(ctx, 2) else None
+        biased = [weight.shape[0]] if x is not None and _wanted(ctx, 2) else None
         by_x = by_weight = by_bias = None
-        if _wanted(ctx, 1) or biased:
+        if x is not None and (_wanted(ctx, 1) or biased):
             mask = [False, True, biased is not None]
             found = torch.ops.aten.convolution_backward(grad, x, weight, biased, *rest, mask)
             _, by_weight, by_bias = found
         if _wanted(ctx, 0):
-            like_x = torch.empty(x.shape, dtype=torch.bfloat16, device=x.device)
-            mask = [True, False, False]
-            found = torch.ops.aten.convolution_backward(
-                grad.bfloat16(), like_x, weight.bfloat16(), None, *rest, mask
-            )
-            by_x = found[0].to(x.dtype)
+            (shape, strides), mask = ctx.layout, [True, False, False]
+            if ctx.half:
+                like_x = torch.empty(shape, dtype=torch.bfloat16, device=grad.device)
+                factors = grad.bfloat16(), like_x, weight.bfloat16()
+            else:  # of the input, its shape and order are asked for
+                factors = grad, grad.new_empty_strided(shape, strides), weight
+            found = torch.ops.aten.convolution_backward(*factors, None, *rest, mask)
+            by_x = found[0].to(grad.dtype)
         return by_x, by_weight, by_bias, *[None] * len(ctx.how)
 
 
@@ -112,7 +121,7 @@ def convolved(
     x: Float[Tensor, "B C H W"], layer: nn.Conv2d, weight: Tensor, stride: int, padding: int
 ) -> Tensor:
     """A convolution of `x` with a kernel that a layer makes of its weights, with the chosen backward pass."""
-    if not _in_bfloat16(x) or layer.training or not _passes_back(x):
+    if not (_in_bfloat16(x) or weights_are_fixed()) or layer.training or not _passes_back(x):
         return F.conv2d(x, weight, layer.bias, stride, padding)
     how = ((stride,) * 2, (padding,) * 2, (1, 1), 1)
     out: Tensor = _Convolved.apply(x, weight, layer.bias, *how)  # type: ignore[no-untyped-call]
@@ -132,7 +141,7 @@ class _Multiplied(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: _Node, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(None if weights_are_fixed() else x, weight)
         return F.linear(x, weight, bias)
 
     @staticmethod
@@ -141,15 +150,17 @@ class _Multiplied(torch.autograd.Function):
         (x, weight), grad = ctx.saved_tensors, grads[0]
         by_x = by_weight = by_bias = None
         if _wanted(ctx, 0):
-            by_x = (grad.bfloat16() @ weight.bfloat16()).to(x.dtype)
-        if _wanted(ctx, 1):
+            by_x = (grad.bfloat16() @ weight.bfloat16()).to(grad.dtype)
+        if x is not None and _wanted(ctx, 1):
             by_weight = grad.flatten(0, -2).T @ x.flatten(0, -2)
-        if _wanted(ctx, 2):
+        if x is not None and _wanted(ctx, 2):
             by_bias = grad.flatten(0, -2).sum(0)
         return by_x, by_weight, by_bias
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    if not _in_bfloat16(x):  # PyTorch keeps the input for a gradient on the weight alone
+        return F.linear(x, layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
     out: Tensor = _Multiplied.apply(x, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
     return out
 
@@ -194,6 +205,6 @@ def mapped(layer: nn.Module, x: Float[Tensor, "B *F"]) -> Float[Tensor, "B *G"]:
         stored = layer.affine and layer.running_var is not None and x.dtype == layer.weight.dtype in WHOLE
         known = NORMS.get(type(layer)) if stored else None
     else:
-        known = MAPS.get(type(layer)) if _in_bfloat16(x) else None
+        known = MAPS.get(type(layer)) if _in_bfloat16(x) or weights_are_fixed() else None
     out = layer(x) if known is None else known(layer, x)
     return out

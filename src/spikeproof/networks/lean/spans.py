@@ -21,8 +21,10 @@ from spikeproof.compiled import (
     Loops,
     chosen_backward,
     chosen_loops,
+    fixed_weights,
     using_backward,
     using_loops,
+    weights_are_fixed,
 )
 from spikeproof.errors import InputError
 from spikeproof.networks.architecture import OverTime, SpikingNetwork
@@ -125,12 +127,12 @@ def _as_chosen() -> tuple[AbstractContextManager[None], AbstractContextManager[N
     The repetition runs where the backward pass runs: after the block of code that has chosen them, or in a
     thread of the accelerator, which knows no choice.
     """
-    return nullcontext(), _choosing(chosen_loops(), chosen_backward())
+    return nullcontext(), _choosing(chosen_loops(), chosen_backward(), weights_are_fixed())
 
 
 @contextmanager
-def _choosing(loops: Loops, backward: Backward) -> Iterator[None]:
-    with using_loops(loops), using_backward(backward):
+def _choosing(loops: Loops, backward: Backward, fixed: bool) -> Iterator[None]:
+    with using_loops(loops), using_backward(backward), fixed_weights(fixed):
         yield
 
 
