@@ -403,6 +403,10 @@ class _Layer(TypedDict):
     cv2: Number | None
     lv: Number | None
     fano: Number | None
+    attacked_cv: NotRequired[Number | None]
+    attacked_cv2: NotRequired[Number | None]
+    attacked_lv: NotRequired[Number | None]
+    attacked_fano: NotRequired[Number | None]
     bits: dict[str, Number]
     shuffled: dict[str, Number]
     windows: list[_Window]
