@@ -197,7 +197,7 @@ def test_a_cell_from_before_the_irregularity_under_attack_is_shown_with_dashes(f
                 del layer[f"attacked_{name}"]
     section = str(spike_section(old, records(finished)).markup)
     first = section[section.index("<td>hidden 1</td>") :].partition("</tr>")[0]
-    assert first.count("–") >= 4
+    assert first.count("\N{EN DASH}") >= 4
 
 
 def test_the_energy_under_attack_is_the_largest_of_the_analyses_of_a_model_at_a_budget(finished):

@@ -43,7 +43,7 @@ from spikeproof.experiments.study.rehearsal import rehearse
 from spikeproof.experiments.study.study import AXES, Candidate, Study, Sweep
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, ModelSpec
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.specs import address, build, canonical, describe
 from spikeproof.statistics import draws_wanted
 from spikeproof.threats import check_budget
@@ -227,6 +227,8 @@ def _check_data(study: Study, data: Dataset) -> None:
     for threat in study.threats:
         with located(study.lines.get(threat)):
             check_budget(threat, shape)
+            if moves_events(threat):  # a window, a region or a polarity may lie beyond the recordings
+                threat.start(torch.zeros(1, *data.test.images.shape[1:]), Key.of(0))
     for corruption in study.corruptions:
         with located(study.lines.get(corruption)):
             corruption.check(data.test.images.shape[1:])
