@@ -138,8 +138,8 @@ def test_codes_of_a_built_in_study_are_compared_under_a_read_out_that_weighs_all
     groups: dict[object, list[Candidate]] = {}
     for model in load(name).models:
         if isinstance(model, Candidate) and not getattr(model.encoder, "timed", False):
-            groups.setdefault((model.network, model.neuron, model.rule), []).append(model)
-    for group in groups.values():  # models that differ in nothing but their code and what reads it
+            groups.setdefault((model.network, model.neuron), []).append(model)
+    for group in groups.values():  # of networks that are alike
         codes = {model.encoder for model in group}
         neutral = {model.encoder for model in group if "MeanCurrent(" in repr(model.decoder)}
         assert len({type(code) for code in codes}) < 2 or codes == neutral
