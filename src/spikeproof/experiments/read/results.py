@@ -407,6 +407,7 @@ class _Model:
 def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
     spec, metrics = train.cell["spec"], clean.metrics
     model, backdoor = spec["model"], clean.metrics.get("backdoor", {})
+    suspicion = clean.metrics.get("suspicion", {})
     return {
         "study": study,
         "dataset": spec["dataset"]["name"],
@@ -434,6 +435,8 @@ def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
         "backdoor_low": backdoor.get("triggered_low"),
         "backdoor_high": backdoor.get("triggered_high"),
         "backdoor_without": backdoor.get("target_share"),
+        "backdoor_suspect": suspicion.get("suspect"),
+        "backdoor_p_value": suspicion.get("p_value"),
     }
 
 

@@ -265,8 +265,14 @@ class _Backdoor(TypedDict):
     triggered_high: Share
 
 
+class _Suspicion(TypedDict):
+    suspect: Count
+    p_value: Share
+
+
 class _CleanNumbers(_Answers):
     backdoor: NotRequired[_Backdoor]
+    suspicion: NotRequired[_Suspicion]
     clean_accuracy: Share
     clean_all_draws: Share
     clean_vote: NotRequired[Share | None]
