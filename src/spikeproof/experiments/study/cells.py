@@ -229,7 +229,7 @@ def _check_data(study: Study, data: Dataset) -> None:
             check_budget(threat, shape)
             if moves_events(threat):  # a window, a region or a polarity may lie beyond the recordings
                 threat.start(torch.zeros(1, *data.test.images.shape[1:]), Key.of(0))
-    for corruption in study.corruptions:
+    for corruption in study.fitting(data.test.images.shape[1:]):
         with located(study.lines.get(corruption)):
             corruption.check(data.test.images.shape[1:])
     for recipe, threat in product(study.attacks, {type(t): t for t in study.threats}.values()):
@@ -283,7 +283,7 @@ def _cells(study: Study, data: Dataset, model: Candidate | Owned, examples: int)
                 "probe": describe(probe, PARTS),
             }
             yield Cell.of(CellKind.PROBE, {**measured, **under})
-        for corruption, severity in product(study.corruptions, study.severities):
+        for corruption, severity in product(study.fitting(data.test.images.shape[1:]), study.severities):
             changed: CellSpec = {"corruption": describe(corruption, PARTS), "severity": severity}
             yield Cell.of(CellKind.CORRUPT, {**measured, **changed})
         for norm, search in product(study.norms, study.distances):
