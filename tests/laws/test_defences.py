@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from spikeproof.attacks.answers.noise import NoiseSearch
+from spikeproof.attacks.events.spikesearch import SpikeSearch
 from spikeproof.attacks.gradient.plain import BIM, FGSM, PGD, Through
+from spikeproof.attacks.gradient.universal import Universal
 from spikeproof.attacks.made_of.composite import WorstOf
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.physical.onepatch import UniversalPatch
@@ -54,7 +56,7 @@ from spikeproof.networks.classifier import ModelSpec
 from spikeproof.neurons import DLIF, IF, LIF, SNU, PrimedIF, ReLU, Spiking, potentials
 from spikeproof.specs import build
 from spikeproof.surrogates import ATan
-from spikeproof.threats import Flips, Linf
+from spikeproof.threats import Flips, LaserBeam, Linf, Sticker, WindowFlips
 
 BASE = BPTT(epochs=2, batch_size=8)
 SPEC = ModelSpec(Direct(3), MLP((6,)), LIF(), ATan(), MeanPotential(), (1, 4, 4), 2)
@@ -634,10 +636,32 @@ REFUSED = [
     (lambda: trained(Adversarial(BASE, attack=Suite())), "attack on the trained model alone"),
     (lambda: trained(Adversarial(BASE, attack=Transfer())), "attack on the trained model alone"),
     (lambda: trained(Adversarial(BASE, attack=UniversalPatch())), "attack on the trained model alone"),
+    (lambda: trained(Adversarial(BASE, attack=Universal())), "attack on the trained model alone"),
     (lambda: trained(TRADES(BASE, attack=FGSM(objective=KL()))), "zero at the clean image"),
     (lambda: trained(Adversarial(BASE, Flips(3))), "whole events"),
+    (
+        lambda: checked(Adversarial(BASE, Flips(2), OverfittingWatch(), SpikeSearch()), of_events()),
+        "The watch",
+    ),
+    (
+        lambda: checked(Adversarial(BASE, WindowFlips(2, first=9), None, SpikeSearch()), of_events()),
+        "A window",
+    ),
+    (lambda: checked(Adversarial(BASE, LaserBeam(0.3), OverfittingWatch(), NoiseSearch())), "attacks by PGD"),
+    (lambda: checked(Adversarial(BASE, LaserBeam(0.3))), "no step leads from beam"),
+    (lambda: checked(FastAdversarial(BASE, LaserBeam(0.3), watch=None)), "no step leads"),
+    (lambda: checked(Adversarial(BASE, Sticker(0.5, mask=("#.", "..")))), "A mask of"),
+    (
+        lambda: checked(Adversarial(BASE, LaserBeam(0.3), None, WorstOf(attacks=(NoiseSearch(), PGD())))),
+        "beam to beam",
+    ),
     (lambda: trained(Adversarial(BASE, Linf(8.0))), "reaches every image"),
 ]
+
+
+def checked(rule, model=None):
+    """Refused before any training."""
+    rule.check_model(SPEC.build(Key.of(0)) if model is None else model)
 
 
 @pytest.mark.parametrize(("make", "words"), REFUSED, ids=[words for _, words in REFUSED])

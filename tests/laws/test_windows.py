@@ -13,6 +13,7 @@ from spikeproof.catalogue.names import PARTS
 from spikeproof.errors import InputError
 from spikeproof.evaluation.suites import evaluate_suite
 from spikeproof.evaluation.verdicts import evaluate_attack, evaluate_clean
+from spikeproof.experiments.study.cells import cells_of
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.keys import Key
@@ -216,3 +217,25 @@ epsilons: [1, 2]
     assert WindowShifts(2, first=2, measure="jitter") in chosen.threats
     with pytest.raises(InputError, match=r"study.yaml:5: .*A window"):
         study_of(parse(text.replace("stop: 2", "stop: 0"), "study.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("threat", "fault"),
+    [
+        ("{window-flips: {first: 2, stop: 9}}", "A window lies within the 6 time steps"),
+        ("{window-shifts: {first: 6}}", "A window lies within the 6 time steps"),
+        ("{flips: {polarity: 1}}", "The polarity 1 is a channel of events"),
+    ],
+)
+def test_a_study_refuses_what_lies_beyond_its_recordings_before_any_training(threat, fault):
+    text = f"""\
+name: beyond
+data: {{coded: {{data: digits, code: {{latency: {{steps: 6}}}}}}}}
+models: [{{encoder: {{events: {{steps: 6}}}}, network: {{mlp: {{hidden: [8]}}}}}}]
+suite: quick
+threat: {threat}
+epsilons: [2]
+"""
+    chosen = study_of(parse(text, "study.yaml"))
+    with pytest.raises(InputError, match=rf"study.yaml:6: {fault}"):
+        cells_of(chosen, chosen.data.load(None))

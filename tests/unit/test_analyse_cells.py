@@ -24,7 +24,7 @@ from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.keys import Key
 from spikeproof.report.page import write
-from spikeproof.report.spike_page import pareto_front
+from spikeproof.report.spike_page import dearest, pareto_front, spike_section
 from spikeproof.threats import Linf
 
 TEXT = """\
@@ -78,7 +78,8 @@ def test_every_model_and_budget_has_a_record_and_only_spiking_ones_have_layers(f
         for layer in row["layers"]:
             assert layer["counts"] >= 0
             assert layer["times"] >= 0
-            assert (layer["fano"] is not None) == (row["encoder"] == "bernoulli")
+            for fano in (layer["fano"], layer["attacked_fano"]):
+                assert (fano is not None) == (row["encoder"] == "bernoulli")
             assert {*layer["bits"]} == {"counts", "first spikes", "order", "full patterns"}
             assert {w["stop"] for w in layer["windows"]} == set(
                 range(1, 5 if row["encoder"] == "latency" else 4)
@@ -164,6 +165,47 @@ def test_neither_the_batch_nor_a_second_call_changes_an_analysis():
     same = SpikeAnalysis()(net, x, x, y, Key.of(2), Linf(0.1))
     assert {(layer["counts"], layer["times"]) for layer in same["layers"]} == {(0.0, 0.0)}
     assert same["cost"] == same["attacked_cost"]
+
+
+def test_the_irregularity_under_attack_is_that_of_the_attacked_trains():
+    """With both sides exchanged each number becomes the other, and without an attack both are equal."""
+    chosen = study(TEXT.replace("latency: {steps: 4}", "direct: {steps: 12}"))
+    data = chosen.data.load(None)
+    x, y = Key.of(1).uniform((12, 1, 8, 8)), torch.arange(12) % 3
+    moved = 1 - x
+    names = ("cv", "cv2", "lv", "fano")
+    seen = dict.fromkeys(names, 0)
+    for model in chosen.models[:2]:  # by steady currents, and by chance
+        net = model_spec(chosen, data, model).build(Key.of(0)).eval()
+        to, back, same = (
+            SpikeAnalysis()(net, a, b, y, Key.of(2), Linf(0.1))["layers"]
+            for a, b in ((x, moved), (moved, x), (x, x))
+        )
+        for there, here, still in zip(to, back, same, strict=True):
+            for name in names:
+                assert there[f"attacked_{name}"] == here[name]
+                assert still[f"attacked_{name}"] == still[name]
+                seen[name] += there[name] != here[name]
+    assert all(seen.values())  # otherwise the numbers of either side would pass for both
+
+
+def test_a_cell_from_before_the_irregularity_under_attack_is_shown_with_dashes(finished):
+    old = json.loads(json.dumps(spike_records(finished)))
+    for row in old:
+        for layer in row["layers"]:
+            for name in ("cv", "cv2", "lv", "fano"):
+                del layer[f"attacked_{name}"]
+    section = str(spike_section(old, records(finished)).markup)
+    first = section[section.index("<td>hidden 1</td>") :].partition("</tr>")[0]
+    assert first.count("\N{EN DASH}") >= 4
+
+
+def test_the_energy_under_attack_is_the_largest_of_the_analyses_of_a_model_at_a_budget(finished):
+    rows = spike_records(finished)
+    other = json.loads(json.dumps(rows[0]))
+    other["attacked_cost"]["picojoules"] *= 3
+    assert dearest([*rows, other], rows[0]) == pytest.approx(3 * rows[0]["attacked_cost"]["picojoules"])
+    assert dearest([*rows, other], rows[1]) == rows[1]["attacked_cost"]["picojoules"]
 
 
 def test_the_pareto_front_is_what_nothing_beats():

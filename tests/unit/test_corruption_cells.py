@@ -11,9 +11,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from spikeproof.catalogue.names import PARTS
 from spikeproof.catalogue.saved import load
 from spikeproof.command.cli import cli
-from spikeproof.corruptions import Contrast, GaussianCorruption, Occlusion
+from spikeproof.corruptions import Contrast, Corruption, GaussianCorruption, Occlusion
 from spikeproof.datasets import ClassProportional, Digits, floats
 from spikeproof.errors import InputError
 from spikeproof.evaluation.verdicts import evaluate_clean, evaluate_corrupted
@@ -113,6 +114,26 @@ def test_a_corruption_that_does_not_fit_the_data_is_refused_before_any_training(
     wrong = study(TEXT.replace("contrast", "event-drops"))
     with pytest.raises(InputError, match=r"study.yaml:8: EventDrops changes recordings of events"):
         cells_of(wrong, wrong.data.load(None))
+
+
+def test_a_group_stands_for_the_corruptions_that_the_data_allow_and_what_is_named_must_fit():
+    """Spikes of grey images have one polarity, so there is none to drop or to flip."""
+    text = """\
+name: events
+data: {coded: {data: digits, code: {latency: {steps: 3}}}}
+models: [{encoder: {events: {steps: 3}}, network: {mlp: {hidden: [4]}}}]
+corruptions: [events]
+severities: [2]
+"""
+    chosen = study(text)
+    data = chosen.data.load(None)
+    planned = [cell.spec["corruption"]["name"] for cell in cells_of(chosen, data) if cell.kind == "corrupt"]
+    everything = {name for name, each in PARTS[Corruption].items() if each.EVENTS}
+    assert {*planned} == everything - {"polarity-flips", "polarity-drops"}
+    for wrong in ("[events, polarity-flips]", "[polarity-flips]", "[images]"):
+        other = study(text.replace("[events]", wrong))
+        with pytest.raises(InputError, match=r"study.yaml:4: "):
+            cells_of(other, data)
 
 
 def test_a_record_is_the_mean_over_its_cell_and_the_pairs_with_the_clean_one(finished):

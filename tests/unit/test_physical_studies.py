@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from spikeproof.auditing.backdoors import margin_test
+from spikeproof.catalogue.saved import load
 from spikeproof.datasets import Digits
 from spikeproof.errors import InputError
 from spikeproof.evaluation.suites import plan
@@ -15,6 +17,7 @@ from spikeproof.experiments.run.executors import Serial
 from spikeproof.experiments.study.cells import cells_of
 from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of
+from spikeproof.keys import Key
 from spikeproof.poisoning import BadNets, Poisoned
 from spikeproof.report import page
 from spikeproof.threats import BentSticker, LaserBeam, MovablePatch, Sticker
@@ -33,6 +36,8 @@ epsilons: [{EPSILON}]
 examples: 40
 """
 STICKER = "{sticker: {printable: [[0.0], [1.0]], seen_from: {draws: 3}}}"
+
+MARGINS = Key.of(0).fold("evaluation").fold("backdoor").fold("margins")
 
 
 def study(threat=STICKER, attack="rp2: {steps: 4, views: 1}", epsilon="0.5", of=TEXT):
@@ -65,6 +70,8 @@ def test_the_record_has_the_success_of_the_backdoor_and_the_accuracy_in_views(fi
     assert attacked["effort"]["budget_violations"] == 0
     assert worst["backdoor_success"] > 0.8 > 0.2 > worst["backdoor_without"]
     assert worst["backdoor_low"] < worst["backdoor_success"] <= worst["backdoor_high"]
+    found = margin_test(load(worst["train_cell"]), (1, 8, 8), 10, MARGINS, starts=10, steps=50)
+    assert (worst["backdoor_suspect"], worst["backdoor_p_value"]) == (found.suspect, found.p_value)
 
 
 def test_the_backdoor_in_the_record_is_that_of_the_test_images_of_other_classes(finished):
@@ -82,6 +89,17 @@ def test_the_page_states_both(finished):
     text = page.write(finished, records(finished)).read_text()
     assert re.search(r"trained on poisoned data. Of the images of other classes, [\d.]+ % \[", text)
     assert "clean in views" in text
+
+
+@pytest.mark.parametrize(
+    ("p_value", "said"),
+    [(0.01, "suspects class 3 (p = 0.010)"), (0.4, "suspects no class (p = 0.400)"), (None, "")],
+)
+def test_the_page_says_what_the_test_without_data_suspects(finished, p_value, said):
+    rows = [row | {"backdoor_suspect": 3, "backdoor_p_value": p_value} for row in records(finished)]
+    text = page.write(finished, rows).read_text()
+    assert said in text
+    assert ("The test without data" in text) == bool(said)
 
 
 def test_a_beam_search_is_refused_for_stickers_and_steps_are_refused_for_beams():

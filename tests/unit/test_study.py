@@ -27,6 +27,7 @@ from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import load, study_of
 from spikeproof.experiments.study.files.settings import assign
 from spikeproof.experiments.study.kinds import CellKind
+from spikeproof.experiments.study.study import Candidate
 from spikeproof.neurons import ReLU
 from spikeproof.specs import address
 from spikeproof.threats import Linf, Region
@@ -130,6 +131,18 @@ def test_built_in_studies_can_be_read(name):
 @pytest.mark.parametrize("name", ["quickstart", "fashion", "rules"])
 def test_comparisons_on_images_have_the_ann_twin_as_their_baseline(name):
     assert any(model.neuron == ReLU() and model.encoder == Direct(1) for model in load(name).models)
+
+
+@pytest.mark.parametrize("name", sorted({*studies()} - {"quickstart"}))  # which compares decoders
+def test_codes_of_a_built_in_study_are_compared_under_a_read_out_that_weighs_all_steps_alike(name):
+    groups: dict[object, list[Candidate]] = {}
+    for model in load(name).models:
+        if isinstance(model, Candidate) and not getattr(model.encoder, "timed", False):
+            groups.setdefault((model.network, model.neuron), []).append(model)
+    for group in groups.values():  # of networks that are alike
+        codes = {model.encoder for model in group}
+        neutral = {model.encoder for model in group if "MeanCurrent(" in repr(model.decoder)}
+        assert len({type(code) for code in codes}) < 2 or codes == neutral
 
 
 def test_the_spec_of_a_study_is_json():

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -81,9 +81,10 @@ class LayerSummary(TypedDict):
     `rate` is the mean number of spikes per neuron and `attacked_rate` the same for attacked images. `counts`
     and `times` are the two parts of the Victor-Purpura distance from clean to attacked spike trains, means
     over all neurons; `distances` are means over the trains that spike in either, null where none does. `cv`,
-    `cv2` and `lv` are means over trains with enough intervals, `fano` the mean over neurons for repeated
-    draws of the same image; null where there are none. `bits` is the mean information per neuron about the
-    class by response, and `shuffled` what is left of its bias.
+    `cv2` and `lv` are means over the clean trains with enough intervals, `fano` the mean over neurons for
+    repeated draws of the same image, and `attacked_cv` to `attacked_fano` the same for attacked images; null
+    where there are none. `bits` is the mean information per neuron about the class by response, and
+    `shuffled` what is left of its bias. Cells that are older than the numbers for attacked trains lack them.
     """
 
     layer: str
@@ -97,6 +98,10 @@ class LayerSummary(TypedDict):
     cv2: float | None
     lv: float | None
     fano: float | None
+    attacked_cv: NotRequired[float | None]
+    attacked_cv2: NotRequired[float | None]
+    attacked_lv: NotRequired[float | None]
+    attacked_fano: NotRequired[float | None]
     bits: dict[str, float]
     shuffled: dict[str, float]
     windows: list[ReadoutWindow]
@@ -327,17 +332,24 @@ class SpikeAnalysis(Analysis):
             return
         pairs = zip(_run(model, clean, draws, size), _run(model, attacked, draws, size), strict=True)
         again = [
-            _run(model, clean, draws.fold("again", i), size)
+            [_run(model, images, draws.fold("again", i), size) for images in (clean, attacked)]
             for i in range(REPEATS - 1 if model.stochastic else 0)
         ]
         for index, (before, after) in enumerate(pairs):
-            repeated = [before.spikes, *(run[index].spikes for run in again)] if again else []
+            trials = [[run[index].spikes for run in draw] for draw in again]
             under = kept_under(keep, f"layer {index + 1}:")
-            yield self._layer(before, after.spikes, labels, repeated, key.fold(before.layer), under)
+            yield self._layer(before, after.spikes, labels, trials, key.fold(before.layer), under)
 
     def _layer(
-        self, before: Activity, after: Tensor, labels: Tensor, repeated: list[Tensor], key: Key, keep: Keep
+        self,
+        before: Activity,
+        after: Tensor,
+        labels: Tensor,
+        trials: list[list[Tensor]],
+        key: Key,
+        keep: Keep,
     ) -> LayerSummary:
+        """One layer; `trials` are its spikes in further draws, each for clean and for attacked images."""
         x, y = before.spikes.flatten(2), after.flatten(2)
         chosen = key.fold("neurons").uniform((x.shape[2],)).argsort()[: self.neurons].sort().values
         few, fewer = x[..., chosen], y[..., chosen]
@@ -345,7 +357,10 @@ class SpikeAnalysis(Analysis):
         firing = ((few != 0) | (fewer != 0)).any(0).flatten()
         a, b = (spike_trains(spikes.flatten(1)[:, firing]) for spikes in (few, fewer))
         bits, shuffled = _information_in(few, labels, key, keep)
-        counts = [spikes[..., chosen].ne(0).sum(0).double().cpu().numpy() for spikes in map(_flat, repeated)]
+        fano = [
+            _fano([spikes, *(_flat(draw[side])[..., chosen] for draw in trials)])
+            for side, spikes in enumerate((few, fewer))
+        ]
         return {
             "layer": before.layer,
             "neurons": x.shape[2],
@@ -360,7 +375,11 @@ class SpikeAnalysis(Analysis):
             "cv": keep("CV", lambda: _mean(interval_variation(a))),
             "cv2": keep("CV2", lambda: _mean(local_interval_variation(a))),
             "lv": keep("LV", lambda: _mean(local_variation(a))),
-            "fano": _mean(fano_factor(np.stack(counts))) if counts else None,
+            "fano": fano[0],
+            "attacked_cv": keep("CV, attacked", lambda: _mean(interval_variation(b))),
+            "attacked_cv2": keep("CV2, attacked", lambda: _mean(local_interval_variation(b))),
+            "attacked_lv": keep("LV, attacked", lambda: _mean(local_variation(b))),
+            "attacked_fano": fano[1],
             "bits": bits,
             "shuffled": shuffled,
             "windows": _windows(x, y, labels, key, keep),
@@ -457,6 +476,13 @@ def _windows(spikes: Tensor, attacked: Tensor, labels: Tensor, key: Key, keep: K
         }
 
     return [keep(f"steps {start} to {stop}", functools.partial(window, start, stop)) for start, stop in spans]
+
+
+def _fano(trials: list[Tensor]) -> float | None:
+    """The mean Fano factor over images and neurons, of the spikes `[T, B, F]` of several draws."""
+    if len(trials) < 2:
+        return None
+    return _mean(fano_factor(np.stack([_counts(spikes).cpu().numpy() for spikes in trials])))
 
 
 def _counts(spikes: Tensor) -> Tensor:

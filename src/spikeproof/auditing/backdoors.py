@@ -20,10 +20,13 @@ from spikeproof.keys import Key
 from spikeproof.protocols import Keep, Model, unkept
 from spikeproof.statistics import wilson
 
-__all__ = ["BackdoorMetrics", "MarginTest", "backdoor_metrics", "margin_test"]
+__all__ = ["LEAST_CLASSES", "BackdoorMetrics", "MarginTest", "Suspicion", "backdoor_metrics", "margin_test"]
 
 DRAWN = 2000
 """Number of sets of margins by which a p-value is corrected."""
+
+LEAST_CLASSES = 4
+"""Fewest classes whose margins can be compared."""
 
 
 class BackdoorMetrics(TypedDict):
@@ -36,6 +39,13 @@ class BackdoorMetrics(TypedDict):
     triggered_low: float
     triggered_high: float
     accuracy_triggered: float
+
+
+class Suspicion(TypedDict):
+    """What the test without data says of a model: the most suspect class, and the p-value of its margin."""
+
+    suspect: int
+    p_value: float
 
 
 @torch.no_grad()
@@ -139,6 +149,7 @@ def margin_test(
     through: Model | None = None,
     starts: int = 30,
     steps: int = 100,
+    device: torch.device | str = "cpu",
 ) -> MarginTest:
     r"""MM-BD: a test of a model for backdoors that needs no data and knows no trigger.
 
@@ -166,6 +177,7 @@ def margin_test(
         through: the model that gradients come from; None for the model itself.
         starts: random first images per class, at least 1.
         steps: steps from each, at least 1.
+        device: on which the model takes its images; the first images are the same on all.
 
     Raises:
         InputError: fewer than 4 classes, settings out of range, or logits of another number of classes.
@@ -182,7 +194,7 @@ def margin_test(
         likelihood, which has no solution where margins are equal or zero; here it has their mean and
         variance. The correction of the p-value is ours.
     """
-    if classes < 4 or starts < 1 or steps < 1:
+    if classes < LEAST_CLASSES or starts < 1 or steps < 1:
         raise InputError(
             "The margins of at least 4 classes, with at least 1 start and 1 step",
             f"classes={classes}, starts={starts}, steps={steps}",
@@ -192,7 +204,7 @@ def margin_test(
     source = judge if through is None else through
     margins = []
     for label in range(classes):
-        x = key.fold("start", label).uniform((starts, *shape))
+        x = key.fold("start", label).uniform((starts, *shape)).to(device)
         best = x.new_zeros(starts)
         for step in range(steps + 1):
             now = key.fold("class", label).fold("step", step)

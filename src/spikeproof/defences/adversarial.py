@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,13 +13,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from spikeproof.attacks.gradient.plain import PGD
-from spikeproof.attacks.made_of.composite import Chosen, members_of
+from spikeproof.attacks.gradient.universal import Universal
+from spikeproof.attacks.made_of.composite import Chosen, Ensemble, members_of
 from spikeproof.attacks.made_of.stored_images import StoredImages
 from spikeproof.attacks.made_of.transfer import Transfer, to_the_end
 from spikeproof.attacks.parts.oracles import Exact
 from spikeproof.attacks.physical.onepatch import UniversalPatch
-from spikeproof.attacks.recipe import Recipe
-from spikeproof.attacks.search import check_threat, evaluator
+from spikeproof.attacks.recipe import Attack, Recipe
+from spikeproof.attacks.search import GradientAttack, check_threat, evaluator
 from spikeproof.datasets import ClassProportional, Dataset, Split, floats
 from spikeproof.decoders import decide
 from spikeproof.defences.defended import Defended, at_least, evaluating
@@ -91,6 +94,12 @@ class Guarded(Defended):
         super().check_model(model)
         check_threat(model, self.threat)
         check_budget(self.threat, model.spec.input_shape)
+        self.threat.start(_blank(model), Key.of(0))  # a mask or a window may not fit the examples
+        if self.watch is not None:
+            with said(
+                "The watch for catastrophic overfitting, which is left out with watch: null, attacks by PGD"
+            ):
+                check_steps(PGD(steps=self.watch.steps)(self.threat), model)
 
     def begin(self, model: Classifier, data: Dataset) -> None:
         if self.watch is not None and not len(data.validation):
@@ -140,20 +149,46 @@ def crafted(attack: Recipe, threat: Threat, lesson: Lesson, key: Key) -> Float[T
     return search(lesson.model, lesson.images, lesson.labels, key, through=source).x_adv
 
 
+def check_steps(search: Attack, model: Classifier) -> None:
+    """Refuse a search along gradients within a threat in which no step leads from member to member.
+
+    Raises:
+        InputError: the threat has no projection.
+    """
+    if isinstance(search, Ensemble):
+        for each in search.attacks:
+            check_steps(each, model)
+    if isinstance(search, GradientAttack):
+        search.threat.project(_blank(model), _blank(model))
+
+
+@contextmanager
+def said(expected: str) -> Iterator[None]:
+    """Say in front of an error what needed the thing that was refused."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{expected}: {error.expected}", error.got, error.try_) from error
+
+
+def _blank(model: Classifier) -> Float[Tensor, "1 *F"]:
+    return torch.zeros(1, *model.spec.example_shape)
+
+
 def check_attack(defence: Guarded, attack: Recipe, model: Classifier) -> None:
     """Refuse an attack that cannot be run on every batch of a training of this model.
 
     Raises:
         InputError: the attack needs more than the model and a batch, or is not defined on the model.
     """
-    others = (Suite, Transfer, Chosen, StoredImages, UniversalPatch)
+    others = (Suite, Transfer, Chosen, StoredImages, Universal, UniversalPatch)
     if any(isinstance(member, others) for member in [attack, *members_of([attack])]):
         raise InputError(
             f"{type(defence).__name__} needs an attack on the trained model alone, run on every batch",
             repr(attack),
             "Try pgd with few steps.",
         )
-    attack(defence.threat)  # refuses a threat that it is not defined within
+    check_steps(attack(defence.threat), model)  # refuses a threat that it is not defined within
     attack.check(model)
     if not attack.suits(model):
         raise InputError(
@@ -327,6 +362,7 @@ class FastAdversarial(Guarded):
 
     def check_model(self, model: Classifier) -> None:
         super().check_model(model)
+        self.threat.project(_blank(model), _blank(model))
         if self.gradient is not None:
             self.gradient.check(model.spec.neuron)
 

@@ -73,6 +73,9 @@ MOST_LINKED = 400_000
 MOST_ALARMS = 20
 """Warnings of one kind that a page lists."""
 
+SUSPECTED = 0.05
+"""Below this p-value the test of a model for backdoors suspects a class."""
+
 
 @dataclass(frozen=True)
 class Detail:
@@ -542,6 +545,9 @@ def _backdoors(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
             f"{tables.percent(success)} % {interval} get the target class of the backdoor with its trigger, "
             f"and {tables.percent(record['backdoor_without'])} % without it."
         )
+        if (p_value := record["backdoor_p_value"]) is not None:
+            named = f"class {record['backdoor_suspect']}" if p_value < SUSPECTED else "no class"
+            found[record["train_cell"]] += f" The test without data suspects {named} (p = {p_value:.3f})."
     return list(found.values())
 
 

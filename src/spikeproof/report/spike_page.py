@@ -17,7 +17,7 @@ from spikeproof.experiments.read.results import WORST_CASE
 from spikeproof.report import tables
 from spikeproof.report.charts.drawing import COLOURS, GREY, MARKERS, Drawing, inline, legend, wrapped
 
-__all__ = ["SpikeSection", "pareto_front", "spike_section"]
+__all__ = ["SpikeSection", "dearest", "pareto_front", "spike_section"]
 
 MOST_ROWS = 400
 """Most layers in the table of the page."""
@@ -96,6 +96,21 @@ def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
         if not beaten:
             front.append(i)
     return front
+
+
+def dearest(spikes: Sequence[SpikeRecord], record: SpikeRecord) -> float:
+    """The energy of an inference on attacked images, in pJ: the largest that an analysis of the model found.
+
+    Args:
+        spikes: the analyses of the study, in which one attack, or a sponge, makes the images of each.
+        record: names the model and the budget.
+    """
+    same = ("model", "threat", "epsilon")
+    return max(
+        row["attacked_cost"]["picojoules"]
+        for row in spikes
+        if all({**row}[name] == {**record}[name] for name in same)
+    )
 
 
 def _shown(spikes: Sequence[SpikeRecord], axes: Sequence[str]) -> dict[str, SpikeRecord]:
@@ -187,6 +202,7 @@ def _costs(spikes: Sequence[SpikeRecord], records: Sequence[Record], axes: Seque
             break
     if len(points) < 2:
         return None
+    attacked = [dearest(spikes, record) / 1000 for record, _ in points]
 
     def paint(figure: Figure) -> None:
         ax = figure.subplots()
@@ -199,6 +215,8 @@ def _costs(spikes: Sequence[SpikeRecord], records: Sequence[Record], axes: Seque
             ]
         )
         for i, (record, _) in enumerate(points):
+            ends, height = (energy[i], attacked[i]), (accuracy[i], accuracy[i])
+            ax.plot(ends, height, "-|", color=COLOURS[i % len(COLOURS)], linewidth=1.1, markevery=[1])
             ax.plot(
                 energy[i],
                 accuracy[i],

@@ -134,7 +134,7 @@ def counted(
         raise InputError(
             f"{name} has at least two classes",
             f"{len(classes)} ({', '.join(classes)}) in {where}",
-            "Put the files of each class into a folder of its own.",
+            "Give every class its own label, or its own folder where files are read from folders.",
         )
     for part, found in rows.items():
         absent = [classes[i] for i in sorted(set(range(len(classes))) - set(labels[found].tolist()))]

@@ -154,6 +154,8 @@ class Base(_Measured, Parts):
     backdoor_low: float | None
     backdoor_high: float | None
     backdoor_without: float | None
+    backdoor_suspect: int | None
+    backdoor_p_value: float | None
 
 
 class Record(TypedDict):
@@ -180,7 +182,9 @@ class Record(TypedDict):
     `data_notes` describe how the files of the data set differ from the published ones, for example that they
     are a subset; empty where they do not differ. Of a model that was trained on poisoned data,
     `backdoor_success` is the share of images of other classes that get the target class with the trigger,
-    with its interval, and `backdoor_without` the share without it; null for other models.
+    with its interval, and `backdoor_without` the share without it; `backdoor_suspect` is the class that the
+    test without data suspects, and `backdoor_p_value` how often chance gives as odd a margin. All are null
+    for other models, and the last two in cells from before the test and with fewer than four classes.
 
     Of a stochastic model, accuracies are means over `draws` draws per image; `..._vote` is the share of
     images on which the majority of the draws is right, and `..._all_draws` the share on which all draws are.
@@ -253,6 +257,8 @@ class Record(TypedDict):
     backdoor_low: float | None
     backdoor_high: float | None
     backdoor_without: float | None
+    backdoor_suspect: int | None
+    backdoor_p_value: float | None
 
 
 class _Named(TypedDict):

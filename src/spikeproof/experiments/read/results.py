@@ -422,6 +422,7 @@ def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
     spec, metrics = train.cell["spec"], clean.metrics
     low, high = _ends(metrics, "clean_accuracy", clean)
     model, backdoor = spec["model"], clean.metrics.get("backdoor", {})
+    suspicion = clean.metrics.get("suspicion", {})
     return {
         "study": study,
         "dataset": spec["dataset"]["name"],
@@ -449,6 +450,8 @@ def _base(study: str, names: Names, train: Stored, clean: Stored) -> Base:
         "backdoor_low": backdoor.get("triggered_low"),
         "backdoor_high": backdoor.get("triggered_high"),
         "backdoor_without": backdoor.get("target_share"),
+        "backdoor_suspect": suspicion.get("suspect"),
+        "backdoor_p_value": suspicion.get("p_value"),
     }
 
 

@@ -28,7 +28,13 @@ from spikeproof.attacks.made_of.nested import Carried, Nested
 from spikeproof.attacks.made_of.transfer import Transfer
 from spikeproof.attacks.recipe import Attack, Recipe
 from spikeproof.auditing.assess import DIAGNOSED
-from spikeproof.auditing.backdoors import BackdoorMetrics, backdoor_metrics
+from spikeproof.auditing.backdoors import (
+    LEAST_CLASSES,
+    BackdoorMetrics,
+    Suspicion,
+    backdoor_metrics,
+    margin_test,
+)
 from spikeproof.auditing.diagnostics import diagnose
 from spikeproof.catalogue.extensions import packages
 from spikeproof.catalogue.given import fingerprint_of
@@ -98,6 +104,9 @@ KEPT_EXAMPLES = 4
 
 KEPT_STEPS = 128
 """Steps of a longer attack of which losses are stored for every example."""
+
+STARTS, ASCENT = 10, 50
+"""First images of a class, and steps from each, of the test for backdoors that needs no data."""
 
 FOUND = "images.safetensors"
 """Every image of an attack cell of a nested sweep."""
@@ -311,14 +320,19 @@ class Bench:
         }
         return {"metrics.json": as_json(metrics), TABLE: table(stored(subject.clean))}
 
-    def backdoor(self, cell: Cell, subject: Subject, parts: Unfinished) -> dict[str, BackdoorMetrics]:
-        """What the trigger of poisoned training data does to the model; nothing for other data."""
+    def backdoor(
+        self, cell: Cell, subject: Subject, parts: Unfinished
+    ) -> dict[str, BackdoorMetrics | Suspicion]:
+        """What the trigger of poisoned training data does to the model, and what a test without data says.
+
+        Nothing for other data.
+        """
         source = data_of(Store(self.root).read(cell.spec["train"]).cell["spec"]["dataset"])
         if not isinstance(source, Poisoned) or not bool((subject.labels != source.target).any()):
             return {}
-        key = subject.key.fold("backdoor")
+        key, data = subject.key.fold("backdoor"), source.of.load(self.data)
         triggered = source.triggered(
-            source.of.load(self.data),
+            data,
             subject.images,
             key.fold("trigger").for_rows(subject.clean.example),
             self.data,
@@ -333,7 +347,24 @@ class Bench:
             batch_size=self.batch_size,
             keep=parts.keep,
         )
-        return {"backdoor": found}
+        channels, height, width = subject.images.shape[1:]
+        if len(data.classes) < LEAST_CLASSES:
+            return {"backdoor": found}
+
+        def tested() -> tuple[int, float]:
+            odd = margin_test(
+                subject.model,
+                (channels, height, width),
+                len(data.classes),
+                key.fold("margins"),
+                starts=STARTS,
+                steps=ASCENT,
+                device=subject.images.device,
+            )
+            return odd.suspect, odd.p_value
+
+        suspect, p_value = parts.keep("margins", tested)
+        return {"backdoor": found, "suspicion": {"suspect": int(suspect), "p_value": float(p_value)}}
 
     def inspect(self, cell: Cell, parts: Unfinished) -> Files:
         """Diagnostics of the model: leaking state, batch independence, randomness and gradients."""

@@ -265,8 +265,14 @@ class _Backdoor(TypedDict):
     triggered_high: Share
 
 
+class _Suspicion(TypedDict):
+    suspect: Count
+    p_value: Share
+
+
 class _CleanNumbers(_Answers):
     backdoor: NotRequired[_Backdoor]
+    suspicion: NotRequired[_Suspicion]
     clean_accuracy: Share
     clean_all_draws: Share
     clean_vote: NotRequired[Share | None]
@@ -404,6 +410,10 @@ class _Layer(TypedDict):
     cv2: Number | None
     lv: Number | None
     fano: Number | None
+    attacked_cv: NotRequired[Number | None]
+    attacked_cv2: NotRequired[Number | None]
+    attacked_lv: NotRequired[Number | None]
+    attacked_fano: NotRequired[Number | None]
     bits: dict[str, Number]
     shuffled: dict[str, Number]
     windows: list[_Window]

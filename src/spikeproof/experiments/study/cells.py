@@ -43,7 +43,7 @@ from spikeproof.experiments.study.rehearsal import rehearse
 from spikeproof.experiments.study.study import AXES, Candidate, Study, Sweep
 from spikeproof.keys import Key
 from spikeproof.networks.classifier import Classifier, ModelSpec
-from spikeproof.protocols import Model, Threat
+from spikeproof.protocols import Model, Threat, moves_events
 from spikeproof.specs import address, build, canonical, describe
 from spikeproof.statistics import draws_wanted
 from spikeproof.threats import check_budget
@@ -227,7 +227,9 @@ def _check_data(study: Study, data: Dataset) -> None:
     for threat in study.threats:
         with located(study.lines.get(threat)):
             check_budget(threat, shape)
-    for corruption in study.corruptions:
+            if moves_events(threat):  # a window, a region or a polarity may lie beyond the recordings
+                threat.start(torch.zeros(1, *data.test.images.shape[1:]), Key.of(0))
+    for corruption in study.fitting(data.test.images.shape[1:]):
         with located(study.lines.get(corruption)):
             corruption.check(data.test.images.shape[1:])
     for recipe, threat in product(study.attacks, {type(t): t for t in study.threats}.values()):
@@ -281,7 +283,7 @@ def _cells(study: Study, data: Dataset, model: Candidate | Owned, examples: int)
                 "probe": describe(probe, PARTS),
             }
             yield Cell.of(CellKind.PROBE, {**measured, **under})
-        for corruption, severity in product(study.corruptions, study.severities):
+        for corruption, severity in product(study.fitting(data.test.images.shape[1:]), study.severities):
             changed: CellSpec = {"corruption": describe(corruption, PARTS), "severity": severity}
             yield Cell.of(CellKind.CORRUPT, {**measured, **changed})
         for norm, search in product(study.norms, study.distances):

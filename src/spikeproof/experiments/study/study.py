@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +17,7 @@ from spikeproof.corruptions import (
     Corruption,
 )
 from spikeproof.datasets import ClassProportional, DatasetSpec, Sample
+from spikeproof.errors import InputError
 from spikeproof.evaluation.certificates import Certificate
 from spikeproof.experiments.study.owned import Owned
 from spikeproof.learning.checkpoints import AsSaved
@@ -92,6 +93,8 @@ class Study:
         analyses: what is found out about every model at every budget beside its accuracy.
         norms: every threat once, without its budgets; `distances` are measured in these norms.
         sweep: `afresh`, or `nested` where attacks begin with what they found within the smaller budget.
+        grouped: those corruptions that a word for all of a kind stands for; any of them that is not defined on
+            the data is left out.
         lines: the lines of the file that name attacks, threats, models and `examples`, for messages.
         files: the files that it was read from -> the SHA-256 of their content.
     """
@@ -116,8 +119,21 @@ class Study:
     norms: tuple[Threat, ...] = ()
     analyses: tuple[Analysis, ...] = ()
     sweep: Sweep = Sweep.AFRESH
+    grouped: frozenset[Corruption] = field(default=frozenset(), compare=False, repr=False)
     lines: Mapping[object, str] = field(default_factory=dict, compare=False, repr=False)
     files: Mapping[Path, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def fitting(self, shape: Sequence[int]) -> tuple[Corruption, ...]:
+        """The corruptions without those of a group that are not defined on examples of this shape.
+
+        A group of which no corruption is defined there stays, so that the reason can be said.
+
+        Args:
+            shape: of one example.
+        """
+        fits = {each: _fits(each, shape) for each in self.corruptions}
+        some = any(fits[each] for each in self.grouped)
+        return tuple(each for each in self.corruptions if fits[each] or not (some and each in self.grouped))
 
     def spec(self) -> dict[str, object]:
         """The study as plain data."""
@@ -162,3 +178,11 @@ def saved_candidate(chosen: Saved) -> Candidate:
     rule = replace(found, sha256=hashlib.sha256(read_bytes(found.weights)).hexdigest())
     parts = {axis: getattr(spec, axis) for axis in AXES if axis != "rule"}
     return Candidate(**parts, rule=rule, normalise=spec.normalise)
+
+
+def _fits(corruption: Corruption, shape: Sequence[int]) -> bool:
+    try:
+        corruption.check(shape)
+    except InputError:
+        return False
+    return True

@@ -136,7 +136,7 @@ class _Reader(Entries):
         for (path, _), analysis in zip(self.listed("analyses"), analyses, strict=True):
             checks.analysis(path, analysis, threats)
         checks.transfers(attacks, len(threats))
-        corruptions = self.corruptions()
+        corruptions, grouped = self.corruptions()
         return Study(
             name=self.name(),
             data=self.part(DatasetSpec, ("data",), data["data"]),
@@ -152,6 +152,7 @@ class _Reader(Entries):
             probes=tuple(dict.fromkeys(self.part(Probe, p, item) for p, item in self.listed("probes"))),
             corruptions=tuple(each for each in corruptions if isinstance(each, Corruption)),
             severities=self.severities(),
+            grouped=grouped,
             baseline=blocks.baseline(models),
             certificates=tuple(
                 dict.fromkeys(self.part(Certificate, p, item) for p, item in self.listed("certificates"))
@@ -180,18 +181,21 @@ class _Reader(Entries):
             found |= {threat: self.document.where(path) for threat in threats if threat.epsilon == size}
         return found
 
-    def corruptions(self) -> dict[object, str]:
-        """The corruptions, each with the line that names it; a word may stand for a group of them."""
+    def corruptions(self) -> tuple[dict[object, str], frozenset[Corruption]]:
+        """The corruptions, each with the line that names it, and those that a word for a group stands for."""
         found: dict[object, str] = {}
+        named, grouped = set[Corruption](), set[Corruption]()
         for path, item in self.listed("corruptions"):
             group = GROUPS.get(item) if isinstance(item, str) else None
             if group is None:
                 members = [self.part(Corruption, path, item)]
+                named |= {*members}
             else:
                 names = (name for name, each in PARTS[Corruption].items() if issubclass(each, group))
                 members = [self.part(Corruption, path, name) for name in names]
+                grouped |= {*members}
             found |= {member: self.document.where(path) for member in members if member not in found}
-        return found
+        return found, frozenset(grouped - named)
 
     def severities(self) -> tuple[int, ...]:
         """The severities in rising order."""
