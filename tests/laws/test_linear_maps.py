@@ -66,6 +66,40 @@ def test_outputs_are_equal_to_the_bit_and_gradients_near(make, shape, backward):
         assert torch.equal(one, other)
 
 
+def hooked(layer):
+    layer.register_forward_hook(lambda module, given, out: -out)
+
+
+def hooked_before(layer):
+    layer.register_forward_pre_hook(lambda module, given: (2 * given[0],))
+
+
+def patched(layer):
+    inner = layer.forward
+    layer.forward = lambda x: inner((4 * x).round() / 4)
+
+
+@pytest.mark.parametrize("backward", Backward)
+@pytest.mark.parametrize("change", [hooked, hooked_before, patched])
+@pytest.mark.parametrize(("make", "shape"), [LAYERS[0], LAYERS[4], LAYERS[-1]])
+def test_a_layer_whose_call_was_changed_is_called(make, shape, change, backward):
+    layer, x = made(make, shape)
+    change(layer)
+    with using_backward(backward), fixed_weights():
+        assert torch.equal(mapped(layer, x), layer(x))
+
+
+def test_a_hook_on_all_modules_is_called():
+    layer, x = made(*LAYERS[-1])
+    plain = layer(x)
+    handle = nn.modules.module.register_module_forward_hook(lambda module, given, out: -out)
+    try:
+        with fixed_weights():
+            assert torch.equal(mapped(layer, x), -plain)
+    finally:
+        handle.remove()
+
+
 def kept_by(run):
     """What a run gives, and the places in memory of what it keeps for a backward pass."""
     places = []
