@@ -93,8 +93,8 @@ class Study:
         analyses: what is found out about every model at every budget beside its accuracy.
         norms: every threat once, without its budgets; `distances` are measured in these norms.
         sweep: `afresh`, or `nested` where attacks begin with what they found within the smaller budget.
-        grouped: those corruptions that a word for all of a kind stands for; any of them that is not defined on
-            the data is left out.
+        grouped: those corruptions that a word for all of a kind stands for; any of them that is not defined
+            on the data is left out.
         lines: the lines of the file that name attacks, threats, models and `examples`, for messages.
         files: the files that it was read from -> the SHA-256 of their content.
     """
