@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from safetensors.numpy import load
 
 from spikeproof.analysis.spike_analysis import SpikeAnalysis
@@ -24,7 +25,7 @@ from spikeproof.experiments.study.documents import parse
 from spikeproof.experiments.study.files.reader import study_of
 from spikeproof.keys import Key
 from spikeproof.report.page import write
-from spikeproof.report.spike_page import dearest, pareto_front, spike_section
+from spikeproof.report.spike_page import _costs, dearest, pareto_front, spike_section
 from spikeproof.threats import Linf
 
 TEXT = """\
@@ -206,6 +207,21 @@ def test_the_energy_under_attack_is_the_largest_of_the_analyses_of_a_model_at_a_
     other["attacked_cost"]["picojoules"] *= 3
     assert dearest([*rows, other], rows[0]) == pytest.approx(3 * rows[0]["attacked_cost"]["picojoules"])
     assert dearest([*rows, other], rows[1]) == rows[1]["attacked_cost"]["picojoules"]
+
+
+def test_the_picture_of_costs_leads_from_the_clean_energy_to_that_under_attack(finished):
+    rows = spike_records(finished)
+    drawing = _costs(rows, records(finished), ["encoder"])
+    assert drawing is not None
+    assert "energy under attack" in drawing.caption
+    figure = Figure()
+    drawing.paint(figure)
+    drawn = {tuple(float(x) for x in line.get_xdata()) for line in figure.axes[0].lines}
+    sides = ("cost", "attacked_cost")
+    largest = [row for row in rows if f"at linf {row['epsilon']:g} against" in drawing.caption]
+    wanted = {tuple(row[side]["picojoules"] / 1000 for side in sides) for row in largest}
+    assert wanted == {ends for ends in drawn if len(ends) == 2}
+    assert any(clean != attacked for clean, attacked in wanted)
 
 
 def test_the_pareto_front_is_what_nothing_beats():

@@ -238,6 +238,7 @@ def _costs(spikes: Sequence[SpikeRecord], records: Sequence[Record], axes: Seque
     caption = (
         f"Robust accuracy in the worst case at {where} against the energy of the synaptic operations of a "
         "clean inference; larger marks need more time steps until the decision. A thick outline is the "
-        "Pareto front of clean accuracy, robust accuracy, energy and steps."
+        "Pareto front of clean accuracy, robust accuracy, energy and steps. A line leads from each mark to "
+        "the energy under attack, the largest of the analyses."
     )
     return Drawing("spikes-energy", "Accuracy, robustness, energy and time", caption, paint, 8.0, 4.6)

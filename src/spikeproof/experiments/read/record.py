@@ -184,7 +184,7 @@ class Record(TypedDict):
     `backdoor_success` is the share of images of other classes that get the target class with the trigger,
     with its interval, and `backdoor_without` the share without it; `backdoor_suspect` is the class that the
     test without data suspects, and `backdoor_p_value` how often chance gives as odd a margin. All are null
-    for other models, and the last two in cells from before the test and with fewer than four classes.
+    for other models, and the last two for given models, with fewer than four classes and in older cells.
 
     Of a stochastic model, accuracies are means over `draws` draws per image; `..._vote` is the share of
     images on which the majority of the draws is right, and `..._all_draws` the share on which all draws are.
