@@ -54,9 +54,9 @@ WITHOUT_FILES = frozenset({"digits", "yin-yang", "randman", "enlarged", "coded"}
 METADATA = (".dist-info", ".egg-info", ".egg-link", ".pth")
 """How the entries of a folder of packages end that change with what is installed there.
 
-A library whose files are edited in their place is not noticed, and need not be: the whole way would not compute
-a cell again for it either, since stored cells keep the version of a library as provenance only. What prints and
-verifies is the package itself, whose files are read.
+A library whose files are edited in their place is not noticed, and need not be: the whole way would not
+compute a cell again for it either, since stored cells keep the version of a library as provenance only. What
+verifies and prints is the package itself, whose files are read.
 """
 
 
