@@ -3,8 +3,11 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from safetensors.torch import save_file
 import spikeproof as sp
 import spikeproof.experiments.run.compute as compute
 from spikeproof.auditing.signoff import audit
+from spikeproof.catalogue.beside import imports_of
 from spikeproof.catalogue.given import Given, fingerprint_of, made
 from spikeproof.command.cli import cli
 from spikeproof.datasets import ClassProportional, Digits
@@ -28,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from shortened import brief_suites
 from synthetic import FORKING, command_line, shown_in
 
+SUFFIX = EXTENSION_SUFFIXES[0]
 SHORT = {"steps": 10, "restarts": 1, "refine": 10, "queries": 50}
 
 
@@ -375,6 +380,81 @@ def test_a_program_imports_what_the_interpreter_would_give_it(how, tmp_path, mon
     for name in ("chosen", "chosen.inner", "helper"):
         sys.modules.pop(name, None)
     assert torch.equal(found(x), wanted(x))
+
+
+LAYOUTS = {  # files beside a program that imports `name`, and files in a folder where libraries are
+    "a file": ("helper", ["helper.py"], []),
+    "compiled": ("helper", ["helper.py", "helper" + SUFFIX], []),
+    "a folder before a file": ("helper", ["helper.py", "helper/__init__.py"], []),
+    "compiled in a package": (
+        "helper.inner",
+        ["helper/__init__.py", "helper/inner.py", f"helper/inner{SUFFIX}"],
+        [],
+    ),
+    "a folder alone": ("helper.inner", ["helper/inner.py"], []),
+    "folders in a folder": ("helper.deep.inner", ["helper/deep/inner.py"], []),
+    "a file before a folder": ("helper.inner", ["helper/inner.py", "helper.py"], []),
+    "a package of a library": (
+        "helper.inner",
+        ["helper/inner.py"],
+        ["helper/__init__.py", "helper/inner.py"],
+    ),
+    "before a library": ("helper", ["helper.py"], ["helper.py"]),
+    "shared with a library": ("helper.inner", ["helper/other.py"], ["helper/inner.py"]),
+    "built in": ("time", ["time.py"], []),
+    "frozen": ("posixpath", ["posixpath.py"], []),
+    "of the standard library": ("statistics", ["statistics.py"], []),
+    "in nobody's": ("json.scanner", ["json/scanner.py"], []),
+}
+ORIGIN = """
+import importlib.util, sys
+sys.path[:0] = [sys.argv[1]]
+sys.path.insert(1, sys.argv[2])
+try:
+    spec = importlib.util.find_spec(sys.argv[3])
+except ModuleNotFoundError:
+    spec = None
+print(getattr(spec, "origin", None))
+"""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_file_that_is_digested_is_the_one_that_a_fresh_interpreter_imports(layout, tmp_path, monkeypatch):
+    name, files, others = LAYOUTS[layout]
+    for folder, there in (("own", files), ("library", others), ("own", ["net.py"])):
+        for each in there:
+            (tmp_path / folder / each).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / each).write_text("")
+    (tmp_path / "library").mkdir(exist_ok=True)
+    monkeypatch.syspath_prepend(str(tmp_path / "library"))
+    own = tmp_path / "own"
+    asked = [sys.executable, "-c", ORIGIN, str(own), str(tmp_path / "library"), name]
+    origin = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    found = imports_of(f"import {name}".encode(), own, 1000)
+    assert str(found[name].path if name in found else None) == (
+        origin if origin.startswith(str(own)) else "None"
+    )
+
+
+@pytest.mark.parametrize("name", ["helper", "statistics", "nets"])
+def test_a_module_that_a_library_loaded_is_neither_imported_nor_lost(name, tmp_path, monkeypatch):
+    """Digest and answer are those of the file beside the program, whoever else has one of its name."""
+    changing = "nets/parts/deep.py" if name == "nets" else f"{name}.py"
+    statement = "from nets.parts.deep import scale" if name == "nets" else f"from {name} import scale"
+    written_beside(tmp_path, statement, changing, 3.0)
+    given, x = Given(f"{tmp_path}/net.py:make_model"), torch.ones(1, 1, 8, 8)
+    for each in [each for each in sys.modules if each.partition(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, each)
+    digests, answer = given.digests(), made(given)(x)
+    for each in [each for each in sys.modules if each.partition(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, each)
+    theirs = {name: ModuleType(name), f"{name}.parts": ModuleType(f"{name}.parts")}
+    for each, module in theirs.items():
+        module.scale = lambda: 7.0
+        monkeypatch.setitem(sys.modules, each, module)
+    assert given.digests() == digests
+    assert torch.equal(made(given, digests)(x), answer)
+    assert all(sys.modules[each] is module for each, module in theirs.items())
 
 
 def test_what_is_imported_at_a_call_only_is_never_the_file_of_another_program(tmp_path):

@@ -3,7 +3,12 @@
 Files beside a program, and in folders below, are part of the program as much as its own file. They are found
 by reading the import statements, of the program and of the files themselves, wherever in them the statements
 stand; a name that is computed is not found. A program then gets the content that was read, and not what the
-interpreter kept of an earlier version, or of a file of this name beside another program.
+interpreter kept of an earlier version, of a file of this name beside another program, or of a module of this
+name that a library brought.
+
+Which file a name stands for is asked of the interpreter itself: a compiled extension goes before a source of
+its name, a module that is built in before any file, and an installed package before a folder without an
+`__init__.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +29,11 @@ from spikeproof.plainfiles import bytes_of
 
 __all__ = ["Beside", "digest_of", "imported_as_found", "imports_of"]
 
+LARGEST_COMPILED = 1024**3
+"""Bytes of a compiled extension."""
+
+_SOURCES = tuple(importlib.machinery.SOURCE_SUFFIXES)
+
 
 class Beside(NamedTuple):
     """A file that a program imports.
@@ -31,12 +41,17 @@ class Beside(NamedTuple):
     Args:
         path: of the file.
         content: of the file when it was read.
-        package: whether it is the `__init__.py` of a folder.
+        package: whether it is the `__init__` of a folder.
     """
 
     path: Path
     content: bytes
     package: bool
+
+    @property
+    def source(self) -> bool:
+        """Whether it is Python, and not compiled."""
+        return self.path.name.endswith(_SOURCES)
 
 
 def imports_of(program: bytes, folder: Path, limit: int) -> dict[str, Beside]:
@@ -45,7 +60,7 @@ def imports_of(program: bytes, folder: Path, limit: int) -> dict[str, Beside]:
     Args:
         program: the source of a program in this folder.
         folder: where it is.
-        limit: most bytes of a file.
+        limit: most bytes of a file of Python.
 
     Raises:
         InputError: a file cannot be read, or is larger than the limit.
@@ -54,18 +69,19 @@ def imports_of(program: bytes, folder: Path, limit: int) -> dict[str, Beside]:
         >>> imports_of(b"import math, torch", Path("/no/such/folder"), 100)
         {}
     """
+    importlib.invalidate_caches()  # a file may be younger than what the interpreter knows of its folder
     found = dict[str, Beside]()
     waiting = [(program, "")]
     while waiting:
         source, package = waiting.pop()
         for name in _named(source, package):
-            parts = name.split(".")
-            for place in (".".join(parts[: depth + 1]) for depth in range(len(parts))):
-                if place in found or (file := _file(folder, place)) is None:
+            for place, file, inside in _files(folder, name):
+                if place in found:
                     continue
-                found[place] = Beside(file, bytes_of(file, limit), file.name == "__init__.py")
-                within = place if found[place].package else place.rpartition(".")[0]
-                waiting.append((found[place].content, within))
+                compiled = not file.name.endswith(_SOURCES)
+                found[place] = Beside(file, bytes_of(file, LARGEST_COMPILED if compiled else limit), inside)
+                within = place if inside else place.rpartition(".")[0]
+                waiting.append((b"" if compiled else found[place].content, within))
     return dict(sorted(found.items()))
 
 
@@ -102,15 +118,34 @@ def _imports(function: ast.expr) -> bool:
     return name in ("import_module", "__import__")
 
 
-def _file(folder: Path, name: str) -> Path | None:
-    *within, last = name.split(".")
-    if not all(part.isidentifier() for part in (*within, last)):
-        return None
-    place = folder.joinpath(*within)
-    for file in (place / last / "__init__.py", place / f"{last}.py"):
-        if file.is_file():
-            return file
-    return None
+def _files(folder: Path, name: str) -> Iterator[tuple[str, Path, bool]]:
+    """The files that the interpreter would find beside a program for a module and the packages that it is in.
+
+    Of each its name, where it is, and whether it is the `__init__` of a folder.
+    """
+    parts = name.split(".")
+    if not all(part.isidentifier() for part in parts) or _is_built_in(parts[0]):
+        return
+    places, top = [str(folder)], True
+    for depth, part in enumerate(parts):
+        spec = importlib.machinery.PathFinder.find_spec(part, places)
+        if top and spec is not None and spec.origin is None:  # a folder, which gives way to any package
+            spec = importlib.machinery.PathFinder.find_spec(part, [*places, *sys.path])
+        if spec is None:
+            return
+        if spec.origin is not None:
+            file = Path(spec.origin)
+            if not file.is_relative_to(folder):
+                return
+            yield ".".join(parts[: depth + 1]), file, spec.submodule_search_locations is not None
+        if spec.submodule_search_locations is None:
+            return
+        places, top = list(spec.submodule_search_locations), False
+
+
+def _is_built_in(name: str) -> bool:
+    """Whether the interpreter brings a module along, which no file can replace."""
+    return name in sys.builtin_module_names or importlib.machinery.FrozenImporter.find_spec(name) is not None
 
 
 class _AsFound(importlib.machinery.SourceFileLoader):
@@ -139,7 +174,7 @@ class _Finder:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         file = self.found.get(name)
-        if file is None:
+        if file is None or not file.source:
             return None
         usual = importlib.machinery.PathFinder.find_spec(name, path, target)
         if usual is None or usual.origin is None or not _same_file(usual.origin, file.path):
@@ -158,9 +193,10 @@ def _same_file(one: str, other: Path) -> bool:
 
 @contextmanager
 def imported_as_found(found: Mapping[str, Beside], folder: Path) -> Iterator[None]:
-    """Let a program import its files as they were found, and none of another program.
+    """Let a program import its files as they were found, and none of another program or of a library.
 
-    Modules of another program are back afterwards, unless this one may import others of their names.
+    Modules of another program are back afterwards, unless this one may import others of their names; those of
+    libraries are back in any case.
 
     Args:
         found: the files, as `imports_of` gives them.
@@ -169,8 +205,9 @@ def imported_as_found(found: Mapping[str, Beside], folder: Path) -> Iterator[Non
     theirs = _loaded(folder, own=False)
     mine = _loaded(folder, own=True)
     old = any(name in found and _file_of(module) != found[name] for name, module in mine.items())
-    for name in [*theirs, *(mine if old else ())]:
-        del sys.modules[name]
+    foreign = _foreign(found)
+    for name in [*theirs, *(mine if old else ()), *foreign]:
+        sys.modules.pop(name, None)
     importlib.invalidate_caches()  # a file may be younger than what the interpreter knows of its folder
     finder = _Finder(found, folder)
     kinds = [getattr(each, "__name__", "") for each in sys.meta_path]
@@ -180,6 +217,11 @@ def imported_as_found(found: Mapping[str, Beside], folder: Path) -> Iterator[Non
         yield
     finally:
         sys.meta_path.remove(finder)
+        if foreign:
+            tops = {_top(name) for name in foreign}
+            for name in [name for name in sys.modules if _top(name) in tops]:
+                del sys.modules[name]
+            sys.modules.update(foreign)
         for name, module in theirs.items():
             if name not in found:
                 sys.modules.setdefault(name, module)
@@ -192,6 +234,27 @@ def _loaded(folder: Path, *, own: bool) -> dict[str, ModuleType]:
         for name, module in list(sys.modules.items())
         if isinstance(loader := _loader(module), _AsFound) and (loader.folder == folder) == own
     }
+
+
+def _foreign(found: Mapping[str, Beside]) -> dict[str, ModuleType]:
+    """The modules of others that have a name of these files, or are in a package of their name."""
+    tops = {_top(name) for name in found}
+    alike = {name: module for name, module in list(sys.modules.items()) if _top(name) in tops}
+    return {
+        name: module
+        for name, module in alike.items()
+        if not isinstance(_loader(module), _AsFound) and not _is_compiled_of(found.get(name), module)
+    }
+
+
+def _is_compiled_of(file: Beside | None, module: ModuleType) -> bool:
+    """Whether a module is that of a compiled file, which the interpreter loads once."""
+    origin = getattr(getattr(module, "__spec__", None), "origin", None)
+    return file is not None and not file.source and isinstance(origin, str) and _same_file(origin, file.path)
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _loader(module: ModuleType) -> object:

@@ -52,7 +52,12 @@ WITHOUT_FILES = frozenset({"digits", "yin-yang", "randman", "enlarged", "coded"}
 """Data sets that come with the package, are generated, or are made of others."""
 
 METADATA = (".dist-info", ".egg-info", ".egg-link", ".pth")
-"""How the entries of a folder of packages end that change with what is installed there."""
+"""How the entries of a folder of packages end that change with what is installed there.
+
+A library whose files are edited in their place is not noticed, and need not be: the whole way would not
+compute a cell again for it either, since stored cells keep the version of a library as provenance only. What
+verifies and prints is the package itself, whose files are read.
+"""
 
 
 @dataclass(frozen=True)
