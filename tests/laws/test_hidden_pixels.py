@@ -106,3 +106,34 @@ def test_masked_pixels_are_hidden_in_steps_of_every_length(name, share, mask):
     assert large > HIDDEN or mask is where_bright  # no gradient at all, where all winners are bright
     if large > in_large_steps(net) + HIDDEN:  # more than the filter has by itself
         assert hidden(model) == large
+
+
+def strongest(count):
+    """The pixels of the largest gradients of a model, which are as many on every image."""
+
+    class Fading(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, left):
+            ctx.left = left
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            least = grad.abs().flatten(1).topk(count, 1).values[:, -1].view(-1, 1, 1, 1)
+            return torch.where(grad.abs() >= least, ctx.left * grad, grad), None
+
+    return Fading.apply
+
+
+@pytest.mark.parametrize("left", [1e-2, 1e-6])
+@pytest.mark.parametrize("name", ["smooth", "spiking"])
+def test_a_faint_gradient_hides_a_pixel_as_none_does(name, left):
+    net, mask = MODELS[name](), strongest(4)
+    none, faint = (hidden(lambda x, left=left: net(mask(x, left))) for left in (0.0, left))
+    assert none > HIDDEN
+    assert faint > HIDDEN
+
+
+@pytest.mark.parametrize("name", ["smooth", "spiking"])
+def test_the_smallest_gradients_of_a_faultless_model_hide_nothing(name):
+    assert hidden(MODELS[name]()) < HIDDEN / 2

@@ -119,6 +119,7 @@ def test_values_off_the_grid_of_counts_are_refused_and_never_contained():
     ("threat", "says"),
     [
         (lambda: Flips(1.5), "whole number"),
+        (lambda: Flips("5"), "whole number"),
         (lambda: Flips(1, most=0), "most=1"),
         (lambda: Flips(1, polarity=-1), "polarities"),
         (lambda: Flips(1, region=(0, 0, 0, 3)), "region"),

@@ -408,3 +408,10 @@ def test_what_only_python_reads_as_a_number_is_no_part_of_an_epsilon(part):
 def test_a_value_without_a_gradient_has_no_room():
     x = torch.full((1, 4), 0.25)
     assert room(torch.tensor([[2.0, -1.0, 0.0, -0.0]]), x).tolist() == [[0.75, 0.25, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("ball", [Linf, L2, L1])
+def test_a_budget_that_is_written_as_text_is_the_number_that_it_means(ball):
+    assert ball("8/255") == ball(8 / 255)
+    assert ball("8/255").epsilon == 8 / 255
+    assert isinstance(ball(1).epsilon, int)  # numbers stay as they are

@@ -385,7 +385,7 @@ CHECKS: tuple[Check, ...] = (
         c.of_diagnostics(c.gradient_is_no_slope),
         "along random directions the loss does not change as its gradient predicts: the cosine between the two changes is "
         f"below {c.FOLLOWS} of the cosine between the change along a direction and the sum of the changes along its two "
-        f"halves; or pixels without a gradient make more than {c.HIDDEN:.0%} of the change; or the loss changes more than "
+        f"halves; or pixels without a gradient, or with next to none, make more than {c.HIDDEN:.0%} of the change; or the loss changes more than "
         f"{c.FAINT:.0f} times as much as the gradient predicts; or around more than {c.FLAT:.0%} of the images it does not "
         "change at all; or the margin takes no more than two values. The loss is measured around clean images, half-way "
         "through an attack and at its end.",

@@ -309,7 +309,7 @@ def gradient_is_no_slope(diagnostics: Diagnostics) -> str | None:
     if (found.hidden_inputs or 0.0) > HIDDEN:
         reasons.append(
             f"{_percent(found.hidden_inputs or 0.0)} of the squared change of the loss comes from pixels "
-            "without a gradient"
+            "without a gradient to speak of"
         )
     if (found.slope_factor or 0.0) > FAINT:
         reasons.append(f"the loss changes {found.slope_factor:,.0f} times as much as the gradient predicts")

@@ -140,7 +140,7 @@ class Diagnostics:
             changes along two halves of each direction.
         slope_factor: median factor by which the loss changes more than the gradient predicts.
         flat: share of examples around which no direction changes the loss.
-        hidden_inputs: share of the change of the loss that comes from pixels without a gradient.
+        hidden_inputs: share of the change of the loss that comes from pixels with next to no gradient.
         values: number of different margins in all forward passes for slopes, counted up to `slopes.FEW`.
         levels_found: whether the answers of a model of unknown code show levels that all pixels have in
             common; None where the code is known, or the model is stochastic.

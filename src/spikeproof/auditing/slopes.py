@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from spikeproof.keys import Key
@@ -28,6 +28,11 @@ REACH, STEPS = 0.1, 4
 """Budget in the maximum norm, and number of sign-gradient steps, of the attack whose points are tested."""
 LEAST = 0.15
 """Below this cosine between a change and the sum of its halves, the loss has no slope to compare with."""
+
+FAINTEST = 1e-3
+"""Share of the squared change of the loss that pixels of the faintest gradients are predicted to cause."""
+SPREAD = 2.0
+"""Share of the change that is no sum over pixels, per pixel of faint gradient and in units of that of all."""
 
 NEGLIGIBLE = 0.01
 """Share of the squared change of the loss that pixels without a gradient may cause anyway."""
@@ -58,7 +63,8 @@ class Slopes(NamedTuple):
         factor: median factor by which the loss changes more than the gradient predicts, at the clean image.
         flat: share of the images around which no direction of the largest length changes the loss.
         hidden: share of the squared change of the loss that comes from pixels whose gradient is exactly zero,
-            though they matter in short steps as well; mean over images.
+            though they matter in short steps as well; or from those of the faintest gradients, above what
+            they cause where the loss is no sum over pixels; mean over images.
         values: number of different losses, counted up to `FEW`.
     """
 
@@ -101,7 +107,10 @@ def compare(
             follows.append(best.follows)
             steady.append(best.steady)
         flat = max(flat, seen[-1].flat)
-        hidden = max(hidden, _hidden(loss, gradient, point, slope, now, directions))
+        hidden = max(hidden, _hidden(loss, gradient, point, slope, now, directions, _zero, 0.0))
+        if usable:
+            unsteady = 1 - best.steady**2
+            hidden = max(hidden, _hidden(loss, gradient, point, slope, now, directions, _faint, unsteady))
         if i == 0 and usable:
             factor = best.factor
     return Slopes(tuple(follows), tuple(steady), factor, flat, hidden, len(counted.values))
@@ -190,36 +199,76 @@ class _Without(NamedTuple):
     Args:
         hidden: by pixels without a gradient; 0 where there are none, or none but those.
         others: by the other pixels.
+        expected: share that they cause anyway.
         some: whether an image has pixels of both kinds.
     """
 
     hidden: Tensor
     others: Tensor
+    expected: Tensor
     some: Tensor
 
     @property
     def share(self) -> float:
-        return float((self.hidden / (self.hidden + self.others).clamp(min=1e-300) * self.some).mean())
+        share = self.hidden / (self.hidden + self.others).clamp(min=1e-300)
+        return max(0.0, float(((share - self.expected) * self.some).mean()))
+
+
+Masked = Callable[[Float[Tensor, "B *F"]], Bool[Tensor, "B *F"]]
+
+
+def _zero(slope: Float[Tensor, "B *F"]) -> Bool[Tensor, "B *F"]:
+    return slope == 0
+
+
+def _faint(slope: Float[Tensor, "B *F"]) -> Bool[Tensor, "B *F"]:
+    """The pixels of the smallest gradients but zero, which together predict almost no change of the loss.
+
+    Example:
+        >>> _faint(torch.tensor([[0.0, 1e-3, -1.0, 2.0]])).tolist()
+        [[False, True, False, False]]
+    """
+    rising, order = slope.flatten(1).double().square().sort(1)
+    few = rising.cumsum(1) <= FAINTEST * rising.sum(1, keepdim=True)
+    return torch.zeros_like(few).scatter(1, order, few).view(slope.shape) & (slope != 0)
 
 
 def _without_gradient(
-    loss: Loss, x: Tensor, slope: Tensor, length: float, key: Key, directions: int
+    loss: Loss,
+    x: Tensor,
+    masked: Bool[Tensor, "B *F"],
+    unsteady: float,
+    length: float,
+    key: Key,
+    directions: int,
 ) -> _Without:
-    without = (slope == 0).to(x.dtype)
+    without = masked.to(x.dtype)
     some = ((without.flatten(1).amax(1) > 0) & (without.flatten(1).amin(1) < 1)).cpu()
+    expected = SPREAD * unsteady * without.flatten(1).double().mean(1).cpu()
     if not bool(some.any()):
         nothing = torch.zeros(len(x), dtype=torch.float64)
-        return _Without(nothing, nothing, some)
+        return _Without(nothing, nothing, expected, some)
     moves = [length * _signs(x, key.fold("hidden", i)) for i in range(directions)]
     parts = [move * share for share in (without, 1 - without) for move in moves]
     hidden, others = (
         part.double().square().sum(0).cpu() for part in torch.stack(_changes(loss, x, parts)).chunk(2)
     )
-    return _Without(hidden, others, some)
+    return _Without(hidden, others, expected, some)
 
 
-def _hidden(loss: Loss, gradient: Gradient, x: Tensor, slope: Tensor, key: Key, directions: int) -> float:
+def _hidden(
+    loss: Loss,
+    gradient: Gradient,
+    x: Tensor,
+    slope: Tensor,
+    key: Key,
+    directions: int,
+    masked: Masked,
+    unsteady: float,
+) -> float:
     """The share of the squared change of the loss that comes from pixels without a gradient.
+
+    It is compared with what such pixels cause where a share `unsteady` of the change is no sum over pixels.
 
     A pixel may rightly have no gradient and yet matter in large steps: a median changes with the pixel in the
     middle alone until another one is there, and a maximum with the largest. Such pixels are told from masked
@@ -227,19 +276,21 @@ def _hidden(loss: Loss, gradient: Gradient, x: Tensor, slope: Tensor, key: Key, 
     two pixels are equal. The loss has to be as steep and to change everywhere in these steps; one that
     changes by spikes says nothing in steps so short.
     """
-    seen = _without_gradient(loss, x, slope, LENGTHS[-1], key, directions)
+    seen = _without_gradient(loss, x, masked(slope), unsteady, LENGTHS[-1], key, directions)
     if seen.share <= NEGLIGIBLE:
         return seen.share
     away = 2 * APART * (key.fold("apart").uniform(x.shape, 0, x.device) - 0.5).to(x.dtype)
     near = 1 - (1 - (x + away).abs()).abs()  # reflected at 0 and 1, where pixels would be equal again
-    now = gradient(near)
+    now = masked(gradient(near))
     far, short, shorter = (
-        _without_gradient(loss, near, now, length, key, directions) for length in (LENGTHS[-1], *SHORT)
+        _without_gradient(loss, near, now, unsteady, length, key, directions)
+        for length in (LENGTHS[-1], *SHORT)
     )
     moving = min(float(((each.hidden + each.others) > 0).double().mean()) for each in (short, shorter))
     steep = ((short.hidden + short.others) / (far.hidden + far.others).clamp(min=1e-300)).sqrt()
     as_steep = float(steep.median()) * LENGTHS[-1] / SHORT[0] >= 1 / 4
     vanishes = max(short.share, shorter.share) <= seen.share / 4
-    if moving >= 0.95 and as_steep and vanishes and far.share >= seen.share / 2:
+    alike = far.share >= seen.share / (2 if masked is _zero else 4)  # the faintest are fewer, and vary more
+    if moving >= 0.95 and as_steep and vanishes and alike:
         return max(short.share, shorter.share)
     return seen.share

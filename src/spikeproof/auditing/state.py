@@ -8,11 +8,14 @@ forward pass shows this.
 
 from __future__ import annotations
 
+import collections
 import copy
 import functools
+import sys
+import sysconfig
 from collections.abc import Callable
 from dataclasses import is_dataclass, replace
-from types import CellType, FunctionType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -120,45 +123,185 @@ def _share(changed: Tensor) -> float:
 def copied(model: Any) -> Any:
     """A copy that shares no mutable state with the model; None where the model cannot be copied.
 
-    Functions are copied with the variables that they close over.
+    Functions are copied with the variables that they close over and with the global variables that they use.
+    Classes of a user's program are copied if they hold state or their methods use global state, as a cache
+    or a counter may be at any of these places.
+
+    Example:
+        >>> def counted(calls):
+        ...     return lambda images: calls.append(1) or images + len(calls)
+        >>> model = counted([])
+        >>> other = copied(model)
+        >>> [float(call(torch.zeros(1))) for call in (model, model, other)]
+        [1.0, 2.0, 1.0]
     """
-    try:
-        return _copy(model, {})
-    except Exception:  # a foreign model may refuse to be copied in any way
-        return None
+    for copier in (_Copier(), _Copier(world=False)):
+        try:
+            return copier.copy(model)
+        except Exception:  # a foreign model may refuse to be copied in any way
+            continue
+    return None
 
 
-def _copy(model: Any, memo: dict[int, Any]) -> Any:
-    if id(model) in memo:
-        return memo[id(model)]
-    if isinstance(model, FunctionType):
-        return _function(model, memo)
-    if isinstance(model, functools.partial):
-        options = {name: _copy(value, memo) for name, value in model.keywords.items()}
-        return functools.partial(_copy(model.func, memo), *(_copy(v, memo) for v in model.args), **options)
-    for part in model.modules() if isinstance(model, nn.Module) else [model]:
+_STATE = (list, dict, set, bytearray, collections.deque, Tensor, nn.Module)
+"""Values that a call can change in place, of which there may be one for all calls."""
+
+
+class _Copier:
+    """Copies one model with what belongs to it.
+
+    Args:
+        world: whether global variables, modules and classes of the user's program belong to it.
+    """
+
+    def __init__(self, world: bool = True) -> None:
+        self.world = world
+        self.memo: dict[int, Any] = {}
+        self.searched: set[int] = set()
+        self.kept: list[object] = []  # an identity is that of one object as long as the object exists
+
+    def copy(self, model: Any) -> Any:
+        """The model, a part of it, or a value that it uses."""
+        if id(model) in self.memo:
+            return self.memo[id(model)]
+        self.kept.append(model)
+        if isinstance(model, FunctionType):
+            return self._function(model)
+        if isinstance(model, MethodType):
+            return MethodType(self.copy(model.__func__), self.copy(model.__self__))
+        if isinstance(model, functools.partial):
+            options = {name: self.copy(value) for name, value in model.keywords.items()}
+            return functools.partial(self.copy(model.func), *map(self.copy, model.args), **options)
+        if isinstance(model, type):
+            return self._class(model)
+        parts = list(model.modules()) if isinstance(model, nn.Module) else [model]
+        for part in parts:
+            self._within(part)
+        if is_dataclass(model) and not isinstance(model, (type, nn.Module)) and hasattr(model, "model"):
+            changes: dict[str, Any] = {"model": self.copy(model.model)}
+            return replace(model, **changes)
+        made = copy.deepcopy(model, self.memo)
+        for part in parts:
+            if (other := self._class(type(part))) is not type(part):
+                self.memo.get(id(part), made).__class__ = other
+        return made
+
+    def _within(self, part: object) -> None:
+        """Copy what an object holds that `deepcopy` shares or refuses, for it to find in the memo."""
+        if id(part) in self.searched:
+            return
+        self.searched.add(id(part))
         for value in list(getattr(part, "__dict__", {}).values()):
             if isinstance(value, FunctionType):
-                _function(value, memo)  # deepcopy finds it in the memo
-    if is_dataclass(model) and not isinstance(model, (type, nn.Module)) and hasattr(model, "model"):
-        changes: dict[str, Any] = {"model": _copy(model.model, memo)}
-        return replace(model, **changes)
-    return copy.deepcopy(model, memo)
+                self.copy(value)
+            elif isinstance(value, Tensor) and not value.is_leaf:
+                self.memo[id(value)] = value.detach().clone()
+            elif is_dataclass(value) and not isinstance(value, (type, nn.Module)):
+                self._within(value)
+
+    def _function(self, function: FunctionType) -> FunctionType:
+        cells = function.__closure__
+        new = None if cells is None else tuple(CellType() for _ in cells)
+        own = self.world and _of_user(function.__globals__)
+        variables = dict(function.__globals__) if own else function.__globals__
+        made = FunctionType(function.__code__, variables, function.__name__, function.__defaults__, new)
+        made.__kwdefaults__ = function.__kwdefaults__
+        self.memo[id(function)] = made
+        for old, cell in zip(cells or (), new or (), strict=True):
+            cell.cell_contents = self.copy(old.cell_contents)
+        made.__defaults__ = self.copy(function.__defaults__)
+        made.__kwdefaults__ = self.copy(function.__kwdefaults__)
+        if own:
+            names = _names(function.__code__)
+            variables.update(self._variables(function.__globals__, names))
+        return made
+
+    def _variables(self, namespace: dict[str, Any], names: set[str]) -> dict[str, Any]:
+        """Copies of the variables of these names that hold state, or use it."""
+        found = {}
+        for name in names & namespace.keys():
+            value = namespace[name]
+            if isinstance(value, ModuleType):
+                if _of_user(vars(value)):
+                    found[name] = ModuleType(value.__name__)
+                    vars(found[name]).update(vars(value) | self._variables(vars(value), names))
+            elif isinstance(value, _STATE) or _is_users(value):
+                found[name] = self._or_itself(value)
+        return found
+
+    def _or_itself(self, value: Any) -> Any:
+        """A copy; the value itself if it cannot be copied."""
+        before = dict(self.memo)
+        try:
+            return self.copy(value)
+        except Exception:  # a foreign object may refuse to be copied in any way
+            self.memo.clear()
+            self.memo.update(before)  # without objects that are half copied
+            return value
+
+    def _class(self, kind: type) -> type:
+        """A class of a user's program with its own state and the same bases; other classes themselves."""
+        if id(kind) in self.memo:
+            other: type = self.memo[id(kind)]
+            return other
+        if not self.world or not any(map(self._stateful, kind.__mro__)):
+            return kind
+        inside = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+        made = type(kind.__name__, tuple(map(self._class, kind.__bases__)), {"__module__": kind.__module__})
+        self.memo[id(kind)] = made
+        self.kept.append(kind)
+        for name, value in inside.items():
+            if isinstance(value, (FunctionType, *_STATE)):
+                setattr(made, name, self._or_itself(value))
+            elif name != "__module__":
+                setattr(made, name, value)
+        return made
+
+    def _stateful(self, kind: type) -> bool:
+        """Whether a user's class holds state, or its methods use global variables that hold state."""
+        if type(kind) is not type or "__slots__" in vars(kind) or not _is_users(kind):
+            return False
+        variables = _around(kind)
+        for name, value in vars(kind).items():
+            if isinstance(value, _STATE) and not name.startswith("__"):
+                return True
+            if isinstance(value, FunctionType) and any(
+                isinstance(used, _STATE) or (isinstance(used, (FunctionType, ModuleType)) and _is_users(used))
+                for used in map(variables.get, _names(value.__code__))
+            ):
+                return True
+        return False
 
 
-def _function(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
-    if id(function) in memo:
-        kept: FunctionType = memo[id(function)]
-        return kept
-    cells = function.__closure__
-    new = None if cells is None else tuple(CellType() for _ in cells)
-    made = FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, new
-    )
-    made.__kwdefaults__ = function.__kwdefaults__
-    memo[id(function)] = made
-    for old, cell in zip(cells or (), new or (), strict=True):
-        cell.cell_contents = _copy(old.cell_contents, memo)
-    made.__defaults__ = _copy(function.__defaults__, memo)
-    made.__kwdefaults__ = _copy(function.__kwdefaults__, memo)
-    return made
+def _names(code: CodeType) -> set[str]:
+    """The names of variables and attributes that a function uses, the functions inside it included."""
+    inner = (_names(each) for each in code.co_consts if isinstance(each, CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _is_users(value: object) -> bool:
+    """Whether a module, a function, a class or an object belongs to a user's program."""
+    if isinstance(value, ModuleType):
+        return _of_user(vars(value))
+    if isinstance(value, FunctionType):
+        return _of_user(value.__globals__)
+    kind = value if isinstance(value, type) else type(value)
+    return _of_user(_around(kind))
+
+
+def _around(kind: type) -> dict[str, Any]:
+    """The global variables among which a class was defined; none if it is not known."""
+    methods = (value for value in vars(kind).values() if isinstance(value, FunctionType))
+    in_methods = next((m.__globals__ for m in methods if m.__module__ == kind.__module__), {})
+    return getattr(sys.modules.get(kind.__module__), "__dict__", in_methods)
+
+
+def _of_user(variables: dict[str, Any]) -> bool:
+    """Whether global variables are those of a user's program, and not of a library or of spikeproof."""
+    name, file = str(variables.get("__name__", "")), variables.get("__file__")
+    if not name or name.partition(".")[0] in {"builtins", "torch", __name__.partition(".")[0]}:
+        return False
+    return file is None or not str(file).startswith(_LIBRARIES)
+
+
+_LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))

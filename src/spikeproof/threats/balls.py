@@ -124,7 +124,9 @@ class Ball:
     epsilon: float
 
     def __post_init__(self) -> None:
-        parse_epsilon(self.epsilon)
+        value, given = parse_epsilon(self.epsilon), self.epsilon  # type: float, object
+        if isinstance(given, str):  # numbers stay as they are, and with them the identity of a threat
+            object.__setattr__(self, "epsilon", value)
 
     def whole(self, shape: Sequence[int]) -> float:
         """The smallest epsilon at which the set holds every image of this shape `[C, H, W]`."""

@@ -41,8 +41,9 @@ class EventThreat(Ball):
     region: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        if not (self.epsilon >= 0 and math.isfinite(self.epsilon) and float(self.epsilon).is_integer()):
-            raise InputError("A budget of spikes is a whole number", f"epsilon={self.epsilon}", "Try 5.")
+        size: object = self.epsilon
+        if not isinstance(size, (int, float)) or not (math.isfinite(size) and size >= 0 == size % 1):
+            raise InputError("A budget of spikes is a whole number", f"epsilon={size}", "Try 5.")
         if self.most < 1 or (self.polarity is not None and self.polarity < 0):
             raise InputError(
                 "An entry of a grid must be able to hold one event, and polarities are numbered from 0",
