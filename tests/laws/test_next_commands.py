@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from shortened import brief_suites
 from stored_study import Bench
+from test_data_sets import idx
 
 ROOT = Path(spikeproof.__file__).parent
 SAID = re.compile(r"`(spikeproof [a-z][^`]*)`")
@@ -117,3 +119,24 @@ def test_a_command_is_read_as_it_was_meant_whatever_a_folder_is_called(folder, t
     assert place.resolve() == (tmp_path / folder).resolve()
     if verb == "audit" and not given["verdicts"]:
         assert (given["make"], given["data"]) == (("a net.py:f",), Path("my data"))
+
+
+@pytest.mark.parametrize("option", ["--data", "--data="])
+def test_a_report_names_the_data_that_the_study_was_measured_on(program, tmp_path, monkeypatch, option):
+    """The command of a study is noted with its cells, so that a report made later knows it as well."""
+    data, out = tmp_path / "my data", tmp_path / "out"
+    data.mkdir()
+    idx(data, np.random.default_rng(0))
+    program.write_text(PROGRAM.replace("64", "16"))
+    study = STUDY.format(program).replace("data: digits", "data: {fashion-mnist: {hold_out: 100}}")
+    (tmp_path / "study.yaml").write_text(study)
+    words = ["run", str(tmp_path / "study.yaml"), "--out", str(out), "--workers", "1"]
+    words += [f"--data={data}"] if option.endswith("=") else ["--data", str(data)]
+    monkeypatch.setattr(sys, "argv", ["spikeproof", *words])
+    for said in (ran(*words), ran("report", out)):
+        (next_one,) = SAID.findall(said.splitlines()[-1])
+        assert parsed(next_one)[1]["data"] == data
+    ran(*shlex.split(next_one)[1:], "--rounds", "0")
+    data.rename(tmp_path / "gone")
+    (next_one,) = SAID.findall(ran("report", out).splitlines()[-1])
+    assert parsed(next_one)[1].get("data") is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -134,8 +136,21 @@ def print_report(
             raise
         click.echo(f"no report: {missing(error)} Then {command_line('report', directory)} writes it.")
     plan = study.plan if isinstance(study, Opened) else read_plan(study)
+    if data is None and isinstance(study, Opened):
+        data = _data_of(study)
     make = named_programs(models_of(plan["plan"]).values())
     terminal.print_next(directory, numbers.records, make, data)
+
+
+def _data_of(study: Opened) -> Path | None:
+    """The directory with data sets that the command named by which a study was measured, if it is here."""
+    for address in study.whole:
+        noted = study.whole.provenance(address).get("command")
+        words = [str(word) for word in noted] if isinstance(noted, list) else []
+        given = [after for word, after in itertools.pairwise(words) if word == "--data"]
+        given += [word.removeprefix("--data=") for word in words if word.startswith("--data=")]
+        return Path(given[0]) if given and os.path.isdir(given[0]) else None  # noqa: PTH112
+    return None
 
 
 def written_report(directory: Path) -> Path:

@@ -42,7 +42,7 @@ def groups_of(x: Float[Tensor, "N *F"]) -> Int64[Tensor, "N"]:
         [0, 1, 2, 0]
     """
     flat = x.detach().flatten(1).cpu()
-    flat = (flat if flat.is_floating_point() else flat.float()).contiguous()
+    flat = (flat if flat.dtype == torch.float64 else flat.float()).contiguous()
     known: dict[bytes, int] = {}
     equal = np.array([known.setdefault(each.tobytes(), i) for i, each in enumerate(flat.numpy())], int)
     one = np.unique(equal)  # of each set of equal examples
