@@ -13,6 +13,7 @@ from spikeproof.keys import Key
 from spikeproof.losses import LogitCrossEntropy
 from spikeproof.networks import ConvNet, ModelSpec
 from spikeproof.networks.architecture import OverTime, PooledConv2d
+from spikeproof.networks.lean import maps
 from spikeproof.networks.lean.maps import mapped
 from spikeproof.neurons import LIF
 from spikeproof.surrogates import ATan
@@ -131,6 +132,24 @@ def test_fixed_weights_keep_no_input_and_the_gradient_to_the_bit(make, shape, ba
         assert not known or (x.data_ptr() in places) != fixed
         found.append((out, torch.autograd.grad((out * weight).sum(), x)[0]))
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["rows", "channels last"])
+@pytest.mark.parametrize("backward", Backward)
+@pytest.mark.parametrize("make", [make for make, shape in LAYERS if shape == (5, 4, 6, 6)])
+def test_a_large_gradient_is_computed_block_by_block_to_the_bit(make, backward, last, monkeypatch):
+    layer, x = made(make, (96, 4, 6, 6))
+    layout = torch.channels_last if last else torch.contiguous_format
+    layer, x = layer.to(memory_format=layout), x.detach().contiguous(memory_format=layout).requires_grad_()
+    weight, found = Key.of(1).normal(layer(x).shape), []
+    for large in (1 << 24, 0):
+        monkeypatch.setattr(maps, "LARGE", large)
+        with using_backward(backward), fixed_weights(), torch.profiler.profile() as profile:
+            found.append(torch.autograd.grad((mapped(layer, x) * weight).sum(), x)[0])
+        parts = sum(event.name == "aten::convolution_backward" for event in profile.events())
+        convolves = isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and layer.padding != "same"
+        assert not convolves or parts == (1 if large or last else 3)
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("span", [None, 2])

@@ -12,7 +12,16 @@ from spikeproof.attacks.gradient.iterated import APGD, APGDT, SAPGD
 from spikeproof.attacks.gradient.plain import PGD, Through
 from spikeproof.attacks.parts.objectives import PotentialMargin
 from spikeproof.attacks.parts.schedules import Cosine, Halving
-from spikeproof.attacks.parts.steps import HeavyBall, Momentum, Nesterov, StableAdaptive, Steepest, TopShare
+from spikeproof.attacks.parts.steps import (
+    HeavyBall,
+    Momentum,
+    Nesterov,
+    Position,
+    StableAdaptive,
+    Steepest,
+    Step,
+    TopShare,
+)
 from spikeproof.attacks.parts.targets import EveryOther
 from spikeproof.attacks.recipe import GradientRecipe, Recipe
 from spikeproof.attacks.search import GradientAttack, Result
@@ -129,6 +138,17 @@ class Drawing(Steepest):
     """A step that may draw, as one of a package of its own may."""
 
     draws = True
+
+
+@pytest.mark.parametrize("kind", PARTS[Step].values(), ids=lambda kind: kind.__name__)
+def test_a_step_that_is_said_to_draw_nothing_takes_no_key(kind):
+    step, x = kind(), Key.of(2).uniform((4, 1, 3, 3))
+    assert not step.draws
+    sizes = torch.full((4,), 0.1)
+    position = Position(Linf(0.1), x, x, sizes, torch.nan * sizes, key=None)
+    step.gradient_point(position, step.begin(x))
+    moved, _ = step(position, Key.of(3).normal(x.shape), step.begin(x))
+    assert not torch.equal(moved, x)
 
 
 def of_several_runs():

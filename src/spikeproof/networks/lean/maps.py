@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikeproof.compiled import Backward, chosen_backward, weights_are_fixed
-from spikeproof.protocols import Context
+from spikeproof.protocols import BLOCK, Context
 
 __all__ = ["convolved", "mapped"]
 
@@ -74,6 +74,39 @@ def _normalised(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     return out
 
 
+LARGE = 1 << 24
+"""Bytes of a gradient above which it is computed block by block, because PyTorch holds copies of all it reads
+and writes meanwhile."""
+
+
+def _passed_back(
+    grad: Tensor,
+    weight: Tensor,
+    layout: tuple[torch.Size, tuple[int, ...]],
+    rest: tuple[Any, ...],
+    half: bool,
+) -> Tensor:
+    """The gradient on the input of a convolution, of which only its shape and its order in memory matter."""
+    shape, strides = layout
+    dtype = torch.bfloat16 if half else grad.dtype
+    weight = weight.to(dtype)
+
+    def part(grad: Tensor) -> Tensor:
+        like = (len(grad), *shape[1:])
+        x = grad.new_empty(like, dtype=dtype) if half else grad.new_empty_strided(like, strides)
+        asked = (None, *rest, [True, False, False])
+        found: Tensor = torch.ops.aten.convolution_backward(grad.to(dtype), x, weight, *asked)[0]
+        return found
+
+    turned = strides[1] == 1  # channels last, of which no copies are held
+    if turned or shape.numel() * grad.element_size() <= LARGE or len(grad) % BLOCK:
+        return part(grad).to(grad.dtype)
+    whole = grad.new_empty_strided(shape, strides)
+    for start in range(0, len(grad), BLOCK):
+        whole[start : start + BLOCK] = part(grad[start : start + BLOCK])
+    return whole
+
+
 class _KeptConvolution(_Node, Protocol):
     how: tuple[Any, ...]
     half: bool
@@ -102,14 +135,7 @@ class _Convolved(torch.autograd.Function):
             found = torch.ops.aten.convolution_backward(grad, x, weight, biased, *rest, mask)
             _, by_weight, by_bias = found
         if _wanted(ctx, 0):
-            (shape, strides), mask = ctx.layout, [True, False, False]
-            if ctx.half:
-                like_x = torch.empty(shape, dtype=torch.bfloat16, device=grad.device)
-                factors = grad.bfloat16(), like_x, weight.bfloat16()
-            else:  # of the input, its shape and order are asked for
-                factors = grad, grad.new_empty_strided(shape, strides), weight
-            found = torch.ops.aten.convolution_backward(*factors, None, *rest, mask)
-            by_x = found[0].to(grad.dtype)
+            by_x = _passed_back(grad, weight, ctx.layout, rest, ctx.half)
         return by_x, by_weight, by_bias, *[None] * len(ctx.how)
 
 
