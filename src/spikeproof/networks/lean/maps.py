@@ -203,13 +203,14 @@ def _passes_back(x: Tensor) -> bool:
 def _is_plain(layer: nn.Module, x: Tensor) -> bool:
     """Whether a layer is to be computed by its own call.
 
-    That is so in training, in mixed precision, and where the call is not what its class says: under a hook, of
-    this layer or of all, or with a `forward` of its own.
+    That is so in training, in mixed precision, and where the call is not what its class says: under a hook,
+    of this layer or of all, or with a `forward` of its own.
     """
     hooked = (
         layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
     )
-    own = hooked or "forward" in vars(layer) or nn.modules.module._has_any_global_hook()
+    everywhere = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
+    own = hooked or "forward" in vars(layer) or everywhere
     return bool(own) or layer.training or not _passes_back(x) or torch.is_autocast_enabled("cpu")
 
 
