@@ -67,7 +67,7 @@ __all__ = [
 TRAINING_VERSION = 4
 """Raised whenever a change of the code alters the model that a train cell with the same spec makes."""
 
-MEASURING_VERSION = 16
+MEASURING_VERSION = 17
 """Raised whenever a change of the code alters what a cell of another kind with the same spec measures.
 
 The members of a suite, with all their options, are part of the spec and may change without raising it.
