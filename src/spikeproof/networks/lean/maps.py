@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from spikeproof.compiled import Backward, chosen_backward, weights_are_fixed
 from spikeproof.protocols import BLOCK, Context
@@ -123,7 +122,6 @@ class _Convolved(torch.autograd.Function):
         return F.conv2d(x, weight, bias, *how)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: _KeptConvolution, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), grad = ctx.saved_tensors, grads[0]
         stride, padding, dilation, groups = ctx.how
@@ -171,7 +169,6 @@ class _Multiplied(torch.autograd.Function):
         return F.linear(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: _Node, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), grad = ctx.saved_tensors, grads[0]
         by_x = by_weight = by_bias = None
