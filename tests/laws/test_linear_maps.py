@@ -152,6 +152,16 @@ def test_a_large_gradient_is_computed_block_by_block_to_the_bit(make, backward, 
     assert torch.equal(*found)
 
 
+@pytest.mark.parametrize("shape", [(64, 1, 6, 6), (1, 4, 6, 6)], ids=["grey as colours", "one image"])
+def test_a_large_gradient_of_an_expanded_image_is_that_of_pytorch(shape, monkeypatch):
+    monkeypatch.setattr(maps, "LARGE", 0)
+    layer, _ = made(lambda: nn.Conv2d(4, 3, 3), (64, 4, 6, 6))
+    image = Key.of(0).normal(shape).requires_grad_()
+    with fixed_weights():
+        found = torch.autograd.grad(mapped(layer, image.expand(64, 4, 6, 6)).tanh().sum(), image)[0]
+    assert torch.equal(found, torch.autograd.grad(layer(image.expand(64, 4, 6, 6)).tanh().sum(), image)[0])
+
+
 @pytest.mark.parametrize("backward", Backward)
 @pytest.mark.parametrize("fixed", [False, True], ids=["learning", "fixed"])
 @pytest.mark.parametrize(("make", "shape"), LAYERS)

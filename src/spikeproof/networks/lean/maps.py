@@ -98,7 +98,8 @@ def _passed_back(
         return found
 
     turned = strides[1] == 1  # channels last, of which no copies are held
-    if turned or shape.numel() * grad.element_size() <= LARGE or len(grad) % BLOCK:
+    spread = 0 in strides  # one value of the input stands for several, whose gradients are no one place
+    if turned or spread or shape.numel() * grad.element_size() <= LARGE or len(grad) % BLOCK:
         return part(grad).to(grad.dtype)
     whole = grad.new_empty_strided(shape, strides)
     for start in range(0, len(grad), BLOCK):
