@@ -16,6 +16,7 @@ import spikeproof.experiments.run.compute as compute
 from spikeproof.auditing.assess import assess
 from spikeproof.auditing.signoff import audit
 from spikeproof.command.cli import cli
+from spikeproof.datasets.intake import copies
 from spikeproof.datasets.intake.copies import FEW, NEARLY, effective, groups_of
 from spikeproof.keys import Key
 from spikeproof.statistics import wilson
@@ -82,6 +83,14 @@ def test_points_of_few_values_and_events_are_the_same_only_where_they_are_equal(
         smaller = events / 2 if dtype == torch.uint8 else events
         assert groups_of(smaller.to(dtype)).tolist() == [0, 0 if dtype == torch.uint8 else 1, 0]
     assert groups_of(images(3).to(torch.bfloat16)).tolist() == [0, 1, 2]
+
+
+def test_values_of_whole_numbers_are_compared_for_equality_alone(monkeypatch):
+    """Parts of sparse recordings all have nearly the same mean, so that every pair would be compared."""
+    events = (images(40) < 0.1).float()
+    wanted = partition(by_hand(torch.cat([events, events[:5]]), NEARLY))
+    monkeypatch.setattr(copies, "_nearly_equal", lambda *_: pytest.fail("values are compared"))
+    assert partition(groups_of(torch.cat([events, events[:5]]))) == wanted
 
 
 @pytest.mark.parametrize("data", [sp.Digits(), sp.YinYang()], ids=lambda each: type(each).__name__)

@@ -75,6 +75,21 @@ def test_a_function_of_events_that_looks_at_its_company_is_refused_for_that():
         evaluate_clean(among, X, Y, batch_size=64)
 
 
+def test_counts_of_events_hide_no_look_at_the_company():
+    counts, weights = 3 * X, KEY.fold("weights").normal((X[0].numel(), 3))
+
+    def alone(z):
+        return z.flatten(1) @ weights
+
+    def among(z):
+        return alone(z / (0.5 + z.mean(0)))
+
+    labels = decide(alone(counts))
+    assert evaluate_clean(alone, counts, labels, batch_size=64).right.all()
+    with pytest.raises(LeakError, match="every batch"):
+        evaluate_clean(among, counts, labels, batch_size=64)
+
+
 PROGRAM = """
 import torch, spikeproof as sp
 

@@ -152,6 +152,33 @@ def test_a_large_gradient_is_computed_block_by_block_to_the_bit(make, backward, 
     assert torch.equal(*found)
 
 
+@pytest.mark.parametrize("shape", [(64, 1, 6, 6), (1, 4, 6, 6)], ids=["grey as colours", "one image"])
+def test_a_large_gradient_of_an_expanded_image_is_that_of_pytorch(shape, monkeypatch):
+    monkeypatch.setattr(maps, "LARGE", 0)
+    layer, _ = made(lambda: nn.Conv2d(4, 3, 3), (64, 4, 6, 6))
+    image = Key.of(0).normal(shape).requires_grad_()
+    with fixed_weights():
+        found = torch.autograd.grad(mapped(layer, image.expand(64, 4, 6, 6)).tanh().sum(), image)[0]
+    assert torch.equal(found, torch.autograd.grad(layer(image.expand(64, 4, 6, 6)).tanh().sum(), image)[0])
+
+
+@pytest.mark.parametrize("backward", Backward)
+@pytest.mark.parametrize("fixed", [False, True], ids=["learning", "fixed"])
+@pytest.mark.parametrize(("make", "shape"), LAYERS)
+def test_gradients_of_gradients_are_those_of_pytorch(make, shape, fixed, backward):
+    """A model may change its image along a gradient, as purification does, and is attacked through that."""
+    layer, x = made(make, shape)
+
+    def attacked(run):
+        (along,) = torch.autograd.grad(run(x.tanh()).tanh().square().sum(), x, create_graph=True)
+        return torch.autograd.grad(run((x + along).tanh()).tanh().sum(), x)[0]
+
+    with using_backward(backward), fixed_weights(fixed):
+        found = attacked(lambda images: mapped(layer, images))
+    wanted = attacked(layer)
+    assert (found - wanted).norm() <= (1e-5 if backward is Backward.PLAIN else 0.05) * wanted.norm()
+
+
 @pytest.mark.parametrize("span", [None, 2])
 def test_an_attack_fixes_weights_and_finds_the_same_gradient(span):
     spec = ModelSpec(Direct(5), ConvNet((4, 6), (8,)), LIF(threshold=0.3), ATan(), Count(), (1, 12, 12), 10)

@@ -19,7 +19,8 @@ may have noise of one grey level. No two of 1,617 digits, of 20,000 images of Fa
 CIFAR-10 are within four times as much of each other, and one pair of Fashion-MNIST is within eight times."""
 
 FEW = 32
-"""Examples of fewer values are the same only if they are equal: points of a plane lie close by chance."""
+"""Examples of fewer values are the same only if they are equal: points of a plane lie close by chance. So are
+examples of whole numbers, as events are, which cannot differ by less than one."""
 
 _BLOCKS = 16
 """Parts of an example whose means are compared before its values are."""
@@ -46,7 +47,7 @@ def groups_of(x: Float[Tensor, "N *F"]) -> Int64[Tensor, "N"]:
     known: dict[bytes, int] = {}
     equal = np.array([known.setdefault(each.tobytes(), i) for i, each in enumerate(flat.numpy())], int)
     one = np.unique(equal)  # of each set of equal examples
-    if flat.shape[1] >= FEW and len(one) > 1:
+    if flat.shape[1] >= FEW and len(one) > 1 and not torch.equal(flat, flat.round()):
         equal = equal[_linked(len(x), *_nearly_equal(flat, one))[equal]]
     return torch.from_numpy(np.unique(equal, return_inverse=True)[1].astype(np.int64))
 

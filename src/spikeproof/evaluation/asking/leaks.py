@@ -302,12 +302,12 @@ def _sensitive(
 
     A model that refuses such images, because its examples are whole events, has no answer that they change.
     """
-    found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    found, most = torch.zeros(len(x), dtype=torch.bool, device=x.device), max(1.0, float(x.max()))
     for draw in range(NUDGES):
         noise = 2 * ROUNDING * (key.fold("nudge", draw).uniform(x.shape, 0, x.device) - 0.5).to(x.dtype)
         for near in (x + noise, x - noise):  # on both sides of a threshold through the image
             try:
-                answers = apart(near.clamp(0, 1), key, 1)
+                answers = apart(near.clamp(0, most), key, 1)  # counts of events exceed 1
             except InputError:
                 return torch.zeros_like(found)
             found |= unlike(answers.inferences[0].logits, first.inferences[0].logits)

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from spikeproof.compiled import Backward, chosen_backward, weights_are_fixed
 from spikeproof.protocols import BLOCK, Context
@@ -99,7 +98,8 @@ def _passed_back(
         return found
 
     turned = strides[1] == 1  # channels last, of which no copies are held
-    if turned or shape.numel() * grad.element_size() <= LARGE or len(grad) % BLOCK:
+    spread = 0 in strides  # one value of the input stands for several, whose gradients are no one place
+    if turned or spread or shape.numel() * grad.element_size() <= LARGE or len(grad) % BLOCK:
         return part(grad).to(grad.dtype)
     whole = grad.new_empty_strided(shape, strides)
     for start in range(0, len(grad), BLOCK):
@@ -123,7 +123,6 @@ class _Convolved(torch.autograd.Function):
         return F.conv2d(x, weight, bias, *how)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: _KeptConvolution, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), grad = ctx.saved_tensors, grads[0]
         stride, padding, dilation, groups = ctx.how
@@ -171,7 +170,6 @@ class _Multiplied(torch.autograd.Function):
         return F.linear(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: _Node, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), grad = ctx.saved_tensors, grads[0]
         by_x = by_weight = by_bias = None
