@@ -547,9 +547,10 @@ def _on_events(level: Level, kind: _Kind, threat: Threat) -> list[Member]:
     }
     search = searches[level]
     members = [Member("noise", NoiseSearch(draws=10))]
-    if level is not Level.QUICK:
-        shifts = isinstance(threat, Shifts)
-        members.append(Member("retiming", Retiming()) if shifts else Member("sda", SDA()))
+    if isinstance(threat, Shifts):
+        members.append(Member("retiming", Retiming(steps=20 if level is Level.QUICK else 40)))
+    elif level is not Level.QUICK:
+        members.append(Member("sda", SDA()))
     members.append(Member("spike-compatible", SpikeCompatible(objective=Margin())))
     members.append(Member("spike-search", search))
     if level is not Level.QUICK:
