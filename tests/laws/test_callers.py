@@ -576,3 +576,19 @@ def test_an_exported_network_that_cannot_be_measured_is_refused_in_a_sentence():
         for measured in (quick, lambda model: sp.evaluate_clean(model, *examples())):
             with pytest.raises(InputError, match=sentence):
                 measured(model)
+
+
+@pytest.mark.parametrize(
+    "given", [{"draws": 0}, {"draws": -1}, {"draws": 1.5}, {"batch_size": 0}, {"batch_size": 2.5}]
+)
+def test_numbers_of_draws_and_sizes_of_batches_are_whole_and_positive(given):
+    with pytest.raises(InputError, match="whole numbers of at least 1"):
+        sp.audit(plain(), *examples(), THREAT, suite="quick", **given)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_sweep_over_threats_of_several_kinds_is_refused(nested):
+    model, (x, y) = plain(), examples()
+    threats, clean = [sp.Linf(0.1), sp.L2(0.5)], sp.evaluate_clean(model, x, y, sp.Key.of(0))
+    with pytest.raises(InputError, match="one threat"):
+        sp.evaluate_sweep(model, sp.PGD(), threats, x, y, clean, sp.Key.of(0), nested=nested)

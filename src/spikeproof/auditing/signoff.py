@@ -377,7 +377,7 @@ def audit(
     called, shape = answering(model), tuple(x.shape[1:])
     if not moves_events(threat) and len(shape) < 3:  # searches over patches work on images
         called, x = Shaped(called, shape), x.reshape(len(x), 1, -1, shape[-1] if shape else 1)
-    many = draws_wanted(len(x)) if draws is None and len(x) else draws or 1
+    many = (draws_wanted(len(x)) if len(x) else 1) if draws is None else draws
     try:
         subject = Subject.of(called, x, y, key, many, batch_size, events=moves_events(threat))
     except LeakError:

@@ -307,9 +307,18 @@ def evaluate_sweep(
 
     Returns:
         One outcome per budget, in rising order of epsilon.
+
+    Raises:
+        InputError: the threats are of several kinds, whose budgets cannot be ordered.
     """
     for threat in threats:
         check_kind_of_threat(threat)
+    if len({type(threat) for threat in threats}) > 1:
+        raise InputError(
+            "A sweep is over the budgets of one threat",
+            ", ".join(map(repr, threats)),
+            "Make one sweep for each kind of threat.",
+        )
     found: list[Attacked] = []
     for threat in sorted(threats, key=lambda each: each.epsilon):
         attack = recipe(threat)
@@ -546,9 +555,9 @@ def _check(
             f"{len(x)} images, {len(ids)} identities",
             "Pass the images and ids of the same split.",
         )
-    if batch_size < 1 or draws < 1:
+    if not all(isinstance(each, int) and each >= 1 for each in (batch_size, draws)):
         raise InputError(
-            "batch_size and draws are at least 1",
+            "batch_size and draws are whole numbers of at least 1",
             f"batch_size={batch_size}, draws={draws}",
             "Try batch_size=100, draws=10.",
         )
