@@ -305,3 +305,12 @@ def test_a_library_is_built_once(monkeypatch, tmp_path):
     paths = [toolchain.build(tmp_path / "cache", str(counted)) for _ in range(2)]
     assert paths[0] == paths[1]
     assert (tmp_path / "builds").read_text() == "x\n"
+
+
+@compiled
+def test_a_gradient_of_a_gradient_is_refused_and_not_left_out():
+    """Where the gradient is one of several ways to the answer, the rest would pass for the whole."""
+    spec = ModelSpec(Direct(4), MLP((20,)), LIF(threshold=0.4), ATan(), MeanCurrent(), (1, 6, 6), 10)
+    model, x = spec.build(Key.of(0)).eval(), Key.of(1).uniform((5, 1, 6, 6)).requires_grad_()
+    with using_loops(Loops.COMPILED), pytest.raises(RuntimeError, match="gradient of its gradient"):
+        torch.autograd.grad(model(x).logsumexp(1).sum(), x, create_graph=True)

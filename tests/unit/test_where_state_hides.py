@@ -126,3 +126,45 @@ def test_a_copy_of_a_wrapped_function_resets_the_network_that_its_function_calls
     other = copied(model)
     assert other(x).equal(other(x))
     assert network.memory is None or model(x).equal(other(x))
+
+
+def with_weights_of_its_own(images):
+    return images.flatten(1) @ with_weights_of_its_own.weights
+
+
+with_weights_of_its_own.weights = WEIGHTS
+
+
+class Scaled(nn.Module):
+    """Its class holds state, and a property, a static method and a class method name the class."""
+
+    known: dict[str, int] = {}  # noqa: RUF012
+
+    @property
+    def size(self):
+        return 2.0 if isinstance(self, Scaled) else 0.0
+
+    @staticmethod
+    def shift():
+        return Scaled.known.setdefault("calls", 0)
+
+    @classmethod
+    def own(cls):
+        return cls is Scaled
+
+    def forward(self, images):
+        Scaled.known["calls"] = self.shift() + 1
+        return self.size * self.own() * (images.flatten(1) @ WEIGHTS)
+
+
+@pytest.mark.parametrize("model", [with_weights_of_its_own, Scaled().eval()])
+def test_a_copy_answers_as_its_model(model):
+    assert torch.equal(copied(model)(X), model(X))
+    assert model(X).abs().sum() > 0
+
+
+def test_a_copy_shares_no_state_that_a_static_method_reads():
+    Scaled.known["calls"] = 0
+    other = copied(Scaled())
+    Scaled.known["calls"] = 7
+    assert other.shift() == 0

@@ -211,6 +211,8 @@ class _Copier:
             cell.cell_contents = self.copy(old.cell_contents)
         made.__defaults__ = self.copy(function.__defaults__)
         made.__kwdefaults__ = self.copy(function.__kwdefaults__)
+        for name, value in vars(function).items():
+            vars(made)[name] = self._or_itself(value)
         if own:
             names = _names(function.__code__)
             variables.update(self._variables(function.__globals__, names))
@@ -253,6 +255,11 @@ class _Copier:
         for name, value in inside.items():
             if isinstance(value, (FunctionType, *_STATE)):
                 setattr(made, name, self._or_itself(value))
+            elif isinstance(value, property):
+                parts = (value.fget, value.fset, value.fdel)
+                setattr(made, name, property(*(part and self._or_itself(part) for part in parts)))
+            elif isinstance(value, (staticmethod, classmethod)):
+                setattr(made, name, type(value)(self._or_itself(value.__func__)))
             elif name != "__module__":
                 setattr(made, name, value)
         return made

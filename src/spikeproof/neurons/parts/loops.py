@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from spikeproof.compiled import Loops, chosen_loops, library
 from spikeproof.neurons.parts.resets import BySubtraction, Reset, ToZero
@@ -313,8 +312,9 @@ class _Compiled(torch.autograd.Function):
         return spikes, end, second_end
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: _Kept, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # a gradient without this part would be wrong, and nothing would say so
+            raise RuntimeError("A compiled loop has no gradient of its gradient, create_graph=True")
         potentials, current, start, second, decays, second_decays = ctx.saved_tensors
         by_spikes = start.new_zeros(()).expand(ctx.steps, *start.shape) if grads[0] is None else grads[0]
         by_end, by_second_end = (None if grad is None else grad.contiguous() for grad in grads[1:])
