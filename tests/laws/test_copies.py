@@ -93,6 +93,23 @@ def test_values_of_whole_numbers_are_compared_for_equality_alone(monkeypatch):
     assert partition(groups_of(torch.cat([events, events[:5]]))) == wanted
 
 
+def test_of_sparse_pictures_few_values_tell_most_pairs_apart(monkeypatch):
+    """Their parts have nearly the same means, and all values of all pairs are too many to compare."""
+    key, pairs, within = Key.of(3), [], copies._within
+    x = (key.uniform((60, 1, 64, 64)) < 0.004) * key.fold("grey").uniform((60, 1, 64, 64))
+    x = torch.cat([x, x[:4] + 1e-4])
+
+    def counted(some, first, second, reach):
+        pairs.append((some.shape[1], len(first)))
+        return within(some, first, second, reach)
+
+    monkeypatch.setattr(copies, "_within", counted)
+    assert effective(groups_of(x)) == 64**2 // (56 + 4 * 4)
+    (few, many), (whole, left) = pairs
+    assert 8 * few < whole
+    assert left < many / 2
+
+
 @pytest.mark.parametrize("data", [sp.Digits(), sp.YinYang()], ids=lambda each: type(each).__name__)
 def test_no_two_examples_of_the_data_that_come_along_are_nearly_the_same(data):
     test = data.load(None).test.images

@@ -25,6 +25,9 @@ examples of whole numbers, as events are, which cannot differ by less than one."
 _BLOCKS = 16
 """Parts of an example whose means are compared before its values are."""
 
+_PROBED = 256
+"""Values of an example, about, that are compared before all of them are."""
+
 _AT_ONCE = 1 << 24
 """Values that are compared at once."""
 
@@ -58,13 +61,21 @@ def _nearly_equal(flat: Tensor, one: np.ndarray) -> tuple[np.ndarray, np.ndarray
     reach = NEARLY * float((some.max() - some.min()).clamp(max=1))
     means = torch.stack([part.mean(1) for part in some.tensor_split(_BLOCKS, 1)], 1)
     first, second = _near(means.numpy(), reach)
-    size = max(1, _AT_ONCE // flat.shape[1])
+    few = some[:, :: max(1, some.shape[1] // _PROBED)].contiguous()
+    for seen in (few, some):  # most pairs differ in few of their values already
+        kept = _within(seen, first, second, reach)
+        first, second = first[kept], second[kept]
+    return one[first], one[second]
+
+
+def _within(some: Tensor, first: np.ndarray, second: np.ndarray, reach: float) -> np.ndarray:
+    """Which pairs differ by no more than this in any value."""
+    size = max(1, _AT_ONCE // some.shape[1])
     same = [
         (some[first[i : i + size]] - some[second[i : i + size]]).abs().amax(1) <= reach
         for i in range(0, len(first), size)
     ]
-    kept = torch.cat(same).numpy() if same else np.zeros(0, bool)
-    return one[first[kept]], one[second[kept]]
+    return torch.cat(same).numpy() if same else np.zeros(0, bool)
 
 
 def _linked(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
