@@ -90,6 +90,19 @@ def test_a_layer_whose_call_was_changed_is_called(make, shape, change, backward)
         assert torch.equal(mapped(layer, x), layer(x))
 
 
+@pytest.mark.parametrize("backward", Backward)
+@pytest.mark.parametrize(("make", "shape"), [LAYERS[4], LAYERS[8], LAYERS[-1]])
+def test_the_gradient_goes_through_weights_that_come_from_the_image(make, shape, backward):
+    layer, x = made(make, shape)
+    weight = layer.weight.detach()
+    del layer.weight
+    layer.weight = weight * x.mean()
+    (wanted,) = torch.autograd.grad(layer(x).square().sum(), x, retain_graph=True)
+    with using_backward(backward), fixed_weights():
+        (found,) = torch.autograd.grad(mapped(layer, x).square().sum(), x)
+    assert torch.equal(found, wanted)
+
+
 def test_a_hook_on_all_modules_is_called():
     layer, x = made(*LAYERS[-1])
     plain = layer(x)

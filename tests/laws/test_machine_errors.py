@@ -97,6 +97,13 @@ def test_the_audit_hands_it_on_too(call):
         audit(Failing(RuntimeError(NO_MEMORY), call), X, Y, THREAT, suite="quick")
 
 
+class Wrong(torch.nn.Module):
+    """Raises an error within PyTorch, as a layer of another size does."""
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, torch.ones(3, 7))
+
+
 def test_an_error_of_the_model_names_its_place_and_no_advice_that_is_wrong():
     def layers(x):
         return x.flatten(1) @ torch.ones(7, 3)
@@ -105,6 +112,8 @@ def test_an_error_of_the_model_names_its_place_and_no_advice_that_is_wrong():
         evaluate_clean(layers, X, Y)
     assert "mat1" in str(met.value)
     assert "Call it as" not in str(met.value)
+    with pytest.raises(InputError, match=r"in line \d+ of test_machine_errors\.py"):
+        evaluate_clean(torch.nn.Sequential(torch.nn.Flatten(), Wrong()).eval(), X, Y)
     with pytest.raises(InputError, match=r"weights are gone\. Mend the backward pass"):
         WAYS["attack"](Failing(RuntimeError("weights are gone"), 1, backward=True))
 

@@ -6,6 +6,7 @@ Batches are therefore padded, also in passes with gradients.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,14 +54,18 @@ def _called(model: Model, images: Tensor, key: Key | None) -> Tensor:
         ) from error
 
 
+LIBRARIES = (Path(__file__).parents[2], Path(torch.__file__).parent)
+"""Where the code of this package and of PyTorch lies, which is not the model's own."""
+
+
 def _place(error: Exception) -> str:
-    """The line that raised an error."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
+    """The last line of the model's own code on the way to an error; that of a library where there is none."""
+    frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
+    own = [each for each in frames if not any(map(Path(each[0]).is_relative_to, LIBRARIES))]
+    if not frames:
         return "in its call"
-    return f"in line {trace.tb_lineno} of {Path(trace.tb_frame.f_code.co_filename).name}"
+    file, line = (own or frames)[-1]
+    return f"in line {line} of {Path(file).name}"
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,8 @@ def convolved(
     x: Float[Tensor, "B C H W"], layer: nn.Conv2d, weight: Tensor, stride: int, padding: int
 ) -> Tensor:
     """A convolution of `x` with a kernel that a layer makes of its weights, with the chosen backward pass."""
-    if not (_in_bfloat16(x) or weights_are_fixed()) or layer.training or not _passes_back(x):
+    plain = layer.training or not _passes_back(x) or not _learned(layer)
+    if plain or not (_in_bfloat16(x) or weights_are_fixed()):
         return F.conv2d(x, weight, layer.bias, stride, padding)
     how = ((stride,) * 2, (padding,) * 2, (1, 1), 1)
     out: Tensor = _Convolved.apply(x, weight, layer.bias, *how)  # type: ignore[no-untyped-call]
@@ -198,17 +199,23 @@ def _passes_back(x: Tensor) -> bool:
     )
 
 
+def _learned(layer: nn.Module) -> bool:
+    """Whether the weights of a layer are its own, and not computed, as from the image by another network."""
+    weights = (getattr(layer, name, None) for name in ("weight", "bias"))
+    return all(weight is None or weight.grad_fn is None for weight in weights)
+
+
 def _is_plain(layer: nn.Module, x: Tensor) -> bool:
     """Whether a layer is to be computed by its own call.
 
     That is so in training, in mixed precision, and where the call is not what its class says: under a hook,
-    of this layer or of all, or with a `forward` of its own.
+    of this layer or of all, with a `forward` of its own, or with weights that come from what the model saw.
     """
     hooked = (
         layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
     )
     everywhere = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
-    own = hooked or "forward" in vars(layer) or everywhere
+    own = hooked or "forward" in vars(layer) or everywhere or not _learned(layer)
     return bool(own) or layer.training or not _passes_back(x) or torch.is_autocast_enabled("cpu")
 
 
