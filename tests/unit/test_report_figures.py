@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from spikeproof.experiments.read.results import records
 from spikeproof.report import page
-from spikeproof.report.charts.drawing import wrapped
+from spikeproof.report.charts.drawing import legend, wrapped
 from spikeproof.report.charts.figures import MANY, MOST_PANELS, drawings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -77,6 +78,17 @@ def test_very_long_names_leave_room_for_the_axes():
     ]
     for drawing in drawings(rows):  # a warning that axes collapse would be an error here
         assert max(map(len, texts(drawing))) < 70
+
+
+@pytest.mark.parametrize("names", [1, 4, 18, 40])
+def test_a_long_legend_takes_no_room_from_the_panel(names):
+    figure = Figure(figsize=(8.0, 4.6), layout="constrained")
+    ax = figure.subplots()
+    for i in range(names):
+        ax.plot([0, 1], [0, i], label=f"a model of a long name, which needs most of a row, {i}")
+    legend(figure, [ax])
+    figure.draw_without_rendering()
+    assert ax.get_position().height * figure.get_figheight() > 2.5
 
 
 def test_few_codes_under_many_rules_have_a_panel_per_rule_with_the_attacks_as_lines():

@@ -220,7 +220,7 @@ def _costs(spikes: Sequence[SpikeRecord], records: Sequence[Record], axes: Seque
             ax.plot(
                 energy[i],
                 accuracy[i],
-                MARKERS[i % len(MARKERS)],
+                MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],  # another shape where colours begin anew
                 color=COLOURS[i % len(COLOURS)],
                 markersize=4 + record["cost"]["steps"] / 3,
                 markeredgecolor="black" if i in front else GREY,
@@ -229,7 +229,8 @@ def _costs(spikes: Sequence[SpikeRecord], records: Sequence[Record], axes: Seque
             )
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        narrow = max(attacked) < 10 * min(energy)  # there may be no power of ten between them
+        ax.xaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if narrow else NullFormatter())
         ax.set_xlabel("energy of an inference [nJ]")
         ax.set_ylabel("robust accuracy [%]")
         legend(figure, [ax])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -158,8 +159,17 @@ def _filled(texts: list[str], width: int, breaks: tuple[str, ...]) -> list[str]:
     return rows
 
 
+FEW_ROWS = 4
+"""Rows of a legend for which a figure has room."""
+
+ROW = 0.19
+"""Height of a row of a legend in inches."""
+
+
 def legend(figure: Figure, axes: Iterable[Axes], order: Sequence[str] = ()) -> None:
     """Add one legend below a figure for all of its panels, with each name once and as many columns as fit.
+
+    A legend of more than a few rows makes the figure higher, so that it takes no room from the panels.
 
     Args:
         figure: the figure that gets the legend.
@@ -175,4 +185,6 @@ def legend(figure: Figure, axes: Iterable[Axes], order: Sequence[str] = ()) -> N
         texts = [wrapped(name, 60, 1) for name in names]
         room = 15 * figure.get_figwidth()  # width in letters
         columns = max(1, min(int(room // (max(map(len, texts)) + 7)), len(names), 7))
+        more = max(0, math.ceil(len(names) / columns) - FEW_ROWS)
+        figure.set_figheight(figure.get_figheight() + ROW * more)
         figure.legend([found[name] for name in names], texts, loc="outside lower center", ncols=columns)
